@@ -296,13 +296,15 @@ def _fetch(
 ) -> bytearray:
     """The proven content of a file from the first place that has it."""
     archive = folder / f"{file.name}.gz"
+    places = [archive] if archive.exists() else []
+    places += [BUNDLED / f"{file.name}.xz"] if bundled else []
     reasons = []
-    for place in (archive, BUNDLED / f"{file.name}.xz"):
-        if place.exists() if place == archive else bundled:
-            try:
-                return _unpack(file, _read(place, file.size), xz=place.suffix == ".xz")
-            except UNUSABLE as error:
-                reasons.append(f"{place}: {_reason(error)}")
+    for place in places:
+        try:
+            # an archive is smaller than its content
+            return _unpack(file, _read(place, file.size), xz=place.suffix == ".xz")
+        except UNUSABLE as error:
+            reasons.append(f"{place}: {_reason(error)}")
     for mirror in list(mirrors):
         url = f"{mirror.rstrip('/')}/{archive.name}"
         try:
