@@ -1,9 +1,10 @@
-"""The networks: plain torch, no Lightning, no Hydra.
+"""The networks: plain torch, no Lightning, no Hydra. A class written here is at once `model.name`.
 
 Shapes: B images in a batch, 10 classes; an image is (1, 28, 28).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,12 +13,10 @@ from torch import Tensor, nn
 class CNN(nn.Module):
     """The article's network: two 3x3 convolutions, each pooled, then two dense layers.
 
-    Glorot-uniform weights and zero biases, as Keras starts its layers.
-
     Args:
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
-        dropout: probability of dropping a unit of the first dense layer while training, 0 for none.
+        dropout: probability of dropping each of these units in training.
 
     225,034 parameters with channels=(32, 64), hidden=128.
     """
@@ -29,9 +28,7 @@ class CNN(nn.Module):
         self.dense1 = nn.Linear(channels[1] * 5 * 5, hidden)
         self.dropout = nn.Dropout(dropout)
         self.dense2 = nn.Linear(hidden, 10)
-        for layer in (self.conv1, self.conv2, self.dense1, self.dense2):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
@@ -40,3 +37,51 @@ class CNN(nn.Module):
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 64, 5, 5)
         x = F.relu(self.dense1(x.flatten(1)))  # (B, 128)
         return self.dense2(self.dropout(x))
+
+
+class MLP(nn.Module):
+    """One hidden layer over the pixels, the baseline without convolution.
+
+    Args:
+        hidden: units of the hidden layer.
+        dropout: probability of dropping each of these units in training.
+
+    407,050 parameters with hidden=512.
+    """
+
+    def __init__(self, hidden: int, dropout: float):
+        super().__init__()
+        self.dense1 = nn.Linear(28 * 28, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.dense2 = nn.Linear(hidden, 10)
+        init_as_keras(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
+        x = F.relu(self.dense1(x.flatten(1)))  # (B, 512)
+        return self.dense2(self.dropout(x))
+
+
+def init_as_keras(net: nn.Module) -> None:
+    """Glorot-uniform weights and zero biases, the defaults of Keras' layers."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """The network that a model config describes: the class `name` of this file and its arguments.
+
+    Only this file is looked in, so a checkpoint cannot name code to be imported.
+    """
+    args = dict(config)
+    name = args.pop("name")
+    known = {k: v for k, v in globals().items() if isinstance(v, type) and issubclass(v, nn.Module)}
+    if name not in known:
+        raise ValueError(f"model.name={name}: allowed: {', '.join(sorted(known))}")
+    try:
+        return known[name](**args)
+    except TypeError as e:  # an argument that the class does not have, or one missing
+        raise ValueError(f"model.name={name}: {e}") from None

@@ -1,0 +1,246 @@
+"""How fast is training? python -m mnist_cnn.benchmark [--rounds N] [--batches N] [--out FILE]
+
+Four ways through the article's network at batch 64, taken in turn in one process and on one thread
+setting, so that a slow minute of the machine slows them all:
+
+  usual   Lightning as most projects use it: torchvision's dataset, transforms and DataLoader, a
+          metric object, logging at every step
+  loop    the fastest bare PyTorch loop we know for this network: no Trainer, no metrics
+  ours    this project, through its Trainer, with its default callbacks and logger
+  floor   what the processor's matrix multiplication alone would allow
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchmetrics
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+from torchvision import datasets, transforms
+
+from mnist_cnn import model, results, sources
+from mnist_cnn.config import compose
+from mnist_cnn.train import train
+
+BATCH = 64
+MFLOP_PER_IMAGE = 15.4  # forward and backward of the article's network
+
+
+class UsualNet(nn.Module):
+    """The article's network as it is usually written: ReLU, then pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class UsualModule(L.LightningModule):
+    """A LightningModule as the tutorials write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = UsualNet()
+        self.accuracy = torchmetrics.classification.MulticlassAccuracy(10, average="micro")
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        logits = self.net(x)
+        loss = F.cross_entropy(logits, y)
+        self.accuracy(logits, y)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True)
+        self.log("train/acc", self.accuracy, on_step=True, on_epoch=True, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+class Stopwatch(L.Callback):
+    """Times training from the first batch to the last."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.started
+
+
+def usual(root: Path, batches: int, folder: Path) -> float:
+    """Images/s of the usual Lightning and torchvision recipe."""
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+    dataset = datasets.MNIST(str(root), train=True, transform=transform)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True)
+    watch = Stopwatch()
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=batches,
+        default_root_dir=folder,
+        logger=L.pytorch.loggers.TensorBoardLogger(folder),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[watch],
+    )
+    trainer.fit(UsualModule(), loader)
+    return batches * BATCH / watch.seconds
+
+
+def loop(images: Tensor, labels: Tensor, batches: int) -> float:
+    """Images/s of a bare loop over tensors in memory."""
+    net = model.CNN((32, 64), 128, 0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, eps=1e-7, fused=True)
+    started = time.perf_counter()
+    order = torch.randperm(len(labels))
+    for rows in order[: batches * BATCH].split(BATCH):
+        loss = F.cross_entropy(net(images[rows].float().div_(255)), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return batches * BATCH / (time.perf_counter() - started)
+
+
+def ours(batches: int, folder: Path) -> float:
+    """Images/s of this project's own training, as results.json has them."""
+    overrides = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "test=false"]
+    overrides += [f"trainer.limit_train_batches={batches}", "trainer.limit_val_batches=1"]
+    return train(compose(overrides, run_dir=folder))["images/s"]
+
+
+def floor() -> float:
+    """Images/s if the processor did nothing but multiply matrices at its best rate."""
+    a, b = torch.randn(2, 1024, 1024)
+    torch.mm(a, b)
+    started = time.perf_counter()
+    for _ in range(10):
+        torch.mm(a, b)
+    flop_per_second = 10 * 2 * 1024**3 / (time.perf_counter() - started)
+    return flop_per_second / (MFLOP_PER_IMAGE * 1e6)
+
+
+def measure(rounds: int, batches: int) -> dict[str, list[float]]:
+    """Images/s of each way in each round, the ways taken in turn."""
+    root = Path(compose(run_dir=".").data.root).expanduser()
+    sources.prepare("mnist", root, "auto")
+    images, labels = sources.load("mnist", root, "train")
+    images = images.unsqueeze(1)[12_000:]
+    labels = labels[12_000:]
+    speeds: dict[str, list[float]] = {name: [] for name in ("usual", "loop", "ours", "floor")}
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Callable[[], float]] = {
+            "usual": lambda: usual(root, batches // 4, Path(folder)),
+            "loop": lambda: loop(images, labels, batches),
+            "ours": lambda: ours(batches, Path(folder)),
+            "floor": floor,
+        }
+        for turn in track(range(rounds + 1), "measuring", console=console):
+            for name, way in ways.items():
+                torch.use_deterministic_algorithms(False)
+                with quiet():
+                    speed = way()
+                if turn > 0:  # the first round warms up
+                    speeds[name].append(speed)
+    return speeds
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Sends what the ways print to where nobody reads it; their bars are drawn all the same."""
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def summarise(speeds: dict[str, list[float]]) -> dict[str, Any]:
+    """Median images/s of each way, and medians of the ratios taken round by round."""
+
+    def ratio(a: str, b: str) -> float:
+        return float(np.median(np.divide(speeds[a], speeds[b])))
+
+    return {
+        "images/s": {name: float(np.median(values)) for name, values in speeds.items()},
+        "ours/usual": ratio("ours", "usual"),
+        "ours/loop": ratio("ours", "loop"),
+        "loop/floor": ratio("loop", "floor"),
+    }
+
+
+def show(summary: dict[str, Any], rounds: int) -> None:
+    table = Table(
+        "", "images/s", "of the loop", title="training, batch 64, medians", title_justify="left"
+    )
+    for name, meaning in (
+        ("usual", "the usual Lightning + torchvision recipe"),
+        ("loop", "a bare PyTorch loop"),
+        ("ours", "mnist_cnn through its Trainer"),
+        ("floor", "matrix multiplication alone"),
+    ):
+        speed = summary["images/s"][name]
+        table.add_row(meaning, f"{speed:,.0f}", f"{speed / summary['images/s']['loop']:.2f}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    console.print(
+        f"mnist_cnn is {summary['ours/usual']:.2f} times the usual recipe and "
+        f"{summary['ours/loop']:.3f} of the bare loop (medians over {rounds} rounds, "
+        f"{torch.get_num_threads()} threads, {results.processor()})"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("mnist_cnn.benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=9, help="how often each way is measured (9)")
+    parser.add_argument("--batches", type=int, default=400, help="steps a measurement (400)")
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    args = parser.parse_args(argv)
+    if args.rounds < 1 or not 4 <= args.batches <= 750:
+        parser.error("--rounds: allowed: 1 or more; --batches: allowed: 4 to 750, an epoch")
+    os.environ["FORCE_COLOR"] = (
+        "1"  # the bar is drawn as on a terminal, and costs what it costs there
+    )
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    speeds = measure(args.rounds, args.batches)
+    summary = summarise(speeds)
+    show(summary, args.rounds)
+    if args.out:
+        record = {
+            **summary,
+            "rounds": speeds,
+            "batches": args.batches,
+            "threads": torch.get_num_threads(),
+            "processor": results.processor(),
+            "versions": results.versions(),
+            "git_commit": results.commit(),
+        }
+        results.write(record, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Callbacks that Lightning does not have: checkpoints between epochs, a history, a light bar."""
+
+import csv
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mnist_cnn import plots
+
+log = logging.getLogger(__name__)
+
+
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+
+
+def skip_idle_hooks(callbacks: Iterable[Callback]) -> None:
+    """Takes away the hooks of a step that a callback does not use.
+
+    Lightning calls the empty ones too, 36 times a step with six callbacks, each in a profiler's
+    context: 1 % of a step of the article's network. It passes over a hook that is None.
+    """
+    for callback in callbacks:
+        for hook in STEP_HOOKS:
+            if getattr(type(callback), hook) is getattr(Callback, hook):
+                setattr(callback, hook, None)
+
+
+class BetweenEpochs(Callback):
+    """Calls `epoch_done` when an epoch is over altogether.
+
+    Only then are its metrics logged, early stopping consulted and the schedule stepped: Lightning
+    calls on_train_epoch_end of a callback before some of that.
+    """
+
+    running = False
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        raise NotImplementedError
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.running:
+            self.epoch_done(trainer, pl_module)
+        self.running = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.running:
+            self.epoch_done(trainer, pl_module)
+        self.running = False
+
+
+class Checkpoint(BetweenEpochs, LightningCheckpoint):
+    """Keeps `last.ckpt`, and `best.ckpt` where the monitored metric was best.
+
+    Both are complete: training goes on from either. A file is replaced by a whole new one or not
+    at all.
+
+    Args:
+        dirpath: their folder.
+        monitor: a logged metric, such as val/loss.
+        mode: min or max, which way is better.
+    """
+
+    def __init__(self, *, dirpath: str, monitor: str, mode: str):
+        self.dirpath, self.monitor, self.mode = Path(dirpath), monitor, mode
+        self.best_score = math.inf if mode == "min" else -math.inf
+        self.best_epoch: int | None = None  # counted from 1
+        self.improved = False
+
+    @property
+    def best(self) -> Path:
+        return self.dirpath / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.dirpath / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is None:
+            return
+        better = score < self.best_score if self.mode == "min" else score > self.best_score
+        if better:
+            self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
+            self.improved = True
+
+    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Lightning would set these back in a moment, at the start of the next epoch; a checkpoint
+        # with the old counts would skip that epoch
+        loop = trainer.fit_loop.epoch_loop
+        for progress in (
+            loop.batch_progress,
+            loop.scheduler_progress,
+            loop.automatic_optimization.optim_progress,
+        ):
+            progress.reset_on_run()
+        new = self.last.with_suffix(".new")
+        trainer.save_checkpoint(new, weights_only=False)
+        if trainer.is_global_zero:
+            if self.improved:
+                copy = self.best.with_suffix(".new")
+                shutil.copyfile(new, copy)
+                replace(copy, self.best)
+            replace(new, self.last)
+        self.improved = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+
+def replace(new: Path, old: Path) -> None:
+    """Puts a finished file in another's place; after a power cut one of the two is there whole."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(old)
+
+
+class History(BetweenEpochs):
+    """One row an epoch, written to history.csv as it comes and drawn as history.png at the end.
+
+    A row has `epoch` (from 1), the logged metrics, `lr` (in force during the epoch), `seconds` (of
+    the whole epoch) and `images/s` (of its training part).
+
+    Args:
+        dirpath: the run's folder.
+    """
+
+    def __init__(self, *, dirpath: str):
+        self.dirpath = Path(dirpath)
+        self.rows: list[dict[str, float]] = []
+        self.started = self.trained = 0.0
+        self.validated = False
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self.started, self.trained, self.validated = time.perf_counter(), 0.0, False
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.trained, self.validated = time.perf_counter(), True
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.trained = self.trained or time.perf_counter()
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        images = module.tallies["train"].images * trainer.world_size
+        row: dict[str, float] = {"epoch": len(self.rows) + 1}
+        for key, value in sorted(trainer.callback_metrics.items()):
+            if self.validated or not key.startswith("val/"):
+                row[key] = float(value)
+        row["seconds"] = time.perf_counter() - self.started
+        row["images/s"] = images / (self.trained - self.started)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            self.write()
+
+    def write(self) -> None:
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        new = self.dirpath / "history.csv.new"
+        with new.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        replace(new, self.dirpath / "history.csv")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        if self.rows and trainer.is_global_zero:
+            best = getattr(trainer.checkpoint_callback, "best_epoch", None)
+            title = f"{'/'.join(self.dirpath.parts[-2:])}: {pl_module.hparams['model']['name']}"
+            plots.history(self.rows, best, title).savefig(self.dirpath / "history.png", dpi=150)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class ProgressBar(BetweenEpochs):
+    """A bar with loss, accuracy, images/s and time left, and one line for each finished epoch.
+
+    It draws at intervals of time, not of steps, and from this thread, so it costs the same
+    whatever the batch size. Without a terminal only the lines are written.
+
+    Args:
+        refresh_seconds: seconds between two drawings.
+    """
+
+    averaged = 50  # batches behind the loss and accuracy on the bar
+
+    def __init__(self, *, refresh_seconds: float):
+        self.refresh_seconds = refresh_seconds
+        self.console = Console(stderr=True)
+        self.due = math.inf
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[status]}"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=self.console,
+                auto_refresh=False,
+                transient=True,
+                expand=True,
+            )
+            epochs = trainer.max_epochs or 1
+            self.task = self.bar.add_task(
+                "", total=epochs * trainer.num_training_batches, epoch=1, epochs=epochs, status=""
+            )
+            self.bar.start()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self.mark = (time.perf_counter(), 0)  # when the bar was drawn, images seen by then
+        if self.bar:
+            self.due = self.mark[0] + self.refresh_seconds
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if now < self.due:
+            return
+        assert self.bar is not None
+        self.due = now + self.refresh_seconds
+        tally = pl_module.tallies["train"]
+        loss, hits, images = tally.totals(last=self.averaged)
+        seen = tally.images * trainer.world_size
+        speed = (seen - self.mark[1]) / (now - self.mark[0])
+        self.mark = (now, seen)
+        self.bar.update(
+            self.task,
+            completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
+            epoch=trainer.current_epoch + 1,
+            status=f"loss {loss / images:.4f}  acc {hits / images:.2%}  {speed:,.0f} images/s",
+        )
+        self.bar.refresh()
+
+    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        epoch = trainer.fit_loop.epoch_progress.current.completed
+        cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
+        for stage in ("train", "val"):
+            if f"{stage}/loss" in metrics:
+                loss, accuracy = metrics[f"{stage}/loss"], metrics[f"{stage}/acc"]
+                cells.append(f"{stage} {loss:.4f} {accuracy:7.2%}")
+        cells.append(f"lr {metrics['lr']:.1e}")
+        if epoch == getattr(trainer.checkpoint_callback, "best_epoch", None):
+            cells.append("best")
+        line = " │ ".join(cells)
+        log.info(line)
+        self.console.print(line, highlight=False)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self.stop()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self.due = math.inf
+        if self.bar:
+            self.bar.stop()
+            self.bar = None

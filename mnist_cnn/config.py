@@ -1,0 +1,371 @@
+"""Where the configuration lies, what its values may be, and how an entry starts from it."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+# inside an installed package, or beside the package in a clone
+CONF = next(
+    path
+    for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
+    if path.is_dir()
+)
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
+Mode = Literal["min", "max"]
+
+
+# The only code that a configuration may call by `_target_`: add your own package here.
+TARGETS = ["mnist_cnn.*", "lightning.*"]
+
+# what a user can get wrong; anything else is a fault of ours and keeps its traceback
+USER_ERRORS = (ValueError, OSError)
+
+
+class Group(BaseModel):
+    """A part of the configuration; `_target_`, where there is one, is left to Hydra."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Open(Group):
+    """A part that takes keys of its own beside the ones that are checked here."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Data(Group):
+    target: str = Field(alias="_target_")
+    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
+    root: str
+    source: Literal["auto", "bundled", "download"]
+    mirror: str | None
+    batch_size: Count
+    eval_batch_size: Count
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    fold: Annotated[int, Field(ge=0)]
+    mean: float
+    std: Positive
+    shuffle: bool
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class CNN(Group):
+    name: Literal["CNN"]
+    channels: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    hidden: Count
+    dropout: Probability
+
+
+class MLP(Group):
+    name: Literal["MLP"]
+    hidden: Count
+    dropout: Probability
+
+
+class Adam(Group):
+    name: Literal["Adam", "AdamW"]
+    lr: Positive
+    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)]
+    eps: Positive
+    weight_decay: NotNegative
+    fused: bool
+
+
+class SGD(Group):
+    name: Literal["SGD"]
+    lr: Positive
+    momentum: Beta
+    nesterov: bool
+    weight_decay: NotNegative
+    fused: bool
+
+
+class NoSchedule(Group):
+    name: None
+
+
+class Plateau(Group):
+    name: Literal["ReduceLROnPlateau"]
+    mode: Mode
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    patience: Annotated[int, Field(ge=0)]
+    threshold: NotNegative
+    threshold_mode: Literal["rel", "abs"]
+    min_lr: NotNegative
+
+
+class OneCycle(Group):
+    name: Literal["OneCycleLR"]
+    max_lr: Positive
+    pct_start: Annotated[float, Field(gt=0, lt=1)]
+    anneal_strategy: Literal["cos", "linear"]
+    cycle_momentum: bool
+    div_factor: Annotated[float, Field(ge=1)]
+    final_div_factor: Annotated[float, Field(ge=1)]
+
+
+class Cosine(Group):
+    name: Literal["CosineAnnealingLR"]
+    eta_min: NotNegative
+
+
+class EarlyStopping(Open):
+    monitor: Metric
+    mode: Mode
+    patience: Annotated[int, Field(ge=0)]
+    min_delta: NotNegative
+    check_finite: bool
+
+
+class Checkpoint(Open):
+    dirpath: str
+    monitor: Metric
+    mode: Mode
+
+
+class History(Open):
+    dirpath: str
+
+
+class ProgressBar(Open):
+    refresh_seconds: Positive
+
+
+class Trainer(Group):
+    target: str = Field(alias="_target_")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    devices: (
+        Literal[1] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
+    )
+    precision: Literal[
+        "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
+    ]
+    max_epochs: Count
+    min_epochs: Count | None
+    max_steps: Annotated[int, Field(ge=-1)]
+    max_time: (
+        Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", examples=["00:01:30:00"])] | None
+    )
+    limit_train_batches: Limit
+    limit_val_batches: Limit
+    limit_test_batches: Limit
+    check_val_every_n_epoch: Count
+    num_sanity_val_steps: Annotated[int, Field(ge=0)]
+    gradient_clip_val: Positive | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    accumulate_grad_batches: Count
+    deterministic: bool
+    benchmark: bool
+    detect_anomaly: bool
+    profiler: Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None
+    enable_model_summary: bool
+    enable_progress_bar: Literal[False]
+    log_every_n_steps: Count
+
+
+class Objective(Group):
+    metric: Metric
+    mode: Mode
+
+
+class Top(Open):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    ckpt_path: str | None
+    test: bool
+    run_dir: str
+    run_name: str
+
+
+# Which part of the configuration is held against what. A part may be null where a run can do
+# without it; a `name` that is not here is a class of the user's own, whose constructor judges.
+PARTS: dict[str, type[Group]] = {
+    "": Top,
+    "objective": Objective,
+    "data": Data,
+    "trainer": Trainer,
+    "callbacks.early_stopping": EarlyStopping,
+    "callbacks.checkpoint": Checkpoint,
+    "callbacks.history": History,
+    "callbacks.progress": ProgressBar,
+}
+NAMED: dict[str, dict[str | None, type[Group]]] = {
+    "model": {"CNN": CNN, "MLP": MLP},
+    "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
+    "scheduler": {
+        None: NoSchedule,
+        "ReduceLROnPlateau": Plateau,
+        "OneCycleLR": OneCycle,
+        "CosineAnnealingLR": Cosine,
+    },
+}
+OPTIONAL = ("callbacks.early_stopping", "callbacks.progress")
+
+
+def check(cfg: DictConfig) -> None:
+    """Holds a composed configuration against what its values may be.
+
+    Raises:
+        ValueError: one line; for each wrong value its key, the value and what is allowed.
+    """
+    parts = dict(PARTS)
+    for part, schemas in NAMED.items():
+        if (schema := schemas.get(OmegaConf.select(cfg, f"{part}.name"))) is not None:
+            parts[part] = schema
+    faults: list[str] = []
+    for part, schema in parts.items():
+        node = OmegaConf.select(cfg, part) if part else cfg
+        if node is None and part in OPTIONAL:
+            continue
+        if not isinstance(node, DictConfig):
+            faults.append(f"{part}={shown(node)}: allowed: {', '.join(schema.model_fields)}")
+            continue
+        values: Any = OmegaConf.to_container(node, resolve=True)
+        try:
+            schema.model_validate(values)
+        except ValidationError as e:
+            faults += [sentence(part, schema, values, fault) for fault in e.errors()]
+    if faults:
+        raise ValueError("; ".join(dict.fromkeys(faults)))
+    check_fold(cfg.data.val_fraction, cfg.data.fold)
+
+
+def sentence(part: str, schema: type[Group], values: Mapping[str, Any], fault: Any) -> str:
+    """`key=value: allowed: …` for one of pydantic's errors."""
+    field = str(fault["loc"][0])
+    key = f"{part}.{field}".lstrip(".")
+    fields = schema.model_json_schema()["properties"]
+    if fault["type"] == "missing":
+        return f"{key}: missing"
+    if field not in fields:
+        return f"{key}: no such key; allowed in {part}: {', '.join(fields)}"
+    return f"{key}={shown(values[field])}: allowed: {allowed(fields[field])}"
+
+
+def shown(value: Any) -> str:
+    """A value as YAML writes it."""
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )
+
+
+def allowed(field: dict[str, Any]) -> str:
+    """A field of a JSON schema in words."""
+    if "anyOf" in field:
+        return " or ".join(allowed(option) for option in field["anyOf"])
+    if "const" in field:
+        return str(field["const"]).lower()
+    if "enum" in field:
+        return ", ".join(field["enum"])
+    kind = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "text",
+        "object": "keys and values",
+    }.get(field["type"], field["type"])
+    if kind == "array":
+        kind = f"a list, each {allowed(field['items'])}"
+        if field.get("minItems") == field.get("maxItems"):
+            kind = f"a list of {field['minItems']}, each {allowed(field['items'])}"
+    bounds = [
+        f"{sign} {field[bound]}"
+        for bound, sign in (
+            ("minimum", ">="),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "<="),
+            ("exclusiveMaximum", "<"),
+        )
+        if bound in field
+    ]
+    if "pattern" in field:
+        kind += f" like {field['examples'][0]}"
+    return f"{kind} {' and '.join(bounds)}".strip()
+
+
+def check_fold(val_fraction: float, fold: int) -> None:
+    """Raises ValueError where the training file has no slice `fold` of that size."""
+    folds = int(1 / val_fraction + 1e-9)  # in binary, 1 / 0.2 need not reach 5
+    if not 0 <= fold < folds:
+        raise ValueError(
+            f"data.fold={fold}: allowed: 0 to {folds - 1} with data.val_fraction={val_fraction}"
+        )
+
+
+def compose(
+    overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = ""
+) -> DictConfig:
+    """The configuration of `python -m mnist_cnn.train OVERRIDES`, for use from Python.
+
+    Args:
+        overrides: as on the command line: ["trainer.max_epochs=2"].
+        run_dir: the folder that the run is to fill.
+        run_name: its name in TensorBoard.
+    """
+    with hydra.initialize_config_dir(str(CONF)):
+        cfg = hydra.compose("train", list(overrides))
+    cfg.run_dir, cfg.run_name = str(run_dir), run_name
+    return cfg
+
+
+def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Calls task with conf/<config_name>.yaml and the command line's overrides, as Hydra does.
+
+    What a user can get wrong ends the program with one line and exit code 1; set HYDRA_FULL_ERROR=1
+    to see where it comes from.
+    """
+    entry = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return entry(task)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra leaves its errors to us
+
+    @entry
+    def job(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except (*USER_ERRORS, InstantiationException) as e:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            sys.exit(one_line(e))
+
+    try:
+        job()
+    except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
+        sys.exit(one_line(e))
+
+
+def one_line(error: BaseException) -> str:
+    """The error as one line for the user."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
+        *parents, key = unknown[1].split(".")
+        with hydra.initialize_config_dir(str(CONF)):
+            node = OmegaConf.select(hydra.compose("train"), ".".join(parents)) if parents else None
+        keys = list(node) if isinstance(node, DictConfig) else []
+        near = difflib.get_close_matches(key, map(str, keys), n=1)
+        text = f"{unknown[1]}: no such key"
+        text += f"; did you mean {'.'.join([*parents, near[0]])}?" if near else ""
+        text += f"; allowed in {'.'.join(parents)}: {', '.join(map(str, keys))}" if keys else ""
+    elif no_file := re.search(r"Could not find '([\w./]+)/([^/']+)'", text):
+        group, file = no_file.groups()
+        files = sorted(path.stem for path in CONF.joinpath(group).glob("*.yaml"))
+        text = f"{group}={file}: allowed: {', '.join(files)}"
+    return f"error: {text}"

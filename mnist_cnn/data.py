@@ -1,0 +1,114 @@
+"""MNISTDataModule: prepare, split, normalise, hand out batches."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mnist_cnn import sources
+from mnist_cnn.config import check_fold
+from mnist_cnn.loader import BatchLoader
+
+
+class MNISTDataModule(L.LightningDataModule):
+    """MNIST, or a set of its shape, held in memory as uint8 and normalised batch by batch.
+
+    Args:
+        name: mnist, fashion_mnist, kmnist or qmnist.
+        root: the folder of the files, laid out as torchvision does; ~ is the home folder.
+        source: auto, bundled or download, see `sources.prepare`.
+        mirror: an address tried before the known mirrors, or None.
+        batch_size: images of a training step, over all devices.
+        eval_batch_size: the same for validation, test and predict.
+        val_fraction: the share of the training file that validates, 0 < val_fraction < 1.
+        fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
+        mean, std: pixels are scaled to [0, 1], then (x - mean) / std.
+        shuffle: a new order for each epoch of training.
+        seed: of that order.
+
+    Raises:
+        ValueError: a value out of its range, or a file that is not what it should be.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        source: str,
+        mirror: str | None,
+        batch_size: int,
+        eval_batch_size: int,
+        val_fraction: float,
+        fold: int,
+        mean: float,
+        std: float,
+        shuffle: bool,
+        seed: int,
+    ):
+        super().__init__()
+        check_fold(val_fraction, fold)
+        self.save_hyperparameters()
+        self.set, self.source, self.mirror = name, source, mirror
+        self.root = Path(root).expanduser()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_fraction, self.fold = val_fraction, fold
+        self.mean, self.std = mean, std
+        self.seed = seed if shuffle else None
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The ten classes' names, by label."""
+        return sources.SETS[self.set].classes
+
+    def prepare_data(self) -> None:
+        sources.prepare(self.set, self.root, self.source, mirror=self.mirror)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads what `stage` needs: images uint8 (N, 1, 28, 28) and labels int64 (N,) a split."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if stage in ("fit", "validate", None) and "train" not in self.splits:
+            images, labels = self.load("train", device)
+            size = int(len(labels) * self.val_fraction)
+            if size == 0:
+                raise ValueError(
+                    f"data.val_fraction={self.val_fraction}: allowed: at least 1/{len(labels)}"
+                )
+            val = torch.arange(self.fold * size, (self.fold + 1) * size, device=device)
+            train = torch.ones(len(labels), dtype=torch.bool, device=device)
+            train[val] = False
+            self.splits["val"] = images[val], labels[val]
+            self.splits["train"] = images[train], labels[train]
+        if stage in ("test", "predict", None) and "test" not in self.splits:
+            self.splits["test"] = self.load("test", device)
+
+    def load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        images, labels = sources.load(self.set, self.root, split)
+        return images.unsqueeze(1).to(device), labels.to(device)
+
+    def loader(self, split: str, batch_size: int, seed: int | None = None) -> BatchLoader:
+        images, labels = self.splits[split]
+        return BatchLoader(
+            images,
+            labels,
+            batch_size=batch_size,
+            mean=self.mean,
+            std=self.std,
+            seed=seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        return self.loader("train", self.batch_size, self.seed)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self.loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> BatchLoader:
+        return self.loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self.loader("test", self.eval_batch_size)

@@ -1,0 +1,218 @@
+"""DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mnist_cnn.model import build
+
+Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and labels (B,)
+
+
+class Tally:
+    """The outcome of an epoch's batches, left on the device until it is asked for.
+
+    A step only appends to it: adding up would cost each step kernels and, on a GPU, a wait.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[Tensor] = []  # mean of each batch
+        self.logits: list[Tensor] = []  # (B, 10) of each batch
+        self.labels: list[Tensor] = []  # (B,) of each batch
+        self.images = 0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.losses.append(loss.detach())
+        self.logits.append(logits.detach())
+        self.labels.append(labels)
+        self.images += len(labels)
+
+    def totals(self, last: int = 0) -> tuple[float, int, int]:
+        """Sum of the losses, hits and images, of all batches or of so many last ones."""
+        labels = self.labels[-last:]
+        sizes = torch.tensor([len(batch) for batch in labels], dtype=torch.float64)
+        losses = torch.stack(self.losses[-last:]).cpu().double()
+        hits = torch.cat(self.logits[-last:]).argmax(1) == torch.cat(labels)
+        return (losses * sizes).sum().item(), int(hits.sum()), len(hits)
+
+
+class DigitClassifier(L.LightningModule):
+    """A network of model.py, its loss, and how it is optimised.
+
+    All arguments are plain values, so a checkpoint loads with weights_only=True and rebuilds the
+    network by itself: `DigitClassifier.load_from_checkpoint(path)`.
+
+    Args:
+        model: `name` of a class in model.py and its arguments.
+        optimizer: `name` of a class in torch.optim and its arguments.
+        scheduler: `name` of a class in torch.optim.lr_scheduler, or None, and its arguments.
+        monitor: the metric that a plateau schedule looks at.
+
+    Raises:
+        ValueError: a name that does not exist, or arguments that do not fit it.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        monitor: str,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        # convolutions run about a third faster with the channels innermost
+        self.net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.example_input_array = torch.zeros(1, 1, 28, 28)
+        self.tallies: dict[str, Tally] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the running hook some forty times a step, and nn.Module's own setter
+        # first asks whether it is a parameter: 2 % of a step of the article's network
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
+        return self.net(x)
+
+    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
+        return batch  # the loader's batches are made on the device
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.tallied_loss("train", batch)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.tallied_loss("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.tallied_loss("test", batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities (B, 10) of the images of a batch."""
+        return self(batch[0]).softmax(1)
+
+    def tallied_loss(self, stage: str, batch: Batch) -> Tensor:
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels)
+        self.tallies[stage].add(loss, logits, labels)
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        self.tallies["train"] = Tally()
+
+    def on_validation_epoch_start(self) -> None:
+        self.tallies["val"] = Tally()
+
+    def on_test_epoch_start(self) -> None:
+        self.tallies["test"] = Tally()
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_tally("val")
+
+    def on_test_epoch_end(self) -> None:
+        self.log_tally("test")
+
+    def on_train_epoch_end(self) -> None:
+        self.log_tally("train")
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("lr", torch.tensor(lr, dtype=torch.float64))
+        schedule = self.lr_schedulers()
+        validated = (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0
+        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) and validated:
+            schedule.step(self.trainer.callback_metrics[self.hparams["monitor"]].item())
+
+    def log_tally(self, stage: str) -> None:
+        """Logs the exact means over all images of the epoch, on whatever rank they were."""
+        totals = torch.tensor(self.tallies[stage].totals(), dtype=torch.float64)
+        if self.trainer.world_size > 1:
+            totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
+        loss, hits, images = totals.tolist()
+        self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
+        self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = construct(
+            torch.optim, "optimizer", self.hparams["optimizer"], self.parameters()
+        )
+        args = dict(self.hparams["scheduler"])
+        if args["name"] is None:
+            return optimizer
+        if args["name"] in ("OneCycleLR", "CosineAnnealingLR"):
+            length = "total_steps" if args["name"] == "OneCycleLR" else "T_max"
+            args[length] = int(self.trainer.estimated_stepping_batches)
+        schedule = construct(torch.optim.lr_scheduler, "scheduler", args, optimizer)
+        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            # Lightning keeps its state, but never comes round to stepping it: it would do so after
+            # the epoch's checkpoint is written, and not at all in an epoch that was resumed
+            rule = {
+                "interval": "epoch",
+                "frequency": sys.maxsize,
+                "monitor": self.hparams["monitor"],
+            }
+        else:
+            rule = {"interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **rule}}
+
+    def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
+        """Writes the network's weights alone, as safetensors.
+
+        The file's metadata say which network they belong to (`model`) and whatever is in `about`,
+        each value as JSON.
+        """
+        metadata = {"model": dict(self.hparams["model"]), **(about or {})}
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()},
+            path,
+            metadata={k: json.dumps(v) for k, v in metadata.items()},
+        )
+
+    def load_weights(self, path: Path | str) -> None:
+        """Replaces the network's weights by those of a safetensors file.
+
+        Raises:
+            ValueError: the file is not safetensors, or does not fit: key by key, what differs. The
+                network is then as it was.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except SafetensorError as e:
+            raise ValueError(f"{path} holds no safetensors weights: {e}") from None
+        own = self.net.state_dict()
+        faults = [f"{key}: not in the file" for key in own.keys() - weights.keys()]
+        faults += [f"{key}: not in the network" for key in weights.keys() - own.keys()]
+        faults += [
+            f"{key}: {tuple(weights[key].shape)} in the file, {tuple(own[key].shape)} in the net"
+            for key in own.keys() & weights.keys()
+            if own[key].shape != weights[key].shape
+        ]
+        if faults:
+            raise ValueError(f"{path} does not fit this network: " + "; ".join(sorted(faults)))
+        self.net.load_state_dict(weights)
+
+
+def construct(module: Any, group: str, config: Mapping[str, Any], *args: Any) -> Any:
+    """The class `name` of a torch module, called with args and the rest of its config."""
+    options = dict(config)
+    name = options.pop("name")
+    cls = getattr(module, str(name), None)
+    if not isinstance(cls, type):
+        raise ValueError(f"{group}.name={name}: not a class of {module.__name__}")
+    try:
+        return cls(*args, **options)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{group}.name={name}: {e}") from None

@@ -1,0 +1,124 @@
+"""A run's folder: claimed for one run alone, named, and found again to go on with it."""
+
+import copy
+import itertools
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mnist_cnn.config import USER_ERRORS, check, one_line
+
+OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it into each run's folder
+LAST = Path("checkpoints", "last.ckpt")
+
+
+class ClaimFolder(Callback):
+    """Checks the configuration before Hydra makes a folder, and gives each run one of its own."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        task = copy.deepcopy(config)
+        with open_dict(task):
+            del task["hydra"]
+            task.run_dir = task.run_name = "."  # not known yet
+        try:
+            check(task)
+            if task.ckpt_path is not None:
+                check_checkpoint(Path(task.ckpt_path))
+            claim(config, "run")
+        except USER_ERRORS as e:  # Hydra would turn them into warnings
+            sys.exit(one_line(e))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            claim(config, "sweep")
+        except OSError as e:
+            sys.exit(one_line(e))
+
+
+def claim(config: DictConfig, kind: str) -> None:
+    """Makes the folder hydra.<kind>.dir, under another name where it exists already.
+
+    A folder that was asked for by name, as in going on with a run, is taken as it is.
+    """
+    if any(o.startswith(f"hydra.{kind}.dir=") for o in config.hydra.overrides.hydra):
+        return
+    wanted = Path(OmegaConf.select(config, f"hydra.{kind}.dir"))
+    for n in itertools.count(1):
+        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    with read_write(config), open_dict(config):
+        config.hydra[kind].dir = str(folder)
+
+
+def run_name() -> str:
+    """What the command line of this run overrode, fit for a folder's name."""
+    overrides = HydraConfig.get().overrides.task
+    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
+    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
+
+
+OmegaConf.register_resolver("run_name", run_name, replace=True)
+
+
+def resume(argv: Sequence[str]) -> list[str]:
+    """The command line that goes on with the run that `ckpt_path=` names.
+
+    ckpt_path may be a run's folder or a checkpoint in it. The run's own overrides are taken up
+    again, those given now come after them, and its folder is used. A checkpoint that lies anywhere
+    else starts a new run from where it stopped.
+
+    Raises:
+        ValueError: there is no such folder or file, or the folder has no checkpoint.
+    """
+    given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
+    if given in ("null", "") or any(a in ("-m", "--multirun") for a in argv):
+        return list(argv)
+    path = Path(given.strip("'\"")).expanduser().resolve()
+    if not path.exists():
+        raise ValueError(
+            f"ckpt_path={given}: no such file or folder; allowed: a run's folder or a checkpoint"
+        )
+    checkpoint = path / LAST if path.is_dir() else path
+    if not checkpoint.is_file():
+        raise ValueError(
+            f"ckpt_path={given}: has no {LAST}; allowed: a run's folder or a checkpoint"
+        )
+    command = [a for a in argv if not a.startswith("ckpt_path=")]
+    folder = checkpoint.parents[1]
+    if (folder / OVERRIDES).is_file():
+        given_keys = {a.split("=")[0] for a in command}
+        recorded = map(str, OmegaConf.load(folder / OVERRIDES))
+        again = [o for o in recorded if o.split("=")[0] not in {*given_keys, "ckpt_path"}]
+        command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
+    return [*command, f"ckpt_path={quote(checkpoint)}"]
+
+
+def quote(path: Path) -> str:
+    """A path as Hydra's grammar takes it, whatever characters it has."""
+    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def check_checkpoint(path: Path) -> None:
+    """Raises ValueError where training cannot go on from this file. It runs none of its code."""
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as e:  # torch raises many kinds for files that are not its own
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(
+            f"ckpt_path={path}: not a checkpoint that is safe to load: {reason}"
+        ) from None
+    missing = {"state_dict", "loops", "callbacks", "optimizer_states"} - set(content)
+    if missing or not any(key.startswith("net.") for key in content["state_dict"]):
+        raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")

@@ -1,0 +1,100 @@
+"""Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
+
+import functools
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn import config, runs
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Trains as configured, tests the best checkpoint, and fills cfg.run_dir.
+
+    Args:
+        cfg: what conf/train.yaml composes to; `config.compose` makes one from Python.
+
+    Returns:
+        What results.json holds.
+
+    Raises:
+        ValueError: a value that is not allowed, or data that are not what they should be.
+    """
+    config.check(cfg)
+
+    # the heavy imports: after the check, so that --help and mistakes are answered at once
+    import lightning as L
+    import torch
+    from hydra.utils import instantiate
+
+    from mnist_cnn import results
+    from mnist_cnn.callbacks import skip_idle_hooks
+    from mnist_cnn.module import DigitClassifier
+
+    # which devices there are, and advertising
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Lightning's own use of a torch class that is on its way out
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    make = functools.partial(instantiate, _execution_whitelist_=config.TARGETS)
+    data = make(cfg.data)
+    module = DigitClassifier(
+        model=plain["model"],
+        optimizer=plain["optimizer"],
+        scheduler=plain["scheduler"],
+        monitor=cfg.objective.metric,
+    )
+    callbacks = {k: make(v) for k, v in cfg.callbacks.items() if v is not None}
+    skip_idle_hooks(callbacks.values())
+    loggers = [make(v) for v in (cfg.logger or {}).values()]
+    trainer = make(
+        cfg.trainer, callbacks=list(callbacks.values()), logger=loggers, default_root_dir=folder
+    )
+
+    # deterministic mode would fill each new tensor with NaN; every kernel used here writes all of it
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    history, checkpoint = callbacks["history"], callbacks["checkpoint"]
+    kept = checkpoint.best if checkpoint.best.exists() else checkpoint.last
+    module = DigitClassifier.load_from_checkpoint(
+        kept, map_location=module.device, weights_only=True
+    )
+    module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
+
+    test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
+    outcome = results.collect(
+        history.rows, checkpoint.best_epoch, test, module, trainer.strategy.root_device, plain
+    )
+    results.write(outcome, folder / "results.json")
+    results.show(outcome, folder)
+    return outcome
+
+
+def job(cfg: DictConfig) -> Any:
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return train(cfg)[cfg.objective.metric]
+    except MisconfigurationException as e:  # a combination of values that the Trainer refuses
+        raise ValueError(e) from e
+
+
+def main() -> None:
+    try:
+        sys.argv[1:] = runs.resume(sys.argv[1:])
+    except ValueError as e:
+        sys.exit(config.one_line(e))
+    config.run(job, "train")
+
+
+if __name__ == "__main__":
+    main()
