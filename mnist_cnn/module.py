@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from mnist_cnn.model import build
 
@@ -88,9 +89,6 @@ class DigitClassifier(L.LightningModule):
         """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
         return self.net(x)
 
-    def transfer_batch_to_device(self, batch: Batch, device: Any, dataloader_idx: int) -> Batch:
-        return batch  # the loader's batches are made on the device
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.tallied_loss("train", batch)
 
@@ -106,7 +104,7 @@ class DigitClassifier(L.LightningModule):
 
     def tallied_loss(self, stage: str, batch: Batch) -> Tensor:
         images, labels = batch
-        logits = self(images)
+        logits = self.net(images)
         loss = F.cross_entropy(logits, labels)
         self.tallies[stage].add(loss, logits, labels)
         return loss
@@ -131,9 +129,10 @@ class DigitClassifier(L.LightningModule):
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("lr", torch.tensor(lr, dtype=torch.float64))
         schedule = self.lr_schedulers()
+        score = self.trainer.callback_metrics.get(self.hparams["monitor"])
         validated = (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0
-        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) and validated:
-            schedule.step(self.trainer.callback_metrics[self.hparams["monitor"]].item())
+        if isinstance(schedule, ReduceLROnPlateau) and validated and score is not None:
+            schedule.step(score.item())
 
     def log_tally(self, stage: str) -> None:
         """Logs the exact means over all images of the epoch, on whatever rank they were."""
@@ -155,7 +154,7 @@ class DigitClassifier(L.LightningModule):
             length = "total_steps" if args["name"] == "OneCycleLR" else "T_max"
             args[length] = int(self.trainer.estimated_stepping_batches)
         schedule = construct(torch.optim.lr_scheduler, "scheduler", args, optimizer)
-        if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        if isinstance(schedule, ReduceLROnPlateau):
             # Lightning keeps its state, but never comes round to stepping it: it would do so after
             # the epoch's checkpoint is written, and not at all in an epoch that was resumed
             rule = {

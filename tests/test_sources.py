@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision.datasets  # type: ignore[import-untyped]
+import torchvision.datasets
 
 from mnist_cnn.sources import BUNDLED, SETS, SUMS, File, ImageSet, load, prepare
 

@@ -1,0 +1,72 @@
+"""Real digits for all tests, and short ways to train on a few of them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_cnn.config import compose
+from mnist_cnn.train import train
+
+# a run of seconds: 20 steps an epoch, 1,000 images to validate on, 1,000 to test on
+SHORT = [
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.limit_train_batches=20",
+    "trainer.limit_val_batches=2",
+    "trainer.limit_test_batches=2",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the data, for this process and the ones it starts; filled from the bundle."""
+    root = tmp_path_factory.mktemp("data")
+    before = os.environ.get("MNIST_CNN_DATA")
+    os.environ["MNIST_CNN_DATA"] = str(root)
+    yield root
+    os.environ.pop("MNIST_CNN_DATA")
+    if before is not None:
+        os.environ["MNIST_CNN_DATA"] = before
+
+
+@pytest.fixture(autouse=True)
+def determinism_is_not_left_behind() -> Iterator[None]:
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def short_run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Trains a few steps into tmp_path/<name> and returns what results.json holds."""
+
+    def run(name: str = "run", *overrides: str) -> dict[str, Any]:
+        return train(compose([*SHORT, *overrides], run_dir=tmp_path / name, run_name=name))
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `python -m mnist_cnn.train ARGS` in tmp_path as a process of its own."""
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error::UserWarning", "-m", "mnist_cnn.train", *args],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[1]),
+                "OMP_NUM_THREADS": "2",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run

@@ -1,0 +1,159 @@
+"""Each config file feeds constructors that exist, and each wrong value ends in one clear line."""
+
+import inspect
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from hydra import errors
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_cnn import config, model
+from mnist_cnn.config import CONF, check, compose, one_line
+
+REFUSALS = (ValueError, errors.HydraException, OmegaConfBaseException)
+
+
+def files(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def takes(cls: type) -> set[str]:
+    return set(inspect.signature(cls).parameters)
+
+
+@pytest.mark.parametrize("name", files("model"))
+def test_model_files_hold_exactly_the_networks_arguments(name):
+    cfg = compose([f"model={name}"], run_dir="unused").model
+    assert set(cfg) - {"name"} == takes(getattr(model, cfg.name))
+
+
+@pytest.mark.parametrize("name", files("data"))
+def test_data_files_hold_exactly_the_data_modules_arguments(name):
+    cfg = compose([f"data={name}"], run_dir="unused").data
+    assert set(cfg) - {"_target_"} == takes(get_class(cfg._target_))
+
+
+@pytest.mark.parametrize("group", ["optimizer", "scheduler"])
+def test_optimizer_and_scheduler_files_hold_arguments_of_the_torch_class(group):
+    library = {"optimizer": torch.optim, "scheduler": torch.optim.lr_scheduler}[group]
+    for name in files(group):
+        cfg = compose([f"{group}={name}"], run_dir="unused")[group]
+        assert cfg.name is None or set(cfg) - {"name"} <= takes(getattr(library, cfg.name))
+
+
+@pytest.mark.parametrize("name", files("trainer"))
+def test_trainer_files_hold_arguments_of_lightnings_trainer(name):
+    cfg = compose([f"trainer={name}"], run_dir="unused").trainer
+    assert set(cfg) - {"_target_"} <= takes(L.Trainer)
+
+
+@pytest.mark.parametrize("group", ["callbacks", "logger"])
+def test_callbacks_and_loggers_hold_arguments_of_their_class(group):
+    for name in files(group):
+        for part in compose([f"{group}={name}"], run_dir="unused")[group].values():
+            if part is None:
+                continue
+            parameters = inspect.signature(get_class(part._target_)).parameters
+            assert set(part) - {"_target_"} <= set(parameters) or any(
+                p.kind is p.VAR_KEYWORD for p in parameters.values()
+            )
+
+
+@pytest.mark.parametrize("group", ["data", "model", "optimizer", "scheduler", "trainer", "logger"])
+def test_every_file_passes_its_own_check(group):
+    for name in files(group):
+        check(compose([f"{group}={name}"], run_dir="unused"))
+
+
+@pytest.mark.parametrize("group", ["experiment", "debug", "callbacks"])
+def test_every_experiment_debug_and_callbacks_file_passes_the_check(group):
+    for name in files(group):
+        check(compose([f"{group}={name}"], run_dir="unused"))
+
+
+def test_the_article_by_name_is_the_default():
+    default, article = (
+        OmegaConf.to_container(compose(overrides, run_dir="unused"), resolve=True)
+        for overrides in ([], ["experiment=article"])
+    )
+    assert default == article
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.val_fraction=1.2", "data.val_fraction=1.2: allowed: a number > 0 and < 1"),
+        ("data.batch_size=0", "data.batch_size=0: allowed: a whole number >= 1"),
+        ("data.batch_size=64.5", "data.batch_size=64.5: allowed: a whole number >= 1"),
+        ("data.fold=7", "data.fold=7: allowed: 0 to 4 with data.val_fraction=0.2"),
+        ("data.source=web", "data.source=web: allowed: auto, bundled, download"),
+        ("data.std=0", "data.std=0: allowed: a number > 0"),
+        ("data.shuffle=perhaps", "data.shuffle=perhaps: allowed: true or false"),
+        (
+            "model.channels=[1]",
+            "model.channels=[1]: allowed: a list of 2, each a whole number >= 1",
+        ),
+        ("model.dropout=1", "model.dropout=1: allowed: a number >= 0 and < 1"),
+        ("optimizer.lr=-1", "optimizer.lr=-1: allowed: a number > 0"),
+        ("optimizer.lr=nan", "optimizer.lr=nan: allowed: a number > 0"),
+        ("scheduler.factor=1", "scheduler.factor=1: allowed: a number > 0 and < 1"),
+        ("trainer.max_epochs=ten", "trainer.max_epochs=ten: allowed: a whole number >= 1"),
+        ("trainer.devices=2", "trainer.devices=2: allowed: 1 or a list of 1, each"),
+        (
+            "trainer.limit_val_batches=-1",
+            "trainer.limit_val_batches=-1: allowed: a whole number >= 1 or a number > 0 and <= 1",
+        ),
+        ("trainer.max_time=1h", "trainer.max_time=1h: allowed: text like 00:01:30:00 or null"),
+        ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience=-1: allowed"),
+        ("callbacks.checkpoint=null", "callbacks.checkpoint=null: allowed: dirpath, monitor, mode"),
+        ("objective.metric=accuracy", "objective.metric=accuracy: allowed: text like val/loss"),
+        ("seed=-1", "seed=-1: allowed: a whole number >= 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
+    with pytest.raises(ValueError, match="allowed") as refused:
+        check(compose([override], run_dir="unused"))
+    assert str(refused.value).startswith(line)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.foo=1", "error: data.foo: no such key; allowed in data: _target_, name, root"),
+        (
+            "trainer.max_epoch=3",
+            "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?",
+        ),
+        ("model=resnet", "error: model=resnet: allowed: cnn, mlp"),
+        ("seeds=1", "error: seeds: no such key"),
+    ],
+)
+def test_an_unknown_key_or_file_is_answered_with_the_known_ones(override, line):
+    with pytest.raises(REFUSALS) as refused:
+        compose([override], run_dir="unused")
+    assert one_line(refused.value).startswith(line)
+
+
+def test_a_network_of_the_users_own_needs_no_entry_in_the_check():
+    check(compose(["model.name=MyNet"], run_dir="unused"))
+
+
+def test_a_callback_may_be_left_out_only_where_a_run_can_do_without():
+    check(compose(["callbacks.early_stopping=null", "callbacks.progress=null"], run_dir="unused"))
+    assert set(config.OPTIONAL) == {"callbacks.early_stopping", "callbacks.progress"}
+
+
+def test_the_configuration_can_only_call_this_project_and_lightning(tmp_path: Path):
+    from hydra.utils import instantiate
+
+    with pytest.raises(errors.HydraException):
+        instantiate(
+            {"_target_": "os.mkdir", "path": str(tmp_path / "made")},
+            _execution_whitelist_=config.TARGETS,
+        )
+    assert not (tmp_path / "made").exists()

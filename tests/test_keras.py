@@ -1,0 +1,157 @@
+"""The default recipe does what a recorded Keras run did.
+
+keras_article.npz was recorded with Keras 3.15.1 on TensorFlow 2.21.0 from the article's script:
+`init_<layer>_<kernel|bias>` are its initial weights (convolutions (h, w, in, out), dense layers
+(in, out), the first reading a map flattened as (h, w, c)); `init_probs` the untrained network's
+probabilities of the first 256 test images; `step_loss` the loss of 50 steps of Adam, batch i being
+rows 12000 + 64 i onwards of the training file, in order; `final_probs` the probabilities after
+them; `plateau_val_loss` sequences of validation losses, `plateau_lr` the learning rate after each
+epoch of them, and `stop_epoch` the epoch (from 0) at whose end training stops, -1 for never.
+"""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from mnist_cnn.config import TARGETS, compose
+from mnist_cnn.data import MNISTDataModule
+from mnist_cnn.module import DigitClassifier
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return np.load(Path(__file__).parent / "keras_article.npz")
+
+
+def default_config() -> Any:
+    return OmegaConf.to_container(compose(run_dir="unused"), resolve=True)
+
+
+def article(keras: Any) -> DigitClassifier:
+    """The default module with the recorded initial weights."""
+    cfg = default_config()
+    module = DigitClassifier(
+        model=cfg["model"],
+        optimizer=cfg["optimizer"],
+        scheduler=cfg["scheduler"],
+        monitor=cfg["objective"]["metric"],
+    )
+    for name, layer in module.net.named_children():
+        if f"init_{name}_kernel" not in keras:
+            continue
+        kernel = torch.tensor(keras[f"init_{name}_kernel"].astype(np.float32))
+        if isinstance(layer, nn.Conv2d):
+            kernel = kernel.permute(3, 2, 0, 1)
+        elif name == "dense1":  # from (h, w, c) to (c, h, w)
+            kernel = kernel.view(5, 5, 64, 128).permute(3, 2, 0, 1).reshape(128, 1600)
+        else:
+            kernel = kernel.T
+        with torch.no_grad():
+            layer.weight.copy_(kernel)
+            layer.bias.copy_(torch.tensor(keras[f"init_{name}_bias"]))
+    return module
+
+
+def data(**changes: Any) -> MNISTDataModule:
+    config = {k: v for k, v in default_config()["data"].items() if k != "_target_"}
+    return MNISTDataModule(**{**config, **changes})
+
+
+def first_test_probabilities(module: DigitClassifier) -> np.ndarray:
+    digits = data()
+    digits.prepare_data()
+    digits.setup("test")
+    images = digits.splits["test"][0][:256].float() / 255
+    with torch.no_grad():
+        return module.eval()(images).softmax(1).numpy()
+
+
+def test_the_untrained_network_gives_the_recorded_probabilities(keras):
+    np.testing.assert_allclose(
+        first_test_probabilities(article(keras)), keras["init_probs"], atol=1e-6
+    )
+
+
+def test_fifty_training_steps_give_the_recorded_losses(keras):
+    module = article(keras)
+    losses = []
+
+    class Listen(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            losses.append(outputs["loss"].item())
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_steps=50,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Listen()],
+    )
+    trainer.fit(module, data(shuffle=False))
+    recorded = keras["step_loss"]
+    np.testing.assert_allclose(losses[:10], recorded[:10], atol=5e-3)
+    np.testing.assert_allclose(losses, recorded, atol=0.05)
+    # what rounding leaves of an agreement after 50 steps: same digits, nearly the same confidence
+    ours, theirs = first_test_probabilities(module), keras["final_probs"]
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.97
+    assert np.abs(ours - theirs).mean() < 0.01
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
+    cfg = default_config()
+    options = {k: v for k, v in cfg["scheduler"].items() if k != "name"}
+    optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=cfg["optimizer"]["lr"])
+    schedule = getattr(torch.optim.lr_scheduler, cfg["scheduler"]["name"])(optimizer, **options)
+    rates = []
+    for loss in keras["plateau_val_loss"][case]:
+        schedule.step(float(loss))
+        rates.append(optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, keras["plateau_lr"][case], rtol=1e-6)
+
+
+def test_patience_two_as_pytorch_counts_it_would_differ(keras):
+    differs = 0
+    for losses, rates in zip(keras["plateau_val_loss"], keras["plateau_lr"], strict=True):
+        options = {k: v for k, v in default_config()["scheduler"].items() if k != "name"}
+        optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1e-3)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
+        schedule = plateau(optimizer, **{**options, "patience": 2})
+        got = []
+        for loss in losses:
+            schedule.step(float(loss))
+            got.append(optimizer.param_groups[0]["lr"])
+        differs += not np.allclose(got, rates, rtol=1e-6)
+    assert differs == 7
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_training_stops_when_keras_stops_it(keras, case):
+    callbacks = compose(run_dir="unused").callbacks
+    stopping = instantiate(callbacks.early_stopping, _execution_whitelist_=TARGETS)
+    stopped = -1
+    for epoch, loss in enumerate(keras["plateau_val_loss"][case]):
+        trainer = SimpleNamespace(
+            callback_metrics={"val/loss": torch.tensor(float(loss), dtype=torch.float64)},
+            current_epoch=epoch,
+            fast_dev_run=False,
+            should_stop=False,
+            strategy=SimpleNamespace(reduce_boolean_decision=lambda stop, all: stop),
+            world_size=1,
+            global_rank=0,
+        )
+        stopping._run_early_stopping_check(trainer)
+        if trainer.should_stop and stopped < 0:
+            stopped = epoch
+    assert stopped == keras["stop_epoch"][case]

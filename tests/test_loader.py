@@ -1,0 +1,92 @@
+"""The loader hands out every image once, in an order that (seed, epoch) decide."""
+
+import itertools
+
+import pytest
+import torch
+
+from mnist_cnn.loader import BatchLoader
+
+
+def loader(n: int = 100, **changes) -> BatchLoader:
+    images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
+    options = {"batch_size": 8, "mean": 0.0, "std": 1.0, "seed": 3, **changes}
+    return BatchLoader(images, torch.arange(n), **options)
+
+
+def rows(batches) -> list[int]:
+    return [row for _, labels in batches for row in labels.tolist()]
+
+
+def test_every_image_comes_once_an_epoch_and_the_last_batch_is_smaller():
+    batches = list(loader(100))
+    assert sorted(rows(batches)) == list(range(100))
+    assert [len(labels) for _, labels in batches] == [8] * 12 + [4]
+    assert len(loader(100)) == 13
+
+
+def test_images_stay_with_their_labels():
+    it = loader(50)
+    for x, labels in it:
+        assert torch.equal(x, it.images[labels].float() / 255)
+
+
+def test_pixels_are_scaled_then_standardised():
+    it = loader(8, mean=0.1307, std=0.3081, seed=None)
+    x, _ = next(iter(it))
+    torch.testing.assert_close(x, (it.images.float() / 255 - 0.1307) / 0.3081)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed: int, epoch: int) -> list[int]:
+        it = loader(100, seed=seed)
+        it.set_epoch(epoch)
+        return rows(it)
+
+    orders = [order(seed, epoch) for seed, epoch in itertools.product(range(3), range(3))]
+    assert len({tuple(o) for o in orders}) == 9
+    torch.manual_seed(1)
+    torch.rand(7)
+    assert order(2, 1) == orders[7]
+
+
+def test_the_order_is_the_recorded_one_on_every_machine():
+    assert rows(loader(10, batch_size=10, seed=0)) == [6, 3, 1, 5, 8, 7, 0, 2, 9, 4]
+
+
+def test_without_a_seed_the_order_is_the_files():
+    assert rows(loader(20, seed=None)) == list(range(20))
+
+
+def test_a_loaded_position_goes_on_with_the_very_next_batch():
+    whole = loader()
+    whole.set_epoch(4)
+    expected = rows(whole)
+    interrupted = loader()
+    interrupted.set_epoch(4)
+    seen = rows(itertools.islice(interrupted, 5))
+    resumed = loader()
+    resumed.load_state_dict(interrupted.state_dict())
+    resumed.set_epoch(4)
+    assert seen + rows(resumed) == expected
+    # only once: the next epoch is whole again
+    resumed.set_epoch(5)
+    assert len(rows(resumed)) == 100
+
+
+def test_a_position_at_the_end_of_an_epoch_does_not_shorten_the_next():
+    done = loader()
+    list(done)
+    resumed = loader()
+    resumed.load_state_dict(done.state_dict())
+    resumed.set_epoch(1)
+    assert len(rows(resumed)) == 100
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(96, 2), (100, 2), (100, 3), (97, 4)])
+def test_ranks_share_each_batch_without_dropping_or_repeating(n, ranks):
+    shares = [list(loader(n, rank=rank, world_size=ranks)) for rank in range(ranks)]
+    assert {len(share) for share in shares} == {len(loader(n))}
+    for number, (_, labels) in enumerate(loader(n)):
+        together = [row for share in shares for row in share[number][1].tolist()]
+        assert sorted(together) == sorted(labels.tolist())

@@ -1,0 +1,81 @@
+"""The networks are the ones that they claim to be."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mnist_cnn.model import CNN, MLP, build
+
+ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}
+
+
+def parameters(net: torch.nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_the_articles_network_has_the_articles_parameters():
+    assert parameters(CNN((32, 64), 128, 0.0)) == 225_034
+
+
+def test_the_baseline_has_as_many_parameters_as_it_says():
+    assert parameters(MLP(512, 0.0)) == 407_050
+
+
+def test_a_digit_does_not_see_its_batch_mates():
+    net = CNN((32, 64), 128, 0.0).eval()
+    x = torch.randn(5, 1, 28, 28)
+    torch.testing.assert_close(net(x)[:1], net(x[:1]))
+
+
+def test_pooling_before_relu_gives_the_logits_and_gradients_of_relu_before_pooling():
+    net = CNN((32, 64), 128, 0.0).double()
+    x = torch.rand(8, 1, 28, 28, dtype=torch.float64)
+
+    def usual(x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.relu(net.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(net.conv2(x)), 2)
+        return net.dense2(F.relu(net.dense1(x.flatten(1))))
+
+    gradients = []
+    for forward in (net, usual):
+        net.zero_grad()
+        logits = forward(x)
+        logits.square().sum().backward()
+        gradients.append(
+            [logits, *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
+        )
+    assert len(gradients[0]) == 9
+    torch.testing.assert_close(*gradients)
+
+
+def test_weights_start_glorot_uniform_and_biases_at_zero():
+    net = CNN((32, 64), 128, 0.0)
+    limit = (6 / (32 * 9 + 64 * 9)) ** 0.5
+    weights = net.conv2.weight.detach()
+    assert 0.95 * limit < weights.abs().max() <= limit
+    assert weights.std().item() == pytest.approx(limit / 3**0.5, rel=0.05)
+    assert all(not p.any() for name, p in net.named_parameters() if name.endswith("bias"))
+
+
+def test_dropout_acts_in_training_only():
+    net = CNN((32, 64), 128, 0.5)
+    x = torch.rand(2, 1, 28, 28)
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    assert torch.equal(net(x), net(x))
+
+
+def test_a_network_is_built_from_its_name_and_arguments():
+    assert isinstance(build(ARTICLE), CNN)
+    assert isinstance(build({"name": "MLP", "hidden": 8, "dropout": 0.0}), MLP)
+
+
+@pytest.mark.parametrize("name", ["Foo", "os.system", "nn", "Linear", ""])
+def test_only_a_network_of_this_file_can_be_named(name):
+    with pytest.raises(ValueError, match=f"^model.name={name}: allowed: CNN, MLP$"):
+        build({**ARTICLE, "name": name})
+
+
+def test_an_argument_that_the_network_does_not_have_is_named():
+    with pytest.raises(ValueError, match=r"^model.name=MLP: .*'channels'"):
+        build({**ARTICLE, "name": "MLP"})

@@ -1,0 +1,105 @@
+"""DigitClassifier: exact metrics, checkpoints that stand alone, weights that fit or are refused."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+
+from mnist_cnn.module import DigitClassifier, Tally
+
+CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0}
+ADAM = {"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0}
+
+
+def module(**model) -> DigitClassifier:
+    return DigitClassifier(
+        model={**CNN, **model}, optimizer=ADAM, scheduler={"name": None}, monitor="val/loss"
+    )
+
+
+def test_a_tally_counts_every_image_once_whatever_the_batches():
+    logits, labels = torch.randn(103, 10), torch.randint(10, (103,))
+    tally = Tally()
+    for part, truth in zip(logits.split(10), labels.split(10), strict=True):
+        tally.add(F.cross_entropy(part, truth), part, truth)
+    loss, hits, images = tally.totals()
+    assert images == 103
+    assert hits == (logits.argmax(1) == labels).sum()
+    assert loss / images == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
+    assert tally.totals(last=2)[2] == 13
+
+
+def test_a_checkpoint_rebuilds_the_network_without_any_config(short_run, tmp_path):
+    short_run("run", "model.hidden=32", "trainer.max_epochs=1", "test=false")
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)  # only plain values and tensors in it
+    assert content["hyper_parameters"]["model"]["hidden"] == 32
+    loaded = DigitClassifier.load_from_checkpoint(path, weights_only=True)
+    assert loaded.net.dense1.out_features == 32
+    assert torch.equal(loaded.net.conv1.weight, content["state_dict"]["net.conv1.weight"])
+
+
+def test_weights_go_into_a_new_network(tmp_path):
+    trained, fresh = module(), module()
+    x = torch.rand(3, 1, 28, 28)
+    assert not torch.equal(trained(x), fresh(x))
+    trained.save_weights(tmp_path / "w.safetensors", {"data": {"mean": 0.0}})
+    fresh.load_weights(tmp_path / "w.safetensors")
+    assert torch.equal(trained(x), fresh(x))
+    with safe_open(tmp_path / "w.safetensors", "pt") as file:
+        assert file.metadata()["data"] == '{"mean": 0.0}'
+        assert '"name": "CNN"' in file.metadata()["model"]
+
+
+def test_weights_of_another_shape_are_refused_key_by_key_and_change_nothing(tmp_path):
+    module(hidden=32).save_weights(tmp_path / "w.safetensors")
+    net = module()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(ValueError, match="does not fit this network") as refused:
+        net.load_weights(tmp_path / "w.safetensors")
+    assert "dense1.weight: (32, 200) in the file, (16, 200) in the net" in str(refused.value)
+    assert "dense2.weight: (10, 32) in the file, (10, 16) in the net" in str(refused.value)
+    assert "conv1" not in str(refused.value)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_weights_of_another_network_name_what_is_missing_and_what_is_too_many(tmp_path):
+    other = DigitClassifier(
+        model={"name": "MLP", "hidden": 16, "dropout": 0.0},
+        optimizer=ADAM,
+        scheduler={"name": None},
+        monitor="val/loss",
+    )
+    other.save_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight: not in the file"):
+        module().load_weights(tmp_path / "w.safetensors")
+    module().save_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight: not in the network"):
+        other.load_weights(tmp_path / "w.safetensors")
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="holds no safetensors weights"):
+        module().load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("group", "config", "message"),
+    [
+        ("optimizer", {"name": "Foo"}, r"optimizer\.name=Foo: not a class of torch\.optim"),
+        ("optimizer", {**ADAM, "lr": -1.0}, r"optimizer\.name=Adam: Invalid learning rate"),
+        ("optimizer", {**ADAM, "foo": 1}, r"optimizer\.name=Adam: .*foo"),
+        ("scheduler", {"name": "Foo"}, r"scheduler\.name=Foo: not a class"),
+    ],
+)
+def test_an_optimizer_or_schedule_that_does_not_exist_is_named(group, config, message):
+    parts = {"optimizer": ADAM, "scheduler": {"name": None}, group: config}
+    with pytest.raises(ValueError, match=message):
+        DigitClassifier(model=CNN, monitor="val/loss", **parts).configure_optimizers()
+
+
+def test_prediction_gives_probabilities():
+    probabilities = module().predict_step((torch.rand(4, 1, 28, 28), torch.zeros(4)), 0)
+    assert probabilities.shape == (4, 10)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
