@@ -179,7 +179,6 @@ class Trainer(Group):
     profiler: Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None
     enable_model_summary: bool
     enable_progress_bar: Literal[False]
-    log_every_n_steps: Count
 
 
 class Objective(Group):
@@ -310,6 +309,26 @@ def check_fold(val_fraction: float, fold: int) -> None:
         )
 
 
+def run_name() -> str:
+    """What the command line of this run overrode, fit for a folder's name."""
+    overrides = HydraConfig.get().overrides.task
+    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
+    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
+
+
+def next_epoch(ckpt_path: str | None) -> int | None:
+    """The epoch (from 1) that comes after a checkpoint; None without a checkpoint."""
+    if ckpt_path is None:
+        return None
+    import torch
+
+    return torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+
+
+OmegaConf.register_resolver("run_name", run_name, replace=True)
+OmegaConf.register_resolver("next_epoch", next_epoch, replace=True)
+
+
 def compose(
     overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = ""
 ) -> DictConfig:
@@ -350,6 +369,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e))
+    except KeyboardInterrupt as e:
+        print(f"interrupted; {e}" if str(e) else "interrupted", file=sys.stderr)
+        sys.exit(130)  # by convention 128 + SIGINT
 
 
 def one_line(error: BaseException) -> str:

@@ -2,13 +2,11 @@
 
 import copy
 import itertools
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -58,16 +56,6 @@ def claim(config: DictConfig, kind: str) -> None:
             continue
     with read_write(config), open_dict(config):
         config.hydra[kind].dir = str(folder)
-
-
-def run_name() -> str:
-    """What the command line of this run overrode, fit for a folder's name."""
-    overrides = HydraConfig.get().overrides.task
-    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
-    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
-
-
-OmegaConf.register_resolver("run_name", run_name, replace=True)
 
 
 def resume(argv: Sequence[str]) -> list[str]:
