@@ -309,9 +309,10 @@ def check_fold(val_fraction: float, fold: int) -> None:
         )
 
 
-def run_name() -> str:
-    """What the command line of this run overrode, fit for a folder's name."""
-    overrides = HydraConfig.get().overrides.task
+def run_name(overrides: Sequence[str] | None = None) -> str:
+    """What a command line overrode (by default that of this run), fit for a folder's name."""
+    if overrides is None:
+        overrides = HydraConfig.get().overrides.task
     parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
 
