@@ -188,15 +188,30 @@ def _ink(grey: Grey) -> tuple[Ink, Mask]:
     """The ink map of a grey picture and the mask of what is pen stroke in it."""
     if _is_light_on_dark(grey):
         grey = 255 - grey
-    signed = 1 - grey / _paper(grey)
-    # half of the paper's noise is lighter than the paper: it shows how dark noise gets
-    noise = 1.48 * float(np.median(np.abs(signed)))
-    ink = np.clip(signed, 0, 1, dtype=np.float32)
-    mask = _strokes(ink, noise)
+    ink, mask, noise = _ink_on(grey, _paper(grey, 1.0))
+    for window in (0.5, 0.25):
+        # a thick pen in a tight crop needs a large window, a deep shadow a small one
+        if not _is_shadow(mask):
+            break
+        ink, mask, noise = _ink_on(grey, _paper(grey, window))
     lines = _ruled_lines(ink, mask)
     if lines.any() and (rest := _strokes(np.where(lines, 0, ink), noise)).any():
         return np.where(lines, 0, ink), rest
     return ink, mask
+
+
+def _ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
+    """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
+    signed = 1 - grey / paper
+    noise = 1.48 * float(np.median(np.abs(signed)))
+    ink = np.clip(signed, 0, 1, dtype=np.float32)
+    return ink, _strokes(ink, noise), noise
+
+
+def _is_shadow(mask: Mask) -> bool:
+    """Whether strokes run along the border or cover more than writing does."""
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    return border.mean() > 0.15 or mask.mean() > 0.4
 
 
 def _shrunk(grey: Grey, side: int) -> Grey:
@@ -208,33 +223,36 @@ def _shrunk(grey: Grey, side: int) -> Grey:
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
-def _median_paper(small: Grey) -> Ink:
-    """Forgets ink, which covers less than half of any large window, and keeps a shadow's edge."""
-    return cv2.medianBlur(small, max(small.shape) // 2 | 1).astype(np.float32)
+def _median(small: Grey, window: float) -> Grey:
+    """The median over a window, a share of the longer side: it forgets ink, not a shadow's edge."""
+    return cv2.medianBlur(small, int(max(small.shape) * window) | 1)
 
 
 def _is_light_on_dark(grey: Grey) -> bool:
     """Whether what stands out most from its surroundings is lighter than they are."""
     small = _shrunk(grey, 200)
     # cubes: soft shadows cover much but stand out little
-    return float(np.sum((small - _median_paper(small)) ** 3, dtype=np.float64)) > 0
+    return float(np.sum((small - _median(small, 0.5).astype(np.float64)) ** 3)) > 0
 
 
-def _paper(grey: Grey) -> Ink:
-    """The light of the bare paper at every pixel, at least 1."""
+def _paper(grey: Grey, window: float) -> Ink:
+    """The light of the bare paper at every pixel, at least 1; window as in _median."""
     small = _shrunk(grey, 200)
-    paper = np.maximum(_median_paper(small), 1)
-    # the large window misses finer shading: take it from the paper between the strokes
-    share = np.clip(1 - small / paper, 0, 1)
-    limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
-    bare = (share < max(limit / 255, FAINTEST)).astype(np.float32)
-    bare = cv2.erode(bare, np.ones((3, 3), np.uint8))
-    sigma = max(small.shape) / 25
-    weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
-    light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
-    # beyond a shadow's edge the mean is too light and the median right
-    paper = np.maximum(np.minimum(paper, light / weight), 1)
-    return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    paper = np.maximum(_median(small, window), 1)
+    for _ in range(2):
+        # the large window misses finer shading: take it from the paper between the strokes
+        share = np.clip(1 - small / paper, 0, 1)
+        limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
+        # half of the threshold and a margin, as a stroke fades out at its edges
+        bare = (share < max(limit / 255 / 2, FAINTEST / 2)).astype(np.float32)
+        bare = cv2.erode(bare, np.ones((5, 5), np.uint8))
+        sigma = max(small.shape) / 25
+        weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
+        light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
+        filled = np.where(bare > 0, small, light / weight).round().astype(np.uint8)
+        # where no stroke is left a small window will do, and it keeps edges, as a mean does not
+        paper = np.maximum(_median(filled, 0.125), 1)
+    return cv2.resize(paper.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def _strokes(ink: Ink, noise: float) -> Mask:
@@ -246,7 +264,7 @@ def _strokes(ink: Ink, noise: float) -> Mask:
     levels = (dark * 255).astype(np.uint8)
     split, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
     pen = float(np.median(dark[levels >= split]))  # the lighter half: ruled lines, strokes' edges
-    mask = (ink > max(floor, 0.4 * pen)).astype(np.uint8)
+    mask = (ink > max(floor, 0.35 * pen)).astype(np.uint8)
     count, labels = cv2.connectedComponents(mask, connectivity=8)
     inked = np.zeros(count, np.uint8)
     inked[labels[ink > max(floor, 0.6 * pen)]] = 1
