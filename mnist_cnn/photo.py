@@ -26,6 +26,7 @@ MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixel
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
 FAINTEST = 0.10  # what takes less of the light is the paper's texture
 SMALLEST = 0.015  # height of a digit as a share of the picture's longer side
+NARROWEST_PAIR = 1.2  # width of two touching digits as a share of their height
 MOST_PIECES = 400  # a picture in more pieces is noise or a page of print
 
 
@@ -91,7 +92,7 @@ def find_digits(image: Image.Image) -> list[Digit]:
         size = (max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom)))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC)
     ink, mask = _ink(grey)
-    rows = _rows(_digits(mask))
+    rows = _rows(_digits(ink, mask))
     sideways = image.getexif().get(_ORIENTATION, 1) >= 5
     upright = image.size[::-1] if sideways else image.size
     return [
@@ -188,12 +189,7 @@ def _ink(grey: Grey) -> tuple[Ink, Mask]:
     """The ink map of a grey picture and the mask of what is pen stroke in it."""
     if _is_light_on_dark(grey):
         grey = 255 - grey
-    ink, mask, noise = _ink_on(grey, _paper(grey, 1.0))
-    for window in (0.5, 0.25):
-        # a thick pen in a tight crop needs a large window, a deep shadow a small one
-        if not _is_shadow(mask):
-            break
-        ink, mask, noise = _ink_on(grey, _paper(grey, window))
+    ink, mask, noise = _ink_on(grey, _paper(grey, _window(_shrunk(grey, 500))))
     lines = _ruled_lines(ink, mask)
     if lines.any() and (rest := _strokes(np.where(lines, 0, ink), noise)).any():
         return np.where(lines, 0, ink), rest
@@ -208,10 +204,31 @@ def _ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     return ink, _strokes(ink, noise), noise
 
 
-def _is_shadow(mask: Mask) -> bool:
-    """Whether strokes run along the border or cover more than writing does."""
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    return border.mean() > 0.15 or mask.mean() > 0.4
+def _window(small: Grey) -> float:
+    """The window to look for paper in, a share of the longer side.
+
+    A thick pen in a tight crop needs a large window, a deep shadow a small one, and a shadow gives
+    itself away: it lies along the border, or a smaller window leaves little of it.
+    """
+    window = 1.0
+    _, mask, _ = _ink_on(small, _paper(small, window))
+    for smaller in (0.5, 0.25):
+        _, less, _ = _ink_on(small, _paper(small, smaller))
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        if border.mean() > 0.15 or _widest(less) < 0.5 * _widest(mask):
+            window, mask = smaller, less
+    return window
+
+
+def _widest(mask: Mask) -> float:
+    """The width of the widest stroke, in pixels; 0 where there is none."""
+    return 2 * float(_depth(mask).max())
+
+
+def _depth(mask: Mask) -> NDArray[np.float32]:
+    """How far inside the strokes each pixel is; the border of the picture counts as paper."""
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
 
 def _shrunk(grey: Grey, side: int) -> Grey:
@@ -313,12 +330,12 @@ def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
 # --- strokes that make up digits ------------------------------------------------------------------
 
 
-def _digits(mask: Mask) -> list[_Strokes]:
-    """The digits of a mask of strokes, in no order."""
-    pieces, labels = _pieces(mask)
+def _digits(ink: Ink, mask: Mask) -> list[_Strokes]:
+    """The digits among the strokes, in no order."""
+    pieces, labels = _pieces(ink, mask)
     if not pieces:
         return []
-    size = _typical_extent(pieces)
+    size = _typical_height(pieces)
     owner = np.arange(len(pieces) + 1)  # label -> label of the digit that it belongs to
     for label in sorted(range(1, len(pieces) + 1), key=lambda n: pieces[n - 1].extent):
         partner = _partner(label, pieces, labels, size)
@@ -327,43 +344,71 @@ def _digits(mask: Mask) -> list[_Strokes]:
     digits = [_joined([pieces[n - 1] for n in np.flatnonzero(owner == o)]) for o in set(owner[1:])]
     smallest = max(SMALLEST * max(mask.shape), 0.35 * size)
     digits = [digit for digit in digits if digit.height >= smallest and _is_written(digit)]
-    return [part for digit in digits for part in _split(digit)]
+    return [
+        part
+        for digit in digits
+        for part in (_split(digit) if digit.height > 0.6 * size else [digit])
+    ]
 
 
-def _pieces(mask: Mask) -> tuple[list[_Strokes], NDArray[np.int32]]:
+def _pieces(ink: Ink, mask: Mask) -> tuple[list[_Strokes], NDArray[np.int32]]:
     """Connected strokes without specks, clutter at the border and noise; piece n has label n + 1."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    height, width = mask.shape
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     keep = extent >= SMALLEST / 3 * max(mask.shape)
     keep[0] = False
     if keep.sum() > MOST_PIECES:
         keep[:] = False
-    edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-    for edge in edges:
-        contact = np.bincount(edge, minlength=len(stats)) / len(edge)
-        clutter = keep & (contact > 0.2)
-        # a digit cut off by the border is kept where it is all there is
-        if (keep & ~clutter & (extent > 0.04 * max(mask.shape))).any():
-            keep &= ~clutter
+    keep &= ~_is_clutter(ink, labels, keep & (extent >= SMALLEST * max(mask.shape)))
     number = np.zeros(len(stats), np.int32)
     number[keep] = np.arange(1, keep.sum() + 1)
     pieces = []
     for label in np.flatnonzero(keep):
-        left, top, width, height = stats[label, :4]
-        box = int(left), int(top), int(left + width), int(top + height)
+        left, top, width, height = (int(n) for n in stats[label, :4])
         part = labels[top : top + height, left : left + width] == label
+        box = left, top, left + width, top + height
         pieces.append(_Strokes(box, part.astype(np.uint8)))
     return pieces, number[labels]
 
 
-def _typical_extent(pieces: list[_Strokes]) -> float:
-    """The extent at which half of all ink is in larger pieces: dots and dashes weigh little."""
-    extents = np.array([piece.extent for piece in pieces])
+def _is_clutter(
+    ink: Ink, labels: NDArray[np.int32], large: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which labels are shadows or the paper's edge rather than a digit cut off by the border.
+
+    They lie along the border, or their outline is less sharp than that of the writing. Where
+    nothing large lies off the border, nothing is clutter.
+    """
+    count = len(large)
+    sides = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
+    contact = np.array([np.bincount(side, minlength=count) / len(side) for side in sides]).max(0)
+    if not (contact > 0).any() or not (large & (contact == 0)).any():
+        return np.zeros(count, bool)
+    smooth = cv2.GaussianBlur(ink, (0, 0), 1)
+    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
+    inside = cv2.erode((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
+    outline = (labels > 0) & (inside == 0)
+    # relative to the darkness of each: faint strokes are as sharp as dark ones
+    sharpness = _means(slope[outline], labels[outline], count) / np.maximum(
+        _means(ink[labels > 0], labels[labels > 0], count), 1e-3
+    )
+    sharpest = sharpness[large & (contact == 0)].max()
+    return (contact > 0.2) | ((contact > 0) & (sharpness < 0.6 * sharpest))
+
+
+def _means(values: Ink, labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+    """The mean of the values that have each label, 0 for none."""
+    total = np.bincount(labels, values, minlength=count)
+    return total / np.maximum(np.bincount(labels, minlength=count), 1)
+
+
+def _typical_height(pieces: list[_Strokes]) -> float:
+    """The height at which half of all ink is in higher pieces: dots and dashes weigh little."""
+    heights = np.array([piece.height for piece in pieces])
     weights = np.array([piece.mask.sum() for piece in pieces])
-    order = np.argsort(extents)
+    order = np.argsort(heights)
     middle = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
-    return float(extents[order][middle])
+    return float(heights[order][middle])
 
 
 def _partner(label: int, pieces: list[_Strokes], labels: NDArray[np.int32], size: float) -> int:
@@ -385,7 +430,7 @@ def _partner(label: int, pieces: list[_Strokes], labels: NDArray[np.int32], size
             continue
         mate = pieces[other - 1]
         both = _joined_box([piece.box, mate.box])
-        if both[3] - both[1] > 1.35 * max(size, mate.height):
+        if both[3] - both[1] > 1.5 * max(size, mate.height):
             continue
         shared = min(right, mate.box[2]) - max(left, mate.box[0])
         stacked = shared > 0.5 * min(piece.width, mate.width)
@@ -419,9 +464,7 @@ def _is_written(digit: _Strokes) -> bool:
 
 def _stroke_width(mask: Mask) -> float:
     """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
-    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)
-    return max(1.0, 4 * float(distance[padded > 0].mean()) - 1)
+    return max(1.0, 4 * float(_depth(mask)[mask > 0].mean()) - 1)
 
 
 def _split(digit: _Strokes) -> list[_Strokes]:
@@ -430,7 +473,7 @@ def _split(digit: _Strokes) -> list[_Strokes]:
     There a cut meets ink once, no wider than a stroke, and both sides are as high as a digit: a cut
     through a 0 meets ink twice, and what it takes of a 2's tail or a 5's flag is low.
     """
-    if digit.width < 1.2 * digit.height:
+    if digit.width < NARROWEST_PAIR * digit.height:
         return [digit]
     height, width = digit.mask.shape
     rows, columns = np.indices(digit.mask.shape)
