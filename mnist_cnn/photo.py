@@ -10,6 +10,7 @@ import io
 import os
 import warnings
 from dataclasses import dataclass
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -17,16 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 Box = tuple[int, int, int, int]
-Grey = NDArray[np.uint8]
-Ink = NDArray[np.float32]
-Mask = NDArray[np.uint8]
+# OpenCV's annotations leave the element type open
+Grey = NDArray[Any]  # uint8
+Ink = NDArray[Any]  # float32, 0 for paper
+Mask = NDArray[Any]  # uint8, 0 or 1
+Labels = NDArray[Any]  # int32, 0 for paper
 
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
 FAINTEST = 0.10  # what takes less of the light is the paper's texture
 SMALLEST = 0.015  # height of a digit as a share of the picture's longer side
-NARROWEST_PAIR = 1.2  # width of two touching digits as a share of their height
+NARROWEST_PAIR = 1.25  # width of two touching digits as a share of their height
 MOST_PIECES = 400  # a picture in more pieces is noise or a page of print
 
 
@@ -41,7 +44,7 @@ class Digit:
     """
 
     box: Box
-    image: Grey
+    image: NDArray[np.uint8]
     row: int
 
 
@@ -89,17 +92,23 @@ def find_digits(image: Image.Image) -> list[Digit]:
     grey = np.asarray(picture.convert("L"))
     zoom = MIN_SIDE / max(grey.shape)
     if zoom > 1:
-        size = (max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom)))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_CUBIC)
+        enlarged = max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom))
+        grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
     ink, mask = _ink(grey)
     rows = _rows(_digits(ink, mask))
-    sideways = image.getexif().get(_ORIENTATION, 1) >= 5
-    upright = image.size[::-1] if sideways else image.size
+    size, target = grey.shape[::-1], upright_size(image)
     return [
-        Digit(_scaled(digit.box, grey.shape[::-1], upright), _mnist_image(ink, digit), row)
+        Digit(_scaled(digit.box, size, target), _mnist_image(ink, digit), row)
         for row, digits in enumerate(rows)
         for digit in digits
     ]
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the rotation that the picture's EXIF asks for."""
+    image.load()  # Pillow turns a TIFF when it loads it
+    sideways = image.getexif().get(_ORIENTATION, 1) >= 5
+    return image.size[::-1] if sideways else image.size
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -107,7 +116,7 @@ def find_digits(image: Image.Image) -> list[Digit]:
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
-def _decode(file: io.BufferedIOBase, name: str) -> Image.Image:
+def _decode(file: IO[bytes], name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             # Pillow warns of anything odd; what cannot be read raises below
@@ -215,7 +224,8 @@ def _window(small: Grey) -> float:
     for smaller in (0.5, 0.25):
         _, less, _ = _ink_on(small, _paper(small, smaller))
         border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-        if border.mean() > 0.15 or _widest(less) < 0.5 * _widest(mask):
+        narrower = _widest(less) < 0.5 * _widest(mask) or less.mean() < 0.9 * mask.mean()
+        if narrower or border.mean() > 0.15:
             window, mask = smaller, less
     return window
 
@@ -225,7 +235,7 @@ def _widest(mask: Mask) -> float:
     return 2 * float(_depth(mask).max())
 
 
-def _depth(mask: Mask) -> NDArray[np.float32]:
+def _depth(mask: Mask) -> Ink:
     """How far inside the strokes each pixel is; the border of the picture counts as paper."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
@@ -255,7 +265,7 @@ def _is_light_on_dark(grey: Grey) -> bool:
 def _paper(grey: Grey, window: float) -> Ink:
     """The light of the bare paper at every pixel, at least 1; window as in _median."""
     small = _shrunk(grey, 200)
-    paper = np.maximum(_median(small, window), 1)
+    paper: Ink = np.maximum(_median(small, window), 1)
     for _ in range(2):
         # the large window misses finer shading: take it from the paper between the strokes
         share = np.clip(1 - small / paper, 0, 1)
@@ -293,9 +303,7 @@ def _ruled_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     """The ruled lines among the strokes, but for the places where the pen crosses them."""
     across = _level_lines(ink, mask, parallels=3)
     # writing has upright strokes side by side, so it takes more of them to make a grid
-    down = _level_lines(
-        np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), parallels=6
-    ).T
+    down = _level_lines(np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), parallels=6).T
     return across | down
 
 
@@ -308,7 +316,11 @@ def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
     bars = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, max(8, width // 12)), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bars, connectivity=8)
     left, length = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_WIDTH]
-    thickness = stats[:, cv2.CC_STAT_AREA] / length - 4
+    thickness = np.full(len(stats), np.inf)
+    for n in np.flatnonzero(length > 0.4 * width):
+        columns = (labels == n).sum(0)
+        # the median passes over the strokes that the line touches; 4 pixels were added above
+        thickness[n] = np.median(columns[columns > 0]) - 4
     thin = (thickness < length / 40 + 1) & (np.arange(len(stats)) > 0)
     margin = 0.03 * width + 3
     through = thin & (left <= margin) & (left + length >= width - margin)
@@ -351,8 +363,8 @@ def _digits(ink: Ink, mask: Mask) -> list[_Strokes]:
     ]
 
 
-def _pieces(ink: Ink, mask: Mask) -> tuple[list[_Strokes], NDArray[np.int32]]:
-    """Connected strokes without specks, clutter at the border and noise; piece n has label n + 1."""
+def _pieces(ink: Ink, mask: Mask) -> tuple[list[_Strokes], Labels]:
+    """Connected strokes without specks, clutter and noise; piece n has label n + 1."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     keep = extent >= SMALLEST / 3 * max(mask.shape)
@@ -371,9 +383,7 @@ def _pieces(ink: Ink, mask: Mask) -> tuple[list[_Strokes], NDArray[np.int32]]:
     return pieces, number[labels]
 
 
-def _is_clutter(
-    ink: Ink, labels: NDArray[np.int32], large: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def _is_clutter(ink: Ink, labels: Labels, large: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which labels are shadows or the paper's edge rather than a digit cut off by the border.
 
     They lie along the border, or their outline is less sharp than that of the writing. Where
@@ -396,7 +406,7 @@ def _is_clutter(
     return (contact > 0.2) | ((contact > 0) & (sharpness < 0.6 * sharpest))
 
 
-def _means(values: Ink, labels: NDArray[np.int32], count: int) -> NDArray[np.float64]:
+def _means(values: Ink, labels: Labels, count: int) -> NDArray[np.float64]:
     """The mean of the values that have each label, 0 for none."""
     total = np.bincount(labels, values, minlength=count)
     return total / np.maximum(np.bincount(labels, minlength=count), 1)
@@ -411,7 +421,7 @@ def _typical_height(pieces: list[_Strokes]) -> float:
     return float(heights[order][middle])
 
 
-def _partner(label: int, pieces: list[_Strokes], labels: NDArray[np.int32], size: float) -> int:
+def _partner(label: int, pieces: list[_Strokes], labels: Labels, size: float) -> int:
     """The label of the piece that an incomplete piece belongs to, 0 if it stands alone.
 
     A 5's flag lies over its body; the halves of a broken 4 nearly touch.
@@ -470,14 +480,14 @@ def _stroke_width(mask: Mask) -> float:
 def _split(digit: _Strokes) -> list[_Strokes]:
     """Cuts neighbours apart where they touch.
 
-    There a cut meets ink once, no wider than a stroke, and both sides are as high as a digit: a cut
+    There a cut meets ink once, about as wide as a stroke, and both sides are as high as a digit: a cut
     through a 0 meets ink twice, and what it takes of a 2's tail or a 5's flag is low.
     """
     if digit.width < NARROWEST_PAIR * digit.height:
         return [digit]
     height, width = digit.mask.shape
     rows, columns = np.indices(digit.mask.shape)
-    limit = 1.5 * _stroke_width(digit.mask)
+    limit = 2.2 * _stroke_width(digit.mask)  # a slanting stroke is wider across
     for slant in (0.0, 0.25, -0.25, 0.5):  # writing leans to the right more often
         shear = np.array([[1, slant, -slant * height / 2], [0, 1, 0]], np.float32)
         upright = cv2.warpAffine(digit.mask, shear, (width, height), flags=cv2.INTER_NEAREST)
@@ -512,6 +522,7 @@ def _rows(digits: list[_Strokes]) -> list[list[_Strokes]]:
     """
     rows: list[list[_Strokes]] = []
     for digit in sorted(digits, key=lambda d: d.box[0] + d.box[2]):
+
         def shared(row: list[_Strokes], digit: _Strokes = digit) -> float:
             last = row[-1]
             overlap = min(last.box[3], digit.box[3]) - max(last.box[1], digit.box[1])
@@ -560,15 +571,15 @@ def _resized(stroke: Ink, side: int) -> Ink:
 
 
 def _centred(stroke: Ink) -> Grey:
-    """(h, w), at most 20 a side -> uint8 (28, 28) with the centre of mass in the middle."""
-    moments = cv2.moments(stroke)
+    """(h, w), at most 20 a side -> uint8 (28, 28) with the centre of mass at (14, 14), MNIST's own."""
     height, width = stroke.shape
-    x = round(13.5 - moments["m10"] / moments["m00"])
-    y = round(13.5 - moments["m01"] / moments["m00"])
-    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
     image = np.zeros((28, 28), np.uint8)
-    image[y : y + height, x : x + width] = np.round(stroke * 255)
-    return image
+    image[:height, :width] = np.round(stroke * 255)
+    moments = cv2.moments(image)
+    x = round(14 - moments["m10"] / moments["m00"])
+    y = round(14 - moments["m01"] / moments["m00"])
+    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
+    return np.roll(image, (y, x), (0, 1))
 
 
 def _scaled(box: Box, size: tuple[int, ...], target: tuple[int, int]) -> Box:

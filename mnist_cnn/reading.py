@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mnist_cnn.photo import Box, find_digits, load_picture
+from mnist_cnn.photo import Box, find_digits, load_picture, upright_size
 
-# chosen on synthetic photos of validation digits, see tests/photographs.py
+# chosen on synthetic photographs of validation digits, as tests/photographs.py makes them
 SURE = 0.80
 
 Net = Callable[[Tensor], Tensor]
@@ -75,14 +75,14 @@ def written(readings: Sequence[Reading]) -> str:
     for reading in readings:
         sign = "?" if reading.digit is None else str(reading.digit)
         lines[reading.row] = lines.get(reading.row, "") + sign
-    return "\\n".join(lines[row] for row in sorted(lines))
+    return "\n".join(lines[row] for row in sorted(lines))
 
 
 def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Image:
     """The picture with a box and a reading for each digit; below it, what the network saw."""
     width = 1000
     picture = load_picture(image).convert("RGB")
-    upright = _upright_size(image)
+    upright = upright_size(image)
     height = max(1, round(picture.height * width / picture.width))
     picture = picture.resize((width, height))
     zoom = width / upright[0]
