@@ -271,7 +271,7 @@ def _paper(grey: Grey, window: float) -> Ink:
         share = np.clip(1 - small / paper, 0, 1)
         limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
         # half of the threshold and a margin, as a stroke fades out at its edges
-        bare = (share < max(limit / 255 / 2, FAINTEST / 2)).astype(np.float32)
+        bare: Ink = (share < max(limit / 255 / 2, FAINTEST / 2)).astype(np.float32)
         bare = cv2.erode(bare, np.ones((5, 5), np.uint8))
         sigma = max(small.shape) / 25
         weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
@@ -311,9 +311,9 @@ def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
     """Lines, nearly level, from border to border, or long ones among so many parallels."""
     small = (_shrunk(mask * 255, 500) > 60).astype(np.uint8)
     width = small.shape[1]
-    # thickened, a line up to 7 degrees off level still holds a level bar
+    # thickened, a line up to 4 degrees off level still holds a level bar
     thick = cv2.dilate(small, np.ones((5, 5), np.uint8))
-    bars = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, max(8, width // 12)), np.uint8))
+    bars = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, max(8, width // 6)), np.uint8))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bars, connectivity=8)
     left, length = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_WIDTH]
     thickness = np.full(len(stats), np.inf)
@@ -335,8 +335,10 @@ def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
     # a pen stroke goes on above and below the line that it crosses
     bridge = np.ones((breadth + 3, 1), np.uint8)
     crossing = cv2.morphologyEx(mask & ~lines & 1, cv2.MORPH_CLOSE, bridge)
-    darker = ink > 1.4 * float(np.median(ink[lines > 0]))
-    return (lines > 0) & (crossing == 0) & ~darker
+    # and is darker than a printed line, but for its edges
+    darker = (ink > 1.4 * float(np.median(ink[lines > 0]))).astype(np.uint8)
+    pen = cv2.dilate(darker, np.ones((5, 5), np.uint8))
+    return (lines > 0) & (crossing == 0) & (pen == 0)
 
 
 # --- strokes that make up digits ------------------------------------------------------------------
@@ -427,7 +429,8 @@ def _partner(label: int, pieces: list[_Strokes], labels: Labels, size: float) ->
     A 5's flag lies over its body; the halves of a broken 4 nearly touch.
     """
     piece = pieces[label - 1]
-    if piece.height > 0.75 * size:
+    speck = 0.2 * size  # what a digit does not miss; dots lie about
+    if piece.height > 0.75 * size or piece.extent < speck:
         return 0
     left, top, right, bottom = piece.box
     reach = max(3, round(0.25 * size))
@@ -439,6 +442,8 @@ def _partner(label: int, pieces: list[_Strokes], labels: Labels, size: float) ->
         if other in (0, label):
             continue
         mate = pieces[other - 1]
+        if mate.extent < speck:
+            continue
         both = _joined_box([piece.box, mate.box])
         if both[3] - both[1] > 1.5 * max(size, mate.height):
             continue
@@ -480,8 +485,8 @@ def _stroke_width(mask: Mask) -> float:
 def _split(digit: _Strokes) -> list[_Strokes]:
     """Cuts neighbours apart where they touch.
 
-    There a cut meets ink once, about as wide as a stroke, and both sides are as high as a digit: a cut
-    through a 0 meets ink twice, and what it takes of a 2's tail or a 5's flag is low.
+    There a cut meets ink once, about as wide as a stroke, and both sides are as high as a digit:
+    a cut through a 0 meets ink twice, and what it takes of a 2's tail or a 5's flag is low.
     """
     if digit.width < NARROWEST_PAIR * digit.height:
         return [digit]
@@ -497,9 +502,17 @@ def _split(digit: _Strokes) -> list[_Strokes]:
         for x in np.argsort(ink, kind="stable"):
             if strokes[x] <= 1 and ink[x] <= limit:
                 first, second = _part(digit, across < x), _part(digit, across >= x)
-                if min(first.height, second.height) > 0.7 * height:
+                if _is_whole(first, height) and _is_whole(second, height):
                     return _split(first) + _split(second)
     return [digit]
+
+
+def _is_whole(part: _Strokes, height: int) -> bool:
+    """Whether part of touching ink is as high as a digit, with ink all the way down."""
+    if part.height < 0.7 * height:
+        return False
+    thirds = [third.sum() for third in np.array_split(part.mask, 3)]
+    return min(thirds) > 0.1 * sum(thirds)
 
 
 def _part(digit: _Strokes, side: NDArray[np.bool_]) -> _Strokes:
@@ -571,7 +584,7 @@ def _resized(stroke: Ink, side: int) -> Ink:
 
 
 def _centred(stroke: Ink) -> Grey:
-    """(h, w), at most 20 a side -> uint8 (28, 28) with the centre of mass at (14, 14), MNIST's own."""
+    """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
     height, width = stroke.shape
     image = np.zeros((28, 28), np.uint8)
     image[:height, :width] = np.round(stroke * 255)

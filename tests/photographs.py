@@ -49,16 +49,15 @@ def photograph(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Image.Ima
     dark = rng.random() < 0.25
     board = _pick(BOARDS if dark else PAPERS, rng)
     pen = _pick(CHALKS if dark else tuple(PENS.values()), rng)
-    paper: Array = np.ones((height, width, 3), np.float32) * board
-    paper *= 1 + _texture(height, width, rng)[..., None]
+    paper: Array = board * (1 + _texture(height, width, rng)[..., None])
     if rng.random() < 0.35:
         paper = _ruled(paper, dark, rng)
     # a pen does not cover evenly
     cover = strokes * np.clip(rng.uniform(0.8, 1) + 2 * _texture(height, width, rng), 0, 1)
     picture: Array = paper + cover[..., None] * (pen - paper)
-    picture *= _light(height, width, rng)[..., None]
+    picture = picture * _light(height, width, rng)[..., None]
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.012 * min(height, 250)))
-    picture += rng.normal(0, rng.uniform(0.5, 6), picture.shape)
+    picture = picture + rng.normal(0, rng.uniform(0.5, 6), picture.shape)
     file = io.BytesIO()
     image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
     image.save(file, "JPEG", quality=int(rng.integers(35, 95)))
@@ -74,7 +73,7 @@ def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Array:
     size = int(rng.integers(60, 260 if len(digits) == 1 else 140))  # of a digit, in pixels
     width = rng.uniform(-0.04, 0.035)  # on either side of a stroke, in digit heights
     slope = rng.uniform(-15, 15) if len(digits) == 1 else rng.uniform(-5, 5)
-    glyphs = [_glyph(digit, size, width, rng, 15 if len(digits) > 1 else 0) for digit in digits]
+    glyphs = [_glyph(digit, size, width, rng, 10 if len(digits) > 1 else 0) for digit in digits]
     gaps = [int(size * rng.uniform(-0.05, 0.6)) for _ in glyphs]
     length = sum(glyph.shape[1] for glyph in glyphs) + sum(gaps)
     around = [int(size * rng.uniform(0.3, 1.8)) for _ in range(4)]
@@ -112,7 +111,7 @@ def _glyph(
     outline += max(width * size, spare)
     if degrees:
         middle = (outline.shape[1] / 2, outline.shape[0] / 2)
-        turn = cv2.getRotationMatrix2D(middle, rng.uniform(-degrees, degrees) / 2, 1)
+        turn = cv2.getRotationMatrix2D(middle, rng.uniform(-degrees, degrees), 1)
         outline = cv2.warpAffine(outline, turn, outline.shape[::-1], borderValue=-size)
     glyph = np.clip(outline + 0.5, 0, 1)
     x, y, w, h = cv2.boundingRect((glyph > 0).astype(np.uint8))
