@@ -28,6 +28,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
 Mode = Literal["min", "max"]
@@ -66,6 +67,21 @@ class Data(Group):
     std: Positive
     shuffle: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    augment: dict[str, Any]
+
+
+class Augment(Group):
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=14)]
+    scale: Annotated[float, Field(ge=0, le=0.9)]
+    stretch: Annotated[float, Field(ge=0, le=0.9)]
+    shear: Annotated[float, Field(ge=0, le=60)]
+    elastic: Annotated[float, Field(ge=0, le=5)]
+    thickness: Share
+    blur: Share
+    gamma: Annotated[float, Field(ge=0, le=3)]
+    strike: Share
+    flourish: Share
 
 
 class CNN(Group):
@@ -230,6 +246,8 @@ def check(cfg: DictConfig) -> None:
         if (schema := schemas.get(OmegaConf.select(cfg, f"{part}.name"))) is not None:
             parts[part] = schema
     faults: list[str] = []
+    if cfg.augment:
+        parts["augment"] = Augment
     for part, schema in parts.items():
         node = OmegaConf.select(cfg, part) if part else cfg
         if node is None and part in OPTIONAL:
