@@ -48,7 +48,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    make = functools.partial(instantiate, _execution_whitelist_=config.TARGETS)
+    make = functools.partial(instantiate, _convert_="all", _execution_whitelist_=config.TARGETS)
     data = make(cfg.data)
     module = DigitClassifier(
         model=plain["model"],
