@@ -202,7 +202,7 @@ class Objective(Group):
     mode: Mode
 
 
-class Top(Open):
+class Train(Open):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: str | None
     test: bool
@@ -210,39 +210,54 @@ class Top(Open):
     run_name: str
 
 
-# Which part of the configuration is held against what. A part may be null where a run can do
+class Evaluate(Open):
+    ckpt_path: str | None
+    split: Literal["test", "val", "train"]
+    temperature: bool
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    mistakes: Annotated[int, Field(ge=0)]
+    run_dir: str
+
+
+# Which part of an entry's configuration is held against what. A part may be null where a run can do
 # without it; a `name` that is not here is a class of the user's own, whose constructor judges.
-PARTS: dict[str, type[Group]] = {
-    "": Top,
-    "objective": Objective,
-    "data": Data,
-    "trainer": Trainer,
-    "callbacks.early_stopping": EarlyStopping,
-    "callbacks.checkpoint": Checkpoint,
-    "callbacks.history": History,
-    "callbacks.progress": ProgressBar,
-}
-NAMED: dict[str, dict[str | None, type[Group]]] = {
-    "model": {"CNN": CNN, "MLP": MLP},
-    "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
-    "scheduler": {
-        None: NoSchedule,
-        "ReduceLROnPlateau": Plateau,
-        "OneCycleLR": OneCycle,
-        "CosineAnnealingLR": Cosine,
+PARTS: dict[str, dict[str, type[Group]]] = {
+    "train": {
+        "": Train,
+        "objective": Objective,
+        "data": Data,
+        "trainer": Trainer,
+        "callbacks.early_stopping": EarlyStopping,
+        "callbacks.checkpoint": Checkpoint,
+        "callbacks.history": History,
+        "callbacks.progress": ProgressBar,
     },
+    "evaluate": {"": Evaluate, "data": Data},
+}
+NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
+    "train": {
+        "model": {"CNN": CNN, "MLP": MLP},
+        "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
+        "scheduler": {
+            None: NoSchedule,
+            "ReduceLROnPlateau": Plateau,
+            "OneCycleLR": OneCycle,
+            "CosineAnnealingLR": Cosine,
+        },
+    },
+    "evaluate": {},
 }
 OPTIONAL = ("callbacks.early_stopping", "callbacks.progress")
 
 
-def check(cfg: DictConfig) -> None:
-    """Holds a composed configuration against what its values may be.
+def check(cfg: DictConfig, entry: str = "train") -> None:
+    """Holds what conf/<entry>.yaml composed to against what its values may be.
 
     Raises:
         ValueError: one line; for each wrong value its key, the value and what is allowed.
     """
-    parts = dict(PARTS)
-    for part, schemas in NAMED.items():
+    parts = dict(PARTS[entry])
+    for part, schemas in NAMED[entry].items():
         if (schema := schemas.get(OmegaConf.select(cfg, f"{part}.name"))) is not None:
             parts[part] = schema
     faults: list[str] = []
@@ -349,18 +364,21 @@ OmegaConf.register_resolver("next_epoch", next_epoch, replace=True)
 
 
 def compose(
-    overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = ""
+    overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = "", entry: str = "train"
 ) -> DictConfig:
-    """The configuration of `python -m mnist_cnn.train OVERRIDES`, for use from Python.
+    """The configuration of `python -m mnist_cnn.<entry> OVERRIDES`, for use from Python.
 
     Args:
         overrides: as on the command line: ["trainer.max_epochs=2"].
         run_dir: the folder that the run is to fill.
-        run_name: its name in TensorBoard.
+        run_name: its name in TensorBoard, where it is to have one.
+        entry: train or evaluate.
     """
     with hydra.initialize_config_dir(str(CONF)):
-        cfg = hydra.compose("train", list(overrides))
-    cfg.run_dir, cfg.run_name = str(run_dir), run_name
+        cfg = hydra.compose(entry, list(overrides))
+    cfg.run_dir = str(run_dir)
+    if entry == "train":
+        cfg.run_name = run_name
     return cfg
 
 
@@ -382,24 +400,24 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         except (*USER_ERRORS, InstantiationException) as e:
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise
-            sys.exit(one_line(e))
+            sys.exit(one_line(e, config_name))
 
     try:
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
-        sys.exit(one_line(e))
+        sys.exit(one_line(e, config_name))
     except KeyboardInterrupt as e:
         print(f"interrupted; {e}" if str(e) else "interrupted", file=sys.stderr)
         sys.exit(130)  # by convention 128 + SIGINT
 
 
-def one_line(error: BaseException) -> str:
-    """The error as one line for the user."""
+def one_line(error: BaseException, entry: str = "train") -> str:
+    """The error as one line for the user of an entry."""
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
         *parents, key = unknown[1].split(".")
         with hydra.initialize_config_dir(str(CONF)):
-            node = OmegaConf.select(hydra.compose("train"), ".".join(parents)) if parents else None
+            node = OmegaConf.select(hydra.compose(entry), ".".join(parents)) if parents else None
         keys = list(node) if isinstance(node, DictConfig) else []
         near = difflib.get_close_matches(key, map(str, keys), n=1)
         text = f"{unknown[1]}: no such key"

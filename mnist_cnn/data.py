@@ -63,6 +63,7 @@ class MNISTDataModule(L.LightningDataModule):
         self.shuffle, self.seed = shuffle, seed
         self.augment = Augment(**augment) if augment else None
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -87,8 +88,10 @@ class MNISTDataModule(L.LightningDataModule):
             train[val] = False
             self.splits["val"] = images[val], labels[val]
             self.splits["train"] = images[train], labels[train]
+            self.rows["val"], self.rows["train"] = val.cpu(), train.nonzero().flatten().cpu()
         if stage in ("test", "predict", None) and "test" not in self.splits:
             self.splits["test"] = self.load("test", device)
+            self.rows["test"] = torch.arange(len(self.splits["test"][1]))
 
     def load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
         images, labels = sources.load(self.set, self.root, split)

@@ -25,8 +25,8 @@ class ClaimFolder(Callback):
             del task["hydra"]
             task.run_dir = task.run_name = "."  # not known yet
         try:
-            check(task)
-            if task.ckpt_path is not None:
+            check(task, config.hydra.job.config_name)
+            if config.hydra.job.config_name == "train" and task.ckpt_path is not None:
                 check_checkpoint(Path(task.ckpt_path))
             claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
@@ -91,6 +91,37 @@ def resume(argv: Sequence[str]) -> list[str]:
             again.append(f"run_name={quote(run_name(recorded))}")
         command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
     return [*command, f"ckpt_path={quote(checkpoint)}"]
+
+
+def as_trained(argv: Sequence[str]) -> list[str]:
+    """The command line of an evaluation, filled up with the data that its network was trained on.
+
+    The set, its normalisation and the split into training and validation come from the checkpoint
+    or weights file; what is given now comes after them. A checkpoint of a run is evaluated in
+    `evaluation/` of the run's folder.
+
+    Raises:
+        ValueError: there is no such file or folder, or it is not one of this project's.
+    """
+    from mnist_cnn import trained  # after torch, which --help does not need
+
+    given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
+    path = None if given in ("null", "") else given.strip("'\"")
+    file = trained.find(path).resolve()
+    data = trained.load(file).data
+    command = [a for a in argv if not a.startswith("ckpt_path=")]
+    keys = ("mean", "std", "val_fraction", "fold")
+    filled = [f"data={data['name']}", *(f"data.{key}={data[key]}" for key in keys)]
+    if any(a.startswith("data=") for a in command):
+        filled = filled[1:]
+    run = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
+    if (run / OVERRIDES).is_file():
+        kept = file.stem in ("best", "weights")
+        what = [] if kept else [file.stem]
+        what += [a for a in command if a.startswith("data")]
+        name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part) for part in what)])
+        command = [f"hydra.run.dir={quote(run / 'evaluation' / name)}", *command]
+    return [*filled, f"ckpt_path={quote(file)}", *command]
 
 
 def quote(path: Path | str) -> str:

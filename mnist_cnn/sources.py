@@ -87,6 +87,7 @@ class ImageSet:
         files: train images, train labels, test images, test labels. Labels of two dimensions
             carry the class in column 0.
         bundled: whether the package holds a copy.
+        wrong_test_labels: rows of the test images whose label people hold to be wrong.
     """
 
     folder: str
@@ -94,6 +95,7 @@ class ImageSet:
     mirrors: tuple[str, ...]
     files: tuple[File, File, File, File]
     bundled: bool = False
+    wrong_test_labels: tuple[int, ...] = ()
 
 
 def _files(
@@ -125,6 +127,12 @@ SETS = {
                   0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7
                   ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"""),
         bundled=True,
+        # C. G. Northcutt et al., Pervasive Label Errors in Test Sets Destabilize Machine Learning
+        # Benchmarks, NeurIPS 2021 Datasets and Benchmarks (https://arxiv.org/abs/2103.14749)
+        wrong_test_labels=(
+            *(947, 1621, 1901, 2130, 2462, 2597, 2654, 3520),
+            *(3558, 5937, 6651, 6783, 8527, 9679, 9729),
+        ),
     ),
     "fashion_mnist": ImageSet(
         "FashionMNIST",

@@ -2,7 +2,9 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -21,11 +23,19 @@ class Trained(nn.Module):
         net: gives logits (N, 10) of normalised images (N, 1, 28, 28).
         mean, std: its training data were (pixel / 255 - mean) / std.
         classes: the ten classes' names, by label.
+        data: all values of the data that it was trained on, as in conf/data.
     """
 
-    def __init__(self, net: nn.Module, mean: float, std: float, classes: tuple[str, ...]):
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: float,
+        std: float,
+        classes: tuple[str, ...],
+        data: Mapping[str, Any],
+    ):
         super().__init__()
-        self.net, self.mean, self.std, self.classes = net, mean, std, classes
+        self.net, self.mean, self.std, self.classes, self.data = net, mean, std, classes, data
         self.eval()
 
     def logits(self, images: Tensor) -> Tensor:
@@ -37,6 +47,21 @@ class Trained(nn.Module):
         return self.logits(images).softmax(1)
 
 
+def find(path: Path | str | None = None) -> Path:
+    """The file of the network: of a run's folder its best checkpoint, by default the one shipped.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = Path(path or SHIPPED).expanduser()
+    if file.is_dir():
+        kept = file / "checkpoints" / "best.ckpt"
+        file = kept if kept.exists() else file / "weights.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
+    return file
+
+
 def load(path: Path | str | None = None) -> Trained:
     """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
 
@@ -45,12 +70,7 @@ def load(path: Path | str | None = None) -> Trained:
     Raises:
         ValueError: there is no such file, or it is not one of this project's.
     """
-    file = Path(path or SHIPPED).expanduser()
-    if file.is_dir():
-        kept = file / "checkpoints" / "best.ckpt"
-        file = kept if kept.exists() else file / "weights.safetensors"
-    if not file.is_file():
-        raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
+    file = find(path)
     try:
         if zipfile.is_zipfile(file):
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -67,7 +87,7 @@ def load(path: Path | str | None = None) -> Trained:
         net = build(model)
         net.load_state_dict(weights)
         classes = sources.SETS[data["name"]].classes
-        return Trained(net, float(data["mean"]), float(data["std"]), classes)
+        return Trained(net, float(data["mean"]), float(data["std"]), classes, data)
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         reason = " ".join(str(e).split())[:200]
         raise ValueError(f"{file}: not a checkpoint or weights of this project: {reason}") from None

@@ -1,0 +1,216 @@
+"""Evaluates a trained network: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn import config, runs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mnist_cnn.scores import Answers
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """Scores a network on one split and fills cfg.run_dir.
+
+    Args:
+        cfg: what conf/evaluate.yaml composes to. From Python:
+            `config.compose(runs.as_trained(["ckpt_path=..."]), entry="evaluate", run_dir=...)`.
+
+    Returns:
+        What evaluation.json holds.
+
+    Raises:
+        ValueError: a value that is not allowed, or a file that is not what it should be.
+    """
+    config.check(cfg, "evaluate")
+
+    # the heavy imports: after the check, so that --help and mistakes are answered at once
+    import torch
+    from hydra.utils import instantiate
+
+    from mnist_cnn import results, scores, sources, trained
+
+    device = pick_device(cfg.device)
+    net = trained.load(cfg.ckpt_path).net.to(device)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training
+    data = instantiate(cfg.data, _execution_whitelist_=config.TARGETS)
+    data.prepare_data()
+    data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
+
+    def ask(split: str) -> "Answers":
+        return scores.ask(net, data.loader(split, cfg.data.eval_batch_size), device)
+
+    answers, rows = ask(cfg.split), data.rows[cfg.split]
+    worst = scores.most_confident_mistakes(answers)[: cfg.mistakes]
+    wrong_labels = sources.SETS[cfg.data.name].wrong_test_labels if cfg.split == "test" else ()
+    outcome = {
+        "ckpt_path": str(trained.find(cfg.ckpt_path)),
+        "split": cfg.split,
+        "data": OmegaConf.to_container(cfg.data, resolve=True),
+        **scores.summary(answers, data.classes),
+        "without_wrong_labels": None,
+        "temperature": None,
+        "mistakes": [
+            {
+                "index": int(rows[k]),
+                "label": data.classes[answers.labels[k]],
+                "prediction": data.classes[answers.predictions[k]],
+                "confidence": answers.confidence[k].item(),
+            }
+            for k in worst
+        ],
+    }
+    if wrong_labels:
+        right = ~torch.isin(rows, torch.tensor(wrong_labels))
+        outcome["without_wrong_labels"] = scores.proportion(answers.hits[right])
+    calibration = {"": answers}
+    if cfg.temperature:
+        t = scores.fit_temperature(ask("val"))
+        calibration = {"as trained": answers, f"temperature {t:.3f}": answers.at_temperature(t)}
+        outcome["temperature"] = {"value": t, **scores.calibration(answers.at_temperature(t))}
+
+    folder = Path(cfg.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write(outcome, folder / "evaluation.json")
+    write_predictions(folder / "predictions.csv", rows, answers)
+    draw(folder, outcome, data.splits[cfg.split][0][worst, 0], calibration, data.classes)
+    show(outcome, folder)
+    return outcome
+
+
+def pick_device(name: str) -> Any:
+    """The torch.device of that name; auto is the accelerator where there is one, else the CPU."""
+    import torch
+
+    best = torch.accelerator.current_accelerator(check_available=True)
+    if name not in ("auto", "cpu") and (best is None or best.type != name):
+        raise ValueError(
+            f"device={name}: not here; allowed: auto, cpu{f', {best}' if best else ''}"
+        )
+    return torch.device("cpu") if name == "cpu" or best is None else best
+
+
+def write_predictions(path: Path, rows: "Tensor", answers: "Answers") -> None:
+    """A line an image: its row in the set's file, label, prediction, and ten probabilities."""
+    columns = [f"p{k}" for k in range(answers.logits.shape[1])]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "label", "prediction", *columns])
+        for row, label, prediction, p in zip(
+            rows.tolist(),
+            answers.labels.tolist(),
+            answers.predictions.tolist(),
+            answers.probabilities.tolist(),
+            strict=True,
+        ):
+            writer.writerow([row, label, prediction, *(f"{x:.6g}" for x in p)])
+
+
+def draw(
+    folder: Path,
+    outcome: Mapping[str, Any],
+    images: "Tensor",
+    calibration: Mapping[str, "Answers"],
+    classes: Sequence[str],
+) -> None:
+    """The evaluation's pictures.
+
+    Args:
+        folder: where they go.
+        outcome: what evaluation.json holds.
+        images: uint8 (K, 28, 28), those of outcome["mistakes"].
+        calibration: by title, the answers that a reliability diagram is drawn of.
+        classes: the ten classes' names.
+    """
+    import numpy as np
+
+    from mnist_cnn import plots, scores
+
+    what = f"{outcome['data']['name']}, {outcome['split']}"
+    errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
+    wrong = outcome["mistakes"]
+    figures = {
+        "confusion": plots.confusion(
+            np.array(outcome["confusion"]),
+            classes,
+            f"{what}: accuracy {outcome['acc']:.2%}, {errors}",
+        ),
+        "mistakes": plots.mistakes(
+            images.numpy(),
+            **{
+                key: [m[key] for m in wrong]
+                for key in ("index", "label", "prediction", "confidence")
+            },
+            title=f"{what}: the {len(wrong)} most confident mistakes; {errors}",
+        ),
+        "reliability": plots.reliability(
+            {
+                f"{title or what}: calibration error {scores.calibration(a)['ece']:.2%}": tuple(
+                    part.numpy() for part in scores.bin_confidence(a)
+                )
+                for title, a in calibration.items()
+            }
+        ),
+    }
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def show(outcome: Mapping[str, Any], folder: Path) -> None:
+    """Prints the evaluation's tables and where its files are."""
+    from rich.columns import Columns
+    from rich.console import Console
+    from rich.table import Table
+
+    def accuracy(part: Mapping[str, Any]) -> str:
+        low, high = part["acc_95"]
+        return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
+
+    console = Console(highlight=False)
+    total = Table("", f"{outcome['data']['name']}, {outcome['split']}")
+    total.add_row("images", f"{outcome['images']:,}")
+    total.add_row("accuracy", accuracy(outcome))
+    if part := outcome["without_wrong_labels"]:
+        left_out = outcome["images"] - part["images"]
+        total.add_row(f"without {left_out} wrong labels", accuracy(part))
+    total.add_row("loss (mean NLL)", f"{outcome['loss']:.4f}")
+    total.add_row("calibration error", f"{outcome['ece']:.2%}")
+    if after := outcome["temperature"]:
+        total.add_row(
+            f"at temperature {after['value']:.3f}",
+            f"loss {after['loss']:.4f}, calibration error {after['ece']:.2%}",
+        )
+    classes = Table("class", "images", "precision", "recall", "F1")
+    for row in outcome["classes"]:
+        classes.add_row(
+            *(row["class"], f"{row['images']:,}"),
+            *(f"{row[metric]:.2%}" for metric in ("precision", "recall", "f1")),
+        )
+    wrong = Table("index", "label", "read as", "confidence")
+    for m in outcome["mistakes"][:10]:
+        wrong.add_row(str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}")
+    console.print()
+    console.print(total)
+    console.print(Columns([classes, wrong]))
+    names = ("evaluation.json", "predictions.csv", *sorted(p.name for p in folder.glob("*.png")))
+    console.print(f"{folder}: {', '.join(names)}", soft_wrap=True)
+
+
+def main() -> None:
+    try:
+        if not {"--help", "-h", "--hydra-help", "--version"} & set(sys.argv[1:]):
+            sys.argv[1:] = runs.as_trained(sys.argv[1:])
+    except ValueError as e:
+        sys.exit(config.one_line(e, "evaluate"))
+    config.run(evaluate, "evaluate")
+
+
+if __name__ == "__main__":
+    main()

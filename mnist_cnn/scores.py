@@ -1,0 +1,177 @@
+"""How good a network's answers are: pure functions of its logits and the labels.
+
+Shapes: N images, C classes (10), M bins of confidence (15).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+
+
+class Answers:
+    """What a network said to images whose labels are known.
+
+    Args:
+        logits: (N, C), taken as float64.
+        labels: int64 (N,).
+    """
+
+    def __init__(self, logits: Tensor, labels: Tensor):
+        self.logits, self.labels = logits.double(), labels
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """float64 (N, C)."""
+        return self.logits.softmax(1)
+
+    @cached_property
+    def predictions(self) -> Tensor:
+        """int64 (N,), the most probable class of each."""
+        return self.logits.argmax(1)
+
+    @cached_property
+    def confidence(self) -> Tensor:
+        """float64 (N,), the probability of the prediction."""
+        return self.probabilities.amax(1)
+
+    @cached_property
+    def hits(self) -> Tensor:
+        """bool (N,), whether the prediction is the label."""
+        return self.predictions == self.labels
+
+    def at_temperature(self, t: float) -> "Answers":
+        return Answers(self.logits / t, self.labels)
+
+
+class Bins(NamedTuple):
+    """Answers grouped by their confidence; the means of an empty bin are NaN."""
+
+    counts: Tensor  # int64 (M,)
+    confidence: Tensor  # float64 (M,), mean of the bin
+    accuracy: Tensor  # float64 (M,), mean of the bin
+
+
+@torch.no_grad()
+def ask(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Answers:
+    """The network's answers to all batches (x, y), in their order, on the CPU."""
+    parts = [(net(x.to(device)).float().cpu(), y.cpu()) for x, y in batches]
+    logits, labels = map(torch.cat, zip(*parts, strict=True))
+    return Answers(logits, labels)
+
+
+def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """The score interval of the proportion hits / n, 95 % with the default z.
+
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
+    (1927), 209-212. Unlike p ± z * standard error it stays within [0, 1] and keeps its level near
+    1, where accuracies lie.
+    """
+    p, scale = hits / n, 1 + z**2 / n
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    # in binary the bound of 0 hits, or of n, may miss 0 or 1 by 1e-17
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def proportion(hits: Tensor) -> dict[str, Any]:
+    """How many images, how many of them wrong, the accuracy and its 95 % interval."""
+    n, right = len(hits), int(hits.sum())
+    return {"images": n, "errors": n - right, "acc": right / n, "acc_95": wilson(right, n)}
+
+
+def confusion(answers: Answers) -> Tensor:
+    """int64 (C, C): how many images of the row's class were read as the column's."""
+    classes = answers.logits.shape[1]
+    pairs = answers.labels * classes + answers.predictions
+    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+
+
+def by_class(matrix: Tensor) -> dict[str, Tensor]:
+    """precision, recall and f1 of each class, float64 (C,), from a confusion matrix.
+
+    0 where a class was never predicted, or never there.
+    """
+    hits, predicted, there = matrix.diag().double(), matrix.sum(0), matrix.sum(1)
+    return {
+        "precision": hits / predicted.clamp(min=1),
+        "recall": hits / there.clamp(min=1),
+        "f1": 2 * hits / (predicted + there).clamp(min=1),
+    }
+
+
+def bin_confidence(answers: Answers, bins: int = 15) -> Bins:
+    """The answers in bins of equal width: bin m of 1 to M holds confidences in ((m-1)/M, m/M]."""
+    edges = torch.arange(1, bins, dtype=torch.float64) / bins
+    bin_of = torch.bucketize(answers.confidence, edges)
+    counts = torch.bincount(bin_of, minlength=bins)
+    return Bins(
+        counts,
+        torch.bincount(bin_of, answers.confidence, minlength=bins) / counts,
+        torch.bincount(bin_of, answers.hits.double(), minlength=bins) / counts,
+    )
+
+
+def calibration(answers: Answers) -> dict[str, float]:
+    """`loss`, the mean negative log-likelihood (nats), and `ece`, the expected calibration error.
+
+    The latter is the mean gap between accuracy and confidence over 15 bins, weighted by their
+    counts: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3
+    (https://arxiv.org/abs/1706.04599).
+    """
+    counts, confidence, accuracy = bin_confidence(answers)
+    gaps = (accuracy - confidence).abs().nan_to_num(0)
+    return {
+        "loss": F.cross_entropy(answers.logits, answers.labels).item(),
+        "ece": ((counts * gaps).sum() / counts.sum()).item(),
+    }
+
+
+def fit_temperature(answers: Answers) -> float:
+    """The T > 0 whose logits / T have the least negative log-likelihood.
+
+    One number for all classes: no prediction changes, only its confidence (Guo et al. 2017,
+    section 4.2). To be fitted to images that the network was not trained on.
+    """
+    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(answers.logits / log_t.exp(), answers.labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return log_t.exp().item()
+
+
+def most_confident_mistakes(answers: Answers) -> Tensor:
+    """int64 (K,): which answers are wrong, the most confident first."""
+    wrong = (~answers.hits).nonzero().flatten()
+    return wrong[answers.confidence[wrong].argsort(descending=True, stable=True)]
+
+
+def summary(answers: Answers, classes: Sequence[str]) -> dict[str, Any]:
+    """All figures of an evaluation as plain values."""
+    matrix = confusion(answers)
+    table = {metric: values.tolist() for metric, values in by_class(matrix).items()}
+    return {
+        **proportion(answers.hits),
+        **calibration(answers),
+        "classes": [
+            {
+                "class": name,
+                "images": int(matrix[k].sum()),
+                **{metric: values[k] for metric, values in table.items()},
+            }
+            for k, name in enumerate(classes)
+        ],
+        "confusion": matrix.tolist(),
+    }
