@@ -152,7 +152,7 @@ def mistakes(
         title: what they are.
     """
     captions = [
-        f"#{i}\n{truth} read as {said}, {p:.0%}"
+        f"#{i}\n{truth} read as {said}, {p:.1%}"
         for i, truth, said, p in zip(index, label, prediction, confidence, strict=True)
     ]
     return gallery(images, captions, title, columns=6, colors="gray_r")
@@ -160,6 +160,8 @@ def mistakes(
 
 def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """Reliability diagrams: how often answers of a given confidence are right, and how many are so.
+
+    The accuracy of a bin with few images says little, so it is drawn pale.
 
     Args:
         panels: by title, the counts (M,), mean confidence (M,) and accuracy (M,) of M equally wide
@@ -175,16 +177,19 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
         width = 1 / len(counts)
         centres = (np.arange(len(counts)) + 0.5) * width
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color=TRAIN, label="confidence = accuracy")
-        axes.bar(centres, accuracy, width * 0.92, color=VAL, alpha=0.8, label="accuracy")
+        for few, shade, label in (
+            (counts < 10, 0.25, "accuracy of fewer than 10 images"),
+            (counts >= 10, 0.8, "accuracy"),
+        ):
+            heights = np.where(few & (counts > 0), accuracy, 0)
+            axes.bar(centres, heights, width * 0.92, color=VAL, alpha=shade, label=label)
         axes.vlines(confidence, accuracy, confidence, color=MARK, lw=2.5, label="gap")
         axes.plot(confidence, confidence, "o", ms=4, color=MARK, label="mean confidence")
         axes.set(title=title, ylim=(0, 1.02), xlim=(0, 1))
-        axes.set_ylabel("accuracy of the bin")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.legend(frameon=False, loc="upper left", fontsize=9)
         below.bar(centres, counts, width * 0.92, color=TRAIN)
         below.set_yscale("log")
-        below.set(xlabel="confidence", ylabel="images", ylim=(0.5, max(1, counts.max()) * 6))
+        below.set(xlabel="confidence", ylim=(0.5, max(1, counts.max()) * 6))
         below.xaxis.set_major_formatter(PercentFormatter(1))
         for x, count in zip(centres, counts, strict=True):
             if count:
@@ -193,4 +198,13 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
             area.grid(alpha=0.25)
             area.set_axisbelow(True)
             area.spines[["top", "right"]].set_visible(False)
+    areas[0, 0].set_ylabel("accuracy")
+    areas[1, 0].set_ylabel("images")
+    figure.legend(
+        *areas[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2 if len(panels) == 1 else 5,
+        frameon=False,
+        fontsize=9,
+    )
     return figure

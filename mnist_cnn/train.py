@@ -31,7 +31,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import torch
     from hydra.utils import instantiate
 
-    from mnist_cnn import results
+    from mnist_cnn import board, results
     from mnist_cnn.callbacks import skip_idle_hooks
     from mnist_cnn.module import DigitClassifier
 
@@ -70,17 +70,16 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except SystemExit:  # how Lightning answers Ctrl-C
         raise KeyboardInterrupt(f"go on with ckpt_path={folder}") from None
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
-    kept = checkpoint.best if checkpoint.best.exists() else checkpoint.last
+    device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(
-        kept, map_location=module.device, weights_only=True
+        checkpoint.kept, map_location=device, weights_only=True
     )
     module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
 
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
-    outcome = results.collect(
-        history.rows, checkpoint.best_epoch, test, module, trainer.strategy.root_device, plain
-    )
+    outcome = results.collect(history.rows, checkpoint.best_epoch, test, module, device, plain)
     results.write(outcome, folder / "results.json")
+    board.write(trainer, module, data, outcome)
     results.show(outcome, folder)
     return outcome
 

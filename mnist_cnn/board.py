@@ -1,0 +1,115 @@
+"""What TensorBoard shows of a finished run beside its curves: network, digits, mistakes, values."""
+
+import itertools
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
+
+from mnist_cnn import plots, scores
+from mnist_cnn.data import MNISTDataModule
+
+
+def write(
+    trainer: L.Trainer,
+    module: L.LightningModule,
+    data: MNISTDataModule,
+    outcome: Mapping[str, Any],
+) -> None:
+    """Fills each TensorBoard logger of a trainer that has finished.
+
+    The mistakes are those on the validation images; those on the test images are left to
+    `evaluate`, so that nobody tunes by them in passing.
+
+    Args:
+        trainer: it has fitted the module to the data.
+        module: with the weights that were kept.
+        data: what it was trained on.
+        outcome: what results.json holds.
+    """
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    if not loggers or not trainer.is_global_zero:
+        return
+    module.eval()
+    step, batches = trainer.global_step, data.val_dataloader()
+    limit = trainer.limit_val_batches
+    count = limit if isinstance(limit, int) else int(limit * len(batches))
+    answers = scores.ask(module, itertools.islice(batches, count), trainer.strategy.root_device)
+    drawn = figures(data, answers)
+    compared = {
+        **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
+        **{key: outcome[key] for key in ("test/acc", "test/loss") if key in outcome},
+    }
+    for logger in loggers:
+        for name, figure in drawn.items():
+            logger.experiment.add_figure(name, figure, step)
+        for k, name in enumerate(data.classes):
+            logger.experiment.add_pr_curve(
+                f"val/{name}", answers.labels == k, answers.probabilities[:, k], step
+            )
+        logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
+        add_graph(logger.experiment, module)
+        logger.finalize("success")
+
+
+def figures(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
+    """A batch as the network sees it, and how its answers to the first validation images went."""
+    x, y = (part[:64].cpu() for part in next(iter(data.train_dataloader())))
+    n = len(answers.labels)
+    worst = scores.most_confident_mistakes(answers)[:30]
+    wrong = int((~answers.hits).sum())
+    what = f"{n:,} validation images, {wrong:,} wrong"
+    return {
+        "train/batch": plots.gallery(
+            x[:, 0].numpy(),
+            [data.classes[label] for label in y],
+            f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}",
+        ),
+        "val/confusion": plots.confusion(
+            scores.confusion(answers).numpy(), data.classes, f"the kept weights on {what}"
+        ),
+        "val/mistakes": plots.mistakes(
+            data.splits["val"][0][worst, 0].cpu().numpy(),
+            data.rows["val"][worst].tolist(),
+            [data.classes[k] for k in answers.labels[worst]],
+            [data.classes[k] for k in answers.predictions[worst]],
+            answers.confidence[worst].tolist(),
+            f"the most confident mistakes on {what}",
+        ),
+    }
+
+
+def compare_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that runs are compared by, flat and under their plain names.
+
+    TensorBoard takes its columns from one of the runs, so the usual ones are always there.
+    """
+    model, optimizer, scheduler = (dict(config[g]) for g in ("model", "optimizer", "scheduler"))
+    flat = {
+        "model": model.pop("name"),
+        "channels": "none",
+        **model,
+        "optimizer": optimizer.pop("name"),
+        **optimizer,
+        "scheduler": scheduler.pop("name"),
+        **{f"scheduler.{key}": value for key, value in scheduler.items()},
+        **{key: config["data"][key] for key in ("batch_size", "val_fraction", "fold")},
+        **{key: config["trainer"][key] for key in ("max_epochs", "precision")},
+        "seed": config["seed"],
+    }
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value).lower()
+        for key, value in flat.items()
+    }
+
+
+def add_graph(writer: SummaryWriter, module: L.LightningModule) -> None:
+    """The network's graph, traced on the module's example image."""
+    example: Any = module.example_input_array
+    with warnings.catch_warnings():
+        # the writer has no other way to a graph than the tracer that torch is giving up
+        warnings.filterwarnings("ignore", r"`torch.jit.trace", DeprecationWarning)
+        writer.add_graph(module.net, example.to(module.device))
