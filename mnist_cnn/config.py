@@ -1,9 +1,11 @@
 """Where the configuration lies, what its values may be, and how an entry starts from it."""
 
 import difflib
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,7 +263,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         if (schema := schemas.get(OmegaConf.select(cfg, f"{part}.name"))) is not None:
             parts[part] = schema
     faults: list[str] = []
-    if cfg.augment:
+    if cfg.get("augment"):
         parts["augment"] = Augment
     for part, schema in parts.items():
         node = OmegaConf.select(cfg, part) if part else cfg
@@ -380,6 +382,16 @@ def compose(
     if entry == "train":
         cfg.run_name = run_name
     return cfg
+
+
+def quiet_lightning() -> None:
+    """Silences what Lightning tells a user without need."""
+    # which devices there are, and advertising
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # its own use of a torch class that is on its way out
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+    # nothing is logged at single steps
+    warnings.filterwarnings("ignore", r".*smaller than the logging interval")
 
 
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:

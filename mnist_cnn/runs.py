@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,9 +1,7 @@
 """Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
 
 import functools
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.callbacks import skip_idle_hooks
     from mnist_cnn.module import DigitClassifier
 
-    # which devices there are, and advertising
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Lightning's own use of a torch class that is on its way out
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-
-    # nothing is logged at single steps
-    warnings.filterwarnings("ignore", r".*smaller than the logging interval")
-
+    config.quiet_lightning()
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
