@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 TRAIN, VAL, MARK = "#8c8c8c", "#0b62a4", "#c1272d"
@@ -123,7 +124,7 @@ def gallery(
     """
     rows = max(1, -(-len(images) // columns))
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
-    inches, text = 1.25, 0.15 * lines + 0.1  # a cell's width, the height of its caption
+    inches, text = 1.25, 0.14 * lines + 0.06  # a cell's width, the height of its caption
     figure = Figure(figsize=(inches * columns, (inches + text) * rows + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     # one axes for all: laying out one for each takes seconds
@@ -132,6 +133,8 @@ def gallery(
     for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = k % columns, (k // columns + 1) * (1 + text / inches) - 1
         axes.imshow(image, cmap=colors, extent=(left + 0.04, left + 0.96, top + 0.96, top + 0.04))
+        frame = Rectangle((left + 0.04, top + 0.04), 0.92, 0.92, fill=False, ec=TRAIN, lw=0.4)
+        axes.add_patch(frame)
         axes.text(left + 0.5, top, caption, ha="center", va="bottom", fontsize=8)
     axes.set(xlim=(0, columns), ylim=(rows * (1 + text / inches), 0), aspect="equal")
     if len(images) == 0:
@@ -155,7 +158,7 @@ def mistakes(
         title: what they are.
     """
     captions = [
-        f"#{i}\n{truth} read as {said}, {p:.0%}"
+        f"#{i}\n{truth} read as {said}, {p:.1%}"
         for i, truth, said, p in zip(index, label, prediction, confidence, strict=True)
     ]
     return gallery(images, captions, title, columns=6, colors="gray_r")
@@ -163,6 +166,8 @@ def mistakes(
 
 def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """Reliability diagrams: how often answers of a given confidence are right, and how many are so.
+
+    The accuracy of a bin with few images says little, so it is drawn pale.
 
     Args:
         panels: by title, the counts (M,), mean confidence (M,) and accuracy (M,) of M equally wide
@@ -178,16 +183,19 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
         width = 1 / len(counts)
         centres = (np.arange(len(counts)) + 0.5) * width
         axes.plot([0, 1], [0, 1], ls="--", lw=1, color=TRAIN, label="confidence = accuracy")
-        axes.bar(centres, accuracy, width * 0.92, color=VAL, alpha=0.8, label="accuracy")
+        for chosen, shade, label in (
+            (counts < 10, 0.25, "accuracy of fewer than 10 images"),
+            (counts >= 10, 0.8, "accuracy"),
+        ):
+            heights = np.where(chosen & (counts > 0), accuracy, 0)
+            axes.bar(centres, heights, width * 0.92, color=VAL, alpha=shade, label=label)
         axes.vlines(confidence, accuracy, confidence, color=MARK, lw=2.5, label="gap")
         axes.plot(confidence, confidence, "o", ms=4, color=MARK, label="mean confidence")
         axes.set(title=title, ylim=(0, 1.02), xlim=(0, 1))
-        axes.set_ylabel("accuracy of the bin")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.legend(frameon=False, loc="upper left", fontsize=9)
         below.bar(centres, counts, width * 0.92, color=TRAIN)
         below.set_yscale("log")
-        below.set(xlabel="confidence", ylabel="images", ylim=(0.5, max(1, counts.max()) * 6))
+        below.set(xlabel="confidence", ylim=(0.5, max(1, counts.max()) * 6))
         below.xaxis.set_major_formatter(PercentFormatter(1))
         for x, count in zip(centres, counts, strict=True):
             if count:
@@ -196,4 +204,13 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
             area.grid(alpha=0.25)
             area.set_axisbelow(True)
             area.spines[["top", "right"]].set_visible(False)
+    areas[0, 0].set_ylabel("accuracy")
+    areas[1, 0].set_ylabel("images")
+    figure.legend(
+        *areas[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2 if len(panels) == 1 else 5,
+        frameon=False,
+        fontsize=9,
+    )
     return figure
