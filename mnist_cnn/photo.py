@@ -513,6 +513,7 @@ def _halves(digit: _Strokes, strokes: int, limit: float) -> tuple[_Strokes, ...]
     height, width = digit.mask.shape
     rows, columns = np.indices(digit.mask.shape)
     pen = _stroke_width(digit.mask)
+    apart = int(max(pen / 2, width / 24))
     off_middle = np.abs(np.arange(width) - width / 2) / width
     for slant in (0.0, 0.25, -0.25, 0.5):  # writing leans to the right more often
         shear = np.array([[1, slant, -slant * height / 2], [0, 1, 0]], np.float32)
@@ -520,8 +521,11 @@ def _halves(digit: _Strokes, strokes: int, limit: float) -> tuple[_Strokes, ...]
         ink = upright.sum(0, dtype=np.int64)
         crossings = (np.diff(upright, axis=0, prepend=0) == 1).sum(0)
         across = columns + slant * (rows - height / 2)
+        tried = np.zeros(width, bool)
         for x in np.argsort(ink + 2 * pen * off_middle):
-            if crossings[x] <= strokes and ink[x] <= limit * pen:
+            if crossings[x] <= strokes and ink[x] <= limit * pen and not tried[x]:
+                # columns side by side cut alike, and in a large picture there are many
+                tried[max(0, x - apart) : x + apart + 1] = True
                 first, second = _part(digit, across < x), _part(digit, across >= x)
                 if _is_whole(first, height) and _is_whole(second, height):
                     return first, second

@@ -1,6 +1,6 @@
 """Photographs of digits that nobody trained on, made from MNIST, and how many of them are read.
 
-    python -m tests.photographs weights.safetensors
+    python -m tests.photographs [CHECKPOINT]
 
 prints the accuracy for photographs of one digit, and of rows of five with every digit right.
 
@@ -22,9 +22,8 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
 
-from mnist_cnn.model import CNN
+from mnist_cnn import trained
 from mnist_cnn.reading import read_digits
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
@@ -188,18 +187,9 @@ def bundled(name: str, offset: int) -> NDArray[np.uint8]:
     return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8, offset=offset)
 
 
-def network(path: str) -> Net:
-    """A CNN from its weights, normalising its own input."""
-    weights = load_file(path)
-    channels = len(weights["conv1.weight"]), len(weights["conv2.weight"])
-    net = CNN(channels=channels, hidden=len(weights["dense1.weight"]), dropout=0.0).eval()
-    net.load_state_dict(weights)
-    return lambda x: net((x.unsqueeze(1) / 255 - 0.1307) / 0.3081).softmax(1)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("weights", help="weights of a CNN, safetensors")
+    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
     parser.add_argument("--n", type=int, default=1000, help="photographs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("test", "val"), default="test")
@@ -207,7 +197,7 @@ def main() -> None:
     name, count = ("t10k", 10_000) if args.split == "test" else ("train", 12_000)
     images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
     labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
-    net = network(args.weights)
+    net = trained.load(args.checkpoint)
     for digits, what in ((1, "single digits"), (5, "rows of 5")):
         likely, sure = accuracies(net, images, labels, digits, args.n, args.seed)
         print(f"{what}: {likely:.2%} read right, {sure:.2%} and surely so (n={args.n})")
