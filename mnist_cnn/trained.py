@@ -2,10 +2,12 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from mnist_cnn import sources
@@ -21,11 +23,20 @@ class Trained(nn.Module):
         net: gives logits (N, 10) of normalised images (N, 1, 28, 28).
         mean, std: its training data were (pixel / 255 - mean) / std.
         classes: the ten classes' names, by label.
+        about: where it is known, the configuration of the network (`model`) and of its data.
     """
 
-    def __init__(self, net: nn.Module, mean: float, std: float, classes: tuple[str, ...]):
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: float,
+        std: float,
+        classes: tuple[str, ...],
+        about: Mapping[str, Any] | None = None,
+    ):
         super().__init__()
         self.net, self.mean, self.std, self.classes = net, mean, std, classes
+        self.about = dict(about or {})
         self.eval()
 
     def logits(self, images: Tensor) -> Tensor:
@@ -67,7 +78,8 @@ def load(path: Path | str | None = None) -> Trained:
         net = build(model)
         net.load_state_dict(weights)
         classes = sources.SETS[data["name"]].classes
-        return Trained(net, float(data["mean"]), float(data["std"]), classes)
+        known = {"model": model, "data": data}
+        return Trained(net, float(data["mean"]), float(data["std"]), classes, known)
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         reason = " ".join(str(e).split())[:200]
         raise ValueError(f"{file}: not a checkpoint or weights of this project: {reason}") from None
