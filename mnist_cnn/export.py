@@ -11,6 +11,7 @@ gives; export.json beside it says what was measured.
 """
 
 import argparse
+import copy
 import importlib
 import importlib.util
 import json
@@ -70,8 +71,10 @@ def write_safetensors(net: Trained, path: Path) -> None:
 
 def write_pt2(net: Trained, path: Path) -> None:
     """The whole model as torch.export has it, with `describe` in its extra file about.json."""
+    # torch.export.save warns of weights with the channels innermost as if they were parts of others
+    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.export.export(
-        net, (torch.zeros(2, 28, 28, dtype=torch.uint8),), dynamic_shapes=shapes()
+        plain, (torch.zeros(2, 28, 28, dtype=torch.uint8),), dynamic_shapes=shapes()
     )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names folders of this machine

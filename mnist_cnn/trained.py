@@ -75,7 +75,8 @@ def load(path: Path | str | None = None) -> Trained:
                 about = {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
                 model, data = about["model"], about["data"]
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-        net = build(model)
+        # a batch of 256 runs about three times faster with the channels innermost
+        net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.load_state_dict(weights)
         classes = sources.SETS[data["name"]].classes
         known = {"model": model, "data": data}
