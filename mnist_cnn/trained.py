@@ -23,7 +23,7 @@ class Trained(nn.Module):
         net: gives logits (N, 10) of normalised images (N, 1, 28, 28).
         mean, std: its training data were (pixel / 255 - mean) / std.
         classes: the ten classes' names, by label.
-        data: all values of the data that it was trained on, as in conf/data.
+        about: where it is known, the configuration of the network (`model`) and of its data.
     """
 
     def __init__(
@@ -32,10 +32,11 @@ class Trained(nn.Module):
         mean: float,
         std: float,
         classes: tuple[str, ...],
-        data: Mapping[str, Any],
+        about: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        self.net, self.mean, self.std, self.classes, self.data = net, mean, std, classes, data
+        self.net, self.mean, self.std, self.classes = net, mean, std, classes
+        self.about = dict(about or {})
         self.eval()
 
     def logits(self, images: Tensor) -> Tensor:
@@ -84,10 +85,12 @@ def load(path: Path | str | None = None) -> Trained:
                 about = {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
                 model, data = about["model"], about["data"]
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-        net = build(model)
+        # a batch of 256 runs about three times faster with the channels innermost
+        net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.load_state_dict(weights)
         classes = sources.SETS[data["name"]].classes
-        return Trained(net, float(data["mean"]), float(data["std"]), classes, data)
+        known = {"model": model, "data": data}
+        return Trained(net, float(data["mean"]), float(data["std"]), classes, known)
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         reason = " ".join(str(e).split())[:200]
         raise ValueError(f"{file}: not a checkpoint or weights of this project: {reason}") from None

@@ -1,0 +1,382 @@
+"""Hands a trained network to other programs: python -m mnist_cnn.export [CKPT] [--format FORMAT]
+
+  onnx         mnist_cnn.onnx, the whole model for ONNX Runtime and its like; with --int8 also
+               mnist_cnn.int8.onnx, a quarter of the size
+  pt2          mnist_cnn.pt2, the whole model for torch.export.load, without this project's code
+  safetensors  mnist_cnn.safetensors, the weights only, for trained.load and CKPT
+
+The whole models take uint8 images (N, 28, 28), white on black, normalise them themselves and give
+probabilities (N, 10). A file appears under its name only after it was run and gave what the network
+gives; export.json beside it says what was measured.
+"""
+
+import argparse
+import copy
+import importlib
+import importlib.util
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import save
+from torch import Tensor
+
+from mnist_cnn import config, results, sources, trained
+from mnist_cnn.trained import Trained
+
+Predict = Callable[[Tensor], Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
+
+FORMATS = ("onnx", "pt2", "safetensors")
+EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the packages of mnist-cnn[export]
+OPSET = 18  # the one that PyTorch's exporter itself writes
+
+# each file is run on 1,000 images, in batches of several sizes because N is free
+VERIFIED = (1, 7, 992)
+DIFFERENCE = 1e-5  # allowed in a probability
+INT8_LOSS = 0.005  # of accuracy that int8 may cost
+
+CALLS = {1: 40, 256: 2}  # timed in each round, by batch size
+
+
+def describe(net: Trained) -> dict[str, Any]:
+    """What each file says about its network."""
+    about = dict(net.about)
+    # places on the machine that trained it
+    about["data"] = {k: v for k, v in about["data"].items() if k not in ("root", "mirror")}
+    return {
+        **about,
+        "classes": list(net.classes),
+        "mean": net.mean,
+        "std": net.std,
+        "mnist_cnn": results.versions().get("mnist-cnn") or results.commit() or "unknown",
+    }
+
+
+def write_safetensors(net: Trained, path: Path) -> None:
+    """The weights, with `describe` in the file's metadata, each value as JSON."""
+    weights = {k: v.contiguous() for k, v in net.net.state_dict().items()}
+    metadata = {k: json.dumps(v) for k, v in describe(net).items()}
+    path.write_bytes(save(weights, metadata))  # save_file would make it unreadable for others
+
+
+def write_pt2(net: Trained, path: Path) -> None:
+    """The whole model as torch.export has it, with `describe` in its extra file about.json."""
+    # torch.export.save warns of weights with the channels innermost as if they were parts of others
+    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    program = torch.export.export(
+        plain, (torch.zeros(2, 28, 28, dtype=torch.uint8),), dynamic_shapes=shapes()
+    )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of this machine
+    torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
+
+
+def write_onnx(net: Trained, path: Path) -> None:
+    """The whole model as one ONNX file, with `describe` in its metadata, each value as JSON."""
+    import onnx
+
+    with warnings.catch_warnings():
+        # PyTorch's own use of a class of its that is on its way out
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        program = torch.onnx.export(
+            net,
+            (torch.zeros(2, 28, 28, dtype=torch.uint8),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=shapes(),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, model.graph):
+        part.ClearField("metadata_props")  # PyTorch's notes, among them folders of this machine
+    finish_onnx(model, net, path)
+    onnx.checker.check_model(model, full_check=True)
+
+
+def write_int8(net: Trained, path: Path, source: Path, images: Tensor) -> None:
+    """The ONNX file `source` with 8-bit weights and activations in its layers.
+
+    Args:
+        images: uint8 (N, 28, 28), from which the ranges of the activations are taken.
+    """
+    import onnx
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Calibration(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches: Iterator[Tensor] = iter(images.split(100))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"images": batch.numpy()}
+
+    prepared = path.with_name("prepared.onnx")
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    quantization.quantize_static(
+        str(prepared),
+        str(path),
+        Calibration(),
+        # where the rest is 8-bit too, it took more than twice the time and read no better
+        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+        per_channel=True,
+    )
+    finish_onnx(onnx.load(str(path)), net, path)
+
+
+def finish_onnx(model: Any, net: Trained, path: Path) -> None:
+    import onnx
+
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in describe(net).items()})
+    onnx.save(model, str(path))
+
+
+def shapes() -> dict[str, Any]:
+    return {"images": {0: torch.export.Dim("N")}}
+
+
+WRITERS: dict[str, Callable[[Trained, Path], None]] = {
+    "onnx": write_onnx,
+    "pt2": write_pt2,
+    "safetensors": write_safetensors,
+}
+
+
+def reader(path: Path) -> Predict:
+    """Whatever runs such a file, on as many threads as PyTorch uses."""
+    if path.suffix == ".safetensors":
+        return trained.load(path)
+    if path.suffix == ".pt2":
+        return torch.export.load(path).module()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    # its threads would otherwise go on waiting busily, and slow whatever is timed next
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+@torch.inference_mode()
+def accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
+    found = torch.cat([predict(batch).argmax(1) for batch in images.split(250)])
+    return int((found == labels).sum()) / len(labels)
+
+
+def compare(predict: Predict, net: Trained, images: Tensor) -> dict[str, float]:
+    """Greatest difference in probability from the network's, and share of images read alike."""
+    images = images[: sum(VERIFIED)]
+    expected = net(images)
+    found = torch.cat([predict(batch) for batch in images.split(VERIFIED)])
+    return {
+        "difference": (found - expected).abs().max().item(),
+        "agreement": (found.argmax(1) == expected.argmax(1)).double().mean().item(),
+    }
+
+
+def verify(name: str, compared: Mapping[str, float]) -> None:
+    """Raises ValueError where a probability or a reading is not the network's."""
+    difference, agreement = compared["difference"], compared["agreement"]
+    if not (difference <= DIFFERENCE and agreement == 1):  # NaN is a failure too
+        raise ValueError(
+            f"{name}: not written, as it does not give what the network gives: probabilities differ"
+            f" by up to {difference:.1e} (allowed: {DIFFERENCE:.0e}) and {agreement:.1%} of "
+            f"{sum(VERIFIED):,} images are read alike (required: 100%)"
+        )
+
+
+def verify_int8(name: str, before: float, after: float) -> None:
+    """Raises ValueError where 8 bits cost more accuracy than they may."""
+    if before - after > INT8_LOSS:
+        raise ValueError(
+            f"{name}: not written, as its accuracy is {after:.2%}, and the network's {before:.2%} "
+            f"(allowed: {INT8_LOSS:.1%} less)"
+        )
+
+
+@torch.inference_mode()
+def measure(
+    ways: Mapping[str, Predict], images: Tensor, rounds: int, bar: progress.Progress
+) -> dict[str, dict[str, float]]:
+    """Latency and throughput of each way, the ways taken in turn on one thread setting."""
+    times: dict[str, dict[int, list[float]]] = {name: {b: [] for b in CALLS} for name in ways}
+    for turn in bar.track(range(rounds + 1), description="measuring"):
+        for name, predict in ways.items():
+            for size, calls in CALLS.items():
+                batches = images[: size * calls].split(size)
+                time.sleep(0.01)  # the threads of the way before come to rest
+                predict(batches[0])
+                for batch in batches:
+                    started = time.perf_counter()
+                    predict(batch)
+                    if turn > 0:  # the first round warms up
+                        times[name][size].append(time.perf_counter() - started)
+    return {
+        name: {
+            "batch 1 median ms": float(np.median(seconds[1])) * 1e3,
+            "batch 1 p99 ms": float(np.percentile(seconds[1], 99)) * 1e3,
+            "batch 256 images/s": 256 / float(np.median(seconds[256])),
+        }
+        for name, seconds in times.items()
+    }
+
+
+def export(
+    net: Trained, formats: Sequence[str], out: Path, *, int8: bool, rounds: int
+) -> dict[str, Any]:
+    """Writes the files of a network that `trained.load` gave, verifies and measures them.
+
+    Args:
+        formats: of FORMATS.
+        out: the folder to fill; made where it is missing.
+        int8: also quantize the ONNX file.
+        rounds: how often each way is timed.
+
+    Returns:
+        What export.json holds.
+
+    Raises:
+        ValueError: a package is missing, or a file does not give what the network gives.
+        OSError: the folder cannot be written, or there are no images to verify with.
+    """
+    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    if "onnx" in formats and missing:
+        raise ValueError(
+            f"onnx export needs {' and '.join(missing)}: pip install 'mnist-cnn[export]'"
+        )
+    net.requires_grad_(False)
+    data = net.about["data"]["name"]
+    root = Path(config.compose(run_dir=".").data.root).expanduser()
+    sources.prepare(data, root, "auto")
+    images, labels = sources.load(data, root, "test")
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
+    except OSError as e:
+        raise OSError(f"--out {out}: cannot be written: {e.strerror}") from None
+    ways: dict[str, Predict] = {"PyTorch": net}
+    found: dict[str, dict[str, Any]] = {"PyTorch": {}}
+    console = Console(stderr=True)
+    bar = progress.Progress(console=console, transient=True, disable=not console.is_terminal)
+    with bar, scratch as folder:
+        for kind in bar.track(formats, description="writing and verifying"):
+            path = Path(folder, f"mnist_cnn.{kind}")
+            WRITERS[kind](net, path)
+            ways[path.name] = reader(path)
+            compared = compare(ways[path.name], net, images)
+            verify(path.name, compared)
+            found[path.name] = {"bytes": path.stat().st_size, **compared}
+        if int8:
+            path = Path(folder, "mnist_cnn.int8.onnx")
+            training, _ = sources.load(data, root, "train")
+            write_int8(net, path, path.with_name("mnist_cnn.onnx"), training[::60])
+            ways[path.name] = reader(path)
+            compared = compare(ways[path.name], net, images)
+            found[path.name] = {"bytes": path.stat().st_size, **compared}
+        for name, predict in bar.track(ways.items(), description="testing"):
+            found[name]["test/acc"] = accuracy(predict, images, labels)
+        if int8:
+            verify_int8(path.name, found["PyTorch"]["test/acc"], found[path.name]["test/acc"])
+        for name in found.keys() - {"PyTorch"}:
+            Path(folder, name).replace(out / name)
+        # the weights are run by PyTorch, which is timed already
+        timed = {name: way for name, way in ways.items() if not name.endswith(".safetensors")}
+        for name, times in measure(timed, images, rounds, bar).items():
+            found[name] |= times
+    record = {
+        **describe(net),
+        "files": found,
+        "verified images": sum(VERIFIED),
+        "test images": len(labels),
+        "opset": OPSET,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "processor": results.processor(),
+        "versions": results.versions() | extra_versions(formats),
+        "git_commit": results.commit(),
+    }
+    results.write(record, out / "export.json")
+    return record
+
+
+def extra_versions(formats: Sequence[str]) -> dict[str, str]:
+    names = EXTRA if "onnx" in formats else ()
+    return {name: importlib.import_module(name).__version__ for name in names}
+
+
+def show(record: Mapping[str, Any], out: Path) -> None:
+    """Prints the table of export.json."""
+    columns = {
+        "bytes": ("KB", lambda x: f"{x / 1e3:,.0f}"),
+        "difference": ("differs", lambda x: f"{x:.0e}"),
+        "agreement": ("agrees", lambda x: f"{x:.1%}"),
+        "test/acc": ("accuracy", lambda x: f"{x:.2%}"),
+        "batch 1 median ms": ("ms", lambda x: f"{x:.2f}"),
+        "batch 1 p99 ms": ("p99", lambda x: f"{x:.2f}"),
+        "batch 256 images/s": ("images/s", lambda x: f"{x:,.0f}"),
+    }
+    table = Table("")
+    for head, _ in columns.values():
+        table.add_column(head, justify="right")
+    for name, found in record["files"].items():
+        cells = (text(found[key]) if key in found else "" for key, (_, text) in columns.items())
+        table.add_row(name.removeprefix("mnist_cnn."), *cells)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(table)
+    threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
+    console.print(
+        f"differs: greatest difference in probability from PyTorch's (allowed: {DIFFERENCE:.0e})\n"
+        f"agrees: of {record['verified images']:,} test images read as PyTorch reads them "
+        f"(required: 100%; of int8 only that it costs no more than {INT8_LOSS:.1%} of accuracy)\n"
+        f"accuracy: on {record['test images']:,} test images\n"
+        f"ms, p99: median and 99th percentile for one image; images/s: in batches of 256; "
+        f"{threads}, {record['processor']}"
+    )
+    console.print(f"{out}: {', '.join([*list(record['files'])[1:], 'export.json'])}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("mnist_cnn.export", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        metavar="CKPT",
+        help="a run's folder, a checkpoint or a weights file (the network that is shipped)",
+    )
+    parser.add_argument("--format", choices=(*FORMATS, "all"), default="all", help="(all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("exported"), metavar="DIR", help="folder (exported)"
+    )
+    parser.add_argument("--int8", action="store_true", help="also an ONNX file of 8-bit weights")
+    parser.add_argument("--rounds", type=int, default=50, help="how often each is timed (50)")
+    args = parser.parse_args(argv)
+    formats = FORMATS if args.format == "all" else (args.format,)
+    if args.int8 and "onnx" not in formats:
+        parser.error("--int8: allowed with --format onnx or all")
+    if args.rounds < 1:
+        parser.error(f"--rounds {args.rounds}: allowed: 1 or more")
+    try:
+        net = trained.load(args.checkpoint)
+        record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
+    except config.USER_ERRORS as e:
+        sys.exit(config.one_line(e))
+    show(record, args.out)
+
+
+if __name__ == "__main__":
+    main()

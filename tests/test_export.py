@@ -1,0 +1,338 @@
+"""Export: files that other programs run give the network's own probabilities, or are not there."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from mnist_cnn import config, export, sources, trained
+from mnist_cnn.train import train
+
+# a scaling that is not the identity: a file that forgets it is found out
+TRAINING = [
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=150",
+    "trainer.limit_val_batches=1",
+    "model.channels=[8,16]",
+    "model.hidden=32",
+    "data.mean=0.1307",
+    "data.std=0.3081",
+    "test=false",
+]
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(config.compose(TRAINING, run_dir=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits(data_root) -> torch.Tensor:
+    sources.prepare("mnist", data_root, "bundled")
+    return sources.load("mnist", data_root, "test")[0][2000:2300]
+
+
+@pytest.fixture(scope="module")
+def truth(trained_run, digits) -> np.ndarray:
+    """The network's own probabilities (300, 10)."""
+    with torch.no_grad():
+        return trained.load(trained_run)(digits).numpy()
+
+
+@pytest.fixture
+def needs_onnx() -> None:
+    for package in export.EXTRA:
+        pytest.importorskip(package, reason=f"{package} comes with mnist-cnn[export]")
+
+
+def program(*args: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "mnist_cnn.export", *map(str, args)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "80"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def refusal(*args: Any) -> str:
+    """The one line with which the command ends."""
+    with pytest.raises(SystemExit) as exit:
+        export.main([*map(str, args), "--rounds", "1"])
+    assert isinstance(exit.value.code, str)  # Python prints it and exits with 1
+    assert "\n" not in exit.value.code
+    return exit.value.code
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory) -> tuple[Path, str]:
+    """The folder of all formats as the command fills it, and what it prints."""
+    for package in export.EXTRA:
+        pytest.importorskip(package, reason=f"{package} comes with mnist-cnn[export]")
+    folder = tmp_path_factory.mktemp("exported")
+    done = program(trained_run, "--format", "all", "--int8", "--out", folder, "--rounds", "2")
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder, done.stdout
+
+
+@pytest.fixture(scope="module")
+def without_onnx(trained_run, tmp_path_factory) -> Path:
+    """The folder of what can be had without the extra."""
+    folder = tmp_path_factory.mktemp("without_onnx")
+    with pytest.MonkeyPatch.context() as patch:
+        for package in export.EXTRA:
+            patch.setitem(sys.modules, package, None)  # as if it were not installed
+        for kind in ("pt2", "safetensors"):
+            out = folder / kind
+            export.main([str(trained_run), "--format", kind, "--out", str(out), "--rounds", "1"])
+    return folder
+
+
+def test_the_onnx_file_alone_gives_the_probabilities_of_any_number_of_images(
+    exported, tmp_path, digits, truth
+):
+    import onnxruntime
+
+    shutil.copy(exported[0] / "mnist_cnn.onnx", tmp_path)  # no file beside it
+    session = onnxruntime.InferenceSession(str(tmp_path / "mnist_cnn.onnx"))
+    (images,), (probabilities,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 28, 28])
+    assert (probabilities.name, probabilities.type) == ("probabilities", "tensor(float)")
+    assert probabilities.shape == ["N", 10]
+    for n in (0, 1, 3, 300):
+        (found,) = session.run(None, {"images": digits[:n].numpy()})
+        assert found.shape == (n, 10)
+        np.testing.assert_allclose(found, truth[:n], rtol=0, atol=1e-5)
+
+
+def test_the_onnx_files_say_what_they_are(exported):
+    import onnx
+
+    for name in ("mnist_cnn.onnx", "mnist_cnn.int8.onnx"):
+        model = onnx.load(str(exported[0] / name))
+        assert [(o.domain, o.version) for o in model.opset_import if not o.domain] == [
+            ("", export.OPSET)
+        ]
+        about = {p.key: json.loads(p.value) for p in model.metadata_props}
+        assert about["classes"] == list("0123456789")
+        assert (about["mean"], about["std"]) == (0.1307, 0.3081)
+        assert about["model"]["channels"] == [8, 16]
+        assert about["mnist_cnn"]
+
+
+def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
+    private = [str(Path(export.__file__).parent), str(Path(torch.__file__).parent), str(data_root)]
+    files = [*exported[0].iterdir()]
+    assert len(files) == 5
+    for file in files:
+        content = file.read_bytes()
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                content = b"".join(map(archive.read, archive.namelist()))
+        assert not [place for place in private if place.encode() in content], file.name
+
+
+def test_the_int8_file_is_8_bit_and_smaller_and_reads_as_well(exported, digits, truth):
+    import onnx
+    import onnxruntime
+
+    small, whole = exported[0] / "mnist_cnn.int8.onnx", exported[0] / "mnist_cnn.onnx"
+    weights = {w.name: w for w in onnx.load(str(small)).graph.initializer if len(w.dims) > 1}
+    assert len(weights) == 4
+    assert {w.data_type for w in weights.values()} == {onnx.TensorProto.INT8}
+    assert small.stat().st_size < whole.stat().st_size / 2
+    session = onnxruntime.InferenceSession(str(small))
+    (found,) = session.run(None, {"images": digits.numpy()})
+    assert (found.argmax(1) == truth.argmax(1)).mean() > 0.98
+    record = json.loads((exported[0] / "export.json").read_text())["files"]
+    loss = record["PyTorch"]["test/acc"] - record["mnist_cnn.int8.onnx"]["test/acc"]
+    assert loss <= export.INT8_LOSS
+
+
+def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run, data_root):
+    folder, printed = exported
+    record = json.loads((folder / "export.json").read_text())
+    images, labels = sources.load("mnist", data_root, "test")
+    accuracy = export.accuracy(trained.load(trained_run), images, labels)
+    assert accuracy > 0.8  # or all that is said of agreement says little
+    rows = record["files"]
+    files = ["mnist_cnn.onnx", "mnist_cnn.pt2", "mnist_cnn.safetensors", "mnist_cnn.int8.onnx"]
+    assert list(rows) == ["PyTorch", *files]
+    for name in files:
+        assert rows[name]["bytes"] == (folder / name).stat().st_size
+        if "int8" not in name:
+            assert rows[name]["difference"] <= 1e-5
+            assert rows[name]["agreement"] == 1
+            assert rows[name]["test/acc"] == pytest.approx(accuracy, abs=1e-3)
+    for name in ("PyTorch", "mnist_cnn.onnx", "mnist_cnn.pt2", "mnist_cnn.int8.onnx"):
+        assert 0 < rows[name]["batch 1 median ms"] <= rows[name]["batch 1 p99 ms"]
+        assert rows[name]["batch 256 images/s"] > 0
+    assert record["versions"].keys() >= {"torch", *export.EXTRA}
+    for cell in ("PyTorch", "onnx", "pt2", "safetensors", "int8.onnx", f"{accuracy:.2%}", "100.0%"):
+        assert f"│ {cell} " in printed or f" {cell} │" in printed
+    assert max(map(len, printed.split("differs:")[0].splitlines())) <= 80
+    assert "…" not in printed
+
+
+def test_the_pt2_file_runs_where_this_project_is_not(without_onnx, tmp_path, digits, truth):
+    np.save(tmp_path / "digits.npy", digits.numpy())
+    code = """
+import json, sys
+sys.modules["mnist_cnn"] = None  # importing it fails
+import numpy, torch
+about = {"about.json": ""}
+model = torch.export.load(sys.argv[1], extra_files=about).module()
+images = torch.from_numpy(numpy.load("digits.npy"))
+numpy.save("found.npy", torch.cat([model(images[:1]), model(images[1:])]).numpy())
+print(json.loads(about["about.json"])["mean"])
+"""
+    file = without_onnx / "pt2" / "mnist_cnn.pt2"
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", "-c", code, str(file)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == "0.1307"
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), truth, rtol=0, atol=1e-5)
+
+
+def test_the_weights_load_again_and_say_what_they_are(without_onnx, digits, truth):
+    file = without_onnx / "safetensors" / "mnist_cnn.safetensors"
+    with torch.no_grad():
+        np.testing.assert_allclose(trained.load(file)(digits).numpy(), truth, rtol=0, atol=1e-7)
+    with safe_open(file, "pt") as tensors:
+        about = {k: json.loads(v) for k, v in tensors.metadata().items()}
+    assert about["classes"] == list("0123456789")
+    assert about["data"]["name"] == "mnist"
+    assert "root" not in about["data"]
+    record = file.with_name("export.json")
+    assert file.stat().st_mode == record.stat().st_mode  # whoever reads the one reads the other
+
+
+def test_a_checkpoint_a_weights_file_and_a_folder_name_the_same_network(trained_run, tmp_path):
+    checkpoint = trained_run / "checkpoints" / "best.ckpt"
+    for number, path in enumerate((trained_run, checkpoint, trained_run / "weights.safetensors")):
+        out = tmp_path / str(number)
+        export.main([str(path), "--format", "safetensors", "--out", str(out), "--rounds", "1"])
+    weights = [trained.load(f).state_dict() for f in tmp_path.rglob("mnist_cnn.safetensors")]
+    assert len(weights) == 3
+    for key, value in weights[0].items():
+        assert all(torch.equal(value, other[key]) for other in weights)
+
+
+def test_without_a_checkpoint_the_shipped_network_is_exported(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(trained, "SHIPPED", trained_run / "weights.safetensors")
+    export.main(["--format", "safetensors", "--out", str(tmp_path), "--rounds", "1"])
+    ours, theirs = trained.load(tmp_path / "mnist_cnn.safetensors"), trained.load(trained_run)
+    w = "net.conv1.weight"
+    assert torch.equal(ours.get_parameter(w), theirs.get_parameter(w))
+
+
+@pytest.mark.parametrize("kind", export.FORMATS)
+def test_a_file_that_gives_something_else_is_not_written(
+    kind, request, trained_run, tmp_path, monkeypatch
+):
+    if kind == "onnx":
+        request.getfixturevalue("needs_onnx")
+    write = export.WRITERS[kind]
+
+    def write_other_weights(net: trained.Trained, path: Path) -> None:
+        other = copy.deepcopy(net)
+        other.get_parameter("net.dense2.weight").mul_(1.001)
+        write(other, path)
+
+    monkeypatch.setitem(export.WRITERS, kind, write_other_weights)
+    before = tmp_path / f"mnist_cnn.{kind}"
+    before.write_text("an earlier export")
+    line = refusal(trained_run, "--format", kind, "--out", tmp_path)
+    assert line.startswith(f"error: mnist_cnn.{kind}: not written, as it does not give what")
+    assert [*tmp_path.iterdir()] == [before]  # no scrap of the failed one either
+    assert before.read_text() == "an earlier export"
+
+
+def test_a_network_that_gives_no_numbers_is_not_exported(trained_run, tmp_path, monkeypatch):
+    net = trained.load(trained_run)
+    net.get_parameter("net.dense2.bias").data.fill_(float("nan"))
+    monkeypatch.setattr(trained, "load", lambda path: net)
+    line = refusal(trained_run, "--format", "pt2", "--out", tmp_path)
+    assert "differ by up to nan" in line
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_int8_file_that_reads_worse_is_not_written(
+    needs_onnx, trained_run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export, "INT8_LOSS", -1)  # no accuracy is good enough
+    line = refusal(trained_run, "--format", "onnx", "--int8", "--out", tmp_path)
+    assert line.startswith("error: mnist_cnn.int8.onnx: not written, as its accuracy is ")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_missing_extra_is_named_in_one_line(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "EXTRA", ("json", "onnxscript", "onnxruntime"))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for kind in ("onnx", "all"):
+        assert refusal(trained_run, "--format", kind, "--out", tmp_path) == (
+            "error: onnx export needs onnxscript and onnxruntime: pip install 'mnist-cnn[export]'"
+        )
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [
+        ("nowhere.ckpt", r"nowhere.ckpt: no such checkpoint, weights file or run's folder"),
+        ("text.ckpt", r"text.ckpt: not a checkpoint or weights of this project: "),
+        ("other.ckpt", r"other.ckpt: not a checkpoint or weights of this project: "),
+    ],
+)
+def test_a_checkpoint_that_is_none_of_ours_is_refused(checkpoint, message, tmp_path):
+    (tmp_path / "text.ckpt").write_text("no network")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    line = refusal(tmp_path / checkpoint, "--format", "pt2", "--out", tmp_path / "out")
+    assert message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused(trained_run, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        line = refusal(trained_run, "--format", "safetensors", "--out", out)
+        assert line.startswith(f"error: --out {out}: cannot be written: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--format", "h5"], "argument --format: invalid choice: 'h5'"),
+        (["--format", "pt2", "--int8"], "--int8: allowed with --format onnx or all"),
+        (["--rounds", "0"], "--rounds 0: allowed: 1 or more"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(args, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        export.main(args)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_ends_with_one_line_and_no_traceback(tmp_path):
+    done = program(tmp_path / "nowhere", "--format", "pt2", "--out", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'nowhere'}: no such checkpoint")
+    assert done.stderr.count("\n") == 1
