@@ -108,8 +108,11 @@ def as_trained(argv: Sequence[str]) -> list[str]:
 
     given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
     path = None if given in ("null", "") else given.strip("'\"")
-    file = trained.find(path).resolve()
-    data = trained.load(file).data
+    try:
+        file = trained.find(path).resolve()
+        data = trained.load(file).data
+    except ValueError as e:
+        raise ValueError(f"ckpt_path={e}") from None
     command = [a for a in argv if not a.startswith("ckpt_path=")]
     keys = ("mean", "std", "val_fraction", "fold")
     filled = [f"data={data['name']}", *(f"data.{key}={data[key]}" for key in keys)]

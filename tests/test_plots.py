@@ -1,5 +1,12 @@
 """Figures show what they are given."""
 
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
 from mnist_cnn import plots
 
 ROWS = [
@@ -17,13 +24,74 @@ ROWS = [
 def test_history_draws_both_curves_and_marks_the_best_epoch():
     figure = plots.history(ROWS, 2, "a run")
     loss, accuracy = figure.axes
-    assert list(loss.lines[0].get_ydata()) == [1 / e for e in (1, 2, 3)]
-    assert list(accuracy.lines[1].get_ydata()) == [row["val/acc"] for row in ROWS]
-    assert "best epoch 2: 0.5500" in [t.get_text() for t in loss.get_legend().get_texts()]
-    assert "best epoch 2: 82.00%" in [t.get_text() for t in accuracy.get_legend().get_texts()]
+    assert np.asarray(loss.lines[0].get_ydata()).tolist() == [1 / e for e in (1, 2, 3)]
+    assert np.asarray(accuracy.lines[1].get_ydata()).tolist() == [row["val/acc"] for row in ROWS]
+    for axes, best in ((loss, "best epoch 2: 0.5500"), (accuracy, "best epoch 2: 82.00%")):
+        assert best in axes.get_legend_handles_labels()[1]
 
 
 def test_history_draws_a_run_without_validation():
     rows = [{k: v for k, v in row.items() if not k.startswith("val")} for row in ROWS]
     loss, _ = plots.history(rows, None, "a run").axes
     assert [line.get_label() for line in loss.lines] == ["training"]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def test_a_confusion_matrix_shows_each_count_recall_and_precision():
+    figure = plots.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
+    shown = texts(figure)
+    assert {"1,200", "3", "7"} <= set(shown)
+    assert "0" not in shown  # no mistake, no number
+    assert {"99.8%", "100.0%", "70.0%"} <= set(shown)  # of a: 1200/1203, 1200/1200; of b: 7/10
+
+
+def test_a_confusion_matrix_of_a_class_that_is_never_there_has_no_recall():
+    assert "-" in texts(plots.confusion(np.array([[5, 1], [0, 0]]), "ab", ""))
+
+
+def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
+    images = np.zeros((2, 28, 28), np.uint8)
+    figure = plots.mistakes(images, [947, 7], ["8", "4"], ["9", "1"], [0.995, 0.5], "two")
+    assert texts(figure) == ["#947\n8 read as 9, 99.5%", "#7\n4 read as 1, 50.0%"]
+    assert len(figure.axes[0].images) == 2
+
+
+def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():
+    figure = plots.gallery(np.zeros((11, 28, 28)), ["x"] * 11, "", columns=4)
+    axes = figure.axes[0]
+    boxes = [image.get_extent() for image in axes.images]
+    for k, (left, right, bottom, top) in enumerate(boxes):
+        assert 0 <= left < right <= axes.get_xlim()[1]
+        assert 0 <= top < bottom <= axes.get_ylim()[0]
+        for other in boxes[k + 1 :]:
+            assert right <= other[0] or other[1] <= left or bottom <= other[3]
+
+
+def test_a_gallery_of_nothing_says_so():
+    assert "none" in texts(plots.gallery(np.zeros((0, 28, 28)), [], "no mistakes"))
+
+
+def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any():
+    counts = np.array([0, 4, 96])
+    figure = plots.reliability(
+        {"": (counts, np.array([np.nan, 0.6, 0.9]), np.array([np.nan, 0.5, 1]))}
+    )
+    upper, lower = figure.axes
+    bars = [bar for bar in upper.patches if isinstance(bar, Rectangle)]
+    heights = np.array([bar.get_height() for bar in bars]).reshape(2, 3)
+    assert heights.sum(0) == pytest.approx([0, 0.5, 1])
+    assert heights[0, 1] == 0.5  # few images: the pale bars
+    assert [text.get_text() for text in lower.texts] == ["4", "96"]
+
+
+def test_drawing_opens_no_window_manager():
+    for figure in (
+        plots.confusion(np.eye(3, dtype=int), "abc", ""),
+        plots.gallery(np.zeros((1, 28, 28)), ["x"], ""),
+    ):
+        figure.canvas.draw()
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    assert pyplot is None or pyplot.get_fignums() == []

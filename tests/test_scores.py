@@ -1,0 +1,105 @@
+"""The figures of an evaluation against published or hand-computed values."""
+
+import math
+
+import pytest
+import torch
+
+from mnist_cnn import scores
+from mnist_cnn.scores import Answers
+
+
+def answers_of(probabilities: list[list[float]], labels: list[int]) -> Answers:
+    return Answers(torch.tensor(probabilities, dtype=torch.float64).log(), torch.tensor(labels))
+
+
+@pytest.fixture
+def overconfident() -> Answers:
+    """Logits three times too large for how often they are right."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(4000, 10, generator=generator) * 2
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator).flatten()
+    return Answers(3 * true, labels)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [  # R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_the_interval_is_wilsons(hits, n, low, high):
+    assert scores.wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
+    mirrored = scores.wilson(n - hits, n)
+    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
+
+
+def test_calibration_error_of_a_case_worked_out_by_hand():
+    # confidence 0.7, 0.7 in one bin, half right: gap 0.2; 0.95 in another, right: gap 0.05
+    answers = answers_of([[0.7, 0.3], [0.7, 0.3], [0.05, 0.95]], [0, 1, 1])
+    measured = scores.calibration(answers)
+    assert measured["ece"] == pytest.approx((2 * 0.2 + 1 * 0.05) / 3)
+    assert measured["loss"] == pytest.approx(-math.log(0.7 * 0.3 * 0.95) / 3)
+
+
+def test_calibration_error_agrees_with_torchmetrics(overconfident):
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    other = multiclass_calibration_error(
+        overconfident.probabilities, overconfident.labels, num_classes=10, n_bins=15
+    )
+    assert scores.calibration(overconfident)["ece"] == pytest.approx(other.item(), abs=1e-6)
+
+
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below_and_every_answer_to_one_bin():
+    answers = answers_of([[0.75, 0.25], [0.5, 0.5], [1.0, 0.0]], [0, 0, 0])
+    bins = scores.bin_confidence(answers, bins=4)
+    assert bins.counts.tolist() == [0, 1, 1, 1]
+    assert bins.confidence[1:].tolist() == pytest.approx([0.5, 0.75, 1.0])
+    assert bins.accuracy[0].isnan()
+
+
+def test_scores_of_each_class_agree_with_torchmetrics(overconfident):
+    from torchmetrics.functional import classification
+
+    matrix = scores.confusion(overconfident)
+    table = scores.by_class(matrix)
+    arguments = (overconfident.predictions, overconfident.labels, 10)
+    assert torch.equal(matrix, classification.multiclass_confusion_matrix(*arguments))
+    for metric, theirs in (
+        ("precision", classification.multiclass_precision),
+        ("recall", classification.multiclass_recall),
+        ("f1", classification.multiclass_f1_score),
+    ):
+        torch.testing.assert_close(table[metric].float(), theirs(*arguments, average="none"))
+
+
+def test_a_class_that_never_comes_up_scores_zero_instead_of_nan():
+    table = scores.by_class(torch.tensor([[3, 0], [0, 0]]))
+    assert {metric: values[1].item() for metric, values in table.items()} == {
+        "precision": 0,
+        "recall": 0,
+        "f1": 0,
+    }
+
+
+def test_the_temperature_is_found_that_the_logits_were_scaled_by(overconfident):
+    t = scores.fit_temperature(overconfident)
+    assert t == pytest.approx(3, rel=0.05)
+    least = scores.calibration(overconfident.at_temperature(t))["loss"]
+    for other in (0.95 * t, 1.05 * t, 1.0):
+        assert scores.calibration(overconfident.at_temperature(other))["loss"] > least
+
+
+def test_a_temperature_changes_confidence_but_no_prediction(overconfident):
+    cooler = overconfident.at_temperature(3)
+    assert torch.equal(cooler.predictions, overconfident.predictions)
+    assert (cooler.confidence < overconfident.confidence).all()
+
+
+def test_the_most_confident_mistake_comes_first():
+    answers = answers_of([[0.6, 0.4], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [1, 1, 0, 0])
+    assert scores.most_confident_mistakes(answers).tolist() == [1, 3, 0]
