@@ -110,7 +110,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     path = None if given in ("null", "") else given.strip("'\"")
     try:
         file = trained.find(path).resolve()
-        data = trained.load(file).data
+        data = trained.load(file).about["data"]
     except ValueError as e:
         raise ValueError(f"ckpt_path={e}") from None
     command = [a for a in argv if not a.startswith("ckpt_path=")]
