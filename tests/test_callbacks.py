@@ -11,6 +11,7 @@ from rich.console import Console
 
 from mnist_cnn import callbacks
 from mnist_cnn.callbacks import STEP_HOOKS, Checkpoint, ProgressBar, skip_idle_hooks
+from mnist_cnn.loader import BatchLoader
 
 
 def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
@@ -57,10 +58,12 @@ def test_hooks_that_a_callback_uses_stay():
     assert all(hasattr(Callback, hook) for hook in STEP_HOOKS)
 
     net = torch.nn.Linear(1, 1)
+    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
+    digits = BatchLoader(images, torch.arange(3), batch_size=1, mean=0.0, std=1.0)
 
     class Module(L.LightningModule):
         def training_step(self, batch, batch_idx):
-            return net(batch).sum()
+            return net(batch[0].mean().view(1)).sum()
 
         def configure_optimizers(self):
             return torch.optim.SGD(net.parameters(), 0.1)
@@ -76,7 +79,7 @@ def test_hooks_that_a_callback_uses_stay():
         enable_model_summary=False,
         callbacks=[counts, idle],
     )
-    trainer.fit(module, [torch.ones(1)] * 3)
+    trainer.fit(module, digits)
     assert counts.calls == 3
 
 

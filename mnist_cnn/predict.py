@@ -1,0 +1,92 @@
+"""Reads handwritten digits in pictures: python -m mnist_cnn.predict PICTURE ... [--show]"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("mnist_cnn.predict", description=__doc__.split(":")[0] + ".")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="whatever Pillow opens")
+    parser.add_argument("--checkpoint", help="a run's folder, a checkpoint or weights file")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a picture")
+    parser.add_argument(
+        "--show", action="store_true", help="write PICTURE.read.png: boxes, readings, what was seen"
+    )
+    args = parser.parse_args(argv)
+    # after --help and mistakes are answered
+    try:
+        from mnist_cnn import trained
+        from mnist_cnn.photo import load_picture
+        from mnist_cnn.reading import draw_readings, read_digits
+    except ModuleNotFoundError as e:
+        sys.exit(f"error: reading pictures needs {e.name}: pip install 'mnist-cnn[photo]'")
+    try:
+        net = trained.load(args.checkpoint)
+    except ValueError as e:
+        sys.exit(f"error: --checkpoint: {e}")
+
+    console = Console(highlight=False, soft_wrap=True)
+    failed = False
+    for name in args.pictures:
+        answer: dict[str, Any] = {"picture": name}
+        try:
+            image = load_picture(name)
+            readings = read_digits(image, net)
+            if args.show:
+                shown = Path(f"{name}.read.png")
+                draw_readings(image, readings).save(shown)
+                answer["shown"] = str(shown)
+        except (OSError, ValueError) as e:
+            failed = True
+            answer["error"] = " ".join(str(e).split())
+        else:
+            answer["digits"] = [
+                {
+                    "digit": reading.digit,
+                    "best": reading.best,
+                    "confidence": round(reading.confidence, 4),
+                    "box": list(reading.box),
+                    "row": reading.row,
+                }
+                for reading in readings
+            ]
+        if args.json:
+            print(json.dumps(answer), flush=True)
+        elif "error" in answer:
+            print(f"error: {answer['error']}", file=sys.stderr)
+        else:
+            console.print(f"{name}: {sentence(answer['digits'])}", markup=False)
+            if args.show:
+                console.print(f"  shown in {answer['shown']}", markup=False)
+    sys.exit(1 if failed else 0)
+
+
+def sentence(digits: Sequence[dict[str, Any]]) -> str:
+    """What was read, row by row, with each digit's confidence."""
+    if not digits:
+        return "no digit found"
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for digit in digits:
+        rows.setdefault(digit["row"], []).append(digit)
+    return " / ".join(
+        "".join("?" if d["digit"] is None else str(d["digit"]) for d in row)
+        + " ("
+        + ", ".join(
+            f"unsure: {d['best']}? {d['confidence']:.0%}"
+            if d["digit"] is None
+            else f"{d['confidence']:.0%}"
+            for d in row
+        )
+        + ")"
+        for row in rows.values()
+    )
+
+
+if __name__ == "__main__":
+    main()

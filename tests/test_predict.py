@@ -1,0 +1,90 @@
+"""The command that reads pictures: answers, doubts and refusals."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mnist_cnn import predict, sources
+from mnist_cnn.config import compose
+
+
+@pytest.fixture(scope="module")
+def digits():
+    root = compose(run_dir="unused").data.root
+    sources.prepare("mnist", root, "auto")
+    images, labels = sources.load("mnist", root, "test")
+    return {
+        int(label): image.numpy() for image, label in zip(images[:50], labels[:50], strict=True)
+    }
+
+
+@pytest.fixture
+def row(digits, tmp_path):
+    """A picture with 7 2 1 0 written in dark ink on light paper, four times as large as MNIST's."""
+    ink = np.concatenate([digits[d] for d in (7, 2, 1, 0)], axis=1)
+    path = tmp_path / "row.png"
+    Image.fromarray(255 - ink).resize((4 * ink.shape[1], 4 * ink.shape[0])).save(path)
+    return path
+
+
+def run(capsys, *args: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stop:
+        predict.main(list(args))
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_a_row_of_digits_is_read_by_the_shipped_network(row, capsys):
+    code, out, _ = run(capsys, str(row))
+    assert code == 0
+    assert out.startswith(f"{row}: 7210 (")
+
+
+def test_json_has_each_digit_with_its_box_and_confidence(row, capsys):
+    _, out, _ = run(capsys, str(row), "--json")
+    answer = json.loads(out)
+    assert [d["digit"] for d in answer["digits"]] == [7, 2, 1, 0]
+    lefts = [d["box"][0] for d in answer["digits"]]
+    assert lefts == sorted(lefts)
+    assert all(0.6 <= d["confidence"] <= 1 for d in answer["digits"])
+
+
+def test_show_writes_a_picture_beside_the_picture(row, capsys):
+    run(capsys, str(row), "--show")
+    with Image.open(f"{row}.read.png") as shown:
+        assert shown.width == 1000
+
+
+def test_an_empty_sheet_has_no_digit(tmp_path, capsys):
+    Image.new("L", (300, 200), 240).save(tmp_path / "empty.png")
+    code, out, _ = run(capsys, str(tmp_path / "empty.png"))
+    assert code == 0
+    assert out.endswith("no digit found\n")
+
+
+def test_a_file_that_cannot_be_read_fails_alone(row, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    code, out, err = run(capsys, str(tmp_path / "broken.jpg"), "missing.png", str(row))
+    assert code == 1
+    assert "7210" in out
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert "broken.jpg" in lines[0]
+    assert "missing.png" in lines[1]
+
+
+def test_doubt_is_said():
+    digits: list[dict[str, Any]] = [
+        {"digit": 3, "best": 3, "confidence": 0.98, "row": 0},
+        {"digit": None, "best": 8, "confidence": 0.51, "row": 1},
+    ]
+    assert predict.sentence(digits) == "3 (98%) / ? (unsure: 8? 51%)"
+
+
+def test_a_foreign_checkpoint_is_named(row, tmp_path, capsys):
+    (tmp_path / "x.ckpt").write_bytes(b"foreign")
+    with pytest.raises(SystemExit, match=r"error: --checkpoint: .*not a checkpoint or weights"):
+        predict.main([str(row), "--checkpoint", str(tmp_path / "x.ckpt")])
