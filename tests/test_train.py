@@ -294,6 +294,8 @@ def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: any(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")))
     process.send_signal(signal.SIGINT)
