@@ -1,0 +1,217 @@
+"""Photographs of digits that nobody trained on, made from MNIST, and how many of them are read.
+
+    python -m tests.photographs weights.safetensors
+
+prints the accuracy for photographs of one digit, and of rows of five with every digit right.
+
+Paper and its texture, light and shadow, ruled lines, pen colour and width, slope, size, blur,
+noise and JPEG are all drawn from one seed, so that two networks, or two ways of finding digits,
+are given the same pictures.
+"""
+
+import argparse
+import io
+import lzma
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+
+from mnist_cnn.model import CNN
+from mnist_cnn.reading import read_digits
+
+Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
+Net = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
+
+PENS = {
+    "black": (30, 30, 35),
+    "blue": (35, 50, 140),
+    "pencil": (105, 105, 110),
+    "red": (180, 35, 45),
+    "green": (25, 105, 60),
+}
+PAPERS = ((245, 243, 238), (235, 238, 245), (250, 240, 215), (215, 215, 212))
+CHALKS = ((240, 240, 235), (245, 230, 150), (180, 215, 245))
+BOARDS = ((30, 40, 38), (25, 60, 45), (20, 20, 24), (55, 55, 60))
+
+
+def photograph(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Image.Image:
+    """One picture of MNIST digits (28, 28), written side by side."""
+    strokes = _writing(digits, rng)
+    height, width = strokes.shape
+    dark = rng.random() < 0.25
+    board = _pick(BOARDS if dark else PAPERS, rng)
+    pen = _pick(CHALKS if dark else tuple(PENS.values()), rng)
+    paper: Array = board * (1 + _texture(height, width, rng)[..., None])
+    if rng.random() < 0.35:
+        paper = _ruled(paper, dark, rng)
+    # a pen does not cover evenly
+    cover = strokes * np.clip(rng.uniform(0.8, 1) + 2 * _texture(height, width, rng), 0, 1)
+    picture: Array = paper + cover[..., None] * (pen - paper)
+    picture = picture * _light(height, width, rng)[..., None]
+    picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.012 * min(height, 250)))
+    picture = picture + rng.normal(0, rng.uniform(0.5, 6), picture.shape)
+    file = io.BytesIO()
+    image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+    image.save(file, "JPEG", quality=int(rng.integers(35, 95)))
+    return Image.open(file)
+
+
+def _pick(colours: Sequence[tuple[int, int, int]], rng: Generator) -> Array:
+    return np.array(colours[int(rng.integers(len(colours)))], np.float32)
+
+
+def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Array:
+    """Coverage in [0, 1] (height, width) of a row of digits on its sheet."""
+    size = int(rng.integers(60, 260 if len(digits) == 1 else 140))  # of a digit, in pixels
+    width = rng.uniform(-0.04, 0.035)  # on either side of a stroke, in digit heights
+    slope = rng.uniform(-15, 15) if len(digits) == 1 else rng.uniform(-5, 5)
+    glyphs = [_glyph(digit, size, width, rng, 10 if len(digits) > 1 else 0) for digit in digits]
+    gaps = [int(size * rng.uniform(-0.05, 0.6)) for _ in glyphs]
+    length = sum(glyph.shape[1] for glyph in glyphs) + sum(gaps)
+    around = [int(size * rng.uniform(0.3, 1.8)) for _ in range(4)]
+    tilt = int(abs(np.sin(np.radians(slope))) * length / 2) + size // 4
+    sheet = np.zeros(
+        (2 * size + 2 * tilt + around[0] + around[1], length + around[2] + around[3]), np.float32
+    )
+    x, base = around[2], around[0] + tilt + size // 2
+    for glyph, gap in zip(glyphs, gaps, strict=True):
+        y = base + (size - glyph.shape[0]) // 2 + int(size * rng.uniform(-0.08, 0.08))
+        room = sheet[y : y + glyph.shape[0], x : x + glyph.shape[1]]
+        np.maximum(room, glyph, out=room)
+        x += glyph.shape[1] + gap
+    centre = (around[2] + length / 2, base + size / 2)
+    turn = cv2.getRotationMatrix2D(centre, slope, 1)
+    return cv2.warpAffine(sheet, turn, sheet.shape[::-1], flags=cv2.INTER_LINEAR)
+
+
+def _glyph(
+    digit: NDArray[np.uint8], size: int, width: float, rng: Generator, degrees: float
+) -> Array:
+    """A digit enlarged to about size pixels, sharp again, its pen made wider or finer."""
+    size = int(size * rng.uniform(0.85, 1.15))
+    zoom = size / 20
+    large = cv2.resize(
+        digit / np.float32(255), None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC
+    )
+    smooth = cv2.GaussianBlur(large, (0, 0), 0.35 * zoom)
+    inside = (smooth > 0.42).astype(np.uint8)
+    # signed distance from the outline, in pixels
+    outline: Array = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    outline -= cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
+    # a finer pen must leave something of the finest stroke
+    spare = -0.5 * float(np.percentile(outline[inside > 0], 70)) if inside.any() else 0.0
+    outline += max(width * size, spare)
+    if degrees:
+        middle = (outline.shape[1] / 2, outline.shape[0] / 2)
+        turn = cv2.getRotationMatrix2D(middle, rng.uniform(-degrees, degrees), 1)
+        outline = cv2.warpAffine(outline, turn, outline.shape[::-1], borderValue=-size)
+    glyph = np.clip(outline + 0.5, 0, 1)
+    x, y, w, h = cv2.boundingRect((glyph > 0).astype(np.uint8))
+    return glyph[y : y + h, x : x + w]
+
+
+def _texture(height: int, width: int, rng: Generator) -> Array:
+    """Paper grain of two sizes, zero on average."""
+    total = np.zeros((height, width), np.float32)
+    for coarseness in (1.0, 6.0):
+        shape = (int(height / coarseness) + 2, int(width / coarseness) + 2)
+        grain = rng.normal(0, rng.uniform(0.002, 0.02), shape).astype(np.float32)
+        total += cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
+    return total
+
+
+def _light(height: int, width: int, rng: Generator) -> Array:
+    """A gradient over the sheet, and for half of the sheets a shadow with a soft edge."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    light = 0.8 + rng.uniform(0, 0.25) * (x * np.cos(angle) + y * np.sin(angle)) / 1.4
+    if rng.random() < 0.5:
+        angle, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.8, 0.8)
+        side = (x * np.cos(angle) + y * np.sin(angle) - edge) / rng.uniform(0.03, 0.5)
+        light *= 1 - rng.uniform(0.15, 0.5) / (1 + np.exp(-side.clip(-30, 30)))
+    return light
+
+
+def _ruled(paper: Array, dark: bool, rng: Generator) -> Array:
+    """Ruled or squared paper: lines fainter than any pen."""
+    height, width = paper.shape[:2]
+    spacing = int(rng.integers(25, 120))
+    thick = int(rng.integers(1, 3))
+    lines = np.zeros((height, width), np.float32)
+    for y in range(int(rng.integers(spacing)), height, spacing):
+        lines[y : y + thick] = 1
+    if rng.random() < 0.4:
+        for x in range(int(rng.integers(spacing)), width, spacing):
+            lines[:, x : x + thick] = 1
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-2, 2), 1.1)
+    lines = cv2.warpAffine(lines, turn, (width, height)) * rng.uniform(0.4, 1)
+    colour = np.array((90, 110, 110) if dark else (150, 175, 215), np.float32)
+    return paper + lines[..., None] * (colour - paper)
+
+
+def pictures(
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], digits: int, n: int, seed: int
+) -> Iterator[tuple[Image.Image, str]]:
+    """n photographs of so many digits each, and what is written on them."""
+    rng = np.random.default_rng((seed, digits))
+    for _ in range(n):
+        chosen = rng.integers(len(images), size=digits)
+        yield photograph(list(images[chosen]), rng), "".join(str(labels[i]) for i in chosen)
+
+
+def accuracies(
+    net: Net, images: NDArray[np.uint8], labels: NDArray[np.uint8], digits: int, n: int, seed: int
+) -> tuple[float, float]:
+    """Shares of n photographs of so many digits that are read without a mistake.
+
+    The first counts the likeliest digit, the second only what the network is sure of.
+    """
+    likely = sure = 0
+    for image, label in pictures(images, labels, digits, n, seed):
+        readings = read_digits(image, net)
+        likely += "".join(str(reading.best) for reading in readings) == label
+        sure += "".join(str(reading.digit) for reading in readings) == label
+    return likely / n, sure / n
+
+
+def bundled(name: str, offset: int) -> NDArray[np.uint8]:
+    """The bytes of one of MNIST's bundled files after its header."""
+    path = Path(__file__).parent.parent / "mnist_cnn" / "bundled" / f"{name}.xz"
+    return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8, offset=offset)
+
+
+def network(path: str) -> Net:
+    """A CNN from its weights, normalising its own input."""
+    weights = load_file(path)
+    channels = len(weights["conv1.weight"]), len(weights["conv2.weight"])
+    net = CNN(channels=channels, hidden=len(weights["dense1.weight"]), dropout=0.0).eval()
+    net.load_state_dict(weights)
+    return lambda x: net((x.unsqueeze(1) / 255 - 0.1307) / 0.3081).softmax(1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("weights", help="weights of a CNN, safetensors")
+    parser.add_argument("--n", type=int, default=1000, help="photographs of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--split", choices=("test", "val"), default="test")
+    args = parser.parse_args()
+    name, count = ("t10k", 10_000) if args.split == "test" else ("train", 12_000)
+    images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
+    labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
+    net = network(args.weights)
+    for digits, what in ((1, "single digits"), (5, "rows of 5")):
+        likely, sure = accuracies(net, images, labels, digits, args.n, args.seed)
+        print(f"{what}: {likely:.2%} read right, {sure:.2%} and surely so (n={args.n})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,289 @@
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mnist_cnn.photo import find_digits, load_picture, upright_size
+from tests.photographs import bundled
+
+Array = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Array:
+    return bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:300]
+
+
+def page(*rows: list[Array], size: int = 112) -> Array:
+    """Dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
+    lines = [np.hstack([cv2.resize(digit, (size, size)) for digit in row]) for row in rows]
+    width = max(line.shape[1] for line in lines)
+    ink = np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
+    return (235 - np.pad(ink, 40) * 0.8).astype(np.uint8)
+
+
+def likeness(a: Array, b: Array) -> float:
+    """Correlation of two images, 1 for the same."""
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def test_a_digit_of_mnist_comes_back_as_it_was(mnist: Array) -> None:
+    found = [find_digits(Image.fromarray(digit)) for digit in mnist[:100]]
+    alike = [
+        likeness(digits[0].image, digit)
+        for digits, digit in zip(found, mnist, strict=False)
+        if len(digits) == 1
+    ]
+    assert len(alike) >= 99
+    assert np.mean(alike) > 0.93
+
+
+def test_an_image_is_20_pixels_long_and_centred_by_mass(mnist: Array) -> None:
+    for number in range(20):
+        (digit,) = find_digits(Image.fromarray(page([mnist[number]])))
+        assert digit.image.shape == (28, 28)
+        assert digit.image.dtype == np.uint8
+        rows, columns = np.nonzero(digit.image)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
+        moments = cv2.moments(digit.image)
+        centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
+        assert centre == pytest.approx((14, 14), abs=0.6)
+
+
+def test_rows_are_read_from_the_top_and_each_from_the_left(mnist: Array) -> None:
+    written = [[mnist[0], mnist[1], mnist[2]], [mnist[3], mnist[4]]]
+    digits = find_digits(Image.fromarray(page(*written)))
+    assert [digit.row for digit in digits] == [0, 0, 0, 1, 1]
+    for digit, original in zip(digits, written[0] + written[1], strict=True):
+        assert likeness(digit.image, original) > 0.8
+
+
+def test_a_sloping_row_is_one_row(mnist: Array) -> None:
+    straight = page([mnist[n] for n in range(7)])
+    height, width = straight.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), 8, 0.9)
+    sloping = cv2.warpAffine(straight, turn, (width, height), borderValue=235)
+    digits = find_digits(Image.fromarray(sloping))
+    assert [digit.row for digit in digits] == [0] * 7
+    lefts = [digit.box[0] for digit in digits]
+    assert lefts == sorted(lefts)
+
+
+def test_light_on_dark_reads_as_dark_on_light(mnist: Array) -> None:
+    dark = page([mnist[0], mnist[1]])
+    for one, other in zip(
+        find_digits(Image.fromarray(dark)), find_digits(Image.fromarray(255 - dark)), strict=True
+    ):
+        assert likeness(one.image, other.image) > 0.97
+
+
+def test_a_shadow_changes_nothing(mnist: Array) -> None:
+    plain = page([mnist[0], mnist[1], mnist[2]])
+    light = np.ones(plain.shape)
+    light[:, plain.shape[1] // 2 :] = 0.5
+    light = cv2.GaussianBlur(light, (0, 0), 4) * np.linspace(1, 0.7, len(plain))[:, None]
+    for one, other in zip(
+        find_digits(Image.fromarray(plain)),
+        find_digits(Image.fromarray((plain * light).astype(np.uint8))),
+        strict=True,
+    ):
+        assert likeness(one.image, other.image) > 0.95
+
+
+@pytest.mark.parametrize("slope", [-0.03, 0.0, 0.03])
+def test_ruled_and_squared_paper_is_not_read(mnist: Array, slope: float) -> None:
+    plain = page([mnist[n] for n in (0, 1, 2, 4)])
+    ruled = plain.copy()
+    height, width = plain.shape
+    for y in range(15, height, 40):
+        cv2.line(ruled, (0, y), (width, round(y + slope * width)), 120, 2)
+    for x in range(10, width, 40):
+        cv2.line(ruled, (x, 0), (round(x - slope * height), height), 120, 2)
+    for one, other in zip(
+        find_digits(Image.fromarray(plain)),
+        find_digits(Image.fromarray(np.minimum(plain, ruled))),
+        strict=True,
+    ):
+        assert likeness(one.image, other.image) > 0.75
+
+
+def test_a_broken_4_and_the_flag_of_a_5_stay_with_their_digits() -> None:
+    paper = np.full((300, 400), 240, np.uint8)
+    cv2.polylines(paper, [np.array([(60, 70), (45, 160), (105, 160)])], False, 30, 9)
+    cv2.line(paper, (125, 70), (122, 230), 30, 9)  # the stem stands off the arm
+    cv2.polylines(paper, [np.array([(260, 92), (256, 140), (310, 165), (250, 230)])], False, 30, 9)
+    cv2.line(paper, (262, 70), (330, 66), 30, 9)  # the flag floats over the body
+    four, five = find_digits(Image.fromarray(paper))
+    assert four.box[0] < 50
+    assert four.box[2] > 120
+    assert five.box[1] < 70
+    assert five.box[3] > 225
+
+
+def test_neighbours_that_touch_are_cut_apart() -> None:
+    paper = np.full((200, 300), 240, np.uint8)
+    cv2.ellipse(paper, (100, 100), (35, 50), 0, 0, 360, 30, 8)
+    cv2.polylines(paper, [np.array([(135, 100), (160, 55), (200, 55), (160, 150)])], False, 30, 8)
+    assert len(find_digits(Image.fromarray(paper))) == 2
+
+
+def test_a_wide_zero_is_not_cut() -> None:
+    paper = np.full((200, 300), 240, np.uint8)
+    cv2.ellipse(paper, (150, 100), (80, 50), 0, 0, 360, 30, 8)
+    assert len(find_digits(Image.fromarray(paper))) == 1
+
+
+def test_specks_and_dashes_are_no_digits(mnist: Array) -> None:
+    paper = page([mnist[0], mnist[1]])
+    cv2.circle(paper, (20, 20), 4, 60, -1)
+    cv2.line(paper, (60, 170), (200, 172), 60, 5)
+    assert len(find_digits(Image.fromarray(paper))) == 2
+
+
+def test_a_fine_pen_is_as_wide_as_mnists() -> None:
+    paper = np.full((800, 800), 250, np.uint8)
+    cv2.ellipse(paper, (400, 400), (200, 300), 0, 0, 360, 20, 3)
+    (digit,) = find_digits(Image.fromarray(paper))
+    row = digit.image[14] / 255  # across both sides of the 0
+    assert 1.2 < row[:14].sum() < 3
+    assert row.max() > 0.7
+
+
+@pytest.mark.parametrize("noise", [0, 3, 8])
+def test_blank_paper_holds_no_digit(noise: int) -> None:
+    rng = np.random.default_rng(noise)
+    paper = np.full((600, 800), 215.0) * np.linspace(1, 0.6, 800)
+    paper += rng.normal(0, noise, paper.shape)
+    assert find_digits(Image.fromarray(paper.astype(np.uint8))) == []
+
+
+@pytest.mark.parametrize("side", [28, 200, 1000])
+def test_pure_noise_holds_hardly_a_digit(side: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8)
+    assert len(find_digits(Image.fromarray(noise))) <= (2 if side == 28 else 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
+def test_tiny_pictures_hold_no_digit(size: tuple[int, int]) -> None:
+    assert find_digits(Image.new("L", size, 255)) == []
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "F"])
+def test_every_mode_gives_the_same_digit(mnist: Array, mode: str) -> None:
+    plain = Image.fromarray(page([mnist[0]]))
+    (expected,) = find_digits(plain)
+    (digit,) = find_digits(plain.convert(mode, dither=Image.Dither.NONE))
+    assert likeness(digit.image, expected.image) > 0.9
+
+
+def test_16_bit_pictures_keep_their_range(mnist: Array) -> None:
+    plain = page([mnist[0]])
+    (expected,) = find_digits(Image.fromarray(plain))
+    for white in (255, 4095, 65535):
+        deep = Image.fromarray((plain / 255 * white).astype(np.uint16))
+        (digit,) = find_digits(load_picture(encoded(deep, "PNG")))
+        assert likeness(digit.image, expected.image) > 0.99
+
+
+@pytest.mark.parametrize("light", [0, 255])
+def test_ink_on_a_transparent_ground_is_found(mnist: Array, light: int) -> None:
+    alpha = cv2.resize(mnist[0], (200, 200))
+    ink = np.full_like(alpha, light)
+    drawing = Image.fromarray(np.dstack([ink, ink, ink, alpha]))
+    (digit,) = find_digits(load_picture(encoded(drawing, "PNG")))
+    assert likeness(digit.image, mnist[0]) > 0.9
+
+
+def test_transparent_corners_of_a_light_page_are_no_ink(mnist: Array) -> None:
+    paper = page([mnist[0]])
+    alpha = np.zeros_like(paper)
+    cv2.ellipse(alpha, (96, 96), (95, 95), 0, 0, 360, 255, -1)
+    drawing = Image.fromarray(np.dstack([paper, paper, paper, alpha]))
+    (digit,) = find_digits(drawing)
+    assert likeness(digit.image, mnist[0]) > 0.85
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_the_rotation_of_the_exif_is_applied(mnist: Array, form: str) -> None:
+    upright = Image.fromarray(page([mnist[0], mnist[1]]))
+    turned = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    file = encoded(turned, form, exif=exif)
+    expected = find_digits(upright)
+    for picture in (load_picture(file), Image.open(io.BytesIO(file))):
+        assert upright_size(picture) == upright.size
+        for one, other in zip(expected, find_digits(picture), strict=True):
+            assert one.box == pytest.approx(other.box, abs=4)
+            assert likeness(one.image, other.image) > 0.95
+
+
+def test_boxes_are_in_pixels_of_the_picture_given(mnist: Array) -> None:
+    large = np.full((4000, 5000), 230, np.uint8)
+    digit = cv2.resize(page([mnist[0]]), (800, 800))
+    large[1000:1800, 3000:3800] = np.minimum(digit, 230)
+    (found,) = find_digits(Image.fromarray(large))
+    (alone,) = find_digits(Image.fromarray(digit))
+    expected = [side + offset for side, offset in zip(alone.box, (3000, 1000) * 2, strict=True)]
+    assert found.box == pytest.approx(expected, abs=8)
+
+
+def test_a_loaded_picture_is_small_and_opaque(tmp_path: Path) -> None:
+    path = tmp_path / "scan.png"
+    Image.new("RGBA", (2500, 1000), (0, 0, 0, 0)).save(path)
+    picture = load_picture(path)
+    assert picture.size == (2000, 800)
+    assert picture.mode == "RGB"
+
+
+def claimed(width: int, height: int) -> bytes:
+    """A PNG of one grey pixel that says that it is larger."""
+    file = encoded(Image.new("L", (1, 1)), "PNG")
+    header = b"IHDR" + struct.pack(">II", width, height) + file[24:29]
+    return file[:12] + header + struct.pack(">I", zlib.crc32(header)) + file[33:]
+
+
+PNG = encoded(Image.linear_gradient("L"), "PNG")
+JPEG = encoded(Image.linear_gradient("L"), "JPEG")
+HOSTILE = {
+    "empty": b"",
+    "text": b"no picture at all",
+    "cut PNG": PNG[: len(PNG) // 2],
+    "cut JPEG": JPEG[: len(JPEG) // 2],
+    "flipped PNG": PNG[:60] + bytes(200) + PNG[260:],
+    "bomb": claimed(60_000, 60_000),
+    "101 megapixels": claimed(10_100, 10_000),
+    "nothing wide": claimed(0, 10),
+    "cut TIFF": encoded(Image.linear_gradient("L"), "TIFF")[:500],
+    "cut GIF": encoded(Image.linear_gradient("L"), "GIF")[:300],
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_is_no_picture_is_refused_in_one_line(what: str) -> None:
+    with pytest.raises(ValueError, match="the picture") as caught:
+        load_picture(HOSTILE[what])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (10_100, 10_000)])
+def test_a_picture_in_memory_is_held_to_the_same_sizes(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=r"empty|megapixels"):
+        find_digits(Image.new("1", size))
+
+
+def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_picture(tmp_path / "none.png")

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mnist_cnn.reading import draw_readings, read_digits, written
+from tests.photographs import bundled
+from tests.test_photo import page
+
+Array = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Array:
+    return bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:10]
+
+
+def heaviness(x: Tensor) -> Tensor:
+    """Stands for a network: sure of a 1 in light digits, torn between 4 and 9 in heavy ones."""
+    assert x.dtype == torch.uint8
+    assert x.shape[1:] == (28, 28)
+    heavy = x.float().mean((1, 2)) > 22
+    probabilities = torch.zeros(len(x), 10)
+    probabilities[~heavy, 1] = 1
+    probabilities[heavy, 4], probabilities[heavy, 9] = 0.4, 0.6
+    return probabilities
+
+
+def test_what_the_network_is_unsure_of_has_no_digit(mnist: Array) -> None:
+    picture = Image.fromarray(page([mnist[2], mnist[3]], [mnist[5]]))
+    readings = read_digits(picture, heaviness)
+    assert [reading.digit for reading in readings] == [1, None, 1]
+    assert [reading.best for reading in readings] == [1, 9, 1]
+    assert readings[1].confidence == pytest.approx(0.6)
+    assert readings[1].probabilities.shape == (10,)
+    assert written(readings) == "1?\n1"
+
+
+def test_the_threshold_can_be_chosen(mnist: Array) -> None:
+    (reading,) = read_digits(Image.fromarray(page([mnist[3]])), heaviness, sure=0.5)
+    assert reading.digit == 9
+
+
+def test_a_blank_page_has_no_readings_and_never_reaches_the_network() -> None:
+    assert read_digits(Image.new("L", (300, 200), 255), heaviness) == []
+    assert written([]) == ""
+
+
+def test_the_drawing_shows_the_picture_and_what_the_network_saw(mnist: Array) -> None:
+    picture = Image.fromarray(page([mnist[2], mnist[3]]))
+    readings = read_digits(picture, heaviness)
+    bare, drawn = draw_readings(picture, []), draw_readings(picture, readings)
+    assert drawn.width == bare.width
+    assert drawn.height > bare.height
+    colours = {colour for _, colour in drawn.getcolors(1 << 24) or []}
+    assert (0x00, 0x7A, 0x3D) in colours  # read
+    assert (0xC0, 0x30, 0x00) in colours  # unsure
