@@ -1,0 +1,73 @@
+"""A trained network ready for use, wherever it lies: bytes in, probabilities out."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from mnist_cnn import sources
+from mnist_cnn.model import build
+
+SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
+
+
+class Trained(nn.Module):
+    """A network together with what its input must go through.
+
+    Args:
+        net: gives logits (N, 10) of normalised images (N, 1, 28, 28).
+        mean, std: its training data were (pixel / 255 - mean) / std.
+        classes: the ten classes' names, by label.
+    """
+
+    def __init__(self, net: nn.Module, mean: float, std: float, classes: tuple[str, ...]):
+        super().__init__()
+        self.net, self.mean, self.std, self.classes = net, mean, std, classes
+        self.eval()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (N, 10) of uint8 images (N, 28, 28), white on black."""
+        return self.net((images.unsqueeze(1).float() / 255 - self.mean) / self.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probabilities (N, 10) of uint8 images (N, 28, 28), white on black."""
+        return self.logits(images).softmax(1)
+
+
+def load(path: Path | str | None = None) -> Trained:
+    """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
+
+    Only tensors and plain values are read: no code of the file's is run.
+
+    Raises:
+        ValueError: there is no such file, or it is not one of this project's.
+    """
+    file = Path(path or SHIPPED).expanduser()
+    if file.is_dir():
+        kept = file / "checkpoints" / "best.ckpt"
+        file = kept if kept.exists() else file / "weights.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
+    try:
+        if zipfile.is_zipfile(file):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+            model = content["hyper_parameters"]["model"]
+            data = content["datamodule_hyper_parameters"]
+            weights = {
+                key.removeprefix("net."): value for key, value in content["state_dict"].items()
+            }
+        else:
+            with safe_open(file, "pt") as tensors:
+                about = {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
+                model, data = about["model"], about["data"]
+                weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+        net = build(model)
+        net.load_state_dict(weights)
+        classes = sources.SETS[data["name"]].classes
+        return Trained(net, float(data["mean"]), float(data["std"]), classes)
+    except Exception as e:  # a foreign file fails in as many ways as there are formats
+        reason = " ".join(str(e).split())[:200]
+        raise ValueError(f"{file}: not a checkpoint or weights of this project: {reason}") from None
