@@ -41,11 +41,13 @@ class Digit:
         box: where it is in the upright picture, in pixels.
         image: uint8 (28, 28), white ink on black, longest side 20, centred by mass.
         row: the line of writing that it stands in, from 0 at the top.
+        halves: the two digits that it may be instead, where its shape does not decide; or none.
     """
 
     box: Box
     image: NDArray[np.uint8]
     row: int
+    halves: "tuple[Digit, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,12 @@ def find_digits(image: Image.Image) -> list[Digit]:
     ink, mask = _ink(grey)
     rows = _rows(_digits(ink, mask))
     size, target = grey.shape[::-1], upright_size(image)
+
+    def made(digit: _Strokes, row: int, halves: tuple[Digit, ...] = ()) -> Digit:
+        return Digit(_scaled(digit.box, size, target), _mnist_image(ink, digit), row, halves)
+
     return [
-        Digit(_scaled(digit.box, size, target), _mnist_image(ink, digit), row)
+        made(digit, row, tuple(made(half, row) for half in _doubtful_halves(digit)))
         for row, digits in enumerate(rows)
         for digit in digits
     ]
@@ -483,28 +489,43 @@ def _stroke_width(mask: Mask) -> float:
 
 
 def _split(digit: _Strokes) -> list[_Strokes]:
-    """Cuts neighbours apart where they touch.
-
-    There a cut meets ink once, about as wide as a stroke, and both sides are as high as a digit:
-    a cut through a 0 meets ink twice, and what it takes of a 2's tail or a 5's flag is low.
-    """
+    """Cuts neighbours apart that touch in one place."""
     if digit.width < NARROWEST_PAIR * digit.height:
         return [digit]
+    # a slanting stroke is wider across; a cut through a 0 meets ink twice
+    halves = _halves(digit, strokes=1, limit=2.2)
+    return [part for half in halves for part in _split(half)] if halves else [digit]
+
+
+def _doubtful_halves(digit: _Strokes) -> tuple[_Strokes, ...]:
+    """What a wide digit may be cut into if a reader finds two digits likelier than one."""
+    if digit.width < 0.9 * digit.height:
+        return ()
+    return _halves(digit, strokes=2, limit=3)
+
+
+def _halves(digit: _Strokes, strokes: int, limit: float) -> tuple[_Strokes, ...]:
+    """Both sides of the cut through the least ink, or nothing.
+
+    A cut meets ink at most so many times, limit times the pen's width in all, and both sides are
+    as high as a digit: what it could take of a 2's tail or a 5's flag is low.
+    """
     height, width = digit.mask.shape
     rows, columns = np.indices(digit.mask.shape)
-    limit = 2.2 * _stroke_width(digit.mask)  # a slanting stroke is wider across
+    pen = _stroke_width(digit.mask)
+    off_middle = np.abs(np.arange(width) - width / 2) / width
     for slant in (0.0, 0.25, -0.25, 0.5):  # writing leans to the right more often
         shear = np.array([[1, slant, -slant * height / 2], [0, 1, 0]], np.float32)
         upright = cv2.warpAffine(digit.mask, shear, (width, height), flags=cv2.INTER_NEAREST)
         ink = upright.sum(0, dtype=np.int64)
-        strokes = (np.diff(upright, axis=0, prepend=0) == 1).sum(0)
+        crossings = (np.diff(upright, axis=0, prepend=0) == 1).sum(0)
         across = columns + slant * (rows - height / 2)
-        for x in np.argsort(ink, kind="stable"):
-            if strokes[x] <= 1 and ink[x] <= limit:
+        for x in np.argsort(ink + 2 * pen * off_middle):
+            if crossings[x] <= strokes and ink[x] <= limit * pen:
                 first, second = _part(digit, across < x), _part(digit, across >= x)
                 if _is_whole(first, height) and _is_whole(second, height):
-                    return _split(first) + _split(second)
-    return [digit]
+                    return first, second
+    return ()
 
 
 def _is_whole(part: _Strokes, height: int) -> bool:

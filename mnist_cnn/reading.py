@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mnist_cnn.photo import Box, find_digits, load_picture, upright_size
+from mnist_cnn.photo import Box, Digit, find_digits, load_picture, upright_size
 
-# chosen on synthetic photographs of validation digits, as tests/photographs.py makes them
-SURE = 0.80
+# of 2,891 digits on synthetic photographs of validation digits, 0.5 % stay unread and 1.4 % of the
+# others are misread; at 0.8 it is 1.7 % and 0.9 %, but more than half of those unread were right
+SURE = 0.60
 
 Net = Callable[[Tensor], Tensor]
 
@@ -52,21 +53,36 @@ def read_digits(image: Image.Image, net: Net, sure: float = SURE) -> list[Readin
         sure: the confidence below which a digit is left unread, in [0, 1].
     """
     digits = find_digits(image)
-    if not digits:
+    candidates = [each for digit in digits for each in (digit, *digit.halves)]
+    if not candidates:
         return []
     with torch.inference_mode():
-        batch = net(torch.from_numpy(np.stack([digit.image for digit in digits])))  # (N, 10)
-    return [
-        Reading(
-            digit=int(row.argmax()) if row.max() >= sure else None,
-            confidence=float(row.max()),
-            probabilities=row,
-            box=digit.box,
-            image=digit.image,
-            row=digit.row,
-        )
-        for digit, row in zip(digits, batch.float().cpu().numpy(), strict=True)
-    ]
+        batch = net(torch.from_numpy(np.stack([each.image for each in candidates])))  # (N, 10)
+    readings = iter(
+        _reading(each, row, sure)
+        for each, row in zip(candidates, batch.float().cpu().numpy(), strict=True)
+    )
+    chosen: list[Reading] = []
+    for digit in digits:
+        whole, halves = next(readings), [next(readings) for _ in digit.halves]
+        # neighbours that touch look like no digit, and the parts of one digit like none either
+        doubtful = whole.digit is None and halves
+        cut = doubtful and all(half.digit is not None for half in halves)
+        chosen += halves if cut else [whole]
+    return chosen
+
+
+def _reading(digit: Digit, probabilities: NDArray[np.float32], sure: float) -> Reading:
+    best = int(probabilities.argmax())
+    confidence = float(probabilities[best])
+    return Reading(
+        digit=best if confidence >= sure else None,
+        confidence=confidence,
+        probabilities=probabilities,
+        box=digit.box,
+        image=digit.image,
+        row=digit.row,
+    )
 
 
 def written(readings: Sequence[Reading]) -> str:

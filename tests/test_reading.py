@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ def heaviness(x: Tensor) -> Tensor:
     heavy = x.float().mean((1, 2)) > 22
     probabilities = torch.zeros(len(x), 10)
     probabilities[~heavy, 1] = 1
-    probabilities[heavy, 4], probabilities[heavy, 9] = 0.4, 0.6
+    probabilities[heavy, 4], probabilities[heavy, 9] = 0.45, 0.55
     return probabilities
 
 
@@ -33,7 +34,7 @@ def test_what_the_network_is_unsure_of_has_no_digit(mnist: Array) -> None:
     readings = read_digits(picture, heaviness)
     assert [reading.digit for reading in readings] == [1, None, 1]
     assert [reading.best for reading in readings] == [1, 9, 1]
-    assert readings[1].confidence == pytest.approx(0.6)
+    assert readings[1].confidence == pytest.approx(0.55)
     assert readings[1].probabilities.shape == (10,)
     assert written(readings) == "1?\n1"
 
@@ -41,6 +42,27 @@ def test_what_the_network_is_unsure_of_has_no_digit(mnist: Array) -> None:
 def test_the_threshold_can_be_chosen(mnist: Array) -> None:
     (reading,) = read_digits(Image.fromarray(page([mnist[3]])), heaviness, sure=0.5)
     assert reading.digit == 9
+
+
+def narrow(x: Tensor) -> Tensor:
+    """Sure of a 1 in what is narrow, of nothing in what is wide."""
+    wide = (x > 0).any(1).sum(1) > 14
+    probabilities = torch.full((len(x), 10), 0.1)
+    probabilities[~wide] = torch.eye(10)[1]
+    return probabilities
+
+
+@pytest.mark.parametrize(("rungs", "count"), [((70, 130), 2), ((60, 90, 120, 145), 1)])
+def test_a_wide_shape_is_cut_only_where_little_joins_two_sure_digits(
+    rungs: tuple[int, ...], count: int
+) -> None:
+    paper = np.full((200, 200), 240, np.uint8)
+    for x in (52, 148):
+        cv2.line(paper, (x, 50), (x, 150), 30, 8)
+    for y in rungs:
+        cv2.line(paper, (52, y), (148, y), 30, 8)
+    readings = read_digits(Image.fromarray(paper), narrow)
+    assert [reading.digit for reading in readings] == ([1, 1] if count == 2 else [None])
 
 
 def test_a_blank_page_has_no_readings_and_never_reaches_the_network() -> None:
