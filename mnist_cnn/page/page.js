@@ -3,7 +3,7 @@
 
 const PEN = 0.034;
 const RATIO = 3 / 4; // height of the sheet by its width
-const SENT = 480; // width in pixels of the picture that is sent
+const SENT = 400; // width in pixels of the picture that is sent
 const INK = "#16244f";
 
 const root = element.querySelector(".reader");
@@ -101,47 +101,56 @@ function question() {
 }
 
 let changed = 0; // when, in milliseconds
-let asking = false;
-let wanted = false;
+let underway = 0;
+let asked = 0; // the newest state asked about
+let answered = 0; // the newest state shown
 
-function change() {
+// Done with a stroke, the answer is wanted at once; within one, whenever the server is free.
+function change(isWithinStroke = false) {
   changes += 1;
   changed = performance.now();
   show();
-  ask();
+  if (!isWithinStroke || underway === 0) ask();
 }
 
-// One question at a time; while it is under way, only the newest state is kept to be asked next.
 async function ask() {
-  wanted = true;
-  if (asking) return;
-  asking = true;
-  while (wanted) {
-    wanted = false;
-    const asked = changes;
-    const page = pages();
-    const image = picture();
-    if (isEmpty()) {
-      answer(null);
-      continue;
-    }
-    root.dataset.state = "reading";
-    let reply;
-    try {
-      reply = await question();
-    } catch (error) {
-      reply = { text: "", digits: [], refused: "The server gives no answer. Is it still running?" };
-    }
-    if (reply.refused && image) {
-      done = done.filter((step) => step !== image);
-      show();
-      refuse(reply.refused);
-    } else if (page === pages() && !isEmpty()) {
-      // late for a stroke that has grown meanwhile, but not for another sheet
-      await answer(reply, asked === changes);
-    }
+  const state = (asked = changes);
+  const page = pages();
+  const image = picture();
+  if (isEmpty()) {
+    answered = state;
+    answer(null);
+    return;
   }
-  asking = false;
+  root.dataset.state = "reading";
+  underway += 1;
+  let reply;
+  try {
+    reply = await question();
+    if (reply.preview) await decode(image, reply.preview);
+  } catch (error) {
+    reply = { text: "", digits: [], refused: "The server gives no answer. Is it still running?" };
+  }
+  underway -= 1;
+  if (reply.refused && image) {
+    done = done.filter((step) => step !== image);
+    show();
+    refuse(reply.refused);
+  } else if (state > answered && page === pages() && !isEmpty()) {
+    // late for a stroke that has grown meanwhile, but not for another sheet
+    answered = state;
+    answer(reply);
+  }
+  if (asked < changes && underway === 0) ask();
+}
+
+async function decode(image, url) {
+  const preview = new Image();
+  preview.src = url;
+  await preview.decode();
+  image.preview = preview;
+  image.ratio = preview.height / preview.width;
+  show();
 }
 
 // --- the answer -------------------------------------------------------------------------------
@@ -156,16 +165,7 @@ for (let digit = 0; digit < 10; digit += 1) {
   bars.append(bar);
 }
 
-async function answer(reply, isLatest = true) {
-  const image = picture();
-  if (reply && reply.preview && image && !image.preview) {
-    const preview = new Image();
-    preview.src = reply.preview;
-    await preview.decode();
-    image.preview = preview;
-    image.ratio = preview.height / preview.width;
-    show();
-  }
+function answer(reply) {
   digits = reply ? reply.digits : [];
   const unsure = digits.filter((digit) => digit.digit === null).length;
   find("reading").textContent = reply ? reply.text : "";
@@ -175,11 +175,11 @@ async function answer(reply, isLatest = true) {
   message.classList.toggle("unsure", unsure > 0);
   tiles();
   choose(digits.length - 1);
+  if (answered < changes) return;
   const took = Math.round(performance.now() - changed);
-  find("pace").textContent = digits.length && isLatest ? `Read in ${took} ms, on this computer.` : "";
+  find("pace").textContent = digits.length ? `Read in ${took} ms, on this computer.` : "";
   root.dataset.took = took;
-  root.dataset.changes = changes;
-  if (isLatest) root.dataset.state = !reply ? "empty" : reply.refused ? "refused" : "read";
+  root.dataset.state = !reply ? "empty" : reply.refused ? "refused" : "read";
 }
 
 function message_of(reply, unsure) {
@@ -206,7 +206,7 @@ function tiles() {
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     const sign = digit.digit === null ? `${digit.best}?` : `${digit.best}`;
-    const percent = Math.floor(100 * digit.probabilities[digit.best]);
+    const percent = percentage(digit.probabilities[digit.best]);
     tile.setAttribute("aria-label", `Read as ${sign}, ${percent} %`);
     tile.append(canvas, `${sign} · ${percent} %`);
     tile.addEventListener("click", () => choose(index));
@@ -243,11 +243,15 @@ function choose(index) {
     const share = chosen ? chosen.probabilities[digit] : 0;
     bar.classList.toggle("best", Boolean(chosen) && digit === chosen.best);
     bar.querySelector(".level").style.height = `${100 * share}%`;
-    // rounded down: 100 % is for what is certain
-    const percent = share > 0 && share < 0.01 ? "<1" : Math.floor(100 * share);
-    bar.querySelector("small").textContent = chosen ? percent : "";
+    bar.querySelector("small").textContent = chosen ? percentage(share) : "";
     bar.title = chosen ? `${digit}: ${(100 * share).toFixed(2)} %` : "";
   });
+}
+
+// Nothing is held for certain or for impossible.
+function percentage(share) {
+  if (share < 0.005) return "<1";
+  return share >= 0.995 ? ">99" : `${Math.round(100 * share)}`;
 }
 
 function ordinal(n) {
@@ -270,14 +274,14 @@ ink.addEventListener("pointerdown", (event) => {
   drawing = event.pointerId;
   ink.setPointerCapture(drawing);
   done.push({ points: [place(event)] });
-  change();
+  change(true);
 });
 
 ink.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing) return;
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   last().points.push(...(events.length ? events : [event]).map(place));
-  change();
+  change(true);
 });
 
 for (const end of ["pointerup", "pointercancel"]) {
