@@ -248,7 +248,8 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = "is in use: choose another --port" if error.errno == errno.EADDRINUSE else error.strerror
+        in_use = error.errno == errno.EADDRINUSE
+        reason = "is in use: choose another with --port" if in_use else error.strerror
         raise OSError(f"port {port} of {host}: {reason}") from None
 
 
@@ -257,10 +258,10 @@ def main() -> None:
         "python -m mnist_cnn.demo", description="Serves a page that reads digits as one draws them."
     )
     parser.add_argument(
-        "--checkpoint", help="a run's folder, a checkpoint or weights (default: the network shipped)"
+        "--checkpoint", help="a run's folder, a checkpoint or weights (default: the shipped ones)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0: any)")
     args = parser.parse_args()
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:

@@ -100,17 +100,28 @@ function question() {
   return server.read_drawing(copy.toDataURL("image/png"));
 }
 
-let changed = 0; // when, in milliseconds
+let askedAt = 0; // in milliseconds
 let underway = 0;
 let asked = 0; // the newest state asked about
 let answered = 0; // the newest state shown
 
-// Done with a stroke, the answer is wanted at once; within one, whenever the server is free.
-function change(isWithinStroke = false) {
+function change() {
   changes += 1;
-  changed = performance.now();
   show();
-  if (!isWithinStroke || underway === 0) ask();
+  askNow();
+}
+
+// Within a stroke the server is asked whenever it is free.
+function grow() {
+  changes += 1;
+  show();
+  if (underway === 0) askNow();
+}
+
+function askNow() {
+  if (asked === changes) return;
+  askedAt = performance.now();
+  ask();
 }
 
 async function ask() {
@@ -141,7 +152,7 @@ async function ask() {
     answered = state;
     answer(reply);
   }
-  if (asked < changes && underway === 0) ask();
+  if (underway === 0) askNow();
 }
 
 async function decode(image, url) {
@@ -176,8 +187,8 @@ function answer(reply) {
   tiles();
   choose(digits.length - 1);
   if (answered < changes) return;
-  const took = Math.round(performance.now() - changed);
-  find("pace").textContent = digits.length ? `Read in ${took} ms, on this computer.` : "";
+  const took = Math.round(performance.now() - askedAt);
+  find("pace").textContent = digits.length ? `Read in ${took} ms.` : "";
   root.dataset.took = took;
   root.dataset.state = !reply ? "empty" : reply.refused ? "refused" : "read";
 }
@@ -207,8 +218,8 @@ function tiles() {
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     const sign = digit.digit === null ? `${digit.best}?` : `${digit.best}`;
     const percent = percentage(digit.probabilities[digit.best]);
-    tile.setAttribute("aria-label", `Read as ${sign}, ${percent} %`);
-    tile.append(canvas, `${sign} · ${percent} %`);
+    tile.setAttribute("aria-label", `Read as ${sign}, ${percent}%`);
+    tile.append(canvas, `${sign} · ${percent}%`);
     tile.addEventListener("click", () => choose(index));
     seen.append(tile);
 
@@ -244,7 +255,7 @@ function choose(index) {
     bar.classList.toggle("best", Boolean(chosen) && digit === chosen.best);
     bar.querySelector(".level").style.height = `${100 * share}%`;
     bar.querySelector("small").textContent = chosen ? percentage(share) : "";
-    bar.title = chosen ? `${digit}: ${(100 * share).toFixed(2)} %` : "";
+    bar.title = chosen ? `${digit}: ${(100 * share).toFixed(2)}%` : "";
   });
 }
 
@@ -274,21 +285,21 @@ ink.addEventListener("pointerdown", (event) => {
   drawing = event.pointerId;
   ink.setPointerCapture(drawing);
   done.push({ points: [place(event)] });
-  change(true);
+  grow();
 });
 
 ink.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing) return;
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   last().points.push(...(events.length ? events : [event]).map(place));
-  change(true);
+  grow();
 });
 
 for (const end of ["pointerup", "pointercancel"]) {
   ink.addEventListener(end, (event) => {
     if (event.pointerId !== drawing) return;
     drawing = null;
-    change();
+    askNow();
   });
 }
 
