@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from rich.console import Console
@@ -84,6 +85,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None  # counted from 1
         self.improved = False
+        self.rng: tuple[torch.Tensor, list[torch.Tensor]] | None = None
 
     @property
     def best(self) -> Path:
@@ -123,10 +125,22 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.improved = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self.rng = state_dict["rng"], state_dict["cuda_rng"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.rng:  # last of all, since setting up draws numbers too
+            torch.set_rng_state(self.rng[0])
+            if len(self.rng[1]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self.rng[1])
 
 
 def replace(new: Path, old: Path) -> None:
@@ -166,7 +180,7 @@ class History(BetweenEpochs):
         images = module.tallies["train"].images * trainer.world_size
         row: dict[str, float] = {"epoch": len(self.rows) + 1}
         for key, value in sorted(trainer.callback_metrics.items()):
-            if self.validated or not key.startswith("val/"):
+            if key != "step" and (self.validated or not key.startswith("val/")):
                 row[key] = float(value)
         row["seconds"] = time.perf_counter() - self.started
         row["images/s"] = images / (self.trained - self.started)

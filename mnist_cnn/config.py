@@ -28,6 +28,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
 Mode = Literal["min", "max"]
@@ -66,6 +67,21 @@ class Data(Group):
     std: Positive
     shuffle: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    augment: dict[str, Any]
+
+
+class Augment(Group):
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=14)]
+    scale: Annotated[float, Field(ge=0, le=0.9)]
+    stretch: Annotated[float, Field(ge=0, le=0.9)]
+    shear: Annotated[float, Field(ge=0, le=60)]
+    elastic: Annotated[float, Field(ge=0, le=5)]
+    thickness: Share
+    blur: Share
+    gamma: Annotated[float, Field(ge=0, le=3)]
+    strike: Share
+    flourish: Share
 
 
 class CNN(Group):
@@ -179,7 +195,6 @@ class Trainer(Group):
     profiler: Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None
     enable_model_summary: bool
     enable_progress_bar: Literal[False]
-    log_every_n_steps: Count
 
 
 class Objective(Group):
@@ -231,6 +246,8 @@ def check(cfg: DictConfig) -> None:
         if (schema := schemas.get(OmegaConf.select(cfg, f"{part}.name"))) is not None:
             parts[part] = schema
     faults: list[str] = []
+    if cfg.augment:
+        parts["augment"] = Augment
     for part, schema in parts.items():
         node = OmegaConf.select(cfg, part) if part else cfg
         if node is None and part in OPTIONAL:
@@ -310,6 +327,27 @@ def check_fold(val_fraction: float, fold: int) -> None:
         )
 
 
+def run_name(overrides: Sequence[str] | None = None) -> str:
+    """What a command line overrode (by default that of this run), fit for a folder's name."""
+    if overrides is None:
+        overrides = HydraConfig.get().overrides.task
+    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
+    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
+
+
+def next_epoch(ckpt_path: str | None) -> int | None:
+    """The epoch (from 1) that comes after a checkpoint; None without a checkpoint."""
+    if ckpt_path is None:
+        return None
+    import torch
+
+    return torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+
+
+OmegaConf.register_resolver("run_name", run_name, replace=True)
+OmegaConf.register_resolver("next_epoch", next_epoch, replace=True)
+
+
 def compose(
     overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = ""
 ) -> DictConfig:
@@ -350,6 +388,9 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e))
+    except KeyboardInterrupt as e:
+        print(f"interrupted; {e}" if str(e) else "interrupted", file=sys.stderr)
+        sys.exit(130)  # by convention 128 + SIGINT
 
 
 def one_line(error: BaseException) -> str:

@@ -1,12 +1,15 @@
 """MNISTDataModule: prepare, split, normalise, hand out batches."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
 from mnist_cnn import sources
+from mnist_cnn.augment import Augment
 from mnist_cnn.config import check_fold
 from mnist_cnn.loader import BatchLoader
 
@@ -25,7 +28,8 @@ class MNISTDataModule(L.LightningDataModule):
         fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
         mean, std: pixels are scaled to [0, 1], then (x - mean) / std.
         shuffle: a new order for each epoch of training.
-        seed: of that order.
+        seed: of that order and of the augmentation.
+        augment: arguments of `augment.Augment` for the training images; none where it is empty.
 
     Raises:
         ValueError: a value out of its range, or a file that is not what it should be.
@@ -46,6 +50,7 @@ class MNISTDataModule(L.LightningDataModule):
         std: float,
         shuffle: bool,
         seed: int,
+        augment: Mapping[str, float],
     ):
         super().__init__()
         check_fold(val_fraction, fold)
@@ -55,7 +60,8 @@ class MNISTDataModule(L.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold = val_fraction, fold
         self.mean, self.std = mean, std
-        self.seed = seed if shuffle else None
+        self.shuffle, self.seed = shuffle, seed
+        self.augment = Augment(**augment) if augment else None
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -88,7 +94,7 @@ class MNISTDataModule(L.LightningDataModule):
         images, labels = sources.load(self.set, self.root, split)
         return images.unsqueeze(1).to(device), labels.to(device)
 
-    def loader(self, split: str, batch_size: int, seed: int | None = None) -> BatchLoader:
+    def loader(self, split: str, batch_size: int, **training: Any) -> BatchLoader:
         images, labels = self.splits[split]
         return BatchLoader(
             images,
@@ -96,13 +102,15 @@ class MNISTDataModule(L.LightningDataModule):
             batch_size=batch_size,
             mean=self.mean,
             std=self.std,
-            seed=seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
+            **training,
         )
 
     def train_dataloader(self) -> BatchLoader:
-        return self.loader("train", self.batch_size, self.seed)
+        return self.loader(
+            "train", self.batch_size, seed=self.seed, shuffle=self.shuffle, augment=self.augment
+        )
 
     def val_dataloader(self) -> BatchLoader:
         return self.loader("val", self.eval_batch_size)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mnist_cnn.augment import Augment
+
 
 class BatchLoader:
     """Hands out normalised batches of images that lie in memory.
@@ -22,7 +24,10 @@ class BatchLoader:
         labels: int64 (N,), on the same device.
         batch_size: images of a global batch; the last batch of an epoch may be smaller.
         mean, std: a pixel p of 0 to 255 becomes (p / 255 - mean) / std.
-        seed: shuffles with it; None keeps the order of the images.
+        seed: of the order and of the augmentation.
+        shuffle: a new order each epoch; else the order of the images.
+        augment: changes images (B, 1, 28, 28) in [0, 1]; its generator is seeded by (seed, epoch,
+            batch, rank), so it does the same to a batch in a resumed run.
         rank, world_size: which share of each batch is handed out.
 
     Yields (x, y): float32 (B, 1, 28, 28) and int64 (B,).
@@ -36,12 +41,15 @@ class BatchLoader:
         batch_size: int,
         mean: float,
         std: float,
-        seed: int | None = None,
+        seed: int = 0,
+        shuffle: bool = False,
+        augment: Augment | None = None,
         rank: int = 0,
         world_size: int = 1,
     ):
         self.images, self.labels = images, labels
-        self.batch_size, self.mean, self.std, self.seed = batch_size, mean, std, seed
+        self.batch_size, self.mean, self.std = batch_size, mean, std
+        self.seed, self.shuffle, self.augment = seed, shuffle, augment
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.batch = 0  # batches handed out in this epoch
@@ -72,11 +80,9 @@ class BatchLoader:
     def order(self) -> Tensor:
         """Row numbers (N,) in the order of this epoch."""
         n = len(self.labels)
-        if self.seed is None:
+        if not self.shuffle:
             return torch.arange(n)
-        # SeedSequence keeps (seed 0, epoch 1) apart from (seed 1, epoch 0)
-        state = np.random.SeedSequence([self.seed, self.epoch]).generate_state(1, np.uint64)[0]
-        return torch.randperm(n, generator=torch.Generator().manual_seed(int(state)))
+        return torch.randperm(n, generator=generator(self.seed, self.epoch))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
@@ -85,7 +91,17 @@ class BatchLoader:
             rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             rows = rows[self.rank :: self.world_size]
             self.batch = batch + 1
-            x = self.images[rows].float().div_(255)
+            x, y = self.images[rows].float().div_(255), self.labels[rows]
+            if self.augment:
+                x = self.augment(
+                    x, y, generator(self.seed, self.epoch, batch, self.rank, device=x.device)
+                )
             if (self.mean, self.std) != (0, 1):
                 x.sub_(self.mean).div_(self.std)
-            yield x, self.labels[rows]
+            yield x, y
+
+
+def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for these keys alone: (0, 1) and (1, 0) have nothing in common."""
+    state = np.random.SeedSequence(keys).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state))

@@ -140,6 +140,8 @@ class DigitClassifier(L.LightningModule):
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
         loss, hits, images = totals.tolist()
+        # the loggers' axis is epochs; Lightning's count of steps is one off in a resumed run
+        self.log("step", float(self.current_epoch + (stage != "test")))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
 

@@ -2,17 +2,15 @@
 
 import copy
 import itertools
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_cnn.config import USER_ERRORS, check, one_line
+from mnist_cnn.config import USER_ERRORS, check, one_line, run_name
 
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it into each run's folder
 LAST = Path("checkpoints", "last.ckpt")
@@ -60,16 +58,6 @@ def claim(config: DictConfig, kind: str) -> None:
         config.hydra[kind].dir = str(folder)
 
 
-def run_name() -> str:
-    """What the command line of this run overrode, fit for a folder's name."""
-    overrides = HydraConfig.get().overrides.task
-    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
-    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
-
-
-OmegaConf.register_resolver("run_name", run_name, replace=True)
-
-
 def resume(argv: Sequence[str]) -> list[str]:
     """The command line that goes on with the run that `ckpt_path=` names.
 
@@ -96,15 +84,17 @@ def resume(argv: Sequence[str]) -> list[str]:
     command = [a for a in argv if not a.startswith("ckpt_path=")]
     folder = checkpoint.parents[1]
     if (folder / OVERRIDES).is_file():
-        given_keys = {a.split("=")[0] for a in command}
-        recorded = map(str, OmegaConf.load(folder / OVERRIDES))
-        again = [o for o in recorded if o.split("=")[0] not in {*given_keys, "ckpt_path"}]
+        recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
+        changed = {"ckpt_path", *(a.split("=")[0] for a in command)}
+        again = [o for o in recorded if o.split("=")[0] not in changed]
+        if not any(a.startswith("run_name=") for a in (*again, *command)):
+            again.append(f"run_name={quote(run_name(recorded))}")
         command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
     return [*command, f"ckpt_path={quote(checkpoint)}"]
 
 
-def quote(path: Path) -> str:
-    """A path as Hydra's grammar takes it, whatever characters it has."""
+def quote(path: Path | str) -> str:
+    """Text as Hydra's grammar takes it, whatever characters it has."""
     return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

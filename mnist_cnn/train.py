@@ -40,12 +40,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     # Lightning's own use of a torch class that is on its way out
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
 
+    # nothing is logged at single steps
+    warnings.filterwarnings("ignore", r".*smaller than the logging interval")
+
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    make = functools.partial(instantiate, _execution_whitelist_=config.TARGETS)
+    make = functools.partial(instantiate, _convert_="all", _execution_whitelist_=config.TARGETS)
     data = make(cfg.data)
     module = DigitClassifier(
         model=plain["model"],
@@ -62,7 +65,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except SystemExit:  # how Lightning answers Ctrl-C
+        raise KeyboardInterrupt(f"go on with ckpt_path={folder}") from None
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     kept = checkpoint.best if checkpoint.best.exists() else checkpoint.last
     module = DigitClassifier.load_from_checkpoint(

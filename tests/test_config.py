@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn import config, model
+from mnist_cnn.augment import Augment
 from mnist_cnn.config import CONF, check, compose, one_line
 
 REFUSALS = (ValueError, errors.HydraException, OmegaConfBaseException)
@@ -35,6 +36,12 @@ def test_model_files_hold_exactly_the_networks_arguments(name):
 def test_data_files_hold_exactly_the_data_modules_arguments(name):
     cfg = compose([f"data={name}"], run_dir="unused").data
     assert set(cfg) - {"_target_"} == takes(get_class(cfg._target_))
+
+
+def test_augment_files_hold_exactly_the_augmentations_arguments():
+    for name in files("augment"):
+        cfg = compose([f"augment={name}"], run_dir="unused").augment
+        assert set(cfg) in (set(), takes(Augment))
 
 
 @pytest.mark.parametrize("group", ["optimizer", "scheduler"])

@@ -1,16 +1,18 @@
 """The loader hands out every image once, in an order that (seed, epoch) decide."""
 
+import inspect
 import itertools
 
 import pytest
 import torch
 
+from mnist_cnn.augment import Augment
 from mnist_cnn.loader import BatchLoader
 
 
 def loader(n: int = 100, **changes) -> BatchLoader:
     images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
-    options = {"batch_size": 8, "mean": 0.0, "std": 1.0, "seed": 3, **changes}
+    options = {"batch_size": 8, "mean": 0.0, "std": 1.0, "seed": 3, "shuffle": True, **changes}
     return BatchLoader(images, torch.arange(n), **options)
 
 
@@ -32,7 +34,7 @@ def test_images_stay_with_their_labels():
 
 
 def test_pixels_are_scaled_then_standardised():
-    it = loader(8, mean=0.1307, std=0.3081, seed=None)
+    it = loader(8, mean=0.1307, std=0.3081, shuffle=False)
     x, _ = next(iter(it))
     torch.testing.assert_close(x, (it.images.float() / 255 - 0.1307) / 0.3081)
 
@@ -54,8 +56,8 @@ def test_the_order_is_the_recorded_one_on_every_machine():
     assert rows(loader(10, batch_size=10, seed=0)) == [6, 3, 1, 5, 8, 7, 0, 2, 9, 4]
 
 
-def test_without_a_seed_the_order_is_the_files():
-    assert rows(loader(20, seed=None)) == list(range(20))
+def test_unshuffled_the_order_is_the_images():
+    assert rows(loader(20, shuffle=False)) == list(range(20))
 
 
 def test_a_loaded_position_goes_on_with_the_very_next_batch():
@@ -90,3 +92,16 @@ def test_ranks_share_each_batch_without_dropping_or_repeating(n, ranks):
     for number, (_, labels) in enumerate(loader(n)):
         together = [row for share in shares for row in share[number][1].tolist()]
         assert sorted(together) == sorted(labels.tolist())
+
+
+def test_augmentation_is_the_same_again_for_the_same_epoch_and_batch():
+    amounts = dict.fromkeys(inspect.signature(Augment).parameters, 0.0)
+    it = loader(24, augment=Augment(**{**amounts, "degrees": 20.0}))
+    first, again = list(it), list(it)
+    assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    it.load_state_dict({"epoch": 0, "batch": 2})
+    assert torch.equal(next(iter(it))[0], first[2][0])
+    it.set_epoch(1)
+    rows_now = {int(y): x for x, labels in [next(iter(it))] for x, y in zip(x, labels, strict=True)}
+    rows_then = {int(y): x for xs, labels in first for x, y in zip(xs, labels, strict=True)}
+    assert all(not torch.equal(x, rows_then[y]) for y, x in rows_now.items())

@@ -1,0 +1,130 @@
+"""What the callbacks keep, show and cost."""
+
+import io
+import json
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from mnist_cnn import callbacks
+from mnist_cnn.callbacks import STEP_HOOKS, Checkpoint, ProgressBar, skip_idle_hooks
+
+
+def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
+    # a learning rate at which training goes up and down
+    results = short_run("run", "trainer.max_epochs=4", "optimizer.lr=0.05", "seed=1")
+    losses = [row["val/loss"] for row in read_rows(tmp_path / "run" / "checkpoints" / "last.ckpt")]
+    assert results["best_epoch"] == losses.index(min(losses)) + 1
+    best = read_rows(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert len(best) == results["best_epoch"]
+
+
+def read_rows(path):
+    state = torch.load(path, weights_only=True)["callbacks"]
+    (history,) = (value for key, value in state.items() if key.startswith("History"))
+    return history["rows"]
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    checkpoint = Checkpoint(dirpath=str(tmp_path), monitor="val/loss", mode="min")
+    checkpoint.last.write_bytes(b"old and whole")
+    new = tmp_path / "last.new"
+    new.write_bytes(b"new and whole")
+
+    def full(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(callbacks.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        callbacks.replace(new, checkpoint.last)
+    assert checkpoint.last.read_bytes() == b"old and whole"
+
+
+def test_hooks_that_a_callback_uses_stay():
+    class Counts(Callback):
+        calls = 0
+
+        def on_train_batch_end(self, *args, **kwargs):
+            self.calls += 1
+
+    counts, idle = Counts(), Callback()
+    skip_idle_hooks([counts, idle])
+    assert counts.on_train_batch_end is not None
+    assert all(getattr(idle, hook) is None for hook in STEP_HOOKS)
+    assert all(hasattr(Callback, hook) for hook in STEP_HOOKS)
+
+    net = torch.nn.Linear(1, 1)
+
+    class Module(L.LightningModule):
+        def training_step(self, batch, batch_idx):
+            return net(batch).sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(net.parameters(), 0.1)
+
+    module = Module()
+    skip_idle_hooks([module])
+    trainer = L.Trainer(
+        max_steps=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[counts, idle],
+    )
+    trainer.fit(module, [torch.ones(1)] * 3)
+    assert counts.calls == 3
+
+
+def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
+    screen = io.StringIO()
+
+    class OnTerminal(ProgressBar):
+        def on_train_start(self, trainer, pl_module):
+            self.console = Console(file=screen, force_terminal=True, width=100)
+            super().on_train_start(trainer, pl_module)
+
+    bar = OnTerminal(refresh_seconds=1e-9)
+    train_with(bar)
+    shown = screen.getvalue()
+    for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):
+        assert part in shown
+
+
+def train_with(bar: ProgressBar) -> None:
+    from omegaconf import OmegaConf
+
+    from mnist_cnn.config import compose
+    from mnist_cnn.data import MNISTDataModule
+    from mnist_cnn.module import DigitClassifier
+
+    cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
+    parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler")}
+    data = {key: value for key, value in cfg["data"].items() if key != "_target_"}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=5,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[bar],
+    )
+    trainer.fit(DigitClassifier(**parts, monitor="val/loss"), MNISTDataModule(**data))
+
+
+def test_results_name_what_the_numbers_depend_on(short_run, tmp_path):
+    short_run("run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"seed", "device", "processor", "threads", "versions", "git_commit", "config"} <= set(
+        results
+    )
+    assert results["versions"]["torch"] == torch.__version__
+    assert results["config"]["data"]["batch_size"] == 64

@@ -1,0 +1,304 @@
+"""Whole programs: from the command line to a run's folder, interrupted and gone on with."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_cnn.config import compose
+from mnist_cnn.train import train
+
+SHORT = [
+    "trainer.accelerator=cpu",
+    "trainer.limit_train_batches=20",
+    "trainer.limit_val_batches=2",
+    "trainer.limit_test_batches=2",
+]
+
+
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+    "OMP_NUM_THREADS": "2",
+}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each scalar of the run, as TensorBoard shows them."""
+    (folder,) = (run / "tensorboard").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "weights.safetensors")
+
+
+def only_run(folder: Path) -> Path:
+    (run,) = folder.glob("outputs/*/*/")
+    return run
+
+
+def test_a_run_leaves_everything_in_its_folder(command, tmp_path):
+    done = command(*SHORT, "trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    present = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert {
+        ".hydra/config.yaml",
+        ".hydra/overrides.yaml",
+        "train.log",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "weights.safetensors",
+        "history.csv",
+        "history.png",
+        "results.json",
+    } <= present
+    assert not [name for name in present if name.endswith(".new")]
+    results = json.loads((run / "results.json").read_text())
+    assert results["epochs"] == 2
+    assert results["parameters"] == 225_034
+    assert results["config"]["optimizer"]["lr"] == 0.001
+    history = rows(run)
+    assert [row["epoch"] for row in history] == ["1", "2"]
+    best = history[results["best_epoch"] - 1]
+    assert float(best["val/acc"]) == results["val/acc"]
+    assert float(best["val/loss"]) == min(float(row["val/loss"]) for row in history)
+    logged = scalars(run)
+    for key in ("train/loss", "train/acc", "val/loss", "val/acc", "lr"):
+        assert [value for _, value in logged[key]] == pytest.approx(
+            [float(r[key]) for r in history]
+        )
+    assert "epoch  2/2" in (run / "train.log").read_text()
+    for shown in ("validation", "test", "225,034 parameters", "results.json"):
+        assert shown in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_the_test_set_is_read_whole_with_the_best_weights(short_run, tmp_path):
+    results = short_run("run", "trainer.limit_test_batches=1.0")
+    assert (results["test/acc"] * 10_000) == pytest.approx(round(results["test/acc"] * 10_000))
+    kept = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
+    for key, value in weights(tmp_path / "run").items():
+        assert torch.equal(value, kept["state_dict"][f"net.{key}"])
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(short_run, tmp_path):
+    first, again, other = (
+        short_run(name, f"seed={seed}", "model.dropout=0.25")
+        for name, seed in (("first", 0), ("again", 0), ("other", 1))
+    )
+    for key in ("train/loss", "train/acc", "val/loss", "val/acc", "test/loss", "test/acc"):
+        assert first[key] == again[key]
+    same, twin = weights(tmp_path / "first"), weights(tmp_path / "again")
+    assert all(torch.equal(same[key], twin[key]) for key in same)
+    assert first["train/loss"] != other["train/loss"]
+
+
+@pytest.mark.parametrize("scheduler", ["plateau", "one_cycle"])
+def test_going_on_after_a_kill_ends_where_an_uninterrupted_run_ends(command, tmp_path, scheduler):
+    options = [
+        *SHORT,
+        f"scheduler={scheduler}",
+        "trainer.limit_train_batches=60",
+        "trainer.max_epochs=4",
+        "optimizer.lr=0.01",
+        "model.dropout=0.25",
+        # every epoch counts as one without improvement, so that the plateau is reached
+        *(["scheduler.threshold=10", "scheduler.patience=0"] if scheduler == "plateau" else []),
+    ]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert command(*options, f"hydra.run.dir={whole}", "run_name=x").returncode == 0
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mnist_cnn.train", *options, f"hydra.run.dir={cut}", "run_name=x"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: (cut / "history.csv").exists() and len(rows(cut)) == 2)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert command(f"ckpt_path={cut}").returncode == 0
+
+    results = [json.loads((run / "results.json").read_text()) for run in (whole, cut)]
+    for key in ("train/loss", "val/loss", "val/acc", "test/loss", "test/acc", "best_epoch"):
+        assert results[0][key] == results[1][key]
+    same, twin = weights(whole), weights(cut)
+    assert all(torch.equal(same[key], twin[key]) for key in same)
+    measured = ("seconds", "images/s")
+    histories = [
+        [{k: v for k, v in row.items() if k not in measured} for row in rows(run)]
+        for run in (whole, cut)
+    ]
+    assert histories[0] == histories[1]
+    assert len({row["lr"] for row in histories[0]}) > 2
+    assert scalars(whole) == scalars(cut)
+
+
+def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
+    assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
+    run = only_run(tmp_path)
+    done = command(f"ckpt_path={run}", "trainer.max_epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert only_run(tmp_path) == run
+    results = json.loads((run / "results.json").read_text())
+    assert results["epochs"] == 3
+    assert results["config"]["optimizer"]["lr"] == 0.002
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    steps = [step for step, _ in scalars(run)["val/loss"]]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 3
+
+
+def test_five_folds_run_as_one_sweep(command, tmp_path):
+    done = command("-m", *SHORT, "trainer.max_epochs=1", "data.fold=0,1", "test=false")
+    assert done.returncode == 0, done.stderr
+    (sweep,) = tmp_path.glob("outputs/sweeps/*/*/")
+    accuracies = [json.loads((sweep / job / "results.json").read_text())["val/acc"] for job in "01"]
+    assert accuracies[0] != accuracies[1]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.nope=1", "error: data.nope: no such key; allowed in data: "),
+        ("data.val_fraction=1.2", "error: data.val_fraction=1.2: allowed: a number > 0 and < 1"),
+        ("data.batch_size=0", "error: data.batch_size=0: allowed: a whole number >= 1"),
+        ("optimizer.lr=-1", "error: optimizer.lr=-1: allowed: a number > 0"),
+        ("trainer.max_epochs=ten", "error: trainer.max_epochs=ten: allowed: a whole number >= 1"),
+        ("data.fold=7", "error: data.fold=7: allowed: 0 to 4 with data.val_fraction=0.2"),
+        ("model=resnet", "error: model=resnet: allowed: cnn, mlp"),
+        ("ckpt_path=nowhere", "error: ckpt_path=nowhere: no such file or folder; allowed: "),
+        ("ckpt_path=foreign.ckpt", "error: ckpt_path="),
+    ],
+)
+def test_a_wrong_override_ends_in_one_line_and_leaves_nothing(command, tmp_path, override, line):
+    (tmp_path / "foreign.ckpt").write_bytes(b"not a checkpoint")
+    done = command(*SHORT, override)
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"foreign.ckpt"}
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(command, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": Attack()}, tmp_path / "evil.ckpt")
+    done = command(*SHORT, "ckpt_path=evil.ckpt")
+    assert done.returncode == 1
+    assert "not a checkpoint that is safe to load" in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_mistake_on_the_way_to_going_on_leaves_the_run_untouched(command, tmp_path):
+    assert command(*SHORT, "trainer.max_epochs=1").returncode == 0
+    run = only_run(tmp_path)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.rglob("*")}
+    assert command(f"ckpt_path={run}", "optimizer.lr=-1").returncode == 1
+    assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.rglob("*")}
+
+
+def test_runs_started_at_once_each_have_a_folder(tmp_path):
+    arguments = [*SHORT, "trainer.max_epochs=1", "hydra.job.name=train", "logger=none"]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "mnist_cnn.train", *arguments],
+            cwd=tmp_path,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+        )
+        for _ in range(3)
+    ]
+    assert [p.wait(timeout=300) for p in processes] == [0, 0, 0]
+    runs = list(tmp_path.glob("outputs/*/*/results.json"))
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]])
+def test_help_and_the_configuration_need_none_of_the_heavy_imports(command, flag):
+    assert "trainer" in command(*flag).stdout
+    code = f"import sys; sys.argv[1:] = {flag!r}\nfrom mnist_cnn.train import main\n"
+    code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["default", "profiler"])
+def test_debug_runs_do_what_they_say(command, tmp_path, name):
+    more = ["trainer.limit_train_batches=20"] if name == "profiler" else []
+    done = command(f"debug={name}", "trainer.accelerator=cpu", *more)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    if name == "profiler":
+        assert "run_training_batch" in next(run.glob("fit-profile*")).read_text()
+    else:
+        assert len(rows(run)) == 1
+
+
+def test_a_sound_network_overfits_three_batches(tmp_path):
+    results = train(compose(["debug=overfit", "trainer.accelerator=cpu"], run_dir=tmp_path))
+    losses = [float(row["train/loss"]) for row in rows(tmp_path)]
+    assert losses[-1] < 0.05 < losses[0]
+    assert "test/acc" not in results
+
+
+def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "mnist_cnn.train",
+            *SHORT,
+            "trainer.max_epochs=10000",
+            "logger=none",
+            "callbacks=no_early_stopping",
+        ],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: any(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")))
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    run = only_run(tmp_path)
+    assert f"ckpt_path={run}" in stderr.splitlines()[-1]
+    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
