@@ -249,8 +249,12 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        reason = "is in use: choose another with --port" if in_use else error.strerror
-        raise OSError(f"port {port} of {host}: {reason}") from None
+        reason = (
+            "is in use: choose another with --port"
+            if in_use
+            else f"cannot be had: {error.strerror}"
+        )
+        raise OSError(f"port {port} of {host} {reason}") from None
 
 
 def main() -> None:
