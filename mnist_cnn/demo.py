@@ -7,7 +7,6 @@ and what is drawn is read from memory, never from a file.
 import argparse
 import asyncio
 import base64
-import binascii
 import contextlib
 import errno
 import importlib.util
@@ -107,7 +106,7 @@ def _content(sent: object) -> bytes:
         raise ValueError("it did not arrive as a file")
     try:
         content = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ValueError("it arrived damaged") from None
     if len(content) > MAX_BYTES:
         raise ValueError(f"over {MAX_BYTES // 10**6} MB")
