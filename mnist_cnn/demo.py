@@ -245,7 +245,7 @@ def serve(checkpoint: str | None, host: str, port: int) -> None:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        created = socket.create_server((host, port), family=family)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         reason = (
@@ -254,6 +254,8 @@ def _listen(host: str, port: int) -> socket.socket:
             else f"cannot be had: {error.strerror}"
         )
         raise OSError(f"port {port} of {host} {reason}") from None
+    # asyncio sends an answer's body without waiting 40 ms only if the socket is named as TCP
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, created.detach())
 
 
 def main() -> None:
