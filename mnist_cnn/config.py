@@ -272,7 +272,11 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         if not isinstance(node, DictConfig):
             faults.append(f"{part}={shown(node)}: allowed: {', '.join(schema.model_fields)}")
             continue
-        values: Any = OmegaConf.to_container(node, resolve=True)
+        values: Any
+        if part:
+            values = OmegaConf.to_container(node, resolve=True)
+        else:  # its own keys only: what the other parts interpolate is not checked yet
+            values = {key: node[key] for key in schema.model_fields if key in node}
         try:
             schema.model_validate(values)
         except ValidationError as e:
