@@ -3,7 +3,6 @@
 import csv
 import logging
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mnist_cnn import plots
+from mnist_cnn.results import replace
 
 log = logging.getLogger(__name__)
 
@@ -147,13 +147,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             torch.set_rng_state(self.rng[0])
             if len(self.rng[1]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all(self.rng[1])
-
-
-def replace(new: Path, old: Path) -> None:
-    """Puts a finished file in another's place; after a power cut one of the two is there whole."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(old)
 
 
 class History(BetweenEpochs):

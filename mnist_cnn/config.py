@@ -27,11 +27,10 @@ CONF = next(
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
 Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
 Mode = Literal["min", "max"]
 
@@ -90,19 +89,19 @@ class CNN(Group):
     name: Literal["CNN"]
     channels: Annotated[list[Count], Field(min_length=2, max_length=2)]
     hidden: Count
-    dropout: Probability
+    dropout: BelowOne
 
 
 class MLP(Group):
     name: Literal["MLP"]
     hidden: Count
-    dropout: Probability
+    dropout: BelowOne
 
 
 class Adam(Group):
     name: Literal["Adam", "AdamW"]
     lr: Positive
-    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)]
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)]
     eps: Positive
     weight_decay: NotNegative
     fused: bool
@@ -111,7 +110,7 @@ class Adam(Group):
 class SGD(Group):
     name: Literal["SGD"]
     lr: Positive
-    momentum: Beta
+    momentum: BelowOne
     nesterov: bool
     weight_decay: NotNegative
     fused: bool

@@ -39,7 +39,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     device = pick_device(cfg.device)
     net = trained.load(cfg.ckpt_path).net.to(device)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training
     data = instantiate(cfg.data, _execution_whitelist_=config.TARGETS)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -94,7 +95,14 @@ def commit() -> str | None:
 def write(results: Mapping[str, Any], path: Path) -> None:
     new = path.with_suffix(".new")
     new.write_text(json.dumps(results, indent=2) + "\n")
-    new.replace(path)
+    replace(new, path)
+
+
+def replace(new: Path, old: Path) -> None:
+    """Puts a finished file in another's place; after a power cut one of the two is there whole."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(old)
 
 
 def show(results: Mapping[str, Any], folder: Path) -> None:

@@ -59,6 +59,13 @@ def claim(config: DictConfig, kind: str) -> None:
         config.hydra[kind].dir = str(folder)
 
 
+def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of `ckpt_path=` in a command line, None where there is none, and all the rest."""
+    given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
+    rest = [a for a in argv if not a.startswith("ckpt_path=")]
+    return None if given in ("null", "") else given.strip("'\""), rest
+
+
 def resume(argv: Sequence[str]) -> list[str]:
     """The command line that goes on with the run that `ckpt_path=` names.
 
@@ -69,10 +76,10 @@ def resume(argv: Sequence[str]) -> list[str]:
     Raises:
         ValueError: there is no such folder or file, or the folder has no checkpoint.
     """
-    given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
-    if given in ("null", "") or any(a in ("-m", "--multirun") for a in argv):
+    given, command = take_ckpt_path(argv)
+    if given is None or any(a in ("-m", "--multirun") for a in argv):
         return list(argv)
-    path = Path(given.strip("'\"")).expanduser().resolve()
+    path = Path(given).expanduser().resolve()
     if not path.exists():
         raise ValueError(
             f"ckpt_path={given}: no such file or folder; allowed: a run's folder or a checkpoint"
@@ -82,7 +89,6 @@ def resume(argv: Sequence[str]) -> list[str]:
         raise ValueError(
             f"ckpt_path={given}: has no {LAST}; allowed: a run's folder or a checkpoint"
         )
-    command = [a for a in argv if not a.startswith("ckpt_path=")]
     folder = checkpoint.parents[1]
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
@@ -106,14 +112,12 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     """
     from mnist_cnn import trained  # after torch, which --help does not need
 
-    given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
-    path = None if given in ("null", "") else given.strip("'\"")
+    given, command = take_ckpt_path(argv)
     try:
-        file = trained.find(path).resolve()
+        file = trained.find(given).resolve()
         data = trained.load(file).about["data"]
     except ValueError as e:
         raise ValueError(f"ckpt_path={e}") from None
-    command = [a for a in argv if not a.startswith("ckpt_path=")]
     keys = ("mean", "std", "val_fraction", "fold")
     filled = [f"data={data['name']}", *(f"data.{key}={data[key]}" for key in keys)]
     if any(a.startswith("data=") for a in command):

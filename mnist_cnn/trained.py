@@ -39,13 +39,9 @@ class Trained(nn.Module):
         self.about = dict(about or {})
         self.eval()
 
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits (N, 10) of uint8 images (N, 28, 28), white on black."""
-        return self.net((images.unsqueeze(1).float() / 255 - self.mean) / self.std)
-
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities (N, 10) of uint8 images (N, 28, 28), white on black."""
-        return self.logits(images).softmax(1)
+        return self.net((images.unsqueeze(1).float() / 255 - self.mean) / self.std).softmax(1)
 
 
 def find(path: Path | str | None = None) -> Path:

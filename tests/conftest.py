@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -21,6 +22,24 @@ SHORT = [
     "trainer.limit_val_batches=2",
     "trainer.limit_test_batches=2",
 ]
+
+
+def environment() -> dict[str, str]:
+    """For processes that tests start: this package, this data folder, two threads."""
+    here = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "2"}
+    return {**os.environ, **here}
+
+
+def bare_trainer(**options: Any) -> L.Trainer:
+    """A Trainer on the CPU that writes and shows nothing."""
+    return L.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -59,11 +78,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, "-W", "error::UserWarning", "-m", "mnist_cnn.train", *args],
             cwd=tmp_path,
-            env={
-                **os.environ,
-                "PYTHONPATH": str(Path(__file__).parents[1]),
-                "OMP_NUM_THREADS": "2",
-            },
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=300,

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from mnist_cnn import callbacks
+from mnist_cnn import results
 from mnist_cnn.callbacks import STEP_HOOKS, Checkpoint, ProgressBar, skip_idle_hooks
 from mnist_cnn.loader import BatchLoader
+from tests.conftest import bare_trainer
 
 
 def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
@@ -38,9 +39,9 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     def full(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(callbacks.os, "fsync", full)
+    monkeypatch.setattr(results.os, "fsync", full)
     with pytest.raises(OSError, match="no space"):
-        callbacks.replace(new, checkpoint.last)
+        results.replace(new, checkpoint.last)
     assert checkpoint.last.read_bytes() == b"old and whole"
 
 
@@ -70,13 +71,8 @@ def test_hooks_that_a_callback_uses_stay():
 
     module = Module()
     skip_idle_hooks([module])
-    trainer = L.Trainer(
+    trainer = bare_trainer(
         max_steps=3,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[counts, idle],
     )
     trainer.fit(module, digits)
@@ -108,16 +104,11 @@ def train_with(bar: ProgressBar) -> None:
     cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
     parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler")}
     data = {key: value for key, value in cfg["data"].items() if key != "_target_"}
-    trainer = L.Trainer(
-        accelerator="cpu",
+    trainer = bare_trainer(
         max_epochs=1,
         limit_train_batches=5,
         limit_val_batches=1,
         num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[bar],
     )
     trainer.fit(DigitClassifier(**parts, monitor="val/loss"), MNISTDataModule(**data))

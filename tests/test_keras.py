@@ -24,6 +24,7 @@ from torch import nn
 from mnist_cnn.config import TARGETS, compose
 from mnist_cnn.data import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
+from tests.conftest import bare_trainer
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +89,9 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             losses.append(outputs["loss"].item())
 
-    trainer = L.Trainer(
-        accelerator="cpu",
+    trainer = bare_trainer(
         max_steps=50,
         limit_val_batches=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         callbacks=[Listen()],
     )
     trainer.fit(module, data(shuffle=False))

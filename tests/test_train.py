@@ -17,20 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_cnn.config import compose
 from mnist_cnn.train import train
-
-SHORT = [
-    "trainer.accelerator=cpu",
-    "trainer.limit_train_batches=20",
-    "trainer.limit_val_batches=2",
-    "trainer.limit_test_batches=2",
-]
-
-
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(__file__).parents[1]),
-    "OMP_NUM_THREADS": "2",
-}
+from tests.conftest import SHORT, environment
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -139,7 +126,7 @@ def test_going_on_after_a_kill_ends_where_an_uninterrupted_run_ends(command, tmp
     process = subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.train", *options, f"hydra.run.dir={cut}", "run_name=x"],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -235,7 +222,7 @@ def test_runs_started_at_once_each_have_a_folder(tmp_path):
         subprocess.Popen(
             [sys.executable, "-m", "mnist_cnn.train", *arguments],
             cwd=tmp_path,
-            env=ENVIRONMENT,
+            env=environment(),
             stdout=subprocess.DEVNULL,
         )
         for _ in range(3)
@@ -252,7 +239,7 @@ def test_help_and_the_configuration_need_none_of_the_heavy_imports(command, flag
     code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=ENVIRONMENT,
+        env=environment(),
         capture_output=True,
         text=True,
     )
@@ -290,7 +277,7 @@ def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
             "callbacks=no_early_stopping",
         ],
         cwd=tmp_path,
-        env=ENVIRONMENT,
+        env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
