@@ -218,7 +218,8 @@ class Histograms(BetweenEpochs):
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 for name, weights in module.named_parameters():
                     tag = name.removeprefix("net.").replace(".", "/")
-                    logger.experiment.add_histogram(tag, weights.detach(), trainer.global_step)
+                    # at the epoch, as the curves are: a resumed run drops what lies after it
+                    logger.experiment.add_histogram(tag, weights.detach(), trainer.current_epoch)
 
 
 class ProgressBar(BetweenEpochs):

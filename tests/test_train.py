@@ -41,6 +41,12 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
+def histogram_steps(run: Path) -> list[int]:
+    (folder,) = (run / "tensorboard").iterdir()
+    events = EventAccumulator(str(folder), {"histograms": 0}).Reload()
+    return [event.step for event in events.Histograms("conv1/weight")]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
 
@@ -163,6 +169,7 @@ def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp
     steps = [step for step, _ in scalars(run)["val/loss"]]
     assert steps == sorted(set(steps))
     assert len(steps) == 3
+    assert histogram_steps(run) == steps  # none is lost, nor shown at another place than the curves
 
 
 def test_five_folds_run_as_one_sweep(command, tmp_path):
