@@ -1,13 +1,16 @@
 """A run's folder: claimed for one run alone, named, and found again to go on with it."""
 
 import copy
+import functools
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -15,6 +18,81 @@ from mnist_cnn.config import USER_ERRORS, check, one_line, run_name
 
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it into each run's folder
 LAST = Path("checkpoints", "last.ckpt")
+LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
+
+State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
+RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
+
+
+class Pruned(Exception):  # noqa: N818, it is no error
+    """A search gave a run up: `epoch` (from 1), `metric` and `value` say when and why."""
+
+    def __init__(self, epoch: int, metric: str, value: float):
+        super().__init__(f"given up after epoch {epoch}: {metric}={value:.4f}")
+        self.epoch, self.metric, self.value = epoch, metric, value
+
+
+def state(folder: Path) -> State:
+    """What became of the run in a folder; `new` where none has begun."""
+    if (folder / LOCK).exists():
+        try:
+            with FileLock(folder / LOCK, timeout=0):
+                pass
+        except Timeout:
+            return "running"
+        except OSError:  # a folder that only others may write: nobody can ask
+            pass
+    ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
+    for file, end in ends.items():
+        if (folder / file).exists():
+            return end
+    return "interrupted" if (folder / LOCK).exists() else "new"
+
+
+def recorded(
+    train: Callable[[DictConfig], dict[str, Any]],
+) -> Callable[[DictConfig], dict[str, Any]]:
+    """Makes a run the only one in its folder, and leaves a file there if it fails or is given up.
+
+    failed.json has `type`, `error` and `traceback`; pruned.json `epoch`, `metric` and `value`.
+    A run that is interrupted leaves neither.
+
+    Raises:
+        ValueError: another process is training in the folder.
+    """
+
+    @functools.wraps(train)
+    def alone(cfg: DictConfig) -> dict[str, Any]:
+        folder = Path(cfg.run_dir)
+        if not folder.is_dir():
+            check(cfg)  # so that a mistake leaves nothing
+            folder.mkdir(parents=True)
+        lock = FileLock(folder / LOCK, timeout=1)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(f"run_dir={folder}: another process is training there") from None
+        try:
+            for file in (FAILED, PRUNED):
+                (folder / file).unlink(missing_ok=True)
+            return train(cfg)
+        except Pruned as e:
+            note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
+            raise
+        except Exception as e:
+            trace = "".join(traceback.format_exception(e))
+            note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            raise
+        finally:
+            lock.release()
+
+    return alone
+
+
+def note(path: Path, **content: Any) -> None:
+    from mnist_cnn import results  # after torch, which a mistake does not need
+
+    results.write(content, path)
 
 
 class ClaimFolder(Callback):

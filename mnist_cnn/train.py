@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn import config, runs
 
 
+@runs.recorded
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains as configured, tests the best checkpoint, and fills cfg.run_dir.
 
@@ -20,7 +21,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         What results.json holds.
 
     Raises:
-        ValueError: a value that is not allowed, or data that are not what they should be.
+        ValueError: a value that is not allowed, or data that are not what they should be; another
+            process is training in the same folder.
     """
     config.check(cfg)
 
@@ -35,7 +37,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     config.quiet_lightning()
     folder = Path(cfg.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     plain: Any = OmegaConf.to_container(cfg, resolve=True)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
