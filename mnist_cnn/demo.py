@@ -160,7 +160,8 @@ def _refusal(method: str, path: str, headers: Any) -> tuple[int, str] | None:
         return 404, "There is nothing here."
     if method != "POST":
         return None
-    if "content-length" not in headers:
+    # a body in chunks has no length, whatever the header says
+    if "content-length" not in headers or "transfer-encoding" in headers:
         return 411, "The length must be given."
     if int(headers["content-length"]) > MAX_BODY:
         return 413, f"At most {MAX_BYTES // 10**6} MB can be read."

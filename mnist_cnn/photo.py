@@ -8,6 +8,7 @@ is float32 (height, width) in [0, 1], 0 for paper.
 
 import io
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 from typing import IO, Any
@@ -24,6 +25,9 @@ Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
 Labels = NDArray[Any]  # int32, 0 for paper
 
+# pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
+# so rare that their decoders are seldom looked at
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
@@ -74,13 +78,15 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.
     """The first frame of a picture: upright, RGB or L, nothing transparent, at most 2000 px a side.
 
     Raises:
-        OSError: the file cannot be opened (missing, a folder, not allowed).
-        ValueError: what it holds is no picture, is damaged, empty or over 100 megapixels.
+        OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
+        ValueError: what it holds is no picture of FORMATS, is damaged, empty or over 100 megapixels.
     """
     if isinstance(source, Image.Image):
         return _upright(source, "the picture")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the picture")
+    if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
+        raise OSError(f"{os.fspath(source)}: not a file")
     with open(source, "rb") as file:
         return _decode(file, os.fspath(source))
 
@@ -127,12 +133,12 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of anything odd; what cannot be read raises below
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, name)
                 image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
                 return _upright(image, name)
     except Exception as error:  # decoders of damaged files raise all kinds of errors
-        reason = "not a picture that Pillow reads, or damaged"
+        reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}"
         if isinstance(error, _SizeError):
             raise
         if isinstance(error, Image.DecompressionBombError):

@@ -217,15 +217,16 @@ def quote(path: Path | str) -> str:
 
 def check_checkpoint(path: Path) -> None:
     """Raises ValueError where training cannot go on from this file. It runs none of its code."""
-    import torch
+    from mnist_cnn import trained  # after torch, which a mistake does not need
 
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as e:  # torch raises many kinds for files that are not its own
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ValueError(
-            f"ckpt_path={path}: not a checkpoint that is safe to load: {reason}"
-        ) from None
-    missing = {"state_dict", "loops", "callbacks", "optimizer_states"} - set(content)
-    if missing or not any(key.startswith("net.") for key in content["state_dict"]):
+        content = trained.read_checkpoint(path)
+    except ValueError as e:
+        raise ValueError(f"ckpt_path={path}: not a checkpoint that is safe to load: {e}") from None
+    needed = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), kind) for key, kind in needed.items()
+    ):
+        raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")
+    if not any(str(key).startswith("net.") for key in content["state_dict"]):
         raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")

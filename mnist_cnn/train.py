@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_cnn import config, runs
 
@@ -37,7 +37,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     config.quiet_lightning()
     folder = Path(cfg.run_dir)
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = config.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     make = functools.partial(instantiate, _convert_="all", _execution_whitelist_=config.TARGETS)
@@ -61,6 +61,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     except SystemExit:  # how Lightning answers Ctrl-C
         raise KeyboardInterrupt(f"go on with ckpt_path={folder}") from None
+    except Exception as e:
+        if cfg.ckpt_path is None or callbacks["history"].running:
+            raise
+        # what a checkpoint of another network, or a spoilt one, raises in Lightning
+        reason = " ".join(str(e).split())
+        raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot go on from it: {reason}") from e
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(

@@ -403,6 +403,12 @@ def test_a_request_that_is_too_long_is_not_taken_in(url: str) -> None:
     chunks = iter([b"{}"])
     port = urlsplit(url).port
     assert request(port, "POST", "/gradio_api/component_server/", chunks)[0] == 411
+    with socket.create_connection(("127.0.0.1", port or 0), timeout=10) as client:
+        client.sendall(  # a length that is not that of the body
+            b"POST /gradio_api/component_server/ HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        assert b" 411 " in client.recv(100)
 
 
 # --- any input gets an answer ---------------------------------------------------------------------
