@@ -35,6 +35,7 @@ Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
 Mode = Literal["min", "max"]
+Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
 
 
 # The only code that a configuration may call by `_target_`: add your own package here.
@@ -60,14 +61,14 @@ class Seen(Group):
     """What must be known of the data that a network was trained on."""
 
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
-    mean: float
-    std: Positive
+    mean: Share
+    std: Annotated[float, Field(gt=0, le=1)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
     fold: Annotated[int, Field(ge=0)]
 
 
 class Data(Seen):
-    target: str = Field(alias="_target_")
+    target: Target = Field(alias="_target_")
     root: str
     source: Literal["auto", "bundled", "download"]
     mirror: str | None
@@ -179,7 +180,7 @@ class ProgressBar(Open):
 
 
 class Trainer(Group):
-    target: str = Field(alias="_target_")
+    target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
     devices: (
         Literal[1] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
@@ -312,6 +313,15 @@ def files(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
 
 
+def check_choices(overrides: Sequence[str]) -> None:
+    """Raises ValueError for a list of anything but files for a group, which Hydra stumbles over."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        names = [name.strip() for name in value.strip("[] ").split(",")]
+        if value.startswith("[") and (known := files(group)) and not set(names) <= set(known):
+            raise ValueError(f"{override}: allowed: {', '.join(known)}")
+
+
 def sentence(part: str, schema: type[Group], values: Mapping[str, Any], fault: Any) -> str:
     """`key=value: allowed: …` for one of pydantic's errors."""
     field = str(fault["loc"][0])
@@ -407,6 +417,7 @@ def compose(
         run_name: its name in TensorBoard, where it is to have one.
         entry: train or evaluate.
     """
+    check_choices(overrides)
     with hydra.initialize_config_dir(str(CONF)):
         cfg = hydra.compose(entry, list(overrides))
     cfg.run_dir = str(run_dir)
@@ -446,6 +457,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             sys.exit(one_line(e, config_name))
 
     try:
+        check_choices(sys.argv[1:])
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e, config_name))

@@ -86,7 +86,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     args = dict(config)
     name = args.pop("name", None)
     known = {k: v for k, v in globals().items() if isinstance(v, type) and issubclass(v, nn.Module)}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"model.name={name}: allowed: {', '.join(sorted(known))}")
     try:
         with torch.device("meta"):  # shapes without memory

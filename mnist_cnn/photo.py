@@ -79,7 +79,7 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.
 
     Raises:
         OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
-        ValueError: what it holds is no picture of FORMATS, is damaged, empty or over 100 megapixels.
+        ValueError: it holds no picture of FORMATS, is damaged, empty or over 100 megapixels.
     """
     if isinstance(source, Image.Image):
         return _upright(source, "the picture")
@@ -180,11 +180,17 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and floating-point pictures, by the smallest usual white that holds them."""
-    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0).clip(0)
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, posinf=0, neginf=0)
     peak = float(values.max())
     whites = (1.0, 255.0, 4095.0, 65535.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)
-    return Image.fromarray((values * (255 / white)).astype(np.uint8))
+    zoom = min(1, MAX_SIDE / max(image.size))
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    # small first: of 100 megapixels each copy as float32 would take 400 MB
+    small = cv2.resize(values, size, interpolation=cv2.INTER_AREA).astype(np.float32).clip(0)
+    return Image.fromarray((small * (255 / white)).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -225,7 +225,7 @@ def check_checkpoint(path: Path) -> None:
         raise ValueError(f"ckpt_path={path}: not a checkpoint that is safe to load: {e}") from None
     needed = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list}
     if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), kind) for key, kind in needed.items()
+        isinstance(content.get(key), kind) and content[key] for key, kind in needed.items()
     ):
         raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")
     if not any(str(key).startswith("net.") for key in content["state_dict"]):
