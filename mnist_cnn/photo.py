@@ -175,7 +175,8 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         small = _opaque(small)
     # conversion keeps the EXIF of some formats and loses that of others
     small.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    return ImageOps.exif_transpose(small)
+    # the pixels alone: what else a file says need not be sound
+    return Image.fromarray(np.asarray(ImageOps.exif_transpose(small)))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

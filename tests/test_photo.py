@@ -315,7 +315,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "ran").exists()
 
 
-# --- spoilt pictures: FUZZ=5000 python -m pytest -s tests/test_photo.py -k spoilt tries as many ----
+# --- spoilt pictures: FUZZ=5000 python -m pytest -s tests/test_photo.py -k spoilt tries as many --
 
 MORE = int(os.environ.get("FUZZ", 0))
 
