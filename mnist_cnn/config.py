@@ -179,6 +179,27 @@ class ProgressBar(Open):
     refresh_seconds: Positive
 
 
+class Summary(Open):
+    max_depth: Annotated[int, Field(ge=-1)]
+
+
+class Logger(Open):
+    save_dir: str
+    name: str
+    version: str | int
+
+
+class TensorBoard(Logger):
+    default_hp_metric: bool
+    purge_step: Annotated[int, Field(ge=0)] | None
+
+
+class Profiler(Open):
+    target: Target = Field(alias="_target_")
+    dirpath: str | None = None
+    filename: str | None = None
+
+
 class Trainer(Group):
     target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
@@ -205,7 +226,7 @@ class Trainer(Group):
     deterministic: bool
     benchmark: bool
     detect_anomaly: bool
-    profiler: Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None
+    profiler: Literal["simple", "advanced", "pytorch"] | Profiler | None
     enable_model_summary: bool
     enable_progress_bar: Literal[False]
 
@@ -244,6 +265,9 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "callbacks.checkpoint": Checkpoint,
         "callbacks.history": History,
         "callbacks.progress": ProgressBar,
+        "callbacks.summary": Summary,
+        "logger.csv": Logger,
+        "logger.tensorboard": TensorBoard,
     },
     "evaluate": {"": Evaluate, "data": Data},
 }
@@ -260,7 +284,10 @@ NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     },
     "evaluate": {},
 }
-OPTIONAL = ("callbacks.early_stopping", "callbacks.progress")
+OPTIONAL = (
+    *("callbacks.early_stopping", "callbacks.progress", "callbacks.summary"),
+    *("logger.csv", "logger.tensorboard"),
+)
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -349,13 +376,14 @@ def allowed(field: dict[str, Any]) -> str:
         return str(field["const"]).lower()
     if "enum" in field:
         return ", ".join(field["enum"])
+    kind = field.get("type", "object")  # the schema of a part has no type
     kind = {
         "integer": "a whole number",
         "number": "a number",
         "boolean": "true or false",
         "string": "text",
         "object": "keys and values",
-    }.get(field["type"], field["type"])
+    }.get(kind, kind)
     if kind == "array":
         kind = f"a list, each {allowed(field['items'])}"
         if field.get("minItems") == field.get("maxItems"):

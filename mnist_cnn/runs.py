@@ -104,9 +104,9 @@ class ClaimFolder(Callback):
             del task["hydra"]
             task.run_dir = task.run_name = "."  # not known yet
         try:
+            if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
+                check_checkpoint(Path(task.ckpt_path))  # first: the logger reads it too
             check(task, config.hydra.job.config_name)
-            if config.hydra.job.config_name == "train" and task.ckpt_path is not None:
-                check_checkpoint(Path(task.ckpt_path))
             claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
             sys.exit(one_line(e))

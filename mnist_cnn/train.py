@@ -1,6 +1,5 @@
 """Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import lightning as L
     import torch
     from hydra.utils import instantiate
+    from lightning.pytorch.loggers import Logger
 
     from mnist_cnn import board, results
     from mnist_cnn.callbacks import skip_idle_hooks
@@ -40,19 +40,29 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     plain = config.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    make = functools.partial(instantiate, _convert_="all", _execution_whitelist_=config.TARGETS)
-    data = make(cfg.data)
+
+    def make(kind: type, node: DictConfig, **options: Any) -> Any:
+        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=config.TARGETS)
+        if not isinstance(made, kind):
+            raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
+        return made
+
+    data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
         model=plain["model"],
         optimizer=plain["optimizer"],
         scheduler=plain["scheduler"],
         monitor=cfg.objective.metric,
     )
-    callbacks = {k: make(v) for k, v in cfg.callbacks.items() if v is not None}
+    callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
     skip_idle_hooks([*callbacks.values(), module])
-    loggers = [make(v) for v in (cfg.logger or {}).values()]
+    loggers = [make(Logger, v) for v in (cfg.logger or {}).values() if v is not None]
     trainer = make(
-        cfg.trainer, callbacks=list(callbacks.values()), logger=loggers, default_root_dir=folder
+        L.Trainer,
+        cfg.trainer,
+        callbacks=list(callbacks.values()),
+        logger=loggers,
+        default_root_dir=folder,
     )
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step

@@ -369,7 +369,9 @@ def request(port: int | None, method: str, path: str, *content: Any) -> tuple[in
         connection.close()
 
 
-def test_twenty_clients_at_once_each_get_their_own_digit_back(post: Callable[[object, str], Any]) -> None:
+def test_twenty_clients_at_once_each_get_their_own_digit_back(
+    post: Callable[[object, str], Any],
+) -> None:
     """For SECONDS=60 as well as for the two here, 20 clients at once, each with its own picture."""
     digits = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
     pictures = [as_url(png(digit)) for digit in digits]

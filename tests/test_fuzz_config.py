@@ -89,7 +89,10 @@ def near(declared: str) -> st.SearchStrategy[str]:
 @st.composite
 def override(draw: st.DrawFn) -> list[str]:
     """An override of one key, after the choice that declares the key."""
-    key = draw(st.sampled_from(sorted(DECLARED)))
+    # a single value rather than a part that others lie below
+    parts = {parent.rpartition(".")[0] for parent in DECLARED}
+    single = sorted(DECLARED.keys() - parts)
+    key = draw(st.sampled_from([*single * 4, *sorted(parts - {""})]))
     choice, declared = DECLARED[key]
     sign = draw(st.sampled_from([*[""] * 12, "+", "++", "~"]))
     value = draw(st.one_of(VALUES, near(declared)))

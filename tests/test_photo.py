@@ -339,7 +339,7 @@ def encodings(digit: Array) -> dict[str, bytes]:
         "TIFF, LZW": encoded(colour, "TIFF", compression="tiff_lzw"),
         "TIFF, float": encoded(grey.convert("F"), "TIFF"),
         "TIFF, two pages": encoded(grey, "TIFF", save_all=True, append_images=[grey]),
-        "BMP, 1 bit": encoded(grey.convert("1"), "BMP"),
+        "BMP, 1 bit": encoded(grey.convert("1", dither=Image.Dither.NONE), "BMP"),
         "PPM, 16 bit": encoded(wide, "PPM"),
     }
 
