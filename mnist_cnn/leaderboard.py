@@ -1,0 +1,460 @@
+"""Runs found in folders, grouped by configuration, ranked by their objective, and compared."""
+
+import csv
+import difflib
+import json
+import math
+import os
+import re
+import shlex
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_cnn import runs
+from mnist_cnn.config import shown
+
+MARKS = {runs.RESULTS, runs.FAILED, runs.PRUNED, runs.LOCK, "train.log"}  # any makes a run's folder
+INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
+SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
+
+# What a result does not depend on: keys, or whole parts. The second are said by their last name.
+IGNORED = (
+    *("run_dir", "run_name", "test", "logger", "data.root", "data.source", "data.mirror"),
+    *("trainer.devices", "trainer.profiler", "trainer.detect_anomaly"),
+    *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
+    *("callbacks.histograms", "callbacks.progress", "callbacks.summary"),
+)
+IGNORED_NAMES = ("seed", "dirpath", "save_dir")
+
+
+class Absent:
+    """The value of a key that a configuration does not have."""
+
+    def __repr__(self) -> str:
+        return "-"
+
+
+ABSENT = Absent()
+
+
+@dataclass
+class Run:
+    """One run's folder.
+
+    Attributes:
+        name: its path from the folder that was searched.
+        note: what became of it where it is not finished, in one line.
+        config: dotted key to value; of a run that is not finished, what was overridden.
+        results: what results.json holds, `config` apart; empty where it is not finished.
+    """
+
+    folder: Path
+    name: str
+    state: runs.State | Literal["unreadable"]
+    note: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Its best checkpoint, or its folder where that was not kept."""
+        best = self.folder / "checkpoints" / "best.ckpt"
+        return best if best.exists() else self.folder
+
+
+class Summary(NamedTuple):
+    n: int
+    mean: float
+    std: float | None  # of the sample, n - 1; None for n = 1
+
+
+@dataclass
+class Group:
+    """Finished runs of one configuration, the best first."""
+
+    config: dict[str, Any]
+    runs: list[Run]
+
+    def values(self, metric: str) -> list[float]:
+        return [run.results[metric] for run in self.runs if metric in run.results]
+
+    def summary(self, metric: str) -> Summary | None:
+        return summarise(self.values(metric))
+
+
+@dataclass
+class Leaderboard:
+    """Groups, the best first, by the mean of the objective alone; and what is not finished.
+
+    Attributes:
+        metric, mode: the objective of most runs.
+        columns: the keys that tell the groups apart, and how each may be called for short.
+        judged: how many of the finished runs had that objective.
+    """
+
+    runs: list[Run]
+    metric: str
+    mode: str
+    groups: list[Group]
+    columns: dict[str, str]
+    judged: int
+
+    @property
+    def finished(self) -> list[Run]:
+        return [run for run in self.runs if run.state == "finished"]
+
+    @property
+    def others(self) -> list[Run]:
+        return [run for run in self.runs if run.state != "finished"]
+
+    @property
+    def metrics(self) -> list[str]:
+        """What is summed up of each group."""
+        return list(dict.fromkeys((self.metric, "val/acc", "test/acc", "seconds")))
+
+
+def summarise(values: Sequence[float]) -> Summary | None:
+    """None of no values; a value that is not finite makes mean and std so, too."""
+    if not values:
+        return None
+    if not all(map(math.isfinite, values)):
+        return Summary(len(values), sum(values), None)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return Summary(len(values), statistics.fmean(values), std)
+
+
+def find(top: Path) -> Iterator[Path]:
+    """The folders of runs at any depth, `top` among them."""
+    for path, folders, files in os.walk(top):
+        if not MARKS.isdisjoint(files):
+            yield Path(path)
+            folders[:] = [name for name in folders if name not in INSIDE]
+
+
+def newest_sweep(top: Path) -> Path | None:
+    sweeps = [path for path in top.rglob(SWEEP) if path.is_file()]
+    return max(sweeps, key=lambda path: path.stat().st_mtime).parent if sweeps else None
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts 9 before 10."""
+    return [(int(digits or -1), text) for digits, text in re.findall(r"(\d+)|(\D+)", name)]
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted key to value; a list is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def read(folder: Path, name: str) -> Run:
+    """What lies in a run's folder. Whatever cannot be read is told in `note`, not raised."""
+    run = Run(folder, name, runs.state(folder))
+    try:
+        if run.state == "finished":
+            run.results = load(folder / runs.RESULTS)
+            run.config = flatten(run.results.pop("config", {}))
+            metric = run.config.get("objective.metric")
+            for part, key in ((run.config, "objective.mode"), (run.results, metric)):
+                if key not in part:
+                    raise ValueError(f"{runs.RESULTS}: has no {key or 'objective.metric'}")
+            for key, value in run.results.items():
+                if "/" in key and not isinstance(value, float | int | None):
+                    raise ValueError(f"{runs.RESULTS}: {key} is {value!r}, not a number")
+            # null is what other programs make of NaN
+            run.results = {k: math.nan if v is None else v for k, v in run.results.items()}
+            return run
+        if run.state == "failed":
+            why = load(folder / runs.FAILED)
+            run.note = first_line(f"{why.get('type')}: {why.get('error')}")
+        elif run.state == "pruned":
+            run.results = load(folder / runs.PRUNED)
+            run.note = "after epoch {epoch}: {metric}={value:.4f}".format(**run.results)
+        elif run.state == "running":
+            run.note = f"{len(history(folder))} epochs done"
+        elif (folder / runs.LAST).exists():
+            run.note = f"go on with ckpt_path={folder}"
+        run.config = overrides(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        run.state, run.note, run.results = "unreadable", first_line(str(e)), {}
+    return run
+
+
+def load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as e:
+        raise ValueError(f"{path.name}: {e}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name}: not an object of JSON")
+    return content
+
+
+def first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def overrides(folder: Path) -> dict[str, Any]:
+    """What a run's command line set, as far as it can be told."""
+    try:
+        return flatten(parse(map(str, OmegaConf.load(folder / runs.OVERRIDES))))
+    except (OSError, ValueError, TypeError, OmegaConfBaseException):
+        return {}
+
+
+def parse(pairs: Iterable[str]) -> dict[str, Any]:
+    """key=value texts as a nested configuration, each value read as YAML."""
+    plain: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
+    return plain
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The rows of history.csv, as far as they are whole."""
+    rows = []
+    try:
+        with (folder / "history.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                rows.append({k: float(v) for k, v in row.items() if k and v})
+    except (OSError, ValueError):
+        pass
+    return rows
+
+
+def setting(run: Run, over: Sequence[str] = ()) -> dict[str, Any]:
+    """The part of a finished run's configuration that its result depends on, `over` apart."""
+    kept = {}
+    for key, value in run.config.items():
+        parts = key.split(".")
+        heads = {".".join(parts[: i + 1]) for i in range(len(parts))}
+        if not (heads & {*IGNORED, *over} or parts[-1] in IGNORED_NAMES):
+            kept[key] = value
+    # going on with a run in its own folder is the same run
+    ckpt_path, run_dir = run.config.get("ckpt_path"), run.config.get("run_dir")
+    if ckpt_path and run_dir and Path(str(run_dir)) in Path(str(ckpt_path)).parents:
+        kept["ckpt_path"] = None
+    return kept
+
+
+def worse(value: float, mode: str) -> tuple[bool, float]:
+    """A sort key: the better the sooner, NaN last."""
+    return math.isnan(value), value if mode == "min" else -value
+
+
+def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
+    """Groups and ranks runs.
+
+    Args:
+        over: keys, or whole parts, that do not tell groups apart, as the seed does not.
+    """
+    finished = [run for run in found if run.state == "finished"]
+    objectives = Counter(
+        (run.config["objective.metric"], run.config["objective.mode"]) for run in finished
+    )
+    (metric, mode), judged = objectives.most_common(1)[0] if finished else (("val/loss", "min"), 0)
+    groups: dict[str, Group] = {}
+    for run in finished:
+        config = setting(run, over)
+        same = json.dumps(config, sort_keys=True, default=str)
+        groups.setdefault(same, Group(config, [])).runs.append(run)
+
+    def score(values: Sequence[float]) -> tuple[bool, float]:
+        summary = summarise(values)
+        return worse(summary.mean if summary else math.nan, mode)
+
+    for group in groups.values():
+        group.runs.sort(key=lambda run: worse(run.results.get(metric, math.nan), mode))
+    ranked = sorted(groups.values(), key=lambda group: score(group.values(metric)))
+    columns = short_names(differing([group.config for group in ranked]))
+    return Leaderboard(list(found), metric, mode, ranked, columns, judged)
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys that tell configurations apart, without those that only repeat another."""
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    column = {key: [repr(config.get(key, ABSENT)) for config in configs] for key in keys}
+    column = {key: values for key, values in column.items() if len(set(values)) > 1}
+    kept: list[str] = []
+    seen = set()
+    for key, values in column.items():
+        part, _, last = key.rpartition(".")
+        name = column.get(f"{part}.name")
+        if last != "name" and name and len({*zip(name, values, strict=True)}) == len(set(name)):
+            continue  # it follows from the name of the model, the optimizer, ...
+        absent = tuple(value == repr(ABSENT) for value in values)
+        switch = any(absent) and len(set(values)) == 2  # a part that some have, and all alike
+        same = (part, absent) if switch else (last, tuple(values))  # the latter: interpolated
+        if same not in seen:
+            seen.add(same)
+            kept.append(key)
+    return kept
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """For each key its shortest ending that no other key has; optimizer for optimizer.name."""
+    names = {}
+    plain = {key: key.removesuffix(".name") for key in keys}
+    for key in keys:
+        parts = plain[key].split(".")
+        endings = [".".join(parts[i:]) for i in reversed(range(len(parts)))]
+        names[key] = next(
+            end
+            for end in endings
+            if end == plain[key]
+            or not any(f".{plain[other]}".endswith(f".{end}") for other in keys if other != key)
+        )
+    return names
+
+
+def brief(value: Any) -> str:
+    """A value of a configuration, short."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return repr(value) if value is ABSENT else shown(value)
+
+
+def peculiar(run: Run, board: Leaderboard) -> str:
+    """What an unfinished run had overridden that the finished ones do not all have."""
+    told = {}
+    usual = board.groups[0].config if board.groups else {}
+    varied = {
+        key for group in board.groups for key, v in group.config.items() if usual.get(key) != v
+    }
+    listed = board.others
+    for key, v in run.config.items():
+        if board.groups:
+            new = key in varied or (key in usual and usual[key] != v)
+        else:
+            new = any(other.config.get(key, ABSENT) != v for other in listed)
+        if new or key.split(".")[-1] == "seed":
+            told[key] = v
+    names = short_names(list(told))
+    return " ".join(f"{names[key]}={brief(v)}" for key, v in told.items())
+
+
+def select(text: str, board: Leaderboard) -> list[Run]:
+    """The finished runs that a text names.
+
+    Args:
+        text: a rank of the leaderboard, or one or more key=value, separated by spaces; keys may be
+            shortened as in the leaderboard.
+
+    Raises:
+        ValueError: there is no such rank, key or value.
+    """
+    if text.isdigit():
+        if not 1 <= int(text) <= len(board.groups):
+            raise ValueError(f"{text}: no such rank; allowed: 1 to {len(board.groups)}")
+        return board.groups[int(text) - 1].runs
+    chosen = board.finished
+    if not chosen or "=" not in text:
+        raise ValueError(f"{text}: allowed: a folder, a rank of the leaderboard, or key=value")
+    keys = list(dict.fromkeys(key for run in chosen for key in run.config))
+    short = {name: key for key, name in board.columns.items()}
+    for pair in shlex.split(text):
+        name = pair.split("=")[0]
+        key = short.get(name, name)
+        if key not in keys:
+            near = difflib.get_close_matches(name, [*keys, *short], n=1)
+            raise ValueError(
+                f"{name}: no such key" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        wanted = flatten(parse([f"{key}={pair.partition('=')[2]}"]))[key]
+        there = [run.config.get(key, ABSENT) for run in chosen]
+        chosen = [run for run, v in zip(chosen, there, strict=True) if v == wanted]
+        if not chosen:
+            allowed = ", ".join(dict.fromkeys(map(brief, there)))
+            raise ValueError(f"{pair}: no finished run has that; allowed: {allowed}")
+    return chosen
+
+
+class Difference(NamedTuple):
+    """Of the means of two groups of runs in one metric, first minus second.
+
+    Attributes:
+        first, second: None where no run has the metric.
+        mean: None where one of them is.
+        interval: bounds of the 95 % confidence interval, or None where none can be told.
+        pairs: how many pairs it rests on; None where it is Welch's.
+        why: where there is no interval, why.
+    """
+
+    first: Summary | None
+    second: Summary | None
+    mean: float | None
+    interval: tuple[float, float] | None
+    pairs: int | None
+    why: str
+
+
+def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
+    """Compares two groups of runs, in pairs where each run of one has its partner in the other.
+
+    Partners are alike in all that varies inside a group, as the seed does. In pairs the interval is
+    Student's of the differences, otherwise Welch's.
+
+    Raises:
+        ModuleNotFoundError: scipy is not installed.
+    """
+    from scipy import stats
+
+    a, b = ([run for run in side if metric in run.results] for side in (a, b))
+    x, y = ([run.results[metric] for run in side] for side in (a, b))
+    first, second = summarise(x), summarise(y)
+    if first is None or second is None:
+        return Difference(first, second, None, None, None, "not measured in both")
+    mean = first.mean - second.mean
+    if not math.isfinite(mean):
+        return Difference(first, second, None, None, None, "a value is not finite")
+    partners = pair(a, b)
+    if partners:
+        pairs = len(partners)
+        x, y = ([run.results[metric] for run in side] for side in zip(*partners, strict=True))
+        spread = np.ptp(np.subtract(x, y))
+    else:
+        pairs = None
+        spread = max(np.ptp(x), np.ptp(y))
+    if min(len(x), len(y)) < 2:
+        why = "one run has no spread: more seeds are needed"
+    elif spread < 1e-12 * max(map(abs, (*x, *y))):  # what rounding leaves of equal values
+        why = "no spread at all: not a sample of chance"
+    else:
+        test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
+        low, high = test.confidence_interval(0.95)
+        return Difference(first, second, mean, (float(low), float(high)), pairs, "")
+    return Difference(first, second, mean, None, pairs, why)
+
+
+def pair(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Partners, or none at all where they are not one to one."""
+    sides: list[dict[str, Run]] = []
+    details = [[{**setting(run), "seed": run.results.get("seed")} for run in s] for s in (a, b)]
+    keys = {key for side in details for config in side for key in config}
+    varied = sorted(
+        key
+        for key in keys
+        if any(len({repr(config.get(key, ABSENT)) for config in side}) > 1 for side in details)
+    )
+    for side, configs in zip((a, b), details, strict=True):
+        named = {
+            repr([config.get(key, ABSENT) for key in varied]): run
+            for run, config in zip(side, configs, strict=True)
+        }
+        if len(named) != len(side):
+            return []
+        sides.append(named)
+    if sides[0].keys() != sides[1].keys():
+        return []
+    return [(run, sides[1][key]) for key, run in sides[0].items()]
