@@ -21,7 +21,8 @@ from mnist_cnn.plots import (
     axis,
     best_so_far,
     name_of,
-    shades,
+    percent,
+    quality,
     wide,
 )
 
@@ -88,13 +89,11 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 def objective_axis(figure: go.Figure, metric: str, values: np.ndarray) -> None:
     accuracy = metric.endswith("acc")
-    log = wide(values) and not accuracy
-    figure.update_yaxes(
-        title=name_of(metric),
-        type="log" if log else "linear",
-        tickformat=".1%" if accuracy else None,
-        dtick="D2" if log else None,  # 1, 2, 5, 10
-    )
+    figure.update_yaxes(title=name_of(metric), tickformat=".1%" if accuracy else None)
+    if wide(values) and not accuracy:
+        scale = axis(values[np.isfinite(values)].tolist())
+        ticks = [10**tick for tick in scale.ticks]
+        figure.update_yaxes(type="log", tickvals=ticks, ticktext=scale.labels)
 
 
 def number(metric: str) -> str:
@@ -126,9 +125,9 @@ def trials(
         name="best so far",
         hoverinfo="skip",
     )
-    for chosen, name, symbol, color in (
-        (done, "finished", "circle", VAL),
-        (pruned, "pruned", "x-thin-open", TRAIN),
+    for chosen, name, symbol, color, stroke in (
+        (done, "finished", "circle", VAL, 0),
+        (pruned, "pruned", "x-thin-open", TRAIN, 2),
     ):
         if chosen.any():
             figure.add_scatter(
@@ -136,7 +135,7 @@ def trials(
                 y=values[chosen],
                 text=text[chosen],
                 mode="markers",
-                marker={"symbol": symbol, "color": color, "size": 9, "opacity": 0.8},
+                marker={"symbol": symbol, "color": color, "size": 9, "line_width": stroke},
                 name=name,
                 hovertemplate=f"{shown}<extra>{name}</extra>",
             )
@@ -166,36 +165,36 @@ def parallel(
     parameters: Mapping[str, Sequence[Any]], values: np.ndarray, metric: str, mode: str
 ) -> go.Figure:
     """As plots.parallel; a part of an axis can be marked with the mouse to see only its runs."""
-    accuracy = metric.endswith("acc")
-    order = np.argsort(values if mode == "max" else -values)  # the best on top
+    columns = {**parameters, name_of(metric): values.tolist()}
+    scales = {name: axis(column) for name, column in columns.items()}
     dimensions = []
-    for name, column in {**parameters, name_of(metric): values.tolist()}.items():
-        scale = axis(column)
+    for name, scale in scales.items():
         texts = [escape(text) for text in scale.labels]
-        if accuracy and name not in parameters:
-            texts = [f"{float(text):.2%}" for text in texts]
+        if metric.endswith("acc") and name not in parameters:
+            texts = [percent(text) for text in texts]
         dimensions.append(
             {
                 "label": escape(name),
-                "values": scale.at[order],
+                "values": scale.at,
                 "range": [scale.low, scale.high],
                 # the axis is drawn from the first to the last tick
                 "tickvals": [scale.low, *scale.ticks, scale.high],
                 "ticktext": ["", *texts, " "],
             }
         )
-    low, high = shades(values, mode)
+    good, low, high = quality(scale, mode)  # a higher colour is drawn on top
     line = {
-        "color": values[order],
-        "colorscale": PALETTE if mode == "min" else f"{PALETTE}_r",
+        "color": good,
+        "colorscale": PALETTE,
         "cmin": low,
         "cmax": high,
         "showscale": True,
         "colorbar": {
-            "title": {"text": name_of(metric), "side": "right"},
+            # the last axis has the numbers
+            "title": {"text": "better   →", "side": "right"},
+            "showticklabels": False,
             "thickness": 12,
             "outlinewidth": 0,
-            "tickformat": ".1%" if accuracy else None,
         },
     }
     figure = styled(go.Figure(go.Parcoords(dimensions=dimensions, line=line)), 420)

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import functools
 import json
 import math
 import os
@@ -14,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mnist_cnn import runs
 from mnist_cnn.config import shown
@@ -115,6 +116,17 @@ class Leaderboard:
     def others(self) -> list[Run]:
         return [run for run in self.runs if run.state != "finished"]
 
+    @functools.cached_property
+    def varied(self) -> set[str]:
+        """All keys that are not the same in all groups."""
+        usual = self.groups[0].config if self.groups else {}
+        return {
+            key
+            for group in self.groups
+            for key in group.config.keys() | usual.keys()
+            if usual.get(key, ABSENT) != group.config.get(key, ABSENT)
+        }
+
     @property
     def metrics(self) -> list[str]:
         """What is summed up of each group."""
@@ -128,7 +140,7 @@ def summarise(values: Sequence[float]) -> Summary | None:
     if not all(map(math.isfinite, values)):
         return Summary(len(values), sum(values), None)
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Summary(len(values), statistics.fmean(values), std)
+    return Summary(len(values), statistics.mean(values), std)
 
 
 def find(top: Path) -> Iterator[Path]:
@@ -210,8 +222,18 @@ def first_line(text: str) -> str:
 def overrides(folder: Path) -> dict[str, Any]:
     """What a run's command line set, as far as it can be told."""
     try:
-        return flatten(parse(map(str, OmegaConf.load(folder / runs.OVERRIDES))))
-    except (OSError, ValueError, TypeError, OmegaConfBaseException):
+        lines = (folder / runs.OVERRIDES).read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {key: value for line in lines for key, value in override(line).items()}
+
+
+@functools.cache  # the jobs of a sweep share most of their lines, and YAML takes its time
+def override(line: str) -> dict[str, Any]:
+    """One line of overrides.yaml, `- key=value`."""
+    try:
+        return flatten(parse(map(str, OmegaConf.create(line)))) if line.startswith("- ") else {}
+    except (ValueError, TypeError, YAMLError, OmegaConfBaseException):
         return {}
 
 
@@ -233,14 +255,17 @@ def history(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
+@functools.cache
+def matters(key: str, over: tuple[str, ...]) -> bool:
+    """Whether a result may depend on a key of the configuration; not on those in `over`."""
+    parts = key.split(".")
+    heads = {".".join(parts[: i + 1]) for i in range(len(parts))}
+    return parts[-1] not in IGNORED_NAMES and heads.isdisjoint((*IGNORED, *over))
+
+
 def setting(run: Run, over: Sequence[str] = ()) -> dict[str, Any]:
     """The part of a finished run's configuration that its result depends on, `over` apart."""
-    kept = {}
-    for key, value in run.config.items():
-        parts = key.split(".")
-        heads = {".".join(parts[: i + 1]) for i in range(len(parts))}
-        if not (heads & {*IGNORED, *over} or parts[-1] in IGNORED_NAMES):
-            kept[key] = value
+    kept = {key: value for key, value in run.config.items() if matters(key, tuple(over))}
     # going on with a run in its own folder is the same run
     ckpt_path, run_dir = run.config.get("ckpt_path"), run.config.get("run_dir")
     if ckpt_path and run_dir and Path(str(run_dir)) in Path(str(ckpt_path)).parents:
@@ -329,13 +354,10 @@ def peculiar(run: Run, board: Leaderboard) -> str:
     """What an unfinished run had overridden that the finished ones do not all have."""
     told = {}
     usual = board.groups[0].config if board.groups else {}
-    varied = {
-        key for group in board.groups for key, v in group.config.items() if usual.get(key) != v
-    }
     listed = board.others
     for key, v in run.config.items():
         if board.groups:
-            new = key in varied or (key in usual and usual[key] != v)
+            new = key in board.varied or (key in usual and usual[key] != v)
         else:
             new = any(other.config.get(key, ABSENT) != v for other in listed)
         if new or key.split(".")[-1] == "seed":
@@ -387,7 +409,7 @@ class Difference(NamedTuple):
         first, second: None where no run has the metric.
         mean: None where one of them is.
         interval: bounds of the 95 % confidence interval, or None where none can be told.
-        pairs: how many pairs it rests on; None where it is Welch's.
+        alike: where it is from pairs, the keys in which partners are alike; None where it is not.
         why: where there is no interval, why.
     """
 
@@ -395,12 +417,12 @@ class Difference(NamedTuple):
     second: Summary | None
     mean: float | None
     interval: tuple[float, float] | None
-    pairs: int | None
+    alike: list[str] | None
     why: str
 
 
 def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
-    """Compares two groups of runs, in pairs where each run of one has its partner in the other.
+    """Compares two groups of finished runs, in pairs where each run has a partner in the other.
 
     Partners are alike in all that varies inside a group, as the seed does. In pairs the interval is
     Student's of the differences, otherwise Welch's.
@@ -417,44 +439,41 @@ def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
         return Difference(first, second, None, None, None, "not measured in both")
     mean = first.mean - second.mean
     if not math.isfinite(mean):
-        return Difference(first, second, None, None, None, "a value is not finite")
-    partners = pair(a, b)
+        return Difference(first, second, mean, None, None, "a value is not a number")
+    alike, partners = pair(a, b)
     if partners:
-        pairs = len(partners)
         x, y = ([run.results[metric] for run in side] for side in zip(*partners, strict=True))
-        spread = np.ptp(np.subtract(x, y))
+        gaps = [u - v for u, v in zip(x, y, strict=True)]
+        spread = max(gaps) - min(gaps)
     else:
-        pairs = None
-        spread = max(np.ptp(x), np.ptp(y))
+        spread = max(max(x) - min(x), max(y) - min(y))
+    how = alike if partners else None
     if min(len(x), len(y)) < 2:
-        why = "one run has no spread: more seeds are needed"
-    elif spread < 1e-12 * max(map(abs, (*x, *y))):  # what rounding leaves of equal values
-        why = "no spread at all: not a sample of chance"
-    else:
-        test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
-        low, high = test.confidence_interval(0.95)
-        return Difference(first, second, mean, (float(low), float(high)), pairs, "")
-    return Difference(first, second, mean, None, pairs, why)
+        return Difference(first, second, mean, None, how, "one run has no spread: add seeds")
+    if spread < 1e-12 * max(map(abs, (*x, *y))):  # what rounding leaves of equal values
+        return Difference(first, second, mean, None, how, "no spread: nothing to judge by")
+    test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
+    low, high = map(float, test.confidence_interval(0.95))
+    return Difference(first, second, mean, (low, high), how, "")
 
 
-def pair(a: Sequence[Run], b: Sequence[Run]) -> list[tuple[Run, Run]]:
-    """Partners, or none at all where they are not one to one."""
-    sides: list[dict[str, Run]] = []
-    details = [[{**setting(run), "seed": run.results.get("seed")} for run in s] for s in (a, b)]
-    keys = {key for side in details for config in side for key in config}
-    varied = sorted(
+def pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[str], list[tuple[Run, Run]]]:
+    """The keys that vary inside a group, and partners, none where they are not one to one."""
+    details = [[{**setting(run), "seed": run.config.get("seed")} for run in s] for s in (a, b)]
+    keys = dict.fromkeys(key for side in details for config in side for key in config)
+    varied = [
         key
         for key in keys
         if any(len({repr(config.get(key, ABSENT)) for config in side}) > 1 for side in details)
-    )
-    for side, configs in zip((a, b), details, strict=True):
-        named = {
+    ]
+    named = [
+        {
             repr([config.get(key, ABSENT) for key in varied]): run
             for run, config in zip(side, configs, strict=True)
         }
-        if len(named) != len(side):
-            return []
-        sides.append(named)
-    if sides[0].keys() != sides[1].keys():
-        return []
-    return [(run, sides[1][key]) for key, run in sides[0].items()]
+        for side, configs in zip((a, b), details, strict=True)
+    ]
+    one_to_one = len(named[0]) == len(a) and len(named[1]) == len(b)
+    if not one_to_one or named[0].keys() != named[1].keys():
+        return varied, []
+    return varied, [(run, named[1][key]) for key, run in named[0].items()]

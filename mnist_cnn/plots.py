@@ -16,12 +16,11 @@ from matplotlib.ticker import (
     Locator,
     LogLocator,
     MaxNLocator,
-    NullFormatter,
     PercentFormatter,
 )
 
 TRAIN, VAL, MARK, LOST = "#8c8c8c", "#0b62a4", "#c1272d", "#d98200"
-PALETTE = "viridis"  # dark is good where less is better, and reversed otherwise
+PALETTE = "viridis_r"  # dark is good
 
 
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
@@ -286,17 +285,25 @@ def best_so_far(values: np.ndarray, mode: str) -> np.ndarray:
     return (np.fmin if mode == "min" else np.fmax).accumulate(values)
 
 
-def shades(values: np.ndarray, mode: str) -> tuple[float, float]:
-    """The range that colours are for: from the best, without the worst tenth, which may be far."""
-    worst = np.quantile(values, 0.9 if mode == "min" else 0.1)
-    low, high = sorted((values.min() if mode == "min" else values.max(), worst))
-    return float(low), float(high if high > low else low + 1e-9)
+def percent(number: str) -> str:
+    """A share as it is written, in per cent."""
+    return f"{100 * float(number):.4g}%"
+
+
+def quality(scale: Axis, mode: str) -> tuple[np.ndarray, float, float]:
+    """(N,) how good each place on the objective's axis is, and the range that colours are for.
+
+    That is without the worst tenth, which may be far off.
+    """
+    good = -scale.at if mode == "min" else scale.at
+    low, high = float(np.quantile(good, 0.1)), float(good.max())
+    return good, low if low < high else low - 1, high
 
 
 def wide(values: np.ndarray) -> bool:
     """Whether values are better drawn by their logarithm."""
     values = values[np.isfinite(values)]
-    return len(values) > 0 and bool(values.min() > 0 and values.max() / values.min() >= 20)
+    return len(values) > 0 and bool(values.min() > 0 and values.max() / values.min() >= 10)
 
 
 def name_of(metric: str) -> str:
@@ -310,8 +317,9 @@ def objective_axis(axes: Axes, metric: str, values: np.ndarray) -> None:
     axes.set_ylabel(name_of(metric))
     if wide(values) and not metric.endswith("acc"):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.minorticks_off()
     if metric.endswith("acc"):
         axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25)
@@ -376,36 +384,30 @@ def parallel(
     figure = Figure(figsize=(max(8.4, 1.7 * len(columns)), 4.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.add_subplot()
-    scaled = []
-    for x, (name, column) in enumerate(columns.items()):
-        scale = axis(column)
-        span = scale.high - scale.low
-        scaled.append((scale.at - scale.low) / span)
+    scales = [axis(column) for column in columns.values()]
+    for x, (name, scale) in enumerate(zip(columns, scales, strict=True)):
         axes.axvline(x, color=TRAIN, lw=1)
         axes.text(x, 1.03, name, ha="center", va="bottom", fontsize=9, fontweight="bold")
         for tick, label in zip(scale.ticks, scale.labels, strict=True):
             if metric.endswith("acc") and x == len(parameters):
-                label = f"{float(label):.2%}"
+                label = percent(label)
             box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8}
-            spot = (x + 0.02, (tick - scale.low) / span)
+            spot = (x + 0.02, (tick - scale.low) / (scale.high - scale.low))
             axes.text(*spot, label, fontsize=8, va="center", zorder=3, bbox=box)
-    low, high = shades(values, mode)
-    colors = ScalarMappable(Normalize(low, high), PALETTE if mode == "min" else f"{PALETTE}_r")
-    order = np.argsort(values if mode == "max" else -values)  # the best on top
-    lines = np.stack([np.tile(np.arange(len(columns)), (len(values), 1)), np.array(scaled).T], -1)
+    good, low, high = quality(scales[-1], mode)
+    colors = ScalarMappable(Normalize(low, high), PALETTE)
+    order = np.argsort(good)  # the best on top
+    heights = np.stack([(scale.at - scale.low) / (scale.high - scale.low) for scale in scales], 1)
+    lines = [np.column_stack([np.arange(len(columns)), heights[k]]) for k in order]
     shade = 0.85 if len(values) <= 50 else 0.5
     axes.add_collection(
-        LineCollection(
-            list(lines[order]), colors=colors.to_rgba(values[order]), lw=1.4, alpha=shade
-        )
+        LineCollection(lines, colors=colors.to_rgba(good[order]), lw=1.4, alpha=shade)
     )
     axes.set(xlim=(-0.15, len(columns) - 0.7), ylim=(0, 1))
     axes.axis("off")
-    bar = figure.colorbar(
-        colors, ax=axes, label=name_of(metric), pad=0.01, extend="max" if mode == "min" else "min"
-    )
-    if metric.endswith("acc"):
-        bar.formatter = PercentFormatter(1)
+    bar = figure.colorbar(colors, ax=axes, pad=0.01, extend="min")
+    bar.set_ticks([])  # the last axis has them
+    bar.set_label("better   →")
     bar.outline.set_visible(False)
     return figure
 
@@ -431,7 +433,7 @@ def curves(
     objective_axis(axes, metric, np.concatenate([np.asarray(y, float) for _, _, y in runs]))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
 

@@ -19,13 +19,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from mnist_cnn import leaderboard, plots
+from mnist_cnn import leaderboard
 from mnist_cnn.config import USER_ERRORS, one_line
 from mnist_cnn.leaderboard import ABSENT, Leaderboard, Run, Summary, brief
 
@@ -114,7 +113,7 @@ def unfinished(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     rows = [
         [run.name, run.state, leaderboard.peculiar(run, board), run.note] for run in board.others
     ]
-    return ["run", "became", "with", "because"], rows
+    return ["run", "state", "overrides", "message"], rows
 
 
 def heads_of_text(board: Leaderboard) -> set[str]:
@@ -124,11 +123,13 @@ def heads_of_text(board: Leaderboard) -> set[str]:
         for key, name in board.columns.items()
         if any(isinstance(group.config.get(key), str | list) for group in board.groups)
     }
-    return {"best checkpoint", "best run", "run", "became", "with", "because", *words}
+    return {"best checkpoint", "best run", "run", "state", "overrides", "message", *words}
 
 
 def facts(board: Leaderboard) -> dict[str, str]:
     """A few numbers by what they mean."""
+    from mnist_cnn import plots
+
     finished = board.finished
     found = {"runs finished": f"{len(finished):,} of {len(board.runs):,}"}
     if board.groups:
@@ -181,7 +182,7 @@ def show(board: Leaderboard, console: Console) -> None:
             table.add_row(*map(escape, row))
         console.print(table, soft_wrap=False)
         if len(rows) > ROWS:
-            console.print(f"and {len(rows) - ROWS:,} more: --csv, --json and --markdown have all")
+            console.print(f"and {len(rows) - ROWS:,} more: --json and --markdown have all")
     console.print(count(board))
     if board.groups:
         console.print(sentence(board))
@@ -235,7 +236,7 @@ def to_json(board: Leaderboard) -> str:
             for rank, group in enumerate(board.groups, 1)
         ],
         "unfinished": [
-            {"folder": str(run.folder), "state": run.state, "because": run.note, **run.config}
+            {"folder": str(run.folder), "state": run.state, "message": run.note, **run.config}
             for run in board.others
         ],
     }
@@ -257,7 +258,7 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     """At most so many, the first and the last among them."""
     if len(items) <= most:
         return list(items)
-    return [items[k] for k in np.linspace(0, len(items) - 1, most).round().astype(int)]
+    return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
 
 
 def label(run: Run, board: Leaderboard) -> str:
@@ -335,6 +336,10 @@ class Drawing(NamedTuple):
 
 def drawings(board: Leaderboard) -> list[Drawing]:
     """What the page and the PNG files show."""
+    import numpy as np
+
+    from mnist_cnn import plots
+
     metric, mode = board.metric, board.mode
     values = np.array([run.results.get(metric, math.nan) for run in board.runs], float)
     for k, run in enumerate(board.runs):
@@ -401,6 +406,8 @@ def write_page(board: Leaderboard, path: Path, title: str) -> list[str]:
     Returns:
         What was written and what was not, in sentences.
     """
+    from mnist_cnn import plots  # matplotlib takes its time, which the tables do not need
+
     try:
         from mnist_cnn import charts
     except ModuleNotFoundError as e:
@@ -512,16 +519,21 @@ def compare(sides: Sequence[str], board: Callable[[], Leaderboard], console: Con
             head(key), spread(key, d.first), spread(key, d.second), mean, interval, verdict
         )
     console.print(table, soft_wrap=False)
+    both = leaderboard.build([*chosen[0], *chosen[1]])
     for letter, side, runs in zip("AB", sides, chosen, strict=True):
-        groups = len(leaderboard.build(runs).groups)
-        mixed = f", {groups} configurations together" if groups > 1 else ""
-        console.print(f"{letter}: {side}: {len(runs)} finished{mixed}", markup=False)
-    pairs = found[metric].pairs
-    console.print(
-        f"in {pairs} pairs alike but for what is compared, as by seed: Student's t of differences"
-        if pairs
-        else "not in pairs, since the seeds of A are not those of B: Welch's t"
-    )
+        settings = {
+            name: {brief(run.config.get(key, ABSENT)) for run in runs}
+            for key, name in both.columns.items()
+        }
+        own = [f"{name}={', '.join(sorted(values))}" for name, values in settings.items()]
+        console.print(f"{letter}: {side}: {len(runs)} finished; {' '.join(own)}", markup=False)
+    first = found[metric]
+    if first.interval and first.alike:
+        console.print(
+            f"in pairs of the same {' and '.join(first.alike)}: Student's t of the differences"
+        )
+    elif first.interval:
+        console.print("not in pairs, as not every run has its partner, of the same seed: Welch's t")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
