@@ -175,44 +175,50 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def read(folder: Path, name: str) -> Run:
     """What lies in a run's folder. Whatever cannot be read is told in `note`, not raised."""
     run = Run(folder, name, runs.state(folder))
+    file = {"finished": runs.RESULTS, "failed": runs.FAILED, "pruned": runs.PRUNED}.get(run.state)
     try:
+        found = load(folder / file) if file else {}
         if run.state == "finished":
-            run.results = load(folder / runs.RESULTS)
-            run.config = flatten(run.results.pop("config", {}))
-            metric = run.config.get("objective.metric")
-            for part, key in ((run.config, "objective.mode"), (run.results, metric)):
-                if key not in part:
-                    raise ValueError(f"{runs.RESULTS}: has no {key or 'objective.metric'}")
-            for key, value in run.results.items():
-                if "/" in key and not isinstance(value, float | int | None):
-                    raise ValueError(f"{runs.RESULTS}: {key} is {value!r}, not a number")
-            # null is what other programs make of NaN
-            run.results = {k: math.nan if v is None else v for k, v in run.results.items()}
+            run.config = flatten(found.pop("config"))
+            run.results = {key: check(key, value) for key, value in found.items()}
+            missing = {"objective.metric", "objective.mode"} - run.config.keys()
+            missing = missing or {run.config["objective.metric"]} - run.results.keys()
+            if missing:
+                raise KeyError(min(missing))
             return run
         if run.state == "failed":
-            why = load(folder / runs.FAILED)
-            run.note = first_line(f"{why.get('type')}: {why.get('error')}")
+            run.note = first_line(f"{found['type']}: {found['error']}")
         elif run.state == "pruned":
-            run.results = load(folder / runs.PRUNED)
-            run.note = "after epoch {epoch}: {metric}={value:.4f}".format(**run.results)
+            run.note = "after epoch {epoch}: {metric}={value:.4f}".format(**found)
+            run.results = found
         elif run.state == "running":
             run.note = f"{len(history(folder))} epochs done"
         elif (folder / runs.LAST).exists():
             run.note = f"go on with ckpt_path={folder}"
         run.config = overrides(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
-        run.state, run.note, run.results = "unreadable", first_line(str(e)), {}
+    except KeyError as e:
+        run.state, run.note = "unreadable", f"{file}: has no {e.args[0]}"
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        run.state, run.note = "unreadable", f"{file}: {first_line(str(e))}"
     return run
 
 
 def load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as e:
-        raise ValueError(f"{path.name}: {e}") from None
+    content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
-        raise ValueError(f"{path.name}: not an object of JSON")
+        raise ValueError("not an object of JSON")
     return content
+
+
+def check(key: str, value: Any) -> Any:
+    """A value of results.json; a metric must be a number, or null, which others make of NaN."""
+    if "/" not in key and key != "seconds":
+        return value
+    if value is None:
+        return math.nan
+    if not isinstance(value, int | float):
+        raise ValueError(f"{key} is {value!r}, not a number")
+    return value
 
 
 def first_line(text: str) -> str:
@@ -311,20 +317,21 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     keys = list(dict.fromkeys(key for config in configs for key in config))
     column = {key: [repr(config.get(key, ABSENT)) for config in configs] for key in keys}
     column = {key: values for key, values in column.items() if len(set(values)) > 1}
-    kept: list[str] = []
-    seen = set()
-    for key, values in column.items():
+    kept = set()
+    seen: set[Any] = set()
+    for key in sorted(column, key=lambda key: key.count(".")):
+        values = column[key]
         part, _, last = key.rpartition(".")
         name = column.get(f"{part}.name")
-        if last != "name" and name and len({*zip(name, values, strict=True)}) == len(set(name)):
-            continue  # it follows from the name of the model, the optimizer, ...
+        follows = last != "name" and name and len({*zip(name, values, strict=True)}) == len({*name})
         absent = tuple(value == repr(ABSENT) for value in values)
-        switch = any(absent) and len(set(values)) == 2  # a part that some have, and all alike
-        same = (part, absent) if switch else (last, tuple(values))  # the latter: interpolated
-        if same not in seen:
-            seen.add(same)
-            kept.append(key)
-    return kept
+        same: list[Any] = [(last, tuple(values))]  # interpolated from another
+        if any(absent) and len(set(values)) == 2:
+            same.append((part, absent))  # a part that only some have, and all alike
+        if not follows and seen.isdisjoint(same):
+            kept.add(key)
+        seen.update(same)
+    return [key for key in keys if key in kept]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
