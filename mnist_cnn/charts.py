@@ -53,12 +53,14 @@ header {{ margin-bottom: 20px; }}
 .facts b {{ display: block; font-size: 21px; font-variant-numeric: tabular-nums; }}
 .facts span {{ color: var(--quiet); font-size: 13px; }}
 section {{ padding: 18px 20px; margin-bottom: 16px; min-width: 0; }}
-.scroll {{ overflow-x: auto; }}
+.scroll {{ overflow: auto; }}
+.tall {{ max-height: 840px; }}
 .wide {{ min-width: 620px; }}
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: 6px 12px; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--edge); }}
-th {{ color: var(--quiet); font-weight: 600; font-size: 13px; vertical-align: bottom; }}
+th {{ color: var(--quiet); font-weight: 600; font-size: 13px; vertical-align: bottom;
+  position: sticky; top: 0; background: white; }}
 th.text, td.text {{ text-align: left; }}
 td.long {{ white-space: normal; overflow-wrap: anywhere; min-width: 220px; }}
 tbody tr:last-child td {{ border-bottom: 0; }}
@@ -115,6 +117,7 @@ def trials(
     pruned = (state == "pruned") & np.isfinite(values)
     lost = ~done & ~pruned
     best = best_so_far(np.where(done, values, np.nan), mode)
+    size = 9 if len(jobs) <= 300 else 5
     shown = f"%{{y:{number(metric)}}}<br>%{{text}}"
     figure = go.Figure()
     figure.add_scatter(
@@ -135,7 +138,7 @@ def trials(
                 y=values[chosen],
                 text=text[chosen],
                 mode="markers",
-                marker={"symbol": symbol, "color": color, "size": 9, "line_width": stroke},
+                marker={"symbol": symbol, "color": color, "size": size, "line_width": stroke},
                 name=name,
                 hovertemplate=f"{shown}<extra>{name}</extra>",
             )
@@ -165,12 +168,13 @@ def parallel(
     parameters: Mapping[str, Sequence[Any]], values: np.ndarray, metric: str, mode: str
 ) -> go.Figure:
     """As plots.parallel; a part of an axis can be marked with the mouse to see only its runs."""
-    columns = {**parameters, name_of(metric): values.tolist()}
-    scales = {name: axis(column) for name, column in columns.items()}
+    accuracy = metric.endswith("acc")
+    scales = {name: axis(column) for name, column in parameters.items()}
+    scales[name_of(metric)] = axis(values.tolist(), linear=accuracy)
     dimensions = []
     for name, scale in scales.items():
         texts = [escape(text) for text in scale.labels]
-        if metric.endswith("acc") and name not in parameters:
+        if accuracy and name not in parameters:
             texts = [percent(text) for text in texts]
         dimensions.append(
             {
@@ -274,7 +278,7 @@ def table(
         )
         body += f'<tr class="best">{cells}</tr>' if best and k == 0 else f"<tr>{cells}</tr>"
     return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll tall"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 

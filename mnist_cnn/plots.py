@@ -246,12 +246,13 @@ class Axis:
     labels: list[str]
 
 
-def axis(values: Sequence[Any], most: int = 6) -> Axis:
-    """Where N values go: numbers of one sign that span a factor of 8 or more by their logarithm.
+def axis(values: Sequence[Any], most: int = 6, linear: bool = False) -> Axis:
+    """Where N values go: positive numbers that span a factor of 8 or more by their logarithm.
 
     Args:
         values: numbers, or anything else, whose text is then a name.
         most: with more different numbers than these, round ones are marked in their place.
+        linear: never by their logarithm.
     """
     if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
         names = sorted({str(v) for v in values})
@@ -259,7 +260,7 @@ def axis(values: Sequence[Any], most: int = 6) -> Axis:
         shown = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
         return Axis(at, *margin(0, len(names) - 1), [float(k) for k in range(len(names))], shown)
     numbers = np.array(values, float)
-    log = numbers.min() > 0 and numbers.max() / numbers.min() >= 8
+    log = not linear and numbers.min() > 0 and numbers.max() / numbers.min() >= 8
     at = np.log10(numbers) if log else numbers
     low, high = margin(at.min(), at.max())
     marks = np.unique(numbers)
@@ -346,7 +347,8 @@ def trials(
     done = (state == "finished") & np.isfinite(values)
     best = best_so_far(np.where(done, values, np.nan), mode)
     axes.step(jobs, best, where="post", color=MARK, lw=1.4, label="best so far")
-    axes.plot(jobs[done], values[done], "o", ms=5, color=VAL, alpha=0.75, label="finished")
+    size = 5 if len(jobs) <= 300 else 2.5
+    axes.plot(jobs[done], values[done], "o", ms=size, color=VAL, alpha=0.75, label="finished")
     pruned = (state == "pruned") & np.isfinite(values)
     if pruned.any():
         axes.plot(jobs[pruned], values[pruned], "x", ms=6, color=TRAIN, label="pruned")
@@ -380,11 +382,12 @@ def parallel(
         metric, mode: the objective.
         title: what they are.
     """
-    columns = {**parameters, name_of(metric): values.tolist()}
+    columns = [*parameters, name_of(metric)]
     figure = Figure(figsize=(max(8.4, 1.7 * len(columns)), 4.6), layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.add_subplot()
-    scales = [axis(column) for column in columns.values()]
+    scales = [axis(column) for column in parameters.values()]
+    scales.append(axis(values.tolist(), linear=metric.endswith("acc")))
     for x, (name, scale) in enumerate(zip(columns, scales, strict=True)):
         axes.axvline(x, color=TRAIN, lw=1)
         axes.text(x, 1.03, name, ha="center", va="bottom", fontsize=9, fontweight="bold")
