@@ -1,5 +1,6 @@
 """A run's folder: claimed for one run alone, named, and found again to go on with it."""
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -111,7 +112,10 @@ def recorded(
             raise Interrupted(signal.SIGINT, f"go on with ckpt_path={folder}") from None
         except Exception as e:
             trace = "".join(traceback.format_exception(e))
-            note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            if isinstance(e, OSError) and (folder / LAST).exists():
+                raise OSError(f"{e}; when that is mended go on with ckpt_path={folder}") from e
             raise
         finally:
             lock.release()
@@ -289,14 +293,19 @@ def check_same(config: DictConfig, folder: Path) -> None:
     free = UNRELATED
     if config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR"):  # laid out for a length
         free = [key for key in UNRELATED if key != "trainer.max_epochs"]
-    faults = [
-        f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
+    changed = [
+        key
         for key in {**now, **before}
         if now.get(key) != before.get(key) and not key.startswith(tuple(free))
     ]
-    if faults:
+    if changed:
+        faults = [
+            f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
+            for key in changed[:3]
+        ]
+        more = [f"and {len(changed) - 3} keys more"] if len(changed) > 3 else []
         raise ValueError(
-            "; ".join(faults) + "; force=true goes on all the same, as a run that nobody can repeat"
+            f"{'; '.join(faults + more)}; allowed with force=true, as a run that is not exact"
         )
 
 
@@ -304,7 +313,7 @@ def flat(node: Any, key: str = "") -> dict[str, Any]:
     """Every value of a configuration by its whole key, as written: interpolations as such."""
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node)
-    if not isinstance(node, dict) or not node:
+    if not isinstance(node, dict):
         return {key: node}
     inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
     return dict(itertools.chain.from_iterable(values.items() for values in inner))
