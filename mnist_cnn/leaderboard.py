@@ -26,12 +26,10 @@ MARKS = {runs.RESULTS, runs.FAILED, runs.PRUNED, runs.LOCK, "train.log"}  # any 
 INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
 SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
 
-# What a result does not depend on: keys, or whole parts. The second are said by their last name.
+# what a result does not depend on: beginnings of keys, and last names
 IGNORED = (
-    *("run_dir", "run_name", "test", "logger", "data.root", "data.source", "data.mirror"),
-    *("trainer.devices", "trainer.profiler", "trainer.detect_anomaly"),
-    *("trainer.enable_model_summary", "trainer.enable_progress_bar"),
-    *("callbacks.histograms", "callbacks.progress", "callbacks.summary"),
+    *(set(runs.UNRELATED) - {"ckpt_path", "trainer.max_epochs", "trainer.max_time"}),
+    "trainer.devices",
 )
 IGNORED_NAMES = ("seed", "dirpath", "save_dir")
 
@@ -161,17 +159,6 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(digits or -1), text) for digits, text in re.findall(r"(\d+)|(\D+)", name)]
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted key to value; a list is a value."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def read(folder: Path, name: str) -> Run:
     """What lies in a run's folder. Whatever cannot be read is told in `note`, not raised."""
     run = Run(folder, name, runs.state(folder))
@@ -179,7 +166,7 @@ def read(folder: Path, name: str) -> Run:
     try:
         found = load(folder / file) if file else {}
         if run.state == "finished":
-            run.config = flatten(found.pop("config"))
+            run.config = runs.flat(found.pop("config"))
             run.results = {key: check(key, value) for key, value in found.items()}
             missing = {"objective.metric", "objective.mode"} - run.config.keys()
             missing = missing or {run.config["objective.metric"]} - run.results.keys()
@@ -238,7 +225,7 @@ def overrides(folder: Path) -> dict[str, Any]:
 def override(line: str) -> dict[str, Any]:
     """One line of overrides.yaml, `- key=value`."""
     try:
-        return flatten(parse(map(str, OmegaConf.create(line)))) if line.startswith("- ") else {}
+        return runs.flat(parse(map(str, OmegaConf.create(line)))) if line.startswith("- ") else {}
     except (ValueError, TypeError, YAMLError, OmegaConfBaseException):
         return {}
 
@@ -264,9 +251,9 @@ def history(folder: Path) -> list[dict[str, float]]:
 @functools.cache
 def matters(key: str, over: tuple[str, ...]) -> bool:
     """Whether a result may depend on a key of the configuration; not on those in `over`."""
-    parts = key.split(".")
-    heads = {".".join(parts[: i + 1]) for i in range(len(parts))}
-    return parts[-1] not in IGNORED_NAMES and heads.isdisjoint((*IGNORED, *over))
+    averaged = any(f"{key}.".startswith(f"{part}.") for part in over)
+    name = key.rpartition(".")[2]
+    return not (averaged or name in IGNORED_NAMES or key.startswith(IGNORED))
 
 
 def setting(run: Run, over: Sequence[str] = ()) -> dict[str, Any]:
@@ -400,7 +387,7 @@ def select(text: str, board: Leaderboard) -> list[Run]:
             raise ValueError(
                 f"{name}: no such key" + (f"; did you mean {near[0]}?" if near else "")
             )
-        wanted = flatten(parse([f"{key}={pair.partition('=')[2]}"]))[key]
+        wanted = runs.flat(parse([f"{key}={pair.partition('=')[2]}"]))[key]
         there = [run.config.get(key, ABSENT) for run in chosen]
         chosen = [run for run, v in zip(chosen, there, strict=True) if v == wanted]
         if not chosen:
