@@ -52,7 +52,7 @@ class Run:
         name: its path from the folder that was searched.
         note: what became of it where it is not finished, in one line.
         config: dotted key to value; of a run that is not finished, what was overridden.
-        results: what results.json holds, `config` apart; empty where it is not finished.
+        results: what results.json holds, `config` apart; of a pruned run what pruned.json holds.
     """
 
     folder: Path

@@ -9,6 +9,7 @@ unless --csv, --json, --markdown or --html say what to write instead; - is stand
 
 import argparse
 import csv
+import functools
 import io
 import json
 import math
@@ -186,7 +187,7 @@ def show(board: Leaderboard, console: Console) -> None:
     console.print(count(board))
     if board.groups:
         console.print(sentence(board))
-        console.print(f"best checkpoint: {board.groups[0].runs[0].checkpoint}")
+        console.print(f"best checkpoint: {board.groups[0].runs[0].checkpoint}", markup=False)
 
 
 def to_csv(board: Leaderboard) -> str:
@@ -577,7 +578,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         folders = args.folders or [leaderboard.newest_sweep(OUTPUTS) or OUTPUTS]
         if args.compare:
-            compare(args.compare, lambda: collect(folders, args.over), console)
+            compare(args.compare, functools.cache(lambda: collect(folders, args.over)), console)
             return
         board = collect(folders, args.over)
         show(board, console)
