@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import statistics
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -446,7 +447,10 @@ def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
         return Difference(first, second, mean, None, how, "one run has no spread: add seeds")
     if spread < 1e-12 * max(map(abs, (*x, *y))):  # what rounding leaves of equal values
         return Difference(first, second, mean, None, how, "no spread: nothing to judge by")
-    test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
+    with warnings.catch_warnings():
+        # a side whose runs are all equal has a variance that is right, 0
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
     low, high = map(float, test.confidence_interval(0.95))
     return Difference(first, second, mean, (low, high), how, "")
 
