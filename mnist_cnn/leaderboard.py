@@ -145,7 +145,7 @@ def summarise(values: Sequence[float]) -> Summary | None:
 def find(top: Path) -> Iterator[Path]:
     """The folders of runs at any depth, `top` among them."""
     for path, folders, files in os.walk(top):
-        if not MARKS.isdisjoint(files):
+        if not MARKS.isdisjoint(files) and SWEEP not in files:  # a sweep may be locked, too
             yield Path(path)
             folders[:] = [name for name in folders if name not in INSIDE]
 

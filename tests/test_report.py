@@ -315,6 +315,15 @@ def test_the_newest_sweep_is_reported_and_without_one_all_runs(
     assert sum(group["n"] for group in both["groups"]) == 7
 
 
+def test_a_sweep_that_is_locked_itself_is_no_run(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FileLock(sweep / runs.LOCK):
+        content = as_json(capsys, str(sweep))
+    assert content["unfinished"] == []
+    assert sum(group["n"] for group in content["groups"]) == 4
+
+
 def test_a_wrong_folder_is_told_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
