@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +42,19 @@ Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Tra
 # The only code that a configuration may call by `_target_`: add your own package here.
 TARGETS = ["mnist_cnn.*", "lightning.*"]
 
+# what asks a program to stop; clusters announce the end of a job by one of the last two
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to stop: `number` says which, `hint` how to go on."""
+
+    def __init__(self, number: int, hint: str = ""):
+        super().__init__(f"interrupted by {signal.Signals(number).name}; {hint}".removesuffix("; "))
+        self.number = number
 
 
 class Group(BaseModel):
@@ -169,6 +181,12 @@ class Checkpoint(Open):
     dirpath: str
     monitor: Metric
     mode: Mode
+    every_seconds: Positive | None
+    every_steps: Count | None
+
+
+class Finite(Open):
+    every_steps: Count
 
 
 class History(Open):
@@ -203,9 +221,10 @@ class Profiler(Open):
 class Trainer(Group):
     target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
-    devices: (
-        Literal[1] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
-    )
+    strategy: Literal["auto", "ddp"]
+    devices: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
+    num_nodes: Count
+    use_distributed_sampler: Literal[False]
     precision: Literal[
         "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
     ]
@@ -239,6 +258,7 @@ class Objective(Group):
 class Train(Open):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: str | None
+    force: bool
     test: bool
     run_dir: str
     run_name: str
@@ -263,6 +283,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "trainer": Trainer,
         "callbacks.early_stopping": EarlyStopping,
         "callbacks.checkpoint": Checkpoint,
+        "callbacks.finite": Finite,
         "callbacks.history": History,
         "callbacks.progress": ProgressBar,
         "callbacks.summary": Summary,
@@ -285,7 +306,7 @@ NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "evaluate": {},
 }
 OPTIONAL = (
-    *("callbacks.early_stopping", "callbacks.progress", "callbacks.summary"),
+    *("callbacks.early_stopping", "callbacks.finite", "callbacks.progress", "callbacks.summary"),
     *("logger.csv", "logger.tensorboard"),
 )
 
@@ -318,6 +339,10 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             faults += [sentence(part, schema, values, fault) for fault in e.errors()]
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
+    if entry == "train" and cfg.trainer.strategy == "auto":
+        for key in ("devices", "num_nodes"):
+            if isinstance(number := cfg.trainer[key], int) and number > 1:
+                raise ValueError(f"trainer.{key}={number}: allowed: 1; more with trainer=ddp")
     check_fold(cfg.data.val_fraction, cfg.data.fold)
 
 
@@ -421,10 +446,10 @@ def run_name(overrides: Sequence[str] | None = None) -> str:
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
 
 
-def next_epoch(ckpt_path: str | None) -> int | None:
-    """The epoch (from 1) that comes after a checkpoint; None without a checkpoint."""
+def next_epoch(ckpt_path: str | None) -> int:
+    """The epoch (from 1) that comes after a checkpoint; 0 without a checkpoint."""
     if ckpt_path is None:
-        return None
+        return 0
     from mnist_cnn import trained
 
     return trained.read_checkpoint(ckpt_path)["epoch"] + 1
@@ -460,6 +485,8 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # its own use of a torch class that is on its way out
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+    # metrics are sums over all processes already
+    warnings.filterwarnings("ignore", r".*sync_dist=True")
     # nothing is logged at single steps
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
 
@@ -484,14 +511,20 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 raise
             sys.exit(one_line(e, config_name))
 
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted(number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         check_choices(sys.argv[1:])
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e, config_name))
-    except KeyboardInterrupt as e:
-        print(f"interrupted; {e}" if str(e) else "interrupted", file=sys.stderr)
-        sys.exit(130)  # by convention 128 + SIGINT
+    except Interrupted as e:
+        print(e, file=sys.stderr)
+        sys.exit(128 + e.number)  # by convention
 
 
 def one_line(error: BaseException, entry: str = "train") -> str:

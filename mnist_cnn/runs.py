@@ -1,9 +1,13 @@
 """A run's folder: claimed for one run alone, named, and found again to go on with it."""
 
+import atexit
+import contextlib
 import copy
 import functools
 import itertools
+import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,11 +18,35 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_cnn.config import USER_ERRORS, check, one_line, run_name
+from mnist_cnn.config import USER_ERRORS, Interrupted, check, one_line, run_name, shown
 
-OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it into each run's folder
+# Hydra writes them into each run's folder
+OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yaml")
 LAST = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
+
+# beginnings of keys that may differ when a run goes on: they change nothing of what it learns
+UNRELATED = [
+    "ckpt_path",
+    "force",
+    "run_",
+    "test",
+    "logger",
+    "hparams_search",
+    "data.root",
+    "data.source",
+    "data.mirror",
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.enable",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+    "callbacks.progress",
+    "callbacks.summary",
+    "callbacks.histograms",
+    "callbacks.finite",
+    "callbacks.checkpoint.every",
+]
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
@@ -63,6 +91,8 @@ def recorded(
 
     @functools.wraps(train)
     def alone(cfg: DictConfig) -> dict[str, Any]:
+        if rank() > 0:
+            return train(cfg)
         folder = Path(cfg.run_dir)
         if not folder.is_dir():
             check(cfg)  # so that a mistake leaves nothing
@@ -79,9 +109,16 @@ def recorded(
         except Pruned as e:
             note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
             raise
+        except Interrupted as e:
+            raise Interrupted(e.number, f"go on with ckpt_path={folder}") from None
+        except (KeyboardInterrupt, SystemExit):  # how Lightning answers Ctrl-C while it sets up
+            raise Interrupted(signal.SIGINT, f"go on with ckpt_path={folder}") from None
         except Exception as e:
             trace = "".join(traceback.format_exception(e))
-            note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            if isinstance(e, OSError) and (folder / LAST).exists():
+                raise OSError(f"{e}; when that is mended go on with ckpt_path={folder}") from e
             raise
         finally:
             lock.release()
@@ -107,15 +144,60 @@ class ClaimFolder(Callback):
             if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
                 check_checkpoint(Path(task.ckpt_path))  # first: the logger reads it too
             check(task, config.hydra.job.config_name)
-            claim(config, "run")
+            if config.hydra.job.config_name == "train":
+                check_processes(task.trainer.strategy == "ddp")
+                if not task.force:
+                    check_same(task, Path(config.hydra.run.dir))
+            if rank() == 0:
+                claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
-            sys.exit(one_line(e))
+            sys.exit(one_line(e) if rank() == 0 else 1)
+        if processes() > 1:
+            join(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            if processes() > 1:
+                raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")
             claim(config, "sweep")
-        except OSError as e:
-            sys.exit(one_line(e))
+        except USER_ERRORS as e:
+            sys.exit(one_line(e) if rank() == 0 else 1)
+
+
+def processes() -> int:
+    """How many processes torchrun started to train together, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; one of them writes the run's files: 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def check_processes(ddp: bool) -> None:
+    """Raises ValueError unless trainer=ddp and torchrun come together."""
+    if ddp and "LOCAL_WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "trainer=ddp: allowed: with torchrun, which starts the processes: "
+            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
+    if not ddp and processes() > 1:
+        raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+
+
+def join(config: DictConfig) -> None:
+    """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+    from torch import distributed
+
+    distributed.init_process_group()  # Lightning takes it over
+    atexit.register(distributed.destroy_process_group)
+    folder = [config.hydra.run.dir]
+    distributed.broadcast_object_list(folder)
+    with read_write(config), open_dict(config):
+        config.hydra.run.dir = folder[0]
+        if rank() > 0:
+            config.hydra.output_subdir = None
+            config.hydra.job_logging = {"root": None}
 
 
 def claim(config: DictConfig, kind: str) -> None:
@@ -148,11 +230,12 @@ def resume(argv: Sequence[str]) -> list[str]:
     """The command line that goes on with the run that `ckpt_path=` names.
 
     ckpt_path may be a run's folder or a checkpoint in it. The run's own overrides are taken up
-    again, those given now come after them, and its folder is used. A checkpoint that lies anywhere
-    else starts a new run from where it stopped.
+    again, those given now come after them, and its folder is used; what was killed before its
+    first checkpoint starts anew there. A checkpoint that lies anywhere else starts a new run from
+    where it stopped.
 
     Raises:
-        ValueError: there is no such folder or file, or the folder has no checkpoint.
+        ValueError: there is no such folder or file, or the folder is not a run's.
     """
     given, command = take_ckpt_path(argv)
     if given is None or any(a in ("-m", "--multirun") for a in argv):
@@ -163,19 +246,21 @@ def resume(argv: Sequence[str]) -> list[str]:
             f"ckpt_path={given}: no such file or folder; allowed: a run's folder or a checkpoint"
         )
     checkpoint = path / LAST if path.is_dir() else path
-    if not checkpoint.is_file():
+    folder = checkpoint.parents[1]
+    if not checkpoint.is_file() and not (folder / OVERRIDES).is_file():
         raise ValueError(
             f"ckpt_path={given}: has no {LAST}; allowed: a run's folder or a checkpoint"
         )
-    folder = checkpoint.parents[1]
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
-        changed = {"ckpt_path", *(a.split("=")[0] for a in command)}
+        changed = {"ckpt_path", "force", *(a.split("=")[0] for a in command)}
         again = [o for o in recorded if o.split("=")[0] not in changed]
         if not any(a.startswith("run_name=") for a in (*again, *command)):
             again.append(f"run_name={quote(run_name(recorded))}")
         command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
-    return [*command, f"ckpt_path={quote(checkpoint)}"]
+    if checkpoint.is_file():
+        command.append(f"ckpt_path={quote(checkpoint)}")
+    return command
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
@@ -217,16 +302,65 @@ def quote(path: Path | str) -> str:
 
 def check_checkpoint(path: Path) -> None:
     """Raises ValueError where training cannot go on from this file. It runs none of its code."""
+    if fault := damage(path):
+        others = (file for file in sorted(path.parent.glob("*.ckpt")) if file != path)
+        whole = next((file for file in others if not damage(file)), None)
+        hint = f"; allowed: ckpt_path={whole}, an older one that is whole" if whole else ""
+        raise ValueError(f"ckpt_path={path}: {fault}{hint}")
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint, empty where nothing is."""
     from mnist_cnn import trained  # after torch, which a mistake does not need
 
     try:
         content = trained.read_checkpoint(path)
     except ValueError as e:
-        raise ValueError(f"ckpt_path={path}: not a checkpoint that is safe to load: {e}") from None
-    needed = {"state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), kind) and content[key] for key, kind in needed.items()
-    ):
-        raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")
-    if not any(str(key).startswith("net.") for key in content["state_dict"]):
-        raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")
+        return f"not a checkpoint that is safe to load: {e}"
+    wanted = {
+        **{"state_dict": dict, "loops": dict, "callbacks": dict},
+        **{"optimizer_states": list, "processes": list},
+    }
+    sound = isinstance(content, dict) and all(
+        isinstance(content.get(key), kind) and content[key] for key, kind in wanted.items()
+    )
+    if not sound or not any(str(key).startswith("net.") for key in content["state_dict"]):
+        return "not a checkpoint of this project"
+    return ""
+
+
+def check_same(config: DictConfig, folder: Path) -> None:
+    """Raises ValueError where a configuration would turn the run in a folder into another one.
+
+    It names each key that has another value now; what changes no weight may be changed.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    before, now = flat(OmegaConf.load(folder / CONFIG)), flat(config)
+    free = UNRELATED
+    if config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR"):  # laid out for a length
+        free = [key for key in UNRELATED if key != "trainer.max_epochs"]
+    changed = [
+        key
+        for key in {**now, **before}
+        if now.get(key) != before.get(key) and not key.startswith(tuple(free))
+    ]
+    if changed:
+        faults = [
+            f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
+            for key in changed[:3]
+        ]
+        more = [f"and {len(changed) - 3} keys more"] if len(changed) > 3 else []
+        raise ValueError(
+            f"{'; '.join(faults + more)}; allowed with force=true, as a run that is not exact"
+        )
+
+
+def flat(node: Any, key: str = "") -> dict[str, Any]:
+    """Every value of a configuration by its whole key, as written: interpolations as such."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if not isinstance(node, dict):
+        return {key: node}
+    inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
+    return dict(itertools.chain.from_iterable(values.items() for values in inner))

@@ -69,12 +69,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    except SystemExit:  # how Lightning answers Ctrl-C
-        raise KeyboardInterrupt(f"go on with ckpt_path={folder}") from None
-    except Exception as e:
+    # what a checkpoint of another network, or a spoilt one, raises in Lightning
+    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
         if cfg.ckpt_path is None or callbacks["history"].running:
             raise
-        # what a checkpoint of another network, or a spoilt one, raises in Lightning
         reason = " ".join(str(e).split())
         raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot go on from it: {reason}") from e
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
@@ -82,13 +80,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
     )
-    module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
-
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     outcome = results.collect(history.rows, checkpoint.best_epoch, test, module, device, plain)
-    results.write(outcome, folder / "results.json")
-    board.write(trainer, module, data, outcome)
-    results.show(outcome, folder)
+    if trainer.is_global_zero:
+        module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
+        results.write(outcome, folder / "results.json")
+        board.write(trainer, module, data, outcome)
+        results.show(outcome, folder)
     return outcome
 
 

@@ -72,6 +72,8 @@ def read_checkpoint(file: Path | str) -> Any:
         with zipfile.ZipFile(file) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 raise ValueError("it is compressed, which PyTorch's are not")
+            if damaged := archive.testzip():  # torch.load takes no notice of the checksums
+                raise ValueError(f"not whole: {damaged} in it is damaged")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as e:  # PyTorch raises many kinds for files that are not its own
         raise ValueError(reason(e)) from None
