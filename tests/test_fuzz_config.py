@@ -95,7 +95,7 @@ def override(draw: st.DrawFn) -> list[str]:
     key = draw(st.sampled_from([*single * 4, *sorted(parts - {""})]))
     choice, declared = DECLARED[key]
     sign = draw(st.sampled_from([*[""] * 12, "+", "++", "~"]))
-    value = draw(st.one_of(VALUES, near(declared)))
+    value = draw(st.one_of(VALUES, near(declared), near(declared)))
     return [*([choice] if choice else []), f"{sign}{key}={value}"]
 
 
