@@ -381,7 +381,7 @@ def test_twenty_clients_at_once_each_get_their_own_digit_back(
     end = time.monotonic() + seconds
 
     def client(number: int) -> list[float]:
-        waits = []
+        waits: list[float] = []
         while time.monotonic() < end:
             digit = (number + len(waits)) % 10
             start = time.monotonic()

@@ -35,7 +35,7 @@ def keys(node: DictConfig, prefix: str = "") -> dict[str, str]:
     """Each key below a node, parts and single values, and its value as YAML has it."""
     found = {}
     for name in node:
-        key = f"{prefix}{name}"
+        key = prefix + str(name)
         child = node._get_node(name)
         found[key] = str(child).replace("None", "null")
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation()):
