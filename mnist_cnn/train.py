@@ -94,7 +94,7 @@ def job(cfg: DictConfig) -> Any:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:
-        return train(cfg)[cfg.objective.metric]
+        return train(cfg).get(cfg.objective.metric)
     except MisconfigurationException as e:  # a combination of values that the Trainer refuses
         raise ValueError(e) from e
 

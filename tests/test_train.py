@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn.config import compose
-from mnist_cnn.train import train
+from mnist_cnn.train import job, train
 from tests.conftest import SHORT, environment
 
 
@@ -298,3 +298,10 @@ def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
     run = only_run(tmp_path)
     assert f"ckpt_path={run}" in stderr.splitlines()[-1]
     torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_a_run_that_never_validates_ends_well_all_the_same(tmp_path):
+    never = "trainer.check_val_every_n_epoch=3"
+    cfg = compose([*SHORT, never, "logger=none", "test=false"], run_dir=tmp_path)
+    assert job(cfg) is None
+    assert (tmp_path / "results.json").exists()
