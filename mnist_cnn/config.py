@@ -36,7 +36,7 @@ Mode = Literal["min", "max"]
 
 
 # The only code that a configuration may call by `_target_`: add your own package here.
-TARGETS = ["mnist_cnn.*", "lightning.*"]
+TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
@@ -165,6 +165,7 @@ class History(Open):
 
 class ProgressBar(Open):
     refresh_seconds: Positive
+    quiet: bool
 
 
 class Trainer(Group):
@@ -413,7 +414,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         try:
             return task(cfg)
         except (*USER_ERRORS, InstantiationException) as e:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:  # one of an evaluation's
                 raise
             sys.exit(one_line(e, config_name))
 

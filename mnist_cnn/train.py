@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn import config, runs
+from mnist_cnn import config, runs, sweep
 
 
 @runs.recorded
@@ -62,6 +65,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     except SystemExit:  # how Lightning answers Ctrl-C
         raise KeyboardInterrupt(f"go on with ckpt_path={folder}") from None
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
+    objective = trainer.callback_metrics.get(cfg.objective.metric)
+    if checkpoint.best_epoch is None and objective is not None:
+        raise ValueError(f"{cfg.objective.metric}={objective:.4g} in every epoch: nothing learnt")
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
@@ -72,20 +78,26 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     outcome = results.collect(history.rows, checkpoint.best_epoch, test, module, device, plain)
     results.write(outcome, folder / "results.json")
     board.write(trainer, module, data, outcome)
-    results.show(outcome, folder)
     return outcome
 
 
-def job(cfg: DictConfig) -> Any:
+def job(cfg: DictConfig) -> None:
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return sweep.attempt(train, cfg)
+
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from mnist_cnn import results
+
     try:
-        return train(cfg)[cfg.objective.metric]
+        results.show(train(cfg), Path(cfg.run_dir))
     except MisconfigurationException as e:  # a combination of values that the Trainer refuses
         raise ValueError(e) from e
 
 
 def main() -> None:
+    for sweeper in (sweep.Grid, sweep.Optuna):
+        Plugins.instance().register(sweeper)
     try:
         sys.argv[1:] = runs.resume(sys.argv[1:])
     except ValueError as e:
