@@ -235,7 +235,7 @@ class Optuna(Sweep):
     was stopped and taken up draws as one that was not.
 
     Args:
-        n_trials: how many are to end well, finished or pruned.
+        n_trials: how many there are to be; those that failed are tried again when it is taken up.
         n_jobs: how many are drawn and launched at once.
         sampler: one of optuna.samplers, with its `seed`.
         params: see `Sweep`; intervals are allowed.
@@ -335,9 +335,9 @@ def point(params: Mapping[str, Any]) -> list[str]:
 
 
 def label(params: Mapping[str, Any]) -> str:
-    return ",".join(
-        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items()
-    )
+    """The same for people: shorter."""
+    short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in params.items()}
+    return ",".join(point(short))
 
 
 def distribution(override: Override) -> Any:
