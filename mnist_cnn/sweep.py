@@ -141,7 +141,8 @@ class Sweep(Sweeper):
             try:
                 self.launch(left)
             except Exception as e:  # launchers raise what they like when a worker dies
-                log.warning("", exc_info=e)
+                reason = " ".join(str(e).split()) or type(e).__name__
+                self.screen.console.print(f"a worker died, what it was at goes on alone: {reason}")
                 for job in submitted(e):  # the others go on
                     job.wait()
                 if "ray" in sys.modules:  # they would go on, unwatched

@@ -149,7 +149,6 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
         if trial.state.name == "COMPLETE":
             assert trial.value == result(job)["val/loss"]
             assert len(trial.intermediate_values) == 3
-            assert "callbacks.prune" not in (job / ".hydra" / "overrides.yaml").read_text()
         elif trial.state.name == "PRUNED":
             assert lr == 1e-9 or trial.number == 3
             assert not (job / "results.json").exists()
@@ -192,7 +191,7 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
     env.pop("OMP_NUM_THREADS")
     monkeypatch.setattr(sys.modules[__name__], "environment", lambda: env)
     process = start(
-        tmp_path, "-m", *LONG, "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+        tmp_path, "-m", *LONG, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
     )
     folder = tmp_path / "sweep"
     wait_for(lambda: all((folder / n / runs.LAST).exists() for n in "01"), process)
@@ -200,11 +199,11 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
     os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "3 jobs: 3 finished, 0 failed, 0 pruned" in out
-    assert "Traceback" not in err
+    assert "a worker died" in out
+    assert "2 jobs: 2 finished, 0 failed, 0 pruned" in out
     for n in "01":
-        assert (folder / n / "train.log").read_text().count("epoch  1/40") == 1
-    assert result(folder / "2")["threads"] == max(cores // 2, 1)
+        assert (folder / n / "train.log").read_text().count("epoch  1/40") == 1  # it went on
+        assert result(folder / n)["threads"] == max(cores // 2, 1)
 
 
 @pytest.mark.parametrize(
