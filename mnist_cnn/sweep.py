@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import runs
-from mnist_cnn.config import TARGETS
+from mnist_cnn.config import TARGETS, Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +117,10 @@ class Sweep(Sweeper):
                 OmegaConf.save(self.config, new)
                 new.replace(self.folder / runs.SWEEP)
                 yield
-        except KeyboardInterrupt as e:
+        except Interrupted as e:
             for job in submitted(e):
                 job.cancel(check=False)
-            raise KeyboardInterrupt(f"go on with ckpt_path={self.folder}") from None
+            raise Interrupted(e.number, f"go on with ckpt_path={self.folder}") from None
 
     def job_folder(self, n: int) -> Path:
         return self.folder / str(n)
