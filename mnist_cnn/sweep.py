@@ -200,12 +200,12 @@ class Grid(Sweep):
                 raise ValueError(f"{override.input_line}: add hparams_search=optuna, or list {key}")
         values = [[f"{k}={v}" for v in o.sweep_string_iterator()] for k, o in swept.items()]
         points = list(dict.fromkeys(itertools.product(*values)))
-        with self.opened([[*fixed, *point] for point in points]):
+        with self.opened([[*point, *fixed] for point in points]):
             begun = self.begun()
             free = (n for n in itertools.count() if n not in begun.values())
             jobs = {}
             for point in points:
-                job = [*fixed, *point]
+                job = [*point, *fixed]  # a run's name begins with what sets it apart
                 known = begun.get(frozenset(job))
                 n = next(free) if known is None else known
                 jobs[n] = job
@@ -263,7 +263,7 @@ class Optuna(Sweep):
         }
         first = {key: values[0] for key, values in ends.items()}
         examples = [first, *({**first, k: v} for k, values in ends.items() for v in values[1:])]
-        with self.opened([[*fixed, *point(example)] for example in examples]):
+        with self.opened([[*point(example), *fixed] for example in examples]):
             self.study = optuna.create_study(
                 study_name=STUDY,
                 storage=storage(self.folder),
@@ -282,7 +282,7 @@ class Optuna(Sweep):
                 left -= len(batch)
                 self.screen.jobs.update({n: label(p) for n, p in batch.items()})
                 self.screen.expect(len(self.screen.jobs) + left)
-                self.run({n: [*fixed, *point(params)] for n, params in batch.items()})
+                self.run({n: [*point(params), *fixed] for n, params in batch.items()})
                 for n in batch:
                     self.tell(n)
 

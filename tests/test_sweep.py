@@ -23,7 +23,7 @@ from mnist_cnn.train import train
 from tests.conftest import SHORT, environment
 
 TINY = [*SHORT, "trainer.limit_train_batches=2", "logger=none", "test=false"]
-LONG = [*TINY, "trainer.max_epochs=40", "callbacks=no_early_stopping"]  # some 15 s
+LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]
 
 
 def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
@@ -114,6 +114,16 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
     assert result(folder / "12")["seed"] == 12
 
 
+def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path):
+    fixed = ["data.batch_size=32", "model.dropout=0.0", "model.hidden=16"]
+    done = finish(tmp_path, "-m", "hparams_search=grid", *TINY, "trainer.max_epochs=1", *fixed)
+    assert done.returncode == 0, done.stderr
+    configs = [result(tmp_path / "sweep" / n)["config"] for n in "012"]
+    assert [config["optimizer"]["lr"] for config in configs] == [3e-4, 1e-3, 3e-3]
+    assert {config["data"]["batch_size"] for config in configs} == {32}
+    assert done.stdout.count(" job ") == 3
+
+
 def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_path):
     # good, hopeless, not a number; this seed draws good, nan, hopeless, good, (nan again), hopeless
     space = ["optimizer.lr=choice(0.01,1e-9,1e30)", "seed=3"]
@@ -202,7 +212,7 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
     assert "a worker died" in out
     assert "2 jobs: 2 finished, 0 failed, 0 pruned" in out
     for n in "01":
-        assert (folder / n / "train.log").read_text().count("epoch  1/40") == 1  # it went on
+        assert (folder / n / "train.log").read_text().count("epoch  1/15") == 1  # it went on
         assert result(folder / n)["threads"] == max(cores // 2, 1)
 
 
