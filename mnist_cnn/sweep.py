@@ -7,7 +7,6 @@ job whose process was killed counts as well, and a sweep can be taken up again b
 
 import contextlib
 import gc
-import importlib
 import importlib.util
 import itertools
 import json
@@ -75,6 +74,10 @@ class Sweep(Sweeper):
         last = {o.get_key_element(): o for o in parser.parse_overrides(given)}
         fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
         self.search({k: o for k, o in last.items() if o.is_sweep_override()}, fixed)
+
+        from mnist_cnn import report
+
+        report.report(self.folder)
         failed = [n for n, end in self.screen.ends.items() if end == "failed"]
         if failed:
             sys.exit(
@@ -467,9 +470,6 @@ class Screen(threading.Thread):
             )
         else:
             self.console.print(f"no job has a {self.objective.metric}, so none is best")
-        if importlib.util.find_spec("mnist_cnn.report"):
-            report: Any = importlib.import_module("mnist_cnn.report")
-            report.report([self.sweep.folder], self.console)
 
 
 def submitted(error: BaseException) -> Iterable[Any]:

@@ -66,12 +66,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
     )
-    module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
-
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     outcome = results.collect(history.rows, checkpoint.best_epoch, test, module, device, plain)
-    results.write(outcome, folder / "results.json")
-    board.write(trainer, module, data, outcome)
+    if trainer.is_global_zero:
+        module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
+        results.write(outcome, folder / "results.json")
+        board.write(trainer, module, data, outcome)
     return outcome
 
 
@@ -84,9 +84,11 @@ def job(cfg: DictConfig) -> None:
     from mnist_cnn import results
 
     try:
-        results.show(train(cfg), Path(cfg.run_dir))
+        outcome = train(cfg)
     except MisconfigurationException as e:  # a combination of values that the Trainer refuses
         raise ValueError(e) from e
+    if runs.rank() == 0:
+        results.show(outcome, Path(cfg.run_dir))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,10 @@ def result(job: Path) -> dict[str, Any]:
     return json.loads((job / "results.json").read_text())
 
 
+def ends_shown(screen: str) -> list[str]:
+    return [line for line in screen.splitlines() if re.match(r"\d+/\d+  job ", line)]
+
+
 def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
     jobs = "seed=0,1,-1,3,4,5,6,7,8,9,10,11"
     process = start(tmp_path, "-m", *TINY, jobs)
@@ -107,7 +112,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
     before = untouched(finished)
     done = finish(tmp_path, "-m", f"ckpt_path={folder}", "seed=0,1,3,4,12")
     assert done.returncode == 0, done.stderr
-    lines = [line for line in done.stdout.splitlines() if " job " in line]
+    lines = ends_shown(done.stdout)
     assert len(lines) == 1
     assert lines[0].startswith("5/5  job 12  seed=12  val/loss ")
     assert untouched(finished) == before
@@ -121,7 +126,7 @@ def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path
     configs = [result(tmp_path / "sweep" / n)["config"] for n in "012"]
     assert [config["optimizer"]["lr"] for config in configs] == [3e-4, 1e-3, 3e-3]
     assert {config["data"]["batch_size"] for config in configs} == {32}
-    assert done.stdout.count(" job ") == 3
+    assert len(ends_shown(done.stdout)) == 3
 
 
 def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_path):
