@@ -37,7 +37,7 @@ Mode = Literal["min", "max"]
 
 
 # The only code that a configuration may call by `_target_`: add your own package here.
-TARGETS = ["mnist_cnn.*", "lightning.*"]
+TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
 
 # what asks a program to stop; clusters announce the end of a job by one of the last two
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
@@ -183,6 +183,7 @@ class History(Open):
 
 class ProgressBar(Open):
     refresh_seconds: Positive
+    quiet: bool
 
 
 class Trainer(Group):
@@ -440,7 +441,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         try:
             return task(cfg)
         except (*USER_ERRORS, InstantiationException) as e:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:  # one of an evaluation's
                 raise
             sys.exit(one_line(e, config_name))
 

@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn import config, runs
+from mnist_cnn import config, runs, sweep
 
 
 @runs.recorded
@@ -69,20 +72,28 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
         results.write(outcome, folder / "results.json")
         board.write(trainer, module, data, outcome)
-        results.show(outcome, folder)
     return outcome
 
 
-def job(cfg: DictConfig) -> Any:
+def job(cfg: DictConfig) -> None:
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return sweep.attempt(train, cfg)
+
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from mnist_cnn import results
+
     try:
-        return train(cfg)[cfg.objective.metric]
+        outcome = train(cfg)
     except MisconfigurationException as e:  # a combination of values that the Trainer refuses
         raise ValueError(e) from e
+    if runs.rank() == 0:
+        results.show(outcome, Path(cfg.run_dir))
 
 
 def main() -> None:
+    for sweeper in (sweep.Grid, sweep.Optuna):
+        Plugins.instance().register(sweeper)
     try:
         sys.argv[1:] = runs.resume(sys.argv[1:])
     except ValueError as e:
