@@ -78,7 +78,7 @@ PATIENCE = 300  # seconds that a process may take
 TIGHT = 0.0002  # seconds between two looks at a file that is there for milliseconds
 NOISE = 4  # two equal runs took less than so many times each other's seconds, on a shared machine
 
-MEASURED = {"seconds", "images/s"}
+MEASURED = {"seconds", "images/s", "elapsed"}
 # where a run goes on from, and how often it saves, is no result
 ASKED = {
     "results.json: config.ckpt_path",
@@ -224,6 +224,16 @@ class Piece:
             time.sleep(pause)
         return self.process.poll() is None
 
+    def stopped_while_writing(self) -> bool:
+        """Stops it (SIGSTOP) while a checkpoint is being written; False where it ends before."""
+        while self.wait_for(lambda: self.unfinished() is not None, TIGHT):
+            self.hit(signal.SIGSTOP)
+            time.sleep(0.002)  # until the system has done so
+            if self.unfinished():
+                return True
+            self.hit(signal.SIGCONT)
+        return False
+
     def hit(self, *signals: signal.Signals, gap: float = 0.0) -> None:
         """Sends signals to the process and its children, with so many seconds in between."""
         for i, number in enumerate(signals):
@@ -315,7 +325,7 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
     """
     moment = draw.choices(("starting", "configuring", "training", "writing"), (2, 1, 10, 4))[0]
     name = draw.choice(list(SIGNALS)) if moment in ("starting", "training") else "SIGKILL"
-    share, instant, gap = draw.random(), draw.uniform(0, 0.004), draw.uniform(0, 0.1)
+    share, gap = draw.random(), draw.uniform(0, 0.1)
     if moment == "starting":
         there = piece.wait_for(lambda: piece.age > share * whole.startup)
     elif moment == "configuring":  # Hydra empties this file, then fills it again
@@ -327,8 +337,7 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
         due = piece.age + share * whole.rest / 2
         there = there and piece.wait_for(lambda: piece.age > due)
         if moment == "writing":
-            there = there and piece.wait_for(lambda: piece.unfinished() is not None, TIGHT)
-            time.sleep(instant)
+            there = there and piece.stopped_while_writing()
     if not there:
         return None
     piece.hit(*SIGNALS[name], gap=gap)
