@@ -50,6 +50,11 @@ def early_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory.mktemp("whole") / "early", STOPPED_EARLY)
 
 
+def assert_same(whole: Path, cut: Path) -> None:
+    wrong = differences(contents(whole), contents(cut))
+    assert not wrong, "\n".join(wrong)
+
+
 def steps_kept(run: Path) -> int:
     found = kept(run)
     return found[1] if found else 0
@@ -69,7 +74,7 @@ def test_a_run_that_is_killed_in_the_middle_of_an_epoch_ends_as_if_it_had_not_be
     assert piece.end() == -signal.SIGKILL
     assert STEPS < steps_kept(cut) < 2 * STEPS
     trained(cut, [])
-    assert differences(contents(random_run), contents(cut)) == []
+    assert_same(random_run, cut)
 
 
 def test_a_run_that_is_asked_to_stop_saves_its_step_and_says_how_to_go_on(random_run, tmp_path):
@@ -83,7 +88,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_and_says_how_to_go_on(random
         assert f"ckpt_path={cut}" in piece.said()
         assert middle < steps_kept(cut) < middle + 30  # saved when it was asked to stop
     trained(cut, [])
-    assert differences(contents(random_run), contents(cut)) == []
+    assert_same(random_run, cut)
 
 
 def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exactness(
@@ -103,14 +108,14 @@ def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exac
     assert piece.unfinished()
     assert steps_kept(cut) > STEPS  # what was there is whole
     trained(cut, [])
-    assert differences(contents(early_run), contents(cut)) == []
+    assert_same(early_run, cut)
 
 
 def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_path):
     assert len(rows(early_run)) == 3
     assert len({row["lr"] for row in rows(early_run)}) == 2
     again = trained(Path(shutil.copytree(early_run, tmp_path / "again")), [])
-    assert differences(contents(early_run), contents(again)) == []
+    assert_same(early_run, again)
 
 
 def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
