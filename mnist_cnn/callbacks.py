@@ -1,9 +1,8 @@
-"""Callbacks that Lightning does not have: checkpoints between epochs, a history, a light bar."""
+"""Callbacks that Lightning does not have: a history, a stop at NaN, histograms, a light bar."""
 
 import csv
 import logging
 import math
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -58,6 +56,9 @@ class BetweenEpochs(Callback):
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         raise NotImplementedError
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.running = trainer.fit_loop.restarted_mid_epoch  # Lightning won't announce it again
+
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.running:
             self.epoch_done(trainer, pl_module)
@@ -69,84 +70,51 @@ class BetweenEpochs(Callback):
         self.running = False
 
 
-class Checkpoint(BetweenEpochs, LightningCheckpoint):
-    """Keeps `last.ckpt`, and `best.ckpt` where the monitored metric was best.
-
-    Both are complete: training goes on from either. A file is replaced by a whole new one or not
-    at all.
+class Finite(Callback):
+    """Ends a run whose loss is no longer a finite number.
 
     Args:
-        dirpath: their folder.
-        monitor: a logged metric, such as val/loss.
-        mode: min or max, which way is better.
+        every_steps: batches between two looks; each look waits for the device.
+
+    Raises:
+        ValueError: see `check_finite`.
     """
 
-    def __init__(self, *, dirpath: str, monitor: str, mode: str):
-        self.dirpath, self.monitor, self.mode = Path(dirpath), monitor, mode
-        self.best_score = math.inf if mode == "min" else -math.inf
-        self.best_epoch: int | None = None  # counted from 1
-        self.improved = False
-        self.rng: tuple[torch.Tensor, list[torch.Tensor]] | None = None
+    def __init__(self, *, every_steps: int):
+        self.every_steps = every_steps
 
-    @property
-    def best(self) -> Path:
-        return self.dirpath / "best.ckpt"
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self.every_steps == 0:
+            check_finite(trainer, pl_module)
 
-    @property
-    def last(self) -> Path:
-        return self.dirpath / "last.ckpt"
 
-    @property
-    def kept(self) -> Path:
-        """The best, or the last where no metric was there to judge by."""
-        return self.best if self.best.exists() else self.last
+def check_finite(trainer: L.Trainer, module: Any) -> None:
+    """Looks at the losses of this epoch so far, at the metrics and at the weights.
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        score = trainer.callback_metrics.get(self.monitor)
-        if score is None:
-            return
-        better = score < self.best_score if self.mode == "min" else score > self.best_score
-        if better:
-            self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
-            self.improved = True
-
-    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        # Lightning would set these back in a moment, at the start of the next epoch; a checkpoint
-        # with the old counts would skip that epoch
-        loop = trainer.fit_loop.epoch_loop
-        for progress in (
-            loop.batch_progress,
-            loop.scheduler_progress,
-            loop.automatic_optimization.optim_progress,
-        ):
-            progress.reset_on_run()
-        new = self.last.with_suffix(".new")
-        trainer.save_checkpoint(new, weights_only=False)
-        if trainer.is_global_zero:
-            if self.improved:
-                copy = self.best.with_suffix(".new")
-                shutil.copyfile(new, copy)
-                replace(copy, self.best)
-            replace(new, self.last)
-        self.improved = False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all(),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
-        self.rng = state_dict["rng"], state_dict["cuda_rng"]
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.rng:  # last of all, since setting up draws numbers too
-            torch.set_rng_state(self.rng[0])
-            if len(self.rng[1]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(self.rng[1])
+    Raises:
+        ValueError: one is infinite or not a number. It tells the step, the batch's images by their
+            rows in the training file, and the last checkpoint from before.
+    """
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    loader: Any = trainer.train_dataloader
+    losses = torch.stack(module.tallies["train"].losses)
+    last = getattr(trainer.checkpoint_callback, "last", None)
+    advice = f"{last} is from before" if last and last.exists() else "there is no checkpoint yet"
+    advice += "; a lower optimizer.lr or a trainer.gradient_clip_val may help"
+    epoch: int = trainer.fit_loop.epoch_progress.state_dict()["current"]["started"]  # from 1
+    if not losses.isfinite().all():
+        batch = int((~losses.isfinite()).nonzero()[0])
+        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()]
+        step = (epoch - 1) * trainer.num_training_batches + batch + 1
+        raise ValueError(
+            f"train/loss={losses[batch].item()} at step {step}, batch {batch + 1} of epoch "
+            f"{epoch}, rows {' '.join(map(str, rows.tolist()))} of the training file; {advice}"
+        )
+    for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
+        if not value.isfinite().all():
+            raise ValueError(f"{name} is not finite in epoch {epoch}; {advice}")
 
 
 class History(BetweenEpochs):
@@ -163,7 +131,12 @@ class History(BetweenEpochs):
         self.dirpath = Path(dirpath)
         self.rows: list[dict[str, float]] = []
         self.started = self.trained = 0.0
+        self.elapsed = 0.0  # of an interrupted epoch
         self.validated = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.started = time.perf_counter() - self.elapsed
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -204,10 +177,10 @@ class History(BetweenEpochs):
             plots.history(self.rows, best, title).savefig(self.dirpath / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "elapsed": time.perf_counter() - self.started}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        self.rows, self.elapsed = state_dict["rows"], state_dict["elapsed"]
 
 
 class Histograms(BetweenEpochs):
@@ -240,7 +213,8 @@ class ProgressBar(BetweenEpochs):
         self.due = math.inf
         self.bar: Progress | None = None
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         if self.console.is_terminal:
@@ -260,10 +234,15 @@ class ProgressBar(BetweenEpochs):
                 "", total=epochs * trainer.num_training_batches, epoch=1, epochs=epochs, status=""
             )
             self.bar.start()
+        if self.running:
+            self.begin(pl_module.tallies["train"].images)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self.mark = (time.perf_counter(), 0)  # when the bar was drawn, images seen by then
+        self.begin(0)
+
+    def begin(self, images: int) -> None:
+        self.mark = (time.perf_counter(), images)  # when the bar was drawn, images seen by then
         if self.bar:
             self.due = self.mark[0] + self.refresh_seconds
 

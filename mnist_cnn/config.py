@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -38,8 +39,19 @@ Mode = Literal["min", "max"]
 # The only code that a configuration may call by `_target_`: add your own package here.
 TARGETS = ["mnist_cnn.*", "lightning.*"]
 
+# what asks a program to stop; clusters announce the end of a job by one of the last two
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to stop: `number` says which, `hint` how to go on."""
+
+    def __init__(self, number: int, hint: str = ""):
+        super().__init__(f"interrupted by {signal.Signals(number).name}; {hint}".removesuffix("; "))
+        self.number = number
 
 
 class Group(BaseModel):
@@ -157,6 +169,12 @@ class Checkpoint(Open):
     dirpath: str
     monitor: Metric
     mode: Mode
+    every_seconds: Positive | None
+    every_steps: Count | None
+
+
+class Finite(Open):
+    every_steps: Count
 
 
 class History(Open):
@@ -206,6 +224,7 @@ class Objective(Group):
 class Train(Open):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: str | None
+    force: bool
     test: bool
     run_dir: str
     run_name: str
@@ -230,6 +249,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "trainer": Trainer,
         "callbacks.early_stopping": EarlyStopping,
         "callbacks.checkpoint": Checkpoint,
+        "callbacks.finite": Finite,
         "callbacks.history": History,
         "callbacks.progress": ProgressBar,
     },
@@ -248,7 +268,7 @@ NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     },
     "evaluate": {},
 }
-OPTIONAL = ("callbacks.early_stopping", "callbacks.progress")
+OPTIONAL = ("callbacks.early_stopping", "callbacks.finite", "callbacks.progress")
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -355,10 +375,10 @@ def run_name(overrides: Sequence[str] | None = None) -> str:
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
 
 
-def next_epoch(ckpt_path: str | None) -> int | None:
-    """The epoch (from 1) that comes after a checkpoint; None without a checkpoint."""
+def next_epoch(ckpt_path: str | None) -> int:
+    """The epoch (from 1) that comes after a checkpoint; 0 without a checkpoint."""
     if ckpt_path is None:
-        return None
+        return 0
     import torch
 
     return torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
@@ -417,13 +437,19 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
                 raise
             sys.exit(one_line(e, config_name))
 
+    def interrupt(number: int, frame: Any) -> None:
+        raise Interrupted(number)
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
     try:
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e, config_name))
-    except KeyboardInterrupt as e:
-        print(f"interrupted; {e}" if str(e) else "interrupted", file=sys.stderr)
-        sys.exit(130)  # by convention 128 + SIGINT
+    except Interrupted as e:
+        print(e, file=sys.stderr)
+        sys.exit(128 + e.number)  # by convention
 
 
 def one_line(error: BaseException, entry: str = "train") -> str:

@@ -77,19 +77,26 @@ class BatchLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.labels) / self.batch_size)
 
-    def order(self) -> Tensor:
-        """Row numbers (N,) in the order of this epoch."""
+    def order(self, epoch: int) -> Tensor:
+        """Row numbers (N,) in the order of an epoch (from 0)."""
         n = len(self.labels)
         if not self.shuffle:
             return torch.arange(n)
-        return torch.randperm(n, generator=generator(self.seed, self.epoch))
+        return torch.randperm(n, generator=generator(self.seed, epoch))
+
+    def share(self, order: Tensor, batch: int) -> Tensor:
+        rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return rows[self.rank :: self.world_size]
+
+    def rows(self, epoch: int, batch: int) -> Tensor:
+        """Row numbers (B,) of this rank's share of a batch; both are counted from 0."""
+        return self.share(self.order(epoch), batch)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
-        order = self.order().to(self.labels.device)
+        order = self.order(self.epoch).to(self.labels.device)
         for batch in range(first, len(self)):
-            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            rows = rows[self.rank :: self.world_size]
+            rows = self.share(order, batch)
             self.batch = batch + 1
             x, y = self.images[rows].float().div_(255), self.labels[rows]
             if self.augment:

@@ -4,8 +4,10 @@ import copy
 import functools
 import itertools
 import re
+import signal
 import sys
 import traceback
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +16,35 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_cnn.config import USER_ERRORS, check, one_line, run_name
+from mnist_cnn.config import USER_ERRORS, Interrupted, check, one_line, run_name, shown
 
-OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it into each run's folder
+# Hydra writes them into each run's folder
+OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yaml")
 LAST = Path("checkpoints", "last.ckpt")
 LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
+
+# beginnings of keys that may differ when a run goes on: they change nothing of what it learns
+UNRELATED = [
+    "ckpt_path",
+    "force",
+    "run_",
+    "test",
+    "logger",
+    "hparams_search",
+    "data.root",
+    "data.source",
+    "data.mirror",
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.enable",
+    "trainer.profiler",
+    "trainer.detect_anomaly",
+    "callbacks.progress",
+    "callbacks.summary",
+    "callbacks.histograms",
+    "callbacks.finite",
+    "callbacks.checkpoint.every",
+]
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
@@ -79,6 +105,10 @@ def recorded(
         except Pruned as e:
             note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
             raise
+        except Interrupted as e:
+            raise Interrupted(e.number, f"go on with ckpt_path={folder}") from None
+        except (KeyboardInterrupt, SystemExit):  # how Lightning answers Ctrl-C while it sets up
+            raise Interrupted(signal.SIGINT, f"go on with ckpt_path={folder}") from None
         except Exception as e:
             trace = "".join(traceback.format_exception(e))
             note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
@@ -105,8 +135,11 @@ class ClaimFolder(Callback):
             task.run_dir = task.run_name = "."  # not known yet
         try:
             check(task, config.hydra.job.config_name)
-            if config.hydra.job.config_name == "train" and task.ckpt_path is not None:
-                check_checkpoint(Path(task.ckpt_path))
+            if config.hydra.job.config_name == "train":
+                if task.ckpt_path is not None:
+                    check_checkpoint(Path(task.ckpt_path))
+                if not task.force:
+                    check_same(task, Path(config.hydra.run.dir))
             claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
             sys.exit(one_line(e))
@@ -148,11 +181,12 @@ def resume(argv: Sequence[str]) -> list[str]:
     """The command line that goes on with the run that `ckpt_path=` names.
 
     ckpt_path may be a run's folder or a checkpoint in it. The run's own overrides are taken up
-    again, those given now come after them, and its folder is used. A checkpoint that lies anywhere
-    else starts a new run from where it stopped.
+    again, those given now come after them, and its folder is used; what was killed before its
+    first checkpoint starts anew there. A checkpoint that lies anywhere else starts a new run from
+    where it stopped.
 
     Raises:
-        ValueError: there is no such folder or file, or the folder has no checkpoint.
+        ValueError: there is no such folder or file, or the folder is not a run's.
     """
     given, command = take_ckpt_path(argv)
     if given is None or any(a in ("-m", "--multirun") for a in argv):
@@ -163,19 +197,21 @@ def resume(argv: Sequence[str]) -> list[str]:
             f"ckpt_path={given}: no such file or folder; allowed: a run's folder or a checkpoint"
         )
     checkpoint = path / LAST if path.is_dir() else path
-    if not checkpoint.is_file():
+    folder = checkpoint.parents[1]
+    if not checkpoint.is_file() and not (folder / OVERRIDES).is_file():
         raise ValueError(
             f"ckpt_path={given}: has no {LAST}; allowed: a run's folder or a checkpoint"
         )
-    folder = checkpoint.parents[1]
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
-        changed = {"ckpt_path", *(a.split("=")[0] for a in command)}
+        changed = {"ckpt_path", "force", *(a.split("=")[0] for a in command)}
         again = [o for o in recorded if o.split("=")[0] not in changed]
         if not any(a.startswith("run_name=") for a in (*again, *command)):
             again.append(f"run_name={quote(run_name(recorded))}")
         command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
-    return [*command, f"ckpt_path={quote(checkpoint)}"]
+    if checkpoint.is_file():
+        command.append(f"ckpt_path={quote(checkpoint)}")
+    return command
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
@@ -217,15 +253,58 @@ def quote(path: Path | str) -> str:
 
 def check_checkpoint(path: Path) -> None:
     """Raises ValueError where training cannot go on from this file. It runs none of its code."""
+    if fault := damage(path):
+        others = (file for file in sorted(path.parent.glob("*.ckpt")) if file != path)
+        whole = next((file for file in others if not damage(file)), None)
+        hint = f"; allowed: ckpt_path={whole}, an older one that is whole" if whole else ""
+        raise ValueError(f"ckpt_path={path}: {fault}{hint}")
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a checkpoint, empty where nothing is."""
     import torch
 
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load takes no notice of the checksums
+            if bad := archive.testzip():
+                return f"not a whole checkpoint: {bad} in it is damaged"
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as e:  # torch raises many kinds for files that are not its own
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        return f"not a checkpoint that is safe to load: {reason}"
+    wanted = {"state_dict", "loops", "callbacks", "optimizer_states", "processes"}
+    if wanted - set(content) or not any(key.startswith("net.") for key in content["state_dict"]):
+        return "not a checkpoint of this project"
+    return ""
+
+
+def check_same(config: DictConfig, folder: Path) -> None:
+    """Raises ValueError where a configuration would turn the run in a folder into another one.
+
+    It names each key that has another value now; what changes no weight may be changed.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    before, now = flat(OmegaConf.load(folder / CONFIG)), flat(config)
+    free = UNRELATED
+    if config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR"):  # laid out for a length
+        free = [key for key in UNRELATED if key != "trainer.max_epochs"]
+    faults = [
+        f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
+        for key in {**now, **before}
+        if now.get(key) != before.get(key) and not key.startswith(tuple(free))
+    ]
+    if faults:
         raise ValueError(
-            f"ckpt_path={path}: not a checkpoint that is safe to load: {reason}"
-        ) from None
-    missing = {"state_dict", "loops", "callbacks", "optimizer_states"} - set(content)
-    if missing or not any(key.startswith("net.") for key in content["state_dict"]):
-        raise ValueError(f"ckpt_path={path}: not a checkpoint of this project")
+            "; ".join(faults) + "; force=true goes on all the same, as a run that nobody can repeat"
+        )
+
+
+def flat(node: Any, key: str = "") -> dict[str, Any]:
+    """Every value of a configuration by its whole key, as written: interpolations as such."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if not isinstance(node, dict) or not node:
+        return {key: node}
+    inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
+    return dict(itertools.chain.from_iterable(values.items() for values in inner))

@@ -57,10 +57,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    except SystemExit:  # how Lightning answers Ctrl-C
-        raise KeyboardInterrupt(f"go on with ckpt_path={folder}") from None
+    trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(

@@ -4,13 +4,11 @@ import io
 import json
 
 import lightning as L
-import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from mnist_cnn import results
-from mnist_cnn.callbacks import STEP_HOOKS, Checkpoint, ProgressBar, skip_idle_hooks
+from mnist_cnn.callbacks import STEP_HOOKS, ProgressBar, skip_idle_hooks
 from mnist_cnn.loader import BatchLoader
 from tests.conftest import bare_trainer
 
@@ -28,21 +26,6 @@ def read_rows(path):
     state = torch.load(path, weights_only=True)["callbacks"]
     (history,) = (value for key, value in state.items() if key.startswith("History"))
     return history["rows"]
-
-
-def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    checkpoint = Checkpoint(dirpath=str(tmp_path), monitor="val/loss", mode="min")
-    checkpoint.last.write_bytes(b"old and whole")
-    new = tmp_path / "last.new"
-    new.write_bytes(b"new and whole")
-
-    def full(descriptor: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(results.os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        results.replace(new, checkpoint.last)
-    assert checkpoint.last.read_bytes() == b"old and whole"
 
 
 def test_hooks_that_a_callback_uses_stay():

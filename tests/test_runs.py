@@ -6,7 +6,7 @@ import pytest
 from filelock import FileLock
 
 from mnist_cnn import runs
-from mnist_cnn.config import compose
+from mnist_cnn.config import Interrupted, compose
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
@@ -22,7 +22,7 @@ def test_a_folder_tells_what_became_of_its_run(short_run, tmp_path):
         raise KeyboardInterrupt
 
     cfg = compose(SHORT, run_dir=folder)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted, match="go on with ckpt_path="):
         look(cfg)
     assert seen == ["running"]
     assert runs.state(folder) == "interrupted"

@@ -1,0 +1,278 @@
+"""Checkpoints from which a run goes on exactly, written whenever it may be interrupted."""
+
+import math
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping
+
+from mnist_cnn.callbacks import BetweenEpochs, check_finite
+from mnist_cnn.config import SIGNALS, Interrupted
+from mnist_cnn.module import Tally
+from mnist_cnn.results import replace
+
+
+class Checkpoint(BetweenEpochs, LightningCheckpoint):
+    """Keeps `last.ckpt`, and `best.ckpt` where the monitored metric was best.
+
+    Both are complete: a run that goes on from one ends, bit for bit, where it would have ended.
+    A file is replaced by a whole new one or not at all, and only while all numbers are finite.
+    A signal to stop is answered when the step is done: with a checkpoint, then Interrupted.
+
+    Args:
+        dirpath: their folder.
+        monitor: a logged metric, such as val/loss.
+        mode: min or max, which way is better.
+        every_seconds: within an epoch, `last.ckpt` is written when it is this old; None for never.
+        every_steps: and after each so many batches of an epoch; None for never.
+
+    Raises:
+        Interrupted: SIGINT (Ctrl-C), SIGTERM or SIGUSR1 came.
+        ValueError: a loss, a metric or a weight is not finite; a checkpoint in the middle of an
+            epoch that another number of processes wrote.
+        OSError: the disk is full, or the like.
+    """
+
+    def __init__(
+        self,
+        *,
+        dirpath: str,
+        monitor: str,
+        mode: str,
+        every_seconds: float | None,
+        every_steps: int | None,
+    ):
+        self.dirpath, self.monitor, self.mode = Path(dirpath), monitor, mode
+        self.every_seconds, self.every_steps = every_seconds or math.inf, every_steps
+        self.best_score = math.inf if mode == "min" else -math.inf
+        self.best_epoch: int | None = None  # counted from 1
+        self.improved = False
+        self.loaded: dict[str, Any] | None = None  # this process's random generators
+        self.position: dict[str, int] = {}  # of the loader
+        self.due = math.inf
+        self.stop = StopSignal()
+
+    @property
+    def best(self) -> Path:
+        return self.dirpath / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.dirpath / "last.ckpt"
+
+    @property
+    def kept(self) -> Path:
+        """The best, or the last where no metric was there to judge by."""
+        return self.best if self.best.exists() else self.last
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.loaded:  # last of all callbacks, since setting up draws numbers too
+            set_generators(self.loaded, pl_module.device)
+            if self.running:
+                # Lightning loses it where a schedule has asked for the number of steps before
+                loader: Any = trainer.train_dataloader
+                loader.load_state_dict(self.position)
+            # what stopped early before it was killed is not trained any further
+            trainer.should_stop = any(
+                isinstance(c, EarlyStopping) and c.wait_count >= c.patience > 0
+                for c in trainer.callbacks  # type: ignore[attr-defined]
+            )
+        self.due = time.monotonic() + self.every_seconds
+        self.stop.listen(patient=trainer.world_size > 1)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+            return  # the epoch's own checkpoint comes soon; half a gradient is not kept
+        due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
+        stop, save = agree(trainer, self.stop.received, due)
+        if stop or save:
+            self.save(trainer, pl_module)
+        if stop:
+            raise Interrupted(stop)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is None:
+            return
+        better = score < self.best_score if self.mode == "min" else score > self.best_score
+        if better:
+            self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
+            self.improved = True
+
+    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        # Lightning would set these back in a moment, at the start of the next epoch; a checkpoint
+        # with the old counts would skip that epoch
+        loop = trainer.fit_loop.epoch_loop
+        for progress in (
+            loop.batch_progress,
+            loop.scheduler_progress,
+            loop.automatic_optimization.optim_progress,
+        ):
+            progress.reset_on_run()
+        self.save(trainer, module)
+        (stop,) = agree(trainer, self.stop.received)
+        if stop:
+            raise Interrupted(stop)
+
+    def save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        check_finite(trainer, module)
+        new = self.last.with_suffix(".new")
+        try:
+            trainer.save_checkpoint(new, weights_only=False)
+            if trainer.is_global_zero:
+                if self.improved:
+                    copy = self.best.with_suffix(".new")
+                    shutil.copyfile(new, copy)
+                    replace(copy, self.best)
+                replace(new, self.last)
+        except OSError:  # a full disk, most likely: give back what was taken
+            for file in self.dirpath.glob("*.new"):
+                file.unlink()
+            raise
+        self.improved = False
+        self.due = time.monotonic() + self.every_seconds
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self.stop.ignore()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.stop.ignore()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        own: dict[str, Any] = {"generators": generators(pl_module.device)}
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready:  # in the middle of an epoch
+            own["tally"] = pl_module.tallies["train"].state_dict()
+        every: list[Any] = [own]
+        if trainer.world_size > 1:
+            every = [None] * trainer.world_size
+            torch.distributed.all_gather_object(every, own)
+        checkpoint["processes"] = every
+        checkpoint["circumstances"] = circumstances(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
+    ) -> None:
+        (self.position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+        every = checkpoint["processes"]
+        if len(every) == trainer.world_size:
+            own = every[trainer.global_rank]
+            self.loaded = own["generators"]
+            if "tally" in own:
+                pl_module.tallies["train"] = tally = Tally()
+                tally.load_state_dict(own["tally"], trainer.strategy.root_device)
+        elif "tally" in every[0]:
+            raise ValueError(
+                f"ckpt_path: written in the middle of an epoch by {len(every)} processes; allowed: "
+                f"going on with as many, not {trainer.world_size}"
+            )
+        now = circumstances(trainer)
+        changed = [
+            f"{key} {value}, now {now[key]}"
+            for key, value in checkpoint["circumstances"].items()
+            if value != now[key]
+        ]
+        if changed and trainer.is_global_zero:
+            print(f"not bit for bit the run that it was: {'; '.join(changed)}", file=sys.stderr)
+
+
+def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
+    """The largest of each over all processes, which save and stop together or not at all."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    every = torch.tensor(numbers, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(every, torch.distributed.ReduceOp.MAX)
+    return every.tolist()
+
+
+def circumstances(trainer: L.Trainer) -> dict[str, Any]:
+    """What rounding depends on beside the configuration."""
+    return {
+        "torch": torch.__version__.split("+")[0],
+        "device": trainer.strategy.root_device.type,
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """The states of all random generators that a program may draw from, as plain values."""
+    algorithm, keys, *rest = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
+    states = {
+        "python": random.getstate(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "cpu": torch.get_rng_state(),
+    }
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def set_generators(states: dict[str, Any], device: torch.device) -> None:
+    random.setstate(states["python"])
+    algorithm, keys, *rest = states["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["cpu"])
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type])
+
+
+class StopSignal:
+    """Notes a signal to stop, so that it can be answered when the step is done.
+
+    `received` is its number, 0 for none. A second SIGINT raises Interrupted on the spot.
+    """
+
+    # a group's launcher passes on the Ctrl-C that its processes have had from the terminal already
+    echo = 2.0  # seconds
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.before: dict[int, Any] = {}  # the handlers that were there
+
+    def listen(self, patient: bool) -> None:
+        """Takes the signals over; a patient listener takes two at once for one."""
+        self.received, self.patient, self.first = 0, patient, -math.inf
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self.before[number] = signal.signal(number, self.note)
+
+    def note(self, number: int, frame: Any) -> None:
+        again = number == signal.SIGINT and self.received
+        if again and not (self.patient and time.monotonic() < self.first + self.echo):
+            raise Interrupted(number)
+        if not self.received:
+            self.received, self.first = number, time.monotonic()
+            os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
+
+    def ignore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
