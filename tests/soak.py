@@ -134,7 +134,7 @@ def logged(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), dict.fromkeys(kinds, 0)).Reload()
     return {
         f"{kind} {tag}": {
-            # on a restart TensorBoard drops what is logged anew, but no tensors: the last one is seen
+            # where a run goes on, TensorBoard drops what is logged anew, but for tensors
             f"event {event.step if kind == 'tensors' else i}": repr(replace(event, wall_time=0))
             for i, event in enumerate(getattr(events, kind.capitalize())(tag))
         }
