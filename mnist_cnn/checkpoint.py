@@ -149,6 +149,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             for file in self.dirpath.glob("*.new"):
                 file.unlink()
             raise
+        trainer.strategy.barrier("a checkpoint is in its place")
         self.improved = False
         self.due = time.monotonic() + self.every_seconds
 

@@ -1,9 +1,11 @@
 """A run's folder: claimed for one run alone, named, and found again to go on with it."""
 
+import atexit
 import contextlib
 import copy
 import functools
 import itertools
+import os
 import re
 import signal
 import sys
@@ -90,6 +92,8 @@ def recorded(
 
     @functools.wraps(train)
     def alone(cfg: DictConfig) -> dict[str, Any]:
+        if rank() > 0:
+            return train(cfg)
         folder = Path(cfg.run_dir)
         if not folder.is_dir():
             check(cfg)  # so that a mistake leaves nothing
@@ -140,19 +144,61 @@ class ClaimFolder(Callback):
         try:
             check(task, config.hydra.job.config_name)
             if config.hydra.job.config_name == "train":
+                check_processes(task.trainer.strategy == "ddp")
                 if task.ckpt_path is not None:
                     check_checkpoint(Path(task.ckpt_path))
                 if not task.force:
                     check_same(task, Path(config.hydra.run.dir))
-            claim(config, "run")
+            if rank() == 0:
+                claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
-            sys.exit(one_line(e))
+            sys.exit(one_line(e) if rank() == 0 else 1)
+        if processes() > 1:
+            join(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            if processes() > 1:
+                raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")
             claim(config, "sweep")
-        except OSError as e:
-            sys.exit(one_line(e))
+        except USER_ERRORS as e:
+            sys.exit(one_line(e) if rank() == 0 else 1)
+
+
+def processes() -> int:
+    """How many processes torchrun started to train together, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; one of them writes the run's files: 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def check_processes(ddp: bool) -> None:
+    """Raises ValueError unless trainer=ddp and torchrun come together."""
+    if ddp and "LOCAL_WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "trainer=ddp: allowed: with torchrun, which starts the processes: "
+            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
+    if not ddp and processes() > 1:
+        raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+
+
+def join(config: DictConfig) -> None:
+    """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+    from torch import distributed
+
+    distributed.init_process_group()  # Lightning takes it over
+    atexit.register(distributed.destroy_process_group)
+    folder = [config.hydra.run.dir]
+    distributed.broadcast_object_list(folder)
+    with read_write(config), open_dict(config):
+        config.hydra.run.dir = folder[0]
+        if rank() > 0:
+            config.hydra.output_subdir = None
+            config.hydra.job_logging = {"root": None}
 
 
 def claim(config: DictConfig, kind: str) -> None:
