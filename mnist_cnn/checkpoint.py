@@ -1,5 +1,6 @@
 """Checkpoints from which a run goes on exactly, written whenever it may be interrupted."""
 
+import io
 import math
 import os
 import random
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mnist_cnn.callbacks import BetweenEpochs, check_finite
 from mnist_cnn.config import SIGNALS, Interrupted
@@ -75,6 +77,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def kept(self) -> Path:
         """The best, or the last where no metric was there to judge by."""
         return self.best if self.best.exists() else self.last
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = InPlace()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
@@ -144,6 +149,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             for file in self.dirpath.glob("*.new"):
                 file.unlink()
             raise
+        trainer.strategy.barrier("a checkpoint is in its place")
         self.improved = False
         self.due = time.monotonic() + self.every_seconds
 
@@ -199,6 +205,18 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         ]
         if changed and trainer.is_global_zero:
             print(f"not bit for bit the run that it was: {'; '.join(changed)}", file=sys.stderr)
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes a checkpoint where it is to be; Lightning takes the way over the temporary folder."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        buffer = io.BytesIO()  # torch.save turns the errors of a file into errors of its own
+        torch.save(checkpoint, buffer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(buffer.getbuffer())
 
 
 def agree(trainer: L.Trainer, *numbers: int) -> list[int]:

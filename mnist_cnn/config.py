@@ -188,9 +188,10 @@ class ProgressBar(Open):
 class Trainer(Group):
     target: str = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
-    devices: (
-        Literal[1] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
-    )
+    strategy: Literal["auto", "ddp"]
+    devices: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
+    num_nodes: Count
+    use_distributed_sampler: Literal[False]
     precision: Literal[
         "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
     ]
@@ -302,6 +303,10 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             faults += [sentence(part, schema, values, fault) for fault in e.errors()]
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
+    if entry == "train" and cfg.trainer.strategy == "auto":
+        for key in ("devices", "num_nodes"):
+            if isinstance(number := cfg.trainer[key], int) and number > 1:
+                raise ValueError(f"trainer.{key}={number}: allowed: 1; more with trainer=ddp")
     check_fold(cfg.data.val_fraction, cfg.data.fold)
 
 
@@ -413,6 +418,8 @@ def quiet_lightning() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # its own use of a torch class that is on its way out
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+    # metrics are sums over all processes already
+    warnings.filterwarnings("ignore", r".*sync_dist=True")
     # nothing is logged at single steps
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
 

@@ -77,6 +77,10 @@ class BatchLoader:
     def __len__(self) -> int:
         return math.ceil(len(self.labels) / self.batch_size)
 
+    def size(self, batch: int) -> int:
+        """Images of a batch (from 0) over all ranks."""
+        return min(self.batch_size, len(self.labels) - batch * self.batch_size)
+
     def order(self, epoch: int) -> Tensor:
         """Row numbers (N,) in the order of an epoch (from 0)."""
         n = len(self.labels)

@@ -110,7 +110,12 @@ class DigitClassifier(L.LightningModule):
         return self.net(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self.tallied_loss("train", batch)
+        loss = self.tallied_loss("train", batch)
+        if (ranks := self.trainer.world_size) > 1:
+            # gradients are averaged over the ranks, whose shares of a batch may differ by an image
+            loader: Any = self.trainer.train_dataloader
+            loss = loss * (len(batch[1]) * ranks / loader.size(batch_idx))
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.tallied_loss("val", batch)
@@ -125,7 +130,8 @@ class DigitClassifier(L.LightningModule):
     def tallied_loss(self, stage: str, batch: Batch) -> Tensor:
         images, labels = batch
         logits = self.net(images)
-        loss = F.cross_entropy(logits, labels)
+        # a rank's share of a last batch may be empty: the mean of nothing is 0 here
+        loss = F.cross_entropy(logits, labels) if len(labels) else logits.sum()
         self.tallies[stage].add(loss, logits, labels)
         return loss
 

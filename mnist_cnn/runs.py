@@ -1,8 +1,11 @@
 """A run's folder: claimed for one run alone, named, and found again to go on with it."""
 
+import atexit
+import contextlib
 import copy
 import functools
 import itertools
+import os
 import re
 import signal
 import sys
@@ -89,6 +92,8 @@ def recorded(
 
     @functools.wraps(train)
     def alone(cfg: DictConfig) -> dict[str, Any]:
+        if rank() > 0:
+            return train(cfg)
         folder = Path(cfg.run_dir)
         if not folder.is_dir():
             check(cfg)  # so that a mistake leaves nothing
@@ -111,7 +116,10 @@ def recorded(
             raise Interrupted(signal.SIGINT, f"go on with ckpt_path={folder}") from None
         except Exception as e:
             trace = "".join(traceback.format_exception(e))
-            note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            with contextlib.suppress(OSError):  # the disk may be what failed
+                note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            if isinstance(e, OSError) and (folder / LAST).exists():
+                raise OSError(f"{e}; when that is mended go on with ckpt_path={folder}") from e
             raise
         finally:
             lock.release()
@@ -136,19 +144,61 @@ class ClaimFolder(Callback):
         try:
             check(task, config.hydra.job.config_name)
             if config.hydra.job.config_name == "train":
+                check_processes(task.trainer.strategy == "ddp")
                 if task.ckpt_path is not None:
                     check_checkpoint(Path(task.ckpt_path))
                 if not task.force:
                     check_same(task, Path(config.hydra.run.dir))
-            claim(config, "run")
+            if rank() == 0:
+                claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
-            sys.exit(one_line(e))
+            sys.exit(one_line(e) if rank() == 0 else 1)
+        if processes() > 1:
+            join(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            if processes() > 1:
+                raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")
             claim(config, "sweep")
-        except OSError as e:
-            sys.exit(one_line(e))
+        except USER_ERRORS as e:
+            sys.exit(one_line(e) if rank() == 0 else 1)
+
+
+def processes() -> int:
+    """How many processes torchrun started to train together, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; one of them writes the run's files: 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def check_processes(ddp: bool) -> None:
+    """Raises ValueError unless trainer=ddp and torchrun come together."""
+    if ddp and "LOCAL_WORLD_SIZE" not in os.environ:
+        raise ValueError(
+            "trainer=ddp: allowed: with torchrun, which starts the processes: "
+            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
+    if not ddp and processes() > 1:
+        raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+
+
+def join(config: DictConfig) -> None:
+    """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+    from torch import distributed
+
+    distributed.init_process_group()  # Lightning takes it over
+    atexit.register(distributed.destroy_process_group)
+    folder = [config.hydra.run.dir]
+    distributed.broadcast_object_list(folder)
+    with read_write(config), open_dict(config):
+        config.hydra.run.dir = folder[0]
+        if rank() > 0:
+            config.hydra.output_subdir = None
+            config.hydra.job_logging = {"root": None}
 
 
 def claim(config: DictConfig, kind: str) -> None:
@@ -289,14 +339,19 @@ def check_same(config: DictConfig, folder: Path) -> None:
     free = UNRELATED
     if config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR"):  # laid out for a length
         free = [key for key in UNRELATED if key != "trainer.max_epochs"]
-    faults = [
-        f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
+    changed = [
+        key
         for key in {**now, **before}
         if now.get(key) != before.get(key) and not key.startswith(tuple(free))
     ]
-    if faults:
+    if changed:
+        faults = [
+            f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
+            for key in changed[:3]
+        ]
+        more = [f"and {len(changed) - 3} keys more"] if len(changed) > 3 else []
         raise ValueError(
-            "; ".join(faults) + "; force=true goes on all the same, as a run that nobody can repeat"
+            f"{'; '.join(faults + more)}; allowed with force=true, as a run that is not exact"
         )
 
 
@@ -304,7 +359,7 @@ def flat(node: Any, key: str = "") -> dict[str, Any]:
     """Every value of a configuration by its whole key, as written: interpolations as such."""
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node)
-    if not isinstance(node, dict) or not node:
+    if not isinstance(node, dict):
         return {key: node}
     inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
     return dict(itertools.chain.from_iterable(values.items() for values in inner))

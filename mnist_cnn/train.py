@@ -63,13 +63,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
     )
-    module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
-
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     outcome = results.collect(history.rows, checkpoint.best_epoch, test, module, device, plain)
-    results.write(outcome, folder / "results.json")
-    board.write(trainer, module, data, outcome)
-    results.show(outcome, folder)
+    if trainer.is_global_zero:
+        module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
+        results.write(outcome, folder / "results.json")
+        board.write(trainer, module, data, outcome)
+        results.show(outcome, folder)
     return outcome
 
 

@@ -109,7 +109,7 @@ def test_the_article_by_name_is_the_default():
         ("optimizer.lr=nan", "optimizer.lr=nan: allowed: a number > 0"),
         ("scheduler.factor=1", "scheduler.factor=1: allowed: a number > 0 and < 1"),
         ("trainer.max_epochs=ten", "trainer.max_epochs=ten: allowed: a whole number >= 1"),
-        ("trainer.devices=2", "trainer.devices=2: allowed: 1 or a list of 1, each"),
+        ("trainer.devices=2", "trainer.devices=2: allowed: 1; more with trainer=ddp"),
         (
             "trainer.limit_val_batches=-1",
             "trainer.limit_val_batches=-1: allowed: a whole number >= 1 or a number > 0 and <= 1",

@@ -1,0 +1,121 @@
+"""Two processes that train together: the run that one alone would make, and an end in common."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_cnn.config import compose
+from mnist_cnn.runs import LAST
+from mnist_cnn.train import train
+from tests.conftest import SHORT, environment
+from tests.test_checkpoint import end
+from tests.test_train import wait_for
+
+DDP = ["trainer=ddp", "logger=none", "run_name=x"]
+
+
+def start(*args: str, cwd: Path) -> subprocess.Popen:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [sys.executable, *torchrun, "-m", "mnist_cnn.train", *args],
+        cwd=cwd,
+        env={**environment(), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    _, stderr = process.communicate(timeout=300)
+    return process.returncode, stderr
+
+
+def losses(run: Path) -> list[float]:
+    with (run / "history.csv").open() as file:
+        return [float(row["train/loss"]) for row in csv.DictReader(file)]
+
+
+def test_two_processes_take_the_steps_that_one_would_take(tmp_path):
+    # an epoch is one step, so that the history has the loss of each; 63 images have no half
+    options = [
+        *SHORT,
+        "data.batch_size=63",
+        "trainer.limit_train_batches=1",
+        "trainer.max_epochs=100",
+        "trainer.limit_val_batches=1",
+        "trainer.limit_test_batches=1.0",
+        "callbacks=no_early_stopping",
+        "scheduler=none",
+        "logger=none",
+    ]
+    code, stderr = finish(start(*options, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path))
+    assert code == 0, stderr
+    assert "Warning" not in stderr
+    (together,) = tmp_path.glob("outputs/*/*/")  # one folder for both
+    alone = train(compose(options, run_dir=tmp_path / "alone"))
+    assert losses(together) == pytest.approx(losses(tmp_path / "alone"), rel=2e-3)
+    assert losses(together)[:10] == pytest.approx(losses(tmp_path / "alone")[:10], rel=1e-5)
+    results = json.loads((together / "results.json").read_text())
+    right = results["test/acc"] * 10_000  # of 10,000 images, each counted once
+    assert right == pytest.approx(round(right), abs=1e-6)
+    assert results["test/acc"] == pytest.approx(alone["test/acc"], abs=5e-4)
+    assert len((together / "train.log").read_text().splitlines()) == 100  # by one of them
+
+
+def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
+    options = [*SHORT, *DDP, "augment=photo", "model.dropout=0.3", "scheduler=one_cycle"]
+    options += ["trainer.accelerator=cpu", "trainer.limit_train_batches=60"]
+    options += ["callbacks.checkpoint.every_steps=5"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, stderr = finish(start(*options, f"hydra.run.dir={whole}", cwd=tmp_path))
+    assert code == 0, stderr
+
+    process = start(*options, f"hydra.run.dir={cut}", cwd=tmp_path)
+    wait_for(lambda: (cut / LAST).exists())
+    process.terminate()
+    code, stderr = finish(process)
+    assert code != 0
+    assert f"interrupted by SIGTERM; go on with ckpt_path={cut}" in stderr
+
+    stopped_at = (cut / LAST).stat().st_mtime_ns
+    process = start(f"ckpt_path={cut}", cwd=tmp_path)
+    wait_for(lambda: (cut / LAST).stat().st_mtime_ns > stopped_at)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
+    os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
+    code, stderr = finish(process)  # the other one does not wait for it
+    assert code != 0
+    assert "Signal 9 (SIGKILL)" in stderr
+
+    code, stderr = finish(start(f"ckpt_path={cut}", cwd=tmp_path))
+    assert code == 0, stderr
+    assert end(cut) == end(whole)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("logger=none", "error: torchrun started 2 processes; allowed: with trainer=ddp"),
+        ("-m", "error: torchrun starts the processes of one run; allowed: no -m with it"),
+    ],
+)
+def test_what_torchrun_is_not_for_is_said_once(tmp_path, override, line):
+    code, stderr = finish(start(*SHORT, override, cwd=tmp_path))
+    assert code != 0
+    assert stderr.count("error:") == 1
+    assert line in stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_torchrun_it_is_said_what_to_type(command, tmp_path):
+    done = command(*SHORT, "trainer=ddp")
+    assert done.returncode == 1
+    assert "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
