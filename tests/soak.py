@@ -215,7 +215,7 @@ class Piece:
                     return name
         return None
 
-    def wait_for(self, condition: Callable[[], bool], pause: float = 0.005) -> bool:
+    def wait_for(self, condition: Callable[[], Any], pause: float = 0.005) -> bool:
         """Waits until the condition is true; False where the process ends before."""
         while not condition():
             if self.process.poll() is not None:
@@ -225,12 +225,18 @@ class Piece:
             time.sleep(pause)
         return self.process.poll() is None
 
-    def stopped_while_writing(self) -> bool:
-        """Stops it (SIGSTOP) while a checkpoint is being written; False where it ends before."""
-        while self.wait_for(lambda: self.unfinished() is not None, TIGHT):
+    def empty(self, name: Path) -> bool:
+        """Whether a file of the run is there and has nothing in it."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / name).stat().st_size == 0
+        return False
+
+    def stop_while(self, condition: Callable[[], Any]) -> bool:
+        """Stops it (SIGSTOP) in a condition of milliseconds; False where it ends before."""
+        while self.wait_for(condition, TIGHT):
             self.hit(signal.SIGSTOP)
             time.sleep(0.002)  # until the system has done so
-            if self.unfinished():
+            if condition():
                 return True
             self.hit(signal.SIGCONT)
         return False
@@ -329,16 +335,15 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
     share, gap = draw.random(), draw.uniform(0, 0.1)
     if moment == "starting":
         there = piece.wait_for(lambda: piece.age > share * whole.startup)
-    elif moment == "configuring":  # Hydra empties this file, then fills it again
-        file = piece.folder / OVERRIDES
-        before = file.stat().st_mtime_ns if file.exists() else 0
-        there = piece.wait_for(lambda: file.exists() and file.stat().st_mtime_ns != before, TIGHT)
+    elif moment == "configuring":  # Hydra empties its files, then fills them again
+        file = draw.choice((OVERRIDES, OVERRIDES.with_name("config.yaml")))
+        there = piece.stop_while(lambda: piece.empty(file))
     else:
         there = piece.wait_for(piece.training)
         due = piece.age + share * whole.rest / 2
         there = there and piece.wait_for(lambda: piece.age > due)
         if moment == "writing":
-            there = there and piece.stopped_while_writing()
+            there = there and piece.stop_while(piece.unfinished)
     if not there:
         return None
     piece.hit(*SIGNALS[name], gap=gap)

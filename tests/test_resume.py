@@ -102,7 +102,7 @@ def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exac
     assert kept(cut) is None
     piece = Piece(cut, [])  # goes on with what is not there yet
     wait_until_kept(piece, STEPS + 1)
-    assert piece.stopped_while_writing()
+    assert piece.stop_while(piece.unfinished)
     piece.hit(signal.SIGKILL)
     assert piece.end() == -signal.SIGKILL
     assert piece.unfinished()
