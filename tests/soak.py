@@ -189,8 +189,6 @@ class Piece:
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
                 start_new_session=True,
-                # a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     @property
@@ -259,6 +257,14 @@ class Piece:
     def said(self) -> str:
         """The last line of its stderr."""
         return (self.stderr.read_text().splitlines() or [""])[-1]
+
+
+def hear_ctrl_c() -> Any:
+    """Has the processes that are started from here hear SIGINT; returns the handler before.
+
+    A shell starts its background jobs deaf to it, and their children inherit that.
+    """
+    return signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def kept(run: Path) -> tuple[int, int] | None:
@@ -448,6 +454,7 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--json", type=Path, help="write every kill and difference to this file")
     args = parser.parse_args()
+    hear_ctrl_c()
     out = Path(tempfile.mkdtemp(prefix="soak-"))
     os.environ.setdefault("MNIST_CNN_DATA", str(out / "data"))
     names = args.scenarios
