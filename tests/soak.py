@@ -36,7 +36,7 @@ from rich.table import Table
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_cnn.runs import LAST, OVERRIDES
+from mnist_cnn.runs import LAST, OVERRIDES, RESULTS
 from tests.conftest import environment
 
 # a run of seconds
@@ -96,7 +96,7 @@ def contents(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "weights.safetensors": load_file(run / "weights.safetensors"),
         "history.csv": history,
-        "results.json": json.loads((run / "results.json").read_text()),
+        "results.json": json.loads((run / RESULTS).read_text()),
         "tensorboard": logged(events),
     }
     for name in ("last.ckpt", "best.ckpt"):
@@ -179,7 +179,7 @@ class Piece:
         command = [f"ckpt_path={folder}"] if (folder / OVERRIDES).exists() else anew
         self.logs = self.count_logs()
         self.opened: float | None = None
-        self.start = time.monotonic()
+        self.start, self.date = time.monotonic(), time.time()
         with self.stderr.open("w") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mnist_cnn.train", *command],
@@ -222,6 +222,12 @@ class Piece:
                 raise TimeoutError(f"{self.folder}: waited {PATIENCE} s")
             time.sleep(pause)
         return self.process.poll() is None
+
+    def has_results(self) -> bool:
+        """Whether it has written the run's results."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.folder / RESULTS).stat().st_mtime > self.date
+        return False
 
     def empty(self, name: Path) -> bool:
         """Whether a file of the run is there and has nothing in it."""
@@ -328,7 +334,7 @@ def uninterrupted(name: str, out: Path) -> Whole:
 
 
 def trained(run: Path) -> float:
-    return json.loads((run / "results.json").read_text())["seconds"]
+    return json.loads((run / RESULTS).read_text())["seconds"]
 
 
 def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] | None:
@@ -356,7 +362,7 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
     return name, moment
 
 
-def judge(kill: Kill, folder: Path) -> list[str]:
+def judge(kill: Kill, folder: Path, finished: bool) -> list[str]:
     """Notes what a kill left to go on from; returns what was not as it should be."""
     faults = []
     try:
@@ -364,8 +370,8 @@ def judge(kill: Kill, folder: Path) -> list[str]:
     except Exception as e:  # torch raises many kinds for a file that is not whole
         faults.append(f"last.ckpt is not whole: {e}")
     expected = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}.get(kill.signal)
-    # before it trains a signal may end it at once, and it may have come to its end just then
-    if expected is not None and kill.training is not None and kill.code != 0:
+    # a signal may end it at once before it trains, and when all is written and Python ends
+    if expected is not None and kill.training is not None and not finished:
         if kill.code != expected:
             faults.append(f"exit code {kill.code}, not {expected}")
         if expected > 0 and f"ckpt_path={folder}" not in kill.said:
@@ -400,7 +406,7 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
         elapsed += piece.age
         if hit:
             kill = Kill(folder.name, n, *hit, since, piece.unfinished(), None, code, piece.said())
-            run.faults += judge(kill, folder)
+            run.faults += judge(kill, folder, piece.has_results())
             run.kills.append(kill)
             print(kill, flush=True)
         if code == 0 or not hit:

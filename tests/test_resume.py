@@ -13,11 +13,11 @@ from tests.soak import Piece, contents, differences, hear_ctrl_c, kept
 from tests.test_train import histogram_steps, only_run, rows, scalars
 
 STEPS = 60  # of an epoch
-OFTEN = "callbacks.checkpoint.every_steps=7"
 # all that is drawn at random, and a schedule that moves with each step
 RANDOM = [
     *SHORT,
     f"trainer.limit_train_batches={STEPS}",
+    "trainer.max_epochs=3",
     "model.dropout=0.25",
     "augment=photo",
     "scheduler=one_cycle",
@@ -72,29 +72,24 @@ def wait_until_kept(piece: Piece, steps: int) -> None:
     assert piece.wait_for(lambda: steps_kept(piece.folder) >= steps)
 
 
-def test_a_run_that_is_killed_in_the_middle_of_an_epoch_ends_as_if_it_had_not_been(
-    random_run, tmp_path
-):
+def test_a_run_that_is_killed_and_asked_to_stop_ends_as_if_it_had_not_been(random_run, tmp_path):
     cut = tmp_path / "cut"
-    piece = Piece(cut, [*RANDOM, OFTEN])
-    wait_until_kept(piece, STEPS + 1)
-    piece.hit(signal.SIGKILL)
-    assert piece.end() == -signal.SIGKILL
-    assert STEPS < steps_kept(cut) < 2 * STEPS
-    trained(cut, [])
-    assert_same(random_run, cut)
-
-
-def test_a_run_that_is_asked_to_stop_saves_its_step_and_says_how_to_go_on(random_run, tmp_path):
-    cut = tmp_path / "cut"
-    # the middles of the first and of the second epoch
-    for number, code, middle in ((signal.SIGTERM, 143, 30), (signal.SIGINT, 130, 90)):
-        piece = Piece(cut, [*RANDOM, "callbacks.checkpoint.every_steps=30"])
-        wait_until_kept(piece, middle)
+    # in the middle of an epoch, at the end of two, and in the middle of one after those
+    for number, code, steps in (
+        (signal.SIGINT, 130, 31),
+        (signal.SIGKILL, -9, STEPS),
+        (signal.SIGKILL, -9, 2 * STEPS),
+        (signal.SIGTERM, 143, 2 * STEPS + 31),
+    ):
+        piece = Piece(cut, [*RANDOM, "callbacks.checkpoint.every_steps=31"])
+        wait_until_kept(piece, steps)
         piece.hit(number)
         assert piece.end() == code
-        assert f"ckpt_path={cut}" in piece.said()
-        assert middle < steps_kept(cut) < middle + 30  # saved when it was asked to stop
+        if number == signal.SIGKILL:
+            assert steps_kept(cut) == steps
+        else:  # the step is finished and saved
+            assert steps < steps_kept(cut) < steps + STEPS - 31
+            assert f"ckpt_path={cut}" in piece.said()
     trained(cut, [])
     assert_same(random_run, cut)
 
@@ -103,7 +98,7 @@ def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exac
     early_run, tmp_path
 ):
     cut = tmp_path / "cut"
-    piece = Piece(cut, [*STOPPED_EARLY, OFTEN])
+    piece = Piece(cut, [*STOPPED_EARLY, "callbacks.checkpoint.every_steps=7"])
     assert piece.wait_for(piece.training)
     piece.hit(signal.SIGKILL)
     assert piece.end() == -signal.SIGKILL
