@@ -1,13 +1,26 @@
 """Pure functions: numbers in, matplotlib Figure out. No global state of pyplot is touched."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import (
+    FuncFormatter,
+    Locator,
+    LogLocator,
+    MaxNLocator,
+    PercentFormatter,
+)
 
-TRAIN, VAL, MARK = "#8c8c8c", "#0b62a4", "#c1272d"
+TRAIN, VAL, MARK, LOST = "#8c8c8c", "#0b62a4", "#c1272d", "#d98200"
+PALETTE = "viridis_r"  # dark is good
 
 
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
@@ -213,4 +226,235 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
         frameon=False,
         fontsize=9,
     )
+    return figure
+
+
+@dataclass
+class Axis:
+    """How values of a hyper-parameter lie on an axis: logarithmic, linear, or each by its name.
+
+    Attributes:
+        at: (N,) positions, not yet scaled.
+        low, high: ends of the axis, in positions.
+        ticks, labels: positions and what stands there.
+    """
+
+    at: np.ndarray
+    low: float
+    high: float
+    ticks: list[float]
+    labels: list[str]
+
+
+def axis(values: Sequence[Any], most: int = 6, linear: bool = False) -> Axis:
+    """Where N values go: positive numbers that span a factor of 8 or more by their logarithm.
+
+    Args:
+        values: numbers, or anything else, whose text is then a name.
+        most: with more different numbers than these, round ones are marked in their place.
+        linear: never by their logarithm.
+    """
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+        names = sorted({str(v) for v in values})
+        at = np.array([names.index(str(v)) for v in values], float)
+        shown = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
+        return Axis(at, *margin(0, len(names) - 1), [float(k) for k in range(len(names))], shown)
+    numbers = np.array(values, float)
+    log = not linear and numbers.min() > 0 and numbers.max() / numbers.min() >= 8
+    at = np.log10(numbers) if log else numbers
+    low, high = margin(at.min(), at.max())
+    marks = np.unique(numbers)
+    if len(marks) > most:
+        ends = (10**low, 10**high) if log else (low, high)
+        locator: Locator = MaxNLocator(most)
+        if log:
+            locator = LogLocator(subs=[1] if high - low >= 3 else [1, 2, 5])
+        marks = np.asarray(locator.tick_values(*ends))
+        marks = marks[(marks >= ends[0]) & (marks <= ends[1])]
+    ticks = np.log10(marks) if log else marks
+    return Axis(at, low, high, ticks.tolist(), [f"{mark:.4g}" for mark in marks])
+
+
+def margin(low: float, high: float) -> tuple[float, float]:
+    """An interval with a little room at both ends."""
+    room = 0.04 * (high - low) or 0.5
+    return float(low - room), float(high + room)
+
+
+def best_so_far(values: np.ndarray, mode: str) -> np.ndarray:
+    """(N,) the best of each value and those before it; NaN as long as there is none."""
+    return (np.fmin if mode == "min" else np.fmax).accumulate(values)
+
+
+def percent(number: str) -> str:
+    """A share as it is written, in per cent."""
+    return f"{100 * float(number):.4g}%"
+
+
+def quality(scale: Axis, mode: str) -> tuple[np.ndarray, float, float]:
+    """(N,) how good each place on the objective's axis is, and the range that colours are for.
+
+    That is without the worst tenth, which may be far off.
+    """
+    good = -scale.at if mode == "min" else scale.at
+    low, high = float(np.quantile(good, 0.1)), float(good.max())
+    return good, low if low < high else low - 1, high
+
+
+def wide(values: np.ndarray) -> bool:
+    """Whether values are better drawn by their logarithm."""
+    values = values[np.isfinite(values)]
+    return len(values) > 0 and bool(values.min() > 0 and values.max() / values.min() >= 10)
+
+
+def name_of(metric: str) -> str:
+    """What a metric is called on an axis."""
+    stages = {"train": "training", "val": "validation", "test": "test"}
+    stage, _, kind = metric.partition("/")
+    return f"{stages.get(stage, stage)} {'accuracy' if kind == 'acc' else kind}".strip()
+
+
+def objective_axis(axes: Axes, metric: str, values: np.ndarray) -> None:
+    axes.set_ylabel(name_of(metric))
+    if wide(values) and not metric.endswith("acc"):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.minorticks_off()
+    if metric.endswith("acc"):
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def trials(
+    jobs: np.ndarray, values: np.ndarray, states: Sequence[str], metric: str, mode: str, title: str
+) -> Figure:
+    """The objective of each run in order, the best so far, and the runs that did not finish.
+
+    Args:
+        jobs: (N,) numbers of the runs.
+        values: (N,) the objective; of a pruned run its last; NaN where there is none.
+        states: N of `finished`, `pruned`, or anything else, which is drawn as failed.
+        metric, mode: the objective.
+        title: what they are.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.add_subplot()
+    state = np.array(states)
+    done = (state == "finished") & np.isfinite(values)
+    best = best_so_far(np.where(done, values, np.nan), mode)
+    axes.step(jobs, best, where="post", color=MARK, lw=1.4, label="best so far")
+    size = 5 if len(jobs) <= 300 else 2.5
+    axes.plot(jobs[done], values[done], "o", ms=size, color=VAL, alpha=0.75, label="finished")
+    pruned = (state == "pruned") & np.isfinite(values)
+    if pruned.any():
+        axes.plot(jobs[pruned], values[pruned], "x", ms=6, color=TRAIN, label="pruned")
+    lost = ~done & ~pruned
+    objective_axis(axes, metric, values[done | pruned])
+    if lost.any():  # at the lower edge, as they have no value
+        axes.plot(
+            jobs[lost],
+            np.full(lost.sum(), 0.02),
+            "^",
+            ms=6,
+            color=LOST,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+            label="without a value",
+        )
+    axes.set_xlabel("job")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+def parallel(
+    parameters: Mapping[str, Sequence[Any]], values: np.ndarray, metric: str, mode: str, title: str
+) -> Figure:
+    """Each run as a line through its hyper-parameters to its objective, which colours it.
+
+    Args:
+        parameters: by name, N values each.
+        values: (N,) the objective.
+        metric, mode: the objective.
+        title: what they are.
+    """
+    columns = [*parameters, name_of(metric)]
+    figure = Figure(figsize=(max(8.4, 1.7 * len(columns)), 4.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.add_subplot()
+    scales = [axis(column) for column in parameters.values()]
+    scales.append(axis(values.tolist(), linear=metric.endswith("acc")))
+    for x, (name, scale) in enumerate(zip(columns, scales, strict=True)):
+        axes.axvline(x, color=TRAIN, lw=1)
+        axes.text(x, 1.03, name, ha="center", va="bottom", fontsize=9, fontweight="bold")
+        for tick, label in zip(scale.ticks, scale.labels, strict=True):
+            if metric.endswith("acc") and x == len(parameters):
+                label = percent(label)
+            box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8}
+            spot = (x + 0.02, (tick - scale.low) / (scale.high - scale.low))
+            axes.text(*spot, label, fontsize=8, va="center", zorder=3, bbox=box)
+    good, low, high = quality(scales[-1], mode)
+    colors = ScalarMappable(Normalize(low, high), PALETTE)
+    order = np.argsort(good)  # the best on top
+    heights = np.stack([(scale.at - scale.low) / (scale.high - scale.low) for scale in scales], 1)
+    lines = [np.column_stack([np.arange(len(columns)), heights[k]]) for k in order]
+    shade = 0.85 if len(values) <= 50 else 0.5
+    axes.add_collection(
+        LineCollection(lines, colors=colors.to_rgba(good[order]), lw=1.4, alpha=shade)
+    )
+    axes.set(xlim=(-0.15, len(columns) - 0.7), ylim=(0, 1))
+    axes.axis("off")
+    bar = figure.colorbar(colors, ax=axes, pad=0.01, extend="min")
+    bar.set_ticks([])  # the last axis has them
+    bar.set_label("better   →")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def curves(
+    runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric: str, title: str
+) -> Figure:
+    """The objective by epoch, the best run's before the others'.
+
+    Args:
+        runs: of each run its name, epochs and values, the best first.
+        metric: the objective.
+        title: what they are.
+    """
+    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.add_subplot()
+    (name, epochs, values), *others = runs
+    for k, (_, x, y) in enumerate(others):
+        label = f"{len(others)} others" if k == 0 else None
+        axes.plot(x, y, ".-", ms=3, lw=1, color=TRAIN, alpha=0.4, label=label)
+    axes.plot(epochs, values, "o-", ms=4, lw=2.2, color=VAL, label=f"best: {name}")
+    objective_axis(axes, metric, np.concatenate([np.asarray(y, float) for _, _, y in runs]))
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    return figure
+
+
+def importance(shares: Mapping[str, float], title: str) -> Figure:
+    """How much each hyper-parameter mattered, as bars.
+
+    Args:
+        shares: by name, from 0 to 1, the greatest first.
+        title: what they are.
+    """
+    figure = Figure(figsize=(7.6, 1.4 + 0.36 * len(shares)), layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    axes = figure.add_subplot()
+    bars = axes.barh(list(shares), list(shares.values()), color=VAL, height=0.62)
+    axes.bar_label(bars, [f" {share:.0%}" for share in shares.values()], fontsize=9)
+    axes.invert_yaxis()
+    axes.set(xlabel="importance", xlim=(0, max(shares.values()) * 1.12))
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -1,6 +1,7 @@
 """Figures show what they are given."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,57 @@ def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any
     assert heights.sum(0) == pytest.approx([0, 0.5, 1])
     assert heights[0, 1] == 0.5  # few images: the pale bars
     assert [text.get_text() for text in lower.texts] == ["4", "96"]
+
+
+def test_learning_rates_lie_on_a_logarithmic_axis_and_names_on_one_of_their_own():
+    rates = plots.axis([1e-4, 1e-2, 1e-3])
+    assert rates.at == pytest.approx([-4, -2, -3])
+    assert (rates.ticks, rates.labels) == (pytest.approx([-4, -3, -2]), ["0.0001", "0.001", "0.01"])
+    assert plots.axis([32, 64]).at.tolist() == [32, 64]
+    assert plots.axis([0.1, 0.9], linear=True).at.tolist() == [0.1, 0.9]
+    names = plots.axis(["SGD", None, True, "SGD"])
+    assert names.at.tolist() == [1, 0, 2, 1]
+    assert names.labels == ["None", "SGD", "True"]
+    drawn = plots.axis(np.geomspace(1e-5, 1, 99).tolist())  # too many to name each
+    assert drawn.labels == ["1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]
+
+
+def test_a_search_shows_the_best_so_far_and_marks_what_was_pruned_or_lost():
+    values = np.array([0.5, 0.7, 0.9, np.nan, 0.4])
+    states = ["finished", "finished", "pruned", "failed", "finished"]
+    figure = plots.trials(np.arange(5), values, states, "val/loss", "min", title="a search")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    best = np.asarray(lines["best so far"].get_ydata())
+    assert best.tolist() == [0.5, 0.5, 0.5, 0.5, 0.4]
+    for label, jobs in (("finished", [0, 1, 4]), ("pruned", [2]), ("without a value", [3])):
+        assert np.asarray(lines[label].get_xdata()).tolist() == jobs
+    assert figure.axes[0].get_ylabel() == "validation loss"
+    assert plots.best_so_far(values, "max").tolist() == [0.5, 0.7, 0.9, 0.9, 0.9]
+
+
+def test_each_run_is_a_line_through_its_hyper_parameters_the_best_on_top():
+    parameters: dict[str, list[Any]] = {"lr": [1e-3, 1e-2, 1e-1], "net": ["CNN", "MLP", "CNN"]}
+    values = np.array([0.2, 0.9, 0.5])
+    for mode, last in (("max", 1), ("min", 0)):
+        figure = plots.parallel(parameters, values, "val/acc", mode, title="three")
+        lines = figure.axes[0].collections[0].get_segments()  # type: ignore[attr-defined]
+        heights = [plots.axis(parameters["lr"]).at[last], plots.axis(parameters["net"]).at[last]]
+        assert lines[-1][:, 0].tolist() == [0, 1, 2]
+        assert lines[-1][0, 1] == pytest.approx((heights[0] + 3.08) / 2.16)
+        assert (lines[-1][1, 1] > 0.5) == (heights[1] > 0.5)
+    assert {"lr", "net", "validation accuracy", "0.01", "MLP"} <= set(texts(figure))
+
+
+def test_the_best_learning_curve_stands_before_the_others():
+    runs = [("a", [1, 2], [0.5, 0.3]), ("b", [1, 2], [0.6, 0.5]), ("c", [1], [0.9])]
+    lines = plots.curves(runs, "val/loss", title="three").axes[0].lines
+    assert np.asarray(lines[-1].get_ydata()).tolist() == [0.5, 0.3]
+    assert [line.get_label() for line in (lines[-1], lines[0])] == ["best: a", "2 others"]
+
+
+def test_importance_is_drawn_as_shares():
+    figure = plots.importance({"lr": 0.75, "hidden": 0.25}, title="two")
+    assert [text.strip() for text in texts(figure)] == ["75%", "25%"]
 
 
 def test_drawing_opens_no_window_manager():
