@@ -3,11 +3,8 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,13 +15,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mnist_cnn.config import compose
 from mnist_cnn.train import train
 from tests.conftest import SHORT, environment
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -112,64 +102,6 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(short_run, tmp_path):
     same, twin = weights(tmp_path / "first"), weights(tmp_path / "again")
     assert all(torch.equal(same[key], twin[key]) for key in same)
     assert first["train/loss"] != other["train/loss"]
-
-
-@pytest.mark.parametrize("scheduler", ["plateau", "one_cycle"])
-def test_going_on_after_a_kill_ends_where_an_uninterrupted_run_ends(command, tmp_path, scheduler):
-    options = [
-        *SHORT,
-        f"scheduler={scheduler}",
-        "trainer.limit_train_batches=60",
-        "trainer.max_epochs=4",
-        "optimizer.lr=0.01",
-        "model.dropout=0.25",
-        # every epoch counts as one without improvement, so that the plateau is reached
-        *(["scheduler.threshold=10", "scheduler.patience=0"] if scheduler == "plateau" else []),
-    ]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert command(*options, f"hydra.run.dir={whole}", "run_name=x").returncode == 0
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_cnn.train", *options, f"hydra.run.dir={cut}", "run_name=x"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: (cut / "history.csv").exists() and len(rows(cut)) == 2)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert command(f"ckpt_path={cut}").returncode == 0
-
-    results = [json.loads((run / "results.json").read_text()) for run in (whole, cut)]
-    for key in ("train/loss", "val/loss", "val/acc", "test/loss", "test/acc", "best_epoch"):
-        assert results[0][key] == results[1][key]
-    same, twin = weights(whole), weights(cut)
-    assert all(torch.equal(same[key], twin[key]) for key in same)
-    measured = ("seconds", "images/s")
-    histories = [
-        [{k: v for k, v in row.items() if k not in measured} for row in rows(run)]
-        for run in (whole, cut)
-    ]
-    assert histories[0] == histories[1]
-    assert len({row["lr"] for row in histories[0]}) > 2
-    assert scalars(whole) == scalars(cut)
-
-
-def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
-    assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
-    run = only_run(tmp_path)
-    done = command(f"ckpt_path={run}", "trainer.max_epochs=3")
-    assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path) == run
-    results = json.loads((run / "results.json").read_text())
-    assert results["epochs"] == 3
-    assert results["config"]["optimizer"]["lr"] == 0.002
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
-    steps = [step for step, _ in scalars(run)["val/loss"]]
-    assert steps == sorted(set(steps))
-    assert len(steps) == 3
-    assert histogram_steps(run) == steps  # none is lost, nor shown at another place than the curves
 
 
 def test_five_folds_run_as_one_sweep(command, tmp_path):
@@ -270,31 +202,3 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     losses = [float(row["train/loss"]) for row in rows(tmp_path)]
     assert losses[-1] < 0.05 < losses[0]
     assert "test/acc" not in results
-
-
-def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mnist_cnn.train",
-            *SHORT,
-            "trainer.max_epochs=10000",
-            "logger=none",
-            "callbacks=no_early_stopping",
-        ],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    wait_for(lambda: any(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")))
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    run = only_run(tmp_path)
-    assert f"ckpt_path={run}" in stderr.splitlines()[-1]
-    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
