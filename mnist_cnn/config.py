@@ -30,10 +30,13 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more images
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
 Mode = Literal["min", "max"]
+Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
 
 
 # The only code that a configuration may call by `_target_`: add your own package here.
@@ -66,18 +69,23 @@ class Open(Group):
     model_config = ConfigDict(extra="allow")
 
 
-class Data(Group):
-    target: str = Field(alias="_target_")
+class Seen(Group):
+    """What must be known of the data that a network was trained on."""
+
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
+    mean: Share
+    std: Annotated[float, Field(gt=0, le=1)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    fold: Annotated[int, Field(ge=0)]
+
+
+class Data(Seen):
+    target: Target = Field(alias="_target_")
     root: str
     source: Literal["auto", "bundled", "download"]
     mirror: str | None
-    batch_size: Count
-    eval_batch_size: Count
-    val_fraction: Annotated[float, Field(gt=0, lt=1)]
-    fold: Annotated[int, Field(ge=0)]
-    mean: float
-    std: Positive
+    batch_size: Batch
+    eval_batch_size: Batch
     shuffle: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     augment: dict[str, Any]
@@ -97,16 +105,20 @@ class Augment(Group):
     flourish: Share
 
 
+class Named(Open):
+    name: str
+
+
 class CNN(Group):
     name: Literal["CNN"]
-    channels: Annotated[list[Count], Field(min_length=2, max_length=2)]
-    hidden: Count
+    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
+    hidden: Width
     dropout: BelowOne
 
 
 class MLP(Group):
     name: Literal["MLP"]
-    hidden: Count
+    hidden: Width
     dropout: BelowOne
 
 
@@ -186,8 +198,29 @@ class ProgressBar(Open):
     quiet: bool
 
 
+class Summary(Open):
+    max_depth: Annotated[int, Field(ge=-1)]
+
+
+class Logger(Open):
+    save_dir: str
+    name: str
+    version: str | int
+
+
+class TensorBoard(Logger):
+    default_hp_metric: bool
+    purge_step: Annotated[int, Field(ge=0)] | None
+
+
+class Profiler(Open):
+    target: Target = Field(alias="_target_")
+    dirpath: str | None = None
+    filename: str | None = None
+
+
 class Trainer(Group):
-    target: str = Field(alias="_target_")
+    target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
     strategy: Literal["auto", "ddp"]
     devices: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
@@ -213,7 +246,7 @@ class Trainer(Group):
     deterministic: bool
     benchmark: bool
     detect_anomaly: bool
-    profiler: Literal["simple", "advanced", "pytorch"] | dict[str, Any] | None
+    profiler: Literal["simple", "advanced", "pytorch"] | Profiler | None
     enable_model_summary: bool
     enable_progress_bar: Literal[False]
 
@@ -254,6 +287,9 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "callbacks.finite": Finite,
         "callbacks.history": History,
         "callbacks.progress": ProgressBar,
+        "callbacks.summary": Summary,
+        "logger.csv": Logger,
+        "logger.tensorboard": TensorBoard,
     },
     "evaluate": {"": Evaluate, "data": Data},
 }
@@ -270,7 +306,10 @@ NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     },
     "evaluate": {},
 }
-OPTIONAL = ("callbacks.early_stopping", "callbacks.finite", "callbacks.progress")
+OPTIONAL = (
+    *("callbacks.early_stopping", "callbacks.finite", "callbacks.progress", "callbacks.summary"),
+    *("logger.csv", "logger.tensorboard"),
+)
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -280,24 +319,21 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         ValueError: one line; for each wrong value its key, the value and what is allowed.
     """
     parts = dict(PARTS[entry])
-    for part, schemas in NAMED[entry].items():
-        if (schema := schemas.get(OmegaConf.select(cfg, f"{part}.name"))) is not None:
-            parts[part] = schema
     faults: list[str] = []
     if cfg.get("augment"):
         parts["augment"] = Augment
+    for part, schemas in NAMED[entry].items():
+        name = plain(cfg, f"{part}.name")
+        parts[part] = schemas.get(name if isinstance(name, str) else None, Named)
     for part, schema in parts.items():
-        node = OmegaConf.select(cfg, part) if part else cfg
-        if node is None and part in OPTIONAL:
+        # of the whole its own keys only: what the other parts interpolate is not checked yet
+        values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
+        if values is None and part in OPTIONAL:
             continue
-        if not isinstance(node, DictConfig):
-            faults.append(f"{part}={shown(node)}: allowed: {', '.join(schema.model_fields)}")
+        if not isinstance(values, dict):
+            options = files(part) or schema.model_fields
+            faults.append(f"{part}={shown(values)}: allowed: {', '.join(options)}")
             continue
-        values: Any
-        if part:
-            values = OmegaConf.to_container(node, resolve=True)
-        else:  # its own keys only: what the other parts interpolate is not checked yet
-            values = {key: node[key] for key in schema.model_fields if key in node}
         try:
             schema.model_validate(values)
         except ValidationError as e:
@@ -309,6 +345,34 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             if isinstance(number := cfg.trainer[key], int) and number > 1:
                 raise ValueError(f"trainer.{key}={number}: allowed: 1; more with trainer=ddp")
     check_fold(cfg.data.val_fraction, cfg.data.fold)
+
+
+def plain(cfg: DictConfig, key: str = "") -> Any:
+    """The value of a key, or all of cfg, as plain Python values with every interpolation resolved.
+
+    Raises:
+        ValueError: a value refers to something that does not exist, or to itself.
+    """
+    try:
+        value = OmegaConf.select(cfg, key) if key else cfg
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except (OmegaConfBaseException, RecursionError) as e:
+        reason = "it refers to itself" if isinstance(e, RecursionError) else str(e)
+        raise ValueError(f"{key}: {reason}" if key else reason) from None
+
+
+def files(group: str) -> list[str]:
+    """What group=... can be set to, empty where it is no group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
+
+
+def check_choices(overrides: Sequence[str]) -> None:
+    """Raises ValueError for a list of anything but files for a group, which Hydra stumbles over."""
+    for override in overrides:
+        group, _, value = override.partition("=")
+        names = [name.strip() for name in value.strip("[] ").split(",")]
+        if value.startswith("[") and (known := files(group)) and not set(names) <= set(known):
+            raise ValueError(f"{override}: allowed: {', '.join(known)}")
 
 
 def sentence(part: str, schema: type[Group], values: Mapping[str, Any], fault: Any) -> str:
@@ -338,13 +402,14 @@ def allowed(field: dict[str, Any]) -> str:
         return str(field["const"]).lower()
     if "enum" in field:
         return ", ".join(field["enum"])
+    kind = field.get("type", "object")  # the schema of a part has no type
     kind = {
         "integer": "a whole number",
         "number": "a number",
         "boolean": "true or false",
         "string": "text",
         "object": "keys and values",
-    }.get(field["type"], field["type"])
+    }.get(kind, kind)
     if kind == "array":
         kind = f"a list, each {allowed(field['items'])}"
         if field.get("minItems") == field.get("maxItems"):
@@ -366,7 +431,8 @@ def allowed(field: dict[str, Any]) -> str:
 
 def check_fold(val_fraction: float, fold: int) -> None:
     """Raises ValueError where the training file has no slice `fold` of that size."""
-    folds = int(1 / val_fraction + 1e-9)  # in binary, 1 / 0.2 need not reach 5
+    # no set has more images; in binary, 1 / 0.2 need not reach 5
+    folds = int(min(1 / val_fraction, 60_000) + 1e-9)
     if not 0 <= fold < folds:
         raise ValueError(
             f"data.fold={fold}: allowed: 0 to {folds - 1} with data.val_fraction={val_fraction}"
@@ -385,9 +451,9 @@ def next_epoch(ckpt_path: str | None) -> int:
     """The epoch (from 1) that comes after a checkpoint; 0 without a checkpoint."""
     if ckpt_path is None:
         return 0
-    import torch
+    from mnist_cnn import trained
 
-    return torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True)["epoch"] + 1
+    return trained.read_checkpoint(ckpt_path)["epoch"] + 1
 
 
 OmegaConf.register_resolver("run_name", run_name, replace=True)
@@ -405,6 +471,7 @@ def compose(
         run_name: its name in TensorBoard, where it is to have one.
         entry: train or evaluate.
     """
+    check_choices(overrides)
     with hydra.initialize_config_dir(str(CONF)):
         cfg = hydra.compose(entry, list(overrides))
     cfg.run_dir = str(run_dir)
@@ -452,6 +519,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)
     try:
+        check_choices(sys.argv[1:])
         job()
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e, config_name))
@@ -474,6 +542,5 @@ def one_line(error: BaseException, entry: str = "train") -> str:
         text += f"; allowed in {'.'.join(parents)}: {', '.join(map(str, keys))}" if keys else ""
     elif no_file := re.search(r"Could not find '([\w./]+)/([^/']+)'", text):
         group, file = no_file.groups()
-        files = sorted(path.stem for path in CONF.joinpath(group).glob("*.yaml"))
-        text = f"{group}={file}: allowed: {', '.join(files)}"
+        text = f"{group}={file}: allowed: {', '.join(files(group))}"
     return f"error: {text}"

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import importlib.util
 import io
+import json
 import os
 import socket
 import sys
@@ -31,6 +32,7 @@ NEEDED = ("gradio", "cv2", "PIL")  # what the extra brings
 MAX_BYTES = 20_000_000  # of a picture's file
 MAX_BODY = MAX_BYTES * 4 // 3 + 10_000  # the same in base64, and what a request says around it
 MAX_BODIES = 16  # requests taken in at once; the others wait
+PATIENCE = 60  # seconds for a request to arrive: one that never ends would keep the others waiting
 PREVIEW = 1000  # longest side in pixels of a picture as it is shown on the sheet
 
 # what the page asks for; Gradio has many more routes, to files, sessions and other servers too
@@ -124,12 +126,13 @@ def _preview(picture: "Image.Image") -> str:
 class Gate:
     """ASGI middleware: serves what the page asks for and nothing else, takes in nothing large."""
 
-    def __init__(self, app: "ASGIApp"):
-        self.app = app
+    def __init__(self, app: "ASGIApp", component: int):
+        self.app, self.component = app, component
         self.bodies = asyncio.Semaphore(MAX_BODIES)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         from starlette.datastructures import Headers, MutableHeaders
+        from starlette.requests import ClientDisconnect, Request
         from starlette.responses import PlainTextResponse
 
         async def send_with_policy(message: Any) -> None:
@@ -150,7 +153,22 @@ class Gate:
         if scope["method"] != "POST":
             return await self.app(scope, receive, send_with_policy)
         async with self.bodies:
-            await self.app(scope, receive, send_with_policy)
+            try:
+                body = await asyncio.wait_for(Request(scope, receive).body(), PATIENCE)
+            except ClientDisconnect:
+                return None
+            except asyncio.TimeoutError:
+                late = PlainTextResponse("It took too long to arrive.", 408)
+                return await late(scope, receive, send_with_policy)
+            if not _is_the_pages(body, self.component):
+                other = PlainTextResponse("The page asks otherwise.", 422)
+                return await other(scope, receive, send_with_policy)
+            arrived: list[Any] = [{"type": "http.request", "body": body}]
+
+            async def receive_again() -> Any:
+                return arrived.pop() if arrived else await receive()
+
+            await self.app(scope, receive_again, send_with_policy)
 
 
 def _refusal(method: str, path: str, headers: Any) -> tuple[int, str] | None:
@@ -160,11 +178,27 @@ def _refusal(method: str, path: str, headers: Any) -> tuple[int, str] | None:
         return 404, "There is nothing here."
     if method != "POST":
         return None
-    if "content-length" not in headers:
+    # a body in chunks has no length, whatever the header says
+    if "content-length" not in headers or "transfer-encoding" in headers:
         return 411, "The length must be given."
     if int(headers["content-length"]) > MAX_BODY:
         return 413, f"At most {MAX_BYTES // 10**6} MB can be read."
     return None
+
+
+def _is_the_pages(body: bytes, component: int) -> bool:
+    """Whether a request asks for one of the page's functions, as the page does it."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(asked, dict)
+        and asked.keys() == {"data", "component_id", "fn_name", "session_hash"}
+        and asked["component_id"] == component
+        and asked["fn_name"] in ("read_drawing", "read_picture")
+        and isinstance(asked["session_hash"], str)
+    )
 
 
 def application(net: "Net") -> "fastapi.FastAPI":
@@ -184,7 +218,7 @@ def application(net: "Net") -> "fastapi.FastAPI":
         return answer(net, sent, preview=True)
 
     with gr.Blocks(title="Draw a digit", analytics_enabled=False) as blocks:
-        gr.HTML(
+        page = gr.HTML(
             html_template=(PAGE / "page.html").read_text("utf-8"),
             js_on_load=(PAGE / "page.js").read_text("utf-8"),
             server_functions=[read_drawing, read_picture],
@@ -206,7 +240,7 @@ def application(net: "Net") -> "fastapi.FastAPI":
         ssr_mode=False,
         pwa=False,
     )
-    app.add_middleware(Gate)
+    app.add_middleware(Gate, component=page._id)
     return app
 
 

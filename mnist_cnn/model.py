@@ -6,8 +6,11 @@ Shapes: B images in a batch, 10 classes; an image is (1, 28, 28).
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+MAX_PARAMETERS = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
 
 
 class CNN(nn.Module):
@@ -74,14 +77,23 @@ def init_as_keras(net: nn.Module) -> None:
 def build(config: Mapping[str, Any]) -> nn.Module:
     """The network that a model config describes: the class `name` of this file and its arguments.
 
-    Only this file is looked in, so a checkpoint cannot name code to be imported.
+    Only this file is looked in, so a checkpoint cannot name code to be imported, and what is too
+    large to be meant is refused before it takes memory.
+
+    Raises:
+        ValueError: no such class, arguments that do not fit it, or over MAX_PARAMETERS.
     """
     args = dict(config)
-    name = args.pop("name")
+    name = args.pop("name", None)
     known = {k: v for k, v in globals().items() if isinstance(v, type) and issubclass(v, nn.Module)}
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ValueError(f"model.name={name}: allowed: {', '.join(sorted(known))}")
     try:
-        return known[name](**args)
-    except TypeError as e:  # an argument that the class does not have, or one missing
-        raise ValueError(f"model.name={name}: {e}") from None
+        with torch.device("meta"):  # shapes without memory
+            count = sum(p.numel() for p in known[name](**args).parameters())
+    except (TypeError, ValueError, IndexError, RuntimeError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(f"model.name={name}: {reason}") from None
+    if count > MAX_PARAMETERS:
+        raise ValueError(f"model: {count:,} parameters; allowed: at most {MAX_PARAMETERS:,}")
+    return known[name](**args)

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_cnn.model import build
 
@@ -74,8 +75,8 @@ class DigitClassifier(L.LightningModule):
 
     Args:
         model: `name` of a class in model.py and its arguments.
-        optimizer: `name` of a class in torch.optim and its arguments.
-        scheduler: `name` of a class in torch.optim.lr_scheduler, or None, and its arguments.
+        optimizer: `name` of an Optimizer in torch.optim and its arguments.
+        scheduler: `name` of an LRScheduler in torch.optim.lr_scheduler, or None, and its arguments.
         monitor: the metric that a plateau schedule looks at.
 
     Raises:
@@ -173,7 +174,7 @@ class DigitClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = construct(
-            torch.optim, "optimizer", self.hparams["optimizer"], self.parameters()
+            torch.optim, Optimizer, "optimizer", self.hparams["optimizer"], self.parameters()
         )
         args = dict(self.hparams["scheduler"])
         if args["name"] is None:
@@ -181,7 +182,7 @@ class DigitClassifier(L.LightningModule):
         if args["name"] in ("OneCycleLR", "CosineAnnealingLR"):
             length = "total_steps" if args["name"] == "OneCycleLR" else "T_max"
             args[length] = int(self.trainer.estimated_stepping_batches)
-        schedule = construct(torch.optim.lr_scheduler, "scheduler", args, optimizer)
+        schedule = construct(torch.optim.lr_scheduler, LRScheduler, "scheduler", args, optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             # Lightning keeps its state, but never comes round to stepping it: it would do so after
             # the epoch's checkpoint is written, and not at all in an epoch that was resumed
@@ -232,13 +233,14 @@ class DigitClassifier(L.LightningModule):
         self.net.load_state_dict(weights)
 
 
-def construct(module: Any, group: str, config: Mapping[str, Any], *args: Any) -> Any:
+def construct(module: Any, kind: type, group: str, config: Mapping[str, Any], *args: Any) -> Any:
     """The class `name` of a torch module, called with args and the rest of its config."""
     options = dict(config)
     name = options.pop("name")
     cls = getattr(module, str(name), None)
-    if not isinstance(cls, type):
-        raise ValueError(f"{group}.name={name}: not a class of {module.__name__}")
+    # nothing else that lies in the module may be called
+    if not isinstance(cls, type) or not issubclass(cls, kind):
+        raise ValueError(f"{group}.name={name}: no {kind.__name__} of {module.__name__}")
     try:
         return cls(*args, **options)
     except (TypeError, ValueError) as e:

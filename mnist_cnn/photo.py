@@ -8,6 +8,7 @@ is float32 (height, width) in [0, 1], 0 for paper.
 
 import io
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 from typing import IO, Any
@@ -24,6 +25,9 @@ Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
 Labels = NDArray[Any]  # int32, 0 for paper
 
+# pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
+# so rare that their decoders are seldom looked at
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
@@ -74,13 +78,15 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.
     """The first frame of a picture: upright, RGB or L, nothing transparent, at most 2000 px a side.
 
     Raises:
-        OSError: the file cannot be opened (missing, a folder, not allowed).
-        ValueError: what it holds is no picture, is damaged, empty or over 100 megapixels.
+        OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
+        ValueError: it holds no picture of FORMATS, is damaged, empty or over 100 megapixels.
     """
     if isinstance(source, Image.Image):
         return _upright(source, "the picture")
     if isinstance(source, bytes):
         return _decode(io.BytesIO(source), "the picture")
+    if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
+        raise OSError(f"{os.fspath(source)}: not a file")
     with open(source, "rb") as file:
         return _decode(file, os.fspath(source))
 
@@ -127,12 +133,12 @@ def _decode(file: IO[bytes], name: str) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of anything odd; what cannot be read raises below
             warnings.simplefilter("ignore")
-            with Image.open(file) as image:
+            with Image.open(file, formats=FORMATS) as image:
                 _check_size(image, name)
                 image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
                 return _upright(image, name)
     except Exception as error:  # decoders of damaged files raise all kinds of errors
-        reason = "not a picture that Pillow reads, or damaged"
+        reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}"
         if isinstance(error, _SizeError):
             raise
         if isinstance(error, Image.DecompressionBombError):
@@ -169,16 +175,23 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
         small = _opaque(small)
     # conversion keeps the EXIF of some formats and loses that of others
     small.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    return ImageOps.exif_transpose(small)
+    # the pixels alone: what else a file says need not be sound
+    return Image.fromarray(np.asarray(ImageOps.exif_transpose(small)))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and floating-point pictures, by the smallest usual white that holds them."""
-    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0).clip(0)
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, posinf=0, neginf=0)
     peak = float(values.max())
     whites = (1.0, 255.0, 4095.0, 65535.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)
-    return Image.fromarray((values * (255 / white)).astype(np.uint8))
+    zoom = min(1, MAX_SIDE / max(image.size))
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    # small first: of 100 megapixels each copy as float32 would take 400 MB
+    small = cv2.resize(values, size, interpolation=cv2.INTER_AREA).astype(np.float32).clip(0)
+    return Image.fromarray((small * (255 / white)).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -12,7 +12,9 @@ from rich.console import Console
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.predict", description=__doc__.split(":")[0] + ".")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="whatever Pillow opens")
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="PNG, JPEG, WebP, GIF, TIFF, ..."
+    )
     parser.add_argument("--checkpoint", help="a run's folder, a checkpoint or weights file")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a picture")
     parser.add_argument(

@@ -10,7 +10,6 @@ import re
 import signal
 import sys
 import traceback
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -144,13 +143,13 @@ class ClaimFolder(Callback):
             del task["hydra"]
             task.run_dir = task.run_name = "."  # not known yet
         try:
+            if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
+                check_checkpoint(Path(task.ckpt_path))  # first: the logger reads it too
             check(task, config.hydra.job.config_name)
             if (search := config.hydra.runtime.choices.get("hparams_search")) is not None:
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if config.hydra.job.config_name == "train":
                 check_processes(task.trainer.strategy == "ddp")
-                if task.ckpt_path is not None:
-                    check_checkpoint(Path(task.ckpt_path))
                 if not task.force:
                     check_same(task, Path(config.hydra.run.dir))
             if rank() == 0:
@@ -342,18 +341,20 @@ def check_checkpoint(path: Path) -> None:
 
 def damage(path: Path) -> str:
     """What is wrong with a checkpoint, empty where nothing is."""
-    import torch
+    from mnist_cnn import trained  # after torch, which a mistake does not need
 
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load takes no notice of the checksums
-            if bad := archive.testzip():
-                return f"not a whole checkpoint: {bad} in it is damaged"
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as e:  # torch raises many kinds for files that are not its own
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        return f"not a checkpoint that is safe to load: {reason}"
-    wanted = {"state_dict", "loops", "callbacks", "optimizer_states", "processes"}
-    if wanted - set(content) or not any(key.startswith("net.") for key in content["state_dict"]):
+        content = trained.read_checkpoint(path)
+    except ValueError as e:
+        return f"not a checkpoint that is safe to load: {e}"
+    wanted = {
+        **{"state_dict": dict, "loops": dict, "callbacks": dict},
+        **{"optimizer_states": list, "processes": list},
+    }
+    sound = isinstance(content, dict) and all(
+        isinstance(content.get(key), kind) and content[key] for key, kind in wanted.items()
+    )
+    if not sound or not any(str(key).startswith("net.") for key in content["state_dict"]):
         return "not a checkpoint of this project"
     return ""
 

@@ -1,6 +1,5 @@
 """Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
 
-import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_cnn import config, runs, sweep
 
@@ -33,6 +32,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import lightning as L
     import torch
     from hydra.utils import instantiate
+    from lightning.pytorch.loggers import Logger
 
     from mnist_cnn import board, results
     from mnist_cnn.callbacks import skip_idle_hooks
@@ -40,27 +40,44 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     config.quiet_lightning()
     folder = Path(cfg.run_dir)
-    plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    plain = config.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    make = functools.partial(instantiate, _convert_="all", _execution_whitelist_=config.TARGETS)
-    data = make(cfg.data)
+
+    def make(kind: type, node: DictConfig, **options: Any) -> Any:
+        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=config.TARGETS)
+        if not isinstance(made, kind):
+            raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
+        return made
+
+    data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
         model=plain["model"],
         optimizer=plain["optimizer"],
         scheduler=plain["scheduler"],
         monitor=cfg.objective.metric,
     )
-    callbacks = {k: make(v) for k, v in cfg.callbacks.items() if v is not None}
+    callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
     skip_idle_hooks([*callbacks.values(), module])
-    loggers = [make(v) for v in (cfg.logger or {}).values()]
+    loggers = [make(Logger, v) for v in (cfg.logger or {}).values() if v is not None]
     trainer = make(
-        cfg.trainer, callbacks=list(callbacks.values()), logger=loggers, default_root_dir=folder
+        L.Trainer,
+        cfg.trainer,
+        callbacks=list(callbacks.values()),
+        logger=loggers,
+        default_root_dir=folder,
     )
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    try:
+        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    # what a checkpoint of another network, or a spoilt one, raises in Lightning
+    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
+        if cfg.ckpt_path is None or callbacks["history"].running:
+            raise
+        reason = " ".join(str(e).split())
+        raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot go on from it: {reason}") from e
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from mnist_cnn import sources
+from mnist_cnn.config import Seen
 from mnist_cnn.model import build
 
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
@@ -59,6 +60,25 @@ def find(path: Path | str | None = None) -> Path:
     return file
 
 
+def read_checkpoint(file: Path | str) -> Any:
+    """What a checkpoint holds: plain values, and tensors that stay in the file until they are used.
+
+    No code of the file's is run.
+
+    Raises:
+        ValueError: it is no checkpoint, or holds more than plain values and tensors.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed, which PyTorch's are not")
+            if damaged := archive.testzip():  # torch.load takes no notice of the checksums
+                raise ValueError(f"not whole: {damaged} in it is damaged")
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as e:  # PyTorch raises many kinds for files that are not its own
+        raise ValueError(reason(e)) from None
+
+
 def load(path: Path | str | None = None) -> Trained:
     """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
 
@@ -70,7 +90,7 @@ def load(path: Path | str | None = None) -> Trained:
     file = find(path)
     try:
         if zipfile.is_zipfile(file):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = read_checkpoint(file)
             model = content["hyper_parameters"]["model"]
             data = content["datamodule_hyper_parameters"]
             weights = {
@@ -81,12 +101,22 @@ def load(path: Path | str | None = None) -> Trained:
                 about = {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
                 model, data = about["model"], about["data"]
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+        Seen.model_validate({key: data[key] for key in Seen.model_fields})
         # a batch of 256 runs about three times faster with the channels innermost
         net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.load_state_dict(weights)
+        if not all(weight.isfinite().all() for weight in net.state_dict().values()):
+            raise ValueError("its weights are not all numbers: that training failed")
         classes = sources.SETS[data["name"]].classes
         known = {"model": model, "data": data}
         return Trained(net, float(data["mean"]), float(data["std"]), classes, known)
     except Exception as e:  # a foreign file fails in as many ways as there are formats
-        reason = " ".join(str(e).split())[:200]
-        raise ValueError(f"{file}: not a checkpoint or weights of this project: {reason}") from None
+        raise ValueError(
+            f"{file}: not a checkpoint or weights of this project: {reason(e)}"
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """One line for an error, without what a hostile file could make a terminal do."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return "".join(sign if sign.isprintable() else "?" for sign in line)[:200]

@@ -167,7 +167,7 @@ def test_what_cannot_be_evaluated_is_named(tmp_path):
         ("temperature=2", "temperature=2: allowed: true or false"),
         ("mistakes=-1", "mistakes=-1: allowed: a whole number >= 0"),
         ("device=tpu", "device=tpu: allowed: auto, cpu, cuda, mps"),
-        ("data.std=0", "data.std=0: allowed: a number > 0"),
+        ("data.std=0", "data.std=0: allowed: a number > 0 and <= 1"),
         ("data.fold=10", "data.fold=10: allowed: 0 to 9 with data.val_fraction=0.1"),
     ],
 )

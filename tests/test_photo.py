@@ -1,5 +1,12 @@
+import collections
 import io
+import os
+import re
+import resource
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -9,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.photo import find_digits, load_picture, upright_size
+from mnist_cnn.photo import FORMATS, find_digits, load_picture, upright_size
 from tests.photographs import bundled
 
 Array = NDArray[np.uint8]
@@ -287,3 +294,126 @@ def test_a_picture_in_memory_is_held_to_the_same_sizes(size: tuple[int, int]) ->
 def test_a_missing_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_picture(tmp_path / "none.png")
+
+
+def test_a_folder_or_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(OSError, match="not a file"):
+            load_picture(path)
+
+
+def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands such files to Ghostscript, here a program that leaves a trace."""
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    file = encoded(Image.linear_gradient("L"), "EPS")
+    with pytest.raises(ValueError, match="the picture: not a picture, damaged, or none of PNG"):
+        load_picture(file)
+    assert not (tmp_path / "ran").exists()
+
+
+# --- spoilt pictures: FUZZ=5000 python -m pytest -s tests/test_photo.py -k spoilt tries as many --
+
+MORE = int(os.environ.get("FUZZ", 0))
+
+
+def encodings(digit: Array) -> dict[str, bytes]:
+    """A digit in every format that is read, and in the rarer forms of some."""
+    grey = Image.fromarray(page([digit], size=56))
+    colour, wide = grey.convert("RGB"), Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    ink = Image.merge("RGBA", [*colour.split(), grey.point(lambda value: 255 - value)])
+    exif, turned = Image.Exif(), colour.transpose(Image.Transpose.ROTATE_90)
+    exif[0x0112] = 6
+    found = {form: encoded(colour, form) for form in FORMATS}
+    return found | {
+        "PNG, 16 bit": encoded(wide, "PNG"),
+        "PNG, palette with alpha": encoded(ink.quantize(16), "PNG"),
+        "PNG, alpha": encoded(ink, "PNG"),
+        "JPEG, CMYK": encoded(colour.convert("CMYK"), "JPEG"),
+        "JPEG, progressive, turned": encoded(turned, "JPEG", progressive=True, exif=exif),
+        "GIF, animated": encoded(grey, "GIF", save_all=True, append_images=[grey.rotate(9)] * 3),
+        "WEBP, animated": encoded(colour, "WEBP", save_all=True, append_images=[colour.rotate(9)]),
+        "TIFF, LZW": encoded(colour, "TIFF", compression="tiff_lzw"),
+        "TIFF, float": encoded(grey.convert("F"), "TIFF"),
+        "TIFF, two pages": encoded(grey, "TIFF", save_all=True, append_images=[grey]),
+        "BMP, 1 bit": encoded(grey.convert("1", dither=Image.Dither.NONE), "BMP"),
+        "PPM, 16 bit": encoded(wide, "PPM"),
+    }
+
+
+def spoil(file: bytes, rng: np.random.Generator) -> bytes:
+    """Some bytes flipped, a piece cut out, doubled or overwritten, or the end cut off."""
+    content = bytearray(file)
+    for _ in range(rng.integers(1, 5)):
+        # most that decides anything stands at the front
+        reach = len(content) if rng.random() < 0.5 else min(len(content), 120)
+        place = int(rng.integers(reach)) if reach else 0
+        length = int(rng.integers(1, 9))
+        how = rng.integers(5)
+        if how == 0:
+            content[place : place + 1] = rng.bytes(1)
+        elif how == 1:
+            content[place : place + length] = rng.choice([b"\xff", b"\0", b"\x7f"]) * length
+        elif how == 2:
+            del content[place : place + length]
+        elif how == 3:
+            content[place:place] = content[place : place + 8 * length]
+        else:
+            del content[max(place, 1) :]
+    return bytes(content)
+
+
+def test_every_format_is_read(mnist: Array) -> None:
+    for form, file in encodings(mnist[0]).items():
+        assert len(find_digits(load_picture(file))) == 1, form
+
+
+def test_a_spoilt_picture_is_read_or_refused_in_one_line(
+    mnist: Array, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(MORE)
+    sound = list(encodings(mnist[0]).values())
+    outcomes: collections.Counter[str] = collections.Counter()
+    slowest, started = 0.0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for number in range(MORE or 300):
+        file = spoil(sound[number % len(sound)], rng)
+        before, said = time.perf_counter(), "the picture: read"
+        try:
+            digits = find_digits(load_picture(file))
+            assert all(digit.image.shape == (28, 28) for digit in digits)
+            outcomes["answers"] += 1
+        except ValueError as error:
+            said = str(error)
+            outcomes["refusals"] += 1
+        assert re.fullmatch("the picture: .+", said)
+        slowest = max(slowest, time.perf_counter() - before)
+    if MORE:
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - started) / 1e3
+        with capsys.disabled():
+            print(f"\n{dict(outcomes)}, slowest {slowest:.2f} s, {grown:.0f} MB more at the peak")
+    assert min(outcomes.values()) > 30
+
+
+def test_the_largest_picture_takes_a_bounded_memory(tmp_path: Path) -> None:
+    """10,000 x 10,000 pixels of 16 bits: 200 MB once they are decoded."""
+    Image.new("I;16", (10_000, 10_000), 999).save(tmp_path / "large.png", compress_level=1)
+    code = """
+import resource, sys
+from mnist_cnn.photo import load_picture
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(load_picture(sys.argv[1]).size)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "large.png"],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    size, kilobytes = done.stdout.splitlines()
+    assert size == "(2000, 2000)"
+    assert int(kilobytes) < 700_000

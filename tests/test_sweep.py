@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from mnist_cnn import runs, sweep
 from mnist_cnn.config import compose
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment
+from tests.conftest import SHORT, environment, wait_for
 
 TINY = [*SHORT, "trainer.limit_train_batches=2", "logger=none", "test=false"]
 LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]
@@ -45,14 +45,6 @@ def finish(folder: Path, *args: str, **env: str) -> "subprocess.CompletedProcess
     process = start(folder, *args, **env)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(args, process.returncode, out, err)
-
-
-def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def kill(process: "subprocess.Popen[str]") -> None:

@@ -1,0 +1,184 @@
+"""Whatever is set, a run trains or is refused in one line that needs no traceback.
+
+Every declared key is given values of the wrong type, size and language. The suite tries a hundred
+configurations, the same each time; as many new ones as you like are tried by
+
+    FUZZ=5000 python -m pytest -s tests/test_fuzz_config.py
+"""
+
+import collections
+import os
+import re
+import traceback
+import warnings
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_cnn import sources
+from mnist_cnn.config import CONF, check, compose, files, one_line, plain
+from mnist_cnn.model import build
+from mnist_cnn.train import job
+
+MORE = int(os.environ.get("FUZZ", 0))
+REFUSALS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+CHOICES = [f"{group}={name}" for group in GROUPS for name in files(group)]
+
+
+def keys(node: DictConfig, prefix: str = "") -> dict[str, str]:
+    """Each key below a node, parts and single values, and its value as YAML has it."""
+    found = {}
+    for name in node:
+        key = f"{prefix}{name!s}"
+        child = node._get_node(name)
+        found[key] = str(child).replace("None", "null")
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation()):
+            found |= keys(child, f"{key}.")
+    return found
+
+
+# where a key is declared: the choice that brings it, or none
+DECLARED: dict[str, tuple[str | None, str]] = {}
+for choice in (None, *CHOICES):
+    for key, value in keys(compose([choice] if choice else [], run_dir="unused")).items():
+        DECLARED.setdefault(key, (choice, value))
+
+ODD = r"""
+null true false 0 -1 1 2 3 7 0.5 1.5 -0.0 1e-320 1e-9 1e9 1e38 1e39 1e308 1e400 nan -inf inf
+60000 65536 65537 4294967296 -9223372036854775809 99999999999999999999999 '' ' ' ??? ~ ~x . .. [] {}
+[1] [1,2] [[1]] [null,null] {a:1} {a:{b:[]}} ${seed} ${nothing} ${data} ${model} ${run_dir} ${
+${oc.env:NOT_SET} ${run_name:} ${next_epoch:none} ${oc.decode:x} $ "\n" '\0' \ a,b a=b é 日本 ℵ
+min max val/loss train/acc auto cpu gpu 16-mixed bf16-true transformer-engine 00:00:00:00 simple
+Adam SGD LBFGS SparseAdam Adagrad Rprop Optimizer LambdaLR StepLR ExponentialLR CyclicLR Module CNN
+os.system builtins.exec lightning.Trainer mnist_cnn.data.MNISTDataModule"""
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+# no slash: what is written must stay in the folder of the test
+TEXT = st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), max_size=20)
+VALUES = st.one_of(
+    st.sampled_from(ODD.split()),
+    st.sampled_from(sorted({value for _, value in DECLARED.values() if "/" not in value})),
+    st.integers().map(str),
+    st.floats().map(repr),
+    TEXT.map(quoted),
+    TEXT,
+    st.lists(st.sampled_from(ODD.split()), max_size=3).map(lambda values: f"[{','.join(values)}]"),
+)
+
+
+def near(declared: str) -> st.SearchStrategy[str]:
+    """Values that may well be accepted: the declared one, and numbers about as large."""
+    try:
+        number = float(declared)
+    except ValueError:
+        return st.just(declared) if declared not in ("True", "False") else st.booleans().map(str)
+    whole = st.integers(0, 2 * abs(int(number)) + 2).map(str)
+    return st.one_of(whole, st.floats(0, 2 * abs(number)).map(repr), st.just(declared))
+
+
+@st.composite
+def override(draw: st.DrawFn) -> list[str]:
+    """An override of one key, after the choice that declares the key."""
+    # a single value rather than a part that others lie below
+    parts = {parent.rpartition(".")[0] for parent in DECLARED}
+    single = sorted(DECLARED.keys() - parts)
+    key = draw(st.sampled_from([*single * 4, *sorted(parts - {""})]))
+    choice, declared = DECLARED[key]
+    sign = draw(st.sampled_from([*[""] * 12, "+", "++", "~"]))
+    value = draw(st.one_of(VALUES, near(declared)))
+    return [*([choice] if choice else []), f"{sign}{key}={value}"]
+
+
+CONFIGURATIONS = st.one_of(
+    *[override()] * 5,
+    st.tuples(override(), override(), st.lists(st.sampled_from(CHOICES), max_size=2)).map(
+        lambda parts: [*parts[2], *parts[0], *parts[1]]
+    ),
+    st.lists(st.tuples(st.sampled_from(GROUPS), VALUES).map("=".join), min_size=1, max_size=2),
+)
+
+
+def small(cfg: DictConfig) -> DictConfig | None:
+    """The same in a few batches of bundled digits; None for a network that would take long."""
+    trainer = cfg.trainer
+    trainer.max_epochs, trainer.min_epochs = 1, None
+    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        # a share is kept where it is so small that Lightning refuses it
+        if isinstance(trainer[limit], int) or trainer[limit] > 0.01:
+            trainer[limit] = 1
+    cfg.data.name, cfg.data.source, cfg.data.mirror = "mnist", "auto", None
+    cfg.data.root = os.environ["MNIST_CNN_DATA"]
+    cfg.data.batch_size = min(cfg.data.batch_size, 2000)
+    cfg.data.eval_batch_size = min(cfg.data.eval_batch_size, 2000)
+    network = build(plain(cfg, "model"))
+    return cfg if sum(p.numel() for p in network.parameters()) < 500_000 else None
+
+
+def tried(overrides: list[str], folder: Path, training: bool) -> str:
+    """What becomes of a configuration: accepted, trained or refused."""
+    try:
+        cfg = compose(overrides, run_dir=folder)
+        check(cfg)
+        if not training:
+            return "accepted"
+        given = small(cfg)
+        if given is None:
+            return "accepted"
+        job(given)
+        return "trained"
+    except REFUSALS as e:
+        line = one_line(e)
+        assert re.fullmatch(r"error: .+", line), line
+        return "refused"
+
+
+def test_every_configuration_trains_or_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where relative folders and ~ lead
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def no_network(*args: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(sources, "urlopen", no_network)
+    sources.prepare("mnist", os.environ["MNIST_CNN_DATA"], "bundled")
+    outcomes: collections.Counter[str] = collections.Counter()
+    faults: dict[str, str] = {}
+
+    @settings(
+        max_examples=MORE or 100,
+        derandomize=not MORE,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],  # all faults of a run are told, each once
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(CONFIGURATIONS, st.booleans())
+    def fuzz(overrides: list[str], training: bool) -> None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as of a learning rate that leads nowhere
+                folder = tmp_path / f"run{outcomes.total()}"
+                outcomes[tried(overrides, folder, training)] += 1
+        except Exception as e:
+            outcomes["fault"] += 1
+            where = traceback.format_tb(e.__traceback__)[-1]
+            faults.setdefault(f"{type(e).__name__}: {e}\n{where}", repr(overrides))
+
+    fuzz()
+    if MORE:
+        with capsys.disabled():
+            print(f"\n{outcomes.total():,} configurations: {dict(outcomes)}")
+    assert not faults, "\n".join(f"{overrides}\n{fault}" for fault, overrides in faults.items())
+    assert min(outcomes[kind] for kind in ("accepted", "trained", "refused")) > 5

@@ -1,0 +1,259 @@
+"""Weights from strangers: no tool runs what they bring, and each says in one line what is wrong."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from mnist_cnn import trained
+from mnist_cnn.config import compose
+from mnist_cnn.model import MAX_PARAMETERS
+from mnist_cnn.train import train
+from tests.conftest import SHORT, environment
+
+SMALL = ["model.channels=[2,2]", "model.hidden=4", "trainer.limit_train_batches=2", "logger=none"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train(compose([*SHORT, *SMALL, "trainer.max_epochs=1", "test=false"], run_dir=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run: Path) -> dict[str, Any]:
+    """A sound one, to be spoilt."""
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+class Attack:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+class Scripted(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def pickled(content: dict[str, Any], file: Path, ran: Path) -> None:
+    torch.save({**content, "extra": Attack(ran)}, file)
+
+
+def pickled_in_the_old_format(content: dict[str, Any], file: Path, ran: Path) -> None:
+    attack = {**content, "extra": Attack(ran)}
+    torch.save(attack, file, _use_new_zipfile_serialization=False)
+
+
+def whole_module(content: dict[str, Any], file: Path, ran: Path) -> None:
+    torch.save(Scripted(), file)
+
+
+TOOLS = {
+    "train": lambda file, picture: [f"ckpt_path={file}", *SHORT, *SMALL],
+    "evaluate": lambda file, picture: [f"ckpt_path={file}"],
+    "predict": lambda file, picture: [picture, "--checkpoint", file],
+    "export": lambda file, picture: [file, "--format", "safetensors"],
+    "demo": lambda file, picture: ["--checkpoint", file, "--port", "0"],
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_code_in_a_checkpoint_is_not_run_by(tool: str, checkpoint, tmp_path: Path) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "picture.png")
+    torch.save({"proof": Attack(tmp_path / "ran")}, tmp_path / "proof.ckpt")
+    torch.load(tmp_path / "proof.ckpt", weights_only=False)
+    (tmp_path / "ran").rmdir()  # the attack works where it is let
+    pickled(checkpoint, tmp_path / "evil.ckpt", tmp_path / "ran")
+    before = set(tmp_path.iterdir())
+    arguments = TOOLS[tool](str(tmp_path / "evil.ckpt"), str(tmp_path / "picture.png"))
+    done = subprocess.run(
+        [sys.executable, "-m", f"mnist_cnn.{tool}", *arguments],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "evil.ckpt: not a checkpoint" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert set(tmp_path.iterdir()) == before  # nor is anything half-written
+
+
+@pytest.mark.parametrize("spoil", [pickled, pickled_in_the_old_format, whole_module])
+def test_only_plain_values_and_tensors_are_read(spoil, checkpoint, tmp_path: Path) -> None:
+    spoil(checkpoint, tmp_path / "evil.ckpt", tmp_path / "ran")
+    with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
+        trained.load(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def spoilt(content: dict[str, Any], path: str, value: object) -> dict[str, Any]:
+    content = copy.deepcopy(content)
+    *parents, last = path.split("/")
+    part = content
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    return content
+
+
+MODEL = "hyper_parameters/model"
+DATA = "datamodule_hyper_parameters"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (f"{MODEL}/name", "os.system", "model.name=os.system: allowed: CNN, MLP"),
+        (f"{MODEL}/name", "torch", "model.name=torch: allowed"),
+        (f"{MODEL}/name", ["CNN"], "allowed: CNN, MLP"),
+        (f"{MODEL}/_target_", "os.system", "_target_"),
+        (f"{MODEL}/channels", [10**9, 10**9], "model.name=CNN: "),
+        (f"{MODEL}/channels", [10**4, 10**4], r"parameters; allowed: at most 100,000,000"),
+        (f"{MODEL}/hidden", 10**30, "model.name=CNN"),
+        (f"{MODEL}/hidden", -1, "model.name=CNN"),
+        (f"{MODEL}/channels", [2], "model.name=CNN"),
+        (f"{MODEL}/hidden", 5, "size mismatch"),
+        (f"{DATA}/name", "../../etc", "name"),
+        (f"{DATA}/std", 0.0, "std"),
+        (f"{DATA}/mean", float("nan"), "mean"),
+        (f"{DATA}/fold", "${oc.env:HOME}", "fold"),
+        ("state_dict/net.dense2.bias", torch.full((10,), torch.nan), "not all numbers"),
+        ("state_dict/net.dense2.bias", torch.zeros(1).expand(10**12), "size mismatch"),
+        (f"{MODEL}/\x1b[2J", 1, r"\?\[2J"),
+        ("state_dict", None, "NoneType"),
+    ],
+)
+def test_what_a_checkpoint_says_is_checked(path, value, said, checkpoint, tmp_path: Path) -> None:
+    torch.save(spoilt(checkpoint, path, value), tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match="not a checkpoint or weights") as refused:
+        trained.load(tmp_path / "evil.ckpt")
+    assert refused.match(said)
+    assert str(refused.value).isprintable()
+
+
+def test_names_that_lightning_would_import_are_not_looked_at(checkpoint, tmp_path: Path) -> None:
+    """Lightning resolves them in load_from_checkpoint; the tools build from model.py alone."""
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    content = copy.deepcopy(checkpoint)
+    content["hyper_parameters"] |= {"_instantiator": "evil.run", "_class_path": "evil.Net"}
+    content |= {"hparams_name": "evil.run", "hparams_type": "evil.run"}
+    torch.save(content, tmp_path / "evil.ckpt")
+    code = "from mnist_cnn import trained; trained.load('evil.ckpt')"
+    code += "; from mnist_cnn.module import DigitClassifier as D"
+    code += "\ntry: D.load_from_checkpoint('evil.ckpt', weights_only=True)"
+    code += "\nexcept ValueError: pass"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(), check=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_network_is_refused_for_its_size_before_it_takes_memory(tmp_path: Path) -> None:
+    about = {
+        "model": {"name": "MLP", "hidden": 10**9, "dropout": 0.0},
+        "data": {"name": "mnist", "mean": 0.0, "std": 1.0, "val_fraction": 0.1, "fold": 0},
+    }
+    metadata = {key: json.dumps(value) for key, value in about.items()}
+    save_file({"dense1.bias": torch.zeros(1)}, tmp_path / "vast.safetensors", metadata)
+    code = """
+import resource, sys
+from mnist_cnn import trained
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    trained.load(sys.argv[1])
+except ValueError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "vast.safetensors"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, kilobytes = done.stdout.splitlines()
+    assert f"795,000,000,010 parameters; allowed: at most {MAX_PARAMETERS:,}" in said
+    assert int(kilobytes) < 100_000
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"x":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}',
+        b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4000000000000]}}',
+        b'{"__metadata__":{"model":"{\\"name\\": \\"os.system\\"}","data":"{}"}}',
+        b'{"__metadata__":{"model":"' + b"[" * 100_000 + b'","data":"{}"}}',
+        b"{" * 1000,
+    ],
+)
+def test_a_weights_file_with_an_absurd_header_is_refused(header: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "evil.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
+        trained.load(file)
+    file.write_bytes(b"\xff" * 8 + header)  # a header as long as no file
+    with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
+        trained.load(file)
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(checkpoint, tmp_path: Path) -> None:
+    torch.save({**checkpoint, "zeros": torch.zeros(10_000_000)}, tmp_path / "plain.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.ckpt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for part in plain.namelist():
+            bomb.writestr(part, plain.read(part))
+    assert (tmp_path / "bomb.ckpt").stat().st_size < 1_000_000
+    with pytest.raises(ValueError, match="it is compressed"):
+        trained.load(tmp_path / "bomb.ckpt")
+
+
+@pytest.mark.parametrize("cut", [0, 4, 1000, -1000, -1])
+def test_a_checkpoint_that_was_cut_off_is_refused(cut: int, run: Path, tmp_path: Path) -> None:
+    for name in ("checkpoints/last.ckpt", "weights.safetensors"):
+        content = (run / name).read_bytes()
+        (tmp_path / "cut").write_bytes(content[:cut])
+        with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
+            trained.load(tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("optimizer_states", [{"state": {}, "param_groups": "?"}]),
+        ("lr_schedulers", "?"),
+        ("loops", {}),
+        ("loops", {"fit_loop": "?"}),
+        ("callbacks", {"Checkpoint": "?"}),
+        ("state_dict", {"net.x": torch.zeros(1)}),
+        ("state_dict/net.dense2.bias", torch.zeros(3)),
+        ("pytorch-lightning_version", "?"),
+    ],
+)
+def test_going_on_from_a_spoilt_checkpoint_ends_in_one_line(
+    path: str, value: object, checkpoint: dict[str, Any], tmp_path: Path
+) -> None:
+    torch.save(spoilt(checkpoint, path, value), tmp_path / "evil.ckpt")
+    cfg = compose([*SHORT, *SMALL, f"ckpt_path={tmp_path / 'evil.ckpt'}"], run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"^(ckpt_path=.*evil.ckpt: |Invalid version)"):
+        train(cfg)
+    assert not (tmp_path / "run" / "checkpoints").exists()
