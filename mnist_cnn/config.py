@@ -480,6 +480,20 @@ def compose(
     return cfg
 
 
+def make(kind: type, node: DictConfig, **options: Any) -> Any:
+    """The object of a class `kind` that a part of the configuration describes by its `_target_`.
+
+    Raises:
+        ValueError: it makes something else.
+    """
+    from hydra.utils import instantiate
+
+    made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
+    if not isinstance(made, kind):
+        raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
+    return made
+
+
 def quiet_lightning() -> None:
     """Silences what Lightning tells a user without need."""
     # which devices there are, and advertising

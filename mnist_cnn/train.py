@@ -31,11 +31,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import lightning as L
     import torch
-    from hydra.utils import instantiate
     from lightning.pytorch.loggers import Logger
 
     from mnist_cnn import board, results
     from mnist_cnn.callbacks import skip_idle_hooks
+    from mnist_cnn.config import make
     from mnist_cnn.module import DigitClassifier
 
     config.quiet_lightning()
@@ -43,13 +43,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     plain = config.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-
-    def make(kind: type, node: DictConfig, **options: Any) -> Any:
-        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=config.TARGETS)
-        if not isinstance(made, kind):
-            raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
-        return made
-
     data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
         model=plain["model"],
@@ -60,25 +53,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
     skip_idle_hooks([*callbacks.values(), module])
     loggers = [make(Logger, v) for v in (cfg.logger or {}).values() if v is not None]
-    trainer = make(
-        L.Trainer,
-        cfg.trainer,
-        callbacks=list(callbacks.values()),
-        logger=loggers,
-        default_root_dir=folder,
-    )
+    own = {"callbacks": list(callbacks.values()), "logger": loggers, "default_root_dir": folder}
+    trainer = make(L.Trainer, cfg.trainer, **own)
+    history, checkpoint = callbacks["history"], callbacks["checkpoint"]
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
+    with checkpoint.fitting(cfg.ckpt_path):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    # what a checkpoint of another network, or a spoilt one, raises in Lightning
-    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
-        if cfg.ckpt_path is None or callbacks["history"].running:
-            raise
-        reason = " ".join(str(e).split())
-        raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot go on from it: {reason}") from e
-    history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
@@ -95,16 +77,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def job(cfg: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         return sweep.attempt(train, cfg)
-
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from mnist_cnn import results
-
-    try:
-        outcome = train(cfg)
-    except MisconfigurationException as e:  # a combination of values that the Trainer refuses
-        raise ValueError(e) from e
+    outcome = train(cfg)
     if runs.rank() == 0:
+        from mnist_cnn import results
+
         results.show(outcome, Path(cfg.run_dir))
 
 
