@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_cnn.config import compose
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment
+from tests.conftest import SHORT, environment, wait_for
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -155,20 +156,44 @@ def test_a_mistake_on_the_way_to_going_on_leaves_the_run_untouched(command, tmp_
     assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.rglob("*")}
 
 
-def test_runs_started_at_once_each_have_a_folder(tmp_path):
-    arguments = [*SHORT, "trainer.max_epochs=1", "hydra.job.name=train", "logger=none"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mnist_cnn.train", *arguments],
+def test_runs_sweeps_and_tensorboard_at_once_do_not_disturb_each_other(tmp_path):
+    (tmp_path / "outputs").mkdir()
+
+    def start(*command: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
             cwd=tmp_path,
-            env=environment(),
+            env={**environment(), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for _ in range(3)
-    ]
-    assert [p.wait(timeout=300) for p in processes] == [0, 0, 0]
-    runs = list(tmp_path.glob("outputs/*/*/results.json"))
-    assert len(runs) == 3
+
+    board = start("tensorboard.main", "--logdir=outputs", "--port=0", "--reload_interval=1")
+    try:
+        short = ["mnist_cnn.train", *SHORT, "trainer.max_epochs=1"]
+        trainings = [start(*short), start(*short)]
+        trainings += [start(*short, "-m", f"seed={seeds}") for seeds in ("0,1", "2,3")]
+        for training in trainings:
+            _, stderr = training.communicate(timeout=300)
+            assert training.returncode == 0, stderr
+        runs = list(tmp_path.glob("outputs/2*/*/results.json"))
+        jobs = list(tmp_path.glob("outputs/sweeps/*/*/*/results.json"))
+        assert len(runs) == 2
+        assert sorted(json.loads(job.read_text())["seed"] for job in jobs) == [0, 1, 2, 3]
+        assert len({job.parents[1] for job in jobs}) == 2
+
+        assert board.stderr is not None
+        address = next(line.split(" at ")[1].split()[0] for line in board.stderr if " at " in line)
+
+        def shown() -> set[str]:
+            with urlopen(f"{address}data/runs") as answer:
+                return {name for name in json.load(answer) if "tensorboard" in name}
+
+        wait_for(lambda: len({name.split("/tensorboard")[0] for name in shown()}) == 6, board)
+    finally:
+        board.kill()
+        board.communicate()
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]])
