@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mnist_cnn import plots
+from mnist_cnn import plots, runs, sweep
 from mnist_cnn.results import replace
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,45 @@ def check_finite(trainer: L.Trainer, module: Any) -> None:
             raise ValueError(f"{name} is not finite in epoch {epoch}; {advice}")
 
 
+class Prune(BetweenEpochs):
+    """Gives a hopeless trial of a search up, and tells the search's study how each epoch went.
+
+    Args:
+        sweep: the folder of the search.
+        trial: the number of the job in it.
+        monitor: the objective, a logged metric.
+        pruner: one of optuna.pruners.
+
+    Raises:
+        runs.Pruned: from fitting, at the end of an epoch that is not the last.
+    """
+
+    def __init__(self, *, sweep: str, trial: int | str, monitor: str, pruner: Any):
+        self.sweep, self.trial = Path(sweep), int(trial)
+        self.monitor, self.pruner = monitor, pruner
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.load_study(
+            study_name=sweep.STUDY, storage=sweep.storage(self.sweep), sampler=None
+        )
+        self.storage = optuna.storages.get_storage(sweep.storage(self.sweep))
+        study = self.storage.get_study_id_from_name(sweep.STUDY)
+        self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.trial)
+
+    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        value = float(trainer.callback_metrics.get(self.monitor, math.nan))
+        if not math.isfinite(value):
+            return
+        epoch = trainer.fit_loop.epoch_progress.current.completed
+        self.storage.set_trial_intermediate_value(self.id, epoch, value)
+        hopeless = self.pruner.prune(self.study, self.storage.get_trial(self.id))
+        if hopeless and not trainer.fit_loop.done:
+            raise runs.Pruned(epoch, self.monitor, value)
+
+
 class History(BetweenEpochs):
     """One row an epoch, written to history.csv as it comes and drawn as history.png at the end.
 
@@ -203,13 +242,14 @@ class ProgressBar(BetweenEpochs):
 
     Args:
         refresh_seconds: seconds between two drawings.
+        quiet: only the log gets the lines.
     """
 
     averaged = 50  # batches behind the loss and accuracy on the bar
 
-    def __init__(self, *, refresh_seconds: float):
+    def __init__(self, *, refresh_seconds: float, quiet: bool):
         self.refresh_seconds = refresh_seconds
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=quiet)
         self.due = math.inf
         self.bar: Progress | None = None
 
@@ -217,7 +257,7 @@ class ProgressBar(BetweenEpochs):
         super().on_train_start(trainer, pl_module)
         if not trainer.is_global_zero:
             return
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(bar_width=None),

@@ -1,5 +1,6 @@
 """Checkpoints from which a run goes on exactly, written whenever it may be interrupted."""
 
+import contextlib
 import io
 import math
 import os
@@ -9,12 +10,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -77,6 +80,23 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def kept(self) -> Path:
         """The best, or the last where no metric was there to judge by."""
         return self.best if self.best.exists() else self.last
+
+    @contextlib.contextmanager
+    def fitting(self, ckpt_path: str | None) -> Iterator[None]:
+        """Makes one kind of error of all that Lightning raises where values or files do not fit.
+
+        Raises:
+            ValueError: values that exclude each other; the checkpoint of another network.
+        """
+        try:
+            yield
+        except MisconfigurationException as e:
+            raise ValueError(e) from e
+        except (LookupError, TypeError, AttributeError, RuntimeError) as e:
+            if ckpt_path is None or self.running:  # not while restoring it
+                raise
+            reason = " ".join(str(e).split())
+            raise ValueError(f"ckpt_path={ckpt_path}: cannot go on from it: {reason}") from e
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = InPlace()

@@ -40,7 +40,7 @@ Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Tra
 
 
 # The only code that a configuration may call by `_target_`: add your own package here.
-TARGETS = ["mnist_cnn.*", "lightning.*"]
+TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
 
 # what asks a program to stop; clusters announce the end of a job by one of the last two
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
@@ -195,6 +195,7 @@ class History(Open):
 
 class ProgressBar(Open):
     refresh_seconds: Positive
+    quiet: bool
 
 
 class Summary(Open):
@@ -479,6 +480,20 @@ def compose(
     return cfg
 
 
+def make(kind: type, node: DictConfig, **options: Any) -> Any:
+    """The object of a class `kind` that a part of the configuration describes by its `_target_`.
+
+    Raises:
+        ValueError: it makes something else.
+    """
+    from hydra.utils import instantiate
+
+    made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
+    if not isinstance(made, kind):
+        raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
+    return made
+
+
 def quiet_lightning() -> None:
     """Silences what Lightning tells a user without need."""
     # which devices there are, and advertising
@@ -507,7 +522,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         try:
             return task(cfg)
         except (*USER_ERRORS, InstantiationException) as e:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:  # one of an evaluation's
                 raise
             sys.exit(one_line(e, config_name))
 

@@ -1,5 +1,6 @@
 """MNISTDataModule: prepare, split, normalise, hand out batches."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from mnist_cnn import sources
 from mnist_cnn.augment import Augment
 from mnist_cnn.config import check_fold
 from mnist_cnn.loader import BatchLoader
+
+# proven and read once a process: the jobs of a sweep share them, and nobody writes into the tensors
+prepare = functools.cache(sources.prepare)
+load = functools.cache(sources.load)
 
 
 class MNISTDataModule(L.LightningDataModule):
@@ -71,7 +76,7 @@ class MNISTDataModule(L.LightningDataModule):
         return sources.SETS[self.set].classes
 
     def prepare_data(self) -> None:
-        sources.prepare(self.set, self.root, self.source, mirror=self.mirror)
+        prepare(self.set, self.root, self.source, mirror=self.mirror)
 
     def setup(self, stage: str | None = None) -> None:
         """Loads what `stage` needs: images uint8 (N, 1, 28, 28) and labels int64 (N,) a split."""
@@ -94,7 +99,7 @@ class MNISTDataModule(L.LightningDataModule):
             self.rows["test"] = torch.arange(len(self.splits["test"][1]))
 
     def load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        images, labels = sources.load(self.set, self.root, split)
+        images, labels = load(self.set, self.root, split)
         return images.unsqueeze(1).to(device), labels.to(device)
 
     def loader(self, split: str, batch_size: int, **training: Any) -> BatchLoader:

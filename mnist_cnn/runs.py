@@ -23,6 +23,7 @@ from mnist_cnn.config import USER_ERRORS, Interrupted, check, one_line, run_name
 # Hydra writes them into each run's folder
 OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yaml")
 LAST = Path("checkpoints", "last.ckpt")
+SWEEP = "multirun.yaml"  # Hydra's name for the configuration in a sweep's folder
 LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
 
 # beginnings of keys that may differ when a run goes on: they change nothing of what it learns
@@ -42,6 +43,7 @@ UNRELATED = [
     "trainer.profiler",
     "trainer.detect_anomaly",
     "callbacks.progress",
+    "callbacks.prune",
     "callbacks.summary",
     "callbacks.histograms",
     "callbacks.finite",
@@ -144,6 +146,8 @@ class ClaimFolder(Callback):
             if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
                 check_checkpoint(Path(task.ckpt_path))  # first: the logger reads it too
             check(task, config.hydra.job.config_name)
+            if (search := config.hydra.runtime.choices.get("hparams_search")) is not None:
+                raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if config.hydra.job.config_name == "train":
                 check_processes(task.trainer.strategy == "ddp")
                 if not task.force:
@@ -159,7 +163,8 @@ class ClaimFolder(Callback):
         try:
             if processes() > 1:
                 raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")
-            claim(config, "sweep")
+            if config.hydra.job.config_name != "train":
+                claim(config, "sweep")  # training's own sweeper first looks at all jobs
         except USER_ERRORS as e:
             sys.exit(one_line(e) if rank() == 0 else 1)
 
@@ -215,7 +220,7 @@ def claim(config: DictConfig, kind: str) -> None:
             break
         except FileExistsError:
             continue
-    with read_write(config), open_dict(config):
+    with read_write(config.hydra), open_dict(config):
         config.hydra[kind].dir = str(folder)
 
 
@@ -227,20 +232,24 @@ def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def resume(argv: Sequence[str]) -> list[str]:
-    """The command line that goes on with the run that `ckpt_path=` names.
+    """The command line that goes on with the run or the sweep that `ckpt_path=` names.
 
-    ckpt_path may be a run's folder or a checkpoint in it. The run's own overrides are taken up
-    again, those given now come after them, and its folder is used; what was killed before its
-    first checkpoint starts anew there. A checkpoint that lies anywhere else starts a new run from
-    where it stopped.
+    ckpt_path may be a run's folder or a checkpoint in it, or a sweep's folder. Its own overrides
+    are taken up again, those given now come after them, and its folder is used; what was killed
+    before its first checkpoint starts anew there. A checkpoint that lies anywhere else starts a new
+    run from where it stopped.
 
     Raises:
         ValueError: there is no such folder or file, or the folder is not a run's.
     """
     given, command = take_ckpt_path(argv)
-    if given is None or any(a in ("-m", "--multirun") for a in argv):
+    if given is None:
         return list(argv)
     path = Path(given).expanduser().resolve()
+    if (path / SWEEP).is_file():
+        return resume_sweep(path, command)
+    if any(a in ("-m", "--multirun") for a in argv):
+        return list(argv)
     if not path.exists():
         raise ValueError(
             f"ckpt_path={given}: no such file or folder; allowed: a run's folder or a checkpoint"
@@ -253,14 +262,35 @@ def resume(argv: Sequence[str]) -> list[str]:
         )
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
-        changed = {"ckpt_path", "force", *(a.split("=")[0] for a in command)}
-        again = [o for o in recorded if o.split("=")[0] not in changed]
+        again = unchanged(recorded, ["ckpt_path=", "force=", "hparams_search=", *command])
         if not any(a.startswith("run_name=") for a in (*again, *command)):
             again.append(f"run_name={quote(run_name(recorded))}")
         command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
     if checkpoint.is_file():
         command.append(f"ckpt_path={quote(checkpoint)}")
     return command
+
+
+def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
+    """The command line that goes on with a sweep, launcher and sweeper included."""
+    hydra = OmegaConf.load(folder / SWEEP).hydra
+    if hydra.job.config_name != "train":
+        raise ValueError(f"ckpt_path={folder}: not a sweep of mnist_cnn.train")
+    given = [a for a in command if a not in ("-m", "--multirun")]
+    own = unchanged(hydra.overrides.hydra, ["hydra.mode=", "hydra.sweep.dir=", *given])
+    # another launcher or sweeper does not know the keys of the one before
+    exchanged = tuple(
+        f"{a.split('=')[0].replace('/', '.')}." for a in given if a.startswith("hydra/")
+    )
+    own = [o for o in own if not exchanged or not o.startswith(exchanged)]
+    place = f"hydra.sweep.dir={quote(folder)}"
+    return ["-m", *own, *unchanged(hydra.overrides.task, given), *given, place]
+
+
+def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The recorded overrides whose keys are not among those given."""
+    changed = {a.split("=")[0] for a in given}
+    return [str(o) for o in recorded if str(o).split("=")[0] not in changed]
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:

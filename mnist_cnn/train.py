@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_cnn import config, runs
+from mnist_cnn import config, runs, sweep
 
 
 @runs.recorded
@@ -28,11 +31,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import lightning as L
     import torch
-    from hydra.utils import instantiate
     from lightning.pytorch.loggers import Logger
 
     from mnist_cnn import board, results
     from mnist_cnn.callbacks import skip_idle_hooks
+    from mnist_cnn.config import make
     from mnist_cnn.module import DigitClassifier
 
     config.quiet_lightning()
@@ -40,13 +43,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     plain = config.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-
-    def make(kind: type, node: DictConfig, **options: Any) -> Any:
-        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=config.TARGETS)
-        if not isinstance(made, kind):
-            raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
-        return made
-
     data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
         model=plain["model"],
@@ -57,25 +53,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
     skip_idle_hooks([*callbacks.values(), module])
     loggers = [make(Logger, v) for v in (cfg.logger or {}).values() if v is not None]
-    trainer = make(
-        L.Trainer,
-        cfg.trainer,
-        callbacks=list(callbacks.values()),
-        logger=loggers,
-        default_root_dir=folder,
-    )
+    own = {"callbacks": list(callbacks.values()), "logger": loggers, "default_root_dir": folder}
+    trainer = make(L.Trainer, cfg.trainer, **own)
+    history, checkpoint = callbacks["history"], callbacks["checkpoint"]
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
+    with checkpoint.fitting(cfg.ckpt_path):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    # what a checkpoint of another network, or a spoilt one, raises in Lightning
-    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
-        if cfg.ckpt_path is None or callbacks["history"].running:
-            raise
-        reason = " ".join(str(e).split())
-        raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot go on from it: {reason}") from e
-    history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
@@ -86,20 +71,22 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
         results.write(outcome, folder / "results.json")
         board.write(trainer, module, data, outcome)
-        results.show(outcome, folder)
     return outcome
 
 
-def job(cfg: DictConfig) -> Any:
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
+def job(cfg: DictConfig) -> None:
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return sweep.attempt(train, cfg)
+    outcome = train(cfg)
+    if runs.rank() == 0:
+        from mnist_cnn import results
 
-    try:
-        return train(cfg).get(cfg.objective.metric)
-    except MisconfigurationException as e:  # a combination of values that the Trainer refuses
-        raise ValueError(e) from e
+        results.show(outcome, Path(cfg.run_dir))
 
 
 def main() -> None:
+    for sweeper in (sweep.Grid, sweep.Optuna):
+        Plugins.instance().register(sweeper)
     try:
         sys.argv[1:] = runs.resume(sys.argv[1:])
     except ValueError as e:

@@ -70,7 +70,7 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
             self.console = Console(file=screen, force_terminal=True, width=100)
             super().on_train_start(trainer, pl_module)
 
-    bar = OnTerminal(refresh_seconds=1e-9)
+    bar = OnTerminal(refresh_seconds=1e-9, quiet=False)
     train_with(bar)
     shown = screen.getvalue()
     for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):

@@ -1,11 +1,13 @@
 """The data module splits the training file as the article does and leaves the test set apart."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from mnist_cnn import data as data_module
 from mnist_cnn import sources
 from mnist_cnn.config import compose
 from mnist_cnn.data import MNISTDataModule
@@ -85,3 +87,11 @@ def test_a_fraction_too_small_for_one_image_is_refused():
     data = module(val_fraction=1e-6)
     with pytest.raises(ValueError, match=r"data\.val_fraction=1e-06: allowed"):
         data.setup("fit")
+
+
+def test_runs_of_one_process_share_the_files_content_and_leave_it_alone(short_run, train_file):
+    run = short_run("run", "augment=photo", "trainer.max_epochs=1")
+    images, labels = data_module.load("mnist", Path(run["config"]["data"]["root"]), "train")
+    assert data_module.load.cache_info().hits > 0
+    assert torch.equal(images, train_file[0])
+    assert torch.equal(labels, train_file[1])

@@ -13,9 +13,8 @@ import pytest
 from mnist_cnn.config import compose
 from mnist_cnn.runs import LAST
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment
+from tests.conftest import SHORT, environment, wait_for
 from tests.test_checkpoint import end
-from tests.test_train import wait_for
 
 DDP = ["trainer=ddp", "logger=none", "run_name=x"]
 
@@ -78,7 +77,7 @@ def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
     assert code == 0, stderr
 
     process = start(*options, f"hydra.run.dir={cut}", cwd=tmp_path)
-    wait_for(lambda: (cut / LAST).exists())
+    wait_for(lambda: (cut / LAST).exists(), process)
     process.terminate()
     code, stderr = finish(process)
     assert code != 0
@@ -86,7 +85,7 @@ def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
 
     stopped_at = (cut / LAST).stat().st_mtime_ns
     process = start(f"ckpt_path={cut}", cwd=tmp_path)
-    wait_for(lambda: (cut / LAST).stat().st_mtime_ns > stopped_at)
+    wait_for(lambda: (cut / LAST).stat().st_mtime_ns > stopped_at, process)
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
     os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
     code, stderr = finish(process)  # the other one does not wait for it

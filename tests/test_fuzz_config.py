@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn import sources
 from mnist_cnn.config import CONF, check, compose, files, one_line, plain
 from mnist_cnn.model import build
-from mnist_cnn.train import job
+from mnist_cnn.train import train
 
 MORE = int(os.environ.get("FUZZ", 0))
 REFUSALS = (ValueError, OSError, HydraException, OmegaConfBaseException)
@@ -131,10 +131,10 @@ def tried(overrides: list[str], folder: Path, training: bool) -> str:
         check(cfg)
         if not training:
             return "accepted"
-        given = small(cfg)
-        if given is None:
+        short = small(cfg)
+        if short is None:
             return "accepted"
-        job(given)
+        train(short)
         return "trained"
     except REFUSALS as e:
         line = one_line(e)

@@ -3,12 +3,10 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import torch
@@ -16,15 +14,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn.config import compose
-from mnist_cnn.train import job, train
-from tests.conftest import SHORT, environment
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+from mnist_cnn.train import train
+from tests.conftest import SHORT, environment, wait_for
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -114,64 +105,6 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(short_run, tmp_path):
     assert first["train/loss"] != other["train/loss"]
 
 
-@pytest.mark.parametrize("scheduler", ["plateau", "one_cycle"])
-def test_going_on_after_a_kill_ends_where_an_uninterrupted_run_ends(command, tmp_path, scheduler):
-    options = [
-        *SHORT,
-        f"scheduler={scheduler}",
-        "trainer.limit_train_batches=60",
-        "trainer.max_epochs=4",
-        "optimizer.lr=0.01",
-        "model.dropout=0.25",
-        # every epoch counts as one without improvement, so that the plateau is reached
-        *(["scheduler.threshold=10", "scheduler.patience=0"] if scheduler == "plateau" else []),
-    ]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert command(*options, f"hydra.run.dir={whole}", "run_name=x").returncode == 0
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mnist_cnn.train", *options, f"hydra.run.dir={cut}", "run_name=x"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wait_for(lambda: (cut / "history.csv").exists() and len(rows(cut)) == 2)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    assert command(f"ckpt_path={cut}").returncode == 0
-
-    results = [json.loads((run / "results.json").read_text()) for run in (whole, cut)]
-    for key in ("train/loss", "val/loss", "val/acc", "test/loss", "test/acc", "best_epoch"):
-        assert results[0][key] == results[1][key]
-    same, twin = weights(whole), weights(cut)
-    assert all(torch.equal(same[key], twin[key]) for key in same)
-    measured = ("seconds", "images/s")
-    histories = [
-        [{k: v for k, v in row.items() if k not in measured} for row in rows(run)]
-        for run in (whole, cut)
-    ]
-    assert histories[0] == histories[1]
-    assert len({row["lr"] for row in histories[0]}) > 2
-    assert scalars(whole) == scalars(cut)
-
-
-def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
-    assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
-    run = only_run(tmp_path)
-    done = command(f"ckpt_path={run}", "trainer.max_epochs=3")
-    assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path) == run
-    results = json.loads((run / "results.json").read_text())
-    assert results["epochs"] == 3
-    assert results["config"]["optimizer"]["lr"] == 0.002
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
-    steps = [step for step, _ in scalars(run)["val/loss"]]
-    assert steps == sorted(set(steps))
-    assert len(steps) == 3
-    assert histogram_steps(run) == steps  # none is lost, nor shown at another place than the curves
-
-
 def test_five_folds_run_as_one_sweep(command, tmp_path):
     done = command("-m", *SHORT, "trainer.max_epochs=1", "data.fold=0,1", "test=false")
     assert done.returncode == 0, done.stderr
@@ -223,20 +156,44 @@ def test_a_mistake_on_the_way_to_going_on_leaves_the_run_untouched(command, tmp_
     assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.rglob("*")}
 
 
-def test_runs_started_at_once_each_have_a_folder(tmp_path):
-    arguments = [*SHORT, "trainer.max_epochs=1", "hydra.job.name=train", "logger=none"]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mnist_cnn.train", *arguments],
+def test_runs_sweeps_and_tensorboard_at_once_do_not_disturb_each_other(tmp_path):
+    (tmp_path / "outputs").mkdir()
+
+    def start(*command: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", *command],
             cwd=tmp_path,
-            env=environment(),
+            env={**environment(), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for _ in range(3)
-    ]
-    assert [p.wait(timeout=300) for p in processes] == [0, 0, 0]
-    runs = list(tmp_path.glob("outputs/*/*/results.json"))
-    assert len(runs) == 3
+
+    board = start("tensorboard.main", "--logdir=outputs", "--port=0", "--reload_interval=1")
+    try:
+        short = ["mnist_cnn.train", *SHORT, "trainer.max_epochs=1"]
+        trainings = [start(*short), start(*short)]
+        trainings += [start(*short, "-m", f"seed={seeds}") for seeds in ("0,1", "2,3")]
+        for training in trainings:
+            _, stderr = training.communicate(timeout=300)
+            assert training.returncode == 0, stderr
+        runs = list(tmp_path.glob("outputs/2*/*/results.json"))
+        jobs = list(tmp_path.glob("outputs/sweeps/*/*/*/results.json"))
+        assert len(runs) == 2
+        assert sorted(json.loads(job.read_text())["seed"] for job in jobs) == [0, 1, 2, 3]
+        assert len({job.parents[1] for job in jobs}) == 2
+
+        assert board.stderr is not None
+        address = next(line.split(" at ")[1].split()[0] for line in board.stderr if " at " in line)
+
+        def shown() -> set[str]:
+            with urlopen(f"{address}data/runs") as answer:
+                return {name for name in json.load(answer) if "tensorboard" in name}
+
+        wait_for(lambda: len({name.split("/tensorboard")[0] for name in shown()}) == 6, board)
+    finally:
+        board.kill()
+        board.communicate()
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]])
@@ -270,38 +227,3 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     losses = [float(row["train/loss"]) for row in rows(tmp_path)]
     assert losses[-1] < 0.05 < losses[0]
     assert "test/acc" not in results
-
-
-def test_ctrl_c_keeps_the_last_finished_epoch(tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mnist_cnn.train",
-            *SHORT,
-            "trainer.max_epochs=10000",
-            "logger=none",
-            "callbacks=no_early_stopping",
-        ],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    wait_for(lambda: any(tmp_path.glob("outputs/*/*/checkpoints/last.ckpt")))
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
-    run = only_run(tmp_path)
-    assert f"ckpt_path={run}" in stderr.splitlines()[-1]
-    torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-
-
-def test_a_run_that_never_validates_ends_well_all_the_same(tmp_path):
-    never = "trainer.check_val_every_n_epoch=3"
-    cfg = compose([*SHORT, never, "logger=none", "test=false"], run_dir=tmp_path)
-    assert job(cfg) is None
-    assert (tmp_path / "results.json").exists()

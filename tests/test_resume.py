@@ -1,0 +1,137 @@
+"""A run that was interrupted ends, bit for bit, like one that was not; soak.py has more of it."""
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SHORT
+from tests.soak import Piece, contents, differences, hear_ctrl_c, kept
+from tests.test_train import histogram_steps, only_run, rows, scalars
+
+STEPS = 60  # of an epoch
+# all that is drawn at random, and a schedule that moves with each step
+RANDOM = [
+    *SHORT,
+    f"trainer.limit_train_batches={STEPS}",
+    "trainer.max_epochs=3",
+    "model.dropout=0.25",
+    "augment=photo",
+    "scheduler=one_cycle",
+]
+# no epoch counts as an improvement: the rate is halved after the first two, the third is the last
+STOPPED_EARLY = [
+    *SHORT,
+    f"trainer.limit_train_batches={STEPS}",
+    "trainer.max_epochs=5",
+    "optimizer.lr=0.01",
+    "scheduler.patience=0",
+    "scheduler.threshold=10",
+    "callbacks.early_stopping.patience=2",
+    "callbacks.early_stopping.min_delta=10",
+]
+
+
+@pytest.fixture(autouse=True)
+def processes_hear_ctrl_c() -> Iterator[None]:
+    before = hear_ctrl_c()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def trained(folder: Path, overrides: list[str]) -> Path:
+    piece = Piece(folder, overrides)
+    assert piece.end() == 0, piece.said()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def random_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("whole") / "random", RANDOM)
+
+
+@pytest.fixture(scope="module")
+def early_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("whole") / "early", STOPPED_EARLY)
+
+
+def assert_same(whole: Path, cut: Path) -> None:
+    wrong = differences(contents(whole), contents(cut))
+    assert not wrong, "\n".join(wrong)
+
+
+def steps_kept(run: Path) -> int:
+    found = kept(run)
+    return found[1] if found else 0
+
+
+def wait_until_kept(piece: Piece, steps: int) -> None:
+    assert piece.wait_for(lambda: steps_kept(piece.folder) >= steps)
+
+
+def test_a_run_that_is_killed_and_asked_to_stop_ends_as_if_it_had_not_been(random_run, tmp_path):
+    cut = tmp_path / "cut"
+    # in the middle of an epoch, at the end of two, and in the middle of one after those
+    for number, code, steps in (
+        (signal.SIGINT, 130, 31),
+        (signal.SIGKILL, -9, STEPS),
+        (signal.SIGKILL, -9, 2 * STEPS),
+        (signal.SIGTERM, 143, 2 * STEPS + 31),
+    ):
+        piece = Piece(cut, [*RANDOM, "callbacks.checkpoint.every_steps=31"])
+        wait_until_kept(piece, steps)
+        piece.hit(number)
+        assert piece.end() == code
+        if number == signal.SIGKILL:
+            assert steps_kept(cut) == steps
+        else:  # the step is finished and saved
+            assert steps < steps_kept(cut) < steps + STEPS - 31
+            assert f"ckpt_path={cut}" in piece.said()
+    trained(cut, [])
+    assert_same(random_run, cut)
+
+
+def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exactness(
+    early_run, tmp_path
+):
+    cut = tmp_path / "cut"
+    piece = Piece(cut, [*STOPPED_EARLY, "callbacks.checkpoint.every_steps=7"])
+    assert piece.wait_for(piece.training)
+    piece.hit(signal.SIGKILL)
+    assert piece.end() == -signal.SIGKILL
+    assert kept(cut) is None
+    piece = Piece(cut, [])  # goes on with what is not there yet
+    wait_until_kept(piece, STEPS + 1)
+    assert piece.stop_while(piece.unfinished)
+    piece.hit(signal.SIGKILL)
+    assert piece.end() == -signal.SIGKILL
+    assert piece.unfinished()
+    assert steps_kept(cut) > STEPS  # what was there is whole
+    trained(cut, [])
+    assert_same(early_run, cut)
+
+
+def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_path):
+    assert len(rows(early_run)) == 3
+    assert len({row["lr"] for row in rows(early_run)}) == 2
+    again = trained(Path(shutil.copytree(early_run, tmp_path / "again")), [])
+    assert_same(early_run, again)
+
+
+def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
+    assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
+    run = only_run(tmp_path)
+    done = command(f"ckpt_path={run}", "trainer.max_epochs=3")
+    assert done.returncode == 0, done.stderr
+    assert only_run(tmp_path) == run
+    results = json.loads((run / "results.json").read_text())
+    assert results["epochs"] == 3
+    assert results["config"]["optimizer"]["lr"] == 0.002
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+    steps = [step for step, _ in scalars(run)["val/loss"]]
+    assert steps == sorted(set(steps))
+    assert len(steps) == 3
+    assert histogram_steps(run) == steps  # none is lost, nor shown at another place than the curves

@@ -1,0 +1,383 @@
+"""Sweeps: what fails is recorded, what is killed goes on, what is finished is left alone."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from mnist_cnn import runs, sweep
+from mnist_cnn.config import compose
+from mnist_cnn.train import train
+from tests.conftest import SHORT, environment, wait_for
+
+TINY = [*SHORT, "trainer.limit_train_batches=2", "logger=none", "test=false"]
+LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]
+
+
+def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
+    """Begins `python -m mnist_cnn.train ARGS`, with folder/sweep as the sweep's folder."""
+    place = [] if any("ckpt_path" in a for a in args) else [f"hydra.sweep.dir={folder / 'sweep'}"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_cnn.train", *args, *place],
+        cwd=folder,
+        env={**environment(), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def finish(folder: Path, *args: str, **env: str) -> "subprocess.CompletedProcess[str]":
+    process = start(folder, *args, **env)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    process.kill()
+    process.communicate()
+
+
+def untouched(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """What changes when a file is written, replaced or only touched."""
+    files = [path for folder in folders for path in folder.rglob("*")]
+    return {p: (s.st_mtime_ns, s.st_ino, s.st_size) for p in files for s in [p.stat()]}
+
+
+def states(folder: Path) -> list[str]:
+    jobs = sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
+    return [runs.state(job) for job in jobs]
+
+
+def result(job: Path) -> dict[str, Any]:
+    return json.loads((job / "results.json").read_text())
+
+
+def ends_shown(screen: str) -> list[str]:
+    return [line for line in screen.splitlines() if re.match(r"\d+/\d+  job ", line)]
+
+
+def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
+    jobs = "seed=0,1,-1,3,4,5,6,7,8,9,10,11"
+    process = start(tmp_path, "-m", *TINY, jobs)
+    folder = tmp_path / "sweep"
+    wait_for((folder / "5" / runs.LAST).exists, process)
+    kill(process)
+    assert states(folder) == ["finished"] * 2 + ["failed"] + ["finished"] * 2 + ["interrupted"]
+    assert "seed=-1: allowed" in json.loads((folder / "2" / "failed.json").read_text())["error"]
+
+    finished = [folder / n for n in "0134"]
+    before = untouched(finished)
+    done = finish(tmp_path, f"ckpt_path={folder}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("1 of 12 jobs failed")
+    assert done.stderr.count("\n") == 1
+    assert "12 jobs: 11 finished, 1 failed, 0 pruned" in done.stdout
+    assert "4/12  ended before" in done.stdout
+    assert untouched(finished) == before
+    assert states(folder) == ["finished"] * 2 + ["failed"] + ["finished"] * 9
+    seeds = [result(folder / str(n))["seed"] for n in range(12) if n != 2]
+    assert seeds == [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert (folder / "5" / "train.log").read_text().count("epoch  1/2") == 1  # it went on
+
+    alone = train(compose([*TINY, "seed=9"], run_dir=tmp_path / "alone"))
+    job = result(folder / "9")
+    assert {k: alone[k] for k in ("val/loss", "train/loss")} == {
+        k: job[k] for k in ("val/loss", "train/loss")
+    }
+
+    finished = [folder / str(n) for n in range(12) if n != 2]
+    before = untouched(finished)
+    done = finish(tmp_path, "-m", f"ckpt_path={folder}", "seed=0,1,3,4,12")
+    assert done.returncode == 0, done.stderr
+    lines = ends_shown(done.stdout)
+    assert len(lines) == 1
+    assert lines[0].startswith("5/5  job 12  seed=12  val/loss ")
+    assert untouched(finished) == before
+    assert result(folder / "12")["seed"] == 12
+
+
+def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path):
+    fixed = ["data.batch_size=32", "model.dropout=0.0", "model.hidden=16"]
+    done = finish(tmp_path, "-m", "hparams_search=grid", *TINY, "trainer.max_epochs=1", *fixed)
+    assert done.returncode == 0, done.stderr
+    configs = [result(tmp_path / "sweep" / n)["config"] for n in "012"]
+    assert [config["optimizer"]["lr"] for config in configs] == [3e-4, 1e-3, 3e-3]
+    assert {config["data"]["batch_size"] for config in configs} == {32}
+    assert len(ends_shown(done.stdout)) == 3
+
+
+def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_path):
+    # good, hopeless, not a number; this seed draws good, nan, hopeless, good, (nan again), hopeless
+    space = ["optimizer.lr=choice(0.01,1e-9,1e30)", "seed=3"]
+    fixed = ["data.batch_size=64", "model.hidden=32", "model.dropout=interval(0.0,0.2)"]
+    pruner = ["callbacks.prune.pruner.n_startup_trials=1", "hydra.sweeper.n_trials=5"]
+    more = ["trainer.limit_train_batches=5", "trainer.max_epochs=3"]
+    process = start(tmp_path, "-m", "hparams_search=optuna", *TINY, *more, *space, *fixed, *pruner)
+    folder = tmp_path / "sweep"
+    wait_for((folder / "3" / runs.LAST).exists, process)
+    kill(process)
+    assert states(folder) == ["finished", "failed", "pruned", "interrupted"]
+
+    def study() -> list[optuna.trial.FrozenTrial]:
+        return optuna.load_study(study_name=sweep.STUDY, storage=sweep.storage(folder)).trials
+
+    running = study()[3]
+    assert running.state.name == "RUNNING"
+    before = untouched(folder / n for n in "02")
+    done = finish(tmp_path, f"ckpt_path={folder}")
+    assert untouched(folder / n for n in "02") == before
+    trials = study()
+    ends = [trial.state.name for trial in trials]
+    assert ends[3] in ("COMPLETE", "PRUNED")  # good, but it may be worse than the first
+    assert ends == ["COMPLETE", "FAIL", "PRUNED", ends[3], "FAIL", "PRUNED"]
+    assert done.returncode == 1
+    assert done.stderr.startswith("1 of 5 jobs failed")
+    assert f"{ends.count('COMPLETE')} finished, 1 failed" in done.stdout
+    assert trials[3].params == running.params
+    assert trials[4].params == trials[1].params  # tried again, under a number of its own
+    assert states(folder)[-2:] == ["failed", "pruned"]
+    for trial in trials:
+        lr, job = trial.params["optimizer.lr"], folder / str(trial.number)
+        if trial.state.name == "COMPLETE":
+            assert trial.value == result(job)["val/loss"]
+            assert len(trial.intermediate_values) == 3
+        elif trial.state.name == "PRUNED":
+            assert lr == 1e-9 or trial.number == 3
+            assert not (job / "results.json").exists()
+        elif trial.number == 4:
+            assert "train/loss=nan" in json.loads((job / "failed.json").read_text())["error"]
+    best = min(trial.value for trial in trials if trial.value is not None)
+    assert f"best val/loss {best:.4f}" in done.stdout
+
+    # without the values that fail it comes to its end
+    done = finish(tmp_path, f"ckpt_path={folder}", "optimizer.lr=0.01")
+    assert done.returncode == 0, done.stderr
+    ends = [trial.state.name for trial in study()]
+    assert ends.count("COMPLETE") + ends.count("PRUNED") == 5
+
+
+def test_trials_are_drawn_by_their_number_whenever_the_search_was_begun():
+    sampler = OmegaConf.create({"_target_": "optuna.samplers.TPESampler", "seed": 3})
+    search = sweep.Optuna(n_trials=1, n_jobs=1, sampler=sampler, params=None)
+    space: dict[str, Any] = {"x": optuna.distributions.FloatDistribution(0, 1)}
+
+    def draw(number: int) -> float:
+        return optuna.create_study(sampler=search.seeded(number)).ask(space).params["x"]
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    assert draw(0) == draw(0)
+    assert len({draw(0), draw(1), draw(2)}) == 3
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True)
+    lines = found.stdout.decode().splitlines()
+    return [int(line.split()[0]) for line in lines if "loky" in line and "tracker" not in line]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks ps for the workers")
+def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0))
+    env = environment()
+    env.pop("OMP_NUM_THREADS")
+    monkeypatch.setattr(sys.modules[__name__], "environment", lambda: env)
+    process = start(
+        tmp_path, "-m", *LONG, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
+    )
+    folder = tmp_path / "sweep"
+    wait_for((folder / "0" / runs.LAST).exists, process)
+    for worker in children(process.pid):  # joblib itself kills the others of one that was killed
+        os.kill(worker, signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert "a worker died" in out
+    assert "2 jobs: 2 finished, 0 failed, 0 pruned" in out
+    for n in "01":
+        assert (folder / n / "train.log").read_text().count("epoch  1/15") == 1  # it went on
+        assert result(folder / n)["threads"] == max(cores // 2, 1)
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=submitit_local"],
+        ["hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"],
+    ],
+)
+def test_each_launcher_runs_jobs_as_it_is_shipped(tmp_path, launcher):
+    done = finish(tmp_path, "-m", *TINY, "seed=0,-1", *launcher)
+    assert done.returncode == 1
+    assert "2 jobs: 1 finished, 1 failed, 0 pruned" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert states(tmp_path / "sweep") == ["finished", "failed"]
+
+
+def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path):
+    process = start(tmp_path, "-m", *LONG, "seed=0,1")
+    folder = tmp_path / "sweep"
+    wait_for((folder / "0" / runs.LAST).exists, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == f"interrupted by SIGINT; go on with ckpt_path={folder}"
+    assert "Traceback" not in err
+    assert states(folder) == ["interrupted"]
+
+
+class Stub:
+    """A launcher of which some jobs die, as often as they are told to."""
+
+    def __init__(self, folder: Path, deaths: dict[int, int]):
+        self.folder, self.deaths = folder, deaths
+        self.launched: list[list[int]] = []
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> None:
+        numbers = [int(job[-1].split("=")[-1]) for job in job_overrides]
+        self.launched.append(numbers)
+        for n in numbers:
+            (self.folder / str(n)).mkdir(exist_ok=True)
+            (self.folder / str(n) / runs.LOCK).touch()
+            if self.deaths.get(n, 0) > 0:
+                self.deaths[n] -= 1
+                raise RuntimeError("a worker was killed")
+            (self.folder / str(n) / "results.json").write_text('{"val/loss": 1.0}')
+
+
+def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[sweep.Grid, Stub]:
+    grid = sweep.Grid(None)
+    grid.folder, grid.launcher_name = folder, "stub"
+    grid.objective = OmegaConf.create({"metric": "val/loss", "mode": "min"})
+    grid.screen = sweep.Screen(grid)
+    grid.launcher = stub = Stub(folder, deaths)  # type: ignore[assignment]
+    return grid, stub
+
+
+def test_a_job_that_dies_is_run_again_alone_and_fails_the_second_time(tmp_path):
+    grid, stub = stubbed(tmp_path, {1: 1, 2: 2})
+    grid.run({n: [f"seed={n}"] for n in range(5)})
+    assert stub.launched == [[0, 1, 2, 3, 4], [1], [2, 3, 4], [2], [3, 4]]
+    assert states(tmp_path) == ["finished", "finished", "failed", "finished", "finished"]
+    assert "died" in json.loads((tmp_path / "2" / "failed.json").read_text())["error"]
+
+
+def test_a_launcher_that_starts_nothing_ends_the_sweep_in_one_line(tmp_path):
+    grid, stub = stubbed(tmp_path, {})
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("no sbatch\non this machine")
+
+    stub.launch = refuse  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="hydra/launcher=stub: no sbatch on this machine"):
+        grid.run({0: ["seed=0"]})
+
+
+def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    taken: list[int] = []
+    at_once: list[int] = []
+    both = threading.Barrier(2, timeout=20)
+
+    cfgs = [compose(["trainer=gpu"], run_dir=tmp_path / str(n)) for n in range(4)]
+
+    def job(n: int) -> None:
+        cfg = cfgs[n]
+        with sweep.own_gpu(cfg):
+            (device,) = cfg.trainer.devices
+            assert device not in taken
+            taken.append(device)
+            at_once.append(len(taken))
+            if n < 2:
+                both.wait()
+            time.sleep(0.1)
+            taken.remove(device)
+
+    threads = [threading.Thread(target=job, args=[n]) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    job(2)
+    assert sorted(at_once) == [1, 1, 2]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with sweep.own_gpu(cfgs[3]):
+        assert cfgs[3].trainer.devices == 1  # a single one is shared
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["hparams_search=optuna"], "error: hparams_search=optuna: a search is a sweep: add -m"),
+        (["-m", "optimizer.lrr=1,2"], "error: optimizer.lrr: no such key; did you mean optimizer."),
+        (["-m", "model=cnn,resnet"], "error: model=resnet: allowed: cnn, mlp"),
+        (["-m", "optimizer.lr=interval(0,1)"], "error: optimizer.lr=interval(0,1): add hparams_"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_before_there_is_a_folder(command, tmp_path, args, line):
+    done = command(*args)
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_runs_a_sweep(tmp_path):
+    (tmp_path / runs.SWEEP).write_text(
+        "hydra: {job: {config_name: train}, overrides: {hydra: [], task: [seed=0]}}"
+    )
+    with FileLock(tmp_path / runs.LOCK):
+        done = finish(tmp_path, f"ckpt_path={tmp_path}")
+    assert done.returncode == 1
+    assert done.stderr == f"error: {tmp_path}: another process is running this sweep\n"
+
+
+def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
+    cfg = OmegaConf.create(
+        {
+            "hydra": {
+                "runtime": {"choices": {"hydra/launcher": "ray"}},
+                "launcher": {"_target_": "hydra_plugins.not_there.RayLauncher"},
+            }
+        }
+    )
+    grid = sweep.Grid(None)
+    with pytest.raises(ValueError, match=r'launcher=ray: not installed: pip .* "\.\[ray\]"'):
+        grid.setup(hydra_context=None, task_function=None, config=cfg)  # type: ignore[arg-type]
+    monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'optuna: not installed: pip .* "\.\[sweep\]"'):
+        sweep.Optuna(n_trials=1, n_jobs=1, sampler=OmegaConf.create(), params=None)
+
+
+def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
+    hydra = {
+        "job": {"config_name": "train"},
+        "overrides": {
+            "hydra": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN"],
+            "task": ["seed=0,1", "optimizer.lr=1e-3,1e-2"],
+        },
+    }
+    OmegaConf.save({"hydra": hydra}, tmp_path / runs.SWEEP)
+    place = f"hydra.sweep.dir='{tmp_path}'"
+    assert runs.resume([f"ckpt_path={tmp_path}", "seed=2"]) == [
+        *["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        *["optimizer.lr=1e-3,1e-2", "seed=2", place],
+    ]
+    # the keys of another launcher are its own
+    assert runs.resume(["-m", f"ckpt_path={tmp_path}", "hydra/launcher=basic"]) == [
+        *["-m", "seed=0,1", "optimizer.lr=1e-3,1e-2", "hydra/launcher=basic", place]
+    ]
