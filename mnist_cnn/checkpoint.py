@@ -194,6 +194,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         own: dict[str, Any] = {"generators": generators(pl_module.device)}
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready:  # in the middle of an epoch
             own["tally"] = pl_module.tallies["train"].state_dict()
+        else:  # the next epoch, which Lightning calls ready by now, is not part of this
+            for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+                counts["ready"] = counts["completed"]
         every: list[Any] = [own]
         if trainer.world_size > 1:
             every = [None] * trainer.world_size

@@ -1,6 +1,7 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,8 +168,9 @@ class DigitClassifier(L.LightningModule):
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
         loss, hits, images = totals.tolist()
-        # the loggers' axis is epochs; Lightning's count of steps is one off in a resumed run
-        self.log("step", float(self.current_epoch + (stage != "test")))
+        # the loggers' axis is epochs; Lightning's count of steps is one off in a resumed run. The
+        # test comes after the last, where going on drops it from the logs
+        self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
 
@@ -194,6 +196,11 @@ class DigitClassifier(L.LightningModule):
         else:
             rule = {"interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **rule}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        # after the last step there is no next rate: OneCycleLR would go on falling, below zero
+        if scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
+            scheduler.step()
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors.

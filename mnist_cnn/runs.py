@@ -150,7 +150,7 @@ class ClaimFolder(Callback):
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if config.hydra.job.config_name == "train":
                 check_processes(task.trainer.strategy == "ddp")
-                if not task.force:
+                if task.ckpt_path is not None and not task.force:
                     check_same(task, Path(config.hydra.run.dir))
             if rank() == 0:
                 claim(config, "run")
@@ -158,6 +158,16 @@ class ClaimFolder(Callback):
             sys.exit(one_line(e) if rank() == 0 else 1)
         if processes() > 1:
             join(config)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Puts what Hydra has written of a run into its place: all of it, or what was there."""
+        if config.hydra.output_subdir is not None:
+            folder = Path(config.hydra.runtime.output_dir)
+            (folder / OVERRIDES.parent).mkdir(exist_ok=True)
+            written = folder / config.hydra.output_subdir
+            for file in sorted(written.iterdir()):  # config.yaml is the first
+                file.replace(folder / OVERRIDES.parent / file.name)
+            written.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:

@@ -406,8 +406,6 @@ class Screen(threading.Thread):
             self.join()
             self.look()
         self.bar.stop()
-        if error is None:
-            self.conclude()
 
     def run(self) -> None:
         while not self.over.wait(POLL):
@@ -458,18 +456,6 @@ class Screen(threading.Thread):
                 rows = (self.sweep.job_folder(n) / "history.csv").read_text().count("\n") - 1
                 under_way.append(f"{n}: {rows} epochs")
         return f"({', '.join(under_way)})" if under_way else ""
-
-    def conclude(self) -> None:
-        counts = [f"{sum(e == end for e in self.ends.values())} {end}" for end in ENDS]
-        self.console.print(f"{len(self.ends)} jobs: {', '.join(counts)}")
-        if self.best:
-            value, n = self.best
-            self.console.print(
-                f"best {self.objective.metric} {value:.4f}: {self.sweep.job_folder(n)} "
-                f"({self.jobs[n]})"
-            )
-        else:
-            self.console.print(f"no job has a {self.objective.metric}, so none is best")
 
 
 def submitted(error: BaseException) -> Iterable[Any]:

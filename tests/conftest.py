@@ -1,6 +1,7 @@
 """Real digits for all tests, and short ways to train on a few of them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,6 +63,14 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     os.environ.pop("MNIST_CNN_DATA")
     if before is not None:
         os.environ["MNIST_CNN_DATA"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def processes_hear_ctrl_c() -> Iterator[None]:
+    """A shell starts its background jobs deaf to it, and their children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -265,14 +265,6 @@ class Piece:
         return (self.stderr.read_text().splitlines() or [""])[-1]
 
 
-def hear_ctrl_c() -> Any:
-    """Has the processes that are started from here hear SIGINT; returns the handler before.
-
-    A shell starts its background jobs deaf to it, and their children inherit that.
-    """
-    return signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def kept(run: Path) -> tuple[int, int] | None:
     """Epochs and steps behind the checkpoint that a run goes on from; None where there is none.
 
@@ -460,7 +452,8 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--json", type=Path, help="write every kill and difference to this file")
     args = parser.parse_args()
-    hear_ctrl_c()
+    # a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     out = Path(tempfile.mkdtemp(prefix="soak-"))
     os.environ.setdefault("MNIST_CNN_DATA", str(out / "data"))
     names = args.scenarios

@@ -3,13 +3,12 @@
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import SHORT
-from tests.soak import Piece, contents, differences, hear_ctrl_c, kept
+from tests.soak import Piece, contents, differences, kept
 from tests.test_train import histogram_steps, only_run, rows, scalars
 
 STEPS = 60  # of an epoch
@@ -33,13 +32,6 @@ STOPPED_EARLY = [
     "callbacks.early_stopping.patience=2",
     "callbacks.early_stopping.min_delta=10",
 ]
-
-
-@pytest.fixture(autouse=True)
-def processes_hear_ctrl_c() -> Iterator[None]:
-    before = hear_ctrl_c()
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def trained(folder: Path, overrides: list[str]) -> Path:
