@@ -91,30 +91,33 @@ class Finite(Callback):
 
 
 def check_finite(trainer: L.Trainer, module: Any) -> None:
-    """Looks at the losses of this epoch so far, at the metrics and at the weights.
+    """Looks at the losses since the last look, at the metrics and at the weights.
 
     Raises:
         ValueError: one is infinite or not a number. It tells the step, the batch's images by their
             rows in the training file, and the last checkpoint from before.
     """
-    data: Any = trainer.datamodule  # type: ignore[attr-defined]
-    loader: Any = trainer.train_dataloader
-    losses = torch.stack(module.tallies["train"].losses)
-    last = getattr(trainer.checkpoint_callback, "last", None)
-    advice = f"{last} is from before" if last and last.exists() else "there is no checkpoint yet"
-    advice += "; a lower optimizer.lr or a trainer.gradient_clip_val may help"
+    tally = module.tallies["train"]
     epoch: int = trainer.fit_loop.epoch_progress.state_dict()["current"]["started"]  # from 1
-    if not losses.isfinite().all():
-        batch = int((~losses.isfinite()).nonzero()[0])
-        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()]
+    fault = ""
+    new = tally.losses[tally.looked_at :]
+    if new and not torch.stack(new).isfinite().all():
+        batch = next(k for k, loss in enumerate(tally.losses) if not loss.isfinite())
         step = (epoch - 1) * trainer.num_training_batches + batch + 1
-        raise ValueError(
-            f"train/loss={losses[batch].item()} at step {step}, batch {batch + 1} of epoch "
-            f"{epoch}, rows {' '.join(map(str, rows.tolist()))} of the training file; {advice}"
-        )
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        loader: Any = trainer.train_dataloader
+        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()]
+        fault = f"train/loss={tally.losses[batch].item()} at step {step}, batch {batch + 1} of "
+        fault += f"epoch {epoch}, rows {' '.join(map(str, rows.tolist()))} of the training file"
+    tally.looked_at = len(tally.losses)
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
-        if not value.isfinite().all():
-            raise ValueError(f"{name} is not finite in epoch {epoch}; {advice}")
+        if not fault and not value.isfinite().all():
+            fault = f"{name} is not finite in epoch {epoch}"
+    if fault:
+        last = getattr(trainer.checkpoint_callback, "last", None)
+        kept = f"{last} is from before" if last and last.exists() else "there is no checkpoint yet"
+        advice = "a lower optimizer.lr or a trainer.gradient_clip_val may help"
+        raise ValueError(f"{fault}; {kept}; {advice}")
 
 
 class Prune(BetweenEpochs):

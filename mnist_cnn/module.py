@@ -33,6 +33,7 @@ class Tally:
         self.logits: list[Tensor] = []  # (B, 10) of each batch
         self.labels: list[Tensor] = []  # (B,) of each batch
         self.hits = 0  # of the batches before those, where the epoch was interrupted
+        self.looked_at = 0  # so many losses are known to be finite
 
     @property
     def images(self) -> int:
