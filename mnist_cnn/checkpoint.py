@@ -121,7 +121,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = batch_idx + 1
-        if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+        last = done == trainer.num_training_batches or trainer.global_step == trainer.max_steps
+        if last or trainer.should_stop or done % trainer.accumulate_grad_batches:
             return  # the epoch's own checkpoint comes soon; half a gradient is not kept
         due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
         stop, save = agree(trainer, self.stop.received, due)

@@ -89,6 +89,17 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(
     assert end(cut) == end(whole)
 
 
+def test_a_run_that_is_stopped_in_its_very_last_step_has_its_last_epoch(tmp_path, stop_at):
+    options = [*SHORT, "trainer.max_epochs=3", "trainer.max_steps=27", "logger=none"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(compose(options, run_dir=whole))["epochs"] == 2
+    stop_at(27)
+    with pytest.raises(Interrupted):
+        train(compose(options, run_dir=cut))
+    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    assert end(cut) == end(whole)
+
+
 def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch):
     options = [*SHORT, "trainer.max_epochs=9", "callbacks.early_stopping.patience=1", "logger=none"]
     options += ["optimizer.lr=1e-12", "callbacks.early_stopping.min_delta=1"]
