@@ -149,6 +149,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             loop.automatic_optimization.optim_progress,
         ):
             progress.reset_on_run()
+        loop.val_loop.batch_progress.total.reset()
         self.save(trainer, module)
         (stop,) = agree(trainer, self.stop.received)
         if stop:
@@ -192,11 +193,15 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         own: dict[str, Any] = {"generators": generators(pl_module.device)}
+        loops = checkpoint["loops"]["fit_loop"]
+        steps = trainer.global_step
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready:  # in the middle of an epoch
             own["tally"] = pl_module.tallies["train"].state_dict()
+            steps -= 1  # Lightning counts the one under way when it goes on
         else:  # the next epoch, which Lightning calls ready by now, is not part of this
-            for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            for counts in loops["epoch_progress"].values():
                 counts["ready"] = counts["completed"]
+        loops["epoch_loop.state_dict"]["_batches_that_stepped"] = steps  # it loses count
         every: list[Any] = [own]
         if trainer.world_size > 1:
             every = [None] * trainer.world_size

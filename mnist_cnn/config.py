@@ -484,11 +484,15 @@ def make(kind: type, node: DictConfig, **options: Any) -> Any:
     """The object of a class `kind` that a part of the configuration describes by its `_target_`.
 
     Raises:
-        ValueError: it makes something else.
+        ValueError: it makes something else, or Lightning refuses it, as a device that is not here.
     """
     from hydra.utils import instantiate
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
+    try:
+        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
+    except (MisconfigurationException, ImportError) as e:  # no such device; its package is missing
+        raise ValueError(e) from e
     if not isinstance(made, kind):
         raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
     return made

@@ -179,3 +179,12 @@ def test_the_configuration_can_only_call_this_project_and_lightning(tmp_path: Pa
             _execution_whitelist_=config.TARGETS,
         )
     assert not (tmp_path / "made").exists()
+
+
+def test_what_lightning_refuses_is_an_error_of_the_user():
+    with pytest.raises(ValueError, match=r"torch_xla|TPU"):
+        config.make(L.Trainer, compose(["trainer.accelerator=tpu"], run_dir="unused").trainer)
+    with pytest.raises(ValueError, match=r"_target_=lightning\.Trainer: not a Callback"):
+        config.make(
+            L.Callback, OmegaConf.create({"_target_": "lightning.Trainer", "logger": False})
+        )

@@ -88,8 +88,8 @@ def test_weights_alone_are_evaluated_as_the_checkpoint_is(folder, tested, tmp_pa
 
 
 def test_what_is_set_comes_before_what_the_checkpoint_says(folder, tested, tmp_path):
-    outcome = evaluation(folder, tmp_path, "data.mean=2.0")
-    assert outcome["data"]["mean"] == 2.0
+    outcome = evaluation(folder, tmp_path, "data.mean=1.0")
+    assert outcome["data"]["mean"] == 1.0
     assert outcome["acc"] < tested[0]["acc"]
 
 

