@@ -79,7 +79,7 @@ RANK_SIGNALS = {
     "SIGINT all": (slice(None), [signal.SIGINT]),
     "SIGKILL 0": (slice(1, 2), [signal.SIGKILL]),
     "SIGKILL 1": (slice(2, 3), [signal.SIGKILL]),
-    "SIGKILL run": (slice(1), [signal.SIGKILL]),  # torchrun alone
+    "SIGKILL torchrun": (slice(1), [signal.SIGKILL]),
 }
 PIECES = 40  # the last of so many processes is not hit, so that every run ends
 PATIENCE = 300  # seconds that a process may take
@@ -252,12 +252,11 @@ class Piece:
 
     def processes(self) -> list[int]:
         """The ids of its processes, as long as the first of them runs."""
-        pid = self.process.pid
         if self.process.poll() is not None:
             return []
-        with contextlib.suppress(FileNotFoundError):  # where there is no /proc, there is no ddp
-            return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-        return [pid]
+        pid = self.process.pid
+        ranks = Path(f"/proc/{pid}/task/{pid}/children")  # on Linux alone, but at once
+        return [pid, *map(int, ranks.read_text().split() if self.ddp else ())]
 
     def hit(self, *signals: signal.Signals, whom: slice = slice(None), gap: float = 0.0) -> None:
         """Sends signals to some of its processes, with so many seconds in between."""
@@ -335,7 +334,7 @@ class Kill:
         where = "epoch {} step {:>3}".format(*self.kept) if self.kept else "no checkpoint"
         where += f", {self.unfinished}" if self.unfinished else ""
         name = f"{self.run}.{self.piece}"
-        return f"{name:<20} {self.signal:<12} {when} {where:<26} {self.code:>4} {self.said[:70]}"
+        return f"{name:<20} {self.signal:<16} {when} {where:<26} {self.code:>4} {self.said[:70]}"
 
 
 def uninterrupted(name: str, out: Path) -> Whole:
@@ -364,13 +363,13 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
     None where the process ended before.
     """
     moment = draw.choices(("starting", "configuring", "training", "writing"), (2, 1, 10, 4))[0]
-    name = "SIGKILL"
-    if moment == "starting":
-        name = draw.choice(list(SIGNALS))
-    elif moment == "training":
-        name = draw.choice([*SIGNALS, *(RANK_SIGNALS if piece.ddp else ())])
-    elif moment == "writing" and piece.ddp:
-        name = draw.choice(["SIGKILL", "SIGKILL 0", "SIGKILL 1"])
+    names = {
+        "starting": list(SIGNALS),
+        "configuring": ["SIGKILL"],
+        "training": [*SIGNALS, *RANK_SIGNALS],
+        "writing": ["SIGKILL", "SIGKILL 0", "SIGKILL 1"],
+    }
+    name = draw.choice([name for name in names[moment] if piece.ddp or name in SIGNALS])
     share, gap = draw.random(), draw.uniform(0, 0.1)
     if moment == "starting":
         there = piece.wait_for(lambda: piece.age > share * whole.startup)
@@ -404,7 +403,7 @@ def judge(kill: Kill, piece: Piece) -> list[str]:
     if kill.training is not None and not piece.has_results():
         if kill.code == 0 if piece.ddp else kill.code != codes.get(kill.signal, kill.code):
             faults.append(f"exit code {kill.code}")
-        asked = kill.signal in ("SIGTERM", "SIGINT", "SIGINT all", "SIGKILL run")
+        asked = kill.signal in ("SIGTERM", "SIGINT", "SIGINT all", "SIGKILL torchrun")
         if asked and f"ckpt_path={piece.folder}" not in kill.said:
             faults.append(f"does not say how to go on, but {kill.said!r}")
     return [f"{kill.signal} to piece {kill.piece}: {fault}" for fault in faults]
