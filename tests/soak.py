@@ -506,7 +506,7 @@ def main() -> None:
 
         while sum(len(run.kills) for run in runs) < args.kills:
             runs += pool.map(one, range(len(runs), len(runs) + args.jobs))
-    Console(width=120).print(table(runs, wholes))
+    Console(width=160).print(table(runs, wholes))
     if args.json:
         args.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
     if any(run.faults for run in runs):
