@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import copy
+import ctypes
 import functools
 import itertools
 import os
@@ -25,6 +26,7 @@ OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yam
 LAST = Path("checkpoints", "last.ckpt")
 SWEEP = "multirun.yaml"  # Hydra's name for the configuration in a sweep's folder
 LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent ends
 
 # beginnings of keys that may differ when a run goes on: they change nothing of what it learns
 UNRELATED = [
@@ -94,7 +96,10 @@ def recorded(
     @functools.wraps(train)
     def alone(cfg: DictConfig) -> dict[str, Any]:
         if rank() > 0:
-            return train(cfg)
+            try:
+                return train(cfg)
+            except Interrupted as e:  # rank 0 says so
+                sys.exit(128 + e.number)
         folder = Path(cfg.run_dir)
         if not folder.is_dir():
             check(cfg)  # so that a mistake leaves nothing
@@ -202,6 +207,8 @@ def check_processes(ddp: bool) -> None:
 
 def join(config: DictConfig) -> None:
     """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+    if sys.platform == "linux":  # where torchrun is killed, its processes would train on alone
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     from torch import distributed
 
     distributed.init_process_group()  # Lightning takes it over

@@ -59,6 +59,7 @@ SCENARIOS = {
         "callbacks.early_stopping.patience=2",
     ],
     "max_steps": ["trainer.max_steps=130", "trainer.check_val_every_n_epoch=2"],
+    "ddp": ["trainer=ddp", "model.dropout=0.25", "augment=photo", "scheduler=one_cycle"],
 }
 # how often a killed run saves; the uninterrupted one does so at epochs alone
 SAVING = [
@@ -67,14 +68,22 @@ SAVING = [
     ["callbacks.checkpoint.every_seconds=0.2"],
     [],
 ]
+# which signals hit which processes: the first is the run's own, or torchrun, then come its ranks
 SIGNALS = {
-    "SIGKILL": [signal.SIGKILL],
-    "SIGTERM": [signal.SIGTERM],
-    "SIGINT": [signal.SIGINT],
-    "SIGINT twice": [signal.SIGINT, signal.SIGINT],
+    "SIGKILL": (slice(None), [signal.SIGKILL]),
+    "SIGTERM": (slice(1), [signal.SIGTERM]),
+    "SIGINT": (slice(1), [signal.SIGINT]),
+    "SIGINT twice": (slice(1), [signal.SIGINT, signal.SIGINT]),
+}
+RANK_SIGNALS = {
+    "SIGINT all": (slice(None), [signal.SIGINT]),
+    "SIGKILL 0": (slice(1, 2), [signal.SIGKILL]),
+    "SIGKILL 1": (slice(2, 3), [signal.SIGKILL]),
+    "SIGKILL torchrun": (slice(1), [signal.SIGKILL]),
 }
 PIECES = 40  # the last of so many processes is not hit, so that every run ends
 PATIENCE = 300  # seconds that a process may take
+GRACE = 30  # seconds that its ranks may take to end after torchrun
 TIGHT = 0.0002  # seconds between two looks at a file that is there for milliseconds
 NOISE = 4  # two equal runs took less than so many times each other's seconds, on a shared machine
 
@@ -177,12 +186,14 @@ class Piece:
         self.stderr = folder.with_suffix(".err")
         anew = [*overrides, f"hydra.run.dir={folder}", "run_name=x"]
         command = [f"ckpt_path={folder}"] if (folder / OVERRIDES).exists() else anew
+        self.ddp = "trainer=ddp" in overrides
+        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
         self.logs = self.count_logs()
         self.opened: float | None = None
         self.start, self.date = time.monotonic(), time.time()
         with self.stderr.open("w") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mnist_cnn.train", *command],
+                [sys.executable, "-m", *torchrun[: 4 * self.ddp], "mnist_cnn.train", *command],
                 cwd=folder.parent,
                 # rounding depends on the number of threads
                 env={**environment(), "OMP_NUM_THREADS": "1"},
@@ -229,12 +240,6 @@ class Piece:
             return (self.folder / RESULTS).stat().st_mtime > self.date
         return False
 
-    def empty(self, name: Path) -> bool:
-        """Whether a file of the run is there and has nothing in it."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.folder / name).stat().st_size == 0
-        return False
-
     def stop_while(self, condition: Callable[[], Any]) -> bool:
         """Stops it (SIGSTOP) in a condition of milliseconds; False where it ends before."""
         while self.wait_for(condition, TIGHT):
@@ -245,24 +250,47 @@ class Piece:
             self.hit(signal.SIGCONT)
         return False
 
-    def hit(self, *signals: signal.Signals, gap: float = 0.0) -> None:
-        """Sends signals to the process and its children, with so many seconds in between."""
+    def processes(self) -> list[int]:
+        """The ids of its processes, as long as the first of them runs."""
+        if self.process.poll() is not None:
+            return []
+        pid = self.process.pid
+        ranks = Path(f"/proc/{pid}/task/{pid}/children")  # on Linux alone, but at once
+        return [pid, *map(int, ranks.read_text().split() if self.ddp else ())]
+
+    def hit(self, *signals: signal.Signals, whom: slice = slice(None), gap: float = 0.0) -> None:
+        """Sends signals to some of its processes, with so many seconds in between."""
         for i, number in enumerate(signals):
             time.sleep(gap if i else 0.0)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
+            for pid in self.processes()[whom]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def left(self) -> list[int]:
+        """The ids of all processes that have the run's folder in their command line."""
+        command = ["pgrep", "-f", f"={self.folder}( |$)"]
+        found = subprocess.run(command, capture_output=True, text=True)
+        return [int(pid) for pid in found.stdout.split()]
 
     def end(self) -> int:
         """Waits for its end; the exit code, negative where a signal ended it."""
         try:
-            return self.process.wait(PATIENCE)
-        finally:
-            self.hit(signal.SIGKILL)  # whatever goes wrong here, nothing is left running
+            code = self.process.wait(PATIENCE)
+            deadline = time.monotonic() + GRACE
+            while (left := self.left()) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            self.orphans = len(left)
+            return code
+        finally:  # whatever goes wrong here, nothing is left running
+            for pid in self.left():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self.process.wait()
 
     def said(self) -> str:
-        """The last line of its stderr."""
-        return (self.stderr.read_text().splitlines() or [""])[-1]
+        """The line of its stderr that says how to go on, or the last one."""
+        lines = self.stderr.read_text().splitlines() or [""]
+        return next((line for line in lines if "; go on with ckpt_path=" in line), lines[-1])
 
 
 def kept(run: Path) -> tuple[int, int] | None:
@@ -306,7 +334,7 @@ class Kill:
         where = "epoch {} step {:>3}".format(*self.kept) if self.kept else "no checkpoint"
         where += f", {self.unfinished}" if self.unfinished else ""
         name = f"{self.run}.{self.piece}"
-        return f"{name:<20} {self.signal:<12} {when} {where:<26} {self.code:>4} {self.said[:70]}"
+        return f"{name:<20} {self.signal:<16} {when} {where:<26} {self.code:>4} {self.said[:70]}"
 
 
 def uninterrupted(name: str, out: Path) -> Whole:
@@ -335,13 +363,18 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
     None where the process ended before.
     """
     moment = draw.choices(("starting", "configuring", "training", "writing"), (2, 1, 10, 4))[0]
-    name = draw.choice(list(SIGNALS)) if moment in ("starting", "training") else "SIGKILL"
+    names = {
+        "starting": list(SIGNALS),
+        "configuring": ["SIGKILL"],
+        "training": [*SIGNALS, *RANK_SIGNALS],
+        "writing": ["SIGKILL", "SIGKILL 0", "SIGKILL 1"],
+    }
+    name = draw.choice([name for name in names[moment] if piece.ddp or name in SIGNALS])
     share, gap = draw.random(), draw.uniform(0, 0.1)
     if moment == "starting":
         there = piece.wait_for(lambda: piece.age > share * whole.startup)
-    elif moment == "configuring":  # Hydra empties its files, then fills them again
-        file = draw.choice((OVERRIDES, OVERRIDES.with_name("config.yaml")))
-        there = piece.stop_while(lambda: piece.empty(file))
+    elif moment == "configuring":
+        there = piece.stop_while((piece.folder / ".hydra.new").exists)
     else:
         there = piece.wait_for(piece.training)
         due = piece.age + share * whole.rest / 2
@@ -350,23 +383,28 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
             there = there and piece.stop_while(piece.unfinished)
     if not there:
         return None
-    piece.hit(*SIGNALS[name], gap=gap)
+    whom, signals = {**SIGNALS, **RANK_SIGNALS}[name]
+    piece.hit(*signals, whom=whom, gap=gap)
+    piece.hit(signal.SIGCONT)
     return name, moment
 
 
-def judge(kill: Kill, folder: Path, finished: bool) -> list[str]:
+def judge(kill: Kill, piece: Piece) -> list[str]:
     """Notes what a kill left to go on from; returns what was not as it should be."""
     faults = []
     try:
-        kill.kept = kept(folder)
+        kill.kept = kept(piece.folder)
     except Exception as e:  # torch raises many kinds for a file that is not whole
         faults.append(f"last.ckpt is not whole: {e}")
-    expected = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}.get(kill.signal)
+    if piece.orphans:
+        faults.append(f"{piece.orphans} processes are left behind")
+    codes = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}
     # a signal may end it at once before it trains, and when all is written and Python ends
-    if expected is not None and kill.training is not None and not finished:
-        if kill.code != expected:
-            faults.append(f"exit code {kill.code}, not {expected}")
-        if expected > 0 and f"ckpt_path={folder}" not in kill.said:
+    if kill.training is not None and not piece.has_results():
+        if kill.code == 0 if piece.ddp else kill.code != codes.get(kill.signal, kill.code):
+            faults.append(f"exit code {kill.code}")
+        asked = kill.signal in ("SIGTERM", "SIGINT", "SIGINT all", "SIGKILL torchrun")
+        if asked and f"ckpt_path={piece.folder}" not in kill.said:
             faults.append(f"does not say how to go on, but {kill.said!r}")
     return [f"{kill.signal} to piece {kill.piece}: {fault}" for fault in faults]
 
@@ -398,7 +436,7 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
         elapsed += piece.age
         if hit:
             kill = Kill(folder.name, n, *hit, since, piece.unfinished(), None, code, piece.said())
-            run.faults += judge(kill, folder, piece.has_results())
+            run.faults += judge(kill, piece)
             run.kills.append(kill)
             print(kill, flush=True)
         if code == 0 or not hit:
@@ -426,7 +464,8 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
 
 def table(runs: Sequence[Run], wholes: Mapping[str, Whole]) -> Table:
     """Kills and differences of each scenario, and of all."""
-    shown = Table("", "runs", "kills", *SIGNALS, "starting", "half-written", "at the end", "differ")
+    signals = [*SIGNALS, *(RANK_SIGNALS if "ddp" in wholes else ())]
+    shown = Table("", "runs", "kills", *signals, "starting", "half-written", "at the end", "differ")
     for name in (*wholes, "all"):
         chosen = [run for run in runs if name in (run.scenario, "all")]
         kills = [kill for run in chosen for kill in run.kills]
@@ -434,7 +473,7 @@ def table(runs: Sequence[Run], wholes: Mapping[str, Whole]) -> Table:
         counts = [
             len(chosen),
             len(kills),
-            *(by_signal[signal] for signal in SIGNALS),
+            *(by_signal[signal] for signal in signals),
             sum(kill.training is None for kill in kills),
             sum(kill.unfinished is not None for kill in kills),
             sum(kill.kept == wholes[run.scenario].end for run in chosen for kill in run.kills),
@@ -467,7 +506,7 @@ def main() -> None:
 
         while sum(len(run.kills) for run in runs) < args.kills:
             runs += pool.map(one, range(len(runs), len(runs) + args.jobs))
-    Console(width=120).print(table(runs, wholes))
+    Console(width=160).print(table(runs, wholes))
     if args.json:
         args.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
     if any(run.faults for run in runs):
