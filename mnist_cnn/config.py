@@ -544,6 +544,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     except Interrupted as e:
         print(e, file=sys.stderr)
         sys.exit(128 + e.number)  # by convention
+    finally:  # while Python ends there is nobody left to tell
+        for number in SIGNALS:
+            if signal.getsignal(number) is interrupt:
+                signal.signal(number, signal.SIG_DFL)
 
 
 def one_line(error: BaseException, entry: str = "train") -> str:

@@ -98,6 +98,7 @@ class Leaderboard:
         metric, mode: the objective of most runs.
         columns: the keys that tell the groups apart, and how each may be called for short.
         judged: how many of the finished runs had that objective.
+        repeats: how many runs of groups were left out, being another's with the same seed again.
     """
 
     runs: list[Run]
@@ -106,6 +107,7 @@ class Leaderboard:
     groups: list[Group]
     columns: dict[str, str]
     judged: int
+    repeats: int = 0
 
     @property
     def finished(self) -> list[Run]:
@@ -284,10 +286,15 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     )
     (metric, mode), judged = objectives.most_common(1)[0] if finished else (("val/loss", "min"), 0)
     groups: dict[str, Group] = {}
+    outcomes = set()
     for run in finished:
         config = setting(run, over)
         same = json.dumps(config, sort_keys=True, default=str)
-        groups.setdefault(same, Group(config, [])).runs.append(run)
+        numbers = (run.results.get(key) for key in (metric, "train/loss", "test/acc"))
+        outcome = (same, run.config.get("seed"), *numbers)
+        if outcome not in outcomes:  # the same run twice is no second observation
+            groups.setdefault(same, Group(config, [])).runs.append(run)
+        outcomes.add(outcome)
 
     def score(values: Sequence[float]) -> tuple[bool, float]:
         summary = summarise(values)
@@ -297,7 +304,8 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
         group.runs.sort(key=lambda run: worse(run.results.get(metric, math.nan), mode))
     ranked = sorted(groups.values(), key=lambda group: score(group.values(metric)))
     columns = short_names(differing([group.config for group in ranked]))
-    return Leaderboard(list(found), metric, mode, ranked, columns, judged)
+    repeats = len(finished) - len(outcomes)
+    return Leaderboard(list(found), metric, mode, ranked, columns, judged, repeats)
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:

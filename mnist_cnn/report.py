@@ -151,6 +151,8 @@ def sentence(board: Leaderboard) -> str:
     text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
     if board.judged < finished:
         text += f" (the objective of {board.judged} of {finished} runs)"
+    if board.repeats:
+        text += f"; {board.repeats} exact repeats of a run count once"
     return f"{text}; mean ± standard deviation over n runs alike but for the seed"
 
 
@@ -346,6 +348,7 @@ def drawings(board: Leaderboard) -> list[Drawing]:
     for k, run in enumerate(board.runs):
         if run.state == "pruned" and run.results["metric"] == metric:
             values[k] = run.results["value"]
+    known_values = bool(np.isfinite(values).any())
     names = [run.name for run in board.runs]
     jobs = np.array(names if all(map(str.isdecimal, names)) else range(len(names)), int)
     ranked = [run for run in board.finished if math.isfinite(run.results.get(metric, math.nan))]
@@ -374,8 +377,12 @@ def drawings(board: Leaderboard) -> list[Drawing]:
         Drawing(
             "trials",
             f"{goal.capitalize()} of each run",
-            "In the order of the runs' names; a job of a sweep by its number.",
-            (jobs, values, [run.state for run in board.runs], metric, mode),
+            "In the order of the runs' names; a job of a sweep by its number."
+            if known_values
+            else f"Skipped: no run has a {metric}.",
+            (jobs, values, [run.state for run in board.runs], metric, mode)
+            if known_values
+            else None,
             {"labels": [label(run, board) for run in board.runs]},
         ),
         Drawing(

@@ -143,10 +143,7 @@ class ClaimFolder(Callback):
     """Checks the configuration before Hydra makes a folder, and gives each run one of its own."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        task = copy.deepcopy(config)
-        with open_dict(task):
-            del task["hydra"]
-            task.run_dir = task.run_name = "."  # not known yet
+        task = task_of(config)
         try:
             if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
                 check_checkpoint(Path(task.ckpt_path))  # first: the logger reads it too
@@ -155,8 +152,8 @@ class ClaimFolder(Callback):
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if config.hydra.job.config_name == "train":
                 check_processes(task.trainer.strategy == "ddp")
-                if task.ckpt_path is not None and not task.force:
-                    check_same(task, Path(config.hydra.run.dir))
+                if task.ckpt_path is not None:
+                    check_further(task, Path(config.hydra.run.dir))
             if rank() == 0:
                 claim(config, "run")
         except USER_ERRORS as e:  # Hydra would turn them into warnings
@@ -182,6 +179,15 @@ class ClaimFolder(Callback):
                 claim(config, "sweep")  # training's own sweeper first looks at all jobs
         except USER_ERRORS as e:
             sys.exit(one_line(e) if rank() == 0 else 1)
+
+
+def task_of(config: DictConfig) -> DictConfig:
+    """What Hydra hands to a job of this configuration, before its folder is known."""
+    task = copy.deepcopy(config)
+    with open_dict(task):
+        del task["hydra"]
+        task.run_dir = task.run_name = "."
+    return task
 
 
 def processes() -> int:
@@ -243,8 +249,8 @@ def claim(config: DictConfig, kind: str) -> None:
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """The value of `ckpt_path=` in a command line, None where there is none, and all the rest."""
-    given = next((a.split("=", 1)[1] for a in argv if a.startswith("ckpt_path=")), "null")
-    rest = [a for a in argv if not a.startswith("ckpt_path=")]
+    given = next((a.split("=", 1)[1] for a in argv if a.lstrip("+").startswith("ckpt_path=")), "")
+    rest = [a for a in argv if not a.lstrip("+").startswith("ckpt_path=")]
     return None if given in ("null", "") else given.strip("'\""), rest
 
 
@@ -261,22 +267,23 @@ def resume(argv: Sequence[str]) -> list[str]:
     """
     given, command = take_ckpt_path(argv)
     if given is None:
-        return list(argv)
+        return command
     path = Path(given).expanduser().resolve()
     if (path / SWEEP).is_file():
         return resume_sweep(path, command)
-    if any(a in ("-m", "--multirun") for a in argv):
-        return list(argv)
+    allowed = "allowed: the folder of a run or a sweep, or a checkpoint"
     if not path.exists():
-        raise ValueError(
-            f"ckpt_path={given}: no such file or folder; allowed: a run's folder or a checkpoint"
-        )
+        raise ValueError(f"ckpt_path={given}: no such file or folder; {allowed}")
+    if any(a in ("-m", "--multirun") for a in argv):
+        if path.is_dir():
+            raise ValueError(f"ckpt_path={given}: not a sweep; allowed with -m: one, or a file")
+        return [*command, f"ckpt_path={quote(path)}"]
     checkpoint = path / LAST if path.is_dir() else path
     folder = checkpoint.parents[1]
     if not checkpoint.is_file() and not (folder / OVERRIDES).is_file():
-        raise ValueError(
-            f"ckpt_path={given}: has no {LAST}; allowed: a run's folder or a checkpoint"
-        )
+        raise ValueError(f"ckpt_path={given}: has no {LAST}; {allowed}")
+    if (folder / CONFIG).is_file() and "trainer" not in OmegaConf.load(folder / CONFIG):
+        raise ValueError(f"ckpt_path={given}: an evaluation, not a run; {allowed}")
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
         again = unchanged(recorded, ["ckpt_path=", "force=", "hparams_search=", *command])
@@ -374,6 +381,23 @@ def damage(path: Path) -> str:
     if not sound or not any(str(key).startswith("net.") for key in content["state_dict"]):
         return "not a checkpoint of this project"
     return ""
+
+
+def check_further(config: DictConfig, folder: Path) -> None:
+    """Raises ValueError where config.ckpt_path is further than, or another run than, its values."""
+    from mnist_cnn import trained
+
+    done = trained.read_checkpoint(config.ckpt_path)["epoch"]
+    if (wanted := config.trainer.max_epochs) < done:
+        raise ValueError(
+            f"trainer.max_epochs={wanted}: {done} epochs are done; allowed: {done} or more"
+        )
+    try:
+        check_same(config, folder)
+    except ValueError as e:
+        if not config.force:
+            raise
+        print(f"not the run that it was, by force: {e}", file=sys.stderr)
 
 
 def check_same(config: DictConfig, folder: Path) -> None:

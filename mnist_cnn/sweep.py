@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import runs
-from mnist_cnn.config import TARGETS, Interrupted
+from mnist_cnn.config import TARGETS, Interrupted, check
 
 log = logging.getLogger(__name__)
 
@@ -94,15 +94,23 @@ class Sweep(Sweeper):
         """The sweep's folder, held by this process alone; then what became of the sweep.
 
         Args:
-            examples: jobs that must compose before anything is written; the objective is that of
-                the first.
+            examples: jobs that must compose, and one of them be allowed, before anything is
+                written.
         """
         assert self.config is not None
         assert self.hydra_context is not None
         self.validate_batch_is_legal(examples)
-        self.objective = self.hydra_context.config_loader.load_sweep_config(
-            self.config, list(examples[0])
-        ).objective
+        faults = []
+        for job in examples:
+            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+            try:
+                check(runs.task_of(composed))
+                break
+            except ValueError as e:
+                faults.append(e)
+        else:
+            raise faults[0]
+        self.objective = composed.objective
         runs.claim(self.config, "sweep")
         self.folder = Path(self.config.hydra.sweep.dir).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)

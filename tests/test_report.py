@@ -305,12 +305,15 @@ def test_the_newest_sweep_is_reported_and_without_one_all_runs(
     newer = sweep.with_name("09-00-00")
     shutil.copytree(sweep, newer)
     shutil.rmtree(newer / "3")
+    for file in newer.glob("*/results.json"):  # or they were the same runs again
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"train/loss": 0.5}))
     (newer / leaderboard.SWEEP).touch()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 3
     for folder in (sweep, newer):
         (folder / leaderboard.SWEEP).unlink()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 7
-    # a folder inside another is not counted twice
+    # a folder inside another is not counted twice, nor is the same run in another place
+    shutil.copytree(sweep, sweep.with_name("10-00-00"))
     both = as_json(capsys, "outputs", str(sweep))
     assert sum(group["n"] for group in both["groups"]) == 7
 

@@ -127,3 +127,11 @@ def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp
     assert steps == sorted(set(steps))
     assert len(steps) == 3
     assert histogram_steps(run) == steps  # none is lost, nor shown at another place than the curves
+
+    done = command(f"ckpt_path={run}", "trainer.max_epochs=2")
+    assert done.returncode == 1
+    assert done.stderr == "error: trainer.max_epochs=2: 3 epochs are done; allowed: 3 or more\n"
+    assert not (run / "failed.json").exists()
+    done = command(f"ckpt_path={run}", "trainer.max_epochs=4", "data.batch_size=32", "force=true")
+    assert done.returncode == 0, done.stderr
+    assert "by force: data.batch_size=32: trained with 64 so far" in done.stderr
