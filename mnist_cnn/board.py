@@ -34,11 +34,15 @@ def write(
     if not loggers or not trainer.is_global_zero:
         return
     module.eval()
-    step, batches = trainer.global_step, data.val_dataloader()
-    limit = trainer.limit_val_batches
-    count = limit if isinstance(limit, int) else int(limit * len(batches))
-    answers = scores.ask(module, itertools.islice(batches, count), trainer.strategy.root_device)
-    drawn = figures(data, answers)
+    step = trainer.global_step
+    drawn = {"train/batch": first_batch(data)}
+    answers: scores.Answers | None = None
+    if len(data.rows["val"]):
+        batches = data.loader("val", data.eval_batch_size)
+        limit = trainer.limit_val_batches
+        count = limit if isinstance(limit, int) else int(limit * len(batches))
+        answers = scores.ask(module, itertools.islice(batches, count), trainer.strategy.root_device)
+        drawn |= outcomes(data, answers)
     compared = {
         **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
         **{key: outcome[key] for key in ("test/acc", "test/loss") if key in outcome},
@@ -46,28 +50,33 @@ def write(
     for logger in loggers:
         for name, figure in drawn.items():
             logger.experiment.add_figure(name, figure, step)
-        for k, name in enumerate(data.classes):
-            logger.experiment.add_pr_curve(
-                f"val/{name}", answers.labels == k, answers.probabilities[:, k], step
-            )
+        if answers:
+            for k, name in enumerate(data.classes):
+                logger.experiment.add_pr_curve(
+                    f"val/{name}", answers.labels == k, answers.probabilities[:, k], step
+                )
         logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
         add_graph(logger.experiment, module)
         logger.finalize("success")
 
 
-def figures(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
-    """A batch as the network sees it, and how its answers to the first validation images went."""
+def first_batch(data: MNISTDataModule) -> Any:
+    """Images as the network sees them in training."""
     x, y = (part[:64].cpu() for part in next(iter(data.train_dataloader())))
+    return plots.gallery(
+        x[:, 0].numpy(),
+        [data.classes[label] for label in y],
+        f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}",
+    )
+
+
+def outcomes(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
+    """How the answers to the first validation images went."""
     n = len(answers.labels)
     worst = scores.most_confident_mistakes(answers)[:30]
     wrong = int((~answers.hits).sum())
     what = f"{n:,} validation images, {wrong:,} wrong"
     return {
-        "train/batch": plots.gallery(
-            x[:, 0].numpy(),
-            [data.classes[label] for label in y],
-            f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}",
-        ),
         "val/confusion": plots.confusion(
             scores.confusion(answers).numpy(), data.classes, f"the kept weights on {what}"
         ),

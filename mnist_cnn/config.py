@@ -75,7 +75,7 @@ class Seen(Group):
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
     mean: Share
     std: Annotated[float, Field(gt=0, le=1)]
-    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    val_fraction: Annotated[float, Field(ge=0, lt=1)]
     fold: Annotated[int, Field(ge=0)]
 
 
@@ -89,6 +89,7 @@ class Data(Seen):
     shuffle: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     augment: dict[str, Any]
+    clean_epochs: Annotated[int, Field(ge=0)]
 
 
 class Augment(Group):
@@ -119,6 +120,18 @@ class CNN(Group):
 class MLP(Group):
     name: Literal["MLP"]
     hidden: Width
+    dropout: BelowOne
+
+
+class VGG(Group):
+    name: Literal["VGG"]
+    stem: Width
+    kernel: Literal[3, 5, 7]
+    stride: Literal[1, 2]
+    stages: Annotated[
+        list[Annotated[list[Width], Field(min_length=1, max_length=8)]], Field(max_length=3)
+    ]
+    hidden: Annotated[int, Field(ge=0)]
     dropout: BelowOne
 
 
@@ -261,6 +274,7 @@ class Train(Open):
     ckpt_path: str | None
     force: bool
     test: bool
+    label_smoothing: BelowOne
     run_dir: str
     run_name: str
 
@@ -295,7 +309,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
 }
 NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "train": {
-        "model": {"CNN": CNN, "MLP": MLP},
+        "model": {"CNN": CNN, "MLP": MLP, "VGG": VGG},
         "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
         "scheduler": {
             None: NoSchedule,
@@ -345,6 +359,20 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             if isinstance(number := cfg.trainer[key], int) and number > 1:
                 raise ValueError(f"trainer.{key}={number}: allowed: 1; more with trainer=ddp")
     check_fold(cfg.data.val_fraction, cfg.data.fold)
+    if entry == "train" and not cfg.data.val_fraction and cfg.objective.metric.startswith("val/"):
+        waiting = [
+            f"{part} without {cfg.objective.metric}"
+            for part, waits in (
+                ("callbacks.early_stopping", cfg.callbacks.early_stopping),
+                ("scheduler", cfg.scheduler.name == "ReduceLROnPlateau"),
+            )
+            if waits
+        ]
+        if waiting:
+            raise ValueError(
+                f"data.val_fraction=0: no {' and no '.join(waiting)}; allowed with "
+                "callbacks=no_early_stopping and another scheduler, such as one_cycle"
+            )
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:
@@ -432,7 +460,7 @@ def allowed(field: dict[str, Any]) -> str:
 def check_fold(val_fraction: float, fold: int) -> None:
     """Raises ValueError where the training file has no slice `fold` of that size."""
     # no set has more images; in binary, 1 / 0.2 need not reach 5
-    folds = int(min(1 / val_fraction, 60_000) + 1e-9)
+    folds = int(min(1 / val_fraction, 60_000) + 1e-9) if val_fraction else 1
     if not 0 <= fold < folds:
         raise ValueError(
             f"data.fold={fold}: allowed: 0 to {folds - 1} with data.val_fraction={val_fraction}"
@@ -506,6 +534,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
     # metrics are sums over all processes already
     warnings.filterwarnings("ignore", r".*sync_dist=True")
+    # data.val_fraction=0 leaves no validation images
+    warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
     # nothing is logged at single steps
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
 

@@ -1,6 +1,7 @@
 """MNISTDataModule: prepare, split, normalise, hand out batches."""
 
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,14 @@ class MNISTDataModule(L.LightningDataModule):
         mirror: an address tried before the known mirrors, or None.
         batch_size: images of a training step, over all devices.
         eval_batch_size: the same for validation, test and predict.
-        val_fraction: the share of the training file that validates, 0 < val_fraction < 1.
+        val_fraction: the share of the training file that validates, 0 <= val_fraction < 1; with 0
+            all of it trains, and nothing can be chosen by a validation metric.
         fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
         mean, std: pixels are scaled to [0, 1], then (x - mean) / std.
         shuffle: a new order for each epoch of training.
         seed: of that order and of the augmentation.
         augment: arguments of `augment.Augment` for the training images; none where it is empty.
+        clean_epochs: so many last epochs of a training see the images as they are.
 
     Raises:
         ValueError: a value out of its range, or a file that is not what it should be.
@@ -56,6 +59,7 @@ class MNISTDataModule(L.LightningDataModule):
         shuffle: bool,
         seed: int,
         augment: Mapping[str, float],
+        clean_epochs: int,
     ):
         super().__init__()
         check_fold(val_fraction, fold)
@@ -67,6 +71,7 @@ class MNISTDataModule(L.LightningDataModule):
         self.mean, self.std = mean, std
         self.shuffle, self.seed = shuffle, seed
         self.augment = Augment(**augment) if augment else None
+        self.clean_epochs = clean_epochs
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
 
@@ -84,7 +89,7 @@ class MNISTDataModule(L.LightningDataModule):
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load("train", device)
             size = int(len(labels) * self.val_fraction)
-            if size == 0:
+            if size == 0 and self.val_fraction:
                 raise ValueError(
                     f"data.val_fraction={self.val_fraction}: allowed: at least 1/{len(labels)}"
                 )
@@ -116,12 +121,18 @@ class MNISTDataModule(L.LightningDataModule):
         )
 
     def train_dataloader(self) -> BatchLoader:
+        epochs = (self.trainer and self.trainer.max_epochs) or math.inf
         return self.loader(
-            "train", self.batch_size, seed=self.seed, shuffle=self.shuffle, augment=self.augment
+            "train",
+            self.batch_size,
+            seed=self.seed,
+            shuffle=self.shuffle,
+            augment=self.augment,
+            augmented_epochs=epochs - self.clean_epochs,
         )
 
-    def val_dataloader(self) -> BatchLoader:
-        return self.loader("val", self.eval_batch_size)
+    def val_dataloader(self) -> BatchLoader | tuple[()]:
+        return self.loader("val", self.eval_batch_size) if len(self.rows["val"]) else ()
 
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", self.eval_batch_size)

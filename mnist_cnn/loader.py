@@ -28,6 +28,7 @@ class BatchLoader:
         shuffle: a new order each epoch; else the order of the images.
         augment: changes images (B, 1, 28, 28) in [0, 1]; its generator is seeded by (seed, epoch,
             batch, rank), so it does the same to a batch in a resumed run.
+        augmented_epochs: so many first epochs are augmented; inf for all.
         rank, world_size: which share of each batch is handed out.
 
     Yields (x, y): float32 (B, 1, 28, 28) and int64 (B,).
@@ -44,12 +45,14 @@ class BatchLoader:
         seed: int = 0,
         shuffle: bool = False,
         augment: Augment | None = None,
+        augmented_epochs: float = math.inf,
         rank: int = 0,
         world_size: int = 1,
     ):
         self.images, self.labels = images, labels
         self.batch_size, self.mean, self.std = batch_size, mean, std
-        self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        self.seed, self.shuffle = seed, shuffle
+        self.augment, self.augmented_epochs = augment, augmented_epochs
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self.batch = 0  # batches handed out in this epoch
@@ -103,7 +106,7 @@ class BatchLoader:
             rows = self.share(order, batch)
             self.batch = batch + 1
             x, y = self.images[rows].float().div_(255), self.labels[rows]
-            if self.augment:
+            if self.augment and self.epoch < self.augmented_epochs:
                 x = self.augment(
                     x, y, generator(self.seed, self.epoch, batch, self.rank, device=x.device)
                 )

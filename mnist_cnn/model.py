@@ -65,6 +65,60 @@ class MLP(nn.Module):
         return self.dense2(self.dropout(x))
 
 
+class VGG(nn.Module):
+    """Convolutions with batch normalisation, in stages that each halve the image.
+
+    After Simonyan and Zisserman (2015, arXiv:1409.1556), with a first convolution that is cheap:
+    at full resolution it would take most of the time.
+
+    Args:
+        stem: output channels of the first convolution.
+        kernel: its size, odd.
+        stride: 1 to halve its output by max-pooling, 2 to compute only a quarter of it.
+        stages: output channels of the 3x3 convolutions, a list for each stage; max-pooling ends it.
+        hidden: units of a dense layer before the last one, 0 for none.
+        dropout: probability of dropping each input of the last layer in training.
+    """
+
+    def __init__(
+        self,
+        stem: int,
+        kernel: int,
+        stride: int,
+        stages: Sequence[Sequence[int]],
+        hidden: int,
+        dropout: float,
+    ):
+        super().__init__()
+        layers = convolution(1, stem, kernel, stride, pool=stride == 1)  # (B, stem, 14, 14)
+        channels, side = stem, 14
+        for widths in stages:
+            for k, width in enumerate(widths, 1):
+                layers += convolution(channels, width, 3, 1, pool=k == len(widths))
+                channels = width
+            side //= 2
+        features = channels * side**2
+        layers.append(nn.Flatten())
+        if hidden:
+            layers += [nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()]
+            features = hidden
+        self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(features, 10))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
+        return self.layers(x)
+
+
+def convolution(channels: int, width: int, kernel: int, stride: int, pool: bool) -> list[nn.Module]:
+    """A convolution that keeps the image's size but for its stride, normalised, with ReLU."""
+    return [
+        nn.Conv2d(channels, width, kernel, stride, kernel // 2, bias=False),
+        *([nn.MaxPool2d(2)] if pool else []),  # first, so that the rest is a quarter of the work
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+    ]
+
+
 def init_as_keras(net: nn.Module) -> None:
     """Glorot-uniform weights and zero biases, the defaults of Keras' layers."""
     for layer in net.modules():

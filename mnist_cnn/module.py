@@ -79,6 +79,7 @@ class DigitClassifier(L.LightningModule):
         model: `name` of a class in model.py and its arguments.
         optimizer: `name` of an Optimizer in torch.optim and its arguments.
         scheduler: `name` of an LRScheduler in torch.optim.lr_scheduler, or None, and its arguments.
+        label_smoothing: share of a training label that is spread over all classes, in [0, 1).
         monitor: the metric that a plateau schedule looks at.
 
     Raises:
@@ -91,6 +92,7 @@ class DigitClassifier(L.LightningModule):
         model: Mapping[str, Any],
         optimizer: Mapping[str, Any],
         scheduler: Mapping[str, Any],
+        label_smoothing: float,
         monitor: str,
     ):
         super().__init__()
@@ -113,7 +115,7 @@ class DigitClassifier(L.LightningModule):
         return self.net(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.tallied_loss("train", batch)
+        loss = self.tallied_loss("train", batch, self.hparams["label_smoothing"])
         if (ranks := self.trainer.world_size) > 1:
             # gradients are averaged over the ranks, whose shares of a batch may differ by an image
             loader: Any = self.trainer.train_dataloader
@@ -130,11 +132,14 @@ class DigitClassifier(L.LightningModule):
         """Probabilities (B, 10) of the images of a batch."""
         return self(batch[0]).softmax(1)
 
-    def tallied_loss(self, stage: str, batch: Batch) -> Tensor:
+    def tallied_loss(self, stage: str, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         images, labels = batch
         logits = self.net(images)
         # a rank's share of a last batch may be empty: the mean of nothing is 0 here
-        loss = F.cross_entropy(logits, labels) if len(labels) else logits.sum()
+        if len(labels):
+            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+        else:
+            loss = logits.sum()
         self.tallies[stage].add(loss, logits, labels)
         return loss
 

@@ -117,8 +117,10 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"best epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
+        f"kept epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
         f"{results['parameters']:,} parameters, {results['seconds']:.1f} s{speed}"
     )
-    names = ("results.json", "history.png", "checkpoints/best.ckpt", "weights.safetensors")
+    best = (folder / "checkpoints/best.ckpt").exists()
+    kept = "checkpoints/best.ckpt" if best else "checkpoints/last.ckpt"
+    names = ("results.json", "history.png", kept, "weights.safetensors")
     console.print(f"{folder}: {', '.join(name for name in names if (folder / name).exists())}")

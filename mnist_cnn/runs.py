@@ -409,7 +409,8 @@ def check_same(config: DictConfig, folder: Path) -> None:
         return
     before, now = flat(OmegaConf.load(folder / CONFIG)), flat(config)
     free = UNRELATED
-    if config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR"):  # laid out for a length
+    laid_out = config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR")
+    if laid_out or config.data.clean_epochs:  # for a number of epochs
         free = [key for key in UNRELATED if key != "trainer.max_epochs"]
     changed = [
         key

@@ -48,6 +48,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         model=plain["model"],
         optimizer=plain["optimizer"],
         scheduler=plain["scheduler"],
+        label_smoothing=cfg.label_smoothing,
         monitor=cfg.objective.metric,
     )
     callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}

@@ -44,6 +44,7 @@ def end(run: Path) -> dict:
         "results": {key: results[key] for key in results if "/" in key and key != "images/s"},
         "weights": plain(load_file(run / "weights.safetensors")),
         "last": plain({key: last[key] for key in keys}),
+        "not averaged": plain(last.get("current_model_state")),
     }
 
 
@@ -64,6 +65,11 @@ def stop_at(monkeypatch):
 RECIPES = {
     "plateau": ["scheduler.threshold=10", "scheduler.patience=0", "model.dropout=0.3"],
     "one cycle, sgd, augmented": ["scheduler=one_cycle", "optimizer=sgd", "augment=photo"],
+    "averaged weights, nothing validates": [
+        *("callbacks=averaging", "callbacks.averaging.update_every_n_steps=3"),
+        *("model=vgg", "model.stem=4", "model.stages=[[4],[4]]", "scheduler=one_cycle"),
+        *("data.val_fraction=0", "data.clean_epochs=1", "augment=mild", "label_smoothing=0.1"),
+    ],
     "accumulated gradients": ["trainer.accumulate_grad_batches=3", "scheduler=cosine"],
 }
 

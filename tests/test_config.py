@@ -93,7 +93,12 @@ def test_the_article_by_name_is_the_default():
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("data.val_fraction=1.2", "data.val_fraction=1.2: allowed: a number > 0 and < 1"),
+        ("data.val_fraction=1.2", "data.val_fraction=1.2: allowed: a number >= 0 and < 1"),
+        (
+            "data.val_fraction=0",
+            "data.val_fraction=0: no callbacks.early_stopping without val/loss and no scheduler "
+            "without val/loss; allowed with callbacks=no_early_stopping and another scheduler",
+        ),
         ("data.batch_size=0", "data.batch_size=0: allowed: a whole number >= 1"),
         ("data.batch_size=64.5", "data.batch_size=64.5: allowed: a whole number >= 1"),
         ("data.fold=7", "data.fold=7: allowed: 0 to 4 with data.val_fraction=0.2"),

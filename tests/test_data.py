@@ -47,6 +47,15 @@ def test_five_folds_validate_on_every_image_once(train_file):
     assert torch.equal(torch.cat(validated), labels)
 
 
+def test_all_sixty_thousand_train_where_nothing_validates(train_file):
+    data = module(val_fraction=0.0)
+    data.setup("fit")
+    assert torch.equal(data.splits["train"][1], train_file[1])
+    assert len(data.val_dataloader()) == 0
+    with pytest.raises(ValueError, match=r"^data.fold=1: allowed: 0 to 0 with"):
+        module(val_fraction=0.0, fold=1)
+
+
 def test_all_ten_thousand_test_images_are_handed_out_in_order():
     data = module()
     data.setup("test")

@@ -43,6 +43,7 @@ def article(keras: Any) -> DigitClassifier:
         model=cfg["model"],
         optimizer=cfg["optimizer"],
         scheduler=cfg["scheduler"],
+        label_smoothing=cfg["label_smoothing"],
         monitor=cfg["objective"]["metric"],
     )
     for name, layer in module.net.named_children():

@@ -9,6 +9,8 @@ import torch
 from mnist_cnn.augment import Augment
 from mnist_cnn.loader import BatchLoader
 
+TURNS = {**dict.fromkeys(inspect.signature(Augment).parameters, 0.0), "degrees": 20.0}
+
 
 def loader(n: int = 100, **changes) -> BatchLoader:
     images = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8)
@@ -95,8 +97,7 @@ def test_ranks_share_each_batch_without_dropping_or_repeating(n, ranks):
 
 
 def test_augmentation_is_the_same_again_for_the_same_epoch_and_batch():
-    amounts = dict.fromkeys(inspect.signature(Augment).parameters, 0.0)
-    it = loader(24, augment=Augment(**{**amounts, "degrees": 20.0}))
+    it = loader(24, augment=Augment(**TURNS))
     first, again = list(it), list(it)
     assert all(torch.equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
     it.load_state_dict({"epoch": 0, "batch": 2})
@@ -105,3 +106,13 @@ def test_augmentation_is_the_same_again_for_the_same_epoch_and_batch():
     rows_now = {int(y): x for x, labels in [next(iter(it))] for x, y in zip(x, labels, strict=True)}
     rows_then = {int(y): x for xs, labels in first for x, y in zip(xs, labels, strict=True)}
     assert all(not torch.equal(x, rows_then[y]) for y, x in rows_now.items())
+
+
+def test_the_epochs_after_the_augmented_ones_see_the_images_as_they_are():
+    it = loader(16, shuffle=False, augment=Augment(**TURNS), augmented_epochs=2)
+    changed = []
+    for epoch in range(4):
+        it.set_epoch(epoch)
+        x = torch.cat([x for x, _ in it])
+        changed.append(not torch.equal(x, it.images.float() / 255))
+    assert changed == [True, True, False, False]

@@ -3,10 +3,16 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mnist_cnn.model import CNN, MLP, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}
+
+VGG = {
+    **{"name": "VGG", "stem": 4, "kernel": 3, "stride": 1, "stages": [[6, 8], [10]]},
+    **{"hidden": 0, "dropout": 0.0},
+}
 
 
 def parameters(net: torch.nn.Module) -> int:
@@ -19,6 +25,17 @@ def test_the_articles_network_has_the_articles_parameters():
 
 def test_the_baseline_has_as_many_parameters_as_it_says():
     assert parameters(MLP(512, 0.0)) == 407_050
+
+
+@pytest.mark.parametrize("changes", [{"stride": 1}, {"stride": 2, "kernel": 5}, {"hidden": 8}])
+def test_a_stem_halves_the_image_and_so_does_each_stage(changes):
+    net = build({**VGG, **changes})
+    sizes = []
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_hook(lambda layer, args, out: sizes.append(out.shape[1:]))
+    assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert sizes == [(4, 14, 14), (6, 14, 14), (8, 7, 7), (10, 3, 3)]
 
 
 def test_a_digit_does_not_see_its_batch_mates():
@@ -72,7 +89,7 @@ def test_a_network_is_built_from_its_name_and_arguments():
 
 @pytest.mark.parametrize("name", ["Foo", "os.system", "nn", "Linear", ""])
 def test_only_a_network_of_this_file_can_be_named(name):
-    with pytest.raises(ValueError, match=f"^model.name={name}: allowed: CNN, MLP$"):
+    with pytest.raises(ValueError, match=f"^model.name={name}: allowed: CNN, MLP, VGG$"):
         build({**ARTICLE, "name": name})
 
 

@@ -6,14 +6,19 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from mnist_cnn.module import DigitClassifier, Tally
+from tests.conftest import bare_trainer
 
 CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0}
 ADAM = {"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0}
 
 
-def module(**model) -> DigitClassifier:
+def module(label_smoothing: float = 0.0, **model) -> DigitClassifier:
     return DigitClassifier(
-        model={**CNN, **model}, optimizer=ADAM, scheduler={"name": None}, monitor="val/loss"
+        model={**CNN, **model},
+        optimizer=ADAM,
+        scheduler={"name": None},
+        label_smoothing=label_smoothing,
+        monitor="val/loss",
     )
 
 
@@ -27,6 +32,19 @@ def test_a_tally_counts_every_image_once_whatever_the_batches():
     assert hits == (logits.argmax(1) == labels).sum()
     assert loss / images == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
     assert tally.totals(last=2)[2] == 13
+
+
+def test_labels_are_smoothed_in_training_alone():
+    batch = torch.rand(5, 1, 28, 28), torch.arange(5)
+    net = module(label_smoothing=0.1)
+    logits = net(batch[0])
+    net.trainer = bare_trainer()
+    net.on_train_epoch_start()
+    net.on_validation_epoch_start()
+    smooth = F.cross_entropy(logits, batch[1], label_smoothing=0.1)
+    torch.testing.assert_close(net.training_step(batch, 0), smooth)
+    net.validation_step(batch, 0)
+    torch.testing.assert_close(net.tallies["val"].losses[0], F.cross_entropy(logits, batch[1]))
 
 
 def test_a_checkpoint_rebuilds_the_network_without_any_config(short_run, tmp_path):
@@ -68,6 +86,7 @@ def test_weights_of_another_network_name_what_is_missing_and_what_is_too_many(tm
         model={"name": "MLP", "hidden": 16, "dropout": 0.0},
         optimizer=ADAM,
         scheduler={"name": None},
+        label_smoothing=0.0,
         monitor="val/loss",
     )
     other.save_weights(tmp_path / "w.safetensors")
@@ -101,7 +120,9 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path):
 def test_an_optimizer_or_schedule_that_does_not_exist_is_named(group, config, message):
     parts = {"optimizer": ADAM, "scheduler": {"name": None}, group: config}
     with pytest.raises(ValueError, match=message):
-        DigitClassifier(model=CNN, monitor="val/loss", **parts).configure_optimizers()
+        DigitClassifier(
+            model=CNN, label_smoothing=0.0, monitor="val/loss", **parts
+        ).configure_optimizers()
 
 
 def test_prediction_gives_probabilities():

@@ -117,7 +117,7 @@ def test_five_folds_run_as_one_sweep(command, tmp_path):
     ("override", "line"),
     [
         ("data.nope=1", "error: data.nope: no such key; allowed in data: "),
-        ("data.val_fraction=1.2", "error: data.val_fraction=1.2: allowed: a number > 0 and < 1"),
+        ("data.val_fraction=1.2", "error: data.val_fraction=1.2: allowed: a number >= 0 and < 1"),
         ("data.batch_size=0", "error: data.batch_size=0: allowed: a whole number >= 1"),
         ("optimizer.lr=-1", "error: optimizer.lr=-1: allowed: a number > 0"),
         ("trainer.max_epochs=ten", "error: trainer.max_epochs=ten: allowed: a whole number >= 1"),
