@@ -123,15 +123,18 @@ class MLP(Group):
     dropout: BelowOne
 
 
+class FastCNN(Group):
+    name: Literal["FastCNN"]
+    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
+    hidden: Width
+
+
 class VGG(Group):
     name: Literal["VGG"]
-    stem: Width
-    kernel: Literal[3, 5, 7]
-    stride: Literal[1, 2]
     stages: Annotated[
-        list[Annotated[list[Width], Field(min_length=1, max_length=8)]], Field(max_length=3)
+        list[Annotated[list[Width], Field(min_length=1, max_length=8)]],
+        Field(min_length=1, max_length=4),
     ]
-    hidden: Annotated[int, Field(ge=0)]
     dropout: BelowOne
 
 
@@ -309,7 +312,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
 }
 NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "train": {
-        "model": {"CNN": CNN, "MLP": MLP, "VGG": VGG},
+        "model": {"CNN": CNN, "FastCNN": FastCNN, "MLP": MLP, "VGG": VGG},
         "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
         "scheduler": {
             None: NoSchedule,
@@ -535,7 +538,7 @@ def quiet_lightning() -> None:
     # metrics are sums over all processes already
     warnings.filterwarnings("ignore", r".*sync_dist=True")
     # data.val_fraction=0 leaves no validation images
-    warnings.filterwarnings("ignore", r"Total length of `list` across ranks is zero")
+    warnings.filterwarnings("ignore", r"Total length of `tuple` across ranks is zero")
     # nothing is logged at single steps
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
 

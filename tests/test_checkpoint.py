@@ -67,7 +67,7 @@ RECIPES = {
     "one cycle, sgd, augmented": ["scheduler=one_cycle", "optimizer=sgd", "augment=photo"],
     "averaged weights, nothing validates": [
         *("callbacks=averaging", "callbacks.averaging.update_every_n_steps=3"),
-        *("model=vgg", "model.stem=4", "model.stages=[[4],[4]]", "scheduler=one_cycle"),
+        *("model=vgg", "model.stages=[[4],[4]]", "scheduler=one_cycle"),
         *("data.val_fraction=0", "data.clean_epochs=1", "augment=mild", "label_smoothing=0.1"),
     ],
     "accumulated gradients": ["trainer.accumulate_grad_batches=3", "scheduler=cosine"],

@@ -131,7 +131,7 @@ def test_the_article_by_name_is_the_default():
         ),
         ("model.hidden=1000000000", "model.hidden=1000000000: allowed: a whole number >= 1 and <="),
         ("model.name=[a]", "model.name=['a']: allowed: text"),
-        ("model=[1,2]", "model=[1,2]: allowed: cnn, mlp"),
+        ("model=[1,2]", "model=[1,2]: allowed: cnn, fast_cnn, mlp, vgg"),
         ("+augment.degrees=${data}", "data: it refers to itself"),
         ("logger.tensorboard.purge_step=x", "logger.tensorboard.purge_step=x: allowed: a whole"),
         (
@@ -155,7 +155,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
             "trainer.max_epoch=3",
             "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?",
         ),
-        ("model=resnet", "error: model=resnet: allowed: cnn, mlp"),
+        ("model=resnet", "error: model=resnet: allowed: cnn, fast_cnn, mlp, vgg"),
         ("seeds=1", "error: seeds: no such key"),
     ],
 )

@@ -5,14 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnist_cnn.model import CNN, MLP, build
+from mnist_cnn.config import CONF, compose, plain
+from mnist_cnn.model import CNN, MLP, VGG, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}
-
-VGG = {
-    **{"name": "VGG", "stem": 4, "kernel": 3, "stride": 1, "stages": [[6, 8], [10]]},
-    **{"hidden": 0, "dropout": 0.0},
-}
 
 
 def parameters(net: torch.nn.Module) -> int:
@@ -23,13 +19,16 @@ def test_the_articles_network_has_the_articles_parameters():
     assert parameters(CNN((32, 64), 128, 0.0)) == 225_034
 
 
-def test_the_baseline_has_as_many_parameters_as_it_says():
-    assert parameters(MLP(512, 0.0)) == 407_050
+@pytest.mark.parametrize("config", ["cnn", "fast_cnn", "mlp", "vgg"])
+def test_a_network_has_as_many_parameters_as_its_file_says(config):
+    net = build(plain(compose([f"model={config}"], run_dir="unused"), "model"))
+    comment = (CONF / "model" / f"{config}.yaml").read_text().splitlines()[0]
+    assert f"{parameters(net):,} parameters" in comment
+    assert f"{parameters(net):,} parameters" in str(type(net).__doc__)
 
 
-@pytest.mark.parametrize("changes", [{"stride": 1}, {"stride": 2, "kernel": 5}, {"hidden": 8}])
-def test_a_stem_halves_the_image_and_so_does_each_stage(changes):
-    net = build({**VGG, **changes})
+def test_each_stage_halves_the_image():
+    net = VGG(((4,), (6, 8), (10,)), dropout=0.0)
     sizes = []
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -89,7 +88,7 @@ def test_a_network_is_built_from_its_name_and_arguments():
 
 @pytest.mark.parametrize("name", ["Foo", "os.system", "nn", "Linear", ""])
 def test_only_a_network_of_this_file_can_be_named(name):
-    with pytest.raises(ValueError, match=f"^model.name={name}: allowed: CNN, MLP, VGG$"):
+    with pytest.raises(ValueError, match=f"^model.name={name}: allowed: CNN, FastCNN, MLP, VGG$"):
         build({**ARTICLE, "name": name})
 
 

@@ -325,7 +325,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
     [
         (["hparams_search=optuna"], "error: hparams_search=optuna: a search is a sweep: add -m"),
         (["-m", "optimizer.lrr=1,2"], "error: optimizer.lrr: no such key; did you mean optimizer."),
-        (["-m", "model=cnn,resnet"], "error: model=resnet: allowed: cnn, mlp"),
+        (["-m", "model=cnn,resnet"], "error: model=resnet: allowed: cnn, fast_cnn, mlp, vgg"),
         (["-m", "optimizer.lr=interval(0,1)"], "error: optimizer.lr=interval(0,1): add hparams_"),
     ],
 )

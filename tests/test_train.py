@@ -122,7 +122,7 @@ def test_five_folds_run_as_one_sweep(command, tmp_path):
         ("optimizer.lr=-1", "error: optimizer.lr=-1: allowed: a number > 0"),
         ("trainer.max_epochs=ten", "error: trainer.max_epochs=ten: allowed: a whole number >= 1"),
         ("data.fold=7", "error: data.fold=7: allowed: 0 to 4 with data.val_fraction=0.2"),
-        ("model=resnet", "error: model=resnet: allowed: cnn, mlp"),
+        ("model=resnet", "error: model=resnet: allowed: cnn, fast_cnn, mlp, vgg"),
         ("ckpt_path=nowhere", "error: ckpt_path=nowhere: no such file or folder; allowed: "),
         ("ckpt_path=foreign.ckpt", "error: ckpt_path="),
     ],
