@@ -34,10 +34,11 @@ def write(
     if not loggers or not trainer.is_global_zero:
         return
     module.eval()
-    step, batches = trainer.global_step, data.val_dataloader()
+    step, loader = trainer.global_step, data.val_dataloader()
     limit = trainer.limit_val_batches
-    count = limit if isinstance(limit, int) else int(limit * len(batches))
-    answers = scores.ask(module, itertools.islice(batches, count), trainer.strategy.root_device)
+    count = limit if isinstance(limit, int) else int(limit * len(loader))
+    batches = itertools.islice(loader, count)
+    (answers,) = scores.ask([module], batches, trainer.strategy.root_device)
     drawn = figures(data, answers)
     compared = {
         **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
