@@ -222,7 +222,7 @@ def title(outcome: Mapping[str, Any]) -> str:
     if (n := len(outcome["networks"])) > 1:
         parts.append(f"{n} networks")
     if shifts := outcome["shifts"]:
-        parts.append(f"{(2 * shifts + 1) ** 2} views")
+        parts.append(f"shifts={shifts} ({(2 * shifts + 1) ** 2} views)")
     return ", ".join(parts)
 
 
@@ -231,7 +231,7 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
     from rich.columns import Columns
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     def accuracy(part: Mapping[str, Any]) -> str:
         low, high = part["acc_95"]
@@ -267,9 +267,10 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
     console.print(total)
     console.print(Columns([classes, wrong]))
     if len(networks) > 1:
-        table = Table("network", "accuracy alone", "wrong")
+        table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
         for part in networks[:LISTED]:
-            path = os.path.relpath(part["ckpt_path"])
+            path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
+            path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
             table.add_row(escape(path), f"{part['acc']:.2%}", f"{part['errors']:,}")
         if len(networks) > LISTED:
             table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
