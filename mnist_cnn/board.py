@@ -37,11 +37,12 @@ def write(
     step = trainer.global_step
     drawn = {"train/batch": first_batch(data)}
     answers: scores.Answers | None = None
-    if len(data.rows["val"]):
-        batches = data.loader("val", data.eval_batch_size)
+    if "val" in data.splits:
+        loader = data.loader("val", data.eval_batch_size)
         limit = trainer.limit_val_batches
-        count = limit if isinstance(limit, int) else int(limit * len(batches))
-        answers = scores.ask(module, itertools.islice(batches, count), trainer.strategy.root_device)
+        count = limit if isinstance(limit, int) else int(limit * len(loader))
+        batches = itertools.islice(loader, count)
+        (answers,) = scores.ask([module], batches, trainer.strategy.root_device)
         drawn |= outcomes(data, answers)
     compared = {
         **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},

@@ -92,6 +92,13 @@ class Data(Seen):
     clean_epochs: Annotated[int, Field(ge=0)]
 
 
+class Evaluated(Data):
+    """An evaluation's data: a null of these is each network's own."""
+
+    mean: Share | None  # type: ignore[assignment]
+    std: Annotated[float, Field(gt=0, le=1)] | None  # type: ignore[assignment]
+
+
 class Augment(Group):
     degrees: Annotated[float, Field(ge=0, le=180)]
     shift: Annotated[float, Field(ge=0, le=14)]
@@ -283,8 +290,9 @@ class Train(Open):
 
 
 class Evaluate(Open):
-    ckpt_path: str | None
+    ckpt_path: str | Annotated[list[str], Field(min_length=1)] | None
     split: Literal["test", "val", "train"]
+    shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     temperature: bool
     device: Literal["auto", "cpu", "cuda", "mps"]
     mistakes: Annotated[int, Field(ge=0)]
@@ -308,7 +316,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "logger.csv": Logger,
         "logger.tensorboard": TensorBoard,
     },
-    "evaluate": {"": Evaluate, "data": Data},
+    "evaluate": {"": Evaluate, "data": Evaluated},
 }
 NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "train": {

@@ -96,9 +96,10 @@ class MNISTDataModule(L.LightningDataModule):
             val = torch.arange(self.fold * size, (self.fold + 1) * size, device=device)
             train = torch.ones(len(labels), dtype=torch.bool, device=device)
             train[val] = False
-            self.splits["val"] = images[val], labels[val]
-            self.splits["train"] = images[train], labels[train]
-            self.rows["val"], self.rows["train"] = val.cpu(), train.nonzero().flatten().cpu()
+            for split, rows in (("train", train.nonzero().flatten()), ("val", val)):
+                if len(rows):  # with val_fraction=0 there is no val
+                    self.splits[split] = images[rows], labels[rows]
+                    self.rows[split] = rows.cpu()
         if stage in ("test", "predict", None) and "test" not in self.splits:
             self.splits["test"] = self.load("test", device)
             self.rows["test"] = torch.arange(len(self.splits["test"][1]))
@@ -132,7 +133,7 @@ class MNISTDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> BatchLoader | tuple[()]:
-        return self.loader("val", self.eval_batch_size) if len(self.rows["val"]) else ()
+        return self.loader("val", self.eval_batch_size) if "val" in self.splits else ()
 
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", self.eval_batch_size)

@@ -1,6 +1,8 @@
-"""Evaluates a trained network: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
+"""Evaluates one network or several: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
 
 import csv
+import os
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,10 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mnist_cnn.scores import Answers
+    from mnist_cnn.trained import Trained
+
+LISTED = 20  # networks in the printed table; evaluation.json has them all
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Scores a network on one split and fills cfg.run_dir.
+    """Scores a network, or several as one, on one split and fills cfg.run_dir.
+
+    Several answer by the mean of their probabilities (B. Lakshminarayanan et al., Simple and
+    scalable predictive uncertainty estimation using deep ensembles, NIPS 2017, section 2.4,
+    https://arxiv.org/abs/1612.01474); a temperature is fitted to that mean.
 
     Args:
         cfg: what conf/evaluate.yaml composes to. From Python:
@@ -34,24 +43,57 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import torch
     from hydra.utils import instantiate
+    from rich.console import Console
+    from rich.progress import Progress
 
     from mnist_cnn import results, scores, sources, trained
 
     device = pick_device(cfg.device)
-    net = trained.load(cfg.ckpt_path).net.to(device)
-    data = instantiate(cfg.data, _execution_whitelist_=config.TARGETS)
+    several = OmegaConf.is_list(cfg.ckpt_path)
+    files = runs.networks(list(cfg.ckpt_path) if several else [cfg.ckpt_path])
+    nets = trained.load_all(files)
+    if cfg.split != "test" or cfg.temperature:
+        check_held_out(nets, cfg)
+    for net in nets:
+        net.to(device)
+        net.mean = net.mean if cfg.data.mean is None else cfg.data.mean
+        net.std = net.std if cfg.data.std is None else cfg.data.std
+    # pixels in [0, 1]: each network normalises them for itself, after they are shifted
+    data = instantiate(cfg.data, mean=0, std=1, _execution_whitelist_=config.TARGETS)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
+    wanted = [cfg.split, "val"] if cfg.temperature else [cfg.split]
+    if not set(wanted) <= data.rows.keys():
+        key = "split=val" if cfg.split == "val" else "temperature=true: nothing to fit it on"
+        raise ValueError(
+            f"{key}: training held out no images, with data.val_fraction={cfg.data.val_fraction}"
+        )
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
 
-    def ask(split: str) -> "Answers":
-        return scores.ask(net, data.loader(split, cfg.data.eval_batch_size), device)
+    def ask(split: str) -> list["Answers"]:
+        batches = bar.track(data.loader(split, cfg.data.eval_batch_size), description=split)
+        return scores.ask([net.logits for net in nets], batches, device, cfg.shifts)
 
-    answers, rows = ask(cfg.split), data.rows[cfg.split]
+    with bar:
+        said = {split: ask(split) for split in dict.fromkeys(wanted)}
+    answers, rows = scores.together(said[cfg.split]), data.rows[cfg.split]
+    alone = [scores.proportion(single.hits) for single in said[cfg.split]]
+    accuracies = [part["acc"] for part in alone]
     worst = scores.most_confident_mistakes(answers)[: cfg.mistakes]
     wrong_labels = sources.SETS[cfg.data.name].wrong_test_labels if cfg.split == "test" else ()
     outcome = {
-        "ckpt_path": str(trained.find(cfg.ckpt_path)),
+        "ckpt_path": [str(file) for file in files] if several else str(files[0]),
         "split": cfg.split,
+        "shifts": cfg.shifts,
+        "networks": [
+            {"ckpt_path": str(file), "mean": net.mean, "std": net.std, **proportion}
+            for file, net, proportion in zip(files, nets, alone, strict=True)
+        ],
+        "networks_acc": {
+            "mean": statistics.mean(accuracies),
+            "std": statistics.stdev(accuracies) if len(nets) > 1 else None,
+        },
         "data": OmegaConf.to_container(cfg.data, resolve=True),
         **scores.summary(answers, data.classes),
         "without_wrong_labels": None,
@@ -71,7 +113,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         outcome["without_wrong_labels"] = scores.proportion(answers.hits[right])
     calibration = {"": answers}
     if cfg.temperature:
-        t = scores.fit_temperature(ask("val"))
+        t = scores.fit_temperature(scores.together(said["val"]))
         calibration = {"as trained": answers, f"temperature {t:.3f}": answers.at_temperature(t)}
         outcome["temperature"] = {"value": t, **scores.calibration(answers.at_temperature(t))}
 
@@ -82,6 +124,18 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     draw(folder, outcome, data.splits[cfg.split][0][worst, 0], calibration, data.classes)
     show(outcome, folder)
     return outcome
+
+
+def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:
+    """Raises ValueError unless all networks were trained on the same images."""
+    for key in ("val_fraction", "fold"):
+        values = list(dict.fromkeys(net.about["data"][key] for net in nets))
+        if len(values) > 1:
+            wanted = "temperature=true" if cfg.split == "test" else f"split={cfg.split}"
+            raise ValueError(
+                f"{wanted}: the networks were trained on different images, with data.{key}="
+                f"{', '.join(map(str, values))}; allowed: split=test without temperature"
+            )
 
 
 def pick_device(name: str) -> Any:
@@ -132,7 +186,7 @@ def draw(
 
     from mnist_cnn import plots, scores
 
-    what = f"{outcome['data']['name']}, {outcome['split']}"
+    what = title(outcome)
     errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
     wrong = outcome["mistakes"]
     figures = {
@@ -151,10 +205,10 @@ def draw(
         ),
         "reliability": plots.reliability(
             {
-                f"{title or what}: calibration error {scores.calibration(a)['ece']:.2%}": tuple(
+                f"{name or what}: calibration error {scores.calibration(a)['ece']:.2%}": tuple(
                     part.numpy() for part in scores.bin_confidence(a)
                 )
-                for title, a in calibration.items()
+                for name, a in calibration.items()
             }
         ),
     }
@@ -162,20 +216,34 @@ def draw(
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
+def title(outcome: Mapping[str, Any]) -> str:
+    """What was evaluated, in a few words."""
+    parts = [outcome["data"]["name"], outcome["split"]]
+    if (n := len(outcome["networks"])) > 1:
+        parts.append(f"{n} networks")
+    if shifts := outcome["shifts"]:
+        parts.append(f"shifts={shifts} ({(2 * shifts + 1) ** 2} views)")
+    return ", ".join(parts)
+
+
 def show(outcome: Mapping[str, Any], folder: Path) -> None:
     """Prints the evaluation's tables and where its files are."""
     from rich.columns import Columns
     from rich.console import Console
-    from rich.table import Table
+    from rich.markup import escape
+    from rich.table import Column, Table
 
     def accuracy(part: Mapping[str, Any]) -> str:
         low, high = part["acc_95"]
         return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
 
     console = Console(highlight=False)
-    total = Table("", f"{outcome['data']['name']}, {outcome['split']}")
+    total = Table("", title(outcome))
     total.add_row("images", f"{outcome['images']:,}")
     total.add_row("accuracy", accuracy(outcome))
+    if len(networks := outcome["networks"]) > 1:
+        mean, std = outcome["networks_acc"]["mean"], outcome["networks_acc"]["std"]
+        total.add_row("each network alone", f"{mean:.2%} ± {100 * std:.2f} (mean ± std)")
     if part := outcome["without_wrong_labels"]:
         left_out = outcome["images"] - part["images"]
         total.add_row(f"without {left_out} wrong labels", accuracy(part))
@@ -198,6 +266,15 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
     console.print()
     console.print(total)
     console.print(Columns([classes, wrong]))
+    if len(networks) > 1:
+        table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
+        for part in networks[:LISTED]:
+            path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
+            path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
+            table.add_row(escape(path), f"{part['acc']:.2%}", f"{part['errors']:,}")
+        if len(networks) > LISTED:
+            table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
+        console.print(table)
     names = ("evaluation.json", "predictions.csv", *sorted(p.name for p in folder.glob("*.png")))
     console.print(f"{folder}: {', '.join(names)}", soft_wrap=True)
 

@@ -317,36 +317,83 @@ def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     return [str(o) for o in recorded if str(o).split("=")[0] not in changed]
 
 
-def as_trained(argv: Sequence[str]) -> list[str]:
-    """The command line of an evaluation, filled up with the data that its network was trained on.
+def networks(paths: Sequence[str | None]) -> list[Path]:
+    """The files of the networks that an evaluation is given.
 
-    The set, its normalisation and the split into training and validation come from the checkpoint
-    or weights file; what is given now comes after them. A checkpoint of a run is evaluated in
-    `evaluation/` of the run's folder.
+    Of a run's folder it is the best checkpoint; a sweep's folder stands for its finished runs, in
+    their order; None is the network in the package.
 
     Raises:
-        ValueError: there is no such file or folder, or it is not one of this project's.
+        ValueError: it names none, or something that is not there.
+    """
+    from mnist_cnn import leaderboard, trained  # after torch, which --help does not need
+
+    files = []
+    for path in paths:
+        if path is None or not is_sweep(path):
+            files.append(trained.find(path).resolve())
+            continue
+        jobs = leaderboard.find(Path(path).expanduser().resolve())
+        finished = [job for job in jobs if state(job) == "finished"]
+        if not finished:
+            raise ValueError(f"{path}: a sweep of which no run is finished")
+        finished.sort(key=lambda job: leaderboard.natural(str(job)))
+        files += map(trained.find, finished)
+    if not files:
+        raise ValueError("[]: allowed: runs' or sweeps' folders, checkpoints, weights files")
+    return files
+
+
+def as_trained(argv: Sequence[str]) -> list[str]:
+    """The command line of an evaluation, filled up with the data that its networks were trained on.
+
+    The set, its normalisation and the split into training and validation come from the checkpoint
+    or weights file, of several the first; what is given now comes after them. A normalisation that
+    is not the same for all is left to each network. A checkpoint of a run is evaluated in
+    `evaluation/` of the run's folder, a sweep in that of its own.
+
+    Raises:
+        ValueError: there is no such file or folder, or it is not one of this project's; or the
+            networks were trained on different sets.
     """
     from mnist_cnn import trained  # after torch, which --help does not need
 
     given, command = take_ckpt_path(argv)
+    paths = listed(given)
     try:
-        file = trained.find(given).resolve()
-        data = trained.load(file).about["data"]
+        files = networks(paths)
+        trained_on = [net.about["data"] for net in trained.load_all(files)]
     except ValueError as e:
         raise ValueError(f"ckpt_path={e}") from None
-    keys = ("mean", "std", "val_fraction", "fold")
-    filled = [f"data={data['name']}", *(f"data.{key}={data[key]}" for key in keys)]
-    if any(a.startswith("data=") for a in command):
-        filled = filled[1:]
-    run = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
-    if (run / OVERRIDES).is_file():
+    data = trained_on[0]
+    alike = [key for key in ("mean", "std") if len({other[key] for other in trained_on}) == 1]
+    filled = [f"data.{key}={data[key]}" for key in (*alike, "val_fraction", "fold")]
+    if not any(a.startswith("data=") for a in command):
+        filled = [f"data={data['name']}", *filled]
+    file = files[0]
+    home = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
+    if paths[0] is not None and is_sweep(paths[0]):
+        home = Path(paths[0]).expanduser().resolve()
+    if len(paths) == 1 and (is_sweep(home) or (home / OVERRIDES).is_file()):
         kept = file.stem in ("best", "weights")
         what = [] if kept else [file.stem]
-        what += [a for a in command if a.startswith("data")]
+        what += [a for a in command if a.startswith(("data", "shifts="))]
         name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part) for part in what)])
-        command = [f"hydra.run.dir={quote(run / 'evaluation' / name)}", *command]
-    return [*filled, f"ckpt_path={quote(file)}", *command]
+        command = [f"hydra.run.dir={quote(home / 'evaluation' / name)}", *command]
+    value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"
+    return [*filled, f"ckpt_path={value}", *command]
+
+
+def listed(given: str | None) -> list[str | None]:
+    """The parts of a list `[a,'b, c']` on the command line; of anything else itself alone."""
+    if given is None or not (given.startswith("[") and given.endswith("]")):
+        return [given]
+    parts = re.findall(r"'[^']*'|\"[^\"]*\"|[^,\s][^,]*", given[1:-1])
+    return [part.strip().strip("'\"") for part in parts]
+
+
+def is_sweep(folder: Path | str) -> bool:
+    return (Path(folder).expanduser() / SWEEP).is_file()
 
 
 def quote(path: Path | str) -> str:

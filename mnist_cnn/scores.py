@@ -3,14 +3,15 @@
 Shapes: N images, C classes (10), M bins of confidence (15).
 """
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
@@ -58,12 +59,54 @@ class Bins(NamedTuple):
     accuracy: Tensor  # float64 (M,), mean of the bin
 
 
+def views(x: Tensor, shifts: int) -> Iterator[Tensor]:
+    """The images x (B, 1, H, W) moved by each (dx, dy) of -shifts to shifts pixels; zeros move in.
+
+    There are (2 * shifts + 1)^2 of them; without shifts x itself.
+    """
+    height, width = x.shape[-2:]
+    padded = F.pad(x, (shifts,) * 4)
+    for top in range(2 * shifts + 1):
+        for left in range(2 * shifts + 1):
+            yield padded[..., top : top + height, left : left + width]
+
+
+def pool(logits: Iterable[Tensor]) -> Tensor:
+    """Several answers to the same images as one: the mean of their probabilities.
+
+    Args:
+        logits: (N, C) each, taken one after the other.
+
+    Returns:
+        The logarithms of the mean probabilities, float64 (N, C). They are finite, since it is
+        computed with logarithms throughout.
+    """
+    total = functools.reduce(torch.logaddexp, (part.double().log_softmax(1) for part in logits))
+    return total.log_softmax(1)  # divides by how many there were
+
+
 @torch.no_grad()
-def ask(net: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Answers:
-    """The network's answers to all batches (x, y), in their order, on the CPU."""
-    parts = [(net(x.to(device)).float().cpu(), y.cpu()) for x, y in batches]
-    logits, labels = map(torch.cat, zip(*parts, strict=True))
-    return Answers(logits, labels)
+def ask(
+    nets: Sequence[Callable[[Tensor], Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    shifts: int = 0,
+) -> list[Answers]:
+    """Each network's answers to all batches (x, y), in their order, on the CPU.
+
+    With `shifts`, an answer is the mean over the `views` of an image, whose background must be 0.
+    """
+    said, labels = [], []
+    for x, y in batches:
+        x = x.to(device)
+        said.append([pool(net(view).float().cpu() for view in views(x, shifts)) for net in nets])
+        labels.append(y.cpu())
+    return [Answers(torch.cat(parts), torch.cat(labels)) for parts in zip(*said, strict=True)]
+
+
+def together(each: Sequence[Answers]) -> Answers:
+    """Several networks' answers to the same images as one."""
+    return Answers(pool(answers.logits for answers in each), each[0].labels)
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,11 @@ class Trained(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities (N, 10) of uint8 images (N, 28, 28), white on black."""
-        return self.net((images.unsqueeze(1).float() / 255 - self.mean) / self.std).softmax(1)
+        return self.logits(images.unsqueeze(1).float() / 255).softmax(1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, 10) of images (N, 1, 28, 28) whose pixels are in [0, 1]."""
+        return self.net((x - self.mean) / self.std)
 
 
 def find(path: Path | str | None = None) -> Path:
@@ -114,6 +118,20 @@ def load(path: Path | str | None = None) -> Trained:
         raise ValueError(
             f"{file}: not a checkpoint or weights of this project: {reason(e)}"
         ) from None
+
+
+def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
+    """Networks that may be asked together. Each has its own architecture and normalisation.
+
+    Raises:
+        ValueError: as `load` does; or they were trained on different sets.
+    """
+    nets = [load(file) for file in files]
+    first, *others = (net.about["data"]["name"] for net in nets)
+    for file, name in zip(files[1:], others, strict=True):
+        if name != first:
+            raise ValueError(f"{file}: trained on {name}; allowed beside {files[0]}: {first}")
+    return nets
 
 
 def reason(error: Exception) -> str:

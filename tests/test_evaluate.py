@@ -1,7 +1,9 @@
 """An evaluation agrees with the training that it follows, and TensorBoard with both."""
 
 import csv
+import itertools
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from mnist_cnn import sources
+from mnist_cnn import scores, sources, trained
 from mnist_cnn.config import check, compose, one_line
+from mnist_cnn.data import MNISTDataModule
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.loader import BatchLoader
 from mnist_cnn.runs import as_trained
 from mnist_cnn.train import train
 from tests.conftest import SHORT
@@ -47,7 +51,7 @@ def events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder / "tensorboard" / "short"), {"histograms": 0}).Reload()
 
 
-def evaluation(ckpt_path: Path, run_dir: Path, *overrides: str) -> dict[str, Any]:
+def evaluation(ckpt_path: Path | str, run_dir: Path, *overrides: str) -> dict[str, Any]:
     argv = [o for o in as_trained([f"ckpt_path={ckpt_path}", *overrides]) if o[:5] != "hydra"]
     return evaluate(compose(argv, run_dir=run_dir, entry="evaluate"))
 
@@ -98,8 +102,8 @@ def test_another_set_is_normalised_as_in_training(folder):
     assert (cfg.data.name, cfg.data.mean, cfg.data.std) == ("qmnist", 0.1307, 0.3081)
 
 
-def test_a_configuration_without_the_networks_normalisation_is_refused():
-    with pytest.raises(ValueError, match=r"data.mean=null: allowed: a number"):
+def test_a_configuration_without_the_networks_split_is_refused():
+    with pytest.raises(ValueError, match=r"data.val_fraction=null: allowed: a number"):
         evaluate(compose(run_dir=".", entry="evaluate"))
 
 
@@ -166,8 +170,11 @@ def test_what_cannot_be_evaluated_is_named(tmp_path):
         ("split=tset", "split=tset: allowed: test, val, train"),
         ("temperature=2", "temperature=2: allowed: true or false"),
         ("mistakes=-1", "mistakes=-1: allowed: a whole number >= 0"),
+        ("shifts=-1", "shifts=-1: allowed: a whole number >= 0 and <= 4"),
+        ("shifts=5", "shifts=5: allowed: a whole number >= 0 and <= 4"),
+        ("shifts=0.5", "shifts=0.5: allowed: a whole number >= 0 and <= 4"),
         ("device=tpu", "device=tpu: allowed: auto, cpu, cuda, mps"),
-        ("data.std=0", "data.std=0: allowed: a number > 0 and <= 1"),
+        ("data.std=0", "data.std=0: allowed: a number > 0 and <= 1 or null"),
         ("data.fold=10", "data.fold=10: allowed: 0 to 9 with data.val_fraction=0.1"),
     ],
 )
@@ -176,6 +183,191 @@ def test_a_wrong_value_is_named_with_what_is_allowed(folder, override, line):
     with pytest.raises(ValueError, match="allowed") as refused:
         check(cfg, "evaluate")
     assert str(refused.value) == line
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of another architecture, normalisation and fold."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    differs = ["model=mlp", "data.mean=0.5", "data.std=0.25", "data.val_fraction=0.1"]
+    train(compose([*SHORT, *differs, "logger=none"], run_dir=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(folder: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep: jobs 2 and 10 are finished, 3 failed after its first checkpoint."""
+    sweep = tmp_path_factory.mktemp("sweeps") / "sweep"
+    for job, run in (("10", other), ("2", folder), ("3", folder)):
+        shutil.copytree(run, sweep / job)
+    (sweep / "3" / "results.json").rename(sweep / "3" / "failed.json")
+    (sweep / "multirun.yaml").touch()
+    return sweep
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """The test images in [0, 1], (20, 500, 1, 28, 28), and their labels, (10000,)."""
+    images, labels = sources.load("mnist", compose(run_dir=".").data.root, "test")
+    return images.view(20, 500, 1, 28, 28).float() / 255, labels
+
+
+@torch.no_grad()
+def probabilities(run: Path, x: torch.Tensor) -> torch.Tensor:
+    """float64 (10000, 10), by hand."""
+    net = trained.load(run)
+    return torch.cat([net.net((b - net.mean) / net.std).double().softmax(1) for b in x])
+
+
+def nll(p: torch.Tensor, labels: torch.Tensor) -> float:
+    return -p[torch.arange(len(p)), labels].log().mean().item()
+
+
+def test_a_network_beside_itself_answers_as_it_does_alone(folder, tested, tmp_path):
+    twice = evaluation(f"[{folder},{folder}]", tmp_path)
+    alone, out = tested
+    assert (tmp_path / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
+    for key in ("loss", "ece"):
+        assert twice[key] == pytest.approx(alone[key], rel=1e-12)
+    assert [part["acc"] for part in twice["networks"]] == [alone["acc"]] * 2
+    assert twice["networks_acc"] == {"mean": alone["acc"], "std": 0}
+
+
+def test_several_networks_answer_by_the_mean_of_their_probabilities(
+    folder, other, digits, tmp_path, capsys
+):
+    outcome = evaluation(f"[{folder},{other}]", tmp_path)
+    x, labels = digits
+    each = torch.stack([probabilities(run, x) for run in (folder, other)])
+    assert outcome["loss"] == pytest.approx(nll(each.mean(0), labels), rel=1e-12)
+    assert outcome["errors"] == (each.mean(0).argmax(1) != labels).sum()
+    errors = (each.argmax(2) != labels).sum(1)
+    assert [part["errors"] for part in outcome["networks"]] == errors.tolist()
+    accuracy = 1 - errors.double() / 10_000
+    assert outcome["networks_acc"] == pytest.approx(
+        {"mean": accuracy.mean().item(), "std": accuracy.std().item()}
+    )
+    files = [str(run / "checkpoints" / "best.ckpt") for run in (folder, other)]
+    assert outcome["ckpt_path"] == [part["ckpt_path"] for part in outcome["networks"]] == files
+    said = capsys.readouterr().out
+    mean, std = outcome["networks_acc"].values()
+    assert "mnist, test, 2 networks" in said
+    assert f"{mean:.2%} ± {100 * std:.2f} (mean ± std)" in said
+
+
+def test_the_mean_of_probabilities_is_exact_and_finite_where_they_vanish(folder, other, digits):
+    x, labels = digits
+    batches = BatchLoader(x.flatten(0, 1) * 255, labels, batch_size=500, mean=0, std=1)
+    nets = trained.load_all([folder, other])
+    each = scores.ask([net.logits for net in nets], batches, torch.device("cpu"))
+    by_hand = torch.stack([probabilities(run, x) for run in (folder, other)]).mean(0)
+    ensemble = scores.together(each)
+    torch.testing.assert_close(ensemble.probabilities, by_hand, rtol=1e-12, atol=1e-15)
+    sure = scores.pool([torch.tensor([[0.0, 2000.0]]), torch.tensor([[0.0, 3000.0]])])
+    assert sure.tolist() == [[pytest.approx(-2000 - math.log(2)), pytest.approx(0)]]
+
+
+def test_a_shift_of_one_is_the_mean_over_nine_shifted_copies(folder, other, digits, tmp_path):
+    outcome = evaluation(f"[{folder},{other}]", tmp_path, "shifts=1")
+    x, labels = digits
+    moved = []
+    for dx, dy in itertools.product((-1, 0, 1), repeat=2):
+        copy = x.roll((dy, dx), (3, 4))
+        if dy:  # what came round is made the background of the raw image
+            copy[..., 0 if dy > 0 else -1, :] = 0
+        if dx:
+            copy[..., 0 if dx > 0 else -1] = 0
+        moved.append(copy)
+    each = torch.stack([torch.stack([probabilities(r, c) for c in moved]) for r in (folder, other)])
+    assert outcome["loss"] == pytest.approx(nll(each.mean((0, 1)), labels), rel=1e-12)
+    errors = (each.mean(1).argmax(2) != labels).sum(1)  # each network alone sees the shifts too
+    assert [part["errors"] for part in outcome["networks"]] == errors.tolist()
+    assert outcome["shifts"] == 1
+
+
+def test_a_temperature_of_several_networks_is_that_of_their_mean(folder, tmp_path):
+    last = folder / "checkpoints" / "last.ckpt"
+    outcome = evaluation(f"[{folder},{last}]", tmp_path, "split=val", "temperature=true")
+    assert outcome["images"] == 6_000
+    assert outcome["temperature"]["loss"] < outcome["loss"]
+    assert outcome["temperature"]["value"] != pytest.approx(1, abs=1e-3)
+
+
+def test_a_sweeps_folder_stands_for_its_finished_runs_and_holds_their_evaluation(sweep, tmp_path):
+    (place,) = (a for a in as_trained([f"ckpt_path={sweep}", "shifts=1"]) if a.startswith("hydra"))
+    assert place == f"hydra.run.dir='{sweep}/evaluation/${{split}},shifts=1'"
+    outcome = evaluation(sweep, tmp_path)
+    files = [str(sweep / job / "checkpoints" / "best.ckpt") for job in ("2", "10")]
+    assert outcome["ckpt_path"] == files
+    assert evaluation(f"[{sweep},{sweep}/3]", tmp_path)["ckpt_path"][:2] == files
+
+
+def test_a_list_is_evaluated_in_no_runs_folder_and_may_be_quoted(folder, other, tmp_path):
+    shutil.copytree(folder, tmp_path / "a, b")
+    argv = as_trained([f"ckpt_path=['{tmp_path}/a, b', \"{folder}\", {other}]"])
+    assert not any(a.startswith("hydra.run.dir") for a in argv)
+    paths = compose(argv, run_dir=".", entry="evaluate").ckpt_path
+    runs = (tmp_path / "a, b", folder, other)
+    assert paths == [str(run / "checkpoints" / "best.ckpt") for run in runs]
+
+
+def test_what_the_networks_do_not_share_is_left_to_each(folder, other):
+    cfg = compose(as_trained([f"ckpt_path=[{other},{folder}]"]), run_dir=".", entry="evaluate")
+    assert (cfg.data.mean, cfg.data.std, cfg.data.fold) == (None, None, 0)
+    cfg = compose(as_trained([f"ckpt_path=[{folder},{folder}]"]), run_dir=".", entry="evaluate")
+    assert (cfg.data.mean, cfg.data.std, cfg.data.fold) == (0.1307, 0.3081, 3)
+
+
+@pytest.mark.parametrize("override", ["split=val", "split=train", "temperature=true"])
+def test_networks_of_different_folds_meet_on_the_test_images_alone(folder, other, override):
+    with pytest.raises(ValueError, match=rf"^{override}: .*data.fold=3, 0; allowed: split=test"):
+        evaluation(f"[{folder},{other}]", Path("unused"), override)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("split=val", "split=val: training held out no images"),
+        ("temperature=true", "temperature=true: nothing to fit it on: training held out no images"),
+    ],
+)
+def test_without_validation_images_there_is_nothing_to_fit_on(folder, monkeypatch, override, line):
+    setup = MNISTDataModule.setup
+
+    def without_validation(self: MNISTDataModule, stage: str | None = None) -> None:
+        setup(self, stage)
+        del self.splits["val"], self.rows["val"]
+
+    monkeypatch.setattr(MNISTDataModule, "setup", without_validation)
+    with pytest.raises(ValueError, match=f"^{line}"):
+        evaluation(folder, Path("unused"), override)
+
+
+def test_what_cannot_be_evaluated_together_is_named(folder, tmp_path):
+    def refused(ckpt_path: str) -> str:
+        with pytest.raises(ValueError, match=r"^ckpt_path=") as error:
+            as_trained([f"ckpt_path={ckpt_path}"])
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert refused("[]").startswith("ckpt_path=[]: allowed: runs' or sweeps' folders")
+    assert f"ckpt_path={tmp_path}/none: no such" in refused(f"[{folder},{tmp_path}/none]")
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "multirun.yaml").touch()
+    assert refused(f"{tmp_path}/sweep").endswith("/sweep: a sweep of which no run is finished")
+    content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    content["datamodule_hyper_parameters"]["name"] = "kmnist"
+    torch.save(content, tmp_path / "kmnist.ckpt")
+    line = refused(f"[{folder},{tmp_path}/kmnist.ckpt]")
+    assert "kmnist.ckpt: trained on kmnist; allowed beside" in line
+    content["hyper_parameters"]["model"]["hidden"] = 5
+    torch.save(content, tmp_path / "other.ckpt")
+    assert "other.ckpt: not a checkpoint" in refused(f"[{folder},{tmp_path}/other.ckpt]")
+    cfg = compose(
+        [*as_trained([f"ckpt_path={folder}"]), "ckpt_path=[]"], run_dir=".", entry="evaluate"
+    )
+    with pytest.raises(ValueError, match=r"^ckpt_path=\[\]: allowed: text or a list"):
+        check(cfg, "evaluate")
 
 
 def test_a_wrong_key_is_answered_with_those_of_this_entry():
