@@ -1,5 +1,6 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
+import inspect
 import json
 import math
 import sys
@@ -121,6 +122,10 @@ class DigitClassifier(L.LightningModule):
             loader: Any = self.trainer.train_dataloader
             loss = loss * (len(batch[1]) * ranks / loader.size(batch_idx))
         return loss
+
+    # Lightning looks at the signature in each step, and inspect works it out anew each time, which
+    # takes as long as three hooks do
+    training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.tallied_loss("val", batch)
