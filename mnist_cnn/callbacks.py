@@ -162,8 +162,9 @@ class Prune(BetweenEpochs):
 class History(BetweenEpochs):
     """One row an epoch, written to history.csv as it comes and drawn as history.png at the end.
 
-    A row has `epoch` (from 1), the logged metrics, `lr` (in force during the epoch), `seconds` (of
-    the whole epoch) and `images/s` (of its training part).
+    A row has `epoch` (from 1), the logged metrics, `lr` (in force during the epoch), `seconds` of
+    training, from the epoch's first batch to its last, and `images/s` in them. Validation and the
+    test are not in the seconds; checkpoints are, those of the epoch before among them.
 
     Args:
         dirpath: the run's folder.
@@ -196,8 +197,8 @@ class History(BetweenEpochs):
         for key, value in sorted(trainer.callback_metrics.items()):
             if key != "step" and (self.validated or not key.startswith("val/")):
                 row[key] = float(value)
-        row["seconds"] = time.perf_counter() - self.started
-        row["images/s"] = images / (self.trained - self.started)
+        row["seconds"] = self.trained - self.started
+        row["images/s"] = images / row["seconds"]
         self.rows.append(row)
         if trainer.is_global_zero:
             self.write()

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ def collect(
     module: torch.nn.Module,
     device: torch.device,
     config: Mapping[str, Any],
+    started: datetime,
 ) -> dict[str, Any]:
-    """Everything that results.json holds.
+    """Everything that results.json holds. `seconds` are of training alone, see `History`.
 
     Args:
         rows: the history, one row an epoch.
@@ -33,6 +35,7 @@ def collect(
         module: the trained module.
         device: where it was trained.
         config: the whole configuration, plain values.
+        started: when the program came to this run, or went on with it.
     """
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
@@ -50,8 +53,14 @@ def collect(
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **versions()},
         "git_commit": commit(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": now().isoformat(timespec="seconds"),
         "config": config,
     }
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def versions() -> dict[str, str]:

@@ -39,8 +39,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.module import DigitClassifier
 
     config.quiet_lightning()
-    folder = Path(cfg.run_dir)
-    plain = config.plain(cfg)
+    folder, plain, started = Path(cfg.run_dir), config.plain(cfg), results.now()
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make(L.LightningDataModule, cfg.data)
@@ -67,7 +66,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         checkpoint.kept, map_location=device, weights_only=True
     )
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
-    outcome = results.collect(history.rows, checkpoint.best_epoch, test, module, device, plain)
+    rows, best = history.rows, checkpoint.best_epoch
+    outcome = results.collect(rows, best, test, module, device, plain, started)
     if trainer.is_global_zero:
         module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
         results.write(outcome, folder / "results.json")

@@ -85,7 +85,7 @@ def train_with(bar: ProgressBar) -> None:
     from mnist_cnn.module import DigitClassifier
 
     cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
-    parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler")}
+    parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")}
     data = {key: value for key, value in cfg["data"].items() if key != "_target_"}
     trainer = bare_trainer(
         max_epochs=1,
