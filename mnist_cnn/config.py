@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 import os
 import re
 import signal
@@ -450,9 +451,9 @@ def allowed(field: dict[str, Any]) -> str:
         "object": "keys and values",
     }.get(kind, kind)
     if kind == "array":
-        kind = f"a list, each {allowed(field['items'])}"
-        if field.get("minItems") == field.get("maxItems"):
-            kind = f"a list of {field['minItems']}, each {allowed(field['items'])}"
+        low, high = field.get("minItems", 0), field.get("maxItems", math.inf)
+        size = "" if high == math.inf else f" of {low}" if low == high else f" of {low} to {high}"
+        kind = f"a list{size}, each {allowed(field['items'])}"
     bounds = [
         f"{sign} {field[bound]}"
         for bound, sign in (

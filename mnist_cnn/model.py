@@ -88,7 +88,9 @@ class FastCNN(nn.Module):
         self.dense2 = nn.Linear(hidden, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
+        """Logits (B, 10) of normalised images x (B, 1, 28, 28); in training, B > 1."""
+        if self.training and len(x) == 1:
+            raise ValueError("model.name=FastCNN: one image has no variance; allowed: batches of 2")
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))  # (B, 16, 7, 7)
         x = F.relu(self.norm2(self.conv2(x)))  # (B, 32, 5, 5)
         x = F.relu(self.norm3(self.dense1(x.flatten(1))))  # (B, 128)

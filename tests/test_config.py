@@ -99,6 +99,10 @@ def test_the_article_by_name_is_the_default():
             "data.val_fraction=0: no callbacks.early_stopping without val/loss and no scheduler "
             "without val/loss; allowed with callbacks=no_early_stopping and another scheduler",
         ),
+        (
+            "model=vgg model.stages=[]",
+            "model.stages=[]: allowed: a list of 1 to 4, each a list of 1 to 8, each",
+        ),
         ("data.batch_size=0", "data.batch_size=0: allowed: a whole number >= 1"),
         ("data.batch_size=64.5", "data.batch_size=64.5: allowed: a whole number >= 1"),
         ("data.fold=7", "data.fold=7: allowed: 0 to 4 with data.val_fraction=0.2"),
@@ -142,7 +146,7 @@ def test_the_article_by_name_is_the_default():
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
     with pytest.raises(ValueError, match=r"allowed|itself") as refused:
-        check(compose([override], run_dir="unused"))
+        check(compose(override.split(), run_dir="unused"))
     assert str(refused.value).startswith(line)
     assert "\n" not in str(refused.value)
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_cnn.config import CONF, compose, plain
-from mnist_cnn.model import CNN, MLP, VGG, build
+from mnist_cnn.model import CNN, MLP, VGG, FastCNN, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}
 
@@ -90,6 +90,14 @@ def test_a_network_is_built_from_its_name_and_arguments():
 def test_only_a_network_of_this_file_can_be_named(name):
     with pytest.raises(ValueError, match=f"^model.name={name}: allowed: CNN, FastCNN, MLP, VGG$"):
         build({**ARTICLE, "name": name})
+
+
+def test_one_image_alone_cannot_be_normalised():
+    net = FastCNN((4, 4), 8)
+    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+    with pytest.raises(ValueError, match="one image has no variance"):
+        net(torch.rand(1, 1, 28, 28))
+    assert net.eval()(torch.rand(1, 1, 28, 28)).shape == (1, 10)
 
 
 def test_an_argument_that_the_network_does_not_have_is_named():
