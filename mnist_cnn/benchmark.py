@@ -8,16 +8,23 @@ setting, so that a slow minute of the machine slows them all:
   loop    the fastest bare PyTorch loop we know for this network: no Trainer, no metrics
   ours    this project, through its Trainer, with its default callbacks and logger
   floor   what the processor's matrix multiplication alone would allow
+
+With --fast [EXPERIMENT] instead: the whole training of an experiment (by default fast) over one
+epoch of the article's (48,000 images), in turn. Both are the `seconds` of results.json: from the
+first batch to the last, data in memory; neither validation, checkpoints between epochs nor the test
+are in them.
 """
 
 import argparse
 import contextlib
 import logging
 import os
+import shutil
+import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,10 +42,10 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from mnist_cnn import model, results, sources
-from mnist_cnn.config import compose
+from mnist_cnn.config import USER_ERRORS, compose, one_line
 from mnist_cnn.train import train
 
-BATCH = 64
+BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
 MFLOP_PER_IMAGE = 15.4  # forward and backward of the article's network
 
 
@@ -65,6 +72,7 @@ class UsualModule(L.LightningModule):
         self.net = UsualNet()
         self.train_loss = torchmetrics.MeanMetric()
         self.train_acc = torchmetrics.classification.MulticlassAccuracy(10, average="micro")
+        self.test_acc = torchmetrics.classification.MulticlassAccuracy(10, average="micro")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
@@ -76,33 +84,59 @@ class UsualModule(L.LightningModule):
         self.log("train/acc", self.train_acc, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch
+        self.test_acc(self.net(x).argmax(1), y)
+        self.log("test/acc", self.test_acc)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
 class Stopwatch(L.Callback):
-    """Times training from the first batch to the last."""
+    """Times training, each epoch from its first batch to its last."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.seconds = time.perf_counter() - self.started
+        seconds, images = time.perf_counter() - self.started, trainer.num_training_batches * BATCH
+        row = {"epoch": len(self.rows) + 1, "seconds": seconds, "images/s": images / seconds}
+        self.rows.append(row)
 
 
-def usual(root: Path, batches: int, folder: Path) -> float:
-    """Images/s of the usual Lightning and torchvision recipe."""
+def usual(
+    root: Path, folder: Path, *, epochs: int, batches: int = EPOCH, seed: int = 0, test: bool = True
+) -> dict[str, Any]:
+    """Trains by the usual Lightning and torchvision recipe, on 48,000 images, with Adam at 1e-3.
+
+    Args:
+        root: the folder of the data.
+        folder: where TensorBoard's events go.
+        batches: steps of an epoch.
+        seed: of the split, the weights and the order of the images.
+        test: look at the test images, once, when training ends.
+
+    Returns:
+        What a results.json would hold.
+    """
+    started = results.now()
+    L.seed_everything(seed, verbose=False)
     transform = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
-    dataset, _ = torch.utils.data.random_split(
-        datasets.MNIST(str(root), train=True, transform=transform), [48_000, 12_000]
+    images, unseen = (
+        datasets.MNIST(str(root), train=train, transform=transform) for train in (True, False)
     )
+    dataset, _ = torch.utils.data.random_split(images, [48_000, 12_000])
     loader = torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True)
-    watch = Stopwatch()
+    watch, module = Stopwatch(), UsualModule()
     trainer = L.Trainer(
         accelerator="cpu",
-        max_epochs=1,
+        max_epochs=epochs,
         limit_train_batches=batches,
         default_root_dir=folder,
         logger=L.pytorch.loggers.TensorBoardLogger(folder),
@@ -110,8 +144,15 @@ def usual(root: Path, batches: int, folder: Path) -> float:
         enable_model_summary=False,
         callbacks=[watch, RichProgressBar()],
     )
-    trainer.fit(UsualModule(), loader)
-    return batches * BATCH / watch.seconds
+    trainer.fit(module, loader)
+    tested = {}
+    if test:
+        trainer.test(module, torch.utils.data.DataLoader(unseen, batch_size=BATCH), verbose=False)
+        hits = round(float(trainer.callback_metrics["test/acc"]) * len(unseen))  # it is float32
+        tested["test/acc"] = hits / len(unseen)
+    config = {"epochs": epochs, "batches": batches, "seed": seed}
+    device = torch.device("cpu")
+    return results.collect(watch.rows, None, tested, module, device, config, started)
 
 
 def loop(images: Tensor, labels: Tensor, batches: int) -> float:
@@ -146,30 +187,71 @@ def floor() -> float:
     return flop_per_second / (MFLOP_PER_IMAGE * 1e6)
 
 
-def measure(rounds: int, batches: int) -> dict[str, list[float]]:
-    """Images/s of each way in each round, the ways taken in turn."""
+def data() -> Path:
+    """The folder of MNIST's files, which are proven to be there."""
     root = Path(compose(run_dir=".").data.root).expanduser()
     sources.prepare("mnist", root, "auto")
+    return root
+
+
+def measure(rounds: int, batches: int) -> dict[str, list[float]]:
+    """Images/s of each way in each round, the ways taken in turn."""
+    root = data()
     images, labels = sources.load("mnist", root, "train")
     images = images.unsqueeze(1)[12_000:]
     labels = labels[12_000:]
-    speeds: dict[str, list[float]] = {name: [] for name in ("usual", "loop", "ours", "floor")}
-    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        return in_turn(
+            {
+                "usual": lambda: usual(root, folder, epochs=1, batches=batches // 4, test=False)[
+                    "images/s"
+                ],
+                "loop": lambda: loop(images, labels, batches),
+                "ours": lambda: ours(batches, folder),
+                "floor": floor,
+            },
+            rounds,
+        )
+
+
+def measure_fast(
+    experiment: str, rounds: int, overrides: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Seconds of an experiment's whole training and of one epoch of the article's, in each round.
+
+    Args:
+        overrides: of both.
+    """
+
+    def seconds(folder: str, *own: str) -> float:
+        shutil.rmtree(folder, ignore_errors=True)
+        run = compose([*own, *overrides, "test=false"], run_dir=folder)
+        return train(run)["seconds"]
+
+    # validation is not in the seconds, so the article's need not be long
+    article = ["experiment=article", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
     with tempfile.TemporaryDirectory() as folder:
-        ways: dict[str, Callable[[], float]] = {
-            "usual": lambda: usual(root, batches // 4, Path(folder)),
-            "loop": lambda: loop(images, labels, batches),
-            "ours": lambda: ours(batches, Path(folder)),
-            "floor": floor,
-        }
-        for turn in track(range(rounds + 1), "measuring", console=console):
-            for name, way in ways.items():
-                torch.use_deterministic_algorithms(False)
-                with quiet():
-                    speed = way()
-                if turn > 0:  # the first round warms up
-                    speeds[name].append(speed)
-    return speeds
+        return in_turn(
+            {
+                experiment: lambda: seconds(f"{folder}/whole", f"experiment={experiment}"),
+                "article, one epoch": lambda: seconds(f"{folder}/epoch", *article),
+            },
+            rounds,
+        )
+
+
+def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way gives in each round; a first round more warms up."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in track(range(rounds + 1), "measuring", console=Console(stderr=True)):
+        for name, way in ways.items():
+            torch.use_deterministic_algorithms(False)
+            with quiet():
+                value = way()
+            if turn > 0:
+                found[name].append(value)
+    return found
 
 
 @contextlib.contextmanager
@@ -221,23 +303,56 @@ def show(summary: dict[str, Any], rounds: int) -> None:
     )
 
 
+def ratio_of(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Ratios of an experiment's seconds to the article's epoch, by round, and their median."""
+    whole, epoch = seconds.values()
+    ratios = np.divide(whole, epoch).tolist()
+    return {"ratio": float(np.median(ratios)), "ratios": ratios, "seconds": dict(seconds)}
+
+
+def show_ratio(summary: Mapping[str, Any]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    names = list(summary["seconds"])
+    table = Table(*(f"{name}, s" for name in names), "ratio")
+    for row in zip(*summary["seconds"].values(), summary["ratios"], strict=True):
+        table.add_row(*(f"{value:.3f}" for value in row))
+    console.print(table)
+    console.print(
+        f"the whole training of experiment={names[0]} takes {summary['ratio']:.3f} of one epoch of "
+        f"the article's (median of {len(summary['ratios'])} rounds, {torch.get_num_threads()} "
+        f"threads, {results.processor()})"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--fast",
+        nargs="?",
+        const="fast",
+        metavar="EXPERIMENT",
+        help="measure its whole training (of fast) over one epoch of the article's instead",
+    )
     parser.add_argument("--rounds", type=int, default=9, help="how often each way is measured (9)")
     parser.add_argument("--batches", type=int, default=400, help="steps a measurement (400)")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     args = parser.parse_args(argv)
-    if args.rounds < 1 or not 4 <= args.batches <= 750:
-        parser.error("--rounds: allowed: 1 or more; --batches: allowed: 4 to 750, an epoch")
+    if args.rounds < 1 or not 4 <= args.batches <= EPOCH:
+        parser.error(f"--rounds: allowed: 1 or more; --batches: allowed: 4 to {EPOCH}, an epoch")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    speeds = measure(args.rounds, args.batches)
-    summary = summarise(speeds)
-    show(summary, args.rounds)
+    if args.fast:
+        try:
+            summary = ratio_of(measure_fast(args.fast, args.rounds))
+        except USER_ERRORS as e:
+            sys.exit(one_line(e))
+        show_ratio(summary)
+    else:
+        speeds = measure(args.rounds, args.batches)
+        summary = {**summarise(speeds), "rounds": speeds, "batches": args.batches}
+        show(summary, args.rounds)
     if args.out:
         record = {
             **summary,
-            "rounds": speeds,
-            "batches": args.batches,
             "threads": torch.get_num_threads(),
             "processor": results.processor(),
             "versions": results.versions(),

@@ -15,7 +15,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -477,6 +477,34 @@ def report(folder: Path) -> None:
         print(f"{folder}: no whole report: {type(e).__name__}: {why}", file=sys.stderr)
 
 
+def versus(
+    found: Mapping[str, leaderboard.Difference], names: tuple[str, str], lower: Collection[str]
+) -> Table:
+    """How two groups of runs differ, a row a metric.
+
+    Args:
+        names: what the groups are called.
+        lower: the metrics of which less is better.
+    """
+    first, second = names
+    table = Table("")
+    for name in (first, second, f"{first} - {second}", "95 % interval"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for key, d in found.items():
+        low, high = d.interval or (math.nan, math.nan)
+        interval = (
+            "-" if d.interval is None else (f"{number(key, low, '+')} to {number(key, high, '+')}")
+        )
+        better = first if ((d.mean or 0) < 0) == (key in lower) else second
+        verdict = d.why or ("no difference shown" if low <= 0 <= high else f"{better} is better")
+        mean = "-" if d.mean is None else number(key, d.mean, "+")
+        table.add_row(
+            head(key), spread(key, d.first), spread(key, d.second), mean, interval, verdict
+        )
+    return table
+
+
 def compare(sides: Sequence[str], board: Callable[[], Leaderboard], console: Console) -> None:
     """Prints how two groups of runs differ.
 
@@ -510,23 +538,8 @@ def compare(sides: Sequence[str], board: Callable[[], Leaderboard], console: Con
     except ModuleNotFoundError as e:
         raise ValueError(f"--compare needs {e.name}: {EXTRA}") from None
 
-    table = Table("")
-    for name in ("A", "B", "A - B", "95 % interval"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for key, d in found.items():
-        low, high = d.interval or (math.nan, math.nan)
-        interval = (
-            "-" if d.interval is None else (f"{number(key, low, '+')} to {number(key, high, '+')}")
-        )
-        lower = mode == "min" if key == metric else False
-        better = "A" if ((d.mean or 0) < 0) == lower else "B"
-        verdict = d.why or ("no difference shown" if low <= 0 <= high else f"{better} is better")
-        mean = "-" if d.mean is None else number(key, d.mean, "+")
-        table.add_row(
-            head(key), spread(key, d.first), spread(key, d.second), mean, interval, verdict
-        )
-    console.print(table, soft_wrap=False)
+    lower = {metric} if mode == "min" else set()
+    console.print(versus(found, ("A", "B"), lower), soft_wrap=False)
     both = leaderboard.build([*chosen[0], *chosen[1]])
     for letter, side, runs in zip("AB", sides, chosen, strict=True):
         settings = {

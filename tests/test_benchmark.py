@@ -1,5 +1,6 @@
 """The benchmark runs all of its ways and reports their ratios. How fast they are is not tested."""
 
+import functools
 import json
 
 import pytest
@@ -16,6 +17,25 @@ def test_a_small_benchmark_measures_each_way_and_writes_it_down(tmp_path, capsys
         record["rounds"]["ours"][0] / record["rounds"]["loop"][0]
     )
     assert "of the bare loop" in capsys.readouterr().out
+
+
+def test_a_whole_training_is_measured_over_an_epoch_of_the_article(tmp_path, capsys, monkeypatch):
+    short = functools.partial(benchmark.measure_fast, overrides=["trainer.limit_train_batches=3"])
+    monkeypatch.setattr(benchmark, "measure_fast", short)
+    argv = ["--fast", "photo", "--rounds", "2", "--out", str(tmp_path / "f.json")]
+    benchmark.main(argv)
+    record = json.loads((tmp_path / "f.json").read_text())
+    whole, epoch = record["seconds"]["photo"], record["seconds"]["article, one epoch"]
+    assert record["ratios"] == [w / e for w, e in zip(whole, epoch, strict=True)]
+    assert record["ratio"] == pytest.approx(sum(record["ratios"]) / 2)
+    assert min(record["ratios"]) > 1  # 11 epochs over one
+    assert "median of 2 rounds" in capsys.readouterr().out
+
+
+def test_an_experiment_that_is_not_there_is_named():
+    with pytest.raises(SystemExit) as end:
+        benchmark.main(["--fast", "nothing"])
+    assert str(end.value.code).startswith("error: experiment=nothing: allowed: ")
 
 
 def test_a_wrong_option_is_named(capsys):

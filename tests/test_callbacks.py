@@ -2,14 +2,18 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from mnist_cnn.callbacks import STEP_HOOKS, ProgressBar, skip_idle_hooks
+from mnist_cnn import callbacks
+from mnist_cnn.callbacks import STEP_HOOKS, Histograms, ProgressBar, skip_idle_hooks
+from mnist_cnn.checkpoint import Checkpoint
 from mnist_cnn.loader import BatchLoader
+from mnist_cnn.module import DigitClassifier
 from tests.conftest import bare_trainer
 
 
@@ -20,6 +24,32 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
     assert results["best_epoch"] == losses.index(min(losses)) + 1
     best = read_rows(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert len(best) == results["best_epoch"]
+
+
+def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
+    clock = [0.0]
+
+    def takes(owner, name, seconds):
+        original = getattr(owner, name)
+
+        def slow(*args, **kwargs):
+            clock[0] += seconds
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    takes(DigitClassifier, "training_step", 1)
+    takes(DigitClassifier, "validation_step", 100)
+    takes(DigitClassifier, "test_step", 1000)
+    takes(Histograms, "epoch_done", 10_000)
+    takes(Checkpoint, "save", 100_000)
+    results = short_run("run", "callbacks.checkpoint.every_seconds=null")
+    assert clock[0] > 200_000
+    assert results["seconds"] == 2 * 20
+    assert results["images/s"] == 64
+    rows = read_rows(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert [row["seconds"] for row in rows] == [20, 20]
 
 
 def read_rows(path):

@@ -1,0 +1,357 @@
+"""Records: a real sweep's numbers to the last digit; README's table; the claims in the files."""
+
+import json
+import math
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mnist_cnn import benchmark, config, leaderboard, records
+from tests.conftest import environment, wait_for
+
+REPOSITORY = Path(__file__).parents[1]
+TINY = """# @package _global_
+# 55.50 % +- 4.40 on the test set (seeds 0 to 1): stands in for a training of minutes
+defaults:
+  - override /logger: none
+trainer:
+  accelerator: cpu
+  max_epochs: 2
+  limit_train_batches: 5
+  limit_val_batches: 1
+  limit_test_batches: 1
+"""
+
+
+def clone_in(folder: Path) -> Path:
+    """A clone whose experiment=accurate takes seconds, without records."""
+    clone = folder / "clone"
+    shutil.copytree(REPOSITORY / "conf", clone / "conf")
+    (clone / "mnist_cnn").symlink_to(REPOSITORY / "mnist_cnn")
+    shutil.copy(REPOSITORY / "README.md", clone)
+    (clone / "conf" / "experiment" / "accurate.yaml").write_text(TINY)
+    return clone
+
+
+def begin(clone: Path, *argv: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *argv],
+        cwd=clone,
+        env={**environment(), "PYTHONPATH": str(clone)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # so that it can be told Ctrl-C as a terminal does, all of it
+    )
+
+
+def run(clone: Path, *argv: str) -> str:
+    process = begin(clone, *argv)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """Has the record of two seeds, and their sweep."""
+    clone = clone_in(tmp_path_factory.mktemp("records"))
+    run(clone, "mnist_cnn.records", "accurate", "--seeds", "0,1", "--write")
+    return clone
+
+
+def sweep_of(clone: Path) -> Path:
+    (sweep,) = (clone / "outputs" / "sweeps").glob("*/*")
+    return sweep
+
+
+@pytest.fixture
+def sweep(clone: Path, tmp_path: Path) -> Path:
+    """A copy of the sweep that a test may change."""
+    return Path(shutil.copytree(sweep_of(clone), tmp_path / "sweep"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def change(job: Path, key: str, value: Any) -> None:
+    """Writes another result, or with a dot in its key another configuration."""
+    content = read(job / "results.json")
+    *parts, last = ["config", *key.split(".")] if "." in key else [key]
+    node = content
+    for part in parts:
+        node = node[part]
+    node[last] = value
+    (job / "results.json").write_text(json.dumps(content))
+
+
+def test_a_record_holds_the_numbers_of_its_runs_to_the_last_digit(clone: Path) -> None:
+    record = read(clone / "records" / "accurate.json")
+    jobs = [read(sweep_of(clone) / n / "results.json") for n in "01"]
+    assert record["seeds"] == [job["config"]["seed"] for job in jobs] == [0, 1]
+    for key in ("test/acc", "val/acc", "seconds"):
+        assert record[key] == [job[key] for job in jobs]
+    for key in ("parameters", "device", "processor", "threads", "versions", "git_commit"):
+        assert record[key] == jobs[0][key]
+    assert record["finished"] == jobs[1]["finished"]
+    assert record["command"] == "python -m mnist_cnn.train -m experiment=accurate seed=0,1"
+    assert all(w >= s for w, s in zip(record["wall_seconds"], record["seconds"], strict=True))
+    histories = [leaderboard.history(sweep_of(clone) / n) for n in "01"]
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
+    for k, epoch in enumerate(record["epochs"]):
+        accuracies = [Fraction(rows[k]["val/acc"]) for rows in histories]
+        assert epoch["val/acc"] == float(sum(accuracies) / 2)
+        clock = sum(rows[i]["seconds"] for rows in histories for i in range(k + 1)) / 2
+        assert epoch["seconds"] == pytest.approx(clock, rel=1e-12)
+    assert (clone / "records" / "accurate.json").stat().st_size < 5000
+
+
+def test_a_claim_is_compared_with_its_record_and_shown(clone: Path) -> None:
+    out = run(clone, "mnist_cnn.records", "accurate", "--from", str(sweep_of(clone)))
+    accuracies = [100 * a for a in read(clone / "records" / "accurate.json")["test/acc"]]
+    mean, std = sum(accuracies) / 2, abs(accuracies[0] - accuracies[1]) / math.sqrt(2)
+    assert out.count(f"{mean:.2f} ± {std:.2f} (n=2)") == 2  # here and in the record
+    assert "no spread" in out  # the very same runs
+    assert "here: seeds 0, 1" in out
+    table = run(clone, "mnist_cnn.records")
+    assert f"{mean:.2f} % ± {std:.2f}" in table
+    assert "the best network of at most 250,000 parameters" in table
+    assert "99.18 % ± 0.02" in table  # claimed, though without a record here
+
+
+def test_other_seeds_give_a_difference_with_its_interval(clone: Path) -> None:
+    old = read(clone / "records" / "accurate.json")
+    new = {**old, "seeds": [2, 3], "test/acc": [0.9, 0.92]}
+    found = records.difference(new, old, "test/acc")
+    (a, b), (c, d) = new["test/acc"], old["test/acc"]
+    assert found.interval is not None and found.mean is not None
+    assert found.mean == pytest.approx((a + b - c - d) / 2)
+    assert found.interval[0] < found.mean < found.interval[1]
+    assert found.alike is None
+
+
+def test_the_tables_of_readme_and_the_picture_are_made_of_the_records(clone: Path) -> None:
+    before = (clone / "README.md").read_text()
+    run(clone, "mnist_cnn.records", "--plot", records.PICTURE, "--readme")
+    text = (clone / "README.md").read_text()
+    record = read(clone / "records" / "accurate.json")
+    assert f"| {record['parameters']:,} |" in text
+    assert f"`{record['command']}`" in text
+    assert f"]({records.PICTURE})" in text
+    assert (clone / records.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert before.split(records.BEGIN)[0] == text.split(records.BEGIN)[0]
+    assert before.split(records.END)[1] == text.split(records.END)[1]
+    run(clone, "mnist_cnn.records", "--readme")
+    assert (clone / "README.md").read_text() == text
+
+
+def test_readme_has_the_table_that_the_records_make() -> None:
+    text = records.README.read_text("utf-8")
+    table = text.partition(records.BEGIN)[2].partition(records.END)[0]
+    assert table == f"\n\n{records.markdown(records.load())}\n", (
+        "python -m mnist_cnn.records --readme"
+    )
+
+
+@pytest.mark.parametrize("experiment", config.files("experiment"))
+def test_an_experiment_claims_what_its_record_says(experiment: str) -> None:
+    claimed = records.claim(experiment)
+    assert claimed is not None, (
+        "its first lines have no `NN.NN % +- N.NN on the test set (seeds …)`"
+    )
+    if record := records.load().get(experiment):
+        measured = records.summary_of(record, "test/acc")
+        assert records.accuracy(claimed) == records.accuracy(measured)
+        assert claimed.n == measured.n
+
+
+def test_each_record_names_an_experiment_and_a_command_that_exist(clone: Path) -> None:
+    found = [*records.RECORDS.glob("*.json"), *(clone / "records").glob("*.json")]
+    for file in found:
+        record = read(file)
+        assert file.stem == record["name"]
+        python, dash_m, module, *rest = shlex.split(record["command"])
+        assert (python, dash_m) == ("python", "-m")
+        if module == "mnist_cnn.records":
+            assert rest == [record["name"]]
+            assert record["name"] in ("usual", "ensemble")
+            assert record.get("experiment", "article") in config.files("experiment")
+        else:
+            assert module == "mnist_cnn.train"
+            assert f"experiment={record['name']}" in rest
+            assert f"seed={','.join(map(str, record['seeds']))}" in rest
+            assert record["name"] in config.files("experiment") or file.parent != records.RECORDS
+
+
+def test_runs_that_differ_in_more_than_the_seed_make_no_record(sweep: Path) -> None:
+    found = records.finished_runs(sweep)
+    assert records.build("accurate", found)["seeds"] == [0, 1]
+    for key, value in (("optimizer.lr", 0.5), ("threads", 77), ("git_commit", "another")):
+        kept = (sweep / "1" / "results.json").read_text()
+        change(sweep / "1", key, value)
+        with pytest.raises(ValueError, match=f"{key}=.*, {value}; allowed: .* the seed alone"):
+            records.build("accurate", records.finished_runs(sweep))
+        (sweep / "1" / "results.json").write_text(kept)
+
+
+def test_a_run_of_another_experiment_makes_no_record(sweep: Path) -> None:
+    first, _ = records.finished_runs(sweep)
+    with pytest.raises(ValueError, match=r"not experiment=photo, there and here: .*; and \d+ more"):
+        records.check_experiment(first, "photo")
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs=2, 10; trainer\.limit_train"):
+        records.check_experiment(first, "article")
+
+
+def test_what_is_not_finished_is_refused_by_name(sweep: Path) -> None:
+    (sweep / "1" / "results.json").rename(sweep / "kept")
+    with pytest.raises(ValueError, match=f"{sweep}/1: interrupted.*ckpt_path={sweep}"):
+        records.finished_runs(sweep)
+    failure = {"type": "ValueError", "error": "the disk is full", "traceback": ""}
+    (sweep / "1" / "failed.json").write_text(json.dumps(failure))
+    with pytest.raises(ValueError, match=f"{sweep}/1: failed, ValueError: the disk is full; "):
+        records.finished_runs(sweep)
+    shutil.rmtree(sweep / "1")  # it never began
+    with pytest.raises(ValueError, match=f"{sweep}: has no run of seed 1; "):
+        records.finished_runs(sweep)
+    assert len(records.finished_runs(sweep, [0])) == 1
+
+
+def test_results_without_a_test_make_no_record(sweep: Path) -> None:
+    content = read(sweep / "0" / "results.json")
+    del content["test/acc"]
+    (sweep / "0" / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="have no test/acc"):
+        records.build("accurate", records.finished_runs(sweep))
+
+
+def test_ctrl_c_loses_nothing_and_says_how_to_go_on(tmp_path: Path) -> None:
+    clone = clone_in(tmp_path)
+    arguments = ("accurate", "--seeds", "0,1,2,3,4,5", "--write")
+    process = begin(clone, "mnist_cnn.records", *arguments)
+    wait_for(lambda: list(clone.glob("outputs/sweeps/*/*/0/results.json")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in err
+    assert not (clone / "records").exists()
+    first = (sweep_of(clone) / "0" / "results.json").read_bytes()
+    hints = [line.partition(": ")[2] for line in err.splitlines() if ": python -m " in line]
+    for hint in hints:
+        run(clone, *shlex.split(hint)[2:])
+    assert len(hints) == 2
+    assert read(clone / "records" / "accurate.json")["seeds"] == [0, 1, 2, 3, 4, 5]
+    assert (sweep_of(clone) / "0" / "results.json").read_bytes() == first
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Shortens the usual recipe; the seeds that were trained."""
+    trained, original = [], benchmark.usual
+
+    def short(*args: Any, **options: Any) -> dict[str, Any]:
+        trained.append(options["seed"])
+        torch.use_deterministic_algorithms(True)
+        return original(*args, batches=2, **options)
+
+    monkeypatch.setattr(benchmark, "usual", short)
+    monkeypatch.setattr(records, "USUAL_EPOCHS", 2)
+    return trained
+
+
+def test_the_usual_recipe_is_recorded_and_what_is_there_is_not_trained_again(
+    tmp_path: Path, few_steps: list[int]
+) -> None:
+    first = records.usual([0], tmp_path)
+    record = records.build("usual", records.usual([0, 1], tmp_path))
+    assert few_steps == [0, 1]
+    assert record["test/acc"][0] == first[0].results["test/acc"]
+    assert all(round(a * 10_000) / 10_000 == a > 0.05 for a in record["test/acc"])
+    assert record["parameters"] == 225_034
+    assert record["command"] == "python -m mnist_cnn.records usual"
+    assert "val/acc" not in record
+    assert read(tmp_path / "1.json")["epochs"] == 2
+
+
+def table_of(*made: dict[str, Any]) -> str:
+    return records.markdown({record["name"]: record for record in made})
+
+
+def test_an_ensemble_is_one_observation_of_several_networks(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = read(clone / "records" / "accurate.json")
+    folder, started = sweep_of(clone), []
+
+    def evaluate(entry: str, *arguments: str) -> None:
+        started.append((entry, *arguments))
+        (place := folder / "evaluation" / "ensemble").mkdir(parents=True)
+        outcome = {"ckpt_path": ["a", "b"], "acc": 0.9971, "errors": 29, "images": 10_000}
+        (place / "evaluation.json").write_text(json.dumps({**outcome, "shifts": 1}))
+
+    monkeypatch.setattr(records, "start", evaluate)
+    monkeypatch.setattr(records, "check_experiment", lambda run, name: None)
+    record = records.ensemble(folder, [])
+    ((entry, ckpt_path, *_),) = started
+    assert entry == "evaluate"
+    assert ckpt_path == f"ckpt_path=['{folder}/0','{folder}/1']"
+    assert (record["test/acc"], record["errors"], record["images"]) == ([0.9971], 29, 10_000)
+    assert (record["networks"], record["shifts"], record["seeds"]) == (2, 1, [0, 1])
+    assert record["seconds"] == [sum(members["seconds"])]
+    assert record["parameters"] == 2 * members["parameters"]
+    table = table_of(members, record)
+    assert "| 2 of these together, each image in 9 places | **99.71 %** | 1 (of 2) |" in table
+    found = records.difference(record, record, "test/acc")
+    assert found.interval is None
+
+
+def test_the_ratio_is_told_in_the_note_and_belongs_to_its_record(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RECORDS", tmp_path)
+    shutil.copy(clone / "records" / "accurate.json", tmp_path)
+    ratio = {"ratio": 0.91, "ratios": [0.9, 0.91, 0.93], "seconds": {"accurate": [9.0, 9.1, 9.3]}}
+    (tmp_path / "ratio").write_text(json.dumps(ratio))
+    records.add_ratio("accurate", tmp_path / "ratio")
+    note = " ".join(table_of(read(tmp_path / "accurate.json")).split())
+    assert "takes 0.91 of one epoch of the article's 48,000 images (median of 3 rounds" in note
+    with pytest.raises(ValueError, match="usual: has no record"):
+        records.add_ratio("usual", tmp_path / "ratio")
+
+
+@pytest.mark.parametrize(
+    ("argv", "answer"),
+    [
+        (["nothing"], "nothing: no such claim; allowed: article, "),
+        (["article", "--seeds", "0,x"], "--seeds 0,x: allowed: whole numbers"),
+        (["article", "--from", "nowhere"], "nowhere: no such folder"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(argv: list[str], answer: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        records.main(argv)
+    assert str(end.value.code).startswith(f"error: {answer}")
+    assert "\n" not in str(end.value.code)
+
+
+def test_an_installed_package_without_records_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "ROOT", Path(records.__file__).parent)
+    with pytest.raises(SystemExit, match="the records come with a clone of the project"):
+        records.main([])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(9.94, "9.9 s"), (81.2, "81 s"), (300.0, "5 min"), (7200.0, "2.0 h")]
+)
+def test_a_time_is_told_as_people_do(seconds: float, shown: str) -> None:
+    assert records.span(seconds) == shown
