@@ -11,7 +11,6 @@ from rich.console import Console
 
 from mnist_cnn import callbacks
 from mnist_cnn.callbacks import STEP_HOOKS, Histograms, ProgressBar, skip_idle_hooks
-from mnist_cnn.checkpoint import Checkpoint
 from mnist_cnn.loader import BatchLoader
 from mnist_cnn.module import DigitClassifier
 from tests.conftest import bare_trainer
@@ -43,9 +42,8 @@ def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
     takes(DigitClassifier, "validation_step", 100)
     takes(DigitClassifier, "test_step", 1000)
     takes(Histograms, "epoch_done", 10_000)
-    takes(Checkpoint, "save", 100_000)
-    results = short_run("run", "callbacks.checkpoint.every_seconds=null")
-    assert clock[0] > 200_000
+    results = short_run("run")
+    assert clock[0] > 20_000
     assert results["seconds"] == 2 * 20
     assert results["images/s"] == 64
     rows = read_rows(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -112,7 +110,6 @@ def train_with(bar: ProgressBar) -> None:
 
     from mnist_cnn.config import compose
     from mnist_cnn.data import MNISTDataModule
-    from mnist_cnn.module import DigitClassifier
 
     cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
     parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")}

@@ -135,7 +135,8 @@ def test_other_seeds_give_a_difference_with_its_interval(clone: Path) -> None:
     new = {**old, "seeds": [2, 3], "test/acc": [0.9, 0.92]}
     found = records.difference(new, old, "test/acc")
     (a, b), (c, d) = new["test/acc"], old["test/acc"]
-    assert found.interval is not None and found.mean is not None
+    assert found.interval is not None
+    assert found.mean is not None
     assert found.mean == pytest.approx((a + b - c - d) / 2)
     assert found.interval[0] < found.mean < found.interval[1]
     assert found.alike is None
