@@ -448,7 +448,7 @@ class Screen(threading.Thread):
         folder, state, metric = self.sweep.job_folder(n), self.ends[n], self.objective.metric
         if state == "finished":
             value = self.sweep.value(n)
-            return f"{metric} {'none' if value is None else format(value, '.4f')}"
+            return "finished" if value is None else f"{metric} {value:.4f}"
         if state == "pruned":
             noted = json.loads((folder / runs.PRUNED).read_text())
             return f"pruned after epoch {noted['epoch']}: {metric} {noted['value']:.4f}"

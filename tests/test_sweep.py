@@ -110,6 +110,15 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
     assert result(folder / "12")["seed"] == 12
 
 
+def test_a_job_without_validation_is_told_of_and_is_never_the_best(tmp_path):
+    done = finish(tmp_path, "-m", "experiment=fast", *TINY, "seed=0,1")
+    shown = ends_shown(done.stdout)
+    assert [line.split("  ") for line in shown] == [
+        ["1/2", "job 0", "seed=0", "finished"],
+        ["2/2", "job 1", "seed=1", "finished"],
+    ]
+
+
 def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path):
     fixed = ["data.batch_size=32", "model.dropout=0.0", "model.hidden=16"]
     done = finish(tmp_path, "-m", "hparams_search=grid", *TINY, "trainer.max_epochs=1", *fixed)
