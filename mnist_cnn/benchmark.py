@@ -11,8 +11,7 @@ setting, so that a slow minute of the machine slows them all:
 
 With --fast [EXPERIMENT] instead: the whole training of an experiment (by default fast) over one
 epoch of the article's (48,000 images), in turn. Both are the `seconds` of results.json: from the
-first batch to the last, data in memory; neither validation, checkpoints between epochs nor the test
-are in them.
+first batch to the last, data in memory, without validation and test.
 """
 
 import argparse
@@ -42,7 +41,7 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from mnist_cnn import model, results, sources
-from mnist_cnn.config import USER_ERRORS, compose, one_line
+from mnist_cnn.config import USER_ERRORS, compose, files, one_line
 from mnist_cnn.train import train
 
 BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
@@ -339,6 +338,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.rounds < 1 or not 4 <= args.batches <= EPOCH:
         parser.error(f"--rounds: allowed: 1 or more; --batches: allowed: 4 to {EPOCH}, an epoch")
+    if args.fast and args.fast not in files("experiment"):
+        parser.error(f"--fast {args.fast}: allowed: {', '.join(files('experiment'))}")
+    if args.out and not args.out.absolute().parent.is_dir():
+        parser.error(f"--out {args.out}: allowed: in a folder that exists")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if args.fast:
         try:

@@ -63,6 +63,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None  # counted from 1
         self.improved = False
+        self.fresh = True  # does not go on with anything
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, int] = {}  # of the loader
         self.due = math.inf
@@ -88,6 +89,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         Raises:
             ValueError: values that exclude each other; the checkpoint of another network.
         """
+        self.fresh = ckpt_path is None
         try:
             yield
         except MisconfigurationException as e:
@@ -114,6 +116,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 isinstance(c, EarlyStopping) and c.wait_count >= c.patience > 0
                 for c in trainer.callbacks  # type: ignore[attr-defined]
             )
+        elif self.fresh and trainer.is_global_zero:
+            for left in (self.best, self.last):  # by another run in the same folder
+                left.unlink(missing_ok=True)
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 

@@ -371,20 +371,25 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             if isinstance(number := cfg.trainer[key], int) and number > 1:
                 raise ValueError(f"trainer.{key}={number}: allowed: 1; more with trainer=ddp")
     check_fold(cfg.data.val_fraction, cfg.data.fold)
-    if entry == "train" and not cfg.data.val_fraction and cfg.objective.metric.startswith("val/"):
-        waiting = [
-            f"{part} without {cfg.objective.metric}"
-            for part, waits in (
-                ("callbacks.early_stopping", cfg.callbacks.early_stopping),
-                ("scheduler", cfg.scheduler.name == "ReduceLROnPlateau"),
-            )
-            if waits
-        ]
+    if entry == "train" and not cfg.data.val_fraction:
+        waits = {
+            f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
+            for name in ("early_stopping", "prune")
+        }
+        if cfg.scheduler.name == "ReduceLROnPlateau":
+            waits["scheduler"] = cfg.objective.metric
+        waiting = [f"{k} without {metric}" for k, metric in waits.items() if "val/" in metric]
         if waiting:
             raise ValueError(
                 f"data.val_fraction=0: no {' and no '.join(waiting)}; allowed with "
                 "callbacks=no_early_stopping and another scheduler, such as one_cycle"
             )
+    epochs = cfg.trainer.max_epochs if entry == "train" else None
+    if entry == "train" and epochs and 0 < epochs <= cfg.data.clean_epochs:
+        raise ValueError(
+            f"data.clean_epochs={cfg.data.clean_epochs}: allowed: less than "
+            f"trainer.max_epochs={epochs}"
+        )
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:

@@ -37,7 +37,8 @@ class MNISTDataModule(L.LightningDataModule):
         shuffle: a new order for each epoch of training.
         seed: of that order and of the augmentation.
         augment: arguments of `augment.Augment` for the training images; none where it is empty.
-        clean_epochs: so many last epochs of a training see the images as they are.
+        clean_epochs: the last so many of trainer.max_epochs see the images as they are; a run
+            that stops early may not come to them.
 
     Raises:
         ValueError: a value out of its range, or a file that is not what it should be.

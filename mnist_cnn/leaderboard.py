@@ -172,7 +172,8 @@ def read(folder: Path, name: str) -> Run:
             run.config = runs.flat(found.pop("config"))
             run.results = {key: check(key, value) for key, value in found.items()}
             missing = {"objective.metric", "objective.mode"} - run.config.keys()
-            missing = missing or {run.config["objective.metric"]} - run.results.keys()
+            if run.config.get("data.val_fraction") != 0:  # without validation there is none
+                missing = missing or {run.config["objective.metric"]} - run.results.keys()
             if missing:
                 raise KeyError(min(missing))
             return run

@@ -66,7 +66,7 @@ class MLP(nn.Module):
 
 
 class FastCNN(nn.Module):
-    """Two convolutions on maps of 7x7, for training in seconds.
+    """Two convolutions on small maps, for training in seconds.
 
     Nothing is computed at full resolution: the first convolution strides and is pooled at once.
 
@@ -90,7 +90,10 @@ class FastCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 10) of normalised images x (B, 1, 28, 28); in training, B > 1."""
         if self.training and len(x) == 1:
-            raise ValueError("model.name=FastCNN: one image has no variance; allowed: batches of 2")
+            raise ValueError(
+                "model.name=FastCNN: a batch of one image has no variance; allowed: a "
+                "data.batch_size that leaves no single image over"
+            )
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))  # (B, 16, 7, 7)
         x = F.relu(self.norm2(self.conv2(x)))  # (B, 32, 5, 5)
         x = F.relu(self.norm3(self.dense1(x.flatten(1))))  # (B, 128)

@@ -103,12 +103,14 @@ def claim(experiment: str) -> Summary | None:
     return Summary(n, float(mean) / 100, None if std is None else float(std) / 100)
 
 
-def command(name: str, seeds: Sequence[int]) -> str:
+def command(name: str, seeds: Sequence[int], launcher: Sequence[str] = ()) -> str:
     """What is typed to run a claim."""
     if name not in files("experiment"):
         return f"python -m mnist_cnn.records {name}"
-    many = "-m " if len(seeds) > 1 else ""
-    return f"python -m mnist_cnn.train {many}experiment={name} seed={','.join(map(str, seeds))}"
+    many = ["-m"] if len(seeds) > 1 else []
+    listed = ",".join(map(str, seeds))
+    chosen = [*many, f"experiment={name}", f"seed={listed}", *launcher]
+    return f"python -m mnist_cnn.train {' '.join(chosen)}"
 
 
 # a record, from runs
@@ -137,11 +139,21 @@ def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
     return [found[seed] for seed in wanted]
 
 
+def typed(folder: Path, kind: str) -> list[str]:
+    """The overrides that a sweep was started with, of the `task` or of `hydra`; none of a run's."""
+    file = folder / runs.SWEEP
+    noted = OmegaConf.load(file) if file.exists() else OmegaConf.create()
+    return list(OmegaConf.select(noted, f"hydra.overrides.{kind}") or ())
+
+
+def launcher(folder: Path) -> list[str]:
+    """How a sweep was told to run its jobs side by side."""
+    return [text for text in typed(folder, "hydra") if re.match(r"hydra[./]launcher", text)]
+
+
 def swept(folder: Path) -> list[int]:
     """The seeds that a sweep was started with; none where that cannot be told."""
-    file = folder / runs.SWEEP
-    texts = OmegaConf.select(OmegaConf.load(file), "hydra.overrides.task") if file.exists() else []
-    given = OverridesParser.create().parse_overrides(list(texts or []))
+    given = OverridesParser.create().parse_overrides(typed(folder, "task"))
     seeds = [override for override in given if override.get_key_element() == "seed"]
     return [
         int(value)
@@ -169,8 +181,11 @@ def check_experiment(run: Run, experiment: str) -> None:
         raise ValueError(f"{run.folder}: not experiment={experiment}, there and here: {fault}")
 
 
-def build(name: str, found: Sequence[Run]) -> Record:
+def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> Record:
     """The record of finished runs that agree in everything but the seed.
+
+    Args:
+        side_by_side: overrides of the launcher that ran them.
 
     Raises:
         ValueError: they differ in more, or lack what a record holds.
@@ -192,14 +207,15 @@ def build(name: str, found: Sequence[Run]) -> Record:
     seeds = [run.config["seed"] for run in found]
     record = {
         "name": name,
-        "command": command(name, seeds),
+        "command": command(name, seeds, side_by_side),
+        "launcher": list(side_by_side),
         "seeds": seeds,
         **{
             metric: [run.results[metric] for run in found]
             for metric in METRICS
             if metric in first.results
         },
-        "wall_seconds": [wall(run.results) for run in found],
+        "elapsed_seconds": elapsed([run.results for run in found]),
         **{key: first.results[key] for key in SAME},
         "finished": max(run.results["finished"] for run in found),
     }
@@ -208,10 +224,11 @@ def build(name: str, found: Sequence[Run]) -> Record:
     return record
 
 
-def wall(results: Mapping[str, Any]) -> float:
-    """Seconds from a run's start to its end, start-up of the program apart."""
-    spent = datetime.fromisoformat(results["finished"]) - datetime.fromisoformat(results["started"])
-    return max(spent.total_seconds(), results["seconds"])  # one that was gone on with began earlier
+def elapsed(found: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds from the start of the first of some runs to the end of the last, by their results."""
+    first = min(datetime.fromisoformat(results["started"]) for results in found)
+    last = max(datetime.fromisoformat(results["finished"]) for results in found)
+    return (last - first).total_seconds()
 
 
 def by_epoch(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
@@ -258,8 +275,8 @@ def start(entry: str, *arguments: str) -> None:
             signal.signal(number, handler)
 
 
-def train(experiment: str, seeds: Sequence[int], folder: Path) -> None:
-    chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}"]
+def train(experiment: str, seeds: Sequence[int], folder: Path, side_by_side: Sequence[str]) -> None:
+    chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *side_by_side]
     start("train", "-m", *chosen, f"hydra.sweep.dir={runs.quote(folder)}")
 
 
@@ -284,6 +301,8 @@ def usual(seeds: Sequence[int], folder: Path) -> list[Run]:
             results.write(outcome, file)
         outcome = leaderboard.load(file)
         config = runs.flat(outcome.pop("config"))
+        if config.get("epochs") != USUAL_EPOCHS:
+            raise ValueError(f"{file}: allowed: results of {USUAL_EPOCHS} epochs")
         found.append(Run(file, file.stem, "finished", config=config, results=outcome))
     return found
 
@@ -292,7 +311,7 @@ def ensemble(folder: Path, seeds: Sequence[int]) -> Record:
     """The record of the networks of a sweep that are asked together."""
     found = finished_runs(folder, seeds)
     check_experiment(found[0], MEMBERS)
-    one = build(MEMBERS, found)
+    one = build(MEMBERS, found, launcher(folder))
     place, began = folder / "evaluation" / "ensemble", time.monotonic()
     start(
         "evaluate",
@@ -313,27 +332,30 @@ def ensemble(folder: Path, seeds: Sequence[int]) -> Record:
         "errors": outcome["errors"],
         "images": outcome["images"],
         "seconds": [seconds],
-        "wall_seconds": [sum(one["wall_seconds"]) + waited],
+        "elapsed_seconds": one["elapsed_seconds"] + waited,
         "parameters": len(found) * one["parameters"],
     }
 
 
-def rerun(name: str, seeds: Sequence[int], folder: Path, given: bool) -> Record:
+def rerun(
+    name: str, seeds: Sequence[int], folder: Path, given: bool, side_by_side: Sequence[str]
+) -> Record:
     """Runs a claim, or takes what a folder holds.
 
     Args:
         given: the folder was there before: its runs are taken. Of the usual recipe those that it
             lacks are trained.
+        side_by_side: overrides of the launcher that runs it.
     """
     if name == "usual":
         return build(name, usual(seeds, folder))
     if not given:
-        train(MEMBERS if name == "ensemble" else name, seeds, folder)
+        train(MEMBERS if name == "ensemble" else name, seeds, folder, side_by_side)
     if name == "ensemble":
         return ensemble(folder, seeds)
     found = finished_runs(folder, seeds)
     check_experiment(found[0], name)
-    return build(name, found)
+    return build(name, found, launcher(folder))
 
 
 # what is shown
@@ -341,7 +363,7 @@ def rerun(name: str, seeds: Sequence[int], folder: Path, given: bool) -> Record:
 
 def span(seconds: float) -> str:
     """A time for people."""
-    if seconds < 99.5:
+    if seconds < 299.5:
         return f"{seconds:.0f} s" if seconds >= 20 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
 
@@ -392,7 +414,7 @@ def rows(records: Mapping[str, Record]) -> list[Row]:
                 f"{tested.n} (of {record['networks']})" if "networks" in record else str(tested.n),
                 f"{record['parameters']:,}",
                 span(summary_of(record, "seconds").mean),
-                span(sum(record["wall_seconds"])),
+                span(record["elapsed_seconds"]),
                 hardware(record),
                 record["command"],
             )
@@ -411,7 +433,8 @@ def show(records: Mapping[str, Record], console: Console) -> None:
     console.print(table, soft_wrap=False)
     console.print(
         "accuracy: mean ± standard deviation over n runs; training: one run, first batch to last\n"
-        "in all: what the command takes; to run a claim again: python -m mnist_cnn.records NAME"
+        "in all: from the first run's start to the last one's end; to run a claim again:\n"
+        "python -m mnist_cnn.records NAME"
     )
 
 
@@ -439,7 +462,7 @@ def note(records: Mapping[str, Record]) -> list[str]:
     said = [
         "Mean ± standard deviation over n seeds on the official 10,000 test images, each looked at "
         "once a run, after training. *training* is one run, from its first batch to its last, "
-        "without validation and test; *in all* is what the command takes."
+        "without validation and test; *in all* is from the first run's start to the last one's end."
     ]
     places: dict[str, list[str]] = {}
     for name, record in records.items():
@@ -458,7 +481,7 @@ def note(records: Mapping[str, Record]) -> list[str]:
             said.append(
                 f"The whole training of `experiment={name}` takes {ratio['ratio']:.2f} of one "
                 f"epoch of the article's 48,000 images (median of {len(ratio['ratios'])} rounds in "
-                f"turn, {low:.2f} to {high:.2f}: `python -m mnist_cnn.benchmark --fast`)."
+                f"turn, {low:.2f} to {high:.2f}: `python -m mnist_cnn.benchmark --fast {name}`)."
             )
     return wrapped(" ".join(said))
 
@@ -561,6 +584,8 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
         seeds = [int(seed) for seed in given.split(",")] if given else []
     except ValueError:
         raise ValueError(f"--seeds {given}: allowed: whole numbers, as in 0,1,2") from None
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds {given}: allowed: each seed once")
     if not seeds and (folder is None or name == "usual"):
         seeds = list(old["seeds"] if old else MEMBER_SEEDS if name == "ensemble" else SEEDS)
     place = folder
@@ -569,11 +594,12 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
         place = Path(report.OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
         about = "no record yet that tells how long it takes"
         if old:
-            need = sum(old["wall_seconds"]) / len(old["seeds"]) * len(seeds)
+            need = old["elapsed_seconds"] / len(old["seeds"]) * len(seeds)
             about = f"about {span(need)} by the record, on {hardware(old)}"
         console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}", markup=False)
     try:
-        new = rerun(name, seeds, place, folder is not None)
+        side_by_side = old["launcher"] if old else ()
+        new = rerun(name, seeds, place, folder is not None, side_by_side)
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # the last from Lightning, for Ctrl-C
         if (place / runs.SWEEP).exists():
             print(f"finish it: python -m mnist_cnn.train ckpt_path={place}", file=sys.stderr)
@@ -588,6 +614,8 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
     if write:
         RECORDS.mkdir(exist_ok=True)
         results.write(new, RECORDS / f"{name}.json")
+        if old and "ratio" in old:
+            console.print("its ratio was of the runs before: measure it again, then --ratio FILE")
         console.print(f"{RECORDS / name}.json; now --readme and --plot {PICTURE}", markup=False)
 
 
@@ -641,10 +669,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError("the records come with a clone of the project, not with its package")
         if args.name is not None and args.name not in names():
             raise ValueError(f"{args.name}: no such claim; allowed: {', '.join(names())}")
+        if args.name and (args.write or args.folder or args.seeds or not args.ratio):
+            again(args.name, args.seeds, args.folder, args.write)
         if args.ratio:
             add_ratio(args.name, args.ratio)
-        elif args.name:
-            again(args.name, args.seeds, args.folder, args.write)
         if args.plot:
             draw(load(), args.plot)
         if args.readme:

@@ -457,7 +457,9 @@ def check_same(config: DictConfig, folder: Path) -> None:
     before, now = flat(OmegaConf.load(folder / CONFIG)), flat(config)
     free = UNRELATED
     laid_out = config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR")
-    if laid_out or config.data.clean_epochs:  # for a number of epochs
+    # a run that ended with averaged weights has no others left to go on from
+    averaged = config.callbacks.get("averaging")
+    if laid_out or config.data.clean_epochs or averaged:  # for a number of epochs
         free = [key for key in UNRELATED if key != "trainer.max_epochs"]
     changed = [
         key

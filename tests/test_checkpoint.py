@@ -106,6 +106,15 @@ def test_a_run_that_is_stopped_in_its_very_last_step_has_its_last_epoch(tmp_path
     assert end(cut) == end(whole)
 
 
+def test_another_run_in_the_same_folder_keeps_nothing_of_the_one_before(tmp_path):
+    train(compose([*SHORT, "logger=none"], run_dir=tmp_path))
+    assert (tmp_path / "checkpoints" / "best.ckpt").exists()
+    unvalidated = ["data.val_fraction=0", "callbacks=no_early_stopping", "scheduler=one_cycle"]
+    options = [*SHORT, *unvalidated, "logger=none", "model=mlp"]
+    assert train(compose(options, run_dir=tmp_path))["parameters"] == 407_050
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
 def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch):
     options = [*SHORT, "trainer.max_epochs=9", "callbacks.early_stopping.patience=1", "logger=none"]
     options += ["optimizer.lr=1e-12", "callbacks.early_stopping.min_delta=1"]
@@ -219,6 +228,10 @@ def test_what_would_make_another_run_is_refused_by_name(tmp_path):
             runs.check_same(now, tmp_path)
     OmegaConf.save(compose([], run_dir=tmp_path), hydra_folder / "config.yaml")
     runs.check_same(compose(["trainer.max_epochs=20"], run_dir=tmp_path), tmp_path)
+    averaged = ["callbacks=averaging"]
+    OmegaConf.save(compose(averaged, run_dir=tmp_path), hydra_folder / "config.yaml")
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs=20: trained with 10"):
+        runs.check_same(compose([*averaged, "trainer.max_epochs=20"], run_dir=tmp_path), tmp_path)
 
 
 def test_every_random_generator_goes_on_where_it_was():

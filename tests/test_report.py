@@ -231,6 +231,20 @@ def test_only_keys_that_tell_groups_apart_are_columns_under_short_names() -> Non
     }
 
 
+def test_runs_without_validation_are_finished_and_added_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data_root: Path
+) -> None:
+    for seed in (0, 1):
+        options = [*SHORT, "experiment=fast", f"seed={seed}", "logger=none"]
+        train(compose(options, run_dir=tmp_path / str(seed)))
+    accuracies = [results(tmp_path / n)["test/acc"] for n in "01"]
+    capsys.readouterr()
+    report.main([str(tmp_path)])
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ 1 ")]
+    assert "│ 2 │" in row
+    assert f"{100 * sum(accuracies) / 2:.2f} ±" in row
+
+
 def test_a_key_can_be_averaged_over_as_the_seed_is(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
