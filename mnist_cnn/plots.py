@@ -289,7 +289,7 @@ def best_so_far(values: np.ndarray, mode: str) -> np.ndarray:
     return (np.fmin if mode == "min" else np.fmax).accumulate(values)
 
 
-def percent(number: str) -> str:
+def percent(number: float | str) -> str:
     """A share as it is written, in per cent."""
     return f"{100 * float(number):.4g}%"
 
@@ -486,7 +486,7 @@ def tradeoff(
     figure = Figure(figsize=(9, 5.4), layout="constrained")
     figure.suptitle(title, fontsize=11)
     axes = figure.add_subplot()
-    axes.set(xscale="log", yscale="log", xlabel="seconds of training", ylabel="test accuracy")
+    axes.set(xscale="log", yscale="log", xlabel="time of training", ylabel="test accuracy")
     colors = {name: TRAIN if name in grey else VAL for name in seconds}
     for name, (x, y) in curves.items():
         axes.plot(x, 1 - np.asarray(y), ".-", ms=4, lw=1, color=colors[name], alpha=0.45, zorder=1)
@@ -518,13 +518,16 @@ def tradeoff(
         fontsize=8.5,
         color=TRAIN,
     )
-    for axis, firsts, shown in (
-        (axes.xaxis, (1, 2, 5), lambda mark: f"{mark:,g} s"),
-        (axes.yaxis, (1, 2, 3, 5), lambda mark: percent(1 - mark)),
+    clock = {0.1: "0.1 s", 0.3: "0.3 s", 1: "1 s", 3: "3 s", 10: "10 s", 30: "30 s", 60: "1 min"}
+    clock |= {180: "3 min", 600: "10 min", 1800: "30 min", 3600: "1 h", 10_800: "3 h"}
+    shares = [b * 10.0**e for e in range(-6, 0) for b in (1, 2, 3, 5)]
+    for axis, labels in (
+        (axes.xaxis, clock),
+        (axes.yaxis, {wrong: percent(1 - wrong) for wrong in shares}),
     ):
         low, high = sorted(axis.get_view_interval())
-        marks = [b * 10.0**e for e in range(-6, 6) for b in firsts if low <= b * 10.0**e <= high]
-        axis.set_ticks(marks, [shown(mark) for mark in marks])
+        marks = [mark for mark in labels if low <= mark <= high]
+        axis.set_ticks(marks, [labels[mark] for mark in marks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
     axes.set_axisbelow(True)

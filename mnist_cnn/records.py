@@ -453,7 +453,7 @@ def markdown(records: Mapping[str, Record]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *note(records)]
     if (ROOT / PICTURE).exists():
-        lines += ["", f"![Test accuracy against seconds of training]({PICTURE})"]
+        lines += ["", f"![Test accuracy against time of training]({PICTURE})"]
     return "\n".join(lines) + "\n"
 
 
@@ -532,7 +532,7 @@ def draw(records: Mapping[str, Record], path: Path) -> None:
         },
         ("the article's own Keras script", KERAS_ACCURACY),
         grey=["usual"],
-        title="MNIST: accuracy on the 10,000 test images and seconds of training",
+        title="MNIST: accuracy on the 10,000 test images and time of training",
     ).savefig(path, dpi=150)
 
 
