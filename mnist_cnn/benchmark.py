@@ -339,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.rounds < 1 or not 4 <= args.batches <= EPOCH:
         parser.error(f"--rounds: allowed: 1 or more; --batches: allowed: 4 to {EPOCH}, an epoch")
     if args.fast and args.fast not in files("experiment"):
-        parser.error(f"--fast {args.fast}: allowed: {', '.join(files('experiment'))}")
+        sys.exit(f"error: experiment={args.fast}: allowed: {', '.join(files('experiment'))}")
     if args.out and not args.out.absolute().parent.is_dir():
         parser.error(f"--out {args.out}: allowed: in a folder that exists")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -580,6 +581,14 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     def interrupt(number: int, frame: Any) -> None:
         raise Interrupted(number)
 
+    def unraisable(lost: Any) -> None:
+        # it came while Python collected garbage, which swallows it: let it come again
+        if isinstance(lost.exc_value, Interrupted):
+            threading.Timer(0.1, os.kill, (os.getpid(), lost.exc_value.number)).start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    sys.unraisablehook = unraisable
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, interrupt)

@@ -195,6 +195,8 @@ class DigitClassifier(L.LightningModule):
         if args["name"] in ("OneCycleLR", "CosineAnnealingLR"):
             length = "total_steps" if args["name"] == "OneCycleLR" else "T_max"
             args[length] = int(self.trainer.estimated_stepping_batches)
+            if args.get("pct_start", 0) * args[length] == 1:
+                args["pct_start"] *= 1 + 1e-9  # torch divides by the length of a warm-up of no step
         schedule = construct(torch.optim.lr_scheduler, LRScheduler, "scheduler", args, optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             # Lightning keeps its state, but never comes round to stepping it: it would do so after

@@ -100,7 +100,8 @@ def test_the_article_by_name_is_the_default():
             "without val/loss; allowed with callbacks=no_early_stopping and another scheduler",
         ),
         (
-            "data.val_fraction=0 objective.metric=lr callbacks.early_stopping.monitor=val/acc",
+            "data.val_fraction=0 objective.metric=train/loss "
+            "callbacks.early_stopping.monitor=val/acc",
             "data.val_fraction=0: no callbacks.early_stopping without val/acc; allowed",
         ),
         ("data.clean_epochs=10", "data.clean_epochs=10: allowed: less than trainer.max_epochs=10"),
