@@ -385,11 +385,10 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
                 f"data.val_fraction=0: no {' and no '.join(waiting)}; allowed with "
                 "callbacks=no_early_stopping and another scheduler, such as one_cycle"
             )
-    epochs = cfg.trainer.max_epochs if entry == "train" else None
-    if entry == "train" and epochs and 0 < epochs <= cfg.data.clean_epochs:
+    if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.clean_epochs:
         raise ValueError(
             f"data.clean_epochs={cfg.data.clean_epochs}: allowed: less than "
-            f"trainer.max_epochs={epochs}"
+            f"trainer.max_epochs={cfg.trainer.max_epochs}"
         )
 
 

@@ -25,7 +25,7 @@ from mnist_cnn.config import shown
 
 MARKS = {runs.RESULTS, runs.FAILED, runs.PRUNED, runs.LOCK, "train.log"}  # any makes a run's folder
 INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
-SWEEP = "multirun.yaml"  # Hydra writes it into a sweep's folder
+SWEEP = runs.SWEEP
 
 # what a result does not depend on: beginnings of keys, and last names
 IGNORED = (

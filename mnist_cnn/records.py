@@ -10,7 +10,6 @@ A record, records/NAME.json, is written by --write from what the runs left, neve
 and the picture of README.md are made of the records: --readme, --plot records/accuracy.png.
 """
 
-import argparse
 import itertools
 import json
 import re
@@ -636,13 +635,7 @@ def add_ratio(name: str, file: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        "mnist_cnn.records",
-        description=about.split(":")[0] + ".",
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = report.parser("records", __doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="the claim to run again")
     parser.add_argument("--seeds", metavar="0,1,2", help="(those of the record)")
     parser.add_argument(

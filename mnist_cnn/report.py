@@ -557,24 +557,29 @@ def compare(sides: Sequence[str], board: Callable[[], Leaderboard], console: Con
         console.print("not in pairs, as not every run has its partner, of the same seed: Welch's t")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    about, more = __doc__.split("\n\n", 1)
-    parser = argparse.ArgumentParser(
-        "mnist_cnn.report",
+def parser(entry: str, doc: str) -> argparse.ArgumentParser:
+    """A parser whose --help is an entry's docstring, without the usage in its first line."""
+    about, more = doc.split("\n\n", 1)
+    return argparse.ArgumentParser(
+        f"mnist_cnn.{entry}",
         description=about.split(":")[0] + ".",
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = parser("report", __doc__)
+    options.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="(the newest sweep in outputs)"
     )
-    parser.add_argument(
+    options.add_argument(
         "--compare",
         nargs=2,
         metavar=("A", "B"),
         help="whether they differ: two folders, ranks, or 'key=value ...' among the runs in FOLDER",
     )
-    parser.add_argument(
+    options.add_argument(
         "--over",
         action="append",
         default=[],
@@ -582,8 +587,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="average over this key as over the seed, as over data.fold",
     )
     for kind in ("csv", "json", "markdown", "html"):
-        parser.add_argument(f"--{kind}", type=Path, metavar="PATH")
-    args = parser.parse_args(argv)
+        options.add_argument(f"--{kind}", type=Path, metavar="PATH")
+    args = options.parse_args(argv)
     texts: dict[str, Callable[[Leaderboard], str]] = {
         "csv": to_csv,
         "json": to_json,
@@ -593,7 +598,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # standard output is for one thing
     piped = [kind for kind, path in wanted.items() if str(path) == "-"]
     if len(piped) > 1 or str(args.html) == "-":
-        parser.error("-: allowed once, for --csv, --json or --markdown")
+        options.error("-: allowed once, for --csv, --json or --markdown")
     console = screen(stderr=bool(piped))
     try:
         folders = args.folders or [leaderboard.newest_sweep(OUTPUTS) or OUTPUTS]
