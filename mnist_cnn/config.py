@@ -555,6 +555,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", r"Total length of `tuple` across ranks is zero")
     # nothing is logged at single steps
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
+    # mixed precision keeps the weights in 32 bits, as the summary has it
+    warnings.filterwarnings("ignore", r"Precision .* is not supported by the model summary")
 
 
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:

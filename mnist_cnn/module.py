@@ -128,10 +128,15 @@ class DigitClassifier(L.LightningModule):
     training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.tallied_loss("val", batch)
+        self.judge("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.tallied_loss("test", batch)
+        self.judge("test", batch)
+
+    def judge(self, stage: str, batch: Batch) -> None:
+        # mixed precision is for training: what comes out of it is used in 32 bits
+        with torch.autocast(self.device.type, enabled=False):
+            self.tallied_loss(stage, batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities (B, 10) of the images of a batch."""

@@ -71,6 +71,15 @@ def test_it_agrees_to_the_last_image_with_the_runs_own_test(tested, results):
     assert outcome["loss"] == pytest.approx(results["test/loss"], rel=1e-5)
 
 
+def test_what_mixed_precision_trained_is_validated_and_tested_in_32_bits(short_run, tmp_path):
+    whole = [f"trainer.limit_{split}_batches=1.0" for split in ("val", "test")]
+    results = short_run("mixed", "trainer.precision=bf16-mixed", "trainer.max_epochs=1", *whole)
+    for split in ("val", "test"):
+        outcome = evaluation(tmp_path / "mixed", tmp_path / split, f"split={split}")
+        assert outcome["acc"] == results[f"{split}/acc"]
+        assert outcome["loss"] == pytest.approx(results[f"{split}/loss"], rel=1e-6)
+
+
 def test_it_validates_on_the_images_that_training_held_out(folder, results, tmp_path):
     outcome = evaluation(folder, tmp_path, "split=val")
     assert outcome["images"] == 6_000
