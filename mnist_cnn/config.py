@@ -144,6 +144,7 @@ class VGG(Group):
         list[Annotated[list[Width], Field(min_length=1, max_length=8)]],
         Field(min_length=1, max_length=4),
     ]
+    channel_dropout: BelowOne
     dropout: BelowOne
 
 

@@ -107,12 +107,15 @@ class VGG(nn.Module):
 
     Args:
         stages: output channels of the convolutions, a list for each stage; max-pooling ends it.
+        channel_dropout: probability of dropping each whole channel after a stage in training
+            (J. Tompson et al., Efficient object localization using convolutional networks, CVPR
+            2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
 
-    def __init__(self, stages: Sequence[Sequence[int]], dropout: float):
+    def __init__(self, stages: Sequence[Sequence[int]], channel_dropout: float, dropout: float):
         super().__init__()
         layers: list[nn.Module] = []
         channels, side = 1, 28
@@ -123,6 +126,7 @@ class VGG(nn.Module):
                     layers.append(nn.MaxPool2d(2))
                 layers += [nn.BatchNorm2d(width), nn.ReLU()]
                 channels = width
+            layers.append(nn.Dropout2d(channel_dropout))
             side //= 2
         layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels * side**2, 10)]
         self.layers = nn.Sequential(*layers)

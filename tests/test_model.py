@@ -28,13 +28,32 @@ def test_a_network_has_as_many_parameters_as_its_file_says(config):
 
 
 def test_each_stage_halves_the_image():
-    net = VGG(((4,), (6, 8), (10,)), dropout=0.0)
+    net = VGG(((4,), (6, 8), (10,)), channel_dropout=0.0, dropout=0.0)
     sizes = []
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.register_forward_hook(lambda layer, args, out: sizes.append(out.shape[1:]))
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert sizes == [(4, 14, 14), (6, 14, 14), (8, 7, 7), (10, 3, 3)]
+
+
+def test_whole_channels_are_dropped_after_each_stage_in_training_alone():
+    net = VGG(((8,), (16,)), channel_dropout=0.5, dropout=0.0)
+    kept = []
+    for layer in net.modules():
+        if isinstance(layer, nn.Dropout2d):
+            layer.register_forward_hook(
+                lambda layer, args, out: kept.append((out / args[0]).flatten(2))
+            )
+    x = torch.rand(4, 1, 28, 28)
+    net(x)
+    for factors in kept:  # NaN where ReLU had left a zero
+        channels = factors.nanmean(2)
+        assert set(channels[~channels.isnan()].tolist()) == {0.0, 2.0}
+        assert torch.equal(factors.nan_to_num(0).amax(2), channels.nan_to_num(0))
+    kept.clear()
+    net.eval()(x)
+    assert {1.0} == {factor for factors in kept for factor in factors[~factors.isnan()].tolist()}
 
 
 def test_a_digit_does_not_see_its_batch_mates():
