@@ -612,14 +612,25 @@ def one_line(error: BaseException, entry: str = "train") -> str:
     """The error as one line for the user of an entry."""
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
-        *parents, key = unknown[1].split(".")
         with hydra.initialize_config_dir(str(CONF)):
-            node = OmegaConf.select(hydra.compose(entry), ".".join(parents)) if parents else None
-        keys = list(node) if isinstance(node, DictConfig) else []
-        near = difflib.get_close_matches(key, map(str, keys), n=1)
+            whole = hydra.compose(entry, return_hydra_config=True)
+        node: Any = OmegaConf.to_container(whole)
+        # a group of which no file is chosen, such as experiment, is no key of what is composed
+        chosen = OmegaConf.load(CONF / f"{entry}.yaml").defaults
+        groups = [group for item in chosen if isinstance(item, DictConfig) for group in item]
+        node = {**node, **{group: node.get(group) for group in groups}}
+        known: list[str] = []
+        wrong, *deeper = unknown[1].split(".")
+        while deeper and isinstance(node, dict) and wrong in node:
+            known.append(wrong)
+            node = node[wrong]
+            wrong, *deeper = deeper
+        keys = list(map(str, node)) if isinstance(node, dict) else []
+        near = difflib.get_close_matches(wrong, keys, n=1)
+        part = f" in {'.'.join(known)}" if known else ""
         text = f"{unknown[1]}: no such key"
-        text += f"; did you mean {'.'.join([*parents, near[0]])}?" if near else ""
-        text += f"; allowed in {'.'.join(parents)}: {', '.join(map(str, keys))}" if keys else ""
+        text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
+        text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
     elif no_file := re.search(r"Could not find '([\w./]+)/([^/']+)'", text):
         group, file = no_file.groups()
         text = f"{group}={file}: allowed: {', '.join(files(group))}"

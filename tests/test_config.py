@@ -166,7 +166,13 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
             "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?",
         ),
         ("model=resnet", "error: model=resnet: allowed: cnn, fast_cnn, mlp, vgg"),
-        ("seeds=1", "error: seeds: no such key"),
+        ("seeds=1", "error: seeds: no such key; did you mean seed?; allowed: hydra, seed, "),
+        ("optimzer.lr=1", "error: optimzer.lr: no such key; did you mean optimizer.lr?"),
+        ("experimnt=fast", "error: experimnt: no such key; did you mean experiment?"),
+        (
+            "hydra.sweep.dirr=a",
+            "error: hydra.sweep.dirr: no such key; did you mean hydra.sweep.dir?",
+        ),
     ],
 )
 def test_an_unknown_key_or_file_is_answered_with_the_known_ones(override, line):
