@@ -343,16 +343,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out and not args.out.absolute().parent.is_dir():
         parser.error(f"--out {args.out}: allowed: in a folder that exists")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if args.fast:
-        try:
+    try:
+        if args.fast:
             summary = ratio_of(measure_fast(args.fast, args.rounds))
-        except USER_ERRORS as e:
-            sys.exit(one_line(e))
-        show_ratio(summary)
-    else:
-        speeds = measure(args.rounds, args.batches)
-        summary = {**summarise(speeds), "rounds": speeds, "batches": args.batches}
-        show(summary, args.rounds)
+            show_ratio(summary)
+        else:
+            speeds = measure(args.rounds, args.batches)
+            summary = {**summarise(speeds), "rounds": speeds, "batches": args.batches}
+            show(summary, args.rounds)
+    except USER_ERRORS as e:
+        sys.exit(one_line(e))
     if args.out:
         record = {
             **summary,

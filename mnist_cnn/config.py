@@ -613,11 +613,14 @@ def one_line(error: BaseException, entry: str = "train") -> str:
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
         with hydra.initialize_config_dir(str(CONF)):
-            whole = hydra.compose(entry, return_hydra_config=True)
+            # with the files that were chosen: their keys differ
+            given = [text for text in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w/]+", text)]
+            chosen = [text for text in given if (CONF / text.partition("=")[0]).is_dir()]
+            whole = hydra.compose(entry, chosen, return_hydra_config=True)
         node: Any = OmegaConf.to_container(whole)
         # a group of which no file is chosen, such as experiment, is no key of what is composed
-        chosen = OmegaConf.load(CONF / f"{entry}.yaml").defaults
-        groups = [group for item in chosen if isinstance(item, DictConfig) for group in item]
+        defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
+        groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
         node = {**node, **{group: node.get(group) for group in groups}}
         known: list[str] = []
         wrong, *deeper = unknown[1].split(".")

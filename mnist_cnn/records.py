@@ -86,14 +86,19 @@ def names() -> list[str]:
     return list(dict.fromkeys((*NETWORKS, *files("experiment"))))
 
 
+def header(experiment: str) -> str:
+    """The comment at the top of an experiment's file, as one line."""
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text("utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+
 def claim(experiment: str) -> Summary | None:
     """The accuracy that an experiment's file claims in the comment at its top, or None.
 
     As in `99.18 % +- 0.02 on the test set (seeds 0, 1, 2)`, `(seeds 0 to 9)` or `(seed 0)`.
     """
-    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text("utf-8").splitlines()
-    comment = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
-    said = re.search(r"([\d.]+) %(?: \+- ([\d.]+))? on the test set \(seeds? ([^)]*)\)", comment)
+    pattern = r"([\d.]+) %(?: \+- ([\d.]+))? on the test set \(seeds? ([^)]*)\)"
+    said = re.search(pattern, header(experiment))
     if said is None:
         return None
     mean, std, seeds = said.groups()
@@ -165,6 +170,17 @@ def swept(folder: Path) -> list[int]:
     ]
 
 
+def without_seed(run: Run) -> dict[str, Any]:
+    """What a run's result depends on but for the seed, by dotted keys."""
+    return {key: value for key, value in leaderboard.setting(run).items() if key != "seed"}
+
+
+def meant(experiment: str) -> dict[str, Any]:
+    """The same of an experiment as its file has it now."""
+    config = plain(compose([f"experiment={experiment}"], run_dir="."))
+    return without_seed(Run(Path(), "", "finished", config=runs.flat(config)))
+
+
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """What differs, in a few words; nothing where nothing does."""
     keys = [key for key in {**a, **b} if a.get(key, ABSENT) != b.get(key, ABSENT)]
@@ -174,9 +190,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 def check_experiment(run: Run, experiment: str) -> None:
     """Raises ValueError unless a run is one of an experiment, nothing else changed but the seed."""
-    meant = plain(compose([f"experiment={experiment}"], run_dir="."))
-    wanted = Run(Path(), "", "finished", config=runs.flat(meant))
-    if fault := differences(leaderboard.setting(run), leaderboard.setting(wanted)):
+    if fault := differences(without_seed(run), meant(experiment)):
         raise ValueError(f"{run.folder}: not experiment={experiment}, there and here: {fault}")
 
 
@@ -216,6 +230,7 @@ def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> 
         },
         "elapsed_seconds": elapsed([run.results for run in found]),
         **{key: first.results[key] for key in SAME},
+        "config": without_seed(first),
         "finished": max(run.results["finished"] for run in found),
     }
     if epochs := by_epoch([leaderboard.history(run.folder) for run in found]):
@@ -593,7 +608,8 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
         place = Path(report.OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
         about = "no record yet that tells how long it takes"
         if old:
-            need = old["elapsed_seconds"] / len(old["seeds"]) * len(seeds)
+            one = statistics.mean(old["seconds"]) / old.get("networks", 1)
+            need = max(one, old["elapsed_seconds"] / len(old["seeds"]) * len(seeds))
             about = f"about {span(need)} by the record, on {hardware(old)}"
         console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}", markup=False)
     try:
@@ -602,9 +618,10 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # the last from Lightning, for Ctrl-C
         if (place / runs.SWEEP).exists():
             print(f"finish it: python -m mnist_cnn.train ckpt_path={place}", file=sys.stderr)
-        options = f"{f' --seeds {given}' if given else ''}{' --write' if write else ''}"
-        then = f"python -m mnist_cnn.records {name} --from {place}{options}"
-        print(f"then: {then}", file=sys.stderr)
+        if place.exists():
+            options = f"{f' --seeds {given}' if given else ''}{' --write' if write else ''}"
+            then = f"python -m mnist_cnn.records {name} --from {place}{options}"
+            print(f"then: {then}", file=sys.stderr)
         sys.exit(e.code if isinstance(e, Stopped) else 128 + signal.SIGINT)
     if old:
         compare(new, old, console)
@@ -629,7 +646,7 @@ def add_ratio(name: str, file: Path) -> None:
     record, ratio = load().get(name), leaderboard.load(file)
     if record is None:
         raise ValueError(f"{name}: has no record yet; allowed: after --write")
-    if name not in ratio.get("seconds", {}):
+    if not isinstance(seconds := ratio.get("seconds"), dict) or name not in seconds:
         raise ValueError(f"--ratio {file}: allowed: what benchmark --fast {name} --out wrote")
     results.write({**record, "ratio": ratio}, RECORDS / f"{name}.json")
 

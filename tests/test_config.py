@@ -1,6 +1,7 @@
 """Each config file feeds constructors that exist, and each wrong value ends in one clear line."""
 
 import inspect
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -168,6 +169,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("model=resnet", "error: model=resnet: allowed: cnn, fast_cnn, mlp, vgg"),
         ("seeds=1", "error: seeds: no such key; did you mean seed?; allowed: hydra, seed, "),
         ("optimzer.lr=1", "error: optimzer.lr: no such key; did you mean optimizer.lr?"),
+        (
+            "model=vgg model.hidden=64",
+            "error: model.hidden: no such key; allowed in model: name, stages, channel_dropout, ",
+        ),
         ("experimnt=fast", "error: experimnt: no such key; did you mean experiment?"),
         (
             "hydra.sweep.dirr=a",
@@ -175,9 +180,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ),
     ],
 )
-def test_an_unknown_key_or_file_is_answered_with_the_known_ones(override, line):
+def test_an_unknown_key_or_file_is_answered_with_the_known_ones(override, line, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", *override.split()])
     with pytest.raises(REFUSALS) as refused:
-        compose([override], run_dir="unused")
+        compose(override.split(), run_dir="unused")
     assert one_line(refused.value).startswith(line)
 
 
