@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mnist_cnn import plots, runs, sweep
-from mnist_cnn.results import replace
+from mnist_cnn.results import now, replace
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +174,8 @@ class History(BetweenEpochs):
     def __init__(self, *, dirpath: str):
         self.dirpath = Path(dirpath)
         self.rows: list[dict[str, float]] = []
-        self.started = self.trained = 0.0
+        self.run_started = now()  # the first time, in a run that was gone on with
+        self.started = self.trained = 0.0  # of this epoch's clock
         self.elapsed = 0.0  # of an interrupted epoch
         self.validated = False
 
@@ -220,10 +222,13 @@ class History(BetweenEpochs):
             plots.history(self.rows, best, title).savefig(self.dirpath / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "elapsed": time.perf_counter() - self.started}
+        elapsed = time.perf_counter() - self.started
+        return {"rows": self.rows, "elapsed": elapsed, "started": self.run_started.isoformat()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.elapsed = state_dict["rows"], state_dict["elapsed"]
+        if "started" in state_dict:  # checkpoints of earlier versions lack it
+            self.run_started = datetime.fromisoformat(state_dict["started"])
 
 
 class Histograms(BetweenEpochs):

@@ -35,7 +35,7 @@ def collect(
         module: the trained module.
         device: where it was trained.
         config: the whole configuration, plain values.
-        started: when the program came to this run, or went on with it.
+        started: when the run began.
     """
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}

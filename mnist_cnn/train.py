@@ -39,7 +39,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.module import DigitClassifier
 
     config.quiet_lightning()
-    folder, plain, started = Path(cfg.run_dir), config.plain(cfg), results.now()
+    folder, plain = Path(cfg.run_dir), config.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make(L.LightningDataModule, cfg.data)
@@ -67,7 +67,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     rows, best = history.rows, checkpoint.best_epoch
-    outcome = results.collect(rows, best, test, module, device, plain, started)
+    outcome = results.collect(rows, best, test, module, device, plain, history.run_started)
     if trainer.is_global_zero:
         module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
         results.write(outcome, folder / "results.json")

@@ -20,7 +20,7 @@ from mnist_cnn.loader import generator
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
-MEASURED = ("seconds", "images/s", "elapsed")
+MEASURED = ("seconds", "images/s", "elapsed", "started")
 
 
 def plain(value):

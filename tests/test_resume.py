@@ -116,11 +116,13 @@ def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_p
 def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
     assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
     run = only_run(tmp_path)
+    started = json.loads((run / "results.json").read_text())["started"]
     done = command(f"ckpt_path={run}", "trainer.max_epochs=3")
     assert done.returncode == 0, done.stderr
     assert only_run(tmp_path) == run
     results = json.loads((run / "results.json").read_text())
     assert results["epochs"] == 3
+    assert results["started"] == started
     assert results["config"]["optimizer"]["lr"] == 0.002
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
     steps = [step for step, _ in scalars(run)["val/loss"]]
