@@ -584,7 +584,8 @@ def write_beside(
                 fontweight="bold",
             )
             box = text.get_window_extent().padded(3)
-            hidden = int(np.all((spots > box.min) & (spots < box.max), axis=1).sum())
+            near = box.padded(6)  # a marker reaches farther than the middle of it
+            hidden = int(np.all((spots > near.min) & (spots < near.max), axis=1).sum())
             outside = not all(axes.bbox.contains(*corner) for corner in (box.min, box.max))
             faults = hidden + 1000 * (box.count_overlaps(taken) + outside)
             text.remove()
