@@ -228,6 +228,11 @@ class Summary(Open):
     max_depth: Annotated[int, Field(ge=-1)]
 
 
+class Averaging(Open):
+    decay: BelowOne
+    update_every_n_steps: Count
+
+
 class Logger(Open):
     save_dir: str
     name: str
@@ -316,6 +321,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "callbacks.history": History,
         "callbacks.progress": ProgressBar,
         "callbacks.summary": Summary,
+        "callbacks.averaging": Averaging,
         "logger.csv": Logger,
         "logger.tensorboard": TensorBoard,
     },
@@ -336,7 +342,7 @@ NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
 }
 OPTIONAL = (
     *("callbacks.early_stopping", "callbacks.finite", "callbacks.progress", "callbacks.summary"),
-    *("logger.csv", "logger.tensorboard"),
+    *("callbacks.averaging", "logger.csv", "logger.tensorboard"),
 )
 
 

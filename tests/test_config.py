@@ -131,6 +131,10 @@ def test_the_article_by_name_is_the_default():
             "trainer.limit_val_batches=-1: allowed: a whole number >= 1 or a number > 0 and <= 1",
         ),
         ("trainer.max_time=1h", "trainer.max_time=1h: allowed: text like 00:01:30:00 or null"),
+        (
+            "callbacks=averaging callbacks.averaging.update_every_n_steps=''",
+            "callbacks.averaging.update_every_n_steps=: allowed: a whole number >= 1",
+        ),
         ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience=-1: allowed"),
         ("callbacks.checkpoint=null", "callbacks.checkpoint=null: allowed: dirpath, monitor, mode"),
         ("objective.metric=accuracy", "objective.metric=accuracy: allowed: text like val/loss"),
