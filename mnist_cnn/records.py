@@ -170,15 +170,10 @@ def swept(folder: Path) -> list[int]:
     ]
 
 
-def without_seed(run: Run) -> dict[str, Any]:
-    """What a run's result depends on but for the seed, by dotted keys."""
-    return {key: value for key, value in leaderboard.setting(run).items() if key != "seed"}
-
-
 def meant(experiment: str) -> dict[str, Any]:
-    """The same of an experiment as its file has it now."""
+    """The `leaderboard.setting` of an experiment as its file has it now."""
     config = plain(compose([f"experiment={experiment}"], run_dir="."))
-    return without_seed(Run(Path(), "", "finished", config=runs.flat(config)))
+    return leaderboard.setting(Run(Path(), "", "finished", config=runs.flat(config)))
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -190,7 +185,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
 
 def check_experiment(run: Run, experiment: str) -> None:
     """Raises ValueError unless a run is one of an experiment, nothing else changed but the seed."""
-    if fault := differences(without_seed(run), meant(experiment)):
+    if fault := differences(leaderboard.setting(run), meant(experiment)):
         raise ValueError(f"{run.folder}: not experiment={experiment}, there and here: {fault}")
 
 
@@ -230,7 +225,7 @@ def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> 
         },
         "elapsed_seconds": elapsed([run.results for run in found]),
         **{key: first.results[key] for key in SAME},
-        "config": without_seed(first),
+        "config": leaderboard.setting(first),
         "finished": max(run.results["finished"] for run in found),
     }
     if epochs := by_epoch([leaderboard.history(run.folder) for run in found]):
