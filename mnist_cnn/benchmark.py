@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from mnist_cnn import model, results, sources
-from mnist_cnn.config import USER_ERRORS, compose, files, one_line
+from mnist_cnn.config import USER_ERRORS, compose, either, files, must_be, one_line
 from mnist_cnn.train import train
 
 BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
@@ -339,7 +339,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.rounds < 1 or not 4 <= args.batches <= EPOCH:
         parser.error(f"--rounds: allowed: 1 or more; --batches: allowed: 4 to {EPOCH}, an epoch")
     if args.fast and args.fast not in files("experiment"):
-        sys.exit(f"error: experiment={args.fast}: allowed: {', '.join(files('experiment'))}")
+        sys.exit(f"error: {must_be('--fast', either(files('experiment')), args.fast)}")
     if args.out and not args.out.absolute().parent.is_dir():
         parser.error(f"--out {args.out}: allowed: in a folder that exists")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -36,7 +36,7 @@ Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more i
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Metric = Annotated[str, Field(pattern=r"^(train|val)/(loss|acc)$", examples=["val/loss"])]
+Metric = Literal["train/loss", "train/acc", "val/loss", "val/acc"]
 Mode = Literal["min", "max"]
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
 
@@ -350,7 +350,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     """Holds what conf/<entry>.yaml composed to against what its values may be.
 
     Raises:
-        ValueError: one line; for each wrong value its key, the value and what is allowed.
+        ValueError: one line; for each wrong value its key, what it must be and what it is.
     """
     parts = dict(PARTS[entry])
     faults: list[str] = []
@@ -365,8 +365,8 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         if values is None and part in OPTIONAL:
             continue
         if not isinstance(values, dict):
-            options = files(part) or schema.model_fields
-            faults.append(f"{part}={shown(values)}: allowed: {', '.join(options)}")
+            keys = f"keys and values ({', '.join(schema.model_fields)})"
+            faults.append(must_be(part, either(files(part)) or keys, values))
             continue
         try:
             schema.model_validate(values)
@@ -377,7 +377,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     if entry == "train" and cfg.trainer.strategy == "auto":
         for key in ("devices", "num_nodes"):
             if isinstance(number := cfg.trainer[key], int) and number > 1:
-                raise ValueError(f"trainer.{key}={number}: allowed: 1; more with trainer=ddp")
+                raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
     check_fold(cfg.data.val_fraction, cfg.data.fold)
     if entry == "train" and not cfg.data.val_fraction:
         waits = {
@@ -386,17 +386,15 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         }
         if cfg.scheduler.name == "ReduceLROnPlateau":
             waits["scheduler"] = cfg.objective.metric
-        waiting = [f"{k} without {metric}" for k, metric in waits.items() if "val/" in metric]
+        waiting = [f"{k} ({metric})" for k, metric in waits.items() if "val/" in metric]
         if waiting:
             raise ValueError(
-                f"data.val_fraction=0: no {' and no '.join(waiting)}; allowed with "
+                f"data.val_fraction must be > 0 for {' and '.join(waiting)}, got 0; or set "
                 "callbacks=no_early_stopping and another scheduler, such as one_cycle"
             )
     if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.clean_epochs:
-        raise ValueError(
-            f"data.clean_epochs={cfg.data.clean_epochs}: allowed: less than "
-            f"trainer.max_epochs={cfg.trainer.max_epochs}"
-        )
+        allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
+        raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:
@@ -424,36 +422,45 @@ def check_choices(overrides: Sequence[str]) -> None:
         group, _, value = override.partition("=")
         names = [name.strip() for name in value.strip("[] ").split(",")]
         if value.startswith("[") and (known := files(group)) and not set(names) <= set(known):
-            raise ValueError(f"{override}: allowed: {', '.join(known)}")
+            raise ValueError(must_be(group, either(known), value))
 
 
 def sentence(part: str, schema: type[Group], values: Mapping[str, Any], fault: Any) -> str:
-    """`key=value: allowed: …` for one of pydantic's errors."""
+    """One of pydantic's errors as `key must be X, got Y`."""
     field = str(fault["loc"][0])
     key = f"{part}.{field}".lstrip(".")
     fields = schema.model_json_schema()["properties"]
-    if fault["type"] == "missing":
-        return f"{key}: missing"
     if field not in fields:
         return f"{key}: no such key; allowed in {part}: {', '.join(fields)}"
-    return f"{key}={shown(values[field])}: allowed: {allowed(fields[field])}"
+    allowed = either(kinds(fields[field]))
+    return must_be(key, allowed, values[field]) if field in values else f"{key} must be {allowed}"
+
+
+def must_be(key: str, allowed: str, value: Any) -> str:
+    """The sentence for a wrong value."""
+    return f"{key} must be {allowed}, got {shown(value)}"
+
+
+def either(options: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return " or ".join(filter(None, (", ".join(options[:-1]), *options[-1:])))
 
 
 def shown(value: Any) -> str:
     """A value as YAML writes it."""
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value) if value != "" else "''"
 
 
-def allowed(field: dict[str, Any]) -> str:
-    """A field of a JSON schema in words."""
+def kinds(field: dict[str, Any]) -> list[str]:
+    """What a field of a JSON schema may be, in words."""
     if "anyOf" in field:
-        return " or ".join(allowed(option) for option in field["anyOf"])
+        return [kind for option in field["anyOf"] for kind in kinds(option)]
     if "const" in field:
-        return str(field["const"]).lower()
+        return [shown(field["const"])]
     if "enum" in field:
-        return ", ".join(field["enum"])
+        return field["enum"]
     kind = field.get("type", "object")  # the schema of a part has no type
     kind = {
         "integer": "a whole number",
@@ -465,7 +472,7 @@ def allowed(field: dict[str, Any]) -> str:
     if kind == "array":
         low, high = field.get("minItems", 0), field.get("maxItems", math.inf)
         size = "" if high == math.inf else f" of {low}" if low == high else f" of {low} to {high}"
-        kind = f"a list{size}, each {allowed(field['items'])}"
+        kind = f"a list{size}, each {either(kinds(field['items']))}"
     bounds = [
         f"{sign} {field[bound]}"
         for bound, sign in (
@@ -478,7 +485,7 @@ def allowed(field: dict[str, Any]) -> str:
     ]
     if "pattern" in field:
         kind += f" like {field['examples'][0]}"
-    return f"{kind} {' and '.join(bounds)}".strip()
+    return [f"{kind} {' and '.join(bounds)}".strip()]
 
 
 def check_fold(val_fraction: float, fold: int) -> None:
@@ -486,9 +493,8 @@ def check_fold(val_fraction: float, fold: int) -> None:
     # no set has more images; in binary, 1 / 0.2 need not reach 5
     folds = int(min(1 / val_fraction, 60_000) + 1e-9) if val_fraction else 1
     if not 0 <= fold < folds:
-        raise ValueError(
-            f"data.fold={fold}: allowed: 0 to {folds - 1} with data.val_fraction={val_fraction}"
-        )
+        allowed = f"0 to {folds - 1} with data.val_fraction={val_fraction}"
+        raise ValueError(must_be("data.fold", allowed, fold))
 
 
 def run_name(overrides: Sequence[str] | None = None) -> str:
@@ -546,7 +552,7 @@ def make(kind: type, node: DictConfig, **options: Any) -> Any:
     except (MisconfigurationException, ImportError) as e:  # no such device; its package is missing
         raise ValueError(e) from e
     if not isinstance(made, kind):
-        raise ValueError(f"_target_={node.get('_target_')}: not a {kind.__name__}")
+        raise ValueError(must_be("_target_", f"a {kind.__name__}", node.get("_target_")))
     return made
 
 
@@ -642,5 +648,5 @@ def one_line(error: BaseException, entry: str = "train") -> str:
         text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
     elif no_file := re.search(r"Could not find '([\w./]+)/([^/']+)'", text):
         group, file = no_file.groups()
-        text = f"{group}={file}: allowed: {', '.join(files(group))}"
+        text = must_be(group, either(files(group)), file)
     return f"error: {text}"

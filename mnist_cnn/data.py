@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mnist_cnn import sources
 from mnist_cnn.augment import Augment
-from mnist_cnn.config import check_fold
+from mnist_cnn.config import check_fold, must_be
 from mnist_cnn.loader import BatchLoader
 
 # proven and read once a process: the jobs of a sweep share them, and nobody writes into the tensors
@@ -91,9 +91,8 @@ class MNISTDataModule(L.LightningDataModule):
             images, labels = self.load("train", device)
             size = int(len(labels) * self.val_fraction)
             if size == 0 and self.val_fraction:
-                raise ValueError(
-                    f"data.val_fraction={self.val_fraction}: allowed: at least 1/{len(labels)}"
-                )
+                allowed = f"0 or at least 1/{len(labels)}"
+                raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
             val = torch.arange(self.fold * size, (self.fold + 1) * size, device=device)
             train = torch.ones(len(labels), dtype=torch.bool, device=device)
             train[val] = False

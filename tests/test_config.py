@@ -94,69 +94,78 @@ def test_the_article_by_name_is_the_default():
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("data.val_fraction=1.2", "data.val_fraction=1.2: allowed: a number >= 0 and < 1"),
+        ("data.val_fraction=1.2", "data.val_fraction must be a number >= 0 and < 1, got 1.2"),
         (
             "data.val_fraction=0",
-            "data.val_fraction=0: no callbacks.early_stopping without val/loss and no scheduler "
-            "without val/loss; allowed with callbacks=no_early_stopping and another scheduler",
+            "data.val_fraction must be > 0 for callbacks.early_stopping (val/loss) and scheduler "
+            "(val/loss), got 0; or set callbacks=no_early_stopping and another scheduler",
         ),
         (
             "data.val_fraction=0 objective.metric=train/loss "
             "callbacks.early_stopping.monitor=val/acc",
-            "data.val_fraction=0: no callbacks.early_stopping without val/acc; allowed",
+            "data.val_fraction must be > 0 for callbacks.early_stopping (val/acc), got 0; or",
         ),
-        ("data.clean_epochs=10", "data.clean_epochs=10: allowed: less than trainer.max_epochs=10"),
+        (
+            "data.clean_epochs=10",
+            "data.clean_epochs must be less than trainer.max_epochs=10, got 10",
+        ),
         (
             "model=vgg model.stages=[]",
-            "model.stages=[]: allowed: a list of 1 to 4, each a list of 1 to 8, each",
+            "model.stages must be a list of 1 to 4, each a list of 1 to 8, each",
         ),
-        ("data.batch_size=0", "data.batch_size=0: allowed: a whole number >= 1"),
-        ("data.batch_size=64.5", "data.batch_size=64.5: allowed: a whole number >= 1"),
-        ("data.fold=7", "data.fold=7: allowed: 0 to 4 with data.val_fraction=0.2"),
-        ("data.source=web", "data.source=web: allowed: auto, bundled, download"),
-        ("data.std=0", "data.std=0: allowed: a number > 0"),
-        ("data.shuffle=perhaps", "data.shuffle=perhaps: allowed: true or false"),
+        ("data.batch_size=0", "data.batch_size must be a whole number >= 1 and <= 60000, got 0"),
+        (
+            "data.batch_size=64.5",
+            "data.batch_size must be a whole number >= 1 and <= 60000, got 64.5",
+        ),
+        ("data.fold=7", "data.fold must be 0 to 4 with data.val_fraction=0.2, got 7"),
+        ("data.source=web", "data.source must be auto, bundled or download, got web"),
+        ("data.std=0", "data.std must be a number > 0 and <= 1, got 0"),
+        ("data.shuffle=perhaps", "data.shuffle must be true or false, got perhaps"),
         (
             "model.channels=[1]",
-            "model.channels=[1]: allowed: a list of 2, each a whole number >= 1",
+            "model.channels must be a list of 2, each a whole number >= 1",
         ),
-        ("model.dropout=1", "model.dropout=1: allowed: a number >= 0 and < 1"),
-        ("optimizer.lr=-1", "optimizer.lr=-1: allowed: a number > 0"),
-        ("optimizer.lr=nan", "optimizer.lr=nan: allowed: a number > 0"),
-        ("scheduler.factor=1", "scheduler.factor=1: allowed: a number > 0 and < 1"),
-        ("trainer.max_epochs=ten", "trainer.max_epochs=ten: allowed: a whole number >= 1"),
-        ("trainer.devices=2", "trainer.devices=2: allowed: 1; more with trainer=ddp"),
+        ("model.dropout=1", "model.dropout must be a number >= 0 and < 1, got 1"),
+        ("optimizer.lr=-1", "optimizer.lr must be a number > 0, got -1"),
+        ("optimizer.lr=nan", "optimizer.lr must be a number > 0, got nan"),
+        ("scheduler.factor=1", "scheduler.factor must be a number > 0 and < 1, got 1"),
+        ("trainer.max_epochs=ten", "trainer.max_epochs must be a whole number >= 1, got ten"),
+        ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         (
             "trainer.limit_val_batches=-1",
-            "trainer.limit_val_batches=-1: allowed: a whole number >= 1 or a number > 0 and <= 1",
+            "trainer.limit_val_batches must be a whole number >= 1 or a number > 0 and <= 1, ",
         ),
-        ("trainer.max_time=1h", "trainer.max_time=1h: allowed: text like 00:01:30:00 or null"),
+        ("trainer.max_time=1h", "trainer.max_time must be text like 00:01:30:00 or null, got 1h"),
         (
             "callbacks=averaging callbacks.averaging.update_every_n_steps=''",
-            "callbacks.averaging.update_every_n_steps=: allowed: a whole number >= 1",
+            "callbacks.averaging.update_every_n_steps must be a whole number >= 1, got ''",
         ),
-        ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience=-1: allowed"),
-        ("callbacks.checkpoint=null", "callbacks.checkpoint=null: allowed: dirpath, monitor, mode"),
-        ("objective.metric=accuracy", "objective.metric=accuracy: allowed: text like val/loss"),
-        ("seed=-1", "seed=-1: allowed: a whole number >= 0"),
-        ("data.batch_size=1000000000000", "data.batch_size=1000000000000: allowed: a whole number"),
+        ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a"),
+        ("callbacks.checkpoint=null", "callbacks.checkpoint must be keys and values (dirpath, "),
+        (
+            "objective.metric=accuracy",
+            "objective.metric must be train/loss, train/acc, val/loss or val/acc",
+        ),
+        ("seed=-1", "seed must be a whole number >= 0"),
+        ("data.batch_size=1000000000000", "data.batch_size must be a whole number"),
         (
             "data.mean=99999999999999999999",
-            "data.mean=99999999999999999999: allowed: a number >= 0",
+            "data.mean must be a number >= 0 and <= 1, got 99999999999999999999",
         ),
-        ("model.hidden=1000000000", "model.hidden=1000000000: allowed: a whole number >= 1 and <="),
-        ("model.name=[a]", "model.name=['a']: allowed: text"),
-        ("model=[1,2]", "model=[1,2]: allowed: cnn, fast_cnn, mlp, vgg"),
+        ("model.hidden=1000000000", "model.hidden must be a whole number >= 1 and <= "),
+        ("model.name=[a]", "model.name must be text, got ['a']"),
+        ("model=[1,2]", "model must be cnn, fast_cnn, mlp or vgg, got [1,2]"),
         ("+augment.degrees=${data}", "data: it refers to itself"),
-        ("logger.tensorboard.purge_step=x", "logger.tensorboard.purge_step=x: allowed: a whole"),
+        ("logger.tensorboard.purge_step=x", "logger.tensorboard.purge_step must be a whole"),
         (
             "trainer.profiler=3",
-            "trainer.profiler=3: allowed: simple, advanced, pytorch or keys and",
+            "trainer.profiler must be simple, advanced, pytorch, keys and values or null, got 3",
         ),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
-    with pytest.raises(ValueError, match=r"allowed|itself") as refused:
+    with pytest.raises(ValueError, match=r"must be|itself") as refused:
         check(compose(override.split(), run_dir="unused"))
     assert str(refused.value).startswith(line)
     assert "\n" not in str(refused.value)
@@ -170,7 +179,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
             "trainer.max_epoch=3",
             "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?",
         ),
-        ("model=resnet", "error: model=resnet: allowed: cnn, fast_cnn, mlp, vgg"),
+        ("model=resnet", "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
         ("seeds=1", "error: seeds: no such key; did you mean seed?; allowed: hydra, seed, "),
         ("optimzer.lr=1", "error: optimzer.lr: no such key; did you mean optimizer.lr?"),
         (
@@ -197,7 +206,7 @@ def test_a_network_of_the_users_own_needs_no_entry_in_the_check():
 
 def test_a_callback_may_be_left_out_only_where_a_run_can_do_without():
     check(compose(["callbacks.early_stopping=null", "callbacks.progress=null"], run_dir="unused"))
-    with pytest.raises(ValueError, match=r"callbacks\.history=null: allowed: dirpath"):
+    with pytest.raises(ValueError, match=r"callbacks\.history must be keys and values"):
         check(compose(["callbacks.history=null"], run_dir="unused"))
 
 
@@ -215,7 +224,7 @@ def test_the_configuration_can_only_call_this_project_and_lightning(tmp_path: Pa
 def test_what_lightning_refuses_is_an_error_of_the_user():
     with pytest.raises(ValueError, match=r"torch_xla|TPU"):
         config.make(L.Trainer, compose(["trainer.accelerator=tpu"], run_dir="unused").trainer)
-    with pytest.raises(ValueError, match=r"_target_=lightning\.Trainer: not a Callback"):
+    with pytest.raises(ValueError, match=r"_target_ must be a Callback, got lightning\.Trainer"):
         config.make(
             L.Callback, OmegaConf.create({"_target_": "lightning.Trainer", "logger": False})
         )
