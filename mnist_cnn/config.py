@@ -21,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mnist_cnn.command import USER_ERRORS
+
 # inside an installed package, or beside the package in a clone
 CONF = next(
     path
@@ -46,9 +48,6 @@ TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"
 
 # what asks a program to stop; clusters announce the end of a job by one of the last two
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
-
-# what a user can get wrong; anything else is a fault of ours and keeps its traceback
-USER_ERRORS = (ValueError, OSError)
 
 
 class Interrupted(BaseException):

@@ -16,8 +16,11 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mnist_cnn.command import command
 
 if TYPE_CHECKING:
     import fastapi
@@ -292,7 +295,8 @@ def _listen(host: str, port: int) -> socket.socket:
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, created.detach())
 
 
-def main() -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m mnist_cnn.demo", description="Serves a page that reads digits as one draws them."
     )
@@ -301,14 +305,13 @@ def main() -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0: any)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if not 0 <= args.port <= 65_535:
+        parser.error(f"--port must be 0 to 65535, got {args.port}")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        sys.exit(f"{', '.join(missing)} not installed: pip install 'mnist-cnn[demo]'")
-    try:
-        serve(args.checkpoint, args.host, args.port)
-    except (ValueError, OSError) as error:
-        sys.exit(" ".join(str(error).split()))
+        raise ValueError(f"{', '.join(missing)} not installed: pip install 'mnist-cnn[demo]'")
+    serve(args.checkpoint, args.host, args.port)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import copy
 import importlib
 import importlib.util
 import json
-import sys
 import tempfile
 import time
 import warnings
@@ -32,6 +31,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mnist_cnn import config, results, sources, trained
+from mnist_cnn.command import command
 from mnist_cnn.trained import Trained
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
@@ -350,6 +350,7 @@ def show(record: Mapping[str, Any], out: Path) -> None:
     console.print(f"{out}: {', '.join([*list(record['files'])[1:], 'export.json'])}")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.export", description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -370,11 +371,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--int8: allowed with --format onnx or all")
     if args.rounds < 1:
         parser.error(f"--rounds {args.rounds}: allowed: 1 or more")
-    try:
-        net = trained.load(args.checkpoint)
-        record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
-    except config.USER_ERRORS as e:
-        sys.exit(config.one_line(e))
+    net = trained.load(args.checkpoint)
+    record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
     show(record, args.out)
 
 

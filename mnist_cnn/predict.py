@@ -9,7 +9,10 @@ from typing import Any
 
 from rich.console import Console
 
+from mnist_cnn.command import command
 
+
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.predict", description=__doc__.split(":")[0] + ".")
     parser.add_argument(

@@ -569,7 +569,9 @@ def test_a_port_in_use_is_told_in_one_line() -> None:
         port = taken.getsockname()[1]
         result = run("--port", str(port))
     assert result.returncode == 1
-    assert result.stderr == f"port {port} of 127.0.0.1 is in use: choose another with --port\n"
+    assert (
+        result.stderr == f"error: port {port} of 127.0.0.1 is in use: choose another with --port\n"
+    )
 
 
 def test_a_wrong_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
@@ -585,4 +587,4 @@ def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(demo, "NEEDED", ("no_such_module", "gradio"))
     with pytest.raises(SystemExit) as end:
         demo.main()
-    assert end.value.code == "no_such_module not installed: pip install 'mnist-cnn[demo]'"
+    assert end.value.code == "error: no_such_module not installed: pip install 'mnist-cnn[demo]'"

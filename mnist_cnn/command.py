@@ -1,0 +1,60 @@
+"""How a command ends: what a mistake, Ctrl-C or a closed pipe print, and with which exit code."""
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# what a user can get wrong; anything else is a fault of ours and keeps its traceback
+USER_ERRORS = (ValueError, OSError)
+
+INTERRUPTED = 128 + 2  # by convention, after SIGINT
+PIPE_CLOSED = 128 + 13  # after SIGPIPE, which Windows does not have
+
+
+def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
+    """Makes main(argv) end as users of a terminal expect, without a traceback.
+
+    A user's mistake ends it with one line and exit code 1. Ctrl-C and a closed pipe, as after
+    `| head -1`, end it silently with exit codes 130 and 141.
+    """
+
+    @functools.wraps(main)
+    def ending(argv: Sequence[str] | None = None) -> None:
+        interrupted = False
+
+        def interrupt(number: int, frame: Any) -> None:
+            nonlocal interrupted
+            interrupted = True
+            raise KeyboardInterrupt  # unlike the end by the signal itself, it lets main clean up
+
+        program = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # set in __init__.py
+        if program:
+            signal.signal(signal.SIGINT, interrupt)
+        try:
+            try:
+                main(argv)
+            finally:
+                sys.stdout.flush()  # while a closed pipe can still be handled
+        except BaseException as e:
+            # a library may make an error of its own of a KeyboardInterrupt
+            if interrupted or isinstance(e, KeyboardInterrupt):
+                sys.exit(INTERRUPTED)
+            if isinstance(e, BrokenPipeError):
+                discard_output()
+                sys.exit(PIPE_CLOSED)
+            if isinstance(e, USER_ERRORS):
+                sys.exit(f"error: {' '.join(str(e).split())}")
+            raise
+        finally:
+            if program:  # Python ends: nothing is left to clean up
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return ending
+
+
+def discard_output() -> None:
+    """Discards what is still buffered for standard output, which Python writes when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

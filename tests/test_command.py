@@ -1,0 +1,87 @@
+"""How the commands end: by a mistake, by Ctrl-C, by a reader that is gone."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mnist_cnn.command import command
+from tests.conftest import environment
+
+# stands for PyTorch, whose import takes a second
+SLOW = 'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *args],
+        cwd=folder,
+        env={**environment(), "PYTHONPATH": f"{folder}{os.pathsep}{Path(__file__).parents[1]}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("name", ["predict x.png", "export", "evaluate", "demo --port 0"])
+def test_ctrl_c_while_a_command_imports_ends_it_silently(name, tmp_path):
+    (tmp_path / "torch.py").write_text(SLOW)
+    process = start(tmp_path, *f"mnist_cnn.{name}".split())
+    assert process.stdout is not None
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (out, err) == ("", "")
+    assert process.returncode in (130, -signal.SIGINT)  # a shell calls both 130
+
+
+def test_a_reader_that_is_gone_ends_a_command_silently(tmp_path):
+    process = start(tmp_path, "mnist_cnn.predict", "missing.png", "--json")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+    process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("no\n  number"), "error: no number"),
+        (FileNotFoundError(2, "missing", "x.png"), "error: [Errno 2] missing: 'x.png'"),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_stops_a_command_is_one_line_or_an_exit_code(error, code):
+    @command
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == code
+
+
+def test_a_fault_of_the_project_keeps_its_traceback():
+    @command
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        main()
+
+
+def test_a_library_that_turns_ctrl_c_into_an_error_of_its_own_ends_silently_too(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        SLOW.replace("time.sleep(60)", "try: time.sleep(60)\nexcept KeyboardInterrupt: 1 / 0")
+    )
+    process = start(tmp_path, "mnist_cnn.predict", "x.png")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 130
