@@ -34,13 +34,12 @@ import torch
 import torch.nn.functional as F
 import torchmetrics
 from lightning.pytorch.callbacks import RichProgressBar
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 from torchvision import datasets, transforms
 
-from mnist_cnn import model, results, sources
+from mnist_cnn import model, results, sources, terminal
 from mnist_cnn.config import USER_ERRORS, compose, either, files, must_be, one_line
 from mnist_cnn.train import train
 
@@ -243,7 +242,9 @@ def measure_fast(
 def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each way gives in each round; a first round more warms up."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in track(range(rounds + 1), "measuring", console=Console(stderr=True)):
+    for turn in track(
+        range(rounds + 1), "measuring", console=terminal.console(stderr=True, soft_wrap=False)
+    ):
         for name, way in ways.items():
             torch.use_deterministic_algorithms(False)
             with quiet():
@@ -293,7 +294,7 @@ def show(summary: dict[str, Any], rounds: int) -> None:
     ):
         speed = summary["images/s"][name]
         table.add_row(meaning, f"{speed:,.0f}", f"{speed / summary['images/s']['loop']:.2f}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     console.print(table)
     console.print(
         f"mnist_cnn is {summary['ours/usual']:.2f} times the usual recipe and "
@@ -310,7 +311,7 @@ def ratio_of(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
 
 
 def show_ratio(summary: Mapping[str, Any]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     names = list(summary["seconds"])
     table = Table(*(f"{name}, s" for name in names), "ratio")
     for row in zip(*summary["seconds"].values(), summary["ratios"], strict=True):

@@ -13,10 +13,9 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mnist_cnn import plots, runs, sweep
+from mnist_cnn import plots, runs, sweep, terminal
 from mnist_cnn.results import now, replace
 
 log = logging.getLogger(__name__)
@@ -258,7 +257,7 @@ class ProgressBar(BetweenEpochs):
 
     def __init__(self, *, refresh_seconds: float, quiet: bool):
         self.refresh_seconds = refresh_seconds
-        self.console = Console(stderr=True, quiet=quiet)
+        self.console = terminal.console(stderr=True, quiet=quiet, soft_wrap=False)
         self.due = math.inf
         self.bar: Progress | None = None
 
@@ -331,7 +330,7 @@ class ProgressBar(BetweenEpochs):
             cells.append("best")
         line = " │ ".join(cells)
         log.info(line)
-        self.console.print(line, highlight=False)
+        self.console.print(line)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)

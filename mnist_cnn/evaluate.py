@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn import config, runs
+from mnist_cnn import config, runs, terminal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +43,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import torch
     from hydra.utils import instantiate
-    from rich.console import Console
     from rich.progress import Progress
 
     from mnist_cnn import results, scores, sources, trained
@@ -68,7 +67,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         raise ValueError(
             f"{key}: training held out no images, with data.val_fraction={cfg.data.val_fraction}"
         )
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True, soft_wrap=False)
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
 
     def ask(split: str) -> list["Answers"]:
@@ -229,15 +228,13 @@ def title(outcome: Mapping[str, Any]) -> str:
 def show(outcome: Mapping[str, Any], folder: Path) -> None:
     """Prints the evaluation's tables and where its files are."""
     from rich.columns import Columns
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
     def accuracy(part: Mapping[str, Any]) -> str:
         low, high = part["acc_95"]
         return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
 
-    console = Console(highlight=False)
+    console = terminal.console()
     total = Table("", title(outcome))
     total.add_row("images", f"{outcome['images']:,}")
     total.add_row("accuracy", accuracy(outcome))
@@ -271,12 +268,12 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
         for part in networks[:LISTED]:
             path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
             path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
-            table.add_row(escape(path), f"{part['acc']:.2%}", f"{part['errors']:,}")
+            table.add_row(path, f"{part['acc']:.2%}", f"{part['errors']:,}")
         if len(networks) > LISTED:
             table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
         console.print(table)
     names = ("evaluation.json", "predictions.csv", *sorted(p.name for p in folder.glob("*.png")))
-    console.print(f"{folder}: {', '.join(names)}", soft_wrap=True)
+    console.print(f"{folder}: {', '.join(names)}")
 
 
 def main() -> None:

@@ -25,12 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 from rich import progress
-from rich.console import Console
 from rich.table import Table
 from safetensors.torch import save
 from torch import Tensor
 
-from mnist_cnn import config, results, sources, trained
+from mnist_cnn import config, results, sources, terminal, trained
 from mnist_cnn.command import command
 from mnist_cnn.trained import Trained
 
@@ -271,7 +270,7 @@ def export(
         raise OSError(f"--out {out}: cannot be written: {e.strerror}") from None
     ways: dict[str, Predict] = {"PyTorch": net}
     found: dict[str, dict[str, Any]] = {"PyTorch": {}}
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True, soft_wrap=False)
     bar = progress.Progress(console=console, transient=True, disable=not console.is_terminal)
     with bar, scratch as folder:
         for kind in bar.track(formats, description="writing and verifying"):
@@ -336,7 +335,7 @@ def show(record: Mapping[str, Any], out: Path) -> None:
     for name, found in record["files"].items():
         cells = (text(found[key]) if key in found else "" for key, (_, text) in columns.items())
         table.add_row(name.removeprefix("mnist_cnn."), *cells)
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     console.print(table)
     threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
     console.print(

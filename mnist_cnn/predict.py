@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from mnist_cnn import terminal
 from mnist_cnn.command import command
 
 
@@ -36,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as e:
         sys.exit(f"error: --checkpoint: {e}")
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     failed = False
     for name in args.pictures:
         answer: dict[str, Any] = {"picture": name}
@@ -66,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif "error" in answer:
             print(f"error: {answer['error']}", file=sys.stderr)
         else:
-            console.print(f"{name}: {sentence(answer['digits'])}", markup=False)
+            console.print(f"{name}: {sentence(answer['digits'])}")
             if args.show:
-                console.print(f"  shown in {answer['shown']}", markup=False)
+                console.print(f"  shown in {answer['shown']}")
     sys.exit(1 if failed else 0)
 
 

@@ -27,11 +27,9 @@ from typing import Any, NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from mnist_cnn import leaderboard, report, runs
+from mnist_cnn import leaderboard, report, runs, terminal
 from mnist_cnn.config import CONF, SIGNALS, USER_ERRORS, compose, files, one_line, plain
 from mnist_cnn.leaderboard import ABSENT, Difference, Run, Summary, brief, summarise
 
@@ -431,14 +429,14 @@ def rows(records: Mapping[str, Record]) -> list[Row]:
     return found
 
 
-def show(records: Mapping[str, Record], console: Console) -> None:
+def show(records: Mapping[str, Record], console: terminal.Console) -> None:
     table = Table()
     heads = ("network", "test accuracy", "n", "parameters", "training", "in all", "on", "command")
     for head in heads:
         right = head in ("n", "parameters", "training", "in all")
         table.add_column(head, justify="right" if right else "left", overflow="fold")
     for row in rows(records):
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     console.print(table, soft_wrap=False)
     console.print(
         "accuracy: mean ± standard deviation over n runs; training: one run, first batch to last\n"
@@ -569,14 +567,14 @@ def difference(new: Record, old: Record, metric: str) -> Difference:
         return Difference(first, second, gap, None, None, f"needs {e.name}: {report.EXTRA}")
 
 
-def compare(new: Record, old: Record, console: Console) -> None:
+def compare(new: Record, old: Record, console: terminal.Console) -> None:
     """Prints what came out beside the record."""
     found = {key: difference(new, old, key) for key in METRICS if key in new and key in old}
     console.print(report.versus(found, ("here", "record"), {"seconds"}), soft_wrap=False)
     for side, record in (("here", new), ("record", old)):
         seeds = ", ".join(map(str, record["seeds"]))
         text = f"{side}: seeds {seeds}; {hardware(record)}; commit {record['git_commit']}"
-        console.print(text, markup=False)
+        console.print(text)
 
 
 def again(name: str, given: str | None, folder: Path | None, write: bool) -> None:
@@ -588,7 +586,7 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
     """
     from mnist_cnn import results
 
-    console, old = report.screen(), load().get(name)
+    console, old = terminal.console(), load().get(name)
     try:
         seeds = [int(seed) for seed in given.split(",")] if given else []
     except ValueError:
@@ -606,7 +604,7 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
             one = statistics.mean(old["seconds"]) / old.get("networks", 1)
             need = max(one, old["elapsed_seconds"] / len(old["seeds"]) * len(seeds))
             about = f"about {span(need)} by the record, on {hardware(old)}"
-        console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}", markup=False)
+        console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}")
     try:
         side_by_side = old["launcher"] if old else ()
         new = rerun(name, seeds, place, folder is not None, side_by_side)
@@ -627,7 +625,7 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
         results.write(new, RECORDS / f"{name}.json")
         if old and "ratio" in old:
             console.print("its ratio was of the runs before: measure it again, then --ratio FILE")
-        console.print(f"{RECORDS / name}.json; now --readme and --plot {PICTURE}", markup=False)
+        console.print(f"{RECORDS / name}.json; now --readme and --plot {PICTURE}")
 
 
 def add_ratio(name: str, file: Path) -> None:
@@ -683,7 +681,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.readme:
             write_readme(load())
         if not (args.name or args.plot or args.readme):
-            show(load(), report.screen())
+            show(load(), terminal.console())
     except USER_ERRORS as e:
         sys.exit(one_line(e))
 

@@ -20,12 +20,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from mnist_cnn import leaderboard
+from mnist_cnn import leaderboard, terminal
 from mnist_cnn.config import USER_ERRORS, one_line
 from mnist_cnn.leaderboard import ABSENT, Leaderboard, Run, Summary, brief
 
@@ -54,7 +52,7 @@ def collect(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
             found.setdefault(folder.resolve(), (str(name), folder))
     if not found:
         raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True, soft_wrap=False)
     ordered = track(
         sorted(found.values(), key=lambda pair: leaderboard.natural(pair[0])),
         "reading",
@@ -161,15 +159,7 @@ def count(board: Leaderboard) -> str:
     return ", ".join(f"{n:,} {state}" for state, n in states.most_common())
 
 
-def screen(stderr: bool = False) -> Console:
-    """A console that breaks no lines where there is no screen."""
-    console = Console(highlight=False, stderr=stderr, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 1000
-    return console
-
-
-def show(board: Leaderboard, console: Console) -> None:
+def show(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
     texts = heads_of_text(board)
     for title, (heads, rows) in (
@@ -182,14 +172,14 @@ def show(board: Leaderboard, console: Console) -> None:
         for name in heads:
             table.add_column(name, justify="left" if name in texts else "right", overflow="fold")
         for row in rows[:ROWS]:
-            table.add_row(*map(escape, row))
+            table.add_row(*row)
         console.print(table, soft_wrap=False)
         if len(rows) > ROWS:
             console.print(f"and {len(rows) - ROWS:,} more: --json and --markdown have all")
     console.print(count(board))
     if board.groups:
         console.print(sentence(board))
-        console.print(f"best checkpoint: {board.groups[0].runs[0].checkpoint}", markup=False)
+        console.print(f"best checkpoint: {board.groups[0].runs[0].checkpoint}")
 
 
 def to_csv(board: Leaderboard) -> str:
@@ -469,7 +459,7 @@ def report(folder: Path) -> None:
     """
     try:
         board = collect([folder])
-        show(board, screen())
+        show(board, terminal.console())
         for said in write_page(board, folder / PAGE, title(folder)):
             print(said)
     except Exception as e:  # a picture is not worth a sweep
@@ -505,7 +495,9 @@ def versus(
     return table
 
 
-def compare(sides: Sequence[str], board: Callable[[], Leaderboard], console: Console) -> None:
+def compare(
+    sides: Sequence[str], board: Callable[[], Leaderboard], console: terminal.Console
+) -> None:
     """Prints how two groups of runs differ.
 
     Args:
@@ -547,7 +539,7 @@ def compare(sides: Sequence[str], board: Callable[[], Leaderboard], console: Con
             for key, name in both.columns.items()
         }
         own = [f"{name}={', '.join(sorted(values))}" for name, values in settings.items()]
-        console.print(f"{letter}: {side}: {len(runs)} finished; {' '.join(own)}", markup=False)
+        console.print(f"{letter}: {side}: {len(runs)} finished; {' '.join(own)}")
     first = found[metric]
     if first.interval and first.alike:
         console.print(
@@ -599,7 +591,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     piped = [kind for kind, path in wanted.items() if str(path) == "-"]
     if len(piped) > 1 or str(args.html) == "-":
         options.error("-: allowed once, for --csv, --json or --markdown")
-    console = screen(stderr=bool(piped))
+    console = terminal.console(stderr=bool(piped))
     try:
         folders = args.folders or [leaderboard.newest_sweep(OUTPUTS) or OUTPUTS]
         if args.compare:
@@ -613,11 +605,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(text, end="")
             else:
                 path.write_text(text, "utf-8")
-                console.print(str(path), markup=False)
+                console.print(str(path))
         html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
         if html:
             for said in write_page(board, html, title(folders[0])):
-                console.print(said, markup=False)
+                console.print(said)
     except USER_ERRORS as e:
         sys.exit(one_line(e))
 

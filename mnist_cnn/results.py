@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
+
+from mnist_cnn import terminal
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
@@ -122,7 +123,7 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
             loss, accuracy = results[f"{stage}/loss"], results[f"{stage}/acc"]
             table.add_row(name, f"{loss:.4f}", f"{accuracy:.2%}")
     speed = f", {results['images/s']:,.0f} images/s" if results["images/s"] else ""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     console.print()
     console.print(table)
     console.print(

@@ -36,8 +36,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 from rich import progress
-from rich.console import Console
 from torch import Tensor
+
+from mnist_cnn import terminal
 
 SOURCES = ("auto", "bundled", "download")
 SUMS = "SHA256SUMS"
@@ -366,7 +367,7 @@ def _download(url: str, limit: int, timeout: float) -> bytearray:
     data = bytearray()
     # three waits to begin with: a dead IPv6 address, the living IPv4 one, the header
     start = time.monotonic() + 3 * timeout
-    console = Console(stderr=True)
+    console = terminal.console(stderr=True, soft_wrap=False)
     bar = progress.Progress(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),

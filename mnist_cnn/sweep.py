@@ -30,10 +30,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mnist_cnn import runs
+from mnist_cnn import runs, terminal
 from mnist_cnn.config import TARGETS, Interrupted, check
 
 log = logging.getLogger(__name__)
@@ -382,7 +381,7 @@ class Screen(threading.Thread):
         self.ends: dict[int, runs.State] = {}
         self.best: tuple[float, int] | None = None
         self.asking, self.over = threading.Lock(), threading.Event()
-        self.console = Console(highlight=False, markup=False, soft_wrap=True)
+        self.console = terminal.console()
         self.bar = Progress(
             BarColumn(),
             MofNCompleteColumn(),

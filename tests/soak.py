@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mnist_cnn import terminal
 from mnist_cnn.runs import LAST, OVERRIDES, RESULTS
 from tests.conftest import environment
 
@@ -506,7 +506,7 @@ def main() -> None:
 
         while sum(len(run.kills) for run in runs) < args.kills:
             runs += pool.map(one, range(len(runs), len(runs) + args.jobs))
-    Console(width=160).print(table(runs, wholes))
+    terminal.console().print(table(runs, wholes))
     if args.json:
         args.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
     if any(run.faults for run in runs):

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 
-from mnist_cnn import callbacks
+from mnist_cnn import callbacks, terminal
 from mnist_cnn.callbacks import STEP_HOOKS, Histograms, ProgressBar, skip_idle_hooks
 from mnist_cnn.loader import BatchLoader
 from mnist_cnn.module import DigitClassifier
@@ -95,7 +94,7 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
 
     class OnTerminal(ProgressBar):
         def on_train_start(self, trainer, pl_module):
-            self.console = Console(file=screen, force_terminal=True, width=100)
+            self.console = terminal.console(file=screen, force_terminal=True, width=100)
             super().on_train_start(trainer, pl_module)
 
     bar = OnTerminal(refresh_seconds=1e-9, quiet=False)

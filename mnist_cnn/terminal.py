@@ -1,0 +1,20 @@
+"""What is printed through rich."""
+
+from typing import Any
+
+from rich.console import Console
+
+
+def console(**options: Any) -> Console:
+    """A console that prints text as it is: `a[b]` is no markup, `:x:` no emoji, 3 has no color.
+
+    It breaks no line of text, and without a terminal no row of a table either.
+
+    Args:
+        options: of rich's Console. Progress bars need soft_wrap=False.
+    """
+    plain = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
+    made = Console(**(plain | options))
+    if not made.is_terminal:
+        made.width = 1000
+    return made

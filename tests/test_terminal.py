@@ -1,0 +1,29 @@
+"""What is printed is what was meant, whatever it is made of."""
+
+from pathlib import Path
+
+import pytest
+
+from mnist_cnn import leaderboard, report, results, terminal
+
+ODD = "a[x]b :x: [red]"
+
+
+def test_a_folder_with_brackets_and_colons_is_printed_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / ODD
+    folder.mkdir()
+    (folder / "results.json").touch()
+    numbers = {"best_epoch": 1, "epochs": 1, "seed": 0, "parameters": 1, "seconds": 1}
+    results.show({**numbers, "images/s": None}, folder)
+    assert f"{folder}: results.json" in capsys.readouterr().out
+
+
+def test_a_table_says_which_extra_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+    why = "needs scipy: pip install 'mnist-cnn[sweep]'"
+    found = {"test/acc": leaderboard.Difference(None, None, None, None, None, why)}
+    terminal.console().print(report.versus(found, ("A", "B [x]"), {}))
+    said = capsys.readouterr().out
+    assert why in said
+    assert "A - B [x]" in said
