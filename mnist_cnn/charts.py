@@ -1,6 +1,6 @@
 """The figures of a report to look at in a browser, and the one page that holds them.
 
-Pure functions: numbers in, plotly Figure or HTML out. They need plotly, mnist-cnn[sweep].
+Pure functions: numbers in, plotly Figure or HTML out. They need plotly, of the extra `sweep`.
 """
 
 import html

@@ -1,6 +1,7 @@
 """Where the configuration lies, what its values may be, and how an entry starts from it."""
 
 import difflib
+import importlib.metadata
 import logging
 import math
 import os
@@ -511,6 +512,31 @@ def next_epoch(ckpt_path: str | None) -> int:
     from mnist_cnn import trained
 
     return trained.read_checkpoint(ckpt_path)["epoch"] + 1
+
+
+def install(extra: str) -> str:
+    """The command that installs an extra of this project, from a clone or beside a wheel.
+
+    It never names this project, which an index may know as somebody else's.
+    """
+    clone = Path(__file__).parents[1]
+    if (clone / "pyproject.toml").is_file():
+        return f'pip install -e "{"." if Path.cwd() == clone else clone}[{extra}]"'
+    return f"pip install {' '.join(requirements(extra))}"
+
+
+def requirements(extra: str) -> list[str]:
+    """What an extra of the installed package needs, those of its own extras included."""
+    found: list[str] = []
+    for line in importlib.metadata.requires("mnist-cnn") or ():
+        requirement, _, marker = line.partition(";")
+        if re.search(rf"""extra == ['"]{extra}['"]""", marker):
+            own = re.fullmatch(r"mnist[-_]cnn\[(.+)\]", requirement.strip())
+            for name in own[1].split(",") if own else ():
+                found += requirements(name)
+            if not own:
+                found.append(f'"{requirement.strip()}"')
+    return found
 
 
 OmegaConf.register_resolver("run_name", run_name, replace=True)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_cnn.command import command
+from mnist_cnn.config import install
 
 if TYPE_CHECKING:
     import fastapi
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mnist_cnn.reading import Net
 
 PAGE = Path(__file__).parent / "page"
-NEEDED = ("gradio", "cv2", "PIL")  # what the extra brings
+NEEDED = ("gradio", "fastapi", "starlette", "uvicorn", "cv2", "PIL")  # what the extra brings
 
 MAX_BYTES = 20_000_000  # of a picture's file
 MAX_BODY = MAX_BYTES * 4 // 3 + 10_000  # the same in base64, and what a request says around it
@@ -310,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"--port must be 0 to 65535, got {args.port}")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"{', '.join(missing)} not installed: pip install 'mnist-cnn[demo]'")
+        raise ValueError(f"{', '.join(missing)} not installed: {install('demo')}")
     serve(args.checkpoint, args.host, args.port)
 
 

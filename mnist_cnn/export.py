@@ -36,7 +36,7 @@ from mnist_cnn.trained import Trained
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
 
 FORMATS = ("onnx", "pt2", "safetensors")
-EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the packages of mnist-cnn[export]
+EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the packages of the extra `export`
 OPSET = 18  # the one that PyTorch's exporter itself writes
 
 # each file is run on 1,000 images, in batches of several sizes because N is free
@@ -254,9 +254,7 @@ def export(
     """
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
-        raise ValueError(
-            f"onnx export needs {' and '.join(missing)}: pip install 'mnist-cnn[export]'"
-        )
+        raise ValueError(f"onnx export needs {' and '.join(missing)}: {config.install('export')}")
     net.requires_grad_(False)
     data = net.about["data"]["name"]
     root = Path(config.compose(run_dir=".").data.root).expanduser()

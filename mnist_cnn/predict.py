@@ -9,6 +9,7 @@ from typing import Any
 
 from mnist_cnn import terminal
 from mnist_cnn.command import command
+from mnist_cnn.config import install
 
 
 @command
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from mnist_cnn.photo import load_picture
         from mnist_cnn.reading import draw_readings, read_digits
     except ModuleNotFoundError as e:
-        sys.exit(f"error: reading pictures needs {e.name}: pip install 'mnist-cnn[photo]'")
+        sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
     try:
         net = trained.load(args.checkpoint)
     except ValueError as e:

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from mnist_cnn import leaderboard, report, runs, terminal
-from mnist_cnn.config import CONF, SIGNALS, USER_ERRORS, compose, files, one_line, plain
+from mnist_cnn.config import CONF, SIGNALS, USER_ERRORS, compose, files, install, one_line, plain
 from mnist_cnn.leaderboard import ABSENT, Difference, Run, Summary, brief, summarise
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package
@@ -564,7 +564,7 @@ def difference(new: Record, old: Record, metric: str) -> Difference:
     except ModuleNotFoundError as e:
         first, second = summary_of(new, metric), summary_of(old, metric)
         gap = first.mean - second.mean
-        return Difference(first, second, gap, None, None, f"needs {e.name}: {report.EXTRA}")
+        return Difference(first, second, gap, None, None, f"needs {e.name}: {install('sweep')}")
 
 
 def compare(new: Record, old: Record, console: terminal.Console) -> None:

@@ -24,14 +24,13 @@ from rich.progress import track
 from rich.table import Table
 
 from mnist_cnn import leaderboard, terminal
-from mnist_cnn.config import USER_ERRORS, one_line
+from mnist_cnn.config import USER_ERRORS, install, one_line
 from mnist_cnn.leaderboard import ABSENT, Leaderboard, Run, Summary, brief
 
 OUTPUTS, PAGE = Path("outputs"), "report.html"
 ROWS = 20  # of a table on screen
 PAGE_ROWS, LINES, CURVES = 200, 500, 60  # of a table, of parallel lines, of curves in a figure
 ENOUGH = 20  # finished runs for an importance, which looks at the best tenth
-EXTRA = "pip install 'mnist-cnn[sweep]'"
 
 
 def collect(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
@@ -280,7 +279,7 @@ def importances(
     try:
         import optuna
     except ModuleNotFoundError:
-        return {}, f"Skipped: it needs optuna: {EXTRA}"
+        return {}, f"Skipped: it needs optuna: {install('sweep')}"
     parameters: dict[str, Sequence[Any]] = {}
     distributions: dict[str, optuna.distributions.BaseDistribution] = {}
     for key in keys:
@@ -410,7 +409,7 @@ def write_page(board: Leaderboard, path: Path, title: str) -> list[str]:
         from mnist_cnn import charts
     except ModuleNotFoundError as e:
         charts = None  # type: ignore[assignment]
-        missing = f"{path.name} was not written: it needs {e.name}: {EXTRA}"
+        missing = f"{path.name} was not written: it needs {e.name}: {install('sweep')}"
     drawn = drawings(board)
     written = []
     for name, heading, _, given, _ in drawn:
@@ -528,7 +527,7 @@ def compare(
             for key in dict.fromkeys((metric, "val/acc", "test/acc"))
         }
     except ModuleNotFoundError as e:
-        raise ValueError(f"--compare needs {e.name}: {EXTRA}") from None
+        raise ValueError(f"--compare needs {e.name}: {install('sweep')}") from None
 
     lower = {metric} if mode == "min" else set()
     console.print(versus(found, ("A", "B"), lower), soft_wrap=False)

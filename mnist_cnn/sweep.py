@@ -33,7 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import runs, terminal
-from mnist_cnn.config import TARGETS, Interrupted, check
+from mnist_cnn.config import TARGETS, Interrupted, check, install
 
 log = logging.getLogger(__name__)
 
@@ -473,7 +473,7 @@ def submitted(error: BaseException) -> Iterable[Any]:
 
 
 def missing(extra: str) -> str:
-    return f'not installed: pip install -e ".[{extra}]"'
+    return f"not installed: {install(extra)}"
 
 
 def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:

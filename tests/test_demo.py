@@ -29,11 +29,11 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn import demo, trained
-from mnist_cnn.config import compose
+from mnist_cnn.config import compose, install
 from mnist_cnn.train import train
 from tests.photographs import bundled
 
-pytest.importorskip("gradio", reason="pip install 'mnist-cnn[demo]'")
+pytest.importorskip("gradio", reason="needs the extra demo")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -587,4 +587,4 @@ def test_a_missing_extra_names_the_command_that_brings_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(demo, "NEEDED", ("no_such_module", "gradio"))
     with pytest.raises(SystemExit) as end:
         demo.main()
-    assert end.value.code == "error: no_such_module not installed: pip install 'mnist-cnn[demo]'"
+    assert end.value.code == f"error: no_such_module not installed: {install('demo')}"

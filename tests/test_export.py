@@ -16,6 +16,7 @@ import torch
 from safetensors import safe_open
 
 from mnist_cnn import config, export, sources, trained
+from mnist_cnn.config import install
 from mnist_cnn.train import train
 
 # a scaling that is not the identity: a file that forgets it is found out
@@ -55,7 +56,7 @@ def truth(trained_run, digits) -> np.ndarray:
 @pytest.fixture
 def needs_onnx() -> None:
     for package in export.EXTRA:
-        pytest.importorskip(package, reason=f"{package} comes with mnist-cnn[export]")
+        pytest.importorskip(package, reason=f"{package} comes with the extra export")
 
 
 def program(*args: Any) -> subprocess.CompletedProcess[str]:
@@ -81,7 +82,7 @@ def refusal(*args: Any) -> str:
 def exported(trained_run, tmp_path_factory) -> tuple[Path, str]:
     """The folder of all formats as the command fills it, and what it prints."""
     for package in export.EXTRA:
-        pytest.importorskip(package, reason=f"{package} comes with mnist-cnn[export]")
+        pytest.importorskip(package, reason=f"{package} comes with the extra export")
     folder = tmp_path_factory.mktemp("exported")
     done = program(trained_run, "--format", "all", "--int8", "--out", folder, "--rounds", "2")
     assert (done.returncode, done.stderr) == (0, "")
@@ -289,7 +290,7 @@ def test_a_missing_extra_is_named_in_one_line(trained_run, tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for kind in ("onnx", "all"):
         assert refusal(trained_run, "--format", kind, "--out", tmp_path) == (
-            "error: onnx export needs onnxscript and onnxruntime: pip install 'mnist-cnn[export]'"
+            f"error: onnx export needs onnxscript and onnxruntime: {install('export')}"
         )
 
 

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 import mnist_cnn
 from mnist_cnn import leaderboard, plots, report, runs
-from mnist_cnn.config import compose
+from mnist_cnn.config import compose, install
 from mnist_cnn.train import train
 from tests.conftest import environment
 
@@ -358,7 +358,7 @@ def test_standard_output_is_for_one_thing(sweep: Path, capsys: pytest.CaptureFix
 def test_a_report_writes_its_page_and_figures_beside_the_sweep(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("plotly", reason="pip install 'mnist-cnn[sweep]'")
+    pytest.importorskip("plotly", reason="needs the extra sweep")
     before = {path.name for path in sweep.iterdir()}
     report.report(sweep)
     said = capsys.readouterr().out
@@ -396,11 +396,11 @@ def test_without_plotly_tables_and_figures_come_and_a_sentence_names_the_extra(
     report.main([str(sweep)])
     assert not (sweep / "report.html").exists()
     assert (sweep / "report.trials.png").stat().st_size > 10_000
-    assert "pip install 'mnist-cnn[sweep]'" in capsys.readouterr().out
+    assert install("sweep") in capsys.readouterr().out
 
 
 def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
-    pytest.importorskip("optuna", reason="pip install 'mnist-cnn[sweep]'")
+    pytest.importorskip("optuna", reason="needs the extra sweep")
     for job in range(4, 44):
         hidden, lr = (32, 64, 128)[job % 3], 10 ** -(1 + (job * 7 % 40) / 10)
         folder = add(sweep, job, like=0, val__loss=abs(math.log10(lr) + 3))
@@ -433,7 +433,7 @@ def compared(sweep: Path) -> Callable[..., Path]:
 
 def compare(capsys: pytest.CaptureFixture[str], sweep: Path, *sides: str) -> tuple[list[str], str]:
     """The table's row of the validation loss, and all that was printed."""
-    pytest.importorskip("scipy", reason="pip install 'mnist-cnn[sweep]'")
+    pytest.importorskip("scipy", reason="needs the extra sweep")
     report.main([str(sweep), "--compare", *sides])
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if "val loss" in line)
@@ -521,8 +521,8 @@ def test_reading_runs_needs_neither_torch_nor_matplotlib(sweep: Path) -> None:
 
 
 def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep: Path) -> None:
-    pytest.importorskip("plotly", reason="pip install 'mnist-cnn[sweep]'")
-    pytest.importorskip("optuna", reason="pip install 'mnist-cnn[sweep]'")
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    pytest.importorskip("optuna", reason="needs the extra sweep")
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")

@@ -21,7 +21,7 @@ def test_a_folder_with_brackets_and_colons_is_printed_as_it_is(
 
 
 def test_a_table_says_which_extra_to_install(capsys: pytest.CaptureFixture[str]) -> None:
-    why = "needs scipy: pip install 'mnist-cnn[sweep]'"
+    why = "needs scipy: pip install -e '.[sweep]'"
     found = {"test/acc": leaderboard.Difference(None, None, None, None, None, why)}
     terminal.console().print(report.versus(found, ("A", "B [x]"), {}))
     said = capsys.readouterr().out
