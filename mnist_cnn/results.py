@@ -14,6 +14,7 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
+from mnist_cnn.threads import WAITED
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
@@ -130,6 +131,12 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
         f"kept epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
         f"{results['parameters']:,} parameters, {results['seconds']:.1f} s{speed}"
     )
+    if results["threads"] > 1 and results["waited"] > WAITED:
+        console.print(
+            f"the machine was busy: the {results['threads']} threads had no processor for "
+            f"{results['waited']:.0%} of their time; OMP_NUM_THREADS=1 would have been faster (it "
+            "rounds differently)"
+        )
     best = (folder / "checkpoints/best.ckpt").exists()
     kept = "checkpoints/best.ckpt" if best else "checkpoints/last.ckpt"
     names = ("results.json", "history.png", kept, "weights.safetensors")

@@ -20,6 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.config import USER_ERRORS, Interrupted, check, one_line, run_name, shown
+from mnist_cnn.threads import sleep_at_barriers_if_busy
 
 # Hydra writes them into each run's folder
 OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yaml")
@@ -143,6 +144,7 @@ class ClaimFolder(Callback):
     """Checks the configuration before Hydra makes a folder, and gives each run one of its own."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        sleep_at_barriers_if_busy()
         task = task_of(config)
         try:
             if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
@@ -172,6 +174,7 @@ class ClaimFolder(Callback):
             written.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        sleep_at_barriers_if_busy()
         try:
             if processes() > 1:
                 raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")

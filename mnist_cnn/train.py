@@ -33,7 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import torch
     from lightning.pytorch.loggers import Logger
 
-    from mnist_cnn import board, results
+    from mnist_cnn import board, results, threads
     from mnist_cnn.callbacks import skip_idle_hooks
     from mnist_cnn.config import make
     from mnist_cnn.module import DigitClassifier
@@ -59,8 +59,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    waits = threads.Waits()
     with checkpoint.fitting(cfg.ckpt_path):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    waited = waits.share(torch.get_num_threads())
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
@@ -68,6 +70,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     rows, best = history.rows, checkpoint.best_epoch
     outcome = results.collect(rows, best, test, module, device, plain, history.run_started)
+    outcome["waited"] = waited
     if trainer.is_global_zero:
         module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
         results.write(outcome, folder / "results.json")

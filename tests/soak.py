@@ -87,7 +87,7 @@ GRACE = 30  # seconds that its ranks may take to end after torchrun
 TIGHT = 0.0002  # seconds between two looks at a file that is there for milliseconds
 NOISE = 10  # two equal runs take less than so many times each other's seconds, however busy
 
-MEASURED = {"seconds", "images/s", "elapsed", "started", "finished"}
+MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "waited"}
 # where a run goes on from, and how often it saves, is no result
 ASKED = {
     "results.json: config.ckpt_path",

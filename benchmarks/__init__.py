@@ -1,0 +1,1 @@
+"""What proves the claims about this project: not part of the wheel."""
