@@ -10,8 +10,7 @@ from typing import Any
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
 
-INTERRUPTED = 128 + 2  # by convention, after SIGINT
-PIPE_CLOSED = 128 + 13  # after SIGPIPE, which Windows does not have
+SIGPIPE = 13  # not in signal on Windows
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
@@ -41,10 +40,10 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
         except BaseException as e:
             # a library may make an error of its own of a KeyboardInterrupt
             if interrupted or isinstance(e, KeyboardInterrupt):
-                sys.exit(INTERRUPTED)
+                sys.exit(128 + signal.SIGINT)
             if isinstance(e, BrokenPipeError):
                 discard_output()
-                sys.exit(PIPE_CLOSED)
+                sys.exit(128 + SIGPIPE)
             if isinstance(e, USER_ERRORS):
                 sys.exit(f"error: {' '.join(str(e).split())}")
             raise

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mnist_cnn.command import USER_ERRORS
+from mnist_cnn.command import SIGPIPE, USER_ERRORS
 
 # inside an installed package, or beside the package in a clone
 CONF = next(
@@ -55,7 +55,9 @@ class Interrupted(BaseException):
     """A signal asked the program to stop: `number` says which, `hint` how to go on."""
 
     def __init__(self, number: int, hint: str = ""):
-        super().__init__(f"interrupted by {signal.Signals(number).name}; {hint}".removesuffix("; "))
+        closed = number == SIGPIPE
+        what = "output closed" if closed else f"interrupted by {signal.Signals(number).name}"
+        super().__init__(f"{what}; {hint}".removesuffix("; "))
         self.number = number
 
 
@@ -612,6 +614,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     def job(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
+        except BrokenPipeError:
+            raise
         except (*USER_ERRORS, InstantiationException) as e:
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # one of an evaluation's
                 raise
@@ -634,6 +638,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     try:
         check_choices(sys.argv[1:])
         job()
+    except BrokenPipeError:
+        raise  # for command
     except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
         sys.exit(one_line(e, config_name))
     except Interrupted as e:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import config, runs, terminal
+from mnist_cnn.command import command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -276,12 +277,11 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
     console.print(f"{folder}: {', '.join(names)}")
 
 
-def main() -> None:
-    try:
-        if not {"--help", "-h", "--hydra-help", "--version"} & set(sys.argv[1:]):
-            sys.argv[1:] = runs.as_trained(sys.argv[1:])
-    except ValueError as e:
-        sys.exit(config.one_line(e, "evaluate"))
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    given = sys.argv[1:] if argv is None else argv
+    asks = {"--help", "-h", "--hydra-help", "--version"} & set(given)
+    sys.argv[1:] = given if asks else runs.as_trained(given)
     config.run(evaluate, "evaluate")
 
 

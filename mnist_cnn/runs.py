@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mnist_cnn.command import SIGPIPE
 from mnist_cnn.config import USER_ERRORS, Interrupted, check, one_line, run_name, shown
 from mnist_cnn.threads import sleep_at_barriers_if_busy
 
@@ -119,8 +120,11 @@ def recorded(
             raise
         except Interrupted as e:
             raise Interrupted(e.number, f"go on with ckpt_path={folder}") from None
-        except (KeyboardInterrupt, SystemExit):  # how Lightning answers Ctrl-C while it sets up
-            raise Interrupted(signal.SIGINT, f"go on with ckpt_path={folder}") from None
+        except (KeyboardInterrupt, SystemExit, BrokenPipeError) as e:
+            # Lightning exits at Ctrl-C while it sets up, rich where nobody reads what it prints
+            closed = BrokenPipeError in (type(e), type(e.__context__))
+            number = SIGPIPE if closed else signal.SIGINT
+            raise Interrupted(number, f"go on with ckpt_path={folder}") from None
         except Exception as e:
             trace = "".join(traceback.format_exception(e))
             with contextlib.suppress(OSError):  # the disk may be what failed

@@ -1,6 +1,7 @@
 """Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_cnn import config, runs, sweep
+from mnist_cnn.command import command
 
 
 @runs.recorded
@@ -88,13 +90,11 @@ def job(cfg: DictConfig) -> None:
         results.show(outcome, Path(cfg.run_dir))
 
 
-def main() -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     for sweeper in (sweep.Grid, sweep.Optuna):
         Plugins.instance().register(sweeper)
-    try:
-        sys.argv[1:] = runs.resume(sys.argv[1:])
-    except ValueError as e:
-        sys.exit(config.one_line(e))
+    sys.argv[1:] = runs.resume(sys.argv[1:] if argv is None else argv)
     config.run(job, "train")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.command import command
-from tests.conftest import environment
+from tests.conftest import SHORT, environment
 
 # stands for PyTorch, whose import takes a second
 SLOW = 'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'
@@ -85,3 +85,15 @@ def test_a_library_that_turns_ctrl_c_into_an_error_of_its_own_ends_silently_too(
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 130
+
+
+def test_a_training_whose_output_nobody_reads_says_how_to_resume(tmp_path):
+    short = [*SHORT, "trainer.limit_train_batches=2", "logger=none", "hydra.run.dir=run"]
+    process = start(tmp_path, "mnist_cnn.train", *short)
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    last = process.stderr.read().splitlines()[-1]
+    assert last == f"output closed; go on with ckpt_path={tmp_path}/run"
+    assert process.wait(60) == 141
+    process.stderr.close()
