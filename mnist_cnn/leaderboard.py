@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_cnn import runs
-from mnist_cnn.config import shown
+from mnist_cnn.config import CONF, files, shown
 
 MARKS = {runs.RESULTS, runs.FAILED, runs.PRUNED, runs.LOCK, "train.log"}  # any makes a run's folder
 INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
@@ -33,6 +33,7 @@ IGNORED = (
     "trainer.devices",
 )
 IGNORED_NAMES = ("seed", "dirpath", "save_dir")
+AVERAGED = ("data.fold",)  # what repeats a run on other images, as its seed does
 
 
 class Absent:
@@ -64,10 +65,10 @@ class Run:
     results: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def checkpoint(self) -> Path:
-        """Its best checkpoint, or its folder where that was not kept."""
-        best = self.folder / "checkpoints" / "best.ckpt"
-        return best if best.exists() else self.folder
+    def checkpoint(self) -> Path | None:
+        """Its best checkpoint, its last where none is best, None where none is left."""
+        files = (self.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        return next((file for file in files if file.exists()), None)
 
 
 class Summary(NamedTuple):
@@ -99,6 +100,7 @@ class Leaderboard:
         columns: the keys that tell the groups apart, and how each may be called for short.
         judged: how many of the finished runs had that objective.
         repeats: how many runs of groups were left out, being another's with the same seed again.
+        averaged: the keys that vary inside groups: the seed, the fold, ...
     """
 
     runs: list[Run]
@@ -108,6 +110,25 @@ class Leaderboard:
     columns: dict[str, str]
     judged: int
     repeats: int = 0
+    averaged: list[str] = field(default_factory=list)
+
+    @functools.cached_property
+    def usual(self) -> dict[str, Any]:
+        """The most common value of each column."""
+        found = {}
+        for key in self.columns:
+            values = [group.config.get(key, ABSENT) for group in self.groups]
+            common, _ = Counter(map(repr, values)).most_common(1)[0]
+            found[key] = next(value for value in values if repr(value) == common)
+        return found
+
+    def apart(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """What sets a configuration apart from the usual one, by short names."""
+        return {
+            self.columns[key]: config[key]
+            for key, common in self.usual.items()
+            if key in config and repr(config[key]) != repr(common)
+        }
 
     @property
     def finished(self) -> list[Run]:
@@ -146,15 +167,18 @@ def summarise(values: Sequence[float]) -> Summary | None:
 
 def find(top: Path) -> Iterator[Path]:
     """The folders of runs at any depth, `top` among them."""
-    for path, folders, files in os.walk(top):
-        if not MARKS.isdisjoint(files) and SWEEP not in files:  # a sweep may be locked, too
+    for path, folders, names in os.walk(top):
+        if not MARKS.isdisjoint(names) and SWEEP not in names:  # a sweep may be locked, too
             yield Path(path)
             folders[:] = [name for name in folders if name not in INSIDE]
 
 
 def newest_sweep(top: Path) -> Path | None:
+    """The folder of the sweep that was started last, of those that have a run."""
     sweeps = [path for path in top.rglob(SWEEP) if path.is_file()]
-    return max(sweeps, key=lambda path: path.stat().st_mtime).parent if sweeps else None
+    newest_first = sorted(sweeps, key=lambda path: path.stat().st_mtime, reverse=True)
+    # an evaluation over several values has the same file, and no run
+    return next((path.parent for path in newest_first if any(find(path.parent))), None)
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -171,10 +195,7 @@ def read(folder: Path, name: str) -> Run:
         if run.state == "finished":
             run.config = runs.flat(found.pop("config"))
             run.results = {key: check(key, value) for key, value in found.items()}
-            missing = {"objective.metric", "objective.mode"} - run.config.keys()
-            if run.config.get("data.val_fraction") != 0:  # without validation there is none
-                missing = missing or {run.config["objective.metric"]} - run.results.keys()
-            if missing:
+            if missing := {"objective.metric", "objective.mode"} - run.config.keys():
                 raise KeyError(min(missing))
             return run
         if run.state == "failed":
@@ -263,7 +284,11 @@ def matters(key: str, over: tuple[str, ...]) -> bool:
 def setting(run: Run, over: Sequence[str] = ()) -> dict[str, Any]:
     """The part of a finished run's configuration that its result depends on, `over` apart."""
     kept = {key: value for key, value in run.config.items() if matters(key, tuple(over))}
-    # going on with a run in its own folder is the same run
+    limits = (run.config.get(f"trainer.limit_{stage}_batches", 1.0) for stage in ("val", "test"))
+    if any(limit != 1.0 or isinstance(limit, int) for limit in limits):
+        # it sets how many images a number of batches has, otherwise nothing
+        kept["data.eval_batch_size"] = run.config.get("data.eval_batch_size")
+    # a run that was resumed in its own folder is the same run
     ckpt_path, run_dir = run.config.get("ckpt_path"), run.config.get("run_dir")
     if ckpt_path and run_dir and Path(str(run_dir)) in Path(str(ckpt_path)).parents:
         kept["ckpt_path"] = None
@@ -279,9 +304,15 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     """Groups and ranks runs.
 
     Args:
-        over: keys, or whole parts, that do not tell groups apart, as the seed does not.
+        over: keys, or whole parts, that do not tell groups apart, as seed and fold do not.
+
+    Raises:
+        ValueError: no run has such a key.
     """
     finished = [run for run in found if run.state == "finished"]
+    if finished:
+        over = [find_key(name, finished) for name in over]
+    over = [*AVERAGED, *over]
     objectives = Counter(
         (run.config["objective.metric"], run.config["objective.mode"]) for run in finished
     )
@@ -291,8 +322,9 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     for run in finished:
         config = setting(run, over)
         same = json.dumps(config, sort_keys=True, default=str)
+        again = (run.config.get(key) for key in ("seed", *AVERAGED))
         numbers = (run.results.get(key) for key in (metric, "train/loss", "test/acc"))
-        outcome = (same, run.config.get("seed"), *numbers)
+        outcome = (same, *again, *numbers)
         if outcome not in outcomes:  # the same run twice is no second observation
             groups.setdefault(same, Group(config, [])).runs.append(run)
         outcomes.add(outcome)
@@ -306,7 +338,39 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     ranked = sorted(groups.values(), key=lambda group: score(group.values(metric)))
     columns = short_names(differing([group.config for group in ranked]))
     repeats = len(finished) - len(outcomes)
-    return Leaderboard(list(found), metric, mode, ranked, columns, judged, repeats)
+    averaged = [
+        key
+        for key in ("seed", *over)
+        if any(len({repr(part(run.config, key)) for run in group.runs}) > 1 for group in ranked)
+    ]
+    return Leaderboard(list(found), metric, mode, ranked, columns, judged, repeats, averaged)
+
+
+def part(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a key, or all values of a part."""
+    if key in config:
+        return config[key]
+    return {name: value for name, value in config.items() if name.startswith(f"{key}.")}
+
+
+def find_key(name: str, finished: Sequence[Run]) -> str:
+    """The key, or part, of runs' configurations that a name stands for: itself or an ending.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    keys = dict.fromkeys(key for run in finished for key in run.config)
+    parts = dict.fromkeys(".".join(key.split(".")[: i + 1]) for key in keys for i in range(9))
+    if name in parts:
+        return name
+    endings = [key for key in parts if key.endswith(f".{name}")]
+    if len(endings) == 1:
+        return endings[0]
+    if endings:
+        raise ValueError(f"{name}: more than one key ends so: {', '.join(endings)}")
+    # the last name of a key is what is mistyped as a rule
+    near = difflib.get_close_matches(name, [*parts, *(key.split(".")[-1] for key in parts)], n=1)
+    raise ValueError(f"{name}: no such key" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -325,6 +389,8 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         same: list[Any] = [(last, tuple(values))]  # interpolated from another
         if any(absent) and len(set(values)) == 2:
             same.append((part, absent))  # a part that only some have, and all alike
+            if repr(None) in values:  # null in all the others
+                same.append((key, tuple(not value for value in absent)))
         if not follows and seen.isdisjoint(same):
             kept.add(key)
         seen.update(same)
@@ -348,26 +414,50 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 
 def brief(value: Any) -> str:
-    """A value of a configuration, short."""
+    """A value of a configuration, short; 1.0, all batches, is not 1, one batch."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        text = f"{value:.4g}"
+        return f"{text}.0" if text.lstrip("-").isdecimal() else text
     return repr(value) if value is ABSENT else shown(value)
 
 
-def peculiar(run: Run, board: Leaderboard) -> str:
-    """What an unfinished run had overridden that the finished ones do not all have."""
-    told = {}
-    usual = board.groups[0].config if board.groups else {}
-    listed = board.others
-    for key, v in run.config.items():
-        if board.groups:
-            new = key in board.varied or (key in usual and usual[key] != v)
-        else:
-            new = any(other.config.get(key, ABSENT) != v for other in listed)
-        if new or key.split(".")[-1] == "seed":
-            told[key] = v
-    names = short_names(list(told))
-    return " ".join(f"{names[key]}={brief(v)}" for key, v in told.items())
+def pairs(values: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={brief(v)}" for name, v in values.items() if v is not ABSENT)
+
+
+def most_varied(keys: Sequence[str], configs: Sequence[Mapping[str, Any]], most: int) -> list[str]:
+    """At most so many keys, those whose values have the greatest entropy, in their order."""
+
+    def evenness(key: str) -> float:
+        counts = Counter(repr(config.get(key, ABSENT)) for config in configs)
+        return sum(n * math.log(n) for n in counts.values())
+
+    kept = sorted(keys, key=evenness)[:most]
+    return [key for key in keys if key in kept]
+
+
+def peculiar(board: Leaderboard) -> list[str]:
+    """Of each unfinished run what its command line set that not all runs have."""
+    known: dict[str, Any] = {}
+    if board.groups:
+        best = board.groups[0].runs[0]
+        known = {**overrides(best.folder), **best.config}  # a chosen group stands in the first only
+    varied_keys = board.varied
+    told = []
+    for run in board.others:
+        own = {}
+        for key, v in run.config.items():
+            if board.groups:
+                varied = any(f"{name}.".startswith(f"{key}.") for name in varied_keys)
+                new = varied or known.get(key, ABSENT) != v
+            else:
+                new = any(other.config.get(key, ABSENT) != v for other in board.others)
+            inside = key == "ckpt_path" and run.folder.resolve() in Path(str(v)).parents
+            if key.split(".")[-1] == "seed" or (new and matters(key, ()) and not inside):
+                own[key] = v
+        names = short_names(list(own))
+        told.append(pairs({names[key]: v for key, v in own.items()}))
+    return told
 
 
 def select(text: str, board: Leaderboard) -> list[Run]:
@@ -387,23 +477,35 @@ def select(text: str, board: Leaderboard) -> list[Run]:
     chosen = board.finished
     if not chosen or "=" not in text:
         raise ValueError(f"{text}: allowed: a folder, a rank of the leaderboard, or key=value")
-    keys = list(dict.fromkeys(key for run in chosen for key in run.config))
     short = {name: key for key, name in board.columns.items()}
     for pair in shlex.split(text):
-        name = pair.split("=")[0]
-        key = short.get(name, name)
-        if key not in keys:
-            near = difflib.get_close_matches(name, [*keys, *short], n=1)
-            raise ValueError(
-                f"{name}: no such key" + (f"; did you mean {near[0]}?" if near else "")
-            )
-        wanted = runs.flat(parse([f"{key}={pair.partition('=')[2]}"]))[key]
-        there = [run.config.get(key, ABSENT) for run in chosen]
-        chosen = [run for run, v in zip(chosen, there, strict=True) if v == wanted]
+        name, _, value = pair.partition("=")
+        key = short.get(name) or find_key(name, board.finished)
+        if any(f"{key}.name" in run.config for run in chosen):
+            key = f"{key}.name"
+        wanted = chosen_by(key, value)
+        there = [{k: run.config.get(k, ABSENT) for k in wanted} for run in chosen]
+        equal = [run for run, own in zip(chosen, there, strict=True) if own == wanted]
+        # 1.0 and 1 are equal, but the first is all batches and the second is one
+        same = [run for run in equal if all(repr(run.config[k]) == repr(wanted[k]) for k in wanted)]
+        chosen = same or equal
         if not chosen:
-            allowed = ", ".join(dict.fromkeys(map(brief, there)))
+            allowed = ", ".join(
+                dict.fromkeys(pairs(own) if len(own) > 1 else brief(*own.values()) for own in there)
+            )
             raise ValueError(f"{pair}: no finished run has that; allowed: {allowed}")
     return chosen
+
+
+def chosen_by(key: str, value: str) -> dict[str, Any]:
+    """The keys and values that key=value means; where it chooses a file of a group, the file's."""
+    group = key.removesuffix(".name")
+    if value not in files(group):
+        return runs.flat(parse([f"{key}={value}"]))
+    content = runs.flat(OmegaConf.load(CONF / group / f"{value}.yaml"))
+    name = f"{group}.name"
+    whole = {f"{group}.{k}": v for k, v in content.items() if k != "defaults"}
+    return {name: whole[name]} if name in whole else whole
 
 
 class Difference(NamedTuple):

@@ -1,6 +1,7 @@
 """Pure functions: numbers in, matplotlib Figure out. No global state of pyplot is touched."""
 
 import itertools
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -257,8 +258,19 @@ def axis(values: Sequence[Any], most: int = 6, linear: bool = False) -> Axis:
         most: with more different numbers than these, round ones are marked in their place.
         linear: never by their logarithm.
     """
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-        names = sorted({str(v) for v in values})
+
+    def number(v: Any) -> bool:
+        return isinstance(v, int | float) and not isinstance(v, bool)
+
+    def order(v: Any) -> tuple[bool, bool, float, str]:
+        return not number(v), isinstance(v, int), v if number(v) else 0, str(v)
+
+    shares = [v for v in values if isinstance(v, float)]
+    counts = [v for v in values if isinstance(v, int)]
+    # a limit of 1.0 is all batches, of 1 one batch: they have no common scale
+    mixed = shares and counts and max(shares) <= 1 <= min(counts)
+    if mixed or not all(map(number, values)):
+        names = list(dict.fromkeys(map(str, sorted(values, key=order))))
         at = np.array([names.index(str(v)) for v in values], float)
         shown = [name if len(name) <= 16 else f"{name[:15]}…" for name in names]
         return Axis(at, *margin(0, len(names) - 1), [float(k) for k in range(len(names))], shown)
@@ -435,7 +447,15 @@ def curves(
     for k, (_, x, y) in enumerate(others):
         label = f"{len(others)} others" if k == 0 else None
         axes.plot(x, y, ".-", ms=3, lw=1, color=TRAIN, alpha=0.4, label=label)
-    axes.plot(epochs, values, "o-", ms=4, lw=2.2, color=VAL, label=f"best: {name}")
+    axes.plot(
+        epochs,
+        values,
+        "o-",
+        ms=4,
+        lw=2.2,
+        color=VAL,
+        label=f"best: {textwrap.shorten(name, 70, placeholder=' …')}",
+    )
     objective_axis(axes, metric, np.concatenate([np.asarray(y, float) for _, _, y in runs]))
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,7 +1,8 @@
-"""Adds up runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--compare A B]
+"""Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--compare A B]
 
-Runs are found at any depth and grouped by everything in their configuration but the seed. Groups
-are ranked by the validation objective alone; test accuracy is shown and never ranks.
+Runs are found at any depth and grouped by everything in their configuration but the seed and the
+fold (data.fold). Groups are ranked by the validation objective alone; test accuracy is shown and
+never ranks.
 
 report.html, a page to explore, and its figures as PNG files go into the folder that was reported,
 unless --csv, --json, --markdown or --html say what to write instead; - is standard output.
@@ -20,15 +21,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
 
 from mnist_cnn import leaderboard, terminal
-from mnist_cnn.config import USER_ERRORS, install, one_line
-from mnist_cnn.leaderboard import ABSENT, Leaderboard, Run, Summary, brief
+from mnist_cnn.command import command
+from mnist_cnn.config import install
+from mnist_cnn.leaderboard import ABSENT, Leaderboard, Run, Summary, brief, pairs
 
 OUTPUTS, PAGE = Path("outputs"), "report.html"
 ROWS = 20  # of a table on screen
+WIDE = 10  # columns of hyper-parameters, and axes of a figure, that can still be read
 PAGE_ROWS, LINES, CURVES = 200, 500, 60  # of a table, of parallel lines, of curves in a figure
 ENOUGH = 20  # finished runs for an importance, which looks at the best tenth
 
@@ -37,10 +41,10 @@ def collect(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
     """Finds, reads, groups and ranks all runs in some folders.
 
     Args:
-        over: keys that do not tell groups apart, as the seed does not: data.fold.
+        over: more keys, beside seed and fold, that do not tell groups apart.
 
     Raises:
-        ValueError: a folder does not exist, or there is no run in any of them.
+        ValueError: a folder does not exist, or there is no run in any of them; or no such key.
     """
     found: dict[Path, tuple[str, Path]] = {}
     for top in folders:
@@ -85,31 +89,51 @@ def spread(metric: str, summary: Summary | None, n: int | None = None) -> str:
 
 def checkpoint(run: Run) -> str:
     """Where a run's best checkpoint lies, from the folder that was reported."""
-    return str(Path(run.name, run.checkpoint.relative_to(run.folder)))
+    file = run.checkpoint
+    return str(Path(run.name, file.relative_to(run.folder))) if file else "-"
 
 
 def ranking(
-    board: Leaderboard, last: str = "best checkpoint", place: Callable[[Run], str] = checkpoint
+    board: Leaderboard,
+    narrow: bool,
+    last: str = "best checkpoint",
+    place: Callable[[Run], str] = checkpoint,
 ) -> tuple[list[str], list[list[str]]]:
-    """The leaderboard as text, heads and rows, with something about the best run at the end."""
-    heads = ["#", *board.columns.values(), "n", *map(head, board.metrics), last]
+    """The leaderboard as text, heads and rows, with something about the best run at the end.
+
+    Args:
+        narrow: no column for each hyper-parameter; one at the end has what is not as usual.
+    """
+    columns = {} if narrow else board.columns
+    heads = ["#", *columns.values(), "n", *map(head, board.metrics), last]
     rows = [
         [
             str(rank),
-            *(brief(group.config.get(key, ABSENT)) for key in board.columns),
+            *(brief(group.config.get(key, ABSENT)) for key in columns),
             str(len(group.runs)),
             *(spread(metric, group.summary(metric), len(group.runs)) for metric in board.metrics),
             place(group.runs[0]),
+            *([pairs(board.apart(group.config)) or "as usual"] if narrow else []),
         ]
         for rank, group in enumerate(board.groups, 1)
     ]
-    return heads, rows
+    return [*heads, "settings"] if narrow else heads, rows
+
+
+def is_wide(board: Leaderboard) -> bool:
+    return len(board.columns) > WIDE
+
+
+def usual(board: Leaderboard) -> str:
+    """The most common settings."""
+    return pairs({board.columns[key]: value for key, value in board.usual.items()})
 
 
 def unfinished(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     """The runs without a result as text: heads and rows."""
     rows = [
-        [run.name, run.state, leaderboard.peculiar(run, board), run.note] for run in board.others
+        [run.name, run.state, settings, run.note]
+        for run, settings in zip(board.others, leaderboard.peculiar(board), strict=True)
     ]
     return ["run", "state", "overrides", "message"], rows
 
@@ -121,7 +145,8 @@ def heads_of_text(board: Leaderboard) -> set[str]:
         for key, name in board.columns.items()
         if any(isinstance(group.config.get(key), str | list) for group in board.groups)
     }
-    return {"best checkpoint", "best run", "run", "state", "overrides", "message", *words}
+    words |= {"run", "state", "overrides", "message"}
+    return words | {"best checkpoint", "best run", "settings"}
 
 
 def facts(board: Leaderboard) -> dict[str, str]:
@@ -149,8 +174,10 @@ def sentence(board: Leaderboard) -> str:
     if board.judged < finished:
         text += f" (the objective of {board.judged} of {finished} runs)"
     if board.repeats:
-        text += f"; {board.repeats} exact repeats of a run count once"
-    return f"{text}; mean ± standard deviation over n runs alike but for the seed"
+        text += "; exact repeats of a run count once"
+    names = [key.rpartition(".")[2] for key in board.averaged] or ["seed"]
+    but = " and ".join(f"the {name}" for name in names)
+    return f"{text}; mean ± standard deviation over n runs alike but for {but}"
 
 
 def count(board: Leaderboard) -> str:
@@ -158,27 +185,61 @@ def count(board: Leaderboard) -> str:
     return ", ".join(f"{n:,} {state}" for state, n in states.most_common())
 
 
+def tabulate(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Collection[str], title: str = ""
+) -> Table:
+    """The first rows as a table for the screen; the columns of `texts` are read from the left."""
+    table = Table(title=title or None, title_justify="left")
+    for name in heads:
+        table.add_column(name, justify="left" if name in texts else "right", overflow="fold")
+    for row in rows[:ROWS]:
+        table.add_row(*row)
+    return table
+
+
+def fits(table: Table, console: terminal.Console) -> bool:
+    """Whether a console has room for each word of a table."""
+    room = console.options.update(max_width=10_000)
+    return Measurement.get(console, room, table).minimum <= console.width
+
+
 def show(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
     texts = heads_of_text(board)
-    for title, (heads, rows) in (
-        ("", ranking(board, "best run", lambda run: run.name)),
-        ("without a result", unfinished(board)),
-    ):
-        if not rows:
-            continue
-        table = Table(title=title or None, title_justify="left")
-        for name in heads:
-            table.add_column(name, justify="left" if name in texts else "right", overflow="fold")
-        for row in rows[:ROWS]:
-            table.add_row(*row)
-        console.print(table, soft_wrap=False)
+
+    def leaders(narrow: bool) -> tuple[list[str], list[list[str]]]:
+        return ranking(board, narrow, "best run", lambda run: run.name)
+
+    def more(rows: Sequence[Sequence[str]]) -> None:
         if len(rows) > ROWS:
             console.print(f"and {len(rows) - ROWS:,} more: --json and --markdown have all")
+
+    if board.groups:
+        heads, rows = leaders(narrow=False)
+        table = tabulate(heads, rows, texts)
+        if is_wide(board) or not fits(table, console):
+            heads, rows = leaders(narrow=True)
+            table = tabulate(heads[:-1], [row[:-1] for row in rows], texts)
+        console.print(table, soft_wrap=False)
+        if heads[-1] == "settings" and board.columns:
+            listed = Table.grid(padding=(0, 1))
+            listed.add_column(justify="right")
+            listed.add_column(overflow="fold")
+            listed.add_row("usual", usual(board))
+            for row in rows[:ROWS]:
+                listed.add_row(row[0], row[-1])
+            console.print(listed, soft_wrap=False)
+        more(rows)
+    if board.others:
+        heads, rows = unfinished(board)
+        console.print(tabulate(heads, rows, texts, "without a result"), soft_wrap=False)
+        more(rows)
     console.print(count(board))
     if board.groups:
         console.print(sentence(board))
-        console.print(f"best checkpoint: {board.groups[0].runs[0].checkpoint}")
+        best = board.groups[0].runs[0]
+        place = f"checkpoint: {best.checkpoint}" if best.checkpoint else f"run: {best.folder}"
+        console.print(f"best {place}")
 
 
 def to_csv(board: Leaderboard) -> str:
@@ -192,7 +253,7 @@ def to_csv(board: Leaderboard) -> str:
         numbers: list[Any] = []
         for metric in board.metrics:
             numbers += group.summary(metric) or ("", "", "")
-        best = group.runs[0].checkpoint
+        best = group.runs[0].checkpoint or ""
         writer.writerow([rank, *settings, len(group.runs), *numbers, best])
     return file.getvalue()
 
@@ -215,11 +276,12 @@ def to_json(board: Leaderboard) -> str:
                     for metric in board.metrics
                     if (summary := group.summary(metric))
                 },
-                "checkpoint": str(group.runs[0].checkpoint),
+                "checkpoint": str(best) if (best := group.runs[0].checkpoint) else None,
                 "runs": [
                     {
                         "folder": str(run.folder),
                         "seed": run.config.get("seed"),
+                        "fold": run.config.get("data.fold"),
                         **{m: finite(run.results.get(m)) for m in board.metrics},
                     }
                     for run in group.runs
@@ -236,14 +298,15 @@ def to_json(board: Leaderboard) -> str:
 
 
 def to_markdown(board: Leaderboard) -> str:
-    """The tables as on screen, whole."""
+    """The tables, whole."""
     text = ""
-    for heads, rows in (ranking(board), unfinished(board)):
+    for heads, rows in (ranking(board, is_wide(board)), unfinished(board)):
         if rows:
             lines = [heads, ["---"] * len(heads), *rows]
             cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
             text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
-    return text + sentence(board) + "\n"
+    common = f"usual settings: {usual(board)}\n\n" if is_wide(board) else ""
+    return text + common + sentence(board) + "\n"
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:
@@ -255,11 +318,13 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
 
 def label(run: Run, board: Leaderboard) -> str:
     """What a run was, in a few words."""
-    keys = {**board.columns, "seed": "seed"}
-    settings = [
-        f"{name}={brief(run.config[key])}" for key, name in keys.items() if key in run.config
-    ]
-    return " ".join([run.name, *settings])
+    settings = {name: run.config.get(key, ABSENT) for key, name in board.columns.items()}
+    if is_wide(board):
+        settings = board.apart(run.config)
+    settings["seed"] = run.config.get("seed", ABSENT)
+    for key in board.averaged:
+        settings[key.rpartition(".")[2]] = run.config.get(key, ABSENT)
+    return f"{run.name} {pairs(settings)}".strip()
 
 
 def importances(
@@ -344,9 +409,11 @@ def drawings(board: Leaderboard) -> list[Drawing]:
     ranked.sort(key=lambda run: leaderboard.worse(run.results[metric], mode))
 
     lines = evenly(ranked, LINES)
+    axes = leaderboard.most_varied(list(board.columns), [run.config for run in lines], WIDE)
     parameters = {
-        name: [run.config.get(key, ABSENT) for run in lines] for key, name in board.columns.items()
+        board.columns[key]: [run.config.get(key, ABSENT) for run in lines] for key in axes
     }
+    varied = f" Of {len(board.columns)} the {WIDE} that vary most." if is_wide(board) else ""
     parallel = (parameters, np.array([run.results[metric] for run in lines]), metric, mode)
     some = f", {len(lines)} of {len(ranked):,} runs" if len(lines) < len(ranked) else ""
 
@@ -378,7 +445,7 @@ def drawings(board: Leaderboard) -> list[Drawing]:
             "parallel",
             "Hyper-parameters",
             f"Each line is a run{some}; dark is good. Drag along an axis to see only the runs that "
-            "pass there; click on it to see all again."
+            f"pass there; click on it to see all again.{varied}"
             if ranked and parameters
             else "Skipped: the runs have the same configuration.",
             parallel if ranked and parameters else None,
@@ -430,9 +497,12 @@ def write_page(board: Leaderboard, path: Path, title: str) -> list[str]:
             )
             for name, heading, text, given, labels in drawn
         ]
+        about = sentence(board)
+        if is_wide(board):
+            about += f"; usual settings: {usual(board)}"
         for heading, (heads, rows), text in (
             ("Without a result", unfinished(board), count(board)),
-            ("Leaderboard", ranking(board), sentence(board)),
+            ("Leaderboard", ranking(board, is_wide(board)), about),
         ):
             if rows:
                 more = f"; the first {PAGE_ROWS} of {len(rows):,}" if len(rows) > PAGE_ROWS else ""
@@ -559,6 +629,7 @@ def parser(entry: str, doc: str) -> argparse.ArgumentParser:
     )
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     options = parser("report", __doc__)
     options.add_argument(
@@ -575,7 +646,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="KEY",
-        help="average over this key as over the seed, as over data.fold",
+        help="average over this key too, as over the seed and the fold",
     )
     for kind in ("csv", "json", "markdown", "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
@@ -591,26 +662,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     if len(piped) > 1 or str(args.html) == "-":
         options.error("-: allowed once, for --csv, --json or --markdown")
     console = terminal.console(stderr=bool(piped))
-    try:
-        folders = args.folders or [leaderboard.newest_sweep(OUTPUTS) or OUTPUTS]
-        if args.compare:
-            compare(args.compare, functools.cache(lambda: collect(folders, args.over)), console)
-            return
-        board = collect(folders, args.over)
-        show(board, console)
-        for kind, path in wanted.items():
-            text = texts[kind](board)
-            if kind in piped:
-                print(text, end="")
-            else:
-                path.write_text(text, "utf-8")
-                console.print(str(path))
-        html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
-        if html:
-            for said in write_page(board, html, title(folders[0])):
-                console.print(said)
-    except USER_ERRORS as e:
-        sys.exit(one_line(e))
+    if args.html:
+        try:
+            from mnist_cnn import charts  # noqa: F401
+        except ModuleNotFoundError as e:
+            raise ValueError(f"--html needs {e.name}: {install('sweep')}") from None
+    folders = args.folders or [leaderboard.newest_sweep(OUTPUTS) or OUTPUTS]
+    if args.compare:
+        compare(args.compare, functools.cache(lambda: collect(folders, args.over)), console)
+        return
+    board = collect(folders, args.over)
+    show(board, console)
+    for kind, path in wanted.items():
+        text = texts[kind](board)
+        if kind in piped:
+            print(text, end="")
+        else:
+            path.write_text(text, "utf-8")
+            console.print(str(path))
+    html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
+    if html:
+        for said in write_page(board, html, title(folders[0])):
+            console.print(said)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ UNRELATED = [
     "data.root",
     "data.source",
     "data.mirror",
+    "data.eval_batch_size",
     "trainer.max_epochs",
     "trainer.max_time",
     "trainer.enable",

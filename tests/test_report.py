@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 import mnist_cnn
-from mnist_cnn import leaderboard, plots, report, runs
+from mnist_cnn import leaderboard, plots, report, runs, terminal
 from mnist_cnn.config import compose, install
 from mnist_cnn.train import train
 from tests.conftest import environment
@@ -245,13 +246,156 @@ def test_runs_without_validation_are_finished_and_added_up(
     assert f"{100 * sum(accuracies) / 2:.2f} ±" in row
 
 
-def test_a_key_can_be_averaged_over_as_the_seed_is(
+def test_folds_are_averaged_as_seeds_are(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for job, fold in enumerate((0, 1, 2, 3)):
+        configure(sweep / str(job), "data.fold", fold)
+        configure(sweep / str(job), "seed", 0)
+    report.main([str(sweep)])
+    said = capsys.readouterr().out
+    assert "over n runs alike but for the fold\n" in said
+    assert "fold ┃" not in said
+    groups = as_json(capsys, str(sweep))["groups"]
+    assert [group["n"] for group in groups] == [2, 2]
+    assert sorted(run["fold"] for group in groups for run in group["runs"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("name", ["optimizer.lr", "lr", "optimizer"])
+def test_another_key_can_be_averaged_over(
+    name: str, sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = as_json(capsys, str(sweep), "--over", name)
+    assert [group["n"] for group in over["groups"]] == [4]
+
+
+def test_a_mistyped_key_to_average_over_is_refused(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    configure(sweep / "1", "data.fold", 1)
-    assert [group["n"] for group in as_json(capsys, str(sweep))["groups"]] != [2, 2]
-    over = as_json(capsys, str(sweep), "--over", "data.fold")
-    assert [group["n"] for group in over["groups"]] == [2, 2]
+    said = failure(capsys, str(sweep), "--over", "optimizer.lrr")
+    assert said == "error: optimizer.lrr: no such key; did you mean optimizer.lr?"
+    assert "more than one key ends so: " in failure(capsys, str(sweep), "--over", "mode")
+
+
+def test_a_run_that_never_validated_is_finished_and_ranks_last(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for job in "01":
+        content = results(sweep / job)
+        for metric in ("val/loss", "val/acc"):
+            del content[metric]
+        (sweep / job / "results.json").write_text(json.dumps(content))
+    content = as_json(capsys, str(sweep))
+    assert content["unfinished"] == []
+    assert [group["config"]["optimizer.lr"] for group in content["groups"]] == [1e-2, 1e-3]
+
+
+def test_a_batch_size_of_evaluation_makes_no_group_unless_batches_are_counted(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure(sweep / "0", "data.eval_batch_size", 100)
+    assert len(as_json(capsys, str(sweep))["groups"]) == 3
+    for job, stage in itertools.product("0123", ("val", "test")):
+        configure(sweep / job, f"trainer.limit_{stage}_batches", 1.0)
+    assert len(as_json(capsys, str(sweep))["groups"]) == 2
+
+
+def test_one_batch_and_all_batches_do_not_look_alike(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("scipy", reason="pip install 'mnist-cnn[sweep]'")
+    for job, limit in zip("0123", (1.0, 1.0, 1, 1), strict=True):
+        configure(sweep / job, "trainer.limit_train_batches", limit)
+    report.main([str(sweep), "--csv", str(sweep / "x.csv")])
+    rows = [row for row in capsys.readouterr().out.splitlines() if row.startswith("│")]
+    assert sum("│                 1.0 │" in row for row in rows) == 1
+    assert sum("│                   1 │" in row for row in rows) == 1
+    _, said = compare(capsys, sweep, "limit_train_batches=1.0", "limit_train_batches=1")
+    assert "A: limit_train_batches=1.0: 2 finished" in said
+
+
+def test_an_interrupted_or_failed_run_shows_the_groups_that_it_chose(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"type": "OSError", "error": "disk full"}
+    typed = ["model=mlp", "optimizer=sgd", "logger=none", "trainer.max_epochs=1", "seed=3"]
+    unfinished(sweep, 4, "failed.json", wrong, *typed)
+    report.main([str(sweep), "--markdown", "-"])
+    assert "| 4 | failed | model=mlp optimizer=sgd seed=3 |" in capsys.readouterr().out
+
+
+def test_a_network_is_chosen_for_comparison_by_its_file_or_its_class(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for job in "23":
+        configure(sweep / job, "model.name", "MLP")
+    for first, second in (("cnn", "mlp"), ("CNN", "MLP"), ("cnn", "MLP")):
+        sides = f"model={first}", f"model={second}"
+        _, said = compare(capsys, sweep, *sides)
+        assert f"A: {sides[0]}: 2 finished" in said
+        assert f"B: {sides[1]}: 2 finished" in said
+    said = failure(capsys, str(sweep), "--compare", "model=vgg", "model=cnn")
+    assert said == "error: model=vgg: no finished run has that; allowed: CNN, MLP"
+
+
+def test_the_best_checkpoint_is_a_file(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = Path(as_json(capsys, str(sweep))["groups"][0]["runs"][0]["folder"])
+    for name in ("best", "last", "neither"):
+        report.main([str(sweep), "--csv", str(sweep / "x.csv")])
+        said = capsys.readouterr().out
+        file = best / "checkpoints" / f"{name}.ckpt"
+        assert (f"best checkpoint: {file}\n" in said) == file.exists()
+        file.unlink(missing_ok=True)
+    assert f"best run: {best}\n" in said
+    assert as_json(capsys, str(sweep))["groups"][0]["checkpoint"] is None
+
+
+def mix(sweep: Path) -> None:
+    """Makes the sweep one of runs that differ in as much as experiments do."""
+    for job, group in (("1", "photo"), ("2", "mild")):
+        for key, value in compose([f"augment={group}"], run_dir="x").augment.items():
+            configure(sweep / job, f"augment.{key}", value)
+    configure(sweep / "3", "model.name", "<class 'a$b$'>")
+
+
+def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mix(sweep)
+    board = report.collect([sweep])
+    assert len(board.columns) > 10
+    narrow = terminal.console(force_terminal=True, color_system=None)
+    narrow.width = 80
+    report.show(board, narrow)
+    lines = capsys.readouterr().out.split("\n4 finished")[0].splitlines()
+    assert max(map(len, lines)) <= 80
+    said = " ".join(" ".join(lines).split())
+    for head in ("val loss", "test acc, %", "best run"):
+        assert f" {head} " in lines[1]
+    assert "usual model=CNN lr=" in said
+    assert "degrees=12 shift=1.5 scale=0.12" in said
+    report.main([str(sweep), "--markdown", "-"])
+    (heads,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("| #")]
+    assert heads.endswith("| best checkpoint | settings |")
+
+
+def test_a_figure_of_mixed_experiments_has_at_most_ten_hyper_parameters(sweep: Path) -> None:
+    mix(sweep)
+    board = report.collect([sweep])
+    drawn = {drawing.name: drawing for drawing in report.drawings(board)}
+    assert drawn["parallel"].given is not None
+    assert len(drawn["parallel"].given[0]) == 10
+    assert f"Of {len(board.columns)} the 10 that vary most." in drawn["parallel"].text
+    report.write_page(board, sweep / "report.html", "Runs in a$b$")
+
+
+def test_the_newest_sweep_is_one_of_training(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluations = sweep.parents[2] / "evaluations" / "sweeps" / "1"
+    (evaluations / "0").mkdir(parents=True)
+    (evaluations / leaderboard.SWEEP).touch()
+    monkeypatch.chdir(sweep.parents[3])
+    assert leaderboard.newest_sweep(Path("outputs")) == sweep.relative_to(Path.cwd())
+    assert sum(group["n"] for group in as_json(capsys)["groups"]) == 4
 
 
 def test_runs_without_a_result_are_told_apart_each_with_its_first_line(
@@ -397,6 +541,9 @@ def test_without_plotly_tables_and_figures_come_and_a_sentence_names_the_extra(
     assert not (sweep / "report.html").exists()
     assert (sweep / "report.trials.png").stat().st_size > 10_000
     assert install("sweep") in capsys.readouterr().out
+    said = failure(capsys, str(sweep), "--html", str(sweep / "x.html"))
+    assert said.startswith("error: --html needs plotly")
+    assert said.endswith(install("sweep"))
 
 
 def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
