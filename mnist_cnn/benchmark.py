@@ -259,7 +259,7 @@ def quiet() -> Iterator[None]:
     """Sends what the ways print to where nobody reads it; their bars are drawn all the same."""
     with (
         mock.patch.dict(os.environ, FORCE_COLOR="1"),  # as on a terminal, and at the same cost
-        Path(os.devnull).open("w") as nowhere,
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
         warnings.catch_warnings(),

@@ -207,7 +207,7 @@ class History(BetweenEpochs):
     def write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         new = self.dirpath / "history.csv.new"
-        with new.open("w", newline="") as file:
+        with new.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)

@@ -1,6 +1,7 @@
 """How a command ends: what a mistake, Ctrl-C or a closed pipe print, and with which exit code."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
         program = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # set in __init__.py
         if program:
             signal.signal(signal.SIGINT, interrupt)
+        tolerate_encoding()
         try:
             try:
                 main(argv)
@@ -52,6 +54,13 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     return ending
+
+
+def tolerate_encoding() -> None:
+    """Makes the terminal show `?` for a character that its encoding lacks, instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def discard_output() -> None:

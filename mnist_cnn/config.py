@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mnist_cnn.command import SIGPIPE, USER_ERRORS
+from mnist_cnn.command import SIGPIPE, USER_ERRORS, tolerate_encoding
 
 # inside an installed package, or beside the package in a clone
 CONF = next(
@@ -605,6 +605,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     What a user can get wrong ends the program with one line and exit code 1; set HYDRA_FULL_ERROR=1
     to see where it comes from.
     """
+    tolerate_encoding()
     entry = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         return entry(task)()

@@ -153,7 +153,7 @@ def pick_device(name: str) -> Any:
 def write_predictions(path: Path, rows: "Tensor", answers: "Answers") -> None:
     """A line an image: its row in the set's file, label, prediction, and ten probabilities."""
     columns = [f"p{k}" for k in range(answers.logits.shape[1])]
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "label", "prediction", *columns])
         for row, label, prediction, p in zip(

@@ -265,7 +265,7 @@ def history(folder: Path) -> list[dict[str, float]]:
     """The rows of history.csv, as far as they are whole."""
     rows = []
     try:
-        with (folder / "history.csv").open(newline="") as file:
+        with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
                 rows.append({k: float(v) for k, v in row.items() if k and v})
     except (OSError, ValueError):

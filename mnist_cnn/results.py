@@ -78,7 +78,7 @@ def versions() -> dict[str, str]:
 def processor() -> str:
     """The processor's own name where the system tells it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
@@ -105,7 +105,7 @@ def commit() -> str | None:
 
 def write(results: Mapping[str, Any], path: Path) -> None:
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(results, indent=2) + "\n")
+    new.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
     replace(new, path)
 
 

@@ -141,7 +141,7 @@ class Sweep(Sweeper):
 
     def value(self, n: int) -> float | None:
         """The objective of a finished job; None where it has none."""
-        results = json.loads((self.job_folder(n) / runs.RESULTS).read_text())
+        results = json.loads((self.job_folder(n) / runs.RESULTS).read_text("utf-8"))
         value = results.get(self.objective.metric)
         return value if value is not None and math.isfinite(value) else None
 
@@ -449,9 +449,9 @@ class Screen(threading.Thread):
             value = self.sweep.value(n)
             return "finished" if value is None else f"{metric} {value:.4f}"
         if state == "pruned":
-            noted = json.loads((folder / runs.PRUNED).read_text())
+            noted = json.loads((folder / runs.PRUNED).read_text("utf-8"))
             return f"pruned after epoch {noted['epoch']}: {metric} {noted['value']:.4f}"
-        noted = json.loads((folder / runs.FAILED).read_text())
+        noted = json.loads((folder / runs.FAILED).read_text("utf-8"))
         lines = noted["error"].strip().splitlines()
         return f"failed: {lines[0] if lines else noted['type']}"
 
@@ -460,7 +460,7 @@ class Screen(threading.Thread):
         under_way = []
         for n in self.jobs.keys() - self.ends.keys():
             with contextlib.suppress(OSError):  # not begun, or just being written
-                rows = (self.sweep.job_folder(n) / "history.csv").read_text().count("\n") - 1
+                rows = (self.sweep.job_folder(n) / "history.csv").read_text("utf-8").count("\n") - 1
                 under_way.append(f"{n}: {rows} epochs")
         return f"({', '.join(under_way)})" if under_way else ""
 

@@ -37,7 +37,7 @@ def processors_in_use(seconds: float = 0.1) -> float:
 def busy_seconds() -> float:
     """Seconds that all processors together have worked since the system started (proc_stat(5))."""
     try:
-        user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+        user, nice, system = Path("/proc/stat").read_text(encoding="utf-8").split()[1:4]
     except OSError:  # not Linux
         return 0.0
     return (int(user) + int(nice) + int(system)) / os.sysconf("SC_CLK_TCK")

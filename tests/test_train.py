@@ -233,3 +233,18 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     losses = [float(row["train/loss"]) for row in rows(tmp_path)]
     assert losses[-1] < 0.05 < losses[0]
     assert "test/acc" not in results
+
+
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can_and_the_files_are_utf_8(tmp_path):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "mnist_cnn.train", "debug=default", "hydra.run.dir=run", *SHORT[:1]],
+        cwd=tmp_path,
+        env={**environment(), **ascii_only},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("epoch  1/1 ? train ")
+    assert done.stderr.count("\n") == 1
+    assert "epoch  1/1 │ train" in (tmp_path / "run" / "train.log").read_text("utf-8")
