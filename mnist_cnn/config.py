@@ -422,6 +422,9 @@ def check_choices(overrides: Sequence[str]) -> None:
     """Raises ValueError for a list of anything but files for a group, which Hydra stumbles over."""
     for override in overrides:
         group, _, value = override.partition("=")
+        if group == "hydra/sweeper":
+            searches = " or ".join(f"hparams_search={file}" for file in files("hparams_search"))
+            raise ValueError(f"hydra/sweeper must not be set, got {value}; use {searches}")
         names = [name.strip() for name in value.strip("[] ").split(",")]
         if value.startswith("[") and (known := files(group)) and not set(names) <= set(known):
             raise ValueError(must_be(group, either(known), value))
