@@ -295,6 +295,7 @@ def resume(argv: Sequence[str]) -> list[str]:
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
         again = unchanged(recorded, ["ckpt_path=", "force=", "hparams_search=", *command])
+        again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
         if not any(a.startswith("run_name=") for a in (*again, *command)):
             again.append(f"run_name={quote(run_name(recorded))}")
         command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
@@ -406,7 +407,10 @@ def is_sweep(folder: Path | str) -> bool:
 
 def quote(path: Path | str) -> str:
     """Text as Hydra's grammar takes it, whatever characters it has."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
 
 
 def check_checkpoint(path: Path) -> None:

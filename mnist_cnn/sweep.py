@@ -338,7 +338,11 @@ class Optuna(Sweep):
 
 def storage(sweep: Path | str) -> str:
     """The address of the study in a sweep's folder."""
-    return f"sqlite:///{Path(sweep, 'study.db')}"
+    from sqlalchemy.engine import URL
+
+    # as a URI, since SQLAlchemy and Optuna give a meaning to ?, % and { in a path
+    file = Path(sweep, "study.db").absolute().as_uri()
+    return URL.create("sqlite", database=file, query={"uri": "true"}).render_as_string()
 
 
 def point(params: Mapping[str, Any]) -> list[str]:
