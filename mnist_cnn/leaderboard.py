@@ -168,6 +168,7 @@ def summarise(values: Sequence[float]) -> Summary | None:
 def find(top: Path) -> Iterator[Path]:
     """The folders of runs at any depth, `top` among them."""
     for path, folders, names in os.walk(top):
+        folders[:] = [name for name in folders if not name.startswith(".")]
         if not MARKS.isdisjoint(names) and SWEEP not in names:  # a sweep may be locked, too
             yield Path(path)
             folders[:] = [name for name in folders if name not in INSIDE]

@@ -6,39 +6,49 @@ job whose process was killed counts as well, and a sweep can be taken up again b
 """
 
 import contextlib
+import contextvars
+import copy
+import functools
 import gc
 import importlib.util
 import itertools
 import json
 import logging
 import math
-import shutil
+import os
+import signal
 import socket
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, RangeSweep, Transformer
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import runs, terminal
-from mnist_cnn.config import TARGETS, Interrupted, check, install
+from mnist_cnn.config import SIGNALS, TARGETS, Interrupted, check, install, must_be, plain
 
 log = logging.getLogger(__name__)
 
 ENDS = ("finished", "failed", "pruned")
 EXTRAS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
+ASIDE = ("submitit_local", "submitit_slurm", "ray")  # launchers that run in a thread of their own
+JOBS = "jobs.json"  # in the sweep's folder: the overrides of each job, by its number
+RETRIED = ".retried"  # there, too: the folders of failed trials that were tried again
 STUDY = "sweep"  # its name in the database
 POLL = 0.2  # seconds
 
@@ -54,6 +64,7 @@ class Sweep(Sweeper):
 
     def __init__(self, params: Mapping[str, Any] | None):
         self.params = params or {}
+        self.bases: dict[tuple[str, ...], DictConfig] = {}  # see `composed`
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -63,14 +74,25 @@ class Sweep(Sweeper):
             raise ValueError(f"hydra/launcher={name}: {missing(EXTRAS[name])}")
         self.launcher_name = name
         self.hydra_context, self.config, self.task_function = hydra_context, config, task_function
+        self.parse = functools.cache(OverridesParser.create().parse_override)
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs all jobs; ends the program with exit code 1 where any has failed."""
+        assert self.config is not None
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        given = parser.parse_overrides(arguments)
+        if any(o.key_or_group == "run_dir" for o in given):
+            raise ValueError("run_dir must be each job's own folder; set hydra.sweep.dir instead")
+        if "${" in str(place := Path(self.config.hydra.sweep.dir).absolute()):
+            raise ValueError(must_be("hydra.sweep.dir", "a path without ${ (Hydra fails)", place))
+        chosen = self.composed([str(o.input_line) for o in given if not o.is_sweep_override()])
+        if chosen.ckpt_path is not None:
+            runs.check_checkpoint(Path(chosen.ckpt_path))
+        params = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()])
         # of the overrides of one key the last counts
-        last = {o.get_key_element(): o for o in parser.parse_overrides(given)}
+        last = {o.get_key_element(): o for o in params if not self.is_lacking(o, chosen)}
+        last |= {o.get_key_element(): o for o in given}
         fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
         self.search({k: o for k, o in last.items() if o.is_sweep_override()}, fixed)
 
@@ -88,30 +110,64 @@ class Sweep(Sweeper):
         """Runs the jobs that these overrides stand for, inside `self.opened`."""
         raise NotImplementedError
 
+    def composed(self, job: Job) -> DictConfig:
+        """The configuration of a job. Hydra composes it only for what is not a single value."""
+        assert self.config is not None
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        values: dict[str, Any] = {}
+        others = []
+        for override in map(self.parse, job):
+            key, value = override.key_or_group, override.value()
+            single = override.type is OverrideType.CHANGE and not isinstance(value, dict)
+            if single and override.package is None and not self.is_group(key):
+                values[key] = value
+            else:
+                others.append(str(override.input_line))
+        if (base := self.bases.get(tuple(others))) is None:
+            base = runs.task_of(loader.load_sweep_config(self.config, others))
+            self.bases[tuple(others)] = base
+        task = copy.deepcopy(base)
+        try:
+            for key, value in values.items():
+                OmegaConf.update(task, key, value)
+        except OmegaConfBaseException:
+            loader.load_sweep_config(self.config, list(job))  # says which key it is
+            raise
+        return task
+
+    def is_group(self, key: str) -> bool:
+        assert self.hydra_context is not None
+        return bool(self.hydra_context.config_loader.get_group_options(key))
+
+    def is_lacking(self, param: Override, chosen: DictConfig) -> bool:
+        """Whether what was chosen has no such key, as a model without dropout."""
+        key, nothing = param.key_or_group, object()
+        if self.is_group(key) or param.type is not OverrideType.CHANGE:
+            return False
+        if OmegaConf.select(chosen, key, default=nothing) is not nothing:
+            return False
+        print(f"{key} is not searched: this configuration has no such key")
+        return True
+
+    def checked(self, job: Job) -> frozenset[tuple[str, Any]]:
+        """The `identity` of a job. Raises ValueError where its configuration is not allowed."""
+        task = self.composed(job)
+        check(task)
+        self.objective = task.objective
+        return identity(task)
+
     @contextlib.contextmanager
-    def opened(self, examples: Sequence[Job]) -> Iterator[None]:
+    def opened(self) -> Iterator[None]:
         """The sweep's folder, held by this process alone; then what became of the sweep.
 
-        Args:
-            examples: jobs that must compose, and one of them be allowed, before anything is
-                written.
+        All jobs are to be checked before: from here on files are written.
         """
         assert self.config is not None
         assert self.hydra_context is not None
-        self.validate_batch_is_legal(examples)
-        faults = []
-        for job in examples:
-            composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
-            try:
-                check(runs.task_of(composed))
-                break
-            except ValueError as e:
-                faults.append(e)
-        else:
-            raise faults[0]
-        self.objective = composed.objective
         runs.claim(self.config, "sweep")
         self.folder = Path(self.config.hydra.sweep.dir).absolute()
+        self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.launcher = Plugins.instance().instantiate_launcher(  # it may write into the folder
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
@@ -128,9 +184,43 @@ class Sweep(Sweeper):
                 new.replace(self.folder / runs.SWEEP)
                 yield
         except Interrupted as e:
-            for job in submitted(e):
-                job.cancel(check=False)
             raise Interrupted(e.number, f"go on with ckpt_path={self.folder}") from None
+
+    def check_folder(self) -> None:
+        """Raises ValueError where the folder is in use for anything but this sweep."""
+        assert self.config is not None
+        key = "hydra.sweep.dir"
+        names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
+        if others := sorted(names - {runs.LOCK}):
+            if runs.SWEEP not in names:
+                new = "a new or empty folder, or a sweep's"
+                raise ValueError(must_be(key, new, f"{self.folder}, which has {others[0]}"))
+            before = OmegaConf.load(self.folder / runs.SWEEP).hydra
+            if before.job.config_name != "train":
+                what = f"{self.folder}, a sweep of mnist_cnn.{before.job.config_name}"
+                raise ValueError(must_be(key, "a sweep of mnist_cnn.train", what))
+            kind, now = before.sweeper._target_, self.config.hydra.sweeper._target_
+            if kind != now:
+                wrong = must_be("hydra.sweeper", f"{kind} in {self.folder}", now)
+                raise ValueError(f"{wrong}; set another {key}")
+        for n in map(int, filter(str.isdecimal, names)):
+            if n not in self.recorded():
+                raise ValueError(f"{self.folder / str(n)} is no job of this sweep; move it away")
+
+    def recorded(self) -> dict[int, Job]:
+        """Each job that was ever launched, by its number."""
+        try:
+            jobs = json.loads((self.folder / JOBS).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        return {int(n): job for n, job in jobs.items()}
+
+    def record(self, jobs: Mapping[int, Job]) -> None:
+        """Writes down what each number stands for: only such folders are this sweep's."""
+        new = self.folder / f"{JOBS}.new"
+        lines = (f'"{n}": {json.dumps(job)}' for n, job in {**self.recorded(), **jobs}.items())
+        new.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+        new.replace(self.folder / JOBS)
 
     def job_folder(self, n: int) -> Path:
         return self.folder / str(n)
@@ -147,13 +237,14 @@ class Sweep(Sweeper):
 
     def run(self, jobs: Mapping[int, Job]) -> None:
         """Runs the jobs, by number, until each has ended. Those that have are left alone."""
+        self.record(jobs)
         while left := {n: job for n, job in jobs.items() if self.settled(n) not in ENDS}:
             try:
                 self.launch(left)
             except Exception as e:  # launchers raise what they like when a worker dies
                 reason = " ".join(str(e).split()) or type(e).__name__
                 self.screen.console.print(f"a worker died, what it was at goes on alone: {reason}")
-                for job in submitted(e):  # the others go on
+                for job in submitted(traceback.walk_tb(e.__traceback__)):  # the others go on
                     job.wait()
                 if "ray" in sys.modules:  # they would go on, unwatched
                     sys.modules["ray"].shutdown()
@@ -165,25 +256,27 @@ class Sweep(Sweeper):
 
     def run_again(self, n: int, job: Job) -> None:
         """A second and last time, alone: if it dies again, the cause is its own."""
+        reason = "killed or out of memory"
         try:
             self.launch({n: job})
         except Exception as e:
+            reason = " ".join(str(e).split()) or type(e).__name__
             if not self.job_folder(n).exists():
-                reason = " ".join(str(e).split()) or type(e).__name__
                 raise ValueError(f"hydra/launcher={self.launcher_name}: {reason}") from e
         if self.settled(n) not in ENDS:
-            error = "the process died: killed or out of memory"
+            error = f"the process died: {reason}"
             self.job_folder(n).mkdir(exist_ok=True)
             runs.note(self.job_folder(n) / runs.FAILED, type="Died", error=error, traceback="")
 
     def launch(self, jobs: Mapping[int, Job]) -> None:
         assert self.launcher is not None
-        for n in jobs:
-            if not (self.job_folder(n) / runs.LAST).is_file():  # nothing to go on from
-                shutil.rmtree(self.job_folder(n), ignore_errors=True)
         place = f"hydra.sweep.dir={runs.quote(self.folder)}"
         numbered = [[*job, place, f"hydra.sweep.subdir={n}"] for n, job in jobs.items()]
-        self.launcher.launch(numbered, initial_job_idx=min(jobs))
+        start = functools.partial(self.launcher.launch, numbered, initial_job_idx=min(jobs))
+        if self.launcher_name in ASIDE:
+            aside(start)
+        else:
+            start()
 
     def settled(self, n: int) -> runs.State:
         """What became of a job, when nobody is at it: workers can outlive a killed sweep."""
@@ -209,34 +302,25 @@ class Grid(Sweep):
             if not override.is_discrete_sweep():
                 raise ValueError(f"{override.input_line}: add hparams_search=optuna, or list {key}")
         values = [[f"{k}={v}" for v in o.sweep_string_iterator()] for k, o in swept.items()]
-        points = list(dict.fromkeys(itertools.product(*values)))
-        with self.opened([[*point, *fixed] for point in points]):
-            begun = self.begun()
-            free = (n for n in itertools.count() if n not in begun.values())
+        points = list(itertools.product(*values))
+        # a run's name begins with what sets it apart
+        asked = [[*point, *fixed] for point in points]
+        identities = [self.checked(job) for job in asked]
+        with self.opened():
+            recorded = self.recorded()
+            numbers = {identity(self.composed(job)): n for n, job in recorded.items()}
+            free = itertools.count(max(recorded, default=-1) + 1)
             jobs = {}
-            for point in points:
-                job = [*point, *fixed]  # a run's name begins with what sets it apart
-                known = begun.get(frozenset(job))
-                n = next(free) if known is None else known
-                jobs[n] = job
-                self.screen.jobs[n] = ",".join(point)
+            for point, job, own in zip(points, asked, identities, strict=True):
+                n = numbers[own] if own in numbers else next(free)
+                numbers[own], jobs[n], self.screen.jobs[n] = n, job, ",".join(point)
             for n in jobs:
-                if self.state(n) == "failed":
-                    shutil.rmtree(self.job_folder(n))
+                if self.state(n) == "failed":  # it goes on where it has a checkpoint
+                    (self.job_folder(n) / runs.FAILED).unlink()
             self.screen.expect(len(jobs))
             size = self.max_batch_size or len(jobs)
             for first in range(0, len(jobs), size):
                 self.run(dict(list(jobs.items())[first : first + size]))
-
-    def begun(self) -> dict[frozenset[str], int]:
-        """The number of each job that has begun, by its overrides."""
-        numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
-        return {
-            frozenset(OmegaConf.load(self.job_folder(n) / runs.OVERRIDES)): n
-            for n in numbers
-            # before that the file may be there in part
-            if self.state(n) != "new" and (self.job_folder(n) / runs.OVERRIDES).is_file()
-        }
 
 
 class Optuna(Sweep):
@@ -253,7 +337,11 @@ class Optuna(Sweep):
     """
 
     def __init__(
-        self, n_trials: int, n_jobs: int, sampler: DictConfig, params: Mapping[str, Any] | None
+        self,
+        n_trials: int,
+        n_jobs: int,
+        sampler: DictConfig,
+        params: Mapping[str, Any] | None = None,
     ):
         super().__init__(params)
         if importlib.util.find_spec("optuna") is None:
@@ -264,7 +352,8 @@ class Optuna(Sweep):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        space = {key: distribution(override) for key, override in swept.items()}
+        self.fixed = fixed
+        self.space = space = {key: distribution(override) for key, override in swept.items()}
         ends = {
             key: d.choices
             if isinstance(d, optuna.distributions.CategoricalDistribution)
@@ -273,14 +362,16 @@ class Optuna(Sweep):
         }
         first = {key: values[0] for key, values in ends.items()}
         examples = [first, *({**first, k: v} for k, values in ends.items() for v in values[1:])]
-        with self.opened([[*point(example), *fixed] for example in examples]):
+        for example in examples:
+            self.checked(self.job(example))
+        with self.opened():
             self.study = optuna.create_study(
                 study_name=STUDY,
                 storage=storage(self.folder),
                 direction="maximize" if self.objective.mode == "max" else "minimize",
                 load_if_exists=True,
             )
-            self.take_up(set(space))
+            self.take_up()
             left = self.n_trials - self.count("COMPLETE", "PRUNED")
             while left > 0:
                 batch = {t.number: t.params for t in self.trials("RUNNING")[:left]}
@@ -292,9 +383,40 @@ class Optuna(Sweep):
                 left -= len(batch)
                 self.screen.jobs.update({n: label(p) for n, p in batch.items()})
                 self.screen.expect(len(self.screen.jobs) + left)
-                self.run({n: [*point(params), *fixed] for n, params in batch.items()})
+                self.run({n: self.job(params) for n, params in batch.items()})
                 for n in batch:
                     self.tell(n)
+
+    def job(self, params: Mapping[str, Any]) -> Job:
+        return [*point(params), *self.fixed]
+
+    def check_folder(self) -> None:
+        super().check_folder()
+        if not self.recorded():
+            return
+        import optuna
+
+        if not (self.folder / "study.db").exists():
+            raise ValueError(f"{self.folder}: study.db is missing; start a new search")
+        whole = OmegaConf.load(self.folder / runs.SWEEP)
+        assert isinstance(whole, DictConfig)
+        for key, value in plain(whole, "objective").items():
+            if value != self.objective[key]:
+                wrong = must_be(
+                    f"objective.{key}", f"{value} in {self.folder}", self.objective[key]
+                )
+                raise ValueError(f"{wrong}; start a new search")
+        study = optuna.load_study(study_name=STUDY, storage=storage(self.folder))
+        for trial in study.get_trials(deepcopy=False):
+            for key in trial.distributions.keys() & self.space.keys():
+                old, new = trial.distributions[key], self.space[key]
+                try:
+                    optuna.distributions.check_distribution_compatibility(old, new)
+                except ValueError:
+                    wrong = must_be(f"{key} in {self.folder}", f"like {old}", new)
+                    raise ValueError(
+                        f"{wrong}; fix it to one value, or start a new search"
+                    ) from None
 
     def seeded(self, number: int) -> Any:
         import numpy as np
@@ -320,18 +442,22 @@ class Optuna(Sweep):
 
             self.study.tell(n, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
 
-    def take_up(self, keys: set[str]) -> None:
+    def take_up(self) -> None:
         """Puts the study right after an interruption; what failed waits to be tried again."""
+        recorded = self.recorded()
         for trial in self.trials("RUNNING"):
-            if self.settled(trial.number) in ENDS or set(trial.params) != keys:
-                self.tell(trial.number)
+            n, job = trial.number, self.job(trial.params)
+            changed = trial.params.keys() != self.space.keys() or recorded.get(n, job) != job
+            if changed or self.settled(n) in ENDS:
+                self.tell(n)
         repeated = {trial.user_attrs.get("repeats") for trial in self.trials()}
         for trial in self.trials("FAIL"):
             n, folder = trial.number, self.job_folder(trial.number)
             if folder.exists():
-                if n not in repeated and set(trial.params) == keys:
+                if n not in repeated and trial.params.keys() == self.space.keys():
                     self.study.enqueue_trial(trial.params, user_attrs={"repeats": n})
-                shutil.rmtree(folder)
+                (self.folder / RETRIED).mkdir(exist_ok=True)
+                folder.rename(self.folder / RETRIED / folder.name)
         for trial in self.trials("COMPLETE", "PRUNED"):
             self.screen.jobs[trial.number] = label(trial.params)
 
@@ -343,6 +469,13 @@ def storage(sweep: Path | str) -> str:
     # as a URI, since SQLAlchemy and Optuna give a meaning to ?, % and { in a path
     file = Path(sweep, "study.db").absolute().as_uri()
     return URL.create("sqlite", database=file, query={"uri": "true"}).render_as_string()
+
+
+def identity(task: DictConfig) -> frozenset[tuple[str, Any]]:
+    """What two jobs have in common if they are the same, however their overrides are written."""
+    values = runs.flat(task)
+    del values["force"]
+    return frozenset((k, repr(v) if isinstance(v, list) else v) for k, v in values.items())
 
 
 def point(params: Mapping[str, Any]) -> list[str]:
@@ -469,11 +602,57 @@ class Screen(threading.Thread):
         return f"({', '.join(under_way)})" if under_way else ""
 
 
-def submitted(error: BaseException) -> Iterable[Any]:
-    """The jobs of submitit that a launcher was waiting for, which has no other way to tell them."""
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    jobs = (job for frame in frames for job in frame.f_locals.get("jobs", ()))
+def aside(launch: Callable[[], Any]) -> None:
+    """Calls a launcher in a thread of its own, whose processes don't hear the terminal's Ctrl-C.
+
+    Ray and submitit lose what a signal's handler raises while they wait.
+    """
+    outcome: Future[Any] = Future()
+
+    def work() -> None:
+        if hasattr(signal, "pthread_sigmask"):  # processes inherit it
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            outcome.set_result(launch())
+        except BaseException as e:
+            outcome.set_exception(e)
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=[work], daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            for number in SIGNALS:  # Ray installs a handler of SIGTERM that dumps its stack
+                signal.signal(number, signal.getsignal(number))
+            thread.join(POLL)
+        outcome.result()
+    except Interrupted:
+        if frame := sys._current_frames().get(thread.ident or 0):
+            cancel(submitted(traceback.walk_stack(frame)))
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+        raise
+
+
+def submitted(frames: Iterable[tuple[FrameType, int]]) -> list[Any]:
+    """The jobs of submitit that a launcher is waiting for, which has no other way to tell them."""
+    jobs = (job for frame, _ in frames for job in frame.f_locals.get("jobs", ()))
     return [job for job in jobs if type(job).__module__.startswith("submitit.")]
+
+
+def cancel(jobs: Sequence[Any]) -> None:
+    """Ends jobs of submitit; those on this machine save a checkpoint first."""
+    local = [job for job in jobs if type(job).__name__ == "LocalJob"]
+    for job in jobs:
+        if job not in local:
+            job.cancel(check=False)
+    for seconds in itertools.count():
+        running = [job for job in local if not job.done()]
+        if not running:
+            return
+        if seconds % 10 == 0:  # again, for one that was just starting and did not hear it
+            for job in running:
+                os.kill(int(job.job_id), signal.SIGTERM)  # its controller hands it on
+        time.sleep(1)
 
 
 def missing(extra: str) -> str:
@@ -487,6 +666,8 @@ def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
     """
     import torch
 
+    if "SUBMITIT_LOCAL_JOB_ID" in os.environ:  # submitit ignores it
+        signal.signal(signal.SIGTERM, interrupt)
     folder = Path(cfg.run_dir)
     for part, key, value in (
         ("callbacks.progress", "quiet", True),
@@ -508,6 +689,10 @@ def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def interrupt(number: int, frame: Any) -> None:
+    raise Interrupted(number)
 
 
 @contextlib.contextmanager

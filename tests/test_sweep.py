@@ -29,7 +29,8 @@ LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]
 
 def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
     """Begins `python -m mnist_cnn.train ARGS`, with folder/sweep as the sweep's folder."""
-    place = [] if any("ckpt_path" in a for a in args) else [f"hydra.sweep.dir={folder / 'sweep'}"]
+    resumed = any("ckpt_path" in a for a in args)
+    place = [] if resumed else [f"hydra.sweep.dir={runs.quote(folder / 'sweep')}"]
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.train", *args, *place],
         cwd=folder,
@@ -37,6 +38,7 @@ def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a terminal's Ctrl-C goes to all of these processes
     )
 
 
@@ -66,18 +68,23 @@ def result(job: Path) -> dict[str, Any]:
     return json.loads((job / "results.json").read_text())
 
 
+def rate(job: Path) -> float:
+    return result(job)["config"]["optimizer"]["lr"]
+
+
 def ends_shown(screen: str) -> list[str]:
     return [line for line in screen.splitlines() if re.match(r"\d+/\d+  job ", line)]
 
 
 def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
-    jobs = "seed=0,1,-1,3,4,5,6,7,8,9,10,11"
+    jobs = "optimizer.lr=1e-3,2e-3,1e30,4e-3,5e-3,6e-3,7e-3,8e-3,9e-3,0.01,0.011,0.012"
     process = start(tmp_path, "-m", *TINY, jobs)
     folder = tmp_path / "sweep"
     wait_for((folder / "5" / runs.LAST).exists, process)
     kill(process)
     assert states(folder) == ["finished"] * 2 + ["failed"] + ["finished"] * 2 + ["interrupted"]
-    assert "seed must be" in json.loads((folder / "2" / "failed.json").read_text())["error"]
+    assert "nan" in json.loads((folder / "2" / "failed.json").read_text())["error"]
+    (folder / "2" / "notes.txt").write_text("why?")
 
     finished = [folder / n for n in "0134"]
     before = untouched(finished)
@@ -89,11 +96,12 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
     assert "4/12  ended before" in done.stdout
     assert untouched(finished) == before
     assert states(folder) == ["finished"] * 2 + ["failed"] + ["finished"] * 9
-    seeds = [result(folder / str(n))["seed"] for n in range(12) if n != 2]
-    assert seeds == [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert (folder / "2" / "notes.txt").exists()
+    assert rate(folder / "3") == 4e-3
+    assert rate(folder / "11") == 0.012
     assert (folder / "5" / "train.log").read_text().count("epoch  1/2") == 1  # it went on
 
-    alone = train(compose([*TINY, "seed=9"], run_dir=tmp_path / "alone"))
+    alone = train(compose([*TINY, "optimizer.lr=0.01"], run_dir=tmp_path / "alone"))
     job = result(folder / "9")
     assert {k: alone[k] for k in ("val/loss", "train/loss")} == {
         k: job[k] for k in ("val/loss", "train/loss")
@@ -101,13 +109,13 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
 
     finished = [folder / str(n) for n in range(12) if n != 2]
     before = untouched(finished)
-    done = finish(tmp_path, "-m", f"ckpt_path={folder}", "seed=0,1,3,4,12")
+    done = finish(tmp_path, "-m", f"ckpt_path={folder}", "optimizer.lr=0.001,2e-3,4e-3,5e-3,0.013")
     assert done.returncode == 0, done.stderr
     lines = ends_shown(done.stdout)
     assert len(lines) == 1
-    assert lines[0].startswith("5/5  job 12  seed=12  val/loss ")
+    assert lines[0].startswith("5/5  job 12  optimizer.lr=0.013  val/loss ")
     assert untouched(finished) == before
-    assert result(folder / "12")["seed"] == 12
+    assert rate(folder / "12") == 0.013
 
 
 def test_a_job_without_validation_is_told_of_and_is_never_the_best(tmp_path):
@@ -160,6 +168,7 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
     assert "1 failed" in sums
     assert trials[3].params == running.params
     assert trials[4].params == trials[1].params  # tried again, under a number of its own
+    assert (folder / sweep.RETRIED / "1" / "failed.json").exists()
     assert states(folder)[-2:] == ["failed", "pruned"]
     for trial in trials:
         lr, job = trial.params["optimizer.lr"], folder / str(trial.number)
@@ -231,7 +240,7 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
     ],
 )
 def test_each_launcher_runs_jobs_as_it_is_shipped(tmp_path, launcher):
-    done = finish(tmp_path, "-m", *TINY, "seed=0,-1", *launcher)
+    done = finish(tmp_path, "-m", *TINY, "optimizer.lr=1e-3,1e30", *launcher)
     assert done.returncode == 1
     assert "1 finished, 1 failed" in done.stdout
     assert "Traceback" not in done.stderr
@@ -248,6 +257,24 @@ def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path):
     assert err.splitlines()[-1] == f"interrupted by SIGINT; go on with ckpt_path={folder}"
     assert "Traceback" not in err
     assert states(folder) == ["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("submitit_local", signal.SIGINT), ("ray", signal.SIGTERM)]
+)
+def test_a_signal_stops_the_jobs_of_other_processes_too(tmp_path, launcher, number):
+    process = start(tmp_path, "-m", *LONG, "seed=0,1", f"hydra/launcher={launcher}")
+    folder = tmp_path / "sweep"
+    wait_for((folder / "0" / runs.LAST).exists, process)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert err == f"interrupted by {number.name}; go on with ckpt_path={folder}\n"
+    assert process.returncode == 128 + number
+    assert "interrupted" in states(folder)
+    assert "running" not in states(folder)
 
 
 class Stub:
@@ -336,6 +363,12 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
         (["-m", "optimizer.lrr=1,2"], "error: optimizer.lrr: no such key; did you mean optimizer."),
         (["-m", "model=cnn,resnet"], "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
         (["-m", "optimizer.lr=interval(0,1)"], "error: optimizer.lr=interval(0,1): add hparams_"),
+        (
+            ["-m", "seed=0,1", "run_dir=x"],
+            "error: run_dir must be each job's own folder; set hydra",
+        ),
+        (["-m", r"hydra.sweep.dir='a\${y}'"], "error: hydra.sweep.dir must be a path without ${"),
+        (["-m", "hydra/sweeper=optuna"], "error: hydra/sweeper must not be set, got optuna; use h"),
     ],
 )
 def test_a_mistake_ends_in_one_line_before_there_is_a_folder(command, tmp_path, args, line):
@@ -348,7 +381,8 @@ def test_a_mistake_ends_in_one_line_before_there_is_a_folder(command, tmp_path, 
 
 def test_one_process_runs_a_sweep(tmp_path):
     (tmp_path / runs.SWEEP).write_text(
-        "hydra: {job: {config_name: train}, overrides: {hydra: [], task: [seed=0]}}"
+        "hydra: {job: {config_name: train}, sweeper: {_target_: mnist_cnn.sweep.Grid}, "
+        "overrides: {hydra: [], task: [seed=0]}}"
     )
     with FileLock(tmp_path / runs.LOCK):
         done = finish(tmp_path, f"ckpt_path={tmp_path}")
@@ -393,9 +427,9 @@ def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
     ]
 
 
-def test_a_mistake_that_no_job_would_survive_ends_a_sweep_before_it_begins(tmp_path):
+def test_a_mistake_in_any_job_ends_a_sweep_before_it_begins(tmp_path):
     for wrong, line in {
-        "optimizer.lr=abc,-1": "error: optimizer.lr must be a number > 0, got abc",
+        "optimizer.lr=1e-3,abc": "error: optimizer.lr must be a number > 0, got abc",
         "ckpt_path=.": "error: ckpt_path=.: not a sweep; allowed with -m: one, or a file",
     }.items():
         process = subprocess.run(
@@ -408,3 +442,98 @@ def test_a_mistake_that_no_job_would_survive_ends_a_sweep_before_it_begins(tmp_p
         assert process.returncode == 1
         assert process.stderr == f"{line}\n"
         assert not list(tmp_path.iterdir())
+
+
+def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.sweep.Grid") -> Path:
+    """A folder as a sweep leaves it that was killed before its first job."""
+    hydra = {
+        **{"job": {"config_name": entry}, "sweeper": {"_target_": sweeper}},
+        "overrides": {"hydra": [], "task": ["seed=0,1"]},
+    }
+    folder.mkdir()
+    OmegaConf.save({"hydra": hydra}, folder / runs.SWEEP)
+    return folder
+
+
+def test_a_folder_that_is_not_this_sweeps_is_refused_and_left_as_it_was(tmp_path):
+    (tmp_path / "mine" / "0").mkdir(parents=True)
+    (tmp_path / "mine" / "0" / "thesis.txt").touch()
+    grid = swept(tmp_path / "grid")
+    evaluation = swept(tmp_path / "evaluation", "evaluate")
+    added = swept(tmp_path / "added")
+    (added / "7").mkdir()
+    (added / "7" / "thesis.txt").touch()
+    search = "hparams_search=optuna"
+    other = f"hydra.sweeper must be mnist_cnn.sweep.Grid in {grid}, got mnist_cnn.sweep.Optuna"
+    before = untouched([tmp_path])
+    for args, line in {
+        ("seed=0,1", "hydra.sweep.dir=mine"): "hydra.sweep.dir must be a new or empty folder, or a "
+        f"sweep's, got {tmp_path / 'mine'}, which has 0",
+        ("seed=0,1", f"hydra.sweep.dir={evaluation}"): "hydra.sweep.dir must be a sweep of "
+        f"mnist_cnn.train, got {evaluation}, a sweep of mnist_cnn.evaluate",
+        (search, f"hydra.sweep.dir={grid}"): f"{other}; set another hydra.sweep.dir",
+        (search, f"ckpt_path={grid}"): f"{other}; set another hydra.sweep.dir",
+        (f"ckpt_path={added}",): f"{added / '7'} is no job of this sweep; move it away",
+    }.items():
+        done = subprocess.run(
+            [sys.executable, "-m", "mnist_cnn.train", "-m", *TINY, *args],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == f"error: {line}\n"
+        assert done.returncode == 1
+    assert untouched([tmp_path]) == before
+
+
+def test_a_finished_job_is_known_again_however_it_is_written(tmp_path):
+    quick = [*TINY, "trainer.max_epochs=1"]
+    folder = tmp_path / "sweep"
+    done = finish(tmp_path, "-m", *quick, "optimizer.lr=1e-3,0.001")
+    assert done.returncode == 0, done.stderr
+    assert states(folder) == ["finished"]
+    alone = finish(tmp_path, f"ckpt_path={folder / '0'}", "trainer.max_epochs=2")
+    assert alone.returncode == 0, alone.stderr
+    before = untouched([folder / "0"])
+    done = finish(tmp_path, f"ckpt_path={folder}", "seed=0,1", "optimizer.lr=0.001")
+    assert done.returncode == 0, done.stderr
+    assert untouched([folder / "0"]) == before
+    assert states(folder) == ["finished", "finished"]
+    assert result(folder / "1")["seed"] == 1
+
+
+def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_path):
+    place = tmp_path / "a{b}%20?c\\d"
+    place.mkdir()
+    searched = [
+        *["hparams_search=optuna", "model=fast_cnn", "model.channels=[4,4]"],
+        *["~hydra.sweeper.params.data\\.batch_size", "callbacks.prune.pruner.n_warmup_steps=9"],
+    ]
+    done = finish(place, "-m", *TINY, *searched, "hydra.sweeper.n_trials=1")
+    assert done.returncode == 0, done.stderr
+    assert "model.dropout is not searched" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+    folder = place / "sweep"
+
+    def study() -> list[optuna.trial.FrozenTrial]:
+        return optuna.load_study(study_name=sweep.STUDY, storage=sweep.storage(folder)).trials
+
+    assert [set(trial.params) for trial in study()] == [{"optimizer.lr", "model.hidden"}]
+
+    before = untouched([folder])
+    for args, line in {
+        ("objective.metric=val/acc", "objective.mode=max"): "error: objective.metric must be val/l",
+        ("model.hidden=choice(8,16)",): f"error: model.hidden in {folder} must be like IntDistrib",
+    }.items():
+        done = finish(place, f"ckpt_path={folder}", *args)
+        assert done.stderr.startswith(line)
+        assert done.stderr.count("\n") == 1
+    assert untouched([folder]) == before
+
+    done = finish(place, f"ckpt_path={folder}", "hydra.sweeper.n_trials=2")
+    assert done.returncode == 0, done.stderr
+    assert states(folder) == ["finished", "finished"]
+    alone = finish(place, f"ckpt_path={folder / '1'}", "trainer.max_epochs=3")
+    assert alone.returncode == 0, alone.stderr
+    assert result(folder / "1")["epochs"] == 3
