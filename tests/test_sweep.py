@@ -16,6 +16,7 @@ import optuna
 import pytest
 import torch
 from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mnist_cnn import runs, sweep
@@ -425,6 +426,12 @@ def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
     assert runs.resume(["-m", f"ckpt_path={tmp_path}", "hydra/launcher=basic"]) == [
         *["-m", "seed=0,1", "optimizer.lr=1e-3,1e-2", "hydra/launcher=basic", place]
     ]
+
+
+@pytest.mark.parametrize("name", ["it's", "a\\", "a\\'b", "${y}", "a\\\\${y}", "{a}%20?[x],=#"])
+def test_a_path_of_any_characters_comes_through_the_command_line(name):
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={runs.quote(name)}")
+    assert OmegaConf.create({"dir": override.value()}).dir == name
 
 
 def test_a_mistake_in_any_job_ends_a_sweep_before_it_begins(tmp_path):
