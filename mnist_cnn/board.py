@@ -76,7 +76,7 @@ def outcomes(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
     n = len(answers.labels)
     worst = scores.most_confident_mistakes(answers)[:30]
     wrong = int((~answers.hits).sum())
-    what = f"{n:,} validation images, {wrong:,} wrong"
+    what = f"{n:,} validation images of {data.set}, {wrong:,} wrong"
     return {
         "val/confusion": plots.confusion(
             scores.confusion(answers).numpy(), data.classes, f"the kept weights on {what}"
@@ -93,22 +93,20 @@ def outcomes(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
 
 
 def compare_by(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that runs are compared by, flat and under their plain names.
+    """The values that runs are compared by, under their plain names; the rest is in results.json.
 
-    TensorBoard takes its columns from one of the runs, so the usual ones are always there.
+    TensorBoard takes its columns from one of the runs, so each is always there.
     """
-    model, optimizer, scheduler = (dict(config[g]) for g in ("model", "optimizer", "scheduler"))
+    model, optimizer, scheduler = (config[group] for group in ("model", "optimizer", "scheduler"))
     flat = {
-        "model": model.pop("name"),
-        "channels": "none",
-        **model,
-        "optimizer": optimizer.pop("name"),
-        **optimizer,
-        "scheduler": scheduler.pop("name"),
-        **{f"scheduler.{key}": value for key, value in scheduler.items()},
-        **{key: config["data"][key] for key in ("batch_size", "val_fraction", "fold")},
-        **{key: config["trainer"][key] for key in ("max_epochs", "precision")},
-        "seed": config["seed"],
+        "model": model["name"],
+        **{key: model.get(key, "none") for key in ("hidden", "dropout")},
+        "optimizer": optimizer["name"],
+        **{key: optimizer.get(key, "none") for key in ("lr", "weight_decay")},
+        "scheduler": scheduler["name"],
+        **{key: config["data"][key] for key in ("batch_size", "fold")},
+        "max_epochs": config["trainer"]["max_epochs"],
+        **{key: config[key] for key in ("label_smoothing", "seed")},
     }
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value).lower()

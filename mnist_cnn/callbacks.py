@@ -217,7 +217,9 @@ class History(BetweenEpochs):
         super().on_train_end(trainer, pl_module)
         if self.rows and trainer.is_global_zero:
             best = getattr(trainer.checkpoint_callback, "best_epoch", None)
-            title = f"{'/'.join(self.dirpath.parts[-2:])}: {pl_module.hparams['model']['name']}"
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            what = [getattr(data, "set", ""), pl_module.hparams["model"]["name"]]
+            title = f"{'/'.join(self.dirpath.parts[-2:])}: {', '.join(filter(None, what))}"
             plots.history(self.rows, best, title).savefig(self.dirpath / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:

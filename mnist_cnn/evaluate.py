@@ -201,7 +201,7 @@ def draw(
                 key: [m[key] for m in wrong]
                 for key in ("index", "label", "prediction", "confidence")
             },
-            title=f"{what}: the {len(wrong)} most confident mistakes; {errors}",
+            title=f"{what}: the {len(wrong):,} most confident mistakes; {errors}",
         ),
         "reliability": plots.reliability(
             {

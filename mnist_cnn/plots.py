@@ -25,6 +25,21 @@ from matplotlib.transforms import Bbox
 
 TRAIN, VAL, MARK, LOST = "#8c8c8c", "#0b62a4", "#c1272d", "#d98200"
 PALETTE = "viridis_r"  # dark is good
+DRAWN = 300  # mistakes at most, in a PNG of 1,125 x 12,600 pixels
+CAPTION = 19  # characters that fit above an image
+
+
+def titled(title: str, inches: tuple[float, float]) -> Figure:
+    """An empty figure under its title, in as many lines as it needs."""
+    figure = Figure(figsize=inches, layout="constrained")
+    lines = textwrap.fill(title, int(11 * inches[0]))
+    figure.suptitle(lines, fontsize=11, parse_math=False)  # a folder may have $ in its name
+    return figure
+
+
+def mark_whole_numbers(axes: Axes) -> None:
+    """Marks whole numbers alone on the x axis, of a single one too."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
@@ -36,8 +51,7 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
         best_epoch: the epoch whose checkpoint was kept, or None.
         title: what the run was.
     """
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (10, 4.2))
     for axes, metric, name in zip(
         figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy", "accuracy"), strict=True
     ):
@@ -64,9 +78,9 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
                 label=f"best epoch {best_epoch}: {shown}",
             )
         axes.set(xlabel="epoch", title=name)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        mark_whole_numbers(axes)
         if metric == "acc":
-            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
@@ -87,8 +101,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     with np.errstate(invalid="ignore"):
         recall = matrix.diagonal() / matrix.sum(1)
         precision = matrix.diagonal() / matrix.sum(0)
-    figure = Figure(figsize=(8.4, 8), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (8.4, 8))
     axes = figure.add_subplot()
     # the diagonal would drown the mistakes on a common scale
     axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
@@ -130,22 +143,25 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 def gallery(
     images: np.ndarray, captions: Sequence[str], title: str, columns: int = 8, colors: str = "gray"
 ) -> Figure:
-    """Images side by side, each under its caption.
+    """Images beside each other, each under its caption.
 
     Args:
         images: (K, 28, 28), 0 black to 255 or 1 white; K may be 0.
-        captions: K texts of one or two lines.
+        captions: K texts; lines that are too long are broken.
         title: what they are.
         columns: images of a row.
         colors: a color map of matplotlib's.
     """
     rows = max(1, -(-len(images) // columns))
+    captions = [
+        "\n".join(line for part in caption.split("\n") for line in textwrap.wrap(part, CAPTION))
+        for caption in captions
+    ]
     lines = max((caption.count("\n") + 1 for caption in captions), default=1)
     inches, text = 1.25, 0.14 * lines + 0.06  # a cell's width, the height of its caption
-    figure = Figure(figsize=(inches * columns, (inches + text) * rows + 0.4), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (inches * columns, (inches + text) * rows + 0.4))
     # one axes for all: laying out one for each takes seconds
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(anchor="N")
     axes.axis("off")
     for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = k % columns, (k // columns + 1) * (1 + text / inches) - 1
@@ -170,15 +186,20 @@ def mistakes(
     """A gallery of wrongly read images: which one, its label, what it was read as, how surely.
 
     Args:
-        images: (K, 28, 28), 0 black to 255 white.
+        images: (K, 28, 28), 0 black to 255 white; the first DRAWN are drawn.
         index, label, prediction, confidence: K each; confidence from 0 to 1.
         title: what they are.
     """
+    short = max(map(len, [*label, *prediction]), default=1) == 1
     captions = [
         f"#{i}\n{truth} read as {said}, {p:.1%}"
+        if short
+        else f"#{i}, {p:.1%}\n{truth}\nread as {said}"
         for i, truth, said, p in zip(index, label, prediction, confidence, strict=True)
     ]
-    return gallery(images, captions, title, columns=6, colors="gray_r")
+    if len(images) > DRAWN:
+        title += f"; the first {DRAWN} are drawn"
+    return gallery(images[:DRAWN], captions[:DRAWN], title, columns=6, colors="gray_r")
 
 
 def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
@@ -355,8 +376,7 @@ def trials(
         metric, mode: the objective.
         title: what they are.
     """
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (10, 4.2))
     axes = figure.add_subplot()
     state = np.array(states)
     done = (state == "finished") & np.isfinite(values)
@@ -381,7 +401,7 @@ def trials(
             label="without a value",
         )
     axes.set_xlabel("job")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    mark_whole_numbers(axes)
     axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     return figure
 
@@ -398,20 +418,21 @@ def parallel(
         title: what they are.
     """
     columns = [*parameters, name_of(metric)]
-    figure = Figure(figsize=(max(8.4, 1.7 * len(columns)), 4.6), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (max(8.4, 1.7 * len(columns)), 4.6))
     axes = figure.add_subplot()
     scales = [axis(column) for column in parameters.values()]
     scales.append(axis(values.tolist(), linear=metric.endswith("acc")))
     for x, (name, scale) in enumerate(zip(columns, scales, strict=True)):
         axes.axvline(x, color=TRAIN, lw=1)
-        axes.text(x, 1.03, name, ha="center", va="bottom", fontsize=9, fontweight="bold")
+        axes.text(
+            x, 1.03, name, ha="center", va="bottom", fontsize=9, weight="bold", parse_math=False
+        )
         for tick, label in zip(scale.ticks, scale.labels, strict=True):
             if metric.endswith("acc") and x == len(parameters):
                 label = percent(label)
             box = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.8}
             spot = (x + 0.02, (tick - scale.low) / (scale.high - scale.low))
-            axes.text(*spot, label, fontsize=8, va="center", zorder=3, bbox=box)
+            axes.text(*spot, label, fontsize=8, va="center", zorder=3, bbox=box, parse_math=False)
     good, low, high = quality(scales[-1], mode)
     colors = ScalarMappable(Normalize(low, high), PALETTE)
     order = np.argsort(good)  # the best on top
@@ -440,8 +461,7 @@ def curves(
         metric: the objective.
         title: what they are.
     """
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (10, 4.6))
     axes = figure.add_subplot()
     (name, epochs, values), *others = runs
     for k, (_, x, y) in enumerate(others):
@@ -458,8 +478,10 @@ def curves(
     )
     objective_axis(axes, metric, np.concatenate([np.asarray(y, float) for _, _, y in runs]))
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    mark_whole_numbers(axes)
+    legend = axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -470,8 +492,7 @@ def importance(shares: Mapping[str, float], title: str) -> Figure:
         shares: by name, from 0 to 1, the greatest first.
         title: what they are.
     """
-    figure = Figure(figsize=(7.6, 1.4 + 0.36 * len(shares)), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (7.6, 1.4 + 0.36 * len(shares)))
     axes = figure.add_subplot()
     bars = axes.barh(list(shares), list(shares.values()), color=VAL, height=0.62)
     axes.bar_label(bars, [f" {share:.0%}" for share in shares.values()], fontsize=9)
@@ -503,8 +524,7 @@ def tradeoff(
         grey: the names of those to compare with.
         title: what they are.
     """
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure = titled(title, (9, 5.4))
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel="time of training", ylabel="test accuracy")
     colors = {name: TRAIN if name in grey else VAL for name in seconds}

@@ -1,5 +1,7 @@
 """Figures show what they are given."""
 
+import io
+import itertools
 import sys
 from typing import Any
 
@@ -7,8 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from omegaconf import OmegaConf
 
-from mnist_cnn import plots
+from mnist_cnn import board, plots
+from mnist_cnn.config import compose
 
 ROWS = [
     {
@@ -58,6 +62,77 @@ def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
     figure = plots.mistakes(images, [947, 7], ["8", "4"], ["9", "1"], [0.995, 0.5], "two")
     assert texts(figure) == ["#947\n8 read as 9, 99.5%", "#7\n4 read as 1, 50.0%"]
     assert len(figure.axes[0].images) == 2
+
+
+def test_long_names_of_classes_do_not_overlap() -> None:
+    names = ["Ankle boot", "T-shirt/top"] * 3
+    images = np.zeros((6, 28, 28), np.uint8)
+    figure = plots.mistakes(images, [69_999] * 6, names, names[::-1], [1.0] * 6, "clothes")
+    assert texts(figure)[0] == "#69999, 100.0%\nAnkle boot\nread as T-shirt/top"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
+    n = 5000
+    names = ["7"] * n
+    images = np.zeros((n, 28, 28), np.uint8)
+    figure = plots.mistakes(images, range(n), names, names, [0.5] * n, "many")
+    assert len(figure.axes[0].images) == 300
+    assert figure.get_size_inches()[1] < 90
+    assert figure.get_suptitle() == "many; the first 300 are drawn"
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_epochs_are_whole_numbers(last: int) -> None:
+    runs = [("a", list(range(1, last + 1)), [0.5] * last)]
+    for figure in (
+        plots.history(ROWS[:last], None, "a run"),
+        plots.curves(runs, "val/loss", title="one"),
+    ):
+        for axes in figure.axes:
+            low, high = axes.get_xlim()
+            marks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+            assert marks == list(range(1, last + 1))
+
+
+def test_the_picture_of_a_run_names_its_data_set(short_run, monkeypatch) -> None:
+    titles = []
+    drawn = plots.history
+
+    def history(rows: Any, best_epoch: int | None, title: str) -> Figure:
+        titles.append(title)
+        return drawn(rows, best_epoch, title)
+
+    monkeypatch.setattr(plots, "history", history)
+    short_run("mine", "logger=none", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    assert [title.split("mine: ")[1] for title in titles] == ["mnist, CNN"]
+
+
+def test_tensorboard_compares_runs_by_the_same_few_values_whatever_their_network() -> None:
+    tables = []
+    for chosen in (["model=vgg", "scheduler=none"], ["model=mlp", "optimizer=sgd"], []):
+        config: Any = OmegaConf.to_container(compose(chosen, run_dir="x"), resolve=True)
+        tables.append(board.compare_by(config))
+    assert [table.keys() == tables[0].keys() for table in tables] == [True] * 3
+    assert len(tables[0]) <= 12
+    assert (tables[0]["model"], tables[1]["optimizer"], tables[2]["lr"]) == ("VGG", "SGD", 1e-3)
+
+
+def test_a_title_is_written_as_it_is_and_fits() -> None:
+    title = "outputs/$a$_b: " + "long " * 40
+    figure = plots.importance({"lr": 1.0}, title=title)
+    figure.savefig(io.BytesIO())
+    box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
+    assert "$a$_b" in figure.get_suptitle()
+
+
+def test_one_batch_and_all_batches_have_places_of_their_own_on_an_axis() -> None:
+    axis = plots.axis([1, 1.0, 10, 2])
+    assert axis.labels == ["1.0", "1", "2", "10"]
+    assert len({*axis.at}) == 4
 
 
 def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():

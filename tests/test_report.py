@@ -301,7 +301,7 @@ def test_a_batch_size_of_evaluation_makes_no_group_unless_batches_are_counted(
 def test_one_batch_and_all_batches_do_not_look_alike(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("scipy", reason="pip install 'mnist-cnn[sweep]'")
+    pytest.importorskip("scipy", reason="needs the extra sweep")
     for job, limit in zip("0123", (1.0, 1.0, 1, 1), strict=True):
         configure(sweep / job, "trainer.limit_train_batches", limit)
     report.main([str(sweep), "--csv", str(sweep / "x.csv")])
