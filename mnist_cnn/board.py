@@ -1,21 +1,32 @@
 """What TensorBoard shows of a finished run beside its curves: network, digits, mistakes, values."""
 
 import itertools
-import warnings
+import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
+import torch.fx
 from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from tensorboard.compat.proto.versions_pb2 import VersionDef
+from torch import Tensor, nn
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn import plots, scores
 from mnist_cnn.data import MNISTDataModule
+from mnist_cnn.module import DigitClassifier
+
+log = logging.getLogger(__name__)
 
 
 def write(
     trainer: L.Trainer,
-    module: L.LightningModule,
+    module: DigitClassifier,
     data: MNISTDataModule,
     outcome: Mapping[str, Any],
 ) -> None:
@@ -57,7 +68,8 @@ def write(
                     f"val/{name}", answers.labels == k, answers.probabilities[:, k], step
                 )
         logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
-        add_graph(logger.experiment, module)
+        example: Any = module.example_input_array
+        add_graph(logger.experiment, module.net, example.to(module.device))
         logger.finalize("success")
 
 
@@ -114,10 +126,43 @@ def compare_by(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def add_graph(writer: SummaryWriter, module: L.LightningModule) -> None:
-    """The network's graph, traced on the module's example image."""
-    example: Any = module.example_input_array
-    with warnings.catch_warnings():
-        # the writer has no other way to a graph than the tracer that torch is giving up
-        warnings.filterwarnings("ignore", r"`torch.jit.trace", DeprecationWarning)
-        writer.add_graph(module.net, example.to(module.device))
+def add_graph(writer: SummaryWriter, net: nn.Module, example: Tensor) -> None:
+    """Writes the network's graph, or logs why there is none: a finished run does not fail by it."""
+    try:
+        drawn = graph(net, example)
+    except Exception as e:  # whatever the network's own code raises on the tracer's values
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        log.warning("no graph for TensorBoard, torch.fx cannot trace the network: %s", reason)
+    else:
+        events: Any = writer.file_writer  # declared as None
+        events.add_event(Event(graph_def=drawn.SerializeToString()))
+
+
+def graph(net: nn.Module, example: Tensor) -> GraphDef:
+    """The network as TensorBoard draws it: a node for each layer and function, with its output.
+
+    torch.fx traces it, since SummaryWriter.add_graph uses torch.jit.trace, which is deprecated
+    since torch 2.14.
+
+    Args:
+        net: in eval mode; no branch of its forward depends on the images.
+        example: images (B, 1, 28, 28); the outputs' shapes are those for this batch.
+    """
+    traced = torch.fx.symbolic_trace(net)
+    ShapeProp(traced).propagate(example)
+    drawn: dict[torch.fx.Node, NodeDef] = {}
+    for node in traced.graph.nodes:
+        scopes = list(node.meta.get("nn_module_stack", ()))  # "layers", "layers.0"
+        kind = re.sub(r"_\d+$", "", node.name)
+        if node.op == "call_module":
+            kind = type(traced.get_submodule(node.target)).__name__
+            scopes.pop()  # the layer itself
+        path = [*(scopes[-1].split(".") if scopes else ()), node.name]
+        inputs = [drawn[given].name for given in node.all_input_nodes]
+        drawn[node] = NodeDef(name="/".join(path), op=kind, input=inputs)
+        output = node.meta.get("tensor_meta")
+        if isinstance(output, TensorMetadata):
+            shape = drawn[node].attr["_output_shapes"].list.shape.add()
+            for size in output.shape:
+                shape.dim.add(size=size)
+    return GraphDef(node=drawn.values(), versions=VersionDef(producer=22))

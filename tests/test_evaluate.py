@@ -14,8 +14,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
+from torch.utils.tensorboard import SummaryWriter
 
-from mnist_cnn import scores, sources, trained
+from mnist_cnn import board, model, scores, sources, trained
 from mnist_cnn.config import check, compose, one_line
 from mnist_cnn.data import MNISTDataModule
 from mnist_cnn.evaluate import evaluate
@@ -395,7 +396,32 @@ def test_tensorboard_has_the_network_the_digits_and_their_mistakes_by_itself(eve
     assert {f"val/{digit}" for digit in range(10)} <= set(tags["tensors"])
     assert {"conv1/weight", "dense2/bias"} <= set(tags["histograms"])
     assert len(events.Histograms("conv1/weight")) == 2  # one an epoch
-    assert b"conv2" in events.Graph().SerializeToString()
+    drawn = {node.name: node for node in events.Graph().node}
+    assert list(drawn)[:4] == ["x", "conv1", "max_pool2d", "relu"]
+    assert (drawn["conv1"].op, drawn["relu"].input) == ("Conv2d", ["max_pool2d"])
+    (shape,) = drawn["relu"].attr["_output_shapes"].list.shape
+    assert [dim.size for dim in shape.dim] == [1, 8, 13, 13]
+
+
+def test_tensorboard_draws_the_layers_of_a_stage_inside_of_it():
+    net = model.VGG(stages=[[4], [8]], channel_dropout=0.1, dropout=0.1).eval()
+    drawn = board.graph(net, torch.zeros(1, 1, 28, 28)).node
+    assert [node.name for node in drawn[:3]] == ["x", "layers/layers_0", "layers/layers_1"]
+    assert [(node.op, list(node.input)) for node in drawn[-2:]] == [
+        ("Linear", [drawn[-3].name]),
+        ("output", [drawn[-2].name]),
+    ]
+
+
+def test_a_network_that_branches_on_its_images_has_no_graph_and_the_log_says_why(caplog, tmp_path):
+    class Branching(torch.nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with SummaryWriter(tmp_path) as writer:
+        board.add_graph(writer, Branching(), torch.zeros(1, 1, 28, 28))
+    assert "torch.fx cannot trace the network: symbolically traced variables" in caplog.text
+    assert not EventAccumulator(str(tmp_path)).Reload().Tags()["graph"]
 
 
 def test_tensorboard_compares_runs_by_their_values_and_real_results(events, results):

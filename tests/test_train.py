@@ -47,9 +47,10 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-def test_a_run_leaves_everything_in_its_folder(command, tmp_path):
+def test_a_run_prints_no_warning_and_leaves_everything_in_its_folder(command, tmp_path):
     done = command(*SHORT, "trainer.max_epochs=2")
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     run = only_run(tmp_path)
     present = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
     assert {
