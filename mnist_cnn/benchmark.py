@@ -1,7 +1,8 @@
 """How fast is training? python -m mnist_cnn.benchmark [--rounds N] [--batches N] [--out FILE]
 
-Four ways through the article's network at batch 64, taken in turn in one process and on one thread
-setting, so that a slow minute of the machine slows them all:
+Four ways through the article's network at batch 64, interleaved in one process with the same number
+of threads, so that a slow minute of the machine slows them all. Ratios are taken round by round;
+their median is given, the least and the greatest:
 
   usual   Lightning as tutorials and project templates use it: torchvision's dataset, transforms
           and DataLoader, metric objects, the rich progress bar
@@ -25,7 +26,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import lightning as L
@@ -40,7 +41,8 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from mnist_cnn import model, results, sources, terminal
-from mnist_cnn.config import USER_ERRORS, compose, either, files, must_be, one_line
+from mnist_cnn.command import command
+from mnist_cnn.config import compose, either, files, must_be
 from mnist_cnn.train import train
 
 BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
@@ -268,38 +270,52 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def summarise(speeds: dict[str, list[float]]) -> dict[str, Any]:
-    """Median images/s of each way, and medians of the ratios taken round by round."""
+class Ratio(NamedTuple):
+    """Of two ways, taken round by round: the median, the least and the greatest."""
 
-    def ratio(a: str, b: str) -> float:
-        return float(np.median(np.divide(speeds[a], speeds[b])))
+    median: float
+    low: float
+    high: float
 
-    return {
-        "images/s": {name: float(np.median(values)) for name, values in speeds.items()},
-        "ours/usual": ratio("ours", "usual"),
-        "ours/loop": ratio("ours", "loop"),
-        "loop/floor": ratio("loop", "floor"),
-    }
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
 
 
-def show(summary: dict[str, Any], rounds: int) -> None:
-    table = Table(
-        "", "images/s", "of the loop", title="training, batch 64, medians", title_justify="left"
-    )
+def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
+    ratios = np.divide(first, second)
+    return Ratio(*map(float, (np.median(ratios), ratios.min(), ratios.max())))
+
+
+def ratios_of(speeds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
+    """Each way's images/s over those of the bare loop, and ours over the usual recipe's."""
+    found = {f"{name}/loop": ratio(speeds[name], speeds["loop"]) for name in speeds}
+    return {**found, "ours/usual": ratio(speeds["ours"], speeds["usual"])}
+
+
+def conditions(rounds: int) -> str:
+    """What the numbers below a table are."""
+    threads = torch.get_num_threads()
+    return f"medians over {rounds} rounds, {threads} threads, {results.processor()}"
+
+
+def show(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Ratio]) -> None:
+    table = Table("", title="training, batch 64, medians", title_justify="left")
+    for head in ("images/s", "of the loop"):
+        table.add_column(head, justify="right")
     for name, meaning in (
         ("usual", "the usual Lightning + torchvision recipe"),
         ("loop", "a bare PyTorch loop"),
         ("ours", "mnist_cnn through its Trainer"),
         ("floor", "matrix multiplication alone"),
     ):
-        speed = summary["images/s"][name]
-        table.add_row(meaning, f"{speed:,.0f}", f"{speed / summary['images/s']['loop']:.2f}")
+        of_loop = "1" if name == "loop" else str(ratios[f"{name}/loop"])
+        table.add_row(meaning, f"{np.median(speeds[name]):,.0f}", of_loop)
     console = terminal.console()
     console.print(table)
     console.print(
-        f"mnist_cnn is {summary['ours/usual']:.2f} times the usual recipe and "
-        f"{summary['ours/loop']:.3f} of the bare loop (medians over {rounds} rounds, "
-        f"{torch.get_num_threads()} threads, {results.processor()})"
+        f"mnist_cnn is {ratios['ours/usual']} times the usual recipe and {ratios['ours/loop']} of "
+        f"the bare loop ({conditions(len(speeds['loop']))}; in brackets the least and the greatest "
+        "ratio of a round)"
     )
 
 
@@ -310,20 +326,31 @@ def ratio_of(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
     return {"ratio": float(np.median(ratios)), "ratios": ratios, "seconds": dict(seconds)}
 
 
-def show_ratio(summary: Mapping[str, Any]) -> None:
+def show_ratio(seconds: Mapping[str, Sequence[float]], found: Ratio) -> None:
     console = terminal.console()
-    names = list(summary["seconds"])
+    names = list(seconds)
     table = Table(*(f"{name}, s" for name in names), "ratio")
-    for row in zip(*summary["seconds"].values(), summary["ratios"], strict=True):
-        table.add_row(*(f"{value:.3f}" for value in row))
+    for whole, epoch in zip(*seconds.values(), strict=True):
+        table.add_row(f"{whole:.3f}", f"{epoch:.3f}", f"{whole / epoch:.3f}")
     console.print(table)
     console.print(
-        f"the whole training of experiment={names[0]} takes {summary['ratio']:.3f} of one epoch of "
-        f"the article's (median of {len(summary['ratios'])} rounds, {torch.get_num_threads()} "
-        f"threads, {results.processor()})"
+        f"the whole training of experiment={names[0]} takes {found} of one epoch of the article's "
+        f"({conditions(len(seconds[names[0]]))})"
     )
 
 
+def warn_of_noise(ratios: Mapping[str, Ratio]) -> None:
+    """Says which ratio's rounds differ the most, where it is by more than a third."""
+    name, widest = max(ratios.items(), key=lambda item: item[1].high / item[1].low)
+    if widest.high > 4 / 3 * widest.low:
+        print(
+            f"warning: the rounds differ by more than a third, {name}: {widest.low:.2f} to "
+            f"{widest.high:.2f}; other programs keep this machine busy: measure again without them",
+            file=sys.stderr,
+        )
+
+
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.benchmark", description=__doc__.split("\n")[0])
     parser.add_argument(
@@ -337,23 +364,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, default=400, help="steps a measurement (400)")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     args = parser.parse_args(argv)
-    if args.rounds < 1 or not 4 <= args.batches <= EPOCH:
-        parser.error(f"--rounds: allowed: 1 or more; --batches: allowed: 4 to {EPOCH}, an epoch")
+    if args.rounds < 1:
+        parser.error(must_be("--rounds", "1 or more", args.rounds))
+    if not 4 <= args.batches <= EPOCH:
+        parser.error(must_be("--batches", f"4 to {EPOCH}, an epoch,", args.batches))
     if args.fast and args.fast not in files("experiment"):
-        sys.exit(f"error: {must_be('--fast', either(files('experiment')), args.fast)}")
+        raise ValueError(must_be("--fast", either(files("experiment")), args.fast))
     if args.out and not args.out.absolute().parent.is_dir():
-        parser.error(f"--out {args.out}: allowed: in a folder that exists")
+        parser.error(must_be("--out", "in a folder that exists", args.out))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
-        if args.fast:
-            summary = ratio_of(measure_fast(args.fast, args.rounds))
-            show_ratio(summary)
-        else:
-            speeds = measure(args.rounds, args.batches)
-            summary = {**summarise(speeds), "rounds": speeds, "batches": args.batches}
-            show(summary, args.rounds)
-    except USER_ERRORS as e:
-        sys.exit(one_line(e))
+    if args.fast:
+        seconds = measure_fast(args.fast, args.rounds)
+        summary = ratio_of(seconds)
+        ratios = {f"{args.fast}/article": ratio(*seconds.values())}
+        show_ratio(seconds, *ratios.values())
+    else:
+        speeds = measure(args.rounds, args.batches)
+        ratios = ratios_of(speeds)
+        summary = {
+            "images/s": {name: float(np.median(values)) for name, values in speeds.items()},
+            "ratios": {name: found._asdict() for name, found in ratios.items()},
+            "rounds": speeds,
+            "batches": args.batches,
+        }
+        show(speeds, ratios)
+    warn_of_noise(ratios)
     if args.out:
         record = {
             **summary,

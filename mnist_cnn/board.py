@@ -112,7 +112,7 @@ def compare_by(config: Mapping[str, Any]) -> dict[str, Any]:
     model, optimizer, scheduler = (config[group] for group in ("model", "optimizer", "scheduler"))
     flat = {
         "model": model["name"],
-        **{key: model.get(key, "none") for key in ("hidden", "dropout")},
+        **{key: model.get(key, "none") for key in ("channels", "hidden", "dropout")},
         "optimizer": optimizer["name"],
         **{key: optimizer.get(key, "none") for key in ("lr", "weight_decay")},
         "scheduler": scheduler["name"],

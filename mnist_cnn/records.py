@@ -30,7 +30,8 @@ from omegaconf import OmegaConf
 from rich.table import Table
 
 from mnist_cnn import leaderboard, report, runs, terminal
-from mnist_cnn.config import CONF, SIGNALS, USER_ERRORS, compose, files, install, one_line, plain
+from mnist_cnn.command import command
+from mnist_cnn.config import CONF, SIGNALS, compose, either, files, install, must_be, plain
 from mnist_cnn.leaderboard import ABSENT, Difference, Run, Summary, brief, summarise
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package
@@ -105,7 +106,7 @@ def claim(experiment: str) -> Summary | None:
     return Summary(n, float(mean) / 100, None if std is None else float(std) / 100)
 
 
-def command(name: str, seeds: Sequence[int], launcher: Sequence[str] = ()) -> str:
+def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str] = ()) -> str:
     """What is typed to run a claim."""
     if name not in files("experiment"):
         return f"python -m mnist_cnn.records {name}"
@@ -213,7 +214,7 @@ def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> 
     seeds = [run.config["seed"] for run in found]
     record = {
         "name": name,
-        "command": command(name, seeds, side_by_side),
+        "command": invocation(name, seeds, side_by_side),
         "launcher": list(side_by_side),
         "seeds": seeds,
         **{
@@ -331,7 +332,7 @@ def ensemble(folder: Path, seeds: Sequence[int]) -> Record:
     return {
         **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
         "name": "ensemble",
-        "command": command("ensemble", one["seeds"]),
+        "command": invocation("ensemble", one["seeds"]),
         "experiment": MEMBERS,
         "networks": len(found),
         "shifts": outcome["shifts"],
@@ -405,7 +406,7 @@ def rows(records: Mapping[str, Record]) -> list[Row]:
         if record is None:
             claimed = claim(name) if name in files("experiment") else None
             if claimed:
-                again = command(name, range(claimed.n))
+                again = invocation(name, range(claimed.n))
                 rest = ("-", "-", "-", "no record yet", again)
                 found.append(Row(network, accuracy(claimed), str(claimed.n), *rest))
             continue
@@ -590,9 +591,9 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
     try:
         seeds = [int(seed) for seed in given.split(",")] if given else []
     except ValueError:
-        raise ValueError(f"--seeds {given}: allowed: whole numbers, as in 0,1,2") from None
+        raise ValueError(f"--seeds must be whole numbers, as in 0,1,2, got {given}") from None
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds {given}: allowed: each seed once")
+        raise ValueError(f"--seeds must name each seed once, got {given}")
     if not seeds and (folder is None or name == "usual"):
         seeds = list(old["seeds"] if old else MEMBER_SEEDS if name == "ensemble" else SEEDS)
     place = folder
@@ -640,10 +641,11 @@ def add_ratio(name: str, file: Path) -> None:
     if record is None:
         raise ValueError(f"{name}: has no record yet; allowed: after --write")
     if not isinstance(seconds := ratio.get("seconds"), dict) or name not in seconds:
-        raise ValueError(f"--ratio {file}: allowed: what benchmark --fast {name} --out wrote")
+        raise ValueError(f"--ratio must be what benchmark --fast {name} --out wrote, got {file}")
     results.write({**record, "ratio": ratio}, RECORDS / f"{name}.json")
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = report.parser("records", __doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="the claim to run again")
@@ -666,24 +668,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw README.md's picture")
     args = parser.parse_args(argv)
     if args.name is None and (args.seeds or args.folder or args.write or args.ratio):
-        parser.error("--seeds, --from, --write and --ratio: allowed: with a NAME")
-    try:
-        if Path(__file__).parent == ROOT:
-            raise ValueError("the records come with a clone of the project, not with its package")
-        if args.name is not None and args.name not in names():
-            raise ValueError(f"{args.name}: no such claim; allowed: {', '.join(names())}")
-        if args.name and (args.write or args.folder or args.seeds or not args.ratio):
-            again(args.name, args.seeds, args.folder, args.write)
-        if args.ratio:
-            add_ratio(args.name, args.ratio)
-        if args.plot:
-            draw(load(), args.plot)
-        if args.readme:
-            write_readme(load())
-        if not (args.name or args.plot or args.readme):
-            show(load(), terminal.console())
-    except USER_ERRORS as e:
-        sys.exit(one_line(e))
+        parser.error("--seeds, --from, --write and --ratio need a NAME")
+    if Path(__file__).parent == ROOT:
+        raise ValueError("the records come with a clone of the project, not with its package")
+    if args.name is not None and args.name not in names():
+        raise ValueError(must_be("NAME", either(names()), args.name))
+    if args.name and (args.write or args.folder or args.seeds or not args.ratio):
+        again(args.name, args.seeds, args.folder, args.write)
+    if args.ratio:
+        add_ratio(args.name, args.ratio)
+    if args.plot:
+        draw(load(), args.plot)
+    if args.readme:
+        write_readme(load())
+    if not (args.name or args.plot or args.readme):
+        show(load(), terminal.console())
 
 
 if __name__ == "__main__":

@@ -13,10 +13,37 @@ def test_a_small_benchmark_measures_each_way_and_writes_it_down(tmp_path, capsys
     record = json.loads((tmp_path / "b.json").read_text())
     assert set(record["images/s"]) == {"usual", "loop", "ours", "floor"}
     assert all(len(values) == 1 and values[0] > 0 for values in record["rounds"].values())
-    assert record["ours/loop"] == pytest.approx(
-        record["rounds"]["ours"][0] / record["rounds"]["loop"][0]
+    one = record["rounds"]["ours"][0] / record["rounds"]["loop"][0]
+    assert record["ratios"]["ours/loop"] == pytest.approx({"median": one, "low": one, "high": one})
+    said = capsys.readouterr()
+    assert "of the bare loop" in said.out
+    assert "warning" not in said.err  # one round does not differ from itself
+
+
+SPEEDS = {  # of a busy machine: the ratio of the medians is 1.01
+    "usual": [3.0, 3.0, 3.0],
+    "loop": [10.0, 13.0, 20.0],
+    "ours": [13.1, 10.0, 26.2],
+    "floor": [20.0, 26.0, 40.0],
+}
+
+
+def test_table_and_sentence_have_one_ratio_with_its_spread(capsys, monkeypatch):
+    monkeypatch.setattr(benchmark, "measure", lambda rounds, batches: SPEEDS)
+    benchmark.main([])
+    said = capsys.readouterr()
+    (row,) = [line for line in said.out.splitlines() if "its Trainer" in line]
+    assert "13 │ 1.31 (0.77 to 1.31)" in row
+    assert "times the usual recipe and 1.31 (0.77 to 1.31) of the bare loop" in said.out
+    assert said.err.startswith(
+        "warning: the rounds differ by more than a third, ours/usual: 3.33 to 8.73; "
     )
-    assert "of the bare loop" in capsys.readouterr().out
+    assert said.err.count("\n") == 1
+
+
+def test_even_rounds_are_no_warning(capsys):
+    benchmark.warn_of_noise({"ours/loop": benchmark.ratio([0.8, 0.9, 1.0], [1, 1, 1])})
+    assert capsys.readouterr().err == ""
 
 
 def test_a_whole_training_is_measured_over_an_epoch_of_the_article(tmp_path, capsys, monkeypatch):
@@ -29,7 +56,7 @@ def test_a_whole_training_is_measured_over_an_epoch_of_the_article(tmp_path, cap
     assert record["ratios"] == [w / e for w, e in zip(whole, epoch, strict=True)]
     assert record["ratio"] == pytest.approx(sum(record["ratios"]) / 2)
     assert min(record["ratios"]) > 1  # 11 epochs over one
-    assert "median of 2 rounds" in capsys.readouterr().out
+    assert "medians over 2 rounds" in capsys.readouterr().out
 
 
 def test_an_experiment_that_is_not_there_is_named():
@@ -41,4 +68,4 @@ def test_an_experiment_that_is_not_there_is_named():
 def test_a_wrong_option_is_named(capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--batches", "10000"])
-    assert "--batches: allowed: 4 to 750" in capsys.readouterr().err
+    assert "--batches must be 4 to 750" in capsys.readouterr().err

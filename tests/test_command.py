@@ -26,7 +26,10 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["predict x.png", "export", "evaluate", "demo --port 0"])
+@pytest.mark.parametrize(
+    "name",
+    ["predict x.png", "export", "evaluate", "demo --port 0", "benchmark"],
+)
 def test_ctrl_c_while_a_command_imports_ends_it_silently(name, tmp_path):
     (tmp_path / "torch.py").write_text(SLOW)
     process = start(tmp_path, *f"mnist_cnn.{name}".split())

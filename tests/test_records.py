@@ -348,9 +348,9 @@ def test_the_ratio_is_told_in_the_note_and_belongs_to_its_record(
 @pytest.mark.parametrize(
     ("argv", "answer"),
     [
-        (["nothing"], "nothing: no such claim; allowed: article, "),
-        (["article", "--seeds", "0,x"], "--seeds 0,x: allowed: whole numbers"),
-        (["article", "--seeds", "3,0,3"], "--seeds 3,0,3: allowed: each seed once"),
+        (["nothing"], "NAME must be article, "),
+        (["article", "--seeds", "0,x"], "--seeds must be whole numbers, as in 0,1,2, got 0,x"),
+        (["article", "--seeds", "3,0,3"], "--seeds must name each seed once, got 3,0,3"),
         (["article", "--from", "nowhere"], "nowhere: no such folder"),
     ],
 )
