@@ -165,18 +165,18 @@ class History(BetweenEpochs):
     A row has `epoch` (from 1), the logged metrics, `lr` (in force during the epoch), `seconds` of
     training, from the epoch's first batch to its last, and `images/s` in them. Validation and the
     test are not in the seconds; checkpoints are, those of the epoch before among them.
-
-    Args:
-        dirpath: the run's folder.
+    The files lie in the trainer's default_root_dir.
     """
 
-    def __init__(self, *, dirpath: str):
-        self.dirpath = Path(dirpath)
+    def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.run_started = now()  # the first time, in a run that was gone on with
         self.started = self.trained = 0.0  # of this epoch's clock
         self.elapsed = 0.0  # of an interrupted epoch
         self.validated = False
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.folder = Path(trainer.default_root_dir)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -206,21 +206,22 @@ class History(BetweenEpochs):
 
     def write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        new = self.dirpath / "history.csv.new"
+        new = self.folder / "history.csv.new"
         with new.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        replace(new, self.dirpath / "history.csv")
+        replace(new, self.folder / "history.csv")
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # after the last checkpoint, which removes what was drawn of an earlier state
         if self.rows and trainer.is_global_zero:
+            self.write()  # a run that had nothing left to train has no file yet
             best = getattr(trainer.checkpoint_callback, "best_epoch", None)
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             what = [getattr(data, "set", ""), pl_module.hparams["model"]["name"]]
-            title = f"{'/'.join(self.dirpath.parts[-2:])}: {', '.join(filter(None, what))}"
-            plots.history(self.rows, best, title).savefig(self.dirpath / "history.png", dpi=150)
+            title = f"{'/'.join(self.folder.parts[-2:])}: {', '.join(filter(None, what))}"
+            plots.history(self.rows, best, title).savefig(self.folder / runs.PICTURE, dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.started

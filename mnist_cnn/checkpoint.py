@@ -21,7 +21,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from omegaconf import DictConfig
 
+from mnist_cnn import runs
 from mnist_cnn.callbacks import BetweenEpochs, check_finite
 from mnist_cnn.config import SIGNALS, Interrupted
 from mnist_cnn.module import Tally
@@ -34,9 +36,10 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     Both are complete: a run that goes on from one ends, bit for bit, where it would have ended.
     A file is replaced by a whole new one or not at all, and only while all numbers are finite.
     A signal to stop is answered when the step is done: with a checkpoint, then Interrupted.
+    They lie in `checkpoints/` of the trainer's default_root_dir, whose former results, if it is the
+    folder of a run that was resumed, are removed when there is a newer checkpoint.
 
     Args:
-        dirpath: their folder.
         monitor: a logged metric, such as val/loss.
         mode: min or max, which way is better.
         every_seconds: within an epoch, `last.ckpt` is written when it is this old; None for never.
@@ -52,18 +55,18 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def __init__(
         self,
         *,
-        dirpath: str,
         monitor: str,
         mode: str,
         every_seconds: float | None,
         every_steps: int | None,
     ):
-        self.dirpath, self.monitor, self.mode = Path(dirpath), monitor, mode
+        self.monitor, self.mode = monitor, mode
         self.every_seconds, self.every_steps = every_seconds or math.inf, every_steps
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None  # counted from 1
         self.improved = False
-        self.fresh = True  # does not go on with anything
+        self.config: dict[str, Any] = {}  # of the run, flat, as it was written
+        self.newer = False  # than what the run was resumed from
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, int] = {}  # of the loader
         self.due = math.inf
@@ -71,11 +74,11 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     @property
     def best(self) -> Path:
-        return self.dirpath / "best.ckpt"
+        return self.folder / runs.BEST
 
     @property
     def last(self) -> Path:
-        return self.dirpath / "last.ckpt"
+        return self.folder / runs.LAST
 
     @property
     def kept(self) -> Path:
@@ -83,13 +86,14 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return self.best if self.best.exists() else self.last
 
     @contextlib.contextmanager
-    def fitting(self, ckpt_path: str | None) -> Iterator[None]:
-        """Makes one kind of error of all that Lightning raises where values or files do not fit.
+    def fitting(self, config: DictConfig) -> Iterator[None]:
+        """Keeps a run's configuration, and makes one kind of error of all that Lightning raises
+        where values or files do not fit.
 
         Raises:
             ValueError: values that exclude each other; the checkpoint of another network.
         """
-        self.fresh = ckpt_path is None
+        self.config, ckpt_path = runs.flat(config), config.ckpt_path
         try:
             yield
         except MisconfigurationException as e:
@@ -102,6 +106,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = InPlace()
+        self.folder = Path(trainer.default_root_dir)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
@@ -116,9 +121,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 isinstance(c, EarlyStopping) and c.wait_count >= c.patience > 0
                 for c in trainer.callbacks  # type: ignore[attr-defined]
             )
-        elif self.fresh and trainer.is_global_zero:
-            for left in (self.best, self.last):  # by another run in the same folder
-                left.unlink(missing_ok=True)
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 
@@ -167,17 +169,20 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         try:
             trainer.save_checkpoint(new, weights_only=False)
             if trainer.is_global_zero:
+                if not self.newer:
+                    for name in runs.OUTCOME:
+                        (self.folder / name).unlink(missing_ok=True)
                 if self.improved:
                     copy = self.best.with_suffix(".new")
                     shutil.copyfile(new, copy)
                     replace(copy, self.best)
                 replace(new, self.last)
         except OSError:  # a full disk, most likely: give back what was taken
-            for file in self.dirpath.glob("*.new"):
+            for file in self.last.parent.glob("*.new"):
                 file.unlink()
             raise
         trainer.strategy.barrier("a checkpoint is in its place")
-        self.improved = False
+        self.improved, self.newer = False, True
         self.due = time.monotonic() + self.every_seconds
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -193,7 +198,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return {"best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        if self.best.exists():  # a checkpoint may have been copied without it
+            self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -214,6 +220,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             torch.distributed.all_gather_object(every, own)
         checkpoint["processes"] = every
         checkpoint["circumstances"] = circumstances(trainer)
+        checkpoint["config"] = self.config
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]

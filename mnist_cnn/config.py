@@ -206,7 +206,6 @@ class EarlyStopping(Open):
 
 
 class Checkpoint(Open):
-    dirpath: str
     monitor: Metric
     mode: Mode
     every_seconds: Positive | None
@@ -218,7 +217,7 @@ class Finite(Open):
 
 
 class History(Open):
-    dirpath: str
+    pass
 
 
 class ProgressBar(Open):
@@ -238,7 +237,7 @@ class Averaging(Open):
 class Logger(Open):
     save_dir: str
     name: str
-    version: str | int
+    version: str | int | None
 
 
 class TensorBoard(Logger):
@@ -367,7 +366,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         if values is None and part in OPTIONAL:
             continue
         if not isinstance(values, dict):
-            keys = f"keys and values ({', '.join(schema.model_fields)})"
+            keys = f"keys and values ({', '.join(schema.model_fields)})".removesuffix(" ()")
             faults.append(must_be(part, either(files(part)) or keys, values))
             continue
         try:

@@ -37,9 +37,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         What evaluation.json holds.
 
     Raises:
-        ValueError: a value that is not allowed, or a file that is not what it should be.
+        ValueError: a value that is not allowed, a file that is not what it should be, or a folder
+            with files that no evaluation wrote.
     """
     config.check(cfg, "evaluate")
+    runs.check_evaluation(Path(cfg.run_dir))
 
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import torch

@@ -249,12 +249,15 @@ def export(
         What export.json holds.
 
     Raises:
-        ValueError: a package is missing, or a file does not give what the network gives.
+        ValueError: a package is missing, a file does not give what the network gives, or one of
+            that name is there that no export wrote.
         OSError: the folder cannot be written, or there are no images to verify with.
     """
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
         raise ValueError(f"onnx export needs {' and '.join(missing)}: {config.install('export')}")
+    names = [f"mnist_cnn.{kind}" for kind in (*formats, *(["int8.onnx"] if int8 else []))]
+    check_out(out, [*names, "export.json"])
     net.requires_grad_(False)
     data = net.about["data"]["name"]
     root = Path(config.compose(run_dir=".").data.root).expanduser()
@@ -309,6 +312,20 @@ def export(
     }
     results.write(record, out / "export.json")
     return record
+
+
+def check_out(out: Path, names: Sequence[str]) -> None:
+    """Raises ValueError where an export would overwrite what no export has written."""
+    there = [name for name in names if (out / name).exists()]
+    try:
+        written = json.loads((out / "export.json").read_bytes())
+    except (OSError, ValueError):
+        written = None
+    if there and not (isinstance(written, dict) and "verified images" in written):
+        raise ValueError(
+            f"--out must be a folder without {there[0]}, got {out}, where one is that no export "
+            "wrote; choose another folder"
+        )
 
 
 def extra_versions(formats: Sequence[str]) -> dict[str, str]:

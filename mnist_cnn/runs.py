@@ -1,4 +1,10 @@
-"""A run's folder: claimed for one run alone, named, and found again to go on with it."""
+"""A run's folder: who owns it, what is of one moment in it, and how the run is resumed.
+
+A process claims a folder before it changes anything in it, and holds its lock until the run ends.
+A run begins in a new or empty folder, or where a run of this project ended without a checkpoint.
+Only `checkpoints/last.ckpt` of the same folder resumes a run; from any other checkpoint a new run
+starts, in a folder of its own that gets a copy. What a run replaces or removes is known by name.
+"""
 
 import atexit
 import contextlib
@@ -8,15 +14,18 @@ import functools
 import itertools
 import os
 import re
+import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.command import SIGPIPE
@@ -25,7 +34,7 @@ from mnist_cnn.threads import sleep_at_barriers_if_busy
 
 # Hydra writes them into each run's folder
 OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yaml")
-LAST = Path("checkpoints", "last.ckpt")
+LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 SWEEP = "multirun.yaml"  # Hydra's name for the configuration in a sweep's folder
 LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent ends
@@ -44,6 +53,7 @@ UNRELATED = [
     "data.eval_batch_size",
     "trainer.max_epochs",
     "trainer.max_time",
+    "trainer.devices",
     "trainer.enable",
     "trainer.profiler",
     "trainer.detect_anomaly",
@@ -57,6 +67,20 @@ UNRELATED = [
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
+WEIGHTS, PICTURE = "weights.safetensors", "history.png"
+OUTCOME = (
+    RESULTS,
+    FAILED,
+    PRUNED,
+    WEIGHTS,
+    PICTURE,
+)  # stale as soon as there is a newer checkpoint
+
+claimed: dict[Path, FileLock] = {}  # the folders that this process has claimed
+
+
+class TakenError(ValueError):
+    """A folder is not this run's: another process trains in it, or something else lies there."""
 
 
 class Pruned(Exception):  # noqa: N818, it is no error
@@ -104,17 +128,22 @@ def recorded(
             except Interrupted as e:  # rank 0 says so
                 sys.exit(128 + e.number)
         folder = Path(cfg.run_dir)
-        if not folder.is_dir():
-            check(cfg)  # so that a mistake leaves nothing
-            folder.mkdir(parents=True)
-        lock = FileLock(folder / LOCK, timeout=1)
+        if cfg.ckpt_path is not None and Path(cfg.ckpt_path).is_dir():  # as on the command line
+            cfg = copy.deepcopy(cfg)
+            cfg.ckpt_path = str(Path(cfg.ckpt_path) / LAST)
         try:
-            lock.acquire()
-        except Timeout:
-            raise ValueError(f"run_dir={folder}: another process is training there") from None
+            claim(folder, cfg)
+        except TakenError:
+            raise
+        except ValueError as e:
+            if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+                note_failure(folder, e)  # a sweep has made the job's folder already
+            raise
         try:
             for file in (FAILED, PRUNED):
                 (folder / file).unlink(missing_ok=True)
+            if cfg.ckpt_path is not None and not (folder / LAST).exists():
+                copy_checkpoint(Path(cfg.ckpt_path), folder)
             return train(cfg)
         except Pruned as e:
             note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
@@ -127,16 +156,134 @@ def recorded(
             number = SIGPIPE if closed else signal.SIGINT
             raise Interrupted(number, f"go on with ckpt_path={folder}") from None
         except Exception as e:
-            trace = "".join(traceback.format_exception(e))
-            with contextlib.suppress(OSError):  # the disk may be what failed
-                note(folder / FAILED, type=type(e).__name__, error=str(e), traceback=trace)
+            # a finished run that could not be made longer is still the finished run that it was
+            if not (folder / RESULTS).exists():
+                note_failure(folder, e)
             if isinstance(e, OSError) and (folder / LAST).exists():
                 raise OSError(f"{e}; when that is mended go on with ckpt_path={folder}") from e
             raise
         finally:
-            lock.release()
+            release(folder)
 
     return alone
+
+
+def claim(folder: Path, cfg: DictConfig, written: Collection[str] = ()) -> None:
+    """Makes a folder this run's before anything in it changes; nothing where it is so already.
+
+    Args:
+        folder: made where it is missing.
+        cfg: the run's configuration.
+        written: names in the folder that are this run's all the same.
+
+    Raises:
+        TakenError: the folder is not free for this run.
+        ValueError: the configuration is not allowed, or does not belong to its checkpoint.
+    """
+    if folder.absolute() in claimed:
+        return
+    check_run(cfg)
+    resumed = cfg.ckpt_path is not None and same(Path(cfg.ckpt_path), folder / LAST)
+    if not resumed and not (folder / LOCK).exists():
+        check_free(folder, written)  # first: a lock would be the run's mark
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=1)
+        lock.acquire()
+    except Timeout:
+        raise TakenError(f"run_dir={folder}: another process is training there") from None
+    except OSError as e:
+        where = "; a new run from it can be written elsewhere: hydra.run.dir=FOLDER"
+        raise TakenError(f"{folder} cannot be written: {e.strerror}{where * resumed}") from None
+    claimed[folder.absolute()] = lock
+    try:
+        if not resumed:
+            check_free(folder, written)
+            clear(folder)
+    except BaseException:
+        release(folder)
+        raise
+
+
+def release(folder: Path) -> None:
+    claimed.pop(folder.absolute()).release()
+
+
+def same(path: Path, other: Path) -> bool:
+    return path.expanduser().resolve() == other.expanduser().resolve()
+
+
+def check_free(folder: Path, written: Collection[str]) -> None:
+    """Raises TakenError where a new run would mix with what lies in a folder."""
+    found = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = sorted(set(found) - {LOCK, *written})
+    advice = f"resume it with ckpt_path={folder}, or choose another folder"
+    if SWEEP in found:
+        what = f"a sweep; {advice}"
+    elif LOCK not in found:
+        what = f"{others[0]}; choose another folder" if others else ""
+    elif {RESULTS, WEIGHTS} & set(found):
+        what = f"a finished run; {advice}"
+    else:
+        what = f"a run; {advice}" if any(folder.glob("checkpoints/*.ckpt")) else ""
+    if what:
+        raise TakenError(f"run_dir must be a new or empty folder, got {folder}, which holds {what}")
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run has left in its folder, and nothing that anybody else may have put there.
+
+    The log and the configuration stay.
+    """
+    events = folder.glob("tensorboard/**/events.out.tfevents.*")
+    unfinished = folder.glob("checkpoints/*.new")
+    named = (folder / name for name in (*OUTCOME, "history.csv", LAST, BEST))
+    for file in (*events, *unfinished, *named):
+        file.unlink(missing_ok=True)
+
+
+def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Copies a checkpoint to where a new run starts from, and the best one where it is there."""
+    from mnist_cnn import results, trained
+
+    def copy_to(place: Path, file: Path) -> None:
+        new = place.with_suffix(".new")
+        shutil.copyfile(file, new)
+        results.replace(new, place)
+
+    (folder / LAST).parent.mkdir(exist_ok=True)
+    state = trained.read_checkpoint(checkpoint)["callbacks"].get("Checkpoint", {})
+    for file in (checkpoint, checkpoint.with_name(BEST.name)):
+        if file.is_file() and not damage(file):
+            content = trained.read_checkpoint(file)
+            between_epochs = "tally" not in content["processes"][0]
+            if between_epochs and content["epoch"] == state.get("best_epoch"):
+                copy_to(folder / BEST, file)
+                break
+    copy_to(folder / LAST, checkpoint)
+
+
+def check_evaluation(folder: Path) -> None:
+    """Raises TakenError where an evaluation would mix with what it did not write in a folder."""
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(found - {"evaluate.log", ".hydra.new"})  # of one that ended at once
+    evaluated = "evaluation.json" in found
+    if (folder / CONFIG).is_file():
+        evaluated |= "split" in OmegaConf.load(folder / CONFIG)
+    if (folder / SWEEP).is_file():
+        evaluated |= OmegaConf.load(folder / SWEEP).hydra.job.config_name == "evaluate"
+    if others and (LOCK in found or not evaluated):
+        what = "a run" if LOCK in found else others[0]
+        raise TakenError(
+            f"run_dir must be a new or empty folder or an evaluation's, got {folder}, which holds "
+            f"{what}; choose another folder with hydra.run.dir"
+        )
+
+
+def note_failure(folder: Path, error: Exception) -> None:
+    trace = "".join(traceback.format_exception(error))
+    with contextlib.suppress(OSError):  # the disk may be what failed
+        note(folder / FAILED, type=type(error).__name__, error=str(error), traceback=trace)
 
 
 def note(path: Path, **content: Any) -> None:
@@ -146,23 +293,27 @@ def note(path: Path, **content: Any) -> None:
 
 
 class ClaimFolder(Callback):
-    """Checks the configuration before Hydra makes a folder, and gives each run one of its own."""
+    """Gives each run and each evaluation a folder of its own, before Hydra writes anything."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         sleep_at_barriers_if_busy()
-        task = task_of(config)
+        entry = config.hydra.job.config_name
         try:
-            if config.hydra.job.config_name == "train" and task.get("ckpt_path") is not None:
-                check_checkpoint(Path(task.ckpt_path))  # first: the logger reads it too
-            check(task, config.hydra.job.config_name)
+            task = task_of(config)
+            if entry == "train":
+                check_run(task)
+            else:
+                check(task, entry)
             if (search := config.hydra.runtime.choices.get("hparams_search")) is not None:
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
-            if config.hydra.job.config_name == "train":
+            if entry == "train":
                 check_processes(task.trainer.strategy == "ddp")
-                if task.ckpt_path is not None:
-                    check_further(task, Path(config.hydra.run.dir))
             if rank() == 0:
-                claim(config, "run")
+                name_folder(config, "run")
+                if entry == "train":
+                    claim(Path(config.hydra.run.dir), task)
+                else:
+                    check_evaluation(Path(config.hydra.run.dir))
         except USER_ERRORS as e:  # Hydra would turn them into warnings
             sys.exit(one_line(e) if rank() == 0 else 1)
         if processes() > 1:
@@ -170,13 +321,25 @@ class ClaimFolder(Callback):
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Puts what Hydra has written of a run into its place: all of it, or what was there."""
-        if config.hydra.output_subdir is not None:
-            folder = Path(config.hydra.runtime.output_dir)
-            (folder / OVERRIDES.parent).mkdir(exist_ok=True)
-            written = folder / config.hydra.output_subdir
-            for file in sorted(written.iterdir()):  # config.yaml is the first
-                file.replace(folder / OVERRIDES.parent / file.name)
-            written.rmdir()
+        if config.hydra.output_subdir is None:
+            return
+        folder = Path(config.hydra.runtime.output_dir)
+        written = folder / config.hydra.output_subdir
+        if config.hydra.job.config_name == "train":
+            task = task_of(config)
+            if (folder / LAST).is_file():  # a job of a sweep is resumed
+                task.ckpt_path = str(folder / LAST)
+            try:
+                claim(folder, task, [written.name, f"{config.hydra.job.name}.log"])
+            except TakenError:  # training says so
+                shutil.rmtree(written)
+                return
+            except ValueError:  # this, too, but the folder is the job's
+                (folder / LOCK).touch()
+        (folder / OVERRIDES.parent).mkdir(exist_ok=True)
+        for file in sorted(written.iterdir()):  # config.yaml is the first
+            file.replace(folder / OVERRIDES.parent / file.name)
+        written.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         sleep_at_barriers_if_busy()
@@ -184,13 +347,21 @@ class ClaimFolder(Callback):
             if processes() > 1:
                 raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")
             if config.hydra.job.config_name != "train":
-                claim(config, "sweep")  # training's own sweeper first looks at all jobs
+                name_folder(config, "sweep")  # training's own sweeper first looks at all jobs
+                check_evaluation(Path(config.hydra.sweep.dir))
         except USER_ERRORS as e:
             sys.exit(one_line(e) if rank() == 0 else 1)
 
 
 def task_of(config: DictConfig) -> DictConfig:
-    """What Hydra hands to a job of this configuration, before its folder is known."""
+    """What Hydra hands to a job of this configuration, before its folder is known.
+
+    Raises:
+        ValueError: run_dir was set, which would split the run over two folders.
+    """
+    written: Any = OmegaConf.to_container(config, resolve=False)
+    if written["run_dir"] != "${hydra:runtime.output_dir}":
+        raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
     task = copy.deepcopy(config)
     with open_dict(task):
         del task["hydra"]
@@ -236,10 +407,10 @@ def join(config: DictConfig) -> None:
             config.hydra.job_logging = {"root": None}
 
 
-def claim(config: DictConfig, kind: str) -> None:
+def name_folder(config: DictConfig, kind: str) -> None:
     """Makes the folder hydra.<kind>.dir, under another name where it exists already.
 
-    A folder that was asked for by name, as in going on with a run, is taken as it is.
+    A folder that was asked for by name, as in resuming a run, keeps its name.
     """
     if any(o.startswith(f"hydra.{kind}.dir=") for o in config.hydra.overrides.hydra):
         return
@@ -263,12 +434,12 @@ def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def resume(argv: Sequence[str]) -> list[str]:
-    """The command line that goes on with the run or the sweep that `ckpt_path=` names.
+    """The command line that does with the run or the sweep in `ckpt_path=` what is asked.
 
-    ckpt_path may be a run's folder or a checkpoint in it, or a sweep's folder. Its own overrides
-    are taken up again, those given now come after them, and its folder is used; what was killed
-    before its first checkpoint starts anew there. A checkpoint that lies anywhere else starts a new
-    run from where it stopped.
+    A run's folder, or the last checkpoint in it, resumes the run in its folder; what was killed
+    before its first checkpoint starts anew there. Another checkpoint, or one with hydra.run.dir,
+    starts a new run. Both have the run's own overrides, where they lie beside the checkpoint; those
+    given now come after them. A sweep's folder resumes the sweep.
 
     Raises:
         ValueError: there is no such folder or file, or the folder is not a run's.
@@ -292,13 +463,19 @@ def resume(argv: Sequence[str]) -> list[str]:
         raise ValueError(f"ckpt_path={given}: has no {LAST}; {allowed}")
     if (folder / CONFIG).is_file() and "trainer" not in OmegaConf.load(folder / CONFIG):
         raise ValueError(f"ckpt_path={given}: an evaluation, not a run; {allowed}")
+    places = [a.split("=", 1)[1].strip("'\"") for a in command if a.startswith("hydra.run.dir=")]
+    in_place = checkpoint == folder / LAST and all(same(Path(p), folder) for p in places[-1:])
     if (folder / OVERRIDES).is_file():
         recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
-        again = unchanged(recorded, ["ckpt_path=", "force=", "hparams_search=", *command])
+        # a new run from a checkpoint that has not copied it yet starts from it again
+        started = ["ckpt_path="] if checkpoint.is_file() else []
+        again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
         again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
-        if not any(a.startswith("run_name=") for a in (*again, *command)):
-            again.append(f"run_name={quote(run_name(recorded))}")
-        command = [*again, *command, f"hydra.run.dir={quote(folder)}"]
+        if in_place:
+            if not any(a.startswith("run_name=") for a in (*again, *command)):
+                again.append(f"run_name={quote(run_name(recorded))}")
+            command = [*command, f"hydra.run.dir={quote(folder)}"]
+        command = [*again, *command]
     if checkpoint.is_file():
         command.append(f"ckpt_path={quote(checkpoint)}")
     return command
@@ -442,31 +619,44 @@ def damage(path: Path) -> str:
     return ""
 
 
-def check_further(config: DictConfig, folder: Path) -> None:
-    """Raises ValueError where config.ckpt_path is further than, or another run than, its values."""
+def check_run(config: DictConfig) -> None:
+    """Raises ValueError where a configuration is not allowed, or does not belong to its checkpoint.
+
+    A run that is made another one by force is told of on stderr.
+    """
+    if config.ckpt_path is not None:
+        check_checkpoint(Path(config.ckpt_path))  # first: the logger reads it too
+    check(config)
+    if config.ckpt_path is None:
+        return
     from mnist_cnn import trained
 
-    done = trained.read_checkpoint(config.ckpt_path)["epoch"]
+    checkpoint = trained.read_checkpoint(config.ckpt_path)
+    done = checkpoint["epoch"]
     if (wanted := config.trainer.max_epochs) < done:
         raise ValueError(
             f"trainer.max_epochs={wanted}: {done} epochs are done; allowed: {done} or more"
         )
     try:
-        check_same(config, folder)
+        if before := checkpoint.get("config"):  # those of earlier versions have none
+            check_same(before, config)
     except ValueError as e:
         if not config.force:
             raise
-        print(f"not the run that it was, by force: {e}", file=sys.stderr)
+        if rank() == 0:
+            print(f"not the run that it was, by force: {e}", file=sys.stderr)
 
 
-def check_same(config: DictConfig, folder: Path) -> None:
-    """Raises ValueError where a configuration would turn the run in a folder into another one.
+def check_same(before: Mapping[str, Any], config: DictConfig) -> None:
+    """Raises ValueError where a configuration would turn a run into another one.
 
     It names each key that has another value now; what changes no weight may be changed.
+
+    Args:
+        before: `flat` of the configuration that the checkpoint was trained with.
+        config: the one that is to go on from it.
     """
-    if not (folder / CONFIG).is_file():
-        return
-    before, now = flat(OmegaConf.load(folder / CONFIG)), flat(config)
+    now = flat(config)
     free = UNRELATED
     laid_out = config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR")
     # a run that ended with averaged weights has no others left to go on from

@@ -165,7 +165,7 @@ class Sweep(Sweeper):
         """
         assert self.config is not None
         assert self.hydra_context is not None
-        runs.claim(self.config, "sweep")
+        runs.name_folder(self.config, "sweep")
         self.folder = Path(self.config.hydra.sweep.dir).absolute()
         self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -19,18 +19,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains as configured, tests the best checkpoint, and fills cfg.run_dir.
 
     Args:
-        cfg: what conf/train.yaml composes to; `config.compose` makes one from Python.
+        cfg: what conf/train.yaml composes to; `config.compose` makes one from Python. With
+            ckpt_path=RUN and run_dir=RUN the run there is resumed.
 
     Returns:
         What results.json holds.
 
     Raises:
-        ValueError: a value that is not allowed, or data that are not what they should be; another
-            process is training in the same folder.
+        ValueError: a value that is not allowed, or data that are not what they should be; a folder
+            that is not free, see `runs.claim`.
     """
-    config.check(cfg)
-
-    # the heavy imports: after the check, so that --help and mistakes are answered at once
+    # the heavy imports: here, so that --help and mistakes are answered at once
     import lightning as L
     import torch
     from lightning.pytorch.loggers import Logger
@@ -62,7 +61,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     waits = threads.Waits()
-    with checkpoint.fitting(cfg.ckpt_path):
+    with checkpoint.fitting(cfg):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     waited = waits.share(torch.get_num_threads())
     device = trainer.strategy.root_device
@@ -74,9 +73,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     outcome = results.collect(rows, best, test, module, device, plain, history.run_started)
     outcome["waited"] = waited
     if trainer.is_global_zero:
-        module.save_weights(folder / "weights.safetensors", {"data": plain["data"]})
-        results.write(outcome, folder / "results.json")
+        module.save_weights(folder / runs.WEIGHTS, {"data": plain["data"]})
         board.write(trainer, module, data, outcome)
+        results.write(outcome, folder / runs.RESULTS)  # last: it says that all the rest is there
     return outcome
 
 

@@ -3,9 +3,15 @@
     python -m tests.soak --kills 100
 
 Each scenario is trained once without interruption. Then its run is started again, hit by a signal
-at a random moment, gone on with, and hit again, until it ends by itself. What it leaves is compared
+at a random moment, resumed, and hit again, until it ends by itself. What it leaves is compared
 bit for bit: weights, both checkpoints, history, results and TensorBoard's events, all but what was
-measured (seconds, images/s) and where it lies. The exit code is 1 where anything differs.
+measured (seconds, images/s) and where it lies. One scenario's run is first finished with half its
+epochs and then extended; another's continues in a new folder, from a copy of its checkpoints.
+
+Three counts must be 0: runs that differ; results, found after a kill, that are not those of the
+checkpoint beside them; files touched that the run did not write. For the last, files of others are
+put into the runs' folders, and new runs, which must be refused, are started in used ones. The exit
+code is 1 where a count is not 0.
 
 Moments and signals are drawn from --seed; where a moment falls in a run is up to the machine.
 """
@@ -17,6 +23,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,7 +43,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn import terminal
-from mnist_cnn.runs import LAST, OVERRIDES, RESULTS
+from mnist_cnn.runs import LAST, OUTCOME, OVERRIDES, RESULTS
 from tests.conftest import environment
 
 # a run of seconds
@@ -60,7 +67,13 @@ SCENARIOS = {
     ],
     "max_steps": ["trainer.max_steps=130", "trainer.check_val_every_n_epoch=2"],
     "ddp": ["trainer=ddp", "model.dropout=0.25", "augment=photo", "scheduler=one_cycle"],
+    "extended": ["optimizer.lr=0.01", "model.dropout=0.25"],
+    "copied": ["augment=photo", "callbacks.early_stopping.patience=9"],
 }
+# a finished run of so many epochs comes before the one that is hit
+EXTENDED = {"extended": "trainer.max_epochs=2"}
+# a run continues in a new folder, from copied checkpoints, once it has some
+COPIED = ("copied",)
 # how often a killed run saves; the uninterrupted one does so at epochs alone
 SAVING = [
     ["callbacks.checkpoint.every_steps=1"],
@@ -88,13 +101,19 @@ TIGHT = 0.0002  # seconds between two looks at a file that is there for millisec
 NOISE = 10  # two equal runs take less than so many times each other's seconds, however busy
 
 MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "waited"}
-# where a run goes on from, and how often it saves, is no result
+# where a run is resumed from, how often it saves, and how long it was to be, is no result
 ASKED = {
-    "results.json: config.ckpt_path",
-    "results.json: config.logger.tensorboard.purge_step",
-    "results.json: config.callbacks.checkpoint.every_steps",
-    "results.json: config.callbacks.checkpoint.every_seconds",
+    f"{file}: config.{key}"
+    for file in ("results.json", "last.ckpt", "best.ckpt")
+    for key in (
+        "ckpt_path",
+        "logger.tensorboard.purge_step",
+        "callbacks.checkpoint.every_steps",
+        "callbacks.checkpoint.every_seconds",
+        "trainer.max_epochs",
+    )
 }
+OTHERS = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
 
 
 def contents(run: Path) -> dict[str, Any]:
@@ -113,7 +132,7 @@ def contents(run: Path) -> dict[str, Any]:
     found["files"] = {
         str(path.relative_to(run)): path.is_file()
         for path in run.rglob("*")
-        if "tfevents" not in path.name
+        if "tfevents" not in path.name and str(path.relative_to(run)) not in OTHERS
     }
     leaves = {}
     for name, content in found.items():
@@ -179,16 +198,25 @@ class Piece:
     Args:
         folder: the run's, an absolute path; its parent must exist.
         overrides: the configuration of a run that has not begun.
+        resumed: what is asked of a run that has.
+        new: whether the run is a new one, whatever is there.
     """
 
-    def __init__(self, folder: Path, overrides: Sequence[str]):
+    def __init__(
+        self,
+        folder: Path,
+        overrides: Sequence[str],
+        resumed: Sequence[str] = (),
+        new: bool = False,
+    ):
         self.folder = folder
         self.stderr = folder.with_suffix(".err")
+        begun = (folder / OVERRIDES).exists() and not new
         anew = [*overrides, f"hydra.run.dir={folder}", "run_name=x"]
-        command = [f"ckpt_path={folder}"] if (folder / OVERRIDES).exists() else anew
+        command = [f"ckpt_path={folder}", *resumed] if begun else anew
         self.ddp = "trainer=ddp" in overrides
         torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-        self.logs = self.count_logs()
+        self.logs = self.list_logs()
         self.opened: float | None = None
         self.start, self.date = time.monotonic(), time.time()
         with self.stderr.open("w") as stderr:
@@ -207,12 +235,12 @@ class Piece:
         """Seconds since its start."""
         return time.monotonic() - self.start
 
-    def count_logs(self) -> int:
-        return len(list(self.folder.glob("tensorboard/*/*tfevents*")))
+    def list_logs(self) -> set[Path]:
+        return set(self.folder.glob("tensorboard/*/*tfevents*"))
 
     def training(self) -> bool:
         """Whether it has begun to train, for which it opens a file for TensorBoard."""
-        if self.opened is None and self.count_logs() > self.logs:
+        if self.opened is None and self.list_logs() - self.logs:
             self.opened = self.age
         return self.opened is not None
 
@@ -220,7 +248,7 @@ class Piece:
         """The checkpoint that is being written, under another name than it will have."""
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self.folder / LAST.parent):
-                if not name.endswith(".ckpt"):
+                if name.endswith(".new"):
                     return name
         return None
 
@@ -389,13 +417,63 @@ def strike(piece: Piece, draw: random.Random, whole: Whole) -> tuple[str, str] |
     return name, moment
 
 
-def judge(kill: Kill, piece: Piece) -> list[str]:
-    """Notes what a kill left to go on from; returns what was not as it should be."""
+def plant(folder: Path) -> None:
+    """Puts files of others into a run's folder."""
+    for name, text in OTHERS.items():
+        if (folder / name).parent.is_dir():
+            (folder / name).write_text(text)
+
+
+def touched(folder: Path) -> list[str]:
+    """The files of others that are no longer as they were planted, once all of them were."""
+    return [
+        f"foreign: {folder.name}/{name} was touched"
+        for name, text in OTHERS.items()
+        if not (folder / name).is_file() or (folder / name).read_text() != text
+    ]
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(folder: Path, overrides: Sequence[str]) -> list[str]:
+    """Starts another run in a folder that is used; returns what was not as it should be."""
+    before = snapshot(folder)
+    other = [o for o in overrides if o != "trainer=ddp" and not o.startswith("ckpt_path=")]
+    piece = Piece(folder, [*other, "data.batch_size=32"], new=True)
+    code, said = piece.end(), piece.said()
+    faults = [] if code == 1 and "must be a new or empty folder" in said else [f"{code}: {said}"]
+    after = snapshot(folder)
+    changed = {path for path in {**before, **after} if before.get(path) != after.get(path)}
+    faults += [f"{path.relative_to(folder)} was touched" for path in sorted(changed)]
+    return [f"foreign: another run in {folder.name}: {fault}" for fault in faults]
+
+
+def stale(folder: Path, kept: tuple[int, int] | None, ends: Collection[Any]) -> list[str]:
+    """The results in a folder that are not those of its last checkpoint.
+
+    Args:
+        folder: of a run that was hit.
+        kept: epochs and steps behind the checkpoint.
+        ends: those with which a run is finished.
+    """
+    found = [name for name in OUTCOME if (folder / name).exists()]
+    if kept is None or kept not in ends:
+        return [f"stale: {name} beside a checkpoint of epoch and step {kept}" for name in found]
+    if RESULTS in found and (epochs := json.loads((folder / RESULTS).read_text())["epochs"]):
+        return [f"stale: results of {epochs} epochs, not {kept[0]}"] * (epochs != kept[0])
+    return []
+
+
+def judge(kill: Kill, piece: Piece, ends: Collection[Any]) -> list[str]:
+    """Notes what a kill left to resume from; returns what was not as it should be."""
     faults = []
     try:
         kill.kept = kept(piece.folder)
     except Exception as e:  # torch raises many kinds for a file that is not whole
         faults.append(f"last.ckpt is not whole: {e}")
+    faults += stale(piece.folder, kill.kept, ends)
     if piece.orphans:
         faults.append(f"{piece.orphans} processes are left behind")
     codes = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGINT": 130}
@@ -424,10 +502,25 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
     draw = random.Random(f"{seed} {number}")
     overrides = [*SHORT, *SCENARIOS[name], *draw.choice(SAVING)]
     run = Run(name, overrides, [], [])
-    folder = out / f"{name}-{number}"
-    elapsed = 0.0
+    folder = first = out / f"{name}-{number}"
+    copies = [out / f"{first.name}-{end}" for end in ("copied", "checkpoints")]
+    planted: Path | None = None  # the folder that has files of others
+    left: dict[Path, bytes] = {}  # in the folder that a run was copied from
+    resumed: list[str] = []
+    elapsed, ends = 0.0, {whole.end}
+    if name in EXTENDED:
+        piece = Piece(folder, [*overrides, EXTENDED[name]])
+        if code := piece.end():
+            raise RuntimeError(f"{name} does not train: exit code {code}: {piece.said()}")
+        elapsed, resumed = piece.age, SHORT[1:2]
+        ends.add(kept(folder))
+    elif number % 4 == 0:
+        folder.mkdir()
+        plant(folder)
+        run.faults += refused(folder, overrides)
+        shutil.rmtree(folder)
     for n in range(1, PIECES + 1):
-        piece = Piece(folder, overrides)
+        piece = Piece(folder, overrides, resumed)
         try:
             hit = strike(piece, draw, whole) if n < PIECES else None
             since = piece.age - piece.opened if piece.opened else None
@@ -436,16 +529,36 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
         elapsed += piece.age
         if hit:
             kill = Kill(folder.name, n, *hit, since, piece.unfinished(), None, code, piece.said())
-            run.faults += judge(kill, piece)
+            run.faults += judge(kill, piece, ends)
             run.kills.append(kill)
             print(kill, flush=True)
         if code == 0 or not hit:
             break
+        if run.kills[-1].kept and planted != folder:
+            planted = folder
+            plant(folder)
+            run.faults += refused(folder, overrides)
+            if name in COPIED and not left:
+                left = snapshot(first)
+                folder, copy = copies
+                shutil.copytree(first / LAST.parent, copy)
+                overrides = [*overrides, f"ckpt_path={copy / LAST.name}"]
+    if left and left != snapshot(first):
+        run.faults.append(f"foreign: {first} was touched, from which {folder} was copied")
+    if planted == folder:
+        run.faults += touched(folder)
     if code:
         run.faults.append(f"piece {n}: exit code {code}: {piece.said()}")
     else:
         try:
-            run.faults += differences(whole.contents, contents(folder))
+            found = differences(whole.contents, contents(folder))
+            # a copy begins with the events of its own; a finished run showed its results before
+            run.faults += [
+                line
+                for line in found
+                if not (left and line.startswith("tensorboard"))
+                if not (name in EXTENDED and re.match("tensorboard: tensors .*: too much", line))
+            ]
             if not whole.trained / NOISE < trained(folder) < elapsed:
                 run.faults.append(
                     f"results.json: seconds: {trained(folder):.1f}, where the uninterrupted run has"
@@ -457,15 +570,29 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
     lines += [f"    {fault}" for fault in run.faults[:20]]
     print("\n".join(lines), flush=True)
     if not run.faults:
-        shutil.rmtree(folder)
-        piece.stderr.unlink()
+        for path in (first, *copies):
+            shutil.rmtree(path, ignore_errors=True)
+            path.with_suffix(".err").unlink(missing_ok=True)
     return run
+
+
+COUNTED = ("differ", "stale", "foreign")
+
+
+def count(runs: Sequence[Run]) -> dict[str, int]:
+    """Runs that differ or end as they should not, stale results, and foreign files touched."""
+    kinds = [
+        ["stale" if "stale: " in f else "foreign" if "foreign: " in f else "differ" for f in faults]
+        for faults in (run.faults for run in runs)
+    ]
+    counted = Counter(kind for found in kinds for kind in found if kind != "differ")
+    return {kind: counted[kind] for kind in COUNTED} | {"differ": sum("differ" in k for k in kinds)}
 
 
 def table(runs: Sequence[Run], wholes: Mapping[str, Whole]) -> Table:
     """Kills and differences of each scenario, and of all."""
     signals = [*SIGNALS, *(RANK_SIGNALS if "ddp" in wholes else ())]
-    shown = Table("", "runs", "kills", *signals, "starting", "half-written", "at the end", "differ")
+    shown = Table("", "runs", "kills", *signals, "starting", "half-written", "at the end", *COUNTED)
     for name in (*wholes, "all"):
         chosen = [run for run in runs if name in (run.scenario, "all")]
         kills = [kill for run in chosen for kill in run.kills]
@@ -477,7 +604,7 @@ def table(runs: Sequence[Run], wholes: Mapping[str, Whole]) -> Table:
             sum(kill.training is None for kill in kills),
             sum(kill.unfinished is not None for kill in kills),
             sum(kill.kept == wholes[run.scenario].end for run in chosen for kill in run.kills),
-            sum(bool(run.faults) for run in chosen),
+            *count(chosen).values(),
         ]
         shown.add_row(name, *map(str, counts), end_section=name == list(wholes)[-1])
     return shown
@@ -509,8 +636,13 @@ def main() -> None:
     terminal.console().print(table(runs, wholes))
     if args.json:
         args.json.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n")
-    if any(run.faults for run in runs):
-        sys.exit(f"runs that differ, and those without interruption: {out}")
+    counts = count(runs)
+    print(
+        f"{counts['differ']} runs differ, {counts['stale']} stale results, {counts['foreign']} "
+        "foreign files touched"
+    )
+    if any(counts.values()):
+        sys.exit(f"the runs with faults, and those without interruption: {out}")
     shutil.rmtree(out)
 
 

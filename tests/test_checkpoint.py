@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from mnist_cnn import callbacks, checkpoint, runs
@@ -106,13 +105,66 @@ def test_a_run_that_is_stopped_in_its_very_last_step_has_its_last_epoch(tmp_path
     assert end(cut) == end(whole)
 
 
-def test_another_run_in_the_same_folder_keeps_nothing_of_the_one_before(tmp_path):
-    train(compose([*SHORT, "logger=none"], run_dir=tmp_path))
-    assert (tmp_path / "checkpoints" / "best.ckpt").exists()
-    unvalidated = ["data.val_fraction=0", "callbacks=no_early_stopping", "scheduler=one_cycle"]
-    options = [*SHORT, *unvalidated, "logger=none", "model=mlp"]
-    assert train(compose(options, run_dir=tmp_path))["parameters"] == 407_050
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+def test_a_run_that_was_made_longer_and_interrupted_keeps_no_former_results(tmp_path, stop_at):
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    options = [*SHORT, "logger=csv"]
+    longer = ["trainer.max_epochs=3", f"ckpt_path={run}"]
+    train(compose([*options, "trainer.max_epochs=3"], run_dir=whole))
+    train(compose(options, run_dir=run))
+    finished = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    logged = (run / "csv" / "version_0" / "metrics.csv").read_bytes()
+
+    def fail(self, trainer, pl_module, batch, batch_idx):
+        raise RuntimeError("before there is a newer checkpoint")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Finite, "on_train_batch_start", fail)
+        with pytest.raises(RuntimeError, match="newer"):
+            train(compose([*options, *longer], run_dir=run))
+    assert runs.state(run) == "finished"
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == finished
+
+    stop_at(47)
+    with pytest.raises(Interrupted):
+        train(compose([*options, *longer], run_dir=run))
+    assert runs.state(run) == "interrupted"
+    left = {path.name for path in run.iterdir() if path.is_file()}
+    assert set(finished) - left == {"results.json", "weights.safetensors", "history.png"}
+    stop_at(0)
+    train(compose([*options, *longer], run_dir=run))
+    assert end(run) == end(whole)
+    assert (run / "csv" / "version_0" / "metrics.csv").read_bytes() == logged
+
+
+def test_a_checkpoint_that_was_copied_starts_a_new_run(tmp_path):
+    old, options = tmp_path / "old", [*SHORT, "logger=none", "trainer.limit_val_batches=1"]
+    train(compose(options, run_dir=old))
+    content = torch.load(old / runs.LAST, weights_only=True)
+    content["callbacks"]["Checkpoint"] = {"best_score": -1.0, "best_epoch": 1}  # none gets better
+    for folder in ("alone", "with the best"):
+        (tmp_path / folder).mkdir()
+        torch.save(content, tmp_path / folder / "copy.ckpt")
+    best = tmp_path / "with the best" / "best.ckpt"
+    torch.save({**content, "epoch": 1}, best)
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+
+    def started(name: str, *overrides: str) -> tuple[Path, dict]:
+        run, checkpoint = tmp_path / f"from {name}", tmp_path / name / "copy.ckpt"
+        cfg = compose([*options, f"ckpt_path='{checkpoint}'", *overrides], run_dir=run)
+        return run, train(cfg)
+
+    run, results = started("alone", "trainer.max_epochs=3")
+    assert (results["epochs"], results["best_epoch"]) == (3, 3)  # of those that are there
+    kept = torch.load(run / runs.BEST, weights_only=True)
+    assert kept["epoch"] == 3
+    run, results = started("with the best", "trainer.max_epochs=3")
+    assert (results["epochs"], results["best_epoch"]) == (3, 1)
+    assert (run / runs.BEST).read_bytes() == best.read_bytes()
+    with pytest.raises(ValueError, match=r"run_dir must be .* a finished run; resume it with"):
+        started("alone", "trainer.max_epochs=4")
+    with pytest.raises(ValueError, match=r"data\.batch_size=32: trained with 64 so far"):
+        started("alone", "data.batch_size=32")
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
 
 
 def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch):
@@ -209,13 +261,14 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(command, tmp_
     runs.check_checkpoint(run / "checkpoints" / "best.ckpt")
 
 
-def test_what_would_make_another_run_is_refused_by_name(tmp_path):
-    hydra_folder = tmp_path / ".hydra"
-    hydra_folder.mkdir()
-    trained = compose(["scheduler=one_cycle"], run_dir=tmp_path)
-    OmegaConf.save(trained, hydra_folder / "config.yaml")
+def test_what_would_make_another_run_is_refused_by_name():
+    def check(before: list[str], *now: str) -> None:
+        was, now_is = (compose([*before, *more], run_dir="x") for more in ((), now))
+        runs.check_same(runs.flat(was), now_is)
+
+    cycle = ["scheduler=one_cycle"]
     allowed = ["trainer.max_time=00:01:00:00", "logger=csv", "callbacks.checkpoint.every_seconds=5"]
-    runs.check_same(compose(["scheduler=one_cycle", *allowed], run_dir="elsewhere"), tmp_path)
+    check(cycle, *allowed)
     for change, message in {
         "data.batch_size=32": "data.batch_size=32: trained with 64 so far; allowed with force=true",
         "optimizer=sgd": "optimizer.name=SGD: trained with Adam so far",
@@ -223,15 +276,11 @@ def test_what_would_make_another_run_is_refused_by_name(tmp_path):
         "callbacks.early_stopping=null": "callbacks.early_stopping.monitor=null: trained with",
         "trainer.max_epochs=20": "trainer.max_epochs=20: trained with 10 so far",
     }.items():
-        now = compose(["scheduler=one_cycle", change], run_dir=tmp_path)
         with pytest.raises(ValueError, match=message):
-            runs.check_same(now, tmp_path)
-    OmegaConf.save(compose([], run_dir=tmp_path), hydra_folder / "config.yaml")
-    runs.check_same(compose(["trainer.max_epochs=20"], run_dir=tmp_path), tmp_path)
-    averaged = ["callbacks=averaging"]
-    OmegaConf.save(compose(averaged, run_dir=tmp_path), hydra_folder / "config.yaml")
+            check(cycle, change)
+    check([], "trainer.max_epochs=20")
     with pytest.raises(ValueError, match=r"trainer\.max_epochs=20: trained with 10"):
-        runs.check_same(compose([*averaged, "trainer.max_epochs=20"], run_dir=tmp_path), tmp_path)
+        check(["callbacks=averaging"], "trainer.max_epochs=20")
 
 
 def test_every_random_generator_goes_on_where_it_was():

@@ -142,7 +142,7 @@ def test_the_article_by_name_is_the_default():
             "callbacks.averaging.update_every_n_steps must be a whole number >= 1, got ''",
         ),
         ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience must be a"),
-        ("callbacks.checkpoint=null", "callbacks.checkpoint must be keys and values (dirpath, "),
+        ("callbacks.checkpoint=null", "callbacks.checkpoint must be keys and values (monitor, "),
         (
             "objective.metric=accuracy",
             "objective.metric must be train/loss, train/acc, val/loss or val/acc",

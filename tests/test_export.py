@@ -310,6 +310,13 @@ def test_a_checkpoint_that_is_none_of_ours_is_refused(checkpoint, message, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_what_no_export_wrote_is_not_overwritten(trained_run, tmp_path):
+    (tmp_path / "mnist_cnn.pt2").write_text("somebody's own")
+    with pytest.raises(SystemExit, match=r"error: --out must be a folder without mnist_cnn\.pt2"):
+        export.main([str(trained_run), "--format", "pt2", "--out", str(tmp_path)])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["somebody's own"]
+
+
 def test_a_folder_that_cannot_be_written_is_refused(trained_run, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):

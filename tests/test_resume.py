@@ -137,3 +137,39 @@ def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp
     done = command(f"ckpt_path={run}", "trainer.max_epochs=4", "data.batch_size=32", "force=true")
     assert done.returncode == 0, done.stderr
     assert "by force: data.batch_size=32: trained with 64 so far" in done.stderr
+
+
+def test_a_checkpoint_with_a_folder_starts_a_new_run_there_and_leaves_its_own_alone(
+    early_run, tmp_path
+):
+    run = Path(shutil.copytree(early_run, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    new = tmp_path / "new"
+    piece = Piece(new, [f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}"])
+    assert piece.end() == 0, piece.said()
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    # the same epochs after the best one, and the end that the run had
+    left = [
+        line
+        for line in differences(contents(early_run), contents(new))
+        if not line.startswith(("tensorboard", "files"))
+    ]
+    assert not left, "\n".join(left)
+    assert (new / ".hydra" / "overrides.yaml").exists()
+
+
+def test_a_sweep_s_jobs_start_from_a_checkpoint_that_belongs_to_their_configuration(
+    early_run, tmp_path, command
+):
+    checkpoint = early_run / "checkpoints" / "best.ckpt"
+    options = [a for a in STOPPED_EARLY if not a.startswith("data.")]
+    options += ["logger=none", f"ckpt_path={checkpoint}", "hydra.sweep.dir=sweep"]
+    done = command("-m", *options, "data.batch_size=64,32")
+    assert done.returncode == 1
+    assert (tmp_path / "sweep" / "0" / "results.json").exists()
+    failed = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text())
+    assert failed["error"].startswith("data.batch_size=32: trained with 64 so far")
+    done = command(f"ckpt_path={tmp_path / 'sweep'}")  # which runs it again
+    assert "1 of 2 jobs failed" in done.stderr
+    again = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text())
+    assert again["error"] == failed["error"]

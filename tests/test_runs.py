@@ -1,12 +1,14 @@
-"""Runs' folders: what became of a run, and one process to a folder."""
+"""Runs' folders: what became of a run, one process to a folder, and nothing of others touched."""
 
 import json
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from mnist_cnn import runs
 from mnist_cnn.config import Interrupted, compose
+from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
@@ -63,3 +65,91 @@ def test_a_wrong_value_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match=r"optimizer\.lr must be .*, got -1"):
         train(compose([*SHORT, "optimizer.lr=-1"], run_dir=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["thesis.txt"], "which holds thesis.txt; choose another folder"),
+        (["train.log"], "which holds train.log; choose another folder"),
+        ([".lock", "checkpoints/best.ckpt"], "a run; resume it with ckpt_path="),
+        ([".lock", "results.json"], "a finished run; resume it with ckpt_path="),
+        ([".lock", "multirun.yaml"], "a sweep; resume it with ckpt_path="),
+    ],
+)
+def test_a_new_run_takes_no_folder_that_holds_anything(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=f"run_dir must be a new or empty folder, got .*{message}"):
+        train(compose(SHORT, run_dir=tmp_path))
+    assert files(tmp_path) == before
+
+
+def test_a_run_that_ended_without_a_checkpoint_makes_way_but_not_for_what_is_not_its_own(tmp_path):
+    own = [".lock", "failed.json", "history.csv", "tensorboard/x/events.out.tfevents.1.host"]
+    others = ["notes.txt", "train.log", "tensorboard/notes.txt", "checkpoints/notes.txt"]
+    for name in (*own, *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("")
+    runs.claim(tmp_path, compose(SHORT, run_dir=tmp_path))
+    assert set(files(tmp_path)) == {".lock", *others}
+    assert runs.state(tmp_path) == "running"
+    runs.release(tmp_path)
+    assert runs.state(tmp_path) == "interrupted"
+
+
+def test_a_second_process_changes_nothing_in_the_folder_of_the_first(command, tmp_path):
+    (tmp_path / "run" / ".hydra").mkdir(parents=True)
+    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("the first's")
+    with FileLock(tmp_path / "run" / runs.LOCK):
+        done = command(*SHORT, "hydra.run.dir=run", "data.batch_size=32")
+        assert done.returncode == 1
+        assert done.stderr == "error: run_dir=run: another process is training there\n"
+        assert files(tmp_path / "run") == {".lock": b"", ".hydra/config.yaml": b"the first's"}
+
+
+def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / runs.LOCK).write_text("")
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot be written: Permission denied$"):
+        train(compose(SHORT, run_dir=tmp_path))
+
+
+def test_a_run_s_folder_has_one_name(command, tmp_path):
+    for kind, args in (("run", []), ("sweep", ["-m", "seed=0,1"])):
+        done = command(*SHORT, "run_dir=mine", *args)
+        assert done.returncode == 1
+        assert done.stderr.endswith(f"own folder; set hydra.{kind}.dir instead\n")
+        assert done.stderr.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "predictions.csv", ".lock", ".hydra/config.yaml"])
+def test_an_evaluation_takes_no_folder_that_holds_anything_else(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("trainer: {}")
+    cfg = compose(["data.val_fraction=0", "data.fold=0"], run_dir=tmp_path, entry="evaluate")
+    with pytest.raises(ValueError, match=r"or an evaluation's, got .*; choose another folder"):
+        evaluate(cfg)
+    assert files(tmp_path) == {name: b"trainer: {}"}
+
+
+def test_an_evaluation_may_be_done_again(tmp_path):
+    runs.check_evaluation(tmp_path / "new")
+    runs.check_evaluation(tmp_path)
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text("split: test")
+    runs.check_evaluation(tmp_path)
