@@ -5,6 +5,7 @@ Pure functions: numbers in, plotly Figure or HTML out. They need plotly, of the 
 
 import html
 import re
+import textwrap
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,7 @@ def trials(
     labels: Sequence[str],
 ) -> go.Figure:
     """As plots.trials, with a text for each run that is shown under the mouse."""
-    state, text = np.array(states), np.array([escape(label) for label in labels])
+    state, text = np.array(states), np.array([hover(label) for label in labels])
     done = (state == "finished") & np.isfinite(values)
     pruned = (state == "pruned") & np.isfinite(values)
     lost = ~done & ~pruned
@@ -220,10 +221,12 @@ def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric:
             line={"color": VAL if best else "#b9bfcc", "width": 3 if best else 1.2},
             marker={"size": 7 if best else 4},
             opacity=1 if best else 0.75,
-            name=f"best: {escape(name)}" if best else f"{len(runs) - 1} others",
+            name=f"best: {escape(textwrap.shorten(name, 60, placeholder=' …'))}"
+            if best
+            else f"{len(runs) - 1} others",
             legendgroup="best" if best else "others",
             showlegend=k <= 1,
-            hovertemplate=f"epoch %{{x}}: %{{y:{number(metric)}}}<extra>{escape(name)}</extra>",
+            hovertemplate=f"epoch %{{x}}: %{{y:{number(metric)}}}<br>{hover(name)}<extra></extra>",
         )
     styled(figure, 400)
     objective_axis(figure, metric, np.concatenate([np.asarray(y, float) for _, _, y in runs]))
@@ -255,6 +258,11 @@ def escape(text: str) -> str:
     return html.escape(str(text))
 
 
+def hover(text: str) -> str:
+    """A text beside the mouse, in lines that fit into the page."""
+    return "<br>".join(map(escape, textwrap.wrap(text, 60)))
+
+
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Container[str], best: bool = False
 ) -> str:
@@ -273,7 +281,7 @@ def table(
     body = ""
     for k, row in enumerate(rows):
         cells = "".join(
-            f'<td class="{kind}{" long" if kind and len(cell) > 60 else ""}">{escape(cell)}</td>'
+            f'<td class="{kind}{" long" if kind and len(cell) > 30 else ""}">{escape(cell)}</td>'
             for kind, cell in zip(kinds, row, strict=True)
         )
         body += f'<tr class="best">{cells}</tr>' if best and k == 0 else f"<tr>{cells}</tr>"

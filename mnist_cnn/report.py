@@ -497,12 +497,13 @@ def write_page(board: Leaderboard, path: Path, title: str) -> list[str]:
             )
             for name, heading, text, given, labels in drawn
         ]
-        about = sentence(board)
+        about, leaders = sentence(board), ranking(board, narrow=False)
         if is_wide(board):
             about += f"; usual settings: {usual(board)}"
+            leaders = ranking(board, True, "best run", lambda run: run.name)
         for heading, (heads, rows), text in (
             ("Without a result", unfinished(board), count(board)),
-            ("Leaderboard", ranking(board, is_wide(board)), about),
+            ("Leaderboard", leaders, about),
         ):
             if rows:
                 more = f"; the first {PAGE_ROWS} of {len(rows):,}" if len(rows) > PAGE_ROWS else ""
