@@ -478,7 +478,7 @@ def kinds(field: dict[str, Any]) -> list[str]:
         size = "" if high == math.inf else f" of {low}" if low == high else f" of {low} to {high}"
         kind = f"a list{size}, each {either(kinds(field['items']))}"
     bounds = [
-        f"{sign} {field[bound]}"
+        f"{sign} {str(field[bound]).removesuffix('.0')}"  # as some releases of pydantic write 0
         for bound, sign in (
             ("minimum", ">="),
             ("exclusiveMinimum", ">"),
