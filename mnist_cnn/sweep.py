@@ -191,7 +191,7 @@ class Sweep(Sweeper):
         assert self.config is not None
         key = "hydra.sweep.dir"
         names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-        if others := sorted(names - {runs.LOCK}):
+        if others := sorted(names - {runs.LOCK, f"{runs.SWEEP}.new"}):
             if runs.SWEEP not in names:
                 new = "a new or empty folder, or a sweep's"
                 raise ValueError(must_be(key, new, f"{self.folder}, which has {others[0]}"))
@@ -244,10 +244,6 @@ class Sweep(Sweeper):
             except Exception as e:  # launchers raise what they like when a worker dies
                 reason = " ".join(str(e).split()) or type(e).__name__
                 self.screen.console.print(f"a worker died, what it was at goes on alone: {reason}")
-                for job in submitted(traceback.walk_tb(e.__traceback__)):  # the others go on
-                    job.wait()
-                if "ray" in sys.modules:  # they would go on, unwatched
-                    sys.modules["ray"].shutdown()
             begun = [n for n in left if self.settled(n) not in ENDS and self.job_folder(n).exists()]
             if not begun and all(self.state(n) not in ENDS for n in left):
                 begun = list(left)[:1]  # nothing has begun: at least this one is to have an end
@@ -615,6 +611,9 @@ def aside(launch: Callable[[], Any]) -> None:
         try:
             outcome.set_result(launch())
         except BaseException as e:
+            jobs = submitted(traceback.walk_tb(e.__traceback__))
+            for job in jobs:  # one has died, the others go on
+                job.wait()
             outcome.set_exception(e)
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=[work], daemon=True)
@@ -625,10 +624,10 @@ def aside(launch: Callable[[], Any]) -> None:
                 signal.signal(number, signal.getsignal(number))
             thread.join(POLL)
         outcome.result()
-    except Interrupted:
-        if frame := sys._current_frames().get(thread.ident or 0):
+    except BaseException:
+        if frame := sys._current_frames().get(thread.ident or 0):  # interrupted
             cancel(submitted(traceback.walk_stack(frame)))
-        if "ray" in sys.modules:
+        if "ray" in sys.modules:  # its jobs would go on, unwatched
             sys.modules["ray"].shutdown()
         raise
 
