@@ -40,7 +40,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import runs, terminal
-from mnist_cnn.config import SIGNALS, TARGETS, Interrupted, check, install, must_be, plain
+from mnist_cnn.config import SIGNALS, TARGETS, Interrupted, install, must_be, plain
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,6 @@ class Sweep(Sweeper):
         if "${" in str(place := Path(self.config.hydra.sweep.dir).absolute()):
             raise ValueError(must_be("hydra.sweep.dir", "a path without ${ (Hydra fails)", place))
         chosen = self.composed([str(o.input_line) for o in given if not o.is_sweep_override()])
-        if chosen.ckpt_path is not None:
-            runs.check_checkpoint(Path(chosen.ckpt_path))
         params = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()])
         # of the overrides of one key the last counts
         last = {o.get_key_element(): o for o in params if not self.is_lacking(o, chosen)}
@@ -153,7 +151,7 @@ class Sweep(Sweeper):
     def checked(self, job: Job) -> frozenset[tuple[str, Any]]:
         """The `identity` of a job. Raises ValueError where its configuration is not allowed."""
         task = self.composed(job)
-        check(task)
+        runs.check_run(task)
         self.objective = task.objective
         return identity(task)
 

@@ -544,3 +544,14 @@ def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_pa
     alone = finish(place, f"ckpt_path={folder / '1'}", "trainer.max_epochs=3")
     assert alone.returncode == 0, alone.stderr
     assert result(folder / "1")["epochs"] == 3
+
+
+def test_jobs_that_do_not_belong_to_their_checkpoint_are_refused(short_run, command, tmp_path):
+    short_run("run", "trainer.max_epochs=1")
+    checkpoint = tmp_path / "run" / runs.LAST
+    before = untouched([tmp_path])
+    done = command("-m", *SHORT, f"ckpt_path={checkpoint}", "data.batch_size=64,32")
+    assert done.stderr.startswith("error: data.batch_size=32: trained with 64 so far")
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1
+    assert untouched([tmp_path]) == before
