@@ -1,11 +1,13 @@
 """How a command ends: what a mistake, Ctrl-C or a closed pipe print, and with which exit code."""
 
+import argparse
 import functools
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
@@ -61,6 +63,38 @@ def tolerate_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+NETWORK = """\
+ckpt_path=PATH   the trained network: a run's folder, a checkpoint or a weights file (default: the
+                 network in the package)"""
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command that uses a trained network, with the network as `ckpt_path`.
+
+    It is named as in training and evaluation: ckpt_path=PATH; --ckpt_path PATH is the same.
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = f"{parser.description}\n\n{NETWORK}"
+    parser.add_argument("--ckpt_path", "--checkpoint", help=argparse.SUPPRESS)
+    given = sys.argv[1:] if argv is None else argv
+    # before what may be many files, among which argparse takes no option
+    network = [f"--{a}" for a in given if a.startswith("ckpt_path=")]
+    args = parser.parse_args(network + [a for a in given if not a.startswith("ckpt_path=")])
+    if args.ckpt_path == "":
+        parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
+    return args
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises ValueError where a file lies in the way that this project did not write.
+
+    What it writes carries its name: as metadata of a picture or a model, as a key or a module in
+    JSON.
+    """
+    if path.exists() and b"mnist_cnn" not in path.read_bytes():
+        raise ValueError(f"{path} exists and is not a file of this project's: move or rename it")
 
 
 def discard_output() -> None:

@@ -658,15 +658,16 @@ def one_line(error: BaseException, entry: str = "train") -> str:
     """The error as one line for the user of an entry."""
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
+        defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
+        groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
         with hydra.initialize_config_dir(str(CONF)):
             # with the files that were chosen: their keys differ
             given = [text for text in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w/]+", text)]
-            chosen = [text for text in given if (CONF / text.partition("=")[0]).is_dir()]
+            own = (*groups, "hydra/launcher", "hydra/sweeper")
+            chosen = [text for text in given if text.partition("=")[0] in own]
             whole = hydra.compose(entry, chosen, return_hydra_config=True)
         node: Any = OmegaConf.to_container(whole)
         # a group of which no file is chosen, such as experiment, is no key of what is composed
-        defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
-        groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
         node = {**node, **{group: node.get(group) for group in groups}}
         known: list[str] = []
         wrong, *deeper = unknown[1].split(".")
@@ -680,6 +681,10 @@ def one_line(error: BaseException, entry: str = "train") -> str:
         text = f"{unknown[1]}: no such key"
         text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
         text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
+    elif bare := re.search(r"string: ([^=]+) out of \[", text):
+        text = f"an argument must be key=value, got {bare[1]}"
+        if Path(bare[1]).exists():
+            text += f"; for the network or the run there, ckpt_path={bare[1]}"
     elif no_file := re.search(r"Could not find '([\w./]+)/([^/']+)'", text):
         group, file = no_file.groups()
         text = must_be(group, either(files(group)), file)

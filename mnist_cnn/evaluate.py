@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import config, runs, terminal
-from mnist_cnn.command import command
+from mnist_cnn.command import check_replaceable, command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mnist_cnn.trained import Trained
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
+PICTURES = ("confusion", "mistakes", "reliability")
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -56,6 +57,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     nets = trained.load_all(files)
     if cfg.split != "test" or cfg.temperature:
         check_held_out(nets, cfg)
+    folder = Path(cfg.run_dir)
+    check_free(folder)
     for net in nets:
         net.to(device)
         net.mean = net.mean if cfg.data.mean is None else cfg.data.mean
@@ -117,9 +120,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if cfg.temperature:
         t = scores.fit_temperature(scores.together(said["val"]))
         calibration = {"as trained": answers, f"temperature {t:.3f}": answers.at_temperature(t)}
-        outcome["temperature"] = {"value": t, **scores.calibration(answers.at_temperature(t))}
+        outcome["temperature"] = {
+            "value": t,
+            "fitted_on": "val",
+            **scores.calibration(answers.at_temperature(t)),
+        }
 
-    folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     results.write(outcome, folder / "evaluation.json")
     write_predictions(folder / "predictions.csv", rows, answers)
@@ -129,15 +135,26 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:
-    """Raises ValueError unless all networks were trained on the same images."""
+    """Raises ValueError unless the split is that of the training of all networks."""
+    wanted = "temperature=true" if cfg.split == "test" else f"split={cfg.split}"
     for key in ("val_fraction", "fold"):
         values = list(dict.fromkeys(net.about["data"][key] for net in nets))
         if len(values) > 1:
-            wanted = "temperature=true" if cfg.split == "test" else f"split={cfg.split}"
             raise ValueError(
                 f"{wanted}: the networks were trained on different images, with data.{key}="
                 f"{', '.join(map(str, values))}; allowed: split=test without temperature"
             )
+        if cfg.data[key] != values[0]:
+            allowed = f"{values[0]} with {wanted}, as in training"
+            raise ValueError(config.must_be(f"data.{key}", allowed, cfg.data[key]))
+
+
+def check_free(folder: Path) -> None:
+    """Raises ValueError where files of others would be overwritten by the evaluation's."""
+    earlier = folder / "evaluation.json"
+    names = [] if earlier.exists() else ["predictions.csv", *(f"{name}.png" for name in PICTURES)]
+    for path in (earlier, *(folder / name for name in names)):
+        check_replaceable(path)
 
 
 def pick_device(name: str) -> Any:
@@ -249,9 +266,11 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
         total.add_row(f"without {left_out} wrong labels", accuracy(part))
     total.add_row("loss (mean NLL)", f"{outcome['loss']:.4f}")
     total.add_row("calibration error", f"{outcome['ece']:.2%}")
+    in_sample = False
     if after := outcome["temperature"]:
+        in_sample = after["fitted_on"] == outcome["split"]
         total.add_row(
-            f"at temperature {after['value']:.3f}",
+            f"at temperature {after['value']:.3f}{' *' if in_sample else ''}",
             f"loss {after['loss']:.4f}, calibration error {after['ece']:.2%}",
         )
     classes = Table("class", "images", "precision", "recall", "F1")
@@ -265,6 +284,8 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
         wrong.add_row(str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}")
     console.print()
     console.print(total)
+    if in_sample:
+        console.print("* fitted on these images: too good for others; measure it with split=test")
     console.print(Columns([classes, wrong]))
     if len(networks) > 1:
         table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")

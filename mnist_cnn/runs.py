@@ -504,7 +504,7 @@ def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def networks(paths: Sequence[str | None]) -> list[Path]:
-    """The files of the networks that an evaluation is given.
+    """The files of the networks that an evaluation is given, each once.
 
     Of a run's folder it is the best checkpoint; a sweep's folder stands for its finished runs, in
     their order; None is the network in the package.
@@ -524,19 +524,20 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
         if not finished:
             raise ValueError(f"{path}: a sweep of which no run is finished")
         finished.sort(key=lambda job: leaderboard.natural(str(job)))
-        files += map(trained.find, finished)
+        files += [trained.find(job).resolve() for job in finished]
     if not files:
         raise ValueError("[]: allowed: runs' or sweeps' folders, checkpoints, weights files")
-    return files
+    return list(dict.fromkeys(files))
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
     """The command line of an evaluation, filled up with the data that its networks were trained on.
 
-    The set, its normalisation and the split into training and validation come from the checkpoint
-    or weights file, of several the first; what is given now comes after them. A normalisation that
-    is not the same for all is left to each network. A checkpoint of a run is evaluated in
-    `evaluation/` of the run's folder, a sweep in that of its own.
+    The set, where it lies (if it still does), its normalisation and the split into training and
+    validation come from the checkpoint or weights file, of several the first; what is given now
+    comes after them. A normalisation that is not the same for all is left to each network. A
+    checkpoint of a run is evaluated in `evaluation/` of the run's folder, a sweep in that of its
+    own.
 
     Raises:
         ValueError: there is no such file or folder, or it is not one of this project's; or the
@@ -548,12 +549,15 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     paths = listed(given)
     try:
         files = networks(paths)
-        trained_on = [net.about["data"] for net in trained.load_all(files)]
+        nets = trained.load_all(files)
     except ValueError as e:
         raise ValueError(f"ckpt_path={e}") from None
+    trained_on = [net.about["data"] for net in nets]
     data = trained_on[0]
     alike = [key for key in ("mean", "std") if len({other[key] for other in trained_on}) == 1]
     filled = [f"data.{key}={data[key]}" for key in (*alike, "val_fraction", "fold")]
+    if root := trained.data_root(nets[0]):
+        filled.append(f"data.root={quote(root)}")
     if not any(a.startswith("data=") for a in command):
         filled = [f"data={data['name']}", *filled]
     file = files[0]
@@ -563,7 +567,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     if len(paths) == 1 and (is_sweep(home) or (home / OVERRIDES).is_file()):
         kept = file.stem in ("best", "weights")
         what = [] if kept else [file.stem]
-        what += [a for a in command if a.startswith(("data", "shifts="))]
+        what += [a for a in command if a.startswith(("data", "shifts=", "temperature="))]
         name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part) for part in what)])
         command = [f"hydra.run.dir={quote(home / 'evaluation' / name)}", *command]
     value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"
@@ -606,7 +610,7 @@ def damage(path: Path) -> str:
     try:
         content = trained.read_checkpoint(path)
     except ValueError as e:
-        return f"not a checkpoint that is safe to load: {e}"
+        return f"not a checkpoint that training can resume: {e}"
     wanted = {
         **{"state_dict": dict, "loops": dict, "callbacks": dict},
         **{"optimizer_states": list, "processes": list},

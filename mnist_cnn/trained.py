@@ -1,6 +1,7 @@
 """A trained network ready for use, wherever it lies: bytes in, probabilities out."""
 
 import json
+import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,12 +74,21 @@ def read_checkpoint(file: Path | str) -> Any:
         ValueError: it is no checkpoint, or holds more than plain values and tensors.
     """
     try:
+        if not zipfile.is_zipfile(file):
+            alone = Path(file).suffix == ".safetensors"
+            raise ValueError(
+                "weights alone, without the state of a training"
+                if alone
+                else "it is no file of PyTorch's, or cut off"
+            )
         with zipfile.ZipFile(file) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 raise ValueError("it is compressed, which PyTorch's are not")
             if damaged := archive.testzip():  # torch.load takes no notice of the checksums
                 raise ValueError(f"not whole: {damaged} in it is damaged")
         return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:  # PyTorch's own message tells how to load it all the same
+        raise ValueError("it has more than tensors and plain values, which may run code") from None
     except Exception as e:  # PyTorch raises many kinds for files that are not its own
         raise ValueError(reason(e)) from None
 
@@ -118,6 +128,29 @@ def load(path: Path | str | None = None) -> Trained:
         raise ValueError(
             f"{file}: not a checkpoint or weights of this project: {reason(e)}"
         ) from None
+
+
+def load_digits(path: Path | str | None = None) -> Trained:
+    """As `load`, a network that reads digits.
+
+    Raises:
+        ValueError: as `load` does; or the network was trained on something else.
+    """
+    net = load(path)
+    if net.classes != sources.SETS["mnist"].classes:
+        raise ValueError(
+            f"{path}: must be a network trained on digits, got one of {net.about['data']['name']}"
+        )
+    return net
+
+
+def data_root(net: Trained) -> str | None:
+    """The folder with the data of the network's training; None where it is not on this machine."""
+    data = net.about["data"]
+    root = data.get("root")
+    folder = sources.SETS[data["name"]].folder
+    there = isinstance(root, str) and Path(root, folder).expanduser().is_dir()
+    return root if there else None
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:

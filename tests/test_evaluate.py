@@ -148,10 +148,14 @@ def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
     assert left["errors"] == len(errors)
 
 
-def test_temperature_lowers_the_loss_on_validation_and_changes_no_prediction(folder, tmp_path):
+def test_temperature_lowers_the_loss_on_validation_and_says_that_it_was_fitted_there(
+    folder, tmp_path, capsys
+):
     outcome = evaluation(folder, tmp_path, "split=val", "temperature=true", "mistakes=0")
     assert outcome["temperature"]["loss"] < outcome["loss"]
     assert outcome["temperature"]["value"] != pytest.approx(1, abs=1e-3)
+    assert outcome["temperature"]["fitted_on"] == "val"
+    assert "* fitted on these images: too good for others" in capsys.readouterr().out
     assert outcome["mistakes"] == []
 
 
@@ -234,13 +238,66 @@ def nll(p: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def test_a_network_beside_itself_answers_as_it_does_alone(folder, tested, tmp_path):
-    twice = evaluation(f"[{folder},{folder}]", tmp_path)
+    shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "copy.ckpt")
+    twice = evaluation(f"[{folder},{tmp_path}/copy.ckpt]", tmp_path)
     alone, out = tested
     assert (tmp_path / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
     for key in ("loss", "ece"):
         assert twice[key] == pytest.approx(alone[key], rel=1e-12)
     assert [part["acc"] for part in twice["networks"]] == [alone["acc"]] * 2
     assert twice["networks_acc"] == {"mean": alone["acc"], "std": 0}
+
+
+def test_a_network_that_is_listed_twice_counts_once(folder, sweep):
+    best = folder / "checkpoints" / "best.ckpt"
+    (given,) = (a for a in as_trained([f"ckpt_path=[{folder},{best}]"]) if a[:4] == "ckpt")
+    assert given == f"ckpt_path='{best}'"
+    both = compose(as_trained([f"ckpt_path=[{sweep},{sweep}/2]"]), run_dir=".", entry="evaluate")
+    assert len(both.ckpt_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["split=val", "data.fold=1"], "data.fold must be 3 with split=val, as in training, got 1"),
+        (["split=train", "data.fold=1"], "data.fold must be 3 with split=train, as in training"),
+        (["temperature=true", "data.fold=1"], "data.fold must be 3 with temperature=true, as in"),
+        (["split=val", "data.val_fraction=0.2"], "data.val_fraction must be 0.1 with split=val"),
+    ],
+)
+def test_images_that_training_has_seen_are_not_called_validation(folder, overrides, line):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        evaluation(folder, Path("unused"), *overrides)
+
+
+def test_the_runs_own_data_folder_is_used_while_it_is_there(folder, data_root, tmp_path):
+    content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+    content["datamodule_hyper_parameters"]["root"] = str(tmp_path / "own")
+    torch.save(content, tmp_path / "x.ckpt")
+    for there in (data_root, tmp_path / "own"):
+        argv = as_trained([f"ckpt_path={tmp_path}/x.ckpt"])
+        assert compose(argv, run_dir=".", entry="evaluate").data.root == str(there)
+        (tmp_path / "own" / "MNIST").mkdir(parents=True, exist_ok=True)
+
+
+def test_an_evaluation_overwrites_neither_other_files_nor_one_with_a_temperature(folder, tmp_path):
+    def place(*overrides: str) -> str:
+        argv = as_trained([f"ckpt_path={folder}", *overrides])
+        return next(a for a in argv if a.startswith("hydra.run.dir"))
+
+    assert (
+        place("temperature=true")
+        == f"hydra.run.dir='{folder}/evaluation/${{split}},temperature=true'"
+    )
+    assert place() != place("temperature=true")
+    for name in ("evaluation.json", "predictions.csv", "confusion.png"):
+        mine = tmp_path / name / name
+        mine.parent.mkdir()
+        mine.write_text("mine")
+        with pytest.raises(ValueError, match=f"{name} exists and is not a file of this project's"):
+            evaluation(folder, mine.parent)
+        assert [*mine.parent.iterdir()] == [mine]
+        assert mine.read_text() == "mine"
 
 
 def test_several_networks_answer_by_the_mean_of_their_probabilities(
@@ -387,6 +444,29 @@ def test_a_wrong_key_is_answered_with_those_of_this_entry():
         compose(["data.foldd=1"], run_dir=".", entry="evaluate")
     line = one_line(refused.value, "evaluate")
     assert line.startswith("error: data.foldd: no such key; did you mean data.fold?")
+
+
+@pytest.mark.parametrize("group", ["model=mlp", "experiment=fast", "debug=default"])
+def test_a_group_of_training_is_no_key_of_an_evaluation(group, monkeypatch):
+    from hydra.errors import ConfigCompositionException
+
+    monkeypatch.setattr(sys, "argv", ["evaluate", group])
+    with pytest.raises(ConfigCompositionException) as refused:
+        compose([group], run_dir=".", entry="evaluate")
+    name = group.partition("=")[0]
+    line = one_line(refused.value, "evaluate")
+    assert line.startswith(f"error: {name}: no such key; allowed: hydra, data, ckpt_path, split")
+
+
+def test_a_path_without_a_key_is_answered_with_the_key(folder):
+    from hydra.errors import OverrideParseException
+
+    with pytest.raises(OverrideParseException) as refused:
+        compose([str(folder)], run_dir=".", entry="evaluate")
+    assert one_line(refused.value, "evaluate") == (
+        f"error: an argument must be key=value, got {folder}; for the network or the run there, "
+        f"ckpt_path={folder}"
+    )
 
 
 def test_tensorboard_has_the_network_the_digits_and_their_mistakes_by_itself(events):
