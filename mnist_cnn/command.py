@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
@@ -85,16 +84,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if args.ckpt_path == "":
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     return args
-
-
-def check_replaceable(path: Path) -> None:
-    """Raises ValueError where a file lies in the way that this project did not write.
-
-    What it writes carries its name: as metadata of a picture or a model, as a key or a module in
-    JSON.
-    """
-    if path.exists() and b"mnist_cnn" not in path.read_bytes():
-        raise ValueError(f"{path} exists and is not a file of this project's: move or rename it")
 
 
 def discard_output() -> None:

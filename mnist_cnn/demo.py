@@ -1,4 +1,4 @@
-"""A page to draw on: python -m mnist_cnn.demo [--checkpoint PATH] [--host 127.0.0.1] [--port 7860]
+"""A page to draw on: python -m mnist_cnn.demo [ckpt_path=PATH] [--host 127.0.0.1] [--port 7860]
 
 The page is this package's own (page/), served by Gradio; nothing in it comes from another machine,
 and what is drawn is read from memory, never from a file.
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_cnn.command import command
+from mnist_cnn.command import command, parse
 from mnist_cnn.config import install
 
 if TYPE_CHECKING:
@@ -248,11 +248,11 @@ def application(net: "Net") -> "fastapi.FastAPI":
     return app
 
 
-def serve(checkpoint: str | None, host: str, port: int) -> None:
+def serve(ckpt_path: str | None, host: str, port: int) -> None:
     """Serves the page until it is interrupted.
 
     Raises:
-        ValueError: the checkpoint is none of this project's.
+        ValueError: ckpt_path is none of this project's networks that read digits.
         OSError: the address cannot be had.
     """
     listening = _listen(host, port)  # before the slow imports: the likeliest mistake
@@ -268,7 +268,7 @@ def serve(checkpoint: str | None, host: str, port: int) -> None:
         cv2.setNumThreads(1)
         server = uvicorn.Server(
             uvicorn.Config(
-                application(trained.load(checkpoint)),
+                application(trained.load_digits(ckpt_path)),
                 log_level="warning",
                 timeout_graceful_shutdown=1,  # an open page holds a connection
             )
@@ -301,18 +301,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m mnist_cnn.demo", description="Serves a page that reads digits as one draws them."
     )
-    parser.add_argument(
-        "--checkpoint", help="a run's folder, a checkpoint or weights (default: the shipped ones)"
-    )
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0: any)")
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port must be 0 to 65535, got {args.port}")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"{', '.join(missing)} not installed: {install('demo')}")
-    serve(args.checkpoint, args.host, args.port)
+    serve(args.ckpt_path, args.host, args.port)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import config, runs, terminal
-from mnist_cnn.command import check_replaceable, command
+from mnist_cnn.command import command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mnist_cnn.trained import Trained
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
-PICTURES = ("confusion", "mistakes", "reliability")
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -57,8 +56,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     nets = trained.load_all(files)
     if cfg.split != "test" or cfg.temperature:
         check_held_out(nets, cfg)
-    folder = Path(cfg.run_dir)
-    check_free(folder)
     for net in nets:
         net.to(device)
         net.mean = net.mean if cfg.data.mean is None else cfg.data.mean
@@ -126,6 +123,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             **scores.calibration(answers.at_temperature(t)),
         }
 
+    folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     results.write(outcome, folder / "evaluation.json")
     write_predictions(folder / "predictions.csv", rows, answers)
@@ -147,14 +145,6 @@ def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:
         if cfg.data[key] != values[0]:
             allowed = f"{values[0]} with {wanted}, as in training"
             raise ValueError(config.must_be(f"data.{key}", allowed, cfg.data[key]))
-
-
-def check_free(folder: Path) -> None:
-    """Raises ValueError where files of others would be overwritten by the evaluation's."""
-    earlier = folder / "evaluation.json"
-    names = [] if earlier.exists() else ["predictions.csv", *(f"{name}.png" for name in PICTURES)]
-    for path in (earlier, *(folder / name for name in names)):
-        check_replaceable(path)
 
 
 def pick_device(name: str) -> Any:

@@ -1,9 +1,9 @@
-"""Hands a trained network to other programs: python -m mnist_cnn.export [CKPT] [--format FORMAT]
+"""Hands a trained network to other programs: python -m mnist_cnn.export [ckpt_path=PATH]
 
   onnx         mnist_cnn.onnx, the whole model for ONNX Runtime and its like; with --int8 also
                mnist_cnn.int8.onnx, a quarter of the size
   pt2          mnist_cnn.pt2, the whole model for torch.export.load, without this project's code
-  safetensors  mnist_cnn.safetensors, the weights only, for trained.load and CKPT
+  safetensors  mnist_cnn.safetensors, the weights only, for trained.load and ckpt_path
 
 The whole models take uint8 images (N, 28, 28), white on black, normalise them themselves and give
 probabilities (N, 10). A file appears under its name only after it was run and gave what the network
@@ -30,7 +30,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from mnist_cnn import config, results, sources, terminal, trained
-from mnist_cnn.command import command
+from mnist_cnn.command import command, parse
 from mnist_cnn.trained import Trained
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
@@ -260,7 +260,7 @@ def export(
     check_out(out, [*names, "export.json"])
     net.requires_grad_(False)
     data = net.about["data"]["name"]
-    root = Path(config.compose(run_dir=".").data.root).expanduser()
+    root = Path(trained.data_root(net) or config.compose(run_dir=".").data.root).expanduser()
     sources.prepare(data, root, "auto")
     images, labels = sources.load(data, root, "test")
 
@@ -292,12 +292,12 @@ def export(
             found[name]["test/acc"] = accuracy(predict, images, labels)
         if int8:
             verify_int8(path.name, found["PyTorch"]["test/acc"], found[path.name]["test/acc"])
-        for name in found.keys() - {"PyTorch"}:
-            Path(folder, name).replace(out / name)
         # the weights are run by PyTorch, which is timed already
         timed = {name: way for name, way in ways.items() if not name.endswith(".safetensors")}
         for name, times in measure(timed, images, rounds, bar).items():
             found[name] |= times
+        for name in names:
+            Path(folder, name).replace(out / name)
     record = {
         **describe(net),
         "files": found,
@@ -367,25 +367,24 @@ def show(record: Mapping[str, Any], out: Path) -> None:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.export", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        metavar="CKPT",
-        help="a run's folder, a checkpoint or a weights file (the network that is shipped)",
-    )
+    parser.add_argument("path", nargs="?", help=argparse.SUPPRESS)  # as ckpt_path
     parser.add_argument("--format", choices=(*FORMATS, "all"), default="all", help="(all)")
     parser.add_argument(
-        "--out", type=Path, default=Path("exported"), metavar="DIR", help="folder (exported)"
+        "--out",
+        type=Path,
+        default=Path("exported"),
+        metavar="DIR",
+        help="folder (exported); files of an earlier export there are replaced, others never",
     )
     parser.add_argument("--int8", action="store_true", help="also an ONNX file of 8-bit weights")
     parser.add_argument("--rounds", type=int, default=50, help="how often each is timed (50)")
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     formats = FORMATS if args.format == "all" else (args.format,)
     if args.int8 and "onnx" not in formats:
         parser.error("--int8: allowed with --format onnx or all")
     if args.rounds < 1:
         parser.error(f"--rounds {args.rounds}: allowed: 1 or more")
-    net = trained.load(args.checkpoint)
+    net = trained.load(args.ckpt_path or args.path)
     record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
     show(record, args.out)
 

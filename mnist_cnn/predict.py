@@ -1,4 +1,4 @@
-"""Reads handwritten digits in pictures: python -m mnist_cnn.predict PICTURE ... [--show]"""
+"""Reads handwritten digits in pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]"""
 
 import argparse
 import json
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mnist_cnn import terminal
-from mnist_cnn.command import command
+from mnist_cnn.command import command, parse
 from mnist_cnn.config import install
+
+MARK = "mnist_cnn"  # in the pictures that --show writes
 
 
 @command
@@ -18,34 +20,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "pictures", nargs="+", metavar="PICTURE", help="PNG, JPEG, WebP, GIF, TIFF, ..."
     )
-    parser.add_argument("--checkpoint", help="a run's folder, a checkpoint or weights file")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a picture")
     parser.add_argument(
-        "--show", action="store_true", help="write PICTURE.read.png: boxes, readings, what was seen"
+        "--show",
+        action="store_true",
+        help="write PICTURE.read.png: boxes, readings, what was seen; it replaces its own alone",
     )
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     # after --help and mistakes are answered
     try:
+        from PIL.PngImagePlugin import PngInfo
+
         from mnist_cnn import trained
         from mnist_cnn.photo import load_picture
         from mnist_cnn.reading import draw_readings, read_digits
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    try:
-        net = trained.load(args.checkpoint)
-    except ValueError as e:
-        sys.exit(f"error: --checkpoint: {e}")
-
+    net = trained.load_digits(args.ckpt_path)
+    origin = PngInfo()
+    origin.add_text("Software", MARK)
     console = terminal.console()
     failed = False
     for name in args.pictures:
         answer: dict[str, Any] = {"picture": name}
+        shown = Path(f"{name}.read.png")
         try:
+            if args.show:
+                check_replaceable(shown)
             image = load_picture(name)
             readings = read_digits(image, net)
             if args.show:
-                shown = Path(f"{name}.read.png")
-                draw_readings(image, readings).save(shown)
+                draw_readings(image, readings).save(shown, pnginfo=origin)
                 answer["shown"] = str(shown)
         except (OSError, ValueError) as e:
             failed = True
@@ -70,6 +75,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             if args.show:
                 console.print(f"  shown in {answer['shown']}")
     sys.exit(1 if failed else 0)
+
+
+def check_replaceable(picture: Path) -> None:
+    """Raises ValueError where a picture lies in the way that --show did not write."""
+    if picture.exists() and MARK.encode() not in picture.read_bytes():
+        raise ValueError(f"{picture} exists and is not of --show: move or rename it")
 
 
 def sentence(digits: Sequence[dict[str, Any]]) -> str:

@@ -96,12 +96,12 @@ def written(readings: Sequence[Reading]) -> str:
 
 def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Image:
     """The picture with a box and a reading for each digit; below it, what the network saw."""
-    width = 1000
+    width, highest = 1000, 4000
     picture = load_picture(image).convert("RGB")
     upright = upright_size(image)
-    height = max(1, round(picture.height * width / picture.width))
-    picture = picture.resize((width, height))
-    zoom = width / upright[0]
+    zoom = min(width / upright[0], highest / upright[1])
+    height = max(1, round(upright[1] * zoom))
+    picture = picture.resize((max(1, round(upright[0] * zoom)), height))
     tile, gap = 84, 34
     columns = width // tile
     strips = -(-len(readings) // columns)

@@ -574,9 +574,15 @@ def test_a_port_in_use_is_told_in_one_line() -> None:
     )
 
 
+def test_a_port_that_does_not_exist_is_refused() -> None:
+    result = run("--port", "99999")
+    assert result.returncode == 2
+    assert result.stderr.endswith("error: --port must be 0 to 65535, got 99999\n")
+
+
 def test_a_wrong_checkpoint_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no checkpoint")
-    result = run("--port", "0", "--checkpoint", str(tmp_path / "notes.txt"))
+    result = run("--port", "0", f"ckpt_path={tmp_path}/notes.txt")
     assert result.returncode == 1
     assert "not a checkpoint" in result.stderr
     assert result.stderr.count("\n") == 1

@@ -227,7 +227,8 @@ def test_the_weights_load_again_and_say_what_they_are(without_onnx, digits, trut
 
 def test_a_checkpoint_a_weights_file_and_a_folder_name_the_same_network(trained_run, tmp_path):
     checkpoint = trained_run / "checkpoints" / "best.ckpt"
-    for number, path in enumerate((trained_run, checkpoint, trained_run / "weights.safetensors")):
+    alone = f"ckpt_path={trained_run / 'weights.safetensors'}"
+    for number, path in enumerate((trained_run, f"ckpt_path={checkpoint}", alone)):
         out = tmp_path / str(number)
         export.main([str(path), "--format", "safetensors", "--out", str(out), "--rounds", "1"])
     weights = [trained.load(f).state_dict() for f in tmp_path.rglob("mnist_cnn.safetensors")]
@@ -260,9 +261,11 @@ def test_a_file_that_gives_something_else_is_not_written(
     monkeypatch.setitem(export.WRITERS, kind, write_other_weights)
     before = tmp_path / f"mnist_cnn.{kind}"
     before.write_text("an earlier export")
+    (tmp_path / "export.json").write_text('{"verified images": 1000}')
     line = refusal(trained_run, "--format", kind, "--out", tmp_path)
     assert line.startswith(f"error: mnist_cnn.{kind}: not written, as it does not give what")
-    assert [*tmp_path.iterdir()] == [before]  # no scrap of the failed one either
+    # no scrap of the failed one either
+    assert {path.name for path in tmp_path.iterdir()} == {before.name, "export.json"}
     assert before.read_text() == "an earlier export"
 
 
@@ -315,6 +318,13 @@ def test_what_no_export_wrote_is_not_overwritten(trained_run, tmp_path):
     with pytest.raises(SystemExit, match=r"error: --out must be a folder without mnist_cnn\.pt2"):
         export.main([str(trained_run), "--format", "pt2", "--out", str(tmp_path)])
     assert [path.read_text() for path in tmp_path.iterdir()] == ["somebody's own"]
+
+
+def test_the_runs_own_data_folder_is_used(trained_run, data_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_CNN_DATA", str(tmp_path / "elsewhere"))
+    args = ["--format", "safetensors", "--out", str(tmp_path / "out"), "--rounds", "1"]
+    export.main([f"ckpt_path={trained_run}", *args])
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_refused(trained_run, tmp_path):

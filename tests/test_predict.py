@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from mnist_cnn import predict, sources
+from mnist_cnn import predict, sources, trained
 from mnist_cnn.config import compose
 
 
@@ -84,7 +86,39 @@ def test_doubt_is_said():
     assert predict.sentence(digits) == "3 (98%) / ? (unsure: 8? 51%)"
 
 
-def test_a_foreign_checkpoint_is_named(row, tmp_path, capsys):
+def test_a_foreign_checkpoint_is_named(row, tmp_path):
     (tmp_path / "x.ckpt").write_bytes(b"foreign")
-    with pytest.raises(SystemExit, match=r"error: --checkpoint: .*not a checkpoint or weights"):
-        predict.main([str(row), "--checkpoint", str(tmp_path / "x.ckpt")])
+    for given in ([f"ckpt_path={tmp_path}/x.ckpt"], ["--checkpoint", str(tmp_path / "x.ckpt")]):
+        with pytest.raises(SystemExit, match=r"error: .*x.ckpt: not a checkpoint or weights"):
+            predict.main([str(row), *given])
+
+
+def test_the_network_may_be_named_anywhere_among_the_pictures(row, capsys):
+    code, out, _ = run(capsys, str(row), f"ckpt_path={trained.SHIPPED}", str(row))
+    assert code == 0
+    assert out.count(": 7210 (") == 2
+    with pytest.raises(SystemExit):
+        predict.main([str(row), "ckpt_path="])
+    assert "ckpt_path must be a run's folder" in capsys.readouterr().err
+
+
+def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
+    with safe_open(trained.SHIPPED, "pt") as file:
+        metadata = dict(file.metadata())
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    data = json.loads(metadata["data"]) | {"name": "fashion_mnist"}
+    save_file(weights, tmp_path / "clothes", metadata | {"data": json.dumps(data)})
+    with pytest.raises(SystemExit, match="must be a network trained on digits, got one of fashion"):
+        predict.main([str(row), f"ckpt_path={tmp_path}/clothes"])
+
+
+def test_show_replaces_its_own_picture_and_no_other(row, tmp_path, capsys):
+    mine = tmp_path / "row.png.read.png"
+    Image.new("L", (30, 30)).save(mine)
+    before = mine.read_bytes()
+    code, _, err = run(capsys, str(row), "--show")
+    assert (code, mine.read_bytes()) == (1, before)
+    assert err == f"error: {mine} exists and is not of --show: move or rename it\n"
+    mine.unlink()
+    for _ in range(2):
+        assert run(capsys, str(row), "--show")[0] == 0

@@ -79,3 +79,10 @@ def test_the_drawing_shows_the_picture_and_what_the_network_saw(mnist: Array) ->
     colours = {colour for _, colour in drawn.getcolors(1 << 24) or []}
     assert (0x00, 0x7A, 0x3D) in colours  # read
     assert (0xC0, 0x30, 0x00) in colours  # unsure
+
+
+@pytest.mark.parametrize("size", [(2, 5000), (5000, 2), (1, 1)])
+def test_a_picture_of_any_shape_is_shown_in_a_moderate_size(size):
+    shown = draw_readings(Image.new("L", size, 255), [])
+    assert shown.width == 1000
+    assert shown.height <= 4000
