@@ -569,7 +569,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
         what = [] if kept else [file.stem]
         what += [a for a in command if a.startswith(("data", "shifts=", "temperature="))]
         name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part) for part in what)])
-        command = [f"hydra.run.dir={quote(home / 'evaluation' / name)}", *command]
+        place = quote(home / "evaluation").removesuffix("'")  # ${split} is no part of the path yet
+        command = [f"hydra.run.dir={place}/{name}'", *command]
     value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"
     return [*filled, f"ckpt_path={value}", *command]
 
