@@ -497,6 +497,34 @@ class Run:
     faults: list[str]
 
 
+def compared(name: str, folder: Path, whole: Whole, copied: bool, elapsed: float) -> list[str]:
+    """What a run that has ended left in another way than the uninterrupted one.
+
+    Args:
+        name: its scenario.
+        folder: where it ended.
+        whole: the uninterrupted run.
+        copied: whether it began in another folder.
+        elapsed: seconds that all its processes took.
+    """
+    try:
+        faults = [
+            line
+            for line in differences(whole.contents, contents(folder))
+            # a copy begins with events of its own; a finished run has shown its results before
+            if not (copied and line.startswith("tensorboard"))
+            if not (name in EXTENDED and re.match("tensorboard: tensors .*: too much", line))
+        ]
+        if not whole.trained / NOISE < trained(folder) < elapsed:
+            faults.append(
+                f"results.json: seconds: {trained(folder):.1f}, where the uninterrupted run has "
+                f"{whole.trained:.1f}, and all pieces together took {elapsed:.1f}"
+            )
+        return faults
+    except OSError as e:
+        return [f"not finished, with exit code 0: {e}"]
+
+
 def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> Run:
     """Trains a scenario, hits it until it ends, and compares what it left."""
     draw = random.Random(f"{seed} {number}")
@@ -550,22 +578,7 @@ def interrupted(name: str, number: int, whole: Whole, out: Path, seed: int) -> R
     if code:
         run.faults.append(f"piece {n}: exit code {code}: {piece.said()}")
     else:
-        try:
-            found = differences(whole.contents, contents(folder))
-            # a copy begins with the events of its own; a finished run showed its results before
-            run.faults += [
-                line
-                for line in found
-                if not (left and line.startswith("tensorboard"))
-                if not (name in EXTENDED and re.match("tensorboard: tensors .*: too much", line))
-            ]
-            if not whole.trained / NOISE < trained(folder) < elapsed:
-                run.faults.append(
-                    f"results.json: seconds: {trained(folder):.1f}, where the uninterrupted run has"
-                    f" {whole.trained:.1f}, and all pieces together took {elapsed:.1f}"
-                )
-        except OSError as e:
-            run.faults.append(f"not finished, with exit code 0: {e}")
+        run.faults += compared(name, folder, whole, bool(left), elapsed)
     lines = [f"{folder.name}: {len(run.kills)} kills: {'DIFFERS' if run.faults else 'the same'}"]
     lines += [f"    {fault}" for fault in run.faults[:20]]
     print("\n".join(lines), flush=True)
