@@ -1,7 +1,9 @@
 """Where the configuration lies, what its values may be, and how an entry starts from it."""
 
 import difflib
+import fnmatch
 import importlib.metadata
+import itertools
 import logging
 import math
 import os
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
@@ -30,6 +33,8 @@ CONF = next(
     for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
     if path.is_dir()
 )
+
+COMPOSING = threading.Lock()  # Hydra keeps what it composes with in one place of the process
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -290,7 +295,7 @@ class Objective(Group):
 
 class Train(Open):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    ckpt_path: str | None
+    ckpt_path: Annotated[str, Field(min_length=1)] | None
     force: bool
     test: bool
     label_smoothing: BelowOne
@@ -299,7 +304,9 @@ class Train(Open):
 
 
 class Evaluate(Open):
-    ckpt_path: str | Annotated[list[str], Field(min_length=1)] | None
+    ckpt_path: (
+        Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
+    )
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     temperature: bool
@@ -373,8 +380,14 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             schema.model_validate(values)
         except ValidationError as e:
             faults += [sentence(part, schema, values, fault) for fault in e.errors()]
+    for part in ("data", "trainer", "callbacks", "logger"):
+        faults += forbidden(plain(cfg, part), part)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
+    if cfg.data.source == "bundled" and cfg.data.name != "mnist":
+        raise ValueError(
+            must_be("data.source", f"auto or download with data={cfg.data.name}", "bundled")
+        )
     if entry == "train" and cfg.trainer.strategy == "auto":
         for key in ("devices", "num_nodes"):
             if isinstance(number := cfg.trainer[key], int) and number > 1:
@@ -398,6 +411,48 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
 
 
+def forbidden(node: Any, key: str) -> list[str]:
+    """A sentence for each `_target_` in a part of a configuration that may not be called."""
+    if not isinstance(node, dict):
+        return []
+    faults = [f for name, value in node.items() for f in forbidden(value, f"{key}.{name}")]
+    target = node.get("_target_")
+    if target is not None and not any(fnmatch.fnmatchcase(str(target), t) for t in TARGETS):
+        faults.append(must_be(f"{key}._target_", either(TARGETS), target))
+    return faults
+
+
+def check_here(cfg: DictConfig) -> None:
+    """Holds a run's configuration against this machine's devices and the classes that it names.
+
+    Raises:
+        ValueError: a device that is not here, a class that does not exist.
+    """
+    import torch
+    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+    from mnist_cnn.model import build
+    from mnist_cnn.module import find_class
+
+    names = {
+        **{"auto": True, "cpu": True, "gpu": False},
+        **{"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()},
+    }
+    names["gpu"] = names["cuda"] or names["mps"]
+    accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
+    if not names.get(accelerator):
+        here = either([name for name, available in names.items() if available])
+        raise ValueError(must_be("trainer.accelerator", f"{here} on this machine", accelerator))
+    if OmegaConf.is_list(devices) and (accelerator == "cpu" or not names["gpu"]):
+        raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
+    with torch.device("meta"):  # no memory, no time
+        build(plain(cfg, "model"))
+    find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
+    if cfg.scheduler.name is not None:
+        schedulers = torch.optim.lr_scheduler
+        find_class(schedulers, schedulers.LRScheduler, "scheduler", cfg.scheduler.name)
+
+
 def plain(cfg: DictConfig, key: str = "") -> Any:
     """The value of a key, or all of cfg, as plain Python values with every interpolation resolved.
 
@@ -412,20 +467,34 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         raise ValueError(f"{key}: {reason}" if key else reason) from None
 
 
+def own_folders(argv: Sequence[str]) -> list[str]:
+    """The folders that a command line adds to those where configuration is looked for."""
+    found = []
+    for option, following in itertools.zip_longest(argv, argv[1:]):
+        name, _, value = option.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(value or following or "")
+        elif name == "hydra.searchpath":
+            found += re.findall(r"[^\[\],'\"]+", value)
+    return [folder.removeprefix("file://") for folder in found]
+
+
 def files(group: str) -> list[str]:
-    """What group=... can be set to, empty where it is no group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml")) if group else []
+    """What group=... can be set to, the user's own files included; empty where it is no group."""
+    folders = [CONF, *map(Path, own_folders(sys.argv[1:]))] if group else []
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def check_choices(overrides: Sequence[str]) -> None:
-    """Raises ValueError for a list of anything but files for a group, which Hydra stumbles over."""
+    """Raises ValueError for a group that is given null, a number or the like: Hydra stumbles."""
     for override in overrides:
         group, _, value = override.partition("=")
         if group == "hydra/sweeper":
             searches = " or ".join(f"hparams_search={file}" for file in files("hparams_search"))
             raise ValueError(f"hydra/sweeper must not be set, got {value}; use {searches}")
         names = [name.strip() for name in value.strip("[] ").split(",")]
-        if value.startswith("[") and (known := files(group)) and not set(names) <= set(known):
+        odd = [name for name in names if re.fullmatch(r"null|true|false|[\d.+-]+", name, re.I)]
+        if odd and (known := files(group)) and not set(odd) <= set(known):
             raise ValueError(must_be(group, either(known), value))
 
 
@@ -511,7 +580,7 @@ def run_name(overrides: Sequence[str] | None = None) -> str:
 
 def next_epoch(ckpt_path: str | None) -> int:
     """The epoch (from 1) that comes after a checkpoint; 0 without a checkpoint."""
-    if ckpt_path is None:
+    if not ckpt_path:
         return 0
     from mnist_cnn import trained
 
@@ -559,12 +628,23 @@ def compose(
         entry: train or evaluate.
     """
     check_choices(overrides)
-    with hydra.initialize_config_dir(str(CONF)):
-        cfg = hydra.compose(entry, list(overrides))
+    cfg = composed(entry, overrides)
     cfg.run_dir = str(run_dir)
     if entry == "train":
         cfg.run_name = run_name
     return cfg
+
+
+def composed(entry: str, overrides: Sequence[str], **options: Any) -> DictConfig:
+    """hydra.compose on conf/, whatever else this process uses Hydra for, in any thread."""
+    with COMPOSING:
+        state = GlobalHydra.instance()
+        before, state.hydra = state.hydra, None
+        try:
+            with hydra.initialize_config_dir(str(CONF)):
+                return hydra.compose(entry, list(overrides), **options)
+        finally:
+            GlobalHydra.instance().hydra = before
 
 
 def make(kind: type, node: DictConfig, **options: Any) -> Any:
@@ -658,34 +738,49 @@ def one_line(error: BaseException, entry: str = "train") -> str:
     """The error as one line for the user of an entry."""
     text = " ".join(str(error).split())
     if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
-        defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
-        groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
-        with hydra.initialize_config_dir(str(CONF)):
-            # with the files that were chosen: their keys differ
-            given = [text for text in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w/]+", text)]
-            own = (*groups, "hydra/launcher", "hydra/sweeper")
-            chosen = [text for text in given if text.partition("=")[0] in own]
-            whole = hydra.compose(entry, chosen, return_hydra_config=True)
-        node: Any = OmegaConf.to_container(whole)
-        # a group of which no file is chosen, such as experiment, is no key of what is composed
-        node = {**node, **{group: node.get(group) for group in groups}}
-        known: list[str] = []
-        wrong, *deeper = unknown[1].split(".")
-        while deeper and isinstance(node, dict) and wrong in node:
-            known.append(wrong)
-            node = node[wrong]
-            wrong, *deeper = deeper
-        keys = list(map(str, node)) if isinstance(node, dict) else []
-        near = difflib.get_close_matches(wrong, keys, n=1)
-        part = f" in {'.'.join(known)}" if known else ""
-        text = f"{unknown[1]}: no such key"
-        text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
-        text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
+        text = no_such_key(unknown[1], error, entry)
     elif bare := re.search(r"string: ([^=]+) out of \[", text):
         text = f"an argument must be key=value, got {bare[1]}"
         if Path(bare[1]).exists():
             text += f"; for the network or the run there, ckpt_path={bare[1]}"
-    elif no_file := re.search(r"Could not find '([\w./]+)/([^/']+)'", text):
+    elif no_file := re.search(r"Could not (?:find|load) '([\w./]+)/([^/']+)'", text):
         group, file = no_file.groups()
-        text = must_be(group, either(files(group)), file)
+        options = getattr(error, "options", None) or files(group)
+        text = must_be(group, either(options), file)
     return f"error: {text}"
+
+
+def no_such_key(key: str, error: BaseException, entry: str) -> str:
+    """The sentence for a key that Hydra could not override."""
+    # of `scheduler={step_size: 5}` the key inside
+    inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+    if inner and inner[1].startswith(f"{key}."):
+        key = inner[1]
+    defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
+    groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
+    # with the files that were chosen: their keys differ
+    given = [text for text in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w/]+", text)]
+    own = (*groups, "hydra/launcher", "hydra/sweeper")
+    chosen = [text for text in given if text.partition("=")[0] in own]
+    folders = ",".join(f"'{folder}'" for folder in own_folders(sys.argv[1:]))
+    whole = composed(entry, [f"hydra.searchpath=[{folders}]", *chosen], return_hydra_config=True)
+    node: Any = OmegaConf.to_container(whole)
+    # a group of which no file is chosen, such as experiment, is no key of what is composed
+    top = key.partition(".")[0]
+    if top in groups and top not in node:
+        choice = f"{top} must be {either(files(top))}"
+        return choice if key == top else f"{key}: no such key; {choice}"
+    node = {**node, **{group: node.get(group) for group in groups}}
+    known: list[str] = []
+    wrong, *deeper = key.split(".")
+    while deeper and isinstance(node, dict) and wrong in node:
+        known.append(wrong)
+        node = node[wrong]
+        wrong, *deeper = deeper
+    keys = list(map(str, node)) if isinstance(node, dict) else []
+    near = difflib.get_close_matches(wrong, keys, n=1)
+    part = f" in {'.'.join(known)}" if known else ""
+    text = f"{key}: no such key"
+    text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
+    text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
+    return text + (f"; a key of your own: +{key}=..." if known and top in NAMED[entry] else "")

@@ -259,14 +259,21 @@ class DigitClassifier(L.LightningModule):
         self.net.load_state_dict(weights)
 
 
+def find_class(module: Any, kind: type, group: str, name: Any) -> type:
+    """The subclass `name` of `kind` in a torch module, and nothing else that lies there."""
+    cls = getattr(module, str(name), None)
+    if not isinstance(cls, type) or not issubclass(cls, kind):
+        raise ValueError(
+            f"{group}.name must be a subclass of {kind.__name__} in {module.__name__}, got {name}"
+        )
+    return cls
+
+
 def construct(module: Any, kind: type, group: str, config: Mapping[str, Any], *args: Any) -> Any:
     """The class `name` of a torch module, called with args and the rest of its config."""
     options = dict(config)
     name = options.pop("name")
-    cls = getattr(module, str(name), None)
-    # nothing else that lies in the module may be called
-    if not isinstance(cls, type) or not issubclass(cls, kind):
-        raise ValueError(f"{group}.name={name}: no {kind.__name__} of {module.__name__}")
+    cls = find_class(module, kind, group, name)
     try:
         return cls(*args, **options)
     except (TypeError, ValueError) as e:

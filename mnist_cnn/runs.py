@@ -29,7 +29,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.command import SIGPIPE
-from mnist_cnn.config import USER_ERRORS, Interrupted, check, one_line, run_name, shown
+from mnist_cnn.config import (
+    USER_ERRORS,
+    Interrupted,
+    check,
+    check_here,
+    must_be,
+    one_line,
+    run_name,
+    shown,
+)
 from mnist_cnn.threads import sleep_at_barriers_if_busy
 
 # Hydra writes them into each run's folder
@@ -374,6 +383,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "LOCAL_WORLD_SIZE" in os.environ
+
+
 def rank() -> int:
     """Which of them this one is, from 0; one of them writes the run's files: 0."""
     return int(os.environ.get("RANK", 0))
@@ -381,7 +395,7 @@ def rank() -> int:
 
 def check_processes(ddp: bool) -> None:
     """Raises ValueError unless trainer=ddp and torchrun come together."""
-    if ddp and "LOCAL_WORLD_SIZE" not in os.environ:
+    if ddp and not torchrun():
         raise ValueError(
             "trainer=ddp: allowed: with torchrun, which starts the processes: "
             "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
@@ -428,9 +442,13 @@ def name_folder(config: DictConfig, kind: str) -> None:
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """The value of `ckpt_path=` in a command line, None where there is none, and all the rest."""
-    given = next((a.split("=", 1)[1] for a in argv if a.lstrip("+").startswith("ckpt_path=")), "")
+    given = next(
+        (a.split("=", 1)[1] for a in argv if a.lstrip("+").startswith("ckpt_path=")), "null"
+    ).strip("'\"")
+    if not given:  # as of a variable of the shell that is not set
+        raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
     rest = [a for a in argv if not a.lstrip("+").startswith("ckpt_path=")]
-    return None if given in ("null", "") else given.strip("'\""), rest
+    return None if given == "null" else given, rest
 
 
 def resume(argv: Sequence[str]) -> list[str]:
@@ -632,6 +650,7 @@ def check_run(config: DictConfig) -> None:
     if config.ckpt_path is not None:
         check_checkpoint(Path(config.ckpt_path))  # first: the logger reads it too
     check(config)
+    check_here(config)
     if config.ckpt_path is None:
         return
     from mnist_cnn import trained

@@ -33,6 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import lightning as L
     import torch
     from lightning.pytorch.loggers import Logger
+    from lightning.pytorch.plugins.environments import LightningEnvironment
 
     from mnist_cnn import board, results, threads
     from mnist_cnn.callbacks import skip_idle_hooks
@@ -53,8 +54,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
     skip_idle_hooks([*callbacks.values(), module])
-    loggers = [make(Logger, v) for v in (cfg.logger or {}).values() if v is not None]
+    loggers = [make(Logger, v) for v in (cfg.get("logger") or {}).values() if v is not None]
     own = {"callbacks": list(callbacks.values()), "logger": loggers, "default_root_dir": folder}
+    if not runs.torchrun():  # Lightning would take the variables of a cluster's job for a start
+        own["plugins"] = [LightningEnvironment()]
     trainer = make(L.Trainer, cfg.trainer, **own)
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
 

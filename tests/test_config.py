@@ -2,8 +2,10 @@
 
 import inspect
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import hydra
 import lightning as L
 import pytest
 import torch
@@ -15,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn import config, model
 from mnist_cnn.augment import Augment
 from mnist_cnn.config import CONF, check, compose, one_line
+from mnist_cnn.train import train
 
 REFUSALS = (ValueError, errors.HydraException, OmegaConfBaseException)
 
@@ -120,6 +123,17 @@ def test_the_article_by_name_is_the_default():
         ),
         ("data.fold=7", "data.fold must be 0 to 4 with data.val_fraction=0.2, got 7"),
         ("data.source=web", "data.source must be auto, bundled or download, got web"),
+        (
+            "data=kmnist data.source=bundled",
+            "data.source must be auto or download with data=kmnist, got bundled",
+        ),
+        (
+            "+callbacks.mine._target_=os.mkdir",
+            "callbacks.mine._target_ must be mnist_cnn.*, lightning.*, optuna.samplers.* or "
+            "optuna.pruners.*, got os.mkdir",
+        ),
+        ("ckpt_path=''", "ckpt_path must be text or null, got ''"),
+        ("logger=null", "logger must be csv, none or tensorboard, got null"),
         ("data.std=0", "data.std must be a number > 0 and <= 1, got 0"),
         ("data.shuffle=perhaps", "data.shuffle must be true or false, got perhaps"),
         (
@@ -180,6 +194,14 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
             "error: trainer.max_epoch: no such key; did you mean trainer.max_epochs?",
         ),
         ("model=resnet", "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
+        ("debug={a:1}", "error: debug must be default, overfit or profiler"),
+        ("debug.x=1", "error: debug.x: no such key; debug must be default, overfit or profiler"),
+        (
+            "scheduler={name:StepLR,step_size:5}",
+            "error: scheduler.step_size: no such key; allowed in scheduler: name, mode, factor, "
+            "patience, threshold, threshold_mode, min_lr; a key of your own: +scheduler.step_size=",
+        ),
+        ("model=[cnn,resnet]", "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
         ("seeds=1", "error: seeds: no such key; did you mean seed?; allowed: hydra, seed, "),
         ("optimzer.lr=1", "error: optimzer.lr: no such key; did you mean optimizer.lr?"),
         (
@@ -198,6 +220,37 @@ def test_an_unknown_key_or_file_is_answered_with_the_known_ones(override, line, 
     with pytest.raises(REFUSALS) as refused:
         compose(override.split(), run_dir="unused")
     assert one_line(refused.value).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("trainer.accelerator=tpu", "trainer.accelerator must be auto or "),
+        (
+            "trainer.accelerator=cpu trainer.devices=[0]",
+            "trainer.devices must be a whole number on a CPU, got [0]",
+        ),
+        ("model.name=Foo", "model.name"),
+        ("optimizer.name=Foo", "optimizer.name must be a subclass of Optimizer in torch.optim"),
+        ("scheduler.name=Foo", "scheduler.name must be a subclass of LRScheduler in torch.optim"),
+    ],
+)
+def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_folder_is_written(
+    override, line, tmp_path
+):
+    with pytest.raises(ValueError, match=r".") as refused:
+        train(compose(override.split(), run_dir=tmp_path / "run"))
+    assert str(refused.value).startswith(line)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_is_composed_in_any_thread_and_beside_the_users_own_hydra(tmp_path):
+    (tmp_path / "mine.yaml").write_text("a: 1")
+    with hydra.initialize_config_dir(str(tmp_path)):
+        with ThreadPoolExecutor(4) as pool:
+            seeds = pool.map(lambda n: compose([f"seed={n}"], run_dir="unused").seed, range(8))
+            assert list(seeds) == list(range(8))
+        assert hydra.compose("mine").a == 1
 
 
 def test_a_network_of_the_users_own_needs_no_entry_in_the_check():
