@@ -629,7 +629,7 @@ def compose(
     """
     check_choices(overrides)
     cfg = composed(entry, overrides)
-    cfg.run_dir = str(run_dir)
+    cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
     if entry == "train":
         cfg.run_name = run_name
     return cfg

@@ -105,7 +105,7 @@ class MNISTDataModule(L.LightningDataModule):
             self.rows["test"] = torch.arange(len(self.splits["test"][1]))
 
     def load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        images, labels = load(self.set, self.root, split)
+        images, labels = load(self.set, self.root, split, bundled=self.source != "download")
         return images.unsqueeze(1).to(device), labels.to(device)
 
     def loader(self, split: str, batch_size: int, **training: Any) -> BatchLoader:

@@ -262,7 +262,7 @@ def export(
     data = net.about["data"]["name"]
     root = Path(trained.data_root(net) or config.compose(run_dir=".").data.root).expanduser()
     sources.prepare(data, root, "auto")
-    images, labels = sources.load(data, root, "test")
+    images, labels = sources.load(data, root, "test", bundled=True)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -283,7 +283,7 @@ def export(
             found[path.name] = {"bytes": path.stat().st_size, **compared}
         if int8:
             path = Path(folder, "mnist_cnn.int8.onnx")
-            training, _ = sources.load(data, root, "train")
+            training, _ = sources.load(data, root, "train", bundled=True)
             write_int8(net, path, path.with_name("mnist_cnn.onnx"), training[::60])
             ways[path.name] = reader(path)
             compared = compare(ways[path.name], net, images)

@@ -34,6 +34,7 @@ from mnist_cnn.config import (
     Interrupted,
     check,
     check_here,
+    compose,
     must_be,
     one_line,
     run_name,
@@ -42,7 +43,7 @@ from mnist_cnn.config import (
 from mnist_cnn.threads import sleep_at_barriers_if_busy
 
 # Hydra writes them into each run's folder
-OVERRIDES, CONFIG = Path(".hydra", "overrides.yaml"), Path(".hydra", "config.yaml")
+OVERRIDES, CONFIG, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("overrides", "config", "hydra"))
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 SWEEP = "multirun.yaml"  # Hydra's name for the configuration in a sweep's folder
 LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
@@ -153,6 +154,8 @@ def recorded(
                 (folder / file).unlink(missing_ok=True)
             if cfg.ckpt_path is not None and not (folder / LAST).exists():
                 copy_checkpoint(Path(cfg.ckpt_path), folder)
+            if not by_hydra(folder):
+                note_configuration(cfg, folder)
             return train(cfg)
         except Pruned as e:
             note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
@@ -299,6 +302,62 @@ def note(path: Path, **content: Any) -> None:
     from mnist_cnn import results  # after torch, which a mistake does not need
 
     results.write(content, path)
+
+
+def by_hydra(folder: Path) -> bool:
+    """Whether Hydra started this run, and has written its configuration into the folder."""
+    if not HydraConfig.initialized():
+        return False
+    return folder.resolve() == Path(HydraConfig.get().runtime.output_dir).resolve()
+
+
+def note_configuration(cfg: DictConfig, folder: Path) -> None:
+    """Writes a run's configuration as Hydra does, so that the command line can resume the run.
+
+    Its overrides are those that make it of the default configuration, wherever it came from.
+    """
+    (folder / OVERRIDES.parent).mkdir(exist_ok=True)
+    values = OmegaConf.to_container(cfg)
+    default = OmegaConf.to_container(compose(run_dir="."))
+    changed = [o for o in differences(default, values) if not o.startswith(("run_", "force="))]
+    changed.append(f"run_name={quote(cfg.run_name)}")  # also none: TensorBoard's folder has it
+    OmegaConf.save(cfg, folder / CONFIG)
+    OmegaConf.save(OmegaConf.create(changed), folder / OVERRIDES)
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """The overrides that make one plain configuration of another."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now and type(before) is type(now) else [f"{key}={written(now)}"]
+    found = [f"~{key}.{name}".replace("~.", "~") for name in before if name not in now]
+    for name, value in now.items():
+        inner = f"{key}.{name}".lstrip(".")
+        if name in before:
+            found += differences(before[name], value, inner)
+        else:
+            found.append(f"+{inner}={written(value)}")
+    return found
+
+
+def written(value: Any) -> str:
+    """A plain value as Hydra's grammar takes it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{written(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    return literal(value) if isinstance(value, str) else shown(value)
+
+
+def search_path(hydra: DictConfig) -> list[str]:
+    """The override that gives a run the folders that its command line added to the search path."""
+    own = [
+        f"pkg://{source.path}"
+        if source.schema == "pkg"
+        else quote(Path(hydra.runtime.cwd, source.path))
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line" or source.provider.startswith("hydra.searchpath")
+    ]
+    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
 
 
 class ClaimFolder(Callback):
@@ -489,6 +548,8 @@ def resume(argv: Sequence[str]) -> list[str]:
         started = ["ckpt_path="] if checkpoint.is_file() else []
         again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
         again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
+        if (folder / HYDRA).is_file():
+            again += unchanged(search_path(OmegaConf.load(folder / HYDRA).hydra), command)
         if in_place:
             if not any(a.startswith("run_name=") for a in (*again, *command)):
                 again.append(f"run_name={quote(run_name(recorded))}")
@@ -505,7 +566,8 @@ def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
     if hydra.job.config_name != "train":
         raise ValueError(f"ckpt_path={folder}: not a sweep of mnist_cnn.train")
     given = [a for a in command if a not in ("-m", "--multirun")]
-    own = unchanged(hydra.overrides.hydra, ["hydra.mode=", "hydra.sweep.dir=", *given])
+    not_again = ["hydra.mode=", "hydra.sweep.dir=", "hydra.searchpath=", *given]
+    own = unchanged(hydra.overrides.hydra, not_again) + unchanged(search_path(hydra), given)
     # another launcher or sweeper does not know the keys of the one before
     exchanged = tuple(
         f"{a.split('=')[0].replace('/', '.')}." for a in given if a.startswith("hydra/")
@@ -608,7 +670,11 @@ def is_sweep(folder: Path | str) -> bool:
 def quote(path: Path | str) -> str:
     """Text as Hydra's grammar takes it, whatever characters it has."""
     # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
+    return literal(re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path)))
+
+
+def literal(text: str) -> str:
+    """The same, but an interpolation stays one."""
     text = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
 

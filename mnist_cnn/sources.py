@@ -190,7 +190,8 @@ def prepare(
         root: the folder that holds `MNIST/raw` and its like.
         source: bundled (the copy in the package, MNIST only), download (the mirrors), or auto
             (bundled where there is such a copy, else download). An archive `<file>.gz` that lies
-            in the folder already comes before either.
+            in the folder already comes before either. Where nobody can write into the folder,
+            a bundled set is left to `load`, which unpacks the copy.
         mirror: a base URL tried before the known ones.
         timeout: seconds to wait for a connection or for the next bytes.
 
@@ -209,6 +210,8 @@ def prepare(
     # tried in this order for each file
     mirrors = [] if source == "bundled" else [m for m in (mirror, *images.mirrors) if m]
     bundled = images.bundled and source != "download"
+    if bundled and not _writable(folder):
+        return
     with ExitStack() as stack:
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -224,13 +227,15 @@ def prepare(
                     _save(folder / SUMS, text.encode())
 
 
-def load(name: str, root: str | Path, split: str) -> tuple[Tensor, Tensor]:
+def load(name: str, root: str | Path, split: str, bundled: bool = False) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 28, 28) and labels int64 (N,) of a split, from the bytes that were verified.
 
     Args:
         name: a key of `SETS`.
         root: the folder that `prepare` filled.
         split: train or test.
+        bundled: whether the copy in the package, of a set that has one, may stand in for a file
+            that is not there.
 
     Raises:
         ValueError: an argument that is not allowed, or a label outside 0..9.
@@ -244,9 +249,11 @@ def load(name: str, root: str | Path, split: str) -> tuple[Tensor, Tensor]:
         try:
             content = _proven(file, folder)
         except UNUSABLE as error:
-            raise OSError(
-                f"{folder / file.name}: {_reason(error)}; prepare() puts the right file there"
-            ) from None
+            if not (bundled and images.bundled):
+                raise OSError(
+                    f"{folder / file.name}: {_reason(error)}; prepare() puts the right file there"
+                ) from None
+            content = _unpack(file, _read(BUNDLED / f"{file.name}.xz", file.size), xz=True)
         array = np.frombuffer(content, file.dtype, offset=len(file.header)).reshape(file.shape)
         arrays.append(torch.from_numpy(array.astype(np.int64) if array.ndim < 3 else array))
     x, y = arrays
@@ -437,6 +444,12 @@ def _save(path: Path, content: bytes | bytearray) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a file can be written into a folder, or into that which it will be made in."""
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 @contextmanager

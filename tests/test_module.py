@@ -106,15 +106,35 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("group", "config", "message"),
     [
-        ("optimizer", {"name": "Foo"}, r"optimizer\.name=Foo: no Optimizer of torch\.optim"),
+        (
+            "optimizer",
+            {"name": "Foo"},
+            r"optimizer\.name must be a subclass of Optimizer in torch\.optim, got Foo",
+        ),
         # what else lies there: a module, a function, a class of another kind
-        ("optimizer", {"name": "swa_utils"}, r"optimizer\.name=swa_utils: no Optimizer"),
-        ("optimizer", {"name": "__loader__"}, r"optimizer\.name=__loader__: no Optimizer"),
-        ("scheduler", {"name": "Counter"}, r"scheduler\.name=Counter: no LRScheduler"),
-        ("scheduler", {"name": "_warn_get_lr_called_within_step"}, r"no LRScheduler"),
+        (
+            "optimizer",
+            {"name": "swa_utils"},
+            r"optimizer\.name must be a subclass of Optimizer in torch\.optim, got swa_utils",
+        ),
+        (
+            "optimizer",
+            {"name": "__loader__"},
+            r"optimizer\.name must be a subclass of Optimizer in torch\.optim, got __loader__",
+        ),
+        (
+            "scheduler",
+            {"name": "Counter"},
+            r"scheduler\.name must be a subclass of LRScheduler .*, got Counter",
+        ),
+        ("scheduler", {"name": "_warn_get_lr_called_within_step"}, r"subclass of LRScheduler"),
         ("optimizer", {**ADAM, "lr": -1.0}, r"optimizer\.name=Adam: Invalid learning rate"),
         ("optimizer", {**ADAM, "foo": 1}, r"optimizer\.name=Adam: .*foo"),
-        ("scheduler", {"name": "Foo"}, r"scheduler\.name=Foo: no LRScheduler of"),
+        (
+            "scheduler",
+            {"name": "Foo"},
+            r"scheduler\.name must be a subclass of LRScheduler .*, got Foo",
+        ),
     ],
 )
 def test_an_optimizer_or_schedule_that_does_not_exist_is_named(group, config, message):

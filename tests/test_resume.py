@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mnist_cnn.config import compose
+from mnist_cnn.train import train
 from tests.conftest import SHORT
 from tests.soak import Piece, contents, differences, kept
 from tests.test_train import histogram_steps, only_run, rows, scalars
@@ -111,6 +113,36 @@ def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_p
     assert len({row["lr"] for row in rows(early_run)}) == 2
     again = trained(Path(shutil.copytree(early_run, tmp_path / "again")), [])
     assert_same(early_run, again)
+
+
+def test_a_run_from_python_is_resumed_by_the_hint_that_it_prints(command, tmp_path, monkeypatch):
+    for name, value in (("SLURM_NTASKS", "4"), ("SLURM_JOB_NAME", "x")):  # no torchrun: ignored
+        monkeypatch.setenv(name, value)
+    run = tmp_path / "{a} %20?b\\ ${y}"
+    cfg = compose([*SHORT, "trainer.max_epochs=1", "model=mlp", "~logger"], run_dir=run)
+    cfg.optimizer.lr = 0.005  # not by an override
+    train(cfg)
+    done = command(
+        f"ckpt_path={run}", "trainer.max_epochs=2", "hydra.run.dir=elsewhere", "--cfg=job"
+    )
+    assert "name: MLP" in done.stdout
+    assert "lr: 0.005" in done.stdout
+    assert "tensorboard" not in done.stdout
+
+
+def test_a_run_with_configuration_of_the_users_own_is_resumed_without_naming_its_folder(
+    command, tmp_path
+):
+    tiny = tmp_path / "mine" / "model" / "tiny.yaml"
+    tiny.parent.mkdir(parents=True)
+    tiny.write_text("name: MLP\nhidden: 3\ndropout: 0.0\n")
+    done = command("--config-dir", "mine", "model=tinny")
+    assert done.stderr == "error: model must be cnn, fast_cnn, mlp, tiny or vgg, got tinny\n"
+    one_epoch = ["debug=default", "trainer.accelerator=cpu", "logger=none", "hydra.run.dir=run"]
+    done = command("--config-dir", "mine", "model=tiny", *one_epoch)
+    assert done.returncode == 0, done.stderr
+    done = command("ckpt_path=run", "--cfg", "job")
+    assert "hidden: 3" in done.stdout, done.stderr
 
 
 def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):

@@ -739,7 +739,17 @@ def test_a_read_only_disk_is_used_where_its_files_are_good_and_named_where_not(d
     flip_a_bit(folder / TEST_LABELS)
     subprocess.run(["mount", "-o", "remount,ro", root], check=True)
     with pytest.raises(OSError, match=f"cannot write {folder}: Read-only file system; .*data.root"):
-        prepare("mnist", root, "auto")
+        prepare("mnist", root, "download")
+
+
+def test_a_home_that_cannot_be_written_does_not_stop_the_bundled_set(tmp_path):
+    (tmp_path / "home").write_text("")  # no folder: nobody can write into it, root included
+    root = tmp_path / "home" / ".cache"
+    prepare("mnist", root, "auto")
+    images, labels = load("mnist", root, "test", bundled=True)
+    assert (len(images), labels[:3].tolist()) == (10_000, [7, 2, 1])
+    with pytest.raises(OSError, match=r"cannot write .*; clear its place or choose another data.r"):
+        prepare("mnist", root, "download")
 
 
 @pytest.mark.parametrize(
