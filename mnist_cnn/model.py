@@ -158,7 +158,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     name = args.pop("name", None)
     known = {k: v for k, v in globals().items() if isinstance(v, type) and issubclass(v, nn.Module)}
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"model.name={name}: allowed: {', '.join(sorted(known))}")
+        *others, last = sorted(known)
+        raise ValueError(f"model.name must be {', '.join(others)} or {last}, got {name}")
     try:
         with torch.device("meta"):  # shapes without memory
             count = sum(p.numel() for p in known[name](**args).parameters())

@@ -122,9 +122,13 @@ DATA = "datamodule_hyper_parameters"
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (f"{MODEL}/name", "os.system", "model.name=os.system: allowed: CNN, FastCNN, MLP"),
-        (f"{MODEL}/name", "torch", "model.name=torch: allowed"),
-        (f"{MODEL}/name", ["CNN"], "allowed: CNN, FastCNN, MLP"),
+        (
+            f"{MODEL}/name",
+            "os.system",
+            "model.name must be CNN, FastCNN, MLP or VGG, got os.system",
+        ),
+        (f"{MODEL}/name", "torch", "model.name must be .*, got torch"),
+        (f"{MODEL}/name", ["CNN"], "model.name must be CNN, FastCNN"),
         (f"{MODEL}/_target_", "os.system", "_target_"),
         (f"{MODEL}/channels", [10**9, 10**9], "model.name=CNN: "),
         (f"{MODEL}/channels", [10**4, 10**4], r"parameters; allowed: at most 100,000,000"),
