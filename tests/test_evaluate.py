@@ -37,8 +37,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = ["trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0"]
     cfg = compose([*SHORT, *whole, *TRAINED_ON, *NET], run_dir=folder, run_name="short")
     train(cfg)
-    (folder / ".hydra").mkdir()  # Hydra's, where a run is started as a program
-    (folder / ".hydra" / "overrides.yaml").write_text("[]\n")
     return folder
 
 
