@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from rich import progress
 from rich.table import Table
-from safetensors.torch import save
 from torch import Tensor
 
 from mnist_cnn import config, results, sources, terminal, trained
@@ -62,10 +61,8 @@ def describe(net: Trained) -> dict[str, Any]:
 
 
 def write_safetensors(net: Trained, path: Path) -> None:
-    """The weights, with `describe` in the file's metadata, each value as JSON."""
-    weights = {k: v.contiguous() for k, v in net.net.state_dict().items()}
-    metadata = {k: json.dumps(v) for k, v in describe(net).items()}
-    path.write_bytes(save(weights, metadata))  # save_file would make it unreadable for others
+    """The weights, with `describe` in the file's metadata."""
+    trained.write_weights(net.net, describe(net), path)
 
 
 def write_pt2(net: Trained, path: Path) -> None:

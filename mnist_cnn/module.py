@@ -1,7 +1,6 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
 import inspect
-import json
 import math
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -20,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from mnist_cnn.model import build
 
 Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and labels (B,)
+from mnist_cnn.trained import write_weights
 
 
 class Tally:
@@ -224,15 +223,10 @@ class DigitClassifier(L.LightningModule):
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors.
 
-        The file's metadata say which network they belong to (`model`) and whatever is in `about`,
-        each value as JSON.
+        The file says which network they belong to (`model`), and whatever is in `about`.
         """
-        metadata = {"model": dict(self.hparams["model"]), **(about or {})}
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()},
-            path,
-            metadata={k: json.dumps(v) for k, v in metadata.items()},
-        )
+        about = {"model": dict(self.hparams["model"]), **(about or {})}
+        write_weights(self.net, about, Path(path))
 
     def load_weights(self, path: Path | str) -> None:
         """Replaces the network's weights by those of a safetensors file.

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mnist_cnn import sources
 from mnist_cnn.config import Seen
 from mnist_cnn.model import build
 
+ABOUT = "about"  # the key of a weights file's metadata
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
 
 
@@ -112,7 +114,7 @@ def load(path: Path | str | None = None) -> Trained:
             }
         else:
             with safe_open(file, "pt") as tensors:
-                about = {k: json.loads(v) for k, v in (tensors.metadata() or {}).items()}
+                about = unpacked(tensors.metadata() or {})
                 model, data = about["model"], about["data"]
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
         Seen.model_validate({key: data[key] for key in Seen.model_fields})
@@ -151,6 +153,24 @@ def data_root(net: Trained) -> str | None:
     folder = sources.SETS[data["name"]].folder
     there = isinstance(root, str) and Path(root, folder).expanduser().is_dir()
     return root if there else None
+
+
+def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
+    """Writes a network's weights as safetensors, with plain values `about` them in its metadata.
+
+    Equal weights and values give equal bytes: safetensors writes several keys in random order, so
+    there is one, with all values as JSON.
+    """
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    # save_file would make the file unreadable for others
+    path.write_bytes(save(weights, {ABOUT: json.dumps(about, sort_keys=True)}))
+
+
+def unpacked(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The values in a weights file's metadata; earlier versions wrote a key for each."""
+    if ABOUT in metadata:
+        return dict(json.loads(metadata[ABOUT]))
+    return {key: json.loads(value) for key, value in metadata.items()}
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:

@@ -217,7 +217,7 @@ def test_the_weights_load_again_and_say_what_they_are(without_onnx, digits, trut
     with torch.no_grad():
         np.testing.assert_allclose(trained.load(file)(digits).numpy(), truth, rtol=0, atol=1e-7)
     with safe_open(file, "pt") as tensors:
-        about = {k: json.loads(v) for k, v in tensors.metadata().items()}
+        about = trained.unpacked(tensors.metadata())
     assert about["classes"] == list("0123456789")
     assert about["data"]["name"] == "mnist"
     assert "root" not in about["data"]

@@ -205,6 +205,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4000000000000]}}',
         b'{"__metadata__":{"model":"{\\"name\\": \\"os.system\\"}","data":"{}"}}',
         b'{"__metadata__":{"model":"' + b"[" * 100_000 + b'","data":"{}"}}',
+        b'{"__metadata__":{"about":"' + b"[" * 100_000 + b'"}}',
+        b'{"__metadata__":{"about":"[]"}}',
         b"{" * 1000,
     ],
 )
