@@ -49,7 +49,7 @@ def write(
     drawn = {"train/batch": first_batch(data)}
     answers: scores.Answers | None = None
     if "val" in data.splits:
-        loader = data.loader("val", data.eval_batch_size)
+        loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
         limit = trainer.limit_val_batches
         count = limit if isinstance(limit, int) else int(limit * len(loader))
         batches = itertools.islice(loader, count)

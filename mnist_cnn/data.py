@@ -108,17 +108,20 @@ class MNISTDataModule(L.LightningDataModule):
         images, labels = load(self.set, self.root, split, bundled=self.source != "download")
         return images.unsqueeze(1).to(device), labels.to(device)
 
-    def loader(self, split: str, batch_size: int, **training: Any) -> BatchLoader:
+    def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
+        """Batches of a split: this process's share, or that of another `rank` and `world_size`."""
         images, labels = self.splits[split]
+        share = {
+            "rank": self.trainer.global_rank if self.trainer else 0,
+            "world_size": self.trainer.world_size if self.trainer else 1,
+        }
         return BatchLoader(
             images,
             labels,
             batch_size=batch_size,
             mean=self.mean,
             std=self.std,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-            **training,
+            **{**share, **options},
         )
 
     def train_dataloader(self) -> BatchLoader:

@@ -376,6 +376,11 @@ class ClaimFolder(Callback):
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if entry == "train":
                 check_processes(task.trainer.strategy == "ddp")
+                if task.data.batch_size < (n := processes()):
+                    raise ValueError(
+                        f"data.batch_size must be at least {n}, an image for each process, "
+                        f"got {task.data.batch_size}"
+                    )
             if rank() == 0:
                 name_folder(config, "run")
                 if entry == "train":

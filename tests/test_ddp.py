@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from mnist_cnn.config import compose
 from mnist_cnn.runs import LAST
@@ -105,15 +107,31 @@ def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
     assert end(cut) == end(whole)
 
 
+def test_tensorboard_has_each_validation_image_once(tmp_path):
+    options = [*SHORT, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
+    options += ["run_name=x", "trainer.limit_train_batches=5", f"hydra.run.dir={tmp_path / 'run'}"]
+    code, stderr = finish(start(*options, cwd=tmp_path))
+    assert code == 0, stderr
+    folder = tmp_path / "run" / "tensorboard" / "x"
+    events = EventAccumulator(str(folder), {"tensors": 0}).Reload()
+    curves = [make_ndarray(events.Tensors(f"val/{k}")[0].tensor_proto) for k in range(10)]
+    # at threshold 0 each image of a class is one that was found
+    assert sum(curve[0, 0] for curve in curves) == 1000
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
         ("logger=none", "error: torchrun started 2 processes; allowed: with trainer=ddp"),
+        (
+            "trainer=ddp data.batch_size=1",
+            "error: data.batch_size must be at least 2, an image for",
+        ),
         ("-m", "error: torchrun starts the processes of one run; allowed: no -m with it"),
     ],
 )
 def test_what_torchrun_is_not_for_is_said_once(tmp_path, override, line):
-    code, stderr = finish(start(*SHORT, override, cwd=tmp_path))
+    code, stderr = finish(start(*SHORT, *override.split(), cwd=tmp_path))
     assert code != 0
     assert stderr.count("error:") == 1
     assert line in stderr
