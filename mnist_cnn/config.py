@@ -46,6 +46,7 @@ Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["train/loss", "train/acc", "val/loss", "val/acc"]
 Mode = Literal["min", "max"]
+Interval = Literal["epoch", "step"]  # a schedule is stepped after each
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
 
 
@@ -126,6 +127,10 @@ class Named(Open):
     name: str
 
 
+class Schedule(Named):
+    interval: Interval = "epoch"
+
+
 class CNN(Group):
     name: Literal["CNN"]
     channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
@@ -179,6 +184,7 @@ class NoSchedule(Group):
 
 class Plateau(Group):
     name: Literal["ReduceLROnPlateau"]
+    interval: Literal["epoch"]
     mode: Mode
     factor: Annotated[float, Field(gt=0, lt=1)]
     patience: Annotated[int, Field(ge=0)]
@@ -189,6 +195,7 @@ class Plateau(Group):
 
 class OneCycle(Group):
     name: Literal["OneCycleLR"]
+    interval: Interval
     max_lr: Positive
     pct_start: Annotated[float, Field(gt=0, lt=1)]
     anneal_strategy: Literal["cos", "linear"]
@@ -199,6 +206,7 @@ class OneCycle(Group):
 
 class Cosine(Group):
     name: Literal["CosineAnnealingLR"]
+    interval: Interval
     eta_min: NotNegative
 
 
@@ -208,6 +216,7 @@ class EarlyStopping(Open):
     patience: Annotated[int, Field(ge=0)]
     min_delta: NotNegative
     check_finite: bool
+    strict: bool
 
 
 class Checkpoint(Open):
@@ -268,7 +277,7 @@ class Trainer(Group):
     ]
     max_epochs: Count
     min_epochs: Count | None
-    max_steps: Annotated[int, Field(ge=-1)]
+    max_steps: Literal[-1] | Count
     max_time: (
         Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", examples=["00:01:30:00"])] | None
     )
@@ -362,11 +371,12 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     """
     parts = dict(PARTS[entry])
     faults: list[str] = []
-    if cfg.get("augment"):
-        parts["augment"] = Augment
+    if entry == "train" and cfg.data.get("augment"):
+        parts["data.augment"] = Augment
     for part, schemas in NAMED[entry].items():
         name = plain(cfg, f"{part}.name")
-        parts[part] = schemas.get(name if isinstance(name, str) else None, Named)
+        own = Schedule if part == "scheduler" else Named
+        parts[part] = schemas.get(name if isinstance(name, str) else None, own)
     for part, schema in parts.items():
         # of the whole its own keys only: what the other parts interpolate is not checked yet
         values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
@@ -393,6 +403,9 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             if isinstance(number := cfg.trainer[key], int) and number > 1:
                 raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
     check_fold(cfg.data.val_fraction, cfg.data.fold)
+    if entry == "train" and cfg.trainer.max_time == "00:00:00:00":
+        allowed = "at least 00:00:00:01"
+        raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
     if entry == "train" and not cfg.data.val_fraction:
         waits = {
             f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
@@ -409,6 +422,28 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.clean_epochs:
         allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
         raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
+    if entry == "train":
+        check_modes(cfg)
+
+
+def check_modes(cfg: DictConfig) -> None:
+    """Raises ValueError where min or max does not fit the metric that it is about."""
+    metrics = {
+        "objective": cfg.objective.metric,
+        **{f"callbacks.{name}": None for name in ("early_stopping", "checkpoint")},
+        "scheduler": cfg.objective.metric,
+    }
+    for part, metric in metrics.items():
+        metric = metric or plain(cfg, f"{part}.monitor")
+        mode = plain(cfg, f"{part}.mode")
+        if metric and mode in ("min", "max") and mode != better(metric):
+            allowed = f"{better(metric)} for {metric}"
+            raise ValueError(must_be(f"{part}.mode", allowed, mode))
+
+
+def better(metric: str) -> str:
+    """min for a loss, max for an accuracy."""
+    return "max" if metric.endswith("/acc") else "min"
 
 
 def forbidden(node: Any, key: str) -> list[str]:
@@ -613,6 +648,7 @@ def requirements(extra: str) -> list[str]:
 
 
 OmegaConf.register_resolver("run_name", run_name, replace=True)
+OmegaConf.register_resolver("better", better, replace=True)
 OmegaConf.register_resolver("next_epoch", next_epoch, replace=True)
 
 

@@ -757,7 +757,9 @@ def check_same(before: Mapping[str, Any], config: DictConfig) -> None:
     # a run that ended with averaged weights has no others left to go on from
     averaged = config.callbacks.get("averaging")
     if laid_out or config.data.clean_epochs or averaged:  # for a number of epochs
-        free = [key for key in UNRELATED if key != "trainer.max_epochs"]
+        free = [key for key in free if key != "trainer.max_epochs"]
+    if str(config.trainer.limit_val_batches) != "1.0":  # so many batches: it chooses the images
+        free = [key for key in free if key != "data.eval_batch_size"]
     changed = [
         key
         for key in {**now, **before}

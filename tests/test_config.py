@@ -44,7 +44,7 @@ def test_data_files_hold_exactly_the_data_modules_arguments(name):
 
 def test_augment_files_hold_exactly_the_augmentations_arguments():
     for name in files("augment"):
-        cfg = compose([f"augment={name}"], run_dir="unused").augment
+        cfg = compose([f"augment={name}"], run_dir="unused").data.augment
         assert set(cfg) in (set(), takes(Augment))
 
 
@@ -53,7 +53,9 @@ def test_optimizer_and_scheduler_files_hold_arguments_of_the_torch_class(group):
     library = {"optimizer": torch.optim, "scheduler": torch.optim.lr_scheduler}[group]
     for name in files(group):
         cfg = compose([f"{group}={name}"], run_dir="unused")[group]
-        assert cfg.name is None or set(cfg) - {"name"} <= takes(getattr(library, cfg.name))
+        assert cfg.name is None or set(cfg) - {"name", "interval"} <= takes(
+            getattr(library, cfg.name)
+        )
 
 
 @pytest.mark.parametrize("name", files("trainer"))
@@ -170,7 +172,10 @@ def test_the_article_by_name_is_the_default():
         ("model.hidden=1000000000", "model.hidden must be a whole number >= 1 and <= "),
         ("model.name=[a]", "model.name must be text, got ['a']"),
         ("model=[1,2]", "model must be cnn, fast_cnn, mlp or vgg, got [1,2]"),
-        ("+augment.degrees=${data}", "data: it refers to itself"),
+        (
+            "data.batch_size=${data.eval_batch_size} data.eval_batch_size=${data.batch_size}",
+            "data: it refers to itself",
+        ),
         ("logger.tensorboard.purge_step=x", "logger.tensorboard.purge_step must be a whole"),
         (
             "trainer.profiler=3",

@@ -210,7 +210,7 @@ def test_only_keys_that_tell_groups_apart_are_columns_under_short_names() -> Non
     same = {"trainer.max_epochs": 3, "data.fold": 0}
     adam = {"optimizer.name": "Adam", "optimizer.lr": 0.1, "optimizer.eps": 1e-7}
     sgd = {"optimizer.name": "SGD", "optimizer.lr": 0.1, "optimizer.momentum": 0.9}
-    photo = {"augment.degrees": 15, "augment.shear": 10, "data.augment.degrees": 15}
+    photo = {"data.augment.degrees": 15, "data.augment.shear": 10}
     configs = [
         {**same, **adam, "model.hidden": 32},
         {**same, **adam, "model.hidden": 64},
@@ -222,7 +222,7 @@ def test_only_keys_that_tell_groups_apart_are_columns_under_short_names() -> Non
         "optimizer.name": "optimizer",
         "optimizer.lr": "lr",
         "model.hidden": "hidden",
-        "augment.degrees": "degrees",
+        "data.augment.degrees": "degrees",
     }
     assert leaderboard.short_names(["a.x.lr", "b.x.lr", "c.hidden", "x.name"]) == {
         "a.x.lr": "a.x.lr",
