@@ -70,11 +70,12 @@ class BetweenEpochs(Callback):
         self.running = False
 
 
-class Finite(Callback):
+class Finite(BetweenEpochs):
     """Ends a run whose loss is no longer a finite number.
 
     Args:
-        every_steps: batches between two looks; each look waits for the device.
+        every_steps: batches between two looks, each of which waits for the device; there is one
+            more at the end of an epoch.
 
     Raises:
         ValueError: see `check_finite`.
@@ -88,6 +89,9 @@ class Finite(Callback):
     ) -> None:
         if (batch_idx + 1) % self.every_steps == 0:
             check_finite(trainer, pl_module)
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        check_finite(trainer, module)
 
 
 def check_finite(trainer: L.Trainer, module: Any) -> None:
@@ -106,9 +110,10 @@ def check_finite(trainer: L.Trainer, module: Any) -> None:
         step = (epoch - 1) * trainer.num_training_batches + batch + 1
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         loader: Any = trainer.train_dataloader
-        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()]
+        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()].tolist()
+        named = " ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if rows[10:] else "")
         fault = f"train/loss={tally.losses[batch].item()} at step {step}, batch {batch + 1} of "
-        fault += f"epoch {epoch}, rows {' '.join(map(str, rows.tolist()))} of the training file"
+        fault += f"epoch {epoch}, rows {named} of the training file"
     tally.looked_at = len(tally.losses)
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
         if not fault and not value.isfinite().all():
@@ -148,8 +153,8 @@ class Prune(BetweenEpochs):
         study = self.storage.get_study_id_from_name(sweep.STUDY)
         self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.trial)
 
-    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        value = float(trainer.callback_metrics.get(self.monitor, math.nan))
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        value = module.epoch_metrics().get(self.monitor, math.nan)
         if not math.isfinite(value):
             return
         epoch = trainer.fit_loop.epoch_progress.current.completed
@@ -162,10 +167,10 @@ class Prune(BetweenEpochs):
 class History(BetweenEpochs):
     """One row an epoch, written to history.csv as it comes and drawn as history.png at the end.
 
-    A row has `epoch` (from 1), the logged metrics, `lr` (in force during the epoch), `seconds` of
-    training, from the epoch's first batch to its last, and `images/s` in them. Validation and the
-    test are not in the seconds; checkpoints are, those of the epoch before among them.
-    The files lie in the trainer's default_root_dir.
+    A row has `epoch` (from 1), the logged metrics, `lr` (the epoch's; of a schedule that steps
+    within epochs, where the epoch ended), `seconds` of training, from the epoch's first batch to
+    its last, and `images/s` in them. Validation and the test are not in the seconds; checkpoints
+    are, those of the epoch before among them. The files lie in the trainer's default_root_dir.
     """
 
     def __init__(self) -> None:
@@ -173,7 +178,6 @@ class History(BetweenEpochs):
         self.run_started = now()  # the first time, in a run that was gone on with
         self.started = self.trained = 0.0  # of this epoch's clock
         self.elapsed = 0.0  # of an interrupted epoch
-        self.validated = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.folder = Path(trainer.default_root_dir)
@@ -184,10 +188,10 @@ class History(BetweenEpochs):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self.started, self.trained, self.validated = time.perf_counter(), 0.0, False
+        self.started, self.trained = time.perf_counter(), 0.0
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.trained, self.validated = time.perf_counter(), True
+        self.trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.trained = self.trained or time.perf_counter()
@@ -195,9 +199,9 @@ class History(BetweenEpochs):
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         images = module.tallies["train"].images * trainer.world_size
         row: dict[str, float] = {"epoch": len(self.rows) + 1}
-        for key, value in sorted(trainer.callback_metrics.items()):
-            if key != "step" and (self.validated or not key.startswith("val/")):
-                row[key] = float(value)
+        row |= {
+            key: value for key, value in sorted(module.epoch_metrics().items()) if key != "step"
+        }
         row["seconds"] = self.trained - self.started
         row["images/s"] = images / row["seconds"]
         self.rows.append(row)
@@ -239,6 +243,7 @@ class Histograms(BetweenEpochs):
     def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                check_finite(trainer, module)  # there is no histogram of what is not
                 for name, weights in module.named_parameters():
                     tag = name.removeprefix("net.").replace(".", "/")
                     # at the epoch, as the curves are: a resumed run drops what lies after it
@@ -318,10 +323,10 @@ class ProgressBar(BetweenEpochs):
         )
         self.bar.refresh()
 
-    def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        metrics = module.epoch_metrics()
         epoch = trainer.fit_loop.epoch_progress.current.completed
         cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
         for stage in ("train", "val"):

@@ -3,6 +3,7 @@
 import inspect
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,19 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_cnn.model import build
+from mnist_cnn.trained import write_weights
 
 Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and labels (B,)
-from mnist_cnn.trained import write_weights
+
+# schedules over a whole run, and the argument that is its length
+LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 class Tally:
@@ -78,7 +83,8 @@ class DigitClassifier(L.LightningModule):
     Args:
         model: `name` of a class in model.py and its arguments.
         optimizer: `name` of an Optimizer in torch.optim and its arguments.
-        scheduler: `name` of an LRScheduler in torch.optim.lr_scheduler, or None, and its arguments.
+        scheduler: `name` of an LRScheduler in torch.optim.lr_scheduler, or None, its arguments, and
+            `interval`: it is stepped after each epoch (the default) or each step.
         label_smoothing: share of a training label that is spread over all classes, in [0, 1).
         monitor: the metric that a plateau schedule looks at.
 
@@ -99,8 +105,8 @@ class DigitClassifier(L.LightningModule):
         self.save_hyperparameters()
         # convolutions run about a third faster with the channels innermost
         self.net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.example_input_array = torch.zeros(1, 1, 28, 28)
-        self.tallies: dict[str, Tally] = {}
+        self.tallies: dict[str, Tally] = {}  # of this epoch, by stage
+        self.resumed: dict[str, Any] | None = None  # the checkpoint, until the optimizer is made
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the running hook some forty times a step, and nn.Module's own setter
@@ -109,6 +115,11 @@ class DigitClassifier(L.LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    @property  # type: ignore[misc]
+    def example_input_array(self) -> Tensor:
+        # as trainer.precision has the weights
+        return torch.zeros(1, 1, 28, 28, dtype=next(self.parameters()).dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
@@ -154,7 +165,7 @@ class DigitClassifier(L.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        self.tallies["train"] = Tally()
+        self.tallies = {"train": Tally()}
 
     def on_validation_epoch_start(self) -> None:
         self.tallies["val"] = Tally()
@@ -172,11 +183,20 @@ class DigitClassifier(L.LightningModule):
         self.log_tally("train")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("lr", torch.tensor(lr, dtype=torch.float64))
-        schedule = self.lr_schedulers()
-        score = self.trainer.callback_metrics.get(self.hparams["monitor"])
-        validated = (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1) == 0
-        if isinstance(schedule, ReduceLROnPlateau) and validated and score is not None:
-            schedule.step(score.item())
+        schedule: Any = self.lr_schedulers()
+        if schedule is None or self.hparams["scheduler"].get("interval", "epoch") != "epoch":
+            return
+        score = self.epoch_metrics().get(self.hparams["monitor"])
+        if score is not None or not isinstance(schedule, ReduceLROnPlateau):
+            self.lr_scheduler_step(schedule, score)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """The metrics logged in this epoch: Lightning also has those of an earlier validation."""
+        return {
+            key: float(value)
+            for key, value in self.trainer.callback_metrics.items()
+            if "val" in self.tallies or not key.startswith("val/")
+        }
 
     def log_tally(self, stage: str) -> None:
         """Logs the exact means over all images of the epoch, on whatever rank they were."""
@@ -191,34 +211,78 @@ class DigitClassifier(L.LightningModule):
         self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
 
     def configure_optimizers(self) -> Any:
-        optimizer = construct(
-            torch.optim, Optimizer, "optimizer", self.hparams["optimizer"], self.parameters()
-        )
+        args = dict(self.hparams["optimizer"])
+        if args.get("fused") and self.trainer.gradient_clip_val:
+            # a fused step unscales the gradients of mixed precision itself, too late to clip them
+            args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer = construct(torch.optim, Optimizer, "optimizer", args, self.parameters())
         args = dict(self.hparams["scheduler"])
-        if args["name"] is None:
+        interval, schedule = args.pop("interval", "epoch"), None
+        if args["name"] is not None:
+            if args["name"] in LENGTHS:
+                length = LENGTHS[args["name"]]
+                steps = int(self.trainer.estimated_stepping_batches)
+                args[length] = steps if interval == "step" else self.trainer.max_epochs
+                if args.get("pct_start", 0) * args[length] == 1:
+                    # torch divides by the length of a warm-up of no step
+                    args["pct_start"] *= 1 + 1e-9
+            schedule = construct(
+                torch.optim.lr_scheduler, LRScheduler, "scheduler", args, optimizer
+            )
+        if self.resumed:
+            self.replace_optimizer_of(self.resumed, optimizer, schedule, interval)
+            self.resumed = None
+        if schedule is None:
             return optimizer
-        if args["name"] in ("OneCycleLR", "CosineAnnealingLR"):
-            length = "total_steps" if args["name"] == "OneCycleLR" else "T_max"
-            args[length] = int(self.trainer.estimated_stepping_batches)
-            if args.get("pct_start", 0) * args[length] == 1:
-                args["pct_start"] *= 1 + 1e-9  # torch divides by the length of a warm-up of no step
-        schedule = construct(torch.optim.lr_scheduler, LRScheduler, "scheduler", args, optimizer)
-        if isinstance(schedule, ReduceLROnPlateau):
-            # Lightning keeps its state, but never comes round to stepping it: it would do so after
-            # the epoch's checkpoint is written, and not at all in an epoch that was resumed
-            rule = {
-                "interval": "epoch",
-                "frequency": sys.maxsize,
-                "monitor": self.hparams["monitor"],
-            }
-        else:
-            rule = {"interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, **rule}}
+        rule = {"scheduler": schedule, "interval": interval, "monitor": self.hparams["monitor"]}
+        if interval == "epoch":
+            # Lightning keeps its state, but never comes round to stepping it, as
+            # on_train_epoch_end does: it would step before the rate is logged, or after the epoch's
+            # checkpoint is written, and not at all in an epoch that was resumed
+            rule["frequency"] = sys.maxsize
+        return {"optimizer": optimizer, "lr_scheduler": rule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(metric)
         # after the last step there is no next rate: OneCycleLR would go on falling, below zero
-        if scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
+        elif scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
             scheduler.step()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is not None and self._trainer.training:
+            self.resumed = checkpoint  # until configure_optimizers, which comes next
+
+    def replace_optimizer_of(
+        self, checkpoint: dict[str, Any], optimizer: Optimizer, schedule: Any, interval: str
+    ) -> None:
+        """Keeps this optimizer and schedule where a checkpoint's are others, as force=true allows.
+
+        An optimizer of the same class takes over what the other has gathered, such as momentum. A
+        schedule is stepped to where the run is; a plateau schedule starts from optimizer.lr, or
+        from the rate that was reached if only the schedule's own values have changed.
+        """
+        before, now = checkpoint["hyper_parameters"], self.hparams
+        same_optimizer = before["optimizer"] == now["optimizer"]
+        length = LENGTHS.get(now["scheduler"]["name"], "")
+        lengths = {state.get(length) for state in checkpoint["lr_schedulers"]}
+        same_schedule = before["scheduler"] == now["scheduler"]
+        if same_optimizer and same_schedule and lengths <= {getattr(schedule, length, None)}:
+            return  # Lightning restores both, exactly
+        (old,) = checkpoint["optimizer_states"]
+        if before["optimizer"]["name"] == now["optimizer"]["name"]:
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": old["state"]})
+        if not isinstance(schedule, ReduceLROnPlateau | None):
+            with warnings.catch_warnings():
+                # this optimizer has not taken a step yet
+                warnings.filterwarnings(
+                    "ignore", "Detected call of `lr_scheduler.step", UserWarning
+                )
+                for _ in range(checkpoint["global_step" if interval == "step" else "epoch"]):
+                    self.lr_scheduler_step(schedule, None)
+        elif same_optimizer and before["scheduler"]["name"] == now["scheduler"]["name"]:
+            optimizer.param_groups[0]["lr"] = old["param_groups"][0]["lr"]
+        checkpoint["optimizer_states"] = checkpoint["lr_schedulers"] = []
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors.
