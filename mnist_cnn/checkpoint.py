@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig
 
@@ -69,6 +70,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.newer = False  # than what the run was resumed from
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, int] = {}  # of the loader
+        self.cut = ""  # says that the last epoch ended before all its batches
         self.due = math.inf
         self.stop = StopSignal()
 
@@ -107,20 +109,24 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = InPlace()
         self.folder = Path(trainer.default_root_dir)
+        # Lightning does so too, but only after loading a checkpoint: 64 bits would become 32
+        trainer.precision_plugin.convert_module(pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         if self.loaded:  # last of all callbacks, since setting up draws numbers too
             set_generators(self.loaded, pl_module.device)
-            if self.running:
+            if self.running and self.position:
                 # Lightning loses it where a schedule has asked for the number of steps before
                 loader: Any = trainer.train_dataloader
                 loader.load_state_dict(self.position)
-            # what stopped early before it was killed is not trained any further
-            trainer.should_stop = any(
-                isinstance(c, EarlyStopping) and c.wait_count >= c.patience > 0
-                for c in trainer.callbacks  # type: ignore[attr-defined]
+            callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+            trainer.should_stop |= any(  # Lightning keeps that, through min_epochs too
+                isinstance(c, EarlyStopping) and c.stopping_reason is not Reason.NOT_STOPPED
+                for c in callbacks
             )
+            if self.cut and not trainer.fit_loop.done and trainer.is_global_zero:
+                print(f"not bit for bit the run that it was: {self.cut}", file=sys.stderr)
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 
@@ -129,7 +135,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     ) -> None:
         done = batch_idx + 1
         last = done == trainer.num_training_batches or trainer.global_step == trainer.max_steps
-        if last or trainer.should_stop or done % trainer.accumulate_grad_batches:
+        last = last or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        if last or done % trainer.accumulate_grad_batches:
             return  # the epoch's own checkpoint comes soon; half a gradient is not kept
         due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
         stop, save = agree(trainer, self.stop.received, due)
@@ -151,6 +158,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         # Lightning would set these back in a moment, at the start of the next epoch; a checkpoint
         # with the old counts would skip that epoch
         loop = trainer.fit_loop.epoch_loop
+        done, batches = loop.batch_progress.current.completed, trainer.num_training_batches
+        self.cut = f"epoch {trainer.current_epoch} ended after {done} of {batches} batches"
+        self.cut *= done < batches
         for progress in (
             loop.batch_progress,
             loop.scheduler_progress,
@@ -195,11 +205,12 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.stop.ignore()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "cut": self.cut}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.best.exists():  # a checkpoint may have been copied without it
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
+        self.cut = state_dict.get("cut", "")  # checkpoints of earlier versions lack it
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -225,7 +236,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        (self.position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+        # none in what BatchSizeFinder writes before training
+        loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
+        (self.position,) = loaders or [{}]
         every = checkpoint["processes"]
         if len(every) == trainer.world_size:
             own = every[trainer.global_rank]
@@ -244,6 +257,13 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             for key, value in checkpoint["circumstances"].items()
             if value != now[key]
         ]
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            state = checkpoint["callbacks"].get(callback.state_key, {})
+            if isinstance(callback, EarlyStopping) and state.get("patience") != callback.patience:
+                # by force: Lightning would go back to the former patience
+                state.update(patience=callback.patience, stopping_reason=Reason.NOT_STOPPED.value)
+            if isinstance(callback, StochasticWeightAveraging):
+                changed.append("StochasticWeightAveraging is not resumed exactly")
         if changed and trainer.is_global_zero:
             print(f"not bit for bit the run that it was: {'; '.join(changed)}", file=sys.stderr)
 
@@ -256,8 +276,9 @@ class InPlace(TorchCheckpointIO):
     ) -> None:
         buffer = io.BytesIO()  # torch.save turns the errors of a file into errors of its own
         torch.save(checkpoint, buffer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(buffer.getbuffer())
+        file = Path(path)  # callbacks of Lightning's own pass text
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(buffer.getbuffer())
 
 
 def agree(trainer: L.Trainer, *numbers: int) -> list[int]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from mnist_cnn import callbacks, checkpoint, runs
 from mnist_cnn.config import Interrupted, compose
 from mnist_cnn.loader import generator
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
@@ -167,9 +168,19 @@ def test_a_checkpoint_that_was_copied_starts_a_new_run(tmp_path):
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
 
 
-def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch):
-    options = [*SHORT, "trainer.max_epochs=9", "callbacks.early_stopping.patience=1", "logger=none"]
-    options += ["optimizer.lr=1e-12", "callbacks.early_stopping.min_delta=1"]
+NEVER_BETTER = [
+    *SHORT,
+    "trainer.max_epochs=9",
+    "optimizer.lr=1e-12",
+    "callbacks.early_stopping.min_delta=1",
+    "callbacks.early_stopping.patience=1",
+    "logger=none",
+]
+
+
+@pytest.mark.parametrize("patience", [0, 1])
+def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch, patience):
+    options = [*NEVER_BETTER, f"callbacks.early_stopping.patience={patience}"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(compose(options, run_dir=whole))["epochs"] == 2
 
@@ -182,6 +193,107 @@ def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch):
             train(compose(options, run_dir=cut))
     train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
     assert end(cut) == end(whole)
+
+
+def test_min_epochs_hold_off_early_stopping_alike_in_a_resumed_run(tmp_path, stop_at, monkeypatch):
+    options = [*NEVER_BETTER, "trainer.min_epochs=4"]
+    losses = iter([9.0, 9.0, 1.0, 0.0, 9.0, 9.0, 9.0] * 2)  # better again after early stopping
+
+    def validated(self, stage, log=DigitClassifier.log_tally):
+        log(self, stage)
+        if stage == "val":
+            self.log("val/loss", torch.tensor(next(losses), dtype=torch.float64))
+
+    monkeypatch.setattr(DigitClassifier, "log_tally", validated)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert train(compose(options, run_dir=whole))["epochs"] == 4
+    losses = iter([9.0, 9.0, 1.0, 0.0, 9.0, 9.0, 9.0])
+    stop_at(63)  # after early stopping, and in the middle of an epoch: signals are answered there
+    with pytest.raises(Interrupted):
+        train(compose(options, run_dir=cut))
+    stop_at(0)
+    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    assert end(cut) == end(whole)
+
+
+def test_an_epoch_that_was_cut_short_is_named_when_the_run_goes_on(tmp_path, capsys):
+    options = [*SHORT, "trainer.max_epochs=3", "logger=none", "force=true"]
+    results = train(compose([*options, "trainer.max_steps=27"], run_dir=tmp_path))
+    assert (results["epochs"], results["best_epoch"]) == (2, 1)
+    assert "not bit for bit" not in capsys.readouterr().err
+    train(compose([*options, f"ckpt_path={tmp_path / runs.LAST}"], run_dir=tmp_path))
+    assert "not bit for bit the run that it was: epoch 2 ended after 7 of 20 batches" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_run_that_ends_before_its_first_validation_is_trained(tmp_path):
+    options = [*SHORT, "trainer.max_steps=7", "logger=none"]
+    results = train(compose(options, run_dir=tmp_path))
+    assert results["epochs"] == 1
+    assert "val/loss" not in results
+    assert results["test/acc"] > 0.1
+
+
+def rates(run: Path) -> list[float]:
+    with (run / "history.csv").open() as file:
+        return [float(row["lr"]) for row in csv.DictReader(file)]
+
+
+def test_what_force_changes_is_what_trains(tmp_path):
+    options = [*SHORT, "logger=none", "callbacks=no_early_stopping", "trainer.max_epochs=4"]
+    one_cycle = ["scheduler=one_cycle"]
+    first = tmp_path / "first"
+    train(compose([*options, "trainer.max_epochs=1"], run_dir=first))
+    train(compose([*options, *one_cycle], run_dir=tmp_path / "one cycle"))
+    train(compose([*options, *one_cycle, "trainer.max_epochs=1"], run_dir=tmp_path / "short cycle"))
+    for name, begun, changes, expected in (
+        ("same", "first", [], [1e-3] * 4),
+        ("rate", "first", ["optimizer.lr=1e-2"], [1e-3, *[1e-2] * 3]),
+        ("moments", "first", ["optimizer.betas=[0.8,0.9]"], [1e-3] * 4),
+        ("optimizer", "first", ["optimizer=sgd"], [1e-3, *[0.02] * 3]),
+        ("schedule", "first", one_cycle, [1e-3, *rates(tmp_path / "one cycle")[1:]]),
+        (
+            *("length", "short cycle", one_cycle),
+            [rates(tmp_path / "short cycle")[0], *rates(tmp_path / "one cycle")[1:]],
+        ),
+        ("none", "first", ["scheduler=none"], [1e-3] * 4),
+    ):
+        again = ["force=true", f"ckpt_path={tmp_path / begun / runs.LAST}"]
+        train(compose([*options, *changes, *again], run_dir=tmp_path / name))
+        assert rates(tmp_path / name) == pytest.approx(expected), name
+        last = torch.load(tmp_path / name / runs.LAST, weights_only=True)
+        (group,) = last["optimizer_states"][0]["param_groups"]
+        assert ("betas" in group) == (name != "optimizer")
+        if name == "moments":
+            assert list(group["betas"]) == [0.8, 0.9]
+            assert last["optimizer_states"][0]["state"][0]["step"] == 80  # none is forgotten
+
+
+def test_64_bits_are_resumed_with_all_of_them(tmp_path, stop_at):
+    options = [*SHORT, "trainer.precision=64-true", "logger=none"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(compose(options, run_dir=whole))
+    stop_at(7)
+    with pytest.raises(Interrupted):
+        train(compose(options, run_dir=cut))
+    stop_at(0)
+    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    assert end(cut) == end(whole)
+
+
+def test_callbacks_of_lightning_that_save_checkpoints_work_beside_ours(tmp_path, capsys):
+    lightning = "lightning.pytorch.callbacks"
+    options = [*SHORT, "logger=none", "callbacks=no_early_stopping"]
+    options += [f"+callbacks.own._target_={lightning}.ModelCheckpoint"]
+    options += [f"+callbacks.own.dirpath={tmp_path / 'own'}"]
+    options += [f"+callbacks.swa._target_={lightning}.StochasticWeightAveraging"]
+    options += ["+callbacks.swa.swa_lrs=0.01", "trainer.max_epochs=3"]
+    train(compose(options, run_dir=tmp_path))
+    assert list((tmp_path / "own").glob("*.ckpt"))
+    best = tmp_path / "checkpoints" / "best.ckpt"
+    train(compose([*options, f"ckpt_path={best}"], run_dir=tmp_path / "again"))
+    assert "StochasticWeightAveraging is not resumed exactly" in capsys.readouterr().err
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, monkeypatch):
@@ -268,11 +380,11 @@ def test_what_would_make_another_run_is_refused_by_name():
 
     cycle = ["scheduler=one_cycle"]
     allowed = ["trainer.max_time=00:01:00:00", "logger=csv", "callbacks.checkpoint.every_seconds=5"]
-    check(cycle, *allowed)
+    check(cycle, *allowed, "data.eval_batch_size=100")
     for change, message in {
         "data.batch_size=32": "data.batch_size=32: trained with 64 so far; allowed with force=true",
         "optimizer=sgd": "optimizer.name=SGD: trained with Adam so far",
-        "augment=photo": "augment.degrees=12: trained with null so far; .* 8 keys more",
+        "augment=photo": r"data\.augment\.degrees=12: trained with null so far; .* 8 keys more",
         "callbacks.early_stopping=null": "callbacks.early_stopping.monitor=null: trained with",
         "trainer.max_epochs=20": "trainer.max_epochs=20: trained with 10 so far",
     }.items():
