@@ -705,6 +705,11 @@ def quiet_lightning() -> None:
     """Silences what Lightning tells a user without need."""
     # which devices there are, and advertising
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # but a profiler's table was asked for
+    profilers = logging.getLogger("lightning.pytorch.profilers")
+    profilers.setLevel(logging.INFO)
+    if not (profilers.handlers or logging.getLogger("lightning.pytorch").handlers):
+        profilers.addHandler(logging.StreamHandler())
     # its own use of a torch class that is on its way out
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
     # metrics are sums over all processes already

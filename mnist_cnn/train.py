@@ -72,6 +72,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         checkpoint.kept, map_location=device, weights_only=True
     )
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
+    module.float()  # what comes out of a training has 32 bits, whatever its precision
     rows, best = history.rows, checkpoint.best_epoch
     outcome = results.collect(rows, best, test, module, device, plain, history.run_started)
     outcome["waited"] = waited

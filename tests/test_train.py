@@ -103,6 +103,8 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(short_run, tmp_path):
         assert first[key] == again[key]
     same, twin = weights(tmp_path / "first"), weights(tmp_path / "again")
     assert all(torch.equal(same[key], twin[key]) for key in same)
+    files = [(tmp_path / name / "weights.safetensors").read_bytes() for name in ("first", "again")]
+    assert files[0] == files[1]
     assert first["train/loss"] != other["train/loss"]
 
 
