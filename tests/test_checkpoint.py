@@ -288,7 +288,7 @@ def test_callbacks_of_lightning_that_save_checkpoints_work_beside_ours(tmp_path,
     options += [f"+callbacks.own._target_={lightning}.ModelCheckpoint"]
     options += [f"+callbacks.own.dirpath={tmp_path / 'own'}"]
     options += [f"+callbacks.swa._target_={lightning}.StochasticWeightAveraging"]
-    options += ["+callbacks.swa.swa_lrs=0.01", "trainer.max_epochs=3"]
+    options += ["+callbacks.swa.swa_lrs=0.01", "trainer.max_epochs=3", "scheduler=none"]
     train(compose(options, run_dir=tmp_path))
     assert list((tmp_path / "own").glob("*.ckpt"))
     best = tmp_path / "checkpoints" / "best.ckpt"
