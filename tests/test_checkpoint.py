@@ -282,15 +282,21 @@ def test_64_bits_are_resumed_with_all_of_them(tmp_path, stop_at):
     assert end(cut) == end(whole)
 
 
-def test_callbacks_of_lightning_that_save_checkpoints_work_beside_ours(tmp_path, capsys):
-    lightning = "lightning.pytorch.callbacks"
-    options = [*SHORT, "logger=none", "callbacks=no_early_stopping"]
-    options += [f"+callbacks.own._target_={lightning}.ModelCheckpoint"]
-    options += [f"+callbacks.own.dirpath={tmp_path / 'own'}"]
-    options += [f"+callbacks.swa._target_={lightning}.StochasticWeightAveraging"]
-    options += ["+callbacks.swa.swa_lrs=0.01", "trainer.max_epochs=3", "scheduler=none"]
-    train(compose(options, run_dir=tmp_path))
+LIGHTNING = "lightning.pytorch.callbacks"
+
+
+def test_a_checkpoint_callback_of_lightning_works_beside_ours(tmp_path):
+    own = [f"+callbacks.own._target_={LIGHTNING}.ModelCheckpoint"]
+    own += ["+callbacks.own.dirpath=${run_dir}/own"]
+    train(compose([*SHORT, *own, "logger=none"], run_dir=tmp_path))
     assert list((tmp_path / "own").glob("*.ckpt"))
+
+
+def test_a_resume_says_that_lightnings_weight_averaging_is_not_exact(tmp_path, capsys):
+    options = [*SHORT, "logger=none", "callbacks=no_early_stopping", "scheduler=none"]
+    options += [f"+callbacks.swa._target_={LIGHTNING}.StochasticWeightAveraging"]
+    options += ["+callbacks.swa.swa_lrs=0.01", "trainer.max_epochs=3"]
+    train(compose(options, run_dir=tmp_path))
     best = tmp_path / "checkpoints" / "best.ckpt"
     train(compose([*options, f"ckpt_path={best}"], run_dir=tmp_path / "again"))
     assert "StochasticWeightAveraging is not resumed exactly" in capsys.readouterr().err
