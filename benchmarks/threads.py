@@ -22,7 +22,9 @@ from pathlib import Path
 from rich.progress import track
 from rich.table import Table
 
-from mnist_cnn import results, terminal, threads
+from mnist_cnn import terminal
+from mnist_cnn.internals import threads
+from mnist_cnn.runs import results
 
 SETTINGS: dict[str, dict[str, str]] = {
     "ours": {},

@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_cnn.command import command, parse
-from mnist_cnn.config import install
+from mnist_cnn.config.messages import install
 
 if TYPE_CHECKING:
     import fastapi
     from PIL import Image
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from mnist_cnn.reading import Net
+    from mnist_cnn.reading.reader import Net
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "reading" / "page"
 NEEDED = ("gradio", "fastapi", "starlette", "uvicorn", "cv2", "PIL")  # what the extra brings
 
 MAX_BYTES = 20_000_000  # of a picture's file
@@ -73,8 +73,8 @@ def answer(net: "Net", sent: object, preview: bool) -> dict[str, Any]:
             right, bottom, in shares of the picture's width and height), and image, the 784 bytes
             that the network saw in base64.
     """
-    from mnist_cnn.photo import load_picture
-    from mnist_cnn.reading import read_digits, written
+    from mnist_cnn.reading.picture import load_picture
+    from mnist_cnn.reading.reader import read_digits, written
 
     try:
         content = _content(sent)
@@ -261,14 +261,14 @@ def serve(ckpt_path: str | None, host: str, port: int) -> None:
         import torch
         import uvicorn
 
-        from mnist_cnn import trained
+        from mnist_cnn import pretrained
 
         # many small pictures at once: threads within each would only get in each other's way
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         server = uvicorn.Server(
             uvicorn.Config(
-                application(trained.load_digits(ckpt_path)),
+                application(pretrained.load_digits(ckpt_path)),
                 log_level="warning",
                 timeout_graceful_shutdown=1,  # an open page holds a connection
             )

@@ -1,25 +1,25 @@
 """Evaluates one network or several: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
 
-import csv
-import os
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn import config, runs, terminal
+from mnist_cnn import terminal
+from mnist_cnn.analysis import networks
 from mnist_cnn.command import command
+from mnist_cnn.config import check, compose, messages
+from mnist_cnn.internals import hydra
+from mnist_cnn.runs import claim
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from mnist_cnn.analysis.scores import Answers
+    from mnist_cnn.pretrained import Trained
 
-    from mnist_cnn.scores import Answers
-    from mnist_cnn.trained import Trained
-
-LISTED = 20  # networks in the printed table; evaluation.json has them all
+from mnist_cnn.analysis.evaluation import draw, show, write_predictions
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -40,20 +40,23 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         ValueError: a value that is not allowed, a file that is not what it should be, or a folder
             with files that no evaluation wrote.
     """
-    config.check(cfg, "evaluate")
-    runs.check_evaluation(Path(cfg.run_dir))
+    check.check(cfg, "evaluate")
+    claim.check_evaluation(Path(cfg.run_dir))
 
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import torch
     from hydra.utils import instantiate
     from rich.progress import Progress
 
-    from mnist_cnn import results, scores, sources, trained
+    from mnist_cnn import pretrained
+    from mnist_cnn.analysis import scores
+    from mnist_cnn.data import sets
+    from mnist_cnn.runs import results
 
     device = pick_device(cfg.device)
     several = OmegaConf.is_list(cfg.ckpt_path)
-    files = runs.networks(list(cfg.ckpt_path) if several else [cfg.ckpt_path])
-    nets = trained.load_all(files)
+    files = networks.networks(list(cfg.ckpt_path) if several else [cfg.ckpt_path])
+    nets = pretrained.load_all(files)
     if cfg.split != "test" or cfg.temperature:
         check_held_out(nets, cfg)
     for net in nets:
@@ -61,7 +64,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         net.mean = net.mean if cfg.data.mean is None else cfg.data.mean
         net.std = net.std if cfg.data.std is None else cfg.data.std
     # pixels in [0, 1]: each network normalises them for itself, after they are shifted
-    data = instantiate(cfg.data, mean=0, std=1, _execution_whitelist_=config.TARGETS)
+    data = instantiate(cfg.data, mean=0, std=1, _execution_whitelist_=compose.TARGETS)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
     wanted = [cfg.split, "val"] if cfg.temperature else [cfg.split]
@@ -83,7 +86,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     alone = [scores.proportion(single.hits) for single in said[cfg.split]]
     accuracies = [part["acc"] for part in alone]
     worst = scores.most_confident_mistakes(answers)[: cfg.mistakes]
-    wrong_labels = sources.SETS[cfg.data.name].wrong_test_labels if cfg.split == "test" else ()
+    wrong_labels = sets.SETS[cfg.data.name].wrong_test_labels if cfg.split == "test" else ()
     outcome = {
         "ckpt_path": [str(file) for file in files] if several else str(files[0]),
         "split": cfg.split,
@@ -144,7 +147,7 @@ def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:
             )
         if cfg.data[key] != values[0]:
             allowed = f"{values[0]} with {wanted}, as in training"
-            raise ValueError(config.must_be(f"data.{key}", allowed, cfg.data[key]))
+            raise ValueError(messages.must_be(f"data.{key}", allowed, cfg.data[key]))
 
 
 def pick_device(name: str) -> Any:
@@ -159,143 +162,12 @@ def pick_device(name: str) -> Any:
     return torch.device("cpu") if name == "cpu" or best is None else best
 
 
-def write_predictions(path: Path, rows: "Tensor", answers: "Answers") -> None:
-    """A line an image: its row in the set's file, label, prediction, and ten probabilities."""
-    columns = [f"p{k}" for k in range(answers.logits.shape[1])]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "label", "prediction", *columns])
-        for row, label, prediction, p in zip(
-            rows.tolist(),
-            answers.labels.tolist(),
-            answers.predictions.tolist(),
-            answers.probabilities.tolist(),
-            strict=True,
-        ):
-            writer.writerow([row, label, prediction, *(f"{x:.6g}" for x in p)])
-
-
-def draw(
-    folder: Path,
-    outcome: Mapping[str, Any],
-    images: "Tensor",
-    calibration: Mapping[str, "Answers"],
-    classes: Sequence[str],
-) -> None:
-    """The evaluation's pictures.
-
-    Args:
-        folder: where they go.
-        outcome: what evaluation.json holds.
-        images: uint8 (K, 28, 28), those of outcome["mistakes"].
-        calibration: by title, the answers that a reliability diagram is drawn of.
-        classes: the ten classes' names.
-    """
-    import numpy as np
-
-    from mnist_cnn import plots, scores
-
-    what = title(outcome)
-    errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
-    wrong = outcome["mistakes"]
-    figures = {
-        "confusion": plots.confusion(
-            np.array(outcome["confusion"]),
-            classes,
-            f"{what}: accuracy {outcome['acc']:.2%}, {errors}",
-        ),
-        "mistakes": plots.mistakes(
-            images.numpy(),
-            **{
-                key: [m[key] for m in wrong]
-                for key in ("index", "label", "prediction", "confidence")
-            },
-            title=f"{what}: the {len(wrong):,} most confident mistakes; {errors}",
-        ),
-        "reliability": plots.reliability(
-            {
-                f"{name or what}: calibration error {scores.calibration(a)['ece']:.2%}": tuple(
-                    part.numpy() for part in scores.bin_confidence(a)
-                )
-                for name, a in calibration.items()
-            }
-        ),
-    }
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
-
-
-def title(outcome: Mapping[str, Any]) -> str:
-    """What was evaluated, in a few words."""
-    parts = [outcome["data"]["name"], outcome["split"]]
-    if (n := len(outcome["networks"])) > 1:
-        parts.append(f"{n} networks")
-    if shifts := outcome["shifts"]:
-        parts.append(f"shifts={shifts} ({(2 * shifts + 1) ** 2} views)")
-    return ", ".join(parts)
-
-
-def show(outcome: Mapping[str, Any], folder: Path) -> None:
-    """Prints the evaluation's tables and where its files are."""
-    from rich.columns import Columns
-    from rich.table import Column, Table
-
-    def accuracy(part: Mapping[str, Any]) -> str:
-        low, high = part["acc_95"]
-        return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
-
-    console = terminal.console()
-    total = Table("", title(outcome))
-    total.add_row("images", f"{outcome['images']:,}")
-    total.add_row("accuracy", accuracy(outcome))
-    if len(networks := outcome["networks"]) > 1:
-        mean, std = outcome["networks_acc"]["mean"], outcome["networks_acc"]["std"]
-        total.add_row("each network alone", f"{mean:.2%} ± {100 * std:.2f} (mean ± std)")
-    if part := outcome["without_wrong_labels"]:
-        left_out = outcome["images"] - part["images"]
-        total.add_row(f"without {left_out} wrong labels", accuracy(part))
-    total.add_row("loss (mean NLL)", f"{outcome['loss']:.4f}")
-    total.add_row("calibration error", f"{outcome['ece']:.2%}")
-    in_sample = False
-    if after := outcome["temperature"]:
-        in_sample = after["fitted_on"] == outcome["split"]
-        total.add_row(
-            f"at temperature {after['value']:.3f}{' *' if in_sample else ''}",
-            f"loss {after['loss']:.4f}, calibration error {after['ece']:.2%}",
-        )
-    classes = Table("class", "images", "precision", "recall", "F1")
-    for row in outcome["classes"]:
-        classes.add_row(
-            *(row["class"], f"{row['images']:,}"),
-            *(f"{row[metric]:.2%}" for metric in ("precision", "recall", "f1")),
-        )
-    wrong = Table("index", "label", "read as", "confidence")
-    for m in outcome["mistakes"][:10]:
-        wrong.add_row(str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}")
-    console.print()
-    console.print(total)
-    if in_sample:
-        console.print("* fitted on these images: too good for others; measure it with split=test")
-    console.print(Columns([classes, wrong]))
-    if len(networks) > 1:
-        table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
-        for part in networks[:LISTED]:
-            path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
-            path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
-            table.add_row(path, f"{part['acc']:.2%}", f"{part['errors']:,}")
-        if len(networks) > LISTED:
-            table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
-        console.print(table)
-    names = ("evaluation.json", "predictions.csv", *sorted(p.name for p in folder.glob("*.png")))
-    console.print(f"{folder}: {', '.join(names)}")
-
-
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help", "--version"} & set(given)
-    sys.argv[1:] = given if asks else runs.as_trained(given)
-    config.run(evaluate, "evaluate")
+    sys.argv[1:] = given if asks else networks.as_trained(given)
+    hydra.run(evaluate, "evaluate")
 
 
 if __name__ == "__main__":

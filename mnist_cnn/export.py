@@ -11,14 +11,12 @@ gives; export.json beside it says what was measured.
 """
 
 import argparse
-import copy
 import importlib
 import importlib.util
 import json
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,13 @@ from rich import progress
 from rich.table import Table
 from torch import Tensor
 
-from mnist_cnn import config, results, sources, terminal, trained
+from mnist_cnn import pretrained, terminal
 from mnist_cnn.command import command, parse
-from mnist_cnn.trained import Trained
-
-Predict = Callable[[Tensor], Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
-
-FORMATS = ("onnx", "pt2", "safetensors")
-EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the packages of the extra `export`
-OPSET = 18  # the one that PyTorch's exporter itself writes
+from mnist_cnn.config import compose, messages
+from mnist_cnn.data import sources
+from mnist_cnn.formats import EXTRA, FORMATS, OPSET, WRITERS, Predict, describe, reader, write_int8
+from mnist_cnn.pretrained import Trained
+from mnist_cnn.runs import results
 
 # each file is run on 1,000 images, in batches of several sizes because N is free
 VERIFIED = (1, 7, 992)
@@ -44,127 +40,6 @@ DIFFERENCE = 1e-5  # allowed in a probability
 INT8_LOSS = 0.005  # of accuracy that int8 may cost
 
 CALLS = {1: 40, 256: 2}  # timed in each round, by batch size
-
-
-def describe(net: Trained) -> dict[str, Any]:
-    """What each file says about its network."""
-    about = dict(net.about)
-    # places on the machine that trained it
-    about["data"] = {k: v for k, v in about["data"].items() if k not in ("root", "mirror")}
-    return {
-        **about,
-        "classes": list(net.classes),
-        "mean": net.mean,
-        "std": net.std,
-        "mnist_cnn": results.versions().get("mnist-cnn") or results.commit() or "unknown",
-    }
-
-
-def write_safetensors(net: Trained, path: Path) -> None:
-    """The weights, with `describe` in the file's metadata."""
-    trained.write_weights(net.net, describe(net), path)
-
-
-def write_pt2(net: Trained, path: Path) -> None:
-    """The whole model as torch.export has it, with `describe` in its extra file about.json."""
-    # torch.export.save warns of weights with the channels innermost as if they were parts of others
-    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    program = torch.export.export(
-        plain, (torch.zeros(2, 28, 28, dtype=torch.uint8),), dynamic_shapes=shapes()
-    )
-    for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names folders of this machine
-    torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
-
-
-def write_onnx(net: Trained, path: Path) -> None:
-    """The whole model as one ONNX file, with `describe` in its metadata, each value as JSON."""
-    import onnx
-
-    with warnings.catch_warnings():
-        # PyTorch's own use of a class of its that is on its way out
-        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-        program = torch.onnx.export(
-            net,
-            (torch.zeros(2, 28, 28, dtype=torch.uint8),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_shapes=shapes(),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, model.graph):
-        part.ClearField("metadata_props")  # PyTorch's notes, among them folders of this machine
-    finish_onnx(model, net, path)
-    onnx.checker.check_model(model, full_check=True)
-
-
-def write_int8(net: Trained, path: Path, source: Path, images: Tensor) -> None:
-    """The ONNX file `source` with 8-bit weights and activations in its layers.
-
-    Args:
-        images: uint8 (N, 28, 28), from which the ranges of the activations are taken.
-    """
-    import onnx
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Calibration(quantization.CalibrationDataReader):
-        def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(images.split(100))
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch.numpy()}
-
-    prepared = path.with_name("prepared.onnx")
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    quantization.quantize_static(
-        str(prepared),
-        str(path),
-        Calibration(),
-        # where the rest is 8-bit too, it took more than twice the time and read no better
-        op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-        per_channel=True,
-    )
-    finish_onnx(onnx.load(str(path)), net, path)
-
-
-def finish_onnx(model: Any, net: Trained, path: Path) -> None:
-    import onnx
-
-    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in describe(net).items()})
-    onnx.save(model, str(path))
-
-
-def shapes() -> dict[str, Any]:
-    return {"images": {0: torch.export.Dim("N")}}
-
-
-WRITERS: dict[str, Callable[[Trained, Path], None]] = {
-    "onnx": write_onnx,
-    "pt2": write_pt2,
-    "safetensors": write_safetensors,
-}
-
-
-def reader(path: Path) -> Predict:
-    """Whatever runs such a file, on as many threads as PyTorch uses."""
-    if path.suffix == ".safetensors":
-        return trained.load(path)
-    if path.suffix == ".pt2":
-        return torch.export.load(path).module()
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # its threads would otherwise go on waiting busily, and slow whatever is timed next
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 @torch.inference_mode()
@@ -252,12 +127,12 @@ def export(
     """
     missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
     if "onnx" in formats and missing:
-        raise ValueError(f"onnx export needs {' and '.join(missing)}: {config.install('export')}")
+        raise ValueError(f"onnx export needs {' and '.join(missing)}: {messages.install('export')}")
     names = [f"mnist_cnn.{kind}" for kind in (*formats, *(["int8.onnx"] if int8 else []))]
     check_out(out, [*names, "export.json"])
     net.requires_grad_(False)
     data = net.about["data"]["name"]
-    root = Path(trained.data_root(net) or config.compose(run_dir=".").data.root).expanduser()
+    root = Path(pretrained.data_root(net) or compose.compose(run_dir=".").data.root).expanduser()
     sources.prepare(data, root, "auto")
     images, labels = sources.load(data, root, "test", bundled=True)
 
@@ -381,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--int8: allowed with --format onnx or all")
     if args.rounds < 1:
         parser.error(f"--rounds {args.rounds}: allowed: 1 or more")
-    net = trained.load(args.ckpt_path or args.path)
+    net = pretrained.load(args.ckpt_path or args.path)
     record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
     show(record, args.out)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mnist_cnn import terminal
 from mnist_cnn.command import command, parse
-from mnist_cnn.config import install
+from mnist_cnn.config.messages import install
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
 
@@ -31,12 +31,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         from PIL.PngImagePlugin import PngInfo
 
-        from mnist_cnn import trained
-        from mnist_cnn.photo import load_picture
-        from mnist_cnn.reading import draw_readings, read_digits
+        from mnist_cnn import pretrained
+        from mnist_cnn.reading.picture import load_picture
+        from mnist_cnn.reading.reader import draw_readings, read_digits
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    net = trained.load_digits(args.ckpt_path)
+    net = pretrained.load_digits(args.ckpt_path)
     origin = PngInfo()
     origin.add_text("Software", MARK)
     console = terminal.console()

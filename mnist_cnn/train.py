@@ -10,11 +10,15 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mnist_cnn import config, runs, sweep
 from mnist_cnn.command import command
+from mnist_cnn.config import compose
+from mnist_cnn.internals import hydra, lightning
+from mnist_cnn.runs import claim, launch, resume, state
+from mnist_cnn.sweeps import grid, optuna
+from mnist_cnn.sweeps import job as job_
 
 
-@runs.recorded
+@claim.recorded
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Trains as configured, tests the best checkpoint, and fills cfg.run_dir.
 
@@ -35,13 +39,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from lightning.pytorch.loggers import Logger
     from lightning.pytorch.plugins.environments import LightningEnvironment
 
-    from mnist_cnn import board, results, threads
-    from mnist_cnn.callbacks import skip_idle_hooks
-    from mnist_cnn.config import make
+    from mnist_cnn.callbacks import tensorboard
+    from mnist_cnn.config.compose import make
+    from mnist_cnn.internals import threads
+    from mnist_cnn.internals.lightning import skip_idle_hooks
     from mnist_cnn.module import DigitClassifier
+    from mnist_cnn.runs import results
 
-    config.quiet_lightning()
-    folder, plain = Path(cfg.run_dir), config.plain(cfg)
+    lightning.quiet_lightning()
+    folder, plain = Path(cfg.run_dir), compose.plain(cfg)
 
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make(L.LightningDataModule, cfg.data)
@@ -56,7 +62,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     skip_idle_hooks([*callbacks.values(), module])
     loggers = [make(Logger, v) for v in (cfg.get("logger") or {}).values() if v is not None]
     own = {"callbacks": list(callbacks.values()), "logger": loggers, "default_root_dir": folder}
-    if not runs.torchrun():  # Lightning would take the variables of a cluster's job for a start
+    if not launch.torchrun():  # Lightning would take the variables of a cluster's job for a start
         own["plugins"] = [LightningEnvironment()]
     trainer = make(L.Trainer, cfg.trainer, **own)
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
@@ -77,28 +83,28 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     outcome = results.collect(rows, best, test, module, device, plain, history.run_started)
     outcome["waited"] = waited
     if trainer.is_global_zero:
-        module.save_weights(folder / runs.WEIGHTS, {"data": plain["data"]})
-        board.write(trainer, module, data, outcome)
-        results.write(outcome, folder / runs.RESULTS)  # last: it says that all the rest is there
+        module.save_weights(folder / state.WEIGHTS, {"data": plain["data"]})
+        tensorboard.write(trainer, module, data, outcome)
+        results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
     return outcome
 
 
 def job(cfg: DictConfig) -> None:
     if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return sweep.attempt(train, cfg)
+        return job_.attempt(train, cfg)
     outcome = train(cfg)
-    if runs.rank() == 0:
-        from mnist_cnn import results
+    if launch.rank() == 0:
+        from mnist_cnn.runs import results
 
         results.show(outcome, Path(cfg.run_dir))
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    for sweeper in (sweep.Grid, sweep.Optuna):
+    for sweeper in (grid.Grid, optuna.Optuna):
         Plugins.instance().register(sweeper)
-    sys.argv[1:] = runs.resume(sys.argv[1:] if argv is None else argv)
-    config.run(job, "train")
+    sys.argv[1:] = resume.resume(sys.argv[1:] if argv is None else argv)
+    hydra.run(job, "train")
 
 
 if __name__ == "__main__":

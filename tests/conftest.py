@@ -13,7 +13,7 @@ import lightning as L
 import pytest
 import torch
 
-from mnist_cnn.config import compose
+from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
 
 # a run of seconds: 20 steps an epoch, 1,000 images to validate on, 1,000 to test on

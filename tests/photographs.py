@@ -23,8 +23,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn import trained
-from mnist_cnn.reading import read_digits
+from mnist_cnn import pretrained
+from mnist_cnn.reading.reader import read_digits
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 Net = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
@@ -183,7 +183,7 @@ def accuracies(
 
 def bundled(name: str, offset: int) -> NDArray[np.uint8]:
     """The bytes of one of MNIST's bundled files after its header."""
-    path = Path(__file__).parent.parent / "mnist_cnn" / "bundled" / f"{name}.xz"
+    path = Path(__file__).parent.parent / "mnist_cnn" / "data" / "bundled" / f"{name}.xz"
     return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8, offset=offset)
 
 
@@ -197,7 +197,7 @@ def main() -> None:
     name, count = ("t10k", 10_000) if args.split == "test" else ("train", 12_000)
     images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
     labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
-    net = trained.load(args.checkpoint)
+    net = pretrained.load(args.checkpoint)
     for digits, what in ((1, "single digits"), (5, "rows of 5")):
         likely, sure = accuracies(net, images, labels, digits, args.n, args.seed)
         print(f"{what}: {likely:.2%} read right, {sure:.2%} and surely so (n={args.n})")

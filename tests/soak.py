@@ -43,7 +43,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn import terminal
-from mnist_cnn.runs import LAST, OUTCOME, OVERRIDES, RESULTS
+from mnist_cnn.runs.claim import OUTCOME
+from mnist_cnn.runs.state import LAST, OVERRIDES, RESULTS
 from tests.conftest import environment
 
 # a run of seconds

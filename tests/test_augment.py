@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from mnist_cnn.augment import Augment
+from mnist_cnn.data.augment import Augment
 from tests.photographs import bundled
 
 OFF = dict.fromkeys(list(inspect.signature(Augment).parameters), 0.0)

@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from mnist_cnn import benchmark
+from benchmarks import speed
 
 
 def test_a_small_benchmark_measures_each_way_and_writes_it_down(tmp_path, capsys):
-    benchmark.main(["--rounds", "1", "--batches", "8", "--out", str(tmp_path / "b.json")])
+    speed.main(["--rounds", "1", "--batches", "8", "--out", str(tmp_path / "b.json")])
     record = json.loads((tmp_path / "b.json").read_text())
     assert set(record["images/s"]) == {"usual", "loop", "ours", "floor"}
     assert all(len(values) == 1 and values[0] > 0 for values in record["rounds"].values())
@@ -29,8 +29,8 @@ SPEEDS = {  # of a busy machine: the ratio of the medians is 1.01
 
 
 def test_table_and_sentence_have_one_ratio_with_its_spread(capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "measure", lambda rounds, batches: SPEEDS)
-    benchmark.main([])
+    monkeypatch.setattr(speed, "measure", lambda rounds, batches: SPEEDS)
+    speed.main([])
     said = capsys.readouterr()
     (row,) = [line for line in said.out.splitlines() if "its Trainer" in line]
     assert "13 │ 1.31 (0.77 to 1.31)" in row
@@ -42,15 +42,15 @@ def test_table_and_sentence_have_one_ratio_with_its_spread(capsys, monkeypatch):
 
 
 def test_even_rounds_are_no_warning(capsys):
-    benchmark.warn_of_noise({"ours/loop": benchmark.ratio([0.8, 0.9, 1.0], [1, 1, 1])})
+    speed.warn_of_noise({"ours/loop": speed.ratio([0.8, 0.9, 1.0], [1, 1, 1])})
     assert capsys.readouterr().err == ""
 
 
 def test_a_whole_training_is_measured_over_an_epoch_of_the_article(tmp_path, capsys, monkeypatch):
-    short = functools.partial(benchmark.measure_fast, overrides=["trainer.limit_train_batches=3"])
-    monkeypatch.setattr(benchmark, "measure_fast", short)
+    short = functools.partial(speed.measure_fast, overrides=["trainer.limit_train_batches=3"])
+    monkeypatch.setattr(speed, "measure_fast", short)
     argv = ["--fast", "photo", "--rounds", "2", "--out", str(tmp_path / "f.json")]
-    benchmark.main(argv)
+    speed.main(argv)
     record = json.loads((tmp_path / "f.json").read_text())
     whole, epoch = record["seconds"]["photo"], record["seconds"]["article, one epoch"]
     assert record["ratios"] == [w / e for w, e in zip(whole, epoch, strict=True)]
@@ -61,11 +61,11 @@ def test_a_whole_training_is_measured_over_an_epoch_of_the_article(tmp_path, cap
 
 def test_an_experiment_that_is_not_there_is_named():
     with pytest.raises(SystemExit) as end:
-        benchmark.main(["--fast", "nothing"])
+        speed.main(["--fast", "nothing"])
     assert str(end.value.code).startswith("error: --fast must be ")
 
 
 def test_a_wrong_option_is_named(capsys):
     with pytest.raises(SystemExit):
-        benchmark.main(["--batches", "10000"])
+        speed.main(["--batches", "10000"])
     assert "--batches must be 4 to 750" in capsys.readouterr().err

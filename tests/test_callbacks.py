@@ -8,9 +8,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from mnist_cnn import callbacks, terminal
-from mnist_cnn.callbacks import STEP_HOOKS, Histograms, ProgressBar, skip_idle_hooks
-from mnist_cnn.loader import BatchLoader
+from mnist_cnn import terminal
+from mnist_cnn.callbacks import history
+from mnist_cnn.callbacks.histograms import Histograms
+from mnist_cnn.callbacks.progress import ProgressBar
+from mnist_cnn.data.loader import BatchLoader
+from mnist_cnn.internals.lightning import STEP_HOOKS, skip_idle_hooks
 from mnist_cnn.module import DigitClassifier
 from tests.conftest import bare_trainer
 
@@ -36,7 +39,7 @@ def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
 
         monkeypatch.setattr(owner, name, slow)
 
-    monkeypatch.setattr(callbacks, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(history, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     takes(DigitClassifier, "training_step", 1)
     takes(DigitClassifier, "validation_step", 100)
     takes(DigitClassifier, "test_step", 1000)
@@ -107,8 +110,8 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
 def train_with(bar: ProgressBar) -> None:
     from omegaconf import OmegaConf
 
-    from mnist_cnn.config import compose
-    from mnist_cnn.data import MNISTDataModule
+    from mnist_cnn.config.compose import compose
+    from mnist_cnn.data.datamodule import MNISTDataModule
 
     cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
     parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")}

@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mnist_cnn import callbacks, checkpoint, runs
-from mnist_cnn.config import Interrupted, compose
-from mnist_cnn.loader import generator
+from mnist_cnn.callbacks import finite
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data.loader import generator
 from mnist_cnn.module import DigitClassifier
+from mnist_cnn.runs import checks, configuration, generators, state
+from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
@@ -37,7 +39,7 @@ def end(run: Path) -> dict:
     with (run / "history.csv").open() as file:
         history = [plain(row) for row in csv.DictReader(file)]
     results = json.loads((run / "results.json").read_text())
-    last = torch.load(run / runs.LAST, weights_only=True)
+    last = torch.load(run / state.LAST, weights_only=True)
     keys = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "processes", "epoch")
     return {
         "history": history,
@@ -57,7 +59,7 @@ def stop_at(monkeypatch):
             if trainer.current_epoch * trainer.num_training_batches + batch_idx + 1 == step:
                 os.kill(os.getpid(), number)
 
-        monkeypatch.setattr(callbacks.Finite, "on_train_batch_start", kill)
+        monkeypatch.setattr(finite.Finite, "on_train_batch_start", kill)
 
     return at
 
@@ -88,7 +90,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(
         stop_at(step)
         with pytest.raises(Interrupted, match=f"SIGTERM; go on with ckpt_path={cut}"):
             train(compose([*options, *again], run_dir=cut))
-        again = [f"ckpt_path={cut / runs.LAST}"]
+        again = [f"ckpt_path={cut / state.LAST}"]
         torch.manual_seed(99)  # whatever the process drew meanwhile
     stop_at(0)
     train(compose([*options, *again], run_dir=cut))
@@ -102,7 +104,7 @@ def test_a_run_that_is_stopped_in_its_very_last_step_has_its_last_epoch(tmp_path
     stop_at(27)
     with pytest.raises(Interrupted):
         train(compose(options, run_dir=cut))
-    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    train(compose([*options, f"ckpt_path={cut / state.LAST}"], run_dir=cut))
     assert end(cut) == end(whole)
 
 
@@ -119,16 +121,16 @@ def test_a_run_that_was_made_longer_and_interrupted_keeps_no_former_results(tmp_
         raise RuntimeError("before there is a newer checkpoint")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks.Finite, "on_train_batch_start", fail)
+        patch.setattr(finite.Finite, "on_train_batch_start", fail)
         with pytest.raises(RuntimeError, match="newer"):
             train(compose([*options, *longer], run_dir=run))
-    assert runs.state(run) == "finished"
+    assert state.state(run) == "finished"
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == finished
 
     stop_at(47)
     with pytest.raises(Interrupted):
         train(compose([*options, *longer], run_dir=run))
-    assert runs.state(run) == "interrupted"
+    assert state.state(run) == "interrupted"
     left = {path.name for path in run.iterdir() if path.is_file()}
     assert set(finished) - left == {"results.json", "weights.safetensors", "history.png"}
     stop_at(0)
@@ -140,7 +142,7 @@ def test_a_run_that_was_made_longer_and_interrupted_keeps_no_former_results(tmp_
 def test_a_checkpoint_that_was_copied_starts_a_new_run(tmp_path):
     old, options = tmp_path / "old", [*SHORT, "logger=none", "trainer.limit_val_batches=1"]
     train(compose(options, run_dir=old))
-    content = torch.load(old / runs.LAST, weights_only=True)
+    content = torch.load(old / state.LAST, weights_only=True)
     content["callbacks"]["Checkpoint"] = {"best_score": -1.0, "best_epoch": 1}  # none gets better
     for folder in ("alone", "with the best"):
         (tmp_path / folder).mkdir()
@@ -156,11 +158,11 @@ def test_a_checkpoint_that_was_copied_starts_a_new_run(tmp_path):
 
     run, results = started("alone", "trainer.max_epochs=3")
     assert (results["epochs"], results["best_epoch"]) == (3, 3)  # of those that are there
-    kept = torch.load(run / runs.BEST, weights_only=True)
+    kept = torch.load(run / state.BEST, weights_only=True)
     assert kept["epoch"] == 3
     run, results = started("with the best", "trainer.max_epochs=3")
     assert (results["epochs"], results["best_epoch"]) == (3, 1)
-    assert (run / runs.BEST).read_bytes() == best.read_bytes()
+    assert (run / state.BEST).read_bytes() == best.read_bytes()
     with pytest.raises(ValueError, match=r"run_dir must be .* a finished run; resume it with"):
         started("alone", "trainer.max_epochs=4")
     with pytest.raises(ValueError, match=r"data\.batch_size=32: trained with 64 so far"):
@@ -191,7 +193,7 @@ def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch, patience):
         patch.setattr("lightning.Trainer.test", killed)
         with pytest.raises(Interrupted):
             train(compose(options, run_dir=cut))
-    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    train(compose([*options, f"ckpt_path={cut / state.LAST}"], run_dir=cut))
     assert end(cut) == end(whole)
 
 
@@ -212,7 +214,7 @@ def test_min_epochs_hold_off_early_stopping_alike_in_a_resumed_run(tmp_path, sto
     with pytest.raises(Interrupted):
         train(compose(options, run_dir=cut))
     stop_at(0)
-    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    train(compose([*options, f"ckpt_path={cut / state.LAST}"], run_dir=cut))
     assert end(cut) == end(whole)
 
 
@@ -221,7 +223,7 @@ def test_an_epoch_that_was_cut_short_is_named_when_the_run_goes_on(tmp_path, cap
     results = train(compose([*options, "trainer.max_steps=27"], run_dir=tmp_path))
     assert (results["epochs"], results["best_epoch"]) == (2, 1)
     assert "not bit for bit" not in capsys.readouterr().err
-    train(compose([*options, f"ckpt_path={tmp_path / runs.LAST}"], run_dir=tmp_path))
+    train(compose([*options, f"ckpt_path={tmp_path / state.LAST}"], run_dir=tmp_path))
     assert "not bit for bit the run that it was: epoch 2 ended after 7 of 20 batches" in (
         capsys.readouterr().err
     )
@@ -259,10 +261,10 @@ def test_what_force_changes_is_what_trains(tmp_path):
         ),
         ("none", "first", ["scheduler=none"], [1e-3] * 4),
     ):
-        again = ["force=true", f"ckpt_path={tmp_path / begun / runs.LAST}"]
+        again = ["force=true", f"ckpt_path={tmp_path / begun / state.LAST}"]
         train(compose([*options, *changes, *again], run_dir=tmp_path / name))
         assert rates(tmp_path / name) == pytest.approx(expected), name
-        last = torch.load(tmp_path / name / runs.LAST, weights_only=True)
+        last = torch.load(tmp_path / name / state.LAST, weights_only=True)
         (group,) = last["optimizer_states"][0]["param_groups"]
         assert ("betas" in group) == (name != "optimizer")
         if name == "moments":
@@ -278,7 +280,7 @@ def test_64_bits_are_resumed_with_all_of_them(tmp_path, stop_at):
     with pytest.raises(Interrupted):
         train(compose(options, run_dir=cut))
     stop_at(0)
-    train(compose([*options, f"ckpt_path={cut / runs.LAST}"], run_dir=cut))
+    train(compose([*options, f"ckpt_path={cut / state.LAST}"], run_dir=cut))
     assert end(cut) == end(whole)
 
 
@@ -307,10 +309,10 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(callbacks.Finite, "on_train_batch_start", twice)
+    monkeypatch.setattr(finite.Finite, "on_train_batch_start", twice)
     with pytest.raises(Interrupted, match="SIGINT"):
         train(compose([*SHORT, "logger=none"], run_dir=tmp_path))
-    assert not (tmp_path / runs.LAST).exists()
+    assert not (tmp_path / state.LAST).exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -319,7 +321,7 @@ def test_nan_ends_the_run_and_names_the_step_and_its_images(tmp_path, monkeypatc
         if trainer.current_epoch == 1 and batch_idx == 4:
             batch[0].fill_(float("nan"))
 
-    monkeypatch.setattr(callbacks.Finite, "on_train_batch_start", spoil)
+    monkeypatch.setattr(finite.Finite, "on_train_batch_start", spoil)
     options = [*SHORT, "data.batch_size=5", "logger=none", "callbacks.checkpoint.every_steps=3"]
     rows = torch.randperm(48_000, generator=generator(0, 1))[20:25] + 12_000
     named = f"batch 5 of epoch 2, rows {' '.join(map(str, rows.tolist()))} of the training file"
@@ -327,8 +329,8 @@ def test_nan_ends_the_run_and_names_the_step_and_its_images(tmp_path, monkeypatc
         ValueError, match=f"train/loss=nan at step 25, {named}; .*last.ckpt is from"
     ):
         train(compose(options, run_dir=tmp_path))
-    assert runs.state(tmp_path) == "failed"
-    last = torch.load(tmp_path / runs.LAST, weights_only=True)
+    assert state.state(tmp_path) == "failed"
+    last = torch.load(tmp_path / state.LAST, weights_only=True)
     assert last["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 1, "batch": 3}]
 
 
@@ -355,7 +357,7 @@ def test_a_full_disk_ends_in_a_sentence_and_costs_nothing(command, tmp_path, sma
     assert f"ckpt_path={cut}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not list(cut.rglob("*.new"))
-    assert not runs.damage(cut / runs.LAST)
+    assert not checks.damage(cut / state.LAST)
     enlarge()
     assert command(f"ckpt_path={cut}").returncode == 0
     assert end(cut) == end(whole)
@@ -364,25 +366,25 @@ def test_a_full_disk_ends_in_a_sentence_and_costs_nothing(command, tmp_path, sma
 def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(command, tmp_path):
     run = tmp_path / "run"
     train(compose([*SHORT, "logger=none"], run_dir=run))
-    content = bytearray((run / runs.LAST).read_bytes())
+    content = bytearray((run / state.LAST).read_bytes())
     middle = len(content) // 2
     for damaged in (content[:middle], b"", content[:middle] + b"\xff\x00" + content[middle + 2 :]):
-        (run / runs.LAST).write_bytes(damaged)
+        (run / state.LAST).write_bytes(damaged)
         with pytest.raises(
             ValueError, match=r"last\.ckpt: not .*; allowed: ckpt_path=.*best\.ckpt"
         ):
-            runs.check_checkpoint(run / runs.LAST)
-    done = command(f"ckpt_path={run / runs.LAST}", "hydra.run.dir=other")
+            checks.check_checkpoint(run / state.LAST)
+    done = command(f"ckpt_path={run / state.LAST}", "hydra.run.dir=other")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "other").exists()
-    runs.check_checkpoint(run / "checkpoints" / "best.ckpt")
+    checks.check_checkpoint(run / "checkpoints" / "best.ckpt")
 
 
 def test_what_would_make_another_run_is_refused_by_name():
     def check(before: list[str], *now: str) -> None:
         was, now_is = (compose([*before, *more], run_dir="x") for more in ((), now))
-        runs.check_same(runs.flat(was), now_is)
+        checks.check_same(configuration.flat(was), now_is)
 
     cycle = ["scheduler=one_cycle"]
     allowed = ["trainer.max_time=00:01:00:00", "logger=csv", "callbacks.checkpoint.every_seconds=5"]
@@ -403,7 +405,7 @@ def test_what_would_make_another_run_is_refused_by_name():
 
 def test_every_random_generator_goes_on_where_it_was():
     cpu = torch.device("cpu")
-    states = checkpoint.generators(cpu)
+    states = generators.generators(cpu)
     drawn = [random.random(), np.random.rand(), torch.rand(1).item()]
-    checkpoint.set_generators(states, cpu)
+    generators.set_generators(states, cpu)
     assert [random.random(), np.random.rand(), torch.rand(1).item()] == drawn

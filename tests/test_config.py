@@ -14,9 +14,13 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn import config, model
-from mnist_cnn.augment import Augment
-from mnist_cnn.config import CONF, check, compose, one_line
+from mnist_cnn import model
+from mnist_cnn.config import compose as compose_
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.errors import one_line
+from mnist_cnn.config.files import CONF
+from mnist_cnn.data.augment import Augment
 from mnist_cnn.train import train
 
 REFUSALS = (ValueError, errors.HydraException, OmegaConfBaseException)
@@ -274,15 +278,15 @@ def test_the_configuration_can_only_call_this_project_and_lightning(tmp_path: Pa
     with pytest.raises(errors.HydraException):
         instantiate(
             {"_target_": "os.mkdir", "path": str(tmp_path / "made")},
-            _execution_whitelist_=config.TARGETS,
+            _execution_whitelist_=compose_.TARGETS,
         )
     assert not (tmp_path / "made").exists()
 
 
 def test_what_lightning_refuses_is_an_error_of_the_user():
     with pytest.raises(ValueError, match=r"torch_xla|TPU"):
-        config.make(L.Trainer, compose(["trainer.accelerator=tpu"], run_dir="unused").trainer)
+        compose_.make(L.Trainer, compose(["trainer.accelerator=tpu"], run_dir="unused").trainer)
     with pytest.raises(ValueError, match=r"_target_ must be a Callback, got lightning\.Trainer"):
-        config.make(
+        compose_.make(
             L.Callback, OmegaConf.create({"_target_": "lightning.Trainer", "logger": False})
         )

@@ -7,10 +7,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from mnist_cnn import data as data_module
-from mnist_cnn import sources
-from mnist_cnn.config import compose
-from mnist_cnn.data import MNISTDataModule
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data import datamodule, sets, sources
+from mnist_cnn.data.datamodule import MNISTDataModule
 
 
 def module(**changes) -> MNISTDataModule:
@@ -84,7 +83,7 @@ def test_images_are_kept_as_bytes():
 def test_classes_have_their_names():
     assert module().classes == tuple("0123456789")
     fashion = compose(["data=fashion_mnist"], run_dir="unused").data.name
-    assert sources.SETS[fashion].classes[0] == "T-shirt/top"
+    assert sets.SETS[fashion].classes[0] == "T-shirt/top"
 
 
 def test_a_fold_that_does_not_exist_is_refused():
@@ -100,7 +99,7 @@ def test_a_fraction_too_small_for_one_image_is_refused():
 
 def test_runs_of_one_process_share_the_files_content_and_leave_it_alone(short_run, train_file):
     run = short_run("run", "augment=photo", "trainer.max_epochs=1")
-    images, labels = data_module.load("mnist", Path(run["config"]["data"]["root"]), "train")
-    assert data_module.load.cache_info().hits > 0
+    images, labels = datamodule.load("mnist", Path(run["config"]["data"]["root"]), "train")
+    assert datamodule.load.cache_info().hits > 0
     assert torch.equal(images, train_file[0])
     assert torch.equal(labels, train_file[1])

@@ -12,8 +12,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
 
-from mnist_cnn.config import compose
-from mnist_cnn.runs import LAST
+from mnist_cnn.config.compose import compose
+from mnist_cnn.runs.state import LAST
 from mnist_cnn.train import train
 from tests.conftest import SHORT, environment, wait_for
 from tests.test_checkpoint import end

@@ -28,8 +28,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn import demo, trained
-from mnist_cnn.config import compose, install
+from mnist_cnn import demo, pretrained
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.messages import install
 from mnist_cnn.train import train
 from tests.photographs import bundled
 
@@ -71,8 +72,8 @@ RING: Points = [(0.11 * math.sin(t / 3), 0.5 - 0.28 * math.cos(t / 3)) for t in 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """The shipped network, or where there is none yet, one that has seen 25,600 digits."""
-    if trained.SHIPPED.exists():
-        return trained.SHIPPED
+    if pretrained.SHIPPED.exists():
+        return pretrained.SHIPPED
     folder = tmp_path_factory.mktemp("trained")
     short = ["trainer.max_epochs=1", "trainer.limit_train_batches=400", "test=false"]
     train(compose(["trainer.accelerator=cpu", *short], run_dir=folder, run_name="trained"))

@@ -16,12 +16,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
-from mnist_cnn import board, model, scores, sources, trained
-from mnist_cnn.config import check, compose, one_line
-from mnist_cnn.data import MNISTDataModule
+from mnist_cnn import model, pretrained
+from mnist_cnn.analysis import scores
+from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.callbacks import tensorboard
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.errors import one_line
+from mnist_cnn.data import sets, sources
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.loader import BatchLoader
-from mnist_cnn.runs import as_trained
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
@@ -140,7 +145,7 @@ def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
     assert left["images"] == 9_985
     with (out / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    skipped = sources.SETS["mnist"].wrong_test_labels
+    skipped = sets.SETS["mnist"].wrong_test_labels
     assert len(skipped) == 15
     errors = [r for r in rows if r["label"] != r["prediction"] and int(r["index"]) not in skipped]
     assert left["errors"] == len(errors)
@@ -227,7 +232,7 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
 @torch.no_grad()
 def probabilities(run: Path, x: torch.Tensor) -> torch.Tensor:
     """float64 (10000, 10), by hand."""
-    net = trained.load(run)
+    net = pretrained.load(run)
     return torch.cat([net.net((b - net.mean) / net.std).double().softmax(1) for b in x])
 
 
@@ -315,7 +320,7 @@ def test_several_networks_answer_by_the_mean_of_their_probabilities(
 def test_the_mean_of_probabilities_is_exact_and_finite_where_they_vanish(folder, other, digits):
     x, labels = digits
     batches = BatchLoader(x.flatten(0, 1) * 255, labels, batch_size=500, mean=0, std=1)
-    nets = trained.load_all([folder, other])
+    nets = pretrained.load_all([folder, other])
     each = scores.ask([net.logits for net in nets], batches, torch.device("cpu"))
     by_hand = torch.stack([probabilities(run, x) for run in (folder, other)]).mean(0)
     ensemble = scores.together(each)
@@ -475,7 +480,7 @@ def test_tensorboard_has_the_network_the_digits_and_their_mistakes_by_itself(eve
 
 def test_tensorboard_draws_the_layers_of_a_stage_inside_of_it():
     net = model.VGG(stages=[[4], [8]], channel_dropout=0.1, dropout=0.1).eval()
-    drawn = board.graph(net, torch.zeros(1, 1, 28, 28)).node
+    drawn = tensorboard.graph(net, torch.zeros(1, 1, 28, 28)).node
     assert [node.name for node in drawn[:3]] == ["x", "layers/layers_0", "layers/layers_1"]
     assert [(node.op, list(node.input)) for node in drawn[-2:]] == [
         ("Linear", [drawn[-3].name]),
@@ -489,7 +494,7 @@ def test_a_network_that_branches_on_its_images_has_no_graph_and_the_log_says_why
             return x if x.sum() > 0 else -x
 
     with SummaryWriter(tmp_path) as writer:
-        board.add_graph(writer, Branching(), torch.zeros(1, 1, 28, 28))
+        tensorboard.add_graph(writer, Branching(), torch.zeros(1, 1, 28, 28))
     assert "torch.fx cannot trace the network: symbolically traced variables" in caplog.text
     assert not EventAccumulator(str(tmp_path)).Reload().Tags()["graph"]
 

@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mnist_cnn import config, export, sources, trained
-from mnist_cnn.config import install
+from mnist_cnn import export, formats, pretrained
+from mnist_cnn.config import compose
+from mnist_cnn.config.messages import install
+from mnist_cnn.data import sources
 from mnist_cnn.train import train
 
 # a scaling that is not the identity: a file that forgets it is found out
@@ -36,7 +38,7 @@ TRAINING = [
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(config.compose(TRAINING, run_dir=folder))
+    train(compose.compose(TRAINING, run_dir=folder))
     return folder
 
 
@@ -50,12 +52,12 @@ def digits(data_root) -> torch.Tensor:
 def truth(trained_run, digits) -> np.ndarray:
     """The network's own probabilities (300, 10)."""
     with torch.no_grad():
-        return trained.load(trained_run)(digits).numpy()
+        return pretrained.load(trained_run)(digits).numpy()
 
 
 @pytest.fixture
 def needs_onnx() -> None:
-    for package in export.EXTRA:
+    for package in formats.EXTRA:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
 
 
@@ -81,7 +83,7 @@ def refusal(*args: Any) -> str:
 @pytest.fixture(scope="module")
 def exported(trained_run, tmp_path_factory) -> tuple[Path, str]:
     """The folder of all formats as the command fills it, and what it prints."""
-    for package in export.EXTRA:
+    for package in formats.EXTRA:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
     folder = tmp_path_factory.mktemp("exported")
     done = program(trained_run, "--format", "all", "--int8", "--out", folder, "--rounds", "2")
@@ -94,7 +96,7 @@ def without_onnx(trained_run, tmp_path_factory) -> Path:
     """The folder of what can be had without the extra."""
     folder = tmp_path_factory.mktemp("without_onnx")
     with pytest.MonkeyPatch.context() as patch:
-        for package in export.EXTRA:
+        for package in formats.EXTRA:
             patch.setitem(sys.modules, package, None)  # as if it were not installed
         for kind in ("pt2", "safetensors"):
             out = folder / kind
@@ -125,7 +127,7 @@ def test_the_onnx_files_say_what_they_are(exported):
     for name in ("mnist_cnn.onnx", "mnist_cnn.int8.onnx"):
         model = onnx.load(str(exported[0] / name))
         assert [(o.domain, o.version) for o in model.opset_import if not o.domain] == [
-            ("", export.OPSET)
+            ("", formats.OPSET)
         ]
         about = {p.key: json.loads(p.value) for p in model.metadata_props}
         assert about["classes"] == list("0123456789")
@@ -167,7 +169,7 @@ def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run,
     folder, printed = exported
     record = json.loads((folder / "export.json").read_text())
     images, labels = sources.load("mnist", data_root, "test")
-    accuracy = export.accuracy(trained.load(trained_run), images, labels)
+    accuracy = export.accuracy(pretrained.load(trained_run), images, labels)
     assert accuracy > 0.8  # or all that is said of agreement says little
     rows = record["files"]
     files = ["mnist_cnn.onnx", "mnist_cnn.pt2", "mnist_cnn.safetensors", "mnist_cnn.int8.onnx"]
@@ -181,7 +183,7 @@ def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run,
     for name in ("PyTorch", "mnist_cnn.onnx", "mnist_cnn.pt2", "mnist_cnn.int8.onnx"):
         assert 0 < rows[name]["batch 1 median ms"] <= rows[name]["batch 1 p99 ms"]
         assert rows[name]["batch 256 images/s"] > 0
-    assert record["versions"].keys() >= {"torch", *export.EXTRA}
+    assert record["versions"].keys() >= {"torch", *formats.EXTRA}
     for cell in ("PyTorch", "onnx", "pt2", "safetensors", "int8.onnx", f"{accuracy:.2%}", "100.0%"):
         assert f"│ {cell} " in printed or f" {cell} │" in printed
     assert max(map(len, printed.split("differs:")[0].splitlines())) <= 80
@@ -215,9 +217,9 @@ print(json.loads(about["about.json"])["mean"])
 def test_the_weights_load_again_and_say_what_they_are(without_onnx, digits, truth):
     file = without_onnx / "safetensors" / "mnist_cnn.safetensors"
     with torch.no_grad():
-        np.testing.assert_allclose(trained.load(file)(digits).numpy(), truth, rtol=0, atol=1e-7)
+        np.testing.assert_allclose(pretrained.load(file)(digits).numpy(), truth, rtol=0, atol=1e-7)
     with safe_open(file, "pt") as tensors:
-        about = trained.unpacked(tensors.metadata())
+        about = pretrained.unpacked(tensors.metadata())
     assert about["classes"] == list("0123456789")
     assert about["data"]["name"] == "mnist"
     assert "root" not in about["data"]
@@ -231,34 +233,34 @@ def test_a_checkpoint_a_weights_file_and_a_folder_name_the_same_network(trained_
     for number, path in enumerate((trained_run, f"ckpt_path={checkpoint}", alone)):
         out = tmp_path / str(number)
         export.main([str(path), "--format", "safetensors", "--out", str(out), "--rounds", "1"])
-    weights = [trained.load(f).state_dict() for f in tmp_path.rglob("mnist_cnn.safetensors")]
+    weights = [pretrained.load(f).state_dict() for f in tmp_path.rglob("mnist_cnn.safetensors")]
     assert len(weights) == 3
     for key, value in weights[0].items():
         assert all(torch.equal(value, other[key]) for other in weights)
 
 
 def test_without_a_checkpoint_the_shipped_network_is_exported(trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(trained, "SHIPPED", trained_run / "weights.safetensors")
+    monkeypatch.setattr(pretrained, "SHIPPED", trained_run / "weights.safetensors")
     export.main(["--format", "safetensors", "--out", str(tmp_path), "--rounds", "1"])
-    ours, theirs = trained.load(tmp_path / "mnist_cnn.safetensors"), trained.load(trained_run)
+    ours, theirs = pretrained.load(tmp_path / "mnist_cnn.safetensors"), pretrained.load(trained_run)
     w = "net.conv1.weight"
     assert torch.equal(ours.get_parameter(w), theirs.get_parameter(w))
 
 
-@pytest.mark.parametrize("kind", export.FORMATS)
+@pytest.mark.parametrize("kind", formats.FORMATS)
 def test_a_file_that_gives_something_else_is_not_written(
     kind, request, trained_run, tmp_path, monkeypatch
 ):
     if kind == "onnx":
         request.getfixturevalue("needs_onnx")
-    write = export.WRITERS[kind]
+    write = formats.WRITERS[kind]
 
-    def write_other_weights(net: trained.Trained, path: Path) -> None:
+    def write_other_weights(net: pretrained.Trained, path: Path) -> None:
         other = copy.deepcopy(net)
         other.get_parameter("net.dense2.weight").mul_(1.001)
         write(other, path)
 
-    monkeypatch.setitem(export.WRITERS, kind, write_other_weights)
+    monkeypatch.setitem(formats.WRITERS, kind, write_other_weights)
     before = tmp_path / f"mnist_cnn.{kind}"
     before.write_text("an earlier export")
     (tmp_path / "export.json").write_text('{"verified images": 1000}')
@@ -270,9 +272,9 @@ def test_a_file_that_gives_something_else_is_not_written(
 
 
 def test_a_network_that_gives_no_numbers_is_not_exported(trained_run, tmp_path, monkeypatch):
-    net = trained.load(trained_run)
+    net = pretrained.load(trained_run)
     net.get_parameter("net.dense2.bias").data.fill_(float("nan"))
-    monkeypatch.setattr(trained, "load", lambda path: net)
+    monkeypatch.setattr(pretrained, "load", lambda path: net)
     line = refusal(trained_run, "--format", "pt2", "--out", tmp_path)
     assert "differ by up to nan" in line
     assert not [*tmp_path.iterdir()]
@@ -288,7 +290,7 @@ def test_an_int8_file_that_reads_worse_is_not_written(
 
 
 def test_a_missing_extra_is_named_in_one_line(trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "EXTRA", ("json", "onnxscript", "onnxruntime"))
+    monkeypatch.setattr(formats, "EXTRA", ("json", "onnxscript", "onnxruntime"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for kind in ("onnx", "all"):

@@ -20,8 +20,11 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn import sources
-from mnist_cnn.config import CONF, check, compose, files, one_line, plain
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.config.errors import one_line
+from mnist_cnn.config.files import CONF, files
+from mnist_cnn.data import download, sources
 from mnist_cnn.model import build
 from mnist_cnn.train import train
 
@@ -56,7 +59,7 @@ null true false 0 -1 1 2 3 7 0.5 1.5 -0.0 1e-320 1e-9 1e9 1e38 1e39 1e308 1e400 
 ${oc.env:NOT_SET} ${run_name:} ${next_epoch:none} ${oc.decode:x} $ "\n" '\0' \ a,b a=b é 日本 ℵ
 min max val/loss train/acc auto cpu gpu 16-mixed bf16-true transformer-engine 00:00:00:00 simple
 Adam SGD LBFGS SparseAdam Adagrad Rprop Optimizer LambdaLR StepLR ExponentialLR CyclicLR Module CNN
-os.system builtins.exec lightning.Trainer mnist_cnn.data.MNISTDataModule"""
+os.system builtins.exec lightning.Trainer mnist_cnn.data.datamodule.MNISTDataModule"""
 
 
 def quoted(text: str) -> str:
@@ -154,7 +157,7 @@ def test_every_configuration_trains_or_is_refused_in_one_line(
     def no_network(*args: object, **options: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(sources, "urlopen", no_network)
+    monkeypatch.setattr(download, "urlopen", no_network)
     sources.prepare("mnist", os.environ["MNIST_CNN_DATA"], "bundled")
     outcomes: collections.Counter[str] = collections.Counter()
     faults: dict[str, str] = {}

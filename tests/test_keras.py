@@ -21,8 +21,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from mnist_cnn.config import TARGETS, compose
-from mnist_cnn.data import MNISTDataModule
+from mnist_cnn.config.compose import TARGETS, compose
+from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from tests.conftest import bare_trainer
 

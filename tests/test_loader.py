@@ -6,8 +6,8 @@ import itertools
 import pytest
 import torch
 
-from mnist_cnn.augment import Augment
-from mnist_cnn.loader import BatchLoader
+from mnist_cnn.data.augment import Augment
+from mnist_cnn.data.loader import BatchLoader
 
 TURNS = {**dict.fromkeys(inspect.signature(Augment).parameters, 0.0), "degrees": 20.0}
 

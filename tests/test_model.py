@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnist_cnn.config import CONF, compose, plain
+from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.config.files import CONF
 from mnist_cnn.model import CNN, MLP, VGG, FastCNN, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}

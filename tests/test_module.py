@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from mnist_cnn.module import DigitClassifier, Tally
-from mnist_cnn.trained import unpacked
+from mnist_cnn.metrics import Tally
+from mnist_cnn.module import DigitClassifier
+from mnist_cnn.pretrained import unpacked
 from tests.conftest import bare_trainer
 
 CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0}

@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from mnist_cnn import config
+from mnist_cnn.config import messages
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,12 +33,12 @@ def test_an_install_hint_is_the_readmes_in_a_clone_and_names_the_packages_beside
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(ROOT)
-    assert config.install("photo") == 'pip install -e ".[photo]"'
+    assert messages.install("photo") == 'pip install -e ".[photo]"'
     monkeypatch.chdir(tmp_path)
-    assert config.install("photo") == f'pip install -e "{ROOT}[photo]"'
-    installed = tmp_path / "site-packages" / "mnist_cnn" / "config.py"
-    monkeypatch.setattr(config, "__file__", str(installed))
-    hint = config.install("demo")
+    assert messages.install("photo") == f'pip install -e "{ROOT}[photo]"'
+    installed = tmp_path / "site-packages" / "mnist_cnn" / "config" / "messages.py"
+    monkeypatch.setattr(messages, "__file__", str(installed))
+    hint = messages.install("demo")
     assert hint.startswith("pip install ")
     for package in ("gradio", "opencv-python-headless", "pillow"):  # of its own extra as well
         assert re.search(rf'"{package}[<>]\S+"', hint)

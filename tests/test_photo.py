@@ -16,7 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.photo import FORMATS, find_digits, load_picture, upright_size
+from mnist_cnn.reading.digits import find_digits
+from mnist_cnn.reading.picture import FORMATS, load_picture, upright_size
 from tests.photographs import bundled
 
 Array = NDArray[np.uint8]
@@ -402,7 +403,7 @@ def test_the_largest_picture_takes_a_bounded_memory(tmp_path: Path) -> None:
     Image.new("I;16", (10_000, 10_000), 999).save(tmp_path / "large.png", compress_level=1)
     code = """
 import resource, sys
-from mnist_cnn.photo import load_picture
+from mnist_cnn.reading.picture import load_picture
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(load_picture(sys.argv[1]).size)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -11,8 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from omegaconf import OmegaConf
 
-from mnist_cnn import board, plots
-from mnist_cnn.config import compose
+from mnist_cnn.callbacks import tensorboard
+from mnist_cnn.config.compose import compose
+from mnist_cnn.plots import axes as axes_
+from mnist_cnn.plots import evaluation, sweep, training
 
 ROWS = [
     {
@@ -27,7 +29,7 @@ ROWS = [
 
 
 def test_history_draws_both_curves_and_marks_the_best_epoch():
-    figure = plots.history(ROWS, 2, "a run")
+    figure = training.history(ROWS, 2, "a run")
     loss, accuracy = figure.axes
     assert np.asarray(loss.lines[0].get_ydata()).tolist() == [1 / e for e in (1, 2, 3)]
     assert np.asarray(accuracy.lines[1].get_ydata()).tolist() == [row["val/acc"] for row in ROWS]
@@ -37,7 +39,7 @@ def test_history_draws_both_curves_and_marks_the_best_epoch():
 
 def test_history_draws_a_run_without_validation():
     rows = [{k: v for k, v in row.items() if not k.startswith("val")} for row in ROWS]
-    loss, _ = plots.history(rows, None, "a run").axes
+    loss, _ = training.history(rows, None, "a run").axes
     assert [line.get_label() for line in loss.lines] == ["training"]
 
 
@@ -46,7 +48,7 @@ def texts(figure: Figure) -> list[str]:
 
 
 def test_a_confusion_matrix_shows_each_count_recall_and_precision():
-    figure = plots.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
+    figure = evaluation.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
     shown = texts(figure)
     assert {"1,200", "3", "7"} <= set(shown)
     assert "0" not in shown  # no mistake, no number
@@ -54,12 +56,12 @@ def test_a_confusion_matrix_shows_each_count_recall_and_precision():
 
 
 def test_a_confusion_matrix_of_a_class_that_is_never_there_has_no_recall():
-    assert "-" in texts(plots.confusion(np.array([[5, 1], [0, 0]]), "ab", ""))
+    assert "-" in texts(evaluation.confusion(np.array([[5, 1], [0, 0]]), "ab", ""))
 
 
 def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
     images = np.zeros((2, 28, 28), np.uint8)
-    figure = plots.mistakes(images, [947, 7], ["8", "4"], ["9", "1"], [0.995, 0.5], "two")
+    figure = evaluation.mistakes(images, [947, 7], ["8", "4"], ["9", "1"], [0.995, 0.5], "two")
     assert texts(figure) == ["#947\n8 read as 9, 99.5%", "#7\n4 read as 1, 50.0%"]
     assert len(figure.axes[0].images) == 2
 
@@ -67,7 +69,7 @@ def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
 def test_long_names_of_classes_do_not_overlap() -> None:
     names = ["Ankle boot", "T-shirt/top"] * 3
     images = np.zeros((6, 28, 28), np.uint8)
-    figure = plots.mistakes(images, [69_999] * 6, names, names[::-1], [1.0] * 6, "clothes")
+    figure = evaluation.mistakes(images, [69_999] * 6, names, names[::-1], [1.0] * 6, "clothes")
     assert texts(figure)[0] == "#69999, 100.0%\nAnkle boot\nread as T-shirt/top"
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
@@ -78,7 +80,7 @@ def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
     n = 5000
     names = ["7"] * n
     images = np.zeros((n, 28, 28), np.uint8)
-    figure = plots.mistakes(images, range(n), names, names, [0.5] * n, "many")
+    figure = evaluation.mistakes(images, range(n), names, names, [0.5] * n, "many")
     assert len(figure.axes[0].images) == 300
     assert figure.get_size_inches()[1] < 90
     assert figure.get_suptitle() == "many; the first 300 are drawn"
@@ -88,8 +90,8 @@ def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
 def test_epochs_are_whole_numbers(last: int) -> None:
     runs = [("a", list(range(1, last + 1)), [0.5] * last)]
     for figure in (
-        plots.history(ROWS[:last], None, "a run"),
-        plots.curves(runs, "val/loss", title="one"),
+        training.history(ROWS[:last], None, "a run"),
+        sweep.curves(runs, "val/loss", title="one"),
     ):
         for axes in figure.axes:
             low, high = axes.get_xlim()
@@ -99,13 +101,13 @@ def test_epochs_are_whole_numbers(last: int) -> None:
 
 def test_the_picture_of_a_run_names_its_data_set(short_run, monkeypatch) -> None:
     titles = []
-    drawn = plots.history
+    drawn = training.history
 
     def history(rows: Any, best_epoch: int | None, title: str) -> Figure:
         titles.append(title)
         return drawn(rows, best_epoch, title)
 
-    monkeypatch.setattr(plots, "history", history)
+    monkeypatch.setattr(training, "history", history)
     short_run("mine", "logger=none", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
     assert [title.split("mine: ")[1] for title in titles] == ["mnist, CNN"]
 
@@ -114,7 +116,7 @@ def test_tensorboard_compares_runs_by_the_same_few_values_whatever_their_network
     tables = []
     for chosen in (["model=vgg", "scheduler=none"], ["model=mlp", "optimizer=sgd"], []):
         config: Any = OmegaConf.to_container(compose(chosen, run_dir="x"), resolve=True)
-        tables.append(board.compare_by(config))
+        tables.append(tensorboard.compare_by(config))
     assert [table.keys() == tables[0].keys() for table in tables] == [True] * 3
     assert len(tables[0]) <= 13
     assert (tables[0]["model"], tables[1]["optimizer"], tables[2]["lr"]) == ("VGG", "SGD", 1e-3)
@@ -122,7 +124,7 @@ def test_tensorboard_compares_runs_by_the_same_few_values_whatever_their_network
 
 def test_a_title_is_written_as_it_is_and_fits() -> None:
     title = "outputs/$a$_b: " + "long " * 40
-    figure = plots.importance({"lr": 1.0}, title=title)
+    figure = sweep.importance({"lr": 1.0}, title=title)
     figure.savefig(io.BytesIO())
     box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
     assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
@@ -130,13 +132,13 @@ def test_a_title_is_written_as_it_is_and_fits() -> None:
 
 
 def test_one_batch_and_all_batches_have_places_of_their_own_on_an_axis() -> None:
-    axis = plots.axis([1, 1.0, 10, 2])
+    axis = axes_.axis([1, 1.0, 10, 2])
     assert axis.labels == ["1.0", "1", "2", "10"]
     assert len({*axis.at}) == 4
 
 
 def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():
-    figure = plots.gallery(np.zeros((11, 28, 28)), ["x"] * 11, "", columns=4)
+    figure = evaluation.gallery(np.zeros((11, 28, 28)), ["x"] * 11, "", columns=4)
     axes = figure.axes[0]
     boxes = [image.get_extent() for image in axes.images]
     for k, (left, right, bottom, top) in enumerate(boxes):
@@ -147,12 +149,12 @@ def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():
 
 
 def test_a_gallery_of_nothing_says_so():
-    assert "none" in texts(plots.gallery(np.zeros((0, 28, 28)), [], "no mistakes"))
+    assert "none" in texts(evaluation.gallery(np.zeros((0, 28, 28)), [], "no mistakes"))
 
 
 def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any():
     counts = np.array([0, 4, 96])
-    figure = plots.reliability(
+    figure = evaluation.reliability(
         {"": (counts, np.array([np.nan, 0.6, 0.9]), np.array([np.nan, 0.5, 1]))}
     )
     upper, lower = figure.axes
@@ -164,38 +166,38 @@ def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any
 
 
 def test_learning_rates_lie_on_a_logarithmic_axis_and_names_on_one_of_their_own():
-    rates = plots.axis([1e-4, 1e-2, 1e-3])
+    rates = axes_.axis([1e-4, 1e-2, 1e-3])
     assert rates.at == pytest.approx([-4, -2, -3])
     assert (rates.ticks, rates.labels) == (pytest.approx([-4, -3, -2]), ["0.0001", "0.001", "0.01"])
-    assert plots.axis([32, 64]).at.tolist() == [32, 64]
-    assert plots.axis([0.1, 0.9], linear=True).at.tolist() == [0.1, 0.9]
-    names = plots.axis(["SGD", None, True, "SGD"])
+    assert axes_.axis([32, 64]).at.tolist() == [32, 64]
+    assert axes_.axis([0.1, 0.9], linear=True).at.tolist() == [0.1, 0.9]
+    names = axes_.axis(["SGD", None, True, "SGD"])
     assert names.at.tolist() == [1, 0, 2, 1]
     assert names.labels == ["None", "SGD", "True"]
-    drawn = plots.axis(np.geomspace(1e-5, 1, 99).tolist())  # too many to name each
+    drawn = axes_.axis(np.geomspace(1e-5, 1, 99).tolist())  # too many to name each
     assert drawn.labels == ["1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]
 
 
 def test_a_search_shows_the_best_so_far_and_marks_what_was_pruned_or_lost():
     values = np.array([0.5, 0.7, 0.9, np.nan, 0.4])
     states = ["finished", "finished", "pruned", "failed", "finished"]
-    figure = plots.trials(np.arange(5), values, states, "val/loss", "min", title="a search")
+    figure = sweep.trials(np.arange(5), values, states, "val/loss", "min", title="a search")
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     best = np.asarray(lines["best so far"].get_ydata())
     assert best.tolist() == [0.5, 0.5, 0.5, 0.5, 0.4]
     for label, jobs in (("finished", [0, 1, 4]), ("pruned", [2]), ("without a value", [3])):
         assert np.asarray(lines[label].get_xdata()).tolist() == jobs
     assert figure.axes[0].get_ylabel() == "validation loss"
-    assert plots.best_so_far(values, "max").tolist() == [0.5, 0.7, 0.9, 0.9, 0.9]
+    assert axes_.best_so_far(values, "max").tolist() == [0.5, 0.7, 0.9, 0.9, 0.9]
 
 
 def test_each_run_is_a_line_through_its_hyper_parameters_the_best_on_top():
     parameters: dict[str, list[Any]] = {"lr": [1e-3, 1e-2, 1e-1], "net": ["CNN", "MLP", "CNN"]}
     values = np.array([0.2, 0.9, 0.5])
     for mode, last in (("max", 1), ("min", 0)):
-        figure = plots.parallel(parameters, values, "val/acc", mode, title="three")
+        figure = sweep.parallel(parameters, values, "val/acc", mode, title="three")
         lines = figure.axes[0].collections[0].get_segments()  # type: ignore[attr-defined]
-        heights = [plots.axis(parameters["lr"]).at[last], plots.axis(parameters["net"]).at[last]]
+        heights = [axes_.axis(parameters["lr"]).at[last], axes_.axis(parameters["net"]).at[last]]
         assert lines[-1][:, 0].tolist() == [0, 1, 2]
         assert lines[-1][0, 1] == pytest.approx((heights[0] + 3.08) / 2.16)
         assert (lines[-1][1, 1] > 0.5) == (heights[1] > 0.5)
@@ -204,20 +206,20 @@ def test_each_run_is_a_line_through_its_hyper_parameters_the_best_on_top():
 
 def test_the_best_learning_curve_stands_before_the_others():
     runs = [("a", [1, 2], [0.5, 0.3]), ("b", [1, 2], [0.6, 0.5]), ("c", [1], [0.9])]
-    lines = plots.curves(runs, "val/loss", title="three").axes[0].lines
+    lines = sweep.curves(runs, "val/loss", title="three").axes[0].lines
     assert np.asarray(lines[-1].get_ydata()).tolist() == [0.5, 0.3]
     assert [line.get_label() for line in (lines[-1], lines[0])] == ["best: a", "2 others"]
 
 
 def test_importance_is_drawn_as_shares():
-    figure = plots.importance({"lr": 0.75, "hidden": 0.25}, title="two")
+    figure = sweep.importance({"lr": 0.75, "hidden": 0.25}, title="two")
     assert [text.strip() for text in texts(figure)] == ["75%", "25%"]
 
 
 def test_drawing_opens_no_window_manager():
     for figure in (
-        plots.confusion(np.eye(3, dtype=int), "abc", ""),
-        plots.gallery(np.zeros((1, 28, 28)), ["x"], ""),
+        evaluation.confusion(np.eye(3, dtype=int), "abc", ""),
+        evaluation.gallery(np.zeros((1, 28, 28)), ["x"], ""),
     ):
         figure.canvas.draw()
     pyplot = sys.modules.get("matplotlib.pyplot")

@@ -9,8 +9,9 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mnist_cnn import predict, sources, trained
-from mnist_cnn.config import compose
+from mnist_cnn import predict, pretrained
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data import sources
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_a_foreign_checkpoint_is_named(row, tmp_path):
 
 
 def test_the_network_may_be_named_anywhere_among_the_pictures(row, capsys):
-    code, out, _ = run(capsys, str(row), f"ckpt_path={trained.SHIPPED}", str(row))
+    code, out, _ = run(capsys, str(row), f"ckpt_path={pretrained.SHIPPED}", str(row))
     assert code == 0
     assert out.count(": 7210 (") == 2
     with pytest.raises(SystemExit):
@@ -103,7 +104,7 @@ def test_the_network_may_be_named_anywhere_among_the_pictures(row, capsys):
 
 
 def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
-    with safe_open(trained.SHIPPED, "pt") as file:
+    with safe_open(pretrained.SHIPPED, "pt") as file:
         metadata = dict(file.metadata())
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     data = json.loads(metadata["data"]) | {"name": "fashion_mnist"}

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn.reading import draw_readings, read_digits, written
+from mnist_cnn.reading.reader import draw_readings, read_digits, written
 from tests.photographs import bundled
 from tests.test_photo import page
 

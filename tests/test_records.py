@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_cnn import benchmark, config, leaderboard, records
+from benchmarks import record as record_
+from benchmarks import records, usual
+from benchmarks import table as table_
+from mnist_cnn.analysis import found as found_
+from mnist_cnn.config import files
 from tests.conftest import environment, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
@@ -37,6 +41,9 @@ def clone_in(folder: Path) -> Path:
     clone = folder / "clone"
     shutil.copytree(REPOSITORY / "conf", clone / "conf")
     (clone / "mnist_cnn").symlink_to(REPOSITORY / "mnist_cnn")
+    shutil.copytree(
+        REPOSITORY / "benchmarks", clone / "benchmarks", ignore=shutil.ignore_patterns("*.json")
+    )
     shutil.copy(REPOSITORY / "README.md", clone)
     (clone / "conf" / "experiment" / "accurate.yaml").write_text(TINY)
     return clone
@@ -65,7 +72,7 @@ def run(clone: Path, *argv: str) -> str:
 def clone(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """Has the record of two seeds, and their sweep."""
     clone = clone_in(tmp_path_factory.mktemp("records"))
-    run(clone, "mnist_cnn.records", "accurate", "--seeds", "0,1", "--write")
+    run(clone, "benchmarks.records", "accurate", "--seeds", "0,1", "--write")
     return clone
 
 
@@ -97,7 +104,7 @@ def change(job: Path, key: str, value: Any) -> None:
 
 
 def test_a_record_holds_the_numbers_of_its_runs_to_the_last_digit(clone: Path) -> None:
-    record = read(clone / "records" / "accurate.json")
+    record = read(clone / "benchmarks" / "accurate.json")
     jobs = [read(sweep_of(clone) / n / "results.json") for n in "01"]
     assert record["seeds"] == [job["config"]["seed"] for job in jobs] == [0, 1]
     for key in ("test/acc", "val/acc", "seconds"):
@@ -110,35 +117,35 @@ def test_a_record_holds_the_numbers_of_its_runs_to_the_last_digit(clone: Path) -
     assert record["command"] == "python -m mnist_cnn.train -m experiment=accurate seed=0,1"
     assert record["elapsed_seconds"] >= 1
     assert record["elapsed_seconds"] + 1 >= sum(record["seconds"])  # the times are whole seconds
-    histories = [leaderboard.history(sweep_of(clone) / n) for n in "01"]
+    histories = [found_.history(sweep_of(clone) / n) for n in "01"]
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
     for k, epoch in enumerate(record["epochs"]):
         accuracies = [Fraction(rows[k]["val/acc"]) for rows in histories]
         assert epoch["val/acc"] == float(sum(accuracies) / 2)
         clock = sum(rows[i]["seconds"] for rows in histories for i in range(k + 1)) / 2
         assert epoch["seconds"] == pytest.approx(clock, rel=1e-12)
-    assert (clone / "records" / "accurate.json").stat().st_size < 12_000
+    assert (clone / "benchmarks" / "accurate.json").stat().st_size < 12_000
 
 
 def test_a_claim_is_compared_with_its_record_and_shown(clone: Path) -> None:
-    out = run(clone, "mnist_cnn.records", "accurate", "--from", str(sweep_of(clone)))
-    accuracies = [100 * a for a in read(clone / "records" / "accurate.json")["test/acc"]]
+    out = run(clone, "benchmarks.records", "accurate", "--from", str(sweep_of(clone)))
+    accuracies = [100 * a for a in read(clone / "benchmarks" / "accurate.json")["test/acc"]]
     mean, std = sum(accuracies) / 2, abs(accuracies[0] - accuracies[1]) / math.sqrt(2)
     assert out.count(f"{mean:.2f} ± {std:.2f} (n=2)") == 2  # here and in the record
     assert "no spread" in out  # the very same runs
     assert "here: seeds 0, 1" in out
-    table = run(clone, "mnist_cnn.records")
+    table = run(clone, "benchmarks.records")
     assert f"{mean:.2f} % ± {std:.2f}" in table
     assert "the best network of at most 250,000 parameters" in table
-    claimed = records.claim("article")
+    claimed = record_.claim("article")
     assert claimed is not None
-    assert records.accuracy(claimed) in table  # though without a record here
+    assert table_.accuracy(claimed) in table  # though without a record here
 
 
 def test_other_seeds_give_a_difference_with_its_interval(clone: Path) -> None:
-    old = read(clone / "records" / "accurate.json")
+    old = read(clone / "benchmarks" / "accurate.json")
     new = {**old, "seeds": [2, 3], "test/acc": [0.9, 0.92]}
-    found = records.difference(new, old, "test/acc")
+    found = record_.difference(new, old, "test/acc")
     (a, b), (c, d) = new["test/acc"], old["test/acc"]
     assert found.interval is not None
     assert found.mean is not None
@@ -149,98 +156,98 @@ def test_other_seeds_give_a_difference_with_its_interval(clone: Path) -> None:
 
 def test_the_tables_of_readme_and_the_picture_are_made_of_the_records(clone: Path) -> None:
     before = (clone / "README.md").read_text()
-    run(clone, "mnist_cnn.records", "--plot", records.PICTURE, "--readme")
+    run(clone, "benchmarks.records", "--plot", record_.PICTURE, "--readme")
     text = (clone / "README.md").read_text()
-    record = read(clone / "records" / "accurate.json")
+    record = read(clone / "benchmarks" / "accurate.json")
     assert f"| {record['parameters']:,} |" in text
     assert f"`{record['command']}`" in text
-    assert f"]({records.PICTURE})" in text
-    assert (clone / records.PICTURE).read_bytes().startswith(b"\x89PNG")
-    assert before.split(records.BEGIN)[0] == text.split(records.BEGIN)[0]
-    assert before.split(records.END)[1] == text.split(records.END)[1]
-    run(clone, "mnist_cnn.records", "--readme")
+    assert f"]({record_.PICTURE})" in text
+    assert (clone / record_.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert before.split(table_.BEGIN)[0] == text.split(table_.BEGIN)[0]
+    assert before.split(table_.END)[1] == text.split(table_.END)[1]
+    run(clone, "benchmarks.records", "--readme")
     assert (clone / "README.md").read_text() == text
 
 
 def test_readme_has_the_table_that_the_records_make() -> None:
-    text = records.README.read_text("utf-8")
-    table = text.partition(records.BEGIN)[2].partition(records.END)[0]
-    assert table == f"\n\n{records.markdown(records.load())}\n", (
-        "python -m mnist_cnn.records --readme"
+    text = record_.README.read_text("utf-8")
+    table = text.partition(table_.BEGIN)[2].partition(table_.END)[0]
+    assert table == f"\n\n{table_.markdown(record_.load())}\n", (
+        "python -m benchmarks.records --readme"
     )
 
 
-@pytest.mark.parametrize("experiment", config.files("experiment"))
+@pytest.mark.parametrize("experiment", files.files("experiment"))
 def test_an_experiment_claims_what_its_record_says(experiment: str) -> None:
-    claimed = records.claim(experiment)
+    claimed = record_.claim(experiment)
     assert claimed is not None, (
         "its first lines have no `NN.NN % +- N.NN on the test set (seeds …)`"
     )
-    if record := records.load().get(experiment):
-        measured = records.summary_of(record, "test/acc")
-        assert records.accuracy(claimed) == records.accuracy(measured)
+    if record := record_.load().get(experiment):
+        measured = record_.summary_of(record, "test/acc")
+        assert table_.accuracy(claimed) == table_.accuracy(measured)
         assert claimed.n == measured.n
-        assert records.span(record["elapsed_seconds"]) in records.header(experiment)
+        assert table_.span(record["elapsed_seconds"]) in record_.header(experiment)
 
 
 def test_a_record_is_of_the_recipe_as_its_file_has_it() -> None:
-    found = records.load()
-    for name in set(config.files("experiment")) & set(found):
-        assert not records.differences(found[name]["config"], records.meant(name))
+    found = record_.load()
+    for name in set(files.files("experiment")) & set(found):
+        assert not record_.differences(found[name]["config"], record_.meant(name))
     if "ensemble" in found:
         members = found["ensemble"]["experiment"]
         assert found["ensemble"]["config"] == found[members]["config"]
 
 
 def test_each_record_names_an_experiment_and_a_command_that_exist(clone: Path) -> None:
-    found = [*records.RECORDS.glob("*.json"), *(clone / "records").glob("*.json")]
+    found = [*record_.RECORDS.glob("*.json"), *(clone / "benchmarks").glob("*.json")]
     for file in found:
         record = read(file)
         assert file.stem == record["name"]
         python, dash_m, module, *rest = shlex.split(record["command"])
         assert (python, dash_m) == ("python", "-m")
-        if module == "mnist_cnn.records":
+        if module == "benchmarks.records":
             assert rest == [record["name"]]
             assert record["name"] in ("usual", "ensemble")
-            assert record.get("experiment", "article") in config.files("experiment")
+            assert record.get("experiment", "article") in files.files("experiment")
         else:
             assert module == "mnist_cnn.train"
             assert f"experiment={record['name']}" in rest
             assert f"seed={','.join(map(str, record['seeds']))}" in rest
-            assert record["name"] in config.files("experiment") or file.parent != records.RECORDS
+            assert record["name"] in files.files("experiment") or file.parent != record_.RECORDS
 
 
 def test_runs_that_differ_in_more_than_the_seed_make_no_record(sweep: Path) -> None:
-    found = records.finished_runs(sweep)
-    assert records.build("accurate", found)["seeds"] == [0, 1]
+    found = record_.finished_runs(sweep)
+    assert record_.build("accurate", found)["seeds"] == [0, 1]
     for key, value in (("optimizer.lr", 0.5), ("threads", 77), ("git_commit", "another")):
         kept = (sweep / "1" / "results.json").read_text()
         change(sweep / "1", key, value)
         with pytest.raises(ValueError, match=f"{key}=.*, {value}; allowed: .* the seed alone"):
-            records.build("accurate", records.finished_runs(sweep))
+            record_.build("accurate", record_.finished_runs(sweep))
         (sweep / "1" / "results.json").write_text(kept)
 
 
 def test_a_run_of_another_experiment_makes_no_record(sweep: Path) -> None:
-    first, _ = records.finished_runs(sweep)
+    first, _ = record_.finished_runs(sweep)
     with pytest.raises(ValueError, match=r"not experiment=photo, there and here: .*; and \d+ more"):
-        records.check_experiment(first, "photo")
+        record_.check_experiment(first, "photo")
     with pytest.raises(ValueError, match=r"trainer\.max_epochs=2, 10; trainer\.limit_train"):
-        records.check_experiment(first, "article")
+        record_.check_experiment(first, "article")
 
 
 def test_what_is_not_finished_is_refused_by_name(sweep: Path) -> None:
     (sweep / "1" / "results.json").rename(sweep / "kept")
     with pytest.raises(ValueError, match=f"{sweep}/1: interrupted.*ckpt_path={sweep}"):
-        records.finished_runs(sweep)
+        record_.finished_runs(sweep)
     failure = {"type": "ValueError", "error": "the disk is full", "traceback": ""}
     (sweep / "1" / "failed.json").write_text(json.dumps(failure))
     with pytest.raises(ValueError, match=f"{sweep}/1: failed, ValueError: the disk is full; "):
-        records.finished_runs(sweep)
+        record_.finished_runs(sweep)
     shutil.rmtree(sweep / "1")  # it never began
     with pytest.raises(ValueError, match=f"{sweep}: has no run of seed 1; "):
-        records.finished_runs(sweep)
-    assert len(records.finished_runs(sweep, [0])) == 1
+        record_.finished_runs(sweep)
+    assert len(record_.finished_runs(sweep, [0])) == 1
 
 
 def test_results_without_a_test_make_no_record(sweep: Path) -> None:
@@ -248,40 +255,40 @@ def test_results_without_a_test_make_no_record(sweep: Path) -> None:
     del content["test/acc"]
     (sweep / "0" / "results.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="have no test/acc"):
-        records.build("accurate", records.finished_runs(sweep))
+        record_.build("accurate", record_.finished_runs(sweep))
 
 
 def test_ctrl_c_loses_nothing_and_says_how_to_go_on(tmp_path: Path) -> None:
     clone = clone_in(tmp_path)
     arguments = ("accurate", "--seeds", "0,1,2,3,4,5", "--write")
-    process = begin(clone, "mnist_cnn.records", *arguments)
+    process = begin(clone, "benchmarks.records", *arguments)
     wait_for(lambda: list(clone.glob("outputs/sweeps/*/*/0/results.json")), process)
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGINT
     assert "Traceback" not in err
-    assert not (clone / "records").exists()
+    assert not list((clone / "benchmarks").glob("*.json"))
     first = (sweep_of(clone) / "0" / "results.json").read_bytes()
     hints = [line.partition(": ")[2] for line in err.splitlines() if ": python -m " in line]
     for hint in hints:
         run(clone, *shlex.split(hint)[2:])
     assert len(hints) == 2
-    assert read(clone / "records" / "accurate.json")["seeds"] == [0, 1, 2, 3, 4, 5]
+    assert read(clone / "benchmarks" / "accurate.json")["seeds"] == [0, 1, 2, 3, 4, 5]
     assert (sweep_of(clone) / "0" / "results.json").read_bytes() == first
 
 
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Shortens the usual recipe; the seeds that were trained."""
-    trained, original = [], benchmark.usual
+    trained, original = [], usual.usual
 
     def short(*args: Any, **options: Any) -> dict[str, Any]:
         trained.append(options["seed"])
         torch.use_deterministic_algorithms(True)
         return original(*args, batches=2, **options)
 
-    monkeypatch.setattr(benchmark, "usual", short)
-    monkeypatch.setattr(records, "USUAL_EPOCHS", 2)
+    monkeypatch.setattr(usual, "usual", short)
+    monkeypatch.setattr(record_, "USUAL_EPOCHS", 2)
     return trained
 
 
@@ -289,24 +296,24 @@ def test_the_usual_recipe_is_recorded_and_what_is_there_is_not_trained_again(
     tmp_path: Path, few_steps: list[int]
 ) -> None:
     first = records.usual([0], tmp_path)
-    record = records.build("usual", records.usual([0, 1], tmp_path))
+    record = record_.build("usual", records.usual([0, 1], tmp_path))
     assert few_steps == [0, 1]
     assert record["test/acc"][0] == first[0].results["test/acc"]
     assert all(round(a * 10_000) / 10_000 == a > 0.05 for a in record["test/acc"])
     assert record["parameters"] == 225_034
-    assert record["command"] == "python -m mnist_cnn.records usual"
+    assert record["command"] == "python -m benchmarks.records usual"
     assert "val/acc" not in record
     assert read(tmp_path / "1.json")["epochs"] == 2
 
 
 def table_of(*made: dict[str, Any]) -> str:
-    return records.markdown({record["name"]: record for record in made})
+    return table_.markdown({record["name"]: record for record in made})
 
 
 def test_an_ensemble_is_one_observation_of_several_networks(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members = read(clone / "records" / "accurate.json")
+    members = read(clone / "benchmarks" / "accurate.json")
     folder, started = sweep_of(clone), []
 
     def evaluate(entry: str, *arguments: str) -> None:
@@ -316,7 +323,7 @@ def test_an_ensemble_is_one_observation_of_several_networks(
         (place / "evaluation.json").write_text(json.dumps({**outcome, "shifts": 1}))
 
     monkeypatch.setattr(records, "start", evaluate)
-    monkeypatch.setattr(records, "check_experiment", lambda run, name: None)
+    monkeypatch.setattr(record_, "check_experiment", lambda run, name: None)
     record = records.ensemble(folder, [])
     ((entry, ckpt_path, *_),) = started
     assert entry == "evaluate"
@@ -327,15 +334,15 @@ def test_an_ensemble_is_one_observation_of_several_networks(
     assert record["parameters"] == 2 * members["parameters"]
     table = table_of(members, record)
     assert "| 2 of these together, each image in 9 places | **99.71 %** | 1 (of 2) |" in table
-    found = records.difference(record, record, "test/acc")
+    found = record_.difference(record, record, "test/acc")
     assert found.interval is None
 
 
 def test_the_ratio_is_told_in_the_note_and_belongs_to_its_record(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "RECORDS", tmp_path)
-    shutil.copy(clone / "records" / "accurate.json", tmp_path)
+    monkeypatch.setattr(record_, "RECORDS", tmp_path)
+    shutil.copy(clone / "benchmarks" / "accurate.json", tmp_path)
     ratio = {"ratio": 0.91, "ratios": [0.9, 0.91, 0.93], "seconds": {"accurate": [9.0, 9.1, 9.3]}}
     (tmp_path / "ratio").write_text(json.dumps(ratio))
     records.add_ratio("accurate", tmp_path / "ratio")
@@ -361,14 +368,8 @@ def test_a_mistake_is_answered_in_one_line(argv: list[str], answer: str) -> None
     assert "\n" not in str(end.value.code)
 
 
-def test_an_installed_package_without_records_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "ROOT", Path(records.__file__).parent)
-    with pytest.raises(SystemExit, match="the records come with a clone of the project"):
-        records.main([])
-
-
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(9.94, "9.9 s"), (81.2, "81 s"), (300.0, "5 min"), (7200.0, "2.0 h")]
 )
 def test_a_time_is_told_as_people_do(seconds: float, shown: str) -> None:
-    assert records.span(seconds) == shown
+    assert table_.span(seconds) == shown

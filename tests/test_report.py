@@ -17,8 +17,14 @@ import pytest
 from filelock import FileLock
 
 import mnist_cnn
-from mnist_cnn import leaderboard, plots, report, runs, terminal
-from mnist_cnn.config import compose, install
+from mnist_cnn import report, terminal
+from mnist_cnn.analysis import found as found_
+from mnist_cnn.analysis import page as page_
+from mnist_cnn.analysis import ranking, tables
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.messages import install
+from mnist_cnn.plots import sweep as sweep_
+from mnist_cnn.runs import state
 from mnist_cnn.train import train
 from tests.conftest import environment
 
@@ -37,7 +43,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 def trained(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """A sweep of two learning rates with two seeds each."""
     sweep = tmp_path_factory.mktemp("trained")
-    (sweep / leaderboard.SWEEP).touch()
+    (sweep / found_.SWEEP).touch()
     for job, (lr, seed) in enumerate((lr, seed) for lr in (1e-3, 1e-2) for seed in (0, 1)):
         changed = [f"optimizer.lr={lr}", f"seed={seed}"]
         train(compose([*SHORT, *changed], run_dir=sweep / str(job), run_name="x"))
@@ -85,7 +91,7 @@ def add(sweep: Path, job: int, like: int, **values: Any) -> Path:
 def unfinished(sweep: Path, job: int, file: str, content: Any, *overrides: str) -> Path:
     folder = sweep / str(job)
     (folder / ".hydra").mkdir(parents=True)
-    (folder / runs.OVERRIDES).write_text("".join(f"- {text}\n" for text in overrides))
+    (folder / state.OVERRIDES).write_text("".join(f"- {text}\n" for text in overrides))
     (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
     return folder
 
@@ -218,13 +224,13 @@ def test_only_keys_that_tell_groups_apart_are_columns_under_short_names() -> Non
         {**same, **sgd, "model.hidden": 32, **photo},
     ]
     # momentum and eps follow from the optimizer; shear is there when degrees is
-    assert leaderboard.short_names(leaderboard.differing(configs)) == {
+    assert ranking.short_names(ranking.differing(configs)) == {
         "optimizer.name": "optimizer",
         "optimizer.lr": "lr",
         "model.hidden": "hidden",
         "data.augment.degrees": "degrees",
     }
-    assert leaderboard.short_names(["a.x.lr", "b.x.lr", "c.hidden", "x.name"]) == {
+    assert ranking.short_names(["a.x.lr", "b.x.lr", "c.hidden", "x.name"]) == {
         "a.x.lr": "a.x.lr",
         "b.x.lr": "b.x.lr",
         "c.hidden": "hidden",
@@ -364,7 +370,7 @@ def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
     assert len(board.columns) > 10
     narrow = terminal.console(force_terminal=True, color_system=None)
     narrow.width = 80
-    report.show(board, narrow)
+    tables.show(board, narrow)
     lines = capsys.readouterr().out.split("\n4 finished")[0].splitlines()
     assert max(map(len, lines)) <= 80
     said = " ".join(" ".join(lines).split())
@@ -380,11 +386,11 @@ def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
 def test_a_figure_of_mixed_experiments_has_at_most_ten_hyper_parameters(sweep: Path) -> None:
     mix(sweep)
     board = report.collect([sweep])
-    drawn = {drawing.name: drawing for drawing in report.drawings(board)}
+    drawn = {drawing.name: drawing for drawing in page_.drawings(board)}
     assert drawn["parallel"].given is not None
     assert len(drawn["parallel"].given[0]) == 10
     assert f"Of {len(board.columns)} the 10 that vary most." in drawn["parallel"].text
-    report.write_page(board, sweep / "report.html", "Runs in a$b$")
+    page_.write_page(board, sweep / "report.html", "Runs in a$b$")
 
 
 def test_the_newest_sweep_is_one_of_training(
@@ -392,9 +398,9 @@ def test_the_newest_sweep_is_one_of_training(
 ) -> None:
     evaluations = sweep.parents[2] / "evaluations" / "sweeps" / "1"
     (evaluations / "0").mkdir(parents=True)
-    (evaluations / leaderboard.SWEEP).touch()
+    (evaluations / found_.SWEEP).touch()
     monkeypatch.chdir(sweep.parents[3])
-    assert leaderboard.newest_sweep(Path("outputs")) == sweep.relative_to(Path.cwd())
+    assert found_.newest_sweep(Path("outputs")) == sweep.relative_to(Path.cwd())
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 4
 
 
@@ -409,7 +415,7 @@ def test_runs_without_a_result_are_told_apart_each_with_its_first_line(
     held = unfinished(sweep, 7, "history.csv", "epoch,val/loss\n1,0.5\n2,0.4\n")
     add(sweep, 8, like=0)
     (sweep / "8" / "results.json").write_text('{"val/loss": 0.1, "conf')
-    with FileLock(held / runs.LOCK):
+    with FileLock(held / state.LOCK):
         content = as_json(capsys, str(sweep))
         report.main([str(sweep), "--markdown", "-"])
     assert [(Path(run["folder"]).name, run["state"]) for run in content["unfinished"]] == [
@@ -440,7 +446,7 @@ def test_no_half_written_file_is_a_crash(sweep: Path) -> None:
     broken += [whole.replace(b'"val/loss": ', b'"val/loss": "x", "y": ', 1)]
     for content in broken:
         (sweep / "0" / "results.json").write_bytes(content)
-        run = leaderboard.read(sweep / "0", "0")
+        run = found_.read(sweep / "0", "0")
         assert run.state == "unreadable"
         assert run.note.startswith("results.json: ")
     for file in ("failed.json", "pruned.json"):
@@ -449,8 +455,8 @@ def test_no_half_written_file_is_a_crash(sweep: Path) -> None:
             folder.mkdir(exist_ok=True)
             (folder / file).write_text(text)
             (folder / ".hydra").mkdir(exist_ok=True)
-            (folder / runs.OVERRIDES).write_bytes(b"- 'a=\n- b\n\xff")
-            assert leaderboard.read(folder, "9").state in ("unreadable", "failed")
+            (folder / state.OVERRIDES).write_bytes(b"- 'a=\n- b\n\xff")
+            assert found_.read(folder, "9").state in ("unreadable", "failed")
         (folder / file).unlink()
     (sweep / "1" / "history.csv").write_text("epoch,val/loss\n1,0.5\n2,")
     report.main([str(sweep)])
@@ -465,10 +471,10 @@ def test_the_newest_sweep_is_reported_and_without_one_all_runs(
     shutil.rmtree(newer / "3")
     for file in newer.glob("*/results.json"):  # or they were the same runs again
         file.write_text(json.dumps(json.loads(file.read_text()) | {"train/loss": 0.5}))
-    (newer / leaderboard.SWEEP).touch()
+    (newer / found_.SWEEP).touch()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 3
     for folder in (sweep, newer):
-        (folder / leaderboard.SWEEP).unlink()
+        (folder / found_.SWEEP).unlink()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 7
     # a folder inside another is not counted twice, nor is the same run in another place
     shutil.copytree(sweep, sweep.with_name("10-00-00"))
@@ -479,7 +485,7 @@ def test_the_newest_sweep_is_reported_and_without_one_all_runs(
 def test_a_sweep_that_is_locked_itself_is_no_run(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with FileLock(sweep / runs.LOCK):
+    with FileLock(sweep / state.LOCK):
         content = as_json(capsys, str(sweep))
     assert content["unfinished"] == []
     assert sum(group["n"] for group in content["groups"]) == 4
@@ -523,7 +529,7 @@ def test_what_cannot_be_drawn_is_said_in_one_line_and_breaks_nothing(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no ink\nat all")
 
-    monkeypatch.setattr(plots, "curves", broken)
+    monkeypatch.setattr(sweep_, "curves", broken)
     report.report(sweep)
     said = capsys.readouterr()
     assert "4 finished" in said.out
@@ -535,7 +541,7 @@ def test_without_plotly_tables_and_figures_come_and_a_sentence_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    monkeypatch.delitem(sys.modules, "mnist_cnn.charts", raising=False)
+    monkeypatch.delitem(sys.modules, "mnist_cnn.plots.interactive", raising=False)
     monkeypatch.delattr(mnist_cnn, "charts", raising=False)
     report.main([str(sweep)])
     assert not (sweep / "report.html").exists()
@@ -554,11 +560,11 @@ def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
         configure(folder, "model.hidden", hidden)
         configure(folder, "optimizer.lr", lr)
     board = report.collect([sweep])
-    shares, about = report.importances(board.finished, board.columns, "val/loss", "min")
+    shares, about = page_.importances(board.finished, board.columns, "val/loss", "min")
     assert "44 runs" in about
     assert next(iter(shares)) == "lr"
     assert sum(shares.values()) == pytest.approx(1)
-    few, why = report.importances(board.finished[:5], board.columns, "val/loss", "min")
+    few, why = page_.importances(board.finished[:5], board.columns, "val/loss", "min")
     assert (few, why) == ({}, "Skipped: it takes 20 finished runs; there are 5.")
 
 

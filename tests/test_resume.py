@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.config import compose
+from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 from tests.soak import Piece, contents, differences, kept

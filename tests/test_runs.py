@@ -6,59 +6,60 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from mnist_cnn import runs
-from mnist_cnn.config import Interrupted, compose
+from mnist_cnn.config.compose import compose
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.runs import claim, state
+from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
 
 def test_a_folder_tells_what_became_of_its_run(short_run, tmp_path):
     folder = tmp_path / "run"
-    assert runs.state(folder) == "new"
+    assert state.state(folder) == "new"
     seen = []
 
-    @runs.recorded
+    @claim.recorded
     def look(cfg):
-        seen.append(runs.state(folder))
+        seen.append(state.state(folder))
         raise KeyboardInterrupt
 
     cfg = compose(SHORT, run_dir=folder)
     with pytest.raises(Interrupted, match="go on with ckpt_path="):
         look(cfg)
     assert seen == ["running"]
-    assert runs.state(folder) == "interrupted"
+    assert state.state(folder) == "interrupted"
 
-    @runs.recorded
+    @claim.recorded
     def fail(cfg):
         raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
         fail(cfg)
-    assert runs.state(folder) == "failed"
+    assert state.state(folder) == "failed"
     noted = json.loads((folder / "failed.json").read_text())
     assert (noted["type"], noted["error"]) == ("RuntimeError", "out of memory")
     assert "in fail" in noted["traceback"]
 
-    @runs.recorded
+    @claim.recorded
     def prune(cfg):
-        raise runs.Pruned(epoch=2, metric="val/loss", value=2.3)
+        raise state.Pruned(epoch=2, metric="val/loss", value=2.3)
 
-    with pytest.raises(runs.Pruned):
+    with pytest.raises(state.Pruned):
         prune(cfg)
-    assert runs.state(folder) == "pruned"
+    assert state.state(folder) == "pruned"
     assert not (folder / "failed.json").exists()
 
     short_run("run", "trainer.max_epochs=1")
-    assert runs.state(folder) == "finished"
+    assert state.state(folder) == "finished"
 
 
 def test_a_second_process_does_not_train_in_the_same_folder(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    with FileLock(folder / runs.LOCK), pytest.raises(ValueError, match="another process"):
+    with FileLock(folder / state.LOCK), pytest.raises(ValueError, match="another process"):
         train(compose(SHORT, run_dir=folder))
-    assert [p.name for p in folder.iterdir()] == [runs.LOCK]
+    assert [p.name for p in folder.iterdir()] == [state.LOCK]
 
 
 def test_a_wrong_value_leaves_no_folder(tmp_path):
@@ -101,17 +102,17 @@ def test_a_run_that_ended_without_a_checkpoint_makes_way_but_not_for_what_is_not
     for name in (*own, *others):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text("")
-    runs.claim(tmp_path, compose(SHORT, run_dir=tmp_path))
+    claim.claim(tmp_path, compose(SHORT, run_dir=tmp_path))
     assert set(files(tmp_path)) == {".lock", *others}
-    assert runs.state(tmp_path) == "running"
-    runs.release(tmp_path)
-    assert runs.state(tmp_path) == "interrupted"
+    assert state.state(tmp_path) == "running"
+    claim.release(tmp_path)
+    assert state.state(tmp_path) == "interrupted"
 
 
 def test_a_second_process_changes_nothing_in_the_folder_of_the_first(command, tmp_path):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text("the first's")
-    with FileLock(tmp_path / "run" / runs.LOCK):
+    with FileLock(tmp_path / "run" / state.LOCK):
         done = command(*SHORT, "hydra.run.dir=run", "data.batch_size=32")
         assert done.returncode == 1
         assert done.stderr == "error: run_dir=run: another process is training there\n"
@@ -122,7 +123,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
     def refuse(self):
         raise PermissionError(13, "Permission denied")
 
-    (tmp_path / runs.LOCK).write_text("")
+    (tmp_path / state.LOCK).write_text("")
     monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.raises(ValueError, match=f"{tmp_path} cannot be written: Permission denied$"):
         train(compose(SHORT, run_dir=tmp_path))
@@ -148,8 +149,8 @@ def test_an_evaluation_takes_no_folder_that_holds_anything_else(tmp_path, name):
 
 
 def test_an_evaluation_may_be_done_again(tmp_path):
-    runs.check_evaluation(tmp_path / "new")
-    runs.check_evaluation(tmp_path)
+    claim.check_evaluation(tmp_path / "new")
+    claim.check_evaluation(tmp_path)
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "config.yaml").write_text("split: test")
-    runs.check_evaluation(tmp_path)
+    claim.check_evaluation(tmp_path)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from mnist_cnn import scores
-from mnist_cnn.scores import Answers
+from mnist_cnn.analysis import scores
+from mnist_cnn.analysis.scores import Answers
 
 
 def answers_of(probabilities: list[list[float]], labels: list[int]) -> Answers:

@@ -20,7 +20,9 @@ import pytest
 import torch
 import torchvision.datasets
 
-from mnist_cnn.sources import BUNDLED, SETS, SUMS, File, ImageSet, load, prepare
+from mnist_cnn.data.files import BUNDLED, SUMS
+from mnist_cnn.data.sets import SETS, File, ImageSet
+from mnist_cnn.data.sources import load, prepare
 
 MNIST = SETS["mnist"]
 NAMES = [file.name for file in MNIST.files]

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from mnist_cnn import trained
-from mnist_cnn.config import compose
+from mnist_cnn import pretrained
+from mnist_cnn.config.compose import compose
 from mnist_cnn.model import MAX_PARAMETERS
 from mnist_cnn.train import train
 from tests.conftest import SHORT, environment
@@ -101,7 +101,7 @@ def test_code_in_a_checkpoint_is_not_run_by(tool: str, checkpoint, tmp_path: Pat
 def test_only_plain_values_and_tensors_are_read(spoil, checkpoint, tmp_path: Path) -> None:
     spoil(checkpoint, tmp_path / "evil.ckpt", tmp_path / "ran")
     with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
-        trained.load(tmp_path / "evil.ckpt")
+        pretrained.load(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 
 
@@ -149,7 +149,7 @@ DATA = "datamodule_hyper_parameters"
 def test_what_a_checkpoint_says_is_checked(path, value, said, checkpoint, tmp_path: Path) -> None:
     torch.save(spoilt(checkpoint, path, value), tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match="not a checkpoint or weights") as refused:
-        trained.load(tmp_path / "evil.ckpt")
+        pretrained.load(tmp_path / "evil.ckpt")
     assert refused.match(said)
     assert str(refused.value).isprintable()
 
@@ -214,10 +214,10 @@ def test_a_weights_file_with_an_absurd_header_is_refused(header: bytes, tmp_path
     file = tmp_path / "evil.safetensors"
     file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
-        trained.load(file)
+        pretrained.load(file)
     file.write_bytes(b"\xff" * 8 + header)  # a header as long as no file
     with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
-        trained.load(file)
+        pretrained.load(file)
 
 
 def test_a_compressed_checkpoint_is_not_unpacked(checkpoint, tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(checkpoint, tmp_path: Path) -> 
             bomb.writestr(part, plain.read(part))
     assert (tmp_path / "bomb.ckpt").stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="it is compressed"):
-        trained.load(tmp_path / "bomb.ckpt")
+        pretrained.load(tmp_path / "bomb.ckpt")
 
 
 @pytest.mark.parametrize("cut", [0, 4, 1000, -1000, -1])
@@ -239,7 +239,7 @@ def test_a_checkpoint_that_was_cut_off_is_refused(cut: int, run: Path, tmp_path:
         content = (run / name).read_bytes()
         (tmp_path / "cut").write_bytes(content[:cut])
         with pytest.raises(ValueError, match="not a checkpoint or weights of this project"):
-            trained.load(tmp_path / "cut")
+            pretrained.load(tmp_path / "cut")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sweeps: what fails is recorded, what is killed goes on, what is finished is left alone."""
 
+import importlib.util
 import json
 import os
 import re
@@ -19,8 +20,12 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mnist_cnn import runs, sweep
-from mnist_cnn.config import compose
+from mnist_cnn.config.compose import compose
+from mnist_cnn.runs import configuration, resume, state
+from mnist_cnn.sweeps import display, sweep
+from mnist_cnn.sweeps import grid as grid_
+from mnist_cnn.sweeps import job as job_
+from mnist_cnn.sweeps import optuna as optuna_
 from mnist_cnn.train import train
 from tests.conftest import SHORT, environment, wait_for
 
@@ -31,7 +36,7 @@ LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]
 def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
     """Begins `python -m mnist_cnn.train ARGS`, with folder/sweep as the sweep's folder."""
     resumed = any("ckpt_path" in a for a in args)
-    place = [] if resumed else [f"hydra.sweep.dir={runs.quote(folder / 'sweep')}"]
+    place = [] if resumed else [f"hydra.sweep.dir={configuration.quote(folder / 'sweep')}"]
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.train", *args, *place],
         cwd=folder,
@@ -62,7 +67,7 @@ def untouched(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
 
 def states(folder: Path) -> list[str]:
     jobs = sorted((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
-    return [runs.state(job) for job in jobs]
+    return [state.state(job) for job in jobs]
 
 
 def result(job: Path) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
     jobs = "optimizer.lr=1e-3,2e-3,1e30,4e-3,5e-3,6e-3,7e-3,8e-3,9e-3,0.01,0.011,0.012"
     process = start(tmp_path, "-m", *TINY, jobs)
     folder = tmp_path / "sweep"
-    wait_for((folder / "5" / runs.LAST).exists, process)
+    wait_for((folder / "5" / state.LAST).exists, process)
     kill(process)
     assert states(folder) == ["finished"] * 2 + ["failed"] + ["finished"] * 2 + ["interrupted"]
     assert "nan" in json.loads((folder / "2" / "failed.json").read_text())["error"]
@@ -146,12 +151,12 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
     more = ["trainer.limit_train_batches=5", "trainer.max_epochs=3"]
     process = start(tmp_path, "-m", "hparams_search=optuna", *TINY, *more, *space, *fixed, *pruner)
     folder = tmp_path / "sweep"
-    wait_for((folder / "3" / runs.LAST).exists, process)
+    wait_for((folder / "3" / state.LAST).exists, process)
     kill(process)
     assert states(folder) == ["finished", "failed", "pruned", "interrupted"]
 
     def study() -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name=sweep.STUDY, storage=sweep.storage(folder)).trials
+        return optuna.load_study(study_name=optuna_.STUDY, storage=optuna_.storage(folder)).trials
 
     running = study()[3]
     assert running.state.name == "RUNNING"
@@ -193,7 +198,7 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
 
 def test_trials_are_drawn_by_their_number_whenever_the_search_was_begun():
     sampler = OmegaConf.create({"_target_": "optuna.samplers.TPESampler", "seed": 3})
-    search = sweep.Optuna(n_trials=1, n_jobs=1, sampler=sampler, params=None)
+    search = optuna_.Optuna(n_trials=1, n_jobs=1, sampler=sampler, params=None)
     space: dict[str, Any] = {"x": optuna.distributions.FloatDistribution(0, 1)}
 
     def draw(number: int) -> float:
@@ -221,7 +226,7 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
         tmp_path, "-m", *LONG, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"
     )
     folder = tmp_path / "sweep"
-    wait_for((folder / "0" / runs.LAST).exists, process)
+    wait_for((folder / "0" / state.LAST).exists, process)
     for worker in children(process.pid):  # joblib itself kills the others of one that was killed
         os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=300)
@@ -251,7 +256,7 @@ def test_each_launcher_runs_jobs_as_it_is_shipped(tmp_path, launcher):
 def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path):
     process = start(tmp_path, "-m", *LONG, "seed=0,1")
     folder = tmp_path / "sweep"
-    wait_for((folder / "0" / runs.LAST).exists, process)
+    wait_for((folder / "0" / state.LAST).exists, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -266,7 +271,7 @@ def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path):
 def test_a_signal_stops_the_jobs_of_other_processes_too(tmp_path, launcher, number):
     process = start(tmp_path, "-m", *LONG, "seed=0,1", f"hydra/launcher={launcher}")
     folder = tmp_path / "sweep"
-    wait_for((folder / "0" / runs.LAST).exists, process)
+    wait_for((folder / "0" / state.LAST).exists, process)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
@@ -290,18 +295,18 @@ class Stub:
         self.launched.append(numbers)
         for n in numbers:
             (self.folder / str(n)).mkdir(exist_ok=True)
-            (self.folder / str(n) / runs.LOCK).touch()
+            (self.folder / str(n) / state.LOCK).touch()
             if self.deaths.get(n, 0) > 0:
                 self.deaths[n] -= 1
                 raise RuntimeError("a worker was killed")
             (self.folder / str(n) / "results.json").write_text('{"val/loss": 1.0}')
 
 
-def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[sweep.Grid, Stub]:
-    grid = sweep.Grid(None)
+def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[grid_.Grid, Stub]:
+    grid = grid_.Grid(None)
     grid.folder, grid.launcher_name = folder, "stub"
     grid.objective = OmegaConf.create({"metric": "val/loss", "mode": "min"})
-    grid.screen = sweep.Screen(grid)
+    grid.screen = display.Screen(grid)
     grid.launcher = stub = Stub(folder, deaths)  # type: ignore[assignment]
     return grid, stub
 
@@ -335,7 +340,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
 
     def job(n: int) -> None:
         cfg = cfgs[n]
-        with sweep.own_gpu(cfg):
+        with job_.own_gpu(cfg):
             (device,) = cfg.trainer.devices
             assert device not in taken
             taken.append(device)
@@ -353,7 +358,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
     job(2)
     assert sorted(at_once) == [1, 1, 2]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with sweep.own_gpu(cfgs[3]):
+    with job_.own_gpu(cfgs[3]):
         assert cfgs[3].trainer.devices == 1  # a single one is shared
 
 
@@ -381,11 +386,11 @@ def test_a_mistake_ends_in_one_line_before_there_is_a_folder(command, tmp_path, 
 
 
 def test_one_process_runs_a_sweep(tmp_path):
-    (tmp_path / runs.SWEEP).write_text(
-        "hydra: {job: {config_name: train}, sweeper: {_target_: mnist_cnn.sweep.Grid}, "
+    (tmp_path / state.SWEEP).write_text(
+        "hydra: {job: {config_name: train}, sweeper: {_target_: mnist_cnn.sweeps.grid.Grid}, "
         "overrides: {hydra: [], task: [seed=0]}}"
     )
-    with FileLock(tmp_path / runs.LOCK):
+    with FileLock(tmp_path / state.LOCK):
         done = finish(tmp_path, f"ckpt_path={tmp_path}")
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path}: another process is running this sweep\n"
@@ -400,12 +405,12 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
             }
         }
     )
-    grid = sweep.Grid(None)
+    grid = grid_.Grid(None)
     with pytest.raises(ValueError, match=r'launcher=ray: not installed: pip .* "\.\[ray\]"'):
         grid.setup(hydra_context=None, task_function=None, config=cfg)  # type: ignore[arg-type]
-    monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'optuna: not installed: pip .* "\.\[sweep\]"'):
-        sweep.Optuna(n_trials=1, n_jobs=1, sampler=OmegaConf.create(), params=None)
+        optuna_.Optuna(n_trials=1, n_jobs=1, sampler=OmegaConf.create(), params=None)
 
 
 def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
@@ -416,21 +421,21 @@ def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
             "task": ["seed=0,1", "optimizer.lr=1e-3,1e-2"],
         },
     }
-    OmegaConf.save({"hydra": hydra}, tmp_path / runs.SWEEP)
+    OmegaConf.save({"hydra": hydra}, tmp_path / state.SWEEP)
     place = f"hydra.sweep.dir='{tmp_path}'"
-    assert runs.resume([f"ckpt_path={tmp_path}", "seed=2"]) == [
+    assert resume.resume([f"ckpt_path={tmp_path}", "seed=2"]) == [
         *["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
         *["optimizer.lr=1e-3,1e-2", "seed=2", place],
     ]
     # the keys of another launcher are its own
-    assert runs.resume(["-m", f"ckpt_path={tmp_path}", "hydra/launcher=basic"]) == [
+    assert resume.resume(["-m", f"ckpt_path={tmp_path}", "hydra/launcher=basic"]) == [
         *["-m", "seed=0,1", "optimizer.lr=1e-3,1e-2", "hydra/launcher=basic", place]
     ]
 
 
 @pytest.mark.parametrize("name", ["it's", "a\\", "a\\'b", "${y}", "a\\\\${y}", "{a}%20?[x],=#"])
 def test_a_path_of_any_characters_comes_through_the_command_line(name):
-    override = OverridesParser.create().parse_override(f"hydra.run.dir={runs.quote(name)}")
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={configuration.quote(name)}")
     assert OmegaConf.create({"dir": override.value()}).dir == name
 
 
@@ -451,14 +456,14 @@ def test_a_mistake_in_any_job_ends_a_sweep_before_it_begins(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.sweep.Grid") -> Path:
+def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.sweeps.grid.Grid") -> Path:
     """A folder as a sweep leaves it that was killed before its first job."""
     hydra = {
         **{"job": {"config_name": entry}, "sweeper": {"_target_": sweeper}},
         "overrides": {"hydra": [], "task": ["seed=0,1"]},
     }
     folder.mkdir()
-    OmegaConf.save({"hydra": hydra}, folder / runs.SWEEP)
+    OmegaConf.save({"hydra": hydra}, folder / state.SWEEP)
     return folder
 
 
@@ -471,7 +476,8 @@ def test_a_folder_that_is_not_this_sweeps_is_refused_and_left_as_it_was(tmp_path
     (added / "7").mkdir()
     (added / "7" / "thesis.txt").touch()
     search = "hparams_search=optuna"
-    other = f"hydra.sweeper must be mnist_cnn.sweep.Grid in {grid}, got mnist_cnn.sweep.Optuna"
+    kinds = "mnist_cnn.sweeps.grid.Grid", "mnist_cnn.sweeps.optuna.Optuna"
+    other = f"hydra.sweeper must be {kinds[0]} in {grid}, got {kinds[1]}"
     before = untouched([tmp_path])
     for args, line in {
         ("seed=0,1", "hydra.sweep.dir=mine"): "hydra.sweep.dir must be a new or empty folder, or a "
@@ -524,7 +530,7 @@ def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_pa
     folder = place / "sweep"
 
     def study() -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name=sweep.STUDY, storage=sweep.storage(folder)).trials
+        return optuna.load_study(study_name=optuna_.STUDY, storage=optuna_.storage(folder)).trials
 
     assert [set(trial.params) for trial in study()] == [{"optimizer.lr", "model.hidden"}]
 
@@ -548,7 +554,7 @@ def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_pa
 
 def test_jobs_that_do_not_belong_to_their_checkpoint_are_refused(short_run, command, tmp_path):
     short_run("run", "trainer.max_epochs=1")
-    checkpoint = tmp_path / "run" / runs.LAST
+    checkpoint = tmp_path / "run" / state.LAST
     before = untouched([tmp_path])
     done = command("-m", *SHORT, f"ckpt_path={checkpoint}", "data.batch_size=64,32")
     assert done.stderr.startswith("error: data.batch_size=32: trained with 64 so far")

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn import leaderboard, report, results, terminal
+from mnist_cnn import terminal
+from mnist_cnn.analysis import comparison, tables
+from mnist_cnn.runs import results
 
 ODD = "a[x]b :x: [red]"
 
@@ -22,8 +24,8 @@ def test_a_folder_with_brackets_and_colons_is_printed_as_it_is(
 
 def test_a_table_says_which_extra_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     why = "needs scipy: pip install -e '.[sweep]'"
-    found = {"test/acc": leaderboard.Difference(None, None, None, None, None, why)}
-    terminal.console().print(report.versus(found, ("A", "B [x]"), {}))
+    found = {"test/acc": comparison.Difference(None, None, None, None, None, why)}
+    terminal.console().print(tables.versus(found, ("A", "B [x]"), {}))
     said = capsys.readouterr().out
     assert why in said
     assert "A - B [x]" in said

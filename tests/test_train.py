@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_cnn.config import compose
+from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
 from tests.conftest import SHORT, environment, wait_for
 

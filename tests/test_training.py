@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mnist_cnn import runs
-from mnist_cnn.config import check, compose
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.runs import state
 from mnist_cnn.train import train
 from tests.conftest import SHORT
 
@@ -32,7 +33,7 @@ def test_every_precision_trains_and_leaves_weights_of_32_bits(tmp_path, precisio
     options = [f"trainer.precision={precision}", "logger=tensorboard", "optimizer.eps=1e-4"]
     results = train(compose([*QUICK, *options], run_dir=tmp_path))
     assert results["val/loss"] < 2.3
-    assert runs.state(tmp_path) == "finished"
+    assert state.state(tmp_path) == "finished"
     weights = load_file(tmp_path / "weights.safetensors").values()
     assert {weight.dtype for weight in weights} == {torch.float32}
 
@@ -109,7 +110,7 @@ def test_divergence_within_an_epoch_is_told_with_a_few_of_the_rows(tmp_path):
 def test_a_resumed_run_keeps_what_the_csv_logger_wrote(tmp_path):
     options = [*QUICK, "logger=csv"]
     train(compose([*options, "trainer.max_epochs=1"], run_dir=tmp_path))
-    again = [f"ckpt_path={tmp_path / runs.LAST}", "trainer.max_epochs=3"]
+    again = [f"ckpt_path={tmp_path / state.LAST}", "trainer.max_epochs=3"]
     train(compose([*options, *again], run_dir=tmp_path))
     rows: list[dict[str, Any]] = []
     for path in sorted((tmp_path / "csv").rglob("metrics.csv")):

@@ -1,0 +1,259 @@
+"""A record: what the runs of a result have in common, and each seed's numbers."""
+
+import itertools
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from mnist_cnn import report
+from mnist_cnn.analysis import comparison, ranking
+from mnist_cnn.analysis import found as found_
+from mnist_cnn.analysis.comparison import Difference
+from mnist_cnn.analysis.found import ABSENT, Run
+from mnist_cnn.analysis.ranking import Summary, brief, summarise
+from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.config.files import CONF, files
+from mnist_cnn.config.messages import install
+from mnist_cnn.runs import configuration, state
+
+ROOT = CONF.parent  # of the clone; in an installed wheel, the package
+RECORDS, README, PICTURE = ROOT / "benchmarks", ROOT / "README.md", "benchmarks/accuracy.png"
+KERAS = "the article's own Keras script, as printed there"
+KERAS_ACCURACY = 0.9815
+# in the order of the table; other experiments come after them, under their own names
+NETWORKS = {
+    "article": "the same network and recipe, here",
+    "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
+    "photo": "the same network, trained to read photographs",
+    "fast": "99 % in the fewest seconds",
+    "accurate": "the best network of at most 250,000 parameters",
+    "ensemble": "several of these together",
+}
+SEEDS = (0, 1, 2)  # of a claim that has no record yet
+MEMBERS, MEMBER_SEEDS, SHIFTS = "accurate", (0, 1, 2, 3, 4), 1  # the ensemble
+USUAL_EPOCHS = 10
+# what the runs of a record have in common beside their configuration
+SAME = ("parameters", "device", "processor", "threads", "versions", "git_commit")
+METRICS = ("test/acc", "val/acc", "seconds")
+
+Record = dict[str, Any]
+
+
+# what is there
+
+
+def load() -> dict[str, Record]:
+    """All records by name, in the order of the table."""
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in RECORDS.glob("*.json")}
+    return {name: found[name] for name in names() if name in found}
+
+
+def names() -> list[str]:
+    """All claims."""
+    return list(dict.fromkeys((*NETWORKS, *files("experiment"))))
+
+
+def header(experiment: str) -> str:
+    """The comment at the top of an experiment's file, as one line."""
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text("utf-8").splitlines()
+    return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
+
+
+def claim(experiment: str) -> Summary | None:
+    """The accuracy that an experiment's file claims in the comment at its top, or None.
+
+    As in `99.18 % +- 0.02 on the test set (seeds 0, 1, 2)`, `(seeds 0 to 9)` or `(seed 0)`.
+    """
+    pattern = r"([\d.]+) %(?: \+- ([\d.]+))? on the test set \(seeds? ([^)]*)\)"
+    said = re.search(pattern, header(experiment))
+    if said is None:
+        return None
+    mean, std, seeds = said.groups()
+    numbers = [int(seed) for seed in re.findall(r"\d+", seeds)]
+    n = numbers[-1] - numbers[0] + 1 if " to " in seeds else len(numbers)
+    return Summary(n, float(mean) / 100, None if std is None else float(std) / 100)
+
+
+def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str] = ()) -> str:
+    """What is typed to run a claim."""
+    if name not in files("experiment"):
+        return f"python -m benchmarks.records {name}"
+    many = ["-m"] if len(seeds) > 1 else []
+    listed = ",".join(map(str, seeds))
+    chosen = [*many, f"experiment={name}", f"seed={listed}", *launcher]
+    return f"python -m mnist_cnn.train {' '.join(chosen)}"
+
+
+# a record, from runs
+
+
+def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
+    """The runs of a sweep's folder, or the one of a run's, by their seeds.
+
+    Args:
+        seeds: those wanted; by default all that the sweep's command lists.
+
+    Raises:
+        ValueError: one of them is not finished, or not there.
+    """
+    board = report.collect([folder])
+    hint = f"finish it: python -m mnist_cnn.train ckpt_path={folder}"
+    for run in board.others:
+        note = f", {run.note}" if run.note else ""
+        raise ValueError(f"{run.folder}: {run.state}{note}; {hint}")
+    found = {run.config["seed"]: run for run in board.runs}
+    if len(found) < len(board.runs):
+        raise ValueError(f"{folder}: a seed is there twice; allowed: runs that differ in the seed")
+    wanted = list(seeds) or swept(folder) or sorted(found)
+    if missing := [str(seed) for seed in wanted if seed not in found]:
+        raise ValueError(f"{folder}: has no run of seed {', '.join(missing)}; {hint}")
+    return [found[seed] for seed in wanted]
+
+
+def typed(folder: Path, kind: str) -> list[str]:
+    """The overrides that a sweep was started with, of the `task` or of `hydra`; none of a run's."""
+    file = folder / state.SWEEP
+    noted = OmegaConf.load(file) if file.exists() else OmegaConf.create()
+    return list(OmegaConf.select(noted, f"hydra.overrides.{kind}") or ())
+
+
+def launcher(folder: Path) -> list[str]:
+    """How a sweep was told to run its jobs side by side."""
+    return [text for text in typed(folder, "hydra") if re.match(r"hydra[./]launcher", text)]
+
+
+def swept(folder: Path) -> list[int]:
+    """The seeds that a sweep was started with; none where that cannot be told."""
+    given = OverridesParser.create().parse_overrides(typed(folder, "task"))
+    seeds = [override for override in given if override.get_key_element() == "seed"]
+    return [
+        int(value)
+        for override in seeds
+        for value in (
+            override.sweep_string_iterator()
+            if override.is_sweep_override()
+            else [override.get_value_string()]
+        )
+    ]
+
+
+def meant(experiment: str) -> dict[str, Any]:
+    """The `leaderboard.setting` of an experiment as its file has it now."""
+    config = plain(compose([f"experiment={experiment}"], run_dir="."))
+    return ranking.setting(Run(Path(), "", "finished", config=configuration.flat(config)))
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """What differs, in a few words; nothing where nothing does."""
+    keys = [key for key in {**a, **b} if a.get(key, ABSENT) != b.get(key, ABSENT)]
+    said = [f"{key}={brief(a.get(key, ABSENT))}, {brief(b.get(key, ABSENT))}" for key in keys[:3]]
+    return "; ".join([*said, *([f"and {len(keys) - 3} more"] if len(keys) > 3 else [])])
+
+
+def check_experiment(run: Run, experiment: str) -> None:
+    """Raises ValueError unless a run is one of an experiment, nothing else changed but the seed."""
+    if fault := differences(ranking.setting(run), meant(experiment)):
+        raise ValueError(f"{run.folder}: not experiment={experiment}, there and here: {fault}")
+
+
+def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> Record:
+    """The record of finished runs that agree in everything but the seed.
+
+    Args:
+        side_by_side: overrides of the launcher that ran them.
+
+    Raises:
+        ValueError: they differ in more, or lack what a record holds.
+    """
+    first, *others = found
+    for run in found:
+        if missing := [key for key in ("test/acc", "started", *SAME) if key not in run.results]:
+            raise ValueError(f"{run.folder}: its results have no {missing[0]}; train it again")
+    for other in others:
+        sides = [
+            {**ranking.setting(run), **{key: run.results[key] for key in SAME}}
+            for run in (first, other)
+        ]
+        if fault := differences(*sides):
+            raise ValueError(
+                f"{first.folder} and {other.folder}: {fault}; allowed: runs that differ in the "
+                "seed alone"
+            )
+    seeds = [run.config["seed"] for run in found]
+    record = {
+        "name": name,
+        "command": invocation(name, seeds, side_by_side),
+        "launcher": list(side_by_side),
+        "seeds": seeds,
+        **{
+            metric: [run.results[metric] for run in found]
+            for metric in METRICS
+            if metric in first.results
+        },
+        "elapsed_seconds": elapsed([run.results for run in found]),
+        **{key: first.results[key] for key in SAME},
+        "config": ranking.setting(first),
+        "finished": max(run.results["finished"] for run in found),
+    }
+    if epochs := by_epoch([found_.history(run.folder) for run in found]):
+        record["epochs"] = epochs
+    return record
+
+
+def elapsed(found: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds from the start of the first of some runs to the end of the last, by their results."""
+    first = min(datetime.fromisoformat(results["started"]) for results in found)
+    last = max(datetime.fromisoformat(results["finished"]) for results in found)
+    return (last - first).total_seconds()
+
+
+def by_epoch(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
+    """Means over runs after each epoch that all of them have, where they have validation."""
+    if not all(row.get("val/acc") for rows in histories for row in rows):
+        return []
+    clocks = [list(itertools.accumulate(row["seconds"] for row in rows)) for rows in histories]
+    return [
+        {
+            "epoch": k + 1,
+            "seconds": statistics.mean(clock[k] for clock in clocks),
+            "val/acc": statistics.mean(rows[k]["val/acc"] for rows in histories),
+        }
+        for k in range(min(map(len, histories)))
+    ]
+
+
+def summary_of(record: Mapping[str, Any], metric: str) -> Summary:
+    summary = summarise(record[metric])
+    assert summary is not None
+    return summary
+
+
+def observed(record: Mapping[str, Any]) -> list[Run]:
+    """The runs of a record, as far as it tells of them."""
+    n = len(record["test/acc"])
+    seeds = record["seeds"] if len(record["seeds"]) == n else [record["seeds"]]
+    return [
+        Run(
+            *(Path(), "", "finished"),
+            config={"seed": seeds[k]},
+            results={metric: record[metric][k] for metric in METRICS if metric in record},
+        )
+        for k in range(n)
+    ]
+
+
+def difference(new: Record, old: Record, metric: str) -> Difference:
+    """As `leaderboard.difference`; without scipy it has no interval."""
+    try:
+        return comparison.difference(observed(new), observed(old), metric)
+    except ModuleNotFoundError as e:
+        first, second = summary_of(new, metric), summary_of(old, metric)
+        gap = first.mean - second.mean
+        return Difference(first, second, gap, None, None, f"needs {e.name}: {install('sweep')}")

@@ -1,0 +1,284 @@
+"""The claims and their evidence: python -m benchmarks.records [NAME] [--seeds 0,1,2] [--write]
+
+Without a NAME the table of claims; with one, that claim is run again, and what comes out is shown
+beside the record. A claim is a file of conf/experiment, trained with each seed, or one of
+
+  usual     the usual Lightning + torchvision recipe of benchmarks.speed, for 10 epochs
+  ensemble  the networks of experiment=accurate, whose probabilities are averaged
+
+A record, benchmarks/NAME.json, is written by --write from what the runs left, never by hand. The
+table and the picture of README.md are made of the records: --readme, --plot
+benchmarks/accuracy.png.
+"""
+
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import (
+    MEMBER_SEEDS,
+    MEMBERS,
+    METRICS,
+    PICTURE,
+    RECORDS,
+    SEEDS,
+    SHIFTS,
+    USUAL_EPOCHS,
+    Record,
+    build,
+    check_experiment,
+    difference,
+    finished_runs,
+    invocation,
+    launcher,
+    load,
+    names,
+    summary_of,
+)
+from benchmarks.table import accuracy, draw, hardware, show, span, write_readme
+from mnist_cnn import report, terminal
+from mnist_cnn.analysis import found as found_
+from mnist_cnn.analysis import tables
+from mnist_cnn.analysis.found import Run
+from mnist_cnn.command import command
+from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.runs import configuration, state
+from mnist_cnn.runs.signals import SIGNALS
+
+# running a claim again
+
+
+class Stopped(Exception):  # noqa: N818, it is no error
+    """A process that was started ended with `code`, not 0; it has said why."""
+
+    def __init__(self, code: int):
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+def start(entry: str, *arguments: str) -> None:
+    """Runs `python -m mnist_cnn.<entry>` and waits, signals included, until it has ended."""
+    process: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, frame: Any) -> None:
+        if process and number != signal.SIGINT:  # Ctrl-C comes to both from the terminal
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        process = subprocess.Popen([sys.executable, "-m", f"mnist_cnn.{entry}", *arguments])
+        if code := process.wait():
+            raise Stopped(code)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(experiment: str, seeds: Sequence[int], folder: Path, side_by_side: Sequence[str]) -> None:
+    chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *side_by_side]
+    start("train", "-m", *chosen, f"hydra.sweep.dir={configuration.quote(folder)}")
+
+
+def usual(seeds: Sequence[int], folder: Path) -> list[Run]:
+    """The usual recipe with each seed, whose results are kept as <seed>.json in a folder.
+
+    What is there is not trained again.
+    """
+    from benchmarks import speed
+    from benchmarks import usual as usual_
+    from mnist_cnn.runs import results
+
+    found = []
+    for seed in seeds:
+        file = folder / f"{seed}.json"
+        if not file.exists():
+            print(f"usual, seed {seed}")
+            with tempfile.TemporaryDirectory() as events, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of its loader: it is the usual one
+                outcome = usual_.usual(speed.data(), Path(events), epochs=USUAL_EPOCHS, seed=seed)
+            folder.mkdir(parents=True, exist_ok=True)
+            results.write(outcome, file)
+        outcome = found_.load(file)
+        config = configuration.flat(outcome.pop("config"))
+        if config.get("epochs") != USUAL_EPOCHS:
+            raise ValueError(f"{file}: allowed: results of {USUAL_EPOCHS} epochs")
+        found.append(Run(file, file.stem, "finished", config=config, results=outcome))
+    return found
+
+
+def ensemble(folder: Path, seeds: Sequence[int]) -> Record:
+    """The record of the networks of a sweep that are asked together."""
+    found = finished_runs(folder, seeds)
+    check_experiment(found[0], MEMBERS)
+    one = build(MEMBERS, found, launcher(folder))
+    place, began = folder / "evaluation" / "ensemble", time.monotonic()
+    start(
+        "evaluate",
+        f"ckpt_path=[{','.join(configuration.quote(run.folder) for run in found)}]",
+        f"shifts={SHIFTS}",
+        f"hydra.run.dir={configuration.quote(place)}",
+    )
+    outcome = found_.load(place / "evaluation.json")
+    seconds, waited = sum(one["seconds"]), time.monotonic() - began
+    return {
+        **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
+        "name": "ensemble",
+        "command": invocation("ensemble", one["seeds"]),
+        "experiment": MEMBERS,
+        "networks": len(found),
+        "shifts": outcome["shifts"],
+        "test/acc": [outcome["acc"]],
+        "errors": outcome["errors"],
+        "images": outcome["images"],
+        "seconds": [seconds],
+        "elapsed_seconds": one["elapsed_seconds"] + waited,
+        "parameters": len(found) * one["parameters"],
+    }
+
+
+def rerun(
+    name: str, seeds: Sequence[int], folder: Path, given: bool, side_by_side: Sequence[str]
+) -> Record:
+    """Runs a claim, or takes what a folder holds.
+
+    Args:
+        given: the folder was there before: its runs are taken. Of the usual recipe those that it
+            lacks are trained.
+        side_by_side: overrides of the launcher that runs it.
+    """
+    if name == "usual":
+        return build(name, usual(seeds, folder))
+    if not given:
+        train(MEMBERS if name == "ensemble" else name, seeds, folder, side_by_side)
+    if name == "ensemble":
+        return ensemble(folder, seeds)
+    found = finished_runs(folder, seeds)
+    check_experiment(found[0], name)
+    return build(name, found, launcher(folder))
+
+
+def compare(new: Record, old: Record, console: terminal.Console) -> None:
+    """Prints what came out beside the record."""
+    found = {key: difference(new, old, key) for key in METRICS if key in new and key in old}
+    console.print(tables.versus(found, ("here", "record"), {"seconds"}), soft_wrap=False)
+    for side, record in (("here", new), ("record", old)):
+        seeds = ", ".join(map(str, record["seeds"]))
+        text = f"{side}: seeds {seeds}; {hardware(record)}; commit {record['git_commit']}"
+        console.print(text)
+
+
+def again(name: str, given: str | None, folder: Path | None, write: bool) -> None:
+    """Runs a claim again, shows what came out, and makes it the record if asked to.
+
+    Args:
+        given: seeds, separated by commas.
+        folder: take the runs in there.
+    """
+    from mnist_cnn.runs import results
+
+    console, old = terminal.console(), load().get(name)
+    try:
+        seeds = [int(seed) for seed in given.split(",")] if given else []
+    except ValueError:
+        raise ValueError(f"--seeds must be whole numbers, as in 0,1,2, got {given}") from None
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds must name each seed once, got {given}")
+    if not seeds and (folder is None or name == "usual"):
+        seeds = list(old["seeds"] if old else MEMBER_SEEDS if name == "ensemble" else SEEDS)
+    place = folder
+    if place is None:
+        when = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
+        place = Path(report.OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
+        about = "no record yet that tells how long it takes"
+        if old:
+            one = statistics.mean(old["seconds"]) / old.get("networks", 1)
+            need = max(one, old["elapsed_seconds"] / len(old["seeds"]) * len(seeds))
+            about = f"about {span(need)} by the record, on {hardware(old)}"
+        console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}")
+    try:
+        side_by_side = old["launcher"] if old else ()
+        new = rerun(name, seeds, place, folder is not None, side_by_side)
+    except (Stopped, KeyboardInterrupt, SystemExit) as e:  # the last from Lightning, for Ctrl-C
+        if (place / state.SWEEP).exists():
+            print(f"finish it: python -m mnist_cnn.train ckpt_path={place}", file=sys.stderr)
+        if place.exists():
+            options = f"{f' --seeds {given}' if given else ''}{' --write' if write else ''}"
+            then = f"python -m benchmarks.records {name} --from {place}{options}"
+            print(f"then: {then}", file=sys.stderr)
+        sys.exit(e.code if isinstance(e, Stopped) else 128 + signal.SIGINT)
+    if old:
+        compare(new, old, console)
+    else:
+        console.print(f"{name}: {accuracy(summary_of(new, 'test/acc'))}, n={len(new['test/acc'])}")
+    if write:
+        RECORDS.mkdir(exist_ok=True)
+        results.write(new, RECORDS / f"{name}.json")
+        if old and "ratio" in old:
+            console.print("its ratio was of the runs before: measure it again, then --ratio FILE")
+        console.print(f"{RECORDS / name}.json; now --readme and --plot {PICTURE}")
+
+
+def add_ratio(name: str, file: Path) -> None:
+    """Puts the ratio that benchmarks.speed --fast measured into a record.
+
+    Raises:
+        ValueError: there is no record, or the ratio is not one of its experiment.
+    """
+    from mnist_cnn.runs import results
+
+    record, ratio = load().get(name), found_.load(file)
+    if record is None:
+        raise ValueError(f"{name}: has no record yet; allowed: after --write")
+    if not isinstance(seconds := ratio.get("seconds"), dict) or name not in seconds:
+        raise ValueError(f"--ratio must be what benchmark --fast {name} --out wrote, got {file}")
+    results.write({**record, "ratio": ratio}, RECORDS / f"{name}.json")
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = report.parser("records", __doc__)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the claim to run again")
+    parser.add_argument("--seeds", metavar="0,1,2", help="(those of the record)")
+    parser.add_argument(
+        "--from",
+        dest="folder",
+        type=Path,
+        metavar="FOLDER",
+        help="take this sweep's runs instead of training",
+    )
+    parser.add_argument("--write", action="store_true", help="make what comes out the record")
+    parser.add_argument(
+        "--ratio",
+        type=Path,
+        metavar="FILE",
+        help="put what benchmarks.speed --fast --out FILE wrote into the record of NAME",
+    )
+    parser.add_argument("--readme", action="store_true", help="write README.md's table")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw README.md's picture")
+    args = parser.parse_args(argv)
+    if args.name is None and (args.seeds or args.folder or args.write or args.ratio):
+        parser.error("--seeds, --from, --write and --ratio need a NAME")
+    if args.name is not None and args.name not in names():
+        raise ValueError(must_be("NAME", either(names()), args.name))
+    if args.name and (args.write or args.folder or args.seeds or not args.ratio):
+        again(args.name, args.seeds, args.folder, args.write)
+    if args.ratio:
+        add_ratio(args.name, args.ratio)
+    if args.plot:
+        draw(load(), args.plot)
+    if args.readme:
+        write_readme(load())
+    if not (args.name or args.plot or args.readme):
+        show(load(), terminal.console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,298 @@
+"""How fast is training? python -m benchmarks.speed [--rounds N] [--batches N] [--out FILE]
+
+Four ways through the article's network at batch 64, interleaved in one process with the same number
+of threads, so that a slow minute of the machine slows them all. Ratios are taken round by round;
+their median is given, the least and the greatest:
+
+  usual   Lightning as tutorials and project templates use it: torchvision's dataset, transforms
+          and DataLoader, metric objects, the rich progress bar
+  loop    the fastest bare PyTorch loop we know for this network: no Trainer, no metrics
+  ours    this project, through its Trainer, with its default callbacks and logger
+  floor   what the processor's matrix multiplication alone would allow
+
+With --fast [EXPERIMENT] instead: the whole training of an experiment (by default fast) over one
+epoch of the article's (48,000 images), in turn. Both are the `seconds` of results.json: from the
+first batch to the last, data in memory, without validation and test.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.usual import BATCH, EPOCH, usual
+from mnist_cnn import model, terminal
+from mnist_cnn.command import command
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.files import files
+from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.data import sources
+from mnist_cnn.runs import results
+from mnist_cnn.train import train
+
+MFLOP_PER_IMAGE = 15.4  # forward and backward of the article's network
+
+
+def loop(images: Tensor, labels: Tensor, batches: int) -> float:
+    """Images/s of a bare loop over tensors in memory."""
+    net = model.CNN((32, 64), 128, 0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3, eps=1e-7, fused=True)
+    started = time.perf_counter()
+    order = torch.randperm(len(labels))
+    for rows in order[: batches * BATCH].split(BATCH):
+        loss = F.cross_entropy(net(images[rows].float().div_(255)), labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return batches * BATCH / (time.perf_counter() - started)
+
+
+def ours(batches: int, folder: Path) -> float:
+    """Images/s of this project's own training, as results.json has them."""
+    overrides = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "test=false"]
+    overrides += [f"trainer.limit_train_batches={batches}", "trainer.limit_val_batches=1"]
+    return train(compose(overrides, run_dir=tempfile.mkdtemp(dir=folder)))["images/s"]
+
+
+def floor() -> float:
+    """Images/s if the processor did nothing but multiply matrices at its best rate."""
+    a, b = torch.randn(2, 1024, 1024)
+    torch.mm(a, b)
+    started = time.perf_counter()
+    for _ in range(10):
+        torch.mm(a, b)
+    flop_per_second = 10 * 2 * 1024**3 / (time.perf_counter() - started)
+    return flop_per_second / (MFLOP_PER_IMAGE * 1e6)
+
+
+def data() -> Path:
+    """The folder of MNIST's files, which are proven to be there."""
+    root = Path(compose(run_dir=".").data.root).expanduser()
+    sources.prepare("mnist", root, "auto")
+    return root
+
+
+def measure(rounds: int, batches: int) -> dict[str, list[float]]:
+    """Images/s of each way in each round, the ways taken in turn."""
+    root = data()
+    images, labels = sources.load("mnist", root, "train", bundled=True)
+    images = images.unsqueeze(1)[12_000:]
+    labels = labels[12_000:]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        return in_turn(
+            {
+                "usual": lambda: usual(root, folder, epochs=1, batches=batches // 4, test=False)[
+                    "images/s"
+                ],
+                "loop": lambda: loop(images, labels, batches),
+                "ours": lambda: ours(batches, folder),
+                "floor": floor,
+            },
+            rounds,
+        )
+
+
+def measure_fast(
+    experiment: str, rounds: int, overrides: Sequence[str] = ()
+) -> dict[str, list[float]]:
+    """Seconds of an experiment's whole training and of one epoch of the article's, in each round.
+
+    Args:
+        overrides: of both.
+    """
+
+    def seconds(folder: str, *own: str) -> float:
+        shutil.rmtree(folder, ignore_errors=True)
+        run = compose([*own, *overrides, "test=false"], run_dir=folder)
+        return train(run)["seconds"]
+
+    # validation is not in the seconds, so the article's need not be long
+    article = ["experiment=article", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
+    with tempfile.TemporaryDirectory() as folder:
+        return in_turn(
+            {
+                experiment: lambda: seconds(f"{folder}/whole", f"experiment={experiment}"),
+                "article, one epoch": lambda: seconds(f"{folder}/epoch", *article),
+            },
+            rounds,
+        )
+
+
+def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What each way gives in each round; a first round more warms up."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in track(
+        range(rounds + 1), "measuring", console=terminal.console(stderr=True, soft_wrap=False)
+    ):
+        for name, way in ways.items():
+            torch.use_deterministic_algorithms(False)
+            with quiet():
+                value = way()
+            if turn > 0:
+                found[name].append(value)
+    return found
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Sends what the ways print to where nobody reads it; their bars are drawn all the same."""
+    with (
+        mock.patch.dict(os.environ, FORCE_COLOR="1"),  # as on a terminal, and at the same cost
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+class Ratio(NamedTuple):
+    """Of two ways, taken round by round: the median, the least and the greatest."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
+    ratios = np.divide(first, second)
+    return Ratio(*map(float, (np.median(ratios), ratios.min(), ratios.max())))
+
+
+def ratios_of(speeds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
+    """Each way's images/s over those of the bare loop, and ours over the usual recipe's."""
+    found = {f"{name}/loop": ratio(speeds[name], speeds["loop"]) for name in speeds}
+    return {**found, "ours/usual": ratio(speeds["ours"], speeds["usual"])}
+
+
+def conditions(rounds: int) -> str:
+    """What the numbers below a table are."""
+    threads = torch.get_num_threads()
+    return f"medians over {rounds} rounds, {threads} threads, {results.processor()}"
+
+
+def show(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Ratio]) -> None:
+    table = Table("", title="training, batch 64, medians", title_justify="left")
+    for head in ("images/s", "of the loop"):
+        table.add_column(head, justify="right")
+    for name, meaning in (
+        ("usual", "the usual Lightning + torchvision recipe"),
+        ("loop", "a bare PyTorch loop"),
+        ("ours", "mnist_cnn through its Trainer"),
+        ("floor", "matrix multiplication alone"),
+    ):
+        of_loop = "1" if name == "loop" else str(ratios[f"{name}/loop"])
+        table.add_row(meaning, f"{np.median(speeds[name]):,.0f}", of_loop)
+    console = terminal.console()
+    console.print(table)
+    console.print(
+        f"mnist_cnn is {ratios['ours/usual']} times the usual recipe and {ratios['ours/loop']} of "
+        f"the bare loop ({conditions(len(speeds['loop']))}; in brackets the least and the greatest "
+        "ratio of a round)"
+    )
+
+
+def ratio_of(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Ratios of an experiment's seconds to the article's epoch, by round, and their median."""
+    whole, epoch = seconds.values()
+    ratios = np.divide(whole, epoch).tolist()
+    return {"ratio": float(np.median(ratios)), "ratios": ratios, "seconds": dict(seconds)}
+
+
+def show_ratio(seconds: Mapping[str, Sequence[float]], found: Ratio) -> None:
+    console = terminal.console()
+    names = list(seconds)
+    table = Table(*(f"{name}, s" for name in names), "ratio")
+    for whole, epoch in zip(*seconds.values(), strict=True):
+        table.add_row(f"{whole:.3f}", f"{epoch:.3f}", f"{whole / epoch:.3f}")
+    console.print(table)
+    console.print(
+        f"the whole training of experiment={names[0]} takes {found} of one epoch of the article's "
+        f"({conditions(len(seconds[names[0]]))})"
+    )
+
+
+def warn_of_noise(ratios: Mapping[str, Ratio]) -> None:
+    """Says which ratio's rounds differ the most, where it is by more than a third."""
+    name, widest = max(ratios.items(), key=lambda item: item[1].high / item[1].low)
+    if widest.high > 4 / 3 * widest.low:
+        print(
+            f"warning: the rounds differ by more than a third, {name}: {widest.low:.2f} to "
+            f"{widest.high:.2f}; other programs keep this machine busy: measure again without them",
+            file=sys.stderr,
+        )
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("benchmarks.speed", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--fast",
+        nargs="?",
+        const="fast",
+        metavar="EXPERIMENT",
+        help="measure its whole training (of fast) over one epoch of the article's instead",
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="how often each way is measured (9)")
+    parser.add_argument("--batches", type=int, default=400, help="steps a measurement (400)")
+    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    args = parser.parse_args(argv)
+    if args.rounds < 1:
+        parser.error(must_be("--rounds", "1 or more", args.rounds))
+    if not 4 <= args.batches <= EPOCH:
+        parser.error(must_be("--batches", f"4 to {EPOCH}, an epoch,", args.batches))
+    if args.fast and args.fast not in files("experiment"):
+        raise ValueError(must_be("--fast", either(files("experiment")), args.fast))
+    if args.out and not args.out.absolute().parent.is_dir():
+        parser.error(must_be("--out", "in a folder that exists", args.out))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    if args.fast:
+        seconds = measure_fast(args.fast, args.rounds)
+        summary = ratio_of(seconds)
+        ratios = {f"{args.fast}/article": ratio(*seconds.values())}
+        show_ratio(seconds, *ratios.values())
+    else:
+        speeds = measure(args.rounds, args.batches)
+        ratios = ratios_of(speeds)
+        summary = {
+            "images/s": {name: float(np.median(values)) for name, values in speeds.items()},
+            "ratios": {name: found._asdict() for name, found in ratios.items()},
+            "rounds": speeds,
+            "batches": args.batches,
+        }
+        show(speeds, ratios)
+    warn_of_noise(ratios)
+    if args.out:
+        record = {
+            **summary,
+            "threads": torch.get_num_threads(),
+            "processor": results.processor(),
+            "versions": results.versions(),
+            "git_commit": results.commit(),
+        }
+        results.write(record, args.out)
+
+
+if __name__ == "__main__":
+    main()

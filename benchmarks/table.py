@@ -1,0 +1,212 @@
+"""The table of the records, for the terminal and for README.md."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from benchmarks.record import (
+    KERAS,
+    KERAS_ACCURACY,
+    NETWORKS,
+    PICTURE,
+    README,
+    ROOT,
+    Record,
+    claim,
+    invocation,
+    names,
+    summary_of,
+)
+from mnist_cnn import terminal
+from mnist_cnn.analysis.ranking import Summary
+from mnist_cnn.config.files import files
+
+BEGIN, END = "<!-- records: python -m benchmarks.records --readme -->", "<!-- end of records -->"
+
+
+class Row(NamedTuple):
+    """A line of the table, as text."""
+
+    network: str
+    accuracy: str
+    n: str
+    parameters: str
+    seconds: str
+    again: str
+    hardware: str
+    command: str
+
+
+# what is shown
+
+
+def span(seconds: float) -> str:
+    """A time for people."""
+    if seconds < 299.5:
+        return f"{seconds:.0f} s" if seconds >= 20 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def accuracy(summary: Summary) -> str:
+    std = "" if summary.std is None else f" ± {100 * summary.std:.2f}"
+    return f"{100 * summary.mean:.2f} %{std}"
+
+
+def hardware(record: Mapping[str, Any]) -> str:
+    """What it ran on, short."""
+    if record["device"] != "cpu":
+        return str(record["device"])
+    processor = re.sub(r"\((R|TM|tm)\)| CPU\b| Processor\b| @.*", "", record["processor"])
+    threads = record["threads"]
+    return f"{processor.strip()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def rows(records: Mapping[str, Record]) -> list[Row]:
+    """The table: what is measured, and what experiments claim that have no record yet."""
+    printed = accuracy(Summary(1, KERAS_ACCURACY, None))
+    found = [Row(KERAS, printed, "1", "-", "-", "-", "-", "")]
+    for name in names():
+        network = NETWORKS.get(name, name)
+        record = records.get(name)
+        if record is None:
+            claimed = claim(name) if name in files("experiment") else None
+            if claimed:
+                again = invocation(name, range(claimed.n))
+                rest = ("-", "-", "-", "no record yet", again)
+                found.append(Row(network, accuracy(claimed), str(claimed.n), *rest))
+            continue
+        tested = summary_of(record, "test/acc")
+        if "networks" in record:
+            views = (2 * record["shifts"] + 1) ** 2
+            network = f"{record['networks']} of these together"
+            network += f", each image in {views} places" if views > 1 else ""
+        found.append(
+            Row(
+                network,
+                accuracy(tested),
+                f"{tested.n} (of {record['networks']})" if "networks" in record else str(tested.n),
+                f"{record['parameters']:,}",
+                span(summary_of(record, "seconds").mean),
+                span(record["elapsed_seconds"]),
+                hardware(record),
+                record["command"],
+            )
+        )
+    return found
+
+
+def show(records: Mapping[str, Record], console: terminal.Console) -> None:
+    table = Table()
+    heads = ("network", "test accuracy", "n", "parameters", "training", "in all", "on", "command")
+    for head in heads:
+        right = head in ("n", "parameters", "training", "in all")
+        table.add_column(head, justify="right" if right else "left", overflow="fold")
+    for row in rows(records):
+        table.add_row(*row)
+    console.print(table, soft_wrap=False)
+    console.print(
+        "accuracy: mean ± standard deviation over n runs; training: one run, first batch to last\n"
+        "in all: from the first run's start to the last one's end; to run a claim again:\n"
+        "python -m benchmarks.records NAME"
+    )
+
+
+def markdown(records: Mapping[str, Record]) -> str:
+    """What README.md has between its two comments: table, note and picture."""
+    listed = rows(records)
+    best = max(listed, key=lambda row: row.accuracy).accuracy
+    lines = [
+        "| network | test accuracy | n | parameters | training | in all | command |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in listed:
+        figure = f"**{row.accuracy}**" if row.accuracy == best else row.accuracy
+        typed = f"`{row.command}`" if row.command else ""
+        cells = (row.network, figure, row.n, row.parameters, row.seconds, row.again, typed)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *note(records)]
+    if (ROOT / PICTURE).exists():
+        lines += ["", f"![Test accuracy against time of training]({PICTURE})"]
+    return "\n".join(lines) + "\n"
+
+
+def note(records: Mapping[str, Record]) -> list[str]:
+    """What the table's columns mean, and what they were measured on: lines for README.md."""
+    said = [
+        "Mean ± standard deviation over n seeds on the official 10,000 test images, each looked at "
+        "once a run, after training. *training* is one run, from its first batch to its last, "
+        "without validation and test; *in all* is from the first run's start to the last one's end."
+    ]
+    places: dict[str, list[str]] = {}
+    for name, record in records.items():
+        place = f"{hardware(record)}, PyTorch {record['versions']['torch'].split('+')[0]}"
+        places.setdefault(place, []).append(name)
+    if len(places) == 1:
+        said.append(f"Measured on {next(iter(places))}.")
+    elif places:
+        on = (f"{', '.join(who)} on {place}" for place, who in places.items())
+        said.append(f"Measured: {'; '.join(on)}.")
+    if "ensemble" in records:
+        said.append("The ensemble is one observation, of all its networks; its seconds are theirs.")
+    for name, record in records.items():
+        if ratio := record.get("ratio"):
+            low, high = min(ratio["ratios"]), max(ratio["ratios"])
+            said.append(
+                f"The whole training of `experiment={name}` takes {ratio['ratio']:.2f} of one "
+                f"epoch of the article's 48,000 images (median of {len(ratio['ratios'])} rounds in "
+                f"turn, {low:.2f} to {high:.2f}: `python -m benchmarks.speed --fast {name}`)."
+            )
+    return wrapped(" ".join(said))
+
+
+def wrapped(text: str, width: int = 100) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        if len(lines[-1]) + len(word) >= width:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return lines
+
+
+def write_readme(records: Mapping[str, Record]) -> None:
+    """Puts table, note and picture into README.md.
+
+    Raises:
+        ValueError: it has not the two comments.
+    """
+    text = README.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{README}: allowed: with the lines {BEGIN} and {END}")
+    README.write_text(f"{before}{BEGIN}\n\n{markdown(records)}\n{END}{after}", "utf-8")
+
+
+def draw(records: Mapping[str, Record], path: Path) -> None:
+    """The picture of README.md.
+
+    Raises:
+        ValueError: there is no record.
+    """
+    if not records:
+        raise ValueError("--plot: there is no record yet; allowed: after NAME --write")
+    from benchmarks import picture
+
+    picture.tradeoff(
+        {name: record["seconds"] for name, record in records.items()},
+        {name: record["test/acc"] for name, record in records.items()},
+        {
+            name: (
+                [epoch["seconds"] for epoch in record["epochs"]],
+                [epoch["val/acc"] for epoch in record["epochs"]],
+            )
+            for name, record in records.items()
+            if "epochs" in record
+        },
+        ("the article's own Keras script", KERAS_ACCURACY),
+        grey=["usual"],
+        title="MNIST: accuracy on the 10,000 test images and time of training",
+    ).savefig(path, dpi=150)

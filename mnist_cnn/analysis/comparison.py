@@ -1,0 +1,150 @@
+"""Whether two groups of runs differ."""
+
+import math
+import shlex
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from mnist_cnn.analysis.found import ABSENT, Run, parse
+from mnist_cnn.analysis.ranking import (
+    Leaderboard,
+    Summary,
+    brief,
+    find_key,
+    pairs,
+    setting,
+    summarise,
+)
+from mnist_cnn.config.files import CONF, files
+from mnist_cnn.runs import configuration
+
+
+def select(text: str, board: Leaderboard) -> list[Run]:
+    """The finished runs that a text names.
+
+    Args:
+        text: a rank of the leaderboard, or one or more key=value, separated by spaces; keys may be
+            shortened as in the leaderboard.
+
+    Raises:
+        ValueError: there is no such rank, key or value.
+    """
+    if text.isdigit():
+        if not 1 <= int(text) <= len(board.groups):
+            raise ValueError(f"{text}: no such rank; allowed: 1 to {len(board.groups)}")
+        return board.groups[int(text) - 1].runs
+    chosen = board.finished
+    if not chosen or "=" not in text:
+        raise ValueError(f"{text}: allowed: a folder, a rank of the leaderboard, or key=value")
+    short = {name: key for key, name in board.columns.items()}
+    for pair in shlex.split(text):
+        name, _, value = pair.partition("=")
+        key = short.get(name) or find_key(name, board.finished)
+        if any(f"{key}.name" in run.config for run in chosen):
+            key = f"{key}.name"
+        wanted = chosen_by(key, value)
+        there = [{k: run.config.get(k, ABSENT) for k in wanted} for run in chosen]
+        equal = [run for run, own in zip(chosen, there, strict=True) if own == wanted]
+        # 1.0 and 1 are equal, but the first is all batches and the second is one
+        same = [run for run in equal if all(repr(run.config[k]) == repr(wanted[k]) for k in wanted)]
+        chosen = same or equal
+        if not chosen:
+            allowed = ", ".join(
+                dict.fromkeys(pairs(own) if len(own) > 1 else brief(*own.values()) for own in there)
+            )
+            raise ValueError(f"{pair}: no finished run has that; allowed: {allowed}")
+    return chosen
+
+
+def chosen_by(key: str, value: str) -> dict[str, Any]:
+    """The keys and values that key=value means; where it chooses a file of a group, the file's."""
+    group = key.removesuffix(".name")
+    if value not in files(group):
+        return configuration.flat(parse([f"{key}={value}"]))
+    content = configuration.flat(OmegaConf.load(CONF / group / f"{value}.yaml"))
+    name = f"{group}.name"
+    whole = {f"{group}.{k}": v for k, v in content.items() if k != "defaults"}
+    return {name: whole[name]} if name in whole else whole
+
+
+class Difference(NamedTuple):
+    """Of the means of two groups of runs in one metric, first minus second.
+
+    Attributes:
+        first, second: None where no run has the metric.
+        mean: None where one of them is.
+        interval: bounds of the 95 % confidence interval, or None where none can be told.
+        alike: where it is from pairs, the keys in which partners are alike; None where it is not.
+        why: where there is no interval, why.
+    """
+
+    first: Summary | None
+    second: Summary | None
+    mean: float | None
+    interval: tuple[float, float] | None
+    alike: list[str] | None
+    why: str
+
+
+def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
+    """Compares two groups of finished runs, in pairs where each run has a partner in the other.
+
+    Partners are alike in all that varies inside a group, as the seed does. In pairs the interval is
+    Student's of the differences, otherwise Welch's.
+
+    Raises:
+        ModuleNotFoundError: scipy is not installed.
+    """
+    from scipy import stats
+
+    a, b = ([run for run in side if metric in run.results] for side in (a, b))
+    x, y = ([run.results[metric] for run in side] for side in (a, b))
+    first, second = summarise(x), summarise(y)
+    if first is None or second is None:
+        return Difference(first, second, None, None, None, "not measured in both")
+    mean = first.mean - second.mean
+    if not math.isfinite(mean):
+        return Difference(first, second, mean, None, None, "a value is not a number")
+    alike, partners = pair(a, b)
+    if partners:
+        x, y = ([run.results[metric] for run in side] for side in zip(*partners, strict=True))
+        gaps = [u - v for u, v in zip(x, y, strict=True)]
+        spread = max(gaps) - min(gaps)
+    else:
+        spread = max(max(x) - min(x), max(y) - min(y))
+    how = alike if partners else None
+    if min(len(x), len(y)) < 2:
+        return Difference(first, second, mean, None, how, "one run has no spread: add seeds")
+    if spread < 1e-12 * max(map(abs, (*x, *y))):  # what rounding leaves of equal values
+        return Difference(first, second, mean, None, how, "no spread: nothing to judge by")
+    with warnings.catch_warnings():
+        # a side whose runs are all equal has a variance that is right, 0
+        warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
+        test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
+    low, high = map(float, test.confidence_interval(0.95))
+    return Difference(first, second, mean, (low, high), how, "")
+
+
+def pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[str], list[tuple[Run, Run]]]:
+    """The keys that vary inside a group, and partners, none where they are not one to one."""
+    details = [[{**setting(run), "seed": run.config.get("seed")} for run in s] for s in (a, b)]
+    keys = dict.fromkeys(key for side in details for config in side for key in config)
+    varied = [
+        key
+        for key in keys
+        if any(len({repr(config.get(key, ABSENT)) for config in side}) > 1 for side in details)
+    ]
+    named = [
+        {
+            repr([config.get(key, ABSENT) for key in varied]): run
+            for run, config in zip(side, configs, strict=True)
+        }
+        for side, configs in zip((a, b), details, strict=True)
+    ]
+    one_to_one = len(named[0]) == len(a) and len(named[1]) == len(b)
+    if not one_to_one or named[0].keys() != named[1].keys():
+        return varied, []
+    return varied, [(run, named[1][key]) for key, run in named[0].items()]

@@ -1,0 +1,90 @@
+"""Which networks an evaluation is given, and the data that they were trained on."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_cnn.runs.configuration import quote
+from mnist_cnn.runs.resume import take_ckpt_path
+from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
+
+
+def networks(paths: Sequence[str | None]) -> list[Path]:
+    """The files of the networks that an evaluation is given, each once.
+
+    Of a run's folder it is the best checkpoint; a sweep's folder stands for its finished runs, in
+    their order; None is the network in the package.
+
+    Raises:
+        ValueError: it names none, or something that is not there.
+    """
+    from mnist_cnn import pretrained
+    from mnist_cnn.analysis import found
+
+    files = []
+    for path in paths:
+        if path is None or not is_sweep(path):
+            files.append(pretrained.find(path).resolve())
+            continue
+        jobs = found.find(Path(path).expanduser().resolve())
+        finished = [job for job in jobs if state(job) == "finished"]
+        if not finished:
+            raise ValueError(f"{path}: a sweep of which no run is finished")
+        finished.sort(key=lambda job: found.natural(str(job)))
+        files += [pretrained.find(job).resolve() for job in finished]
+    if not files:
+        raise ValueError("[]: allowed: runs' or sweeps' folders, checkpoints, weights files")
+    return list(dict.fromkeys(files))
+
+
+def as_trained(argv: Sequence[str]) -> list[str]:
+    """The command line of an evaluation, filled up with the data that its networks were trained on.
+
+    The set, where it lies (if it still does), its normalisation and the split into training and
+    validation come from the checkpoint or weights file, of several the first; what is given now
+    comes after them. A normalisation that is not the same for all is left to each network. A
+    checkpoint of a run is evaluated in `evaluation/` of the run's folder, a sweep in that of its
+    own.
+
+    Raises:
+        ValueError: there is no such file or folder, or it is not one of this project's; or the
+            networks were trained on different sets.
+    """
+    from mnist_cnn import pretrained
+
+    given, command = take_ckpt_path(argv)
+    paths = listed(given)
+    try:
+        files = networks(paths)
+        nets = pretrained.load_all(files)
+    except ValueError as e:
+        raise ValueError(f"ckpt_path={e}") from None
+    trained_on = [net.about["data"] for net in nets]
+    data = trained_on[0]
+    alike = [key for key in ("mean", "std") if len({other[key] for other in trained_on}) == 1]
+    filled = [f"data.{key}={data[key]}" for key in (*alike, "val_fraction", "fold")]
+    if root := pretrained.data_root(nets[0]):
+        filled.append(f"data.root={quote(root)}")
+    if not any(a.startswith("data=") for a in command):
+        filled = [f"data={data['name']}", *filled]
+    file = files[0]
+    home = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
+    if paths[0] is not None and is_sweep(paths[0]):
+        home = Path(paths[0]).expanduser().resolve()
+    if len(paths) == 1 and (is_sweep(home) or (home / OVERRIDES).is_file()):
+        kept = file.stem in ("best", "weights")
+        what = [] if kept else [file.stem]
+        what += [a for a in command if a.startswith(("data", "shifts=", "temperature="))]
+        name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part) for part in what)])
+        place = quote(home / "evaluation").removesuffix("'")  # ${split} is no part of the path yet
+        command = [f"hydra.run.dir={place}/{name}'", *command]
+    value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"
+    return [*filled, f"ckpt_path={value}", *command]
+
+
+def listed(given: str | None) -> list[str | None]:
+    """The parts of a list `[a,'b, c']` on the command line; of anything else itself alone."""
+    if given is None or not (given.startswith("[") and given.endswith("]")):
+        return [given]
+    parts = re.findall(r"'[^']*'|\"[^\"]*\"|[^,\s][^,]*", given[1:-1])
+    return [part.strip().strip("'\"") for part in parts]

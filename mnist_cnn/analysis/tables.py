@@ -1,0 +1,294 @@
+"""Tables of ranked runs: on screen, as CSV, JSON and Markdown."""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.measure import Measurement
+from rich.table import Table
+
+from mnist_cnn import terminal
+from mnist_cnn.analysis import comparison
+from mnist_cnn.analysis import ranking as ranking_
+from mnist_cnn.analysis.found import ABSENT, Run
+from mnist_cnn.analysis.ranking import Leaderboard, Summary, brief, pairs
+
+ROWS = 20  # of a table on screen
+WIDE = 10  # columns of hyper-parameters, and axes of a figure, that can still be read
+
+
+def number(metric: str, value: float, sign: str = "") -> str:
+    """A value of a metric in the unit of `head`."""
+    if metric.endswith("/acc"):
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.1f}" if metric == "seconds" else f"{value:{sign}.4f}"
+
+
+def head(metric: str) -> str:
+    stage, _, kind = metric.partition("/")
+    return f"{stage} acc, %" if kind == "acc" else f"{stage} {kind}".strip()
+
+
+def spread(metric: str, summary: Summary | None, n: int | None = None) -> str:
+    """Mean ± std, with the number of runs where it is not n."""
+    if summary is None:
+        return "-"
+    text = number(metric, summary.mean)
+    text += "" if summary.std is None else f" ± {number(metric, summary.std)}"
+    return text if summary.n == n else f"{text} (n={summary.n})"
+
+
+def checkpoint(run: Run) -> str:
+    """Where a run's best checkpoint lies, from the folder that was reported."""
+    file = run.checkpoint
+    return str(Path(run.name, file.relative_to(run.folder))) if file else "-"
+
+
+def ranking(
+    board: Leaderboard,
+    narrow: bool,
+    last: str = "best checkpoint",
+    place: Callable[[Run], str] = checkpoint,
+) -> tuple[list[str], list[list[str]]]:
+    """The leaderboard as text, heads and rows, with something about the best run at the end.
+
+    Args:
+        narrow: no column for each hyper-parameter; one at the end has what is not as usual.
+    """
+    columns = {} if narrow else board.columns
+    heads = ["#", *columns.values(), "n", *map(head, board.metrics), last]
+    rows = [
+        [
+            str(rank),
+            *(brief(group.config.get(key, ABSENT)) for key in columns),
+            str(len(group.runs)),
+            *(spread(metric, group.summary(metric), len(group.runs)) for metric in board.metrics),
+            place(group.runs[0]),
+            *([pairs(board.apart(group.config)) or "as usual"] if narrow else []),
+        ]
+        for rank, group in enumerate(board.groups, 1)
+    ]
+    return [*heads, "settings"] if narrow else heads, rows
+
+
+def is_wide(board: Leaderboard) -> bool:
+    return len(board.columns) > WIDE
+
+
+def usual(board: Leaderboard) -> str:
+    """The most common settings."""
+    return pairs({board.columns[key]: value for key, value in board.usual.items()})
+
+
+def unfinished(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+    """The runs without a result as text: heads and rows."""
+    rows = [
+        [run.name, run.state, settings, run.note]
+        for run, settings in zip(board.others, ranking_.peculiar(board), strict=True)
+    ]
+    return ["run", "state", "overrides", "message"], rows
+
+
+def heads_of_text(board: Leaderboard) -> set[str]:
+    """The columns of both tables that are read from the left."""
+    words = {
+        name
+        for key, name in board.columns.items()
+        if any(isinstance(group.config.get(key), str | list) for group in board.groups)
+    }
+    words |= {"run", "state", "overrides", "message"}
+    return words | {"best checkpoint", "best run", "settings"}
+
+
+def facts(board: Leaderboard) -> dict[str, str]:
+    """A few numbers by what they mean."""
+    from mnist_cnn.plots import axes
+
+    finished = board.finished
+    found = {"runs finished": f"{len(finished):,} of {len(board.runs):,}"}
+    if board.groups:
+        best = board.groups[0]
+        found["configurations"] = f"{len(board.groups):,}"
+        for metric in board.metrics[:-1]:
+            if summary := best.summary(metric):
+                unit = " %" if metric.endswith("/acc") else ""
+                found[f"{axes.name_of(metric)} of the best"] = number(metric, summary.mean) + unit
+        seconds = sum(run.results.get("seconds", 0) for run in finished)
+        found["of training"] = str(timedelta(seconds=round(seconds)))
+    return found
+
+
+def sentence(board: Leaderboard) -> str:
+    """What the leaderboard ranks by."""
+    finished = len(board.finished)
+    text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
+    if board.judged < finished:
+        text += f" (the objective of {board.judged} of {finished} runs)"
+    if board.repeats:
+        text += "; exact repeats of a run count once"
+    names = [key.rpartition(".")[2] for key in board.averaged] or ["seed"]
+    but = " and ".join(f"the {name}" for name in names)
+    return f"{text}; mean ± standard deviation over n runs alike but for {but}"
+
+
+def count(board: Leaderboard) -> str:
+    states = Counter(run.state for run in board.runs)
+    return ", ".join(f"{n:,} {state}" for state, n in states.most_common())
+
+
+def tabulate(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Collection[str], title: str = ""
+) -> Table:
+    """The first rows as a table for the screen; the columns of `texts` are read from the left."""
+    table = Table(title=title or None, title_justify="left")
+    for name in heads:
+        table.add_column(name, justify="left" if name in texts else "right", overflow="fold")
+    for row in rows[:ROWS]:
+        table.add_row(*row)
+    return table
+
+
+def fits(table: Table, console: terminal.Console) -> bool:
+    """Whether a console has room for each word of a table."""
+    room = console.options.update(max_width=10_000)
+    return Measurement.get(console, room, table).minimum <= console.width
+
+
+def show(board: Leaderboard, console: terminal.Console) -> None:
+    """Prints the leaderboard, and apart from it the runs without a result."""
+    texts = heads_of_text(board)
+
+    def leaders(narrow: bool) -> tuple[list[str], list[list[str]]]:
+        return ranking(board, narrow, "best run", lambda run: run.name)
+
+    def more(rows: Sequence[Sequence[str]]) -> None:
+        if len(rows) > ROWS:
+            console.print(f"and {len(rows) - ROWS:,} more: --json and --markdown have all")
+
+    if board.groups:
+        heads, rows = leaders(narrow=False)
+        table = tabulate(heads, rows, texts)
+        if is_wide(board) or not fits(table, console):
+            heads, rows = leaders(narrow=True)
+            table = tabulate(heads[:-1], [row[:-1] for row in rows], texts)
+        console.print(table, soft_wrap=False)
+        if heads[-1] == "settings" and board.columns:
+            listed = Table.grid(padding=(0, 1))
+            listed.add_column(justify="right")
+            listed.add_column(overflow="fold")
+            listed.add_row("usual", usual(board))
+            for row in rows[:ROWS]:
+                listed.add_row(row[0], row[-1])
+            console.print(listed, soft_wrap=False)
+        more(rows)
+    if board.others:
+        heads, rows = unfinished(board)
+        console.print(tabulate(heads, rows, texts, "without a result"), soft_wrap=False)
+        more(rows)
+    console.print(count(board))
+    if board.groups:
+        console.print(sentence(board))
+        best = board.groups[0].runs[0]
+        place = f"checkpoint: {best.checkpoint}" if best.checkpoint else f"run: {best.folder}"
+        console.print(f"best {place}")
+
+
+def to_csv(board: Leaderboard) -> str:
+    """One row a group, numbers in full; keys and metrics by their whole names."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    metrics = [f"{metric} {part}" for metric in board.metrics for part in ("n", "mean", "std")]
+    writer.writerow(["rank", *board.columns, "n", *metrics, "checkpoint"])
+    for rank, group in enumerate(board.groups, 1):
+        settings = [group.config.get(key, "") for key in board.columns]
+        numbers: list[Any] = []
+        for metric in board.metrics:
+            numbers += group.summary(metric) or ("", "", "")
+        best = group.runs[0].checkpoint or ""
+        writer.writerow([rank, *settings, len(group.runs), *numbers, best])
+    return file.getvalue()
+
+
+def to_json(board: Leaderboard) -> str:
+    """All of it: groups with their runs, and the runs without a result; NaN is null."""
+
+    def finite(x: Any) -> Any:
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    content = {
+        "objective": {"metric": board.metric, "mode": board.mode},
+        "groups": [
+            {
+                "rank": rank,
+                "config": {key: group.config.get(key) for key in board.columns},
+                "n": len(group.runs),
+                **{
+                    metric: {key: finite(x) for key, x in summary._asdict().items()}
+                    for metric in board.metrics
+                    if (summary := group.summary(metric))
+                },
+                "checkpoint": str(best) if (best := group.runs[0].checkpoint) else None,
+                "runs": [
+                    {
+                        "folder": str(run.folder),
+                        "seed": run.config.get("seed"),
+                        "fold": run.config.get("data.fold"),
+                        **{m: finite(run.results.get(m)) for m in board.metrics},
+                    }
+                    for run in group.runs
+                ],
+            }
+            for rank, group in enumerate(board.groups, 1)
+        ],
+        "unfinished": [
+            {"folder": str(run.folder), "state": run.state, "message": run.note, **run.config}
+            for run in board.others
+        ],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def to_markdown(board: Leaderboard) -> str:
+    """The tables, whole."""
+    text = ""
+    for heads, rows in (ranking(board, is_wide(board)), unfinished(board)):
+        if rows:
+            lines = [heads, ["---"] * len(heads), *rows]
+            cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+            text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
+    common = f"usual settings: {usual(board)}\n\n" if is_wide(board) else ""
+    return text + common + sentence(board) + "\n"
+
+
+def versus(
+    found: Mapping[str, comparison.Difference], names: tuple[str, str], lower: Collection[str]
+) -> Table:
+    """How two groups of runs differ, a row a metric.
+
+    Args:
+        names: what the groups are called.
+        lower: the metrics of which less is better.
+    """
+    first, second = names
+    table = Table("")
+    for name in (first, second, f"{first} - {second}", "95 % interval"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for key, d in found.items():
+        low, high = d.interval or (math.nan, math.nan)
+        interval = (
+            "-" if d.interval is None else (f"{number(key, low, '+')} to {number(key, high, '+')}")
+        )
+        better = first if ((d.mean or 0) < 0) == (key in lower) else second
+        verdict = d.why or ("no difference shown" if low <= 0 <= high else f"{better} is better")
+        mean = "-" if d.mean is None else number(key, d.mean, "+")
+        table.add_row(
+            head(key), spread(key, d.first), spread(key, d.second), mean, interval, verdict
+        )
+    return table

@@ -1,0 +1,32 @@
+"""A callback that acts when an epoch is over altogether."""
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+
+class BetweenEpochs(Callback):
+    """Calls `epoch_done` when an epoch is over altogether.
+
+    Only then are its metrics logged, early stopping consulted and the schedule stepped: Lightning
+    calls on_train_epoch_end of a callback before some of that.
+    """
+
+    running = False
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.running = trainer.fit_loop.restarted_mid_epoch  # Lightning won't announce it again
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.running:
+            self.epoch_done(trainer, pl_module)
+        self.running = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.running:
+            self.epoch_done(trainer, pl_module)
+        self.running = False

@@ -1,0 +1,63 @@
+"""A stop at NaN."""
+
+from typing import Any
+
+import lightning as L
+import torch
+
+from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+
+
+class Finite(BetweenEpochs):
+    """Ends a run whose loss is no longer a finite number.
+
+    Args:
+        every_steps: batches between two looks, each of which waits for the device; there is one
+            more at the end of an epoch.
+
+    Raises:
+        ValueError: see `check_finite`.
+    """
+
+    def __init__(self, *, every_steps: int):
+        self.every_steps = every_steps
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % self.every_steps == 0:
+            check_finite(trainer, pl_module)
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        check_finite(trainer, module)
+
+
+def check_finite(trainer: L.Trainer, module: Any) -> None:
+    """Looks at the losses since the last look, at the metrics and at the weights.
+
+    Raises:
+        ValueError: one is infinite or not a number. It tells the step, the batch's images by their
+            rows in the training file, and the last checkpoint from before.
+    """
+    tally = module.tallies["train"]
+    epoch: int = trainer.fit_loop.epoch_progress.state_dict()["current"]["started"]  # from 1
+    fault = ""
+    new = tally.losses[tally.looked_at :]
+    if new and not torch.stack(new).isfinite().all():
+        batch = next(k for k, loss in enumerate(tally.losses) if not loss.isfinite())
+        step = (epoch - 1) * trainer.num_training_batches + batch + 1
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        loader: Any = trainer.train_dataloader
+        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()].tolist()
+        named = " ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if rows[10:] else "")
+        fault = f"train/loss={tally.losses[batch].item()} at step {step}, batch {batch + 1} of "
+        fault += f"epoch {epoch}, rows {named} of the training file"
+    tally.looked_at = len(tally.losses)
+    for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
+        if not fault and not value.isfinite().all():
+            fault = f"{name} is not finite in epoch {epoch}"
+    if fault:
+        last = getattr(trainer.checkpoint_callback, "last", None)
+        kept = f"{last} is from before" if last and last.exists() else "there is no checkpoint yet"
+        advice = "a lower optimizer.lr or a trainer.gradient_clip_val may help"
+        raise ValueError(f"{fault}; {kept}; {advice}")

@@ -1,0 +1,120 @@
+"""The progress bar, and one line an epoch."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import lightning as L
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mnist_cnn import terminal
+from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar(BetweenEpochs):
+    """A bar with loss, accuracy, images/s and time left, and one line for each finished epoch.
+
+    It draws at intervals of time, not of steps, and from this thread, so it costs the same
+    whatever the batch size. Without a terminal only the lines are written.
+
+    Args:
+        refresh_seconds: seconds between two drawings.
+        quiet: only the log gets the lines.
+    """
+
+    averaged = 50  # batches behind the loss and accuracy on the bar
+
+    def __init__(self, *, refresh_seconds: float, quiet: bool):
+        self.refresh_seconds = refresh_seconds
+        self.console = terminal.console(stderr=True, quiet=quiet, soft_wrap=False)
+        self.due = math.inf
+        self.bar: Progress | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        if self.console.is_terminal and not self.console.quiet:
+            self.bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[status]}"),
+                TimeRemainingColumn(),
+                TextColumn("left"),
+                console=self.console,
+                auto_refresh=False,
+                transient=True,
+                expand=True,
+            )
+            epochs = trainer.max_epochs or 1
+            self.task = self.bar.add_task(
+                "", total=epochs * trainer.num_training_batches, epoch=1, epochs=epochs, status=""
+            )
+            self.bar.start()
+        if self.running:
+            self.begin(pl_module.tallies["train"].images)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self.begin(0)
+
+    def begin(self, images: int) -> None:
+        self.mark = (time.perf_counter(), images)  # when the bar was drawn, images seen by then
+        if self.bar:
+            self.due = self.mark[0] + self.refresh_seconds
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.perf_counter()
+        if now < self.due:
+            return
+        assert self.bar is not None
+        self.due = now + self.refresh_seconds
+        tally = pl_module.tallies["train"]
+        loss, hits, images = tally.totals(last=self.averaged)
+        seen = tally.images * trainer.world_size
+        speed = (seen - self.mark[1]) / (now - self.mark[0])
+        self.mark = (now, seen)
+        self.bar.update(
+            self.task,
+            completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
+            epoch=trainer.current_epoch + 1,
+            status=f"loss {loss / images:.4f}  acc {hits / images:.2%}  {speed:,.0f} images/s",
+        )
+        self.bar.refresh()
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = module.epoch_metrics()
+        epoch = trainer.fit_loop.epoch_progress.current.completed
+        cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
+        for stage in ("train", "val"):
+            if f"{stage}/loss" in metrics:
+                loss, accuracy = metrics[f"{stage}/loss"], metrics[f"{stage}/acc"]
+                cells.append(f"{stage} {loss:.4f} {accuracy:7.2%}")
+        cells.append(f"lr {metrics['lr']:.1e}")
+        if epoch == getattr(trainer.checkpoint_callback, "best_epoch", None):
+            cells.append("best")
+        line = " │ ".join(cells)
+        log.info(line)
+        self.console.print(line)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self.stop()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self.due = math.inf
+        if self.bar:
+            self.bar.stop()
+            self.bar = None

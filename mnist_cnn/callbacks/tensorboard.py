@@ -1,0 +1,169 @@
+"""What TensorBoard shows of a finished run beside its curves: network, digits, mistakes, values."""
+
+import itertools
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch.fx
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from tensorboard.compat.proto.versions_pb2 import VersionDef
+from torch import Tensor, nn
+from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
+from torch.utils.tensorboard import SummaryWriter
+
+from mnist_cnn.analysis import scores
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.module import DigitClassifier
+from mnist_cnn.plots import evaluation
+
+log = logging.getLogger(__name__)
+
+
+def write(
+    trainer: L.Trainer,
+    module: DigitClassifier,
+    data: MNISTDataModule,
+    outcome: Mapping[str, Any],
+) -> None:
+    """Fills each TensorBoard logger of a trainer that has finished.
+
+    The mistakes are those on the validation images; those on the test images are left to
+    `evaluate`, so that nobody tunes by them in passing.
+
+    Args:
+        trainer: it has fitted the module to the data.
+        module: with the weights that were kept.
+        data: what it was trained on.
+        outcome: what results.json holds.
+    """
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+    if not loggers or not trainer.is_global_zero:
+        return
+    module.eval()
+    step = trainer.global_step
+    drawn = {"train/batch": first_batch(data)}
+    answers: scores.Answers | None = None
+    if "val" in data.splits:
+        loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
+        limit = trainer.limit_val_batches
+        count = limit if isinstance(limit, int) else int(limit * len(loader))
+        batches = itertools.islice(loader, count)
+        (answers,) = scores.ask([module], batches, trainer.strategy.root_device)
+        drawn |= outcomes(data, answers)
+    compared = {
+        **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
+        **{key: outcome[key] for key in ("test/acc", "test/loss") if key in outcome},
+    }
+    for logger in loggers:
+        for name, figure in drawn.items():
+            logger.experiment.add_figure(name, figure, step)
+        if answers:
+            for k, name in enumerate(data.classes):
+                logger.experiment.add_pr_curve(
+                    f"val/{name}", answers.labels == k, answers.probabilities[:, k], step
+                )
+        logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
+        example: Any = module.example_input_array
+        add_graph(logger.experiment, module.net, example.to(module.device))
+        logger.finalize("success")
+
+
+def first_batch(data: MNISTDataModule) -> Any:
+    """Images as the network sees them in training."""
+    x, y = (part[:64].cpu() for part in next(iter(data.train_dataloader())))
+    return evaluation.gallery(
+        x[:, 0].numpy(),
+        [data.classes[label] for label in y],
+        f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}",
+    )
+
+
+def outcomes(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
+    """How the answers to the first validation images went."""
+    n = len(answers.labels)
+    worst = scores.most_confident_mistakes(answers)[:30]
+    wrong = int((~answers.hits).sum())
+    what = f"{n:,} validation images of {data.set}, {wrong:,} wrong"
+    return {
+        "val/confusion": evaluation.confusion(
+            scores.confusion(answers).numpy(), data.classes, f"the kept weights on {what}"
+        ),
+        "val/mistakes": evaluation.mistakes(
+            data.splits["val"][0][worst, 0].cpu().numpy(),
+            data.rows["val"][worst].tolist(),
+            [data.classes[k] for k in answers.labels[worst]],
+            [data.classes[k] for k in answers.predictions[worst]],
+            answers.confidence[worst].tolist(),
+            f"the most confident mistakes on {what}",
+        ),
+    }
+
+
+def compare_by(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that runs are compared by, under their plain names; the rest is in results.json.
+
+    TensorBoard takes its columns from one of the runs, so each is always there.
+    """
+    model, optimizer, scheduler = (config[group] for group in ("model", "optimizer", "scheduler"))
+    flat = {
+        "model": model["name"],
+        **{key: model.get(key, "none") for key in ("channels", "hidden", "dropout")},
+        "optimizer": optimizer["name"],
+        **{key: optimizer.get(key, "none") for key in ("lr", "weight_decay")},
+        "scheduler": scheduler["name"],
+        **{key: config["data"][key] for key in ("batch_size", "fold")},
+        "max_epochs": config["trainer"]["max_epochs"],
+        **{key: config[key] for key in ("label_smoothing", "seed")},
+    }
+    return {
+        key: value if isinstance(value, bool | int | float | str) else str(value).lower()
+        for key, value in flat.items()
+    }
+
+
+def add_graph(writer: SummaryWriter, net: nn.Module, example: Tensor) -> None:
+    """Writes the network's graph, or logs why there is none: a finished run does not fail by it."""
+    try:
+        drawn = graph(net, example)
+    except Exception as e:  # whatever the network's own code raises on the tracer's values
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        log.warning("no graph for TensorBoard, torch.fx cannot trace the network: %s", reason)
+    else:
+        events: Any = writer.file_writer  # declared as None
+        events.add_event(Event(graph_def=drawn.SerializeToString()))
+
+
+def graph(net: nn.Module, example: Tensor) -> GraphDef:
+    """The network as TensorBoard draws it: a node for each layer and function, with its output.
+
+    torch.fx traces it, since SummaryWriter.add_graph uses torch.jit.trace, which is deprecated
+    since torch 2.14.
+
+    Args:
+        net: in eval mode; no branch of its forward depends on the images.
+        example: images (B, 1, 28, 28); the outputs' shapes are those for this batch.
+    """
+    traced = torch.fx.symbolic_trace(net)
+    ShapeProp(traced).propagate(example)
+    drawn: dict[torch.fx.Node, NodeDef] = {}
+    for node in traced.graph.nodes:
+        scopes = list(node.meta.get("nn_module_stack", ()))  # "layers", "layers.0"
+        kind = re.sub(r"_\d+$", "", node.name)
+        if node.op == "call_module":
+            kind = type(traced.get_submodule(node.target)).__name__
+            scopes.pop()  # the layer itself
+        path = [*(scopes[-1].split(".") if scopes else ()), node.name]
+        inputs = [drawn[given].name for given in node.all_input_nodes]
+        drawn[node] = NodeDef(name="/".join(path), op=kind, input=inputs)
+        output = node.meta.get("tensor_meta")
+        if isinstance(output, TensorMetadata):
+            shape = drawn[node].attr["_output_shapes"].list.shape.add()
+            for size in output.shape:
+                shape.dim.add(size=size)
+    return GraphDef(node=drawn.values(), versions=VersionDef(producer=22))

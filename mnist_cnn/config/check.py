@@ -1,0 +1,141 @@
+"""Checks a configuration before anything is written."""
+
+import fnmatch
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
+
+from mnist_cnn.config.compose import TARGETS, plain
+from mnist_cnn.config.files import files
+from mnist_cnn.config.messages import better, either, must_be, sentence
+from mnist_cnn.config.schema import NAMED, OPTIONAL, PARTS, Augment, Named, Schedule
+
+
+def check(cfg: DictConfig, entry: str = "train") -> None:
+    """Holds what conf/<entry>.yaml composed to against what its values may be.
+
+    Raises:
+        ValueError: one line; for each wrong value its key, what it must be and what it is.
+    """
+    parts = dict(PARTS[entry])
+    faults: list[str] = []
+    if entry == "train" and cfg.data.get("augment"):
+        parts["data.augment"] = Augment
+    for part, schemas in NAMED[entry].items():
+        name = plain(cfg, f"{part}.name")
+        own = Schedule if part == "scheduler" else Named
+        parts[part] = schemas.get(name if isinstance(name, str) else None, own)
+    for part, schema in parts.items():
+        # of the whole its own keys only: what the other parts interpolate is not checked yet
+        values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
+        if values is None and part in OPTIONAL:
+            continue
+        if not isinstance(values, dict):
+            keys = f"keys and values ({', '.join(schema.model_fields)})".removesuffix(" ()")
+            faults.append(must_be(part, either(files(part)) or keys, values))
+            continue
+        try:
+            schema.model_validate(values)
+        except ValidationError as e:
+            faults += [sentence(part, schema, values, fault) for fault in e.errors()]
+    for part in ("data", "trainer", "callbacks", "logger"):
+        faults += forbidden(plain(cfg, part), part)
+    if faults:
+        raise ValueError("; ".join(dict.fromkeys(faults)))
+    if cfg.data.source == "bundled" and cfg.data.name != "mnist":
+        raise ValueError(
+            must_be("data.source", f"auto or download with data={cfg.data.name}", "bundled")
+        )
+    if entry == "train" and cfg.trainer.strategy == "auto":
+        for key in ("devices", "num_nodes"):
+            if isinstance(number := cfg.trainer[key], int) and number > 1:
+                raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
+    check_fold(cfg.data.val_fraction, cfg.data.fold)
+    if entry == "train" and cfg.trainer.max_time == "00:00:00:00":
+        allowed = "at least 00:00:00:01"
+        raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
+    if entry == "train" and not cfg.data.val_fraction:
+        waits = {
+            f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
+            for name in ("early_stopping", "prune")
+        }
+        if cfg.scheduler.name == "ReduceLROnPlateau":
+            waits["scheduler"] = cfg.objective.metric
+        waiting = [f"{k} ({metric})" for k, metric in waits.items() if "val/" in metric]
+        if waiting:
+            raise ValueError(
+                f"data.val_fraction must be > 0 for {' and '.join(waiting)}, got 0; or set "
+                "callbacks=no_early_stopping and another scheduler, such as one_cycle"
+            )
+    if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.clean_epochs:
+        allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
+        raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
+    if entry == "train":
+        check_modes(cfg)
+
+
+def check_modes(cfg: DictConfig) -> None:
+    """Raises ValueError where min or max does not fit the metric that it is about."""
+    metrics = {
+        "objective": cfg.objective.metric,
+        **{f"callbacks.{name}": None for name in ("early_stopping", "checkpoint")},
+        "scheduler": cfg.objective.metric,
+    }
+    for part, metric in metrics.items():
+        metric = metric or plain(cfg, f"{part}.monitor")
+        mode = plain(cfg, f"{part}.mode")
+        if metric and mode in ("min", "max") and mode != better(metric):
+            allowed = f"{better(metric)} for {metric}"
+            raise ValueError(must_be(f"{part}.mode", allowed, mode))
+
+
+def forbidden(node: Any, key: str) -> list[str]:
+    """A sentence for each `_target_` in a part of a configuration that may not be called."""
+    if not isinstance(node, dict):
+        return []
+    faults = [f for name, value in node.items() for f in forbidden(value, f"{key}.{name}")]
+    target = node.get("_target_")
+    if target is not None and not any(fnmatch.fnmatchcase(str(target), t) for t in TARGETS):
+        faults.append(must_be(f"{key}._target_", either(TARGETS), target))
+    return faults
+
+
+def check_here(cfg: DictConfig) -> None:
+    """Holds a run's configuration against this machine's devices and the classes that it names.
+
+    Raises:
+        ValueError: a device that is not here, a class that does not exist.
+    """
+    import torch
+    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+    from mnist_cnn.model import build
+    from mnist_cnn.module import find_class
+
+    names = {
+        **{"auto": True, "cpu": True, "gpu": False},
+        **{"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()},
+    }
+    names["gpu"] = names["cuda"] or names["mps"]
+    accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
+    if not names.get(accelerator):
+        here = either([name for name, available in names.items() if available])
+        raise ValueError(must_be("trainer.accelerator", f"{here} on this machine", accelerator))
+    if OmegaConf.is_list(devices) and (accelerator == "cpu" or not names["gpu"]):
+        raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
+    with torch.device("meta"):  # no memory, no time
+        build(plain(cfg, "model"))
+    find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
+    if cfg.scheduler.name is not None:
+        schedulers = torch.optim.lr_scheduler
+        find_class(schedulers, schedulers.LRScheduler, "scheduler", cfg.scheduler.name)
+
+
+def check_fold(val_fraction: float, fold: int) -> None:
+    """Raises ValueError where the training file has no slice `fold` of that size."""
+    # no set has more images; in binary, 1 / 0.2 need not reach 5
+    folds = int(min(1 / val_fraction, 60_000) + 1e-9) if val_fraction else 1
+    if not 0 <= fold < folds:
+        allowed = f"0 to {folds - 1} with data.val_fraction={val_fraction}"
+        raise ValueError(must_be("data.fold", allowed, fold))

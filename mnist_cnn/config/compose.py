@@ -1,0 +1,103 @@
+"""Where the configuration lies, what its values may be, and how an entry starts from it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_cnn.config.files import COMPOSING, CONF, check_choices
+from mnist_cnn.config.messages import better, must_be
+
+# The only code that a configuration may call by `_target_`: add your own package here.
+TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
+
+
+def plain(cfg: DictConfig, key: str = "") -> Any:
+    """The value of a key, or all of cfg, as plain Python values with every interpolation resolved.
+
+    Raises:
+        ValueError: a value refers to something that does not exist, or to itself.
+    """
+    try:
+        value = OmegaConf.select(cfg, key) if key else cfg
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except (OmegaConfBaseException, RecursionError) as e:
+        reason = "it refers to itself" if isinstance(e, RecursionError) else str(e)
+        raise ValueError(f"{key}: {reason}" if key else reason) from None
+
+
+def run_name(overrides: Sequence[str] | None = None) -> str:
+    """What a command line overrode (by default that of this run), fit for a folder's name."""
+    if overrides is None:
+        overrides = HydraConfig.get().overrides.task
+    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
+    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
+
+
+def next_epoch(ckpt_path: str | None) -> int:
+    """The epoch (from 1) that comes after a checkpoint; 0 without a checkpoint."""
+    if not ckpt_path:
+        return 0
+    from mnist_cnn import pretrained
+
+    return pretrained.read_checkpoint(ckpt_path)["epoch"] + 1
+
+
+OmegaConf.register_resolver("run_name", run_name, replace=True)
+OmegaConf.register_resolver("better", better, replace=True)
+OmegaConf.register_resolver("next_epoch", next_epoch, replace=True)
+
+
+def compose(
+    overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = "", entry: str = "train"
+) -> DictConfig:
+    """The configuration of `python -m mnist_cnn.<entry> OVERRIDES`, for use from Python.
+
+    Args:
+        overrides: as on the command line: ["trainer.max_epochs=2"].
+        run_dir: the folder that the run is to fill.
+        run_name: its name in TensorBoard, where it is to have one.
+        entry: train or evaluate.
+    """
+    check_choices(overrides)
+    cfg = composed(entry, overrides)
+    cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
+    if entry == "train":
+        cfg.run_name = run_name
+    return cfg
+
+
+def composed(entry: str, overrides: Sequence[str], **options: Any) -> DictConfig:
+    """hydra.compose on conf/, whatever else this process uses Hydra for, in any thread."""
+    with COMPOSING:
+        state = GlobalHydra.instance()
+        before, state.hydra = state.hydra, None
+        try:
+            with hydra.initialize_config_dir(str(CONF)):
+                return hydra.compose(entry, list(overrides), **options)
+        finally:
+            GlobalHydra.instance().hydra = before
+
+
+def make(kind: type, node: DictConfig, **options: Any) -> Any:
+    """The object of a class `kind` that a part of the configuration describes by its `_target_`.
+
+    Raises:
+        ValueError: it makes something else, or Lightning refuses it, as a device that is not here.
+    """
+    from hydra.utils import instantiate
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
+    except (MisconfigurationException, ImportError) as e:  # no such device; its package is missing
+        raise ValueError(e) from e
+    if not isinstance(made, kind):
+        raise ValueError(must_be("_target_", f"a {kind.__name__}", node.get("_target_")))
+    return made

@@ -1,0 +1,66 @@
+"""Hydra's errors as one line for the user."""
+
+import difflib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn.config.compose import composed
+from mnist_cnn.config.files import CONF, files, own_folders
+from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.config.schema import NAMED
+
+
+def one_line(error: BaseException, entry: str = "train") -> str:
+    """The error as one line for the user of an entry."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
+        text = no_such_key(unknown[1], error, entry)
+    elif bare := re.search(r"string: ([^=]+) out of \[", text):
+        text = f"an argument must be key=value, got {bare[1]}"
+        if Path(bare[1]).exists():
+            text += f"; for the network or the run there, ckpt_path={bare[1]}"
+    elif no_file := re.search(r"Could not (?:find|load) '([\w./]+)/([^/']+)'", text):
+        group, file = no_file.groups()
+        options = getattr(error, "options", None) or files(group)
+        text = must_be(group, either(options), file)
+    return f"error: {text}"
+
+
+def no_such_key(key: str, error: BaseException, entry: str) -> str:
+    """The sentence for a key that Hydra could not override."""
+    # of `scheduler={step_size: 5}` the key inside
+    inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+    if inner and inner[1].startswith(f"{key}."):
+        key = inner[1]
+    defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
+    groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
+    # with the files that were chosen: their keys differ
+    given = [text for text in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w/]+", text)]
+    own = (*groups, "hydra/launcher", "hydra/sweeper")
+    chosen = [text for text in given if text.partition("=")[0] in own]
+    folders = ",".join(f"'{folder}'" for folder in own_folders(sys.argv[1:]))
+    whole = composed(entry, [f"hydra.searchpath=[{folders}]", *chosen], return_hydra_config=True)
+    node: Any = OmegaConf.to_container(whole)
+    # a group of which no file is chosen, such as experiment, is no key of what is composed
+    top = key.partition(".")[0]
+    if top in groups and top not in node:
+        choice = f"{top} must be {either(files(top))}"
+        return choice if key == top else f"{key}: no such key; {choice}"
+    node = {**node, **{group: node.get(group) for group in groups}}
+    known: list[str] = []
+    wrong, *deeper = key.split(".")
+    while deeper and isinstance(node, dict) and wrong in node:
+        known.append(wrong)
+        node = node[wrong]
+        wrong, *deeper = deeper
+    keys = list(map(str, node)) if isinstance(node, dict) else []
+    near = difflib.get_close_matches(wrong, keys, n=1)
+    part = f" in {'.'.join(known)}" if known else ""
+    text = f"{key}: no such key"
+    text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
+    text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
+    return text + (f"; a key of your own: +{key}=..." if known and top in NAMED[entry] else "")

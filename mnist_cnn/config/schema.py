@@ -1,0 +1,314 @@
+"""What the values of a configuration may be."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more images
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
+Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Literal["train/loss", "train/acc", "val/loss", "val/acc"]
+Mode = Literal["min", "max"]
+Interval = Literal["epoch", "step"]  # a schedule is stepped after each
+Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
+
+
+class Group(BaseModel):
+    """A part of the configuration; `_target_`, where there is one, is left to Hydra."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Open(Group):
+    """A part that takes keys of its own beside the ones that are checked here."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Seen(Group):
+    """What must be known of the data that a network was trained on."""
+
+    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
+    mean: Share
+    std: Annotated[float, Field(gt=0, le=1)]
+    val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    fold: Annotated[int, Field(ge=0)]
+
+
+class Data(Seen):
+    target: Target = Field(alias="_target_")
+    root: str
+    source: Literal["auto", "bundled", "download"]
+    mirror: str | None
+    batch_size: Batch
+    eval_batch_size: Batch
+    shuffle: bool
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    augment: dict[str, Any]
+    clean_epochs: Annotated[int, Field(ge=0)]
+
+
+class Evaluated(Data):
+    """An evaluation's data: a null of these is each network's own."""
+
+    mean: Share | None  # type: ignore[assignment]
+    std: Annotated[float, Field(gt=0, le=1)] | None  # type: ignore[assignment]
+
+
+class Augment(Group):
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=14)]
+    scale: Annotated[float, Field(ge=0, le=0.9)]
+    stretch: Annotated[float, Field(ge=0, le=0.9)]
+    shear: Annotated[float, Field(ge=0, le=60)]
+    elastic: Annotated[float, Field(ge=0, le=5)]
+    thickness: Share
+    blur: Share
+    gamma: Annotated[float, Field(ge=0, le=3)]
+    strike: Share
+    flourish: Share
+
+
+class Named(Open):
+    name: str
+
+
+class Schedule(Named):
+    interval: Interval = "epoch"
+
+
+class CNN(Group):
+    name: Literal["CNN"]
+    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
+    hidden: Width
+    dropout: BelowOne
+
+
+class MLP(Group):
+    name: Literal["MLP"]
+    hidden: Width
+    dropout: BelowOne
+
+
+class FastCNN(Group):
+    name: Literal["FastCNN"]
+    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
+    hidden: Width
+
+
+class VGG(Group):
+    name: Literal["VGG"]
+    stages: Annotated[
+        list[Annotated[list[Width], Field(min_length=1, max_length=8)]],
+        Field(min_length=1, max_length=4),
+    ]
+    channel_dropout: BelowOne
+    dropout: BelowOne
+
+
+class Adam(Group):
+    name: Literal["Adam", "AdamW"]
+    lr: Positive
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)]
+    eps: Positive
+    weight_decay: NotNegative
+    fused: bool
+
+
+class SGD(Group):
+    name: Literal["SGD"]
+    lr: Positive
+    momentum: BelowOne
+    nesterov: bool
+    weight_decay: NotNegative
+    fused: bool
+
+
+class NoSchedule(Group):
+    name: None
+
+
+class Plateau(Group):
+    name: Literal["ReduceLROnPlateau"]
+    interval: Literal["epoch"]
+    mode: Mode
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    patience: Annotated[int, Field(ge=0)]
+    threshold: NotNegative
+    threshold_mode: Literal["rel", "abs"]
+    min_lr: NotNegative
+
+
+class OneCycle(Group):
+    name: Literal["OneCycleLR"]
+    interval: Interval
+    max_lr: Positive
+    pct_start: Annotated[float, Field(gt=0, lt=1)]
+    anneal_strategy: Literal["cos", "linear"]
+    cycle_momentum: bool
+    div_factor: Annotated[float, Field(ge=1)]
+    final_div_factor: Annotated[float, Field(ge=1)]
+
+
+class Cosine(Group):
+    name: Literal["CosineAnnealingLR"]
+    interval: Interval
+    eta_min: NotNegative
+
+
+class EarlyStopping(Open):
+    monitor: Metric
+    mode: Mode
+    patience: Annotated[int, Field(ge=0)]
+    min_delta: NotNegative
+    check_finite: bool
+    strict: bool
+
+
+class Checkpoint(Open):
+    monitor: Metric
+    mode: Mode
+    every_seconds: Positive | None
+    every_steps: Count | None
+
+
+class Finite(Open):
+    every_steps: Count
+
+
+class History(Open):
+    pass
+
+
+class ProgressBar(Open):
+    refresh_seconds: Positive
+    quiet: bool
+
+
+class Summary(Open):
+    max_depth: Annotated[int, Field(ge=-1)]
+
+
+class Averaging(Open):
+    decay: BelowOne
+    update_every_n_steps: Count
+
+
+class Logger(Open):
+    save_dir: str
+    name: str
+    version: str | int | None
+
+
+class TensorBoard(Logger):
+    default_hp_metric: bool
+    purge_step: Annotated[int, Field(ge=0)] | None
+
+
+class Profiler(Open):
+    target: Target = Field(alias="_target_")
+    dirpath: str | None = None
+    filename: str | None = None
+
+
+class Trainer(Group):
+    target: Target = Field(alias="_target_")
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    strategy: Literal["auto", "ddp"]
+    devices: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
+    num_nodes: Count
+    use_distributed_sampler: Literal[False]
+    precision: Literal[
+        "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
+    ]
+    max_epochs: Count
+    min_epochs: Count | None
+    max_steps: Literal[-1] | Count
+    max_time: (
+        Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", examples=["00:01:30:00"])] | None
+    )
+    limit_train_batches: Limit
+    limit_val_batches: Limit
+    limit_test_batches: Limit
+    check_val_every_n_epoch: Count
+    num_sanity_val_steps: Annotated[int, Field(ge=0)]
+    gradient_clip_val: Positive | None
+    gradient_clip_algorithm: Literal["norm", "value"]
+    accumulate_grad_batches: Count
+    deterministic: bool
+    benchmark: bool
+    detect_anomaly: bool
+    profiler: Literal["simple", "advanced", "pytorch"] | Profiler | None
+    enable_model_summary: bool
+    enable_progress_bar: Literal[False]
+
+
+class Objective(Group):
+    metric: Metric
+    mode: Mode
+
+
+class Train(Open):
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    ckpt_path: Annotated[str, Field(min_length=1)] | None
+    force: bool
+    test: bool
+    label_smoothing: BelowOne
+    run_dir: str
+    run_name: str
+
+
+class Evaluate(Open):
+    ckpt_path: (
+        Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
+    )
+    split: Literal["test", "val", "train"]
+    shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
+    temperature: bool
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    mistakes: Annotated[int, Field(ge=0)]
+    run_dir: str
+
+
+# Which part of an entry's configuration is held against what. A part may be null where a run can do
+# without it; a `name` that is not here is a class of the user's own, whose constructor judges.
+PARTS: dict[str, dict[str, type[Group]]] = {
+    "train": {
+        "": Train,
+        "objective": Objective,
+        "data": Data,
+        "trainer": Trainer,
+        "callbacks.early_stopping": EarlyStopping,
+        "callbacks.checkpoint": Checkpoint,
+        "callbacks.finite": Finite,
+        "callbacks.history": History,
+        "callbacks.progress": ProgressBar,
+        "callbacks.summary": Summary,
+        "callbacks.averaging": Averaging,
+        "logger.csv": Logger,
+        "logger.tensorboard": TensorBoard,
+    },
+    "evaluate": {"": Evaluate, "data": Evaluated},
+}
+NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
+    "train": {
+        "model": {"CNN": CNN, "FastCNN": FastCNN, "MLP": MLP, "VGG": VGG},
+        "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
+        "scheduler": {
+            None: NoSchedule,
+            "ReduceLROnPlateau": Plateau,
+            "OneCycleLR": OneCycle,
+            "CosineAnnealingLR": Cosine,
+        },
+    },
+    "evaluate": {},
+}
+OPTIONAL = (
+    *("callbacks.early_stopping", "callbacks.finite", "callbacks.progress", "callbacks.summary"),
+    *("callbacks.averaging", "logger.csv", "logger.tensorboard"),
+)

@@ -1,0 +1,146 @@
+"""MNISTDataModule: prepare, split, normalise, hand out batches."""
+
+import functools
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mnist_cnn.config.check import check_fold
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.data import sets, sources
+from mnist_cnn.data.augment import Augment
+from mnist_cnn.data.loader import BatchLoader
+
+# proven and read once a process: the jobs of a sweep share them, and nobody writes into the tensors
+prepare = functools.cache(sources.prepare)
+load = functools.cache(sources.load)
+
+
+class MNISTDataModule(L.LightningDataModule):
+    """MNIST, or a set of its shape, held in memory as uint8 and normalised batch by batch.
+
+    Args:
+        name: mnist, fashion_mnist, kmnist or qmnist.
+        root: the folder of the files, laid out as torchvision does; ~ is the home folder.
+        source: auto, bundled or download, see `sources.prepare`.
+        mirror: an address tried before the known mirrors, or None.
+        batch_size: images of a training step, over all devices.
+        eval_batch_size: the same for validation, test and predict.
+        val_fraction: the share of the training file that validates, 0 <= val_fraction < 1; with 0
+            all of it trains, and nothing can be chosen by a validation metric.
+        fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
+        mean, std: pixels are scaled to [0, 1], then (x - mean) / std.
+        shuffle: a new order for each epoch of training.
+        seed: of that order and of the augmentation.
+        augment: arguments of `augment.Augment` for the training images; none where it is empty.
+        clean_epochs: the last so many of trainer.max_epochs see the images as they are; a run
+            that stops early may not come to them.
+
+    Raises:
+        ValueError: a value out of its range, or a file that is not what it should be.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        root: str,
+        source: str,
+        mirror: str | None,
+        batch_size: int,
+        eval_batch_size: int,
+        val_fraction: float,
+        fold: int,
+        mean: float,
+        std: float,
+        shuffle: bool,
+        seed: int,
+        augment: Mapping[str, float],
+        clean_epochs: int,
+    ):
+        super().__init__()
+        check_fold(val_fraction, fold)
+        self.save_hyperparameters()
+        self.set, self.source, self.mirror = name, source, mirror
+        self.root = Path(root).expanduser()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.val_fraction, self.fold = val_fraction, fold
+        self.mean, self.std = mean, std
+        self.shuffle, self.seed = shuffle, seed
+        self.augment = Augment(**augment) if augment else None
+        self.clean_epochs = clean_epochs
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The ten classes' names, by label."""
+        return sets.SETS[self.set].classes
+
+    def prepare_data(self) -> None:
+        prepare(self.set, self.root, self.source, mirror=self.mirror)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads what `stage` needs: images uint8 (N, 1, 28, 28) and labels int64 (N,) a split."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if stage in ("fit", "validate", None) and "train" not in self.splits:
+            images, labels = self.load("train", device)
+            size = int(len(labels) * self.val_fraction)
+            if size == 0 and self.val_fraction:
+                allowed = f"0 or at least 1/{len(labels)}"
+                raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
+            val = torch.arange(self.fold * size, (self.fold + 1) * size, device=device)
+            train = torch.ones(len(labels), dtype=torch.bool, device=device)
+            train[val] = False
+            for split, rows in (("train", train.nonzero().flatten()), ("val", val)):
+                if len(rows):  # with val_fraction=0 there is no val
+                    self.splits[split] = images[rows], labels[rows]
+                    self.rows[split] = rows.cpu()
+        if stage in ("test", "predict", None) and "test" not in self.splits:
+            self.splits["test"] = self.load("test", device)
+            self.rows["test"] = torch.arange(len(self.splits["test"][1]))
+
+    def load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
+        images, labels = load(self.set, self.root, split, bundled=self.source != "download")
+        return images.unsqueeze(1).to(device), labels.to(device)
+
+    def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
+        """Batches of a split: this process's share, or that of another `rank` and `world_size`."""
+        images, labels = self.splits[split]
+        share = {
+            "rank": self.trainer.global_rank if self.trainer else 0,
+            "world_size": self.trainer.world_size if self.trainer else 1,
+        }
+        return BatchLoader(
+            images,
+            labels,
+            batch_size=batch_size,
+            mean=self.mean,
+            std=self.std,
+            **{**share, **options},
+        )
+
+    def train_dataloader(self) -> BatchLoader:
+        epochs = (self.trainer and self.trainer.max_epochs) or math.inf
+        return self.loader(
+            "train",
+            self.batch_size,
+            seed=self.seed,
+            shuffle=self.shuffle,
+            augment=self.augment,
+            augmented_epochs=epochs - self.clean_epochs,
+        )
+
+    def val_dataloader(self) -> BatchLoader | tuple[()]:
+        return self.loader("val", self.eval_batch_size) if "val" in self.splits else ()
+
+    def test_dataloader(self) -> BatchLoader:
+        return self.loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self.loader("test", self.eval_batch_size)

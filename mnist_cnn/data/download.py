@@ -1,0 +1,129 @@
+"""Downloads of a data set's files."""
+
+import gzip
+import hashlib
+import io
+import lzma
+import queue
+import threading
+import time
+import zlib
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from rich import progress
+
+from mnist_cnn import terminal
+from mnist_cnn.data.files import BUNDLED, check_content, read_file, reason_of
+from mnist_cnn.data.sets import File
+
+SLOWEST = 8 * 1024  # bytes/s: a server below this average is given up
+# what a bad file, a bad archive or a bad server raises
+UNUSABLE = (OSError, EOFError, ValueError, HTTPException, lzma.LZMAError, zlib.error)
+
+
+def fetch(file: File, folder: Path, bundled: bool, mirrors: list[str], timeout: float) -> bytearray:
+    """The proven content of a file from the first place that has it."""
+    archive = folder / f"{file.name}.gz"
+    places = [archive] if archive.exists() else []
+    places += [BUNDLED / f"{file.name}.xz"] if bundled else []
+    reasons = []
+    for place in places:
+        try:
+            # an archive is smaller than its content
+            return unpack(file, read_file(place, file.size), xz=place.suffix == ".xz")
+        except UNUSABLE as error:
+            reasons.append(f"{place}: {reason_of(error)}")
+    for mirror in list(mirrors):
+        url = f"{mirror.rstrip('/')}/{archive.name}"
+        try:
+            content = unpack(file, _download(url, file.size, timeout))
+        except UNUSABLE as error:
+            reasons.append(f"{url}: {reason_of(error)}")
+            mirrors.append(mirrors.pop(0))  # asked last for the next file: a dead one costs time
+        else:
+            return content
+    raise OSError(
+        f"no {file.name} ({'; '.join(reasons)}); put {archive.name} into {folder},"
+        " name a data.mirror that has it, or, for MNIST, set data.source=bundled"
+    )
+
+
+def unpack(file: File, packed: bytearray, xz: bool = False) -> bytearray:
+    """The checked content of an archive; stops at the size expected, whatever the archive holds."""
+    if not file.sha256:
+        found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+        if found != file.digest:
+            raise ValueError(f"expected an archive of MD5 {file.digest}, found {found}")
+    with (lzma if xz else gzip).open(io.BytesIO(packed)) as stream:
+        content = bytearray(stream.read(file.size + 1))
+    check_content(file, content, file.sha256)
+    return content
+
+
+def _download(url: str, limit: int, timeout: float) -> bytearray:
+    """The bytes at url, no more than limit, with a progress bar where stderr is a terminal.
+
+    A thread of its own waits for the network: urllib times each wait, but not a name that is
+    never resolved or a header that arrives byte by byte.
+    """
+    arrived: queue.SimpleQueue[tuple[bytes, int] | Exception] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def work() -> None:
+        try:
+            request = Request(url, headers={"User-Agent": "mnist_cnn"})
+            with urlopen(request, timeout=timeout) as response:
+                total = int(response.headers.get("Content-Length", 0))
+                # read1 hands over what has come; read would wait for the rest
+                while not given_up.is_set() and (chunk := response.read1(1 << 16)):
+                    arrived.put((chunk, total))
+            arrived.put((b"", total))
+        except Exception as error:  # raised again where the queue is read
+            if isinstance(error, HTTPError):
+                error.close()
+            arrived.put(error)
+
+    data = bytearray()
+    # three waits to begin with: a dead IPv6 address, the living IPv4 one, the header
+    start = time.monotonic() + 3 * timeout
+    console = terminal.console(stderr=True, soft_wrap=False)
+    bar = progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,  # no empty lines in a batch job's log
+    )
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        with bar:
+            task = bar.add_task(url.rpartition("/")[2], total=None)
+            while True:
+                # each byte buys time, so a trickle comes to an end
+                left = start + len(data) / SLOWEST - time.monotonic()
+                try:
+                    item = arrived.get(timeout=max(left, 0))
+                except queue.Empty:
+                    raise TimeoutError(
+                        f"given up after {len(data):,} bytes, slower than {SLOWEST:,} bytes/s"
+                    ) from None
+                if isinstance(item, Exception):
+                    raise item
+                chunk, total = item
+                data += chunk
+                if len(data) > limit:
+                    raise ValueError(f"expected at most {limit:,} bytes")
+                if not chunk:
+                    break
+                bar.update(task, total=total or None, completed=len(data))
+    finally:
+        given_up.set()
+    if len(data) < total:
+        raise EOFError(f"cut off after {len(data):,} of {total:,} bytes")
+    return data

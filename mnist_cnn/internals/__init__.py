@@ -1,0 +1,1 @@
+"""The only place that uses what Lightning and Hydra do not promise."""

@@ -1,0 +1,179 @@
+"""Figures of an evaluation: confusion, images, mistakes, reliability."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import (
+    PercentFormatter,
+)
+
+from mnist_cnn.plots.axes import CAPTION, DRAWN, MARK, TRAIN, VAL, titled
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """A confusion matrix whose mistakes stand out, with recall by row and precision by column.
+
+    Args:
+        matrix: whole numbers (C, C), images of the row's class read as the column's.
+        classes: the C names.
+        title: what was evaluated.
+    """
+    n = len(matrix)
+    mistakes = matrix * (1 - np.eye(n, dtype=matrix.dtype))
+    with np.errstate(invalid="ignore"):
+        recall = matrix.diagonal() / matrix.sum(1)
+        precision = matrix.diagonal() / matrix.sum(0)
+    figure = titled(title, (8.4, 8))
+    axes = figure.add_subplot()
+    # the diagonal would drown the mistakes on a common scale
+    axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
+    axes.imshow(
+        np.ma.masked_where(~np.eye(n, dtype=bool), np.ones((n, n))), cmap="Blues", vmin=0, vmax=4
+    )
+    for row, column in np.argwhere(matrix > 0):
+        count = matrix[row, column]
+        dark = row != column and count > 0.6 * mistakes.max()
+        axes.text(
+            *(column, row, f"{count:,}"),
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if dark else "black",
+            fontweight="bold" if row == column else "normal",
+        )
+    for k in range(n):
+        for place, value in (((n, k), recall[k]), ((k, n), precision[k])):
+            axes.text(
+                *place,
+                "-" if np.isnan(value) else f"{value:.1%}",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color=VAL,
+            )
+    slanted = 45 if max(map(len, classes)) > 3 else 0
+    axes.set_xticks(range(n + 1), [*classes, "recall"], rotation=slanted)
+    axes.set_yticks(range(n + 1), [*classes, "precision"])
+    axes.set(xlabel="read as", ylabel="label", xlim=(-0.5, n + 0.5), ylim=(n + 0.5, -0.5))
+    axes.hlines(n - 0.5, -0.5, n + 0.5, color=TRAIN, lw=0.8)
+    axes.vlines(n - 0.5, -0.5, n + 0.5, color=TRAIN, lw=0.8)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def gallery(
+    images: np.ndarray, captions: Sequence[str], title: str, columns: int = 8, colors: str = "gray"
+) -> Figure:
+    """Images beside each other, each under its caption.
+
+    Args:
+        images: (K, 28, 28), 0 black to 255 or 1 white; K may be 0.
+        captions: K texts; lines that are too long are broken.
+        title: what they are.
+        columns: images of a row.
+        colors: a color map of matplotlib's.
+    """
+    rows = max(1, -(-len(images) // columns))
+    captions = [
+        "\n".join(line for part in caption.split("\n") for line in textwrap.wrap(part, CAPTION))
+        for caption in captions
+    ]
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    inches, text = 1.25, 0.14 * lines + 0.06  # a cell's width, the height of its caption
+    figure = titled(title, (inches * columns, (inches + text) * rows + 0.4))
+    # one axes for all: laying out one for each takes seconds
+    axes = figure.add_subplot(anchor="N")
+    axes.axis("off")
+    for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left, top = k % columns, (k // columns + 1) * (1 + text / inches) - 1
+        axes.imshow(image, cmap=colors, extent=(left + 0.04, left + 0.96, top + 0.96, top + 0.04))
+        frame = Rectangle((left + 0.04, top + 0.04), 0.92, 0.92, fill=False, ec=TRAIN, lw=0.4)
+        axes.add_patch(frame)
+        axes.text(left + 0.5, top, caption, ha="center", va="bottom", fontsize=8)
+    axes.set(xlim=(0, columns), ylim=(rows * (1 + text / inches), 0), aspect="equal")
+    if len(images) == 0:
+        axes.text(columns / 2, rows / 2, "none", ha="center", fontsize=14, color=TRAIN)
+    return figure
+
+
+def mistakes(
+    images: np.ndarray,
+    index: Sequence[int],
+    label: Sequence[str],
+    prediction: Sequence[str],
+    confidence: Sequence[float],
+    title: str,
+) -> Figure:
+    """A gallery of wrongly read images: which one, its label, what it was read as, how surely.
+
+    Args:
+        images: (K, 28, 28), 0 black to 255 white; the first DRAWN are drawn.
+        index, label, prediction, confidence: K each; confidence from 0 to 1.
+        title: what they are.
+    """
+    short = max(map(len, [*label, *prediction]), default=1) == 1
+    captions = [
+        f"#{i}\n{truth} read as {said}, {p:.1%}"
+        if short
+        else f"#{i}, {p:.1%}\n{truth}\nread as {said}"
+        for i, truth, said, p in zip(index, label, prediction, confidence, strict=True)
+    ]
+    if len(images) > DRAWN:
+        title += f"; the first {DRAWN} are drawn"
+    return gallery(images[:DRAWN], captions[:DRAWN], title, columns=6, colors="gray_r")
+
+
+def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+    """Reliability diagrams: how often answers of a given confidence are right, and how many are so.
+
+    The accuracy of a bin with few images says little, so it is drawn pale.
+
+    Args:
+        panels: by title, the counts (M,), mean confidence (M,) and accuracy (M,) of M equally wide
+            bins of confidence from 0 to 1; means of empty bins are NaN.
+    """
+    figure = Figure(figsize=(5.4 * len(panels), 6.4), layout="constrained")
+    areas = figure.subplots(
+        2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1)
+    )
+    for axes, below, (title, (counts, confidence, accuracy)) in zip(
+        *areas, panels.items(), strict=True
+    ):
+        width = 1 / len(counts)
+        centres = (np.arange(len(counts)) + 0.5) * width
+        axes.plot([0, 1], [0, 1], ls="--", lw=1, color=TRAIN, label="confidence = accuracy")
+        for chosen, shade, label in (
+            (counts < 10, 0.25, "accuracy of fewer than 10 images"),
+            (counts >= 10, 0.8, "accuracy"),
+        ):
+            heights = np.where(chosen & (counts > 0), accuracy, 0)
+            axes.bar(centres, heights, width * 0.92, color=VAL, alpha=shade, label=label)
+        axes.vlines(confidence, accuracy, confidence, color=MARK, lw=2.5, label="gap")
+        axes.plot(confidence, confidence, "o", ms=4, color=MARK, label="mean confidence")
+        axes.set(title=title, ylim=(0, 1.02), xlim=(0, 1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        below.bar(centres, counts, width * 0.92, color=TRAIN)
+        below.set_yscale("log")
+        below.set(xlabel="confidence", ylim=(0.5, max(1, counts.max()) * 6))
+        below.xaxis.set_major_formatter(PercentFormatter(1))
+        for x, count in zip(centres, counts, strict=True):
+            if count:
+                below.text(x, count * 1.25, f"{count:,}", ha="center", fontsize=7)
+        for area in (axes, below):
+            area.grid(alpha=0.25)
+            area.set_axisbelow(True)
+            area.spines[["top", "right"]].set_visible(False)
+    areas[0, 0].set_ylabel("accuracy")
+    areas[1, 0].set_ylabel("images")
+    figure.legend(
+        *areas[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2 if len(panels) == 1 else 5,
+        frameon=False,
+        fontsize=9,
+    )
+    return figure

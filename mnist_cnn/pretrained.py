@@ -1,0 +1,193 @@
+"""A trained network ready for use, wherever it lies: bytes in, probabilities out."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mnist_cnn.config.schema import Seen
+from mnist_cnn.data import sets
+from mnist_cnn.model import build
+
+ABOUT = "about"  # the key of a weights file's metadata
+SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
+
+
+class Trained(nn.Module):
+    """A network together with what its input must go through.
+
+    Args:
+        net: gives logits (N, 10) of normalised images (N, 1, 28, 28).
+        mean, std: its training data were (pixel / 255 - mean) / std.
+        classes: the ten classes' names, by label.
+        about: where it is known, the configuration of the network (`model`) and of its data.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        mean: float,
+        std: float,
+        classes: tuple[str, ...],
+        about: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.net, self.mean, self.std, self.classes = net, mean, std, classes
+        self.about = dict(about or {})
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probabilities (N, 10) of uint8 images (N, 28, 28), white on black."""
+        return self.logits(images.unsqueeze(1).float() / 255).softmax(1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (N, 10) of images (N, 1, 28, 28) whose pixels are in [0, 1]."""
+        return self.net((x - self.mean) / self.std)
+
+
+def find(path: Path | str | None = None) -> Path:
+    """The file of the network: of a run's folder its best checkpoint, by default the one shipped.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = Path(path or SHIPPED).expanduser()
+    if file.is_dir():
+        kept = file / "checkpoints" / "best.ckpt"
+        file = kept if kept.exists() else file / "weights.safetensors"
+    if not file.is_file():
+        raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
+    return file
+
+
+def read_checkpoint(file: Path | str) -> Any:
+    """What a checkpoint holds: plain values, and tensors that stay in the file until they are used.
+
+    No code of the file's is run.
+
+    Raises:
+        ValueError: it is no checkpoint, or holds more than plain values and tensors.
+    """
+    try:
+        if not zipfile.is_zipfile(file):
+            alone = Path(file).suffix == ".safetensors"
+            raise ValueError(
+                "weights alone, without the state of a training"
+                if alone
+                else "it is no file of PyTorch's, or cut off"
+            )
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed, which PyTorch's are not")
+            if damaged := archive.testzip():  # torch.load takes no notice of the checksums
+                raise ValueError(f"not whole: {damaged} in it is damaged")
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError:  # PyTorch's own message tells how to load it all the same
+        raise ValueError("it has more than tensors and plain values, which may run code") from None
+    except Exception as e:  # PyTorch raises many kinds for files that are not its own
+        raise ValueError(reason(e)) from None
+
+
+def load(path: Path | str | None = None) -> Trained:
+    """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
+
+    Only tensors and plain values are read: no code of the file's is run.
+
+    Raises:
+        ValueError: there is no such file, or it is not one of this project's.
+    """
+    file = find(path)
+    try:
+        if zipfile.is_zipfile(file):
+            content = read_checkpoint(file)
+            model = content["hyper_parameters"]["model"]
+            data = content["datamodule_hyper_parameters"]
+            weights = {
+                key.removeprefix("net."): value for key, value in content["state_dict"].items()
+            }
+        else:
+            with safe_open(file, "pt") as tensors:
+                about = unpacked(tensors.metadata() or {})
+                model, data = about["model"], about["data"]
+                weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+        Seen.model_validate({key: data[key] for key in Seen.model_fields})
+        # a batch of 256 runs about three times faster with the channels innermost
+        net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.load_state_dict(weights)
+        if not all(weight.isfinite().all() for weight in net.state_dict().values()):
+            raise ValueError("its weights are not all numbers: that training failed")
+        classes = sets.SETS[data["name"]].classes
+        known = {"model": model, "data": data}
+        return Trained(net, float(data["mean"]), float(data["std"]), classes, known)
+    except Exception as e:  # a foreign file fails in as many ways as there are formats
+        raise ValueError(
+            f"{file}: not a checkpoint or weights of this project: {reason(e)}"
+        ) from None
+
+
+def load_digits(path: Path | str | None = None) -> Trained:
+    """As `load`, a network that reads digits.
+
+    Raises:
+        ValueError: as `load` does; or the network was trained on something else.
+    """
+    net = load(path)
+    if net.classes != sets.SETS["mnist"].classes:
+        raise ValueError(
+            f"{path}: must be a network trained on digits, got one of {net.about['data']['name']}"
+        )
+    return net
+
+
+def data_root(net: Trained) -> str | None:
+    """The folder with the data of the network's training; None where it is not on this machine."""
+    data = net.about["data"]
+    root = data.get("root")
+    folder = sets.SETS[data["name"]].folder
+    there = isinstance(root, str) and Path(root, folder).expanduser().is_dir()
+    return root if there else None
+
+
+def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
+    """Writes a network's weights as safetensors, with plain values `about` them in its metadata.
+
+    Equal weights and values give equal bytes: safetensors writes several keys in random order, so
+    there is one, with all values as JSON.
+    """
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    # save_file would make the file unreadable for others
+    path.write_bytes(save(weights, {ABOUT: json.dumps(about, sort_keys=True)}))
+
+
+def unpacked(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The values in a weights file's metadata; earlier versions wrote a key for each."""
+    if ABOUT in metadata:
+        return dict(json.loads(metadata[ABOUT]))
+    return {key: json.loads(value) for key, value in metadata.items()}
+
+
+def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
+    """Networks that may be asked together. Each has its own architecture and normalisation.
+
+    Raises:
+        ValueError: as `load` does; or they were trained on different sets.
+    """
+    nets = [load(file) for file in files]
+    first, *others = (net.about["data"]["name"] for net in nets)
+    for file, name in zip(files[1:], others, strict=True):
+        if name != first:
+            raise ValueError(f"{file}: trained on {name}; allowed beside {files[0]}: {first}")
+    return nets
+
+
+def reason(error: Exception) -> str:
+    """One line for an error, without what a hostile file could make a terminal do."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return "".join(sign if sign.isprintable() else "?" for sign in line)[:200]

@@ -1,0 +1,107 @@
+"""The ink of a picture: how much darker than the paper each pixel is."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# OpenCV's annotations leave the element type open
+Grey = NDArray[Any]  # uint8
+Ink = NDArray[Any]  # float32, 0 for paper
+Mask = NDArray[Any]  # uint8, 0 or 1
+FAINTEST = 0.10  # what takes less of the light is the paper's texture
+
+
+def _ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
+    """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
+    signed = 1 - grey / paper
+    noise = 1.48 * float(np.median(np.abs(signed)))
+    ink = np.clip(signed, 0, 1, dtype=np.float32)
+    return ink, find_strokes(ink, noise), noise
+
+
+def _window(small: Grey) -> float:
+    """The window to look for paper in, a share of the longer side.
+
+    A thick pen in a tight crop needs a large window, a deep shadow a small one, and a shadow gives
+    itself away: it lies along the border, or a smaller window leaves little of it.
+    """
+    window = 1.0
+    _, mask, _ = _ink_on(small, _paper(small, window))
+    for smaller in (0.5, 0.25):
+        _, less, _ = _ink_on(small, _paper(small, smaller))
+        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+        narrower = _widest(less) < 0.5 * _widest(mask) or less.mean() < 0.9 * mask.mean()
+        if narrower or border.mean() > 0.15:
+            window, mask = smaller, less
+    return window
+
+
+def _widest(mask: Mask) -> float:
+    """The width of the widest stroke, in pixels; 0 where there is none."""
+    return 2 * float(_depth(mask).max())
+
+
+def _depth(mask: Mask) -> Ink:
+    """How far inside the strokes each pixel is; the border of the picture counts as paper."""
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+
+
+def _shrunk(grey: Grey, side: int) -> Grey:
+    """At most side pixels along the longer side."""
+    shrink = side / max(grey.shape)
+    if shrink >= 1:
+        return grey
+    size = max(1, round(grey.shape[1] * shrink)), max(1, round(grey.shape[0] * shrink))
+    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+
+
+def _median(small: Grey, window: float) -> Grey:
+    """The median over a window, a share of the longer side: it forgets ink, not a shadow's edge."""
+    return cv2.medianBlur(small, int(max(small.shape) * window) | 1)
+
+
+def _is_light_on_dark(grey: Grey) -> bool:
+    """Whether what stands out most from its surroundings is lighter than they are."""
+    small = _shrunk(grey, 200)
+    # cubes: soft shadows cover much but stand out little
+    return float(np.sum((small - _median(small, 0.5).astype(np.float64)) ** 3)) > 0
+
+
+def _paper(grey: Grey, window: float) -> Ink:
+    """The light of the bare paper at every pixel, at least 1; window as in _median."""
+    small = _shrunk(grey, 200)
+    paper: Ink = np.maximum(_median(small, window), 1)
+    for _ in range(2):
+        # the large window misses finer shading: take it from the paper between the strokes
+        share = np.clip(1 - small / paper, 0, 1)
+        limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
+        # half of the threshold and a margin, as a stroke fades out at its edges
+        bare: Ink = (share < max(limit / 255 / 2, FAINTEST / 2)).astype(np.float32)
+        bare = cv2.erode(bare, np.ones((5, 5), np.uint8))
+        sigma = max(small.shape) / 25
+        weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
+        light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
+        filled = np.where(bare > 0, small, light / weight).round().astype(np.uint8)
+        # where no stroke is left a small window will do, and it keeps edges, as a mean does not
+        paper = np.maximum(_median(filled, 0.125), 1)
+    return cv2.resize(paper.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def find_strokes(ink: Ink, noise: float) -> Mask:
+    """0 or 1: ink about as dark as the pen, and what fainter ink touches it."""
+    floor = max(FAINTEST, 4 * noise)
+    dark = ink[ink > floor]
+    if not dark.size:
+        return np.zeros(ink.shape, np.uint8)
+    levels = (dark * 255).astype(np.uint8)
+    split, _ = cv2.threshold(levels, 0, 255, cv2.THRESH_OTSU)
+    pen = float(np.median(dark[levels >= split]))  # the lighter half: ruled lines, strokes' edges
+    mask = (ink > max(floor, 0.35 * pen)).astype(np.uint8)
+    count, labels = cv2.connectedComponents(mask, connectivity=8)
+    inked = np.zeros(count, np.uint8)
+    inked[labels[ink > max(floor, 0.6 * pen)]] = 1
+    inked[0] = 0
+    return inked[labels]

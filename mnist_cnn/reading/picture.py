@@ -1,0 +1,129 @@
+"""A picture's file, decoded, upright and opaque."""
+
+import io
+import os
+import stat
+import warnings
+from typing import IO
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+# pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
+# so rare that their decoders are seldom looked at
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
+MAX_PIXELS = 100_000_000
+MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
+MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
+
+
+def load_picture(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
+    """The first frame of a picture: upright, RGB or L, nothing transparent, at most 2000 px a side.
+
+    Raises:
+        OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
+        ValueError: it holds no picture of FORMATS, is damaged, empty or over 100 megapixels.
+    """
+    if isinstance(source, Image.Image):
+        return _upright(source, "the picture")
+    if isinstance(source, bytes):
+        return _decode(io.BytesIO(source), "the picture")
+    if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
+        raise OSError(f"{os.fspath(source)}: not a file")
+    with open(source, "rb") as file:
+        return _decode(file, os.fspath(source))
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the rotation that the picture's EXIF asks for."""
+    image.load()  # Pillow turns a TIFF when it loads it
+    sideways = image.getexif().get(_ORIENTATION, 1) >= 5
+    return image.size[::-1] if sideways else image.size
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+_ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
+
+
+def _decode(file: IO[bytes], name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of anything odd; what cannot be read raises below
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
+                _check_size(image, name)
+                image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
+                return _upright(image, name)
+    except Exception as error:  # decoders of damaged files raise all kinds of errors
+        reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}"
+        if isinstance(error, _SizeError):
+            raise
+        if isinstance(error, Image.DecompressionBombError):
+            reason = f"over {MAX_PIXELS // 10**6} megapixels"
+        raise ValueError(f"{name}: {reason}") from error
+
+
+class _SizeError(ValueError):
+    """The picture's size is not one to work with."""
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if 0 in image.size:
+        raise _SizeError(f"{name}: the picture is empty, {image.width} x {image.height} pixels")
+    if image.width * image.height > MAX_PIXELS:
+        raise _SizeError(
+            f"{name}: {image.width} x {image.height} pixels, over {MAX_PIXELS // 10**6} megapixels"
+        )
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """At most MAX_SIDE pixels a side, RGB or L, opaque, turned as its EXIF says."""
+    _check_size(image, name)
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        small = _eight_bit(image)
+    elif image.has_transparency_data:
+        small = image.convert("RGBA")
+    else:
+        small = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if small is image:
+        small = image.copy()
+    small.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=3)
+    if small.mode == "RGBA":
+        small = _opaque(small)
+    # conversion keeps the EXIF of some formats and loses that of others
+    small.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    # the pixels alone: what else a file says need not be sound
+    return Image.fromarray(np.asarray(ImageOps.exif_transpose(small)))
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and floating-point pictures, by the smallest usual white that holds them."""
+    values = np.asarray(image)
+    if image.mode == "F":
+        values = np.nan_to_num(values, posinf=0, neginf=0)
+    peak = float(values.max())
+    whites = (1.0, 255.0, 4095.0, 65535.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
+    white = next((white for white in whites if peak <= white), peak)
+    zoom = min(1, MAX_SIDE / max(image.size))
+    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
+    # small first: of 100 megapixels each copy as float32 would take 400 MB
+    small = cv2.resize(values, size, interpolation=cv2.INTER_AREA).astype(np.float32).clip(0)
+    return Image.fromarray((small * (255 / white)).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """An RGBA picture on a ground that its transparent part may have stood for."""
+    red, green, blue, alpha = (np.asarray(band, np.float32) for band in image.split())
+    light = 0.299 * red + 0.587 * green + 0.114 * blue
+    if (alpha > 127).mean() > 0.5:
+        ground = float(np.median(light[alpha > 127]))  # cut-out paper: more of the same
+    elif alpha.any():
+        # drawn on nothing: dark ink wants white paper, light ink a black one
+        ground = 255.0 if np.average(light, weights=alpha) < 128 else 0.0
+    else:
+        ground = 255.0
+    paper = Image.new("RGBA", image.size, (round(ground),) * 3 + (255,))
+    paper.alpha_composite(image)
+    return paper.convert("RGB")

@@ -1,0 +1,258 @@
+"""A run's folder: who owns it, what is of one moment in it, and how the run is resumed.
+
+A process claims a folder before it changes anything in it, and holds its lock until the run ends.
+A run begins in a new or empty folder, or where a run of this project ended without a checkpoint.
+Only `checkpoints/last.ckpt` of the same folder resumes a run; from any other checkpoint a new run
+starts, in a folder of its own that gets a copy. What a run replaces or removes is known by name.
+"""
+
+import copy
+import functools
+import itertools
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from mnist_cnn.command import SIGPIPE
+from mnist_cnn.runs.checks import check_run, damage
+from mnist_cnn.runs.configuration import note_configuration
+from mnist_cnn.runs.launch import rank
+from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.runs.state import (
+    BEST,
+    CONFIG,
+    FAILED,
+    LAST,
+    LOCK,
+    PICTURE,
+    PRUNED,
+    RESULTS,
+    SWEEP,
+    WEIGHTS,
+    Pruned,
+    note,
+    note_failure,
+)
+
+OUTCOME = (
+    RESULTS,
+    FAILED,
+    PRUNED,
+    WEIGHTS,
+    PICTURE,
+)  # stale as soon as there is a newer checkpoint
+
+claimed: dict[Path, FileLock] = {}  # the folders that this process has claimed
+
+
+class TakenError(ValueError):
+    """A folder is not this run's: another process trains in it, or something else lies there."""
+
+
+def recorded(
+    train: Callable[[DictConfig], dict[str, Any]],
+) -> Callable[[DictConfig], dict[str, Any]]:
+    """Makes a run the only one in its folder, and leaves a file there if it fails or is given up.
+
+    failed.json has `type`, `error` and `traceback`; pruned.json `epoch`, `metric` and `value`.
+    A run that is interrupted leaves neither.
+
+    Raises:
+        ValueError: another process is training in the folder.
+    """
+
+    @functools.wraps(train)
+    def alone(cfg: DictConfig) -> dict[str, Any]:
+        if rank() > 0:
+            try:
+                return train(cfg)
+            except Interrupted as e:  # rank 0 says so
+                sys.exit(128 + e.number)
+        folder = Path(cfg.run_dir)
+        if cfg.ckpt_path is not None and Path(cfg.ckpt_path).is_dir():  # as on the command line
+            cfg = copy.deepcopy(cfg)
+            cfg.ckpt_path = str(Path(cfg.ckpt_path) / LAST)
+        try:
+            claim(folder, cfg)
+        except TakenError:
+            raise
+        except ValueError as e:
+            if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+                note_failure(folder, e)  # a sweep has made the job's folder already
+            raise
+        try:
+            for file in (FAILED, PRUNED):
+                (folder / file).unlink(missing_ok=True)
+            if cfg.ckpt_path is not None and not (folder / LAST).exists():
+                copy_checkpoint(Path(cfg.ckpt_path), folder)
+            if not by_hydra(folder):
+                note_configuration(cfg, folder)
+            return train(cfg)
+        except Pruned as e:
+            note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
+            raise
+        except Interrupted as e:
+            raise Interrupted(e.number, f"go on with ckpt_path={folder}") from None
+        except (KeyboardInterrupt, SystemExit, BrokenPipeError) as e:
+            # Lightning exits at Ctrl-C while it sets up, rich where nobody reads what it prints
+            closed = BrokenPipeError in (type(e), type(e.__context__))
+            number = SIGPIPE if closed else signal.SIGINT
+            raise Interrupted(number, f"go on with ckpt_path={folder}") from None
+        except Exception as e:
+            # a finished run that could not be made longer is still the finished run that it was
+            if not (folder / RESULTS).exists():
+                note_failure(folder, e)
+            if isinstance(e, OSError) and (folder / LAST).exists():
+                raise OSError(f"{e}; when that is mended go on with ckpt_path={folder}") from e
+            raise
+        finally:
+            release(folder)
+
+    return alone
+
+
+def claim(folder: Path, cfg: DictConfig, written: Collection[str] = ()) -> None:
+    """Makes a folder this run's before anything in it changes; nothing where it is so already.
+
+    Args:
+        folder: made where it is missing.
+        cfg: the run's configuration.
+        written: names in the folder that are this run's all the same.
+
+    Raises:
+        TakenError: the folder is not free for this run.
+        ValueError: the configuration is not allowed, or does not belong to its checkpoint.
+    """
+    if folder.absolute() in claimed:
+        return
+    check_run(cfg)
+    resumed = cfg.ckpt_path is not None and same(Path(cfg.ckpt_path), folder / LAST)
+    if not resumed and not (folder / LOCK).exists():
+        check_free(folder, written)  # first: a lock would be the run's mark
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK, timeout=1)
+        lock.acquire()
+    except Timeout:
+        raise TakenError(f"run_dir={folder}: another process is training there") from None
+    except OSError as e:
+        where = "; a new run from it can be written elsewhere: hydra.run.dir=FOLDER"
+        raise TakenError(f"{folder} cannot be written: {e.strerror}{where * resumed}") from None
+    claimed[folder.absolute()] = lock
+    try:
+        if not resumed:
+            check_free(folder, written)
+            clear(folder)
+    except BaseException:
+        release(folder)
+        raise
+
+
+def release(folder: Path) -> None:
+    claimed.pop(folder.absolute()).release()
+
+
+def same(path: Path, other: Path) -> bool:
+    return path.expanduser().resolve() == other.expanduser().resolve()
+
+
+def check_free(folder: Path, written: Collection[str]) -> None:
+    """Raises TakenError where a new run would mix with what lies in a folder."""
+    found = [path.name for path in folder.iterdir()] if folder.exists() else []
+    others = sorted(set(found) - {LOCK, *written})
+    advice = f"resume it with ckpt_path={folder}, or choose another folder"
+    if SWEEP in found:
+        what = f"a sweep; {advice}"
+    elif LOCK not in found:
+        what = f"{others[0]}; choose another folder" if others else ""
+    elif {RESULTS, WEIGHTS} & set(found):
+        what = f"a finished run; {advice}"
+    else:
+        what = f"a run; {advice}" if any(folder.glob("checkpoints/*.ckpt")) else ""
+    if what:
+        raise TakenError(f"run_dir must be a new or empty folder, got {folder}, which holds {what}")
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run has left in its folder, and nothing that anybody else may have put there.
+
+    The log and the configuration stay.
+    """
+    events = folder.glob("tensorboard/**/events.out.tfevents.*")
+    unfinished = folder.glob("checkpoints/*.new")
+    named = (folder / name for name in (*OUTCOME, "history.csv", LAST, BEST))
+    for file in (*events, *unfinished, *named):
+        file.unlink(missing_ok=True)
+
+
+def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
+    """Copies a checkpoint to where a new run starts from, and the best one where it is there."""
+    from mnist_cnn import pretrained
+    from mnist_cnn.runs import results
+
+    def copy_to(place: Path, file: Path) -> None:
+        new = place.with_suffix(".new")
+        shutil.copyfile(file, new)
+        results.replace(new, place)
+
+    (folder / LAST).parent.mkdir(exist_ok=True)
+    state = pretrained.read_checkpoint(checkpoint)["callbacks"].get("Checkpoint", {})
+    for file in (checkpoint, checkpoint.with_name(BEST.name)):
+        if file.is_file() and not damage(file):
+            content = pretrained.read_checkpoint(file)
+            between_epochs = "tally" not in content["processes"][0]
+            if between_epochs and content["epoch"] == state.get("best_epoch"):
+                copy_to(folder / BEST, file)
+                break
+    copy_to(folder / LAST, checkpoint)
+
+
+def check_evaluation(folder: Path) -> None:
+    """Raises TakenError where an evaluation would mix with what it did not write in a folder."""
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(found - {"evaluate.log", ".hydra.new"})  # of one that ended at once
+    evaluated = "evaluation.json" in found
+    if (folder / CONFIG).is_file():
+        evaluated |= "split" in OmegaConf.load(folder / CONFIG)
+    if (folder / SWEEP).is_file():
+        evaluated |= OmegaConf.load(folder / SWEEP).hydra.job.config_name == "evaluate"
+    if others and (LOCK in found or not evaluated):
+        what = "a run" if LOCK in found else others[0]
+        raise TakenError(
+            f"run_dir must be a new or empty folder or an evaluation's, got {folder}, which holds "
+            f"{what}; choose another folder with hydra.run.dir"
+        )
+
+
+def by_hydra(folder: Path) -> bool:
+    """Whether Hydra started this run, and has written its configuration into the folder."""
+    if not HydraConfig.initialized():
+        return False
+    return folder.resolve() == Path(HydraConfig.get().runtime.output_dir).resolve()
+
+
+def name_folder(config: DictConfig, kind: str) -> None:
+    """Makes the folder hydra.<kind>.dir, under another name where it exists already.
+
+    A folder that was asked for by name, as in resuming a run, keeps its name.
+    """
+    if any(o.startswith(f"hydra.{kind}.dir=") for o in config.hydra.overrides.hydra):
+        return
+    wanted = Path(OmegaConf.select(config, f"hydra.{kind}.dir"))
+    for n in itertools.count(1):
+        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+    with read_write(config.hydra), open_dict(config):
+        config.hydra[kind].dir = str(folder)

@@ -1,0 +1,83 @@
+"""A run's configuration as overrides and as flat keys."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.messages import shown
+from mnist_cnn.runs.state import CONFIG, OVERRIDES
+
+
+def note_configuration(cfg: DictConfig, folder: Path) -> None:
+    """Writes a run's configuration as Hydra does, so that the command line can resume the run.
+
+    Its overrides are those that make it of the default configuration, wherever it came from.
+    """
+    (folder / OVERRIDES.parent).mkdir(exist_ok=True)
+    values = OmegaConf.to_container(cfg)
+    default = OmegaConf.to_container(compose(run_dir="."))
+    changed = [o for o in differences(default, values) if not o.startswith(("run_", "force="))]
+    changed.append(f"run_name={quote(cfg.run_name)}")  # also none: TensorBoard's folder has it
+    OmegaConf.save(cfg, folder / CONFIG)
+    OmegaConf.save(OmegaConf.create(changed), folder / OVERRIDES)
+
+
+def differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """The overrides that make one plain configuration of another."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now and type(before) is type(now) else [f"{key}={written(now)}"]
+    found = [f"~{key}.{name}".replace("~.", "~") for name in before if name not in now]
+    for name, value in now.items():
+        inner = f"{key}.{name}".lstrip(".")
+        if name in before:
+            found += differences(before[name], value, inner)
+        else:
+            found.append(f"+{inner}={written(value)}")
+    return found
+
+
+def written(value: Any) -> str:
+    """A plain value as Hydra's grammar takes it."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{written(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    return literal(value) if isinstance(value, str) else shown(value)
+
+
+def search_path(hydra: DictConfig) -> list[str]:
+    """The override that gives a run the folders that its command line added to the search path."""
+    own = [
+        f"pkg://{source.path}"
+        if source.schema == "pkg"
+        else quote(Path(hydra.runtime.cwd, source.path))
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line" or source.provider.startswith("hydra.searchpath")
+    ]
+    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
+
+
+def quote(path: Path | str) -> str:
+    """Text as Hydra's grammar takes it, whatever characters it has."""
+    # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
+    return literal(re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path)))
+
+
+def literal(text: str) -> str:
+    """The same, but an interpolation stays one."""
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
+
+
+def flat(node: Any, key: str = "") -> dict[str, Any]:
+    """Every value of a configuration by its whole key, as written: interpolations as such."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if not isinstance(node, dict):
+        return {key: node}
+    inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
+    return dict(itertools.chain.from_iterable(values.items() for values in inner))

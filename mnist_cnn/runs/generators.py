@@ -1,0 +1,30 @@
+"""The states of all random generators."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def generators(device: torch.device) -> dict[str, Any]:
+    """The states of all random generators that a program may draw from, as plain values."""
+    algorithm, keys, *rest = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
+    states = {
+        "python": random.getstate(),
+        "numpy": (algorithm, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "cpu": torch.get_rng_state(),
+    }
+    if device.type != "cpu":
+        states[device.type] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def set_generators(states: dict[str, Any], device: torch.device) -> None:
+    random.setstate(states["python"])
+    algorithm, keys, *rest = states["numpy"]
+    np.random.set_state((algorithm, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(states["cpu"])
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type])

@@ -1,0 +1,54 @@
+"""The processes of one run."""
+
+import atexit
+import ctypes
+import os
+import signal
+import sys
+
+from omegaconf import DictConfig, open_dict, read_write
+
+PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent ends
+
+
+def processes() -> int:
+    """How many processes torchrun started to train together, on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "LOCAL_WORLD_SIZE" in os.environ
+
+
+def rank() -> int:
+    """Which of them this one is, from 0; one of them writes the run's files: 0."""
+    return int(os.environ.get("RANK", 0))
+
+
+def check_processes(ddp: bool) -> None:
+    """Raises ValueError unless trainer=ddp and torchrun come together."""
+    if ddp and not torchrun():
+        raise ValueError(
+            "trainer=ddp: allowed: with torchrun, which starts the processes: "
+            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
+    if not ddp and processes() > 1:
+        raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+
+
+def join(config: DictConfig) -> None:
+    """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+    if sys.platform == "linux":  # where torchrun is killed, its processes would train on alone
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    from torch import distributed
+
+    distributed.init_process_group()  # Lightning takes it over
+    atexit.register(distributed.destroy_process_group)
+    folder = [config.hydra.run.dir]
+    distributed.broadcast_object_list(folder)
+    with read_write(config), open_dict(config):
+        config.hydra.run.dir = folder[0]
+        if rank() > 0:
+            config.hydra.output_subdir = None
+            config.hydra.job_logging = {"root": None}

@@ -1,0 +1,143 @@
+"""What a finished run leaves for people and programs: results.json and a table."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from mnist_cnn import terminal
+from mnist_cnn.internals.threads import WAITED
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
+
+
+def collect(
+    rows: Sequence[Mapping[str, float]],
+    best_epoch: int | None,
+    test: Mapping[str, float],
+    module: torch.nn.Module,
+    device: torch.device,
+    config: Mapping[str, Any],
+    started: datetime,
+) -> dict[str, Any]:
+    """Everything that results.json holds. `seconds` are of training alone, see `History`.
+
+    Args:
+        rows: the history, one row an epoch.
+        best_epoch: the epoch (from 1) whose weights were kept; the last where it is None.
+        test: metrics on the test set, empty where it was not looked at.
+        module: the trained module.
+        device: where it was trained.
+        config: the whole configuration, plain values.
+        started: when the run began.
+    """
+    kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
+    metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
+    return {
+        **metrics,
+        **test,
+        "epochs": len(rows),
+        "best_epoch": int(kept["epoch"]) if kept else None,
+        "seconds": sum(row["seconds"] for row in rows),
+        "images/s": len(rows) / sum(1 / row["images/s"] for row in rows) if rows else None,
+        "seed": config["seed"],
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "git_commit": commit(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": now().isoformat(timespec="seconds"),
+        "config": config,
+    }
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a clone that is not installed
+            continue
+    return found
+
+
+def processor() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the clone that this code lies in, with a + where it was changed; else None."""
+    here = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(here)]
+        tracked = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True
+        )
+        if tracked.returncode:  # an environment inside somebody else's repository
+            return None
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "..", "../../conf"])
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.returncode else "")
+
+
+def write(results: Mapping[str, Any], path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    replace(new, path)
+
+
+def replace(new: Path, old: Path) -> None:
+    """Puts a finished file in another's place; after a power cut one of the two is there whole."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(old)
+
+
+def show(results: Mapping[str, Any], folder: Path) -> None:
+    """Prints the run's table and where its files are."""
+    table = Table("", "loss", "accuracy")
+    for stage, name in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if f"{stage}/loss" in results:
+            loss, accuracy = results[f"{stage}/loss"], results[f"{stage}/acc"]
+            table.add_row(name, f"{loss:.4f}", f"{accuracy:.2%}")
+    speed = f", {results['images/s']:,.0f} images/s" if results["images/s"] else ""
+    console = terminal.console()
+    console.print()
+    console.print(table)
+    console.print(
+        f"kept epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
+        f"{results['parameters']:,} parameters, {results['seconds']:.1f} s{speed}"
+    )
+    if results["threads"] > 1 and results["waited"] > WAITED:
+        console.print(
+            f"the machine was busy: the {results['threads']} threads had no processor for "
+            f"{results['waited']:.0%} of their time; OMP_NUM_THREADS=1 would have been faster (it "
+            "rounds differently)"
+        )
+    best = (folder / "checkpoints/best.ckpt").exists()
+    kept = "checkpoints/best.ckpt" if best else "checkpoints/last.ckpt"
+    names = ("results.json", "history.png", kept, "weights.safetensors")
+    console.print(f"{folder}: {', '.join(name for name in names if (folder / name).exists())}")

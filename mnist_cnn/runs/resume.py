@@ -1,0 +1,96 @@
+"""The command line that resumes a run or a sweep."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from mnist_cnn.config.compose import run_name
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.runs.claim import same
+from mnist_cnn.runs.configuration import quote, search_path
+from mnist_cnn.runs.state import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP
+
+
+def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of `ckpt_path=` in a command line, None where there is none, and all the rest."""
+    given = next(
+        (a.split("=", 1)[1] for a in argv if a.lstrip("+").startswith("ckpt_path=")), "null"
+    ).strip("'\"")
+    if not given:  # as of a variable of the shell that is not set
+        raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
+    rest = [a for a in argv if not a.lstrip("+").startswith("ckpt_path=")]
+    return None if given == "null" else given, rest
+
+
+def resume(argv: Sequence[str]) -> list[str]:
+    """The command line that does with the run or the sweep in `ckpt_path=` what is asked.
+
+    A run's folder, or the last checkpoint in it, resumes the run in its folder; what was killed
+    before its first checkpoint starts anew there. Another checkpoint, or one with hydra.run.dir,
+    starts a new run. Both have the run's own overrides, where they lie beside the checkpoint; those
+    given now come after them. A sweep's folder resumes the sweep.
+
+    Raises:
+        ValueError: there is no such folder or file, or the folder is not a run's.
+    """
+    given, command = take_ckpt_path(argv)
+    if given is None:
+        return command
+    path = Path(given).expanduser().resolve()
+    if (path / SWEEP).is_file():
+        return resume_sweep(path, command)
+    allowed = "allowed: the folder of a run or a sweep, or a checkpoint"
+    if not path.exists():
+        raise ValueError(f"ckpt_path={given}: no such file or folder; {allowed}")
+    if any(a in ("-m", "--multirun") for a in argv):
+        if path.is_dir():
+            raise ValueError(f"ckpt_path={given}: not a sweep; allowed with -m: one, or a file")
+        return [*command, f"ckpt_path={quote(path)}"]
+    checkpoint = path / LAST if path.is_dir() else path
+    folder = checkpoint.parents[1]
+    if not checkpoint.is_file() and not (folder / OVERRIDES).is_file():
+        raise ValueError(f"ckpt_path={given}: has no {LAST}; {allowed}")
+    if (folder / CONFIG).is_file() and "trainer" not in OmegaConf.load(folder / CONFIG):
+        raise ValueError(f"ckpt_path={given}: an evaluation, not a run; {allowed}")
+    places = [a.split("=", 1)[1].strip("'\"") for a in command if a.startswith("hydra.run.dir=")]
+    in_place = checkpoint == folder / LAST and all(same(Path(p), folder) for p in places[-1:])
+    if (folder / OVERRIDES).is_file():
+        recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
+        # a new run from a checkpoint that has not copied it yet starts from it again
+        started = ["ckpt_path="] if checkpoint.is_file() else []
+        again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
+        again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
+        if (folder / HYDRA).is_file():
+            again += unchanged(search_path(OmegaConf.load(folder / HYDRA).hydra), command)
+        if in_place:
+            if not any(a.startswith("run_name=") for a in (*again, *command)):
+                again.append(f"run_name={quote(run_name(recorded))}")
+            command = [*command, f"hydra.run.dir={quote(folder)}"]
+        command = [*again, *command]
+    if checkpoint.is_file():
+        command.append(f"ckpt_path={quote(checkpoint)}")
+    return command
+
+
+def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
+    """The command line that goes on with a sweep, launcher and sweeper included."""
+    hydra = OmegaConf.load(folder / SWEEP).hydra
+    if hydra.job.config_name != "train":
+        raise ValueError(f"ckpt_path={folder}: not a sweep of mnist_cnn.train")
+    given = [a for a in command if a not in ("-m", "--multirun")]
+    not_again = ["hydra.mode=", "hydra.sweep.dir=", "hydra.searchpath=", *given]
+    own = unchanged(hydra.overrides.hydra, not_again) + unchanged(search_path(hydra), given)
+    # another launcher or sweeper does not know the keys of the one before
+    exchanged = tuple(
+        f"{a.split('=')[0].replace('/', '.')}." for a in given if a.startswith("hydra/")
+    )
+    own = [o for o in own if not exchanged or not o.startswith(exchanged)]
+    place = f"hydra.sweep.dir={quote(folder)}"
+    return ["-m", *own, *unchanged(hydra.overrides.task, given), *given, place]
+
+
+def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The recorded overrides whose keys are not among those given."""
+    changed = {a.split("=")[0] for a in given}
+    return [str(o) for o in recorded if str(o).split("=")[0] not in changed]

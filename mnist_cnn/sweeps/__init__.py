@@ -1,0 +1,1 @@
+"""Many runs: every combination of values, or a search by Optuna."""

@@ -1,0 +1,50 @@
+"""Prunes a trial of a search."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.runs import state
+from mnist_cnn.sweeps import optuna as optuna_
+
+
+class Prune(BetweenEpochs):
+    """Gives a hopeless trial of a search up, and tells the search's study how each epoch went.
+
+    Args:
+        sweep: the folder of the search.
+        trial: the number of the job in it.
+        monitor: the objective, a logged metric.
+        pruner: one of optuna.pruners.
+
+    Raises:
+        runs.Pruned: from fitting, at the end of an epoch that is not the last.
+    """
+
+    def __init__(self, *, sweep: str, trial: int | str, monitor: str, pruner: Any):
+        self.sweep, self.trial = Path(sweep), int(trial)
+        self.monitor, self.pruner = monitor, pruner
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.load_study(
+            study_name=optuna_.STUDY, storage=optuna_.storage(self.sweep), sampler=None
+        )
+        self.storage = optuna.storages.get_storage(optuna_.storage(self.sweep))
+        study = self.storage.get_study_id_from_name(optuna_.STUDY)
+        self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.trial)
+
+    def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        value = module.epoch_metrics().get(self.monitor, math.nan)
+        if not math.isfinite(value):
+            return
+        epoch = trainer.fit_loop.epoch_progress.current.completed
+        self.storage.set_trial_intermediate_value(self.id, epoch, value)
+        hopeless = self.pruner.prune(self.study, self.storage.get_trial(self.id))
+        if hopeless and not trainer.fit_loop.done:
+            raise state.Pruned(epoch, self.monitor, value)
