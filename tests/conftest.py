@@ -4,53 +4,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
-
-# a run of seconds: 20 steps an epoch, 1,000 images to validate on, 1,000 to test on
-SHORT = [
-    "trainer.accelerator=cpu",
-    "trainer.max_epochs=2",
-    "trainer.limit_train_batches=20",
-    "trainer.limit_val_batches=2",
-    "trainer.limit_test_batches=2",
-]
-
-
-def environment() -> dict[str, str]:
-    """For processes that tests start: this package, this data folder, two threads."""
-    here = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "2"}
-    return {**os.environ, **here}
-
-
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    """Waits, as long as the process runs, until the condition holds."""
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def bare_trainer(**options: Any) -> L.Trainer:
-    """A Trainer on the CPU that writes and shows nothing."""
-    return L.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+from tests.helpers.process import environment
+from tests.helpers.training import SHORT
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,35 +17,28 @@ Moments and signals are drawn from --seed; where a moment falls in a run is up t
 """
 
 import argparse
-import contextlib
-import csv
 import json
-import logging
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn import terminal
 from mnist_cnn.runs.claim import OUTCOME
-from mnist_cnn.runs.state import LAST, OVERRIDES, RESULTS
-from tests.conftest import environment
+from mnist_cnn.runs.state import LAST, RESULTS
+from tests.helpers.comparison import OTHERS, contents, differences, kept
+from tests.helpers.process import Piece
 
 # a run of seconds
 SHORT = [
@@ -96,241 +89,7 @@ RANK_SIGNALS = {
     "SIGKILL torchrun": (slice(1), [signal.SIGKILL]),
 }
 PIECES = 40  # the last of so many processes is not hit, so that every run ends
-PATIENCE = 300  # seconds that a process may take
-GRACE = 30  # seconds that its ranks may take to end after torchrun
-TIGHT = 0.0002  # seconds between two looks at a file that is there for milliseconds
 NOISE = 10  # two equal runs take less than so many times each other's seconds, however busy
-
-MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "waited"}
-# where a run is resumed from, how often it saves, and how long it was to be, is no result
-ASKED = {
-    f"{file}: config.{key}"
-    for file in ("results.json", "last.ckpt", "best.ckpt")
-    for key in (
-        "ckpt_path",
-        "logger.tensorboard.purge_step",
-        "callbacks.checkpoint.every_steps",
-        "callbacks.checkpoint.every_seconds",
-        "trainer.max_epochs",
-    )
-}
-OTHERS = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
-
-
-def contents(run: Path) -> dict[str, Any]:
-    """All that a finished run leaves, as `file: key` -> tensor, number or text."""
-    (events,) = (run / "tensorboard").iterdir()
-    with (run / "history.csv").open() as file:
-        history = list(csv.DictReader(file))
-    found: dict[str, Any] = {
-        "weights.safetensors": load_file(run / "weights.safetensors"),
-        "history.csv": history,
-        "results.json": json.loads((run / RESULTS).read_text()),
-        "tensorboard": logged(events),
-    }
-    for name in ("last.ckpt", "best.ckpt"):
-        found[name] = torch.load(run / "checkpoints" / name, weights_only=True)
-    found["files"] = {
-        str(path.relative_to(run)): path.is_file()
-        for path in run.rglob("*")
-        if "tfevents" not in path.name and str(path.relative_to(run)) not in OTHERS
-    }
-    leaves = {}
-    for name, content in found.items():
-        for keys, value in flat(content):
-            key = f"{name}: {'.'.join(keys)}"
-            if not MEASURED & set(keys) and key not in ASKED:
-                leaves[key] = value.replace(str(run), "RUN") if isinstance(value, str) else value
-    return leaves
-
-
-def flat(value: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The leaves of nested dicts and lists, each with the keys that lead to it."""
-    if isinstance(value, Mapping):
-        for key, part in value.items():
-            yield from flat(part, *keys, str(key))
-    elif isinstance(value, list | tuple):
-        for i, part in enumerate(value):
-            yield from flat(part, *keys, str(i))
-    else:
-        yield keys, value
-
-
-def logged(folder: Path) -> dict[str, Any]:
-    """TensorBoard's events of each kind and tag, without the time when they were written."""
-    kinds = ("scalars", "histograms", "images", "tensors")
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
-    events = EventAccumulator(str(folder), dict.fromkeys(kinds, 0)).Reload()
-    return {
-        f"{kind} {tag}": {
-            # where a run goes on, TensorBoard drops what is logged anew, but for tensors
-            f"event {event.step if kind == 'tensors' else i}": repr(replace(event, wall_time=0))
-            for i, event in enumerate(getattr(events, kind.capitalize())(tag))
-        }
-        for kind in kinds
-        for tag in events.Tags()[kind]
-    }
-
-
-def differences(whole: Mapping[str, Any], cut: Mapping[str, Any]) -> list[str]:
-    """A line for each leaf of `contents` that is not the same, bit for bit, in both runs."""
-    lines = []
-    for key in dict.fromkeys([*whole, *cut]):
-        if key not in cut:
-            lines.append(f"{key}: missing")
-        elif key not in whole:
-            lines.append(f"{key}: too much")
-        elif isinstance(whole[key], torch.Tensor) and isinstance(cut[key], torch.Tensor):
-            a, b = whole[key], cut[key]
-            if (a.dtype, a.shape) != (b.dtype, b.shape):
-                lines.append(f"{key}: {b.dtype} {tuple(b.shape)}, not {a.dtype} {tuple(a.shape)}")
-            elif a.numpy().tobytes() != b.numpy().tobytes():
-                wrong = int((a != b).sum())
-                most = (a.double() - b.double()).abs().max()
-                lines.append(f"{key}: {wrong} of {a.numel()} differ, by up to {most:.1e}")
-        elif repr(whole[key]) != repr(cut[key]):  # a nan is like another, -0.0 is not like 0.0
-            lines.append(f"{key}: {str(cut[key])[:80]}, not {str(whole[key])[:80]}")
-    return lines
-
-
-class Piece:
-    """One process of a run: from its start, or from where it was interrupted, to its end.
-
-    Args:
-        folder: the run's, an absolute path; its parent must exist.
-        overrides: the configuration of a run that has not begun.
-        resumed: what is asked of a run that has.
-        new: whether the run is a new one, whatever is there.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        overrides: Sequence[str],
-        resumed: Sequence[str] = (),
-        new: bool = False,
-    ):
-        self.folder = folder
-        self.stderr = folder.with_suffix(".err")
-        begun = (folder / OVERRIDES).exists() and not new
-        anew = [*overrides, f"hydra.run.dir={folder}", "run_name=x"]
-        command = [f"ckpt_path={folder}", *resumed] if begun else anew
-        self.ddp = "trainer=ddp" in overrides
-        torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-        self.logs = self.list_logs()
-        self.opened: float | None = None
-        self.start, self.date = time.monotonic(), time.time()
-        with self.stderr.open("w") as stderr:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *torchrun[: 4 * self.ddp], "mnist_cnn.train", *command],
-                cwd=folder.parent,
-                # rounding depends on the number of threads
-                env={**environment(), "OMP_NUM_THREADS": "1"},
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
-
-    @property
-    def age(self) -> float:
-        """Seconds since its start."""
-        return time.monotonic() - self.start
-
-    def list_logs(self) -> set[Path]:
-        return set(self.folder.glob("tensorboard/*/*tfevents*"))
-
-    def training(self) -> bool:
-        """Whether it has begun to train, for which it opens a file for TensorBoard."""
-        if self.opened is None and self.list_logs() - self.logs:
-            self.opened = self.age
-        return self.opened is not None
-
-    def unfinished(self) -> str | None:
-        """The checkpoint that is being written, under another name than it will have."""
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.folder / LAST.parent):
-                if name.endswith(".new"):
-                    return name
-        return None
-
-    def wait_for(self, condition: Callable[[], Any], pause: float = 0.005) -> bool:
-        """Waits until the condition is true; False where the process ends before."""
-        while not condition():
-            if self.process.poll() is not None:
-                return False
-            if self.age > PATIENCE:
-                raise TimeoutError(f"{self.folder}: waited {PATIENCE} s")
-            time.sleep(pause)
-        return self.process.poll() is None
-
-    def has_results(self) -> bool:
-        """Whether it has written the run's results."""
-        with contextlib.suppress(FileNotFoundError):
-            return (self.folder / RESULTS).stat().st_mtime > self.date
-        return False
-
-    def stop_while(self, condition: Callable[[], Any]) -> bool:
-        """Stops it (SIGSTOP) in a condition of milliseconds; False where it ends before."""
-        while self.wait_for(condition, TIGHT):
-            self.hit(signal.SIGSTOP)
-            time.sleep(0.002)  # until the system has done so
-            if condition():
-                return True
-            self.hit(signal.SIGCONT)
-        return False
-
-    def processes(self) -> list[int]:
-        """The ids of its processes, as long as the first of them runs."""
-        if self.process.poll() is not None:
-            return []
-        pid = self.process.pid
-        ranks = Path(f"/proc/{pid}/task/{pid}/children")  # on Linux alone, but at once
-        return [pid, *map(int, ranks.read_text().split() if self.ddp else ())]
-
-    def hit(self, *signals: signal.Signals, whom: slice = slice(None), gap: float = 0.0) -> None:
-        """Sends signals to some of its processes, with so many seconds in between."""
-        for i, number in enumerate(signals):
-            time.sleep(gap if i else 0.0)
-            for pid in self.processes()[whom]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-
-    def left(self) -> list[int]:
-        """The ids of all processes that have the run's folder in their command line."""
-        command = ["pgrep", "-f", f"={self.folder}( |$)"]
-        found = subprocess.run(command, capture_output=True, text=True)
-        return [int(pid) for pid in found.stdout.split()]
-
-    def end(self) -> int:
-        """Waits for its end; the exit code, negative where a signal ended it."""
-        try:
-            code = self.process.wait(PATIENCE)
-            deadline = time.monotonic() + GRACE
-            while (left := self.left()) and time.monotonic() < deadline:
-                time.sleep(0.1)
-            self.orphans = len(left)
-            return code
-        finally:  # whatever goes wrong here, nothing is left running
-            for pid in self.left():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            self.process.wait()
-
-    def said(self) -> str:
-        """The line of its stderr that says how to go on, or the last one."""
-        lines = self.stderr.read_text().splitlines() or [""]
-        return next((line for line in lines if "; go on with ckpt_path=" in line), lines[-1])
-
-
-def kept(run: Path) -> tuple[int, int] | None:
-    """Epochs and steps behind the checkpoint that a run goes on from; None where there is none.
-
-    Raises whatever torch raises for a file that is not whole.
-    """
-    if not (run / LAST).exists():
-        return None
-    content = torch.load(run / LAST, weights_only=True)
-    return content["epoch"], content["global_step"]
 
 
 @dataclass

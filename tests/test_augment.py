@@ -5,7 +5,7 @@ import torch
 from torch import Generator, Tensor
 
 from mnist_cnn.data.augment import Augment
-from tests.photographs import bundled
+from tests.helpers.photographs import bundled
 
 OFF = dict.fromkeys(list(inspect.signature(Augment).parameters), 0.0)
 ON = OFF | {

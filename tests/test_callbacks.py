@@ -15,7 +15,7 @@ from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.internals.lightning import STEP_HOOKS, skip_idle_hooks
 from mnist_cnn.module import DigitClassifier
-from tests.conftest import bare_trainer
+from tests.helpers.training import bare_trainer
 
 
 def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):

@@ -1,7 +1,6 @@
 """Interrupted equals uninterrupted; what is damaged, changed or not finite is refused."""
 
 import csv
-import json
 import os
 import random
 import signal
@@ -11,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from mnist_cnn.callbacks import finite
 from mnist_cnn.config.compose import compose
@@ -20,34 +18,8 @@ from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs import checks, configuration, generators, state
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
-from tests.conftest import SHORT
-
-MEASURED = ("seconds", "images/s", "elapsed", "started")
-
-
-def plain(value):
-    """A state with tensors as lists and without what is measured, to be compared with ==."""
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items() if k not in MEASURED}
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
-
-
-def end(run: Path) -> dict:
-    """All that a finished run left behind, apart from what was measured."""
-    with (run / "history.csv").open() as file:
-        history = [plain(row) for row in csv.DictReader(file)]
-    results = json.loads((run / "results.json").read_text())
-    last = torch.load(run / state.LAST, weights_only=True)
-    keys = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "processes", "epoch")
-    return {
-        "history": history,
-        "results": {key: results[key] for key in results if "/" in key and key != "images/s"},
-        "weights": plain(load_file(run / "weights.safetensors")),
-        "last": plain({key: last[key] for key in keys}),
-        "not averaged": plain(last.get("current_model_state")),
-    }
+from tests.helpers.folder import end
+from tests.helpers.training import SHORT
 
 
 @pytest.fixture

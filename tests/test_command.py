@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn.command import command
-from tests.conftest import SHORT, environment
+from tests.helpers.process import environment
+from tests.helpers.training import SHORT
 
 # stands for PyTorch, whose import takes a second
 SLOW = 'import time\nprint("importing", flush=True)\ntime.sleep(60)\n'

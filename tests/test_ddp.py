@@ -15,8 +15,9 @@ from tensorboard.util.tensor_util import make_ndarray
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.state import LAST
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment, wait_for
-from tests.test_checkpoint import end
+from tests.helpers.folder import end
+from tests.helpers.process import environment, wait_for
+from tests.helpers.training import SHORT
 
 DDP = ["trainer=ddp", "logger=none", "run_name=x"]
 

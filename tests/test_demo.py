@@ -32,7 +32,7 @@ from mnist_cnn import demo, pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.train import train
-from tests.photographs import bundled
+from tests.helpers.photographs import bundled
 
 pytest.importorskip("gradio", reason="needs the extra demo")
 

@@ -28,7 +28,7 @@ from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
-from tests.conftest import SHORT
+from tests.helpers.training import SHORT
 
 # nothing of the defaults, so that whatever is not taken from the checkpoint shows
 TRAINED_ON = ["data.mean=0.1307", "data.std=0.3081", "data.val_fraction=0.1", "data.fold=3"]

@@ -24,7 +24,7 @@ from torch import nn
 from mnist_cnn.config.compose import TARGETS, compose
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
-from tests.conftest import bare_trainer
+from tests.helpers.training import bare_trainer
 
 
 @pytest.fixture(scope="module")

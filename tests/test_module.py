@@ -8,7 +8,7 @@ from safetensors import safe_open
 from mnist_cnn.metrics import Tally
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.pretrained import unpacked
-from tests.conftest import bare_trainer
+from tests.helpers.training import bare_trainer
 
 CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0}
 ADAM = {"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0}

@@ -18,7 +18,7 @@ from PIL import Image
 
 from mnist_cnn.reading.digits import find_digits
 from mnist_cnn.reading.picture import FORMATS, load_picture, upright_size
-from tests.photographs import bundled
+from tests.helpers.photographs import bundled, page
 
 Array = NDArray[np.uint8]
 
@@ -26,14 +26,6 @@ Array = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def mnist() -> Array:
     return bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:300]
-
-
-def page(*rows: list[Array], size: int = 112) -> Array:
-    """Dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
-    lines = [np.hstack([cv2.resize(digit, (size, size)) for digit in row]) for row in rows]
-    width = max(line.shape[1] for line in lines)
-    ink = np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
-    return (235 - np.pad(ink, 40) * 0.8).astype(np.uint8)
 
 
 def likeness(a: Array, b: Array) -> float:

@@ -7,8 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.reading.reader import draw_readings, read_digits, written
-from tests.photographs import bundled
-from tests.test_photo import page
+from tests.helpers.photographs import bundled, page
 
 Array = NDArray[np.uint8]
 

@@ -20,7 +20,7 @@ from benchmarks import records, usual
 from benchmarks import table as table_
 from mnist_cnn.analysis import found as found_
 from mnist_cnn.config import files
-from tests.conftest import environment, wait_for
+from tests.helpers.process import environment, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
 TINY = """# @package _global_

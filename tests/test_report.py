@@ -26,7 +26,7 @@ from mnist_cnn.config.messages import install
 from mnist_cnn.plots import sweep as sweep_
 from mnist_cnn.runs import state
 from mnist_cnn.train import train
-from tests.conftest import environment
+from tests.helpers.process import environment
 
 SHORT = [
     "trainer.accelerator=cpu",

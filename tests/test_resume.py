@@ -9,9 +9,10 @@ import pytest
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
-from tests.conftest import SHORT
-from tests.soak import Piece, contents, differences, kept
-from tests.test_train import histogram_steps, only_run, rows, scalars
+from tests.helpers.comparison import contents, differences, kept
+from tests.helpers.folder import histogram_steps, only_run, rows, scalars
+from tests.helpers.process import Piece
+from tests.helpers.training import SHORT
 
 STEPS = 60  # of an epoch
 # all that is drawn at random, and a schedule that moves with each step

@@ -11,7 +11,7 @@ from mnist_cnn.evaluate import evaluate
 from mnist_cnn.runs import claim, state
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
-from tests.conftest import SHORT
+from tests.helpers.training import SHORT
 
 
 def test_a_folder_tells_what_became_of_its_run(short_run, tmp_path):

@@ -19,7 +19,8 @@ from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.model import MAX_PARAMETERS
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment
+from tests.helpers.process import environment
+from tests.helpers.training import SHORT
 
 SMALL = ["model.channels=[2,2]", "model.hidden=4", "trainer.limit_train_batches=2", "logger=none"]
 

@@ -27,7 +27,8 @@ from mnist_cnn.sweeps import grid as grid_
 from mnist_cnn.sweeps import job as job_
 from mnist_cnn.sweeps import optuna as optuna_
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment, wait_for
+from tests.helpers.process import environment, wait_for
+from tests.helpers.training import SHORT
 
 TINY = [*SHORT, "trainer.limit_train_batches=2", "logger=none", "test=false"]
 LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]

@@ -1,50 +1,19 @@
 """Whole programs: from the command line to a run's folder, interrupted and gone on with."""
 
-import csv
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
-from tests.conftest import SHORT, environment, wait_for
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "history.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each scalar of the run, as TensorBoard shows them."""
-    (folder,) = (run / "tensorboard").iterdir()
-    events = EventAccumulator(str(folder)).Reload()
-    return {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-    }
-
-
-def histogram_steps(run: Path) -> list[int]:
-    (folder,) = (run / "tensorboard").iterdir()
-    events = EventAccumulator(str(folder), {"histograms": 0}).Reload()
-    return [event.step for event in events.Histograms("conv1/weight")]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
-
-
-def only_run(folder: Path) -> Path:
-    (run,) = folder.glob("outputs/*/*/")
-    return run
+from tests.helpers.folder import only_run, rows, scalars, weights
+from tests.helpers.process import environment, wait_for
+from tests.helpers.training import SHORT
 
 
 def test_a_run_prints_no_warning_and_leaves_everything_in_its_folder(command, tmp_path):

@@ -14,7 +14,7 @@ from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs import state
 from mnist_cnn.train import train
-from tests.conftest import SHORT
+from tests.helpers.training import SHORT
 
 QUICK = [*SHORT, "trainer.limit_train_batches=5", "logger=none"]
 

@@ -1,6 +1,6 @@
 """Photographs of digits that nobody trained on, made from MNIST, and how many of them are read.
 
-    python -m tests.photographs [CHECKPOINT]
+    python -m tests.helpers.photographs [CHECKPOINT]
 
 prints the accuracy for photographs of one digit, and of rows of five with every digit right.
 
@@ -156,6 +156,14 @@ def _ruled(paper: Array, dark: bool, rng: Generator) -> Array:
     return paper + lines[..., None] * (colour - paper)
 
 
+def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
+    """Dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
+    lines = [np.hstack([cv2.resize(digit, (size, size)) for digit in row]) for row in rows]
+    width = max(line.shape[1] for line in lines)
+    ink = np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
+    return (235 - np.pad(ink, 40) * 0.8).astype(np.uint8)
+
+
 def pictures(
     images: NDArray[np.uint8], labels: NDArray[np.uint8], digits: int, n: int, seed: int
 ) -> Iterator[tuple[Image.Image, str]]:
@@ -183,7 +191,7 @@ def accuracies(
 
 def bundled(name: str, offset: int) -> NDArray[np.uint8]:
     """The bytes of one of MNIST's bundled files after its header."""
-    path = Path(__file__).parent.parent / "mnist_cnn" / "data" / "bundled" / f"{name}.xz"
+    path = Path(__file__).parents[2] / "mnist_cnn" / "data" / "bundled" / f"{name}.xz"
     return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8, offset=offset)
 
 
