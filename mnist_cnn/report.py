@@ -4,7 +4,7 @@ Runs are found at any depth and grouped by everything in their configuration but
 fold (data.fold). Groups are ranked by the validation objective alone; test accuracy is shown and
 never ranks.
 
-report.html, a page to explore, and its figures as PNG files go into the folder that was reported,
+report.html, a page to explore with tables and figures, goes into the folder that was reported,
 unless --csv, --json, --markdown or --html say what to write instead; - is standard output.
 """
 
@@ -20,7 +20,7 @@ from mnist_cnn import terminal
 from mnist_cnn.analysis import comparison, ranking
 from mnist_cnn.analysis import found as found_
 from mnist_cnn.analysis.found import ABSENT, Run
-from mnist_cnn.analysis.page import title, write_page
+from mnist_cnn.analysis.page import page_title, write_page
 from mnist_cnn.analysis.ranking import Leaderboard, brief
 from mnist_cnn.analysis.tables import show, to_csv, to_json, to_markdown, versus
 from mnist_cnn.command import command
@@ -59,15 +59,14 @@ def collect(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
 
 
 def report(folder: Path) -> None:
-    """Prints the leaderboard of a sweep that has just ended, and writes its page and figures.
+    """Prints the leaderboard of a sweep that has just ended, and writes its page.
 
     It never raises: what it cannot do is said in one line, and the sweep is none the worse.
     """
     try:
         board = collect([folder])
         show(board, terminal.console())
-        for said in write_page(board, folder / PAGE, title(folder)):
-            print(said)
+        print(write_page(board, folder / PAGE, page_title(folder)))
     except Exception as e:  # a picture is not worth a sweep
         why = found_.first_line(str(e))
         print(f"{folder}: no whole report: {type(e).__name__}: {why}", file=sys.stderr)
@@ -191,8 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             console.print(str(path))
     html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
     if html:
-        for said in write_page(board, html, title(folders[0])):
-            console.print(said)
+        console.print(write_page(board, html, page_title(folders[0])))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.compose import compose
-from mnist_cnn.plots import axes as axes_
-from mnist_cnn.plots import evaluation, sweep, training
+from mnist_cnn.plots import evaluation, scales, training
 
 ROWS = [
     {
@@ -88,15 +87,10 @@ def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
 
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_epochs_are_whole_numbers(last: int) -> None:
-    runs = [("a", list(range(1, last + 1)), [0.5] * last)]
-    for figure in (
-        training.history(ROWS[:last], None, "a run"),
-        sweep.curves(runs, "val/loss", title="one"),
-    ):
-        for axes in figure.axes:
-            low, high = axes.get_xlim()
-            marks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-            assert marks == list(range(1, last + 1))
+    for axes in training.history(ROWS[:last], None, "a run").axes:
+        low, high = axes.get_xlim()
+        marks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert marks == list(range(1, last + 1))
 
 
 def test_the_picture_of_a_run_names_its_data_set(short_run, monkeypatch) -> None:
@@ -124,7 +118,7 @@ def test_tensorboard_compares_runs_by_the_same_few_values_whatever_their_network
 
 def test_a_title_is_written_as_it_is_and_fits() -> None:
     title = "outputs/$a$_b: " + "long " * 40
-    figure = sweep.importance({"lr": 1.0}, title=title)
+    figure = training.history(ROWS, None, title)
     figure.savefig(io.BytesIO())
     box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
     assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
@@ -132,9 +126,9 @@ def test_a_title_is_written_as_it_is_and_fits() -> None:
 
 
 def test_one_batch_and_all_batches_have_places_of_their_own_on_an_axis() -> None:
-    axis = axes_.axis([1, 1.0, 10, 2])
-    assert axis.labels == ["1.0", "1", "2", "10"]
-    assert len({*axis.at}) == 4
+    scale = scales.scale_of([1, 1.0, 10, 2])
+    assert scale.labels == ["1.0", "1", "2", "10"]
+    assert len({*scale.at}) == 4
 
 
 def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():
@@ -166,54 +160,64 @@ def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any
 
 
 def test_learning_rates_lie_on_a_logarithmic_axis_and_names_on_one_of_their_own():
-    rates = axes_.axis([1e-4, 1e-2, 1e-3])
+    rates = scales.scale_of([1e-4, 1e-2, 1e-3])
     assert rates.at == pytest.approx([-4, -2, -3])
     assert (rates.ticks, rates.labels) == (pytest.approx([-4, -3, -2]), ["0.0001", "0.001", "0.01"])
-    assert axes_.axis([32, 64]).at.tolist() == [32, 64]
-    assert axes_.axis([0.1, 0.9], linear=True).at.tolist() == [0.1, 0.9]
-    names = axes_.axis(["SGD", None, True, "SGD"])
+    assert scales.scale_of([32, 64]).at.tolist() == [32, 64]
+    assert scales.scale_of([0.1, 0.9], linear=True).at.tolist() == [0.1, 0.9]
+    names = scales.scale_of(["SGD", None, True, "SGD"])
     assert names.at.tolist() == [1, 0, 2, 1]
     assert names.labels == ["None", "SGD", "True"]
-    drawn = axes_.axis(np.geomspace(1e-5, 1, 99).tolist())  # too many to name each
+    drawn = scales.scale_of(np.geomspace(1e-5, 1, 99).tolist())  # too many to name each
     assert drawn.labels == ["1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]
 
 
-def test_a_search_shows_the_best_so_far_and_marks_what_was_pruned_or_lost():
+@pytest.fixture
+def interactive() -> Any:
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    from mnist_cnn.plots import interactive
+
+    return interactive
+
+
+def test_a_search_shows_the_best_so_far_and_marks_what_was_pruned_or_lost(interactive: Any):
     values = np.array([0.5, 0.7, 0.9, np.nan, 0.4])
     states = ["finished", "finished", "pruned", "failed", "finished"]
-    figure = sweep.trials(np.arange(5), values, states, "val/loss", "min", title="a search")
-    lines = {line.get_label(): line for line in figure.axes[0].lines}
-    best = np.asarray(lines["best so far"].get_ydata())
-    assert best.tolist() == [0.5, 0.5, 0.5, 0.5, 0.4]
-    for label, jobs in (("finished", [0, 1, 4]), ("pruned", [2]), ("without a value", [3])):
-        assert np.asarray(lines[label].get_xdata()).tolist() == jobs
-    assert figure.axes[0].get_ylabel() == "validation loss"
-    assert axes_.best_so_far(values, "max").tolist() == [0.5, 0.7, 0.9, 0.9, 0.9]
+    figure = interactive.trials(np.arange(5), values, states, "val/loss", "min", list("abcde"))
+    traces = {trace.name: trace for trace in figure.data}
+    assert traces["best so far"].y.tolist() == [0.5, 0.5, 0.5, 0.5, 0.4]
+    for name, jobs in (("finished", [0, 1, 4]), ("pruned", [2]), ("without a value", [3])):
+        assert traces[name].x.tolist() == jobs
+        assert traces[name].text.tolist() == ["abcde"[job] for job in jobs]
+    assert figure.layout.yaxis.title.text == "validation loss"
+    assert scales.best_so_far(values, "max").tolist() == [0.5, 0.7, 0.9, 0.9, 0.9]
 
 
-def test_each_run_is_a_line_through_its_hyper_parameters_the_best_on_top():
+def test_each_run_is_a_line_through_its_hyper_parameters_to_its_objective(interactive: Any):
     parameters: dict[str, list[Any]] = {"lr": [1e-3, 1e-2, 1e-1], "net": ["CNN", "MLP", "CNN"]}
     values = np.array([0.2, 0.9, 0.5])
-    for mode, last in (("max", 1), ("min", 0)):
-        figure = sweep.parallel(parameters, values, "val/acc", mode, title="three")
-        lines = figure.axes[0].collections[0].get_segments()  # type: ignore[attr-defined]
-        heights = [axes_.axis(parameters["lr"]).at[last], axes_.axis(parameters["net"]).at[last]]
-        assert lines[-1][:, 0].tolist() == [0, 1, 2]
-        assert lines[-1][0, 1] == pytest.approx((heights[0] + 3.08) / 2.16)
-        assert (lines[-1][1, 1] > 0.5) == (heights[1] > 0.5)
-    assert {"lr", "net", "validation accuracy", "0.01", "MLP"} <= set(texts(figure))
+    for mode, best in (("max", 1), ("min", 0)):
+        (lines,) = interactive.parallel(parameters, values, "val/acc", mode).data
+        rate, net, accuracy = lines.dimensions
+        assert rate.values.tolist() == [-3, -2, -1]
+        assert [*rate.ticktext] == ["", "0.001", "0.01", "0.1", " "]
+        assert net.values.tolist() == [0, 1, 0]
+        assert accuracy.label == "validation accuracy"
+        assert accuracy.values.tolist() == values.tolist()
+        assert lines.line.color.argmax() == best  # the darkest
 
 
-def test_the_best_learning_curve_stands_before_the_others():
+def test_the_best_learning_curve_stands_before_the_others(interactive: Any):
     runs = [("a", [1, 2], [0.5, 0.3]), ("b", [1, 2], [0.6, 0.5]), ("c", [1], [0.9])]
-    lines = sweep.curves(runs, "val/loss", title="three").axes[0].lines
-    assert np.asarray(lines[-1].get_ydata()).tolist() == [0.5, 0.3]
-    assert [line.get_label() for line in (lines[-1], lines[0])] == ["best: a", "2 others"]
+    figure = interactive.curves(runs, "val/loss")
+    assert [*figure.data[-1].y] == [0.5, 0.3]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["2 others", "best: a"]
+    assert figure.layout.xaxis.dtick == 1  # epochs are whole numbers
 
 
-def test_importance_is_drawn_as_shares():
-    figure = sweep.importance({"lr": 0.75, "hidden": 0.25}, title="two")
-    assert [text.strip() for text in texts(figure)] == ["75%", "25%"]
+def test_importance_is_drawn_as_shares(interactive: Any):
+    (bars,) = interactive.importance({"lr": 0.75, "hidden": 0.25}).data
+    assert ([*bars.y], [*bars.x]) == (["lr", "hidden"], [0.75, 0.25])
 
 
 def test_drawing_opens_no_window_manager():

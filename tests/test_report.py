@@ -16,14 +16,11 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-import mnist_cnn
 from mnist_cnn import report, terminal
 from mnist_cnn.analysis import found as found_
-from mnist_cnn.analysis import page as page_
-from mnist_cnn.analysis import ranking, tables
+from mnist_cnn.analysis import page, ranking, tables
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import install
-from mnist_cnn.plots import sweep as sweep_
 from mnist_cnn.runs import state
 from mnist_cnn.train import train
 from tests.helpers.process import environment
@@ -357,8 +354,8 @@ def test_the_best_checkpoint_is_a_file(sweep: Path, capsys: pytest.CaptureFixtur
 def mix(sweep: Path) -> None:
     """Makes the sweep one of runs that differ in as much as experiments do."""
     for job, group in (("1", "photo"), ("2", "mild")):
-        for key, value in compose([f"augment={group}"], run_dir="x").augment.items():
-            configure(sweep / job, f"augment.{key}", value)
+        for key, value in compose([f"augment={group}"], run_dir="x").data.augment.items():
+            configure(sweep / job, f"data.augment.{key}", value)
     configure(sweep / "3", "model.name", "<class 'a$b$'>")
 
 
@@ -384,13 +381,17 @@ def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
 
 
 def test_a_figure_of_mixed_experiments_has_at_most_ten_hyper_parameters(sweep: Path) -> None:
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    from mnist_cnn.analysis import figures
+
     mix(sweep)
     board = report.collect([sweep])
-    drawn = {drawing.name: drawing for drawing in page_.drawings(board)}
-    assert drawn["parallel"].given is not None
-    assert len(drawn["parallel"].given[0]) == 10
-    assert f"Of {len(board.columns)} the 10 that vary most." in drawn["parallel"].text
-    page_.write_page(board, sweep / "report.html", "Runs in a$b$")
+    parallel = figures.parallel(board, board.finished)
+    assert not isinstance(parallel.content, str | None)
+    assert len(parallel.content.data[0].dimensions) == 11  # and the objective
+    assert f"Of {len(board.columns)} the 10 that vary most." in parallel.text
+    page.write_page(board, sweep / "report.html", "Runs in a$b$")
+    assert "<h1>Runs in a$b$</h1>" in (sweep / "report.html").read_text()
 
 
 def test_the_newest_sweep_is_one_of_training(
@@ -505,66 +506,70 @@ def test_standard_output_is_for_one_thing(sweep: Path, capsys: pytest.CaptureFix
     assert "allowed once" in capsys.readouterr().err
 
 
-def test_a_report_writes_its_page_and_figures_beside_the_sweep(
+def test_a_report_writes_its_page_beside_the_sweep(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("plotly", reason="needs the extra sweep")
-    before = {path.name for path in sweep.iterdir()}
+    before = set(sweep.iterdir())
     report.report(sweep)
     said = capsys.readouterr().out
-    new = {path.name for path in sweep.iterdir()} - before
-    assert new == {
-        "report.html",
-        "report.trials.png",
-        "report.parallel.png",
-        "report.curves.png",
-    }
-    assert all(name in said for name in new)
+    assert set(sweep.iterdir()) - before == {sweep / "report.html"}
+    assert str(sweep / "report.html") in said
     assert "4 finished" in said
 
 
 def test_what_cannot_be_drawn_is_said_in_one_line_and_breaks_nothing(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    from mnist_cnn.plots import interactive
+
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no ink\nat all")
 
-    monkeypatch.setattr(sweep_, "curves", broken)
+    monkeypatch.setattr(interactive, "curves", broken)
     report.report(sweep)
     said = capsys.readouterr()
     assert "4 finished" in said.out
     assert said.err == f"{sweep}: no whole report: RuntimeError: no ink\n"
 
 
-def test_without_plotly_tables_and_figures_come_and_a_sentence_names_the_extra(
+def test_without_plotly_the_tables_come_and_a_sentence_names_the_extra(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    monkeypatch.delitem(sys.modules, "mnist_cnn.plots.interactive", raising=False)
-    monkeypatch.delattr(mnist_cnn, "charts", raising=False)
+    for module in ("mnist_cnn.plots.interactive", "mnist_cnn.analysis.figures"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delattr("mnist_cnn.plots.interactive", raising=False)
+    monkeypatch.delattr("mnist_cnn.analysis.figures", raising=False)
     report.main([str(sweep)])
     assert not (sweep / "report.html").exists()
-    assert (sweep / "report.trials.png").stat().st_size > 10_000
-    assert install("sweep") in capsys.readouterr().out
-    said = failure(capsys, str(sweep), "--html", str(sweep / "x.html"))
-    assert said.startswith("error: --html needs plotly")
-    assert said.endswith(install("sweep"))
+    said = capsys.readouterr().out.splitlines()
+    assert "4 finished" in said
+    assert said[-1].startswith("report.html with the figures was not written: it needs plotly")
+    assert said[-1].endswith(install("sweep"))
+    refused = failure(capsys, str(sweep), "--html", str(sweep / "x.html"))
+    assert refused.startswith("error: --html needs plotly")
+    assert refused.endswith(install("sweep"))
 
 
 def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
     pytest.importorskip("optuna", reason="needs the extra sweep")
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    from mnist_cnn.analysis.figures import importances
+
     for job in range(4, 44):
         hidden, lr = (32, 64, 128)[job % 3], 10 ** -(1 + (job * 7 % 40) / 10)
         folder = add(sweep, job, like=0, val__loss=abs(math.log10(lr) + 3))
         configure(folder, "model.hidden", hidden)
         configure(folder, "optimizer.lr", lr)
     board = report.collect([sweep])
-    shares, about = page_.importances(board.finished, board.columns, "val/loss", "min")
+    shares, about = importances(board.finished, board.columns, "val/loss", "min")
     assert "44 runs" in about
     assert next(iter(shares)) == "lr"
     assert sum(shares.values()) == pytest.approx(1)
-    few, why = page_.importances(board.finished[:5], board.columns, "val/loss", "min")
+    few, why = importances(board.finished[:5], board.columns, "val/loss", "min")
     assert (few, why) == ({}, "Skipped: it takes 20 finished runs; there are 5.")
 
 
@@ -691,14 +696,14 @@ def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep: Pat
     wrong: list[str] = []
     with api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 800})
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        page.goto((sweep / "report.html").as_uri())
-        page.wait_for_selector("#importance-of-hyper-parameters .bars .point path")
+        tab = browser.new_page(viewport={"width": 390, "height": 800})
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("pageerror", lambda error: wrong.append(str(error)))
+        tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        tab.goto((sweep / "report.html").as_uri())
+        tab.wait_for_selector("#importance-of-hyper-parameters .bars .point path")
         drawn = {
-            what: page.locator(where).count()
+            what: tab.locator(where).count()
             for what, where in {
                 "finished": "#validation-loss-of-each-run .trace:nth-child(2) .point",
                 "pruned": "#validation-loss-of-each-run .trace:nth-child(3) .point",
@@ -708,13 +713,13 @@ def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep: Pat
                 "bars": "#importance-of-hyper-parameters .bars .point",
             }.items()
         }
-        ink = page.evaluate(
+        ink = tab.evaluate(
             """() => Array.from(document.querySelectorAll("#hyper-parameters canvas"))
                 .map(canvas => canvas.toDataURL().length)"""
         )
-        rows = page.locator("table").nth(0).locator("tbody tr").count()
-        text = page.inner_text("main")
-        overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        rows = tab.locator("table").nth(0).locator("tbody tr").count()
+        text = tab.inner_text("main")
+        overflow = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
         browser.close()
     assert wrong == []
     assert requests == [(sweep / "report.html").as_uri()]

@@ -6,7 +6,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -104,24 +103,6 @@ def heads_of_text(board: Leaderboard) -> set[str]:
     }
     words |= {"run", "state", "overrides", "message"}
     return words | {"best checkpoint", "best run", "settings"}
-
-
-def facts(board: Leaderboard) -> dict[str, str]:
-    """A few numbers by what they mean."""
-    from mnist_cnn.plots import axes
-
-    finished = board.finished
-    found = {"runs finished": f"{len(finished):,} of {len(board.runs):,}"}
-    if board.groups:
-        best = board.groups[0]
-        found["configurations"] = f"{len(board.groups):,}"
-        for metric in board.metrics[:-1]:
-            if summary := best.summary(metric):
-                unit = " %" if metric.endswith("/acc") else ""
-                found[f"{axes.name_of(metric)} of the best"] = number(metric, summary.mean) + unit
-        seconds = sum(run.results.get("seconds", 0) for run in finished)
-        found["of training"] = str(timedelta(seconds=round(seconds)))
-    return found
 
 
 def sentence(board: Leaderboard) -> str:

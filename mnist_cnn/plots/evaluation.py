@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import (
-    PercentFormatter,
-)
+from matplotlib.ticker import PercentFormatter
 
-from mnist_cnn.plots.axes import CAPTION, DRAWN, MARK, TRAIN, VAL, titled
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, titled
+
+DRAWN = 300  # mistakes at most, in a PNG of 1,125 x 12,600 pixels
+CAPTION = 19  # characters that fit above an image
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:

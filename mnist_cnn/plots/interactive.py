@@ -1,77 +1,23 @@
-"""The figures of a report to look at in a browser, and the one page that holds them.
+"""The figures of a report, to look at in a browser.
 
-Pure functions: numbers in, plotly Figure or HTML out. They need plotly, of the extra `sweep`.
+Pure functions: numbers in, plotly Figure out. They need plotly, of the extra `sweep`.
 """
 
-import html
-import re
 import textwrap
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from mnist_cnn.plots.axes import (
-    LOST,
-    MARK,
-    PALETTE,
-    TRAIN,
-    VAL,
-    axis,
-    best_so_far,
-    name_of,
-    percent,
-    quality,
-    wide,
-)
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, percent
+from mnist_cnn.plots.scales import best_so_far, metric_name, quality, scale_of, spans_decades
 
+LOST, PALETTE = "#d98200", "viridis_r"  # dark is good
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
 INK, EDGE = "#1f2a44", "#dde2ee"
 HALO = ", ".join(["0 0 2px white"] * 4)  # keeps a text readable on lines
-
-# Nothing but what is in the file itself; parallel coordinates compile their drawing code.
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
-    "img-src data: blob:"
-)
-
-STYLE = f"""
-:root {{ color-scheme: light; --ink: {INK}; --quiet: #5c667e; --edge: {EDGE}; --accent: {VAL}; }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0; background: #f5f7fb; color: var(--ink); font: 15px/1.5 {FONT}; }}
-main {{ max-width: 1180px; margin: 0 auto; padding: 32px 24px 64px; }}
-h1 {{ margin: 0; font-size: 28px; letter-spacing: -0.02em; overflow-wrap: anywhere; }}
-h2 {{ margin: 0 0 4px; font-size: 18px; }}
-p {{ margin: 0 0 8px; color: var(--quiet); overflow-wrap: anywhere; }}
-code {{ font: 13px/1.4 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }}
-header {{ margin-bottom: 20px; }}
-.facts {{ display: grid; gap: 12px; margin-bottom: 16px;
-  grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); }}
-.facts div, section {{ background: white; border: 1px solid var(--edge); border-radius: 10px; }}
-.facts div {{ padding: 12px 16px; }}
-.facts b {{ display: block; font-size: 21px; font-variant-numeric: tabular-nums; }}
-.facts span {{ color: var(--quiet); font-size: 13px; }}
-section {{ padding: 18px 20px; margin-bottom: 16px; min-width: 0; }}
-.scroll {{ overflow: auto; }}
-.tall {{ max-height: 840px; }}
-.wide {{ min-width: 620px; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: 6px 12px; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--edge); }}
-th {{ color: var(--quiet); font-weight: 600; font-size: 13px; vertical-align: bottom;
-  position: sticky; top: 0; background: white; }}
-th.text, td.text {{ text-align: left; }}
-td.long {{ white-space: normal; overflow-wrap: anywhere; min-width: 220px; }}
-tbody tr:last-child td {{ border-bottom: 0; }}
-.best td {{ background: #eaf3fb; font-weight: 600; }}
-@media (max-width: 600px) {{
-  main {{ padding: 20px 10px 40px; }}
-  section {{ padding: 14px 12px; }}
-  h1 {{ font-size: 22px; }}
-}}
-"""
 
 
 def styled(figure: go.Figure, height: int) -> go.Figure:
@@ -92,14 +38,14 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 def objective_axis(figure: go.Figure, metric: str, values: np.ndarray) -> None:
     accuracy = metric.endswith("acc")
-    figure.update_yaxes(title=name_of(metric), tickformat=".1%" if accuracy else None)
-    if wide(values) and not accuracy:
-        scale = axis(values[np.isfinite(values)].tolist())
+    figure.update_yaxes(title=metric_name(metric), tickformat=".1%" if accuracy else None)
+    if spans_decades(values) and not accuracy:
+        scale = scale_of(values[np.isfinite(values)].tolist())
         ticks = [10**tick for tick in scale.ticks]
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=scale.labels)
 
 
-def number(metric: str) -> str:
+def d3_format(metric: str) -> str:
     """How D3 writes a value of a metric."""
     return ".2%" if metric.endswith("acc") else ".4f"
 
@@ -112,71 +58,83 @@ def trials(
     mode: str,
     labels: Sequence[str],
 ) -> go.Figure:
-    """As plots.trials, with a text for each run that is shown under the mouse."""
+    """The objective of each run in order, the best so far, and the runs that did not finish.
+
+    Args:
+        jobs: (N,) numbers of the runs.
+        values: (N,) the objective; of a pruned run its last; NaN where there is none.
+        states: N of `finished`, `pruned`, or anything else, which is drawn as failed.
+        metric, mode: the objective.
+        labels: N texts, shown under the mouse.
+    """
     state, text = np.array(states), np.array([hover(label) for label in labels])
     done = (state == "finished") & np.isfinite(values)
     pruned = (state == "pruned") & np.isfinite(values)
     lost = ~done & ~pruned
-    best = best_so_far(np.where(done, values, np.nan), mode)
     size = 9 if len(jobs) <= 300 else 5
-    shown = f"%{{y:{number(metric)}}}<br>%{{text}}"
+    shown = f"%{{y:{d3_format(metric)}}}<br>%{{text}}"
     figure = go.Figure()
     figure.add_scatter(
         x=jobs,
-        y=best,
+        y=best_so_far(np.where(done, values, np.nan), mode),
         mode="lines",
         line={"shape": "hv", "color": MARK, "width": 2},
         name="best so far",
         hoverinfo="skip",
     )
-    for chosen, name, symbol, color, stroke in (
-        (done, "finished", "circle", VAL, 0),
-        (pruned, "pruned", "x-thin-open", TRAIN, 2),
+    bottom = np.full(len(jobs), 0.02)  # for runs that have no value
+    for chosen, heights, name, marker, more in (
+        (done, values, "finished", {"color": VAL, "size": size}, {}),
+        (
+            *(pruned, values, "pruned"),
+            {"symbol": "x-thin-open", "color": TRAIN, "size": size, "line_width": 2},
+            {},
+        ),
+        (
+            *(lost, bottom, "without a value"),
+            {"symbol": "triangle-up", "color": LOST, "size": 10},
+            {"yaxis": "y2", "cliponaxis": False},
+        ),
     ):
         if chosen.any():
+            template = "%{text}<extra></extra>" if more else f"{shown}<extra>{name}</extra>"
             figure.add_scatter(
                 x=jobs[chosen],
-                y=values[chosen],
+                y=heights[chosen],
                 text=text[chosen],
                 mode="markers",
-                marker={"symbol": symbol, "color": color, "size": size, "line_width": stroke},
+                marker=marker,
                 name=name,
-                hovertemplate=f"{shown}<extra>{name}</extra>",
+                hovertemplate=template,
+                **more,
             )
-    if lost.any():  # at the lower edge, as they have no value
-        figure.add_scatter(
-            x=jobs[lost],
-            y=np.full(lost.sum(), 0.02),
-            yaxis="y2",
-            text=text[lost],
-            mode="markers",
-            marker={"symbol": "triangle-up", "color": LOST, "size": 10},
-            name="without a value",
-            hovertemplate="%{text}<extra></extra>",
-            cliponaxis=False,
-        )
     styled(figure, 380)
     objective_axis(figure, metric, values[done | pruned])
-    figure.update_layout(
+    return figure.update_layout(
         xaxis_title="job",
         hovermode="closest",
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
-    return figure
 
 
 def parallel(
     parameters: Mapping[str, Sequence[Any]], values: np.ndarray, metric: str, mode: str
 ) -> go.Figure:
-    """As plots.parallel; a part of an axis can be marked with the mouse to see only its runs."""
+    """Each run as a line through its hyper-parameters to its objective, which colours it.
+
+    Args:
+        parameters: by name, N values each.
+        values: (N,) the objective.
+        metric, mode: the objective.
+    """
     accuracy = metric.endswith("acc")
-    scales = {name: axis(column) for name, column in parameters.items()}
-    scales[name_of(metric)] = axis(values.tolist(), linear=accuracy)
+    scales = {name: scale_of(column) for name, column in parameters.items()}
+    scales[metric_name(metric)] = scale_of(values.tolist(), linear=accuracy)
     dimensions = []
     for name, scale in scales.items():
         texts = [escape(text) for text in scale.labels]
         if accuracy and name not in parameters:
-            texts = [percent(text) for text in texts]
+            texts = [percent(float(text)) for text in texts]
         dimensions.append(
             {
                 "label": escape(name),
@@ -210,8 +168,13 @@ def parallel(
 
 
 def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric: str) -> go.Figure:
-    """As plots.curves."""
-    figure = go.Figure()
+    """The objective by epoch, the best run's before the others'.
+
+    Args:
+        runs: of each run its name, epochs and values, the best first.
+        metric: the objective.
+    """
+    figure, shown = go.Figure(), f"%{{y:{d3_format(metric)}}}"
     for k, (name, epochs, values) in reversed(list(enumerate(runs))):
         best = k == 0
         figure.add_scatter(
@@ -226,7 +189,7 @@ def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric:
             else f"{len(runs) - 1} others",
             legendgroup="best" if best else "others",
             showlegend=k <= 1,
-            hovertemplate=f"epoch %{{x}}: %{{y:{number(metric)}}}<br>{hover(name)}<extra></extra>",
+            hovertemplate=f"epoch %{{x}}: {shown}<br>{hover(name)}<extra></extra>",
         )
     styled(figure, 400)
     objective_axis(figure, metric, np.concatenate([np.asarray(y, float) for _, _, y in runs]))
@@ -236,7 +199,11 @@ def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric:
 
 
 def importance(shares: Mapping[str, float]) -> go.Figure:
-    """As plots.importance."""
+    """How much each hyper-parameter mattered, as bars.
+
+    Args:
+        shares: by name, from 0 to 1, the greatest first.
+    """
     figure = go.Figure(
         go.Bar(
             x=list(shares.values()),
@@ -254,91 +221,6 @@ def importance(shares: Mapping[str, float]) -> go.Figure:
     return figure.update_yaxes(autorange="reversed", ticksuffix="  ")
 
 
-def escape(text: str) -> str:
-    return html.escape(str(text))
-
-
 def hover(text: str) -> str:
     """A text beside the mouse, in lines that fit into the page."""
     return "<br>".join(map(escape, textwrap.wrap(text, 60)))
-
-
-def table(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Container[str], best: bool = False
-) -> str:
-    """An HTML table.
-
-    Args:
-        heads: one a column.
-        rows: a text for each column.
-        texts: the heads of columns that are text, to the left; the others are numbers.
-        best: whether the first row stands out.
-    """
-    kinds = ["text" if head in texts else "" for head in heads]
-    head = "".join(
-        f'<th class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, heads, strict=True)
-    )
-    body = ""
-    for k, row in enumerate(rows):
-        cells = "".join(
-            f'<td class="{kind}{" long" if kind and len(cell) > 30 else ""}">{escape(cell)}</td>'
-            for kind, cell in zip(kinds, row, strict=True)
-        )
-        body += f'<tr class="best">{cells}</tr>' if best and k == 0 else f"<tr>{cells}</tr>"
-    return (
-        f'<div class="scroll tall"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def page(
-    title: str,
-    subtitle: str,
-    facts: Mapping[str, str],
-    parts: Sequence[tuple[str, str, go.Figure | str | None]],
-) -> str:
-    """One HTML file that needs no other, and asks no machine for anything.
-
-    Args:
-        title, subtitle: what was reported.
-        facts: a few numbers by what they mean.
-        parts: of each its title, a sentence, and a figure, HTML, or nothing more.
-    """
-    cards = "".join(
-        f"<div><b>{escape(number)}</b><span>{escape(meaning)}</span></div>"
-        for meaning, number in facts.items()
-    )
-    sections = ""
-    for name, sentence, content in parts:
-        body = content or ""
-        if isinstance(content, go.Figure):
-            identity = re.sub(r"\W+", "-", name.lower())
-            body = content.to_html(
-                full_html=False,
-                include_plotlyjs=False,
-                div_id=identity,
-                config={"responsive": True, "displaylogo": False},
-            )
-            wide = "wide" if content.data[0].type == "parcoords" else ""
-            body = f'<div class="scroll"><div class="{wide}">{body}</div></div>'
-        text = f"<p>{escape(sentence)}</p>" if sentence else ""
-        sections += f"<section><h2>{escape(name)}</h2>{text}{body}</section>\n"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>{STYLE}</style>
-<script>{get_plotlyjs()}</script>
-</head>
-<body>
-<main>
-<header><h1>{escape(title)}</h1><p>{escape(subtitle)}</p></header>
-<div class="facts">{cards}</div>
-{sections}</main>
-</body>
-</html>
-"""

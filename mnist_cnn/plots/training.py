@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    PercentFormatter,
-)
+from matplotlib.ticker import PercentFormatter
 
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, mark_whole_numbers, titled
 
