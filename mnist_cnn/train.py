@@ -11,8 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_cnn.command import command
-from mnist_cnn.config import compose
-from mnist_cnn.internals import hydra, lightning
+from mnist_cnn.internals import hydra
 from mnist_cnn.runs import claim, launch, resume, state
 from mnist_cnn.sweeps import grid, optuna
 from mnist_cnn.sweeps import job as job_
@@ -36,36 +35,37 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     # the heavy imports: here, so that --help and mistakes are answered at once
     import lightning as L
     import torch
-    from lightning.pytorch.loggers import Logger
-    from lightning.pytorch.plugins.environments import LightningEnvironment
 
     from mnist_cnn.callbacks import tensorboard
-    from mnist_cnn.config.compose import make
+    from mnist_cnn.config.compose import make, plain
     from mnist_cnn.internals import threads
-    from mnist_cnn.internals.lightning import skip_idle_hooks
+    from mnist_cnn.internals.lightning import quiet_lightning, skip_idle_hooks
     from mnist_cnn.module import DigitClassifier
     from mnist_cnn.runs import results
+    from mnist_cnn.runs.loggers import make_loggers
 
-    lightning.quiet_lightning()
-    folder, plain = Path(cfg.run_dir), compose.plain(cfg)
-
+    quiet_lightning()
+    folder, config = Path(cfg.run_dir), plain(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
-        model=plain["model"],
-        optimizer=plain["optimizer"],
-        scheduler=plain["scheduler"],
+        model=config["model"],
+        optimizer=config["optimizer"],
+        scheduler=config["scheduler"],
         label_smoothing=cfg.label_smoothing,
         monitor=cfg.objective.metric,
     )
     callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
     skip_idle_hooks([*callbacks.values(), module])
-    loggers = [make(Logger, v) for v in (cfg.get("logger") or {}).values() if v is not None]
-    own = {"callbacks": list(callbacks.values()), "logger": loggers, "default_root_dir": folder}
-    if not launch.torchrun():  # Lightning would take the variables of a cluster's job for a start
-        own["plugins"] = [LightningEnvironment()]
-    trainer = make(L.Trainer, cfg.trainer, **own)
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
+    trainer = make(
+        L.Trainer,
+        cfg.trainer,
+        callbacks=list(callbacks.values()),
+        logger=make_loggers(cfg),
+        plugins=launch.plugins(),
+        default_root_dir=folder,
+    )
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -73,17 +73,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     with checkpoint.fitting(cfg):
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     waited = waits.share(torch.get_num_threads())
+
     device = trainer.strategy.root_device
     module = DigitClassifier.load_from_checkpoint(
         checkpoint.kept, map_location=device, weights_only=True
     )
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
+
     module.float()  # what comes out of a training has 32 bits, whatever its precision
-    rows, best = history.rows, checkpoint.best_epoch
-    outcome = results.collect(rows, best, test, module, device, plain, history.run_started)
+    outcome = results.collect(
+        history.rows, checkpoint.best_epoch, test, module, device, config, history.run_started
+    )
     outcome["waited"] = waited
     if trainer.is_global_zero:
-        module.save_weights(folder / state.WEIGHTS, {"data": plain["data"]})
+        module.save_weights(folder / state.WEIGHTS, {"data": config["data"]})
         tensorboard.write(trainer, module, data, outcome)
         results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
     return outcome

@@ -137,7 +137,7 @@ def test_a_checkpoint_that_was_copied_starts_a_new_run(tmp_path):
     assert (run / state.BEST).read_bytes() == best.read_bytes()
     with pytest.raises(ValueError, match=r"run_dir must be .* a finished run; resume it with"):
         started("alone", "trainer.max_epochs=4")
-    with pytest.raises(ValueError, match=r"data\.batch_size=32: trained with 64 so far"):
+    with pytest.raises(ValueError, match=r"data\.batch_size must be 64, as trained so far, got 32"):
         started("alone", "data.batch_size=32")
     assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
 
@@ -329,7 +329,7 @@ def test_a_full_disk_ends_in_a_sentence_and_costs_nothing(command, tmp_path, sma
     assert f"ckpt_path={cut}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert not list(cut.rglob("*.new"))
-    assert not checks.damage(cut / state.LAST)
+    assert checks.is_whole(cut / state.LAST)
     enlarge()
     assert command(f"ckpt_path={cut}").returncode == 0
     assert end(cut) == end(whole)
@@ -343,14 +343,14 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(command, tmp_
     for damaged in (content[:middle], b"", content[:middle] + b"\xff\x00" + content[middle + 2 :]):
         (run / state.LAST).write_bytes(damaged)
         with pytest.raises(
-            ValueError, match=r"last\.ckpt: not .*; allowed: ckpt_path=.*best\.ckpt"
+            ValueError, match=r"^ckpt_path must be .*, got .*last\.ckpt: .*; .*best\.ckpt is whole"
         ):
-            checks.check_checkpoint(run / state.LAST)
+            checks.content_to_resume(run / state.LAST)
     done = command(f"ckpt_path={run / state.LAST}", "hydra.run.dir=other")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "other").exists()
-    checks.check_checkpoint(run / "checkpoints" / "best.ckpt")
+    checks.content_to_resume(run / "checkpoints" / "best.ckpt")
 
 
 def test_what_would_make_another_run_is_refused_by_name():
@@ -362,16 +362,19 @@ def test_what_would_make_another_run_is_refused_by_name():
     allowed = ["trainer.max_time=00:01:00:00", "logger=csv", "callbacks.checkpoint.every_seconds=5"]
     check(cycle, *allowed, "data.eval_batch_size=100")
     for change, message in {
-        "data.batch_size=32": "data.batch_size=32: trained with 64 so far; allowed with force=true",
-        "optimizer=sgd": "optimizer.name=SGD: trained with Adam so far",
-        "augment=photo": r"data\.augment\.degrees=12: trained with null so far; .* 8 keys more",
-        "callbacks.early_stopping=null": "callbacks.early_stopping.monitor=null: trained with",
-        "trainer.max_epochs=20": "trainer.max_epochs=20: trained with 10 so far",
+        "data.batch_size=32": "data.batch_size must be 64, as trained so far, got 32; force",
+        "optimizer=sgd": "optimizer.name must be Adam, as trained so far, got SGD",
+        "augment=photo": r"data\.augment\.degrees must be null, .* got 12; .* 8 keys more",
+        "callbacks.early_stopping=null": r"early_stopping.monitor must be val/loss, .* got null",
+        "trainer.max_epochs=20": "trainer.max_epochs must be 10, .* got 20",
     }.items():
         with pytest.raises(ValueError, match=message):
             check(cycle, change)
     check([], "trainer.max_epochs=20")
-    with pytest.raises(ValueError, match=r"trainer\.max_epochs=20: trained with 10"):
+    check([], "objective.mode=min")
+    with pytest.raises(ValueError, match=r"objective\.mode must be min, .* got max"):
+        check([], "objective.mode=max")
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs must be 10, "):
         check(["callbacks=averaging"], "trainer.max_epochs=20")
 
 

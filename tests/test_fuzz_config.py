@@ -56,7 +56,7 @@ ODD = r"""
 null true false 0 -1 1 2 3 7 0.5 1.5 -0.0 1e-320 1e-9 1e9 1e38 1e39 1e308 1e400 nan -inf inf
 60000 65536 65537 4294967296 -9223372036854775809 99999999999999999999999 '' ' ' ??? ~ ~x . .. [] {}
 [1] [1,2] [[1]] [null,null] {a:1} {a:{b:[]}} ${seed} ${nothing} ${data} ${model} ${run_dir} ${
-${oc.env:NOT_SET} ${run_name:} ${next_epoch:none} ${oc.decode:x} $ "\n" '\0' \ a,b a=b é 日本 ℵ
+${oc.env:NOT_SET} ${run_name:} ${oc.decode:x} $ "\n" '\0' \ a,b a=b é 日本 ℵ
 min max val/loss train/acc auto cpu gpu 16-mixed bf16-true transformer-engine 00:00:00:00 simple
 Adam SGD LBFGS SparseAdam Adagrad Rprop Optimizer LambdaLR StepLR ExponentialLR CyclicLR Module CNN
 os.system builtins.exec lightning.Trainer mnist_cnn.data.datamodule.MNISTDataModule"""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.config.compose import compose
+from mnist_cnn import pretrained
+from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.runs import checks, state
 from mnist_cnn.train import train
 from tests.helpers.comparison import contents, differences, kept
 from tests.helpers.folder import histogram_steps, only_run, rows, scalars
@@ -165,11 +167,13 @@ def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp
 
     done = command(f"ckpt_path={run}", "trainer.max_epochs=2")
     assert done.returncode == 1
-    assert done.stderr == "error: trainer.max_epochs=2: 3 epochs are done; allowed: 3 or more\n"
+    assert done.stderr == (
+        "error: trainer.max_epochs must be at least 3, the number of epochs that are done, got 2\n"
+    )
     assert not (run / "failed.json").exists()
     done = command(f"ckpt_path={run}", "trainer.max_epochs=4", "data.batch_size=32", "force=true")
     assert done.returncode == 0, done.stderr
-    assert "by force: data.batch_size=32: trained with 64 so far" in done.stderr
+    assert "by force: data.batch_size must be 64, as trained so far, got 32" in done.stderr
 
 
 def test_a_checkpoint_with_a_folder_starts_a_new_run_there_and_leaves_its_own_alone(
@@ -201,8 +205,29 @@ def test_a_sweep_s_jobs_start_from_a_checkpoint_that_belongs_to_their_configurat
     assert done.returncode == 1
     assert (tmp_path / "sweep" / "0" / "results.json").exists()
     failed = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text())
-    assert failed["error"].startswith("data.batch_size=32: trained with 64 so far")
+    assert failed["error"].startswith("data.batch_size must be 64, as trained so far, got 32")
     done = command(f"ckpt_path={tmp_path / 'sweep'}")  # which runs it again
     assert "1 of 2 jobs failed" in done.stderr
     again = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text())
     assert again["error"] == failed["error"]
+
+
+def test_a_resume_reads_its_checkpoint_once_and_a_configuration_reads_none(
+    short_run, tmp_path, monkeypatch
+):
+    short_run("run", "trainer.max_epochs=1")
+    last, read = tmp_path / "run" / state.LAST, []
+
+    def noted(file, really=pretrained.read_checkpoint):
+        read.append(str(file))
+        return really(file)
+
+    monkeypatch.setattr(pretrained, "read_checkpoint", noted)
+    cfg = compose([*SHORT, f"ckpt_path='{last}'"], run_dir=tmp_path / "run", run_name="run")
+    plain(cfg)
+    assert read == []
+    checks.check_run(cfg)
+    train(cfg)
+    assert read == [str(last)]
+    steps = [step for step, _ in scalars(tmp_path / "run")["val/loss"]]
+    assert steps == [1, 2]

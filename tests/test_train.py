@@ -122,7 +122,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(command, tmp_p
     torch.save({"state_dict": Attack()}, tmp_path / "evil.ckpt")
     done = command(*SHORT, "ckpt_path=evil.ckpt")
     assert done.returncode == 1
-    assert "not a checkpoint that training can resume" in done.stderr
+    assert "ckpt_path must be a checkpoint that training can resume" in done.stderr
     assert not (tmp_path / "ran").exists()
 
 

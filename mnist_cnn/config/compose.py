@@ -40,18 +40,8 @@ def run_name(overrides: Sequence[str] | None = None) -> str:
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
 
 
-def next_epoch(ckpt_path: str | None) -> int:
-    """The epoch (from 1) that comes after a checkpoint; 0 without a checkpoint."""
-    if not ckpt_path:
-        return 0
-    from mnist_cnn import pretrained
-
-    return pretrained.read_checkpoint(ckpt_path)["epoch"] + 1
-
-
 OmegaConf.register_resolver("run_name", run_name, replace=True)
 OmegaConf.register_resolver("better", better, replace=True)
-OmegaConf.register_resolver("next_epoch", next_epoch, replace=True)
 
 
 def compose(

@@ -1,18 +1,21 @@
 """Whether a checkpoint is sound, and belongs to a configuration."""
 
+import functools
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.check import check, check_here
-from mnist_cnn.config.messages import shown
+from mnist_cnn.config.compose import plain
+from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.runs.configuration import flat
 from mnist_cnn.runs.launch import rank
 
-# beginnings of keys that may differ when a run goes on: they change nothing of what it learns
+# beginnings of keys that may change when a run is resumed: its weights do not depend on them
 UNRELATED = [
     "ckpt_path",
     "force",
@@ -39,57 +42,87 @@ UNRELATED = [
 ]
 
 
-def check_checkpoint(path: Path) -> None:
-    """Raises ValueError where training cannot go on from this file. It runs none of its code."""
-    if fault := damage(path):
-        others = (file for file in sorted(path.parent.glob("*.ckpt")) if file != path)
-        whole = next((file for file in others if not damage(file)), None)
-        hint = f"; allowed: ckpt_path={whole}, an older one that is whole" if whole else ""
-        raise ValueError(f"ckpt_path={path}: {fault}{hint}")
+@dataclass(frozen=True)
+class Content:
+    """What must be known of a checkpoint before a run starts from it."""
+
+    epochs: int  # that are done
+    best_epoch: int | None  # counted from 1; None where no metric chose one
+    between_epochs: bool  # it was not written within an epoch
+    config: Mapping[str, Any]  # of its run, flat; empty in checkpoints of earlier versions
 
 
-def damage(path: Path) -> str:
-    """What is wrong with a checkpoint, empty where nothing is."""
+def content(path: Path | str) -> Content:
+    """The content of a checkpoint; a file that has not changed is read once. None of its code runs.
+
+    Raises:
+        ValueError: it is not a whole checkpoint of this project.
+        OSError: it cannot be read.
+    """
+    file = Path(path).stat()
+    return _content(str(path), file.st_ino, file.st_mtime_ns, file.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _content(path: str, *version: int) -> Content:
     from mnist_cnn import pretrained
 
-    try:
-        content = pretrained.read_checkpoint(path)
-    except ValueError as e:
-        return f"not a checkpoint that training can resume: {e}"
+    checkpoint = pretrained.read_checkpoint(path)
     wanted = {
         **{"state_dict": dict, "loops": dict, "callbacks": dict},
         **{"optimizer_states": list, "processes": list},
     }
-    sound = isinstance(content, dict) and all(
-        isinstance(content.get(key), kind) and content[key] for key, kind in wanted.items()
+    sound = isinstance(checkpoint, dict) and all(
+        isinstance(checkpoint.get(key), kind) and checkpoint[key] for key, kind in wanted.items()
     )
-    if not sound or not any(str(key).startswith("net.") for key in content["state_dict"]):
-        return "not a checkpoint of this project"
-    return ""
+    if not sound or not any(str(key).startswith("net.") for key in checkpoint["state_dict"]):
+        raise ValueError("not a checkpoint of this project")
+    return Content(
+        epochs=checkpoint["epoch"],
+        best_epoch=checkpoint["callbacks"].get("Checkpoint", {}).get("best_epoch"),
+        between_epochs="tally" not in checkpoint["processes"][0],
+        config=checkpoint.get("config") or {},
+    )
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is a checkpoint that a run can start from."""
+    try:
+        content(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def content_to_resume(path: Path) -> Content:
+    """As `content`, but the error names the key, and a whole checkpoint beside a damaged one."""
+    try:
+        return content(path)
+    except (ValueError, OSError) as e:
+        others = (file for file in sorted(path.parent.glob("*.ckpt")) if file != path)
+        whole = next(filter(is_whole, others), None)
+        hint = f"; {whole} is whole, and older" if whole else ""
+        what = must_be("ckpt_path", "a checkpoint that training can resume", path)
+        raise ValueError(f"{what}: {e}{hint}") from None
 
 
 def check_run(config: DictConfig) -> None:
     """Raises ValueError where a configuration is not allowed, or does not belong to its checkpoint.
 
-    A run that is made another one by force is told of on stderr.
+    With force=true a line on stderr says what makes it another run.
     """
-    if config.ckpt_path is not None:
-        check_checkpoint(Path(config.ckpt_path))  # first: the logger reads it too
     check(config)
     check_here(config)
     if config.ckpt_path is None:
         return
-    from mnist_cnn import pretrained
-
-    checkpoint = pretrained.read_checkpoint(config.ckpt_path)
-    done = checkpoint["epoch"]
-    if (wanted := config.trainer.max_epochs) < done:
-        raise ValueError(
-            f"trainer.max_epochs={wanted}: {done} epochs are done; allowed: {done} or more"
-        )
+    checkpoint = content_to_resume(Path(config.ckpt_path))
+    done, wanted = checkpoint.epochs, config.trainer.max_epochs
+    if wanted < done:
+        allowed = f"at least {done}, the number of epochs that are done"
+        raise ValueError(must_be("trainer.max_epochs", allowed, wanted))
     try:
-        if before := checkpoint.get("config"):  # those of earlier versions have none
-            check_same(before, config)
+        if checkpoint.config:
+            check_same(checkpoint.config, config)
     except ValueError as e:
         if not config.force:
             raise
@@ -104,28 +137,44 @@ def check_same(before: Mapping[str, Any], config: DictConfig) -> None:
 
     Args:
         before: `flat` of the configuration that the checkpoint was trained with.
-        config: the one that is to go on from it.
+        config: the one that is to resume it.
     """
     now = flat(config)
     free = UNRELATED
     laid_out = config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR")
-    # a run that ended with averaged weights has no others left to go on from
+    # a run that ended with averaged weights has no others left to train
     averaged = config.callbacks.get("averaging")
     if laid_out or config.data.clean_epochs or averaged:  # for a number of epochs
         free = [key for key in free if key != "trainer.max_epochs"]
-    if str(config.trainer.limit_val_batches) != "1.0":  # so many batches: it chooses the images
+    if str(config.trainer.limit_val_batches) != "1.0":  # a number of batches: it chooses the images
         free = [key for key in free if key != "data.eval_batch_size"]
-    changed = [
+    differ = (
         key
         for key in {**now, **before}
         if now.get(key) != before.get(key) and not key.startswith(tuple(free))
+    )
+    values = {key: (resolved(before, key), resolved(now, key)) for key in differ}
+    faults = [
+        must_be(key, f"{shown(then)}, as trained so far", new)
+        for key, (then, new) in values.items()
+        if then != new
     ]
-    if changed:
-        faults = [
-            f"{key}={shown(now.get(key))}: trained with {shown(before.get(key))} so far"
-            for key in changed[:3]
-        ]
-        more = [f"and {len(changed) - 3} keys more"] if len(changed) > 3 else []
+    if faults:
+        more = [f"and {len(faults) - 3} keys more"] if len(faults) > 3 else []
         raise ValueError(
-            f"{'; '.join(faults + more)}; allowed with force=true, as a run that is not exact"
+            f"{'; '.join(faults[:3] + more)}; force=true resumes it as a run that is not exact"
         )
+
+
+def resolved(flat: Mapping[str, Any], key: str) -> Any:
+    """The value of a key, interpolations resolved where they can be."""
+    written = flat.get(key)
+    if not (isinstance(written, str) and "${" in written):
+        return written
+    whole = OmegaConf.create()
+    for name, part in flat.items():
+        OmegaConf.update(whole, name, part, force_add=True)
+    try:
+        return plain(whole, key)
+    except ValueError:  # it refers to what only its own run had
+        return written

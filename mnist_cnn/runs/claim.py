@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.command import SIGPIPE
-from mnist_cnn.runs.checks import check_run, damage
+from mnist_cnn.runs.checks import check_run, content, is_whole
 from mnist_cnn.runs.configuration import note_configuration
 from mnist_cnn.runs.launch import rank
 from mnist_cnn.runs.signals import Interrupted
@@ -195,7 +195,6 @@ def clear(folder: Path) -> None:
 
 def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
     """Copies a checkpoint to where a new run starts from, and the best one where it is there."""
-    from mnist_cnn import pretrained
     from mnist_cnn.runs import results
 
     def copy_to(place: Path, file: Path) -> None:
@@ -204,14 +203,11 @@ def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
         results.replace(new, place)
 
     (folder / LAST).parent.mkdir(exist_ok=True)
-    state = pretrained.read_checkpoint(checkpoint)["callbacks"].get("Checkpoint", {})
-    for file in (checkpoint, checkpoint.with_name(BEST.name)):
-        if file.is_file() and not damage(file):
-            content = pretrained.read_checkpoint(file)
-            between_epochs = "tally" not in content["processes"][0]
-            if between_epochs and content["epoch"] == state.get("best_epoch"):
-                copy_to(folder / BEST, file)
-                break
+    best_epoch = content(checkpoint).best_epoch
+    for file in filter(is_whole, (checkpoint, checkpoint.with_name(BEST.name))):
+        if content(file).between_epochs and content(file).epochs == best_epoch:
+            copy_to(folder / BEST, file)
+            break
     copy_to(folder / LAST, checkpoint)
 
 

@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import sys
+from typing import Any
 
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -24,6 +25,16 @@ def torchrun() -> bool:
 def rank() -> int:
     """Which of them this one is, from 0; one of them writes the run's files: 0."""
     return int(os.environ.get("RANK", 0))
+
+
+def plugins() -> list[Any]:
+    """The Trainer's plugins: without torchrun, one that ignores the variables of a cluster's job.
+
+    Lightning would take them for the start of several processes.
+    """
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    return [] if torchrun() else [LightningEnvironment()]
 
 
 def check_processes(ddp: bool) -> None:

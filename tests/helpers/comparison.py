@@ -21,7 +21,6 @@ ASKED = {
     for file in ("results.json", "last.ckpt", "best.ckpt")
     for key in (
         "ckpt_path",
-        "logger.tensorboard.purge_step",
         "callbacks.checkpoint.every_steps",
         "callbacks.checkpoint.every_seconds",
         "trainer.max_epochs",
