@@ -16,16 +16,16 @@ from mnist_cnn.internals import hydra
 from mnist_cnn.runs import claim
 
 if TYPE_CHECKING:
-    from mnist_cnn.analysis.scores import Answers
+    from mnist_cnn.analysis.scores import Predictions
     from mnist_cnn.pretrained import Trained
 
-from mnist_cnn.analysis.evaluation import draw, show, write_predictions
+from mnist_cnn.analysis.evaluation import draw_evaluation, print_evaluation, write_predictions
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """Scores a network, or several as one, on one split and fills cfg.run_dir.
 
-    Several answer by the mean of their probabilities (B. Lakshminarayanan et al., Simple and
+    Several predict by the mean of their probabilities (B. Lakshminarayanan et al., Simple and
     scalable predictive uncertainty estimation using deep ensembles, NIPS 2017, section 2.4,
     https://arxiv.org/abs/1612.01474); a temperature is fitted to that mean.
 
@@ -76,16 +76,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     console = terminal.console(stderr=True, soft_wrap=False)
     bar = Progress(console=console, transient=True, disable=not console.is_terminal)
 
-    def ask(split: str) -> list["Answers"]:
+    def predict(split: str) -> list["Predictions"]:
         batches = bar.track(data.loader(split, cfg.data.eval_batch_size), description=split)
-        return scores.ask([net.logits for net in nets], batches, device, cfg.shifts)
+        return scores.predict_batches([net.logits for net in nets], batches, device, cfg.shifts)
 
     with bar:
-        said = {split: ask(split) for split in dict.fromkeys(wanted)}
-    answers, rows = scores.together(said[cfg.split]), data.rows[cfg.split]
-    alone = [scores.proportion(single.hits) for single in said[cfg.split]]
+        predicted = {split: predict(split) for split in dict.fromkeys(wanted)}
+    predictions, rows = scores.ensemble(predicted[cfg.split]), data.rows[cfg.split]
+    alone = [scores.proportion(single.hits) for single in predicted[cfg.split]]
     accuracies = [part["acc"] for part in alone]
-    worst = scores.most_confident_mistakes(answers)[: cfg.mistakes]
+    worst = scores.most_confident_mistakes(predictions)[: cfg.mistakes]
     wrong_labels = sets.SETS[cfg.data.name].wrong_test_labels if cfg.split == "test" else ()
     outcome = {
         "ckpt_path": [str(file) for file in files] if several else str(files[0]),
@@ -100,38 +100,41 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             "std": statistics.stdev(accuracies) if len(nets) > 1 else None,
         },
         "data": OmegaConf.to_container(cfg.data, resolve=True),
-        **scores.summary(answers, data.classes),
+        **scores.summary(predictions, data.classes),
         "without_wrong_labels": None,
         "temperature": None,
         "mistakes": [
             {
                 "index": int(rows[k]),
-                "label": data.classes[answers.labels[k]],
-                "prediction": data.classes[answers.predictions[k]],
-                "confidence": answers.confidence[k].item(),
+                "label": data.classes[predictions.labels[k]],
+                "prediction": data.classes[predictions.predicted[k]],
+                "confidence": predictions.confidence[k].item(),
             }
             for k in worst
         ],
     }
     if wrong_labels:
         right = ~torch.isin(rows, torch.tensor(wrong_labels))
-        outcome["without_wrong_labels"] = scores.proportion(answers.hits[right])
-    calibration = {"": answers}
+        outcome["without_wrong_labels"] = scores.proportion(predictions.hits[right])
+    calibration = {"": predictions}
     if cfg.temperature:
-        t = scores.fit_temperature(scores.together(said["val"]))
-        calibration = {"as trained": answers, f"temperature {t:.3f}": answers.at_temperature(t)}
+        t = scores.fit_temperature(scores.ensemble(predicted["val"]))
+        calibration = {
+            "as trained": predictions,
+            f"temperature {t:.3f}": predictions.at_temperature(t),
+        }
         outcome["temperature"] = {
             "value": t,
             "fitted_on": "val",
-            **scores.calibration(answers.at_temperature(t)),
+            **scores.calibration(predictions.at_temperature(t)),
         }
 
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     results.write(outcome, folder / "evaluation.json")
-    write_predictions(folder / "predictions.csv", rows, answers)
-    draw(folder, outcome, data.splits[cfg.split][0][worst, 0], calibration, data.classes)
-    show(outcome, folder)
+    write_predictions(folder / "predictions.csv", rows, predictions)
+    draw_evaluation(folder, outcome, data.splits[cfg.split][0][worst, 0], calibration, data.classes)
+    print_evaluation(outcome, folder)
     return outcome
 
 

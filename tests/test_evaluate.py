@@ -240,7 +240,7 @@ def nll(p: torch.Tensor, labels: torch.Tensor) -> float:
     return -p[torch.arange(len(p)), labels].log().mean().item()
 
 
-def test_a_network_beside_itself_answers_as_it_does_alone(folder, tested, tmp_path):
+def test_a_network_beside_itself_predicts_as_it_does_alone(folder, tested, tmp_path):
     shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "copy.ckpt")
     twice = evaluation(f"[{folder},{tmp_path}/copy.ckpt]", tmp_path)
     alone, out = tested
@@ -295,7 +295,7 @@ def test_an_evaluation_does_not_overwrite_one_with_a_temperature(folder):
     assert place() != place("temperature=true")
 
 
-def test_several_networks_answer_by_the_mean_of_their_probabilities(
+def test_several_networks_predict_by_the_mean_of_their_probabilities(
     folder, other, digits, tmp_path, capsys
 ):
     outcome = evaluation(f"[{folder},{other}]", tmp_path)
@@ -321,11 +321,11 @@ def test_the_mean_of_probabilities_is_exact_and_finite_where_they_vanish(folder,
     x, labels = digits
     batches = BatchLoader(x.flatten(0, 1) * 255, labels, batch_size=500, mean=0, std=1)
     nets = pretrained.load_all([folder, other])
-    each = scores.ask([net.logits for net in nets], batches, torch.device("cpu"))
+    each = scores.predict_batches([net.logits for net in nets], batches, torch.device("cpu"))
     by_hand = torch.stack([probabilities(run, x) for run in (folder, other)]).mean(0)
-    ensemble = scores.together(each)
+    ensemble = scores.ensemble(each)
     torch.testing.assert_close(ensemble.probabilities, by_hand, rtol=1e-12, atol=1e-15)
-    sure = scores.pool([torch.tensor([[0.0, 2000.0]]), torch.tensor([[0.0, 3000.0]])])
+    sure = scores.average([torch.tensor([[0.0, 2000.0]]), torch.tensor([[0.0, 3000.0]])])
     assert sure.tolist() == [[pytest.approx(-2000 - math.log(2)), pytest.approx(0)]]
 
 

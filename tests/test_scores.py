@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from mnist_cnn.analysis import scores
-from mnist_cnn.analysis.scores import Answers
+from mnist_cnn.analysis.scores import Predictions
 
 
-def answers_of(probabilities: list[list[float]], labels: list[int]) -> Answers:
-    return Answers(torch.tensor(probabilities, dtype=torch.float64).log(), torch.tensor(labels))
+def predictions_of(probabilities: list[list[float]], labels: list[int]) -> Predictions:
+    return Predictions(torch.tensor(probabilities, dtype=torch.float64).log(), torch.tensor(labels))
 
 
 @pytest.fixture
-def overconfident() -> Answers:
+def overconfident() -> Predictions:
     """Logits three times too large for how often they are right."""
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(4000, 10, generator=generator) * 2
     labels = torch.multinomial(true.softmax(1), 1, generator=generator).flatten()
-    return Answers(3 * true, labels)
+    return Predictions(3 * true, labels)
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_the_interval_is_wilsons(hits, n, low, high):
 
 def test_calibration_error_of_a_case_worked_out_by_hand():
     # confidence 0.7, 0.7 in one bin, half right: gap 0.2; 0.95 in another, right: gap 0.05
-    answers = answers_of([[0.7, 0.3], [0.7, 0.3], [0.05, 0.95]], [0, 1, 1])
-    measured = scores.calibration(answers)
+    predictions = predictions_of([[0.7, 0.3], [0.7, 0.3], [0.05, 0.95]], [0, 1, 1])
+    measured = scores.calibration(predictions)
     assert measured["ece"] == pytest.approx((2 * 0.2 + 1 * 0.05) / 3)
     assert measured["loss"] == pytest.approx(-math.log(0.7 * 0.3 * 0.95) / 3)
 
@@ -54,9 +54,9 @@ def test_calibration_error_agrees_with_torchmetrics(overconfident):
     assert scores.calibration(overconfident)["ece"] == pytest.approx(other.item(), abs=1e-6)
 
 
-def test_a_confidence_on_an_edge_belongs_to_the_bin_below_and_every_answer_to_one_bin():
-    answers = answers_of([[0.75, 0.25], [0.5, 0.5], [1.0, 0.0]], [0, 0, 0])
-    bins = scores.bin_confidence(answers, bins=4)
+def test_a_confidence_on_an_edge_belongs_to_the_bin_below_and_every_prediction_to_one_bin():
+    predictions = predictions_of([[0.75, 0.25], [0.5, 0.5], [1.0, 0.0]], [0, 0, 0])
+    bins = scores.bin_confidence(predictions, bins=4)
     assert bins.counts.tolist() == [0, 1, 1, 1]
     assert bins.confidence[1:].tolist() == pytest.approx([0.5, 0.75, 1.0])
     assert bins.accuracy[0].isnan()
@@ -65,9 +65,9 @@ def test_a_confidence_on_an_edge_belongs_to_the_bin_below_and_every_answer_to_on
 def test_scores_of_each_class_agree_with_torchmetrics(overconfident):
     from torchmetrics.functional import classification
 
-    matrix = scores.confusion(overconfident)
+    matrix = scores.confusion_matrix(overconfident)
     table = scores.by_class(matrix)
-    arguments = (overconfident.predictions, overconfident.labels, 10)
+    arguments = (overconfident.predicted, overconfident.labels, 10)
     assert torch.equal(matrix, classification.multiclass_confusion_matrix(*arguments))
     for metric, theirs in (
         ("precision", classification.multiclass_precision),
@@ -96,10 +96,10 @@ def test_the_temperature_is_found_that_the_logits_were_scaled_by(overconfident):
 
 def test_a_temperature_changes_confidence_but_no_prediction(overconfident):
     cooler = overconfident.at_temperature(3)
-    assert torch.equal(cooler.predictions, overconfident.predictions)
+    assert torch.equal(cooler.predicted, overconfident.predicted)
     assert (cooler.confidence < overconfident.confidence).all()
 
 
 def test_the_most_confident_mistake_comes_first():
-    answers = answers_of([[0.6, 0.4], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [1, 1, 0, 0])
-    assert scores.most_confident_mistakes(answers).tolist() == [1, 3, 0]
+    predictions = predictions_of([[0.6, 0.4], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [1, 1, 0, 0])
+    assert scores.most_confident_mistakes(predictions).tolist() == [1, 3, 0]

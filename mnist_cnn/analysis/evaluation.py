@@ -11,33 +11,33 @@ from mnist_cnn import terminal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from mnist_cnn.analysis.scores import Answers
+    from mnist_cnn.analysis.scores import Predictions
 
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
 
 
-def write_predictions(path: Path, rows: "Tensor", answers: "Answers") -> None:
-    """A line an image: its row in the set's file, label, prediction, and ten probabilities."""
-    columns = [f"p{k}" for k in range(answers.logits.shape[1])]
+def write_predictions(path: Path, rows: "Tensor", predictions: "Predictions") -> None:
+    """One line for each image: its row in the file, label, prediction, probabilities."""
+    columns = [f"p{k}" for k in range(predictions.logits.shape[1])]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "label", "prediction", *columns])
         for row, label, prediction, p in zip(
             rows.tolist(),
-            answers.labels.tolist(),
-            answers.predictions.tolist(),
-            answers.probabilities.tolist(),
+            predictions.labels.tolist(),
+            predictions.predicted.tolist(),
+            predictions.probabilities.tolist(),
             strict=True,
         ):
             writer.writerow([row, label, prediction, *(f"{x:.6g}" for x in p)])
 
 
-def draw(
+def draw_evaluation(
     folder: Path,
     outcome: Mapping[str, Any],
     images: "Tensor",
-    calibration: Mapping[str, "Answers"],
+    calibration: Mapping[str, "Predictions"],
     classes: Sequence[str],
 ) -> None:
     """The evaluation's pictures.
@@ -46,7 +46,7 @@ def draw(
         folder: where they go.
         outcome: what evaluation.json holds.
         images: uint8 (K, 28, 28), those of outcome["mistakes"].
-        calibration: by title, the answers that a reliability diagram is drawn of.
+        calibration: by title, the predictions that a reliability diagram is drawn of.
         classes: the ten classes' names.
     """
     import numpy as np
@@ -54,7 +54,7 @@ def draw(
     from mnist_cnn.analysis import scores
     from mnist_cnn.plots import evaluation
 
-    what = title(outcome)
+    what = describe_evaluation(outcome)
     errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
     wrong = outcome["mistakes"]
     figures = {
@@ -84,17 +84,17 @@ def draw(
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def title(outcome: Mapping[str, Any]) -> str:
+def describe_evaluation(outcome: Mapping[str, Any]) -> str:
     """What was evaluated, in a few words."""
     parts = [outcome["data"]["name"], outcome["split"]]
     if (n := len(outcome["networks"])) > 1:
         parts.append(f"{n} networks")
     if shifts := outcome["shifts"]:
-        parts.append(f"shifts={shifts} ({(2 * shifts + 1) ** 2} views)")
+        parts.append(f"shifts={shifts} ({(2 * shifts + 1) ** 2} shifts each)")
     return ", ".join(parts)
 
 
-def show(outcome: Mapping[str, Any], folder: Path) -> None:
+def print_evaluation(outcome: Mapping[str, Any], folder: Path) -> None:
     """Prints the evaluation's tables and where its files are."""
     from rich.columns import Columns
     from rich.table import Column, Table
@@ -104,7 +104,7 @@ def show(outcome: Mapping[str, Any], folder: Path) -> None:
         return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
 
     console = terminal.console()
-    total = Table("", title(outcome))
+    total = Table("", describe_evaluation(outcome))
     total.add_row("images", f"{outcome['images']:,}")
     total.add_row("accuracy", accuracy(outcome))
     if len(networks := outcome["networks"]) > 1:

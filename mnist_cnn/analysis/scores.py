@@ -1,4 +1,4 @@
-"""How good a network's answers are: pure functions of its logits and the labels.
+"""How good a network's predictions are: pure functions of its logits and the labels.
 
 Shapes: N images, C classes (10), M bins of confidence (15).
 """
@@ -16,11 +16,11 @@ from torch import Tensor
 Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
-class Answers:
-    """What a network said to images whose labels are known.
+class Predictions:
+    """A network's predictions for images whose labels are known.
 
     Args:
-        logits: (N, C), taken as float64.
+        logits: (N, C), converted to float64.
         labels: int64 (N,).
     """
 
@@ -33,7 +33,7 @@ class Answers:
         return self.logits.softmax(1)
 
     @cached_property
-    def predictions(self) -> Tensor:
+    def predicted(self) -> Tensor:
         """int64 (N,), the most probable class of each."""
         return self.logits.argmax(1)
 
@@ -45,21 +45,21 @@ class Answers:
     @cached_property
     def hits(self) -> Tensor:
         """bool (N,), whether the prediction is the label."""
-        return self.predictions == self.labels
+        return self.predicted == self.labels
 
-    def at_temperature(self, t: float) -> "Answers":
-        return Answers(self.logits / t, self.labels)
+    def at_temperature(self, t: float) -> "Predictions":
+        return Predictions(self.logits / t, self.labels)
 
 
 class Bins(NamedTuple):
-    """Answers grouped by their confidence; the means of an empty bin are NaN."""
+    """Predictions grouped by their confidence; the means of an empty bin are NaN."""
 
     counts: Tensor  # int64 (M,)
     confidence: Tensor  # float64 (M,), mean of the bin
     accuracy: Tensor  # float64 (M,), mean of the bin
 
 
-def views(x: Tensor, shifts: int) -> Iterator[Tensor]:
+def shifted(x: Tensor, shifts: int) -> Iterator[Tensor]:
     """The images x (B, 1, H, W) moved by each (dx, dy) of -shifts to shifts pixels; zeros move in.
 
     There are (2 * shifts + 1)^2 of them; without shifts x itself.
@@ -71,42 +71,45 @@ def views(x: Tensor, shifts: int) -> Iterator[Tensor]:
             yield padded[..., top : top + height, left : left + width]
 
 
-def pool(logits: Iterable[Tensor]) -> Tensor:
-    """Several answers to the same images as one: the mean of their probabilities.
+def average(logits: Iterable[Tensor]) -> Tensor:
+    """Several predictions of the same images as one: the mean of their probabilities.
 
     Args:
-        logits: (N, C) each, taken one after the other.
+        logits: (N, C) each, consumed one after the other.
 
     Returns:
         The logarithms of the mean probabilities, float64 (N, C). They are finite, since it is
         computed with logarithms throughout.
     """
     total = functools.reduce(torch.logaddexp, (part.double().log_softmax(1) for part in logits))
-    return total.log_softmax(1)  # divides by how many there were
+    return total.log_softmax(1)  # divides by their number
 
 
 @torch.no_grad()
-def ask(
+def predict_batches(
     nets: Sequence[Callable[[Tensor], Tensor]],
     batches: Iterable[tuple[Tensor, Tensor]],
     device: torch.device,
     shifts: int = 0,
-) -> list[Answers]:
-    """Each network's answers to all batches (x, y), in their order, on the CPU.
+) -> list[Predictions]:
+    """Each network's predictions for all batches (x, y), in their order, on the CPU.
 
-    With `shifts`, an answer is the mean over the `views` of an image, whose background must be 0.
+    With `shifts`, a prediction is the mean over the shifted copies of an image, whose background
+    must be 0.
     """
-    said, labels = [], []
+    logits, labels = [], []
     for x, y in batches:
         x = x.to(device)
-        said.append([pool(net(view).float().cpu() for view in views(x, shifts)) for net in nets])
+        logits.append(
+            [average(net(copy).float().cpu() for copy in shifted(x, shifts)) for net in nets]
+        )
         labels.append(y.cpu())
-    return [Answers(torch.cat(parts), torch.cat(labels)) for parts in zip(*said, strict=True)]
+    return [Predictions(torch.cat(parts), torch.cat(labels)) for parts in zip(*logits, strict=True)]
 
 
-def together(each: Sequence[Answers]) -> Answers:
-    """Several networks' answers to the same images as one."""
-    return Answers(pool(answers.logits for answers in each), each[0].labels)
+def ensemble(each: Sequence[Predictions]) -> Predictions:
+    """Several networks' predictions of the same images as one."""
+    return Predictions(average(predictions.logits for predictions in each), each[0].labels)
 
 
 def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
@@ -129,10 +132,10 @@ def proportion(hits: Tensor) -> dict[str, Any]:
     return {"images": n, "errors": n - right, "acc": right / n, "acc_95": wilson(right, n)}
 
 
-def confusion(answers: Answers) -> Tensor:
+def confusion_matrix(predictions: Predictions) -> Tensor:
     """int64 (C, C): how many images of the row's class were read as the column's."""
-    classes = answers.logits.shape[1]
-    pairs = answers.labels * classes + answers.predictions
+    classes = predictions.logits.shape[1]
+    pairs = predictions.labels * classes + predictions.predicted
     return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
 
 
@@ -149,34 +152,34 @@ def by_class(matrix: Tensor) -> dict[str, Tensor]:
     }
 
 
-def bin_confidence(answers: Answers, bins: int = 15) -> Bins:
-    """The answers in bins of equal width: bin m of 1 to M holds confidences in ((m-1)/M, m/M]."""
+def bin_confidence(predictions: Predictions, bins: int = 15) -> Bins:
+    """Predictions in bins of equal width: bin m of 1 to M holds confidences in ((m-1)/M, m/M]."""
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
-    bin_of = torch.bucketize(answers.confidence, edges)
+    bin_of = torch.bucketize(predictions.confidence, edges)
     counts = torch.bincount(bin_of, minlength=bins)
     return Bins(
         counts,
-        torch.bincount(bin_of, answers.confidence, minlength=bins) / counts,
-        torch.bincount(bin_of, answers.hits.double(), minlength=bins) / counts,
+        torch.bincount(bin_of, predictions.confidence, minlength=bins) / counts,
+        torch.bincount(bin_of, predictions.hits.double(), minlength=bins) / counts,
     )
 
 
-def calibration(answers: Answers) -> dict[str, float]:
+def calibration(predictions: Predictions) -> dict[str, float]:
     """`loss`, the mean negative log-likelihood (nats), and `ece`, the expected calibration error.
 
     The latter is the mean gap between accuracy and confidence over 15 bins, weighted by their
     counts: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3
     (https://arxiv.org/abs/1706.04599).
     """
-    counts, confidence, accuracy = bin_confidence(answers)
+    counts, confidence, accuracy = bin_confidence(predictions)
     gaps = (accuracy - confidence).abs().nan_to_num(0)
     return {
-        "loss": F.cross_entropy(answers.logits, answers.labels).item(),
+        "loss": F.cross_entropy(predictions.logits, predictions.labels).item(),
         "ece": ((counts * gaps).sum() / counts.sum()).item(),
     }
 
 
-def fit_temperature(answers: Answers) -> float:
+def fit_temperature(predictions: Predictions) -> float:
     """The T > 0 whose logits / T have the least negative log-likelihood.
 
     One number for all classes: no prediction changes, only its confidence (Guo et al. 2017,
@@ -187,7 +190,7 @@ def fit_temperature(answers: Answers) -> float:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(answers.logits / log_t.exp(), answers.labels)
+        loss = F.cross_entropy(predictions.logits / log_t.exp(), predictions.labels)
         loss.backward()
         return loss
 
@@ -195,19 +198,19 @@ def fit_temperature(answers: Answers) -> float:
     return log_t.exp().item()
 
 
-def most_confident_mistakes(answers: Answers) -> Tensor:
-    """int64 (K,): which answers are wrong, the most confident first."""
-    wrong = (~answers.hits).nonzero().flatten()
-    return wrong[answers.confidence[wrong].argsort(descending=True, stable=True)]
+def most_confident_mistakes(predictions: Predictions) -> Tensor:
+    """int64 (K,): which predictions are wrong, the most confident first."""
+    wrong = (~predictions.hits).nonzero().flatten()
+    return wrong[predictions.confidence[wrong].argsort(descending=True, stable=True)]
 
 
-def summary(answers: Answers, classes: Sequence[str]) -> dict[str, Any]:
+def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """All figures of an evaluation as plain values."""
-    matrix = confusion(answers)
+    matrix = confusion_matrix(predictions)
     table = {metric: values.tolist() for metric, values in by_class(matrix).items()}
     return {
-        **proportion(answers.hits),
-        **calibration(answers),
+        **proportion(predictions.hits),
+        **calibration(predictions),
         "classes": [
             {
                 "class": name,

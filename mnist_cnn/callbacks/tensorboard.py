@@ -48,14 +48,14 @@ def write(
     module.eval()
     step = trainer.global_step
     drawn = {"train/batch": first_batch(data)}
-    answers: scores.Answers | None = None
+    predictions: scores.Predictions | None = None
     if "val" in data.splits:
         loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
         limit = trainer.limit_val_batches
         count = limit if isinstance(limit, int) else int(limit * len(loader))
         batches = itertools.islice(loader, count)
-        (answers,) = scores.ask([module], batches, trainer.strategy.root_device)
-        drawn |= outcomes(data, answers)
+        (predictions,) = scores.predict_batches([module], batches, trainer.strategy.root_device)
+        drawn |= outcomes(data, predictions)
     compared = {
         **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
         **{key: outcome[key] for key in ("test/acc", "test/loss") if key in outcome},
@@ -63,10 +63,10 @@ def write(
     for logger in loggers:
         for name, figure in drawn.items():
             logger.experiment.add_figure(name, figure, step)
-        if answers:
+        if predictions:
             for k, name in enumerate(data.classes):
                 logger.experiment.add_pr_curve(
-                    f"val/{name}", answers.labels == k, answers.probabilities[:, k], step
+                    f"val/{name}", predictions.labels == k, predictions.probabilities[:, k], step
                 )
         logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
         example: Any = module.example_input_array
@@ -84,22 +84,24 @@ def first_batch(data: MNISTDataModule) -> Any:
     )
 
 
-def outcomes(data: MNISTDataModule, answers: scores.Answers) -> dict[str, Any]:
-    """How the answers to the first validation images went."""
-    n = len(answers.labels)
-    worst = scores.most_confident_mistakes(answers)[:30]
-    wrong = int((~answers.hits).sum())
+def outcomes(data: MNISTDataModule, predictions: scores.Predictions) -> dict[str, Any]:
+    """How the predictions of the first validation images went."""
+    n = len(predictions.labels)
+    worst = scores.most_confident_mistakes(predictions)[:30]
+    wrong = int((~predictions.hits).sum())
     what = f"{n:,} validation images of {data.set}, {wrong:,} wrong"
     return {
         "val/confusion": evaluation.confusion(
-            scores.confusion(answers).numpy(), data.classes, f"the kept weights on {what}"
+            scores.confusion_matrix(predictions).numpy(),
+            data.classes,
+            f"the kept weights on {what}",
         ),
         "val/mistakes": evaluation.mistakes(
             data.splits["val"][0][worst, 0].cpu().numpy(),
             data.rows["val"][worst].tolist(),
-            [data.classes[k] for k in answers.labels[worst]],
-            [data.classes[k] for k in answers.predictions[worst]],
-            answers.confidence[worst].tolist(),
+            [data.classes[k] for k in predictions.labels[worst]],
+            [data.classes[k] for k in predictions.predicted[worst]],
+            predictions.confidence[worst].tolist(),
             f"the most confident mistakes on {what}",
         ),
     }

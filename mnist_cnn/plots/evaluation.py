@@ -129,7 +129,7 @@ def mistakes(
 
 
 def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
-    """Reliability diagrams: how often answers of a given confidence are right, and how many are so.
+    """Reliability diagrams: the accuracy of predictions of a given confidence, and their number.
 
     The accuracy of a bin with few images says little, so it is drawn pale.
 
