@@ -1,6 +1,5 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
-import inspect
 import math
 import sys
 import warnings
@@ -61,14 +60,6 @@ class DigitClassifier(L.LightningModule):
         self.tallies: dict[str, Tally] = {}  # of this epoch, by stage
         self.resumed: dict[str, Any] | None = None  # the checkpoint, until the optimizer is made
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes the running hook some forty times a step, and nn.Module's own setter
-        # first asks whether it is a parameter: 2 % of a step of the article's network
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     @property  # type: ignore[misc]
     def example_input_array(self) -> Tensor:
         # as trainer.precision has the weights
@@ -85,10 +76,6 @@ class DigitClassifier(L.LightningModule):
             loader: Any = self.trainer.train_dataloader
             loss = loss * (len(batch[1]) * ranks / loader.size(batch_idx))
         return loss
-
-    # Lightning looks at the signature in each step, and inspect works it out anew each time, which
-    # takes as long as three hooks do
-    training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.judge("val", batch)

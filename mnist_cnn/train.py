@@ -38,8 +38,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     from mnist_cnn.callbacks import tensorboard
     from mnist_cnn.config.compose import make, plain
-    from mnist_cnn.internals import threads
-    from mnist_cnn.internals.lightning import quiet_lightning, skip_idle_hooks
+    from mnist_cnn.internals import loop, threads
+    from mnist_cnn.internals.lightning import quiet_lightning
     from mnist_cnn.module import DigitClassifier
     from mnist_cnn.runs import results
     from mnist_cnn.runs.loggers import make_loggers
@@ -56,7 +56,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         monitor=cfg.objective.metric,
     )
     callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
-    skip_idle_hooks([*callbacks.values(), module])
     history, checkpoint = callbacks["history"], callbacks["checkpoint"]
     trainer = make(
         L.Trainer,
@@ -66,6 +65,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         plugins=launch.plugins(),
         default_root_dir=folder,
     )
+    loop.install(trainer)
 
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

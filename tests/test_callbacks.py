@@ -4,16 +4,12 @@ import io
 import json
 from types import SimpleNamespace
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
-from mnist_cnn.data.loader import BatchLoader
-from mnist_cnn.internals.lightning import STEP_HOOKS, skip_idle_hooks
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
@@ -56,40 +52,6 @@ def read_rows(path):
     state = torch.load(path, weights_only=True)["callbacks"]
     (history,) = (value for key, value in state.items() if key.startswith("History"))
     return history["rows"]
-
-
-def test_hooks_that_a_callback_uses_stay():
-    class Counts(Callback):
-        calls = 0
-
-        def on_train_batch_end(self, *args, **kwargs):
-            self.calls += 1
-
-    counts, idle = Counts(), Callback()
-    skip_idle_hooks([counts, idle])
-    assert counts.on_train_batch_end is not None
-    assert all(getattr(idle, hook) is None for hook in STEP_HOOKS)
-    assert all(hasattr(Callback, hook) for hook in STEP_HOOKS)
-
-    net = torch.nn.Linear(1, 1)
-    images = torch.zeros(3, 1, 28, 28, dtype=torch.uint8)
-    digits = BatchLoader(images, torch.arange(3), batch_size=1, mean=0.0, std=1.0)
-
-    class Module(L.LightningModule):
-        def training_step(self, batch, batch_idx):
-            return net(batch[0].mean().view(1)).sum()
-
-        def configure_optimizers(self):
-            return torch.optim.SGD(net.parameters(), 0.1)
-
-    module = Module()
-    skip_idle_hooks([module])
-    trainer = bare_trainer(
-        max_steps=3,
-        callbacks=[counts, idle],
-    )
-    trainer.fit(module, digits)
-    assert counts.calls == 3
 
 
 def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():

@@ -3,13 +3,10 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 
@@ -32,29 +29,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
     # mixed precision keeps the weights in 32 bits, as the summary has it
     warnings.filterwarnings("ignore", r"Precision .* is not supported by the model summary")
-
-
-STEP_HOOKS = (
-    "on_train_batch_start",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-    "on_train_batch_end",
-)
-
-
-def skip_idle_hooks(owners: Iterable[Callback | L.LightningModule]) -> None:
-    """Takes away the hooks of a step that a callback or module does not use.
-
-    Lightning calls the empty ones too, six a step for each owner, each in a context of its own:
-    1 % of a step of the article's network. It passes over a hook that is None.
-    """
-    for owner in owners:
-        base = Callback if isinstance(owner, Callback) else L.LightningModule
-        for hook in STEP_HOOKS:
-            if getattr(type(owner), hook) is getattr(base, hook):
-                setattr(owner, hook, None)
 
 
 class InPlace(TorchCheckpointIO):
