@@ -207,8 +207,9 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("debug.x=1", "error: debug.x: no such key; debug must be default, overfit or profiler"),
         (
             "scheduler={name:StepLR,step_size:5}",
-            "error: scheduler.step_size: no such key; allowed in scheduler: name, mode, factor, "
-            "patience, threshold, threshold_mode, min_lr; a key of your own: +scheduler.step_size=",
+            "error: scheduler.step_size: no such key; allowed in scheduler: name, interval, mode, "
+            "factor, patience, threshold, threshold_mode, min_lr; a key of your own: "
+            "+scheduler.step_size=",
         ),
         ("model=[cnn,resnet]", "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
         ("seeds=1", "error: seeds: no such key; did you mean seed?; allowed: hydra, seed, "),

@@ -389,7 +389,7 @@ def test_a_mistake_ends_in_one_line_before_there_is_a_folder(command, tmp_path, 
 def test_one_process_runs_a_sweep(tmp_path):
     (tmp_path / state.SWEEP).write_text(
         "hydra: {job: {config_name: train}, sweeper: {_target_: mnist_cnn.sweeps.grid.Grid}, "
-        "overrides: {hydra: [], task: [seed=0]}}"
+        "overrides: {hydra: [], task: [seed=0]}, runtime: {config_sources: []}}"
     )
     with FileLock(tmp_path / state.LOCK):
         done = finish(tmp_path, f"ckpt_path={tmp_path}")
@@ -421,6 +421,7 @@ def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
             "hydra": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.mode=MULTIRUN"],
             "task": ["seed=0,1", "optimizer.lr=1e-3,1e-2"],
         },
+        "runtime": {"config_sources": []},
     }
     OmegaConf.save({"hydra": hydra}, tmp_path / state.SWEEP)
     place = f"hydra.sweep.dir='{tmp_path}'"
@@ -462,6 +463,7 @@ def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.sweeps.g
     hydra = {
         **{"job": {"config_name": entry}, "sweeper": {"_target_": sweeper}},
         "overrides": {"hydra": [], "task": ["seed=0,1"]},
+        "runtime": {"config_sources": []},
     }
     folder.mkdir()
     OmegaConf.save({"hydra": hydra}, folder / state.SWEEP)

@@ -28,7 +28,8 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         value = OmegaConf.select(cfg, key) if key else cfg
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except (OmegaConfBaseException, RecursionError) as e:
-        reason = "it refers to itself" if isinstance(e, RecursionError) else str(e)
+        endless = isinstance(e, RecursionError) or "Recursive" in str(e)
+        reason = "it refers to itself" if endless else " ".join(str(e).split())
         raise ValueError(f"{key}: {reason}" if key else reason) from None
 
 
