@@ -26,7 +26,7 @@ from mnist_cnn.config.files import CONF, check_choices
 from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
 from mnist_cnn.runs.checks import check_run
 from mnist_cnn.runs.claim import TakenError, check_evaluation, claim, name_folder
-from mnist_cnn.runs.launch import check_processes, join, processes, rank
+from mnist_cnn.runs.launch import check_processes, join, leave, processes, rank
 from mnist_cnn.runs.signals import SIGNALS, Interrupted
 from mnist_cnn.runs.state import LAST, LOCK, OVERRIDES
 
@@ -112,7 +112,7 @@ class ClaimFolder(Callback):
                 else:
                     check_evaluation(Path(config.hydra.run.dir))
         except USER_ERRORS as e:  # Hydra would turn them into warnings
-            sys.exit(one_line(e) if rank() == 0 else 1)
+            leave(one_line(e))
         if processes() > 1:
             join(config)
 
@@ -147,7 +147,7 @@ class ClaimFolder(Callback):
                 name_folder(config, "sweep")  # training's own sweeper first looks at all jobs
                 check_evaluation(Path(config.hydra.sweep.dir))
         except USER_ERRORS as e:
-            sys.exit(one_line(e) if rank() == 0 else 1)
+            leave(one_line(e))
 
 
 def task_of(config: DictConfig) -> DictConfig:

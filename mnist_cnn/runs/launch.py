@@ -5,7 +5,8 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Any
+import time
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -46,6 +47,14 @@ def check_processes(ddp: bool) -> None:
         )
     if not ddp and processes() > 1:
         raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+
+
+def leave(line: str) -> NoReturn:
+    """Ends the processes of a run with the error line of rank 0."""
+    if rank() > 0:  # torchrun ends all as soon as one has ended: rank 0 is the first
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(20)
+    sys.exit(line if rank() == 0 else 1)
 
 
 def join(config: DictConfig) -> None:
