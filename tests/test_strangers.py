@@ -262,4 +262,6 @@ def test_going_on_from_a_spoilt_checkpoint_ends_in_one_line(
     cfg = compose([*SHORT, *SMALL, f"ckpt_path={tmp_path / 'evil.ckpt'}"], run_dir=tmp_path / "run")
     with pytest.raises(ValueError, match=r"^(ckpt_path=.*evil.ckpt: |Invalid version)"):
         train(cfg)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    evil = (tmp_path / "evil.ckpt").read_bytes()  # nothing was trained: at most copies are there
+    assert all(file.read_bytes() == evil for file in tmp_path.glob("run/checkpoints/*"))
+    assert not (tmp_path / "run" / "weights.safetensors").exists()

@@ -75,6 +75,7 @@ def _content(path: str, *version: int) -> Content:
     sound = isinstance(checkpoint, dict) and all(
         isinstance(checkpoint.get(key), kind) and checkpoint[key] for key, kind in wanted.items()
     )
+    sound = sound and isinstance(checkpoint["callbacks"].get("Checkpoint", {}), dict)
     if not sound or not any(str(key).startswith("net.") for key in checkpoint["state_dict"]):
         raise ValueError("not a checkpoint of this project")
     return Content(
