@@ -242,9 +242,10 @@ def nll(p: torch.Tensor, labels: torch.Tensor) -> float:
 
 def test_a_network_beside_itself_predicts_as_it_does_alone(folder, tested, tmp_path):
     shutil.copy(folder / "checkpoints" / "best.ckpt", tmp_path / "copy.ckpt")
-    twice = evaluation(f"[{folder},{tmp_path}/copy.ckpt]", tmp_path)
+    both = tmp_path / "both"
+    twice = evaluation(f"[{folder},{tmp_path}/copy.ckpt]", both)
     alone, out = tested
-    assert (tmp_path / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
+    assert (both / "predictions.csv").read_bytes() == (out / "predictions.csv").read_bytes()
     for key in ("loss", "ece"):
         assert twice[key] == pytest.approx(alone[key], rel=1e-12)
     assert [part["acc"] for part in twice["networks"]] == [alone["acc"]] * 2

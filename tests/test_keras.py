@@ -105,10 +105,15 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
     assert np.abs(ours - theirs).mean() < 0.01
 
 
+def schedule_options(cfg):
+    """What the configuration hands to PyTorch's schedule."""
+    return {k: v for k, v in cfg["scheduler"].items() if k not in ("name", "interval")}
+
+
 @pytest.mark.parametrize("case", range(8))
 def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
     cfg = default_config()
-    options = {k: v for k, v in cfg["scheduler"].items() if k != "name"}
+    options = schedule_options(cfg)
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=cfg["optimizer"]["lr"])
     schedule = getattr(torch.optim.lr_scheduler, cfg["scheduler"]["name"])(optimizer, **options)
     rates = []
@@ -121,7 +126,7 @@ def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
 def test_patience_two_as_pytorch_counts_it_would_differ(keras):
     differs = 0
     for losses, rates in zip(keras["plateau_val_loss"], keras["plateau_lr"], strict=True):
-        options = {k: v for k, v in default_config()["scheduler"].items() if k != "name"}
+        options = schedule_options(default_config())
         optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1e-3)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
         schedule = plateau(optimizer, **{**options, "patience": 2})

@@ -195,21 +195,15 @@ def test_a_checkpoint_with_a_folder_starts_a_new_run_there_and_leaves_its_own_al
     assert (new / ".hydra" / "overrides.yaml").exists()
 
 
-def test_a_sweep_s_jobs_start_from_a_checkpoint_that_belongs_to_their_configuration(
-    early_run, tmp_path, command
-):
+def test_a_sweep_s_jobs_start_from_a_checkpoint(early_run, tmp_path, command):
     checkpoint = early_run / "checkpoints" / "best.ckpt"
-    options = [a for a in STOPPED_EARLY if not a.startswith("data.")]
-    options += ["logger=none", f"ckpt_path={checkpoint}", "hydra.sweep.dir=sweep"]
-    done = command("-m", *options, "data.batch_size=64,32")
-    assert done.returncode == 1
-    assert (tmp_path / "sweep" / "0" / "results.json").exists()
-    failed = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text())
-    assert failed["error"].startswith("data.batch_size must be 64, as trained so far, got 32")
-    done = command(f"ckpt_path={tmp_path / 'sweep'}")  # which runs it again
-    assert "1 of 2 jobs failed" in done.stderr
-    again = json.loads((tmp_path / "sweep" / "1" / "failed.json").read_text())
-    assert again["error"] == failed["error"]
+    options = ["logger=none", f"ckpt_path={checkpoint}", "hydra.sweep.dir=sweep", "force=true"]
+    done = command("-m", *STOPPED_EARLY, *options, "data.batch_size=64,32")
+    assert done.returncode == 0, done.stderr
+    assert "by force: data.batch_size must be 64, as trained so far, got 32" in done.stderr
+    for job in "01":
+        assert (tmp_path / "sweep" / job / "results.json").exists()
+        assert rows(tmp_path / "sweep" / job)[0] == rows(early_run)[0]
 
 
 def test_a_resume_reads_its_checkpoint_once_and_a_configuration_reads_none(
