@@ -61,10 +61,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         check_held_out(nets, cfg)
     for net in nets:
         net.to(device)
-        net.mean = net.mean if cfg.data.mean is None else cfg.data.mean
-        net.std = net.std if cfg.data.std is None else cfg.data.std
-    # pixels in [0, 1]: each network normalises them for itself, after they are shifted
-    data = instantiate(cfg.data, mean=0, std=1, _execution_whitelist_=compose.TARGETS)
+    data = instantiate(cfg.data, _execution_whitelist_=compose.TARGETS)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
     wanted = [cfg.split, "val"] if cfg.temperature else [cfg.split]
@@ -78,7 +75,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     def predict(split: str) -> list["Predictions"]:
         batches = bar.track(data.loader(split, cfg.data.eval_batch_size), description=split)
-        return scores.predict_batches([net.logits for net in nets], batches, device, cfg.shifts)
+        return scores.predict_batches([net.net for net in nets], batches, device, cfg.shifts)
 
     with bar:
         predicted = {split: predict(split) for split in dict.fromkeys(wanted)}
@@ -92,8 +89,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "split": cfg.split,
         "shifts": cfg.shifts,
         "networks": [
-            {"ckpt_path": str(file), "mean": net.mean, "std": net.std, **proportion}
-            for file, net, proportion in zip(files, nets, alone, strict=True)
+            {"ckpt_path": str(file), **proportion}
+            for file, proportion in zip(files, alone, strict=True)
         ],
         "networks_acc": {
             "mean": statistics.mean(accuracies),

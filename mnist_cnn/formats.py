@@ -30,8 +30,6 @@ def describe(net: Trained) -> dict[str, Any]:
     return {
         **about,
         "classes": list(net.classes),
-        "mean": net.mean,
-        "std": net.std,
         "mnist_cnn": results.versions().get("mnist-cnn") or results.commit() or "unknown",
     }
 

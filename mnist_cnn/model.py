@@ -1,10 +1,11 @@
-"""The networks: plain torch, no Lightning, no Hydra. A class written here is at once `model.name`.
+"""The networks, normalisation included: plain torch. `NETWORKS` has them by `model.name`.
 
 Shapes: B images in a batch, 10 classes; an image is (1, 28, 28).
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +13,76 @@ from torch import Tensor, nn
 
 MAX_PARAMETERS = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
 
+Pixels = float | Sequence[float] | Literal["auto"]  # of all channels, of each, or to be fitted
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std, with constants that are saved with the weights.
+
+    Args:
+        mean, std: of the training images' pixels, which are in [0, 1]: one number, one for each
+            channel, or `auto`: NaN until `fit`.
+    """
+
+    mean: Tensor  # (1, 1, 1) or (C, 1, 1)
+    std: Tensor
+
+    def __init__(self, mean: Pixels, std: Pixels):
+        super().__init__()
+        for name, given in (("mean", mean), ("std", std)):
+            values = [math.nan] if given == "auto" else given
+            values = list(values) if isinstance(values, Sequence) else [values]
+            if given != "auto" and not all(
+                math.isfinite(v) and (v > 0 or name == "mean") for v in values
+            ):
+                allowed = "finite numbers" if name == "mean" else "finite numbers > 0"
+                raise ValueError(f"model.{name} must be {allowed} or auto, got {given}")
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+        self.identity = (mean, std) == (0, 1)
+        self.register_load_state_dict_post_hook(Normalize._find_identity)
+
+    def _find_identity(self, _: Any = None) -> None:
+        # a step of the tutorial's network spends nothing on constants that change nothing
+        self.identity = not self.mean.any() and bool((self.std == 1).all())
+
+    @property
+    def fitted(self) -> bool:
+        return not bool(self.mean.isnan().any() or self.std.isnan().any())
+
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Sets what is `auto` to the values (C,) of each channel."""
+        for name, values in (("mean", mean), ("std", std)):
+            if (own := getattr(self, name)).isnan().any():
+                setattr(self, name, values.view(-1, 1, 1).to(own))
+        self._find_identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W)."""
+        return x if self.identity else (x - self.mean) / self.std
+
 
 class CNN(nn.Module):
-    """The article's network: two 3x3 convolutions, each pooled, then two dense layers.
+    """The tutorial's network: two 3x3 convolutions, each pooled, then two dense layers.
 
     Args:
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
         dropout: probability of dropping each of these units in training.
+        mean, std: as `Normalize` has them.
 
     225,034 parameters with channels=(32, 64), hidden=128.
     """
 
-    def __init__(self, channels: Sequence[int], hidden: int, dropout: float):
+    def __init__(
+        self,
+        channels: Sequence[int],
+        hidden: int,
+        dropout: float,
+        mean: Pixels = 0.0,
+        std: Pixels = 1.0,
+    ):
         super().__init__()
+        self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(1, channels[0], 3)
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
         self.dense1 = nn.Linear(channels[1] * 5 * 5, hidden)
@@ -34,8 +91,9 @@ class CNN(nn.Module):
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
+        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
         # pool before ReLU: the same function and gradient, a quarter of the work
+        x = self.normalize(x)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (B, 32, 13, 13)
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (B, 64, 5, 5)
         x = F.relu(self.dense1(x.flatten(1)))  # (B, 128)
@@ -48,20 +106,22 @@ class MLP(nn.Module):
     Args:
         hidden: units of the hidden layer.
         dropout: probability of dropping each of these units in training.
+        mean, std: as `Normalize` has them.
 
     407,050 parameters with hidden=512.
     """
 
-    def __init__(self, hidden: int, dropout: float):
+    def __init__(self, hidden: int, dropout: float, mean: Pixels = 0.0, std: Pixels = 1.0):
         super().__init__()
+        self.normalize = Normalize(mean, std)
         self.dense1 = nn.Linear(28 * 28, hidden)
         self.dropout = nn.Dropout(dropout)
         self.dense2 = nn.Linear(hidden, 10)
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
-        x = F.relu(self.dense1(x.flatten(1)))  # (B, 512)
+        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
+        x = F.relu(self.dense1(self.normalize(x).flatten(1)))  # (B, 512)
         return self.dense2(self.dropout(x))
 
 
@@ -73,12 +133,14 @@ class FastCNN(nn.Module):
     Args:
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
+        mean, std: as `Normalize` has them.
 
     109,050 parameters with channels=(16, 32), hidden=128.
     """
 
-    def __init__(self, channels: Sequence[int], hidden: int):
+    def __init__(self, channels: Sequence[int], hidden: int, mean: Pixels = 0.0, std: Pixels = 1.0):
         super().__init__()
+        self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False)
         self.norm1 = nn.BatchNorm2d(channels[0])
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3, bias=False)
@@ -88,12 +150,13 @@ class FastCNN(nn.Module):
         self.dense2 = nn.Linear(hidden, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of normalised images x (B, 1, 28, 28); in training, B > 1."""
+        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]; in training, B > 1."""
         if self.training and len(x) == 1:
             raise ValueError(
                 "model.name=FastCNN: a batch of one image has no variance; allowed: a "
                 "data.batch_size that leaves no single image over"
             )
+        x = self.normalize(x)
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))  # (B, 16, 7, 7)
         x = F.relu(self.norm2(self.conv2(x)))  # (B, 32, 5, 5)
         x = F.relu(self.norm3(self.dense1(x.flatten(1))))  # (B, 128)
@@ -111,12 +174,21 @@ class VGG(nn.Module):
             (J. Tompson et al., Efficient object localization using convolutional networks, CVPR
             2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
+        mean, std: as `Normalize` has them.
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
 
-    def __init__(self, stages: Sequence[Sequence[int]], channel_dropout: float, dropout: float):
+    def __init__(
+        self,
+        stages: Sequence[Sequence[int]],
+        channel_dropout: float,
+        dropout: float,
+        mean: Pixels = 0.0,
+        std: Pixels = 1.0,
+    ):
         super().__init__()
+        self.normalize = Normalize(mean, std)
         layers: list[nn.Module] = []
         channels, side = 1, 28
         for widths in stages:
@@ -132,8 +204,11 @@ class VGG(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
-        return self.layers(x)
+        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
+        return self.layers(self.normalize(x))
+
+
+NETWORKS = {cls.__name__: cls for cls in (CNN, FastCNN, MLP, VGG)}
 
 
 def init_as_keras(net: nn.Module) -> None:
@@ -146,9 +221,9 @@ def init_as_keras(net: nn.Module) -> None:
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:
-    """The network that a model config describes: the class `name` of this file and its arguments.
+    """The network that a model config describes: `name`, one of NETWORKS, and its arguments.
 
-    Only this file is looked in, so a checkpoint cannot name code to be imported, and what is too
+    No other class is looked for, so a checkpoint cannot name code to be imported, and what is too
     large to be meant is refused before it takes memory.
 
     Raises:
@@ -156,16 +231,15 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """
     args = dict(config)
     name = args.pop("name", None)
-    known = {k: v for k, v in globals().items() if isinstance(v, type) and issubclass(v, nn.Module)}
-    if not isinstance(name, str) or name not in known:
-        *others, last = sorted(known)
+    if not isinstance(name, str) or name not in NETWORKS:
+        *others, last = sorted(NETWORKS)
         raise ValueError(f"model.name must be {', '.join(others)} or {last}, got {name}")
     try:
         with torch.device("meta"):  # shapes without memory
-            count = sum(p.numel() for p in known[name](**args).parameters())
+            count = sum(p.numel() for p in NETWORKS[name](**args).parameters())
     except (TypeError, ValueError, IndexError, RuntimeError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ValueError(f"model.name={name}: {reason}") from None
     if count > MAX_PARAMETERS:
         raise ValueError(f"model: {count:,} parameters; allowed: at most {MAX_PARAMETERS:,}")
-    return known[name](**args)
+    return NETWORKS[name](**args)

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.metrics import Tally
-from mnist_cnn.model import build
+from mnist_cnn.model import Normalize, build
 from mnist_cnn.pretrained import write_weights
 
 Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and labels (B,)
@@ -66,8 +67,18 @@ class DigitClassifier(L.LightningModule):
         return torch.zeros(1, 1, 28, 28, dtype=next(self.parameters()).dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of normalised images x (B, 1, 28, 28)."""
+        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
         return self.net(x)
+
+    def setup(self, stage: str) -> None:
+        """Fits what is `auto` of the normalisation to the training images of the data module."""
+        for layer in self.net.modules():
+            if stage == "fit" and isinstance(layer, Normalize) and not layer.fitted:
+                data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+                if not hasattr(data, "pixels"):
+                    allowed = "numbers with data that are no MNISTDataModule"
+                    raise ValueError(must_be("model.mean and model.std", allowed, "auto"))
+                layer.fit(*data.pixels())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.tallied_loss("train", batch, self.hparams["label_smoothing"])

@@ -21,11 +21,10 @@ SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
 
 
 class Trained(nn.Module):
-    """A network together with what its input must go through.
+    """A network together with what is known of it.
 
     Args:
-        net: gives logits (N, 10) of normalised images (N, 1, 28, 28).
-        mean, std: its training data were (pixel / 255 - mean) / std.
+        net: gives logits (N, 10) of images (N, 1, 28, 28) in [0, 1].
         classes: the ten classes' names, by label.
         about: where it is known, the configuration of the network (`model`) and of its data.
     """
@@ -33,23 +32,17 @@ class Trained(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        mean: float,
-        std: float,
         classes: tuple[str, ...],
         about: Mapping[str, Any] | None = None,
     ):
         super().__init__()
-        self.net, self.mean, self.std, self.classes = net, mean, std, classes
+        self.net, self.classes = net, classes
         self.about = dict(about or {})
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities (N, 10) of uint8 images (N, 28, 28), white on black."""
-        return self.logits(images.unsqueeze(1).float() / 255).softmax(1)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Logits (N, 10) of images (N, 1, 28, 28) whose pixels are in [0, 1]."""
-        return self.net((x - self.mean) / self.std)
+        return self.net(images.unsqueeze(1).float() / 255).softmax(1)
 
 
 def find(path: Path | str | None = None) -> Path:
@@ -124,8 +117,7 @@ def load(path: Path | str | None = None) -> Trained:
         if not all(weight.isfinite().all() for weight in net.state_dict().values()):
             raise ValueError("its weights are not all numbers: that training failed")
         classes = sets.SETS[data["name"]].classes
-        known = {"model": model, "data": data}
-        return Trained(net, float(data["mean"]), float(data["std"]), classes, known)
+        return Trained(net, classes, {"model": model, "data": data})
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(
             f"{file}: not a checkpoint or weights of this project: {reason(e)}"
@@ -174,7 +166,7 @@ def unpacked(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
-    """Networks that may be asked together. Each has its own architecture and normalisation.
+    """Networks that may be asked together. Each has its own architecture.
 
     Raises:
         ValueError: as `load` does; or they were trained on different sets.

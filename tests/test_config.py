@@ -140,7 +140,11 @@ def test_the_article_by_name_is_the_default():
         ),
         ("ckpt_path=''", "ckpt_path must be text or null, got ''"),
         ("logger=null", "logger must be csv, none or tensorboard, got null"),
-        ("data.std=0", "data.std must be a number > 0 and <= 1, got 0"),
+        (
+            "model.std=0",
+            "model.std must be a number > 0 and <= 1, a list, each a number > 0 and <= 1 or auto, "
+            "got 0",
+        ),
         ("data.shuffle=perhaps", "data.shuffle must be true or false, got perhaps"),
         (
             "model.channels=[1]",
@@ -170,8 +174,9 @@ def test_the_article_by_name_is_the_default():
         ("seed=-1", "seed must be a whole number >= 0"),
         ("data.batch_size=1000000000000", "data.batch_size must be a whole number"),
         (
-            "data.mean=99999999999999999999",
-            "data.mean must be a number >= 0 and <= 1, got 99999999999999999999",
+            "model.mean=99999999999999999999",
+            "model.mean must be a number >= 0 and <= 1, a list, each a number >= 0 and <= 1 or "
+            "auto, got 99999999999999999999",
         ),
         ("model.hidden=1000000000", "model.hidden must be a whole number >= 1 and <= "),
         ("model.name=[a]", "model.name must be text, got ['a']"),

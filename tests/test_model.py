@@ -7,7 +7,7 @@ from torch import nn
 
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.files import CONF
-from mnist_cnn.model import CNN, MLP, VGG, FastCNN, build
+from mnist_cnn.model import CNN, MLP, VGG, FastCNN, Normalize, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}
 
@@ -100,6 +100,36 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(net(x), net(x))
     net.eval()
     assert torch.equal(net(x), net(x))
+
+
+@pytest.mark.parametrize("config", ["cnn", "fast_cnn", "mlp", "vgg"])
+def test_a_networks_first_layer_normalises_its_images(config):
+    options = plain(compose([f"model={config}"], run_dir="unused"), "model")
+    net, plain_net = build({**options, "mean": 0.1307, "std": 0.3081}).eval(), build(options).eval()
+    plain_net.load_state_dict(net.state_dict())  # the constants come with the weights
+    x = torch.rand(4, 1, 28, 28)
+    logits = net(x)
+    assert torch.equal(plain_net(x), logits)
+    as_it_is = Normalize(0.0, 1.0).state_dict(prefix="normalize.")
+    plain_net.load_state_dict(net.state_dict() | as_it_is)
+    assert torch.equal(plain_net((x - 0.1307) / 0.3081), logits)
+
+
+def test_nothing_is_computed_where_mean_0_and_std_1_change_nothing():
+    x = torch.rand(4, 1, 28, 28)
+    layer = Normalize(0.0, 1.0)
+    assert layer(x) is x
+    layer.load_state_dict(Normalize(0.5, 1.0).state_dict())
+    assert torch.equal(layer(x), x - 0.5)
+
+
+def test_each_channel_may_have_a_mean_and_std_of_its_own():
+    x = torch.rand(4, 3, 8, 8)
+    mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
+    given, fitted = Normalize(mean.tolist(), std.tolist()), Normalize("auto", "auto")
+    fitted.fit(mean, std)
+    assert torch.equal(fitted(x), given(x))
+    torch.testing.assert_close(fitted(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_a_network_is_built_from_its_name_and_arguments():

@@ -5,12 +5,14 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from mnist_cnn import pretrained
+from mnist_cnn.data import sources
 from mnist_cnn.metrics import Tally
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.pretrained import unpacked
 from tests.helpers.training import bare_trainer
 
-CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0}
+CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0, "mean": 0.1, "std": 0.3}
 ADAM = {"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0}
 
 
@@ -59,22 +61,33 @@ def test_a_checkpoint_rebuilds_the_network_without_any_config(short_run, tmp_pat
     assert torch.equal(loaded.net.conv1.weight, content["state_dict"]["net.conv1.weight"])
 
 
+def test_auto_takes_the_mean_and_std_of_the_training_images(short_run, tmp_path):
+    changes = ["model.mean=auto", "model.std=auto", "trainer.max_epochs=1", "test=false"]
+    short_run("run", *changes, "callbacks=averaging", "trainer.limit_train_batches=3")
+    for file in ("checkpoints/best.ckpt", "weights.safetensors"):
+        net = pretrained.load(tmp_path / "run" / file)
+        images, _ = sources.load("mnist", net.about["data"]["root"], "train")
+        pixels = images[12_000:].double() / 255
+        found = [net.net.state_dict()[f"normalize.{name}"].item() for name in ("mean", "std")]
+        assert found == pytest.approx([pixels.mean().item(), pixels.std().item()], rel=1e-6)
+
+
 def test_weights_go_into_a_new_network(tmp_path):
     trained, fresh = module(), module()
     x = torch.rand(3, 1, 28, 28)
     assert not torch.equal(trained(x), fresh(x))
-    trained.save_weights(tmp_path / "w.safetensors", {"data": {"mean": 0.0}})
+    trained.save_weights(tmp_path / "w.safetensors", {"data": {"fold": 0}})
     fresh.load_weights(tmp_path / "w.safetensors")
     assert torch.equal(trained(x), fresh(x))
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         about = unpacked(file.metadata())
-    assert about == {"model": CNN, "data": {"mean": 0.0}}
+    assert about == {"model": CNN, "data": {"fold": 0}}
 
 
 def test_equal_weights_give_equal_files_that_others_may_read(tmp_path):
     net, (first, *others) = module(), [tmp_path / f"{k}.safetensors" for k in range(9)]
     for path in (first, *others):
-        net.save_weights(path, {"data": {"mean": 0.0, "std": 1.0}, "seed": 3})
+        net.save_weights(path, {"data": {"fold": 0, "val_fraction": 0.2}, "seed": 3})
     assert all(path.read_bytes() == first.read_bytes() for path in others)
     (tmp_path / "plain").touch()
     assert first.stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -138,8 +138,8 @@ DATA = "datamodule_hyper_parameters"
         (f"{MODEL}/channels", [2], "model.name=CNN"),
         (f"{MODEL}/hidden", 5, "size mismatch"),
         (f"{DATA}/name", "../../etc", "name"),
-        (f"{DATA}/std", 0.0, "std"),
-        (f"{DATA}/mean", float("nan"), "mean"),
+        (f"{MODEL}/std", 0.0, "std"),
+        (f"{MODEL}/mean", float("nan"), "mean"),
         (f"{DATA}/fold", "${oc.env:HOME}", "fold"),
         ("state_dict/net.dense2.bias", torch.full((10,), torch.nan), "not all numbers"),
         ("state_dict/net.dense2.bias", torch.zeros(1).expand(10**12), "size mismatch"),
@@ -173,7 +173,7 @@ def test_names_that_lightning_would_import_are_not_looked_at(checkpoint, tmp_pat
 def test_a_network_is_refused_for_its_size_before_it_takes_memory(tmp_path: Path) -> None:
     about = {
         "model": {"name": "MLP", "hidden": 10**9, "dropout": 0.0},
-        "data": {"name": "mnist", "mean": 0.0, "std": 1.0, "val_fraction": 0.1, "fold": 0},
+        "data": {"name": "mnist", "val_fraction": 0.1, "fold": 0},
     }
     metadata = {key: json.dumps(value) for key, value in about.items()}
     save_file({"dense1.bias": torch.zeros(1)}, tmp_path / "vast.safetensors", metadata)

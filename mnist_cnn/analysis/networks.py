@@ -40,9 +40,8 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
 def as_trained(argv: Sequence[str]) -> list[str]:
     """The command line of an evaluation, filled up with the data that its networks were trained on.
 
-    The set, where it lies (if it still does), its normalisation and the split into training and
-    validation come from the checkpoint or weights file, of several the first; what is given now
-    comes after them. A normalisation that is not the same for all is left to each network. A
+    The set, where it lies (if it still does) and the split into training and validation come from
+    the checkpoint or weights file, of several the first; what is given now comes after them. A
     checkpoint of a run is evaluated in `evaluation/` of the run's folder, a sweep in that of its
     own.
 
@@ -59,10 +58,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
         nets = pretrained.load_all(files)
     except ValueError as e:
         raise ValueError(f"ckpt_path={e}") from None
-    trained_on = [net.about["data"] for net in nets]
-    data = trained_on[0]
-    alike = [key for key in ("mean", "std") if len({other[key] for other in trained_on}) == 1]
-    filled = [f"data.{key}={data[key]}" for key in (*alike, "val_fraction", "fold")]
+    data = nets[0].about["data"]
+    filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
     if root := pretrained.data_root(nets[0]):
         filled.append(f"data.root={quote(root)}")
     if not any(a.startswith("data=") for a in command):

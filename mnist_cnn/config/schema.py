@@ -12,6 +12,7 @@ Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more i
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
 Metric = Literal["train/loss", "train/acc", "val/loss", "val/acc"]
 Mode = Literal["min", "max"]
 Interval = Literal["epoch", "step"]  # a schedule is stepped after each
@@ -34,8 +35,6 @@ class Seen(Group):
     """What must be known of the data that a network was trained on."""
 
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
-    mean: Share
-    std: Annotated[float, Field(gt=0, le=1)]
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     fold: Annotated[int, Field(ge=0)]
 
@@ -51,13 +50,6 @@ class Data(Seen):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     augment: dict[str, Any]
     clean_epochs: Annotated[int, Field(ge=0)]
-
-
-class Evaluated(Data):
-    """An evaluation's data: a null of these is each network's own."""
-
-    mean: Share | None  # type: ignore[assignment]
-    std: Annotated[float, Field(gt=0, le=1)] | None  # type: ignore[assignment]
 
 
 class Augment(Group):
@@ -82,26 +74,33 @@ class Schedule(Named):
     interval: Interval = "epoch"
 
 
-class CNN(Group):
+class Network(Group):
+    """What all networks of this project have: `model.Normalize`."""
+
+    mean: Share | list[Share] | Literal["auto"]
+    std: Deviation | list[Deviation] | Literal["auto"]
+
+
+class CNN(Network):
     name: Literal["CNN"]
     channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
     hidden: Width
     dropout: BelowOne
 
 
-class MLP(Group):
+class MLP(Network):
     name: Literal["MLP"]
     hidden: Width
     dropout: BelowOne
 
 
-class FastCNN(Group):
+class FastCNN(Network):
     name: Literal["FastCNN"]
     channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
     hidden: Width
 
 
-class VGG(Group):
+class VGG(Network):
     name: Literal["VGG"]
     stages: Annotated[
         list[Annotated[list[Width], Field(min_length=1, max_length=8)]],
@@ -293,7 +292,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "logger.csv": Logger,
         "logger.tensorboard": TensorBoard,
     },
-    "evaluate": {"": Evaluate, "data": Evaluated},
+    "evaluate": {"": Evaluate, "data": Data},
 }
 NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "train": {

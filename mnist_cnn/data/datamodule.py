@@ -1,4 +1,4 @@
-"""MNISTDataModule: prepare, split, normalise, hand out batches."""
+"""MNISTDataModule: prepare, split, hand out batches."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ load = functools.cache(sources.load)
 
 
 class MNISTDataModule(L.LightningDataModule):
-    """MNIST, or a set of its shape, held in memory as uint8 and normalised batch by batch.
+    """MNIST, or a set of its shape, held in memory as uint8 and handed out in [0, 1].
 
     Args:
         name: mnist, fashion_mnist, kmnist or qmnist.
@@ -34,7 +34,6 @@ class MNISTDataModule(L.LightningDataModule):
         val_fraction: the share of the training file that validates, 0 <= val_fraction < 1; with 0
             all of it trains, and nothing can be chosen by a validation metric.
         fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
-        mean, std: pixels are scaled to [0, 1], then (x - mean) / std.
         shuffle: a new order for each epoch of training.
         seed: of that order and of the augmentation.
         augment: arguments of `augment.Augment` for the training images; none where it is empty.
@@ -56,8 +55,6 @@ class MNISTDataModule(L.LightningDataModule):
         eval_batch_size: int,
         val_fraction: float,
         fold: int,
-        mean: float,
-        std: float,
         shuffle: bool,
         seed: int,
         augment: Mapping[str, float],
@@ -70,7 +67,6 @@ class MNISTDataModule(L.LightningDataModule):
         self.root = Path(root).expanduser()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold = val_fraction, fold
-        self.mean, self.std = mean, std
         self.shuffle, self.seed = shuffle, seed
         self.augment = Augment(**augment) if augment else None
         self.clean_epochs = clean_epochs
@@ -109,6 +105,16 @@ class MNISTDataModule(L.LightningDataModule):
         images, labels = load(self.set, self.root, split, bundled=self.source != "download")
         return images.unsqueeze(1).to(device), labels.to(device)
 
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (C,) of each channel of the training images, in [0, 1]."""
+        images, _ = self.splits["train"]
+        n = images[:, 0].numel()
+        # sums of whole numbers are exact in float64
+        parts = [part.double() for part in images.split(1000)]
+        mean = sum(x.sum((0, 2, 3)) for x in parts) / n
+        std = (sum(x.square().sum((0, 2, 3)) for x in parts) / n - mean.square()).sqrt()
+        return mean / 255, std / 255
+
     def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
         """Batches of a split: this process's share, or that of another `rank` and `world_size`."""
         images, labels = self.splits[split]
@@ -120,8 +126,6 @@ class MNISTDataModule(L.LightningDataModule):
             images,
             labels,
             batch_size=batch_size,
-            mean=self.mean,
-            std=self.std,
             **{**share, **options},
         )
 

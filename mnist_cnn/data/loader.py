@@ -12,7 +12,7 @@ from mnist_cnn.data.augment import Augment
 
 
 class BatchLoader:
-    """Hands out normalised batches of images that lie in memory.
+    """Hands out batches of images that lie in memory, as pixels in [0, 1].
 
     A batch is a slice of an index tensor: no per-image Python and no worker process. The order of
     an epoch depends on (seed, epoch) alone, whatever the machine, the device or the number of
@@ -23,7 +23,6 @@ class BatchLoader:
         images: uint8 (N, 1, 28, 28), on the device that the batches are wanted on.
         labels: int64 (N,), on the same device.
         batch_size: images of a global batch; the last batch of an epoch may be smaller.
-        mean, std: a pixel p of 0 to 255 becomes (p / 255 - mean) / std.
         seed: of the order and of the augmentation.
         shuffle: a new order each epoch; else the order of the images.
         augment: changes images (B, 1, 28, 28) in [0, 1]; its generator is seeded by (seed, epoch,
@@ -40,8 +39,6 @@ class BatchLoader:
         labels: Tensor,
         *,
         batch_size: int,
-        mean: float,
-        std: float,
         seed: int = 0,
         shuffle: bool = False,
         augment: Augment | None = None,
@@ -50,7 +47,7 @@ class BatchLoader:
         world_size: int = 1,
     ):
         self.images, self.labels = images, labels
-        self.batch_size, self.mean, self.std = batch_size, mean, std
+        self.batch_size = batch_size
         self.seed, self.shuffle = seed, shuffle
         self.augment, self.augmented_epochs = augment, augmented_epochs
         self.rank, self.world_size = rank, world_size
@@ -110,8 +107,6 @@ class BatchLoader:
                 x = self.augment(
                     x, y, generator(self.seed, self.epoch, batch, self.rank, device=x.device)
                 )
-            if (self.mean, self.std) != (0, 1):
-                x.sub_(self.mean).div_(self.std)
             yield x, y
 
 
