@@ -37,6 +37,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import torch
 
     from mnist_cnn.callbacks import tensorboard
+    from mnist_cnn.config.check import not_exact
     from mnist_cnn.config.compose import make, plain
     from mnist_cnn.internals import loop, threads
     from mnist_cnn.internals.lightning import quiet_lightning
@@ -45,6 +46,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.runs.loggers import make_loggers
 
     quiet_lightning()
+    if (odd := not_exact(cfg)) and launch.rank() == 0:
+        print(f"no exact resume is promised with {', '.join(odd)}", file=sys.stderr)
     folder, config = Path(cfg.run_dir), plain(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make(L.LightningDataModule, cfg.data)

@@ -158,7 +158,11 @@ def test_the_article_by_name_is_the_default():
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         (
             "trainer.limit_val_batches=-1",
-            "trainer.limit_val_batches must be a whole number >= 1 or a number > 0 and <= 1, ",
+            "trainer.limit_val_batches must be a whole number >= 0 or a number >= 0 and <= 1, ",
+        ),
+        (
+            "trainer.limit_val_batches=0",
+            "trainer.limit_val_batches must be > 0 for callbacks.early_stopping (val/loss) and ",
         ),
         ("trainer.max_time=1h", "trainer.max_time must be text like 00:01:30:00 or null, got 1h"),
         (
@@ -241,6 +245,11 @@ def test_an_unknown_key_or_file_is_answered_with_the_known_ones(override, line, 
     ("override", "line"),
     [
         ("trainer.accelerator=tpu", "trainer.accelerator must be auto or "),
+        (
+            "+trainer.epochs=3",
+            "lightning.Trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'",
+        ),
+        ("trainer.precision=half", "Precision 'half' is invalid. Allowed precision values"),
         (
             "trainer.accelerator=cpu trainer.devices=[0]",
             "trainer.devices must be a whole number on a CPU, got [0]",

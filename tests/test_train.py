@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
 import torch
 
 from mnist_cnn.config.compose import compose
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.train import train
 from tests.helpers.folder import only_run, rows, scalars, weights
 from tests.helpers.process import environment, wait_for
@@ -220,3 +222,34 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can_and_the_files_are_utf_8(
     assert done.stderr.startswith("epoch  1/1 ? train ")
     assert done.stderr.count("\n") == 1
     assert "epoch  1/1 │ train" in (tmp_path / "run" / "train.log").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("option", "epochs", "images", "said"),
+    [
+        ("fast_dev_run=true", 1, 64, "trainer.fast_dev_run"),
+        ("val_check_interval=0.5", 2, 640, "trainer.val_check_interval"),
+        ("overfit_batches=3", 2, 192, ""),
+        ("sync_batchnorm=true", 2, 640, ""),
+        ("log_every_n_steps=2", 2, 640, ""),
+        ("limit_predict_batches=2", 2, 640, ""),
+    ],
+)
+def test_an_option_of_lightnings_trainer_works_as_in_lightning(
+    option, epochs, images, said, short_run, capsys, monkeypatch
+):
+    trained = []
+    step = DigitClassifier.training_step
+
+    def noted(module: DigitClassifier, batch: Any, batch_idx: int) -> Any:
+        trained.append(batch[0])
+        return step(module, batch, batch_idx)
+
+    monkeypatch.setattr(DigitClassifier, "training_step", noted)
+    tiny = ["model.channels=[2,2]", "model.hidden=4", "logger=none", "test=false"]
+    outcome = short_run("run", *tiny, "trainer.limit_train_batches=10", f"trainer.{option}")
+    assert (outcome["epochs"], sum(map(len, trained))) == (epochs, epochs * images)
+    if option.startswith("overfit"):
+        assert torch.equal(torch.cat(trained[:3]), torch.cat(trained[3:]))
+    lines = [x for x in capsys.readouterr().err.splitlines() if "no exact resume" in x]
+    assert lines == [f"no exact resume is promised with {said}"] * bool(said)

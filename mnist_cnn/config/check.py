@@ -6,10 +6,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from mnist_cnn.config.compose import TARGETS, plain
+from mnist_cnn.config.compose import TARGETS, make, plain
 from mnist_cnn.config.files import files
 from mnist_cnn.config.messages import better, either, must_be, sentence
-from mnist_cnn.config.schema import NAMED, OPTIONAL, PARTS, Augment, Named, Schedule
+from mnist_cnn.config.schema import NAMED, OPTIONAL, PARTS, Augment, Named, Schedule, Trainer
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -49,7 +49,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         raise ValueError(
             must_be("data.source", f"auto or download with data={cfg.data.name}", "bundled")
         )
-    if entry == "train" and cfg.trainer.strategy == "auto":
+    if entry == "train" and not str(cfg.trainer.strategy).startswith("ddp"):
         for key in ("devices", "num_nodes"):
             if isinstance(number := cfg.trainer[key], int) and number > 1:
                 raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
@@ -57,7 +57,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     if entry == "train" and cfg.trainer.max_time == "00:00:00:00":
         allowed = "at least 00:00:00:01"
         raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
-    if entry == "train" and not cfg.data.val_fraction:
+    if entry == "train" and not (cfg.data.val_fraction and cfg.trainer.limit_val_batches):
         waits = {
             f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
             for name in ("early_stopping", "prune")
@@ -66,8 +66,9 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             waits["scheduler"] = cfg.objective.metric
         waiting = [f"{k} ({metric})" for k, metric in waits.items() if "val/" in metric]
         if waiting:
+            key = "trainer.limit_val_batches" if cfg.data.val_fraction else "data.val_fraction"
             raise ValueError(
-                f"data.val_fraction must be > 0 for {' and '.join(waiting)}, got 0; or set "
+                f"{key} must be > 0 for {' and '.join(waiting)}, got 0; or set "
                 "callbacks=no_early_stopping and another scheduler, such as one_cycle"
             )
     if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.clean_epochs:
@@ -109,12 +110,15 @@ def check_here(cfg: DictConfig) -> None:
     Raises:
         ValueError: a device that is not here, a class that does not exist.
     """
+    import lightning as L
     import torch
     from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
+    from mnist_cnn.internals.lightning import quiet_lightning
     from mnist_cnn.model import build
     from mnist_cnn.module import find_class
 
+    quiet_lightning()
     names = {
         **{"auto": True, "cpu": True, "gpu": False},
         **{"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()},
@@ -126,12 +130,28 @@ def check_here(cfg: DictConfig) -> None:
         raise ValueError(must_be("trainer.accelerator", f"{here} on this machine", accelerator))
     if OmegaConf.is_list(devices) and (accelerator == "cpu" or not names["gpu"]):
         raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
+    # what else Lightning refuses, it refuses here
+    make(L.Trainer, cfg.trainer, callbacks=[], logger=False, default_root_dir=cfg.run_dir)
     with torch.device("meta"):  # no memory, no time
         build(plain(cfg, "model"))
     find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
     if cfg.scheduler.name is not None:
         schedulers = torch.optim.lr_scheduler
         find_class(schedulers, schedulers.LRScheduler, "scheduler", cfg.scheduler.name)
+
+
+def not_exact(cfg: DictConfig) -> list[str]:
+    """The options of a run with which it is not promised to be resumed exactly."""
+    usual: dict[str, tuple[Any, ...]] = {
+        "strategy": ("auto", "ddp"),
+        "fast_dev_run": (False,),
+        "val_check_interval": (None, 1.0),
+        "reload_dataloaders_every_n_epochs": (0,),
+    }
+    values = plain(cfg, "trainer")
+    odd = [key for key, known in usual.items() if values[key] not in known]
+    odd += [key for key in values if key not in (*Trainer.model_fields, "_target_")]
+    return [f"trainer.{key}" for key in odd]
 
 
 def check_fold(val_fraction: float, fold: int) -> None:

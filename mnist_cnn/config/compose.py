@@ -89,6 +89,8 @@ def make(kind: type, node: DictConfig, **options: Any) -> Any:
         made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
     except (MisconfigurationException, ImportError) as e:  # no such device; its package is missing
         raise ValueError(e) from e
+    except TypeError as e:  # an argument that it does not take
+        raise ValueError(f"{node.get('_target_')}: {e}".splitlines()[0]) from e
     if not isinstance(made, kind):
         raise ValueError(must_be("_target_", f"a {kind.__name__}", node.get("_target_")))
     return made

@@ -63,4 +63,6 @@ def no_such_key(key: str, error: BaseException, entry: str) -> str:
     text = f"{key}: no such key"
     text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
     text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
-    return text + (f"; a key of your own: +{key}=..." if known and top in NAMED[entry] else "")
+    return text + (
+        f"; a key of your own: +{key}=..." if known and top in (*NAMED[entry], "trainer") else ""
+    )

@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more images
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
 Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
+NoneOrLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
 Metric = Literal["train/loss", "train/acc", "val/loss", "val/acc"]
@@ -215,36 +216,45 @@ class Profiler(Open):
     filename: str | None = None
 
 
-class Trainer(Group):
+class Trainer(Open):
+    """What is checked before Lightning judges; its other arguments go through to it."""
+
     target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
-    strategy: Literal["auto", "ddp"]
+    strategy: str | dict[str, Any]
     devices: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
     num_nodes: Count
-    use_distributed_sampler: Literal[False]
-    precision: Literal[
-        "32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "transformer-engine"
-    ]
+    use_distributed_sampler: bool
+    precision: str | int | None
     max_epochs: Count
     min_epochs: Count | None
     max_steps: Literal[-1] | Count
     max_time: (
         Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", examples=["00:01:30:00"])] | None
     )
+    fast_dev_run: bool | Count
+    overfit_batches: NoneOrLimit
     limit_train_batches: Limit
-    limit_val_batches: Limit
+    limit_val_batches: NoneOrLimit
     limit_test_batches: Limit
-    check_val_every_n_epoch: Count
-    num_sanity_val_steps: Annotated[int, Field(ge=0)]
+    limit_predict_batches: NoneOrLimit
+    val_check_interval: Limit | str | dict[str, Any] | None
+    check_val_every_n_epoch: Count | None
+    num_sanity_val_steps: Annotated[int, Field(ge=-1)]
+    log_every_n_steps: Annotated[int, Field(ge=0)] | None
     gradient_clip_val: Positive | None
     gradient_clip_algorithm: Literal["norm", "value"]
     accumulate_grad_batches: Count
-    deterministic: bool
-    benchmark: bool
+    sync_batchnorm: bool
+    deterministic: bool | Literal["warn"] | None
+    benchmark: bool | None
     detect_anomaly: bool
+    inference_mode: bool
+    reload_dataloaders_every_n_epochs: Annotated[int, Field(ge=0)]
     profiler: Literal["simple", "advanced", "pytorch"] | Profiler | None
-    enable_model_summary: bool
-    enable_progress_bar: Literal[False]
+    enable_checkpointing: bool | None
+    enable_model_summary: bool | None
+    enable_progress_bar: bool | None
 
 
 class Objective(Group):

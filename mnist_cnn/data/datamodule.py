@@ -131,11 +131,12 @@ class MNISTDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         epochs = (self.trainer and self.trainer.max_epochs) or math.inf
+        overfit = getattr(self.trainer, "overfit_batches", 0)  # the same batches in each epoch
         return self.loader(
             "train",
             self.batch_size,
             seed=self.seed,
-            shuffle=self.shuffle,
+            shuffle=self.shuffle and not overfit,
             augment=self.augment,
             augmented_epochs=epochs - self.clean_epochs,
         )

@@ -99,7 +99,7 @@ class ClaimFolder(Callback):
             if (search := config.hydra.runtime.choices.get("hparams_search")) is not None:
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if entry == "train":
-                check_processes(task.trainer.strategy == "ddp")
+                check_processes(str(task.trainer.strategy).startswith("ddp"))
                 if task.data.batch_size < (n := processes()):
                     raise ValueError(
                         f"data.batch_size must be at least {n}, an image for each process, "

@@ -27,6 +27,8 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", r"Total length of `tuple` across ranks is zero")
     # nothing is logged at single steps
     warnings.filterwarnings("ignore", r".*smaller than the logging interval")
+    # the data module hands out the batches that trainer.overfit_batches asks for
+    warnings.filterwarnings("ignore", r"You requested to overfit but enabled")
     # mixed precision keeps the weights in 32 bits, as the summary has it
     warnings.filterwarnings("ignore", r"Precision .* is not supported by the model summary")
 

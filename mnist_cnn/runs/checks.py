@@ -27,6 +27,8 @@ UNRELATED = [
     "data.source",
     "data.mirror",
     "data.eval_batch_size",
+    "trainer.limit_predict_batches",
+    "trainer.log_every_n_steps",
     "trainer.max_epochs",
     "trainer.max_time",
     "trainer.devices",
