@@ -1,5 +1,6 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
+import contextlib
 import math
 import sys
 import warnings
@@ -201,8 +202,9 @@ class DigitClassifier(L.LightningModule):
             scheduler.step()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self._trainer is not None and self._trainer.training:
-            self.resumed = checkpoint  # until configure_optimizers, which comes next
+        with contextlib.suppress(RuntimeError):  # there is no trainer: only the network is loaded
+            if self.trainer.training:
+                self.resumed = checkpoint  # until configure_optimizers, which comes next
 
     def replace_optimizer_of(
         self, checkpoint: dict[str, Any], optimizer: Optimizer, schedule: Any, interval: str

@@ -36,7 +36,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     import lightning as L
     import torch
 
-    from mnist_cnn.callbacks import tensorboard
+    from mnist_cnn.callbacks import fit, tensorboard
+    from mnist_cnn.callbacks.history import History
     from mnist_cnn.config.check import not_exact
     from mnist_cnn.config.compose import make, plain
     from mnist_cnn.internals import loop, threads
@@ -58,12 +59,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         label_smoothing=cfg.label_smoothing,
         monitor=cfg.objective.metric,
     )
-    callbacks = {k: make(L.Callback, v) for k, v in cfg.callbacks.items() if v is not None}
-    history, checkpoint = callbacks["history"], callbacks["checkpoint"]
+    callbacks = fit.make_callbacks(cfg.callbacks)
     trainer = make(
         L.Trainer,
         cfg.trainer,
-        callbacks=list(callbacks.values()),
+        callbacks=callbacks,
         logger=make_loggers(cfg),
         plugins=launch.plugins(),
         default_root_dir=folder,
@@ -73,19 +73,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     waits = threads.Waits()
-    with checkpoint.fitting(cfg):
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    fit.fit(trainer, module, data, cfg)
     waited = waits.share(torch.get_num_threads())
 
     device = trainer.strategy.root_device
-    module = DigitClassifier.load_from_checkpoint(
-        checkpoint.kept, map_location=device, weights_only=True
-    )
+    kept, best_epoch = fit.kept(trainer)
+    if kept is not None:
+        module = DigitClassifier.load_from_checkpoint(kept, map_location=device, weights_only=True)
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
 
     module.float()  # what comes out of a training has 32 bits, whatever its precision
+    (history,) = (callback for callback in callbacks if isinstance(callback, History))
     outcome = results.collect(
-        history.rows, checkpoint.best_epoch, test, module, device, config, history.run_started
+        history.rows, best_epoch, test, module, device, config, history.run_started
     )
     outcome["waited"] = waited
     if trainer.is_global_zero:

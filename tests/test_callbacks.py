@@ -5,11 +5,15 @@ import json
 from types import SimpleNamespace
 
 import torch
+from omegaconf import DictConfig
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
+from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.fit import make_callbacks
 from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
+from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
@@ -72,7 +76,6 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
 def train_with(bar: ProgressBar) -> None:
     from omegaconf import OmegaConf
 
-    from mnist_cnn.config.compose import compose
     from mnist_cnn.data.datamodule import MNISTDataModule
 
     cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
@@ -96,3 +99,14 @@ def test_results_name_what_the_numbers_depend_on(short_run, tmp_path):
     )
     assert results["versions"]["torch"] == torch.__version__
     assert results["config"]["data"]["batch_size"] == 64
+
+
+def test_callbacks_act_in_one_order_whatever_the_order_of_their_keys():
+    nodes = compose(["+callbacks.own._target_=lightning.Callback"], run_dir="unused").callbacks
+    forward = make_callbacks(nodes)
+    backward = make_callbacks(DictConfig(dict(reversed(list(nodes.items())))))
+    ours = [type(callback).__name__ for callback in forward if isinstance(callback, BetweenEpochs)]
+    assert ours == ["Finite", "Histograms", "ProgressBar", "History", "Checkpoint"]
+    assert ours == [type(c).__name__ for c in backward if isinstance(c, BetweenEpochs)]
+    others = [type(callback).__name__ for callback in forward][len(ours) :]
+    assert others == ["EarlyStopping", "RichModelSummary", "Callback"]

@@ -1,25 +1,30 @@
-"""A callback that acts when an epoch is over altogether."""
+"""A callback that acts when an epoch is over altogether, and the order in which callbacks act."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+
+from mnist_cnn.internals.lightning import resumed_mid_epoch
 
 
 class BetweenEpochs(Callback):
     """Calls `epoch_done` when an epoch is over altogether.
 
     Only then are its metrics logged, early stopping consulted and the schedule stepped: Lightning
-    calls on_train_epoch_end of a callback before some of that.
+    calls on_train_epoch_end of a callback before some of that. `trainer.current_epoch` is then the
+    number of the epoch, counted from 1.
     """
 
-    running = False
+    order = 0  # among a trainer's callbacks, see `in_order`
+    running = False  # in an epoch
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         raise NotImplementedError
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.running = trainer.fit_loop.restarted_mid_epoch  # Lightning won't announce it again
+        self.running = resumed_mid_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.running:
@@ -30,3 +35,16 @@ class BetweenEpochs(Callback):
         if self.running:
             self.epoch_done(trainer, pl_module)
         self.running = False
+
+
+def in_order(callbacks: Iterable[Callback]) -> list[Callback]:
+    """Callbacks in the order in which they act, whatever the order in which they were given.
+
+    Those of Lightning and of the user have the order 0 and keep their places among each other. With
+    -5 comes Finite, which ends the run before anything is shown or written of the epoch; Histograms
+    -4, ProgressBar -3; History -2, whose clock of the next epoch starts when these are done; Prune
+    1, which ends the run when the history has the epoch. Checkpoint has -1, which puts it before
+    other checkpoint callbacks; Lightning calls these after all others, so that it saves what the
+    others have noted.
+    """
+    return sorted(callbacks, key=lambda callback: getattr(callback, "order", 0))

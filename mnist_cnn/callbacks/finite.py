@@ -19,6 +19,8 @@ class Finite(BetweenEpochs):
         ValueError: see `check_finite`.
     """
 
+    order = -5
+
     def __init__(self, *, every_steps: int):
         self.every_steps = every_steps
 
@@ -26,21 +28,20 @@ class Finite(BetweenEpochs):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % self.every_steps == 0:
-            check_finite(trainer, pl_module)
+            check_finite(trainer, pl_module, trainer.current_epoch + 1)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
-        check_finite(trainer, module)
+        check_finite(trainer, module, trainer.current_epoch)
 
 
-def check_finite(trainer: L.Trainer, module: Any) -> None:
-    """Looks at the losses since the last look, at the metrics and at the weights.
+def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
+    """Looks at the losses of an epoch (from 1) since the last look, the metrics and the weights.
 
     Raises:
         ValueError: one is infinite or not a number. It tells the step, the batch's images by their
             rows in the training file, and the last checkpoint from before.
     """
     tally = module.tallies["train"]
-    epoch: int = trainer.fit_loop.epoch_progress.state_dict()["current"]["started"]  # from 1
     fault = ""
     new = tally.losses[tally.looked_at :]
     if new and not torch.stack(new).isfinite().all():

@@ -10,10 +10,13 @@ from mnist_cnn.callbacks.finite import check_finite
 class Histograms(BetweenEpochs):
     """The distribution of each weight after every epoch, for TensorBoard: 20 ms an epoch."""
 
+    order = -4
+
     def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                check_finite(trainer, module)  # there is no histogram of what is not
+                # there is no histogram of what is not finite
+                check_finite(trainer, module, trainer.current_epoch)
                 for name, weights in module.named_parameters():
                     tag = name.removeprefix("net.").replace(".", "/")
                     # at the epoch, as the curves are: a resumed run drops what lies after it

@@ -23,9 +23,11 @@ class History(BetweenEpochs):
     are, those of the epoch before among them. The files lie in the trainer's default_root_dir.
     """
 
+    order = -2
+
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.run_started = now()  # the first time, in a run that was gone on with
+        self.run_started = now()  # the first time, in a resumed run
         self.started = self.trained = 0.0  # of this epoch's clock
         self.elapsed = 0.0  # of an interrupted epoch
 
@@ -48,7 +50,7 @@ class History(BetweenEpochs):
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         images = module.tallies["train"].images * trainer.world_size
-        row: dict[str, float] = {"epoch": len(self.rows) + 1}
+        row: dict[str, float] = {"epoch": trainer.current_epoch}
         row |= {
             key: value for key, value in sorted(module.epoch_metrics().items()) if key != "step"
         }

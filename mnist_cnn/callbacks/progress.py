@@ -25,6 +25,7 @@ class ProgressBar(BetweenEpochs):
         quiet: only the log gets the lines.
     """
 
+    order = -3
     averaged = 50  # batches behind the loss and accuracy on the bar
 
     def __init__(self, *, refresh_seconds: float, quiet: bool):
@@ -91,7 +92,7 @@ class ProgressBar(BetweenEpochs):
         if not trainer.is_global_zero:
             return
         metrics = module.epoch_metrics()
-        epoch = trainer.fit_loop.epoch_progress.current.completed
+        epoch = trainer.current_epoch
         cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
         for stage in ("train", "val"):
             if f"{stage}/loss" in metrics:

@@ -1,4 +1,8 @@
-"""What Lightning is kept from doing, and how a checkpoint is written."""
+"""What is used of Lightning that it does not promise, as read in release 2.6.6.
+
+Its loops and their counters, what a checkpoint says of them, and the text of its warnings. Each has
+a test in tests/test_contracts.py that fails where a new release changes it.
+"""
 
 import io
 import logging
@@ -6,8 +10,27 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+# parts, as regular expressions, of warnings that tell a user nothing
+WARNINGS: dict[str, type[Warning]] = {
+    # its own use of a torch class that is on its way out
+    r"isinstance\(treespec, LeafSpec\)": FutureWarning,
+    # metrics are sums over all processes already
+    "sync_dist=True": Warning,
+    # data.val_fraction=0 leaves no validation images
+    "Total length of `tuple` across ranks is zero": Warning,
+    # nothing is logged at single steps
+    "is smaller than the logging interval": Warning,
+    # the data module hands out the batches that trainer.overfit_batches asks for
+    "You requested to overfit but enabled": Warning,
+    # mixed precision keeps the weights in 32 bits, as the summary has it
+    "Precision .* is not supported by the model summary": Warning,
+}
 
 
 def quiet_lightning() -> None:
@@ -19,18 +42,8 @@ def quiet_lightning() -> None:
     profilers.setLevel(logging.INFO)
     if not (profilers.handlers or logging.getLogger("lightning.pytorch").handlers):
         profilers.addHandler(logging.StreamHandler())
-    # its own use of a torch class that is on its way out
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
-    # metrics are sums over all processes already
-    warnings.filterwarnings("ignore", r".*sync_dist=True")
-    # data.val_fraction=0 leaves no validation images
-    warnings.filterwarnings("ignore", r"Total length of `tuple` across ranks is zero")
-    # nothing is logged at single steps
-    warnings.filterwarnings("ignore", r".*smaller than the logging interval")
-    # the data module hands out the batches that trainer.overfit_batches asks for
-    warnings.filterwarnings("ignore", r"You requested to overfit but enabled")
-    # mixed precision keeps the weights in 32 bits, as the summary has it
-    warnings.filterwarnings("ignore", r"Precision .* is not supported by the model summary")
+    for text, category in WARNINGS.items():
+        warnings.filterwarnings("ignore", f".*{text}", category)
 
 
 class InPlace(TorchCheckpointIO):
@@ -44,3 +57,87 @@ class InPlace(TorchCheckpointIO):
         file = Path(path)  # callbacks of Lightning's own pass text
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(buffer.getbuffer())
+
+
+def resumed_mid_epoch(trainer: L.Trainer) -> bool:
+    """Whether the fit that has just started is resumed in the middle of an epoch.
+
+    Lightning calls no on_train_epoch_start for such an epoch.
+    """
+    return trainer.fit_loop.restarted_mid_epoch
+
+
+def training_is_over(trainer: L.Trainer) -> bool:
+    """Whether no epoch follows, by its number, by steps, or because it is stopped early."""
+    return trainer.fit_loop.done
+
+
+def ends_after_this_batch(trainer: L.Trainer, batch_idx: int) -> bool:
+    """Whether the epoch ends with this batch; to be asked in on_train_batch_end.
+
+    A stop waits for min_epochs and min_steps: there is no public way to ask for that.
+    """
+    if batch_idx + 1 == trainer.num_training_batches or trainer.global_step == trainer.max_steps:
+        return True
+    return trainer.should_stop and trainer.fit_loop._can_stop_early
+
+
+def close_epoch(trainer: L.Trainer) -> int:
+    """Sets the counters of batches back to the start of an epoch; how many the last one had.
+
+    To be called when an epoch is over. Lightning does so as the next one starts: from a checkpoint
+    written before, with the counts of the former epoch, it would skip the next one.
+    """
+    loop = trainer.fit_loop.epoch_loop
+    done = loop.batch_progress.current.completed
+    loop.batch_progress.reset_on_run()
+    loop.scheduler_progress.reset_on_run()
+    loop.automatic_optimization.optim_progress.reset_on_run()
+    loop.val_loop.batch_progress.total.reset()
+    return done
+
+
+def mid_epoch(trainer: L.Trainer) -> bool:
+    """Whether a batch of an epoch is done that is not over; after close_epoch it is."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
+
+
+def correct_counters(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Corrects what a checkpoint that is about to be written says of the loops.
+
+    Between epochs, in on_train_epoch_start, the next epoch counts as ready: a run that is resumed
+    from there would not train it.
+    """
+    if not mid_epoch(trainer):
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            counts["ready"] = counts["completed"]
+
+
+def loader_position(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The state of the training loader in a checkpoint, empty where there is none.
+
+    Lightning restores it by itself, but not where a schedule has asked for the number of steps
+    before. There is none in what BatchSizeFinder writes before training.
+    """
+    loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
+    (position,) = loaders or [{}]
+    return position
+
+
+def stopped_early(callback: Callback) -> bool:
+    """Whether this is an EarlyStopping that has asked for the end.
+
+    Lightning itself forgets `should_stop` in a resumed run.
+    """
+    return (
+        isinstance(callback, EarlyStopping) and callback.stopping_reason is not Reason.NOT_STOPPED
+    )
+
+
+def keep_patience(callback: EarlyStopping, state: dict[str, Any]) -> None:
+    """Puts the patience that is configured now into the callback's state from a checkpoint.
+
+    Lightning would go back to the former patience, and to the stop that it led to.
+    """
+    if state.get("patience") != callback.patience:
+        state.update(patience=callback.patience, stopping_reason=Reason.NOT_STOPPED.value)

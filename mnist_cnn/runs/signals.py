@@ -14,7 +14,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to stop: `number` says which, `hint` how to go on."""
+    """A signal asked the program to stop: `number` says which, `hint` how to resume."""
 
     def __init__(self, number: int, hint: str = ""):
         closed = number == SIGPIPE

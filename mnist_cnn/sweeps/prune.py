@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.internals.lightning import training_is_over
 from mnist_cnn.runs import state
 from mnist_cnn.sweeps import optuna as optuna_
 
@@ -23,6 +24,8 @@ class Prune(BetweenEpochs):
     Raises:
         runs.Pruned: from fitting, at the end of an epoch that is not the last.
     """
+
+    order = 1
 
     def __init__(self, *, sweep: str, trial: int | str, monitor: str, pruner: Any):
         self.sweep, self.trial = Path(sweep), int(trial)
@@ -43,8 +46,8 @@ class Prune(BetweenEpochs):
         value = module.epoch_metrics().get(self.monitor, math.nan)
         if not math.isfinite(value):
             return
-        epoch = trainer.fit_loop.epoch_progress.current.completed
+        epoch = trainer.current_epoch
         self.storage.set_trial_intermediate_value(self.id, epoch, value)
         hopeless = self.pruner.prune(self.study, self.storage.get_trial(self.id))
-        if hopeless and not trainer.fit_loop.done:
+        if hopeless and not training_is_over(trainer):
             raise state.Pruned(epoch, self.monitor, value)

@@ -1,0 +1,85 @@
+"""Makes the callbacks of a run, trains with them, and finds the weights that they kept."""
+
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import get_object
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from mnist_cnn.callbacks.between_epochs import BetweenEpochs, in_order
+from mnist_cnn.callbacks.checkpoint import Checkpoint
+from mnist_cnn.config.compose import make
+from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.configuration import flat
+
+# arguments of Checkpoint in conf/callbacks/default.yaml that others need not have
+OWN = ("every_seconds", "every_steps")
+
+
+def make_callbacks(nodes: DictConfig) -> list[L.Callback]:
+    """The callbacks of a configuration, in the order in which they act.
+
+    Raises:
+        ValueError: a `_target_` that is no callback.
+    """
+    made = []
+    for name, node in nodes.items():
+        if node is not None:
+            if name == "checkpoint":
+                node = without_own(node)
+            made.append(make(L.Callback, node))
+    return in_order(made)
+
+
+def without_own(node: DictConfig) -> DictConfig:
+    """The arguments of a checkpoint callback, less those of ours that its class does not take."""
+    taken = inspect.signature(get_object(node["_target_"])).parameters
+    return DictConfig({k: v for k, v in node.items() if k not in OWN or k in taken})
+
+
+def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
+    """Trains, from cfg.ckpt_path on where it is set.
+
+    Raises:
+        ValueError: what Lightning raises where values exclude each other, or a checkpoint does not
+            fit the network.
+    """
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    own = [callback for callback in callbacks if isinstance(callback, BetweenEpochs)]
+    exact = [callback for callback in own if isinstance(callback, Checkpoint)]
+    for checkpoint in exact:
+        checkpoint.config = flat(cfg)
+    if not exact and trainer.is_global_zero:
+        print(
+            "callbacks.checkpoint is not mnist_cnn.callbacks.checkpoint.Checkpoint: a resumed run "
+            "does not end bit for bit like one that was not interrupted",
+            file=sys.stderr,
+        )
+    try:
+        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except MisconfigurationException as e:
+        raise ValueError(e) from e
+    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
+        if cfg.ckpt_path is None or any(callback.running for callback in own):
+            raise  # it has been restored already
+        reason = " ".join(str(e).split())
+        raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot be resumed: {reason}") from e
+
+
+def kept(trainer: L.Trainer) -> tuple[Path | None, int | None]:
+    """The checkpoint with the weights that a run keeps, and its epoch (from 1).
+
+    The checkpoint is None where no callback wrote one: the network has the weights. The epoch is
+    None where no best one is known.
+    """
+    callback: Any = trainer.checkpoint_callback
+    if isinstance(callback, Checkpoint):
+        return callback.kept, callback.best_epoch
+    path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
+    if not path:
+        return None, None
+    return Path(path), read_checkpoint(path)["epoch"] + 1
