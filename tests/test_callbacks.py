@@ -13,7 +13,7 @@ from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.fit import make_callbacks
 from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
@@ -102,9 +102,10 @@ def test_results_name_what_the_numbers_depend_on(short_run, tmp_path):
 
 
 def test_callbacks_act_in_one_order_whatever_the_order_of_their_keys():
-    nodes = compose(["+callbacks.own._target_=lightning.Callback"], run_dir="unused").callbacks
-    forward = make_callbacks(nodes)
-    backward = make_callbacks(DictConfig(dict(reversed(list(nodes.items())))))
+    cfg = compose(["+callbacks.own._target_=lightning.Callback"], run_dir="unused")
+    nodes = plain(cfg, "callbacks")
+    forward = make_callbacks(DictConfig(nodes))
+    backward = make_callbacks(DictConfig(dict(reversed(nodes.items()))))
     ours = [type(callback).__name__ for callback in forward if isinstance(callback, BetweenEpochs)]
     assert ours == ["Finite", "Histograms", "ProgressBar", "History", "Checkpoint"]
     assert ours == [type(c).__name__ for c in backward if isinstance(c, BetweenEpochs)]

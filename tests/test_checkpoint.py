@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mnist_cnn.callbacks import finite
 from mnist_cnn.config.compose import compose
@@ -257,6 +258,7 @@ def test_64_bits_are_resumed_with_all_of_them(tmp_path, stop_at):
 
 
 LIGHTNING = "lightning.pytorch.callbacks"
+NOT_EXACT = "no exact resume is promised with callbacks.checkpoint"
 
 
 def test_a_checkpoint_callback_of_lightning_works_beside_ours(tmp_path):
@@ -264,6 +266,36 @@ def test_a_checkpoint_callback_of_lightning_works_beside_ours(tmp_path):
     own += ["+callbacks.own.dirpath=${run_dir}/own"]
     train(compose([*SHORT, *own, "logger=none"], run_dir=tmp_path))
     assert list((tmp_path / "own").glob("*.ckpt"))
+
+
+def test_lightnings_checkpoint_callback_in_place_of_ours_trains_and_resumes(tmp_path, capsys):
+    own = [*SHORT, "logger=none", f"callbacks.checkpoint._target_={LIGHTNING}.ModelCheckpoint"]
+    own += ["+callbacks.checkpoint.dirpath=${run_dir}/own", "+callbacks.checkpoint.save_last=true"]
+    results = train(compose(own, run_dir=tmp_path / "run"))
+    assert capsys.readouterr().err.count(NOT_EXACT) == 1
+    (best,) = (tmp_path / "run" / "own").glob("epoch=*")
+    kept = torch.load(best, weights_only=True)
+    assert results["best_epoch"] == kept["epoch"] + 1
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    assert weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, kept["state_dict"][f"net.{name}"])
+
+    again = ["trainer.max_epochs=3", f"ckpt_path={tmp_path / 'run' / 'own' / 'last.ckpt'}"]
+    with pytest.warns(UserWarning, match="dirpath has changed"):
+        train(compose([*own, *again], run_dir=tmp_path / "again"))
+    with (tmp_path / "again" / "history.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)][-1] == "3"
+    with pytest.warns(UserWarning, match="callbacks used to create the checkpoint"):
+        train(compose([*SHORT, *again, "logger=none"], run_dir=tmp_path / "ours"))
+    assert "another callback wrote the checkpoint" in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_callback_of_its_own_has_lightnings(tmp_path, capsys):
+    results = train(compose([*SHORT, "logger=none", "callbacks.checkpoint=null"], run_dir=tmp_path))
+    assert NOT_EXACT in capsys.readouterr().err
+    assert results["test/acc"] > 0.1
+    assert list(tmp_path.rglob("*.ckpt"))
 
 
 def test_a_resume_says_that_lightnings_weight_averaging_is_not_exact(tmp_path, capsys):

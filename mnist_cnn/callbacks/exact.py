@@ -49,8 +49,8 @@ def restore_process(
         if "tally" in own:
             module.tallies["train"] = tally = Tally()
             tally.load_state_dict(own["tally"], trainer.strategy.root_device)
-        generators_: dict[str, Any] = own["generators"]
-        return generators_
+        states: dict[str, Any] = own["generators"]
+        return states
     if "tally" in every[0]:
         raise ValueError(
             f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "

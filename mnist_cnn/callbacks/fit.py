@@ -1,12 +1,11 @@
 """Makes the callbacks of a run, trains with them, and finds the weights that they kept."""
 
 import inspect
-import sys
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from hydra.utils import get_object
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
@@ -37,7 +36,10 @@ def make_callbacks(nodes: DictConfig) -> list[L.Callback]:
 
 def without_own(node: DictConfig) -> DictConfig:
     """The arguments of a checkpoint callback, less those of ours that its class does not take."""
-    taken = inspect.signature(get_object(node["_target_"])).parameters
+    try:
+        taken = inspect.signature(pkgutil.resolve_name(str(node.get("_target_")))).parameters
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return node  # make refuses it
     return DictConfig({k: v for k, v in node.items() if k not in OWN or k in taken})
 
 
@@ -50,15 +52,9 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     own = [callback for callback in callbacks if isinstance(callback, BetweenEpochs)]
-    exact = [callback for callback in own if isinstance(callback, Checkpoint)]
-    for checkpoint in exact:
-        checkpoint.config = flat(cfg)
-    if not exact and trainer.is_global_zero:
-        print(
-            "callbacks.checkpoint is not mnist_cnn.callbacks.checkpoint.Checkpoint: a resumed run "
-            "does not end bit for bit like one that was not interrupted",
-            file=sys.stderr,
-        )
+    for callback in own:
+        if isinstance(callback, Checkpoint):
+            callback.config = flat(cfg)
     try:
         trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     except MisconfigurationException as e:

@@ -9,7 +9,16 @@ from pydantic import ValidationError
 from mnist_cnn.config.compose import TARGETS, make, plain
 from mnist_cnn.config.files import files
 from mnist_cnn.config.messages import better, either, must_be, sentence
-from mnist_cnn.config.schema import NAMED, OPTIONAL, PARTS, Augment, Named, Schedule, Trainer
+from mnist_cnn.config.schema import (
+    NAMED,
+    OPTIONAL,
+    PARTS,
+    Augment,
+    Checkpoint,
+    Named,
+    Schedule,
+    Trainer,
+)
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -34,6 +43,8 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         if not isinstance(values, dict):
             keys = f"keys and values ({', '.join(schema.model_fields)})".removesuffix(" ()")
             faults.append(must_be(part, either(files(part)) or keys, values))
+            continue
+        if values.get("_target_") != getattr(schema, "of", values.get("_target_")):
             continue
         try:
             schema.model_validate(values)
@@ -151,7 +162,9 @@ def not_exact(cfg: DictConfig) -> list[str]:
     values = plain(cfg, "trainer")
     odd = [key for key, known in usual.items() if values[key] not in known]
     odd += [key for key in values if key not in (*Trainer.model_fields, "_target_")]
-    return [f"trainer.{key}" for key in odd]
+    checkpoint = plain(cfg, "callbacks.checkpoint") or {}
+    others = checkpoint.get("_target_") != Checkpoint.of
+    return [*(f"trainer.{key}" for key in odd), *["callbacks.checkpoint"][: int(others)]]
 
 
 def check_fold(val_fraction: float, fold: int) -> None:

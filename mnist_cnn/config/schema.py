@@ -1,6 +1,6 @@
 """What the values of a configuration may be."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -171,6 +171,7 @@ class EarlyStopping(Open):
 
 
 class Checkpoint(Open):
+    of: ClassVar[str] = "mnist_cnn.callbacks.checkpoint.Checkpoint"  # others judge by themselves
     monitor: Metric
     mode: Mode
     every_seconds: Positive | None
@@ -318,6 +319,7 @@ NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "evaluate": {},
 }
 OPTIONAL = (
-    *("callbacks.early_stopping", "callbacks.finite", "callbacks.progress", "callbacks.summary"),
-    *("callbacks.averaging", "logger.csv", "logger.tensorboard"),
+    *("callbacks.early_stopping", "callbacks.checkpoint", "callbacks.finite"),
+    *("callbacks.progress", "callbacks.summary", "callbacks.averaging"),
+    *("logger.csv", "logger.tensorboard"),
 )

@@ -120,6 +120,7 @@ def loader_position(checkpoint: dict[str, Any]) -> dict[str, Any]:
     before. There is none in what BatchSizeFinder writes before training.
     """
     loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
+    position: dict[str, Any]
     (position,) = loaders or [{}]
     return position
 

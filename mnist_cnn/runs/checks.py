@@ -74,6 +74,8 @@ def _content(path: str, *version: int) -> Content:
         **{"state_dict": dict, "loops": dict, "callbacks": dict},
         **{"optimizer_states": list, "processes": list},
     }
+    if isinstance(checkpoint, dict):
+        checkpoint.setdefault("processes", [{}])  # Lightning's own callbacks write none
     sound = isinstance(checkpoint, dict) and all(
         isinstance(checkpoint.get(key), kind) and checkpoint[key] for key, kind in wanted.items()
     )
