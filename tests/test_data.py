@@ -1,6 +1,5 @@
 """The data module splits the training file as the article does and leaves the test set apart."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,8 +97,12 @@ def test_a_fraction_too_small_for_one_image_is_refused():
 
 
 def test_runs_of_one_process_share_the_files_content_and_leave_it_alone(short_run, train_file):
-    run = short_run("run", "augment=photo", "trainer.max_epochs=1")
-    images, labels = datamodule.load("mnist", Path(run["config"]["data"]["root"]), "train")
-    assert datamodule.load.cache_info().hits > 0
-    assert torch.equal(images, train_file[0])
+    short_run("run", "augment=photo", "trainer.max_epochs=1")
+    before = datamodule.load.cache_info()
+    data = module()
+    data.setup("fit")
+    after = datamodule.load.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)
+    images, labels = (torch.cat([data.splits[k][i] for k in ("val", "train")]) for i in (0, 1))
+    assert torch.equal(images.squeeze(1), train_file[0])
     assert torch.equal(labels, train_file[1])

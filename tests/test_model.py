@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.config.files import CONF
+from mnist_cnn.config.files import CONF, files
 from mnist_cnn.model import CNN, MLP, VGG, FastCNN, Normalize, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}
@@ -20,7 +20,7 @@ def test_the_articles_network_has_the_articles_parameters():
     assert parameters(CNN((32, 64), 128, 0.0)) == 225_034
 
 
-@pytest.mark.parametrize("config", ["cnn", "fast_cnn", "mlp", "vgg"])
+@pytest.mark.parametrize("config", files("model"))
 def test_a_network_has_as_many_parameters_as_its_file_says(config):
     net = build(plain(compose([f"model={config}"], run_dir="unused"), "model"))
     comment = (CONF / "model" / f"{config}.yaml").read_text().splitlines()[0]

@@ -299,7 +299,7 @@ def test_the_usual_recipe_is_recorded_and_what_is_there_is_not_trained_again(
     record = record_.build("usual", records.usual([0, 1], tmp_path))
     assert few_steps == [0, 1]
     assert record["test/acc"][0] == first[0].results["test/acc"]
-    assert all(round(a * 10_000) / 10_000 == a > 0.05 for a in record["test/acc"])
+    assert all(a > 0.05 for a in record["test/acc"])
     assert record["parameters"] == 225_034
     assert record["command"] == "python -m benchmarks.records usual"
     assert "val/acc" not in record

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mnist_cnn import pretrained
+from mnist_cnn.data import sources
 from mnist_cnn.runs import state
 
 TIMES = ("seconds", "images/s", "elapsed", "started")
@@ -35,6 +38,17 @@ def histogram_steps(run: Path) -> list[int]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
+
+
+@torch.no_grad()
+def measured(run: Path) -> tuple[float, float]:
+    """Loss and accuracy of a run's network on all 10,000 test images."""
+    images, labels = sources.load("mnist", os.environ["MNIST_CNN_DATA"], "test")
+    assert len(images) == 10_000
+    net = pretrained.load(run)
+    p = torch.cat([net(batch) for batch in images.split(500)]).double()
+    losses = -p[torch.arange(len(p)), labels].log()
+    return losses.mean().item(), (p.argmax(1) == labels).double().mean().item()
 
 
 def only_run(folder: Path) -> Path:
