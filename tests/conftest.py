@@ -1,6 +1,7 @@
 """Real digits for all tests, and short ways to train on a few of them."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,21 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
 from tests.helpers.process import environment
 from tests.helpers.training import SHORT
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--no-first-run"),
+    # a browser has errands of its own
+    *("--disable-quic", "--disable-background-networking", "--disable-component-update"),
+    "--disable-sync",
+)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -68,3 +84,16 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser of this machine, driven by Playwright; a test that uses it is marked `browser`."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
+    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        yield browser
+        browser.close()

@@ -8,6 +8,7 @@ import pytest
 from benchmarks import speed
 
 
+@pytest.mark.slow
 def test_a_small_benchmark_measures_each_way_and_writes_it_down(tmp_path, capsys):
     speed.main(["--rounds", "1", "--batches", "8", "--out", str(tmp_path / "b.json")])
     record = json.loads((tmp_path / "b.json").read_text())
@@ -46,6 +47,7 @@ def test_even_rounds_are_no_warning(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_a_whole_training_is_measured_over_an_epoch_of_the_article(tmp_path, capsys, monkeypatch):
     short = functools.partial(speed.measure_fast, overrides=["trainer.limit_train_batches=3"])
     monkeypatch.setattr(speed, "measure_fast", short)

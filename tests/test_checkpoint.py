@@ -49,7 +49,12 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+FIRST, *OTHERS = RECIPES
+
+
+@pytest.mark.parametrize(
+    "recipe", [FIRST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(
     tmp_path, stop_at, recipe
 ):
@@ -153,6 +158,7 @@ NEVER_BETTER = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [0, 1])
 def test_what_stopped_early_stays_stopped(tmp_path, monkeypatch, patience):
     options = [*NEVER_BETTER, f"callbacks.early_stopping.patience={patience}"]
@@ -245,6 +251,7 @@ def test_what_force_changes_is_what_trains(tmp_path):
             assert last["optimizer_states"][0]["state"][0]["step"] == 80  # none is forgotten
 
 
+@pytest.mark.slow
 def test_64_bits_are_resumed_with_all_of_them(tmp_path, stop_at):
     options = [*SHORT, "trainer.precision=64-true", "logger=none"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -350,6 +357,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_a_sentence_and_costs_nothing(command, tmp_path, small_disk):
     disk, enlarge = small_disk
     options = [*SHORT, "trainer.max_epochs=3", "run_name=x"]
@@ -367,6 +375,7 @@ def test_a_full_disk_ends_in_a_sentence_and_costs_nothing(command, tmp_path, sma
     assert end(cut) == end(whole)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(command, tmp_path):
     run = tmp_path / "run"
     train(compose([*SHORT, "logger=none"], run_dir=run))

@@ -27,6 +27,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["predict x.png", "export", "evaluate", "demo --port 0", "benchmark"],
@@ -92,6 +93,7 @@ def test_a_library_that_turns_ctrl_c_into_an_error_of_its_own_ends_silently_too(
     assert process.returncode == 130
 
 
+@pytest.mark.slow
 def test_a_training_whose_output_nobody_reads_says_how_to_resume(tmp_path):
     short = [*SHORT, "trainer.limit_train_batches=2", "logger=none", "hydra.run.dir=run"]
     process = start(tmp_path, "mnist_cnn.train", *short)

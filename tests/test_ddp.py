@@ -72,6 +72,7 @@ def test_two_processes_take_the_steps_that_one_would_take(tmp_path):
     assert len((together / "train.log").read_text().splitlines()) == 10  # by one of them
 
 
+@pytest.mark.slow
 def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
     options = [*SHORT, *DDP, "augment=photo", "model.dropout=0.3", "scheduler=one_cycle"]
     options += ["trainer.accelerator=cpu", "trainer.limit_train_batches=60"]
@@ -109,6 +110,7 @@ def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
     assert end(cut) == end(whole)
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_validation_image_once(tmp_path):
     options = [*SHORT, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
     options += ["run_name=x", "trainer.limit_train_batches=5", f"hydra.run.dir={tmp_path / 'run'}"]
@@ -121,6 +123,7 @@ def test_tensorboard_has_each_validation_image_once(tmp_path):
     assert sum(curve[0, 0] for curve in curves) == 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "line"),
     [

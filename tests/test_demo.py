@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -35,14 +34,6 @@ from mnist_cnn.train import train
 from tests.helpers.photographs import bundled
 
 pytest.importorskip("gradio", reason="needs the extra demo")
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-    # a browser has errands of its own
-    *("--disable-quic", "--disable-background-networking", "--disable-component-update"),
-    "--disable-sync",
-)
 
 # the demo, telling of each address outside this machine that it turns to
 WATCHED = """
@@ -107,18 +98,6 @@ def url(checkpoint: Path, log: Path) -> Iterator[str]:
     process.stdout.close()
     assert process.returncode == 0
     assert log.read_text() == ""  # neither a traceback nor a word to another machine
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
-        yield browser
-        browser.close()
 
 
 class Sheet:
@@ -370,6 +349,7 @@ def request(port: int | None, method: str, path: str, *content: Any) -> tuple[in
         connection.close()
 
 
+@pytest.mark.slow
 def test_twenty_clients_at_once_each_get_their_own_digit_back(
     post: Callable[[object, str], Any],
 ) -> None:

@@ -75,6 +75,7 @@ def test_it_agrees_to_the_last_image_with_the_runs_own_test(tested, results):
     assert outcome["loss"] == pytest.approx(results["test/loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_mixed_precision_trained_is_validated_and_tested_in_32_bits(short_run, tmp_path):
     whole = [f"trainer.limit_{split}_batches=1.0" for split in ("val", "test")]
     results = short_run("mixed", "trainer.precision=bf16-mixed", "trainer.max_epochs=1", *whole)
@@ -158,6 +159,7 @@ def test_temperature_lowers_the_loss_on_validation_and_says_that_it_was_fitted_t
     assert outcome["mistakes"] == []
 
 
+@pytest.mark.slow
 def test_the_program_writes_into_the_runs_folder(folder):
     subprocess.run(
         [sys.executable, "-m", "mnist_cnn.evaluate", f"ckpt_path={folder}/checkpoints/last.ckpt"],
@@ -327,6 +329,7 @@ def test_the_mean_of_probabilities_is_exact_and_finite_where_they_vanish(folder,
     assert sure.tolist() == [[pytest.approx(-2000 - math.log(2)), pytest.approx(0)]]
 
 
+@pytest.mark.slow
 def test_a_shift_of_one_is_the_mean_over_nine_shifted_copies(folder, other, digits, tmp_path):
     outcome = evaluation(f"[{folder},{other}]", tmp_path, "shifts=1")
     x, labels = digits

@@ -148,6 +148,7 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
         assert not [place for place in private if place.encode() in content], file.name
 
 
+@pytest.mark.slow
 def test_the_int8_file_is_8_bit_and_smaller_and_reads_as_well(exported, digits, truth):
     import onnx
     import onnxruntime
@@ -190,6 +191,7 @@ def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run,
     assert "…" not in printed
 
 
+@pytest.mark.slow
 def test_the_pt2_file_runs_where_this_project_is_not(without_onnx, tmp_path, digits, truth):
     np.save(tmp_path / "digits.npy", digits.numpy())
     code = """
@@ -247,6 +249,7 @@ def test_without_a_checkpoint_the_shipped_network_is_exported(trained_run, tmp_p
     assert torch.equal(ours.get_parameter(w), theirs.get_parameter(w))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", formats.FORMATS)
 def test_a_file_that_gives_something_else_is_not_written(
     kind, request, trained_run, tmp_path, monkeypatch

@@ -3,7 +3,7 @@
 Every declared key is given values of the wrong type, size and language. The suite tries sixty
 configurations, the same each time; as many new ones as you like are tried by
 
-    FUZZ=5000 python -m pytest -s tests/test_fuzz_config.py
+    FUZZ=5000 python -m pytest -m "" -s tests/test_fuzz_config.py
 """
 
 import collections
@@ -148,6 +148,7 @@ def tried(overrides: list[str], folder: Path, training: bool) -> str:
         return "refused"
 
 
+@pytest.mark.slow
 def test_every_configuration_trains_or_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -308,7 +308,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "ran").exists()
 
 
-# --- spoilt pictures: FUZZ=5000 python -m pytest -s tests/test_photo.py -k spoilt tries as many --
+# --- spoilt pictures; FUZZ=5000 python -m pytest -m "" -s tests/test_photo.py -k spoilt tries 5,000
 
 MORE = int(os.environ.get("FUZZ", 0))
 
@@ -364,6 +364,7 @@ def test_every_format_is_read(mnist: Array) -> None:
         assert len(find_digits(load_picture(file))) == 1, form
 
 
+@pytest.mark.slow
 def test_a_spoilt_picture_is_read_or_refused_in_one_line(
     mnist: Array, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -390,6 +391,7 @@ def test_a_spoilt_picture_is_read_or_refused_in_one_line(
     assert min(outcomes.values()) > 30
 
 
+@pytest.mark.slow
 def test_the_largest_picture_takes_a_bounded_memory(tmp_path: Path) -> None:
     """10,000 x 10,000 pixels of 16 bits: 200 MB once they are decoded."""
     Image.new("I;16", (10_000, 10_000), 999).save(tmp_path / "large.png", compress_level=1)

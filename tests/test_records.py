@@ -258,6 +258,7 @@ def test_results_without_a_test_make_no_record(sweep: Path) -> None:
         record_.build("accurate", record_.finished_runs(sweep))
 
 
+@pytest.mark.slow
 def test_ctrl_c_loses_nothing_and_says_how_to_go_on(tmp_path: Path) -> None:
     clone = clone_in(tmp_path)
     arguments = ("accurate", "--seeds", "0,1,2,3,4,5", "--write")
@@ -292,6 +293,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return trained
 
 
+@pytest.mark.slow
 def test_the_usual_recipe_is_recorded_and_what_is_there_is_not_trained_again(
     tmp_path: Path, few_steps: list[int]
 ) -> None:

@@ -33,7 +33,6 @@ SHORT = [
     "trainer.limit_test_batches=1",
     "logger=none",
 ]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -678,13 +677,11 @@ def test_reading_runs_needs_neither_torch_nor_matplotlib(sweep: Path) -> None:
     assert ended.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep: Path) -> None:
+def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(
+    sweep: Path, browser: Any
+) -> None:
     pytest.importorskip("plotly", reason="needs the extra sweep")
     pytest.importorskip("optuna", reason="needs the extra sweep")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
-    api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     for job in range(4, 24):
         folder = add(sweep, job, like=job % 4, val__loss=0.5 + job / 10)
         configure(folder, "optimizer.lr", 10 ** -(1 + job % 4))
@@ -694,33 +691,31 @@ def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep: Pat
     report.main([str(sweep)])
     requests: list[str] = []
     wrong: list[str] = []
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 390, "height": 800})
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        tab.goto((sweep / "report.html").as_uri())
-        tab.wait_for_selector("#importance-of-hyper-parameters .bars .point path")
-        drawn = {
-            what: tab.locator(where).count()
-            for what, where in {
-                "finished": "#validation-loss-of-each-run .trace:nth-child(2) .point",
-                "pruned": "#validation-loss-of-each-run .trace:nth-child(3) .point",
-                "lost": "#validation-loss-of-each-run .xy2 .point",
-                "axes": "#hyper-parameters .y-axis",
-                "curves": "#learning-curves .scatterlayer .js-line",
-                "bars": "#importance-of-hyper-parameters .bars .point",
-            }.items()
-        }
-        ink = tab.evaluate(
-            """() => Array.from(document.querySelectorAll("#hyper-parameters canvas"))
-                .map(canvas => canvas.toDataURL().length)"""
-        )
-        rows = tab.locator("table").nth(0).locator("tbody tr").count()
-        text = tab.inner_text("main")
-        overflow = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
-        browser.close()
+    tab = browser.new_page(viewport={"width": 390, "height": 800})
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    tab.goto((sweep / "report.html").as_uri())
+    tab.wait_for_selector("#importance-of-hyper-parameters .bars .point path")
+    drawn = {
+        what: tab.locator(where).count()
+        for what, where in {
+            "finished": "#validation-loss-of-each-run .trace:nth-child(2) .point",
+            "pruned": "#validation-loss-of-each-run .trace:nth-child(3) .point",
+            "lost": "#validation-loss-of-each-run .xy2 .point",
+            "axes": "#hyper-parameters .y-axis",
+            "curves": "#learning-curves .scatterlayer .js-line",
+            "bars": "#importance-of-hyper-parameters .bars .point",
+        }.items()
+    }
+    ink = tab.evaluate(
+        """() => Array.from(document.querySelectorAll("#hyper-parameters canvas"))
+            .map(canvas => canvas.toDataURL().length)"""
+    )
+    rows = tab.locator("table").nth(0).locator("tbody tr").count()
+    text = tab.inner_text("main")
+    overflow = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
+    tab.close()
     assert wrong == []
     assert requests == [(sweep / "report.html").as_uri()]
     assert drawn == {"finished": 24, "pruned": 1, "lost": 1, "axes": 3, "curves": 24, "bars": 2}

@@ -69,6 +69,7 @@ def wait_until_kept(piece: Piece, steps: int) -> None:
     assert piece.wait_for(lambda: steps_kept(piece.folder) >= steps)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_asked_to_stop_ends_as_if_it_had_not_been(random_run, tmp_path):
     cut = tmp_path / "cut"
     # in the middle of an epoch, at the end of two, and in the middle of one after those
@@ -91,6 +92,7 @@ def test_a_run_that_is_killed_and_asked_to_stop_ends_as_if_it_had_not_been(rando
     assert_same(random_run, cut)
 
 
+@pytest.mark.slow
 def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exactness(
     early_run, tmp_path
 ):
@@ -111,6 +113,7 @@ def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exac
     assert_same(early_run, cut)
 
 
+@pytest.mark.slow
 def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_path):
     assert len(rows(early_run)) == 3
     assert len({row["lr"] for row in rows(early_run)}) == 2
@@ -118,6 +121,7 @@ def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_p
     assert_same(early_run, again)
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_resumed_by_the_hint_that_it_prints(command, tmp_path, monkeypatch):
     for name, value in (("SLURM_NTASKS", "4"), ("SLURM_JOB_NAME", "x")):  # no torchrun: ignored
         monkeypatch.setenv(name, value)
@@ -133,6 +137,7 @@ def test_a_run_from_python_is_resumed_by_the_hint_that_it_prints(command, tmp_pa
     assert "tensorboard" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_with_configuration_of_the_users_own_is_resumed_without_naming_its_folder(
     command, tmp_path
 ):
@@ -148,6 +153,7 @@ def test_a_run_with_configuration_of_the_users_own_is_resumed_without_naming_its
     assert "hidden: 3" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
     assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
     run = only_run(tmp_path)
@@ -176,6 +182,7 @@ def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp
     assert "by force: data.batch_size must be 64, as trained so far, got 32" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_a_folder_starts_a_new_run_there_and_leaves_its_own_alone(
     early_run, tmp_path
 ):
@@ -195,6 +202,7 @@ def test_a_checkpoint_with_a_folder_starts_a_new_run_there_and_leaves_its_own_al
     assert (new / ".hydra" / "overrides.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_s_jobs_start_from_a_checkpoint(early_run, tmp_path, command):
     checkpoint = early_run / "checkpoints" / "best.ckpt"
     options = ["logger=none", f"ckpt_path={checkpoint}", "hydra.sweep.dir=sweep", "force=true"]

@@ -109,6 +109,7 @@ def test_a_run_that_ended_without_a_checkpoint_makes_way_but_not_for_what_is_not
     assert state.state(tmp_path) == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_second_process_changes_nothing_in_the_folder_of_the_first(command, tmp_path):
     (tmp_path / "run" / ".hydra").mkdir(parents=True)
     (tmp_path / "run" / ".hydra" / "config.yaml").write_text("the first's")
@@ -129,6 +130,7 @@ def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
         train(compose(SHORT, run_dir=tmp_path))
 
 
+@pytest.mark.slow
 def test_a_run_s_folder_has_one_name(command, tmp_path):
     for kind, args in (("run", []), ("sweep", ["-m", "seed=0,1"])):
         done = command(*SHORT, "run_dir=mine", *args)

@@ -75,6 +75,7 @@ TOOLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", TOOLS)
 def test_code_in_a_checkpoint_is_not_run_by(tool: str, checkpoint, tmp_path: Path) -> None:
     Image.new("L", (28, 28)).save(tmp_path / "picture.png")
@@ -170,6 +171,7 @@ def test_names_that_lightning_would_import_are_not_looked_at(checkpoint, tmp_pat
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_network_is_refused_for_its_size_before_it_takes_memory(tmp_path: Path) -> None:
     about = {
         "model": {"name": "MLP", "hidden": 10**9, "dropout": 0.0},

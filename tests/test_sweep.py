@@ -83,6 +83,7 @@ def ends_shown(screen: str) -> list[str]:
     return [line for line in screen.splitlines() if re.match(r"\d+/\d+  job ", line)]
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
     jobs = "optimizer.lr=1e-3,2e-3,1e30,4e-3,5e-3,6e-3,7e-3,8e-3,9e-3,0.01,0.011,0.012"
     process = start(tmp_path, "-m", *TINY, jobs)
@@ -144,6 +145,7 @@ def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path
     assert len(ends_shown(done.stdout)) == 3
 
 
+@pytest.mark.slow
 def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_path):
     # good, hopeless, not a number; this seed draws good, nan, hopeless, good, (nan again), hopeless
     space = ["optimizer.lr=choice(0.01,1e-9,1e30)", "seed=3"]
@@ -216,6 +218,7 @@ def children(pid: int) -> list[int]:
     return [int(line.split()[0]) for line in lines if "loky" in line and "tracker" not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks ps for the workers")
 def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -239,6 +242,7 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
         assert result(folder / n)["threads"] == max(cores // 2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -266,6 +270,7 @@ def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path):
     assert states(folder) == ["interrupted"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "number"), [("submitit_local", signal.SIGINT), ("ray", signal.SIGTERM)]
 )
@@ -312,6 +317,7 @@ def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[grid_.Grid, Stub]:
     return grid, stub
 
 
+@pytest.mark.slow
 def test_a_job_that_dies_is_run_again_alone_and_fails_the_second_time(tmp_path):
     grid, stub = stubbed(tmp_path, {1: 1, 2: 2})
     grid.run({n: [f"seed={n}"] for n in range(5)})
@@ -363,6 +369,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
         assert cfgs[3].trainer.devices == 1  # a single one is shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "line"),
     [
@@ -470,6 +477,7 @@ def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.sweeps.g
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_this_sweeps_is_refused_and_left_as_it_was(tmp_path):
     (tmp_path / "mine" / "0").mkdir(parents=True)
     (tmp_path / "mine" / "0" / "thesis.txt").touch()
@@ -519,6 +527,7 @@ def test_a_finished_job_is_known_again_however_it_is_written(tmp_path):
     assert result(folder / "1")["seed"] == 1
 
 
+@pytest.mark.slow
 def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_path):
     place = tmp_path / "a{b}%20?c\\d"
     place.mkdir()
@@ -555,6 +564,7 @@ def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_pa
     assert result(folder / "1")["epochs"] == 3
 
 
+@pytest.mark.slow
 def test_jobs_that_do_not_belong_to_their_checkpoint_are_refused(short_run, command, tmp_path):
     short_run("run", "trainer.max_epochs=1")
     checkpoint = tmp_path / "run" / state.LAST

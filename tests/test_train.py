@@ -81,6 +81,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(short_run, tmp_path):
     assert first["train/loss"] != other["train/loss"]
 
 
+@pytest.mark.slow
 def test_five_folds_run_as_one_sweep(command, tmp_path):
     few = ["trainer.max_epochs=1", "trainer.limit_train_batches=5", "test=false", "logger=none"]
     done = command("-m", *SHORT, *few, "data.fold=0,1,2,3,4")
@@ -90,6 +91,7 @@ def test_five_folds_run_as_one_sweep(command, tmp_path):
     assert len(losses) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "line"),
     [
@@ -131,6 +133,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_and_does_not(command, tmp_p
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_on_the_way_to_going_on_leaves_the_run_untouched(command, tmp_path):
     assert command(*SHORT, "trainer.max_epochs=1").returncode == 0
     run = only_run(tmp_path)
@@ -139,6 +142,7 @@ def test_a_mistake_on_the_way_to_going_on_leaves_the_run_untouched(command, tmp_
     assert before == {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.rglob("*")}
 
 
+@pytest.mark.slow
 def test_runs_sweeps_and_tensorboard_at_once_do_not_disturb_each_other(tmp_path):
     (tmp_path / "outputs").mkdir()
 
@@ -193,6 +197,7 @@ def test_help_and_the_configuration_need_none_of_the_heavy_imports(command, flag
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["default", "profiler"])
 def test_debug_runs_do_what_they_say(command, tmp_path, name):
     more = ["trainer.limit_train_batches=20"] if name == "profiler" else []
@@ -212,6 +217,7 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     assert "test/acc" not in results
 
 
+@pytest.mark.slow
 def test_a_terminal_that_is_not_utf_8_shows_what_it_can_and_the_files_are_utf_8(tmp_path):
     ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run(

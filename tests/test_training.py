@@ -28,6 +28,7 @@ def rates(run: Path) -> list[float]:
     return [float(row["lr"]) for row in history(run)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
 def test_every_precision_trains_and_leaves_weights_of_32_bits(tmp_path, precision):
     options = [f"trainer.precision={precision}", "logger=tensorboard", "optimizer.eps=1e-4"]
@@ -119,6 +120,7 @@ def test_a_resumed_run_keeps_what_the_csv_logger_wrote(tmp_path):
     assert [row["step"] for row in rows if row["val/loss"]] == ["1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_a_profiler_shows_its_table_and_no_summary_is_no_summary(tmp_path, command):
     quick = [option for option in QUICK if "max_epochs" not in option]
     options = ["trainer.max_epochs=1", "trainer.profiler=simple", "callbacks.summary=null"]
