@@ -51,6 +51,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn import pretrained
     from mnist_cnn.analysis import scores
     from mnist_cnn.data import sets
+    from mnist_cnn.module import check_fits
     from mnist_cnn.runs import results
 
     device = pick_device(cfg.device)
@@ -62,6 +63,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     for net in nets:
         net.to(device)
     data = instantiate(cfg.data, _execution_whitelist_=compose.TARGETS)
+    for net in nets:
+        check_fits(net.about["model"], data)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
     wanted = [cfg.split, "val"] if cfg.temperature else [cfg.split]
@@ -83,7 +86,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     alone = [scores.proportion(single.hits) for single in predicted[cfg.split]]
     accuracies = [part["acc"] for part in alone]
     worst = scores.most_confident_mistakes(predictions)[: cfg.mistakes]
-    wrong_labels = sets.SETS[cfg.data.name].wrong_test_labels if cfg.split == "test" else ()
+    known = sets.SETS.get(cfg.data.name)
+    wrong_labels = known.wrong_test_labels if known and cfg.split == "test" else ()
     outcome = {
         "ckpt_path": [str(file) for file in files] if several else str(files[0]),
         "split": cfg.split,

@@ -1,6 +1,6 @@
 """The networks, normalisation included: plain torch. `NETWORKS` has them by `model.name`.
 
-Shapes: B images in a batch, 10 classes; an image is (1, 28, 28).
+Shapes: B images in a batch, K classes; an image is (C, H, W), by default of 10 and (1, 28, 28).
 """
 
 import math
@@ -24,20 +24,21 @@ class Normalize(nn.Module):
             channel, or `auto`: NaN until `fit`.
     """
 
-    mean: Tensor  # (1, 1, 1) or (C, 1, 1)
+    mean: Tensor  # (C, 1, 1)
     std: Tensor
 
-    def __init__(self, mean: Pixels, std: Pixels):
+    def __init__(self, mean: Pixels, std: Pixels, channels: int = 1):
         super().__init__()
         for name, given in (("mean", mean), ("std", std)):
             values = [math.nan] if given == "auto" else given
             values = list(values) if isinstance(values, Sequence) else [values]
-            if given != "auto" and not all(
-                math.isfinite(v) and (v > 0 or name == "mean") for v in values
-            ):
-                allowed = "finite numbers" if name == "mean" else "finite numbers > 0"
-                raise ValueError(f"model.{name} must be {allowed} or auto, got {given}")
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1))
+            sound = all(math.isfinite(v) and (v > 0 or name == "mean") for v in values)
+            if len(values) not in (1, channels) or not (sound or given == "auto"):
+                kind = "a finite number" if name == "mean" else "a finite number > 0"
+                allowed = f"{kind}, a list of {channels} or auto"
+                raise ValueError(f"model.{name} must be {allowed}, got {given}")
+            constants = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            self.register_buffer(name, constants.expand(channels, 1, 1).clone())
         self.identity = (mean, std) == (0, 1)
         self.register_load_state_dict_post_hook(Normalize._find_identity)
 
@@ -69,6 +70,7 @@ class CNN(nn.Module):
         hidden: units of the first dense layer.
         dropout: probability of dropping each of these units in training.
         mean, std: as `Normalize` has them.
+        classes, shape: K and (C, H, W).
 
     225,034 parameters with channels=(32, 64), hidden=128.
     """
@@ -80,18 +82,21 @@ class CNN(nn.Module):
         dropout: float,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
+        classes: int = 10,
+        shape: Sequence[int] = (1, 28, 28),
     ):
         super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.conv1 = nn.Conv2d(1, channels[0], 3)
+        self.normalize = Normalize(mean, std, shape[0])
+        self.conv1 = nn.Conv2d(shape[0], channels[0], 3)
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
-        self.dense1 = nn.Linear(channels[1] * 5 * 5, hidden)
+        height, width = (((side - 2) // 2 - 2) // 2 for side in shape[1:])
+        self.dense1 = nn.Linear(pixels(channels[1], height, width), hidden)
         self.dropout = nn.Dropout(dropout)
-        self.dense2 = nn.Linear(hidden, 10)
+        self.dense2 = nn.Linear(hidden, classes)
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
+        """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
         # pool before ReLU: the same function and gradient, a quarter of the work
         x = self.normalize(x)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (B, 32, 13, 13)
@@ -107,20 +112,29 @@ class MLP(nn.Module):
         hidden: units of the hidden layer.
         dropout: probability of dropping each of these units in training.
         mean, std: as `Normalize` has them.
+        classes, shape: K and (C, H, W).
 
     407,050 parameters with hidden=512.
     """
 
-    def __init__(self, hidden: int, dropout: float, mean: Pixels = 0.0, std: Pixels = 1.0):
+    def __init__(
+        self,
+        hidden: int,
+        dropout: float,
+        mean: Pixels = 0.0,
+        std: Pixels = 1.0,
+        classes: int = 10,
+        shape: Sequence[int] = (1, 28, 28),
+    ):
         super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.dense1 = nn.Linear(28 * 28, hidden)
+        self.normalize = Normalize(mean, std, shape[0])
+        self.dense1 = nn.Linear(math.prod(shape), hidden)
         self.dropout = nn.Dropout(dropout)
-        self.dense2 = nn.Linear(hidden, 10)
+        self.dense2 = nn.Linear(hidden, classes)
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
+        """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
         x = F.relu(self.dense1(self.normalize(x).flatten(1)))  # (B, 512)
         return self.dense2(self.dropout(x))
 
@@ -134,23 +148,33 @@ class FastCNN(nn.Module):
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
         mean, std: as `Normalize` has them.
+        classes, shape: K and (C, H, W).
 
     109,050 parameters with channels=(16, 32), hidden=128.
     """
 
-    def __init__(self, channels: Sequence[int], hidden: int, mean: Pixels = 0.0, std: Pixels = 1.0):
+    def __init__(
+        self,
+        channels: Sequence[int],
+        hidden: int,
+        mean: Pixels = 0.0,
+        std: Pixels = 1.0,
+        classes: int = 10,
+        shape: Sequence[int] = (1, 28, 28),
+    ):
         super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.conv1 = nn.Conv2d(1, channels[0], 5, stride=2, padding=2, bias=False)
+        self.normalize = Normalize(mean, std, shape[0])
+        self.conv1 = nn.Conv2d(shape[0], channels[0], 5, stride=2, padding=2, bias=False)
         self.norm1 = nn.BatchNorm2d(channels[0])
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3, bias=False)
         self.norm2 = nn.BatchNorm2d(channels[1])
-        self.dense1 = nn.Linear(channels[1] * 5 * 5, hidden, bias=False)
+        height, width = ((side + 1) // 2 // 2 - 2 for side in shape[1:])
+        self.dense1 = nn.Linear(pixels(channels[1], height, width), hidden, bias=False)
         self.norm3 = nn.BatchNorm1d(hidden)
-        self.dense2 = nn.Linear(hidden, 10)
+        self.dense2 = nn.Linear(hidden, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]; in training, B > 1."""
+        """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
         if self.training and len(x) == 1:
             raise ValueError(
                 "model.name=FastCNN: a batch of one image has no variance; allowed: a "
@@ -175,6 +199,7 @@ class VGG(nn.Module):
             2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
         mean, std: as `Normalize` has them.
+        classes, shape: K and (C, H, W).
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
@@ -186,29 +211,39 @@ class VGG(nn.Module):
         dropout: float,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
+        classes: int = 10,
+        shape: Sequence[int] = (1, 28, 28),
     ):
         super().__init__()
-        self.normalize = Normalize(mean, std)
+        self.normalize = Normalize(mean, std, shape[0])
         layers: list[nn.Module] = []
-        channels, side = 1, 28
+        channels, height, width = shape
         for widths in stages:
-            for k, width in enumerate(widths, 1):
-                layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
+            for k, new in enumerate(widths, 1):
+                layers.append(nn.Conv2d(channels, new, 3, padding=1, bias=False))
                 if k == len(widths):  # pooled first, so that the rest is a quarter of the work
                     layers.append(nn.MaxPool2d(2))
-                layers += [nn.BatchNorm2d(width), nn.ReLU()]
-                channels = width
+                layers += [nn.BatchNorm2d(new), nn.ReLU()]
+                channels = new
             layers.append(nn.Dropout2d(channel_dropout))
-            side //= 2
-        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels * side**2, 10)]
+            height, width = height // 2, width // 2
+        inputs = pixels(channels, height, width)
+        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, classes)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
+        """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
         return self.layers(self.normalize(x))
 
 
 NETWORKS = {cls.__name__: cls for cls in (CNN, FastCNN, MLP, VGG)}
+
+
+def pixels(channels: int, height: int, width: int) -> int:
+    """The size of what is left of an image, flattened; ValueError where nothing is."""
+    if min(height, width) < 1:
+        raise ValueError("the images are too small for it")
+    return channels * height * width
 
 
 def init_as_keras(net: nn.Module) -> None:

@@ -18,11 +18,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import Tally
-from mnist_cnn.model import Normalize, build
+from mnist_cnn.model import NETWORKS, Normalize, build
 from mnist_cnn.pretrained import write_weights
 
-Batch = tuple[Tensor, Tensor]  # images (B, 1, 28, 28) and labels (B,)
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
 # schedules over a whole run, and the argument that is its length
 LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
@@ -65,7 +66,8 @@ class DigitClassifier(L.LightningModule):
     @property  # type: ignore[misc]
     def example_input_array(self) -> Tensor:
         # as trainer.precision has the weights
-        return torch.zeros(1, 1, 28, 28, dtype=next(self.parameters()).dtype)
+        shape = self.hparams["model"].get("shape", (1, 28, 28))
+        return torch.zeros(1, *shape, dtype=next(self.parameters()).dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
@@ -73,11 +75,12 @@ class DigitClassifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Fits what is `auto` of the normalisation to the training images of the data module."""
+        if isinstance(data := self.trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
+            check_fits(self.hparams["model"], data)
         for layer in self.net.modules():
             if stage == "fit" and isinstance(layer, Normalize) and not layer.fitted:
-                data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-                if not hasattr(data, "pixels"):
-                    allowed = "numbers with data that are no MNISTDataModule"
+                if not isinstance(data, ImageDataModule):
+                    allowed = "numbers with data that are no ImageDataModule"
                     raise ValueError(must_be("model.mean and model.std", allowed, "auto"))
                 layer.fit(*data.pixels())
 
@@ -268,6 +271,24 @@ class DigitClassifier(L.LightningModule):
         if faults:
             raise ValueError(f"{path} does not fit this network: " + "; ".join(sorted(faults)))
         self.net.load_state_dict(weights)
+
+
+def fitted(model: Mapping[str, Any], data: ImageDataModule) -> dict[str, Any]:
+    """A model config with the number of classes and the shape of the images of a data set."""
+    own = {"classes": len(data.classes), "shape": list(data.shape)}
+    usual = {"classes": 10, "shape": [1, 28, 28]}
+    return {**{key: value for key, value in own.items() if value != usual[key]}, **model}
+
+
+def check_fits(model: Mapping[str, Any], data: ImageDataModule) -> None:
+    """Raises ValueError where a network of this project is for images or classes of another set."""
+    if model.get("name") not in NETWORKS:
+        return
+    classes, shape = len(data.classes), tuple(data.shape)
+    if (found := tuple(model.get("shape", (1, 28, 28)))) != shape:
+        raise ValueError(must_be("model.shape", f"{shape} for data.name={data.name}", found))
+    if (number := model.get("classes", 10)) != classes:
+        raise ValueError(must_be("model.classes", f"{classes} for data.name={data.name}", number))
 
 
 def find_class(module: Any, kind: type, group: str, name: Any) -> type:

@@ -24,8 +24,8 @@ class Trained(nn.Module):
     """A network together with what is known of it.
 
     Args:
-        net: gives logits (N, 10) of images (N, 1, 28, 28) in [0, 1].
-        classes: the ten classes' names, by label.
+        net: gives logits (N, 10) of images (N, C, H, W) in [0, 1].
+        classes: the classes' names, by label.
         about: where it is known, the configuration of the network (`model`) and of its data.
     """
 
@@ -116,7 +116,7 @@ def load(path: Path | str | None = None) -> Trained:
         net.load_state_dict(weights)
         if not all(weight.isfinite().all() for weight in net.state_dict().values()):
             raise ValueError("its weights are not all numbers: that training failed")
-        classes = sets.SETS[data["name"]].classes
+        classes = tuple(data.get("classes") or sets.SETS[data["name"]].classes)
         return Trained(net, classes, {"model": model, "data": data})
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(
@@ -142,8 +142,9 @@ def data_root(net: Trained) -> str | None:
     """The folder with the data of the network's training; None where it is not on this machine."""
     data = net.about["data"]
     root = data.get("root")
-    folder = sets.SETS[data["name"]].folder
-    there = isinstance(root, str) and Path(root, folder).expanduser().is_dir()
+    known = sets.SETS.get(data["name"])
+    folder = Path(root, known.folder if known else ".") if isinstance(root, str) else None
+    there = folder is not None and folder.expanduser().is_dir()
     return root if there else None
 
 

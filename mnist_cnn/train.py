@@ -42,7 +42,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.config.compose import make, plain
     from mnist_cnn.internals import loop, threads
     from mnist_cnn.internals.lightning import quiet_lightning
-    from mnist_cnn.module import DigitClassifier
+    from mnist_cnn.module import DigitClassifier, fitted
     from mnist_cnn.runs import results
     from mnist_cnn.runs.loggers import make_loggers
 
@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
-        model=config["model"],
+        model=fitted(config["model"], data),
         optimizer=config["optimizer"],
         scheduler=config["scheduler"],
         label_smoothing=cfg.label_smoothing,
@@ -89,7 +89,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     )
     outcome["waited"] = waited
     if trainer.is_global_zero:
-        module.save_weights(folder / state.WEIGHTS, {"data": config["data"]})
+        module.save_weights(
+            folder / state.WEIGHTS, {"data": {**config["data"], "classes": list(data.classes)}}
+        )
         tensorboard.write(trainer, module, data, outcome)
         results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
     return outcome

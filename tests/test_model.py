@@ -126,7 +126,7 @@ def test_nothing_is_computed_where_mean_0_and_std_1_change_nothing():
 def test_each_channel_may_have_a_mean_and_std_of_its_own():
     x = torch.rand(4, 3, 8, 8)
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
-    given, fitted = Normalize(mean.tolist(), std.tolist()), Normalize("auto", "auto")
+    given, fitted = Normalize(mean.tolist(), std.tolist(), 3), Normalize("auto", "auto", 3)
     fitted.fit(mean, std)
     assert torch.equal(fitted(x), given(x))
     torch.testing.assert_close(fitted(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)

@@ -62,6 +62,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
     if root := pretrained.data_root(nets[0]):
         filled.append(f"data.root={quote(root)}")
+    if path := data.get("path"):
+        filled.append(f"data.path={quote(path)}")
     if not any(a.startswith("data=") for a in command):
         filled = [f"data={data['name']}", *filled]
     file = files[0]

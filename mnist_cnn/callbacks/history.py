@@ -75,7 +75,7 @@ class History(BetweenEpochs):
             self.write()  # a run that had nothing left to train has no file yet
             best = getattr(trainer.checkpoint_callback, "best_epoch", None)
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            what = [getattr(data, "set", ""), pl_module.hparams["model"]["name"]]
+            what = [getattr(data, "name", ""), pl_module.hparams["model"]["name"]]
             title = f"{'/'.join(self.folder.parts[-2:])}: {', '.join(filter(None, what))}"
             training.history(self.rows, best, title).savefig(self.folder / state.PICTURE, dpi=150)
 

@@ -89,7 +89,7 @@ def outcomes(data: MNISTDataModule, predictions: scores.Predictions) -> dict[str
     n = len(predictions.labels)
     worst = scores.most_confident_mistakes(predictions)[:30]
     wrong = int((~predictions.hits).sum())
-    what = f"{n:,} validation images of {data.set}, {wrong:,} wrong"
+    what = f"{n:,} validation images of {data.name}, {wrong:,} wrong"
     return {
         "val/confusion": evaluation.confusion(
             scores.confusion_matrix(predictions).numpy(),

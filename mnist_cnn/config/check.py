@@ -10,6 +10,7 @@ from mnist_cnn.config.compose import TARGETS, make, plain
 from mnist_cnn.config.files import files
 from mnist_cnn.config.messages import better, either, must_be, sentence
 from mnist_cnn.config.schema import (
+    DATA,
     NAMED,
     OPTIONAL,
     PARTS,
@@ -28,6 +29,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         ValueError: one line; for each wrong value its key, what it must be and what it is.
     """
     parts = dict(PARTS[entry])
+    parts["data"] = DATA.get(str(plain(cfg, "data.name")), parts["data"])
     faults: list[str] = []
     if entry == "train" and cfg.data.get("augment"):
         parts["data.augment"] = Augment
@@ -56,7 +58,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         faults += forbidden(written.get(part), part)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
-    if cfg.data.source == "bundled" and cfg.data.name != "mnist":
+    if cfg.data.get("source") == "bundled" and cfg.data.name != "mnist":
         raise ValueError(
             must_be("data.source", f"auto or download with data={cfg.data.name}", "bundled")
         )

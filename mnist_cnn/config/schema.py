@@ -35,22 +35,43 @@ class Open(Group):
 class Seen(Group):
     """What must be known of the data that a network was trained on."""
 
-    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
+    name: Annotated[str, Field(pattern=r"^\w+$")]
+    classes: list[str] | None = None
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     fold: Annotated[int, Field(ge=0)]
 
 
-class Data(Seen):
+class Images(Group):
+    """What `data.datamodule.ImageDataModule` takes."""
+
     target: Target = Field(alias="_target_")
-    root: str
-    source: Literal["auto", "bundled", "download"]
-    mirror: str | None
+    val_fraction: Annotated[float, Field(ge=0, lt=1)]
+    fold: Annotated[int, Field(ge=0)]
     batch_size: Batch
     eval_batch_size: Batch
     shuffle: bool
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     augment: dict[str, Any]
     clean_epochs: Annotated[int, Field(ge=0)]
+
+
+class Data(Images):
+    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
+    root: str
+    source: Literal["auto", "bundled", "download"]
+    mirror: str | None
+
+
+class Arrays(Images):
+    name: Literal["arrays"]
+    path: str
+
+
+class Folder(Images):
+    name: Literal["folder"]
+    root: str
+    color: bool
+    size: Annotated[int, Field(ge=1)] | None
 
 
 class Augment(Group):
@@ -305,6 +326,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
     },
     "evaluate": {"": Evaluate, "data": Data},
 }
+DATA: dict[str, type[Group]] = {"arrays": Arrays, "folder": Folder}  # by data.name
 NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
     "train": {
         "model": {"CNN": CNN, "FastCNN": FastCNN, "MLP": MLP, "VGG": VGG},

@@ -1,4 +1,4 @@
-"""MNISTDataModule: prepare, split, hand out batches."""
+"""Data modules: images in memory, split, and handed out in batches."""
 
 import functools
 import math
@@ -21,14 +21,12 @@ prepare = functools.cache(sources.prepare)
 load = functools.cache(sources.load)
 
 
-class MNISTDataModule(L.LightningDataModule):
-    """MNIST, or a set of its shape, held in memory as uint8 and handed out in [0, 1].
+class ImageDataModule(L.LightningDataModule):
+    """Images that are held in memory as uint8 and handed out in [0, 1].
+
+    A subclass has `name`, `classes` (by label), `shape` (C, H, W) and `load`.
 
     Args:
-        name: mnist, fashion_mnist, kmnist or qmnist.
-        root: the folder of the files, laid out as torchvision does; ~ is the home folder.
-        source: auto, bundled or download, see `sources.prepare`.
-        mirror: an address tried before the known mirrors, or None.
         batch_size: images of a training step, over all devices.
         eval_batch_size: the same for validation, test and predict.
         val_fraction: the share of the training file that validates, 0 <= val_fraction < 1; with 0
@@ -44,27 +42,25 @@ class MNISTDataModule(L.LightningDataModule):
         ValueError: a value out of its range, or a file that is not what it should be.
     """
 
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+
     def __init__(
         self,
         *,
-        name: str,
-        root: str,
-        source: str,
-        mirror: str | None,
-        batch_size: int,
-        eval_batch_size: int,
-        val_fraction: float,
-        fold: int,
-        shuffle: bool,
-        seed: int,
-        augment: Mapping[str, float],
-        clean_epochs: int,
+        batch_size: int = 64,
+        eval_batch_size: int = 500,
+        val_fraction: float = 0.2,
+        fold: int = 0,
+        shuffle: bool = True,
+        seed: int = 0,
+        augment: Mapping[str, float] | None = None,
+        clean_epochs: int = 0,
     ):
         super().__init__()
         check_fold(val_fraction, fold)
-        self.save_hyperparameters()
-        self.set, self.source, self.mirror = name, source, mirror
-        self.root = Path(root).expanduser()
+        self.save_hyperparameters()  # a subclass's too
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold = val_fraction, fold
         self.shuffle, self.seed = shuffle, seed
@@ -73,19 +69,20 @@ class MNISTDataModule(L.LightningDataModule):
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The ten classes' names, by label."""
-        return sets.SETS[self.set].classes
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        """Images uint8 (N, C, H, W) and labels int64 (N,) of `train` or `test`."""
+        raise NotImplementedError
 
-    def prepare_data(self) -> None:
-        prepare(self.set, self.root, self.source, mirror=self.mirror)
+    def load_to(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = self.load(split)
+        return images.to(device), labels.to(device)
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads what `stage` needs: images uint8 (N, 1, 28, 28) and labels int64 (N,) a split."""
+        """Loads what `stage` needs: images uint8 (N, C, H, W) and labels int64 (N,) a split."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        self.hparams["classes"] = list(self.classes)  # for the checkpoint
         if stage in ("fit", "validate", None) and "train" not in self.splits:
-            images, labels = self.load("train", device)
+            images, labels = self.load_to(device, "train")
             size = int(len(labels) * self.val_fraction)
             if size == 0 and self.val_fraction:
                 allowed = f"0 or at least 1/{len(labels)}"
@@ -98,12 +95,8 @@ class MNISTDataModule(L.LightningDataModule):
                     self.splits[split] = images[rows], labels[rows]
                     self.rows[split] = rows.cpu()
         if stage in ("test", "predict", None) and "test" not in self.splits:
-            self.splits["test"] = self.load("test", device)
+            self.splits["test"] = self.load_to(device, "test")
             self.rows["test"] = torch.arange(len(self.splits["test"][1]))
-
-    def load(self, split: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        images, labels = load(self.set, self.root, split, bundled=self.source != "download")
-        return images.unsqueeze(1).to(device), labels.to(device)
 
     def pixels(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (C,) of each channel of the training images, in [0, 1]."""
@@ -149,3 +142,42 @@ class MNISTDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> BatchLoader:
         return self.loader("test", self.eval_batch_size)
+
+
+class MNISTDataModule(ImageDataModule):
+    """MNIST, or a set of its shape.
+
+    Args:
+        name: mnist, fashion_mnist, kmnist or qmnist.
+        root: the folder of the files, laid out as torchvision does; ~ is the home folder.
+        source: auto, bundled or download, see `sources.prepare`.
+        mirror: an address tried before the known mirrors, or None.
+        options: those of `ImageDataModule`.
+    """
+
+    shape = (1, 28, 28)
+
+    def __init__(
+        self,
+        *,
+        name: str = "mnist",
+        root: str = "~/.cache/mnist_cnn",
+        source: str = "auto",
+        mirror: str | None = None,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.name, self.source, self.mirror = name, source, mirror
+        self.root = Path(root).expanduser()
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The ten classes' names, by label."""
+        return sets.SETS[self.name].classes
+
+    def prepare_data(self) -> None:
+        prepare(self.name, self.root, self.source, mirror=self.mirror)
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = load(self.name, self.root, split, bundled=self.source != "download")
+        return images.unsqueeze(1), labels

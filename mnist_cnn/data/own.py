@@ -1,0 +1,160 @@
+"""Data sets of a user's own: arrays in an .npz file, or a folder of pictures by class."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.datamodule import ImageDataModule
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+class ArraysDataModule(ImageDataModule):
+    """Images of an .npz file, as `np.savez(path, x_train=..., y_train=..., ...)` writes it.
+
+    x_train and x_test are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), y_train and y_test whole
+    numbers (N,) from 0, and `classes`, where it is there, the names by label.
+
+    Args:
+        path: the file.
+        name: of the set, in tables and figures.
+        options: those of `ImageDataModule`.
+    """
+
+    def __init__(self, *, path: str, name: str = "arrays", **options: Any):
+        super().__init__(**options)
+        self.path, self.name = Path(path).expanduser(), name
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        try:
+            with np.load(self.path) as file:  # without pickle: no code of the file's is run
+                return {key: file[key] for key in file.files}
+        except (OSError, ValueError) as e:
+            reason = str(e).splitlines()[0]
+            raise ValueError(must_be("data.path", f"an .npz file ({reason})", self.path)) from None
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        return tuple(self.load("train")[0].shape[1:])  # type: ignore[return-value]
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        if "classes" in self.arrays:
+            return tuple(map(str, self.arrays["classes"]))
+        return tuple(str(k) for k in range(int(self.load("train")[1].max()) + 1))
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        parts = []
+        for key in (f"x_{split}", f"y_{split}"):
+            if key not in self.arrays:
+                raise ValueError(must_be("data.path", f"a file with {key}", self.path))
+            parts.append(self.arrays[key])
+        x, y = parts
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not x.size:
+            what = "uint8 (N, H, W), (N, C, H, W) or (N, H, W, C)"
+            raise ValueError(must_be(f"x_{split}", what, f"{x.dtype} {x.shape}"))
+        if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
+            what = f"whole numbers >= 0, ({len(x)},)"
+            raise ValueError(must_be(f"y_{split}", what, f"{y.dtype} {y.shape}"))
+        if x.ndim == 3:
+            x = x[:, None]
+        elif x.shape[-1] in (1, 3, 4):
+            x = np.moveaxis(x, -1, 1)
+        images = torch.from_numpy(np.ascontiguousarray(x))
+        labels = torch.from_numpy(y.astype(np.int64))
+        return checked(self, split, images, labels)
+
+
+class FolderDataModule(ImageDataModule):
+    """Pictures by class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png.
+
+    Args:
+        root: the folder.
+        color: three channels; else one.
+        size: the pictures are scaled to size x size; None: they must all be of one size.
+        name: of the set, in tables and figures.
+        options: those of `ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        color: bool = True,
+        size: int | None = None,
+        name: str = "folder",
+        **options: Any,
+    ):
+        super().__init__(**options)
+        self.root, self.color, self.size = Path(root).expanduser(), color, size
+        self.name = name
+
+    @functools.cached_property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        place = self.root / "train"
+        found = sorted(p.name for p in place.iterdir() if p.is_dir()) if place.is_dir() else []
+        if not found:
+            raise ValueError(must_be("data.root", "a folder with train/CLASS/*.png", self.root))
+        return tuple(found)
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        first = self.read(self.files("train")[0][0])
+        return tuple(first.shape)  # type: ignore[return-value]
+
+    def files(self, split: str) -> list[tuple[Path, int]]:
+        """The pictures of a split in a mixed order that is the same everywhere, with labels."""
+        found = [
+            (path, label)
+            for label, name in enumerate(self.classes)
+            for path in sorted((self.root / split / name).glob("*"))
+            if path.suffix.lower() in PICTURES
+        ]
+        if not found:
+            allowed = f"a folder with pictures in {split}/CLASS"
+            raise ValueError(must_be("data.root", allowed, self.root))
+        # validation takes a slice: it must hold all classes
+        order = np.random.default_rng(0).permutation(len(found))
+        return [found[k] for k in order]
+
+    def read(self, path: Path) -> Tensor:
+        from PIL import Image
+
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB" if self.color else "L")
+        except OSError as e:
+            raise ValueError(f"{path}: {e}") from None
+        if self.size:
+            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        pixels = np.array(picture)
+        return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = [], []
+        for path, label in self.files(split):
+            images.append(self.read(path))
+            labels.append(label)
+            if images[-1].shape != images[0].shape:
+                size = f"{images[-1].shape[2]}x{images[-1].shape[1]}"
+                raise ValueError(f"data.size must be a number for pictures as {path}, of {size}")
+        return checked(self, split, torch.stack(images), torch.tensor(labels))
+
+
+def checked(
+    data: ImageDataModule, split: str, images: Tensor, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same; ValueError where the test images have another shape, or labels of no class."""
+    if split == "test":
+        if (shape := tuple(images.shape[1:])) != data.shape:
+            raise ValueError(must_be("test images", f"{data.shape} as in training", shape))
+        if int(labels.max()) >= len(data.classes):
+            allowed = f"less than {len(data.classes)}, the number of classes"
+            raise ValueError(must_be("test labels", allowed, int(labels.max())))
+    return images, labels
