@@ -1,1 +1,1 @@
-"""What proves the claims about this project: not part of the wheel."""
+"""Measures the results that this project states; not part of the wheel."""

@@ -1,9 +1,9 @@
-"""The claims and their evidence: python -m benchmarks.records [NAME] [--seeds 0,1,2] [--write]
+"""The results and their records: python -m benchmarks.records [NAME] [--seeds 0,1,2] [--write]
 
-Without a NAME the table of claims; with one, that claim is run again, and what comes out is shown
-beside the record. A claim is a file of conf/experiment, trained with each seed, or one of
+Without a NAME the table of results; with one, that result is measured again and compared with its
+record. A result is that of a file of conf/experiment, trained with each seed, or one of
 
-  usual     the usual Lightning + torchvision recipe of benchmarks.speed, for 10 epochs
+  usual     the usual Lightning + torchvision recipe of benchmarks.usual, for 10 epochs
   ensemble  the networks of experiment=accurate, whose probabilities are averaged
 
 A record, benchmarks/NAME.json, is written by --write from what the runs left, never by hand. The
@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import (
+from benchmarks.recording import (
     MEMBER_SEEDS,
     MEMBERS,
     METRICS,
@@ -33,27 +33,27 @@ from benchmarks.record import (
     SHIFTS,
     USUAL_EPOCHS,
     Record,
-    build,
     check_experiment,
-    difference,
     finished_runs,
     invocation,
-    launcher,
-    load,
-    names,
+    launcher_of,
+    load_records,
+    make_record,
+    record_difference,
+    result_names,
     summary_of,
 )
-from benchmarks.table import accuracy, draw, hardware, show, span, write_readme
-from mnist_cnn import report, terminal
-from mnist_cnn.analysis import found as found_
-from mnist_cnn.analysis import tables
-from mnist_cnn.analysis.found import Run
+from benchmarks.tables import accuracy, draw_records, hardware, print_records, span, write_readme
+from mnist_cnn import terminal
+from mnist_cnn.analysis.found import Run, read_json
+from mnist_cnn.analysis.tables import comparison_table
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.runs import configuration, state
+from mnist_cnn.report import OUTPUTS, docstring_parser
+from mnist_cnn.runs import results
+from mnist_cnn.runs.configuration import flat, quote
 from mnist_cnn.runs.signals import SIGNALS
-
-# running a claim again
+from mnist_cnn.runs.state import SWEEP
 
 
 class Stopped(Exception):  # noqa: N818, it is no error
@@ -64,7 +64,7 @@ class Stopped(Exception):  # noqa: N818, it is no error
         self.code = code
 
 
-def start(entry: str, *arguments: str) -> None:
+def run_command(entry: str, *arguments: str) -> None:
     """Runs `python -m mnist_cnn.<entry>` and waits, signals included, until it has ended."""
     process: subprocess.Popen[bytes] | None = None
 
@@ -82,19 +82,19 @@ def start(entry: str, *arguments: str) -> None:
             signal.signal(number, handler)
 
 
-def train(experiment: str, seeds: Sequence[int], folder: Path, side_by_side: Sequence[str]) -> None:
-    chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *side_by_side]
-    start("train", "-m", *chosen, f"hydra.sweep.dir={configuration.quote(folder)}")
+def train_experiment(
+    experiment: str, seeds: Sequence[int], folder: Path, launcher: Sequence[str]
+) -> None:
+    chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *launcher]
+    run_command("train", "-m", *chosen, f"hydra.sweep.dir={quote(folder)}")
 
 
-def usual(seeds: Sequence[int], folder: Path) -> list[Run]:
+def usual_runs(seeds: Sequence[int], folder: Path) -> list[Run]:
     """The usual recipe with each seed, whose results are kept as <seed>.json in a folder.
 
     What is there is not trained again.
     """
-    from benchmarks import speed
-    from benchmarks import usual as usual_
-    from mnist_cnn.runs import results
+    from benchmarks import usual
 
     found = []
     for seed in seeds:
@@ -103,30 +103,32 @@ def usual(seeds: Sequence[int], folder: Path) -> list[Run]:
             print(f"usual, seed {seed}")
             with tempfile.TemporaryDirectory() as events, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its loader: it is the usual one
-                outcome = usual_.usual(speed.data(), Path(events), epochs=USUAL_EPOCHS, seed=seed)
+                outcome = usual.train_usual(
+                    usual.data_folder(), Path(events), epochs=USUAL_EPOCHS, seed=seed
+                )
             folder.mkdir(parents=True, exist_ok=True)
             results.write(outcome, file)
-        outcome = found_.load(file)
-        config = configuration.flat(outcome.pop("config"))
+        outcome = read_json(file)
+        config = flat(outcome.pop("config"))
         if config.get("epochs") != USUAL_EPOCHS:
             raise ValueError(f"{file}: allowed: results of {USUAL_EPOCHS} epochs")
         found.append(Run(file, file.stem, "finished", config=config, results=outcome))
     return found
 
 
-def ensemble(folder: Path, seeds: Sequence[int]) -> Record:
-    """The record of the networks of a sweep that are asked together."""
+def ensemble_record(folder: Path, seeds: Sequence[int]) -> Record:
+    """The record of the networks of a sweep that form an ensemble."""
     found = finished_runs(folder, seeds)
     check_experiment(found[0], MEMBERS)
-    one = build(MEMBERS, found, launcher(folder))
+    one = make_record(MEMBERS, found, launcher_of(folder))
     place, began = folder / "evaluation" / "ensemble", time.monotonic()
-    start(
+    run_command(
         "evaluate",
-        f"ckpt_path=[{','.join(configuration.quote(run.folder) for run in found)}]",
+        f"ckpt_path=[{','.join(quote(run.folder) for run in found)}]",
         f"shifts={SHIFTS}",
-        f"hydra.run.dir={configuration.quote(place)}",
+        f"hydra.run.dir={quote(place)}",
     )
-    outcome = found_.load(place / "evaluation.json")
+    outcome = read_json(place / "evaluation.json")
     seconds, waited = sum(one["seconds"]), time.monotonic() - began
     return {
         **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
@@ -145,46 +147,44 @@ def ensemble(folder: Path, seeds: Sequence[int]) -> Record:
 
 
 def rerun(
-    name: str, seeds: Sequence[int], folder: Path, given: bool, side_by_side: Sequence[str]
+    name: str, seeds: Sequence[int], folder: Path, given: bool, launcher: Sequence[str]
 ) -> Record:
-    """Runs a claim, or takes what a folder holds.
+    """Measures a result, or takes the runs of a folder.
 
     Args:
-        given: the folder was there before: its runs are taken. Of the usual recipe those that it
-            lacks are trained.
-        side_by_side: overrides of the launcher that runs it.
+        given: the folder was given: its runs are taken. Of the usual recipe, missing ones are
+            trained.
+        launcher: overrides of the launcher that runs it.
     """
     if name == "usual":
-        return build(name, usual(seeds, folder))
+        return make_record(name, usual_runs(seeds, folder))
     if not given:
-        train(MEMBERS if name == "ensemble" else name, seeds, folder, side_by_side)
+        train_experiment(MEMBERS if name == "ensemble" else name, seeds, folder, launcher)
     if name == "ensemble":
-        return ensemble(folder, seeds)
+        return ensemble_record(folder, seeds)
     found = finished_runs(folder, seeds)
     check_experiment(found[0], name)
-    return build(name, found, launcher(folder))
+    return make_record(name, found, launcher_of(folder))
 
 
-def compare(new: Record, old: Record, console: terminal.Console) -> None:
-    """Prints what came out beside the record."""
-    found = {key: difference(new, old, key) for key in METRICS if key in new and key in old}
-    console.print(tables.versus(found, ("here", "record"), {"seconds"}), soft_wrap=False)
+def compare_with_record(new: Record, old: Record, console: terminal.Console) -> None:
+    """Prints the difference of a new record from the old one."""
+    found = {key: record_difference(new, old, key) for key in METRICS if key in new and key in old}
+    console.print(comparison_table(found, ("here", "record"), {"seconds"}), soft_wrap=False)
     for side, record in (("here", new), ("record", old)):
         seeds = ", ".join(map(str, record["seeds"]))
         text = f"{side}: seeds {seeds}; {hardware(record)}; commit {record['git_commit']}"
         console.print(text)
 
 
-def again(name: str, given: str | None, folder: Path | None, write: bool) -> None:
-    """Runs a claim again, shows what came out, and makes it the record if asked to.
+def measure_again(name: str, given: str | None, folder: Path | None, write: bool) -> None:
+    """Measures a result again and compares it with its record; with `write` it becomes the record.
 
     Args:
         given: seeds, separated by commas.
         folder: take the runs in there.
     """
-    from mnist_cnn.runs import results
-
-    console, old = terminal.console(), load().get(name)
+    console, old = terminal.console(), load_records().get(name)
     try:
         seeds = [int(seed) for seed in given.split(",")] if given else []
     except ValueError:
@@ -196,7 +196,7 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
     place = folder
     if place is None:
         when = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
-        place = Path(report.OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
+        place = Path(OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
         about = "no record yet that tells how long it takes"
         if old:
             one = statistics.mean(old["seconds"]) / old.get("networks", 1)
@@ -204,10 +204,10 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
             about = f"about {span(need)} by the record, on {hardware(old)}"
         console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}")
     try:
-        side_by_side = old["launcher"] if old else ()
-        new = rerun(name, seeds, place, folder is not None, side_by_side)
+        launcher = old["launcher"] if old else ()
+        new = rerun(name, seeds, place, folder is not None, launcher)
     except (Stopped, KeyboardInterrupt, SystemExit) as e:  # the last from Lightning, for Ctrl-C
-        if (place / state.SWEEP).exists():
+        if (place / SWEEP).exists():
             print(f"finish it: python -m mnist_cnn.train ckpt_path={place}", file=sys.stderr)
         if place.exists():
             options = f"{f' --seeds {given}' if given else ''}{' --write' if write else ''}"
@@ -215,7 +215,7 @@ def again(name: str, given: str | None, folder: Path | None, write: bool) -> Non
             print(f"then: {then}", file=sys.stderr)
         sys.exit(e.code if isinstance(e, Stopped) else 128 + signal.SIGINT)
     if old:
-        compare(new, old, console)
+        compare_with_record(new, old, console)
     else:
         console.print(f"{name}: {accuracy(summary_of(new, 'test/acc'))}, n={len(new['test/acc'])}")
     if write:
@@ -232,9 +232,7 @@ def add_ratio(name: str, file: Path) -> None:
     Raises:
         ValueError: there is no record, or the ratio is not one of its experiment.
     """
-    from mnist_cnn.runs import results
-
-    record, ratio = load().get(name), found_.load(file)
+    record, ratio = load_records().get(name), read_json(file)
     if record is None:
         raise ValueError(f"{name}: has no record yet; allowed: after --write")
     if not isinstance(seconds := ratio.get("seconds"), dict) or name not in seconds:
@@ -244,8 +242,8 @@ def add_ratio(name: str, file: Path) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = report.parser("records", __doc__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the claim to run again")
+    parser = docstring_parser("benchmarks.records", __doc__)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the result to measure again")
     parser.add_argument("--seeds", metavar="0,1,2", help="(those of the record)")
     parser.add_argument(
         "--from",
@@ -254,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="FOLDER",
         help="take this sweep's runs instead of training",
     )
-    parser.add_argument("--write", action="store_true", help="make what comes out the record")
+    parser.add_argument("--write", action="store_true", help="write the result as its record")
     parser.add_argument(
         "--ratio",
         type=Path,
@@ -266,18 +264,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.name is None and (args.seeds or args.folder or args.write or args.ratio):
         parser.error("--seeds, --from, --write and --ratio need a NAME")
-    if args.name is not None and args.name not in names():
-        raise ValueError(must_be("NAME", either(names()), args.name))
+    if args.name is not None and args.name not in result_names():
+        raise ValueError(must_be("NAME", either(result_names()), args.name))
     if args.name and (args.write or args.folder or args.seeds or not args.ratio):
-        again(args.name, args.seeds, args.folder, args.write)
+        measure_again(args.name, args.seeds, args.folder, args.write)
     if args.ratio:
         add_ratio(args.name, args.ratio)
     if args.plot:
-        draw(load(), args.plot)
+        draw_records(load_records(), args.plot)
     if args.readme:
-        write_readme(load())
+        write_readme(load_records())
     if not (args.name or args.plot or args.readme):
-        show(load(), terminal.console())
+        print_records(load_records(), terminal.console())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast is training? python -m benchmarks.speed [--rounds N] [--batches N] [--out FILE]
+"""Measures training speed: python -m benchmarks.speed [--rounds N] [--batches N] [--out FILE]
 
 Four ways through the article's network at batch 64, interleaved in one process with the same number
 of threads, so that a slow minute of the machine slows them all. Ratios are taken round by round;
@@ -11,11 +11,10 @@ their median is given, the least and the greatest:
   floor   what the processor's matrix multiplication alone would allow
 
 With --fast [EXPERIMENT] instead: the whole training of an experiment (by default fast) over one
-epoch of the article's (48,000 images), in turn. Both are the `seconds` of results.json: from the
-first batch to the last, data in memory, without validation and test.
+epoch of the article's (48,000 images), interleaved. Both are the `seconds` of results.json, from
+the first batch to the last, data in memory, without validation and test.
 """
 
-import argparse
 import contextlib
 import logging
 import os
@@ -36,20 +35,21 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.usual import BATCH, EPOCH, usual
+from benchmarks.usual import BATCH, EPOCH, data_folder, train_usual
 from mnist_cnn import model, terminal
 from mnist_cnn.command import command
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.files import files
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import sources
+from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs import results
 from mnist_cnn.train import train
 
 MFLOP_PER_IMAGE = 15.4  # forward and backward of the article's network
 
 
-def loop(images: Tensor, labels: Tensor, batches: int) -> float:
+def bare_loop(images: Tensor, labels: Tensor, batches: int) -> float:
     """Images/s of a bare loop over tensors in memory."""
     net = model.CNN((32, 64), 128, 0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, eps=1e-7, fused=True)
@@ -63,14 +63,14 @@ def loop(images: Tensor, labels: Tensor, batches: int) -> float:
     return batches * BATCH / (time.perf_counter() - started)
 
 
-def ours(batches: int, folder: Path) -> float:
+def own_training(batches: int, folder: Path) -> float:
     """Images/s of this project's own training, as results.json has them."""
     overrides = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "test=false"]
     overrides += [f"trainer.limit_train_batches={batches}", "trainer.limit_val_batches=1"]
     return train(compose(overrides, run_dir=tempfile.mkdtemp(dir=folder)))["images/s"]
 
 
-def floor() -> float:
+def matmul_speed() -> float:
     """Images/s if the processor did nothing but multiply matrices at its best rate."""
     a, b = torch.randn(2, 1024, 1024)
     torch.mm(a, b)
@@ -81,29 +81,22 @@ def floor() -> float:
     return flop_per_second / (MFLOP_PER_IMAGE * 1e6)
 
 
-def data() -> Path:
-    """The folder of MNIST's files, which are proven to be there."""
-    root = Path(compose(run_dir=".").data.root).expanduser()
-    sources.prepare("mnist", root, "auto")
-    return root
-
-
-def measure(rounds: int, batches: int) -> dict[str, list[float]]:
-    """Images/s of each way in each round, the ways taken in turn."""
-    root = data()
+def measure_speeds(rounds: int, batches: int) -> dict[str, list[float]]:
+    """Images/s of each way in each round, the ways interleaved."""
+    root = data_folder()
     images, labels = sources.load("mnist", root, "train", bundled=True)
     images = images.unsqueeze(1)[12_000:]
     labels = labels[12_000:]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        return in_turn(
+        return interleave(
             {
-                "usual": lambda: usual(root, folder, epochs=1, batches=batches // 4, test=False)[
-                    "images/s"
-                ],
-                "loop": lambda: loop(images, labels, batches),
-                "ours": lambda: ours(batches, folder),
-                "floor": floor,
+                "usual": lambda: train_usual(
+                    root, folder, epochs=1, batches=batches // 4, test=False
+                )["images/s"],
+                "loop": lambda: bare_loop(images, labels, batches),
+                "ours": lambda: own_training(batches, folder),
+                "floor": matmul_speed,
             },
             rounds,
         )
@@ -126,7 +119,7 @@ def measure_fast(
     # validation is not in the seconds, so the article's need not be long
     article = ["experiment=article", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
     with tempfile.TemporaryDirectory() as folder:
-        return in_turn(
+        return interleave(
             {
                 experiment: lambda: seconds(f"{folder}/whole", f"experiment={experiment}"),
                 "article, one epoch": lambda: seconds(f"{folder}/epoch", *article),
@@ -135,7 +128,7 @@ def measure_fast(
         )
 
 
-def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def interleave(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each way gives in each round; a first round more warms up."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for turn in track(
@@ -152,7 +145,7 @@ def in_turn(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, l
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Sends what the ways print to where nobody reads it; their bars are drawn all the same."""
+    """Sends what the ways print to os.devnull; their progress bars are drawn nevertheless."""
     with (
         mock.patch.dict(os.environ, FORCE_COLOR="1"),  # as on a terminal, and at the same cost
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
@@ -187,12 +180,12 @@ def ratios_of(speeds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
 
 
 def conditions(rounds: int) -> str:
-    """What the numbers below a table are."""
+    """How numbers were measured."""
     threads = torch.get_num_threads()
     return f"medians over {rounds} rounds, {threads} threads, {results.processor()}"
 
 
-def show(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Ratio]) -> None:
+def print_speeds(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Ratio]) -> None:
     table = Table("", title="training, batch 64, medians", title_justify="left")
     for head in ("images/s", "of the loop"):
         table.add_column(head, justify="right")
@@ -213,14 +206,14 @@ def show(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Ratio]) -> 
     )
 
 
-def ratio_of(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+def ratio_record(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
     """Ratios of an experiment's seconds to the article's epoch, by round, and their median."""
     whole, epoch = seconds.values()
     ratios = np.divide(whole, epoch).tolist()
     return {"ratio": float(np.median(ratios)), "ratios": ratios, "seconds": dict(seconds)}
 
 
-def show_ratio(seconds: Mapping[str, Sequence[float]], found: Ratio) -> None:
+def print_ratio(seconds: Mapping[str, Sequence[float]], found: Ratio) -> None:
     console = terminal.console()
     names = list(seconds)
     table = Table(*(f"{name}, s" for name in names), "ratio")
@@ -246,7 +239,7 @@ def warn_of_noise(ratios: Mapping[str, Ratio]) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("benchmarks.speed", description=__doc__.split("\n")[0])
+    parser = docstring_parser("benchmarks.speed", __doc__)
     parser.add_argument(
         "--fast",
         nargs="?",
@@ -254,8 +247,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="EXPERIMENT",
         help="measure its whole training (of fast) over one epoch of the article's instead",
     )
-    parser.add_argument("--rounds", type=int, default=9, help="how often each way is measured (9)")
-    parser.add_argument("--batches", type=int, default=400, help="steps a measurement (400)")
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="number of measurements of each way (9)"
+    )
+    parser.add_argument("--batches", type=int, default=400, help="steps of a measurement (400)")
     parser.add_argument("--out", type=Path, help="the JSON file to write")
     args = parser.parse_args(argv)
     if args.rounds < 1:
@@ -269,11 +264,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if args.fast:
         seconds = measure_fast(args.fast, args.rounds)
-        summary = ratio_of(seconds)
+        summary = ratio_record(seconds)
         ratios = {f"{args.fast}/article": ratio(*seconds.values())}
-        show_ratio(seconds, *ratios.values())
+        print_ratio(seconds, *ratios.values())
     else:
-        speeds = measure(args.rounds, args.batches)
+        speeds = measure_speeds(args.rounds, args.batches)
         ratios = ratios_of(speeds)
         summary = {
             "images/s": {name: float(np.median(values)) for name, values in speeds.items()},
@@ -281,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "rounds": speeds,
             "batches": args.batches,
         }
-        show(speeds, ratios)
+        print_speeds(speeds, ratios)
     warn_of_noise(ratios)
     if args.out:
         record = {

@@ -1,4 +1,4 @@
-"""How does training share the processors? python -m benchmarks.threads [--rounds N]
+"""Measures how training shares the processors: python -m benchmarks.threads [--rounds N]
 
 Trains experiment=fast in processes of their own, on a quiet machine and beside one busy process,
 interleaved, once for each setting of how threads wait at a barrier:
@@ -9,7 +9,6 @@ interleaved, once for each setting of how threads wait at a barrier:
   1 thread OMP_NUM_THREADS=1
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from mnist_cnn import terminal
 from mnist_cnn.internals import threads
+from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs import results
 
 SETTINGS: dict[str, dict[str, str]] = {
@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, str]] = {
 PATIENCE = 90  # seconds until a training counts as that long
 
 
-def seconds(setting: Mapping[str, str], folder: Path) -> float:
+def train_seconds(setting: Mapping[str, str], folder: Path) -> float:
     """Seconds of training of one run of experiment=fast."""
     clean = {k: v for k, v in os.environ.items() if k not in threads.SETTINGS}
     command = [sys.executable, "-m", "mnist_cnn.train", "experiment=fast", "test=false"]
@@ -49,7 +49,7 @@ def seconds(setting: Mapping[str, str], folder: Path) -> float:
     return json.loads((folder / "results.json").read_text())["seconds"]
 
 
-def measure(rounds: int) -> dict[tuple[str, str], list[float]]:
+def measure_settings(rounds: int) -> dict[tuple[str, str], list[float]]:
     """Seconds by (setting, machine), interleaved; the machine is quiet or busy."""
     found: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -59,16 +59,16 @@ def measure(rounds: int) -> dict[tuple[str, str], list[float]]:
                 with subprocess.Popen([sys.executable, "-c", loop]) as other:
                     for name, setting in SETTINGS.items():
                         folder = Path(scratch, f"{turn}-{machine}-{name}")
-                        found.setdefault((name, machine), []).append(seconds(setting, folder))
+                        found.setdefault((name, machine), []).append(train_seconds(setting, folder))
                     other.kill()
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("benchmarks.threads", description=__doc__.split("\n")[0])
+    parser = docstring_parser("benchmarks.threads", __doc__)
     parser.add_argument("--rounds", type=int, default=5, help="number of interleaved rounds (5)")
     rounds = parser.parse_args().rounds
-    found = measure(rounds)
+    found = measure_settings(rounds)
     table = Table("threads wait", "quiet, s", "busy, s", "busy: min to max")
     for name in SETTINGS:
         quiet, busy = found[name, "quiet"], found[name, "busy"]

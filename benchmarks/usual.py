@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import RichProgressBar
 from torch import Tensor, nn
 from torchvision import datasets, transforms
 
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data import sources
 from mnist_cnn.runs import results
 
 BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
@@ -76,7 +78,14 @@ class Stopwatch(L.Callback):
         self.rows.append(row)
 
 
-def usual(
+def data_folder() -> Path:
+    """The folder of MNIST's files, downloaded where they are missing."""
+    root = Path(compose(run_dir=".").data.root).expanduser()
+    sources.prepare("mnist", root, "auto")
+    return root
+
+
+def train_usual(
     root: Path, folder: Path, *, epochs: int, batches: int = EPOCH, seed: int = 0, test: bool = True
 ) -> dict[str, Any]:
     """Trains by the usual Lightning and torchvision recipe, on 48,000 images, with Adam at 1e-3.

@@ -17,19 +17,32 @@ from pathlib import Path
 from rich.progress import track
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis import comparison, ranking
-from mnist_cnn.analysis import found as found_
-from mnist_cnn.analysis.found import ABSENT, Run
+from mnist_cnn.analysis.comparison import difference, select_runs
+from mnist_cnn.analysis.found import (
+    ABSENT,
+    Run,
+    find_runs,
+    first_line,
+    natural_order,
+    newest_sweep,
+    read_run,
+)
 from mnist_cnn.analysis.page import page_title, write_page
-from mnist_cnn.analysis.ranking import Leaderboard, brief
-from mnist_cnn.analysis.tables import show, to_csv, to_json, to_markdown, versus
+from mnist_cnn.analysis.ranking import Leaderboard, brief, rank_runs
+from mnist_cnn.analysis.tables import (
+    comparison_table,
+    print_leaderboard,
+    to_csv,
+    to_json,
+    to_markdown,
+)
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install
 
 OUTPUTS, PAGE = Path("outputs"), "report.html"
 
 
-def collect(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
+def collect_runs(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
     """Finds, reads, groups and ranks all runs in some folders.
 
     Args:
@@ -42,37 +55,37 @@ def collect(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
     for top in folders:
         if not top.is_dir():
             raise ValueError(f"{top}: no such folder")
-        for folder in found_.find(top):
+        for folder in find_runs(top):
             name = folder.relative_to(top) if len(folders) == 1 else folder
             found.setdefault(folder.resolve(), (str(name), folder))
     if not found:
         raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
     console = terminal.console(stderr=True, soft_wrap=False)
     ordered = track(
-        sorted(found.values(), key=lambda pair: found_.natural(pair[0])),
+        sorted(found.values(), key=lambda pair: natural_order(pair[0])),
         "reading",
         console=console,
         transient=True,
         disable=not console.is_terminal,
     )
-    return ranking.build([found_.read(folder, name) for name, folder in ordered], over)
+    return rank_runs([read_run(folder, name) for name, folder in ordered], over)
 
 
 def report(folder: Path) -> None:
     """Prints the leaderboard of a sweep that has just ended, and writes its page.
 
-    It never raises: what it cannot do is said in one line, and the sweep is none the worse.
+    It never raises: what it cannot do it says in one line.
     """
     try:
-        board = collect([folder])
-        show(board, terminal.console())
+        board = collect_runs([folder])
+        print_leaderboard(board, terminal.console())
         print(write_page(board, folder / PAGE, page_title(folder)))
     except Exception as e:  # a picture is not worth a sweep
-        why = found_.first_line(str(e))
+        why = first_line(str(e))
         print(f"{folder}: no whole report: {type(e).__name__}: {why}", file=sys.stderr)
 
 
-def compare(
+def compare_groups(
     sides: Sequence[str], board: Callable[[], Leaderboard], console: terminal.Console
 ) -> None:
     """Prints how two groups of runs differ.
@@ -87,8 +100,8 @@ def compare(
     chosen: list[list[Run]] = []
     metric, mode = "", ""
     for side in sides:
-        whole = collect([Path(side)]) if Path(side).is_dir() else board()
-        runs = whole.finished if Path(side).is_dir() else comparison.select(side, whole)
+        whole = collect_runs([Path(side)]) if Path(side).is_dir() else board()
+        runs = whole.finished if Path(side).is_dir() else select_runs(side, whole)
         if not runs:
             raise ValueError(f"{side}: no finished run in there")
         if metric and whole.metric != metric:
@@ -101,15 +114,15 @@ def compare(
         raise ValueError(f"--compare: some runs are in {sides[0]} and in {sides[1]}")
     try:
         found = {
-            key: comparison.difference(chosen[0], chosen[1], key)
+            key: difference(chosen[0], chosen[1], key)
             for key in dict.fromkeys((metric, "val/acc", "test/acc"))
         }
     except ModuleNotFoundError as e:
         raise ValueError(f"--compare needs {e.name}: {install('sweep')}") from None
 
     lower = {metric} if mode == "min" else set()
-    console.print(versus(found, ("A", "B"), lower), soft_wrap=False)
-    both = ranking.build([*chosen[0], *chosen[1]])
+    console.print(comparison_table(found, ("A", "B"), lower), soft_wrap=False)
+    both = rank_runs([*chosen[0], *chosen[1]])
     for letter, side, runs in zip("AB", sides, chosen, strict=True):
         settings = {
             name: {brief(run.config.get(key, ABSENT)) for run in runs}
@@ -126,11 +139,11 @@ def compare(
         console.print("not in pairs, as not every run has its partner, of the same seed: Welch's t")
 
 
-def parser(entry: str, doc: str) -> argparse.ArgumentParser:
-    """A parser whose --help is an entry's docstring, without the usage in its first line."""
+def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
+    """A parser whose --help is a command's docstring, without the usage in its first line."""
     about, more = doc.split("\n\n", 1)
     return argparse.ArgumentParser(
-        f"mnist_cnn.{entry}",
+        f"python -m {module}",
         description=about.split(":")[0] + ".",
         epilog=more,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -139,7 +152,7 @@ def parser(entry: str, doc: str) -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    options = parser("report", __doc__)
+    options = docstring_parser("mnist_cnn.report", __doc__)
     options.add_argument(
         "folders", nargs="*", type=Path, metavar="FOLDER", help="(the newest sweep in outputs)"
     )
@@ -175,12 +188,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             from mnist_cnn.plots import interactive  # noqa: F401
         except ModuleNotFoundError as e:
             raise ValueError(f"--html needs {e.name}: {install('sweep')}") from None
-    folders = args.folders or [found_.newest_sweep(OUTPUTS) or OUTPUTS]
+    folders = args.folders or [newest_sweep(OUTPUTS) or OUTPUTS]
     if args.compare:
-        compare(args.compare, functools.cache(lambda: collect(folders, args.over)), console)
+        compare_groups(
+            args.compare, functools.cache(lambda: collect_runs(folders, args.over)), console
+        )
         return
-    board = collect(folders, args.over)
-    show(board, console)
+    board = collect_runs(folders, args.over)
+    print_leaderboard(board, console)
     for kind, path in wanted.items():
         text = texts[kind](board)
         if kind in piped:

@@ -30,7 +30,7 @@ SPEEDS = {  # of a busy machine: the ratio of the medians is 1.01
 
 
 def test_table_and_sentence_have_one_ratio_with_its_spread(capsys, monkeypatch):
-    monkeypatch.setattr(speed, "measure", lambda rounds, batches: SPEEDS)
+    monkeypatch.setattr(speed, "measure_speeds", lambda rounds, batches: SPEEDS)
     speed.main([])
     said = capsys.readouterr()
     (row,) = [line for line in said.out.splitlines() if "its Trainer" in line]

@@ -1,4 +1,4 @@
-"""Records: a real sweep's numbers to the last digit; README's table; the claims in the files."""
+"""Records: a real sweep's numbers to the last digit; README's table; the results in the files."""
 
 import json
 import math
@@ -15,10 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import record as record_
-from benchmarks import records, usual
-from benchmarks import table as table_
-from mnist_cnn.analysis import found as found_
+from benchmarks import recording, records, tables, usual
+from mnist_cnn.analysis.found import read_history
 from mnist_cnn.config import files
 from tests.helpers.process import environment, wait_for
 
@@ -117,7 +115,7 @@ def test_a_record_holds_the_numbers_of_its_runs_to_the_last_digit(clone: Path) -
     assert record["command"] == "python -m mnist_cnn.train -m experiment=accurate seed=0,1"
     assert record["elapsed_seconds"] >= 1
     assert record["elapsed_seconds"] + 1 >= sum(record["seconds"])  # the times are whole seconds
-    histories = [found_.history(sweep_of(clone) / n) for n in "01"]
+    histories = [read_history(sweep_of(clone) / n) for n in "01"]
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
     for k, epoch in enumerate(record["epochs"]):
         accuracies = [Fraction(rows[k]["val/acc"]) for rows in histories]
@@ -127,7 +125,7 @@ def test_a_record_holds_the_numbers_of_its_runs_to_the_last_digit(clone: Path) -
     assert (clone / "benchmarks" / "accurate.json").stat().st_size < 12_000
 
 
-def test_a_claim_is_compared_with_its_record_and_shown(clone: Path) -> None:
+def test_a_result_is_compared_with_its_record_and_shown(clone: Path) -> None:
     out = run(clone, "benchmarks.records", "accurate", "--from", str(sweep_of(clone)))
     accuracies = [100 * a for a in read(clone / "benchmarks" / "accurate.json")["test/acc"]]
     mean, std = sum(accuracies) / 2, abs(accuracies[0] - accuracies[1]) / math.sqrt(2)
@@ -137,15 +135,15 @@ def test_a_claim_is_compared_with_its_record_and_shown(clone: Path) -> None:
     table = run(clone, "benchmarks.records")
     assert f"{mean:.2f} % ± {std:.2f}" in table
     assert "the best network of at most 250,000 parameters" in table
-    claimed = record_.claim("article")
-    assert claimed is not None
-    assert table_.accuracy(claimed) in table  # though without a record here
+    stated = recording.stated_result("article")
+    assert stated is not None
+    assert tables.accuracy(stated) in table  # though without a record here
 
 
 def test_other_seeds_give_a_difference_with_its_interval(clone: Path) -> None:
     old = read(clone / "benchmarks" / "accurate.json")
     new = {**old, "seeds": [2, 3], "test/acc": [0.9, 0.92]}
-    found = record_.difference(new, old, "test/acc")
+    found = recording.record_difference(new, old, "test/acc")
     (a, b), (c, d) = new["test/acc"], old["test/acc"]
     assert found.interval is not None
     assert found.mean is not None
@@ -156,51 +154,49 @@ def test_other_seeds_give_a_difference_with_its_interval(clone: Path) -> None:
 
 def test_the_tables_of_readme_and_the_picture_are_made_of_the_records(clone: Path) -> None:
     before = (clone / "README.md").read_text()
-    run(clone, "benchmarks.records", "--plot", record_.PICTURE, "--readme")
+    run(clone, "benchmarks.records", "--plot", recording.PICTURE, "--readme")
     text = (clone / "README.md").read_text()
     record = read(clone / "benchmarks" / "accurate.json")
     assert f"| {record['parameters']:,} |" in text
     assert f"`{record['command']}`" in text
-    assert f"]({record_.PICTURE})" in text
-    assert (clone / record_.PICTURE).read_bytes().startswith(b"\x89PNG")
-    assert before.split(table_.BEGIN)[0] == text.split(table_.BEGIN)[0]
-    assert before.split(table_.END)[1] == text.split(table_.END)[1]
+    assert f"]({recording.PICTURE})" in text
+    assert (clone / recording.PICTURE).read_bytes().startswith(b"\x89PNG")
+    assert before.split(tables.BEGIN)[0] == text.split(tables.BEGIN)[0]
+    assert before.split(tables.END)[1] == text.split(tables.END)[1]
     run(clone, "benchmarks.records", "--readme")
     assert (clone / "README.md").read_text() == text
 
 
 def test_readme_has_the_table_that_the_records_make() -> None:
-    text = record_.README.read_text("utf-8")
-    table = text.partition(table_.BEGIN)[2].partition(table_.END)[0]
-    assert table == f"\n\n{table_.markdown(record_.load())}\n", (
+    text = recording.README.read_text("utf-8")
+    table = text.partition(tables.BEGIN)[2].partition(tables.END)[0]
+    assert table == f"\n\n{tables.markdown(recording.load_records())}\n", (
         "python -m benchmarks.records --readme"
     )
 
 
 @pytest.mark.parametrize("experiment", files.files("experiment"))
-def test_an_experiment_claims_what_its_record_says(experiment: str) -> None:
-    claimed = record_.claim(experiment)
-    assert claimed is not None, (
-        "its first lines have no `NN.NN % +- N.NN on the test set (seeds …)`"
-    )
-    if record := record_.load().get(experiment):
-        measured = record_.summary_of(record, "test/acc")
-        assert table_.accuracy(claimed) == table_.accuracy(measured)
-        assert claimed.n == measured.n
-        assert table_.span(record["elapsed_seconds"]) in record_.header(experiment)
+def test_an_experiment_states_what_its_record_says(experiment: str) -> None:
+    stated = recording.stated_result(experiment)
+    assert stated is not None, "its first lines have no `NN.NN % +- N.NN on the test set (seeds …)`"
+    if record := recording.load_records().get(experiment):
+        measured = recording.summary_of(record, "test/acc")
+        assert tables.accuracy(stated) == tables.accuracy(measured)
+        assert stated.n == measured.n
+        assert tables.span(record["elapsed_seconds"]) in recording.header(experiment)
 
 
 def test_a_record_is_of_the_recipe_as_its_file_has_it() -> None:
-    found = record_.load()
+    found = recording.load_records()
     for name in set(files.files("experiment")) & set(found):
-        assert not record_.differences(found[name]["config"], record_.meant(name))
+        assert not recording.differences(found[name]["config"], recording.current_setting(name))
     if "ensemble" in found:
         members = found["ensemble"]["experiment"]
         assert found["ensemble"]["config"] == found[members]["config"]
 
 
 def test_each_record_names_an_experiment_and_a_command_that_exist(clone: Path) -> None:
-    found = [*record_.RECORDS.glob("*.json"), *(clone / "benchmarks").glob("*.json")]
+    found = [*recording.RECORDS.glob("*.json"), *(clone / "benchmarks").glob("*.json")]
     for file in found:
         record = read(file)
         assert file.stem == record["name"]
@@ -214,40 +210,40 @@ def test_each_record_names_an_experiment_and_a_command_that_exist(clone: Path) -
             assert module == "mnist_cnn.train"
             assert f"experiment={record['name']}" in rest
             assert f"seed={','.join(map(str, record['seeds']))}" in rest
-            assert record["name"] in files.files("experiment") or file.parent != record_.RECORDS
+            assert record["name"] in files.files("experiment") or file.parent != recording.RECORDS
 
 
 def test_runs_that_differ_in_more_than_the_seed_make_no_record(sweep: Path) -> None:
-    found = record_.finished_runs(sweep)
-    assert record_.build("accurate", found)["seeds"] == [0, 1]
+    found = recording.finished_runs(sweep)
+    assert recording.make_record("accurate", found)["seeds"] == [0, 1]
     for key, value in (("optimizer.lr", 0.5), ("threads", 77), ("git_commit", "another")):
         kept = (sweep / "1" / "results.json").read_text()
         change(sweep / "1", key, value)
         with pytest.raises(ValueError, match=f"{key}=.*, {value}; allowed: .* the seed alone"):
-            record_.build("accurate", record_.finished_runs(sweep))
+            recording.make_record("accurate", recording.finished_runs(sweep))
         (sweep / "1" / "results.json").write_text(kept)
 
 
 def test_a_run_of_another_experiment_makes_no_record(sweep: Path) -> None:
-    first, _ = record_.finished_runs(sweep)
+    first, _ = recording.finished_runs(sweep)
     with pytest.raises(ValueError, match=r"not experiment=photo, there and here: .*; and \d+ more"):
-        record_.check_experiment(first, "photo")
+        recording.check_experiment(first, "photo")
     with pytest.raises(ValueError, match=r"trainer\.max_epochs=2, 10; trainer\.limit_train"):
-        record_.check_experiment(first, "article")
+        recording.check_experiment(first, "article")
 
 
 def test_what_is_not_finished_is_refused_by_name(sweep: Path) -> None:
     (sweep / "1" / "results.json").rename(sweep / "kept")
     with pytest.raises(ValueError, match=f"{sweep}/1: interrupted.*ckpt_path={sweep}"):
-        record_.finished_runs(sweep)
+        recording.finished_runs(sweep)
     failure = {"type": "ValueError", "error": "the disk is full", "traceback": ""}
     (sweep / "1" / "failed.json").write_text(json.dumps(failure))
     with pytest.raises(ValueError, match=f"{sweep}/1: failed, ValueError: the disk is full; "):
-        record_.finished_runs(sweep)
+        recording.finished_runs(sweep)
     shutil.rmtree(sweep / "1")  # it never began
     with pytest.raises(ValueError, match=f"{sweep}: has no run of seed 1; "):
-        record_.finished_runs(sweep)
-    assert len(record_.finished_runs(sweep, [0])) == 1
+        recording.finished_runs(sweep)
+    assert len(recording.finished_runs(sweep, [0])) == 1
 
 
 def test_results_without_a_test_make_no_record(sweep: Path) -> None:
@@ -255,7 +251,7 @@ def test_results_without_a_test_make_no_record(sweep: Path) -> None:
     del content["test/acc"]
     (sweep / "0" / "results.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="have no test/acc"):
-        record_.build("accurate", record_.finished_runs(sweep))
+        recording.make_record("accurate", recording.finished_runs(sweep))
 
 
 @pytest.mark.slow
@@ -281,15 +277,15 @@ def test_ctrl_c_loses_nothing_and_says_how_to_go_on(tmp_path: Path) -> None:
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Shortens the usual recipe; the seeds that were trained."""
-    trained, original = [], usual.usual
+    trained, original = [], usual.train_usual
 
     def short(*args: Any, **options: Any) -> dict[str, Any]:
         trained.append(options["seed"])
         torch.use_deterministic_algorithms(True)
         return original(*args, batches=2, **options)
 
-    monkeypatch.setattr(usual, "usual", short)
-    monkeypatch.setattr(record_, "USUAL_EPOCHS", 2)
+    monkeypatch.setattr(usual, "train_usual", short)
+    monkeypatch.setattr(records, "USUAL_EPOCHS", 2)
     return trained
 
 
@@ -297,8 +293,8 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_usual_recipe_is_recorded_and_what_is_there_is_not_trained_again(
     tmp_path: Path, few_steps: list[int]
 ) -> None:
-    first = records.usual([0], tmp_path)
-    record = record_.build("usual", records.usual([0, 1], tmp_path))
+    first = records.usual_runs([0], tmp_path)
+    record = recording.make_record("usual", records.usual_runs([0, 1], tmp_path))
     assert few_steps == [0, 1]
     assert record["test/acc"][0] == first[0].results["test/acc"]
     assert all(a > 0.05 for a in record["test/acc"])
@@ -309,7 +305,7 @@ def test_the_usual_recipe_is_recorded_and_what_is_there_is_not_trained_again(
 
 
 def table_of(*made: dict[str, Any]) -> str:
-    return table_.markdown({record["name"]: record for record in made})
+    return tables.markdown({record["name"]: record for record in made})
 
 
 def test_an_ensemble_is_one_observation_of_several_networks(
@@ -324,9 +320,9 @@ def test_an_ensemble_is_one_observation_of_several_networks(
         outcome = {"ckpt_path": ["a", "b"], "acc": 0.9971, "errors": 29, "images": 10_000}
         (place / "evaluation.json").write_text(json.dumps({**outcome, "shifts": 1}))
 
-    monkeypatch.setattr(records, "start", evaluate)
-    monkeypatch.setattr(record_, "check_experiment", lambda run, name: None)
-    record = records.ensemble(folder, [])
+    monkeypatch.setattr(records, "run_command", evaluate)
+    monkeypatch.setattr(records, "check_experiment", lambda run, name: None)
+    record = records.ensemble_record(folder, [])
     ((entry, ckpt_path, *_),) = started
     assert entry == "evaluate"
     assert ckpt_path == f"ckpt_path=['{folder}/0','{folder}/1']"
@@ -335,15 +331,16 @@ def test_an_ensemble_is_one_observation_of_several_networks(
     assert record["seconds"] == [sum(members["seconds"])]
     assert record["parameters"] == 2 * members["parameters"]
     table = table_of(members, record)
-    assert "| 2 of these together, each image in 9 places | **99.71 %** | 1 (of 2) |" in table
-    found = record_.difference(record, record, "test/acc")
+    assert "| 2 of these in an ensemble, each image at 9 shifts | **99.71 %** | 1 (of 2) |" in table
+    found = recording.record_difference(record, record, "test/acc")
     assert found.interval is None
 
 
 def test_the_ratio_is_told_in_the_note_and_belongs_to_its_record(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(record_, "RECORDS", tmp_path)
+    monkeypatch.setattr(recording, "RECORDS", tmp_path)  # where they are read
+    monkeypatch.setattr(records, "RECORDS", tmp_path)  # and written
     shutil.copy(clone / "benchmarks" / "accurate.json", tmp_path)
     ratio = {"ratio": 0.91, "ratios": [0.9, 0.91, 0.93], "seconds": {"accurate": [9.0, 9.1, 9.3]}}
     (tmp_path / "ratio").write_text(json.dumps(ratio))
@@ -374,4 +371,4 @@ def test_a_mistake_is_answered_in_one_line(argv: list[str], answer: str) -> None
     ("seconds", "shown"), [(9.94, "9.9 s"), (81.2, "81 s"), (300.0, "5 min"), (7200.0, "2.0 h")]
 )
 def test_a_time_is_told_as_people_do(seconds: float, shown: str) -> None:
-    assert table_.span(seconds) == shown
+    assert tables.span(seconds) == shown

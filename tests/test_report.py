@@ -17,8 +17,7 @@ import pytest
 from filelock import FileLock
 
 from mnist_cnn import report, terminal
-from mnist_cnn.analysis import found as found_
-from mnist_cnn.analysis import page, ranking, tables
+from mnist_cnn.analysis import found, page, ranking, tables
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs import state
@@ -39,7 +38,7 @@ SHORT = [
 def trained(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """A sweep of two learning rates with two seeds each."""
     sweep = tmp_path_factory.mktemp("trained")
-    (sweep / found_.SWEEP).touch()
+    (sweep / found.SWEEP).touch()
     for job, (lr, seed) in enumerate((lr, seed) for lr in (1e-3, 1e-2) for seed in (0, 1)):
         changed = [f"optimizer.lr={lr}", f"seed={seed}"]
         train(compose([*SHORT, *changed], run_dir=sweep / str(job), run_name="x"))
@@ -362,11 +361,11 @@ def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
     sweep: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mix(sweep)
-    board = report.collect([sweep])
+    board = report.collect_runs([sweep])
     assert len(board.columns) > 10
     narrow = terminal.console(force_terminal=True, color_system=None)
     narrow.width = 80
-    tables.show(board, narrow)
+    tables.print_leaderboard(board, narrow)
     lines = capsys.readouterr().out.split("\n4 finished")[0].splitlines()
     assert max(map(len, lines)) <= 80
     said = " ".join(" ".join(lines).split())
@@ -384,8 +383,8 @@ def test_a_figure_of_mixed_experiments_has_at_most_ten_hyper_parameters(sweep: P
     from mnist_cnn.analysis import figures
 
     mix(sweep)
-    board = report.collect([sweep])
-    parallel = figures.parallel(board, board.finished)
+    board = report.collect_runs([sweep])
+    parallel = figures.parallel_section(board, board.finished)
     assert not isinstance(parallel.content, str | None)
     assert len(parallel.content.data[0].dimensions) == 11  # and the objective
     assert f"Of {len(board.columns)} the 10 that vary most." in parallel.text
@@ -398,9 +397,9 @@ def test_the_newest_sweep_is_one_of_training(
 ) -> None:
     evaluations = sweep.parents[2] / "evaluations" / "sweeps" / "1"
     (evaluations / "0").mkdir(parents=True)
-    (evaluations / found_.SWEEP).touch()
+    (evaluations / found.SWEEP).touch()
     monkeypatch.chdir(sweep.parents[3])
-    assert found_.newest_sweep(Path("outputs")) == sweep.relative_to(Path.cwd())
+    assert found.newest_sweep(Path("outputs")) == sweep.relative_to(Path.cwd())
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 4
 
 
@@ -446,7 +445,7 @@ def test_no_half_written_file_is_a_crash(sweep: Path) -> None:
     broken += [whole.replace(b'"val/loss": ', b'"val/loss": "x", "y": ', 1)]
     for content in broken:
         (sweep / "0" / "results.json").write_bytes(content)
-        run = found_.read(sweep / "0", "0")
+        run = found.read_run(sweep / "0", "0")
         assert run.state == "unreadable"
         assert run.note.startswith("results.json: ")
     for file in ("failed.json", "pruned.json"):
@@ -456,7 +455,7 @@ def test_no_half_written_file_is_a_crash(sweep: Path) -> None:
             (folder / file).write_text(text)
             (folder / ".hydra").mkdir(exist_ok=True)
             (folder / state.OVERRIDES).write_bytes(b"- 'a=\n- b\n\xff")
-            assert found_.read(folder, "9").state in ("unreadable", "failed")
+            assert found.read_run(folder, "9").state in ("unreadable", "failed")
         (folder / file).unlink()
     (sweep / "1" / "history.csv").write_text("epoch,val/loss\n1,0.5\n2,")
     report.main([str(sweep)])
@@ -471,10 +470,10 @@ def test_the_newest_sweep_is_reported_and_without_one_all_runs(
     shutil.rmtree(newer / "3")
     for file in newer.glob("*/results.json"):  # or they were the same runs again
         file.write_text(json.dumps(json.loads(file.read_text()) | {"train/loss": 0.5}))
-    (newer / found_.SWEEP).touch()
+    (newer / found.SWEEP).touch()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 3
     for folder in (sweep, newer):
-        (folder / found_.SWEEP).unlink()
+        (folder / found.SWEEP).unlink()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 7
     # a folder inside another is not counted twice, nor is the same run in another place
     shutil.copytree(sweep, sweep.with_name("10-00-00"))
@@ -563,7 +562,7 @@ def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
         folder = add(sweep, job, like=0, val__loss=abs(math.log10(lr) + 3))
         configure(folder, "model.hidden", hidden)
         configure(folder, "optimizer.lr", lr)
-    board = report.collect([sweep])
+    board = report.collect_runs([sweep])
     shares, about = importances(board.finished, board.columns, "val/loss", "min")
     assert "44 runs" in about
     assert next(iter(shares)) == "lr"
@@ -720,7 +719,7 @@ def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(
     assert requests == [(sweep / "report.html").as_uri()]
     assert drawn == {"finished": 24, "pruned": 1, "lost": 1, "axes": 3, "curves": 24, "bars": 2}
     assert max(ink) > 3000
-    assert rows == len(report.collect([sweep]).groups)
+    assert rows == len(report.collect_runs([sweep]).groups)
     assert "OSError: <script>x()</script>" in text
     assert "<b>&" in text
     assert overflow <= 0

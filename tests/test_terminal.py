@@ -25,7 +25,7 @@ def test_a_folder_with_brackets_and_colons_is_printed_as_it_is(
 def test_a_table_says_which_extra_to_install(capsys: pytest.CaptureFixture[str]) -> None:
     why = "needs scipy: pip install -e '.[sweep]'"
     found = {"test/acc": comparison.Difference(None, None, None, None, None, why)}
-    terminal.console().print(tables.versus(found, ("A", "B [x]"), {}))
+    terminal.console().print(tables.comparison_table(found, ("A", "B [x]"), {}))
     said = capsys.readouterr().out
     assert why in said
     assert "A - B [x]" in said

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from mnist_cnn.analysis.found import ABSENT, Run, parse
+from mnist_cnn.analysis.found import ABSENT, Run, parse_pairs
 from mnist_cnn.analysis.ranking import (
     Leaderboard,
     Summary,
@@ -16,13 +16,13 @@ from mnist_cnn.analysis.ranking import (
     find_key,
     pairs,
     setting,
-    summarise,
+    summarize,
 )
 from mnist_cnn.config.files import CONF, files
-from mnist_cnn.runs import configuration
+from mnist_cnn.runs.configuration import flat
 
 
-def select(text: str, board: Leaderboard) -> list[Run]:
+def select_runs(text: str, board: Leaderboard) -> list[Run]:
     """The finished runs that a text names.
 
     Args:
@@ -63,8 +63,8 @@ def chosen_by(key: str, value: str) -> dict[str, Any]:
     """The keys and values that key=value means; where it chooses a file of a group, the file's."""
     group = key.removesuffix(".name")
     if value not in files(group):
-        return configuration.flat(parse([f"{key}={value}"]))
-    content = configuration.flat(OmegaConf.load(CONF / group / f"{value}.yaml"))
+        return flat(parse_pairs([f"{key}={value}"]))
+    content = flat(OmegaConf.load(CONF / group / f"{value}.yaml"))
     name = f"{group}.name"
     whole = {f"{group}.{k}": v for k, v in content.items() if k != "defaults"}
     return {name: whole[name]} if name in whole else whole
@@ -102,7 +102,7 @@ def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
 
     a, b = ([run for run in side if metric in run.results] for side in (a, b))
     x, y = ([run.results[metric] for run in side] for side in (a, b))
-    first, second = summarise(x), summarise(y)
+    first, second = summarize(x), summarize(y)
     if first is None or second is None:
         return Difference(first, second, None, None, None, "not measured in both")
     mean = first.mean - second.mean

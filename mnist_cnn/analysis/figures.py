@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from mnist_cnn.analysis.found import ABSENT, Run, history
+from mnist_cnn.analysis.found import ABSENT, Run, read_history
 from mnist_cnn.analysis.ranking import Leaderboard, most_varied, pairs, worse
 from mnist_cnn.analysis.tables import WIDE, is_wide
 from mnist_cnn.config.messages import install
@@ -34,9 +34,9 @@ def figure_sections(board: Leaderboard) -> list[Section]:
     ranked.sort(key=lambda run: worse(run.results[board.metric], board.mode))
     shares, about = importances(ranked, board.columns, board.metric, board.mode)
     return [
-        trials(board),
-        parallel(board, ranked),
-        curves(board, ranked),
+        trials_section(board),
+        parallel_section(board, ranked),
+        curves_section(board, ranked),
         Section(
             "Importance of hyper-parameters",
             about,
@@ -45,7 +45,7 @@ def figure_sections(board: Leaderboard) -> list[Section]:
     ]
 
 
-def trials(board: Leaderboard) -> Section:
+def trials_section(board: Leaderboard) -> Section:
     values = np.array([run.results.get(board.metric, math.nan) for run in board.runs], float)
     for k, run in enumerate(board.runs):
         if run.state == "pruned" and run.results["metric"] == board.metric:
@@ -63,12 +63,12 @@ def trials(board: Leaderboard) -> Section:
             [run.state for run in board.runs],
             board.metric,
             board.mode,
-            [describe(run, board) for run in board.runs],
+            [describe_run(run, board) for run in board.runs],
         ),
     )
 
 
-def parallel(board: Leaderboard, ranked: Sequence[Run]) -> Section:
+def parallel_section(board: Leaderboard, ranked: Sequence[Run]) -> Section:
     title, lines = "Hyper-parameters", evenly(ranked, LINES)
     keys = most_varied(list(board.columns), [run.config for run in lines], WIDE)
     parameters = {
@@ -87,13 +87,13 @@ def parallel(board: Leaderboard, ranked: Sequence[Run]) -> Section:
     )
 
 
-def curves(board: Leaderboard, ranked: Sequence[Run]) -> Section:
+def curves_section(board: Leaderboard, ranked: Sequence[Run]) -> Section:
     title, drawn = "Learning curves", list[tuple[str, list[float], list[float]]]()
     for run in evenly(ranked, CURVES):
-        rows = [row for row in history(run.folder) if {"epoch", board.metric} <= row.keys()]
+        rows = [row for row in read_history(run.folder) if {"epoch", board.metric} <= row.keys()]
         if rows or not drawn:  # the first is the best, and nothing else may stand for it
             epochs, values = [r["epoch"] for r in rows], [r[board.metric] for r in rows]
-            drawn.append((describe(run, board), epochs, values))
+            drawn.append((describe_run(run, board), epochs, values))
     if not drawn or not drawn[0][1]:
         return Section(title, "Skipped: the best run has no history.csv.", None)
     few = f", of {len(ranked):,} runs" if len(drawn) < len(ranked) else ""
@@ -111,7 +111,7 @@ def evenly(items: Sequence[Any], most: int) -> list[Any]:
     return [items[round(k * (len(items) - 1) / (most - 1))] for k in range(most)]
 
 
-def describe(run: Run, board: Leaderboard) -> str:
+def describe_run(run: Run, board: Leaderboard) -> str:
     """A run's name and what tells it from the others."""
     settings = {name: run.config.get(key, ABSENT) for key, name in board.columns.items()}
     if is_wide(board):

@@ -15,18 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_cnn.runs import configuration
-from mnist_cnn.runs import state as state_
+from mnist_cnn.runs.configuration import flat
+from mnist_cnn.runs.state import FAILED, LAST, LOCK, OVERRIDES, PRUNED, RESULTS, SWEEP, State, state
 
-MARKS = {
-    state_.RESULTS,
-    state_.FAILED,
-    state_.PRUNED,
-    state_.LOCK,
-    "train.log",
-}  # any makes a run's folder
+MARKS = {RESULTS, FAILED, PRUNED, LOCK, "train.log"}  # any makes a run's folder
 INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
-SWEEP = state_.SWEEP
 
 
 class Absent:
@@ -52,7 +45,7 @@ class Run:
 
     folder: Path
     name: str
-    state: state_.State | Literal["unreadable"]
+    state: State | Literal["unreadable"]
     note: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +57,7 @@ class Run:
         return next((file for file in files if file.exists()), None)
 
 
-def find(top: Path) -> Iterator[Path]:
+def find_runs(top: Path) -> Iterator[Path]:
     """The folders of runs at any depth, `top` among them."""
     for path, folders, names in os.walk(top):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -78,25 +71,23 @@ def newest_sweep(top: Path) -> Path | None:
     sweeps = [path for path in top.rglob(SWEEP) if path.is_file()]
     newest_first = sorted(sweeps, key=lambda path: path.stat().st_mtime, reverse=True)
     # an evaluation over several values has the same file, and no run
-    return next((path.parent for path in newest_first if any(find(path.parent))), None)
+    return next((path.parent for path in newest_first if any(find_runs(path.parent))), None)
 
 
-def natural(name: str) -> list[tuple[int, str]]:
+def natural_order(name: str) -> list[tuple[int, str]]:
     """A sort key that puts 9 before 10."""
     return [(int(digits or -1), text) for digits, text in re.findall(r"(\d+)|(\D+)", name)]
 
 
-def read(folder: Path, name: str) -> Run:
-    """What lies in a run's folder. Whatever cannot be read is told in `note`, not raised."""
-    run = Run(folder, name, state_.state(folder))
-    file = {"finished": state_.RESULTS, "failed": state_.FAILED, "pruned": state_.PRUNED}.get(
-        run.state
-    )
+def read_run(folder: Path, name: str) -> Run:
+    """What lies in a run's folder. Whatever cannot be read is reported in `note`, not raised."""
+    run = Run(folder, name, state(folder))
+    file = {"finished": RESULTS, "failed": FAILED, "pruned": PRUNED}.get(run.state)
     try:
-        found = load(folder / file) if file else {}
+        found = read_json(folder / file) if file else {}
         if run.state == "finished":
-            run.config = configuration.flat(found.pop("config"))
-            run.results = {key: check(key, value) for key, value in found.items()}
+            run.config = flat(found.pop("config"))
+            run.results = {key: metric_value(key, value) for key, value in found.items()}
             if missing := {"objective.metric", "objective.mode"} - run.config.keys():
                 raise KeyError(min(missing))
             return run
@@ -106,10 +97,10 @@ def read(folder: Path, name: str) -> Run:
             run.note = "after epoch {epoch}: {metric}={value:.4f}".format(**found)
             run.results = found
         elif run.state == "running":
-            run.note = f"{len(history(folder))} epochs done"
-        elif (folder / state_.LAST).exists():
-            run.note = f"go on with ckpt_path={folder}"
-        run.config = overrides(folder)
+            run.note = f"{len(read_history(folder))} epochs done"
+        elif (folder / LAST).exists():
+            run.note = f"resume it with ckpt_path={folder}"
+        run.config = read_overrides(folder)
     except KeyError as e:
         run.state, run.note = "unreadable", f"{file}: has no {e.args[0]}"
     except (OSError, ValueError, TypeError, AttributeError) as e:
@@ -117,14 +108,14 @@ def read(folder: Path, name: str) -> Run:
     return run
 
 
-def load(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError("not an object of JSON")
     return content
 
 
-def check(key: str, value: Any) -> Any:
+def metric_value(key: str, value: Any) -> Any:
     """A value of results.json; a metric must be a number, or null, which others make of NaN."""
     if "/" not in key and key != "seconds":
         return value
@@ -139,35 +130,31 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def overrides(folder: Path) -> dict[str, Any]:
-    """What a run's command line set, as far as it can be told."""
+def read_overrides(folder: Path) -> dict[str, Any]:
+    """What a run's command line set, as far as it can be read."""
     try:
-        lines = (folder / state_.OVERRIDES).read_text("utf-8").splitlines()
+        lines = (folder / OVERRIDES).read_text("utf-8").splitlines()
     except (OSError, ValueError):
         return {}
-    return {key: value for line in lines for key, value in override(line).items()}
+    return {key: value for line in lines for key, value in parse_override(line).items()}
 
 
 @functools.cache  # the jobs of a sweep share most of their lines, and YAML takes its time
-def override(line: str) -> dict[str, Any]:
+def parse_override(line: str) -> dict[str, Any]:
     """One line of overrides.yaml, `- key=value`."""
     try:
-        return (
-            configuration.flat(parse(map(str, OmegaConf.create(line))))
-            if line.startswith("- ")
-            else {}
-        )
+        return flat(parse_pairs(map(str, OmegaConf.create(line)))) if line.startswith("- ") else {}
     except (ValueError, TypeError, YAMLError, OmegaConfBaseException):
         return {}
 
 
-def parse(pairs: Iterable[str]) -> dict[str, Any]:
+def parse_pairs(pairs: Iterable[str]) -> dict[str, Any]:
     """key=value texts as a nested configuration, each value read as YAML."""
     plain: Any = OmegaConf.to_container(OmegaConf.from_dotlist(list(pairs)))
     return plain
 
 
-def history(folder: Path) -> list[dict[str, float]]:
+def read_history(folder: Path) -> list[dict[str, float]]:
     """The rows of history.csv, as far as they are whole."""
     rows = []
     try:

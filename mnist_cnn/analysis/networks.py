@@ -26,11 +26,11 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
         if path is None or not is_sweep(path):
             files.append(pretrained.find(path).resolve())
             continue
-        jobs = found.find(Path(path).expanduser().resolve())
+        jobs = found.find_runs(Path(path).expanduser().resolve())
         finished = [job for job in jobs if state(job) == "finished"]
         if not finished:
             raise ValueError(f"{path}: a sweep of which no run is finished")
-        finished.sort(key=lambda job: found.natural(str(job)))
+        finished.sort(key=lambda job: found.natural_order(str(job)))
         files += [pretrained.find(job).resolve() for job in finished]
     if not files:
         raise ValueError("[]: allowed: runs' or sweeps' folders, checkpoints, weights files")

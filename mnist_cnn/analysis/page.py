@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from mnist_cnn.analysis.found import SWEEP
 from mnist_cnn.analysis.ranking import Leaderboard
 from mnist_cnn.analysis.tables import (
-    count,
+    count_states,
+    describe_ranking,
+    format_metric,
     heads_of_text,
     is_wide,
-    number,
-    ranking,
-    sentence,
-    unfinished,
-    usual,
+    ranking_rows,
+    unfinished_rows,
+    usual_settings,
 )
 from mnist_cnn.config.messages import install
 
@@ -87,7 +87,9 @@ def facts(board: Leaderboard) -> dict[str, str]:
         for metric in board.metrics[:-1]:
             if summary := best.summary(metric):
                 unit = " %" if metric.endswith("/acc") else ""
-                found[f"{metric_name(metric)} of the best"] = number(metric, summary.mean) + unit
+                found[f"{metric_name(metric)} of the best"] = (
+                    format_metric(metric, summary.mean) + unit
+                )
         seconds = sum(run.results.get("seconds", 0) for run in finished)
         found["of training"] = str(timedelta(seconds=round(seconds)))
     return found
@@ -96,14 +98,14 @@ def facts(board: Leaderboard) -> dict[str, str]:
 def table_sections(board: Leaderboard) -> "list[Section]":
     from mnist_cnn.analysis.figures import Section
 
-    about, leaders = sentence(board), ranking(board, narrow=False)
+    about, leaders = describe_ranking(board), ranking_rows(board, narrow=False)
     if is_wide(board):
-        about += f"; usual settings: {usual(board)}"
-        leaders = ranking(board, True, "best run", lambda run: run.name)
+        about += f"; usual settings: {usual_settings(board)}"
+        leaders = ranking_rows(board, True, "best run", lambda run: run.name)
     sections = []
     for title, (heads, rows), text in (
         ("Leaderboard", leaders, about),
-        ("Without a result", unfinished(board), count(board)),
+        ("Without a result", unfinished_rows(board), count_states(board)),
     ):
         if rows:
             more = f"; the first {PAGE_ROWS} of {len(rows):,}" if len(rows) > PAGE_ROWS else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mnist_cnn.analysis.found import ABSENT, Run, overrides
+from mnist_cnn.analysis.found import ABSENT, Run, read_overrides
 from mnist_cnn.config.messages import shown
 from mnist_cnn.runs import checks
 
@@ -41,7 +41,7 @@ class Group:
         return [run.results[metric] for run in self.runs if metric in run.results]
 
     def summary(self, metric: str) -> Summary | None:
-        return summarise(self.values(metric))
+        return summarize(self.values(metric))
 
 
 @dataclass
@@ -51,8 +51,8 @@ class Leaderboard:
     Attributes:
         metric, mode: the objective of most runs.
         columns: the keys that tell the groups apart, and how each may be called for short.
-        judged: how many of the finished runs had that objective.
-        repeats: how many runs of groups were left out, being another's with the same seed again.
+        judged: number of finished runs that had that objective.
+        repeats: number of runs left out, as they repeat another with the same seed.
         averaged: the keys that vary inside groups: the seed, the fold, ...
     """
 
@@ -104,11 +104,11 @@ class Leaderboard:
 
     @property
     def metrics(self) -> list[str]:
-        """What is summed up of each group."""
+        """What is summarized of each group."""
         return list(dict.fromkeys((self.metric, "val/acc", "test/acc", "seconds")))
 
 
-def summarise(values: Sequence[float]) -> Summary | None:
+def summarize(values: Sequence[float]) -> Summary | None:
     """None of no values; a value that is not finite makes mean and std so, too."""
     if not values:
         return None
@@ -145,7 +145,7 @@ def worse(value: float, mode: str) -> tuple[bool, float]:
     return math.isnan(value), value if mode == "min" else -value
 
 
-def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
+def rank_runs(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     """Groups and ranks runs.
 
     Args:
@@ -175,7 +175,7 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
         outcomes.add(outcome)
 
     def score(values: Sequence[float]) -> tuple[bool, float]:
-        summary = summarise(values)
+        summary = summarize(values)
         return worse(summary.mean if summary else math.nan, mode)
 
     for group in groups.values():
@@ -186,12 +186,12 @@ def build(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     averaged = [
         key
         for key in ("seed", *over)
-        if any(len({repr(part(run.config, key)) for run in group.runs}) > 1 for group in ranked)
+        if any(len({repr(value_of(run.config, key)) for run in group.runs}) > 1 for group in ranked)
     ]
     return Leaderboard(list(found), metric, mode, ranked, columns, judged, repeats, averaged)
 
 
-def part(config: Mapping[str, Any], key: str) -> Any:
+def value_of(config: Mapping[str, Any], key: str) -> Any:
     """The value of a key, or all values of a part."""
     if key in config:
         return config[key]
@@ -271,7 +271,7 @@ def pairs(values: Mapping[str, Any]) -> str:
 
 
 def most_varied(keys: Sequence[str], configs: Sequence[Mapping[str, Any]], most: int) -> list[str]:
-    """At most so many keys, those whose values have the greatest entropy, in their order."""
+    """At most `most` keys, those whose values have the greatest entropy, in their order."""
 
     def evenness(key: str) -> float:
         counts = Counter(repr(config.get(key, ABSENT)) for config in configs)
@@ -281,14 +281,17 @@ def most_varied(keys: Sequence[str], configs: Sequence[Mapping[str, Any]], most:
     return [key for key in keys if key in kept]
 
 
-def peculiar(board: Leaderboard) -> list[str]:
+def peculiar_settings(board: Leaderboard) -> list[str]:
     """Of each unfinished run what its command line set that not all runs have."""
     known: dict[str, Any] = {}
     if board.groups:
         best = board.groups[0].runs[0]
-        known = {**overrides(best.folder), **best.config}  # a chosen group stands in the first only
+        known = {
+            **read_overrides(best.folder),
+            **best.config,
+        }  # a chosen group stands in the first only
     varied_keys = board.varied
-    told = []
+    settings = []
     for run in board.others:
         own = {}
         for key, v in run.config.items():
@@ -301,5 +304,5 @@ def peculiar(board: Leaderboard) -> list[str]:
             if key.split(".")[-1] == "seed" or (new and matters(key, ()) and not inside):
                 own[key] = v
         names = short_names(list(own))
-        told.append(pairs({names[key]: v for key, v in own.items()}))
-    return told
+        settings.append(pairs({names[key]: v for key, v in own.items()}))
+    return settings

@@ -13,47 +13,46 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis import comparison
-from mnist_cnn.analysis import ranking as ranking_
+from mnist_cnn.analysis.comparison import Difference
 from mnist_cnn.analysis.found import ABSENT, Run
-from mnist_cnn.analysis.ranking import Leaderboard, Summary, brief, pairs
+from mnist_cnn.analysis.ranking import Leaderboard, Summary, brief, pairs, peculiar_settings
 
 ROWS = 20  # of a table on screen
 WIDE = 10  # columns of hyper-parameters, and axes of a figure, that can still be read
 
 
-def number(metric: str, value: float, sign: str = "") -> str:
-    """A value of a metric in the unit of `head`."""
+def format_metric(metric: str, value: float, sign: str = "") -> str:
+    """A value of a metric in the unit of `metric_head`."""
     if metric.endswith("/acc"):
         return f"{100 * value:{sign}.2f}"
     return f"{value:{sign}.1f}" if metric == "seconds" else f"{value:{sign}.4f}"
 
 
-def head(metric: str) -> str:
+def metric_head(metric: str) -> str:
     stage, _, kind = metric.partition("/")
     return f"{stage} acc, %" if kind == "acc" else f"{stage} {kind}".strip()
 
 
-def spread(metric: str, summary: Summary | None, n: int | None = None) -> str:
+def format_summary(metric: str, summary: Summary | None, n: int | None = None) -> str:
     """Mean ± std, with the number of runs where it is not n."""
     if summary is None:
         return "-"
-    text = number(metric, summary.mean)
-    text += "" if summary.std is None else f" ± {number(metric, summary.std)}"
+    text = format_metric(metric, summary.mean)
+    text += "" if summary.std is None else f" ± {format_metric(metric, summary.std)}"
     return text if summary.n == n else f"{text} (n={summary.n})"
 
 
-def checkpoint(run: Run) -> str:
+def checkpoint_path(run: Run) -> str:
     """Where a run's best checkpoint lies, from the folder that was reported."""
     file = run.checkpoint
     return str(Path(run.name, file.relative_to(run.folder))) if file else "-"
 
 
-def ranking(
+def ranking_rows(
     board: Leaderboard,
     narrow: bool,
     last: str = "best checkpoint",
-    place: Callable[[Run], str] = checkpoint,
+    place: Callable[[Run], str] = checkpoint_path,
 ) -> tuple[list[str], list[list[str]]]:
     """The leaderboard as text, heads and rows, with something about the best run at the end.
 
@@ -61,13 +60,16 @@ def ranking(
         narrow: no column for each hyper-parameter; one at the end has what is not as usual.
     """
     columns = {} if narrow else board.columns
-    heads = ["#", *columns.values(), "n", *map(head, board.metrics), last]
+    heads = ["#", *columns.values(), "n", *map(metric_head, board.metrics), last]
     rows = [
         [
             str(rank),
             *(brief(group.config.get(key, ABSENT)) for key in columns),
             str(len(group.runs)),
-            *(spread(metric, group.summary(metric), len(group.runs)) for metric in board.metrics),
+            *(
+                format_summary(metric, group.summary(metric), len(group.runs))
+                for metric in board.metrics
+            ),
             place(group.runs[0]),
             *([pairs(board.apart(group.config)) or "as usual"] if narrow else []),
         ]
@@ -80,16 +82,16 @@ def is_wide(board: Leaderboard) -> bool:
     return len(board.columns) > WIDE
 
 
-def usual(board: Leaderboard) -> str:
+def usual_settings(board: Leaderboard) -> str:
     """The most common settings."""
     return pairs({board.columns[key]: value for key, value in board.usual.items()})
 
 
-def unfinished(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
+def unfinished_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
     """The runs without a result as text: heads and rows."""
     rows = [
         [run.name, run.state, settings, run.note]
-        for run, settings in zip(board.others, ranking_.peculiar(board), strict=True)
+        for run, settings in zip(board.others, peculiar_settings(board), strict=True)
     ]
     return ["run", "state", "overrides", "message"], rows
 
@@ -105,7 +107,7 @@ def heads_of_text(board: Leaderboard) -> set[str]:
     return words | {"best checkpoint", "best run", "settings"}
 
 
-def sentence(board: Leaderboard) -> str:
+def describe_ranking(board: Leaderboard) -> str:
     """What the leaderboard ranks by."""
     finished = len(board.finished)
     text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
@@ -118,7 +120,7 @@ def sentence(board: Leaderboard) -> str:
     return f"{text}; mean ± standard deviation over n runs alike but for {but}"
 
 
-def count(board: Leaderboard) -> str:
+def count_states(board: Leaderboard) -> str:
     states = Counter(run.state for run in board.runs)
     return ", ".join(f"{n:,} {state}" for state, n in states.most_common())
 
@@ -141,12 +143,12 @@ def fits(table: Table, console: terminal.Console) -> bool:
     return Measurement.get(console, room, table).minimum <= console.width
 
 
-def show(board: Leaderboard, console: terminal.Console) -> None:
+def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
     texts = heads_of_text(board)
 
     def leaders(narrow: bool) -> tuple[list[str], list[list[str]]]:
-        return ranking(board, narrow, "best run", lambda run: run.name)
+        return ranking_rows(board, narrow, "best run", lambda run: run.name)
 
     def more(rows: Sequence[Sequence[str]]) -> None:
         if len(rows) > ROWS:
@@ -163,18 +165,18 @@ def show(board: Leaderboard, console: terminal.Console) -> None:
             listed = Table.grid(padding=(0, 1))
             listed.add_column(justify="right")
             listed.add_column(overflow="fold")
-            listed.add_row("usual", usual(board))
+            listed.add_row("usual", usual_settings(board))
             for row in rows[:ROWS]:
                 listed.add_row(row[0], row[-1])
             console.print(listed, soft_wrap=False)
         more(rows)
     if board.others:
-        heads, rows = unfinished(board)
+        heads, rows = unfinished_rows(board)
         console.print(tabulate(heads, rows, texts, "without a result"), soft_wrap=False)
         more(rows)
-    console.print(count(board))
+    console.print(count_states(board))
     if board.groups:
-        console.print(sentence(board))
+        console.print(describe_ranking(board))
         best = board.groups[0].runs[0]
         place = f"checkpoint: {best.checkpoint}" if best.checkpoint else f"run: {best.folder}"
         console.print(f"best {place}")
@@ -238,17 +240,17 @@ def to_json(board: Leaderboard) -> str:
 def to_markdown(board: Leaderboard) -> str:
     """The tables, whole."""
     text = ""
-    for heads, rows in (ranking(board, is_wide(board)), unfinished(board)):
+    for heads, rows in (ranking_rows(board, is_wide(board)), unfinished_rows(board)):
         if rows:
             lines = [heads, ["---"] * len(heads), *rows]
             cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
             text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
-    common = f"usual settings: {usual(board)}\n\n" if is_wide(board) else ""
-    return text + common + sentence(board) + "\n"
+    common = f"usual settings: {usual_settings(board)}\n\n" if is_wide(board) else ""
+    return text + common + describe_ranking(board) + "\n"
 
 
-def versus(
-    found: Mapping[str, comparison.Difference], names: tuple[str, str], lower: Collection[str]
+def comparison_table(
+    found: Mapping[str, Difference], names: tuple[str, str], lower: Collection[str]
 ) -> Table:
     """How two groups of runs differ, a row a metric.
 
@@ -264,12 +266,19 @@ def versus(
     for key, d in found.items():
         low, high = d.interval or (math.nan, math.nan)
         interval = (
-            "-" if d.interval is None else (f"{number(key, low, '+')} to {number(key, high, '+')}")
+            "-"
+            if d.interval is None
+            else (f"{format_metric(key, low, '+')} to {format_metric(key, high, '+')}")
         )
         better = first if ((d.mean or 0) < 0) == (key in lower) else second
         verdict = d.why or ("no difference shown" if low <= 0 <= high else f"{better} is better")
-        mean = "-" if d.mean is None else number(key, d.mean, "+")
+        mean = "-" if d.mean is None else format_metric(key, d.mean, "+")
         table.add_row(
-            head(key), spread(key, d.first), spread(key, d.second), mean, interval, verdict
+            metric_head(key),
+            format_summary(key, d.first),
+            format_summary(key, d.second),
+            mean,
+            interval,
+            verdict,
         )
     return table

@@ -12,16 +12,15 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mnist_cnn import report
-from mnist_cnn.analysis import comparison, ranking
-from mnist_cnn.analysis import found as found_
-from mnist_cnn.analysis.comparison import Difference
-from mnist_cnn.analysis.found import ABSENT, Run
-from mnist_cnn.analysis.ranking import Summary, brief, summarise
+from mnist_cnn.analysis.comparison import Difference, difference
+from mnist_cnn.analysis.found import ABSENT, Run, read_history
+from mnist_cnn.analysis.ranking import Summary, brief, setting, summarize
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.files import CONF, files
 from mnist_cnn.config.messages import install
-from mnist_cnn.runs import configuration, state
+from mnist_cnn.report import collect_runs
+from mnist_cnn.runs.configuration import flat
+from mnist_cnn.runs.state import SWEEP
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package
 RECORDS, README, PICTURE = ROOT / "benchmarks", ROOT / "README.md", "benchmarks/accuracy.png"
@@ -34,9 +33,9 @@ NETWORKS = {
     "photo": "the same network, trained to read photographs",
     "fast": "99 % in the fewest seconds",
     "accurate": "the best network of at most 250,000 parameters",
-    "ensemble": "several of these together",
+    "ensemble": "an ensemble of these",
 }
-SEEDS = (0, 1, 2)  # of a claim that has no record yet
+SEEDS = (0, 1, 2)  # of a result that has no record yet
 MEMBERS, MEMBER_SEEDS, SHIFTS = "accurate", (0, 1, 2, 3, 4), 1  # the ensemble
 USUAL_EPOCHS = 10
 # what the runs of a record have in common beside their configuration
@@ -46,17 +45,14 @@ METRICS = ("test/acc", "val/acc", "seconds")
 Record = dict[str, Any]
 
 
-# what is there
-
-
-def load() -> dict[str, Record]:
+def load_records() -> dict[str, Record]:
     """All records by name, in the order of the table."""
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in RECORDS.glob("*.json")}
-    return {name: found[name] for name in names() if name in found}
+    return {name: found[name] for name in result_names() if name in found}
 
 
-def names() -> list[str]:
-    """All claims."""
+def result_names() -> list[str]:
+    """The names of all results, measured or not."""
     return list(dict.fromkeys((*NETWORKS, *files("experiment"))))
 
 
@@ -66,32 +62,29 @@ def header(experiment: str) -> str:
     return " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
 
 
-def claim(experiment: str) -> Summary | None:
-    """The accuracy that an experiment's file claims in the comment at its top, or None.
+def stated_result(experiment: str) -> Summary | None:
+    """The accuracy that the comment at the top of an experiment's file states, or None.
 
     As in `99.18 % +- 0.02 on the test set (seeds 0, 1, 2)`, `(seeds 0 to 9)` or `(seed 0)`.
     """
     pattern = r"([\d.]+) %(?: \+- ([\d.]+))? on the test set \(seeds? ([^)]*)\)"
-    said = re.search(pattern, header(experiment))
-    if said is None:
+    stated = re.search(pattern, header(experiment))
+    if stated is None:
         return None
-    mean, std, seeds = said.groups()
+    mean, std, seeds = stated.groups()
     numbers = [int(seed) for seed in re.findall(r"\d+", seeds)]
     n = numbers[-1] - numbers[0] + 1 if " to " in seeds else len(numbers)
     return Summary(n, float(mean) / 100, None if std is None else float(std) / 100)
 
 
 def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str] = ()) -> str:
-    """What is typed to run a claim."""
+    """The command that measures a result."""
     if name not in files("experiment"):
         return f"python -m benchmarks.records {name}"
     many = ["-m"] if len(seeds) > 1 else []
     listed = ",".join(map(str, seeds))
     chosen = [*many, f"experiment={name}", f"seed={listed}", *launcher]
     return f"python -m mnist_cnn.train {' '.join(chosen)}"
-
-
-# a record, from runs
 
 
 def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
@@ -103,7 +96,7 @@ def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
     Raises:
         ValueError: one of them is not finished, or not there.
     """
-    board = report.collect([folder])
+    board = collect_runs([folder])
     hint = f"finish it: python -m mnist_cnn.train ckpt_path={folder}"
     for run in board.others:
         note = f", {run.note}" if run.note else ""
@@ -117,21 +110,23 @@ def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
     return [found[seed] for seed in wanted]
 
 
-def typed(folder: Path, kind: str) -> list[str]:
+def sweep_overrides(folder: Path, kind: str) -> list[str]:
     """The overrides that a sweep was started with, of the `task` or of `hydra`; none of a run's."""
-    file = folder / state.SWEEP
+    file = folder / SWEEP
     noted = OmegaConf.load(file) if file.exists() else OmegaConf.create()
     return list(OmegaConf.select(noted, f"hydra.overrides.{kind}") or ())
 
 
-def launcher(folder: Path) -> list[str]:
-    """How a sweep was told to run its jobs side by side."""
-    return [text for text in typed(folder, "hydra") if re.match(r"hydra[./]launcher", text)]
+def launcher_of(folder: Path) -> list[str]:
+    """How a sweep was told to run its jobs in parallel."""
+    return [
+        text for text in sweep_overrides(folder, "hydra") if re.match(r"hydra[./]launcher", text)
+    ]
 
 
 def swept(folder: Path) -> list[int]:
     """The seeds that a sweep was started with; none where that cannot be told."""
-    given = OverridesParser.create().parse_overrides(typed(folder, "task"))
+    given = OverridesParser.create().parse_overrides(sweep_overrides(folder, "task"))
     seeds = [override for override in given if override.get_key_element() == "seed"]
     return [
         int(value)
@@ -144,30 +139,30 @@ def swept(folder: Path) -> list[int]:
     ]
 
 
-def meant(experiment: str) -> dict[str, Any]:
-    """The `leaderboard.setting` of an experiment as its file has it now."""
+def current_setting(experiment: str) -> dict[str, Any]:
+    """The `setting` of an experiment as its file has it now."""
     config = plain(compose([f"experiment={experiment}"], run_dir="."))
-    return ranking.setting(Run(Path(), "", "finished", config=configuration.flat(config)))
+    return setting(Run(Path(), "", "finished", config=flat(config)))
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """What differs, in a few words; nothing where nothing does."""
     keys = [key for key in {**a, **b} if a.get(key, ABSENT) != b.get(key, ABSENT)]
-    said = [f"{key}={brief(a.get(key, ABSENT))}, {brief(b.get(key, ABSENT))}" for key in keys[:3]]
-    return "; ".join([*said, *([f"and {len(keys) - 3} more"] if len(keys) > 3 else [])])
+    parts = [f"{key}={brief(a.get(key, ABSENT))}, {brief(b.get(key, ABSENT))}" for key in keys[:3]]
+    return "; ".join([*parts, *([f"and {len(keys) - 3} more"] if len(keys) > 3 else [])])
 
 
 def check_experiment(run: Run, experiment: str) -> None:
     """Raises ValueError unless a run is one of an experiment, nothing else changed but the seed."""
-    if fault := differences(ranking.setting(run), meant(experiment)):
+    if fault := differences(setting(run), current_setting(experiment)):
         raise ValueError(f"{run.folder}: not experiment={experiment}, there and here: {fault}")
 
 
-def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> Record:
+def make_record(name: str, found: Sequence[Run], launcher: Sequence[str] = ()) -> Record:
     """The record of finished runs that agree in everything but the seed.
 
     Args:
-        side_by_side: overrides of the launcher that ran them.
+        launcher: overrides of the launcher that ran them.
 
     Raises:
         ValueError: they differ in more, or lack what a record holds.
@@ -178,8 +173,7 @@ def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> 
             raise ValueError(f"{run.folder}: its results have no {missing[0]}; train it again")
     for other in others:
         sides = [
-            {**ranking.setting(run), **{key: run.results[key] for key in SAME}}
-            for run in (first, other)
+            {**setting(run), **{key: run.results[key] for key in SAME}} for run in (first, other)
         ]
         if fault := differences(*sides):
             raise ValueError(
@@ -189,8 +183,8 @@ def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> 
     seeds = [run.config["seed"] for run in found]
     record = {
         "name": name,
-        "command": invocation(name, seeds, side_by_side),
-        "launcher": list(side_by_side),
+        "command": invocation(name, seeds, launcher),
+        "launcher": list(launcher),
         "seeds": seeds,
         **{
             metric: [run.results[metric] for run in found]
@@ -199,10 +193,10 @@ def build(name: str, found: Sequence[Run], side_by_side: Sequence[str] = ()) -> 
         },
         "elapsed_seconds": elapsed([run.results for run in found]),
         **{key: first.results[key] for key in SAME},
-        "config": ranking.setting(first),
+        "config": setting(first),
         "finished": max(run.results["finished"] for run in found),
     }
-    if epochs := by_epoch([found_.history(run.folder) for run in found]):
+    if epochs := by_epoch([read_history(run.folder) for run in found]):
         record["epochs"] = epochs
     return record
 
@@ -230,13 +224,13 @@ def by_epoch(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[st
 
 
 def summary_of(record: Mapping[str, Any], metric: str) -> Summary:
-    summary = summarise(record[metric])
+    summary = summarize(record[metric])
     assert summary is not None
     return summary
 
 
-def observed(record: Mapping[str, Any]) -> list[Run]:
-    """The runs of a record, as far as it tells of them."""
+def as_runs(record: Mapping[str, Any]) -> list[Run]:
+    """The runs of a record, with what it holds of them."""
     n = len(record["test/acc"])
     seeds = record["seeds"] if len(record["seeds"]) == n else [record["seeds"]]
     return [
@@ -249,10 +243,10 @@ def observed(record: Mapping[str, Any]) -> list[Run]:
     ]
 
 
-def difference(new: Record, old: Record, metric: str) -> Difference:
-    """As `leaderboard.difference`; without scipy it has no interval."""
+def record_difference(new: Record, old: Record, metric: str) -> Difference:
+    """The difference of two records in a metric; without scipy it has no interval."""
     try:
-        return comparison.difference(observed(new), observed(old), metric)
+        return difference(as_runs(new), as_runs(old), metric)
     except ModuleNotFoundError as e:
         first, second = summary_of(new, metric), summary_of(old, metric)
         gap = first.mean - second.mean

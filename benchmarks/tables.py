@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from benchmarks.record import (
+from benchmarks.recording import (
     KERAS,
     KERAS_ACCURACY,
     NETWORKS,
@@ -15,9 +15,9 @@ from benchmarks.record import (
     README,
     ROOT,
     Record,
-    claim,
     invocation,
-    names,
+    result_names,
+    stated_result,
     summary_of,
 )
 from mnist_cnn import terminal
@@ -38,9 +38,6 @@ class Row(NamedTuple):
     again: str
     hardware: str
     command: str
-
-
-# what is shown
 
 
 def span(seconds: float) -> str:
@@ -64,25 +61,25 @@ def hardware(record: Mapping[str, Any]) -> str:
     return f"{processor.strip()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def rows(records: Mapping[str, Record]) -> list[Row]:
-    """The table: what is measured, and what experiments claim that have no record yet."""
+def table_rows(records: Mapping[str, Record]) -> list[Row]:
+    """The table: what is measured, and what experiments state that have no record yet."""
     printed = accuracy(Summary(1, KERAS_ACCURACY, None))
     found = [Row(KERAS, printed, "1", "-", "-", "-", "-", "")]
-    for name in names():
+    for name in result_names():
         network = NETWORKS.get(name, name)
         record = records.get(name)
         if record is None:
-            claimed = claim(name) if name in files("experiment") else None
-            if claimed:
-                again = invocation(name, range(claimed.n))
+            stated = stated_result(name) if name in files("experiment") else None
+            if stated:
+                again = invocation(name, range(stated.n))
                 rest = ("-", "-", "-", "no record yet", again)
-                found.append(Row(network, accuracy(claimed), str(claimed.n), *rest))
+                found.append(Row(network, accuracy(stated), str(stated.n), *rest))
             continue
         tested = summary_of(record, "test/acc")
         if "networks" in record:
-            views = (2 * record["shifts"] + 1) ** 2
-            network = f"{record['networks']} of these together"
-            network += f", each image in {views} places" if views > 1 else ""
+            shifts = (2 * record["shifts"] + 1) ** 2
+            network = f"{record['networks']} of these in an ensemble"
+            network += f", each image at {shifts} shifts" if shifts > 1 else ""
         found.append(
             Row(
                 network,
@@ -98,25 +95,25 @@ def rows(records: Mapping[str, Record]) -> list[Row]:
     return found
 
 
-def show(records: Mapping[str, Record], console: terminal.Console) -> None:
+def print_records(records: Mapping[str, Record], console: terminal.Console) -> None:
     table = Table()
     heads = ("network", "test accuracy", "n", "parameters", "training", "in all", "on", "command")
     for head in heads:
         right = head in ("n", "parameters", "training", "in all")
         table.add_column(head, justify="right" if right else "left", overflow="fold")
-    for row in rows(records):
+    for row in table_rows(records):
         table.add_row(*row)
     console.print(table, soft_wrap=False)
     console.print(
         "accuracy: mean ± standard deviation over n runs; training: one run, first batch to last\n"
-        "in all: from the first run's start to the last one's end; to run a claim again:\n"
+        "in all: from the first run's start to the last one's end; to measure a result again:\n"
         "python -m benchmarks.records NAME"
     )
 
 
 def markdown(records: Mapping[str, Record]) -> str:
     """What README.md has between its two comments: table, note and picture."""
-    listed = rows(records)
+    listed = table_rows(records)
     best = max(listed, key=lambda row: row.accuracy).accuracy
     lines = [
         "| network | test accuracy | n | parameters | training | in all | command |",
@@ -135,7 +132,7 @@ def markdown(records: Mapping[str, Record]) -> str:
 
 def note(records: Mapping[str, Record]) -> list[str]:
     """What the table's columns mean, and what they were measured on: lines for README.md."""
-    said = [
+    lines = [
         "Mean ± standard deviation over n seeds on the official 10,000 test images, each looked at "
         "once a run, after training. *training* is one run, from its first batch to its last, "
         "without validation and test; *in all* is from the first run's start to the last one's end."
@@ -145,21 +142,24 @@ def note(records: Mapping[str, Record]) -> list[str]:
         place = f"{hardware(record)}, PyTorch {record['versions']['torch'].split('+')[0]}"
         places.setdefault(place, []).append(name)
     if len(places) == 1:
-        said.append(f"Measured on {next(iter(places))}.")
+        lines.append(f"Measured on {next(iter(places))}.")
     elif places:
         on = (f"{', '.join(who)} on {place}" for place, who in places.items())
-        said.append(f"Measured: {'; '.join(on)}.")
+        lines.append(f"Measured: {'; '.join(on)}.")
     if "ensemble" in records:
-        said.append("The ensemble is one observation, of all its networks; its seconds are theirs.")
+        lines.append(
+            "The ensemble is one observation, of all its networks; its seconds are theirs."
+        )
     for name, record in records.items():
         if ratio := record.get("ratio"):
             low, high = min(ratio["ratios"]), max(ratio["ratios"])
-            said.append(
+            lines.append(
                 f"The whole training of `experiment={name}` takes {ratio['ratio']:.2f} of one "
-                f"epoch of the article's 48,000 images (median of {len(ratio['ratios'])} rounds in "
-                f"turn, {low:.2f} to {high:.2f}: `python -m benchmarks.speed --fast {name}`)."
+                f"epoch of the article's 48,000 images (median of {len(ratio['ratios'])} "
+                f"interleaved rounds, {low:.2f} to {high:.2f}: "
+                f"`python -m benchmarks.speed --fast {name}`)."
             )
-    return wrapped(" ".join(said))
+    return wrapped(" ".join(lines))
 
 
 def wrapped(text: str, width: int = 100) -> list[str]:
@@ -185,7 +185,7 @@ def write_readme(records: Mapping[str, Record]) -> None:
     README.write_text(f"{before}{BEGIN}\n\n{markdown(records)}\n{END}{after}", "utf-8")
 
 
-def draw(records: Mapping[str, Record], path: Path) -> None:
+def draw_records(records: Mapping[str, Record], path: Path) -> None:
     """The picture of README.md.
 
     Raises:
