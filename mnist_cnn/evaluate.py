@@ -13,7 +13,7 @@ from mnist_cnn.analysis import networks
 from mnist_cnn.command import command
 from mnist_cnn.config import check, compose, messages
 from mnist_cnn.internals import hydra
-from mnist_cnn.runs import claim
+from mnist_cnn.runs import checks, claim
 
 if TYPE_CHECKING:
     from mnist_cnn.analysis.scores import Predictions
@@ -93,7 +93,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         "split": cfg.split,
         "shifts": cfg.shifts,
         "networks": [
-            {"ckpt_path": str(file), **proportion}
+            {"ckpt_path": str(file), "epoch": checks.epoch(file), **proportion}
             for file, proportion in zip(files, alone, strict=True)
         ],
         "networks_acc": {
