@@ -24,7 +24,7 @@ def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def resume(argv: Sequence[str]) -> list[str]:
-    """The command line that does with the run or the sweep in `ckpt_path=` what is asked.
+    """The command line that resumes the run or the sweep in `ckpt_path=`, with what is given now.
 
     A run's folder, or the last checkpoint in it, resumes the run in its folder; what was killed
     before its first checkpoint starts anew there. Another checkpoint, or one with hydra.run.dir,
@@ -40,52 +40,67 @@ def resume(argv: Sequence[str]) -> list[str]:
     path = Path(given).expanduser().resolve()
     if (path / SWEEP).is_file():
         return resume_sweep(path, command)
-    allowed = "allowed: the folder of a run or a sweep, or a checkpoint"
-    if not path.exists():
-        raise ValueError(f"ckpt_path={given}: no such file or folder; {allowed}")
     if any(a in ("-m", "--multirun") for a in argv):
         if path.is_dir():
-            raise ValueError(f"ckpt_path={given}: not a sweep; allowed with -m: one, or a file")
+            allowed = "the folder of a sweep, or a checkpoint, with -m"
+            raise ValueError(must_be("ckpt_path", allowed, given))
+        check_there(given, path)
         return [*command, f"ckpt_path={quote(path)}"]
+    check_there(given, path)
     checkpoint = path / LAST if path.is_dir() else path
-    folder = checkpoint.parents[1]
-    if not checkpoint.is_file() and not (folder / OVERRIDES).is_file():
-        raise ValueError(f"ckpt_path={given}: has no {LAST}; {allowed}")
-    if (folder / CONFIG).is_file() and "trainer" not in OmegaConf.load(folder / CONFIG):
-        raise ValueError(f"ckpt_path={given}: an evaluation, not a run; {allowed}")
-    places = [a.split("=", 1)[1].strip("'\"") for a in command if a.startswith("hydra.run.dir=")]
-    in_place = checkpoint == folder / LAST and all(same(Path(p), folder) for p in places[-1:])
-    if (folder / OVERRIDES).is_file():
-        recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
-        # a new run from a checkpoint that has not copied it yet starts from it again
-        started = ["ckpt_path="] if checkpoint.is_file() else []
-        again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
-        again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
-        if (folder / HYDRA).is_file():
-            again += unchanged(search_path(OmegaConf.load(folder / HYDRA).hydra), command)
-        if in_place:
-            if not any(a.startswith("run_name=") for a in (*again, *command)):
-                again.append(f"run_name={quote(run_name(recorded))}")
-            command = [*command, f"hydra.run.dir={quote(folder)}"]
-        command = [*again, *command]
+    if (checkpoint.parents[1] / OVERRIDES).is_file():
+        command = with_recorded(checkpoint, command)
     if checkpoint.is_file():
-        command.append(f"ckpt_path={quote(checkpoint)}")
+        command = [*command, f"ckpt_path={quote(checkpoint)}"]
     return command
 
 
+def check_there(given: str, path: Path) -> None:
+    """Raises ValueError where a path is neither a checkpoint nor the folder of a run."""
+    folder = path if path.is_dir() else path.parents[1]
+    if not path.exists():
+        fault = "which does not exist"
+    elif path.is_dir() and not any((path / name).is_file() for name in (LAST, OVERRIDES)):
+        fault = f"which has no {LAST}"
+    elif (folder / CONFIG).is_file() and "trainer" not in OmegaConf.load(folder / CONFIG):
+        fault = "an evaluation"
+    else:
+        return
+    allowed = "the folder of a run or a sweep, or a checkpoint"
+    raise ValueError(must_be("ckpt_path", allowed, f"{given}, {fault}"))
+
+
+def with_recorded(checkpoint: Path, command: Sequence[str]) -> list[str]:
+    """A command line after the overrides that the run of a checkpoint was started with."""
+    folder = checkpoint.parents[1]
+    places = [a.split("=", 1)[1].strip("'\"") for a in command if a.startswith("hydra.run.dir=")]
+    in_place = checkpoint == folder / LAST and all(same(Path(p), folder) for p in places[-1:])
+    recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
+    # a new run from a checkpoint that has not copied it yet starts from it again
+    started = ["ckpt_path="] if checkpoint.is_file() else []
+    again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
+    again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
+    if (folder / HYDRA).is_file():
+        again += unchanged(search_path(OmegaConf.load(folder / HYDRA).hydra), command)
+    if not in_place:
+        return [*again, *command]
+    if not any(a.startswith("run_name=") for a in (*again, *command)):
+        again.append(f"run_name={quote(run_name(recorded))}")
+    return [*again, *command, f"hydra.run.dir={quote(folder)}"]
+
+
 def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
-    """The command line that goes on with a sweep, launcher and sweeper included."""
+    """The command line that resumes a sweep, launcher and sweeper included."""
     hydra = OmegaConf.load(folder / SWEEP).hydra
     if hydra.job.config_name != "train":
-        raise ValueError(f"ckpt_path={folder}: not a sweep of mnist_cnn.train")
+        what = f"{folder}, a sweep of mnist_cnn.{hydra.job.config_name}"
+        raise ValueError(must_be("ckpt_path", "a sweep of mnist_cnn.train", what))
     given = [a for a in command if a not in ("-m", "--multirun")]
+    # another launcher or sweeper does not know the keys of the one before
+    groups = [a.split("=")[0].replace("/", ".") for a in given if a.startswith("hydra/")]
     not_again = ["hydra.mode=", "hydra.sweep.dir=", "hydra.searchpath=", *given]
     own = unchanged(hydra.overrides.hydra, not_again) + unchanged(search_path(hydra), given)
-    # another launcher or sweeper does not know the keys of the one before
-    exchanged = tuple(
-        f"{a.split('=')[0].replace('/', '.')}." for a in given if a.startswith("hydra/")
-    )
-    own = [o for o in own if not exchanged or not o.startswith(exchanged)]
+    own = [o for o in own if not o.startswith(tuple(f"{group}." for group in groups))]
     place = f"hydra.sweep.dir={quote(folder)}"
     return ["-m", *own, *unchanged(hydra.overrides.task, given), *given, place]
 
