@@ -27,17 +27,19 @@ def collect(
     device: torch.device,
     config: Mapping[str, Any],
     started: datetime,
+    waited: float = 0.0,
 ) -> dict[str, Any]:
     """Everything that results.json holds. `seconds` are of training alone, see `History`.
 
     Args:
         rows: the history, one row an epoch.
-        best_epoch: the epoch (from 1) whose weights were kept; the last where it is None.
+        best_epoch: the best epoch (from 1); None where no metric chose one: the last.
         test: metrics on the test set, empty where it was not looked at.
         module: the trained module.
         device: where it was trained.
         config: the whole configuration, plain values.
         started: when the run began.
+        waited: the share of their time for which the threads had no processor.
     """
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
@@ -58,6 +60,7 @@ def collect(
         "started": started.isoformat(timespec="seconds"),
         "finished": now().isoformat(timespec="seconds"),
         "config": config,
+        "waited": waited,
     }
 
 
@@ -128,7 +131,7 @@ def show(results: Mapping[str, Any], folder: Path) -> None:
     console.print()
     console.print(table)
     console.print(
-        f"kept epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
+        f"best epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
         f"{results['parameters']:,} parameters, {results['seconds']:.1f} s{speed}"
     )
     if results["threads"] > 1 and results["waited"] > WAITED:

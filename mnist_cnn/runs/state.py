@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 OVERRIDES, CONFIG, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("overrides", "config", "hydra"))
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 SWEEP = "multirun.yaml"  # Hydra's name for the configuration in a sweep's folder
-LOCK = ".lock"  # held by the process that trains in the folder; the system lets go of it at its end
+LOCK = ".lock"  # held by the process that trains in the folder; the system releases it at its end
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
@@ -19,10 +19,10 @@ WEIGHTS, PICTURE = "weights.safetensors", "history.png"
 
 
 class Pruned(Exception):  # noqa: N818, it is no error
-    """A search gave a run up: `epoch` (from 1), `metric` and `value` say when and why."""
+    """A search pruned a run: `epoch` (from 1), `metric` and `value` say when and why."""
 
     def __init__(self, epoch: int, metric: str, value: float):
-        super().__init__(f"given up after epoch {epoch}: {metric}={value:.4f}")
+        super().__init__(f"pruned after epoch {epoch}: {metric}={value:.4f}")
         self.epoch, self.metric, self.value = epoch, metric, value
 
 
@@ -34,7 +34,7 @@ def state(folder: Path) -> State:
                 pass
         except Timeout:
             return "running"
-        except OSError:  # a folder that only others may write: nobody can ask
+        except OSError:  # a folder that only others may write
             pass
     ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
     for file, end in ends.items():
