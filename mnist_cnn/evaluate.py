@@ -12,7 +12,7 @@ from mnist_cnn import terminal
 from mnist_cnn.analysis import networks
 from mnist_cnn.command import command
 from mnist_cnn.config import check, compose, messages
-from mnist_cnn.internals import hydra
+from mnist_cnn.internals import entry
 from mnist_cnn.runs import checks, claim
 
 if TYPE_CHECKING:
@@ -170,8 +170,7 @@ def pick_device(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help", "--version"} & set(given)
-    sys.argv[1:] = given if asks else networks.as_trained(given)
-    hydra.run(evaluate, "evaluate")
+    entry.run(evaluate, "evaluate", given if asks else networks.as_trained(given))
 
 
 if __name__ == "__main__":

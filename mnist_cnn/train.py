@@ -5,16 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_cnn.command import command
-from mnist_cnn.internals import hydra
+from mnist_cnn.internals import entry
+from mnist_cnn.internals.hydra import register
 from mnist_cnn.runs import claim, launch, resume, state
-from mnist_cnn.sweeps import grid, optuna
-from mnist_cnn.sweeps import job as job_
+from mnist_cnn.sweeps.grid import Grid
+from mnist_cnn.sweeps.job import start
+from mnist_cnn.sweeps.optuna import Optuna
 
 
 @claim.recorded
@@ -29,8 +28,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         What results.json holds.
 
     Raises:
-        ValueError: a value that is not allowed, or data that are not what they should be; a folder
-            that is not free, see `runs.claim`.
+        ValueError: a value, data or a folder that is not what it must be, see `runs.claim`.
     """
     # the heavy imports: here, so that --help and mistakes are answered at once
     import lightning as L
@@ -54,9 +52,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     data = make(L.LightningDataModule, cfg.data)
     module = DigitClassifier(
         model=fitted(config["model"], data),
-        optimizer=config["optimizer"],
-        scheduler=config["scheduler"],
-        label_smoothing=cfg.label_smoothing,
+        **{key: config[key] for key in ("optimizer", "scheduler", "label_smoothing")},
         monitor=cfg.objective.metric,
     )
     callbacks = fit.make_callbacks(cfg.callbacks)
@@ -69,50 +65,36 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         default_root_dir=folder,
     )
     loop.install(trainer)
-
     # deterministic mode would first fill each new tensor with NaN: 5 % of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     waits = threads.Waits()
     fit.fit(trainer, module, data, cfg)
     waited = waits.share(torch.get_num_threads())
-
     device = trainer.strategy.root_device
-    kept, best_epoch = fit.kept(trainer)
+    kept, best = fit.kept(trainer)
     if kept is not None:
-        module = DigitClassifier.load_from_checkpoint(kept, map_location=device, weights_only=True)
+        module = DigitClassifier.load_from_checkpoint(kept, device, weights_only=True)
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
-
     module.float()  # what comes out of a training has 32 bits, whatever its precision
     (history,) = (callback for callback in callbacks if isinstance(callback, History))
-    outcome = results.collect(
-        history.rows, best_epoch, test, module, device, config, history.run_started
-    )
-    outcome["waited"] = waited
+    rows, started = history.rows, history.run_started
+    outcome = results.collect(rows, best, test, module, device, config, started, waited)
     if trainer.is_global_zero:
-        module.save_weights(
-            folder / state.WEIGHTS, {"data": {**config["data"], "classes": list(data.classes)}}
-        )
+        about = {"data": {**config["data"], "classes": list(data.classes)}}
+        module.save_weights(folder / state.WEIGHTS, about)
         tensorboard.write(trainer, module, data, outcome)
         results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
     return outcome
 
 
 def job(cfg: DictConfig) -> None:
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return job_.attempt(train, cfg)
-    outcome = train(cfg)
-    if launch.rank() == 0:
-        from mnist_cnn.runs import results
-
-        results.show(outcome, Path(cfg.run_dir))
+    start(train, cfg)
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    for sweeper in (grid.Grid, optuna.Optuna):
-        Plugins.instance().register(sweeper)
-    sys.argv[1:] = resume.resume(sys.argv[1:] if argv is None else argv)
-    hydra.run(job, "train")
+    register(Grid, Optuna)
+    entry.run(job, "train", resume.resume(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

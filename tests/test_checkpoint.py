@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(
     # in the first step, in the middle, in an epoch's last step and first step, in the last of all
     for step in (1, 7, 20, 21, 33, 40, 60):
         stop_at(step)
-        with pytest.raises(Interrupted, match=f"SIGTERM; go on with ckpt_path={cut}"):
+        with pytest.raises(Interrupted, match=f"SIGTERM; resume it with ckpt_path={cut}"):
             train(compose([*options, *again], run_dir=cut))
         again = [f"ckpt_path={cut / state.LAST}"]
         torch.manual_seed(99)  # whatever the process drew meanwhile
@@ -197,7 +197,7 @@ def test_min_epochs_hold_off_early_stopping_alike_in_a_resumed_run(tmp_path, sto
     assert end(cut) == end(whole)
 
 
-def test_an_epoch_that_was_cut_short_is_named_when_the_run_goes_on(tmp_path, capsys):
+def test_an_epoch_that_was_cut_short_is_named_when_the_run_is_resumed(tmp_path, capsys):
     options = [*SHORT, "trainer.max_epochs=3", "logger=none", "force=true"]
     results = train(compose([*options, "trainer.max_steps=27"], run_dir=tmp_path))
     assert (results["epochs"], results["best_epoch"]) == (2, 1)
@@ -419,7 +419,7 @@ def test_what_would_make_another_run_is_refused_by_name():
         check(["callbacks=averaging"], "trainer.max_epochs=20")
 
 
-def test_every_random_generator_goes_on_where_it_was():
+def test_every_random_generator_is_resumed_where_it_was():
     cpu = torch.device("cpu")
     states = generators.generators(cpu)
     drawn = [random.random(), np.random.rand(), torch.rand(1).item()]

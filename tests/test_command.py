@@ -30,7 +30,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["predict x.png", "export", "evaluate", "demo --port 0", "benchmark"],
+    ["predict x.png", "export", "evaluate", "demo --port 0", "train"],
 )
 def test_ctrl_c_while_a_command_imports_ends_it_silently(name, tmp_path):
     (tmp_path / "torch.py").write_text(SLOW)
@@ -101,6 +101,6 @@ def test_a_training_whose_output_nobody_reads_says_how_to_resume(tmp_path):
     process.stdout.close()
     assert process.stderr is not None
     last = process.stderr.read().splitlines()[-1]
-    assert last == f"output closed; go on with ckpt_path={tmp_path}/run"
+    assert last == f"output closed; resume it with ckpt_path={tmp_path}/run"
     assert process.wait(60) == 141
     process.stderr.close()

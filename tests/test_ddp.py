@@ -87,7 +87,7 @@ def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
     code, stderr = finish(process)
     assert code != 0
     assert stderr.count("interrupted by") == 1
-    assert f"interrupted by SIGTERM; go on with ckpt_path={cut}" in stderr
+    assert f"interrupted by SIGTERM; resume it with ckpt_path={cut}" in stderr
 
     stopped_at = (cut / LAST).stat().st_mtime_ns
     process = start(f"ckpt_path={cut}", cwd=tmp_path)
@@ -103,7 +103,7 @@ def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
     wait_for(lambda: (cut / LAST).stat().st_mtime_ns > stopped_at, process)
     process.kill()
     code, stderr = finish(process)  # both end too
-    assert f"interrupted by SIGTERM; go on with ckpt_path={cut}" in stderr
+    assert f"interrupted by SIGTERM; resume it with ckpt_path={cut}" in stderr
 
     code, stderr = finish(start(f"ckpt_path={cut}", cwd=tmp_path))
     assert code == 0, stderr

@@ -102,7 +102,7 @@ def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exac
     piece.hit(signal.SIGKILL)
     assert piece.end() == -signal.SIGKILL
     assert kept(cut) is None
-    piece = Piece(cut, [])  # goes on with what is not there yet
+    piece = Piece(cut, [])  # resumes what has no checkpoint yet
     wait_until_kept(piece, STEPS + 1)
     assert piece.stop_while(piece.unfinished)
     piece.hit(signal.SIGKILL)
@@ -114,7 +114,7 @@ def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exac
 
 
 @pytest.mark.slow
-def test_going_on_with_a_run_that_stopped_early_changes_nothing(early_run, tmp_path):
+def test_resuming_a_run_that_stopped_early_changes_nothing(early_run, tmp_path):
     assert len(rows(early_run)) == 3
     assert len({row["lr"] for row in rows(early_run)}) == 2
     again = trained(Path(shutil.copytree(early_run, tmp_path / "again")), [])
@@ -154,7 +154,7 @@ def test_a_run_with_configuration_of_the_users_own_is_resumed_without_naming_its
 
 
 @pytest.mark.slow
-def test_a_run_is_gone_on_with_in_its_folder_with_its_configuration(command, tmp_path):
+def test_a_run_is_resumed_in_its_folder_with_its_configuration(command, tmp_path):
     assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
     run = only_run(tmp_path)
     started = json.loads((run / "results.json").read_text())["started"]

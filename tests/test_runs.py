@@ -25,7 +25,7 @@ def test_a_folder_tells_what_became_of_its_run(short_run, tmp_path):
         raise KeyboardInterrupt
 
     cfg = compose(SHORT, run_dir=folder)
-    with pytest.raises(Interrupted, match="go on with ckpt_path="):
+    with pytest.raises(Interrupted, match="resume it with ckpt_path="):
         look(cfg)
     assert seen == ["running"]
     assert state.state(folder) == "interrupted"

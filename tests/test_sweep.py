@@ -1,4 +1,4 @@
-"""Sweeps: what fails is recorded, what is killed goes on, what is finished is left alone."""
+"""Sweeps: what fails is recorded, what is killed is resumed, what is finished is left alone."""
 
 import importlib.util
 import json
@@ -22,10 +22,11 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs import configuration, resume, state
-from mnist_cnn.sweeps import display, sweep
-from mnist_cnn.sweeps import grid as grid_
-from mnist_cnn.sweeps import job as job_
-from mnist_cnn.sweeps import optuna as optuna_
+from mnist_cnn.sweeps.display import Screen
+from mnist_cnn.sweeps.grid import Grid
+from mnist_cnn.sweeps.job import own_gpu
+from mnist_cnn.sweeps.optuna import STUDY, Optuna, storage
+from mnist_cnn.sweeps.sweep import RETRIED
 from mnist_cnn.train import train
 from tests.helpers.process import environment, wait_for
 from tests.helpers.training import SHORT
@@ -84,7 +85,7 @@ def ends_shown(screen: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_path):
+def test_a_killed_sweep_is_resumed_with_what_is_missing_and_can_be_extended(tmp_path):
     jobs = "optimizer.lr=1e-3,2e-3,1e30,4e-3,5e-3,6e-3,7e-3,8e-3,9e-3,0.01,0.011,0.012"
     process = start(tmp_path, "-m", *TINY, jobs)
     folder = tmp_path / "sweep"
@@ -107,7 +108,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing_and_can_be_extended(tmp_pat
     assert (folder / "2" / "notes.txt").exists()
     assert rate(folder / "3") == 4e-3
     assert rate(folder / "11") == 0.012
-    assert (folder / "5" / "train.log").read_text().count("epoch  1/2") == 1  # it went on
+    assert (folder / "5" / "train.log").read_text().count("epoch  1/2") == 1  # it was resumed
 
     alone = train(compose([*TINY, "optimizer.lr=0.01"], run_dir=tmp_path / "alone"))
     job = result(folder / "9")
@@ -146,8 +147,8 @@ def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path
 
 
 @pytest.mark.slow
-def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_path):
-    # good, hopeless, not a number; this seed draws good, nan, hopeless, good, (nan again), hopeless
+def test_a_search_survives_failures_and_a_kill_and_prunes_the_worse(tmp_path):
+    # good, bad, not a number; this seed draws good, nan, bad, good, (nan again), bad
     space = ["optimizer.lr=choice(0.01,1e-9,1e30)", "seed=3"]
     fixed = ["data.batch_size=64", "model.hidden=32", "model.dropout=interval(0.0,0.2)"]
     pruner = ["callbacks.prune.pruner.n_startup_trials=1", "hydra.sweeper.n_trials=5"]
@@ -159,7 +160,7 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
     assert states(folder) == ["finished", "failed", "pruned", "interrupted"]
 
     def study() -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name=optuna_.STUDY, storage=optuna_.storage(folder)).trials
+        return optuna.load_study(study_name=STUDY, storage=storage(folder)).trials
 
     running = study()[3]
     assert running.state.name == "RUNNING"
@@ -177,7 +178,7 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
     assert "1 failed" in sums
     assert trials[3].params == running.params
     assert trials[4].params == trials[1].params  # tried again, under a number of its own
-    assert (folder / sweep.RETRIED / "1" / "failed.json").exists()
+    assert (folder / RETRIED / "1" / "failed.json").exists()
     assert states(folder)[-2:] == ["failed", "pruned"]
     for trial in trials:
         lr, job = trial.params["optimizer.lr"], folder / str(trial.number)
@@ -201,7 +202,7 @@ def test_a_search_survives_failures_and_a_kill_and_gives_hopeless_trials_up(tmp_
 
 def test_trials_are_drawn_by_their_number_whenever_the_search_was_begun():
     sampler = OmegaConf.create({"_target_": "optuna.samplers.TPESampler", "seed": 3})
-    search = optuna_.Optuna(n_trials=1, n_jobs=1, sampler=sampler, params=None)
+    search = Optuna(n_trials=1, n_jobs=1, sampler=sampler, params=None)
     space: dict[str, Any] = {"x": optuna.distributions.FloatDistribution(0, 1)}
 
     def draw(number: int) -> float:
@@ -235,10 +236,10 @@ def test_a_killed_joblib_worker_costs_no_result_and_threads_are_divided(tmp_path
         os.kill(worker, signal.SIGKILL)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
-    assert "a worker died" in out
+    assert "a worker ended early" in out
     assert "2 finished" in out
     for n in "01":
-        assert (folder / n / "train.log").read_text().count("epoch  1/15") == 1  # it went on
+        assert (folder / n / "train.log").read_text().count("epoch  1/15") == 1  # it was resumed
         assert result(folder / n)["threads"] == max(cores // 2, 1)
 
 
@@ -258,14 +259,14 @@ def test_each_launcher_runs_jobs_as_it_is_shipped(tmp_path, launcher):
     assert states(tmp_path / "sweep") == ["finished", "failed"]
 
 
-def test_ctrl_c_stops_the_sweep_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_stops_the_sweep_and_says_how_to_resume(tmp_path):
     process = start(tmp_path, "-m", *LONG, "seed=0,1")
     folder = tmp_path / "sweep"
     wait_for((folder / "0" / state.LAST).exists, process)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.splitlines()[-1] == f"interrupted by SIGINT; go on with ckpt_path={folder}"
+    assert err.splitlines()[-1] == f"interrupted by SIGINT; resume it with ckpt_path={folder}"
     assert "Traceback" not in err
     assert states(folder) == ["interrupted"]
 
@@ -283,14 +284,14 @@ def test_a_signal_stops_the_jobs_of_other_processes_too(tmp_path, launcher, numb
     else:
         process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert err == f"interrupted by {number.name}; go on with ckpt_path={folder}\n"
+    assert err == f"interrupted by {number.name}; resume it with ckpt_path={folder}\n"
     assert process.returncode == 128 + number
     assert "interrupted" in states(folder)
     assert "running" not in states(folder)
 
 
 class Stub:
-    """A launcher of which some jobs die, as often as they are told to."""
+    """A launcher of which some jobs end early, as often as they are told to."""
 
     def __init__(self, folder: Path, deaths: dict[int, int]):
         self.folder, self.deaths = folder, deaths
@@ -308,22 +309,23 @@ class Stub:
             (self.folder / str(n) / "results.json").write_text('{"val/loss": 1.0}')
 
 
-def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[grid_.Grid, Stub]:
-    grid = grid_.Grid(None)
+def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[Grid, Stub]:
+    grid = Grid(None)
     grid.folder, grid.launcher_name = folder, "stub"
     grid.objective = OmegaConf.create({"metric": "val/loss", "mode": "min"})
-    grid.screen = display.Screen(grid)
-    grid.launcher = stub = Stub(folder, deaths)  # type: ignore[assignment]
+    grid.screen = Screen(grid)
+    stub = Stub(folder, deaths)
+    grid.started = stub  # type: ignore[assignment]
     return grid, stub
 
 
 @pytest.mark.slow
-def test_a_job_that_dies_is_run_again_alone_and_fails_the_second_time(tmp_path):
+def test_a_job_that_ends_early_is_run_again_alone_and_fails_the_second_time(tmp_path):
     grid, stub = stubbed(tmp_path, {1: 1, 2: 2})
     grid.run({n: [f"seed={n}"] for n in range(5)})
     assert stub.launched == [[0, 1, 2, 3, 4], [1], [2, 3, 4], [2], [3, 4]]
     assert states(tmp_path) == ["finished", "finished", "failed", "finished", "finished"]
-    assert "died" in json.loads((tmp_path / "2" / "failed.json").read_text())["error"]
+    assert "ended early" in json.loads((tmp_path / "2" / "failed.json").read_text())["error"]
 
 
 def test_a_launcher_that_starts_nothing_ends_the_sweep_in_one_line(tmp_path):
@@ -347,7 +349,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
 
     def job(n: int) -> None:
         cfg = cfgs[n]
-        with job_.own_gpu(cfg):
+        with own_gpu(cfg):
             (device,) = cfg.trainer.devices
             assert device not in taken
             taken.append(device)
@@ -365,7 +367,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
     job(2)
     assert sorted(at_once) == [1, 1, 2]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with job_.own_gpu(cfgs[3]):
+    with own_gpu(cfgs[3]):
         assert cfgs[3].trainer.devices == 1  # a single one is shared
 
 
@@ -382,6 +384,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
             "error: run_dir must be each job's own folder; set hydra",
         ),
         (["-m", r"hydra.sweep.dir='a\${y}'"], "error: hydra.sweep.dir must be a path without ${"),
+        ([r"hydra.run.dir='a\${y}'"], "error: hydra.run.dir must be a path without ${"),
         (["-m", "hydra/sweeper=optuna"], "error: hydra/sweeper must not be set, got optuna; use h"),
     ],
 )
@@ -413,15 +416,15 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
             }
         }
     )
-    grid = grid_.Grid(None)
+    grid = Grid(None)
     with pytest.raises(ValueError, match=r'launcher=ray: not installed: pip .* "\.\[ray\]"'):
         grid.setup(hydra_context=None, task_function=None, config=cfg)  # type: ignore[arg-type]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'optuna: not installed: pip .* "\.\[sweep\]"'):
-        optuna_.Optuna(n_trials=1, n_jobs=1, sampler=OmegaConf.create(), params=None)
+        Optuna(n_trials=1, n_jobs=1, sampler=OmegaConf.create(), params=None)
 
 
-def test_the_command_to_go_on_takes_up_launcher_and_sweeper(tmp_path):
+def test_a_resumed_sweep_has_its_launcher_and_sweeper(tmp_path):
     hydra = {
         "job": {"config_name": "train"},
         "overrides": {
@@ -451,7 +454,7 @@ def test_a_path_of_any_characters_comes_through_the_command_line(name):
 def test_a_mistake_in_any_job_ends_a_sweep_before_it_begins(tmp_path):
     for wrong, line in {
         "optimizer.lr=1e-3,abc": "error: optimizer.lr must be a number > 0, got abc",
-        "ckpt_path=.": "error: ckpt_path=.: not a sweep; allowed with -m: one, or a file",
+        "ckpt_path=.": "error: ckpt_path must be the folder of a sweep, or a checkpoint, with -m",
     }.items():
         process = subprocess.run(
             [sys.executable, "-m", "mnist_cnn.train", "-m", *TINY, "seed=0,1", wrong],
@@ -461,7 +464,8 @@ def test_a_mistake_in_any_job_ends_a_sweep_before_it_begins(tmp_path):
             text=True,
         )
         assert process.returncode == 1
-        assert process.stderr == f"{line}\n"
+        assert process.stderr.startswith(line)
+        assert process.stderr.count("\n") == 1
         assert not list(tmp_path.iterdir())
 
 
@@ -542,7 +546,7 @@ def test_a_search_fits_the_model_and_lies_in_its_folder_whatever_its_name(tmp_pa
     folder = place / "sweep"
 
     def study() -> list[optuna.trial.FrozenTrial]:
-        return optuna.load_study(study_name=optuna_.STUDY, storage=optuna_.storage(folder)).trials
+        return optuna.load_study(study_name=STUDY, storage=storage(folder)).trials
 
     assert [set(trial.params) for trial in study()] == [{"optimizer.lr", "model.hidden"}]
 

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.config.files import COMPOSING, CONF, check_choices
+from mnist_cnn.config.files import CONF, check_choices
 from mnist_cnn.config.messages import better, must_be
+from mnist_cnn.internals.hydra import composed
 
 # The only code that a configuration may call by `_target_`: add your own package here.
 TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
@@ -57,23 +56,11 @@ def compose(
         entry: train or evaluate.
     """
     check_choices(overrides)
-    cfg = composed(entry, overrides)
+    cfg = composed(CONF, entry, overrides)
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
     if entry == "train":
         cfg.run_name = run_name
     return cfg
-
-
-def composed(entry: str, overrides: Sequence[str], **options: Any) -> DictConfig:
-    """hydra.compose on conf/, whatever else this process uses Hydra for, in any thread."""
-    with COMPOSING:
-        state = GlobalHydra.instance()
-        before, state.hydra = state.hydra, None
-        try:
-            with hydra.initialize_config_dir(str(CONF)):
-                return hydra.compose(entry, list(overrides), **options)
-        finally:
-            GlobalHydra.instance().hydra = before
 
 
 def make(kind: type, node: DictConfig, **options: Any) -> Any:

@@ -8,34 +8,30 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.config.compose import composed
 from mnist_cnn.config.files import CONF, files, own_folders
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.config.schema import NAMED
+from mnist_cnn.internals.hydra import composed, mistake
 
 
 def one_line(error: BaseException, entry: str = "train") -> str:
     """The error as one line for the user of an entry."""
     text = " ".join(str(error).split())
-    if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
-        text = no_such_key(unknown[1], error, entry)
-    elif bare := re.search(r"string: ([^=]+) out of \[", text):
-        text = f"an argument must be key=value, got {bare[1]}"
-        if Path(bare[1]).exists():
-            text += f"; for the network or the run there, ckpt_path={bare[1]}"
-    elif no_file := re.search(r"Could not (?:find|load) '([\w./]+)/([^/']+)'", text):
-        group, file = no_file.groups()
-        options = getattr(error, "options", None) or files(group)
-        text = must_be(group, either(options), file)
+    found = mistake(error)
+    if found.key:
+        text = no_such_key(found.key, entry)
+    elif found.argument:
+        text = f"an argument must be key=value, got {found.argument}"
+        if Path(found.argument).exists():
+            text += f"; for the network or the run there, ckpt_path={found.argument}"
+    elif found.group:
+        options = getattr(error, "options", None) or files(found.group)
+        text = must_be(found.group, either(options), found.file)
     return f"error: {text}"
 
 
-def no_such_key(key: str, error: BaseException, entry: str) -> str:
+def no_such_key(key: str, entry: str) -> str:
     """The sentence for a key that Hydra could not override."""
-    # of `scheduler={step_size: 5}` the key inside
-    inner = re.search(r"full_key: (\S+)", str(error.__cause__))
-    if inner and inner[1].startswith(f"{key}."):
-        key = inner[1]
     defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
     groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
     # with the files that were chosen: their keys differ
@@ -43,7 +39,9 @@ def no_such_key(key: str, error: BaseException, entry: str) -> str:
     own = (*groups, "hydra/launcher", "hydra/sweeper")
     chosen = [text for text in given if text.partition("=")[0] in own]
     folders = ",".join(f"'{folder}'" for folder in own_folders(sys.argv[1:]))
-    whole = composed(entry, [f"hydra.searchpath=[{folders}]", *chosen], return_hydra_config=True)
+    whole = composed(
+        CONF, entry, [f"hydra.searchpath=[{folders}]", *chosen], return_hydra_config=True
+    )
     node: Any = OmegaConf.to_container(whole)
     # a group of which no file is chosen, such as experiment, is no key of what is composed
     top = key.partition(".")[0]

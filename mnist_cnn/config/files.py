@@ -3,7 +3,6 @@
 import itertools
 import re
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +12,6 @@ PACKAGE = Path(__file__).parents[1]
 
 # inside an installed package, or beside the package in a clone
 CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
-
-COMPOSING = threading.Lock()  # Hydra keeps what it composes with in one place of the process
 
 
 def own_folders(argv: Sequence[str]) -> list[str]:

@@ -1,153 +1,86 @@
-"""How Hydra starts a command, and what it writes before the command runs."""
+"""What is used of Hydra and not promised: read in hydra-core 1.4.0rc3.
+
+tests/test_contracts_hydra.py fails with a sentence where a release changes one of these:
+
+- GlobalHydra, one place for the whole process where Hydra keeps what it composes with
+- the text of its error messages, which have no fields for the key or the file that is wrong
+- the parser of overrides, the loader of a job's configuration and the list of plugins: Hydra's own
+  sweepers use them, its documentation leaves them out
+"""
 
 import copy
-import os
-import shutil
-import signal
-import sys
+import functools
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
-from hydra.experimental.callback import Callback
-from hydra.types import RunMode
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, RangeSweep, Transformer
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.command import USER_ERRORS, tolerate_encoding
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import TARGETS
-from mnist_cnn.config.errors import one_line
-from mnist_cnn.config.files import CONF, check_choices
-from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
-from mnist_cnn.runs.checks import check_run
-from mnist_cnn.runs.claim import TakenError, check_evaluation, claim, name_folder
-from mnist_cnn.runs.launch import check_processes, join, leave, processes, rank
-from mnist_cnn.runs.signals import SIGNALS, Interrupted
-from mnist_cnn.runs.state import LAST, LOCK, OVERRIDES
+COMPOSING = threading.Lock()
+
+Job = Sequence[str]  # its overrides
 
 
-def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
-    """Calls task with conf/<config_name>.yaml and the command line's overrides, as Hydra does.
-
-    What a user can get wrong ends the program with one line and exit code 1; set HYDRA_FULL_ERROR=1
-    to see where it comes from.
-    """
-    tolerate_encoding()
-    entry = hydra.main(str(CONF), config_name, execution_whitelist=TARGETS)
-    if os.environ.get("HYDRA_FULL_ERROR") == "1":
-        return entry(task)()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra leaves its errors to us
-
-    @entry
-    def job(cfg: DictConfig) -> Any:
+def composed(folder: Path, entry: str, overrides: Sequence[str], **options: Any) -> DictConfig:
+    """hydra.compose on a folder, whatever else this process uses Hydra for, in any thread."""
+    with COMPOSING:
+        state = GlobalHydra.instance()
+        before, state.hydra = state.hydra, None
         try:
-            return task(cfg)
-        except BrokenPipeError:
-            raise
-        except (*USER_ERRORS, InstantiationException) as e:
-            if HydraConfig.get().mode is RunMode.MULTIRUN:  # one of an evaluation's
-                raise
-            sys.exit(one_line(e, config_name))
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise Interrupted(number)
-
-    def unraisable(lost: Any) -> None:
-        # it came while Python collected garbage, which swallows it: let it come again
-        if isinstance(lost.exc_value, Interrupted):
-            threading.Timer(0.1, os.kill, (os.getpid(), lost.exc_value.number)).start()
-        else:
-            sys.__unraisablehook__(lost)
-
-    sys.unraisablehook = unraisable
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, interrupt)
-    try:
-        check_choices(sys.argv[1:])
-        job()
-    except BrokenPipeError:
-        raise  # for command
-    except (*USER_ERRORS, HydraException, OmegaConfBaseException) as e:
-        sys.exit(one_line(e, config_name))
-    except Interrupted as e:
-        print(e, file=sys.stderr)
-        sys.exit(128 + e.number)  # by convention
-    finally:  # while Python ends there is nobody left to tell
-        for number in SIGNALS:
-            if signal.getsignal(number) is interrupt:
-                signal.signal(number, signal.SIG_DFL)
+            with hydra.initialize_config_dir(str(folder)):
+                return hydra.compose(entry, list(overrides), **options)
+        finally:
+            GlobalHydra.instance().hydra = before
 
 
-class ClaimFolder(Callback):
-    """Gives each run and each evaluation a folder of its own, before Hydra writes anything."""
+@dataclass
+class Mistake:
+    """What an error of Hydra's is about: one of a key, an argument without =, or a file."""
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        sleep_at_barriers_if_busy()
-        entry = config.hydra.job.config_name
-        try:
-            task = task_of(config)
-            if entry == "train":
-                check_run(task)
-            else:
-                check(task, entry)
-            if (search := config.hydra.runtime.choices.get("hparams_search")) is not None:
-                raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
-            if entry == "train":
-                check_processes(str(task.trainer.strategy).startswith("ddp"))
-                if task.data.batch_size < (n := processes()):
-                    raise ValueError(
-                        f"data.batch_size must be at least {n}, an image for each process, "
-                        f"got {task.data.batch_size}"
-                    )
-            if rank() == 0:
-                name_folder(config, "run")
-                if entry == "train":
-                    claim(Path(config.hydra.run.dir), task)
-                else:
-                    check_evaluation(Path(config.hydra.run.dir))
-        except USER_ERRORS as e:  # Hydra would turn them into warnings
-            leave(one_line(e))
-        if processes() > 1:
-            join(config)
+    key: str | None = None
+    argument: str | None = None
+    group: str | None = None
+    file: str | None = None
 
-    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Puts what Hydra has written of a run into its place: all of it, or what was there."""
-        if config.hydra.output_subdir is None:
-            return
-        folder = Path(config.hydra.runtime.output_dir)
-        written = folder / config.hydra.output_subdir
-        if config.hydra.job.config_name == "train":
-            task = task_of(config)
-            if (folder / LAST).is_file():  # a job of a sweep is resumed
-                task.ckpt_path = str(folder / LAST)
-            try:
-                claim(folder, task, [written.name, f"{config.hydra.job.name}.log"])
-            except TakenError:  # training says so
-                shutil.rmtree(written)
-                return
-            except ValueError:  # this, too, but the folder is the job's
-                (folder / LOCK).touch()
-        (folder / OVERRIDES.parent).mkdir(exist_ok=True)
-        for file in sorted(written.iterdir()):  # config.yaml is the first
-            file.replace(folder / OVERRIDES.parent / file.name)
-        written.rmdir()
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        sleep_at_barriers_if_busy()
-        try:
-            if processes() > 1:
-                raise ValueError("torchrun starts the processes of one run; allowed: no -m with it")
-            if config.hydra.job.config_name != "train":
-                name_folder(config, "sweep")  # training's own sweeper first looks at all jobs
-                check_evaluation(Path(config.hydra.sweep.dir))
-        except USER_ERRORS as e:
-            leave(one_line(e))
+def mistake(error: BaseException) -> Mistake:
+    """What a message of Hydra's says; nothing where it is about something else."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
+        # of `scheduler={step_size: 5}` the key inside
+        inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+        within = inner and inner[1].startswith(f"{unknown[1]}.")
+        return Mistake(key=inner[1] if inner and within else unknown[1])
+    if bare := re.search(r"string: ([^=]+) out of \[", text):
+        return Mistake(argument=bare[1])
+    if no_file := re.search(r"Could not (?:find|load) '([\w./]+)/([^/']+)'", text):
+        return Mistake(group=no_file[1], file=no_file[2])
+    return Mistake()
+
+
+def multirun() -> bool:
+    """Whether Hydra started this as one of several jobs."""
+    return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+
+
+def output_folder() -> Path | None:
+    """The folder that Hydra has made for this run; None where Hydra did not start it."""
+    if not HydraConfig.initialized():
+        return None
+    return Path(HydraConfig.get().runtime.output_dir).resolve()
 
 
 def task_of(config: DictConfig) -> DictConfig:
@@ -164,3 +97,95 @@ def task_of(config: DictConfig) -> DictConfig:
         del task["hydra"]
         task.run_dir = task.run_name = "."
     return task
+
+
+def register(*sweepers: type[Sweeper]) -> None:
+    """Lets a configuration name these classes as its sweeper, outside of hydra_plugins too."""
+    for sweeper in sweepers:
+        Plugins.instance().register(sweeper)
+
+
+def is_plugin(target: str) -> bool:
+    """Whether a launcher or sweeper of this name is installed."""
+    return target in Plugins.instance().class_name_to_class
+
+
+def launcher(context: HydraContext, task: TaskFunction, config: DictConfig) -> Launcher:
+    """The launcher that a configuration names."""
+    return Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=task, config=config
+    )
+
+
+class Composer:
+    """Composes the configurations of a sweep's jobs.
+
+    Args:
+        context: what Hydra gives a sweeper.
+        config: the sweep's configuration.
+    """
+
+    def __init__(self, context: HydraContext, config: DictConfig):
+        self.loader, self.config = context.config_loader, config
+        self.parser = OverridesParser.create(config_loader=self.loader)
+        self.parse_one = functools.cache(OverridesParser.create().parse_override)
+        self.bases: dict[tuple[str, ...], DictConfig] = {}
+
+    def parse(self, overrides: Sequence[str]) -> list[Override]:
+        return self.parser.parse_overrides(list(overrides))
+
+    def compose(self, job: Job) -> DictConfig:
+        """The configuration of a job. Hydra composes it only for what is not a single value."""
+        values: dict[str, Any] = {}
+        others = []
+        for override in map(self.parse_one, job):
+            key, value = override.key_or_group, override.value()
+            single = override.type is OverrideType.CHANGE and not isinstance(value, dict)
+            if single and override.package is None and not self.is_group(key):
+                values[key] = value
+            else:
+                others.append(str(override.input_line))
+        if (base := self.bases.get(tuple(others))) is None:
+            base = task_of(self.loader.load_sweep_config(self.config, others))
+            self.bases[tuple(others)] = base
+        task = copy.deepcopy(base)
+        try:
+            for key, value in values.items():
+                OmegaConf.update(task, key, value)
+        except OmegaConfBaseException:
+            self.loader.load_sweep_config(self.config, list(job))  # says which key it is
+            raise
+        return task
+
+    def is_group(self, key: str) -> bool:
+        return bool(self.loader.get_group_options(key))
+
+    def is_lacking(self, param: Override, chosen: DictConfig) -> bool:
+        """Whether what was chosen has no such key, as a model without dropout."""
+        key, nothing = param.key_or_group, object()
+        if self.is_group(key) or param.type is not OverrideType.CHANGE:
+            return False
+        return OmegaConf.select(chosen, key, default=nothing) is nothing
+
+
+@dataclass
+class Interval:
+    """Values between two ends, both included; whole numbers where there is a step."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: int | None = None
+
+
+def space(override: Override) -> Interval | list[Any]:
+    """The values that a sweep in Hydra's syntax stands for, or the interval that they lie in."""
+    sweep: Any = override.value()
+    if override.is_interval_sweep():
+        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+        return Interval(sweep.start, sweep.end, "log" in sweep.tags, 1 if whole else None)
+    if isinstance(sweep, RangeSweep) and not sweep.shuffle and not sweep.transformers:
+        values = sweep.range()
+        if isinstance(values, range) and values:
+            return Interval(min(values), max(values), step=abs(values.step))
+    return list(override.sweep_iterator(transformer=Transformer.encode))

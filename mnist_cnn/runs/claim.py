@@ -1,27 +1,29 @@
-"""A run's folder: who owns it, what is of one moment in it, and how the run is resumed.
+"""A run's folder: who owns it, and what is of one moment in it.
 
 A process claims a folder before it changes anything in it, and holds its lock until the run ends.
 A run begins in a new or empty folder, or where a run of this project ended without a checkpoint.
 Only `checkpoints/last.ckpt` of the same folder resumes a run; from any other checkpoint a new run
-starts, in a folder of its own that gets a copy. What a run replaces or removes is known by name.
+starts, in a folder of its own that gets a copy. A run replaces and removes only files that it knows
+by name.
 """
 
+import contextlib
 import copy
 import functools
 import itertools
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.command import SIGPIPE
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.internals.hydra import multirun, output_folder
 from mnist_cnn.runs.checks import check_run, content, is_whole
 from mnist_cnn.runs.configuration import note_configuration
 from mnist_cnn.runs.launch import rank
@@ -42,13 +44,8 @@ from mnist_cnn.runs.state import (
     note_failure,
 )
 
-OUTCOME = (
-    RESULTS,
-    FAILED,
-    PRUNED,
-    WEIGHTS,
-    PICTURE,
-)  # stale as soon as there is a newer checkpoint
+# stale as soon as there is a newer checkpoint
+OUTCOME = (RESULTS, FAILED, PRUNED, WEIGHTS, PICTURE)
 
 claimed: dict[Path, FileLock] = {}  # the folders that this process has claimed
 
@@ -60,7 +57,7 @@ class TakenError(ValueError):
 def recorded(
     train: Callable[[DictConfig], dict[str, Any]],
 ) -> Callable[[DictConfig], dict[str, Any]]:
-    """Makes a run the only one in its folder, and leaves a file there if it fails or is given up.
+    """Makes a run the only one in its folder, and leaves a file there if it fails or is pruned.
 
     failed.json has `type`, `error` and `traceback`; pruned.json `epoch`, `metric` and `value`.
     A run that is interrupted leaves neither.
@@ -85,38 +82,51 @@ def recorded(
         except TakenError:
             raise
         except ValueError as e:
-            if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+            if multirun():
                 note_failure(folder, e)  # a sweep has made the job's folder already
             raise
         try:
-            for file in (FAILED, PRUNED):
-                (folder / file).unlink(missing_ok=True)
-            if cfg.ckpt_path is not None and not (folder / LAST).exists():
-                copy_checkpoint(Path(cfg.ckpt_path), folder)
-            if not by_hydra(folder):
-                note_configuration(cfg, folder)
-            return train(cfg)
-        except Pruned as e:
-            note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
-            raise
-        except Interrupted as e:
-            raise Interrupted(e.number, f"go on with ckpt_path={folder}") from None
-        except (KeyboardInterrupt, SystemExit, BrokenPipeError) as e:
-            # Lightning exits at Ctrl-C while it sets up, rich where nobody reads what it prints
-            closed = BrokenPipeError in (type(e), type(e.__context__))
-            number = SIGPIPE if closed else signal.SIGINT
-            raise Interrupted(number, f"go on with ckpt_path={folder}") from None
-        except Exception as e:
-            # a finished run that could not be made longer is still the finished run that it was
-            if not (folder / RESULTS).exists():
-                note_failure(folder, e)
-            if isinstance(e, OSError) and (folder / LAST).exists():
-                raise OSError(f"{e}; when that is mended go on with ckpt_path={folder}") from e
-            raise
+            with ending(folder):
+                prepare(folder, cfg)
+                return train(cfg)
         finally:
             release(folder)
 
     return alone
+
+
+@contextlib.contextmanager
+def ending(folder: Path) -> Iterator[None]:
+    """Leaves in a run's folder how it ended, and says how an interrupted run is resumed."""
+    hint = f"resume it with ckpt_path={folder}"
+    try:
+        yield
+    except Pruned as e:
+        note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
+        raise
+    except Interrupted as e:
+        raise Interrupted(e.number, hint) from None
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as e:
+        # Lightning exits at Ctrl-C while it sets up, rich where nobody reads what it prints
+        closed = BrokenPipeError in (type(e), type(e.__context__))
+        raise Interrupted(SIGPIPE if closed else signal.SIGINT, hint) from None
+    except Exception as e:
+        # a finished run that could not be made longer is still the finished run that it was
+        if not (folder / RESULTS).exists():
+            note_failure(folder, e)
+        if isinstance(e, OSError) and (folder / LAST).exists():
+            raise OSError(f"{e}; when that is mended {hint}") from e
+        raise
+
+
+def prepare(folder: Path, cfg: DictConfig) -> None:
+    """Puts into a claimed folder what the run starts from."""
+    for file in (FAILED, PRUNED):
+        (folder / file).unlink(missing_ok=True)
+    if cfg.ckpt_path is not None and not (folder / LAST).exists():
+        copy_checkpoint(Path(cfg.ckpt_path), folder)
+    if output_folder() != folder.resolve():  # Hydra has not written it
+        note_configuration(cfg, folder)
 
 
 def claim(folder: Path, cfg: DictConfig, written: Collection[str] = ()) -> None:
@@ -228,11 +238,10 @@ def check_evaluation(folder: Path) -> None:
         )
 
 
-def by_hydra(folder: Path) -> bool:
-    """Whether Hydra started this run, and has written its configuration into the folder."""
-    if not HydraConfig.initialized():
-        return False
-    return folder.resolve() == Path(HydraConfig.get().runtime.output_dir).resolve()
+def check_path(key: str, path: Path | str) -> None:
+    """Raises ValueError for a folder that Hydra cannot use: it resolves ${ in it once more."""
+    if "${" in str(place := Path(path).absolute()):
+        raise ValueError(must_be(key, "a path without ${ (Hydra fails)", place))
 
 
 def name_folder(config: DictConfig, kind: str) -> None:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import terminal
-from mnist_cnn.runs import state as state_
-from mnist_cnn.sweeps.job import ENDS, POLL
+from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS, State
+from mnist_cnn.sweeps.job import ENDS
+from mnist_cnn.sweeps.launchers import POLL
 
 if TYPE_CHECKING:
     from mnist_cnn.sweeps.sweep import Sweep
 
 
 class Screen(threading.Thread):
-    """Prints a line for each job as it ends, whoever runs it, and the sum of it all at the end.
+    """Prints a line for each job as it ends, whoever runs it, and the progress of all.
 
     It looks at the folders from a thread of its own, since launchers return when all is over.
     """
@@ -25,7 +26,7 @@ class Screen(threading.Thread):
         super().__init__(daemon=True)
         self.sweep, self.objective = sweep, sweep.objective
         self.jobs: dict[int, str] = {}  # what sets them apart
-        self.ends: dict[int, state_.State] = {}
+        self.ends: dict[int, State] = {}
         self.best: tuple[float, int] | None = None
         self.asking, self.over = threading.Lock(), threading.Event()
         self.console = terminal.console()
@@ -46,7 +47,7 @@ class Screen(threading.Thread):
         return self
 
     def expect(self, total: int) -> None:
-        """So many jobs there are to be; those that have ended by the first call are not shown."""
+        """Sets the number of jobs; those that have ended by the first call are not shown."""
         self.total = total
         self.bar.update(self.task, total=total)
         if not self.is_alive():
@@ -76,7 +77,7 @@ class Screen(threading.Thread):
 
     def ended(self, n: int) -> bool:
         """Takes note of a job's end."""
-        files = (state_.RESULTS, state_.FAILED, state_.PRUNED)
+        files = (RESULTS, FAILED, PRUNED)
         folder = self.sweep.job_folder(n)
         # the lock is asked only where it is worth it
         if not any((folder / file).exists() for file in files):
@@ -96,14 +97,14 @@ class Screen(threading.Thread):
             value = self.sweep.value(n)
             return "finished" if value is None else f"{metric} {value:.4f}"
         if state == "pruned":
-            noted = json.loads((folder / state_.PRUNED).read_text("utf-8"))
+            noted = json.loads((folder / PRUNED).read_text("utf-8"))
             return f"pruned after epoch {noted['epoch']}: {metric} {noted['value']:.4f}"
-        noted = json.loads((folder / state_.FAILED).read_text("utf-8"))
+        noted = json.loads((folder / FAILED).read_text("utf-8"))
         lines = noted["error"].strip().splitlines()
         return f"failed: {lines[0] if lines else noted['type']}"
 
     def running(self) -> str:
-        """The jobs that are under way, by the epochs that they have behind them."""
+        """The jobs that run, with the number of epochs that each has done."""
         under_way = []
         for n in self.jobs.keys() - self.ends.keys():
             with contextlib.suppress(OSError):  # not begun, or just being written

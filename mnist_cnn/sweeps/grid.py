@@ -4,17 +4,16 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from hydra.core.override_parser.types import Override
-
+from mnist_cnn.internals.hydra import Job
 from mnist_cnn.runs import state
-from mnist_cnn.sweeps.sweep import Job, Sweep, identity
+from mnist_cnn.sweeps.sweep import Sweep, identity
 
 
 class Grid(Sweep):
     """Every combination of the values given.
 
     Args:
-        max_batch_size: so many jobs are handed to the launcher at once; None for all.
+        max_batch_size: number of jobs that are handed to the launcher at once; None for all.
         params: see `Sweep`.
     """
 
@@ -22,7 +21,7 @@ class Grid(Sweep):
         super().__init__(params)
         self.max_batch_size = max_batch_size
 
-    def search(self, swept: Mapping[str, Override], fixed: Job) -> None:
+    def search(self, swept: Mapping[str, Any], fixed: Job) -> None:
         for key, override in swept.items():
             if not override.is_discrete_sweep():
                 raise ValueError(f"{override.input_line}: add hparams_search=optuna, or list {key}")
@@ -33,14 +32,14 @@ class Grid(Sweep):
         identities = [self.checked(job) for job in asked]
         with self.opened():
             recorded = self.recorded()
-            numbers = {identity(self.composed(job)): n for n, job in recorded.items()}
+            numbers = {identity(self.composer.compose(job)): n for n, job in recorded.items()}
             free = itertools.count(max(recorded, default=-1) + 1)
             jobs = {}
             for point, job, own in zip(points, asked, identities, strict=True):
                 n = numbers[own] if own in numbers else next(free)
                 numbers[own], jobs[n], self.screen.jobs[n] = n, job, ",".join(point)
             for n in jobs:
-                if self.state(n) == "failed":  # it goes on where it has a checkpoint
+                if self.state(n) == "failed":  # it is resumed where it has a checkpoint
                     (self.job_folder(n) / state.FAILED).unlink()
             self.screen.expect(len(jobs))
             size = self.max_batch_size or len(jobs)

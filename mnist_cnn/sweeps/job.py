@@ -1,4 +1,4 @@
-"""One job of a sweep."""
+"""One run, or one job of a sweep, as Hydra starts it."""
 
 import contextlib
 import gc
@@ -15,23 +15,37 @@ from typing import Any
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_cnn.internals.hydra import multirun
+from mnist_cnn.internals.launchers import IN_SUBMITIT
 from mnist_cnn.runs import state
+from mnist_cnn.runs.launch import rank
 from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.sweeps.launchers import POLL
 
 log = logging.getLogger(__name__)
 
 ENDS = ("finished", "failed", "pruned")
-POLL = 0.2  # seconds
+
+
+def start(train: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> None:
+    """What Hydra calls: trains one run and prints its table, or runs a job of a sweep."""
+    if multirun():
+        return attempt(train, cfg)
+    outcome = train(cfg)
+    if rank() == 0:
+        from mnist_cnn.runs.results import show
+
+        show(outcome, Path(cfg.run_dir))
 
 
 def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
-    """Runs one job of a sweep without a word; how it ended, `runs.recorded` tells in its folder.
+    """Runs one job of a sweep silently; how it ended, its folder tells, see `runs.claim.recorded`.
 
-    Where the folder has a checkpoint, the job goes on from there.
+    Where the folder has a checkpoint, the job is resumed from it.
     """
     import torch
 
-    if "SUBMITIT_LOCAL_JOB_ID" in os.environ:  # submitit ignores it
+    if IN_SUBMITIT in os.environ:
         signal.signal(signal.SIGTERM, interrupt)
     folder = Path(cfg.run_dir)
     for part, key, value in (
@@ -50,7 +64,7 @@ def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
         log.info(e)
     except Exception:
         log.exception("the job failed")
-    finally:  # the next job is to find the memory free
+    finally:  # the next job needs the memory
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -1,39 +1,51 @@
-"""What the launchers of sweeps need, and how their jobs are canceled."""
+"""What the launchers of sweeps need, and those whose jobs do not end with the sweep."""
 
-import itertools
-import os
+import contextvars
 import signal
-import time
-from collections.abc import Iterable, Sequence
-from types import FrameType
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 from mnist_cnn.config.messages import install
+from mnist_cnn.internals.launchers import jobs_of
+from mnist_cnn.runs.signals import SIGNALS
 
 EXTRAS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
-
-
-def submitted(frames: Iterable[tuple[FrameType, int]]) -> list[Any]:
-    """The jobs of submitit that a launcher is waiting for, which has no other way to tell them."""
-    jobs = (job for frame, _ in frames for job in frame.f_locals.get("jobs", ()))
-    return [job for job in jobs if type(job).__module__.startswith("submitit.")]
-
-
-def cancel(jobs: Sequence[Any]) -> None:
-    """Ends jobs of submitit; those on this machine save a checkpoint first."""
-    local = [job for job in jobs if type(job).__name__ == "LocalJob"]
-    for job in jobs:
-        if job not in local:
-            job.cancel(check=False)
-    for seconds in itertools.count():
-        running = [job for job in local if not job.done()]
-        if not running:
-            return
-        if seconds % 10 == 0:  # again, for one that was just starting and did not hear it
-            for job in running:
-                os.kill(int(job.job_id), signal.SIGTERM)  # its controller hands it on
-        time.sleep(1)
+ASIDE = ("submitit_local", "submitit_slurm", "ray")  # launchers that run in a thread of their own
+POLL = 0.2  # seconds
 
 
 def missing(extra: str) -> str:
     return f"not installed: {install(extra)}"
+
+
+def launch_aside(launch: Callable[[], Any], name: str) -> None:
+    """Calls a launcher in a thread of its own, whose processes don't hear the terminal's Ctrl-C.
+
+    Ray and submitit lose what a signal's handler raises while they wait.
+    """
+    outcome: Future[Any] = Future()
+    with jobs_of(name) as jobs:
+
+        def work() -> None:
+            if hasattr(signal, "pthread_sigmask"):  # processes inherit it
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                outcome.set_result(launch())
+            except BaseException as e:
+                jobs.wait()
+                outcome.set_exception(e)
+
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=[work], daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                for number in SIGNALS:  # Ray installs a handler of SIGTERM that dumps its stack
+                    signal.signal(number, signal.getsignal(number))
+                thread.join(POLL)
+            outcome.result()
+        except BaseException:
+            jobs.cancel()
+            raise

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override, RangeSweep, Transformer
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.compose import TARGETS, plain
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.runs import state as state_
+from mnist_cnn.internals.hydra import Interval, Job, space
+from mnist_cnn.runs.state import SWEEP
 from mnist_cnn.sweeps.job import ENDS
 from mnist_cnn.sweeps.launchers import missing
-from mnist_cnn.sweeps.sweep import RETRIED, Job, Sweep
+from mnist_cnn.sweeps.sweep import RETRIED, Sweep
 
 STUDY = "sweep"  # its name in the database
 
@@ -22,12 +22,12 @@ STUDY = "sweep"  # its name in the database
 class Optuna(Sweep):
     """Looks for the values with the best objective; a trial's number is its job's.
 
-    The study lies in the sweep's folder. A trial is drawn from (seed, its number), so a search that
-    was stopped and taken up draws as one that was not.
+    The study lies in the sweep's folder. A trial is drawn from (seed, its number), so a resumed
+    search draws as one that was not interrupted.
 
     Args:
-        n_trials: how many there are to be; those that failed are tried again when it is taken up.
-        n_jobs: how many are drawn and launched at once.
+        n_trials: number of trials; those that failed are tried again when the search is resumed.
+        n_jobs: number of trials that are drawn and launched at once.
         sampler: one of optuna.samplers, with its `seed`.
         params: see `Sweep`; intervals are allowed.
     """
@@ -44,21 +44,13 @@ class Optuna(Sweep):
             raise ValueError(f"hparams_search=optuna: {missing('sweep')}")
         self.n_trials, self.n_jobs, self.sampler = n_trials, n_jobs, sampler
 
-    def search(self, swept: Mapping[str, Override], fixed: Job) -> None:
+    def search(self, swept: Mapping[str, Any], fixed: Job) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.fixed = fixed
-        self.space = space = {key: distribution(override) for key, override in swept.items()}
-        ends = {
-            key: d.choices
-            if isinstance(d, optuna.distributions.CategoricalDistribution)
-            else (d.low, d.high)
-            for key, d in space.items()
-        }
-        first = {key: values[0] for key, values in ends.items()}
-        examples = [first, *({**first, k: v} for k, values in ends.items() for v in values[1:])]
-        for example in examples:
+        self.space = {key: distribution(override) for key, override in swept.items()}
+        for example in examples(self.space):
             self.checked(self.job(example))
         with self.opened():
             self.study = optuna.create_study(
@@ -67,14 +59,14 @@ class Optuna(Sweep):
                 direction="maximize" if self.objective.mode == "max" else "minimize",
                 load_if_exists=True,
             )
-            self.take_up()
+            self.repair()
             left = self.n_trials - self.count("COMPLETE", "PRUNED")
             while left > 0:
                 batch = {t.number: t.params for t in self.trials("RUNNING")[:left]}
                 while len(batch) < min(self.n_jobs, left):
                     number = len(self.trials()) - self.count("WAITING")
                     self.study.sampler = self.seeded(number)
-                    trial = self.study.ask(space)
+                    trial = self.study.ask(self.space)
                     batch[trial.number] = trial.params
                 left -= len(batch)
                 self.screen.jobs.update({n: label(p) for n, p in batch.items()})
@@ -94,7 +86,7 @@ class Optuna(Sweep):
 
         if not (self.folder / "study.db").exists():
             raise ValueError(f"{self.folder}: study.db is missing; start a new search")
-        whole = OmegaConf.load(self.folder / state_.SWEEP)
+        whole = OmegaConf.load(self.folder / SWEEP)
         assert isinstance(whole, DictConfig)
         for key, value in plain(whole, "objective").items():
             if value != self.objective[key]:
@@ -138,7 +130,7 @@ class Optuna(Sweep):
 
             self.study.tell(n, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
 
-    def take_up(self) -> None:
+    def repair(self) -> None:
         """Puts the study right after an interruption; what failed waits to be tried again."""
         recorded = self.recorded()
         for trial in self.trials("RUNNING"):
@@ -177,18 +169,23 @@ def label(params: Mapping[str, Any]) -> str:
     return ",".join(point(short))
 
 
-def distribution(override: Override) -> Any:
+def distribution(override: Any) -> Any:
     """Optuna's distribution of a sweep in Hydra's syntax."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    sweep: Any = override.value()
-    if override.is_interval_sweep():
-        whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
-        kind = IntDistribution if whole else FloatDistribution
-        return kind(sweep.start, sweep.end, log="log" in sweep.tags)
-    if isinstance(sweep, RangeSweep) and not sweep.shuffle and not sweep.transformers:
-        values = sweep.range()
-        if isinstance(values, range) and values:
-            return IntDistribution(min(values), max(values), step=abs(values.step))
-    choices: Any = override.sweep_iterator(transformer=Transformer.encode)
-    return CategoricalDistribution(list(choices))
+    values = space(override)
+    if not isinstance(values, Interval):
+        return CategoricalDistribution(values)
+    if values.step is None:
+        return FloatDistribution(values.low, values.high, log=values.log)
+    return IntDistribution(int(values.low), int(values.high), log=values.log, step=values.step)
+
+
+def examples(space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Points of a space in which each end of an interval and each choice is there once."""
+    ends = {
+        key: values.choices if hasattr(values, "choices") else (values.low, values.high)
+        for key, values in space.items()
+    }
+    first = {key: values[0] for key, values in ends.items()}
+    return [first, *({**first, k: v} for k, values in ends.items() for v in values[1:])]

@@ -8,12 +8,12 @@ import lightning as L
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.internals.lightning import training_is_over
-from mnist_cnn.runs import state
-from mnist_cnn.sweeps import optuna as optuna_
+from mnist_cnn.runs.state import Pruned
+from mnist_cnn.sweeps.optuna import STUDY, storage
 
 
 class Prune(BetweenEpochs):
-    """Gives a hopeless trial of a search up, and tells the search's study how each epoch went.
+    """Prunes a trial of a search, and reports each epoch's objective to the search's study.
 
     Args:
         sweep: the folder of the search.
@@ -35,11 +35,9 @@ class Prune(BetweenEpochs):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.load_study(
-            study_name=optuna_.STUDY, storage=optuna_.storage(self.sweep), sampler=None
-        )
-        self.storage = optuna.storages.get_storage(optuna_.storage(self.sweep))
-        study = self.storage.get_study_id_from_name(optuna_.STUDY)
+        self.study = optuna.load_study(study_name=STUDY, storage=storage(self.sweep), sampler=None)
+        self.storage = optuna.storages.get_storage(storage(self.sweep))
+        study = self.storage.get_study_id_from_name(STUDY)
         self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.trial)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
@@ -48,6 +46,6 @@ class Prune(BetweenEpochs):
             return
         epoch = trainer.current_epoch
         self.storage.set_trial_intermediate_value(self.id, epoch, value)
-        hopeless = self.pruner.prune(self.study, self.storage.get_trial(self.id))
-        if hopeless and not training_is_over(trainer):
-            raise state.Pruned(epoch, self.monitor, value)
+        worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
+        if worse and not training_is_over(trainer):
+            raise Pruned(epoch, self.monitor, value)

@@ -1,49 +1,36 @@
-"""Sweeps: numbered jobs in one folder, each recorded whatever becomes of it, gone on with later.
+"""Sweeps: numbered jobs in one folder, each recorded however it ends, resumed later.
 
 `Grid` runs every combination of the values given, `Optuna` looks for good ones. Hydra starts them
 for -m. Neither trusts what a launcher returns: a job's folder alone tells how it ended, so that a
-job whose process was killed counts as well, and a sweep can be taken up again by any process.
+job whose process was killed counts as well, and any process can resume a sweep.
 """
 
 import contextlib
-import contextvars
-import copy
 import functools
 import json
 import math
-import signal
 import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.internals import hydra
+from mnist_cnn.internals.hydra import Composer, Job, is_plugin, launcher
 from mnist_cnn.runs import checks, claim, configuration
-from mnist_cnn.runs import state as state_
-from mnist_cnn.runs.signals import SIGNALS, Interrupted
+from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.runs.state import FAILED, LOCK, RESULTS, SWEEP, State, note, state
 from mnist_cnn.sweeps.display import Screen
-from mnist_cnn.sweeps.job import ENDS, POLL
-from mnist_cnn.sweeps.launchers import EXTRAS, cancel, missing, submitted
+from mnist_cnn.sweeps.job import ENDS
+from mnist_cnn.sweeps.launchers import ASIDE, EXTRAS, POLL, launch_aside, missing
 
-ASIDE = ("submitit_local", "submitit_slurm", "ray")  # launchers that run in a thread of their own
 JOBS = "jobs.json"  # in the sweep's folder: the overrides of each job, by its number
 RETRIED = ".retried"  # there, too: the folders of failed trials that were tried again
-
-Job = Sequence[str]  # its overrides
 
 
 class Sweep(Sweeper):
@@ -55,32 +42,32 @@ class Sweep(Sweeper):
 
     def __init__(self, params: Mapping[str, Any] | None):
         self.params = params or {}
-        self.bases: dict[tuple[str, ...], DictConfig] = {}  # see `composed`
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        plugins, name = Plugins.instance(), config.hydra.runtime.choices["hydra/launcher"]
-        if name in EXTRAS and config.hydra.launcher._target_ not in plugins.class_name_to_class:
+        name = config.hydra.runtime.choices["hydra/launcher"]
+        if name in EXTRAS and not is_plugin(config.hydra.launcher._target_):
             raise ValueError(f"hydra/launcher={name}: {missing(EXTRAS[name])}")
-        self.launcher_name = name
-        self.hydra_context, self.config, self.task_function = hydra_context, config, task_function
-        self.parse = functools.cache(OverridesParser.create().parse_override)
+        self.launcher_name, self.whole = name, config
+        self.composer = Composer(hydra_context, config)
+        self.make_launcher = functools.partial(launcher, hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs all jobs; ends the program with exit code 1 where any has failed."""
-        assert self.config is not None
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        given = parser.parse_overrides(arguments)
+        given = self.composer.parse(arguments)
         if any(o.key_or_group == "run_dir" for o in given):
             raise ValueError("run_dir must be each job's own folder; set hydra.sweep.dir instead")
-        if "${" in str(place := Path(self.config.hydra.sweep.dir).absolute()):
-            raise ValueError(must_be("hydra.sweep.dir", "a path without ${ (Hydra fails)", place))
-        chosen = self.composed([str(o.input_line) for o in given if not o.is_sweep_override()])
-        params = parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()])
+        claim.check_path("hydra.sweep.dir", self.whole.hydra.sweep.dir)
+        fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
+        chosen = self.composer.compose(fixed)
         # of the overrides of one key the last counts
-        last = {o.get_key_element(): o for o in params if not self.is_lacking(o, chosen)}
+        last: dict[str, Any] = {}
+        for o in self.composer.parse([f"{key}={value}" for key, value in self.params.items()]):
+            if self.composer.is_lacking(o, chosen):
+                print(f"{o.key_or_group} is not searched: this configuration has no such key")
+            else:
+                last[o.get_key_element()] = o
         last |= {o.get_key_element(): o for o in given}
         fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
         self.search({k: o for k, o in last.items() if o.is_sweep_override()}, fixed)
@@ -95,53 +82,18 @@ class Sweep(Sweeper):
                 f"{self.folder}/{min(failed)}; run them again with ckpt_path={self.folder}"
             )
 
-    def search(self, swept: Mapping[str, Override], fixed: Job) -> None:
-        """Runs the jobs that these overrides stand for, inside `self.opened`."""
+    def search(self, swept: Mapping[str, Any], fixed: Job) -> None:
+        """Runs the jobs that these overrides stand for, inside `self.opened`.
+
+        Args:
+            swept: Hydra's overrides of several values, by key.
+            fixed: those of one value, which all jobs share.
+        """
         raise NotImplementedError
-
-    def composed(self, job: Job) -> DictConfig:
-        """The configuration of a job. Hydra composes it only for what is not a single value."""
-        assert self.config is not None
-        assert self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        values: dict[str, Any] = {}
-        others = []
-        for override in map(self.parse, job):
-            key, value = override.key_or_group, override.value()
-            single = override.type is OverrideType.CHANGE and not isinstance(value, dict)
-            if single and override.package is None and not self.is_group(key):
-                values[key] = value
-            else:
-                others.append(str(override.input_line))
-        if (base := self.bases.get(tuple(others))) is None:
-            base = hydra.task_of(loader.load_sweep_config(self.config, others))
-            self.bases[tuple(others)] = base
-        task = copy.deepcopy(base)
-        try:
-            for key, value in values.items():
-                OmegaConf.update(task, key, value)
-        except OmegaConfBaseException:
-            loader.load_sweep_config(self.config, list(job))  # says which key it is
-            raise
-        return task
-
-    def is_group(self, key: str) -> bool:
-        assert self.hydra_context is not None
-        return bool(self.hydra_context.config_loader.get_group_options(key))
-
-    def is_lacking(self, param: Override, chosen: DictConfig) -> bool:
-        """Whether what was chosen has no such key, as a model without dropout."""
-        key, nothing = param.key_or_group, object()
-        if self.is_group(key) or param.type is not OverrideType.CHANGE:
-            return False
-        if OmegaConf.select(chosen, key, default=nothing) is not nothing:
-            return False
-        print(f"{key} is not searched: this configuration has no such key")
-        return True
 
     def checked(self, job: Job) -> frozenset[tuple[str, Any]]:
         """The `identity` of a job. Raises ValueError where its configuration is not allowed."""
-        task = self.composed(job)
+        task = self.composer.compose(job)
         checks.check_run(task)
         self.objective = task.objective
         return identity(task)
@@ -152,43 +104,38 @@ class Sweep(Sweeper):
 
         All jobs are to be checked before: from here on files are written.
         """
-        assert self.config is not None
-        assert self.hydra_context is not None
-        claim.name_folder(self.config, "sweep")
-        self.folder = Path(self.config.hydra.sweep.dir).absolute()
+        claim.name_folder(self.whole, "sweep")
+        self.folder = Path(self.whole.hydra.sweep.dir).absolute()
         self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.launcher = Plugins.instance().instantiate_launcher(  # it may write into the folder
-            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
-        )
+        self.started = self.make_launcher()  # it may write into the folder
         try:
-            lock = FileLock(self.folder / state_.LOCK, timeout=0).acquire()
+            lock = FileLock(self.folder / LOCK, timeout=0).acquire()
         except Timeout:
             raise ValueError(f"{self.folder}: another process is running this sweep") from None
         self.screen = Screen(self)
         try:
             with lock, self.screen:
-                new = self.folder / f"{state_.SWEEP}.new"
-                OmegaConf.save(self.config, new)
-                new.replace(self.folder / state_.SWEEP)
+                new = self.folder / f"{SWEEP}.new"
+                OmegaConf.save(self.whole, new)
+                new.replace(self.folder / SWEEP)
                 yield
         except Interrupted as e:
-            raise Interrupted(e.number, f"go on with ckpt_path={self.folder}") from None
+            raise Interrupted(e.number, f"resume it with ckpt_path={self.folder}") from None
 
     def check_folder(self) -> None:
         """Raises ValueError where the folder is in use for anything but this sweep."""
-        assert self.config is not None
         key = "hydra.sweep.dir"
         names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
-        if others := sorted(names - {state_.LOCK, f"{state_.SWEEP}.new"}):
-            if state_.SWEEP not in names:
+        if others := sorted(names - {LOCK, f"{SWEEP}.new"}):
+            if SWEEP not in names:
                 new = "a new or empty folder, or a sweep's"
                 raise ValueError(must_be(key, new, f"{self.folder}, which has {others[0]}"))
-            before = OmegaConf.load(self.folder / state_.SWEEP).hydra
+            before = OmegaConf.load(self.folder / SWEEP).hydra
             if before.job.config_name != "train":
                 what = f"{self.folder}, a sweep of mnist_cnn.{before.job.config_name}"
                 raise ValueError(must_be(key, "a sweep of mnist_cnn.train", what))
-            kind, now = before.sweeper._target_, self.config.hydra.sweeper._target_
+            kind, now = before.sweeper._target_, self.whole.hydra.sweeper._target_
             if kind != now:
                 wrong = must_be("hydra.sweeper", f"{kind} in {self.folder}", now)
                 raise ValueError(f"{wrong}; set another {key}")
@@ -214,13 +161,13 @@ class Sweep(Sweeper):
     def job_folder(self, n: int) -> Path:
         return self.folder / str(n)
 
-    def state(self, n: int) -> state_.State:
+    def state(self, n: int) -> State:
         with self.screen.asking:  # or one thread's question would look like a running job
-            return state_.state(self.job_folder(n))
+            return state(self.job_folder(n))
 
     def value(self, n: int) -> float | None:
         """The objective of a finished job; None where it has none."""
-        results = json.loads((self.job_folder(n) / state_.RESULTS).read_text("utf-8"))
+        results = json.loads((self.job_folder(n) / RESULTS).read_text("utf-8"))
         value = results.get(self.objective.metric)
         return value if value is not None and math.isfinite(value) else None
 
@@ -230,9 +177,9 @@ class Sweep(Sweeper):
         while left := {n: job for n, job in jobs.items() if self.settled(n) not in ENDS}:
             try:
                 self.launch(left)
-            except Exception as e:  # launchers raise what they like when a worker dies
-                reason = " ".join(str(e).split()) or type(e).__name__
-                self.screen.console.print(f"a worker died, what it was at goes on alone: {reason}")
+            except Exception as e:  # launchers raise what they like when a worker is killed
+                line = f"a worker ended early, its job is resumed alone: {in_one_line(e)}"
+                self.screen.console.print(line)
             begun = [n for n in left if self.settled(n) not in ENDS and self.job_folder(n).exists()]
             if not begun and all(self.state(n) not in ENDS for n in left):
                 begun = list(left)[:1]  # nothing has begun: at least this one is to have an end
@@ -240,34 +187,37 @@ class Sweep(Sweeper):
                 self.run_again(n, jobs[n])
 
     def run_again(self, n: int, job: Job) -> None:
-        """A second and last time, alone: if it dies again, the cause is its own."""
+        """Runs a job a second and last time, alone: if it ends early again, it is the cause."""
         reason = "killed or out of memory"
         try:
             self.launch({n: job})
         except Exception as e:
-            reason = " ".join(str(e).split()) or type(e).__name__
+            reason = in_one_line(e)
             if not self.job_folder(n).exists():
                 raise ValueError(f"hydra/launcher={self.launcher_name}: {reason}") from e
         if self.settled(n) not in ENDS:
-            error = f"the process died: {reason}"
+            error = f"the process ended early: {reason}"
             self.job_folder(n).mkdir(exist_ok=True)
-            state_.note(self.job_folder(n) / state_.FAILED, type="Died", error=error, traceback="")
+            note(self.job_folder(n) / FAILED, type="EndedEarly", error=error, traceback="")
 
     def launch(self, jobs: Mapping[int, Job]) -> None:
-        assert self.launcher is not None
         place = f"hydra.sweep.dir={configuration.quote(self.folder)}"
         numbered = [[*job, place, f"hydra.sweep.subdir={n}"] for n, job in jobs.items()]
-        start = functools.partial(self.launcher.launch, numbered, initial_job_idx=min(jobs))
+        start = functools.partial(self.started.launch, numbered, initial_job_idx=min(jobs))
         if self.launcher_name in ASIDE:
-            aside(start)
+            launch_aside(start, self.launcher_name)
         else:
             start()
 
-    def settled(self, n: int) -> state_.State:
+    def settled(self, n: int) -> State:
         """What became of a job, when nobody is at it: workers can outlive a killed sweep."""
-        while (state := self.state(n)) == "running":
+        while (end := self.state(n)) == "running":
             time.sleep(POLL)
-        return state
+        return end
+
+
+def in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def identity(task: DictConfig) -> frozenset[tuple[str, Any]]:
@@ -275,37 +225,3 @@ def identity(task: DictConfig) -> frozenset[tuple[str, Any]]:
     values = configuration.flat(task)
     del values["force"]
     return frozenset((k, repr(v) if isinstance(v, list) else v) for k, v in values.items())
-
-
-def aside(launch: Callable[[], Any]) -> None:
-    """Calls a launcher in a thread of its own, whose processes don't hear the terminal's Ctrl-C.
-
-    Ray and submitit lose what a signal's handler raises while they wait.
-    """
-    outcome: Future[Any] = Future()
-
-    def work() -> None:
-        if hasattr(signal, "pthread_sigmask"):  # processes inherit it
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            outcome.set_result(launch())
-        except BaseException as e:
-            jobs = submitted(traceback.walk_tb(e.__traceback__))
-            for job in jobs:  # one has died, the others go on
-                job.wait()
-            outcome.set_exception(e)
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=[work], daemon=True)
-    thread.start()
-    try:
-        while thread.is_alive():
-            for number in SIGNALS:  # Ray installs a handler of SIGTERM that dumps its stack
-                signal.signal(number, signal.getsignal(number))
-            thread.join(POLL)
-        outcome.result()
-    except BaseException:
-        if frame := sys._current_frames().get(thread.ident or 0):  # interrupted
-            cancel(submitted(traceback.walk_stack(frame)))
-        if "ray" in sys.modules:  # its jobs would go on, unwatched
-            sys.modules["ray"].shutdown()
-        raise

@@ -158,4 +158,4 @@ class Piece:
     def said(self) -> str:
         """The line of its stderr that says how to go on, or the last one."""
         lines = self.stderr.read_text().splitlines() or [""]
-        return next((line for line in lines if "; go on with ckpt_path=" in line), lines[-1])
+        return next((line for line in lines if "; resume it with ckpt_path=" in line), lines[-1])

@@ -1,0 +1,75 @@
+"""What `internals/hydra.py` uses of Hydra without a promise."""
+
+import threading
+
+import hydra
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.files import CONF
+from mnist_cnn.internals.hydra import (
+    Interval,
+    Mistake,
+    composed,
+    is_plugin,
+    mistake,
+    register,
+    space,
+)
+from mnist_cnn.sweeps.grid import Grid
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["optimizer.lrr=1"], Mistake(key="optimizer.lrr")),
+        (["data={batch_sizes:1}"], Mistake(key="data.batch_sizes")),
+        (["model=resnet"], Mistake(group="model", file="resnet")),
+        (["outputs"], Mistake(argument="outputs")),
+    ],
+)
+def test_hydras_messages_name_the_key_the_file_or_the_argument(overrides, found):
+    with pytest.raises(HydraException) as error:
+        composed(CONF, "train", overrides)
+    assert mistake(error.value) == found, "Hydra words this error in another way now"
+
+
+def test_another_error_is_no_mistake_that_is_known():
+    assert mistake(ValueError("no number")) == Mistake()
+
+
+def test_composing_leaves_hydra_as_it_was_and_works_in_a_thread():
+    with hydra.initialize_config_dir(str(CONF)):
+        names = []
+        thread = threading.Thread(target=lambda: names.append(compose([], run_dir="x").model.name))
+        thread.start()
+        thread.join()
+        assert names == ["CNN"], "Hydra keeps what it composes with in another place now"
+        assert hydra.compose("train").model.name == "CNN"
+
+
+def test_a_sweeper_outside_of_hydra_plugins_can_be_registered():
+    register(Grid)
+    assert is_plugin("mnist_cnn.sweeps.grid.Grid"), "Hydra's list of plugins has changed"
+    assert not is_plugin("hydra_plugins.not_there.Launcher")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("interval(0,0.5)", Interval(0.0, 0.5)),
+        ("interval(1,9)", Interval(1.0, 9.0)),
+        ("int(interval(1,9))", Interval(1, 9, step=1)),
+        ("tag(log,interval(1e-4,1e-2))", Interval(1e-4, 1e-2, log=True)),
+        ("range(1,10,3)", Interval(1, 7, step=3)),
+        ("choice(8,16)", [8, 16]),
+        ("a,'b c'", ["a", "'b c'"]),
+    ],
+)
+def test_a_sweep_in_hydras_syntax_is_an_interval_or_a_list(text, values):
+    found = space(OverridesParser.create().parse_override(f"key={text}"))
+    assert found == values, "Hydra parses sweeps in another way now"
+    if isinstance(found, Interval):
+        assert isinstance(found.low, int) == (found.step is not None)
