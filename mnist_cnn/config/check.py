@@ -144,7 +144,7 @@ def check_here(cfg: DictConfig) -> None:
     if OmegaConf.is_list(devices) and (accelerator == "cpu" or not names["gpu"]):
         raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
     # what else Lightning refuses, it refuses here
-    make(L.Trainer, cfg.trainer, callbacks=[], logger=False, default_root_dir=cfg.run_dir)
+    make(L.Trainer, cfg.trainer, callbacks=[], logger=False, default_root_dir=".")
     with torch.device("meta"):  # no memory, no time
         build(plain(cfg, "model"))
     find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
