@@ -13,7 +13,7 @@ Mask = NDArray[Any]  # uint8, 0 or 1
 FAINTEST = 0.10  # what takes less of the light is the paper's texture
 
 
-def _ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
+def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
     signed = 1 - grey / paper
     noise = 1.48 * float(np.median(np.abs(signed)))
@@ -21,16 +21,16 @@ def _ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     return ink, find_strokes(ink, noise), noise
 
 
-def _window(small: Grey) -> float:
+def paper_window(small: Grey) -> float:
     """The window to look for paper in, a share of the longer side.
 
     A thick pen in a tight crop needs a large window, a deep shadow a small one, and a shadow gives
     itself away: it lies along the border, or a smaller window leaves little of it.
     """
     window = 1.0
-    _, mask, _ = _ink_on(small, _paper(small, window))
+    _, mask, _ = ink_on(small, paper_light(small, window))
     for smaller in (0.5, 0.25):
-        _, less, _ = _ink_on(small, _paper(small, smaller))
+        _, less, _ = ink_on(small, paper_light(small, smaller))
         border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
         narrower = _widest(less) < 0.5 * _widest(mask) or less.mean() < 0.9 * mask.mean()
         if narrower or border.mean() > 0.15:
@@ -40,16 +40,16 @@ def _window(small: Grey) -> float:
 
 def _widest(mask: Mask) -> float:
     """The width of the widest stroke, in pixels; 0 where there is none."""
-    return 2 * float(_depth(mask).max())
+    return 2 * float(stroke_depth(mask).max())
 
 
-def _depth(mask: Mask) -> Ink:
+def stroke_depth(mask: Mask) -> Ink:
     """How far inside the strokes each pixel is; the border of the picture counts as paper."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
 
-def _shrunk(grey: Grey, side: int) -> Grey:
+def shrunk(grey: Grey, side: int) -> Grey:
     """At most side pixels along the longer side."""
     shrink = side / max(grey.shape)
     if shrink >= 1:
@@ -63,16 +63,16 @@ def _median(small: Grey, window: float) -> Grey:
     return cv2.medianBlur(small, int(max(small.shape) * window) | 1)
 
 
-def _is_light_on_dark(grey: Grey) -> bool:
+def is_light_on_dark(grey: Grey) -> bool:
     """Whether what stands out most from its surroundings is lighter than they are."""
-    small = _shrunk(grey, 200)
+    small = shrunk(grey, 200)
     # cubes: soft shadows cover much but stand out little
     return float(np.sum((small - _median(small, 0.5).astype(np.float64)) ** 3)) > 0
 
 
-def _paper(grey: Grey, window: float) -> Ink:
+def paper_light(grey: Grey, window: float) -> Ink:
     """The light of the bare paper at every pixel, at least 1; window as in _median."""
-    small = _shrunk(grey, 200)
+    small = shrunk(grey, 200)
     paper: Ink = np.maximum(_median(small, window), 1)
     for _ in range(2):
         # the large window misses finer shading: take it from the paper between the strokes

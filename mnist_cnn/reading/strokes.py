@@ -11,13 +11,13 @@ from mnist_cnn.reading.ink import (
     Grey,
     Ink,
     Mask,
-    _depth,
-    _ink_on,
-    _is_light_on_dark,
-    _paper,
-    _shrunk,
-    _window,
     find_strokes,
+    ink_on,
+    is_light_on_dark,
+    paper_light,
+    paper_window,
+    shrunk,
+    stroke_depth,
 )
 
 Box = tuple[int, int, int, int]
@@ -50,9 +50,9 @@ class Strokes:
 
 def find_ink(grey: Grey) -> tuple[Ink, Mask]:
     """The ink map of a grey picture and the mask of what is pen stroke in it."""
-    if _is_light_on_dark(grey):
+    if is_light_on_dark(grey):
         grey = 255 - grey
-    ink, mask, noise = _ink_on(grey, _paper(grey, _window(_shrunk(grey, 500))))
+    ink, mask, noise = ink_on(grey, paper_light(grey, paper_window(shrunk(grey, 500))))
     lines = _ruled_lines(ink, mask)
     if lines.any() and (rest := find_strokes(np.where(lines, 0, ink), noise)).any():
         return np.where(lines, 0, ink), rest
@@ -69,7 +69,7 @@ def _ruled_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
 
 def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
     """Lines, nearly level, from border to border, or long ones among so many parallels."""
-    small = (_shrunk(mask * 255, 500) > 60).astype(np.uint8)
+    small = (shrunk(mask * 255, 500) > 60).astype(np.uint8)
     width = small.shape[1]
     # thickened, a line up to 4 degrees off level still holds a level bar
     thick = cv2.dilate(small, np.ones((5, 5), np.uint8))
@@ -103,4 +103,4 @@ def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
 
 def stroke_width(mask: Mask) -> float:
     """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
-    return max(1.0, 4 * float(_depth(mask)[mask > 0].mean()) - 1)
+    return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1)
