@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs, in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.config.compose import make
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.configuration import flat
 
@@ -63,7 +64,8 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
         if cfg.ckpt_path is None or any(callback.running for callback in own):
             raise  # it has been restored already
         reason = " ".join(str(e).split())
-        raise ValueError(f"ckpt_path={cfg.ckpt_path}: cannot be resumed: {reason}") from e
+        wanted = must_be("ckpt_path", "a checkpoint that training can resume", cfg.ckpt_path)
+        raise ValueError(f"{wanted}: {reason}") from e
 
 
 def kept(trainer: L.Trainer) -> tuple[Path | None, int | None]:
