@@ -18,14 +18,11 @@ from mnist_cnn.sweeps.optuna import Optuna
 
 @claim.recorded
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Trains as configured, tests the best checkpoint, and fills cfg.run_dir.
+    """Trains as configured, tests the best checkpoint, fills cfg.run_dir; returns its results.json.
 
     Args:
         cfg: what conf/train.yaml composes to; `config.compose` makes one from Python. With
             ckpt_path=RUN and run_dir=RUN the run there is resumed.
-
-    Returns:
-        What results.json holds.
 
     Raises:
         ValueError: a value, data or a folder that is not what it must be, see `runs.claim`.
