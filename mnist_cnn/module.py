@@ -25,6 +25,24 @@ from mnist_cnn.pretrained import write_weights
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
+# the tutorial's recipe, as conf/ has it
+MODEL = {
+    "name": "CNN",
+    "channels": [32, 64],
+    "hidden": 128,
+    "dropout": 0.0,
+    "mean": 0.0,
+    "std": 1.0,
+}
+OPTIMIZER = {
+    **{"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0},
+    "fused": True,
+}
+SCHEDULER = {
+    **{"name": "ReduceLROnPlateau", "interval": "epoch", "mode": "min", "factor": 0.5},
+    **{"patience": 1, "threshold": 1e-4, "threshold_mode": "abs", "min_lr": 1e-5},
+}
+
 # schedules over a whole run, and the argument that is its length
 LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
@@ -50,13 +68,15 @@ class DigitClassifier(L.LightningModule):
     def __init__(
         self,
         *,
-        model: Mapping[str, Any],
-        optimizer: Mapping[str, Any],
-        scheduler: Mapping[str, Any],
-        label_smoothing: float,
-        monitor: str,
+        model: Mapping[str, Any] = MODEL,
+        optimizer: Mapping[str, Any] = OPTIMIZER,
+        scheduler: Mapping[str, Any] = SCHEDULER,
+        label_smoothing: float = 0.0,
+        monitor: str = "val/loss",
     ):
         super().__init__()
+        # plain dicts, for the checkpoint
+        model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
         # convolutions run about a third faster with the channels innermost
         self.net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -68,6 +88,15 @@ class DigitClassifier(L.LightningModule):
         # as trainer.precision has the weights
         shape = self.hparams["model"].get("shape", (1, 28, 28))
         return torch.zeros(1, *shape, dtype=next(self.parameters()).dtype)
+
+    @property
+    def lr(self) -> float:
+        """The optimizer's learning rate, where Lightning's LearningRateFinder looks for it."""
+        return self.hparams["optimizer"]["lr"]
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self.hparams["optimizer"]["lr"] = value
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""

@@ -1,0 +1,96 @@
+"""The package as a library: in a plain Trainer, without Hydra."""
+
+import inspect
+import subprocess
+import sys
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+
+import mnist_cnn
+from mnist_cnn import DigitClassifier, MNISTDataModule, compose
+from mnist_cnn.config.compose import plain
+from mnist_cnn.data.own import ArraysDataModule, FolderDataModule
+from tests.helpers.process import environment
+
+FEW: dict[str, Any] = {
+    "limit_train_batches": 40,
+    "limit_val_batches": 2,
+    "logger": False,
+    "accelerator": "cpu",
+}
+
+
+def test_ten_lines_train_test_and_predict_without_hydra(data_root, tmp_path):
+    data, module = MNISTDataModule(root=str(data_root)), DigitClassifier()
+    trainer = L.Trainer(max_epochs=1, default_root_dir=tmp_path, **FEW)
+    trainer.fit(module, data)
+    (tested,) = trainer.test(module, data)
+    probabilities = torch.cat(trainer.predict(module, data))
+    assert probabilities.shape == (10_000, 10)
+    right = probabilities.argmax(1) == data.splits["test"][1]
+    assert tested["test/acc"] == pytest.approx(right.double().mean().item())
+    (file,) = tmp_path.rglob("*.ckpt")
+    loaded = mnist_cnn.load(file)
+    assert torch.equal(loaded(data.splits["test"][0][:500, 0]), probabilities[:500])
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_lightnings_finders_set_the_learning_rate_and_the_batch_size(data_root, tmp_path):
+    data, module = MNISTDataModule(root=str(data_root)), DigitClassifier()
+    finders = [
+        BatchSizeFinder(max_trials=2, steps_per_trial=1),
+        LearningRateFinder(num_training_steps=20),
+    ]
+    trainer = L.Trainer(
+        max_epochs=1, default_root_dir=tmp_path, callbacks=finders, enable_checkpointing=True, **FEW
+    )
+    trainer.fit(module, data)
+    assert data.batch_size == 4  # from 2, doubled by a trial
+    assert module.lr != 0.001
+    assert module.hparams["optimizer"]["lr"] == module.lr
+
+
+def test_the_constructors_defaults_are_those_of_the_configuration():
+    cfg: Any = plain(compose(run_dir="unused"))
+    module = {k: p.default for k, p in inspect.signature(DigitClassifier).parameters.items()}
+    assert module == {
+        **{key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")},
+        "monitor": cfg["objective"]["metric"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "given"),
+    [
+        ("mnist", MNISTDataModule, {"root": "r"}),
+        ("arrays", ArraysDataModule, {"path": "r"}),
+        ("folder", FolderDataModule, {"root": "r"}),
+    ],
+)
+def test_a_data_modules_defaults_are_those_of_its_file(group, kind, given):
+    overrides = [f"data={group}", *(f"data.{key}={value}" for key, value in given.items())]
+    cfg: Any = plain(compose(overrides, run_dir="unused"), "data")
+    made = dict(kind(**given).hparams)
+    assert {**made, "augment": made["augment"] or {}} == {
+        k: v for k, v in cfg.items() if k != "_target_"
+    }
+
+
+def test_the_public_names_are_imported_when_they_are_used():
+    code = """
+import sys, mnist_cnn
+assert "torch" not in sys.modules and "hydra" not in sys.modules
+assert mnist_cnn.__version__
+import mnist_cnn.train, mnist_cnn.evaluate
+from mnist_cnn import *
+from mnist_cnn import evaluate, train
+assert train.__name__ == "train" and callable(train) and callable(evaluate)
+assert all(callable(getattr(mnist_cnn, name)) for name in mnist_cnn.__all__)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment(), check=True)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        mnist_cnn.trian  # noqa: B018
