@@ -36,7 +36,7 @@ from rich.table import Table
 
 from mnist_cnn import terminal
 from mnist_cnn.runs.claim import OUTCOME
-from mnist_cnn.runs.state import LAST, RESULTS
+from mnist_cnn.runs.state import FAILED, LAST, RESULTS
 from tests.helpers.comparison import OTHERS, contents, differences, kept
 from tests.helpers.process import Piece
 
@@ -219,6 +219,9 @@ def stale(folder: Path, kept: tuple[int, int] | None, ends: Collection[Any]) -> 
         ends: those with which a run is finished.
     """
     found = [name for name in OUTCOME if (folder / name).exists()]
+    if kept and FAILED in found:  # a rank whose peer was killed notes its end after its checkpoint
+        before = (folder / FAILED).stat().st_mtime < (folder / LAST).stat().st_mtime
+        found = [name for name in found if name != FAILED or before]
     if kept is None or kept not in ends:
         return [f"stale: {name} beside a checkpoint of epoch and step {kept}" for name in found]
     if RESULTS in found and (epochs := json.loads((folder / RESULTS).read_text())["epochs"]):
