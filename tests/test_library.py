@@ -29,7 +29,8 @@ def test_ten_lines_train_test_and_predict_without_hydra(data_root, tmp_path):
     trainer = L.Trainer(max_epochs=1, default_root_dir=tmp_path, **FEW)
     trainer.fit(module, data)
     (tested,) = trainer.test(module, data)
-    probabilities = torch.cat(trainer.predict(module, data))
+    predicted: Any = trainer.predict(module, data)
+    probabilities = torch.cat(predicted)
     assert probabilities.shape == (10_000, 10)
     right = probabilities.argmax(1) == data.splits["test"][1]
     assert tested["test/acc"] == pytest.approx(right.double().mean().item())
