@@ -110,7 +110,7 @@ def load(path: Path | str | None = None) -> Trained:
                 about = unpacked(tensors.metadata() or {})
                 model, data = about["model"], about["data"]
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-        Seen.model_validate({key: data[key] for key in Seen.model_fields})
+        Seen.model_validate({key: data.get(key) for key in Seen.model_fields})
         # a batch of 256 runs about three times faster with the channels innermost
         net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.load_state_dict(weights)

@@ -43,9 +43,9 @@ def test_ctrl_c_while_a_command_imports_ends_it_silently(name, tmp_path):
     assert process.returncode in (130, -signal.SIGINT)  # a shell calls both 130
 
 
-@pytest.mark.parametrize("name", ["predict missing.png --json", "records"])
+@pytest.mark.parametrize("name", ["mnist_cnn.predict missing.png --json", "benchmarks.records"])
 def test_a_reader_that_is_gone_ends_a_command_silently(name, tmp_path):
-    process = start(tmp_path, *f"mnist_cnn.{name}".split())
+    process = start(tmp_path, *name.split())
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
