@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn import terminal
 from mnist_cnn.analysis import networks
 from mnist_cnn.command import command
-from mnist_cnn.config import check, compose, messages
+from mnist_cnn.config import check, messages, own
 from mnist_cnn.internals import entry
 from mnist_cnn.runs import checks, claim
 
@@ -45,7 +45,6 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     import torch
-    from hydra.utils import instantiate
     from rich.progress import Progress
 
     from mnist_cnn import pretrained
@@ -62,7 +61,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         check_held_out(nets, cfg)
     for net in nets:
         net.to(device)
-    data = instantiate(cfg.data, _execution_whitelist_=compose.TARGETS)
+    data = own.make_data(cfg.data)
     for net in nets:
         check_fits(net.about["model"], data)
     data.prepare_data()
@@ -170,6 +169,10 @@ def pick_device(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help", "--version"} & set(given)
+    for argument in given:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key == "targets":  # before as_trained reads the file, and from nowhere but the command
+            own.allow([pattern for pattern in networks.listed(value) if pattern])
     entry.run(evaluate, "evaluate", given if asks else networks.as_trained(given))
 
 

@@ -13,7 +13,8 @@ class Tally:
     A step only appends to it: adding up would cost each step kernels and, on a GPU, a wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool = False) -> None:
+        self.whole = whole  # the state has all logits: for metrics that are no sums
         self.losses: list[Tensor] = []  # mean of each batch
         self.sizes: list[int] = []  # images of each batch
         self.logits: list[Tensor] = []  # (B, 10) of each batch
@@ -43,13 +44,15 @@ class Tally:
 
     def state_dict(self) -> dict[str, Any]:
         """What an interrupted epoch needs to end with the same sums, to the last bit."""
-        return {
-            "losses": torch.stack(self.losses).cpu(),
-            "sizes": self.sizes,
-            "hits": self.totals()[1],
-        }
+        state = {"losses": torch.stack(self.losses).cpu(), "sizes": self.sizes}
+        if self.whole:
+            logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
+            return {**state, "hits": self.hits, "logits": logits, "labels": labels}
+        return {**state, "hits": self.totals()[1]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.losses = list(state["losses"].to(device))
         self.sizes, self.hits = list(state["sizes"]), state["hits"]
         self.logits, self.labels = [], []
+        if self.whole:
+            self.logits, self.labels = [state["logits"].to(device)], [state["labels"].to(device)]

@@ -1,6 +1,7 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
 import contextlib
+import inspect
 import math
 import sys
 import warnings
@@ -13,15 +14,17 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
 
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.own import OF_CHECKPOINTS, make
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import Tally
-from mnist_cnn.model import NETWORKS, Normalize, build
-from mnist_cnn.pretrained import write_weights
+from mnist_cnn.model import NETWORKS, Normalize
+from mnist_cnn.pretrained import build_network, write_weights
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
@@ -60,6 +63,13 @@ class DigitClassifier(L.LightningModule):
             `interval`: it is stepped after each epoch (the default) or each step.
         label_smoothing: share of a training label that is spread over all classes, in [0, 1).
         monitor: the metric that a plateau schedule looks at.
+        loss: `_target_` of a torch.nn.Module and its arguments; it makes the mean loss of logits
+            (B, 10) and labels (B,). Cross-entropy by default.
+        metrics: by name, `_target_` of a torchmetrics.Metric and its arguments; each is logged as
+            train/NAME, val/NAME and test/NAME.
+
+    A model, an optimizer or a scheduler may have `_target_` in place of `name`: a class of any
+    package, which `config.own.allow` allows.
 
     Raises:
         ValueError: a name that does not exist, or arguments that do not fit it.
@@ -73,13 +83,20 @@ class DigitClassifier(L.LightningModule):
         scheduler: Mapping[str, Any] = SCHEDULER,
         label_smoothing: float = 0.0,
         monitor: str = "val/loss",
+        loss: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Mapping[str, Any]] | None = None,
     ):
         super().__init__()
         # plain dicts, for the checkpoint
         model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
         # convolutions run about a third faster with the channels innermost
-        self.net = build(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss and make(nn.Module, loss, key="loss", known=OF_CHECKPOINTS)
+        self.metrics = [  # no part of the module: they hold nothing between two epochs
+            (name, make(Metric, node, key=f"metrics.{name}", known=OF_CHECKPOINTS))
+            for name, node in (metrics or {}).items()
+        ]
         self.tallies: dict[str, Tally] = {}  # of this epoch, by stage
         self.resumed: dict[str, Any] | None = None  # the checkpoint, until the optimizer is made
 
@@ -118,7 +135,8 @@ class DigitClassifier(L.LightningModule):
         if (ranks := self.trainer.world_size) > 1:
             # gradients are averaged over the ranks, whose shares of a batch may differ by an image
             loader: Any = self.trainer.train_dataloader
-            loss = loss * (len(batch[1]) * ranks / loader.size(batch_idx))
+            if hasattr(loader, "size"):
+                loss = loss * (len(batch[1]) * ranks / loader.size(batch_idx))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -141,7 +159,9 @@ class DigitClassifier(L.LightningModule):
         images, labels = batch
         logits = self.net(images)
         # a rank's share of a last batch may be empty: the mean of nothing is 0 here
-        if len(labels):
+        if len(labels) and self.loss:
+            loss = self.loss(logits, labels)
+        elif len(labels):
             loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         else:
             loss = logits.sum()
@@ -149,7 +169,7 @@ class DigitClassifier(L.LightningModule):
         return loss
 
     def on_train_epoch_start(self) -> None:
-        self.tallies = {"train": Tally()}
+        self.tallies = {"train": Tally(whole=bool(self.metrics))}
 
     def on_validation_epoch_start(self) -> None:
         self.tallies["val"] = Tally()
@@ -193,6 +213,11 @@ class DigitClassifier(L.LightningModule):
         self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
+        tally = self.tallies[stage]
+        for name, metric in self.metrics:
+            metric.to(self.device).reset()
+            metric.update(torch.cat(tally.logits), torch.cat(tally.labels))
+            self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
 
     def configure_optimizers(self) -> Any:
         args = dict(self.hparams["optimizer"])
@@ -202,9 +227,9 @@ class DigitClassifier(L.LightningModule):
         optimizer = construct(torch.optim, Optimizer, "optimizer", args, self.parameters())
         args = dict(self.hparams["scheduler"])
         interval, schedule = args.pop("interval", "epoch"), None
-        if args["name"] is not None:
-            if args["name"] in LENGTHS:
-                length = LENGTHS[args["name"]]
+        if (name := class_name(args)) is not None:
+            if name in LENGTHS:
+                length = LENGTHS[name]
                 steps = int(self.trainer.estimated_stepping_batches)
                 args[length] = steps if interval == "step" else self.trainer.max_epochs
                 if args.get("pct_start", 0) * args[length] == 1:
@@ -249,13 +274,13 @@ class DigitClassifier(L.LightningModule):
         """
         before, now = checkpoint["hyper_parameters"], self.hparams
         same_optimizer = before["optimizer"] == now["optimizer"]
-        length = LENGTHS.get(now["scheduler"]["name"], "")
+        length = LENGTHS.get(str(class_name(now["scheduler"])), "")
         lengths = {state.get(length) for state in checkpoint["lr_schedulers"]}
         same_schedule = before["scheduler"] == now["scheduler"]
         if same_optimizer and same_schedule and lengths <= {getattr(schedule, length, None)}:
             return  # Lightning restores both, exactly
         (old,) = checkpoint["optimizer_states"]
-        if before["optimizer"]["name"] == now["optimizer"]["name"]:
+        if class_name(before["optimizer"]) == class_name(now["optimizer"]):
             optimizer.load_state_dict({**optimizer.state_dict(), "state": old["state"]})
         if not isinstance(schedule, ReduceLROnPlateau | None):
             with warnings.catch_warnings():
@@ -265,7 +290,7 @@ class DigitClassifier(L.LightningModule):
                 )
                 for _ in range(checkpoint["global_step" if interval == "step" else "epoch"]):
                     self.lr_scheduler_step(schedule, None)
-        elif same_optimizer and before["scheduler"]["name"] == now["scheduler"]["name"]:
+        elif same_optimizer and class_name(before["scheduler"]) == class_name(now["scheduler"]):
             optimizer.param_groups[0]["lr"] = old["param_groups"][0]["lr"]
         checkpoint["optimizer_states"] = checkpoint["lr_schedulers"] = []
 
@@ -302,8 +327,13 @@ class DigitClassifier(L.LightningModule):
         self.net.load_state_dict(weights)
 
 
-def fitted(model: Mapping[str, Any], data: ImageDataModule) -> dict[str, Any]:
-    """A model config with the number of classes and the shape of the images of a data set."""
+def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
+    """A model config with the number of classes and the shape of the images of a data set.
+
+    A model or a data set of the user's own, in place of this project's, leaves it as it is.
+    """
+    if "_target_" in model or not isinstance(data, ImageDataModule):
+        return dict(model)
     own = {"classes": len(data.classes), "shape": list(data.shape)}
     usual = {"classes": 10, "shape": [1, 28, 28]}
     return {**{key: value for key, value in own.items() if value != usual[key]}, **model}
@@ -330,11 +360,24 @@ def find_class(module: Any, kind: type, group: str, name: Any) -> type:
     return cls
 
 
+def class_name(config: Mapping[str, Any]) -> str | None:
+    """The name of the class that an optimizer's or a scheduler's config describes."""
+    name = config.get("_target_", config.get("name"))
+    return None if name is None else str(name).rpartition(".")[2]
+
+
 def construct(module: Any, kind: type, group: str, config: Mapping[str, Any], *args: Any) -> Any:
-    """The class `name` of a torch module, called with args and the rest of its config."""
+    """The class `name` of a torch module, called with args and the rest of its config.
+
+    With `_target_` the class is one of any package.
+    """
     options = dict(config)
+    if "_target_" in options:
+        return make(kind, options, *args, key=group, known=OF_CHECKPOINTS)
     name = options.pop("name")
     cls = find_class(module, kind, group, name)
+    if "fused" not in inspect.signature(cls).parameters:  # the files of some others have it
+        options.pop("fused", None)
     try:
         return cls(*args, **options)
     except (TypeError, ValueError) as e:

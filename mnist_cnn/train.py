@@ -33,8 +33,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     from mnist_cnn.callbacks import fit, tensorboard
     from mnist_cnn.callbacks.history import History
-    from mnist_cnn.config.check import not_exact
-    from mnist_cnn.config.compose import make, plain
+    from mnist_cnn.config import check, own
+    from mnist_cnn.config.compose import plain
     from mnist_cnn.internals import loop, threads
     from mnist_cnn.internals.lightning import quiet_lightning
     from mnist_cnn.module import DigitClassifier, fitted
@@ -42,18 +42,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.runs.loggers import make_loggers
 
     quiet_lightning()
-    if (odd := not_exact(cfg)) and launch.rank() == 0:
+    own.allow(cfg.targets)
+    if (odd := check.not_exact(cfg)) and launch.rank() == 0:
         print(f"no exact resume is promised with {', '.join(odd)}", file=sys.stderr)
     folder, config = Path(cfg.run_dir), plain(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = make(L.LightningDataModule, cfg.data)
+    data = own.make_data(cfg.data)
     module = DigitClassifier(
         model=fitted(config["model"], data),
-        **{key: config[key] for key in ("optimizer", "scheduler", "label_smoothing")},
+        **{k: config[k] for k in ("optimizer", "scheduler", "label_smoothing", "loss", "metrics")},
         monitor=cfg.objective.metric,
     )
     callbacks = fit.make_callbacks(cfg.callbacks)
-    trainer = make(
+    trainer = own.make(
         L.Trainer,
         cfg.trainer,
         callbacks=callbacks,
@@ -77,7 +78,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     rows, started = history.rows, history.run_started
     outcome = results.collect(rows, best, test, module, device, config, started, waited)
     if trainer.is_global_zero:
-        about = {"data": {**config["data"], "classes": list(data.classes)}}
+        about = {"data": {**config["data"], "classes": list(getattr(data, "classes", [])) or None}}
         module.save_weights(folder / state.WEIGHTS, about)
         tensorboard.write(trainer, module, data, outcome)
         results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there

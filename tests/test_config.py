@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn import model
-from mnist_cnn.config import compose as compose_
+from mnist_cnn.config import own
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.errors import one_line
@@ -136,8 +136,9 @@ def test_the_article_by_name_is_the_default():
         ),
         (
             "+callbacks.mine._target_=os.mkdir",
-            "callbacks.mine._target_ must be mnist_cnn.*, lightning.*, optuna.samplers.* or "
-            "optuna.pruners.*, got os.mkdir",
+            "callbacks.mine._target_ must be mnist_cnn.*, lightning.*, optuna.samplers.*, "
+            "optuna.pruners.*, torch.nn.*, torch.optim.* or torchmetrics.*, got os.mkdir; for "
+            "code of your own: targets=[os.*]",
         ),
         ("ckpt_path=''", "ckpt_path must be text or null, got ''"),
         ("logger=null", "logger must be csv, none or tensorboard, got null"),
@@ -221,7 +222,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
             "+scheduler.step_size=",
         ),
         ("model=[cnn,resnet]", "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
-        ("seeds=1", "error: seeds: no such key; did you mean seed?; allowed: hydra, seed, "),
+        (
+            "seeds=1",
+            "error: seeds: no such key; did you mean seed?; allowed: hydra, targets, seed, ",
+        ),
         ("optimzer.lr=1", "error: optimzer.lr: no such key; did you mean optimizer.lr?"),
         (
             "model=vgg model.hidden=64",
@@ -293,15 +297,13 @@ def test_the_configuration_can_only_call_this_project_and_lightning(tmp_path: Pa
     with pytest.raises(errors.HydraException):
         instantiate(
             {"_target_": "os.mkdir", "path": str(tmp_path / "made")},
-            _execution_whitelist_=compose_.TARGETS,
+            _execution_whitelist_=own.TARGETS,
         )
     assert not (tmp_path / "made").exists()
 
 
 def test_what_lightning_refuses_is_an_error_of_the_user():
     with pytest.raises(ValueError, match=r"torch_xla|TPU"):
-        compose_.make(L.Trainer, compose(["trainer.accelerator=tpu"], run_dir="unused").trainer)
+        own.make(L.Trainer, compose(["trainer.accelerator=tpu"], run_dir="unused").trainer)
     with pytest.raises(ValueError, match=r"_target_ must be a Callback, got lightning\.Trainer"):
-        compose_.make(
-            L.Callback, OmegaConf.create({"_target_": "lightning.Trainer", "logger": False})
-        )
+        own.make(L.Callback, OmegaConf.create({"_target_": "lightning.Trainer", "logger": False}))

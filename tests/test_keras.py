@@ -21,7 +21,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from mnist_cnn.config.compose import TARGETS, compose
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.own import TARGETS
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer

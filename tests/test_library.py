@@ -61,6 +61,8 @@ def test_the_constructors_defaults_are_those_of_the_configuration():
     assert module == {
         **{key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")},
         "monitor": cfg["objective"]["metric"],
+        "loss": cfg["loss"],
+        "metrics": cfg["metrics"] or None,
     }
 
 

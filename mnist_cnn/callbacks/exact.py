@@ -47,7 +47,7 @@ def restore_process(
     if len(every) == trainer.world_size:
         own = every[trainer.global_rank]
         if "tally" in own:
-            module.tallies["train"] = tally = Tally()
+            module.tallies["train"] = tally = Tally(bool(module.metrics))
             tally.load_state_dict(own["tally"], trainer.strategy.root_device)
         states: dict[str, Any] = own["generators"]
         return states

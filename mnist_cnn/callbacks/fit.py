@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs, in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint
-from mnist_cnn.config.compose import make
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.own import make
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.configuration import flat
 
@@ -31,7 +31,7 @@ def make_callbacks(nodes: DictConfig) -> list[L.Callback]:
         if node is not None:
             if name == "checkpoint":
                 node = without_own(node)
-            made.append(make(L.Callback, node))
+            made.append(make(L.Callback, node, key="callbacks." + str(name)))
     return in_order(made)
 
 

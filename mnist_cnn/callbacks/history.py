@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.module import class_name
 from mnist_cnn.plots import training
 from mnist_cnn.runs import state
 from mnist_cnn.runs.results import now, replace
@@ -75,7 +76,7 @@ class History(BetweenEpochs):
             self.write()  # a run that had nothing left to train has no file yet
             best = getattr(trainer.checkpoint_callback, "best_epoch", None)
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            what = [getattr(data, "name", ""), pl_module.hparams["model"]["name"]]
+            what = [getattr(data, "name", ""), class_name(pl_module.hparams["model"])]
             title = f"{'/'.join(self.folder.parts[-2:])}: {', '.join(filter(None, what))}"
             training.history(self.rows, best, title).savefig(self.folder / state.PICTURE, dpi=150)
 

@@ -18,8 +18,8 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn.analysis import scores
-from mnist_cnn.data.datamodule import MNISTDataModule
-from mnist_cnn.module import DigitClassifier
+from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.module import DigitClassifier, class_name
 from mnist_cnn.plots import evaluation
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 def write(
     trainer: L.Trainer,
     module: DigitClassifier,
-    data: MNISTDataModule,
+    data: ImageDataModule,
     outcome: Mapping[str, Any],
 ) -> None:
     """Fills each TensorBoard logger of a trainer that has finished.
@@ -47,9 +47,10 @@ def write(
         return
     module.eval()
     step = trainer.global_step
-    drawn = {"train/batch": first_batch(data)}
+    ours = isinstance(data, ImageDataModule)
+    drawn = {"train/batch": first_batch(data)} if ours else {}
     predictions: scores.Predictions | None = None
-    if "val" in data.splits:
+    if ours and "val" in data.splits:
         loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
         limit = trainer.limit_val_batches
         count = limit if isinstance(limit, int) else int(limit * len(loader))
@@ -74,7 +75,7 @@ def write(
         logger.finalize("success")
 
 
-def first_batch(data: MNISTDataModule) -> Any:
+def first_batch(data: ImageDataModule) -> Any:
     """Images as the network sees them in training."""
     x, y = (part[:64].cpu() for part in next(iter(data.train_dataloader())))
     return evaluation.gallery(
@@ -84,7 +85,7 @@ def first_batch(data: MNISTDataModule) -> Any:
     )
 
 
-def outcomes(data: MNISTDataModule, predictions: scores.Predictions) -> dict[str, Any]:
+def outcomes(data: ImageDataModule, predictions: scores.Predictions) -> dict[str, Any]:
     """How the predictions of the first validation images went."""
     n = len(predictions.labels)
     worst = scores.most_confident_mistakes(predictions)[:30]
@@ -114,12 +115,12 @@ def compare_by(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     model, optimizer, scheduler = (config[group] for group in ("model", "optimizer", "scheduler"))
     flat = {
-        "model": model["name"],
+        "model": class_name(model),
         **{key: model.get(key, "none") for key in ("channels", "hidden", "dropout")},
-        "optimizer": optimizer["name"],
+        "optimizer": class_name(optimizer),
         **{key: optimizer.get(key, "none") for key in ("lr", "weight_decay")},
-        "scheduler": scheduler["name"],
-        **{key: config["data"][key] for key in ("batch_size", "fold")},
+        "scheduler": class_name(scheduler),
+        **{key: config["data"].get(key, "none") for key in ("batch_size", "fold")},
         "max_epochs": config["trainer"]["max_epochs"],
         **{key: config[key] for key in ("label_smoothing", "seed")},
     }

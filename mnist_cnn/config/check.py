@@ -1,14 +1,14 @@
 """Checks a configuration before anything is written."""
 
-import fnmatch
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from mnist_cnn.config.compose import TARGETS, make, plain
+from mnist_cnn.config.compose import plain
 from mnist_cnn.config.files import files
 from mnist_cnn.config.messages import better, either, must_be, sentence
+from mnist_cnn.config.own import TARGETS, allow, forbidden, is_own, make
 from mnist_cnn.config.schema import (
     DATA,
     NAMED,
@@ -17,9 +17,13 @@ from mnist_cnn.config.schema import (
     Augment,
     Checkpoint,
     Named,
+    Own,
+    OwnSchedule,
     Schedule,
     Trainer,
 )
+
+MONITORS = ("early_stopping", "checkpoint")  # callbacks that look at a metric
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -28,15 +32,22 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     Raises:
         ValueError: one line; for each wrong value its key, what it must be and what it is.
     """
+    targets = plain(cfg, "targets") or []
+    allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])
     parts = dict(PARTS[entry])
-    parts["data"] = DATA.get(str(plain(cfg, "data.name")), parts["data"])
+    own_data = is_own(cfg.data)
+    parts["data"] = Own if own_data else DATA.get(str(plain(cfg, "data.name")), parts["data"])
     faults: list[str] = []
-    if entry == "train" and cfg.data.get("augment"):
+    if entry == "train":
+        check_metrics(cfg)
+    if entry == "train" and cfg.data.get("augment") and not own_data:
         parts["data.augment"] = Augment
     for part, schemas in NAMED[entry].items():
         name = plain(cfg, f"{part}.name")
         own = Schedule if part == "scheduler" else Named
         parts[part] = schemas.get(name if isinstance(name, str) else None, own)
+        if plain(cfg, f"{part}._target_") is not None:
+            parts[part] = OwnSchedule if part == "scheduler" else Own
     for part, schema in parts.items():
         # of the whole its own keys only: what the other parts interpolate is not checked yet
         values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
@@ -54,8 +65,8 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             faults += [sentence(part, schema, values, fault) for fault in e.errors()]
     # without interpolations: a search's callback refers to the job, which has not started
     written: Any = OmegaConf.to_container(cfg)
-    for part in ("data", "trainer", "callbacks", "logger"):
-        faults += forbidden(written.get(part), part)
+    for part in ("data", "trainer", "callbacks", "logger", "loss", "metrics", *NAMED[entry]):
+        faults += forbidden(written.get(part), part, () if part == "model" else TARGETS)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
     if cfg.data.get("source") == "bundled" and cfg.data.name != "mnist":
@@ -66,55 +77,60 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         for key in ("devices", "num_nodes"):
             if isinstance(number := cfg.trainer[key], int) and number > 1:
                 raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
-    check_fold(cfg.data.val_fraction, cfg.data.fold)
+    val_fraction = None if own_data else cfg.data.val_fraction
+    if not own_data:
+        check_fold(cfg.data.val_fraction, cfg.data.fold)
     if entry == "train" and cfg.trainer.max_time == "00:00:00:00":
         allowed = "at least 00:00:00:01"
         raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
-    if entry == "train" and not (cfg.data.val_fraction and cfg.trainer.limit_val_batches):
+    if entry == "train" and (val_fraction == 0 or not cfg.trainer.limit_val_batches):
         waits = {
             f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
             for name in ("early_stopping", "prune")
         }
-        if cfg.scheduler.name == "ReduceLROnPlateau":
+        if cfg.scheduler.get("name") == "ReduceLROnPlateau":
             waits["scheduler"] = cfg.objective.metric
         waiting = [f"{k} ({metric})" for k, metric in waits.items() if "val/" in metric]
         if waiting:
-            key = "trainer.limit_val_batches" if cfg.data.val_fraction else "data.val_fraction"
+            key = "trainer.limit_val_batches" if val_fraction != 0 else "data.val_fraction"
             raise ValueError(
                 f"{key} must be > 0 for {' and '.join(waiting)}, got 0; or set "
                 "callbacks=no_early_stopping and another scheduler, such as one_cycle"
             )
-    if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.clean_epochs:
+    if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.get("clean_epochs", 0):
         allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
         raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
     if entry == "train":
         check_modes(cfg)
+        if cfg.loss and cfg.label_smoothing:
+            allowed = "0 where loss is set"
+            raise ValueError(must_be("label_smoothing", allowed, cfg.label_smoothing))
+
+
+def check_metrics(cfg: DictConfig) -> None:
+    """Raises ValueError for a metric that is not logged."""
+    own_metrics = plain(cfg, "metrics") or {}
+    names = ("loss", "acc", *(own_metrics if isinstance(own_metrics, dict) else ()))
+    logged = [f"{stage}/{name}" for stage in ("train", "val") for name in names]
+    for key in ("objective.metric", *(f"callbacks.{name}.monitor" for name in MONITORS)):
+        metric = plain(cfg, key)
+        if metric not in logged and (metric is not None or key == "objective.metric"):
+            raise ValueError(must_be(key, either(logged), metric))
 
 
 def check_modes(cfg: DictConfig) -> None:
     """Raises ValueError where min or max does not fit the metric that it is about."""
     metrics = {
         "objective": cfg.objective.metric,
-        **{f"callbacks.{name}": None for name in ("early_stopping", "checkpoint")},
+        **{f"callbacks.{name}": None for name in MONITORS},
         "scheduler": cfg.objective.metric,
     }
     for part, metric in metrics.items():
         metric = metric or plain(cfg, f"{part}.monitor")
         mode = plain(cfg, f"{part}.mode")
-        if metric and mode in ("min", "max") and mode != better(metric):
+        if metric and mode in ("min", "max") and mode != (better(metric) or mode):
             allowed = f"{better(metric)} for {metric}"
             raise ValueError(must_be(f"{part}.mode", allowed, mode))
-
-
-def forbidden(node: Any, key: str) -> list[str]:
-    """A sentence for each `_target_` in a part of a configuration that may not be called."""
-    if not isinstance(node, dict):
-        return []
-    faults = [f for name, value in node.items() for f in forbidden(value, f"{key}.{name}")]
-    target = node.get("_target_")
-    if target is not None and not any(fnmatch.fnmatchcase(str(target), t) for t in TARGETS):
-        faults.append(must_be(f"{key}._target_", either(TARGETS), target))
-    return faults
 
 
 def check_here(cfg: DictConfig) -> None:
@@ -128,8 +144,8 @@ def check_here(cfg: DictConfig) -> None:
     from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 
     from mnist_cnn.internals.lightning import quiet_lightning
-    from mnist_cnn.model import build
     from mnist_cnn.module import find_class
+    from mnist_cnn.pretrained import build_network
 
     quiet_lightning()
     names = {
@@ -145,10 +161,12 @@ def check_here(cfg: DictConfig) -> None:
         raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
     # what else Lightning refuses, it refuses here
     make(L.Trainer, cfg.trainer, callbacks=[], logger=False, default_root_dir=".")
-    with torch.device("meta"):  # no memory, no time
-        build(plain(cfg, "model"))
-    find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
-    if cfg.scheduler.name is not None:
+    # without memory or time, but code of the user's own may not know that device
+    with torch.device("cpu" if "_target_" in cfg.model else "meta"):
+        build_network(plain(cfg, "model"))
+    if "_target_" not in cfg.optimizer:
+        find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
+    if cfg.scheduler.get("name") is not None:
         schedulers = torch.optim.lr_scheduler
         find_class(schedulers, schedulers.LRScheduler, "scheduler", cfg.scheduler.name)
 

@@ -10,11 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config.files import CONF, check_choices
-from mnist_cnn.config.messages import better, must_be
+from mnist_cnn.config.messages import better
 from mnist_cnn.internals.hydra import composed
-
-# The only code that a configuration may call by `_target_`: add your own package here.
-TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:
@@ -36,7 +33,8 @@ def run_name(overrides: Sequence[str] | None = None) -> str:
     """What a command line overrode (by default that of this run), fit for a folder's name."""
     if overrides is None:
         overrides = HydraConfig.get().overrides.task
-    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith("ckpt_path=")]
+    left = ("ckpt_path=", "targets=")
+    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith(left)]
     return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
 
 
@@ -61,23 +59,3 @@ def compose(
     if entry == "train":
         cfg.run_name = run_name
     return cfg
-
-
-def make(kind: type, node: DictConfig, **options: Any) -> Any:
-    """The object of a class `kind` that a part of the configuration describes by its `_target_`.
-
-    Raises:
-        ValueError: it makes something else, or Lightning refuses it, as a device that is not here.
-    """
-    from hydra.utils import instantiate
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        made = instantiate(node, **options, _convert_="all", _execution_whitelist_=TARGETS)
-    except (MisconfigurationException, ImportError) as e:  # no such device; its package is missing
-        raise ValueError(e) from e
-    except TypeError as e:  # an argument that it does not take
-        raise ValueError(f"{node.get('_target_')}: {e}".splitlines()[0]) from e
-    if not isinstance(made, kind):
-        raise ValueError(must_be("_target_", f"a {kind.__name__}", node.get("_target_")))
-    return made

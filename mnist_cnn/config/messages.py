@@ -10,9 +10,10 @@ from typing import Any
 from mnist_cnn.config.schema import Group
 
 
-def better(metric: str) -> str:
-    """min for a loss, max for an accuracy."""
-    return "max" if metric.endswith("/acc") else "min"
+def better(metric: str, objective: str = "", mode: str | None = None) -> str | None:
+    """min for a loss, max for an accuracy; of the objective, another metric, its mode."""
+    known = {"loss": "min", "acc": "max"}
+    return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
 
 
 def sentence(part: str, schema: type[Group], values: Mapping[str, Any], fault: Any) -> str:

@@ -14,7 +14,7 @@ Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
 NoneOrLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
-Metric = Literal["train/loss", "train/acc", "val/loss", "val/acc"]
+Metric = str  # one of those that are logged, which config.check knows
 Mode = Literal["min", "max"]
 Interval = Literal["epoch", "step"]  # a schedule is stepped after each
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
@@ -86,6 +86,16 @@ class Augment(Group):
     gamma: Annotated[float, Field(ge=0, le=3)]
     strike: Share
     flourish: Share
+
+
+class Own(Open):
+    """A part that is made by its `_target_`, whose constructor judges."""
+
+    target: Target = Field(alias="_target_")
+
+
+class OwnSchedule(Own):
+    interval: Interval = "epoch"
 
 
 class Named(Open):
@@ -290,11 +300,15 @@ class Train(Open):
     force: bool
     test: bool
     label_smoothing: BelowOne
+    targets: list[str]
+    loss: Own | None
+    metrics: dict[str, Own]
     run_dir: str
     run_name: str
 
 
 class Evaluate(Open):
+    targets: list[str]
     ckpt_path: (
         Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     )

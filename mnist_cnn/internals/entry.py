@@ -6,6 +6,7 @@ callbacks are experimental, and what they change in `config.hydra` counts. Tests
 """
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -23,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.command import USER_ERRORS, tolerate_encoding
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import TARGETS
 from mnist_cnn.config.errors import one_line
 from mnist_cnn.config.files import CONF, check_choices
+from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import multirun, task_of
 from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
 from mnist_cnn.runs.checks import check_run
@@ -120,7 +121,7 @@ class ClaimFolder(Callback):
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if entry == "train":
                 check_processes(str(task.trainer.strategy).startswith("ddp"))
-                if task.data.batch_size < (n := processes()):
+                if task.data.get("batch_size", math.inf) < (n := processes()):
                     raise ValueError(
                         f"data.batch_size must be at least {n}, an image for each process, "
                         f"got {task.data.batch_size}"

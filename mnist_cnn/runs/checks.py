@@ -23,6 +23,7 @@ UNRELATED = [
     "test",
     "logger",
     "hparams_search",
+    "targets",
     "data.root",
     "data.source",
     "data.mirror",
@@ -151,10 +152,10 @@ def check_same(before: Mapping[str, Any], config: DictConfig) -> None:
     """
     now = flat(config)
     free = UNRELATED
-    laid_out = config.scheduler.name in ("OneCycleLR", "CosineAnnealingLR")
+    laid_out = config.scheduler.get("name") in ("OneCycleLR", "CosineAnnealingLR")
     # a run that ended with averaged weights has no others left to train
     averaged = config.callbacks.get("averaging")
-    if laid_out or config.data.clean_epochs or averaged:  # for a number of epochs
+    if laid_out or config.data.get("clean_epochs") or averaged:  # for a number of epochs
         free = [key for key in free if key != "trainer.max_epochs"]
     if str(config.trainer.limit_val_batches) != "1.0":  # a number of batches: it chooses the images
         free = [key for key in free if key != "data.eval_batch_size"]

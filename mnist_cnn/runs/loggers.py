@@ -5,7 +5,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 
-from mnist_cnn.config.compose import make
+from mnist_cnn.config.own import make
 from mnist_cnn.runs.checks import content
 
 

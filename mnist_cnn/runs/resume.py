@@ -1,5 +1,6 @@
 """The command line that resumes a run or a sweep."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,9 +80,11 @@ def with_recorded(checkpoint: Path, command: Sequence[str]) -> list[str]:
     # a new run from a checkpoint that has not copied it yet starts from it again
     started = ["ckpt_path="] if checkpoint.is_file() else []
     again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
+    again = untargeted(again)
     again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
     if (folder / HYDRA).is_file():
-        again += unchanged(search_path(OmegaConf.load(folder / HYDRA).hydra), command)
+        folders = search_path(OmegaConf.load(folder / HYDRA).hydra)
+        again += [*unchanged(folders, command), *["targets=[]"] * len(folders)]
     if not in_place:
         return [*again, *command]
     if not any(a.startswith("run_name=") for a in (*again, *command)):
@@ -102,7 +105,20 @@ def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
     own = unchanged(hydra.overrides.hydra, not_again) + unchanged(search_path(hydra), given)
     own = [o for o in own if not o.startswith(tuple(f"{group}." for group in groups))]
     place = f"hydra.sweep.dir={quote(folder)}"
-    return ["-m", *own, *unchanged(hydra.overrides.task, given), *given, place]
+    task = [
+        *untargeted(unchanged(hydra.overrides.task, given)),
+        *["targets=[]"] * len(search_path(hydra)),
+    ]
+    return ["-m", *own, *task, *given, place]
+
+
+def untargeted(recorded: Sequence[str]) -> list[str]:
+    """Recorded overrides without those that allow code of the user's own.
+
+    What may be imported is for who resumes a run to say: its folder may be a stranger's. Files of
+    its search path may allow nothing either.
+    """
+    return [o for o in recorded if not re.match(r"[+~]*targets\b", o)]
 
 
 def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:

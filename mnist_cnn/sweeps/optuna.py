@@ -8,8 +8,9 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.config.compose import TARGETS, plain
+from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import Interval, Job, space
 from mnist_cnn.runs.state import SWEEP
 from mnist_cnn.sweeps.job import ENDS

@@ -1,0 +1,257 @@
+"""Parts of a user's own, in a folder outside the repository: a YAML file and, at most, a class."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mnist_cnn import pretrained
+from mnist_cnn.config import own
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.train import train
+from tests.helpers.process import environment
+from tests.helpers.training import SHORT
+
+# what a user writes for each part: files, and what the command line then says
+EXAMPLES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "network": (
+        {
+            "my_pkg/nets.py": """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(784, hidden), nn.Linear(hidden, 10))
+
+    def forward(self, x):  # images (B, 1, 28, 28) in [0, 1]
+        return self.layers(x)
+""",
+            "my_conf/model/mine.yaml": "_target_: my_pkg.nets.Net\nhidden: 8\n",
+        },
+        ["model=mine"],
+    ),
+    "data": (
+        {
+            "my_pkg/data.py": """
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+class Noise(L.LightningDataModule):
+    def __init__(self, n):
+        super().__init__()
+        self.data = TensorDataset(torch.rand(n, 1, 28, 28), torch.arange(n) % 10)
+
+    def train_dataloader(self):
+        return DataLoader(self.data, batch_size=50)
+
+    val_dataloader = test_dataloader = train_dataloader
+""",
+            "my_conf/data/mine.yaml": "_target_: my_pkg.data.Noise\nn: 200\n",
+        },
+        ["data=mine"],
+    ),
+    "loss": (
+        {
+            "my_pkg/losses.py": """
+from torch import nn
+
+class Focal(nn.Module):
+    def __init__(self, gamma):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits, labels):  # logits (B, 10), labels (B,): the mean of the batch
+        log_p = logits.log_softmax(1).gather(1, labels[:, None])
+        return (-((1 - log_p.exp()) ** self.gamma) * log_p).mean()
+""",
+            "my_conf/loss/mine.yaml": "_target_: my_pkg.losses.Focal\ngamma: 2.0\n",
+        },
+        ["loss=mine"],
+    ),
+    "optimizer": (
+        {
+            "my_pkg/optim.py": """
+from torch.optim import SGD
+
+class Mine(SGD):
+    pass
+""",
+            "my_conf/optimizer/mine.yaml": "_target_: my_pkg.optim.Mine\nlr: 0.1\nmomentum: 0.5\n",
+        },
+        ["optimizer=mine"],
+    ),
+    "schedule": (
+        {
+            "my_pkg/schedules.py": """
+from torch.optim.lr_scheduler import LRScheduler
+
+class Halving(LRScheduler):
+    def get_lr(self):
+        return [lr * 0.5**self.last_epoch for lr in self.base_lrs]
+""",
+            "my_conf/scheduler/mine.yaml": "_target_: my_pkg.schedules.Halving\ninterval: epoch\n",
+        },
+        ["scheduler=mine"],
+    ),
+    "callback": (
+        {
+            "my_pkg/callbacks.py": """
+from lightning import Callback
+
+class Note(Callback):
+    def on_train_end(self, trainer, pl_module):
+        with open(f"{trainer.default_root_dir}/noted.txt", "w") as file:
+            file.write(str(trainer.global_step))
+""",
+        },
+        ["+callbacks.note._target_=my_pkg.callbacks.Note"],
+    ),
+    "logger": (
+        {
+            "my_pkg/loggers.py": """
+from lightning.pytorch.loggers import CSVLogger
+
+class Mine(CSVLogger):
+    pass
+""",
+            "my_conf/logger/mine.yaml": """
+mine:
+  _target_: my_pkg.loggers.Mine
+  save_dir: ${run_dir}
+""",
+        },
+        ["logger=mine"],
+    ),
+    "metric": (
+        {
+            "my_conf/metrics/f1.yaml": """
+f1:
+  _target_: torchmetrics.classification.MulticlassF1Score
+  num_classes: 10
+  average: macro
+""",
+        },
+        ["metrics=f1", "objective.metric=val/f1", "objective.mode=max"],
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Writes the examples of some parts, and makes their package importable in this process."""
+
+    def write(*parts: str) -> Path:
+        (tmp_path / "my_conf").mkdir()
+        for part in parts:
+            for name, text in EXAMPLES[part][0].items():
+                assert text.strip().count("\n") < 30
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).write_text(text)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return tmp_path
+
+    yield write
+    own.allow([])
+
+
+TINY = [*SHORT, "trainer.limit_train_batches=4", "callbacks.progress.quiet=true"]
+
+
+@pytest.mark.parametrize("part", EXAMPLES)
+def test_a_part_of_the_users_own_trains_without_a_change_in_the_package(part, folder):
+    here = folder(part)
+    overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", *EXAMPLES[part][1]]
+    run = here / "run"
+    outcome = train(compose([*TINY, "logger=none", *overrides], run_dir=run))
+    assert outcome["epochs"] == 2
+    assert outcome["val/loss"] > 0
+    if part == "callback":
+        assert (run / "noted.txt").read_text() == "8"
+    if part == "logger":
+        assert list(run.rglob("metrics.csv"))
+    if part == "metric":
+        assert {"train/f1", "val/f1", "test/f1"} <= outcome.keys()
+    if part == "optimizer":
+        assert (outcome["config"]["optimizer"]["lr"]) == 0.1
+
+
+def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(folder):
+    parts = [part for part in EXAMPLES if part != "data"]
+    here = folder(*parts)
+    overrides = [o for part in parts for o in EXAMPLES[part][1]]
+
+    def mnist_cnn(command: str, *args: str, ok: bool = True) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", f"mnist_cnn.{command}", *args],
+            cwd=here,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert (done.returncode == 0) is ok, done.stderr
+        return done.stderr
+
+    own_conf, where = ["--config-dir", "my_conf"], "hydra.run.dir=run"
+    said = mnist_cnn("train", *own_conf, *TINY, *overrides, where, ok=False)
+    assert (
+        "model._target_ must be allowed by targets, got my_pkg.nets.Net; for code of your" in said
+    )
+    assert "targets=[my_pkg.*]" in said
+    assert said.count("\n") == 1
+    targets = "targets=[my_pkg.*]"
+    mnist_cnn("train", *own_conf, *TINY, *overrides, where, targets)
+    # what may be imported is said anew with each command
+    said = mnist_cnn("train", "ckpt_path=run", "trainer.max_epochs=3", ok=False)
+    assert "targets=[my_pkg.*]" in said
+    mnist_cnn("train", "ckpt_path=run", "trainer.max_epochs=3", targets)
+    said = mnist_cnn("evaluate", "ckpt_path=run", ok=False)
+    assert "my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in said
+    mnist_cnn("evaluate", "ckpt_path=run", targets)
+
+
+def test_a_checkpoint_never_imports_code_by_itself(folder):
+    here = folder("network")
+    overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
+    train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
+        del sys.modules[name]
+    own.allow([])
+    with pytest.raises(ValueError, match=r"got my_pkg\.nets\.Net; .* targets=\[my_pkg\.\*\]"):
+        pretrained.load(here / "run")
+    assert "my_pkg" not in sys.modules
+    own.allow(["my_pkg.*"])
+    pretrained.load(here / "run")
+
+
+@pytest.mark.parametrize("name", ["RAdam", "NAdam", "Adagrad"])
+def test_an_optimizer_of_torch_needs_its_name_alone(name, folder):
+    here = folder()
+    only = ["~optimizer.betas", "~optimizer.eps"] if name == "Adagrad" else []
+    outcome = train(
+        compose([*TINY, "logger=none", f"optimizer.name={name}", *only], run_dir=here / "run")
+    )
+    assert outcome["epochs"] == 2
+
+
+def test_a_metric_that_is_not_logged_is_named_with_those_that_are():
+    metric = "+metrics.f1={_target_:torchmetrics.classification.MulticlassF1Score,num_classes:10}"
+    with pytest.raises(ValueError, match=r"objective\.metric must be .* train/f1, val/loss, "):
+        check(compose([metric, "objective.metric=val/f2"], run_dir="unused"))
+    with pytest.raises(ValueError, match=r"objective\.mode must be min or max, got null"):
+        check(compose([metric, "objective.metric=val/f1"], run_dir="unused"))
+
+
+def test_the_examples_are_yaml():
+    for files, _ in EXAMPLES.values():
+        for name, text in files.items():
+            assert not name.endswith(".yaml") or yaml.safe_load(text)
