@@ -444,7 +444,7 @@ def test_a_group_of_training_is_no_key_of_an_evaluation(group, monkeypatch):
         compose([group], run_dir=".", entry="evaluate")
     name = group.partition("=")[0]
     line = one_line(refused.value, "evaluate")
-    assert line.startswith(f"error: {name}: no such key; allowed: hydra, data, ckpt_path, split")
+    assert line.startswith(f"error: {name}: no such key; allowed: hydra, targets, data, ckpt_path")
 
 
 def test_a_path_without_a_key_is_answered_with_the_key(folder):
