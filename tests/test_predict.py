@@ -105,10 +105,11 @@ def test_the_network_may_be_named_anywhere_among_the_pictures(row, capsys):
 
 def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
     with safe_open(pretrained.SHIPPED, "pt") as file:
-        metadata = dict(file.metadata())
+        about = pretrained.unpacked(file.metadata())
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    data = json.loads(metadata["data"]) | {"name": "fashion_mnist"}
-    save_file(weights, tmp_path / "clothes", metadata | {"data": json.dumps(data)})
+    about["data"] |= {"name": "fashion_mnist"}
+    metadata = {key: json.dumps(value) for key, value in about.items()}
+    save_file(weights, tmp_path / "clothes", metadata)
     with pytest.raises(SystemExit, match="must be a network trained on digits, got one of fashion"):
         predict.main([str(row), f"ckpt_path={tmp_path}/clothes"])
 
