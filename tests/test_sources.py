@@ -388,7 +388,8 @@ def test_a_gzip_bomb_stops_at_the_size_expected(tmp_path, serve):
     server = serve({f"{name}.gz": body for name in NAMES})
     code = """
 import dataclasses, resource, sys
-from mnist_cnn.sources import SETS, prepare
+from mnist_cnn.data.sets import SETS
+from mnist_cnn.data.sources import prepare
 SETS["mnist"] = dataclasses.replace(SETS["mnist"], mirrors=(sys.argv[2],))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
@@ -660,7 +661,7 @@ def test_spoilt_sums_are_written_anew(tmp_path, unsummed, serve, archives, spoil
 
 PREPARE = """
 import sys
-from mnist_cnn.sources import prepare
+from mnist_cnn.data.sources import prepare
 try:
     prepare("mnist", sys.argv[1], sys.argv[2])
 except OSError as error:
@@ -672,7 +673,7 @@ def test_processes_that_prepare_one_folder_at_once_all_succeed(tmp_path, mnist, 
     server = serve({f"{name}.gz": gzip.compress(content, 1) for name, content in mnist.items()})
     code = f"""
 import dataclasses, sys
-from mnist_cnn.sources import SETS, load, prepare
+from mnist_cnn.data.sources import SETS, load, prepare
 SETS["mnist"] = dataclasses.replace(SETS["mnist"], mirrors=("{server.url}",))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -819,7 +820,7 @@ def test_a_batch_job_gets_no_progress_bar_in_its_log(tmp_path, small, serve, arc
 def test_a_terminal_shows_bytes_rate_and_time_left(tmp_path, small, serve, archives):
     code = """
 import sys
-from mnist_cnn.sources import _download
+from mnist_cnn.data.download import _download
 _download(sys.argv[1], 1 << 20, 2)
 """
     url = f"{serve(archives).url}/{TRAIN_IMAGES}.gz"

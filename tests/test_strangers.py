@@ -163,7 +163,7 @@ def test_names_that_lightning_would_import_are_not_looked_at(checkpoint, tmp_pat
     content["hyper_parameters"] |= {"_instantiator": "evil.run", "_class_path": "evil.Net"}
     content |= {"hparams_name": "evil.run", "hparams_type": "evil.run"}
     torch.save(content, tmp_path / "evil.ckpt")
-    code = "from mnist_cnn import trained; trained.load('evil.ckpt')"
+    code = "from mnist_cnn import pretrained; pretrained.load('evil.ckpt')"
     code += "; from mnist_cnn.module import DigitClassifier as D"
     code += "\ntry: D.load_from_checkpoint('evil.ckpt', weights_only=True)"
     code += "\nexcept ValueError: pass"
@@ -181,10 +181,10 @@ def test_a_network_is_refused_for_its_size_before_it_takes_memory(tmp_path: Path
     save_file({"dense1.bias": torch.zeros(1)}, tmp_path / "vast.safetensors", metadata)
     code = """
 import resource, sys
-from mnist_cnn import trained
+from mnist_cnn import pretrained
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    trained.load(sys.argv[1])
+    pretrained.load(sys.argv[1])
 except ValueError as error:
     print(error)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -12,7 +12,7 @@ import pytest
 from mnist_cnn.internals import threads
 from mnist_cnn.runs import results
 
-SHOWN = "import os; from mnist_cnn import threads; threads.sleep_at_barriers_if_busy(); "
+SHOWN = "import os; from mnist_cnn.internals import threads; threads.sleep_at_barriers_if_busy(); "
 SHOWN += "print(os.environ.get('GOMP_SPINCOUNT'))"
 
 
