@@ -30,7 +30,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["predict x.png", "export", "evaluate", "demo --port 0", "train"],
+    ["predict x.png", "export", "evaluate", "demo --port 0"],
 )
 def test_ctrl_c_while_a_command_imports_ends_it_silently(name, tmp_path):
     (tmp_path / "torch.py").write_text(SLOW)
