@@ -132,7 +132,7 @@ def test_tensorboard_has_each_validation_image_once(tmp_path):
             "trainer=ddp data.batch_size=1",
             "error: data.batch_size must be at least 2, an image for",
         ),
-        ("-m", "error: torchrun starts the processes of one run; allowed: no -m with it"),
+        ("-m", "error: torchrun starts the processes of one run: leave out -m"),
     ],
 )
 def test_what_torchrun_is_not_for_is_said_once(tmp_path, override, line):
