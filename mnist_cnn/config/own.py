@@ -6,12 +6,11 @@ from typing import Any
 
 from mnist_cnn.config.messages import either, must_be
 
-# what every configuration may name
-TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"]
-TARGETS += ["torch.nn.*", "torch.optim.*", "torchmetrics.*"]
-
 # what a checkpoint may name: no more, since it may be a stranger's file
 OF_CHECKPOINTS = ["torch.nn.*", "torch.optim.*", "torchmetrics.*"]
+
+# what every configuration may name
+TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *OF_CHECKPOINTS]
 
 ALLOWED: list[str] = []  # of the user's own, in this process
 

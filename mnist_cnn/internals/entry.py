@@ -30,7 +30,7 @@ from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import multirun, task_of
 from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
 from mnist_cnn.runs.checks import check_run
-from mnist_cnn.runs.claim import TakenError, check_evaluation, check_path, claim, name_folder
+from mnist_cnn.runs.claim import TakenError, check_evaluation, check_path, claim, name_folder, take
 from mnist_cnn.runs.launch import check_processes, join, leave, processes, rank
 from mnist_cnn.runs.signals import SIGNALS, Interrupted
 from mnist_cnn.runs.state import LAST, LOCK, OVERRIDES
@@ -129,7 +129,7 @@ class ClaimFolder(Callback):
             if rank() == 0:
                 name_folder(config, "run")
                 if entry == "train":
-                    claim(Path(config.hydra.run.dir), task)
+                    take(Path(config.hydra.run.dir), task)
                 else:
                     check_evaluation(Path(config.hydra.run.dir))
         except USER_ERRORS as e:  # Hydra would turn them into warnings

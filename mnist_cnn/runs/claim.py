@@ -130,20 +130,28 @@ def prepare(folder: Path, cfg: DictConfig) -> None:
 
 
 def claim(folder: Path, cfg: DictConfig, written: Collection[str] = ()) -> None:
-    """Makes a folder this run's before anything in it changes; nothing where it is so already.
-
-    Args:
-        folder: made where it is missing.
-        cfg: the run's configuration.
-        written: names in the folder that are this run's all the same.
+    """Checks a run's configuration and takes its folder; nothing where this process has it already.
 
     Raises:
         TakenError: the folder is not free for this run.
         ValueError: the configuration is not allowed, or does not belong to its checkpoint.
     """
-    if folder.absolute() in claimed:
-        return
-    check_run(cfg)
+    if folder.absolute() not in claimed:
+        check_run(cfg)
+        take(folder, cfg, written)
+
+
+def take(folder: Path, cfg: DictConfig, written: Collection[str] = ()) -> None:
+    """Makes a folder this run's before anything in it changes.
+
+    Args:
+        folder: made where it is missing.
+        cfg: the run's configuration, which is checked already.
+        written: names in the folder that are this run's all the same.
+
+    Raises:
+        TakenError: the folder is not free for this run.
+    """
     resumed = cfg.ckpt_path is not None and same(Path(cfg.ckpt_path), folder / LAST)
     if not resumed and not (folder / LOCK).exists():
         check_free(folder, written)  # first: a lock would be the run's mark

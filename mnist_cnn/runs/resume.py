@@ -80,11 +80,10 @@ def with_recorded(checkpoint: Path, command: Sequence[str]) -> list[str]:
     # a new run from a checkpoint that has not copied it yet starts from it again
     started = ["ckpt_path="] if checkpoint.is_file() else []
     again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
-    again = untargeted(again)
     again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
-    if (folder / HYDRA).is_file():
-        folders = search_path(OmegaConf.load(folder / HYDRA).hydra)
-        again += [*unchanged(folders, command), *["targets=[]"] * len(folders)]
+    hydra = folder / HYDRA
+    folders = search_path(OmegaConf.load(hydra).hydra) if hydra.is_file() else []
+    again = [*untargeted(again, folders), *unchanged(folders, command)]
     if not in_place:
         return [*again, *command]
     if not any(a.startswith("run_name=") for a in (*again, *command)):
@@ -102,23 +101,22 @@ def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
     # another launcher or sweeper does not know the keys of the one before
     groups = [a.split("=")[0].replace("/", ".") for a in given if a.startswith("hydra/")]
     not_again = ["hydra.mode=", "hydra.sweep.dir=", "hydra.searchpath=", *given]
-    own = unchanged(hydra.overrides.hydra, not_again) + unchanged(search_path(hydra), given)
+    folders = search_path(hydra)
+    own = unchanged(hydra.overrides.hydra, not_again) + unchanged(folders, given)
     own = [o for o in own if not o.startswith(tuple(f"{group}." for group in groups))]
     place = f"hydra.sweep.dir={quote(folder)}"
-    task = [
-        *untargeted(unchanged(hydra.overrides.task, given)),
-        *["targets=[]"] * len(search_path(hydra)),
-    ]
+    task = untargeted(unchanged(hydra.overrides.task, given), folders)
     return ["-m", *own, *task, *given, place]
 
 
-def untargeted(recorded: Sequence[str]) -> list[str]:
+def untargeted(recorded: Sequence[str], folders: Sequence[str]) -> list[str]:
     """Recorded overrides without those that allow code of the user's own.
 
     What may be imported is for who resumes a run to say: its folder may be a stranger's. Files of
     its search path may allow nothing either.
     """
-    return [o for o in recorded if not re.match(r"[+~]*targets\b", o)]
+    own = [o for o in recorded if not re.match(r"[+~]*targets\b", o)]
+    return [*own, "targets=[]"] if folders else own
 
 
 def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
