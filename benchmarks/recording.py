@@ -24,7 +24,7 @@ from mnist_cnn.runs.state import SWEEP
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package
 RECORDS, README, PICTURE = ROOT / "benchmarks", ROOT / "README.md", "benchmarks/accuracy.png"
-KERAS = "the article's own Keras script, as printed there"
+KERAS = "the Keras tutorial's own script, as printed there"
 KERAS_ACCURACY = 0.9815
 # in the order of the table; other experiments come after them, under their own names
 NETWORKS = {
@@ -103,7 +103,7 @@ def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
         raise ValueError(f"{run.folder}: {run.state}{note}; {hint}")
     found = {run.config["seed"]: run for run in board.runs}
     if len(found) < len(board.runs):
-        raise ValueError(f"{folder}: a seed is there twice; allowed: runs that differ in the seed")
+        raise ValueError(f"{folder}: two runs have the same seed")
     wanted = list(seeds) or swept(folder) or sorted(found)
     if missing := [str(seed) for seed in wanted if seed not in found]:
         raise ValueError(f"{folder}: has no run of seed {', '.join(missing)}; {hint}")
@@ -177,8 +177,7 @@ def make_record(name: str, found: Sequence[Run], launcher: Sequence[str] = ()) -
         ]
         if fault := differences(*sides):
             raise ValueError(
-                f"{first.folder} and {other.folder}: {fault}; allowed: runs that differ in the "
-                "seed alone"
+                f"{first.folder} and {other.folder} must differ in the seed alone: {fault}"
             )
     seeds = [run.config["seed"] for run in found]
     record = {

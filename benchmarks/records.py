@@ -111,7 +111,9 @@ def usual_runs(seeds: Sequence[int], folder: Path) -> list[Run]:
         outcome = read_json(file)
         config = flat(outcome.pop("config"))
         if config.get("epochs") != USUAL_EPOCHS:
-            raise ValueError(f"{file}: allowed: results of {USUAL_EPOCHS} epochs")
+            raise ValueError(
+                f"{file} must hold results of {USUAL_EPOCHS} epochs, got {config.get('epochs')}"
+            )
         found.append(Run(file, file.stem, "finished", config=config, results=outcome))
     return found
 
@@ -234,7 +236,7 @@ def add_ratio(name: str, file: Path) -> None:
     """
     record, ratio = load_records().get(name), read_json(file)
     if record is None:
-        raise ValueError(f"{name}: has no record yet; allowed: after --write")
+        raise ValueError(f"{name}: no record yet: write it with --write")
     if not isinstance(seconds := ratio.get("seconds"), dict) or name not in seconds:
         raise ValueError(f"--ratio must be what benchmark --fast {name} --out wrote, got {file}")
     results.write({**record, "ratio": ratio}, RECORDS / f"{name}.json")

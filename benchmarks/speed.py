@@ -1,8 +1,8 @@
 """Measures training speed: python -m benchmarks.speed [--rounds N] [--batches N] [--out FILE]
 
-Four ways through the article's network at batch 64, interleaved in one process with the same number
-of threads, so that a slow minute of the machine slows them all. Ratios are taken round by round;
-their median is given, the least and the greatest:
+Four ways through the tutorial's network at batch 64, interleaved in one process with the same
+number of threads, so that a slow minute of the machine slows them all. Ratios are taken round by
+round; their median is given, the least and the greatest:
 
   usual   Lightning as tutorials and project templates use it: torchvision's dataset, transforms
           and DataLoader, metric objects, the rich progress bar
@@ -11,7 +11,7 @@ their median is given, the least and the greatest:
   floor   what the processor's matrix multiplication alone would allow
 
 With --fast [EXPERIMENT] instead: the whole training of an experiment (by default fast) over one
-epoch of the article's (48,000 images), interleaved. Both are the `seconds` of results.json, from
+epoch of the tutorial's (48,000 images), interleaved. Both are the `seconds` of results.json, from
 the first batch to the last, data in memory, without validation and test.
 """
 
@@ -46,7 +46,7 @@ from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs import results
 from mnist_cnn.train import train
 
-MFLOP_PER_IMAGE = 15.4  # forward and backward of the article's network
+MFLOP_PER_IMAGE = 15.4  # forward and backward of the tutorial's network
 
 
 def bare_loop(images: Tensor, labels: Tensor, batches: int) -> float:
@@ -105,7 +105,7 @@ def measure_speeds(rounds: int, batches: int) -> dict[str, list[float]]:
 def measure_fast(
     experiment: str, rounds: int, overrides: Sequence[str] = ()
 ) -> dict[str, list[float]]:
-    """Seconds of an experiment's whole training and of one epoch of the article's, in each round.
+    """Seconds of an experiment's whole training and of one epoch of the tutorial's, in each round.
 
     Args:
         overrides: of both.
@@ -116,7 +116,7 @@ def measure_fast(
         run = compose([*own, *overrides, "test=false"], run_dir=folder)
         return train(run)["seconds"]
 
-    # validation is not in the seconds, so the article's need not be long
+    # validation is not in the seconds, so the tutorial's need not be long
     article = ["experiment=article", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
     with tempfile.TemporaryDirectory() as folder:
         return interleave(
@@ -207,7 +207,7 @@ def print_speeds(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Rat
 
 
 def ratio_record(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Ratios of an experiment's seconds to the article's epoch, by round, and their median."""
+    """Ratios of an experiment's seconds to the tutorial's epoch, by round, and their median."""
     whole, epoch = seconds.values()
     ratios = np.divide(whole, epoch).tolist()
     return {"ratio": float(np.median(ratios)), "ratios": ratios, "seconds": dict(seconds)}
@@ -221,7 +221,7 @@ def print_ratio(seconds: Mapping[str, Sequence[float]], found: Ratio) -> None:
         table.add_row(f"{whole:.3f}", f"{epoch:.3f}", f"{whole / epoch:.3f}")
     console.print(table)
     console.print(
-        f"the whole training of experiment={names[0]} takes {found} of one epoch of the article's "
+        f"the whole training of experiment={names[0]} takes {found} of one epoch of the tutorial's "
         f"({conditions(len(seconds[names[0]]))})"
     )
 
@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs="?",
         const="fast",
         metavar="EXPERIMENT",
-        help="measure its whole training (of fast) over one epoch of the article's instead",
+        help="measure its whole training (of fast) over one epoch of the tutorial's instead",
     )
     parser.add_argument(
         "--rounds", type=int, default=9, help="number of measurements of each way (9)"

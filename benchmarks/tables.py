@@ -155,7 +155,7 @@ def note(records: Mapping[str, Record]) -> list[str]:
             low, high = min(ratio["ratios"]), max(ratio["ratios"])
             lines.append(
                 f"The whole training of `experiment={name}` takes {ratio['ratio']:.2f} of one "
-                f"epoch of the article's 48,000 images (median of {len(ratio['ratios'])} "
+                f"epoch of the tutorial's 48,000 images (median of {len(ratio['ratios'])} "
                 f"interleaved rounds, {low:.2f} to {high:.2f}: "
                 f"`python -m benchmarks.speed --fast {name}`)."
             )
@@ -181,7 +181,7 @@ def write_readme(records: Mapping[str, Record]) -> None:
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{README}: allowed: with the lines {BEGIN} and {END}")
+        raise ValueError(f"{README} must have the lines {BEGIN} and {END}")
     README.write_text(f"{before}{BEGIN}\n\n{markdown(records)}\n{END}{after}", "utf-8")
 
 
@@ -192,7 +192,7 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
         ValueError: there is no record.
     """
     if not records:
-        raise ValueError("--plot: there is no record yet; allowed: after NAME --write")
+        raise ValueError("--plot: no record yet: write one with NAME --write")
     from benchmarks import picture
 
     picture.tradeoff(
@@ -206,7 +206,7 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
             for name, record in records.items()
             if "epochs" in record
         },
-        ("the article's own Keras script", KERAS_ACCURACY),
+        ("the Keras tutorial's own script", KERAS_ACCURACY),
         grey=["usual"],
         title="MNIST: accuracy on the 10,000 test images and time of training",
     ).savefig(path, dpi=150)

@@ -20,7 +20,7 @@ BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
 
 
 class UsualNet(nn.Module):
-    """The article's network as it is usually written: ReLU, then pooling."""
+    """The tutorial's network as it is usually written: ReLU, then pooling."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch import Tensor
 class Tally:
     """The outcome of an epoch's batches, left on the device until it is asked for.
 
-    A step only appends to it: adding up would cost each step kernels and, on a GPU, a wait.
+    A step only appends to it: sums would cost each step kernels and, on a GPU, a wait.
     """
 
     def __init__(self, whole: bool = False) -> None:
@@ -20,7 +20,7 @@ class Tally:
         self.logits: list[Tensor] = []  # (B, 10) of each batch
         self.labels: list[Tensor] = []  # (B,) of each batch
         self.hits = 0  # of the batches before those, where the epoch was interrupted
-        self.looked_at = 0  # so many losses are known to be finite
+        self.looked_at = 0  # number of losses that are known to be finite
 
     @property
     def images(self) -> int:
@@ -33,7 +33,7 @@ class Tally:
         self.labels.append(labels)
 
     def totals(self, last: int = 0) -> tuple[float, int, int]:
-        """Sum of the losses, hits and images, of all batches or of at most so many last ones."""
+        """Sum of the losses, hits and images, of all batches, or of the last ones."""
         last = min(last, len(self.logits))
         sizes = torch.tensor(self.sizes[-last:], dtype=torch.float64)
         losses = torch.stack(self.losses[-last:]).cpu().double()

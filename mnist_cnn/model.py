@@ -177,8 +177,8 @@ class FastCNN(nn.Module):
         """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
         if self.training and len(x) == 1:
             raise ValueError(
-                "model.name=FastCNN: a batch of one image has no variance; allowed: a "
-                "data.batch_size that leaves no single image over"
+                "data.batch_size must leave no batch of a single image with model.name=FastCNN: "
+                "one image has no variance"
             )
         x = self.normalize(x)
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))  # (B, 16, 7, 7)
@@ -276,5 +276,5 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ValueError(f"model.name={name}: {reason}") from None
     if count > MAX_PARAMETERS:
-        raise ValueError(f"model: {count:,} parameters; allowed: at most {MAX_PARAMETERS:,}")
+        raise ValueError(f"model must have at most {MAX_PARAMETERS:,} parameters, got {count:,}")
     return NETWORKS[name](**args)

@@ -64,7 +64,7 @@ SCENARIOS = {
     "extended": ["optimizer.lr=0.01", "model.dropout=0.25"],
     "copied": ["augment=photo", "callbacks.early_stopping.patience=9"],
 }
-# a finished run of so many epochs comes before the one that is hit
+# a finished run of this length comes before the one that is hit
 EXTENDED = {"extended": "trainer.max_epochs=2"}
 # a run continues in a new folder, from copied checkpoints, once it has some
 COPIED = ("copied",)
@@ -88,8 +88,8 @@ RANK_SIGNALS = {
     "SIGKILL 1": (slice(2, 3), [signal.SIGKILL]),
     "SIGKILL torchrun": (slice(1), [signal.SIGKILL]),
 }
-PIECES = 40  # the last of so many processes is not hit, so that every run ends
-NOISE = 10  # two equal runs take less than so many times each other's seconds, however busy
+PIECES = 40  # processes of a run; the last is not hit, so that every run ends
+NOISE = 10  # two equal runs take less than this times each other's seconds, however busy
 
 
 @dataclass
@@ -388,7 +388,7 @@ def table(runs: Sequence[Run], wholes: Mapping[str, Whole]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=100, help="at least so many")
+    parser.add_argument("--kills", type=int, default=100, help="at least this number (100)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))

@@ -1,4 +1,4 @@
-"""The data module splits the training file as the article does and leaves the test set apart."""
+"""The data module splits the training file as the tutorial does and leaves the test set apart."""
 
 from typing import Any
 

@@ -406,7 +406,7 @@ def test_what_cannot_be_evaluated_together_is_named(folder, tmp_path):
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert refused("[]").startswith("ckpt_path=[]: allowed: runs' or sweeps' folders")
+    assert refused("[]").startswith("ckpt_path=[]: no network")
     assert f"ckpt_path={tmp_path}/none: no such" in refused(f"[{folder},{tmp_path}/none]")
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "multirun.yaml").touch()

@@ -37,7 +37,7 @@ def default_config() -> Any:
     return OmegaConf.to_container(compose(run_dir="unused"), resolve=True)
 
 
-def article(keras: Any) -> DigitClassifier:
+def tutorial(keras: Any) -> DigitClassifier:
     """The default module with the recorded initial weights."""
     cfg = default_config()
     module = DigitClassifier(
@@ -79,12 +79,12 @@ def first_test_probabilities(module: DigitClassifier) -> np.ndarray:
 
 def test_the_untrained_network_gives_the_recorded_probabilities(keras):
     np.testing.assert_allclose(
-        first_test_probabilities(article(keras)), keras["init_probs"], atol=1e-6
+        first_test_probabilities(tutorial(keras)), keras["init_probs"], atol=1e-6
     )
 
 
 def test_fifty_training_steps_give_the_recorded_losses(keras):
-    module = article(keras)
+    module = tutorial(keras)
     losses = []
 
     class Listen(L.Callback):

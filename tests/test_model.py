@@ -16,7 +16,7 @@ def parameters(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def test_the_articles_network_has_the_articles_parameters():
+def test_the_tutorials_network_has_its_parameters():
     assert parameters(CNN((32, 64), 128, 0.0)) == 225_034
 
 

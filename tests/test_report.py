@@ -334,7 +334,7 @@ def test_a_network_is_chosen_for_comparison_by_its_file_or_its_class(
         assert f"A: {sides[0]}: 2 finished" in said
         assert f"B: {sides[1]}: 2 finished" in said
     said = failure(capsys, str(sweep), "--compare", "model=vgg", "model=cnn")
-    assert said == "error: model=vgg: no finished run has that; allowed: CNN, MLP"
+    assert said == "error: model=vgg: no finished run has that, only CNN, MLP"
 
 
 def test_the_best_checkpoint_is_a_file(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -648,10 +648,13 @@ def test_ranks_can_be_compared(
 @pytest.mark.parametrize(
     ("sides", "said"),
     [
-        (("lr=0.001", "lr=0.5"), "error: lr=0.5: no finished run has that; allowed: 0.001, 0.01"),
+        (("lr=0.001", "lr=0.5"), "error: lr=0.5: no finished run has that, only 0.001, 0.01"),
         (("lr=0.001", "lrr=1"), "error: lrr: no such key; did you mean lr?"),
-        (("1", "3"), "error: 3: no such rank; allowed: 1 to 2"),
-        (("1", "lr"), "error: lr: allowed: a folder, a rank of the leaderboard, or key=value"),
+        (("1", "3"), "error: --compare: a rank must be 1 to 2, got 3"),
+        (
+            ("1", "lr"),
+            "error: --compare must have a folder, a rank of the leaderboard or key=value, got lr",
+        ),
         (("1", "seed=0"), "error: --compare: some runs are in 1 and in seed=0"),
     ],
 )

@@ -34,11 +34,13 @@ def select_runs(text: str, board: Leaderboard) -> list[Run]:
     """
     if text.isdigit():
         if not 1 <= int(text) <= len(board.groups):
-            raise ValueError(f"{text}: no such rank; allowed: 1 to {len(board.groups)}")
+            raise ValueError(f"--compare: a rank must be 1 to {len(board.groups)}, got {text}")
         return board.groups[int(text) - 1].runs
     chosen = board.finished
     if not chosen or "=" not in text:
-        raise ValueError(f"{text}: allowed: a folder, a rank of the leaderboard, or key=value")
+        raise ValueError(
+            f"--compare must have a folder, a rank of the leaderboard or key=value, got {text}"
+        )
     short = {name: key for key, name in board.columns.items()}
     for pair in shlex.split(text):
         name, _, value = pair.partition("=")
@@ -55,7 +57,7 @@ def select_runs(text: str, board: Leaderboard) -> list[Run]:
             allowed = ", ".join(
                 dict.fromkeys(pairs(own) if len(own) > 1 else brief(*own.values()) for own in there)
             )
-            raise ValueError(f"{pair}: no finished run has that; allowed: {allowed}")
+            raise ValueError(f"{pair}: no finished run has that, only {allowed}")
     return chosen
 
 

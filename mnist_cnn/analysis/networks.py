@@ -33,7 +33,7 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
         finished.sort(key=lambda job: found.natural_order(str(job)))
         files += [pretrained.find(job).resolve() for job in finished]
     if not files:
-        raise ValueError("[]: allowed: runs' or sweeps' folders, checkpoints, weights files")
+        raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
     return list(dict.fromkeys(files))
 
 

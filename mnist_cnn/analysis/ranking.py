@@ -51,7 +51,7 @@ class Leaderboard:
     Attributes:
         metric, mode: the objective of most runs.
         columns: the keys that tell the groups apart, and how each may be called for short.
-        judged: number of finished runs that had that objective.
+        n_ranked: number of finished runs that had that objective.
         repeats: number of runs left out, as they repeat another with the same seed.
         averaged: the keys that vary inside groups: the seed, the fold, ...
     """
@@ -61,7 +61,7 @@ class Leaderboard:
     mode: str
     groups: list[Group]
     columns: dict[str, str]
-    judged: int
+    n_ranked: int
     repeats: int = 0
     averaged: list[str] = field(default_factory=list)
 
@@ -161,7 +161,9 @@ def rank_runs(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
     objectives = Counter(
         (run.config["objective.metric"], run.config["objective.mode"]) for run in finished
     )
-    (metric, mode), judged = objectives.most_common(1)[0] if finished else (("val/loss", "min"), 0)
+    (metric, mode), n_ranked = (
+        objectives.most_common(1)[0] if finished else (("val/loss", "min"), 0)
+    )
     groups: dict[str, Group] = {}
     outcomes = set()
     for run in finished:
@@ -188,7 +190,7 @@ def rank_runs(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
         for key in ("seed", *over)
         if any(len({repr(value_of(run.config, key)) for run in group.runs}) > 1 for group in ranked)
     ]
-    return Leaderboard(list(found), metric, mode, ranked, columns, judged, repeats, averaged)
+    return Leaderboard(list(found), metric, mode, ranked, columns, n_ranked, repeats, averaged)
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:

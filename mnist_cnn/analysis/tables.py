@@ -111,8 +111,8 @@ def describe_ranking(board: Leaderboard) -> str:
     """What the leaderboard ranks by."""
     finished = len(board.finished)
     text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
-    if board.judged < finished:
-        text += f" (the objective of {board.judged} of {finished} runs)"
+    if board.n_ranked < finished:
+        text += f" (the objective of {board.n_ranked} of {finished} runs)"
     if board.repeats:
         text += "; exact repeats of a run count once"
     names = [key.rpartition(".")[2] for key in board.averaged] or ["seed"]

@@ -127,7 +127,7 @@ class Piece:
         return [pid, *map(int, ranks.read_text().split() if self.ddp else ())]
 
     def hit(self, *signals: signal.Signals, whom: slice = slice(None), gap: float = 0.0) -> None:
-        """Sends signals to some of its processes, with so many seconds in between."""
+        """Sends signals to some of its processes, with pauses in seconds in between."""
         for i, number in enumerate(signals):
             time.sleep(gap if i else 0.0)
             for pid in self.processes()[whom]:
