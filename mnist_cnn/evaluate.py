@@ -141,8 +141,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:
     """Raises ValueError unless the split is that of the training of all networks."""
     wanted = "temperature=true" if cfg.split == "test" else f"split={cfg.split}"
-    for key in ("val_fraction", "fold"):
-        values = list(dict.fromkeys(net.about["data"][key] for net in nets))
+    for key in ("val_fraction", "fold", "split"):
+        default = "rows" if key == "split" else None  # earlier versions knew no other
+        values = list(dict.fromkeys(net.about["data"].get(key, default) for net in nets))
         if len(values) > 1:
             raise ValueError(
                 f"{wanted}: the networks were trained on different images, with data.{key}="

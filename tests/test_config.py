@@ -129,6 +129,13 @@ def test_the_article_by_name_is_the_default():
             "data.batch_size must be a whole number >= 1 and <= 60000, got 64.5",
         ),
         ("data.fold=7", "data.fold must be 0 to 4 with data.val_fraction=0.2, got 7"),
+        ("data=kmnist data.split=writers", "data.split must be rows with data=kmnist, got writers"),
+        (
+            "data.split=writers_by_series",
+            "data.val_fraction must be 0.5 with data.split=writers_by_series, which has two folds, "
+            "got 0.2",
+        ),
+        ("data.split=hands", "data.split must be rows, writers or writers_by_series, got hands"),
         ("data.source=web", "data.source must be auto, bundled or download, got web"),
         (
             "data=kmnist data.source=bundled",

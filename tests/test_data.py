@@ -1,5 +1,6 @@
 """The data module splits the training file as the tutorial does and leaves the test set apart."""
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data import datamodule, sets, sources
+from mnist_cnn.data import datamodule, sets, sources, writers
 from mnist_cnn.data.datamodule import MNISTDataModule
 
 
@@ -106,3 +107,57 @@ def test_runs_of_one_process_share_the_files_content_and_leave_it_alone(short_ru
     images, labels = (torch.cat([data.splits[k][i] for k in ("val", "train")]) for i in (0, 1))
     assert torch.equal(images.squeeze(1), train_file[0])
     assert torch.equal(labels, train_file[1])
+
+
+def test_folds_of_writers_share_no_writer_and_are_alike_in_series_and_classes(train_file):
+    labels, known = train_file[1], writers.mnist_writers("train")
+    students, validated = known.series == 4, []
+    for fold in range(5):
+        data = module(split="writers", fold=fold)
+        data.setup("fit")
+        val, train = data.rows["val"], data.rows["train"]
+        assert not set(known.writer[val].tolist()) & set(known.writer[train].tolist())
+        assert len(val) == pytest.approx(12_000, abs=50)
+        share = students[val].double().mean().item()
+        assert share == pytest.approx(29_050 / 60_000, abs=0.002)
+        classes = torch.bincount(labels[val], minlength=10) / len(val)
+        torch.testing.assert_close(classes, torch.bincount(labels) / 60_000, atol=0.001, rtol=0)
+        validated.append(val)
+    assert torch.equal(torch.cat(validated).sort().values, torch.arange(60_000))
+
+
+def test_folds_of_writers_are_the_same_on_every_machine(train_file):
+    folds = writers.writer_folds(writers.mnist_writers("train"), train_file[1], 0.2)
+    digest = hashlib.sha256(folds.numpy().astype("u1").tobytes()).hexdigest()
+    assert digest == "7145d632e536d582e6346cc4d6ea078aad30e5f9142d0a9fd0beda8cda986fa7"
+
+
+def test_series_are_folds_of_their_own():
+    known = writers.mnist_writers("train")
+    for fold, series in enumerate((0, 4)):
+        data = module(split="writers_by_series", val_fraction=0.5, fold=fold)
+        data.setup("fit")
+        assert set(known.series[data.rows["val"]].tolist()) == {series}
+        assert len(data.rows["val"]) + len(data.rows["train"]) == 60_000
+        assert series not in known.series[data.rows["train"]]
+
+
+def test_test_images_are_by_other_writers():
+    known = [set(writers.mnist_writers(split).writer.tolist()) for split in ("train", "test")]
+    assert [len(each) for each in known] == [539, 297]
+    assert not known[0] & known[1]
+
+
+def test_folds_that_writers_cannot_fill_are_refused():
+    data = module(split="writers", val_fraction=1 / 600, fold=599)
+    with pytest.raises(ValueError, match=r"^data.val_fraction must be far above 1/539 with"):
+        data.setup("fit")
+
+
+def test_writers_in_a_damaged_file_are_refused(tmp_path, monkeypatch):
+    content = bytearray(writers.FILE.read_bytes())
+    content[1000] ^= 1
+    (tmp_path / "damaged.npz").write_bytes(content)
+    monkeypatch.setattr(writers, "FILE", tmp_path / "damaged.npz")
+    with pytest.raises(OSError, match=r"damaged.npz: is damaged, its SHA-256 is another"):
+        writers.mnist_writers.__wrapped__("train")

@@ -273,6 +273,20 @@ def test_images_that_training_has_seen_are_not_called_validation(folder, overrid
         evaluation(folder, Path("unused"), *overrides)
 
 
+def test_a_network_that_was_validated_by_writers_is_evaluated_on_its_own_fold(tmp_path):
+    by_writers = [
+        "data.split=writers",
+        "data.fold=1",
+        "trainer.limit_val_batches=1.0",
+        "logger=none",
+    ]
+    result = train(compose([*SHORT, *by_writers], run_dir=tmp_path / "run"))
+    outcome = evaluation(tmp_path / "run", tmp_path / "out", "split=val")
+    assert outcome["acc"] == result["val/acc"]
+    with pytest.raises(ValueError, match=r"^data.split must be writers with split=val, as in"):
+        evaluation(tmp_path / "run", tmp_path / "rows", "split=val", "data.split=rows")
+
+
 def test_the_runs_own_data_folder_is_used_while_it_is_there(folder, data_root, tmp_path):
     content = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     content["datamodule_hyper_parameters"]["root"] = str(tmp_path / "own")

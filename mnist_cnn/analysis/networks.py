@@ -65,7 +65,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     if path := data.get("path"):
         filled.append(f"data.path={quote(path)}")
     if not any(a.startswith("data=") for a in command):
-        filled = [f"data={data['name']}", *filled]
+        filled = [f"data={data['name']}", *filled, f"data.split={data.get('split') or 'rows'}"]
     file = files[0]
     home = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
     if paths[0] is not None and is_sweep(paths[0]):

@@ -80,6 +80,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     val_fraction = None if own_data else cfg.data.val_fraction
     if not own_data:
         check_fold(cfg.data.val_fraction, cfg.data.fold)
+        check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)
     if entry == "train" and cfg.trainer.max_time == "00:00:00:00":
         allowed = "at least 00:00:00:01"
         raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
@@ -194,3 +195,12 @@ def check_fold(val_fraction: float, fold: int) -> None:
     if not 0 <= fold < folds:
         allowed = f"0 to {folds - 1} with data.val_fraction={val_fraction}"
         raise ValueError(must_be("data.fold", allowed, fold))
+
+
+def check_split(split: str, name: str, val_fraction: float) -> None:
+    """Raises ValueError where a set's writers are not known, or do not make folds of that size."""
+    if split != "rows" and name != "mnist":
+        raise ValueError(must_be("data.split", f"rows with data={name}", split))
+    if split == "writers_by_series" and val_fraction not in (0, 0.5):
+        allowed = "0.5 with data.split=writers_by_series, which has two folds"
+        raise ValueError(must_be("data.val_fraction", allowed, val_fraction))

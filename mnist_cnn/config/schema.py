@@ -39,6 +39,7 @@ class Seen(Group):
     classes: list[str] | None = None
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     fold: Annotated[int, Field(ge=0)]
+    split: str | None = None  # rows in checkpoints of earlier versions
 
 
 class Images(Group):
@@ -47,6 +48,7 @@ class Images(Group):
     target: Target = Field(alias="_target_")
     val_fraction: Annotated[float, Field(ge=0, lt=1)]
     fold: Annotated[int, Field(ge=0)]
+    split: Literal["rows", "writers", "writers_by_series"] = "rows"
     batch_size: Batch
     eval_batch_size: Batch
     shuffle: bool

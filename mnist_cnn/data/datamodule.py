@@ -10,11 +10,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from mnist_cnn.config.check import check_fold
+from mnist_cnn.config.check import check_fold, check_split
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data import sets, sources
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader
+from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
 # proven and read once a process: the jobs of a sweep share them, and nobody writes into the tensors
 prepare = functools.cache(sources.prepare)
@@ -32,6 +33,8 @@ class ImageDataModule(L.LightningDataModule):
         val_fraction: the share of the training file that validates, 0 <= val_fraction < 1; with 0
             all of it trains, and nothing can be chosen by a validation metric.
         fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
+        split: rows, such slices; writers, folds that share no writer with the rest; or
+            writers_by_series, see `writers.held_out`. The last two where `writers` knows them.
         shuffle: a new order for each epoch of training.
         seed: of that order and of the augmentation.
         augment: arguments of `augment.Augment` for the training images; none where it is empty.
@@ -53,6 +56,7 @@ class ImageDataModule(L.LightningDataModule):
         eval_batch_size: int = 500,
         val_fraction: float = 0.2,
         fold: int = 0,
+        split: str = "rows",
         shuffle: bool = True,
         seed: int = 0,
         augment: Mapping[str, float] | None = None,
@@ -62,7 +66,7 @@ class ImageDataModule(L.LightningDataModule):
         check_fold(val_fraction, fold)
         self.save_hyperparameters()  # a subclass's too
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.val_fraction, self.fold = val_fraction, fold
+        self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed = shuffle, seed
         self.augment = Augment(**augment) if augment else None
         self.clean_epochs = clean_epochs
@@ -72,6 +76,21 @@ class ImageDataModule(L.LightningDataModule):
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         """Images uint8 (N, C, H, W) and labels int64 (N,) of `train` or `test`."""
         raise NotImplementedError
+
+    def writers(self, split: str) -> Writers | None:
+        """Who wrote the images of `train` or `test`; None where it is not known."""
+        return None
+
+    def validation_rows(self, labels: Tensor) -> Tensor:
+        """The rows (M,) of the training images that validate, in their order."""
+        check_split(self.split, self.name, self.val_fraction)
+        if self.split != "rows" and (known := self.writers("train")):
+            return held_out(known, labels, self.split, self.val_fraction, self.fold)
+        size = int(len(labels) * self.val_fraction)
+        if size == 0 and self.val_fraction:
+            allowed = f"0 or at least 1/{len(labels)}"
+            raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
+        return torch.arange(self.fold * size, (self.fold + 1) * size)
 
     def load_to(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
         images, labels = self.load(split)
@@ -83,11 +102,7 @@ class ImageDataModule(L.LightningDataModule):
         self.hparams["classes"] = list(self.classes)  # for the checkpoint
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load_to(device, "train")
-            size = int(len(labels) * self.val_fraction)
-            if size == 0 and self.val_fraction:
-                allowed = f"0 or at least 1/{len(labels)}"
-                raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
-            val = torch.arange(self.fold * size, (self.fold + 1) * size, device=device)
+            val = self.validation_rows(labels.cpu()).to(device)
             train = torch.ones(len(labels), dtype=torch.bool, device=device)
             train[val] = False
             for split, rows in (("train", train.nonzero().flatten()), ("val", val)):
@@ -174,6 +189,9 @@ class MNISTDataModule(ImageDataModule):
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
         """The ten classes' names, by label."""
         return sets.SETS[self.name].classes
+
+    def writers(self, split: str) -> Writers | None:
+        return mnist_writers(split) if self.name == "mnist" else None
 
     def prepare_data(self) -> None:
         prepare(self.name, self.root, self.source, mirror=self.mirror)
