@@ -7,6 +7,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import datamodule, sets, sources, writers
 from mnist_cnn.data.datamodule import MNISTDataModule
@@ -140,6 +141,13 @@ def test_series_are_folds_of_their_own():
         assert set(known.series[data.rows["val"]].tolist()) == {series}
         assert len(data.rows["val"]) + len(data.rows["train"]) == 60_000
         assert series not in known.series[data.rows["train"]]
+
+
+def test_where_all_images_train_the_split_changes_nothing():
+    data = module(split="writers", val_fraction=0.0)
+    data.setup("fit")
+    assert torch.equal(data.rows["train"], torch.arange(60_000))
+    check(compose(["experiment=fast", "data=fashion_mnist"], run_dir="unused"))
 
 
 def test_test_images_are_by_other_writers():

@@ -199,7 +199,7 @@ def check_fold(val_fraction: float, fold: int) -> None:
 
 def check_split(split: str, name: str, val_fraction: float) -> None:
     """Raises ValueError where a set's writers are not known, or do not make folds of that size."""
-    if split != "rows" and name != "mnist":
+    if split != "rows" and val_fraction and name != "mnist":
         raise ValueError(must_be("data.split", f"rows with data={name}", split))
     if split == "writers_by_series" and val_fraction not in (0, 0.5):
         allowed = "0.5 with data.split=writers_by_series, which has two folds"
