@@ -70,9 +70,7 @@ def trials(
     state, text = np.array(states), np.array([hover(label) for label in labels])
     done = (state == "finished") & np.isfinite(values)
     pruned = (state == "pruned") & np.isfinite(values)
-    lost = ~done & ~pruned
     size = 9 if len(jobs) <= 300 else 5
-    shown = f"%{{y:{d3_format(metric)}}}<br>%{{text}}"
     figure = go.Figure()
     figure.add_scatter(
         x=jobs,
@@ -82,32 +80,31 @@ def trials(
         name="best so far",
         hoverinfo="skip",
     )
-    bottom = np.full(len(jobs), 0.02)  # for runs that have no value
-    for chosen, heights, name, marker, more in (
-        (done, values, "finished", {"color": VAL, "size": size}, {}),
-        (
-            *(pruned, values, "pruned"),
-            {"symbol": "x-thin-open", "color": TRAIN, "size": size, "line_width": 2},
-            {},
-        ),
-        (
-            *(lost, bottom, "without a value"),
-            {"symbol": "triangle-up", "color": LOST, "size": 10},
-            {"yaxis": "y2", "cliponaxis": False},
-        ),
-    ):
+
+    def points(chosen: np.ndarray, name: str, heights: np.ndarray, **style: Any) -> None:
         if chosen.any():
-            template = "%{text}<extra></extra>" if more else f"{shown}<extra>{name}</extra>"
             figure.add_scatter(
                 x=jobs[chosen],
                 y=heights[chosen],
                 text=text[chosen],
                 mode="markers",
-                marker=marker,
                 name=name,
-                hovertemplate=template,
-                **more,
+                **style,
             )
+
+    value = f"%{{y:{d3_format(metric)}}}<br>%{{text}}"
+    cross = {"symbol": "x-thin-open", "color": TRAIN, "size": size, "line_width": 2}
+    points(done, "finished", values, marker={"color": VAL, "size": size}, hovertemplate=value)
+    points(pruned, "pruned", values, marker=cross, hovertemplate=value)
+    points(
+        ~done & ~pruned,
+        "without a value",
+        np.full(len(jobs), 0.02),  # at the bottom of an axis of their own
+        marker={"symbol": "triangle-up", "color": LOST, "size": 10},
+        hovertemplate="%{text}<extra></extra>",
+        yaxis="y2",
+        cliponaxis=False,
+    )
     styled(figure, 380)
     objective_axis(figure, metric, values[done | pruned])
     return figure.update_layout(
