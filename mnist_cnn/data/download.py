@@ -19,7 +19,8 @@ from mnist_cnn import terminal
 from mnist_cnn.data.files import BUNDLED, check_content, read_file, reason_of
 from mnist_cnn.data.sets import File
 
-SLOWEST = 8 * 1024  # bytes/s: a server below this average is given up
+SLOWEST = 8 * 1024  # bytes/s: a server below this average is not waited for
+Arrived = queue.SimpleQueue[tuple[bytes, int] | Exception]  # chunks with the size announced
 # what a bad file, a bad archive or a bad server raises
 UNUSABLE = (OSError, EOFError, ValueError, HTTPException, lzma.LZMAError, zlib.error)
 
@@ -69,23 +70,8 @@ def _download(url: str, limit: int, timeout: float) -> bytearray:
     A thread of its own waits for the network: urllib times each wait, but not a name that is
     never resolved or a header that arrives byte by byte.
     """
-    arrived: queue.SimpleQueue[tuple[bytes, int] | Exception] = queue.SimpleQueue()
-    given_up = threading.Event()
-
-    def work() -> None:
-        try:
-            request = Request(url, headers={"User-Agent": "mnist_cnn"})
-            with urlopen(request, timeout=timeout) as response:
-                total = int(response.headers.get("Content-Length", 0))
-                # read1 hands over what has come; read would wait for the rest
-                while not given_up.is_set() and (chunk := response.read1(1 << 16)):
-                    arrived.put((chunk, total))
-            arrived.put((b"", total))
-        except Exception as error:  # raised again where the queue is read
-            if isinstance(error, HTTPError):
-                error.close()
-            arrived.put(error)
-
+    arrived: Arrived = queue.SimpleQueue()
+    ended = threading.Event()
     data = bytearray()
     # three waits to begin with: a dead IPv6 address, the living IPv4 one, the header
     start = time.monotonic() + 3 * timeout
@@ -100,7 +86,7 @@ def _download(url: str, limit: int, timeout: float) -> bytearray:
         transient=True,
         disable=not console.is_terminal,  # no empty lines in a batch job's log
     )
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=_receive, args=(url, timeout, arrived, ended), daemon=True).start()
     try:
         with bar:
             task = bar.add_task(url.rpartition("/")[2], total=None)
@@ -111,7 +97,7 @@ def _download(url: str, limit: int, timeout: float) -> bytearray:
                     item = arrived.get(timeout=max(left, 0))
                 except queue.Empty:
                     raise TimeoutError(
-                        f"given up after {len(data):,} bytes, slower than {SLOWEST:,} bytes/s"
+                        f"stopped after {len(data):,} bytes, slower than {SLOWEST:,} bytes/s"
                     ) from None
                 if isinstance(item, Exception):
                     raise item
@@ -123,7 +109,23 @@ def _download(url: str, limit: int, timeout: float) -> bytearray:
                     break
                 bar.update(task, total=total or None, completed=len(data))
     finally:
-        given_up.set()
+        ended.set()
     if len(data) < total:
         raise EOFError(f"cut off after {len(data):,} of {total:,} bytes")
     return data
+
+
+def _receive(url: str, timeout: float, arrived: Arrived, ended: threading.Event) -> None:
+    """Puts the chunks of a response into a queue, at last an empty one, or what was raised."""
+    try:
+        request = Request(url, headers={"User-Agent": "mnist_cnn"})
+        with urlopen(request, timeout=timeout) as response:
+            total = int(response.headers.get("Content-Length", 0))
+            # read1 hands over what has come; read would wait for the rest
+            while not ended.is_set() and (chunk := response.read1(1 << 16)):
+                arrived.put((chunk, total))
+        arrived.put((b"", total))
+    except Exception as error:  # raised again where the queue is read
+        if isinstance(error, HTTPError):
+            error.close()
+        arrived.put(error)
