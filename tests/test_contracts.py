@@ -281,6 +281,7 @@ FOREIGN = {"lightning", "hydra", "torch", "optuna", "submitit"}
 LOOPS = {"fit_loop", "epoch_loop", "batch_progress", "epoch_progress", "optim_progress"}
 OTHERS = {
     "_asdict": "a public method of named tuples",
+    "_fields": "a public attribute of named tuples",
     "_current_frames": "sys's, which documents it",
     "_id": "Gradio's",
     "_target_": "a key of the configuration",
