@@ -1,25 +1,32 @@
 """Evaluates one network or several: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
 
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mnist_cnn import terminal
 from mnist_cnn.analysis import networks
+from mnist_cnn.analysis.evaluation import (
+    draw_evaluation,
+    print_evaluation,
+    summarize_evaluation,
+    write_predictions,
+    write_writers,
+)
 from mnist_cnn.command import command
 from mnist_cnn.config import check, messages, own
 from mnist_cnn.internals import entry
-from mnist_cnn.runs import checks, claim
+from mnist_cnn.runs import claim
 
 if TYPE_CHECKING:
-    from mnist_cnn.analysis.scores import Predictions
-    from mnist_cnn.pretrained import Trained
+    import torch
 
-from mnist_cnn.analysis.evaluation import draw_evaluation, print_evaluation, write_predictions
+    from mnist_cnn.analysis.scores import Predictions
+    from mnist_cnn.data.datamodule import ImageDataModule
+    from mnist_cnn.pretrained import Trained
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -44,98 +51,73 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     claim.check_evaluation(Path(cfg.run_dir))
 
     # the heavy imports: after the check, so that --help and mistakes are answered at once
-    import torch
-    from rich.progress import Progress
-
     from mnist_cnn import pretrained
     from mnist_cnn.analysis import scores
-    from mnist_cnn.data import sets
-    from mnist_cnn.module import check_fits
     from mnist_cnn.runs import results
 
-    device = pick_device(cfg.device)
-    several = OmegaConf.is_list(cfg.ckpt_path)
-    files = networks.networks(list(cfg.ckpt_path) if several else [cfg.ckpt_path])
-    nets = pretrained.load_all(files)
-    if cfg.split != "test" or cfg.temperature:
-        check_held_out(nets, cfg)
-    for net in nets:
-        net.to(device)
-    data = own.make_data(cfg.data)
-    for net in nets:
-        check_fits(net.about["model"], data)
-    data.prepare_data()
-    data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
-    wanted = [cfg.split, "val"] if cfg.temperature else [cfg.split]
-    if not set(wanted) <= data.rows.keys():
-        key = "split=val" if cfg.split == "val" else "temperature=true: nothing to fit it on"
-        raise ValueError(
-            f"{key}: training held out no images, with data.val_fraction={cfg.data.val_fraction}"
-        )
-    console = terminal.console(stderr=True, soft_wrap=False)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-
-    def predict(split: str) -> list["Predictions"]:
-        batches = bar.track(data.loader(split, cfg.data.eval_batch_size), description=split)
-        return scores.predict_batches([net.net for net in nets], batches, device, cfg.shifts)
-
-    with bar:
-        predicted = {split: predict(split) for split in dict.fromkeys(wanted)}
-    predictions, rows = scores.ensemble(predicted[cfg.split]), data.rows[cfg.split]
-    alone = [scores.proportion(single.hits) for single in predicted[cfg.split]]
-    accuracies = [part["acc"] for part in alone]
-    worst = scores.most_confident_mistakes(predictions)[: cfg.mistakes]
-    known = sets.SETS.get(cfg.data.name)
-    wrong_labels = known.wrong_test_labels if known and cfg.split == "test" else ()
-    outcome = {
-        "ckpt_path": [str(file) for file in files] if several else str(files[0]),
-        "split": cfg.split,
-        "shifts": cfg.shifts,
-        "networks": [
-            {"ckpt_path": str(file), "epoch": checks.epoch(file), **proportion}
-            for file, proportion in zip(files, alone, strict=True)
-        ],
-        "networks_acc": {
-            "mean": statistics.mean(accuracies),
-            "std": statistics.stdev(accuracies) if len(nets) > 1 else None,
-        },
-        "data": OmegaConf.to_container(cfg.data, resolve=True),
-        **scores.summary(predictions, data.classes),
-        "without_wrong_labels": None,
-        "temperature": None,
-        "mistakes": [
-            {
-                "index": int(rows[k]),
-                "label": data.classes[predictions.labels[k]],
-                "prediction": data.classes[predictions.predicted[k]],
-                "confidence": predictions.confidence[k].item(),
-            }
-            for k in worst
-        ],
-    }
-    if wrong_labels:
-        right = ~torch.isin(rows, torch.tensor(wrong_labels))
-        outcome["without_wrong_labels"] = scores.proportion(predictions.hits[right])
+    files = networks.networks(networks.several(cfg.ckpt_path))
+    others = networks.networks(networks.several(cfg.compare)) if cfg.compare is not None else []
+    nets = pretrained.load_all([*files, *others])
+    data = load_images(cfg, nets)
+    each = predict(cfg, nets, data, pick_device(cfg.device))  # by split, of each network
+    predictions = scores.ensemble(each[cfg.split][: len(files)])
+    outcome = summarize_evaluation(cfg, files, others, each, data)
     calibration = {"": predictions}
-    if cfg.temperature:
-        t = scores.fit_temperature(scores.ensemble(predicted["val"]))
-        calibration = {
-            "as trained": predictions,
-            f"temperature {t:.3f}": predictions.at_temperature(t),
-        }
-        outcome["temperature"] = {
-            "value": t,
-            "fitted_on": "val",
-            **scores.calibration(predictions.at_temperature(t)),
-        }
+    if fitted := outcome["temperature"]:
+        cooled = predictions.at_temperature(fitted["value"])
+        calibration = {"as trained": predictions, f"temperature {fitted['value']:.3f}": cooled}
 
     folder = Path(cfg.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
     results.write(outcome, folder / "evaluation.json")
-    write_predictions(folder / "predictions.csv", rows, predictions)
-    draw_evaluation(folder, outcome, data.splits[cfg.split][0][worst, 0], calibration, data.classes)
+    write_predictions(folder / "predictions.csv", data.rows[cfg.split], predictions)
+    if known := data.split_writers(cfg.split):
+        write_writers(folder / "writers.csv", predictions, known)
+    draw_evaluation(folder, outcome, data, calibration)
     print_evaluation(outcome, folder)
     return outcome
+
+
+def load_images(cfg: DictConfig, nets: "Sequence[Trained]") -> "ImageDataModule":
+    """The data of an evaluation, with the splits that it needs.
+
+    Raises:
+        ValueError: they are not what the networks take, or not what training held out.
+    """
+    from mnist_cnn.module import check_fits
+
+    if cfg.split != "test" or cfg.temperature:
+        check_held_out(nets, cfg)
+    data: ImageDataModule = own.make_data(cfg.data)
+    for net in nets:
+        check_fits(net.about["model"], data)
+    data.prepare_data()
+    data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
+    if "val" in (cfg.split, "val" * cfg.temperature) and "val" not in data.rows:
+        key = "split=val" if cfg.split == "val" else "temperature=true: nothing to fit it on"
+        raise ValueError(
+            f"{key}: training held out no images, with data.val_fraction={cfg.data.val_fraction}"
+        )
+    return data
+
+
+def predict(
+    cfg: DictConfig, nets: "Sequence[Trained]", data: "ImageDataModule", device: "torch.device"
+) -> "dict[str, list[Predictions]]":
+    """Each network's predictions of the split, and of `val` where a temperature is fitted."""
+    from rich.progress import Progress
+
+    from mnist_cnn.analysis import scores
+
+    modules = [net.to(device).net for net in nets]
+    console = terminal.console(stderr=True, soft_wrap=False)
+    predicted = {}
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        for split in dict.fromkeys([cfg.split, *["val"] * cfg.temperature]):
+            batches = data.loader(split, cfg.data.eval_batch_size)
+            shown = bar.track(batches, description=split)
+            predicted[split] = scores.predict_batches(modules, shown, device, cfg.shifts)
+    return predicted
 
 
 def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:

@@ -136,6 +136,43 @@ def test_files_hold_what_was_measured(tested):
         assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_each_writer_gets_adds_up(tested, capsys):
+    outcome, out = tested
+    known = outcome["writers"]
+    assert known["writers"] == 297
+    assert [part["series"] for part in known["series"]] == ["employees", "students"]
+    assert [part["images"] for part in known["series"]] == [4_999, 5_001]
+    assert sum(part["errors"] for part in known["series"]) == outcome["errors"]
+    low, high = known["acc_95"]
+    assert low < outcome["acc"] < high
+    with (out / "writers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 297
+    assert sum(int(row["errors"]) for row in rows) == outcome["errors"]
+    worst = known["worst_decile"]
+    assert worst["writers"] == 30
+    mean = sum(float(row["acc"]) for row in rows[:30]) / 30
+    assert worst["mean_acc"] == pytest.approx(mean)
+    assert mean < worst["mean_acc_by_chance"] < outcome["acc"]
+    assert (out / "writers.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_network_is_compared_with_another_on_the_same_images(folder, other, tmp_path, capsys):
+    outcome = evaluation(folder, tmp_path / "a", f"compare={other}")
+    found, both = outcome["compare"], outcome["compare"]["difference"]
+    assert both == pytest.approx(outcome["acc"] - found["acc"])
+    assert found["over"] == "writers"
+    assert found["difference_95"][0] < both < found["difference_95"][1]
+    gap = found["first_alone_right"] - found["second_alone_right"]
+    assert gap == round(10_000 * both)
+    assert "McNemar's test" in capsys.readouterr().out
+    itself = evaluation(folder, tmp_path / "b", f"compare={folder}/checkpoints/best.ckpt")
+    assert itself["compare"]["difference_95"] == (0, 0)
+    assert itself["compare"]["mcnemar_p"] == 1
+    place = next(a for a in as_trained([f"ckpt_path={folder}", "compare=x/y"]) if "hydra" in a)
+    assert place.endswith("/evaluation/${split},compare=x_y'")
+
+
 def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
     outcome, out = tested
     left = outcome["without_wrong_labels"]

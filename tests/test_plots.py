@@ -220,6 +220,19 @@ def test_importance_is_drawn_as_shares(interactive: Any):
     assert ([*bars.y], [*bars.x]) == (["lr", "hidden"], [0.75, 0.25])
 
 
+def test_writers_are_drawn_from_the_least_accurate_on_beside_what_chance_gives():
+    chance = np.array([0.8, 0.9, 1, 1, 1])
+    series = {"employees": [1, 0.9], "students": [1, 0.5, 1]}
+    axes = evaluation.writers(series, chance, "two series").axes[0]
+    lines = {str(line.get_label()): line for line in axes.lines}
+    assert np.asarray(lines["all 5 writers"].get_ydata()).tolist() == [0.5, 0.9, 1, 1, 1]
+    assert np.asarray(lines["3 students"].get_ydata()).tolist() == [0.5, 1, 1]
+    assert (
+        np.asarray(lines["all, if errors fell by chance"].get_ydata()).tolist() == chance.tolist()
+    )
+    assert axes.get_xlim()[1] < 1  # beyond, nobody errs
+
+
 def test_drawing_opens_no_window_manager():
     for figure in (
         evaluation.confusion(np.eye(3, dtype=int), "abc", ""),

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mnist_cnn.analysis import scores
+from mnist_cnn.analysis import by_writer, scores
 from mnist_cnn.analysis.scores import Predictions
 
 
@@ -103,3 +103,29 @@ def test_a_temperature_changes_confidence_but_no_prediction(overconfident):
 def test_the_most_confident_mistake_comes_first():
     predictions = predictions_of([[0.6, 0.4], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [1, 1, 0, 0])
     assert scores.most_confident_mistakes(predictions).tolist() == [1, 3, 0]
+
+
+def test_a_bootstrap_over_single_images_has_the_width_of_the_normal_interval():
+    hits = torch.arange(10_000) >= 500
+    low, high = by_writer.bootstrap_interval(hits, torch.arange(10_000))
+    half = 1.96 * math.sqrt(0.05 * 0.95 / 10_000)
+    assert (low, high) == pytest.approx((0.95 - half, 0.95 + half), abs=2e-4)
+
+
+def test_a_bootstrap_over_writers_is_as_wide_as_for_one_image_of_each():
+    hits = torch.arange(10_000) >= 500
+    together = torch.arange(10_000) // 100  # each writer's 100 images are all right or all wrong
+    low, high = by_writer.bootstrap_interval(hits, together)
+    half = 1.96 * math.sqrt(0.05 * 0.95 / 100)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
+    assert by_writer.bootstrap_interval(hits, together) == (low, high)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (10, 10), (3, 12), (40, 9), (700, 640)])
+def test_mcnemars_test_is_the_binomial_test_of_what_one_alone_reads_rightly(first, second):
+    stats = pytest.importorskip("scipy.stats", reason="pip install scipy")
+    right = torch.tensor([True] * first + [False] * second + [True] * 50)
+    other = torch.tensor([False] * first + [True] * second + [True] * 50)
+    n = first + second
+    expected = stats.binomtest(first, n, 0.5).pvalue if n else 1
+    assert by_writer.mcnemar(right, other) == pytest.approx(expected, rel=1e-9)

@@ -1,10 +1,13 @@
-"""What an evaluation prints, draws and writes."""
+"""What an evaluation measures, prints, draws and writes."""
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import terminal
 
@@ -12,9 +15,133 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mnist_cnn.analysis.scores import Predictions
+    from mnist_cnn.data.datamodule import ImageDataModule
+    from mnist_cnn.data.writers import Writers
 
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
+
+
+def summarize_evaluation(
+    cfg: DictConfig,
+    files: Sequence[Path],
+    others: Sequence[Path],
+    each: "Mapping[str, Sequence[Predictions]]",
+    data: "ImageDataModule",
+) -> dict[str, Any]:
+    """What evaluation.json holds.
+
+    Args:
+        cfg: as `evaluate` takes it.
+        files: of the networks that predict together.
+        others: of those that they are compared with, or none.
+        each: by split, the predictions of each network of both, in this order.
+        data: with the splits set up.
+    """
+    from mnist_cnn.analysis import by_writer, scores
+
+    n = len(files)
+    predictions, known = scores.ensemble(each[cfg.split][:n]), data.split_writers(cfg.split)
+    outcome = {
+        "ckpt_path": list(map(str, files)) if OmegaConf.is_list(cfg.ckpt_path) else str(files[0]),
+        "split": cfg.split,
+        "shifts": cfg.shifts,
+        **of_networks(files, each[cfg.split][:n]),
+        "data": OmegaConf.to_container(cfg.data, resolve=True),
+        **scores.summary(predictions, data.classes),
+        "without_wrong_labels": without_wrong_labels(cfg, predictions, data),
+        "writers": known and by_writer.writer_summary(predictions, known),
+        "compare": compared(predictions, others, each[cfg.split][n:], known),
+        "temperature": None,
+        "mistakes": of_mistakes(cfg, predictions, data),
+    }
+    if cfg.temperature:
+        t = scores.fit_temperature(scores.ensemble(each["val"][:n]))
+        cooled = scores.calibration(predictions.at_temperature(t))
+        outcome["temperature"] = {"value": t, "fitted_on": "val", **cooled}
+    return outcome
+
+
+def of_networks(files: Sequence[Path], each: "Sequence[Predictions]") -> dict[str, Any]:
+    """Where each network is from and how accurate it is alone."""
+    from mnist_cnn.analysis import scores
+    from mnist_cnn.runs import checks
+
+    alone = [scores.proportion(single.hits) for single in each]
+    accuracies = [part["acc"] for part in alone]
+    return {
+        "networks": [
+            {"ckpt_path": str(file), "epoch": checks.epoch(file), **part}
+            for file, part in zip(files, alone, strict=True)
+        ],
+        "networks_acc": {
+            "mean": statistics.mean(accuracies),
+            "std": statistics.stdev(accuracies) if len(alone) > 1 else None,
+        },
+    }
+
+
+def of_mistakes(
+    cfg: DictConfig, predictions: "Predictions", data: "ImageDataModule"
+) -> list[dict[str, Any]]:
+    """The most confident mistakes: which image, its label, how it was read."""
+    from mnist_cnn.analysis import scores
+
+    return [
+        {
+            "index": int(data.rows[cfg.split][k]),
+            "label": data.classes[predictions.labels[k]],
+            "prediction": data.classes[predictions.predicted[k]],
+            "confidence": predictions.confidence[k].item(),
+        }
+        for k in scores.most_confident_mistakes(predictions)[: cfg.mistakes]
+    ]
+
+
+def without_wrong_labels(
+    cfg: DictConfig, predictions: "Predictions", data: "ImageDataModule"
+) -> dict[str, Any] | None:
+    """The accuracy on test images without the wrong labels; None where none are known."""
+    import torch
+
+    from mnist_cnn.analysis import scores
+    from mnist_cnn.data import sets
+
+    known = sets.SETS.get(cfg.data.name)
+    if cfg.split != "test" or not (known and known.wrong_test_labels):
+        return None
+    right = ~torch.isin(data.rows["test"], torch.tensor(known.wrong_test_labels))
+    return scores.proportion(predictions.hits[right])
+
+
+def compared(
+    predictions: "Predictions",
+    files: Sequence[Path],
+    each: "Sequence[Predictions]",
+    known: "Writers | None",
+) -> dict[str, Any] | None:
+    """The difference from other networks on the same images; None without them."""
+    from mnist_cnn.analysis import by_writer, scores
+
+    if not files:
+        return None
+    other = scores.ensemble(each)
+    return {
+        "ckpt_path": [str(file) for file in files],
+        **scores.proportion(other.hits),
+        **by_writer.difference(predictions, other, known and known.writer),
+    }
+
+
+def write_writers(path: Path, predictions: "Predictions", known: "Writers") -> None:
+    """One line for each writer, the least accurate first."""
+    from mnist_cnn.analysis import by_writer
+
+    rows = by_writer.each_writer(predictions, known)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def write_predictions(path: Path, rows: "Tensor", predictions: "Predictions") -> None:
@@ -36,35 +163,34 @@ def write_predictions(path: Path, rows: "Tensor", predictions: "Predictions") ->
 def draw_evaluation(
     folder: Path,
     outcome: Mapping[str, Any],
-    images: "Tensor",
+    data: "ImageDataModule",
     calibration: Mapping[str, "Predictions"],
-    classes: Sequence[str],
 ) -> None:
     """The evaluation's pictures.
 
     Args:
         folder: where they go.
         outcome: what evaluation.json holds.
-        images: uint8 (K, 28, 28), those of outcome["mistakes"].
+        data: with the split set up.
         calibration: by title, the predictions that a reliability diagram is drawn of.
-        classes: the ten classes' names.
     """
     import numpy as np
 
-    from mnist_cnn.analysis import scores
+    from mnist_cnn.analysis import by_writer, scores
     from mnist_cnn.plots import evaluation
 
-    what = describe_evaluation(outcome)
+    what, wrong = describe_evaluation(outcome), outcome["mistakes"]
     errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
-    wrong = outcome["mistakes"]
+    predictions = next(iter(calibration.values()))
+    places = scores.most_confident_mistakes(predictions)[: len(wrong)]
     figures = {
         "confusion": evaluation.confusion(
             np.array(outcome["confusion"]),
-            classes,
+            data.classes,
             f"{what}: accuracy {outcome['acc']:.2%}, {errors}",
         ),
         "mistakes": evaluation.mistakes(
-            images.numpy(),
+            data.splits[outcome["split"]][0][places, 0].cpu().numpy(),
             **{
                 key: [m[key] for m in wrong]
                 for key in ("index", "label", "prediction", "confidence")
@@ -80,6 +206,16 @@ def draw_evaluation(
             }
         ),
     }
+    if known := data.split_writers(outcome["split"]):
+        rows = by_writer.each_writer(predictions, known)
+        figures["writers"] = evaluation.writers(
+            {
+                s["series"]: [r["acc"] for r in rows if r["series"] == s["series"]]
+                for s in outcome["writers"]["series"]
+            },
+            by_writer.by_chance(predictions, known).numpy(),
+            f"{what}: accuracy by writer",
+        )
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
 
@@ -97,31 +233,12 @@ def describe_evaluation(outcome: Mapping[str, Any]) -> str:
 def print_evaluation(outcome: Mapping[str, Any], folder: Path) -> None:
     """Prints the evaluation's tables and where its files are."""
     from rich.columns import Columns
-    from rich.table import Column, Table
-
-    def accuracy(part: Mapping[str, Any]) -> str:
-        low, high = part["acc_95"]
-        return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
+    from rich.table import Table
 
     console = terminal.console()
     total = Table("", describe_evaluation(outcome))
-    total.add_row("images", f"{outcome['images']:,}")
-    total.add_row("accuracy", accuracy(outcome))
-    if len(networks := outcome["networks"]) > 1:
-        mean, std = outcome["networks_acc"]["mean"], outcome["networks_acc"]["std"]
-        total.add_row("each network alone", f"{mean:.2%} ± {100 * std:.2f} (mean ± std)")
-    if part := outcome["without_wrong_labels"]:
-        left_out = outcome["images"] - part["images"]
-        total.add_row(f"without {left_out} wrong labels", accuracy(part))
-    total.add_row("loss (mean NLL)", f"{outcome['loss']:.4f}")
-    total.add_row("calibration error", f"{outcome['ece']:.2%}")
-    in_sample = False
-    if after := outcome["temperature"]:
-        in_sample = after["fitted_on"] == outcome["split"]
-        total.add_row(
-            f"at temperature {after['value']:.3f}{' *' if in_sample else ''}",
-            f"loss {after['loss']:.4f}, calibration error {after['ece']:.2%}",
-        )
+    for name, value in total_rows(outcome):
+        total.add_row(name, value)
     classes = Table("class", "images", "precision", "recall", "F1")
     for row in outcome["classes"]:
         classes.add_row(
@@ -133,17 +250,70 @@ def print_evaluation(outcome: Mapping[str, Any], folder: Path) -> None:
         wrong.add_row(str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}")
     console.print()
     console.print(total)
-    if in_sample:
+    if any(name.endswith(" *") for name, _ in total_rows(outcome)):
         console.print("* fitted on these images: too good for others; measure it with split=test")
     console.print(Columns([classes, wrong]))
-    if len(networks) > 1:
-        table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
-        for part in networks[:LISTED]:
-            path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
-            path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
-            table.add_row(path, f"{part['acc']:.2%}", f"{part['errors']:,}")
-        if len(networks) > LISTED:
-            table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
-        console.print(table)
-    names = ("evaluation.json", "predictions.csv", *sorted(p.name for p in folder.glob("*.png")))
-    console.print(f"{folder}: {', '.join(names)}")
+    if len(outcome["networks"]) > 1:
+        print_networks(outcome["networks"], console)
+    names = sorted(path.name for path in folder.glob("*.csv")) + sorted(
+        path.name for path in folder.glob("*.png")
+    )
+    console.print(f"{folder}: {', '.join(['evaluation.json', *names])}")
+
+
+def total_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The lines of the first table: what is measured, and its value."""
+
+    def accuracy(part: Mapping[str, Any]) -> str:
+        low, high = part["acc_95"]
+        return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
+
+    yield "images", f"{outcome['images']:,}"
+    yield "accuracy", accuracy(outcome)
+    if known := outcome["writers"]:
+        low, high = known["acc_95"]
+        yield f"of {known['writers']} writers", f"95 % for other writers: {low:.2%} to {high:.2%}"
+        for part in known["series"]:
+            yield f"{part['writers']} {part['series']}", accuracy(part)
+        worst = known["worst_decile"]
+        yield (
+            f"the {worst['writers']} worst writers",
+            f"{worst['mean_acc']:.2%} on average, {worst['mean_acc_by_chance']:.2%} by chance",
+        )
+    if other := outcome["compare"]:
+        low, high = other["difference_95"]
+        yield "compared with", accuracy(other)
+        yield (
+            "difference",
+            f"{100 * other['difference']:+.2f} points  (95 % over {other['over']}: "
+            f"{100 * low:+.2f} to {100 * high:+.2f})",
+        )
+        alone = f"{other['first_alone_right']:,} and {other['second_alone_right']:,} alone right"
+        yield "McNemar's test", f"p = {other['mcnemar_p']:.2g}, {alone}"
+    if len(outcome["networks"]) > 1:
+        mean, std = outcome["networks_acc"]["mean"], outcome["networks_acc"]["std"]
+        yield "each network alone", f"{mean:.2%} ± {100 * std:.2f} (mean ± std)"
+    if part := outcome["without_wrong_labels"]:
+        yield f"without {outcome['images'] - part['images']} wrong labels", accuracy(part)
+    yield "loss (mean NLL)", f"{outcome['loss']:.4f}"
+    yield "calibration error", f"{outcome['ece']:.2%}"
+    if after := outcome["temperature"]:
+        in_sample = after["fitted_on"] == outcome["split"]
+        yield (
+            f"at temperature {after['value']:.3f}{' *' if in_sample else ''}",
+            f"loss {after['loss']:.4f}, calibration error {after['ece']:.2%}",
+        )
+
+
+def print_networks(networks: Sequence[Mapping[str, Any]], console: terminal.Console) -> None:
+    """Prints the accuracy of each network alone."""
+    from rich.table import Column, Table
+
+    table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
+    for part in networks[:LISTED]:
+        path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
+        path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
+        table.add_row(path, f"{part['acc']:.2%}", f"{part['errors']:,}")
+    if len(networks) > LISTED:
+        table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
+    console.print(table)

@@ -3,10 +3,16 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from mnist_cnn.runs.configuration import quote
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
+
+# what an evaluation of the same network and split is told apart by
+CHANGES = ("data", "shifts=", "temperature=", "compare=")
 
 
 def networks(paths: Sequence[str | None]) -> list[Path]:
@@ -35,6 +41,11 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
     if not files:
         raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
     return list(dict.fromkeys(files))
+
+
+def several(ckpt_path: Any) -> list[str | None]:
+    """The paths of a configuration's value, which is one or a list of them."""
+    return list(ckpt_path) if OmegaConf.is_list(ckpt_path) else [ckpt_path]
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
@@ -73,8 +84,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     if len(paths) == 1 and (is_sweep(home) or (home / OVERRIDES).is_file()):
         kept = file.stem in ("best", "weights")
         what = [] if kept else [file.stem]
-        what += [a for a in command if a.startswith(("data", "shifts=", "temperature="))]
-        name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part) for part in what)])
+        what += [a for a in command if a.startswith(CHANGES)]
+        name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part)[:80] for part in what)])
         place = quote(home / "evaluation").removesuffix("'")  # ${split} is no part of the path yet
         command = [f"hydra.run.dir={place}/{name}'", *command]
     value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"

@@ -314,6 +314,7 @@ class Evaluate(Open):
     ckpt_path: (
         Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     )
+    compare: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     temperature: bool

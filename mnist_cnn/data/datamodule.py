@@ -81,6 +81,11 @@ class ImageDataModule(L.LightningDataModule):
         """Who wrote the images of `train` or `test`; None where it is not known."""
         return None
 
+    def split_writers(self, split: str) -> Writers | None:
+        """Who wrote the images of `train`, `val` or `test`, once they are set up."""
+        known, rows = self.writers("test" if split == "test" else "train"), self.rows[split]
+        return known and Writers(*(column[rows] for column in known))
+
     def validation_rows(self, labels: Tensor) -> Tensor:
         """The rows (M,) of the training images that validate, in their order."""
         check_split(self.split, self.name, self.val_fraction)

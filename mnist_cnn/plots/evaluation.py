@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,6 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, titled
 
 DRAWN = 300  # mistakes at most, in a PNG of 1,125 x 12,600 pixels
+SERIES = (VAL, MARK)  # colors of groups of writers
 CAPTION = 19  # characters that fit above an image
 
 
@@ -177,4 +179,36 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
         frameon=False,
         fontsize=9,
     )
+    return figure
+
+
+def writers(series: Mapping[str, Sequence[float]], chance: np.ndarray, title: str) -> Figure:
+    """The accuracy of each writer, the least accurate first.
+
+    Args:
+        series: by name, the accuracies of its writers in [0, 1], in any order.
+        chance: accuracies (G,) of all writers in rising order, had errors fallen on them by chance.
+        title: what was evaluated.
+    """
+    figure = titled(title, (8.4, 5))
+    axes = figure.add_subplot()
+    axes.axvspan(0, 0.1, color=MARK, alpha=0.08, lw=0, label="the worst tenth")
+
+    def draw(accuracies: Sequence[float] | np.ndarray, label: str, **style: Any) -> None:
+        share = (np.arange(len(accuracies)) + 0.5) / len(accuracies)
+        values = np.sort(np.asarray(accuracies))
+        axes.plot(share, values, drawstyle="steps-mid", label=label, **style)
+
+    draw(np.concatenate(list(series.values())), f"all {len(chance):,} writers", color="black", lw=2)
+    for (name, accuracies), color in zip(series.items(), SERIES, strict=False):
+        draw(accuracies, f"{len(accuracies):,} {name}", color=color, lw=1.3)
+    draw(chance, "all, if errors fell by chance", color=TRAIN, lw=1.3, ls="--")
+    axes.set(xlabel="share of the writers", ylabel="accuracy on their images")
+    imperfect = max(float(np.mean(np.asarray(a) < 1)) for a in (chance, *series.values()))
+    axes.set_xlim(0, min(1, max(0.12, 1.1 * imperfect)))  # beyond, every line is at 100 %
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
     return figure
