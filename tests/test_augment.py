@@ -20,6 +20,9 @@ ON = OFF | {
     "gamma": 0.5,
     "strike": 0.05,
     "flourish": 0.2,
+    "background": 0.5,
+    "noise": 0.3,
+    "erase": 0.5,
 }
 
 

@@ -88,6 +88,9 @@ class Augment(Group):
     gamma: Annotated[float, Field(ge=0, le=3)]
     strike: Share
     flourish: Share
+    background: Share
+    noise: Share
+    erase: Share
 
 
 class Own(Open):
