@@ -55,7 +55,12 @@ def collect(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": processor(),
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **versions()},
+        # PyTorch's own version names its build, as +cpu, which the package's may not
+        "versions": {
+            "python": platform.python_version(),
+            **versions(),
+            "torch": str(torch.__version__),
+        },
         "git_commit": commit(),
         "started": started.isoformat(timespec="seconds"),
         "finished": now().isoformat(timespec="seconds"),
