@@ -11,6 +11,7 @@ from mnist_cnn import terminal
 from mnist_cnn.analysis import networks
 from mnist_cnn.analysis.evaluation import (
     draw_evaluation,
+    network_name,
     print_evaluation,
     summarize_evaluation,
     write_predictions,
@@ -23,6 +24,7 @@ from mnist_cnn.runs import claim
 
 if TYPE_CHECKING:
     import torch
+    from rich.progress import Progress
 
     from mnist_cnn.analysis.scores import Predictions
     from mnist_cnn.data.datamodule import ImageDataModule
@@ -62,6 +64,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     each = predict(cfg, nets, data, pick_device(cfg.device))  # by split, of each network
     predictions = scores.ensemble(each[cfg.split][: len(files)])
     outcome = summarize_evaluation(cfg, files, others, each, data)
+    if cfg.robustness:
+        outcome["robustness"] = measure(cfg, files, nets, data)
     calibration = {"": predictions}
     if fitted := outcome["temperature"]:
         cooled = predictions.at_temperature(fitted["value"])
@@ -101,23 +105,42 @@ def load_images(cfg: DictConfig, nets: "Sequence[Trained]") -> "ImageDataModule"
     return data
 
 
+def progress() -> "Progress":
+    """A bar on stderr, where that is a terminal."""
+    from rich.progress import Progress
+
+    console = terminal.console(stderr=True, soft_wrap=False)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
 def predict(
     cfg: DictConfig, nets: "Sequence[Trained]", data: "ImageDataModule", device: "torch.device"
 ) -> "dict[str, list[Predictions]]":
     """Each network's predictions of the split, and of `val` where a temperature is fitted."""
-    from rich.progress import Progress
-
     from mnist_cnn.analysis import scores
 
     modules = [net.to(device).net for net in nets]
-    console = terminal.console(stderr=True, soft_wrap=False)
     predicted = {}
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress() as bar:
         for split in dict.fromkeys([cfg.split, *["val"] * cfg.temperature]):
             batches = data.loader(split, cfg.data.eval_batch_size)
             shown = bar.track(batches, description=split)
             predicted[split] = scores.predict_batches(modules, shown, device, cfg.shifts)
     return predicted
+
+
+def measure(
+    cfg: DictConfig, files: Sequence[Path], nets: "Sequence[Trained]", data: "ImageDataModule"
+) -> dict[str, Any]:
+    """What the suites of cfg.robustness give of each network of `files` alone."""
+    from mnist_cnn.analysis.robustness.suites import SUITES, measure_robustness
+
+    modules = {
+        network_name(file): net.net for file, net in zip(files, nets[: len(files)], strict=True)
+    }
+    suites = SUITES if cfg.robustness is True else cfg.robustness
+    with progress() as bar:
+        return measure_robustness(modules, data, cfg.split, suites, pick_device(cfg.device), bar)
 
 
 def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:

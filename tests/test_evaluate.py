@@ -173,6 +173,22 @@ def test_a_network_is_compared_with_another_on_the_same_images(folder, other, tm
     assert place.endswith("/evaluation/${split},compare=x_y'")
 
 
+@pytest.mark.slow
+def test_suites_of_robustness_are_in_the_evaluation_its_picture_and_its_table(
+    folder, other, tmp_path, capsys
+):
+    suites = "robustness=[corruptions,affine]"
+    outcome = evaluation(f"[{folder},{other}]", tmp_path, suites)
+    first, second = outcome["robustness"]["networks"]
+    assert first["network"] == str(folder)
+    assert [row["clean"] for row in (first, second)] == [n["acc"] for n in outcome["networks"]]
+    assert len(first["corruptions"]) == 16  # and their mean
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
+    said = capsys.readouterr().out
+    assert "canny edges" in said
+    assert "they are not the MNIST-C files" in said
+
+
 def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
     outcome, out = tested
     left = outcome["without_wrong_labels"]

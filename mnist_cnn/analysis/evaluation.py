@@ -52,6 +52,7 @@ def summarize_evaluation(
         "without_wrong_labels": without_wrong_labels(cfg, predictions, data),
         "writers": known and by_writer.writer_summary(predictions, known),
         "compare": compared(predictions, others, each[cfg.split][n:], known),
+        "robustness": None,
         "temperature": None,
         "mistakes": of_mistakes(cfg, predictions, data),
     }
@@ -216,6 +217,10 @@ def draw_evaluation(
             by_writer.by_chance(predictions, known).numpy(),
             f"{what}: accuracy by writer",
         )
+    if (found := outcome["robustness"]) and "corruptions" in found["networks"][0]:
+        lines = {row["network"]: row["corruptions"] for row in found["networks"]}
+        title = f"{outcome['data']['name']}, {outcome['split']}: accuracy by corruption"
+        figures["robustness"] = evaluation.corruptions(lines, title)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
 
@@ -255,6 +260,8 @@ def print_evaluation(outcome: Mapping[str, Any], folder: Path) -> None:
     console.print(Columns([classes, wrong]))
     if len(outcome["networks"]) > 1:
         print_networks(outcome["networks"], console)
+    if outcome["robustness"]:
+        print_robustness(outcome["robustness"], console)
     names = sorted(path.name for path in folder.glob("*.csv")) + sorted(
         path.name for path in folder.glob("*.png")
     )
@@ -311,9 +318,27 @@ def print_networks(networks: Sequence[Mapping[str, Any]], console: terminal.Cons
 
     table = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
     for part in networks[:LISTED]:
-        path = part["ckpt_path"].removeprefix(f"{Path.cwd()}{os.sep}")
-        path = path.removesuffix(str(Path("/checkpoints/best.ckpt")))
-        table.add_row(path, f"{part['acc']:.2%}", f"{part['errors']:,}")
+        table.add_row(network_name(part["ckpt_path"]), f"{part['acc']:.2%}", f"{part['errors']:,}")
     if len(networks) > LISTED:
         table.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
     console.print(table)
+
+
+def network_name(file: Path | str) -> str:
+    """A checkpoint's path from here; of a run's best one the run's folder."""
+    path = str(file).removeprefix(f"{Path.cwd()}{os.sep}")
+    return path.removesuffix(str(Path("/checkpoints/best.ckpt")))
+
+
+def print_robustness(found: Mapping[str, Any], console: terminal.Console) -> None:
+    """Prints each network's figures under each condition."""
+    from rich.table import Column, Table
+
+    from mnist_cnn.analysis.robustness.suites import table_rows
+
+    names = [Column(row["network"], overflow="fold") for row in found["networks"]]
+    table = Table("accuracy", *names)
+    for row in table_rows(found):
+        table.add_row(*row)
+    console.print(table)
+    console.print(found["note"])

@@ -12,7 +12,7 @@ from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
 
 # what an evaluation of the same network and split is told apart by
-CHANGES = ("data", "shifts=", "temperature=", "compare=")
+CHANGES = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
 def networks(paths: Sequence[str | None]) -> list[Path]:

@@ -320,6 +320,12 @@ class Evaluate(Open):
     compare: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
+    robustness: (
+        bool
+        | Annotated[
+            list[Literal["corruptions", "affine", "adversarial", "outliers"]], Field(min_length=1)
+        ]
+    )
     temperature: bool
     device: Literal["auto", "cpu", "cuda", "mps"]
     mistakes: Annotated[int, Field(ge=0)]

@@ -1,5 +1,6 @@
 """Figures of an evaluation: confusion, images, mistakes, reliability."""
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -211,4 +212,28 @@ def writers(series: Mapping[str, Sequence[float]], chance: np.ndarray, title: st
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")
+    return figure
+
+
+def corruptions(networks: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """The accuracy under each corruption, a line for each network.
+
+    Args:
+        networks: by name, the accuracies in [0, 1] by the corruption's name, the last their `mean`.
+        title: what was evaluated.
+    """
+    figure = titled(title, (9.6, 5.4))
+    axes = figure.add_subplot()
+    names = list(next(iter(networks.values())))
+    for (network, values), mark in zip(networks.items(), itertools.cycle("os^Dv"), strict=False):
+        (line,) = axes.plot([values[name] for name in names[:-1]], f"-{mark}", label=network)
+        axes.plot(len(names) - 1, values["mean"], mark, color=line.get_color())
+    axes.axvline(len(names) - 1.5, color=TRAIN, lw=0.8)
+    labels = [name.replace("_", " ") for name in names]
+    axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
+    axes.set(ylabel="accuracy")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
     return figure

@@ -1,0 +1,67 @@
+"""Attacks on a network: changes of at most epsilon in each pixel that make it err.
+
+Images x (B, 1, H, W) are in [0, 1], labels y (B,). Both attacks know the network. A failure of FGSM
+alone is no evidence of robustness: it takes one step, and a network may hide its gradient there.
+PGD with restarts is the least to report, and what it gives is an upper bound of the accuracy under
+attack (F. Croce and M. Hein, Reliable evaluation of adversarial robustness with an ensemble of
+diverse parameter-free attacks, ICML 2020, https://arxiv.org/abs/2003.01690).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+EPSILONS = (0.1, 0.2, 0.3)
+STEPS, RESTARTS = 40, 3
+
+
+def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """Of the loss with respect to the images."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = F.cross_entropy(net(x), y, reduction="sum")
+        (found,) = torch.autograd.grad(loss, x)
+    return found
+
+
+def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """bool (B,), which images the network reads rightly."""
+    with torch.no_grad():
+        return net(x).argmax(1) == y
+
+
+def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+    """One step by epsilon along the sign of the gradient.
+
+    I. Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015
+    (https://arxiv.org/abs/1412.6572).
+    """
+    return (x + epsilon * gradient(net, x, y).sign()).clamp(0, 1)
+
+
+def pgd(
+    net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator, steps: int = STEPS
+) -> Tensor:
+    """Steps of 2.5 epsilon / steps along the sign of the gradient, from a random start.
+
+    A. Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018
+    (https://arxiv.org/abs/1706.06083).
+    """
+    start = (2 * torch.rand(x.shape, generator=g) - 1).to(x.device)
+    low, high = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
+    moved = torch.clamp(x + epsilon * start, low, high)
+    for _ in range(steps):
+        step = 2.5 * epsilon / steps * gradient(net, moved, y).sign()
+        moved = torch.clamp(moved + step, low, high)
+    return moved
+
+
+def survivors(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
+    """bool (B,), which images are read rightly after PGD, however often it is restarted."""
+    kept = right(net, x, y)
+    for _ in range(RESTARTS):
+        rows = kept.nonzero().flatten()
+        if not len(rows):
+            break
+        kept[rows] = right(net, pgd(net, x[rows], y[rows], epsilon, g), y[rows])
+    return kept

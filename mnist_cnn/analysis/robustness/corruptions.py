@@ -1,0 +1,206 @@
+"""Fifteen corruptions of digits, and digits in a larger field.
+
+The kinds are those of MNIST-C (N. Mu and J. Gilmer, MNIST-C: A Robustness Benchmark for Computer
+Vision, 2019, https://arxiv.org/abs/1906.02337), made anew from their description: the images are
+not those of the published files, and accuracies on them cannot be compared with published ones.
+
+Every function takes images x (B, 1, H, W) in [0, 1], white on black, on the CPU, and a generator,
+and returns corrupted copies in [0, 1].
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+Corruption = Callable[[Tensor, Generator], Tensor]
+
+
+def uniform(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
+    """One number for each image, (B,)."""
+    return low + (high - low) * torch.rand(len(x), generator=g)
+
+
+def sign(x: Tensor, g: Generator) -> Tensor:
+    """-1 or 1 for each image, (B,)."""
+    return torch.randint(2, (len(x),), generator=g) * 2.0 - 1
+
+
+def mapped(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, move: Tensor) -> Tensor:
+    """The images seen through [[a, b], [c, d]], each (B,), and moved by (B, 2) pixels."""
+    matrix = torch.stack([torch.stack([a, b], 1), torch.stack([c, d], 1)], 1)  # (B, 2, 2)
+    theta = torch.cat([matrix, -2 * move[:, :, None] / x.shape[-1]], 2)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False).clamp(0, 1)
+
+
+def turned(x: Tensor, degrees: Tensor) -> Tensor:
+    """The images turned by degrees (B,)."""
+    cos, sin = torch.cos(degrees.deg2rad()), torch.sin(degrees.deg2rad())
+    return mapped(x, cos, -sin, sin, cos, torch.zeros(len(x), 2))
+
+
+def shot_noise(x: Tensor, g: Generator) -> Tensor:
+    """Each pixel counts few photons."""
+    return (torch.poisson(x * 5, generator=g) / 5).clamp(0, 1)
+
+
+def impulse_noise(x: Tensor, g: Generator) -> Tensor:
+    """A sixth of the pixels is black or white."""
+    draw = torch.rand(x.shape, generator=g)
+    return torch.where(draw < 1 / 12, 0, torch.where(draw > 11 / 12, 1, x))
+
+
+def glass_blur(x: Tensor, g: Generator) -> Tensor:
+    """Blurred, then each pixel comes from a place up to two pixels away, then blurred again."""
+    batch, _, height, width = x.shape
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    away = torch.randint(-2, 3, (2, batch, height, width), generator=g)
+    row, column = (rows + away[0]).clamp(0, height - 1), (columns + away[1]).clamp(0, width - 1)
+    smooth = gaussian_blur(x, [5, 5], [0.7, 0.7])
+    moved = smooth.flatten(2).gather(2, (row * width + column).flatten(1)[:, None]).view(x.shape)
+    return gaussian_blur(moved, [5, 5], [0.7, 0.7])
+
+
+def motion_blur(x: Tensor, g: Generator) -> Tensor:
+    """The mean along a stroke of 7 pixels in a direction of its own."""
+    angle = uniform(x, g, 0, math.pi)
+    one, zero = torch.ones(len(x)), torch.zeros(len(x))
+    along = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
+    copies = [mapped(x, one, zero, zero, one, k * along) for k in range(-3, 4)]
+    return torch.stack(copies).mean(0)
+
+
+def shear(x: Tensor, g: Generator) -> Tensor:
+    one, zero = torch.ones(len(x)), torch.zeros(len(x))
+    return mapped(x, one, sign(x, g) * uniform(x, g, 0.4, 0.7), zero, one, torch.zeros(len(x), 2))
+
+
+def scale(x: Tensor, g: Generator) -> Tensor:
+    """Half to two thirds of the size."""
+    zoom, zero = 1 / uniform(x, g, 0.5, 0.67), torch.zeros(len(x))
+    return mapped(x, zoom, zero, zero, zoom, torch.zeros(len(x), 2))
+
+
+def rotate(x: Tensor, g: Generator) -> Tensor:
+    return turned(x, sign(x, g) * uniform(x, g, 20, 40))
+
+
+def brightness(x: Tensor, g: Generator) -> Tensor:
+    """The background becomes grey, the ink stays at white."""
+    return (x + uniform(x, g, 0.4, 0.7)[:, None, None, None]).clamp(0, 1)
+
+
+def translate(x: Tensor, g: Generator) -> Tensor:
+    """Moved by 3 to 6 pixels along both axes."""
+    one, zero = torch.ones(len(x)), torch.zeros(len(x))
+    move = torch.stack([sign(x, g) * uniform(x, g, 3, 6) for _ in range(2)], 1)
+    return mapped(x, one, zero, zero, one, move)
+
+
+def stripe(x: Tensor, g: Generator) -> Tensor:
+    """Inverted in a vertical stripe through the middle."""
+    x = x.clone()
+    middle = x.shape[-1] // 2
+    x[..., middle - 3 : middle + 3] = 1 - x[..., middle - 3 : middle + 3]
+    return x
+
+
+def smooth_noise(x: Tensor, g: Generator) -> Tensor:
+    """Noise whose amplitude halves with its wavelength, in [0, 1] in each image."""
+    total = torch.zeros_like(x)
+    for side, share in ((2, 1.0), (4, 0.5), (8, 0.25), (16, 0.125)):
+        coarse = torch.rand(len(x), 1, side, side, generator=g)
+        total += share * F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=True)
+    low, high = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
+    return (total - low) / (high - low)
+
+
+def fog(x: Tensor, g: Generator) -> Tensor:
+    return ((x + smooth_noise(x, g)) / 1.5).clamp(0, 1)
+
+
+def spatter(x: Tensor, g: Generator) -> Tensor:
+    """Drops of ink: where smoothed noise is high."""
+    drops = gaussian_blur(torch.randn(x.shape, generator=g), [7, 7], [1.2, 1.2])
+    spread = drops.std((1, 2, 3), keepdim=True)
+    return torch.maximum(x, ((drops / spread - 1.4) * 3).clamp(0, 1))
+
+
+def dotted(x: Tensor, g: Generator, corners: int) -> Tensor:
+    """A dotted line from one side to the other, through points at random heights."""
+    height, width = x.shape[-2:]
+    knots = 3 + (height - 7) * torch.rand(len(x), 1, corners, generator=g)
+    level = F.interpolate(knots, width, mode="linear", align_corners=True)[:, 0]  # (B, W)
+    rows = torch.arange(height).view(1, -1, 1)
+    line = (1.2 - (rows - level[:, None]).abs()).clamp(0, 1)
+    dots = (torch.arange(width) % 4 < 2).float()
+    return torch.maximum(x, (line * dots)[:, None])
+
+
+def dotted_line(x: Tensor, g: Generator) -> Tensor:
+    return dotted(x, g, 2)
+
+
+def zigzag(x: Tensor, g: Generator) -> Tensor:
+    return dotted(x, g, 7)
+
+
+def canny_edges(x: Tensor, g: Generator) -> Tensor:
+    """The edges alone: J. Canny, A computational approach to edge detection, PAMI 8 (1986)."""
+    smooth = gaussian_blur(x, [5, 5], [1.0, 1.0])
+    sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
+    kernels = torch.stack([sobel, sobel.T])[:, None]
+    dx, dy = F.conv2d(F.pad(smooth, (1,) * 4, "replicate"), kernels).unbind(1)  # (B, H, W)
+    size = torch.hypot(dx, dy)
+    # along the gradient, in one of four directions, an edge is not less than its neighbours
+    direction = (torch.atan2(dy, dx) / (math.pi / 4)).round().long() % 4
+    padded = F.pad(size, (1,) * 4)
+    highest = torch.zeros_like(size, dtype=torch.bool)
+    height, width = size.shape[-2:]
+    for k, (row, column) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
+        ahead = padded[:, 1 + row : 1 + row + height, 1 + column : 1 + column + width]
+        behind = padded[:, 1 - row : 1 - row + height, 1 - column : 1 - column + width]
+        highest |= (direction == k) & (size >= ahead) & (size > behind)
+    weak, edges = highest & (size > 0.4), highest & (size > 0.8)
+    for _ in range(height):  # a weak edge counts where it hangs on a strong one
+        grown = weak & (F.max_pool2d(edges.float()[:, None], 3, 1, 1)[:, 0] > 0)
+        if torch.equal(grown, edges):
+            break
+        edges = grown
+    return edges.float()[:, None]
+
+
+def field(x: Tensor, g: Generator) -> Tensor:
+    """Anywhere in a field of 40x40, which is reduced to the size of the image.
+
+    As the digits of affNIST, which are moved in 40x40 pixels, but seen by networks of 28x28.
+    """
+    height, width = x.shape[-2:]
+    left, top = torch.randint(0, 13, (2, len(x)), generator=g)
+    move = torch.stack([left - 6.0, top - 6.0], 1)
+    whole = F.pad(x, (6, 6, 6, 6))
+    one, zero = torch.ones(len(x)), torch.zeros(len(x))
+    placed = mapped(whole, one, zero, zero, one, move)
+    return F.interpolate(placed, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
+
+
+def turn(degrees: float) -> Corruption:
+    """The corruption that turns all images by so many degrees."""
+    return lambda x, g: turned(x, torch.full((len(x),), degrees))
+
+
+CORRUPTIONS: dict[str, Corruption] = {
+    function.__name__: function
+    for function in (
+        *(shot_noise, impulse_noise, glass_blur, motion_blur, shear, scale, rotate, brightness),
+        *(translate, stripe, fog, spatter, dotted_line, zigzag, canny_edges),
+    )
+}
+AFFINE: dict[str, Corruption] = {
+    "field": field,
+    **{f"{degrees:+d} degrees": turn(degrees) for degrees in (-45, -20, 20, 45)},
+}

@@ -1,0 +1,118 @@
+"""Images that are no digits, made offline, and how well a network tells them from digits.
+
+All generators return images (N, 1, 28, 28) in [0, 1], white on black, as MNIST's are placed: in a
+box of 20x20 around the middle. They are kept for tests alone: no training here sees them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from mnist_cnn.analysis.robustness.corruptions import turned, uniform
+from mnist_cnn.data import sets, sources
+from mnist_cnn.data.loader import generator
+
+# letters that are written like no digit
+LETTERS = "ACDEFHJKMNPRTUVWXYadefhkmnprtuvwxy"
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono-Oblique", "STIXGeneral")
+
+
+def letters(x: Tensor, g: Generator) -> Tensor:
+    """Letters from the fonts that come with matplotlib, each turned by up to 10 degrees."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    drawn = []
+    for font in (ImageFont.truetype(str(folder / f"{name}.ttf"), 60) for name in FONTS):
+        for letter in LETTERS:
+            picture = Image.new("L", (120, 120))
+            ImageDraw.Draw(picture).text((30, 20), letter, fill=255, font=font)
+            cut = picture.crop(picture.getbbox())
+            size = [max(1, round(20 * side / max(cut.size))) for side in cut.size]
+            small = np.asarray(cut.resize((size[0], size[1]), Image.Resampling.BOX))
+            left, top = (28 - size[0]) // 2, (28 - size[1]) // 2
+            image = np.zeros((28, 28), np.float32)
+            image[top : top + size[1], left : left + size[0]] = small / 255
+            drawn.append(torch.from_numpy(image))
+    chosen = torch.stack(drawn)[torch.randint(len(drawn), (len(x),), generator=g), None]
+    return turned(chosen, uniform(chosen, g, -10, 10))
+
+
+def scribbles(x: Tensor, g: Generator) -> Tensor:
+    """A pen's way through 8 random points."""
+    knots = 5 + 18 * torch.rand(len(x), 2, 8, generator=g)
+    way = F.interpolate(knots[:, :, None], (1, 120), mode="bicubic", align_corners=True)[:, :, 0]
+    axis = torch.arange(28.0)
+    dx, dy = axis - way[:, 0, :, None, None], axis[:, None] - way[:, 1, :, None, None]
+    distance = torch.hypot(dx, dy).amin(1)  # (B, 28, 28)
+    return (1.6 - distance)[:, None].clamp(0, 1)
+
+
+def noise(x: Tensor, g: Generator) -> Tensor:
+    """Half of it white noise, half of it blots: noise that is smoothed and then cut off."""
+    white = torch.rand(x.shape, generator=g)
+    smooth = gaussian_blur(torch.randn(x.shape, generator=g), [9, 9], [1.8, 1.8])
+    blots = (3 * smooth / smooth.std((1, 2, 3), keepdim=True) - 2).clamp(0, 1)
+    return torch.where(torch.arange(len(x)).view(-1, 1, 1, 1) % 2 == 0, white, blots)
+
+
+def parts(x: Tensor, g: Generator) -> Tensor:
+    """The upper, lower, left or right half of each digit x, in the middle of the image."""
+    halves = torch.stack(
+        [
+            F.pad(half, (0, 28 - half.shape[-1], 0, 28 - half.shape[-2])).roll(by, (-2, -1))
+            for half, by in (
+                (x[..., :14, :], (7, 0)),
+                (x[..., 14:, :], (7, 0)),
+                (x[..., :14], (0, 7)),
+                (x[..., 14:], (0, 7)),
+            )
+        ]
+    )
+    return halves[torch.randint(4, (len(x),), generator=g), torch.arange(len(x))]
+
+
+OUTLIERS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+    function.__name__: function for function in (letters, scribbles, noise, parts)
+}
+
+
+def make_others(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
+    """All kinds of other images (N, 1, 28, 28) in [0, 1], the same on every machine.
+
+    Args:
+        digits: what parts are taken of, none of them a one: half of a one is a one.
+        root: the folder of the data, of which other sets are used where they are there.
+    """
+    found = {
+        name: torch.cat([make(part, generator(k, b)) for b, part in enumerate(digits.split(500))])
+        for k, (name, make) in enumerate(OUTLIERS.items())
+    }
+    for name in ("fashion_mnist", "kmnist"):
+        if root and (Path(root).expanduser() / sets.SETS[name].folder).is_dir():
+            found[name] = sources.load(name, root, "test")[0].unsqueeze(1).float() / 255
+    return found
+
+
+def auroc(digits: Tensor, others: Tensor) -> float:
+    """The probability that a digit's score is above another image's, a tie counting half.
+
+    Args:
+        digits, others: scores (N,) and (M,), high for digits.
+    """
+    ordered = others.sort().values
+    below = torch.searchsorted(ordered, digits)
+    up_to = torch.searchsorted(ordered, digits, right=True)
+    return (below + up_to).double().mean().item() / (2 * len(others))
+
+
+def false_positives(digits: Tensor, others: Tensor, kept: float = 0.95) -> float:
+    """The share of other images above the score that `kept` of the digits reach."""
+    threshold = digits.sort().values[int((1 - kept) * len(digits))]
+    return (others >= threshold).double().mean().item()

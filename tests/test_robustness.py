@@ -1,0 +1,167 @@
+"""What the robustness suites do to digits and to networks."""
+
+from typing import Any
+
+import pytest
+import torch
+from rich.progress import Progress
+from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc
+
+from mnist_cnn import pretrained
+from mnist_cnn.analysis.robustness import attacks, corruptions, outliers, suites
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.data.loader import generator
+
+CHANGES = {**corruptions.CORRUPTIONS, **corruptions.AFFINE, **outliers.OUTLIERS}
+
+
+@pytest.fixture(scope="module")
+def data(data_root) -> MNISTDataModule:
+    """The first 200 test images."""
+    module = MNISTDataModule(root=str(data_root))
+    module.prepare_data()
+    module.setup("test")
+    module.splits["test"] = tuple(part[:200] for part in module.splits["test"])  # type: ignore
+    return module
+
+
+@pytest.fixture(scope="module")
+def digits(data) -> tuple[Tensor, Tensor]:
+    images, labels = data.splits["test"]
+    return images.float() / 255, labels
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    return pretrained.load().net
+
+
+def test_there_are_fifteen_corruptions():
+    assert len(corruptions.CORRUPTIONS) == 15
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_makes_other_images_of_the_same_kind_and_always_the_same(digits, name):
+    x = digits[0]
+    before, state = x.clone(), torch.random.get_rng_state()
+    one, same = (CHANGES[name](x, generator(0, 1)) for _ in range(2))
+    assert one.shape == x.shape
+    assert one.dtype == x.dtype
+    assert one.min() >= 0
+    assert one.max() <= 1
+    assert torch.equal(one, same)
+    assert (one - x).abs().amax((1, 2, 3)).gt(0.1).float().mean() > 0.9
+    assert torch.equal(x, before)
+    assert torch.equal(torch.random.get_rng_state(), state)  # no chance from elsewhere
+
+
+def centres(x: Tensor) -> Tensor:
+    """Centre of mass (B, 2) as (column, row)."""
+    axis, mass = torch.arange(28.0), x.sum((1, 2, 3))
+    return torch.stack([(x.sum((1, 2)) @ axis) / mass, (x.sum((1, 3)) @ axis) / mass], 1)
+
+
+def test_a_translation_is_of_3_to_6_pixels_along_both_axes():
+    dot = torch.zeros(500, 1, 28, 28)
+    dot[..., 13:15, 13:15] = 1
+    away = (centres(corruptions.translate(dot, generator(0))) - 13.5).abs()
+    assert away.min() >= 3 - 1e-3
+    assert away.max() <= 6 + 1e-3
+
+
+def test_a_positive_turn_is_counter_clockwise():
+    right = torch.zeros(1, 1, 28, 28)
+    right[..., 13:15, 20:22] = 1  # to the right of the middle
+    column, row = (centres(corruptions.turn(45)(right, generator(0)))[0] - 13.5).tolist()
+    assert column == pytest.approx(7 / 2**0.5, abs=0.1)
+    assert row == pytest.approx(-7 / 2**0.5, abs=0.1)  # rows count downwards
+
+
+def test_the_edges_of_a_square_are_its_outline():
+    square = torch.zeros(1, 1, 28, 28)
+    square[..., 8:20, 8:20] = 1
+    edges = corruptions.canny_edges(square, generator(0))[0, 0]
+    assert set(edges.unique().tolist()) == {0, 1}
+    assert edges[11:17, 11:17].sum() == 0
+    assert edges[:6].sum() == edges[22:].sum() == 0
+    assert (edges[11:17].sum(1) >= 2).all()  # left and right
+
+
+def test_attacks_stay_within_epsilon_and_pgd_finds_more_than_fgsm(net, digits):
+    x, y = (part[:100] for part in digits)
+    stepped = attacks.fgsm(net, x, y, 0.1)
+    moved = attacks.pgd(net, x, y, 0.1, generator(0), steps=10)
+    for changed in (stepped, moved):
+        assert (changed - x).abs().max() <= 0.1 + 1e-6
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+    hits = [attacks.right(net, part, y).sum().item() for part in (x, stepped, moved)]
+    assert hits[0] >= 99
+    assert hits[2] < hits[1] < hits[0]
+
+
+def test_what_survives_pgd_was_read_rightly_at_first(net, digits, monkeypatch):
+    x, y = (part[:50] for part in digits)
+    wrong = (y + 1) % 10
+    assert not attacks.survivors(net, x, wrong, 0.0, generator(0)).any()
+    monkeypatch.setattr(attacks, "RESTARTS", 1)
+    assert attacks.survivors(net, x, y, 1e-6, generator(0)).float().mean() > 0.95
+
+
+def test_auroc_is_torchmetrics_also_with_ties():
+    g = generator(0)
+    digits = (torch.randn(500, generator=g) + 1).round(decimals=1)
+    others = torch.randn(300, generator=g).round(decimals=1)
+    kinds = torch.cat([torch.ones(500), torch.zeros(300)]).long()
+    # it takes scores for logits unless all are in [0, 1]
+    expected = binary_auroc((torch.cat([digits, others]) + 10) / 20, kinds).item()
+    assert outliers.auroc(digits, others) == pytest.approx(expected, abs=1e-6)
+
+
+def test_false_positives_are_counted_where_19_of_20_digits_are_kept():
+    digits = torch.arange(100.0)
+    assert outliers.false_positives(digits, torch.tensor([4.0, 5.0, 6.0, 50.0])) == 0.75
+
+
+def measured(data: MNISTDataModule, nets: dict[str, nn.Module], *names: str) -> dict[str, Any]:
+    cpu = torch.device("cpu")
+    with Progress(disable=True) as bar:
+        return suites.measure_robustness(nets, data, "test", names, cpu, bar)
+
+
+def test_suites_give_each_network_its_figures_on_the_same_images(data, net):
+    found = measured(data, {"a": net, "b": net}, "affine", "outliers")
+    first, second = found["networks"]
+    assert first.pop("network") == "a"
+    assert second.pop("network") == "b"
+    assert first == second
+    assert first["clean"] >= 0.99
+    assert first["affine"]["+45 degrees"] < first["affine"]["+20 degrees"]
+    assert set(first["outliers"]) == set(outliers.OUTLIERS)
+    assert all(0.9 < kind["auroc"] <= 1 for kind in first["outliers"].values())
+    rows = suites.table_rows({**found, "networks": [first, second]})
+    assert [row[0] for row in rows][:2] == ["clean", "field"]
+    assert all(len(row) == 3 for row in rows)
+
+
+def test_attacks_are_reported_by_epsilon(data, net, monkeypatch):
+    monkeypatch.setattr(suites, "ATTACKED", 40)
+    monkeypatch.setattr(attacks, "EPSILONS", (0.3,))
+    (found,) = measured(data, {"a": net}, "adversarial")["networks"]
+    assert found["adversarial"]["images"] == 40
+    assert found["adversarial"]["pgd"]["0.3"] <= found["adversarial"]["fgsm"]["0.3"]
+
+
+def test_images_that_are_no_digits_of_28_pixels_are_refused(data, net, monkeypatch):
+    monkeypatch.setattr(MNISTDataModule, "shape", (3, 32, 32))
+    with pytest.raises(ValueError, match=r"^robustness must be false with images of \(3, 32, 32\)"):
+        measured(data, {"a": net}, "affine")
+
+
+def test_a_suite_that_does_not_exist_is_refused_with_those_that_do():
+    given = ["data.val_fraction=0.2", "data.fold=0", "robustness=[fog]"]
+    with pytest.raises(ValueError, match=r"^robustness must be true or false or a list, .*outlier"):
+        check(compose(given, run_dir=".", entry="evaluate"), "evaluate")
