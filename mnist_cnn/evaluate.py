@@ -150,10 +150,9 @@ def check_held_out(nets: "Sequence[Trained]", cfg: DictConfig) -> None:
         default = "rows" if key == "split" else None  # earlier versions knew no other
         values = list(dict.fromkeys(net.about["data"].get(key, default) for net in nets))
         if len(values) > 1:
-            raise ValueError(
-                f"{wanted}: the networks were trained on different images, with data.{key}="
-                f"{', '.join(map(str, values))}; allowed: split=test without temperature"
-            )
+            which = f"networks of different data.{key} ({', '.join(map(str, values))})"
+            allowed = "split=test without temperature"
+            raise ValueError(messages.must_be(f"what is evaluated of {which}", allowed, wanted))
         if cfg.data[key] != values[0]:
             allowed = f"{values[0]} with {wanted}, as in training"
             raise ValueError(messages.must_be(f"data.{key}", allowed, cfg.data[key]))
@@ -165,9 +164,8 @@ def pick_device(name: str) -> Any:
 
     best = torch.accelerator.current_accelerator(check_available=True)
     if name not in ("auto", "cpu") and (best is None or best.type != name):
-        raise ValueError(
-            f"device={name}: not here; allowed: auto, cpu{f', {best}' if best else ''}"
-        )
+        here = messages.either(["auto", "cpu", *([best.type] if best else [])])
+        raise ValueError(messages.must_be("device", f"{here} on this machine", name))
     return torch.device("cpu") if name == "cpu" or best is None else best
 
 

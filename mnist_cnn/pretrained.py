@@ -182,7 +182,7 @@ def unpacked(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
-    """Networks that may be asked together. Each has its own architecture.
+    """Networks that may predict together. Each has its own architecture.
 
     Raises:
         ValueError: as `load` does; or they were trained on different sets.
@@ -191,7 +191,7 @@ def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
     first, *others = (net.about["data"]["name"] for net in nets)
     for file, name in zip(files[1:], others, strict=True):
         if name != first:
-            raise ValueError(f"{file}: trained on {name}; allowed beside {files[0]}: {first}")
+            raise ValueError(f"{file} must be trained on {first}, as {files[0]} is, got {name}")
     return nets
 
 
