@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import recording, records, tables, usual
+from benchmarks import recording, records, splits, tables, usual
 from mnist_cnn.analysis.found import read_history
 from mnist_cnn.config import files
 from tests.helpers.process import environment, wait_for
@@ -372,3 +372,21 @@ def test_a_mistake_is_answered_in_one_line(argv: list[str], answer: str) -> None
 )
 def test_a_time_is_told_as_people_do(seconds: float, shown: str) -> None:
     assert tables.span(seconds) == shown
+
+
+def test_readmes_table_of_splits_is_that_of_the_recorded_runs() -> None:
+    lines = splits.table(read(splits.RECORD)["runs"])
+    assert "\n".join(lines) in (REPOSITORY / "README.md").read_text()
+
+
+def test_an_error_of_validation_stands_beside_that_of_the_test_of_the_same_runs() -> None:
+    def run(split: str, fold: int, val: float, test: float) -> dict[str, Any]:
+        return {
+            "experiment": "fast",
+            **{"split": split, "fold": fold, "seed": 0, "val/acc": val, "test/acc": test},
+        }
+
+    runs = [run("rows", 0, 0.98, 0.99), run("rows", 1, 0.96, 0.98)]
+    assert splits.table(runs)[2:] == [
+        "| fast | rows | 2 | 3.00 % | 2.00, 4.00 | 1.50 % | +1.50 ± 0.71 |"
+    ]
