@@ -1,7 +1,12 @@
-"""A page to draw on: python -m mnist_cnn.demo [ckpt_path=PATH] [--host 127.0.0.1] [--port 7860]
+"""Serves a page to draw on, and its reading to programs: python -m mnist_cnn.demo [ckpt_path=PATH]
 
-The page is this package's own (page/), served by Gradio; nothing in it comes from another machine,
-and what is drawn is read from memory, never from a file.
+  GET  /          the page
+  POST /read      a picture's file as the body -> the digits in it
+  POST /classify  {"images": [28x28 values of 0 to 255, ...]} -> 10 probabilities for each image
+  GET  /health    {"status": "ok"} once the network is loaded
+  GET  /docs      these in detail, with their JSON schemas
+
+Nothing that is served comes from another machine. Pictures are read from memory, never from a file.
 """
 
 import argparse
@@ -11,14 +16,15 @@ import contextlib
 import errno
 import importlib.util
 import io
-import json
 import os
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
@@ -26,97 +32,100 @@ from mnist_cnn.config.messages import install
 if TYPE_CHECKING:
     import fastapi
     from PIL import Image
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.datastructures import Headers
 
     from mnist_cnn.reading.reader import Net
 
 PAGE = Path(__file__).parent / "reading" / "page"
-NEEDED = ("gradio", "fastapi", "starlette", "uvicorn", "cv2", "PIL")  # what the extra brings
+NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "cv2", "PIL")  # what the extra brings
 
-MAX_BYTES = 20_000_000  # of a picture's file
-MAX_BODY = MAX_BYTES * 4 // 3 + 10_000  # the same in base64, and what a request says around it
-MAX_BODIES = 16  # requests taken in at once; the others wait
-PATIENCE = 60  # seconds for a request to arrive: one that never ends would keep the others waiting
+MAX_BYTES = 20_000_000  # of a request's body; reading/page/server.js has it too
+MAX_BODIES = 16  # bodies in memory at once; further requests wait
+MAX_SECONDS = 60  # for a body to arrive: a slow one would keep the others waiting
+MAX_IMAGES = 1000  # of one POST /classify
 PREVIEW = 1000  # longest side in pixels of a picture as it is shown on the sheet
 
-# what the page asks for; Gradio has many more routes, to files, sessions and other servers too
-SERVED = {
-    "GET": (
-        ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/gradio_api/info"),
-        ("/assets/", "/static/", "/gradio_api/heartbeat/"),
-    ),
-    "POST": (("/gradio_api/component_server/",), ()),
-}
+OWN = ("127.0.0.1", "localhost", "::1", "[::1]")  # names of this machine in a request
+ANY = ("", "0.0.0.0", "::")  # a --host that listens to all machines, under whatever name
+
 # a browser that keeps to this asks no other machine for anything
 POLICY = (
-    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-    "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'"
+    "default-src 'self' data: blob:; script-src 'self'{scripts}; "
+    "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 )
 
 # pictures worked on at once: each of 100 megapixels takes some hundred megabytes for a while
 _working = threading.BoundedSemaphore(os.cpu_count() or 1)
 
+Pixel = Annotated[int, Field(ge=0, le=255)]
+Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
+Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
 
-def answer(net: "Net", sent: object, preview: bool) -> dict[str, Any]:
-    """What the page shows for a picture; any input gets an answer.
+
+class FoundDigit(BaseModel):
+    digit: int | None = Field(description="0 to 9, or null where the network is unsure")
+    best: int = Field(description="the likeliest digit")
+    probabilities: list[float] = Field(description="of the digits 0 to 9")
+    box: list[float] = Field(
+        description="left, top, right, bottom, as shares of the picture's width and height"
+    )
+    image: str = Field(description="the 28x28 bytes that the network saw, in base64")
+
+
+class PictureRead(BaseModel):
+    text: str = Field(description="the digits, ? for an unsure one, a line for each row of writing")
+    digits: list[FoundDigit]
+    preview: str | None = Field(None, description="the upright picture as a data URL, if asked for")
+
+
+class Images(BaseModel):
+    images: list[Square] = Field(
+        min_length=1, max_length=MAX_IMAGES, description="28x28 pixels each, 255 for ink"
+    )
+
+
+class Classified(BaseModel):
+    digits: list[int] = Field(description="the likeliest digit of each image")
+    probabilities: list[list[float]] = Field(description="for each image, of the digits 0 to 9")
+
+
+class Refusal(BaseModel):
+    detail: str = Field(description="why the request is refused")
+
+
+def answer(net: "Net", content: bytes, preview: bool) -> PictureRead:
+    """The digits of a picture's file; preview also asks for the picture as it was understood.
 
     Args:
         net: probabilities (N, 10) of uint8 images (N, 28, 28).
-        sent: the bytes of a picture's file as a data URL, data:TYPE;base64,CONTENT.
-        preview: whether to send back the picture as it was understood.
 
-    Returns:
-        text: the digits as they are written, ? for what is unsure, rows on lines of their own.
-        refused: why the picture was not read, or None.
-        preview: the picture as it was understood, a data URL, or None.
-        digits: for each its digit (None if unsure), best, probabilities (10,), box (left, top,
-            right, bottom, in shares of the picture's width and height), and image, the 784 bytes
-            that the network saw in base64.
+    Raises:
+        ValueError: it is no picture that can be read.
     """
     from mnist_cnn.reading.picture import load_picture
     from mnist_cnn.reading.reader import read_digits, written
 
-    try:
-        content = _content(sent)
-        with _working:
-            picture = load_picture(content)
-            readings = read_digits(picture, net)
-    except ValueError as error:
-        reason = str(error).removeprefix("the picture: ")
-        return {"text": "", "refused": f"This cannot be read: {reason}.", "digits": []}
+    with _working:
+        picture = load_picture(content)
+        readings = read_digits(picture, net)
     width, height = picture.size
-    return {
-        "text": written(readings),
-        "refused": None,
-        # a browser shows neither every format nor the turn that some files ask for
-        "preview": _preview(picture) if preview else None,
-        "digits": [
-            {
-                "digit": reading.digit,
-                "best": reading.best,
-                "probabilities": [round(float(p), 6) for p in reading.probabilities],
-                "box": [
+    return PictureRead(
+        text=written(readings),
+        # a browser shows neither every format nor the rotation that some files ask for
+        preview=_preview(picture) if preview else None,
+        digits=[
+            FoundDigit(
+                digit=reading.digit,
+                best=reading.best,
+                probabilities=[round(float(p), 6) for p in reading.probabilities],
+                box=[
                     side / (height if axis % 2 else width) for axis, side in enumerate(reading.box)
                 ],
-                "image": base64.b64encode(reading.image.tobytes()).decode(),
-            }
+                image=base64.b64encode(reading.image.tobytes()).decode(),
+            )
             for reading in readings
         ],
-    }
-
-
-def _content(sent: object) -> bytes:
-    """The bytes of a data URL; ValueError for anything else."""
-    start, comma, text = sent.partition(",") if isinstance(sent, str) else ("", "", "")
-    if not comma or not start.startswith("data:") or not start.endswith(";base64"):
-        raise ValueError("it did not arrive as a file")
-    try:
-        content = base64.b64decode(text, validate=True)
-    except ValueError:
-        raise ValueError("it arrived damaged") from None
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"over {MAX_BYTES // 10**6} MB")
-    return content
+    )
 
 
 def _preview(picture: "Image.Image") -> str:
@@ -127,133 +136,121 @@ def _preview(picture: "Image.Image") -> str:
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-class Gate:
-    """ASGI middleware: serves what the page asks for and nothing else, takes in nothing large."""
+def classify(net: "Net", images: Images) -> Classified:
+    """The probabilities of images that are as MNIST's already."""
+    import torch
 
-    def __init__(self, app: "ASGIApp", component: int):
-        self.app, self.component = app, component
-        self.bodies = asyncio.Semaphore(MAX_BODIES)
-
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        from starlette.datastructures import Headers, MutableHeaders
-        from starlette.requests import ClientDisconnect, Request
-        from starlette.responses import PlainTextResponse
-
-        async def send_with_policy(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Content-Security-Policy"] = POLICY
-                headers["X-Content-Type-Options"] = "nosniff"
-            await send(message)
-
-        if scope["type"] == "lifespan":
-            return await self.app(scope, receive, send)
-        if scope["type"] != "http":  # a websocket: closed unopened
-            return await send({"type": "websocket.close"})
-        refusal = _refusal(scope["method"], scope["path"], Headers(scope=scope))
-        if refusal:
-            code, reason = refusal
-            return await PlainTextResponse(reason, code)(scope, receive, send_with_policy)
-        if scope["method"] != "POST":
-            return await self.app(scope, receive, send_with_policy)
-        async with self.bodies:
-            try:
-                body = await asyncio.wait_for(Request(scope, receive).body(), PATIENCE)
-            except ClientDisconnect:
-                return None
-            except asyncio.TimeoutError:
-                late = PlainTextResponse("It took too long to arrive.", 408)
-                return await late(scope, receive, send_with_policy)
-            if not _is_the_pages(body, self.component):
-                other = PlainTextResponse("The page asks otherwise.", 422)
-                return await other(scope, receive, send_with_policy)
-            arrived: list[Any] = [{"type": "http.request", "body": body}]
-
-            async def receive_again() -> Any:
-                return arrived.pop() if arrived else await receive()
-
-            await self.app(scope, receive_again, send_with_policy)
+    with _working, torch.inference_mode():
+        probabilities = net(torch.tensor(images.images, dtype=torch.uint8)).float()
+    return Classified(digits=probabilities.argmax(1).tolist(), probabilities=probabilities.tolist())
 
 
-def _refusal(method: str, path: str, headers: Any) -> tuple[int, str] | None:
-    """The status and the reason to refuse a request with, or None for one of the page's own."""
-    paths, folders = SERVED.get("GET" if method == "HEAD" else method, ((), ()))
-    if path not in paths and not path.startswith(folders):
-        return 404, "There is nothing here."
+def application(net: "Net", hosts: Sequence[str] = ("*",)) -> "fastapi.FastAPI":
+    """The page and the service, as an ASGI application.
+
+    Args:
+        net: probabilities (N, 10) of uint8 images (N, 28, 28).
+        hosts: what a request may call this machine; `*` is anything.
+    """
+    import fastapi_offline
+    from fastapi import Body, HTTPException, Request, exceptions, responses
+    from fastapi.middleware.trustedhost import TrustedHostMiddleware
+    from fastapi.staticfiles import StaticFiles
+
+    refused: dict[int | str, Any] = {422: {"model": Refusal}}
+    app = fastapi_offline.FastAPIOffline(
+        title="mnist_cnn", description="Reads handwritten digits.", redoc_url=None
+    )
+
+    @app.post("/read", responses=refused)
+    def read_picture(
+        content: Annotated[bytes, Body(media_type="application/octet-stream")],
+        preview: bool = False,
+    ) -> PictureRead:
+        """Reads the digits of a picture: PNG, JPEG, WebP, GIF, TIFF and others."""
+        try:
+            return answer(net, content, preview)
+        except ValueError as error:
+            raise HTTPException(422, str(error).removeprefix("the picture: ")) from None
+
+    @app.post("/classify", responses=refused)
+    def classify_images(images: Images) -> Classified:
+        """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
+        return classify(net, images)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+
+    @app.exception_handler(exceptions.RequestValidationError)
+    async def explain(_: Request, error: exceptions.RequestValidationError) -> responses.Response:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        return responses.JSONResponse({"detail": f"{place}: {fault['msg']}"}, 422)
+
+    _guard(app)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    return app
+
+
+def _guard(app: "fastapi.FastAPI") -> None:
+    """Makes an application refuse what is too large, too slow or sent by another site's page."""
+    from fastapi import Request, Response, responses
+
+    bodies = asyncio.Semaphore(MAX_BODIES)
+
+    @app.middleware("http")
+    async def guard(
+        request: Request, respond: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        async with bodies if request.method == "POST" else contextlib.nullcontext():
+            refusal = _refusal(request.method, request.headers) or await _take_in(request)
+            if refusal:
+                status, reason = refusal
+                response: Response = responses.JSONResponse({"detail": reason}, status)
+            else:
+                response = await respond(request)
+        scripts = " 'unsafe-inline'" if request.url.path == "/docs" else ""
+        response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+async def _take_in(request: "fastapi.Request") -> tuple[int, str] | None:
+    """Takes in the body of a POST; the status and the reason to refuse it with, or None."""
+    from starlette.requests import ClientDisconnect
+
+    try:
+        if request.method == "POST":
+            await asyncio.wait_for(request.body(), MAX_SECONDS)
+    except (asyncio.TimeoutError, ClientDisconnect):
+        return 408, "the body took too long to arrive"
+    return None
+
+
+def _refusal(method: str, headers: "Headers") -> tuple[int, str] | None:
+    """The status and the reason to refuse a request with before its body is taken in, or None."""
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+        return 403, f"{origin} must be this server's own page"
     if method != "POST":
         return None
     # a body in chunks has no length, whatever the header says
     if "content-length" not in headers or "transfer-encoding" in headers:
-        return 411, "The length must be given."
-    if int(headers["content-length"]) > MAX_BODY:
-        return 413, f"At most {MAX_BYTES // 10**6} MB can be read."
+        return 411, "the body's length must be given, and no chunks"
+    if int(headers["content-length"]) > MAX_BYTES:
+        return 413, f"the body must be at most {MAX_BYTES // 10**6} MB"
     return None
 
 
-def _is_the_pages(body: bytes, component: int) -> bool:
-    """Whether a request asks for one of the page's functions, as the page does it."""
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return (
-        isinstance(asked, dict)
-        and asked.keys() == {"data", "component_id", "fn_name", "session_hash"}
-        and asked["component_id"] == component
-        and asked["fn_name"] in ("read_drawing", "read_picture")
-        and isinstance(asked["session_hash"], str)
-    )
-
-
-def application(net: "Net") -> "fastapi.FastAPI":
-    """The page and its server, as an ASGI application.
-
-    Args:
-        net: probabilities (N, 10) of uint8 images (N, 28, 28).
-    """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-    import fastapi
-    import gradio as gr
-
-    def read_drawing(sent: object) -> dict[str, Any]:
-        return answer(net, sent, preview=False)
-
-    def read_picture(sent: object) -> dict[str, Any]:
-        return answer(net, sent, preview=True)
-
-    with gr.Blocks(title="Draw a digit", analytics_enabled=False) as blocks:
-        page = gr.HTML(
-            html_template=(PAGE / "page.html").read_text("utf-8"),
-            js_on_load=(PAGE / "page.js").read_text("utf-8"),
-            server_functions=[read_drawing, read_picture],
-            apply_default_css=False,
-            max_bytes=MAX_BYTES,
-        )
-    app = fastapi.FastAPI(openapi_url=None)
-    gr.mount_gradio_app(
-        app,
-        blocks,
-        path="/",
-        # the system's fonts: Gradio's themes name some of a font server's
-        theme=gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-        head=f"<style>{(PAGE / 'page.css').read_text('utf-8')}</style>",
-        footer_links=[],
-        run_history=False,
-        enable_monitoring=False,
-        mcp_server=False,
-        ssr_mode=False,
-        pwa=False,
-    )
-    app.add_middleware(Gate, component=page._id)
-    return app
-
-
 def serve(ckpt_path: str | None, host: str, port: int) -> None:
-    """Serves the page until it is interrupted.
+    """Serves until SIGINT or SIGTERM, and then answers what has arrived before it ends.
 
     Raises:
         ValueError: ckpt_path is none of this project's networks that read digits.
-        OSError: the address cannot be had.
+        OSError: the address is in use, or not this machine's.
     """
     listening = _listen(host, port)  # before the slow imports: the likeliest mistake
     with listening:
@@ -266,12 +263,11 @@ def serve(ckpt_path: str | None, host: str, port: int) -> None:
         # many small pictures at once: threads within each would only get in each other's way
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
+        app = application(
+            pretrained.load_digits(ckpt_path), ("*",) if host in ANY else (host, *OWN)
+        )
         server = uvicorn.Server(
-            uvicorn.Config(
-                application(pretrained.load_digits(ckpt_path)),
-                log_level="warning",
-                timeout_graceful_shutdown=1,  # an open page holds a connection
-            )
+            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=MAX_SECONDS)
         )
         host, port = listening.getsockname()[:2]
         print(f"Draw at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)")

@@ -283,7 +283,6 @@ OTHERS = {
     "_asdict": "a public method of named tuples",
     "_fields": "a public attribute of named tuples",
     "_current_frames": "sys's, which documents it",
-    "_id": "Gradio's",
     "_target_": "a key of the configuration",
 }
 

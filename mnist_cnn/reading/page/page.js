@@ -1,26 +1,26 @@
-// Gives `element` its life: strokes and pictures go to the server as they are made, answers come
-// back. Lengths are shares of the sheet's width.
+// The page: strokes and pictures are read as they are made, by `read` of the script before this one.
+// Lengths are shares of the sheet's width.
 
 const PEN = 0.034;
 const RATIO = 3 / 4; // height of the sheet by its width
-const SENT = 400; // width in pixels of the picture that is sent
+const SENT = 400; // width in pixels of the drawing that is read
+const TAP = 6; // pixels that a finger may move in a tap
 const INK = "#16244f";
 
-const root = element.querySelector(".reader");
+const root = document.querySelector(".reader");
 const find = (name) => root.querySelector("." + name);
 const [sheet, ink, boxes, seen, bars] = ["sheet", "ink", "boxes", "seen", "bars"].map(find);
 const file = root.querySelector("input");
-const limit = Number(props.max_bytes);
 
 // --- what is on the sheet ---------------------------------------------------------------------
 
 // Everything done so far, so that undo takes back anything: a stroke {points}, a picture
-// {data, preview, ratio} or a new sheet {clear}.
+// {picture: its file, preview, ratio} or a new sheet {clear}.
 let done = [];
 let changes = 0; // counts them, to tell an answer that is late
 
 const last = () => done[done.length - 1];
-const picture = () => (last() && last().data ? last() : null);
+const picture = () => (last() && last().picture ? last() : null);
 
 function strokes() {
   let first = done.length;
@@ -43,26 +43,32 @@ function frame() {
 function paint(canvas, ground) {
   const pen = canvas.getContext("2d");
   const size = canvas.width;
+  pen.setTransform(1, 0, 0, 1, 0, 0);
   pen.clearRect(0, 0, canvas.width, canvas.height);
   if (ground) {
     pen.fillStyle = ground;
     pen.fillRect(0, 0, canvas.width, canvas.height);
   }
-  pen.strokeStyle = pen.fillStyle = INK;
-  pen.lineWidth = PEN * size;
+  pen.setTransform(size, 0, 0, size, 0, 0);
+  pen.strokeStyle = INK;
+  pen.lineWidth = PEN;
+  for (const { points } of strokes()) draw(pen, points);
+  pen.setTransform(1, 0, 0, 1, 0, 0);
+}
+
+// Draws one stroke in the pen's own colour, width and scale.
+function draw(pen, points) {
   pen.lineCap = pen.lineJoin = "round";
-  for (const { points } of strokes()) {
-    pen.beginPath();
-    pen.moveTo(points[0][0] * size, points[0][1] * size);
-    // a curve through the middles of the points' distances has no corners
-    for (let i = 1; i < points.length; i += 1) {
-      const [x, y] = points[i];
-      const [u, v] = points[i + 1] || points[i];
-      pen.quadraticCurveTo(x * size, y * size, ((x + u) / 2) * size, ((y + v) / 2) * size);
-    }
-    if (points.length === 1) pen.lineTo(points[0][0] * size, points[0][1] * size);
-    pen.stroke();
+  pen.beginPath();
+  pen.moveTo(...points[0]);
+  // a curve through the middles of the points' distances has no corners
+  for (let i = 1; i < points.length; i += 1) {
+    const [x, y] = points[i];
+    const [u, v] = points[i + 1] || points[i];
+    pen.quadraticCurveTo(x, y, (x + u) / 2, (y + v) / 2);
   }
+  if (points.length === 1) pen.lineTo(...points[0]);
+  pen.stroke();
 }
 
 function show() {
@@ -86,18 +92,19 @@ function show() {
   find("undo").disabled = done.length === 0;
   find("clear").disabled = isEmpty();
   find("hint").hidden = !isEmpty();
+  sheet.classList.toggle("picture", Boolean(picture()));
 }
 
-// --- asking the server ------------------------------------------------------------------------
+// --- reading ----------------------------------------------------------------------------------
 
 const copy = document.createElement("canvas");
 copy.width = SENT;
 copy.height = SENT * RATIO;
 
 function question() {
-  if (picture()) return server.read_picture(picture().data);
+  if (picture()) return read({ picture: picture().picture });
   paint(copy, "#fff");
-  return server.read_drawing(copy.toDataURL("image/png"));
+  return read({ canvas: copy, strokes: strokes() });
 }
 
 let askedAt = 0; // in milliseconds
@@ -111,7 +118,7 @@ function change() {
   askNow();
 }
 
-// Within a stroke the server is asked whenever it is free.
+// Within a stroke, what is drawn is read whenever no other reading is underway.
 function grow() {
   changes += 1;
   show();
@@ -135,21 +142,14 @@ async function ask() {
   }
   root.dataset.state = "reading";
   underway += 1;
-  let reply;
-  try {
-    reply = await question();
-    if (reply.preview) await decode(image, reply.preview);
-  } catch (error) {
-    reply = { text: "", digits: [], refused: "The server gives no answer. Is it still running?" };
-  }
+  const reply = await question();
+  if (reply.preview) await decode(image, reply.preview);
   underway -= 1;
-  if (reply.refused && image) {
-    done = done.filter((step) => step !== image);
-    show();
-    refuse(reply.refused);
-  } else if (state > answered && page === pages() && !isEmpty()) {
-    // late for a stroke that has grown meanwhile, but not for another sheet
+  // it may be late for a stroke that has grown meanwhile, but not for another sheet
+  if (state > answered && page === pages() && !isEmpty()) {
     answered = state;
+    if (reply.refused && image) done.pop(); // what was on the sheet before it stays
+    show();
     answer(reply);
   }
   if (underway === 0) askNow();
@@ -239,7 +239,6 @@ function tiles() {
     none.className = "none";
     seen.append(none);
   }
-  seen.scrollLeft = seen.scrollWidth;
 }
 
 // Shows the probabilities of one of the digits.
@@ -247,9 +246,11 @@ function choose(index) {
   const chosen = digits[index];
   [...seen.querySelectorAll("button")].forEach((tile, i) => {
     tile.setAttribute("aria-pressed", String(i === index));
+    if (i === index) seen.scrollLeft = tile.offsetLeft - (seen.clientWidth - tile.offsetWidth) / 2;
   });
+  overflow();
   [...boxes.children].forEach((box, i) => box.classList.toggle("chosen", i === index));
-  find("which").textContent = digits.length > 1 ? `(the ${ordinal(index + 1)} one)` : "";
+  find("which").textContent = digits.length > 1 ? `(${index + 1} of ${digits.length})` : "";
   [...bars.children].forEach((bar, digit) => {
     const share = chosen ? chosen.probabilities[digit] : 0;
     bar.classList.toggle("best", Boolean(chosen) && digit === chosen.best);
@@ -263,6 +264,22 @@ function choose(index) {
 function percentage(share) {
   if (share < 0.005) return "<1";
   return share >= 0.995 ? ">99" : `${Math.round(100 * share)}`;
+}
+
+// Says that the strip holds more than it shows, and fades it out on the sides where it does.
+function overflow() {
+  const hidden = seen.scrollWidth - seen.clientWidth;
+  find("more").textContent = hidden > 1 ? `(scroll: ${digits.length})` : "";
+  seen.classList.toggle("before", seen.scrollLeft > 1);
+  seen.classList.toggle("after", seen.scrollLeft < hidden - 1);
+}
+
+// Says that the strip holds more than it shows, and fades it out on the sides where it does.
+function overflow() {
+  const hidden = seen.scrollWidth - seen.clientWidth;
+  find("more").textContent = hidden > 1 ? `(scroll: ${digits.length})` : "";
+  seen.classList.toggle("before", seen.scrollLeft > 1);
+  seen.classList.toggle("after", seen.scrollLeft < hidden - 1);
 }
 
 function ordinal(n) {
@@ -279,29 +296,63 @@ function place(event) {
   return [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.width];
 }
 
+// The index of the digit whose box is there, or -1.
+function digitAt(event) {
+  return [...boxes.children].findIndex((box) => {
+    const { left, right, top, bottom } = box.getBoundingClientRect();
+    const { clientX: x, clientY: y } = event;
+    return left <= x && x <= right && top <= y && y <= bottom;
+  });
+}
+
+function isTap({ points }) {
+  const reach = TAP / ink.clientWidth;
+  return points.every(([x, y]) => Math.hypot(x - points[0][0], y - points[0][1]) <= reach);
+}
+
 ink.addEventListener("pointerdown", (event) => {
-  if (drawing !== null || event.button !== 0) return;
+  // a picture is scrolled and tapped, never drawn on
+  if (picture() || drawing !== null || event.button !== 0) return;
   event.preventDefault();
   drawing = event.pointerId;
   ink.setPointerCapture(drawing);
   done.push({ points: [place(event)] });
-  grow();
+  show();
 });
 
 ink.addEventListener("pointermove", (event) => {
+  if (drawing === null) ink.classList.toggle("choosing", digitAt(event) >= 0);
   if (event.pointerId !== drawing) return;
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   last().points.push(...(events.length ? events : [event]).map(place));
-  grow();
+  if (!isTap(last())) grow();
 });
 
-for (const end of ["pointerup", "pointercancel"]) {
-  ink.addEventListener(end, (event) => {
-    if (event.pointerId !== drawing) return;
-    drawing = null;
+ink.addEventListener("pointerup", (event) => {
+  if (event.pointerId !== drawing) return;
+  drawing = null;
+  if (!isTap(last())) {
     askNow();
-  });
-}
+  } else if (digitAt(event) < 0) {
+    change(); // a dot
+  } else {
+    done.pop();
+    show();
+    choose(digitAt(event));
+  }
+});
+
+// The browser scrolls or zooms with what began as a stroke.
+ink.addEventListener("pointercancel", (event) => {
+  if (event.pointerId !== drawing) return;
+  drawing = null;
+  done.pop();
+  change();
+});
+
+ink.addEventListener("click", (event) => {
+  if (picture() && digitAt(event) >= 0) choose(digitAt(event));
+});
 
 // --- buttons, files ---------------------------------------------------------------------------
 
@@ -318,25 +369,10 @@ find("clear").addEventListener("click", () => {
   change();
 });
 
-// Says why a file is not read; what was on the sheet stays.
-function refuse(sentence) {
-  find("message").textContent = sentence;
-  root.dataset.state = "refused";
-}
-
 function take(chosen) {
-  if (!chosen) return;
-  if (chosen.size > limit) {
-    refuse(`${chosen.name} is too big: at most ${Math.floor(limit / 1e6)} MB can be read.`);
-    return;
-  }
-  const reader = new FileReader();
-  reader.onerror = () => refuse(`${chosen.name} cannot be opened.`);
-  reader.onload = () => {
-    done.push({ data: reader.result });
-    change();
-  };
-  reader.readAsDataURL(chosen);
+  if (!chosen || !PICTURES || drawing !== null) return;
+  done.push({ picture: chosen });
+  change();
 }
 
 file.addEventListener("change", () => {
@@ -344,10 +380,11 @@ file.addEventListener("change", () => {
   file.value = ""; // so that the same file can be chosen again
 });
 
+// wherever it is dropped: a browser leaves the page for a file that nobody takes
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
-  sheet.addEventListener(name, (event) => {
+  document.addEventListener(name, (event) => {
     event.preventDefault();
-    sheet.classList.toggle("over", name === "dragenter" || name === "dragover");
+    sheet.classList.toggle("over", PICTURES && (name === "dragenter" || name === "dragover"));
     if (name === "drop") take(event.dataTransfer.files[0]);
   });
 }
@@ -360,7 +397,10 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+seen.addEventListener("scroll", overflow);
+new ResizeObserver(overflow).observe(seen);
 new ResizeObserver(show).observe(sheet);
+for (const part of root.querySelectorAll(".pictures")) part.hidden = !PICTURES;
 show();
 answer(null);
 root.dataset.ready = "yes";
