@@ -1,7 +1,7 @@
 """Which validation predicts the test error: python -m benchmarks.splits [FOLDER ...] [--write]
 
-Without a FOLDER the table of benchmarks/splits.json; with sweeps' folders that of their finished
-runs, which --write makes the record. Its runs are those of
+Without a FOLDER the table of benchmarks/measurements/splits.json; with sweeps' folders that of
+their finished runs, which --write makes the record. Its runs are those of
 
   python -m mnist_cnn.train -m experiment=article data.split=writers seed=0,1,2,3,4,5,6,7,8,9
   python -m mnist_cnn.train -m experiment=fast data.val_fraction=0.2 data.split=rows,writers \
@@ -24,7 +24,7 @@ from mnist_cnn.command import command
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs import results, state
 
-RECORD = RECORDS / "splits.json"
+RECORD = RECORDS / "measurements" / "splits.json"
 KEYS = ("experiment", "split")  # of a row of the table
 
 

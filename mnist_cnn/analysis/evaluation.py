@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn import terminal
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from mnist_cnn.analysis.scores import Predictions
@@ -177,7 +178,7 @@ def draw_evaluation(
     """
     import numpy as np
 
-    from mnist_cnn.analysis import by_writer, scores
+    from mnist_cnn.analysis import scores
     from mnist_cnn.plots import evaluation
 
     what, wrong = describe_evaluation(outcome), outcome["mistakes"]
@@ -208,21 +209,25 @@ def draw_evaluation(
         ),
     }
     if known := data.split_writers(outcome["split"]):
-        rows = by_writer.each_writer(predictions, known)
-        figures["writers"] = evaluation.writers(
-            {
-                s["series"]: [r["acc"] for r in rows if r["series"] == s["series"]]
-                for s in outcome["writers"]["series"]
-            },
-            by_writer.by_chance(predictions, known).numpy(),
-            f"{what}: accuracy by writer",
-        )
+        figures["writers"] = writers_figure(predictions, known, f"{what}: accuracy by writer")
     if (found := outcome["robustness"]) and "corruptions" in found["networks"][0]:
         lines = {row["network"]: row["corruptions"] for row in found["networks"]}
         title = f"{outcome['data']['name']}, {outcome['split']}: accuracy by corruption"
         figures["robustness"] = evaluation.corruptions(lines, title)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def writers_figure(predictions: "Predictions", known: "Writers", title: str) -> "Figure":
+    """The accuracy of each writer, by series, beside what chance alone would give."""
+    from mnist_cnn.analysis import by_writer
+    from mnist_cnn.plots import evaluation
+
+    series: dict[str, list[float]] = {}
+    for row in by_writer.each_writer(predictions, known):
+        series.setdefault(row["series"], []).append(row["acc"])
+    chance = by_writer.by_chance(predictions, known).numpy()
+    return evaluation.writers(dict(sorted(series.items())), chance, title)
 
 
 def describe_evaluation(outcome: Mapping[str, Any]) -> str:
