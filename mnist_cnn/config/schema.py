@@ -112,10 +112,10 @@ class Schedule(Named):
 
 
 class Network(Group):
-    """What all networks of this project have: `model.Normalize`."""
+    """What all networks of this project have: `model.Normalize`; a file of a user's may omit it."""
 
-    mean: Share | list[Share] | Literal["auto"]
-    std: Deviation | list[Deviation] | Literal["auto"]
+    mean: Share | list[Share] | Literal["auto"] = 0.0
+    std: Deviation | list[Deviation] | Literal["auto"] = 1.0
 
 
 class CNN(Network):

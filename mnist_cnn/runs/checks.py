@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.config.check import check, check_here
+from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.runs.configuration import flat
@@ -123,6 +123,8 @@ def check_run(config: DictConfig) -> None:
     With force=true a line on stderr says what makes it another run.
     """
     check(config)
+    from mnist_cnn.runs.machine import check_here  # imports torch: not before the values are sound
+
     check_here(config)
     if config.ckpt_path is None:
         return
