@@ -1,6 +1,6 @@
 """The networks, normalisation included: plain torch. `NETWORKS` has them by `model.name`.
 
-Shapes: B images in a batch, K classes; an image is (C, H, W), by default of 10 and (1, 28, 28).
+Shapes: B images in a batch, K classes; an image is (C, H, W). Those of MNIST are the defaults.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CLASSES, SHAPE = 10, (1, 28, 28)  # of MNIST
 MAX_PARAMETERS = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
 
 Pixels = float | Sequence[float] | Literal["auto"]  # of all channels, of each, or to be fitted
@@ -82,8 +83,8 @@ class CNN(nn.Module):
         dropout: float,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
-        classes: int = 10,
-        shape: Sequence[int] = (1, 28, 28),
+        classes: int = CLASSES,
+        shape: Sequence[int] = SHAPE,
     ):
         super().__init__()
         self.normalize = Normalize(mean, std, shape[0])
@@ -123,8 +124,8 @@ class MLP(nn.Module):
         dropout: float,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
-        classes: int = 10,
-        shape: Sequence[int] = (1, 28, 28),
+        classes: int = CLASSES,
+        shape: Sequence[int] = SHAPE,
     ):
         super().__init__()
         self.normalize = Normalize(mean, std, shape[0])
@@ -159,8 +160,8 @@ class FastCNN(nn.Module):
         hidden: int,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
-        classes: int = 10,
-        shape: Sequence[int] = (1, 28, 28),
+        classes: int = CLASSES,
+        shape: Sequence[int] = SHAPE,
     ):
         super().__init__()
         self.normalize = Normalize(mean, std, shape[0])
@@ -211,8 +212,8 @@ class VGG(nn.Module):
         dropout: float,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
-        classes: int = 10,
-        shape: Sequence[int] = (1, 28, 28),
+        classes: int = CLASSES,
+        shape: Sequence[int] = SHAPE,
     ):
         super().__init__()
         self.normalize = Normalize(mean, std, shape[0])
@@ -253,6 +254,26 @@ def init_as_keras(net: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def frozen(net: nn.Module, names: Sequence[str]) -> list[nn.Module]:
+    """The layers of these names: conv1, or layers.0 in a part of that name.
+
+    Raises:
+        ValueError: there is no such layer with weights, or none is left to train.
+    """
+    layers = {
+        name: layer
+        for name, layer in net.named_modules()
+        if name and next(layer.parameters(), None) is not None
+    }
+    if unknown := [name for name in names if name not in layers]:
+        raise ValueError(f"freeze must be of {', '.join(layers)}, got {', '.join(unknown)}")
+    found = [layers[name] for name in names]
+    kept = {p for layer in found for p in layer.parameters()}
+    if kept.issuperset(net.parameters()):
+        raise ValueError(f"freeze must leave a layer to train, got all of {', '.join(layers)}")
+    return found
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:

@@ -1,11 +1,8 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
 import contextlib
-import inspect
-import math
 import sys
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +10,24 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import MixedPrecision
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import OF_CHECKPOINTS, make
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import Tally
-from mnist_cnn.model import NETWORKS, Normalize
-from mnist_cnn.pretrained import build_network, write_weights
+from mnist_cnn.model import CLASSES, NETWORKS, SHAPE, Normalize, frozen
+from mnist_cnn.optim import (
+    LENGTHS,
+    class_name,
+    keep_current,
+    make_optimizer,
+    make_schedule,
+    step_schedule,
+)
+from mnist_cnn.pretrained import build_network, read_weights, write_weights
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
@@ -46,9 +49,6 @@ SCHEDULER = {
     **{"patience": 1, "threshold": 1e-4, "threshold_mode": "abs", "min_lr": 1e-5},
 }
 
-# schedules over a whole run, and the argument that is its length
-LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
-
 
 class DigitClassifier(L.LightningModule):
     """A network of model.py, its loss, and how it is optimised.
@@ -67,6 +67,9 @@ class DigitClassifier(L.LightningModule):
             (B, 10) and labels (B,). Cross-entropy by default.
         metrics: by name, `_target_` of a torchmetrics.Metric and its arguments; each is logged as
             train/NAME, val/NAME and test/NAME.
+        freeze: names of layers, such as conv1, that training leaves as they are: without gradients,
+            out of the optimizer, and in eval mode: a batch normalisation there uses its saved
+            statistics and keeps them, as in Keras.
 
     A model, an optimizer or a scheduler may have `_target_` in place of `name`: a class of any
     package, which `config.own.allow` allows.
@@ -85,6 +88,7 @@ class DigitClassifier(L.LightningModule):
         monitor: str = "val/loss",
         loss: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Mapping[str, Any]] | None = None,
+        freeze: Sequence[str] | None = None,
     ):
         super().__init__()
         # plain dicts, for the checkpoint
@@ -92,6 +96,8 @@ class DigitClassifier(L.LightningModule):
         self.save_hyperparameters()
         # convolutions run about a third faster with the channels innermost
         self.net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for layer in frozen(self.net, freeze or ()):
+            layer.requires_grad_(False)
         self.loss = loss and make(nn.Module, loss, key="loss", known=OF_CHECKPOINTS)
         self.metrics = [  # no part of the module: they hold nothing between two epochs
             (name, make(Metric, node, key=f"metrics.{name}", known=OF_CHECKPOINTS))
@@ -103,7 +109,7 @@ class DigitClassifier(L.LightningModule):
     @property  # type: ignore[misc]
     def example_input_array(self) -> Tensor:
         # as trainer.precision has the weights
-        shape = self.hparams["model"].get("shape", (1, 28, 28))
+        shape = self.hparams["model"].get("shape", SHAPE)
         return torch.zeros(1, *shape, dtype=next(self.parameters()).dtype)
 
     @property
@@ -168,6 +174,10 @@ class DigitClassifier(L.LightningModule):
         self.tallies[stage].add(loss, logits, labels)
         return loss
 
+    def on_train_start(self) -> None:
+        for layer in frozen(self.net, self.hparams["freeze"] or ()):
+            layer.eval()
+
     def on_train_epoch_start(self) -> None:
         self.tallies = {"train": Tally(whole=bool(self.metrics))}
 
@@ -224,22 +234,17 @@ class DigitClassifier(L.LightningModule):
         if args.get("fused") and self.trainer.gradient_clip_val:
             # a fused step unscales the gradients of mixed precision itself, too late to clip them
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
-        optimizer = construct(torch.optim, Optimizer, "optimizer", args, self.parameters())
+        optimizer = make_optimizer(args, [p for p in self.parameters() if p.requires_grad])
         args = dict(self.hparams["scheduler"])
         interval, schedule = args.pop("interval", "epoch"), None
         if (name := class_name(args)) is not None:
+            length = None
             if name in LENGTHS:
-                length = LENGTHS[name]
                 steps = int(self.trainer.estimated_stepping_batches)
-                args[length] = steps if interval == "step" else self.trainer.max_epochs
-                if args.get("pct_start", 0) * args[length] == 1:
-                    # torch divides by the length of a warm-up of no step
-                    args["pct_start"] *= 1 + 1e-9
-            schedule = construct(
-                torch.optim.lr_scheduler, LRScheduler, "scheduler", args, optimizer
-            )
+                length = steps if interval == "step" else self.trainer.max_epochs
+            schedule = make_schedule(args, optimizer, length)
         if self.resumed:
-            self.replace_optimizer_of(self.resumed, optimizer, schedule, interval)
+            keep_current(self.resumed, self.hparams, optimizer, schedule)
             self.resumed = None
         if schedule is None:
             return optimizer
@@ -252,47 +257,12 @@ class DigitClassifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": rule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(metric)
-        # after the last step there is no next rate: OneCycleLR would go on falling, below zero
-        elif scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
-            scheduler.step()
+        step_schedule(scheduler, metric)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         with contextlib.suppress(RuntimeError):  # there is no trainer: only the network is loaded
             if self.trainer.training:
                 self.resumed = checkpoint  # until configure_optimizers, which comes next
-
-    def replace_optimizer_of(
-        self, checkpoint: dict[str, Any], optimizer: Optimizer, schedule: Any, interval: str
-    ) -> None:
-        """Keeps this optimizer and schedule where a checkpoint's are others, as force=true allows.
-
-        An optimizer of the same class takes over what the other has gathered, such as momentum. A
-        schedule is stepped to where the run is; a plateau schedule starts from optimizer.lr, or
-        from the rate that was reached if only the schedule's own values have changed.
-        """
-        before, now = checkpoint["hyper_parameters"], self.hparams
-        same_optimizer = before["optimizer"] == now["optimizer"]
-        length = LENGTHS.get(str(class_name(now["scheduler"])), "")
-        lengths = {state.get(length) for state in checkpoint["lr_schedulers"]}
-        same_schedule = before["scheduler"] == now["scheduler"]
-        if same_optimizer and same_schedule and lengths <= {getattr(schedule, length, None)}:
-            return  # Lightning restores both, exactly
-        (old,) = checkpoint["optimizer_states"]
-        if class_name(before["optimizer"]) == class_name(now["optimizer"]):
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": old["state"]})
-        if not isinstance(schedule, ReduceLROnPlateau | None):
-            with warnings.catch_warnings():
-                # this optimizer has not taken a step yet
-                warnings.filterwarnings(
-                    "ignore", "Detected call of `lr_scheduler.step", UserWarning
-                )
-                for _ in range(checkpoint["global_step" if interval == "step" else "epoch"]):
-                    self.lr_scheduler_step(schedule, None)
-        elif same_optimizer and class_name(before["scheduler"]) == class_name(now["scheduler"]):
-            optimizer.param_groups[0]["lr"] = old["param_groups"][0]["lr"]
-        checkpoint["optimizer_states"] = checkpoint["lr_schedulers"] = []
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors.
@@ -302,29 +272,33 @@ class DigitClassifier(L.LightningModule):
         about = {"model": dict(self.hparams["model"]), **(about or {})}
         write_weights(self.net, about, Path(path))
 
-    def load_weights(self, path: Path | str) -> None:
-        """Replaces the network's weights by those of a safetensors file.
+    def load_weights(self, path: Path | str, strict: bool = True) -> list[str]:
+        """Replaces the network's weights, normalisation included, by those of a file.
+
+        Args:
+            path: a run's folder, a checkpoint or a weights file, whatever else is in it.
+            strict: all weights must fit. Else one must, and those that do not stay as they are.
+
+        Returns:
+            A line for each that does not fit: its name, and what differs.
 
         Raises:
-            ValueError: the file is not safetensors, or does not fit: key by key, what differs. The
-                network is then as it was.
+            ValueError: the file has no sound weights, or, if strict, does not fit. The network is
+                then as it was.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except SafetensorError as e:
-            raise ValueError(f"{path} holds no safetensors weights: {e}") from None
-        own = self.net.state_dict()
+        weights, own = read_weights(path), self.net.state_dict()
         faults = [f"{key}: not in the file" for key in own.keys() - weights.keys()]
         faults += [f"{key}: not in the network" for key in weights.keys() - own.keys()]
-        faults += [
-            f"{key}: {tuple(weights[key].shape)} in the file, {tuple(own[key].shape)} in the net"
-            for key in own.keys() & weights.keys()
-            if own[key].shape != weights[key].shape
-        ]
-        if faults:
+        fitting = own.keys() & weights.keys()
+        for key in list(fitting):
+            if own[key].shape != weights[key].shape:
+                shapes = f"{tuple(weights[key].shape)} in the file, {tuple(own[key].shape)}"
+                faults.append(f"{key}: {shapes} in the net")
+                fitting.remove(key)
+        if faults and (strict or not fitting):
             raise ValueError(f"{path} does not fit this network: " + "; ".join(sorted(faults)))
-        self.net.load_state_dict(weights)
+        self.net.load_state_dict({**own, **{key: weights[key] for key in fitting}})
+        return sorted(faults)
 
 
 def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
@@ -335,7 +309,7 @@ def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, A
     if "_target_" in model or not isinstance(data, ImageDataModule):
         return dict(model)
     own = {"classes": len(data.classes), "shape": list(data.shape)}
-    usual = {"classes": 10, "shape": [1, 28, 28]}
+    usual = {"classes": CLASSES, "shape": list(SHAPE)}
     return {**{key: value for key, value in own.items() if value != usual[key]}, **model}
 
 
@@ -344,41 +318,7 @@ def check_fits(model: Mapping[str, Any], data: ImageDataModule) -> None:
     if model.get("name") not in NETWORKS:
         return
     classes, shape = len(data.classes), tuple(data.shape)
-    if (found := tuple(model.get("shape", (1, 28, 28)))) != shape:
+    if (found := tuple(model.get("shape", SHAPE))) != shape:
         raise ValueError(must_be("model.shape", f"{shape} for data.name={data.name}", found))
-    if (number := model.get("classes", 10)) != classes:
+    if (number := model.get("classes", CLASSES)) != classes:
         raise ValueError(must_be("model.classes", f"{classes} for data.name={data.name}", number))
-
-
-def find_class(module: Any, kind: type, group: str, name: Any) -> type:
-    """The subclass `name` of `kind` in a torch module, and nothing else that lies there."""
-    cls = getattr(module, str(name), None)
-    if not isinstance(cls, type) or not issubclass(cls, kind):
-        raise ValueError(
-            f"{group}.name must be a subclass of {kind.__name__} in {module.__name__}, got {name}"
-        )
-    return cls
-
-
-def class_name(config: Mapping[str, Any]) -> str | None:
-    """The name of the class that an optimizer's or a scheduler's config describes."""
-    name = config.get("_target_", config.get("name"))
-    return None if name is None else str(name).rpartition(".")[2]
-
-
-def construct(module: Any, kind: type, group: str, config: Mapping[str, Any], *args: Any) -> Any:
-    """The class `name` of a torch module, called with args and the rest of its config.
-
-    With `_target_` the class is one of any package.
-    """
-    options = dict(config)
-    if "_target_" in options:
-        return make(kind, options, *args, key=group, known=OF_CHECKPOINTS)
-    name = options.pop("name")
-    cls = find_class(module, kind, group, name)
-    if "fused" not in inspect.signature(cls).parameters:  # the files of some others have it
-        options.pop("fused", None)
-    try:
-        return cls(*args, **options)
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"{group}.name={name}: {e}") from None

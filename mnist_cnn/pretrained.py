@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,50 @@ def read_checkpoint(file: Path | str) -> Any:
         raise ValueError(reason(e)) from None
 
 
+def read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a checkpoint or a weights file says of its network, and the network's weights.
+
+    Only tensors and plain values are read: no code of the file's is run.
+
+    Returns:
+        `model` and `data`, as far as the file has them; the tensors by their names in the network.
+
+    Raises:
+        ValueError: it is neither, or has weights that are no numbers.
+    """
+    if zipfile.is_zipfile(file):
+        content = read_checkpoint(file)
+        about = {
+            "model": content["hyper_parameters"].get("model"),
+            "data": content.get("datamodule_hyper_parameters", {}),
+        }
+        weights = {
+            key.removeprefix("net."): value
+            for key, value in content["state_dict"].items()
+            if key.startswith("net.")  # a loss of the user's own has weights too
+        }
+    else:
+        with safe_open(file, "pt") as tensors:
+            about = unpacked(tensors.metadata() or {})
+            weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError("its weights are not all numbers: that training failed")
+    return about, weights
+
+
+def read_weights(path: Path | str) -> dict[str, Tensor]:
+    """The weights in a run's folder, a checkpoint or a weights file, by their names in the network.
+
+    Raises:
+        ValueError: there is no such file, or it holds no sound weights.
+    """
+    file = find(path)
+    try:
+        return read(file)[1]
+    except Exception as e:  # a foreign file fails in as many ways as there are formats
+        raise ValueError(f"{path} holds no weights of a network: {reason(e)}") from None
+
+
 def load(path: Path | str | None = None) -> Trained:
     """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
 
@@ -111,32 +155,28 @@ def load(path: Path | str | None = None) -> Trained:
     """
     file = find(path)
     try:
-        if zipfile.is_zipfile(file):
-            content = read_checkpoint(file)
-            model = content["hyper_parameters"]["model"]
-            data = content.get("datamodule_hyper_parameters", {})
-            weights = {
-                key.removeprefix("net."): value
-                for key, value in content["state_dict"].items()
-                if key.startswith("net.")  # a loss of the user's own has weights too
-            }
-        else:
-            with safe_open(file, "pt") as tensors:
-                about = unpacked(tensors.metadata() or {})
-                model, data = about["model"], about["data"]
-                weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+        about, weights = read(file)
+        model, data = about["model"], about["data"]
         Seen.model_validate({key: data.get(key) for key in Seen.model_fields})
+        check_normalized(model, weights)
         # a batch of 256 runs about three times faster with the channels innermost
         net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.load_state_dict(weights)
-        if not all(weight.isfinite().all() for weight in net.state_dict().values()):
-            raise ValueError("its weights are not all numbers: that training failed")
         classes = tuple(data.get("classes") or sets.SETS[data["name"]].classes)
         return Trained(net, classes, {"model": model, "data": data})
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(
             f"{file}: not a checkpoint or weights of this project: {reason(e)}"
         ) from None
+
+
+def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None:
+    """Raises ValueError for a network of this project whose normalisation lay outside of it."""
+    if "_target_" not in model and not any(key.endswith("normalize.mean") for key in weights):
+        raise ValueError(
+            "it is from before the normalisation was a layer of the network: use the version that "
+            "wrote it (git_commit in the run's results.json), or train it anew"
+        )
 
 
 def load_digits(path: Path | str | None = None) -> Trained:

@@ -37,7 +37,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.config.compose import plain
     from mnist_cnn.internals import loop, threads
     from mnist_cnn.internals.lightning import quiet_lightning
-    from mnist_cnn.module import DigitClassifier, fitted
+    from mnist_cnn.module import DigitClassifier
     from mnist_cnn.runs import results
     from mnist_cnn.runs.loggers import make_loggers
 
@@ -48,11 +48,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     folder, config = Path(cfg.run_dir), plain(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = own.make_data(cfg.data)
-    module = DigitClassifier(
-        model=fitted(config["model"], data),
-        **{k: config[k] for k in ("optimizer", "scheduler", "label_smoothing", "loss", "metrics")},
-        monitor=cfg.objective.metric,
-    )
+    module = fit.make_module(config, data)
     callbacks = fit.make_callbacks(cfg.callbacks)
     trainer = own.make(
         L.Trainer,
@@ -63,8 +59,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         default_root_dir=folder,
     )
     loop.install(trainer)
-    # deterministic mode would first fill each new tensor with NaN: 5 % of a step
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     waits = threads.Waits()
     fit.fit(trainer, module, data, cfg)
     waited = waits.share(torch.get_num_threads())

@@ -59,7 +59,10 @@ def test_the_constructors_defaults_are_those_of_the_configuration():
     cfg: Any = plain(compose(run_dir="unused"))
     module = {k: p.default for k, p in inspect.signature(DigitClassifier).parameters.items()}
     assert module == {
-        **{key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")},
+        **{
+            key: cfg[key]
+            for key in ("model", "optimizer", "scheduler", "label_smoothing", "freeze")
+        },
         "monitor": cfg["objective"]["metric"],
         "loss": cfg["loss"],
         "metrics": cfg["metrics"] or None,

@@ -123,7 +123,7 @@ def test_weights_of_another_network_name_what_is_missing_and_what_is_too_many(tm
 
 def test_a_file_that_holds_no_weights_is_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="holds no safetensors weights"):
+    with pytest.raises(ValueError, match="holds no weights of a network"):
         module().load_weights(tmp_path / "w.safetensors")
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mnist_cnn import pretrained
@@ -13,6 +14,7 @@ from mnist_cnn.config import own
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
+from tests.helpers.folder import weights
 from tests.helpers.process import environment
 from tests.helpers.training import SHORT
 
@@ -231,6 +233,20 @@ def test_a_checkpoint_never_imports_code_by_itself(folder):
     assert "my_pkg" not in sys.modules
     own.allow(["my_pkg.*"])
     pretrained.load(here / "run")
+
+
+def test_a_network_of_the_users_own_starts_from_weights_and_freezes_layers(folder):
+    here = folder("network")
+    own_net = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
+    overrides = [*TINY, "logger=none", *own_net]
+    train(compose(overrides, run_dir=here / "run"))
+    frozen = [*overrides, f"init_weights={here}/run", "freeze=[layers.1]"]
+    train(compose(frozen, run_dir=here / "fine"))
+    before, after = weights(here / "run"), weights(here / "fine")
+    assert torch.equal(after["layers.1.weight"], before["layers.1.weight"])
+    assert not torch.equal(after["layers.2.weight"], before["layers.2.weight"])
+    with pytest.raises(ValueError, match=r"freeze must be of layers, layers\.1, layers\.2, got 1"):
+        train(compose([*overrides, "freeze=['1']"], run_dir=here / "odd"))
 
 
 @pytest.mark.parametrize("name", ["RAdam", "NAdam", "Adagrad"])

@@ -1,7 +1,9 @@
-"""Makes the callbacks of a run, trains with them, and finds the weights that they kept."""
+"""Makes the module and the callbacks of a run, trains, and finds the weights that were kept."""
 
 import inspect
 import pkgutil
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,45 @@ from mnist_cnn.callbacks.between_epochs import BetweenEpochs, in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import make
+from mnist_cnn.internals.memory import not_filled
+from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.configuration import flat
+from mnist_cnn.runs.launch import rank
 
 # arguments of Checkpoint in conf/callbacks/default.yaml that others need not have
 OWN = ("every_seconds", "every_steps")
+
+
+def make_module(config: Mapping[str, Any], data: L.LightningDataModule) -> DigitClassifier:
+    """The module that a run's configuration describes, for its data.
+
+    A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
+    initial values.
+
+    Args:
+        config: what conf/train.yaml composes to, as plain values.
+        data: what it is trained on.
+
+    Raises:
+        ValueError: as DigitClassifier does, or the weights do not fit.
+    """
+    parts = ("optimizer", "scheduler", "label_smoothing", "loss", "metrics", "freeze")
+    module = DigitClassifier(
+        model=fitted(config["model"], data),
+        **{key: config[key] for key in parts},
+        monitor=config["objective"]["metric"],
+    )
+    path, strict = config["init_weights"], config["init_strict"]
+    if path is not None and config["ckpt_path"] is None:
+        try:
+            left = module.load_weights(path, strict)
+        except ValueError as e:
+            hint = "; init_strict=false starts from the rest" if strict else ""
+            raise ValueError(f"init_weights: {e}{hint}") from None
+        if left and rank() == 0:
+            print(f"init_weights={path}: not taken: {'; '.join(left)}", file=sys.stderr)
+    return module
 
 
 def make_callbacks(nodes: DictConfig) -> list[L.Callback]:
@@ -57,7 +93,8 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
         if isinstance(callback, Checkpoint):
             callback.config = flat(cfg)
     try:
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        with not_filled():
+            trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     except MisconfigurationException as e:
         raise ValueError(e) from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:

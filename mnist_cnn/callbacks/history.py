@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.module import class_name
+from mnist_cnn.optim import class_name
 from mnist_cnn.plots import training
 from mnist_cnn.runs import state
 from mnist_cnn.runs.results import now, replace

@@ -19,7 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn.analysis import scores
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.module import DigitClassifier, class_name
+from mnist_cnn.module import DigitClassifier
+from mnist_cnn.optim import class_name
 from mnist_cnn.plots import evaluation
 
 log = logging.getLogger(__name__)

@@ -303,6 +303,9 @@ class Train(Open):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     ckpt_path: Annotated[str, Field(min_length=1)] | None
     force: bool
+    init_weights: Annotated[str, Field(min_length=1)] | None
+    init_strict: bool
+    freeze: list[str] | None
     test: bool
     label_smoothing: BelowOne
     targets: list[str]

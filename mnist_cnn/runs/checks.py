@@ -19,6 +19,7 @@ from mnist_cnn.runs.launch import rank
 UNRELATED = [
     "ckpt_path",
     "force",
+    "init_strict",
     "run_",
     "test",
     "logger",

@@ -1,5 +1,7 @@
 """What a run needs of the machine that it starts on."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
@@ -9,16 +11,17 @@ from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.config.own import make
 from mnist_cnn.internals.lightning import quiet_lightning
-from mnist_cnn.module import find_class
-from mnist_cnn.pretrained import build_network
+from mnist_cnn.model import frozen
+from mnist_cnn.optim import find_class
+from mnist_cnn.pretrained import build_network, read_weights
 from mnist_cnn.runs.launch import plugins
 
 
 def check_here(cfg: DictConfig) -> None:
-    """Holds a run's configuration against this machine's devices and the classes that it names.
+    """Holds a run's configuration against this machine's devices, and what it names.
 
     Raises:
-        ValueError: a device that is not here, a class that does not exist.
+        ValueError: a device that is not here, or a class, a layer or a file that does not exist.
     """
     quiet_lightning()
     names = {
@@ -33,11 +36,16 @@ def check_here(cfg: DictConfig) -> None:
     if OmegaConf.is_list(devices) and (accelerator == "cpu" or not names["gpu"]):
         raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
     # what else Lightning refuses, it refuses here
-    options = {"callbacks": [], "logger": False, "plugins": plugins(), "default_root_dir": "."}
-    make(L.Trainer, cfg.trainer, **options)
+    bare: Any = {"callbacks": [], "logger": False, "plugins": plugins(), "default_root_dir": "."}
+    make(L.Trainer, cfg.trainer, **bare)
     # without memory or time, but code of the user's own may not know that device
     with torch.device("cpu" if "_target_" in cfg.model else "meta"):
-        build_network(plain(cfg, "model"))
+        frozen(build_network(plain(cfg, "model")), cfg.freeze or ())
+    if cfg.init_weights is not None and cfg.ckpt_path is None:
+        try:
+            read_weights(cfg.init_weights)
+        except ValueError as e:
+            raise ValueError(f"init_weights: {e}") from None
     if "_target_" not in cfg.optimizer:
         find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
     if cfg.scheduler.get("name") is not None:

@@ -1,0 +1,23 @@
+"""The versions of this project and of what it stands on."""
+
+import importlib.metadata
+import platform
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
+
+
+def versions() -> dict[str, str]:
+    """By package; a clone that is not installed has none."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def line() -> str:
+    """All of them in one line, this project's first."""
+    found = {"mnist-cnn": "not installed", "python": platform.python_version(), **versions()}
+    return ", ".join(f"{package} {version}" for package, version in found.items())

@@ -1,0 +1,154 @@
+"""A run starts from weights that are there, and leaves layers as they are."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_cnn import DigitClassifier
+from mnist_cnn.config.compose import compose
+from mnist_cnn.runs.checks import check_run
+from mnist_cnn.runs.state import BEST
+from mnist_cnn.train import train
+from tests.helpers.folder import end, weights
+from tests.helpers.process import environment
+from tests.helpers.training import SHORT
+
+TINY = [*SHORT, "model.channels=[4,8]", "model.hidden=16", "logger=none"]
+STILL = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "optimizer.lr=1e-12"]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a small network, with a normalisation."""
+    run = tmp_path_factory.mktemp("source") / "run"
+    train(compose([*TINY, "model.mean=0.1", "model.std=0.3"], run_dir=run))
+    return run
+
+
+def first_three_digits(path: Path) -> list[str]:
+    """What a command line says to train on images of 0, 1 and 2 alone, of which it writes some."""
+    chance, arrays = np.random.default_rng(0), {}
+    for split in ("train", "test"):
+        arrays[f"x_{split}"] = chance.integers(0, 256, (120, 28, 28), np.uint8)
+        arrays[f"y_{split}"] = np.arange(120) % 3
+    np.savez(path, **arrays)
+    return ["data=arrays", f"data.path={path}"]
+
+
+@pytest.mark.parametrize("what", [".", "checkpoints/best.ckpt", "weights.safetensors"])
+def test_a_run_starts_from_the_weights_and_the_normalisation_of_another(source, tmp_path, what):
+    train(compose([*TINY, *STILL, f"init_weights={source / what}"], run_dir=tmp_path / "run"))
+    before, after = weights(source), weights(tmp_path / "run")
+    assert before.keys() == after.keys()
+    for key, value in before.items():
+        torch.testing.assert_close(after[key], value, rtol=0, atol=1e-6)
+    assert after["normalize.std"] == pytest.approx(0.3)
+
+
+def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source, tmp_path, capsys):
+    data = first_three_digits(tmp_path / "three.npz")
+    options = [*TINY, *STILL, *data, f"init_weights={source}"]
+    with pytest.raises(ValueError, match=r"init_weights: .* does not fit this network") as refused:
+        train(compose(options, run_dir=tmp_path / "run"))
+    line = "dense2.bias: (10,) in the file, (3,) in the net; "
+    line += "dense2.weight: (10, 16) in the file, (3, 16) in the net"
+    assert str(refused.value).endswith(f": {line}; init_strict=false starts from the rest")
+    capsys.readouterr()
+    train(compose([*options, "init_strict=false"], run_dir=tmp_path / "other"))
+    assert f"init_weights={source}: not taken: {line}\n" in capsys.readouterr().err
+    fresh = [*TINY, *STILL, *data]
+    train(compose(fresh, run_dir=tmp_path / "fresh"))
+    after, initial = weights(tmp_path / "other"), weights(tmp_path / "fresh")
+    torch.testing.assert_close(after["conv1.weight"], weights(source)["conv1.weight"])
+    torch.testing.assert_close(after["dense2.weight"], initial["dense2.weight"], rtol=0, atol=1e-6)
+
+
+def test_weights_of_which_none_fits_are_refused_also_where_some_need_not(source):
+    other = DigitClassifier(model={"name": "MLP", "hidden": 7, "dropout": 0.0})
+    other.net = torch.nn.Sequential(torch.nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="does not fit this network"):
+        other.load_weights(source, strict=False)
+
+
+def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_path):
+    run = tmp_path / "run"
+    cfg = compose([*SHORT, "model=fast_cnn", "freeze=[conv1,norm1]", "logger=none"], run_dir=run)
+    train(cfg)
+    fresh = tmp_path / "fresh"
+    train(compose([*SHORT, *STILL, "model=fast_cnn", "logger=none"], run_dir=fresh))
+    after, initial = weights(run), weights(fresh)
+    torch.testing.assert_close(after["conv1.weight"], initial["conv1.weight"], rtol=0, atol=1e-6)
+    assert not after["norm1.running_mean"].any()
+    assert after["norm1.num_batches_tracked"] == 0
+    assert after["norm2.running_mean"].any()
+    assert not torch.allclose(after["conv2.weight"], initial["conv2.weight"], atol=1e-3)
+    (state,) = torch.load(run / BEST, weights_only=True)["optimizer_states"]
+    trained = [key for key in after if key.endswith(("weight", "bias"))]
+    frozen = [key for key in trained if key.startswith(("conv1.", "norm1."))]
+    assert len(state["state"]) == len(trained) - len(frozen) == 8
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("[conv9]", "freeze must be of conv1, conv2, dense1, dense2, got conv9"),
+        ("[dropout]", "freeze must be of conv1, conv2, dense1, dense2, got dropout"),
+        (
+            "[conv1,conv2,dense1,dense2]",
+            "freeze must leave a layer to train, got all of conv1, conv2, dense1, dense2",
+        ),
+        ("conv1", "freeze must be a list, each text or null, got conv1"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused_with_those_that_are(value, line, tmp_path):
+    with pytest.raises(ValueError, match=r".") as refused:
+        check_run(compose([*SHORT, f"freeze={value}"], run_dir=tmp_path / "run"))
+    assert str(refused.value) == line
+
+
+def test_weights_that_are_not_there_are_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "text").write_text("no weights")
+    for name, reason in (("none", "no such checkpoint"), ("text", "holds no weights")):
+        options = [*SHORT, f"init_weights={tmp_path / name}"]
+        with pytest.raises(ValueError, match=f"init_weights: .*{name}.* {reason}|{name}: {reason}"):
+            train(compose(options, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_resumed_run_neither_reads_the_weights_again_nor_thaws_a_layer(source, tmp_path):
+    given = Path(shutil.copytree(source, tmp_path / "source"))
+    options = [*TINY, f"init_weights={given}", "freeze=[conv1]", "trainer.max_epochs=2"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(compose(options, run_dir=whole, run_name="x"))
+    train(compose([*options, "trainer.max_epochs=1"], run_dir=cut, run_name="x"))
+    shutil.rmtree(given)
+    again = [*options, f"ckpt_path={cut}"]
+    train(compose(again, run_dir=cut, run_name="x"))
+    assert end(cut) == end(whole)
+    assert torch.equal(weights(cut)["conv1.weight"], weights(source)["conv1.weight"])
+    more = [*again, "trainer.max_epochs=3", "freeze=null"]
+    with pytest.raises(ValueError, match=r"freeze must be \['conv1'\], as trained so far, got n"):
+        train(compose(more, run_dir=cut, run_name="x"))
+    train(compose([*more, "force=true"], run_dir=cut, run_name="x"))
+    assert not torch.equal(weights(cut)["conv1.weight"], weights(source)["conv1.weight"])
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_weights_and_freeze_as_one_does(source, tmp_path):
+    options = [*TINY, f"init_weights={source}", "freeze=[conv1,conv2]", "run_name=x"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    here = {"cwd": tmp_path, "env": {**environment(), "OMP_NUM_THREADS": "1"}}
+    command = [sys.executable, *torchrun, "mnist_cnn.train", *options, "trainer=ddp"]
+    command += ["trainer.accelerator=cpu", "hydra.run.dir=two"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **here)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    train(compose(options, run_dir=tmp_path / "one"))
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert torch.equal(two["conv2.weight"], weights(source)["conv2.weight"])
+    torch.testing.assert_close(two["dense2.weight"], one["dense2.weight"], rtol=1e-3, atol=1e-4)
