@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mnist_cnn import versions
+
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
 
@@ -19,7 +21,8 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
     """Makes main(argv) end as users of a terminal expect, without a traceback.
 
     A user's mistake ends it with one line and exit code 1. Ctrl-C and a closed pipe, as after
-    `| head -1`, end it silently with exit codes 130 and 141.
+    `| head -1`, end it silently with exit codes 130 and 141. With --version the versions are all
+    that it prints.
     """
 
     @functools.wraps(main)
@@ -37,7 +40,10 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
         tolerate_encoding()
         try:
             try:
-                main(argv)
+                if "--version" in (sys.argv[1:] if argv is None else argv):
+                    print(versions.line())
+                else:
+                    main(argv)
             finally:
                 sys.stdout.flush()  # while a closed pipe can still be handled
         except BaseException as e:
@@ -76,6 +82,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"{parser.description}\n\n{NETWORK}"
+    parser.add_argument("--version", action="store_true", help="print the versions, then end")
     parser.add_argument("--ckpt_path", "--checkpoint", help=argparse.SUPPRESS)
     given = sys.argv[1:] if argv is None else argv
     # before what may be many files, among which argparse takes no option

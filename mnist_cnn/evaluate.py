@@ -172,7 +172,7 @@ def pick_device(name: str) -> Any:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
-    asks = {"--help", "-h", "--hydra-help", "--version"} & set(given)
+    asks = {"--help", "-h", "--hydra-help"} & set(given)
     for argument in given:
         key, _, value = argument.lstrip("+").partition("=")
         if key == "targets":  # before as_trained reads the file, and from nowhere but the command

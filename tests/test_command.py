@@ -1,12 +1,16 @@
 """How the commands end: by a mistake, by Ctrl-C, by a reader that is gone."""
 
+import importlib
+import importlib.metadata
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
+import torch
 
 from mnist_cnn.command import command
 from tests.helpers.process import environment
@@ -104,3 +108,13 @@ def test_a_training_whose_output_nobody_reads_says_how_to_resume(tmp_path):
     assert last == f"output closed; resume it with ckpt_path={tmp_path}/run"
     assert process.wait(60) == 141
     process.stderr.close()
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "export", "report", "demo"])
+def test_each_command_prints_the_versions_in_one_line(name, capsys):
+    importlib.import_module(f"mnist_cnn.{name}").main(["--version"])
+    out = capsys.readouterr().out
+    assert out.startswith(f"mnist-cnn {importlib.metadata.version('mnist-cnn')}, python 3.")
+    assert f", torch {torch.__version__}, " in out
+    assert f", lightning {L.__version__}, " in out
+    assert out.count("\n") == 1

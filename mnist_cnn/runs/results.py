@@ -1,6 +1,5 @@
 """What a finished run leaves for people and programs: results.json and a table."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,8 +14,7 @@ from rich.table import Table
 
 from mnist_cnn import terminal
 from mnist_cnn.internals.threads import WAITED
-
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
+from mnist_cnn.versions import versions as versions
 
 
 def collect(
@@ -71,16 +69,6 @@ def collect(
 
 def now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a clone that is not installed
-            continue
-    return found
 
 
 def processor() -> str:
