@@ -16,6 +16,7 @@ from mnist_cnn.config.schema import (
     PARTS,
     Augment,
     Checkpoint,
+    Group,
     Named,
     Own,
     OwnSchedule,
@@ -34,35 +35,13 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     """
     targets = plain(cfg, "targets") or []
     allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])
-    parts = dict(PARTS[entry])
-    own_data = is_own(cfg.data)
-    parts["data"] = Own if own_data else DATA.get(str(plain(cfg, "data.name")), parts["data"])
-    faults: list[str] = []
     if entry == "train":
         check_metrics(cfg)
-    if entry == "train" and cfg.data.get("augment") and not own_data:
-        parts["data.augment"] = Augment
-    for part, schemas in NAMED[entry].items():
-        name = plain(cfg, f"{part}.name")
-        own = Schedule if part == "scheduler" else Named
-        parts[part] = schemas.get(name if isinstance(name, str) else None, own)
-        if plain(cfg, f"{part}._target_") is not None:
-            parts[part] = OwnSchedule if part == "scheduler" else Own
-    for part, schema in parts.items():
-        # of the whole its own keys only: what the other parts interpolate is not checked yet
-        values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
-        if values is None and part in OPTIONAL:
-            continue
-        if not isinstance(values, dict):
-            keys = f"keys and values ({', '.join(schema.model_fields)})".removesuffix(" ()")
-            faults.append(must_be(part, either(files(part)) or keys, values))
-            continue
-        if values.get("_target_") != getattr(schema, "of", values.get("_target_")):
-            continue
-        try:
-            schema.model_validate(values)
-        except ValidationError as e:
-            faults += [sentence(part, schema, values, fault) for fault in e.errors()]
+    faults = [
+        fault
+        for part, schema in schemas(cfg, entry).items()
+        for fault in wrong_values(cfg, part, schema)
+    ]
     # without interpolations: a search's callback refers to the job, which has not started
     written: Any = OmegaConf.to_container(cfg)
     for part in ("data", "trainer", "callbacks", "logger", "loss", "metrics", *NAMED[entry]):
@@ -73,39 +52,85 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         raise ValueError(
             must_be("data.source", f"auto or download with data={cfg.data.name}", "bundled")
         )
-    if entry == "train" and not str(cfg.trainer.strategy).startswith("ddp"):
-        for key in ("devices", "num_nodes"):
-            if isinstance(number := cfg.trainer[key], int) and number > 1:
-                raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
-    val_fraction = None if own_data else cfg.data.val_fraction
-    if not own_data:
+    if not is_own(cfg.data):
         check_fold(cfg.data.val_fraction, cfg.data.fold)
         check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)
-    if entry == "train" and cfg.trainer.max_time == "00:00:00:00":
-        allowed = "at least 00:00:00:01"
-        raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
-    if entry == "train" and (val_fraction == 0 or not cfg.trainer.limit_val_batches):
-        waits = {
-            f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
-            for name in ("early_stopping", "prune")
-        }
-        if cfg.scheduler.get("name") == "ReduceLROnPlateau":
-            waits["scheduler"] = cfg.objective.metric
-        waiting = [f"{k} ({metric})" for k, metric in waits.items() if "val/" in metric]
-        if waiting:
-            key = "trainer.limit_val_batches" if val_fraction != 0 else "data.val_fraction"
-            raise ValueError(
-                f"{key} must be > 0 for {' and '.join(waiting)}, got 0; or set "
-                "callbacks=no_early_stopping and another scheduler, such as one_cycle"
-            )
-    if entry == "train" and 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.get("clean_epochs", 0):
-        allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
-        raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
     if entry == "train":
+        check_trainer(cfg)
+        check_validation(cfg)
         check_modes(cfg)
         if cfg.loss and cfg.label_smoothing:
             allowed = "0 where loss is set"
             raise ValueError(must_be("label_smoothing", allowed, cfg.label_smoothing))
+
+
+def schemas(cfg: DictConfig, entry: str) -> dict[str, type[Group]]:
+    """What each part of a configuration is held against, by what it says that it is."""
+    parts = dict(PARTS[entry])
+    if is_own(cfg.data):
+        parts["data"] = Own
+    else:
+        parts["data"] = DATA.get(str(plain(cfg, "data.name")), parts["data"])
+        if entry == "train" and cfg.data.get("augment"):
+            parts["data.augment"] = Augment
+    for part, known in NAMED[entry].items():
+        name = plain(cfg, f"{part}.name")
+        own = Schedule if part == "scheduler" else Named
+        parts[part] = known.get(name if isinstance(name, str) else None, own)
+        if plain(cfg, f"{part}._target_") is not None:
+            parts[part] = OwnSchedule if part == "scheduler" else Own
+    return parts
+
+
+def wrong_values(cfg: DictConfig, part: str, schema: type[Group]) -> list[str]:
+    """A sentence for each value of a part that its schema does not allow."""
+    # of the whole its own keys only: what the other parts interpolate is not checked yet
+    values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
+    if values is None and part in OPTIONAL:
+        return []
+    if not isinstance(values, dict):
+        keys = f"keys and values ({', '.join(schema.model_fields)})".removesuffix(" ()")
+        return [must_be(part, either(files(part)) or keys, values)]
+    if values.get("_target_") != getattr(schema, "of", values.get("_target_")):
+        return []
+    try:
+        schema.model_validate(values)
+    except ValidationError as e:
+        return [sentence(part, schema, values, fault) for fault in e.errors()]
+    return []
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Raises ValueError for values of the trainer that do not go with others."""
+    if not str(cfg.trainer.strategy).startswith("ddp"):
+        for key in ("devices", "num_nodes"):
+            if isinstance(number := cfg.trainer[key], int) and number > 1:
+                raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
+    if cfg.trainer.max_time == "00:00:00:00":
+        allowed = "at least 00:00:00:01"
+        raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
+    if 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.get("clean_epochs", 0):
+        allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
+        raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
+
+
+def check_validation(cfg: DictConfig) -> None:
+    """Raises ValueError where something waits for a validation that does not take place."""
+    val_fraction = None if is_own(cfg.data) else cfg.data.val_fraction
+    if val_fraction != 0 and cfg.trainer.limit_val_batches:
+        return
+    waits = {
+        f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
+        for name in ("early_stopping", "prune")
+    }
+    if cfg.scheduler.get("name") == "ReduceLROnPlateau":
+        waits["scheduler"] = cfg.objective.metric
+    if waiting := [f"{key} ({metric})" for key, metric in waits.items() if "val/" in metric]:
+        key = "trainer.limit_val_batches" if val_fraction != 0 else "data.val_fraction"
+        raise ValueError(
+            f"{key} must be > 0 for {' and '.join(waiting)}, got 0; or set "
+            "callbacks=no_early_stopping and another scheduler, such as one_cycle"
+        )
 
 
 def check_metrics(cfg: DictConfig) -> None:
