@@ -16,7 +16,7 @@ import importlib.util
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +207,7 @@ def extra_versions(formats: Sequence[str]) -> dict[str, str]:
 
 def show(record: Mapping[str, Any], out: Path) -> None:
     """Prints the table of export.json."""
-    columns = {
+    columns: dict[str, tuple[str, Callable[[Any], str]]] = {
         "bytes": ("KB", lambda x: f"{x / 1e3:,.0f}"),
         "difference": ("differs", lambda x: f"{x:.0e}"),
         "agreement": ("agrees", lambda x: f"{x:.1%}"),

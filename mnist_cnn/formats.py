@@ -86,7 +86,7 @@ def write_int8(net: Trained, path: Path, source: Path, images: Tensor) -> None:
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Calibration(quantization.CalibrationDataReader):
+    class Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             self.batches: Iterator[Tensor] = iter(images.split(100))
 

@@ -41,7 +41,7 @@ class Normalize(nn.Module):
             constants = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, constants.expand(channels, 1, 1).clone())
         self.identity = (mean, std) == (0, 1)
-        self.register_load_state_dict_post_hook(Normalize._find_identity)
+        self.register_load_state_dict_post_hook(Normalize._find_identity)  # type: ignore[no-untyped-call]
 
     def _find_identity(self, _: Any = None) -> None:
         # a step of the tutorial's network spends nothing on constants that change nothing

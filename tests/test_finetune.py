@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first_three_digits(path: Path) -> list[str]:
     """What a command line says to train on images of 0, 1 and 2 alone, of which it writes some."""
-    chance, arrays = np.random.default_rng(0), {}
+    chance, arrays = np.random.default_rng(0), dict[str, Any]()
     for split in ("train", "test"):
         arrays[f"x_{split}"] = chance.integers(0, 256, (120, 28, 28), np.uint8)
         arrays[f"y_{split}"] = np.arange(120) % 3

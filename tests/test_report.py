@@ -38,7 +38,7 @@ SHORT = [
 def trained(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """A sweep of two learning rates with two seeds each."""
     sweep = tmp_path_factory.mktemp("trained")
-    (sweep / found.SWEEP).touch()
+    (sweep / state.SWEEP).touch()
     for job, (lr, seed) in enumerate((lr, seed) for lr in (1e-3, 1e-2) for seed in (0, 1)):
         changed = [f"optimizer.lr={lr}", f"seed={seed}"]
         train(compose([*SHORT, *changed], run_dir=sweep / str(job), run_name="x"))
@@ -397,7 +397,7 @@ def test_the_newest_sweep_is_one_of_training(
 ) -> None:
     evaluations = sweep.parents[2] / "evaluations" / "sweeps" / "1"
     (evaluations / "0").mkdir(parents=True)
-    (evaluations / found.SWEEP).touch()
+    (evaluations / state.SWEEP).touch()
     monkeypatch.chdir(sweep.parents[3])
     assert found.newest_sweep(Path("outputs")) == sweep.relative_to(Path.cwd())
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 4
@@ -470,10 +470,10 @@ def test_the_newest_sweep_is_reported_and_without_one_all_runs(
     shutil.rmtree(newer / "3")
     for file in newer.glob("*/results.json"):  # or they were the same runs again
         file.write_text(json.dumps(json.loads(file.read_text()) | {"train/loss": 0.5}))
-    (newer / found.SWEEP).touch()
+    (newer / state.SWEEP).touch()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 3
     for folder in (sweep, newer):
-        (folder / found.SWEEP).unlink()
+        (folder / state.SWEEP).unlink()
     assert sum(group["n"] for group in as_json(capsys)["groups"]) == 7
     # a folder inside another is not counted twice, nor is the same run in another place
     shutil.copytree(sweep, sweep.with_name("10-00-00"))

@@ -8,7 +8,6 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from mnist_cnn.analysis.found import SWEEP
 from mnist_cnn.analysis.ranking import Leaderboard
 from mnist_cnn.analysis.tables import (
     count_states,
@@ -21,6 +20,7 @@ from mnist_cnn.analysis.tables import (
     usual_settings,
 )
 from mnist_cnn.config.messages import install
+from mnist_cnn.runs.state import SWEEP
 
 if TYPE_CHECKING:
     from mnist_cnn.analysis.figures import Section

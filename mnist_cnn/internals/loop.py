@@ -4,20 +4,20 @@ Lightning's calls hooks that nobody overrides and inspects training_step anew in
 is the same. Epoch loops have no public interface: the private names are those of release 2.6.6.
 """
 
+from collections import OrderedDict
 from functools import partial
 from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import plugins, profilers, strategies
-from lightning.pytorch.loops.optimization.automatic import Closure, OrderedDict
+from lightning.pytorch.loops.optimization.automatic import Closure
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 HOOKS: tuple[str, ...] = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward")
-HOOKS += ("on_after_backward", "on_before_optimizer_step", "on_train_batch_end")
+HOOKS += ("on_after_backward", "on_before_optimizer_step", "on_train_batch_end")  # [0]: may skip
 TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 OPTIMIZE = ("backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
-SKIP = "on_train_batch_start"  # of a module; it may end the epoch
 
 
 def install(trainer: L.Trainer) -> bool:
@@ -41,7 +41,7 @@ class SlimEpochLoop(_TrainingEpochLoop):
         self.slim = (  # anew in each epoch: a callback may change it from one to the next
             module.automatic_optimization
             and len(self._build_kwargs(OrderedDict(), None, 0)) == 2  # takes batch and batch_idx
-            and not overridden(module, L.LightningModule, *TRANSFER, *OPTIMIZE, SKIP)
+            and not overridden(module, L.LightningModule, *TRANSFER, *OPTIMIZE, HOOKS[0])
             and not (data and overridden(data, L.LightningDataModule, *TRANSFER))
             and type(strategy) in (strategies.SingleDeviceStrategy, strategies.DDPStrategy)
             and getattr(strategy, "_model_averager", None) is None

@@ -33,7 +33,7 @@ def plugins() -> list[Any]:
 
     Lightning would take them for the start of several processes.
     """
-    from lightning.pytorch.plugins.environments import LightningEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
     return [] if torchrun() else [LightningEnvironment()]
 
