@@ -5,23 +5,56 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
+from mnist_cnn.config import schema
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.files import files
 from mnist_cnn.config.messages import better, either, must_be, sentence
 from mnist_cnn.config.own import TARGETS, allow, forbidden, is_own
-from mnist_cnn.config.schema import (
-    DATA,
-    NAMED,
-    OPTIONAL,
-    PARTS,
-    Augment,
-    Checkpoint,
-    Group,
-    Named,
-    Own,
-    OwnSchedule,
-    Schedule,
-    Trainer,
+from mnist_cnn.config.schema import Group
+
+# Which part of an entry's configuration is held against what. A part may be null where a run can do
+# without it; a `name` that is not here is a class of the user's own, whose constructor judges.
+PARTS: dict[str, dict[str, type[Group]]] = {
+    "train": {
+        "": schema.Train,
+        "objective": schema.Objective,
+        "data": schema.Data,
+        "trainer": schema.Trainer,
+        "callbacks.early_stopping": schema.EarlyStopping,
+        "callbacks.checkpoint": schema.Checkpoint,
+        "callbacks.finite": schema.Finite,
+        "callbacks.history": schema.History,
+        "callbacks.progress": schema.ProgressBar,
+        "callbacks.summary": schema.Summary,
+        "callbacks.averaging": schema.Averaging,
+        "logger.csv": schema.Logger,
+        "logger.tensorboard": schema.TensorBoard,
+    },
+    "evaluate": {"": schema.Evaluate, "data": schema.Data},
+}
+DATA: dict[str, type[Group]] = {"arrays": schema.Arrays, "folder": schema.Folder}  # by data.name
+NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
+    "train": {
+        "model": {
+            "CNN": schema.CNN,
+            "FastCNN": schema.FastCNN,
+            "MLP": schema.MLP,
+            "VGG": schema.VGG,
+        },
+        "optimizer": {"Adam": schema.Adam, "AdamW": schema.Adam, "SGD": schema.SGD},
+        "scheduler": {
+            None: schema.NoSchedule,
+            "ReduceLROnPlateau": schema.Plateau,
+            "OneCycleLR": schema.OneCycle,
+            "CosineAnnealingLR": schema.Cosine,
+        },
+    },
+    "evaluate": {},
+}
+OPTIONAL = (
+    *("callbacks.early_stopping", "callbacks.checkpoint", "callbacks.finite"),
+    *("callbacks.progress", "callbacks.summary", "callbacks.averaging"),
+    *("logger.csv", "logger.tensorboard"),
 )
 
 MONITORS = ("early_stopping", "checkpoint")  # callbacks that look at a metric
@@ -39,8 +72,8 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         check_metrics(cfg)
     faults = [
         fault
-        for part, schema in schemas(cfg, entry).items()
-        for fault in wrong_values(cfg, part, schema)
+        for part, group in schemas(cfg, entry).items()
+        for fault in wrong_values(cfg, part, group)
     ]
     # without interpolations: a search's callback refers to the job, which has not started
     written: Any = OmegaConf.to_container(cfg)
@@ -68,35 +101,35 @@ def schemas(cfg: DictConfig, entry: str) -> dict[str, type[Group]]:
     """What each part of a configuration is held against, by what it says that it is."""
     parts = dict(PARTS[entry])
     if is_own(cfg.data):
-        parts["data"] = Own
+        parts["data"] = schema.Own
     else:
         parts["data"] = DATA.get(str(plain(cfg, "data.name")), parts["data"])
         if entry == "train" and cfg.data.get("augment"):
-            parts["data.augment"] = Augment
+            parts["data.augment"] = schema.Augment
     for part, known in NAMED[entry].items():
         name = plain(cfg, f"{part}.name")
-        own = Schedule if part == "scheduler" else Named
+        own = schema.Schedule if part == "scheduler" else schema.Named
         parts[part] = known.get(name if isinstance(name, str) else None, own)
         if plain(cfg, f"{part}._target_") is not None:
-            parts[part] = OwnSchedule if part == "scheduler" else Own
+            parts[part] = schema.OwnSchedule if part == "scheduler" else schema.Own
     return parts
 
 
-def wrong_values(cfg: DictConfig, part: str, schema: type[Group]) -> list[str]:
+def wrong_values(cfg: DictConfig, part: str, group: type[Group]) -> list[str]:
     """A sentence for each value of a part that its schema does not allow."""
     # of the whole its own keys only: what the other parts interpolate is not checked yet
-    values = plain(cfg, part) if part else {k: plain(cfg, k) for k in schema.model_fields}
+    values = plain(cfg, part) if part else {k: plain(cfg, k) for k in group.model_fields}
     if values is None and part in OPTIONAL:
         return []
     if not isinstance(values, dict):
-        keys = f"keys and values ({', '.join(schema.model_fields)})".removesuffix(" ()")
+        keys = f"keys and values ({', '.join(group.model_fields)})".removesuffix(" ()")
         return [must_be(part, either(files(part)) or keys, values)]
-    if values.get("_target_") != getattr(schema, "of", values.get("_target_")):
+    if values.get("_target_") != getattr(group, "of", values.get("_target_")):
         return []
     try:
-        schema.model_validate(values)
+        group.model_validate(values)
     except ValidationError as e:
-        return [sentence(part, schema, values, fault) for fault in e.errors()]
+        return [sentence(part, group, values, fault) for fault in e.errors()]
     return []
 
 
@@ -169,9 +202,9 @@ def not_exact(cfg: DictConfig) -> list[str]:
     }
     values = plain(cfg, "trainer")
     odd = [key for key, known in usual.items() if values[key] not in known]
-    odd += [key for key in values if key not in (*Trainer.model_fields, "_target_")]
+    odd += [key for key in values if key not in (*schema.Trainer.model_fields, "_target_")]
     checkpoint = plain(cfg, "callbacks.checkpoint") or {}
-    others = checkpoint.get("_target_") != Checkpoint.of
+    others = checkpoint.get("_target_") != schema.Checkpoint.of
     return [*(f"trainer.{key}" for key in odd), *["callbacks.checkpoint"][: int(others)]]
 
 

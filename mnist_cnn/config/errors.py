@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_cnn.config.check import NAMED
 from mnist_cnn.config.files import CONF, files, own_folders
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.config.schema import NAMED
 from mnist_cnn.internals.hydra import composed, mistake
 
 

@@ -223,6 +223,7 @@ class History(Open):
 
 
 class ProgressBar(Open):
+    of: ClassVar[str] = "mnist_cnn.callbacks.progress.ProgressBar"
     refresh_seconds: Positive
     quiet: bool
 
@@ -333,44 +334,3 @@ class Evaluate(Open):
     device: Literal["auto", "cpu", "cuda", "mps"]
     mistakes: Annotated[int, Field(ge=0)]
     run_dir: str
-
-
-# Which part of an entry's configuration is held against what. A part may be null where a run can do
-# without it; a `name` that is not here is a class of the user's own, whose constructor judges.
-PARTS: dict[str, dict[str, type[Group]]] = {
-    "train": {
-        "": Train,
-        "objective": Objective,
-        "data": Data,
-        "trainer": Trainer,
-        "callbacks.early_stopping": EarlyStopping,
-        "callbacks.checkpoint": Checkpoint,
-        "callbacks.finite": Finite,
-        "callbacks.history": History,
-        "callbacks.progress": ProgressBar,
-        "callbacks.summary": Summary,
-        "callbacks.averaging": Averaging,
-        "logger.csv": Logger,
-        "logger.tensorboard": TensorBoard,
-    },
-    "evaluate": {"": Evaluate, "data": Data},
-}
-DATA: dict[str, type[Group]] = {"arrays": Arrays, "folder": Folder}  # by data.name
-NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
-    "train": {
-        "model": {"CNN": CNN, "FastCNN": FastCNN, "MLP": MLP, "VGG": VGG},
-        "optimizer": {"Adam": Adam, "AdamW": Adam, "SGD": SGD},
-        "scheduler": {
-            None: NoSchedule,
-            "ReduceLROnPlateau": Plateau,
-            "OneCycleLR": OneCycle,
-            "CosineAnnealingLR": Cosine,
-        },
-    },
-    "evaluate": {},
-}
-OPTIONAL = (
-    *("callbacks.early_stopping", "callbacks.checkpoint", "callbacks.finite"),
-    *("callbacks.progress", "callbacks.summary", "callbacks.averaging"),
-    *("logger.csv", "logger.tensorboard"),
-)
