@@ -2,9 +2,15 @@
 
 import ast
 import importlib.metadata
+import os
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mnist_cnn.config import messages
 
@@ -52,3 +58,29 @@ def test_an_install_hint_is_the_readmes_in_a_clone_and_names_the_packages_beside
     for package in ("uvicorn", "opencv-python-headless", "pillow"):  # of its own extra as well
         assert re.search(rf'"{package}[<>]\S+"', hint)
     assert "mnist" not in hint  # that name may be somebody else's on an index
+
+
+@pytest.mark.slow
+def test_the_examples_of_own_parts_run_on_the_installed_wheel_outside_the_repository(tmp_path):
+    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT]
+    subprocess.run(wheel, check=True)
+    site, away = tmp_path / "site", tmp_path / "away"
+    install = [*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")]
+    subprocess.run(install, check=True)
+    examples = ("test_own_parts.py", "test_own_data.py", "test_library.py")
+    shutil.copytree(ROOT / "tests" / "helpers", away / "tests" / "helpers")
+    for name in (
+        "pyproject.toml",
+        *(f"tests/{n}" for n in ("__init__.py", "conftest.py", *examples)),
+    ):
+        shutil.copy(ROOT / name, away / name)
+    # the package is found there and nowhere else
+    where = "import mnist_cnn; print(mnist_cnn.__file__)"
+    options: Any = {"cwd": away, "env": {**os.environ, "PYTHONPATH": str(site)}, "text": True}
+    found = subprocess.run([sys.executable, "-c", where], stdout=subprocess.PIPE, **options)
+    assert Path(found.stdout.strip()).is_relative_to(site)
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", "tests"]
+    done = subprocess.run([sys.executable, *tests], stdout=subprocess.PIPE, **options)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import mnist_cnn
 from mnist_cnn.runs.state import LAST, OVERRIDES, RESULTS
 
 PATIENCE = 300  # seconds that a process may take
@@ -19,7 +20,8 @@ TIGHT = 0.0002  # seconds between two looks at a file that is there for millisec
 
 def environment() -> dict[str, str]:
     """For processes that tests start: this package, this data folder, two threads."""
-    here = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "2"}
+    package = Path(mnist_cnn.__file__).parents[1]  # of the clone, or installed
+    here = {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "2"}
     return {**os.environ, **here}
 
 
