@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mnist_cnn import versions
+from mnist_cnn.config import own
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
@@ -72,13 +73,15 @@ def tolerate_encoding() -> None:
 
 NETWORK = """\
 ckpt_path=PATH   the trained network: a run's folder, a checkpoint or a weights file (default: the
-                 network in the package)"""
+                 network in the package)
+targets=[PKG.*]  your own code that the network is of, where it is: a file never imports it"""
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command that uses a trained network, with the network as `ckpt_path`.
 
-    It is named as in training and evaluation: ckpt_path=PATH; --ckpt_path PATH is the same.
+    It is named as in training and evaluation: ckpt_path=PATH; --ckpt_path PATH is the same. What
+    targets= lists may be imported from then on.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"{parser.description}\n\n{NETWORK}"
@@ -87,7 +90,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     given = sys.argv[1:] if argv is None else argv
     # before what may be many files, among which argparse takes no option
     network = [f"--{a}" for a in given if a.startswith("ckpt_path=")]
-    args = parser.parse_args(network + [a for a in given if not a.startswith("ckpt_path=")])
+    own.allow_given(given)
+    keys = ("ckpt_path=", "targets=")
+    args = parser.parse_args(network + [a for a in given if not a.startswith(keys)])
     if args.ckpt_path == "":
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     return args

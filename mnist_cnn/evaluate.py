@@ -88,19 +88,26 @@ def load_images(cfg: DictConfig, nets: "Sequence[Trained]") -> "ImageDataModule"
     Raises:
         ValueError: they are not what the networks take, or not what training held out.
     """
+    from mnist_cnn.data.collected import CollectedDataModule
+    from mnist_cnn.data.datamodule import ImageDataModule
     from mnist_cnn.module import check_fits
 
-    if cfg.split != "test" or cfg.temperature:
+    made = own.make_data(cfg.data)
+    ours = isinstance(made, ImageDataModule)
+    data = made if ours else CollectedDataModule(made)
+    if ours and (cfg.split != "test" or cfg.temperature):
         check_held_out(nets, cfg)
-    data: ImageDataModule = own.make_data(cfg.data)
-    for net in nets:
+    for net in nets if ours else ():
         check_fits(net.about["model"], data)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
+    if not ours and cfg.split not in data.rows:
+        allowed = f"test or val, as far as {data.name} has batches of it"
+        raise ValueError(messages.must_be("split", allowed, cfg.split))
     if "val" in (cfg.split, "val" * cfg.temperature) and "val" not in data.rows:
         key = "split=val" if cfg.split == "val" else "temperature=true: nothing to fit it on"
         raise ValueError(
-            f"{key}: training held out no images, with data.val_fraction={cfg.data.val_fraction}"
+            f"{key}: training held out no images, with data.val_fraction={data.val_fraction}"
         )
     return data
 
@@ -123,7 +130,7 @@ def predict(
     predicted = {}
     with progress() as bar:
         for split in dict.fromkeys([cfg.split, *["val"] * cfg.temperature]):
-            batches = data.loader(split, cfg.data.eval_batch_size)
+            batches = data.loader(split, data.eval_batch_size)
             shown = bar.track(batches, description=split)
             predicted[split] = scores.predict_batches(modules, shown, device, cfg.shifts)
     return predicted
@@ -173,10 +180,7 @@ def pick_device(name: str) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help"} & set(given)
-    for argument in given:
-        key, _, value = argument.lstrip("+").partition("=")
-        if key == "targets":  # before as_trained reads the file, and from nowhere but the command
-            own.allow([pattern for pattern in networks.listed(value) if pattern])
+    own.allow_given(given)  # before as_trained reads the file, and from nowhere but the command
     entry.run(evaluate, "evaluate", given if asks else networks.as_trained(given))
 
 

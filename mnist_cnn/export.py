@@ -6,8 +6,9 @@
   safetensors  mnist_cnn.safetensors, the weights only, for trained.load and ckpt_path
 
 The whole models take uint8 images (N, 28, 28), white on black, normalise them themselves and give
-probabilities (N, 10). A file appears under its name only after it was run and gave what the network
-gives; export.json beside it says what was measured.
+probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file appears
+under its name only after it was run and gave what the network gives; export.json beside it says
+what was measured.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from torch import Tensor
 from mnist_cnn import pretrained, terminal
 from mnist_cnn.command import command, parse
 from mnist_cnn.config import compose, messages
-from mnist_cnn.data import sources
+from mnist_cnn.data import sets, sources
 from mnist_cnn.formats import EXTRA, FORMATS, OPSET, WRITERS, Predict, describe, reader, write_int8
 from mnist_cnn.pretrained import Trained
 from mnist_cnn.runs import results
@@ -131,10 +132,7 @@ def export(
     names = [f"mnist_cnn.{kind}" for kind in (*formats, *(["int8.onnx"] if int8 else []))]
     check_out(out, [*names, "export.json"])
     net.requires_grad_(False)
-    data = net.about["data"]["name"]
-    root = Path(pretrained.data_root(net) or compose.compose(run_dir=".").data.root).expanduser()
-    sources.prepare(data, root, "auto")
-    images, labels = sources.load(data, root, "test", bundled=True)
+    images, labels, training = verification_images(net, int8)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -155,13 +153,13 @@ def export(
             found[path.name] = {"bytes": path.stat().st_size, **compared}
         if int8:
             path = Path(folder, "mnist_cnn.int8.onnx")
-            training, _ = sources.load(data, root, "train", bundled=True)
-            write_int8(net, path, path.with_name("mnist_cnn.onnx"), training[::60])
+            write_int8(net, path, path.with_name("mnist_cnn.onnx"), training)
             ways[path.name] = reader(path)
             compared = compare(ways[path.name], net, images)
             found[path.name] = {"bytes": path.stat().st_size, **compared}
-        for name, predict in bar.track(ways.items(), description="testing"):
-            found[name]["test/acc"] = accuracy(predict, images, labels)
+        if labels is not None:
+            for name, predict in bar.track(ways.items(), description="testing"):
+                found[name]["test/acc"] = accuracy(predict, images, labels)
         if int8:
             verify_int8(path.name, found["PyTorch"]["test/acc"], found[path.name]["test/acc"])
         # the weights are run by PyTorch, which is timed already
@@ -174,7 +172,7 @@ def export(
         **describe(net),
         "files": found,
         "verified images": sum(VERIFIED),
-        "test images": len(labels),
+        "test images": 0 if labels is None else len(labels),
         "opset": OPSET,
         "rounds": rounds,
         "threads": torch.get_num_threads(),
@@ -184,6 +182,29 @@ def export(
     }
     results.write(record, out / "export.json")
     return record
+
+
+def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Test images and labels of a network's data set and, for int8, 1,000 of its training images.
+
+    Of data of a user's own, which may lie elsewhere, there are images of random pixels alone.
+
+    Raises:
+        ValueError: int8, of which those would say nothing.
+    """
+    name = net.about["data"]["name"]
+    if name not in sets.SETS:
+        if int8:
+            raise ValueError("--int8 must be left out for a network of data of your own")
+        shape = (sum(VERIFIED), *net.example(1).shape[1:])
+        chance = torch.Generator().manual_seed(0)
+        images = torch.randint(256, shape, dtype=torch.uint8, generator=chance)
+        return images, None, images[:0]
+    root = Path(pretrained.data_root(net) or compose.compose(run_dir=".").data.root).expanduser()
+    sources.prepare(name, root, "auto")
+    images, labels = sources.load(name, root, "test", bundled=True)
+    training = sources.load(name, root, "train", bundled=True)[0][::60] if int8 else images[:0]
+    return images, labels, training
 
 
 def check_out(out: Path, names: Sequence[str]) -> None:
@@ -224,12 +245,15 @@ def show(record: Mapping[str, Any], out: Path) -> None:
         table.add_row(name.removeprefix("mnist_cnn."), *cells)
     console = terminal.console()
     console.print(table)
+    tested = record["test images"]
+    images = "test images" if tested else "images of random pixels"
+    scored = f"accuracy: on {tested:,} test images\n" if tested else ""
     threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
     console.print(
         f"differs: greatest difference in probability from PyTorch's (allowed: {DIFFERENCE:.0e})\n"
-        f"agrees: of {record['verified images']:,} test images read as PyTorch reads them "
+        f"agrees: of {record['verified images']:,} {images} read as PyTorch reads them "
         f"(required: 100%; of int8 only that it costs no more than {INT8_LOSS:.1%} of accuracy)\n"
-        f"accuracy: on {record['test images']:,} test images\n"
+        f"{scored}"
         f"ms, p99: median and 99th percentile for one image; images/s: in batches of 256; "
         f"{threads}, {record['processor']}"
     )

@@ -15,7 +15,7 @@ from mnist_cnn import pretrained
 from mnist_cnn.pretrained import Trained
 from mnist_cnn.runs import results
 
-Predict = Callable[[Tensor], Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
+Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 
 FORMATS = ("onnx", "pt2", "safetensors")
 EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the packages of the extra `export`
@@ -43,9 +43,7 @@ def write_pt2(net: Trained, path: Path) -> None:
     """The whole model as torch.export has it, with `describe` in its extra file about.json."""
     # torch.export.save warns of weights with the channels innermost as if they were parts of others
     plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    program = torch.export.export(
-        plain, (torch.zeros(2, 28, 28, dtype=torch.uint8),), dynamic_shapes=shapes()
-    )
+    program = torch.export.export(plain, (net.example(2),), dynamic_shapes=shapes())
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names folders of this machine
     torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
@@ -60,7 +58,7 @@ def write_onnx(net: Trained, path: Path) -> None:
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         program = torch.onnx.export(
             net,
-            (torch.zeros(2, 28, 28, dtype=torch.uint8),),
+            (net.example(2),),
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],

@@ -27,7 +27,9 @@ from mnist_cnn.optim import (
     make_schedule,
     step_schedule,
 )
-from mnist_cnn.pretrained import build_network, read_weights, write_weights
+from mnist_cnn.pretrained import build_network, check_finite_weights, read_weights, write_weights
+
+BY_MODULE = sys.maxsize  # the frequency of a schedule that Lightning never steps
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
@@ -103,14 +105,16 @@ class DigitClassifier(L.LightningModule):
             (name, make(Metric, node, key=f"metrics.{name}", known=OF_CHECKPOINTS))
             for name, node in (metrics or {}).items()
         ]
+        self.shape: Sequence[int] | None = model.get("shape", SHAPE)  # (C, H, W)
         self.tallies: dict[str, Tally] = {}  # of this epoch, by stage
         self.resumed: dict[str, Any] | None = None  # the checkpoint, until the optimizer is made
 
     @property  # type: ignore[misc]
-    def example_input_array(self) -> Tensor:
-        # as trainer.precision has the weights
-        shape = self.hparams["model"].get("shape", SHAPE)
-        return torch.zeros(1, *shape, dtype=next(self.parameters()).dtype)
+    def example_input_array(self) -> Any:
+        """Image (1, C, H, W), as trainer.precision has the weights; None: not known."""
+        if self.shape is None:
+            return None
+        return torch.zeros(1, *self.shape, dtype=next(self.parameters()).dtype)
 
     @property
     def lr(self) -> float:
@@ -129,6 +133,9 @@ class DigitClassifier(L.LightningModule):
         """Fits what is `auto` of the normalisation to the training images of the data module."""
         if isinstance(data := self.trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
             check_fits(self.hparams["model"], data)
+            self.shape = data.shape
+        elif "_target_" in self.hparams["model"]:
+            self.shape = getattr(data, "shape", None)
         for layer in self.net.modules():
             if stage == "fit" and isinstance(layer, Normalize) and not layer.fitted:
                 if not isinstance(data, ImageDataModule):
@@ -197,9 +204,10 @@ class DigitClassifier(L.LightningModule):
         self.log_tally("train")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("lr", torch.tensor(lr, dtype=torch.float64))
-        schedule: Any = self.lr_schedulers()
-        if schedule is None or self.hparams["scheduler"].get("interval", "epoch") != "epoch":
+        rules = self.trainer.lr_scheduler_configs
+        if not rules or rules[0].frequency != BY_MODULE:
             return
+        schedule: Any = rules[0].scheduler
         score = self.epoch_metrics().get(self.hparams["monitor"])
         if score is not None or not isinstance(schedule, ReduceLROnPlateau):
             self.lr_scheduler_step(schedule, score)
@@ -253,7 +261,7 @@ class DigitClassifier(L.LightningModule):
             # Lightning keeps its state, but never comes round to stepping it, as
             # on_train_epoch_end does: it would step before the rate is logged, or after the epoch's
             # checkpoint is written, and not at all in an epoch that was resumed
-            rule["frequency"] = sys.maxsize
+            rule["frequency"] = BY_MODULE
         return {"optimizer": optimizer, "lr_scheduler": rule}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
@@ -297,7 +305,9 @@ class DigitClassifier(L.LightningModule):
                 fitting.remove(key)
         if faults and (strict or not fitting):
             raise ValueError(f"{path} does not fit this network: " + "; ".join(sorted(faults)))
-        self.net.load_state_dict({**own, **{key: weights[key] for key in fitting}})
+        taken = {key: weights[key] for key in fitting}
+        check_finite_weights(taken)
+        self.net.load_state_dict({**own, **taken})
         return sorted(faults)
 
 

@@ -1,9 +1,11 @@
 """A trained network ready for use, wherever it lies: bytes in, probabilities out."""
 
+import functools
 import json
 import pickle
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mnist_cnn.config.own import make
-from mnist_cnn.config.schema import Seen
+from mnist_cnn.config.schema import Own, Seen
 from mnist_cnn.data import sets
-from mnist_cnn.model import build
+from mnist_cnn.model import SHAPE, build
 
 ABOUT = "about"  # the key of a weights file's metadata
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
@@ -26,8 +28,9 @@ class Trained(nn.Module):
 
     Args:
         net: gives logits (N, 10) of images (N, C, H, W) in [0, 1].
-        classes: the classes' names, by label.
+        classes: the classes' names, by label; none where they are not known.
         about: where it is known, the configuration of the network (`model`) and of its data.
+        epoch: the epochs after which a checkpoint was written.
     """
 
     def __init__(
@@ -35,15 +38,28 @@ class Trained(nn.Module):
         net: nn.Module,
         classes: tuple[str, ...],
         about: Mapping[str, Any] | None = None,
+        epoch: int | None = None,
     ):
         super().__init__()
-        self.net, self.classes = net, classes
+        self.net, self.classes, self.epoch = net, classes, epoch
         self.about = dict(about or {})
         self.eval()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of an image, as far as it is known; else MNIST's."""
+        known = (self.about.get(part, {}).get("shape") for part in ("data", "model"))
+        return tuple(next(filter(None, known), SHAPE))
+
+    def example(self, n: int) -> Tensor:
+        """n black images: uint8 (n, H, W), of several channels (n, C, H, W)."""
+        return torch.zeros(n, *self.shape[self.shape[0] == 1 :], dtype=torch.uint8)
+
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities (N, 10) of uint8 images (N, 28, 28), white on black."""
-        return self.net(images.unsqueeze(1).float() / 255).softmax(1)
+        """Probabilities (N, K) of uint8 images (N, H, W), white on black, or (N, C, H, W)."""
+        if images.dim() == 3:
+            images = images.unsqueeze(1)
+        return self.net(images.float() / 255).softmax(1)
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
@@ -101,46 +117,57 @@ def read_checkpoint(file: Path | str) -> Any:
         raise ValueError(reason(e)) from None
 
 
-def read(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a checkpoint or a weights file says of its network, and the network's weights.
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint or a weights file holds of a network."""
+
+    model: Mapping[str, Any] | None  # its configuration, where the file says it
+    data: Mapping[str, Any]  # that of its data, as far as the file says it
+    weights: Mapping[str, Tensor]  # by their names in the network
+    epoch: int | None  # that are done; None in a weights file
+
+
+def read(file: Path) -> Content:
+    """The content of a file, which is read once as long as it has not changed.
 
     Only tensors and plain values are read: no code of the file's is run.
 
-    Returns:
-        `model` and `data`, as far as the file has them; the tensors by their names in the network.
-
     Raises:
-        ValueError: it is neither, or has weights that are no numbers.
+        ValueError: it is neither.
     """
+    state = file.stat()
+    return _read(file, state.st_ino, state.st_mtime_ns, state.st_size)
+
+
+@functools.lru_cache(maxsize=16)
+def _read(file: Path, *version: int) -> Content:
     if zipfile.is_zipfile(file):
         content = read_checkpoint(file)
-        about = {
-            "model": content["hyper_parameters"].get("model"),
-            "data": content.get("datamodule_hyper_parameters", {}),
-        }
         weights = {
             key.removeprefix("net."): value
             for key, value in content["state_dict"].items()
             if key.startswith("net.")  # a loss of the user's own has weights too
         }
+        model = content["hyper_parameters"].get("model")
+        data = content.get("data") or content.get("datamodule_hyper_parameters", {})
+        found = Content(model, data, weights, content.get("epoch"))
     else:
         with safe_open(file, "pt") as tensors:
             about = unpacked(tensors.metadata() or {})
             weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-    if not all(weight.isfinite().all() for weight in weights.values()):
-        raise ValueError("its weights are not all numbers: that training failed")
-    return about, weights
+        found = Content(about.get("model"), about.get("data", {}), weights, None)
+    return found
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
+def read_weights(path: Path | str) -> Mapping[str, Tensor]:
     """The weights in a run's folder, a checkpoint or a weights file, by their names in the network.
 
     Raises:
-        ValueError: there is no such file, or it holds no sound weights.
+        ValueError: there is no such file, or it holds no weights.
     """
     file = find(path)
     try:
-        return read(file)[1]
+        return read(file).weights
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(f"{path} holds no weights of a network: {reason(e)}") from None
 
@@ -155,19 +182,38 @@ def load(path: Path | str | None = None) -> Trained:
     """
     file = find(path)
     try:
-        about, weights = read(file)
-        model, data = about["model"], about["data"]
-        Seen.model_validate({key: data.get(key) for key in Seen.model_fields})
-        check_normalized(model, weights)
+        content = read(file)
+        model, data = dict(content.model or {}), dict(content.data)
+        check_data(data)
         # a batch of 256 runs about three times faster with the channels innermost
         net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        net.load_state_dict(weights)
-        classes = tuple(data.get("classes") or sets.SETS[data["name"]].classes)
-        return Trained(net, classes, {"model": model, "data": data})
+        check_normalized(model, content.weights)
+        net.load_state_dict(content.weights)
+        check_finite_weights(net.state_dict())
+        known = sets.SETS.get(data["name"])
+        classes = tuple(data.get("classes") or (known.classes if known else ()))
+        return Trained(net, classes, {"model": model, "data": data}, content.epoch)
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(
             f"{file}: not a checkpoint or weights of this project: {reason(e)}"
         ) from None
+
+
+def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for weights that are no numbers; their shapes are known to be sound."""
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError("its weights are not all numbers: that training failed")
+
+
+def check_data(data: Mapping[str, Any]) -> None:
+    """Raises ValueError where a file does not say what data its network was trained on."""
+    if not data:
+        raise ValueError("it does not say what it was trained on; a run's weights.safetensors does")
+    seen = {key: data[key] for key in Seen.model_fields if key in data}
+    if "own" in data:  # of a user's own, in place of one of this project's sets
+        Own.model_validate(data["own"])
+        seen |= {"val_fraction": 0.0, "fold": 0}
+    Seen.model_validate(seen)
 
 
 def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None:
@@ -180,16 +226,24 @@ def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None
 
 
 def load_digits(path: Path | str | None = None) -> Trained:
-    """As `load`, a network that reads digits.
+    """As `load`, a network that reads digits in images of 28x28.
 
     Raises:
         ValueError: as `load` does; or the network was trained on something else.
     """
     net = load(path)
-    if net.classes != sets.SETS["mnist"].classes:
-        raise ValueError(
-            f"{path}: must be a network trained on digits, got one of {net.about['data']['name']}"
-        )
+    data, digits = net.about["data"]["name"], sets.SETS["mnist"].classes
+    if net.classes != digits:
+        unnamed = "" if net.classes else ", whose classes have no names"
+        raise ValueError(f"{path}: must be a network trained on digits, got one of {data}{unnamed}")
+    try:
+        with torch.inference_mode():
+            found = net(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
+    except Exception as e:  # whatever a network of the user's own raises
+        found = reason(e)
+    if found != (1, len(digits)):
+        allowed = "a network of images (N, 1, 28, 28)"
+        raise ValueError(f"{path}: must be {allowed}, got one of {data}: {found}")
     return net
 
 

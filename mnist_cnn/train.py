@@ -35,9 +35,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from mnist_cnn.callbacks.history import History
     from mnist_cnn.config import check, own
     from mnist_cnn.config.compose import plain
+    from mnist_cnn.data.datamodule import described
     from mnist_cnn.internals import loop, threads
     from mnist_cnn.internals.lightning import quiet_lightning
-    from mnist_cnn.module import DigitClassifier
     from mnist_cnn.runs import results
     from mnist_cnn.runs.loggers import make_loggers
 
@@ -54,6 +54,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         L.Trainer,
         cfg.trainer,
         callbacks=callbacks,
+        enable_progress_bar=fit.bar_enabled(callbacks, cfg.trainer),
         logger=make_loggers(cfg),
         plugins=launch.plugins(),
         default_root_dir=folder,
@@ -62,18 +63,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     waits = threads.Waits()
     fit.fit(trainer, module, data, cfg)
     waited = waits.share(torch.get_num_threads())
-    device = trainer.strategy.root_device
-    kept, best = fit.kept(trainer)
-    if kept is not None:
-        module = DigitClassifier.load_from_checkpoint(kept, device, weights_only=True)
+    module, best = fit.kept(trainer, module)
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     module.float()  # what comes out of a training has 32 bits, whatever its precision
     (history,) = (callback for callback in callbacks if isinstance(callback, History))
     rows, started = history.rows, history.run_started
+    device = trainer.strategy.root_device
     outcome = results.collect(rows, best, test, module, device, config, started, waited)
     if trainer.is_global_zero:
-        about = {"data": {**config["data"], "classes": list(getattr(data, "classes", [])) or None}}
-        module.save_weights(folder / state.WEIGHTS, about)
+        module.save_weights(folder / state.WEIGHTS, {"data": described(config["data"], data)})
         tensorboard.write(trainer, module, data, outcome)
         results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
     return outcome

@@ -61,7 +61,7 @@ def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source
     assert str(refused.value).endswith(f": {line}; init_strict=false starts from the rest")
     capsys.readouterr()
     train(compose([*options, "init_strict=false"], run_dir=tmp_path / "other"))
-    assert f"init_weights={source}: not taken: {line}\n" in capsys.readouterr().err
+    assert f"init_weights={source}: loaded except {line}\n" in capsys.readouterr().err
     fresh = [*TINY, *STILL, *data]
     train(compose(fresh, run_dir=tmp_path / "fresh"))
     after, initial = weights(tmp_path / "other"), weights(tmp_path / "fresh")

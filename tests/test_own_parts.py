@@ -1,18 +1,23 @@
 """Parts of a user's own, in a folder outside the repository: a YAML file and, at most, a class."""
 
+import functools
 import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from mnist_cnn import pretrained
+from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import own
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
+from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
 from tests.helpers.folder import weights
 from tests.helpers.process import environment
@@ -47,7 +52,8 @@ from torch.utils.data import DataLoader, TensorDataset
 class Noise(L.LightningDataModule):
     def __init__(self, n):
         super().__init__()
-        self.data = TensorDataset(torch.rand(n, 1, 28, 28), torch.arange(n) % 10)
+        images = torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        self.data = TensorDataset(images, torch.arange(n) % 10)
 
     def train_dataloader(self):
         return DataLoader(self.data, batch_size=50)
@@ -186,23 +192,26 @@ def test_a_part_of_the_users_own_trains_without_a_change_in_the_package(part, fo
         assert (outcome["config"]["optimizer"]["lr"]) == 0.1
 
 
+def said_by(folder: Path, command: str, *args: str, ok: bool = True) -> str:
+    """The standard error of a command in a folder, which ends well or, with ok=False, does not."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"mnist_cnn.{command}", *args],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode == 0) is ok, done.stderr
+    return done.stderr
+
+
 def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(folder):
     parts = [part for part in EXAMPLES if part != "data"]
     here = folder(*parts)
     overrides = [o for part in parts for o in EXAMPLES[part][1]]
 
-    def mnist_cnn(command: str, *args: str, ok: bool = True) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", f"mnist_cnn.{command}", *args],
-            cwd=here,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert (done.returncode == 0) is ok, done.stderr
-        return done.stderr
-
+    mnist_cnn = functools.partial(said_by, here)
     own_conf, where = ["--config-dir", "my_conf"], "hydra.run.dir=run"
     said = mnist_cnn("train", *own_conf, *TINY, *overrides, where, ok=False)
     assert (
@@ -219,6 +228,21 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(folder)
     said = mnist_cnn("evaluate", "ckpt_path=run", ok=False)
     assert "my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in said
     mnist_cnn("evaluate", "ckpt_path=run", targets)
+
+
+@pytest.mark.slow
+def test_predict_export_and_demo_of_a_network_of_the_users_own_ask_for_its_code(folder):
+    here = folder("network")
+    overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
+    train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(here / "blank.png")
+    reading, exporting = ["predict", "blank.png"], ["export", "--format=safetensors", "--rounds=1"]
+    for command in (reading, exporting, ["demo", "--port=0"]):
+        said = said_by(here, *command, "ckpt_path=run", ok=False)
+        assert "my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in said
+        assert said.count("\n") == 1
+    for command in (reading, exporting):
+        said_by(here, *command, "ckpt_path=run", "targets=[my_pkg.*]")
 
 
 def test_a_checkpoint_never_imports_code_by_itself(folder):
@@ -271,3 +295,30 @@ def test_the_examples_are_yaml():
     for files, _ in EXAMPLES.values():
         for name, text in files.items():
             assert not name.endswith(".yaml") or yaml.safe_load(text)
+
+
+def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folder):
+    here = folder("data")
+    overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "data=mine"]
+    overrides += ["trainer.limit_test_batches=1.0"]
+    results = train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
+    (here / "place").mkdir()
+
+    def evaluated(name: str, *argv: str) -> dict:
+        own.allow(["my_pkg.*"])
+        given = as_trained([f"ckpt_path={here}/run/{name}", "targets=[my_pkg.*]", *argv])
+        given = [o for o in given if not o.startswith("hydra")]
+        return evaluate(compose(given, run_dir=here / "place" / name, entry="evaluate"))
+
+    for name in ("checkpoints/best.ckpt", "weights.safetensors"):
+        outcome = evaluated(name)
+        assert outcome["images"] == 200
+        assert outcome["data"] == {"name": "Noise", "_target_": "my_pkg.data.Noise", "n": 200}
+        assert (here / "place" / name / "mistakes.png").is_file()
+        assert outcome["acc"] == results["test/acc"]
+    assert evaluated("weights.safetensors", "split=val", "temperature=true")["images"] == 200
+    with pytest.raises(ValueError, match="split must be test or val, as far as Noise has batches"):
+        evaluated("weights.safetensors", "split=train")
+    own.allow([])
+    with pytest.raises(ValueError, match=r"data\._target_ must be allowed by targets, got my"):
+        as_trained([f"ckpt_path={here}/run"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import terminal
+from mnist_cnn.config.compose import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +49,7 @@ def summarize_evaluation(
         "split": cfg.split,
         "shifts": cfg.shifts,
         **of_networks(files, each[cfg.split][:n]),
-        "data": OmegaConf.to_container(cfg.data, resolve=True),
+        "data": {"name": data.name, **plain(cfg, "data")},
         **scores.summary(predictions, data.classes),
         "without_wrong_labels": without_wrong_labels(cfg, predictions, data),
         "writers": known and by_writer.writer_summary(predictions, known),
@@ -66,14 +67,14 @@ def summarize_evaluation(
 
 def of_networks(files: Sequence[Path], each: "Sequence[Predictions]") -> dict[str, Any]:
     """Where each network is from and how accurate it is alone."""
+    from mnist_cnn import pretrained
     from mnist_cnn.analysis import scores
-    from mnist_cnn.runs import checks
 
     alone = [scores.proportion(single.hits) for single in each]
     accuracies = [part["acc"] for part in alone]
     return {
         "networks": [
-            {"ckpt_path": str(file), "epoch": checks.epoch(file), **part}
+            {"ckpt_path": str(file), "epoch": pretrained.read(file).epoch, **part}
             for file, part in zip(files, alone, strict=True)
         ],
         "networks_acc": {
@@ -109,7 +110,7 @@ def without_wrong_labels(
     from mnist_cnn.analysis import scores
     from mnist_cnn.data import sets
 
-    known = sets.SETS.get(cfg.data.name)
+    known = sets.SETS.get(data.name)
     if cfg.split != "test" or not (known and known.wrong_test_labels):
         return None
     right = ~torch.isin(data.rows["test"], torch.tensor(known.wrong_test_labels))

@@ -3,13 +3,18 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from mnist_cnn.config.messages import must_be, shown
+from mnist_cnn.config.own import forbidden
 from mnist_cnn.runs.configuration import quote
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
+
+if TYPE_CHECKING:
+    from mnist_cnn.pretrained import Trained
 
 # what an evaluation of the same network and split is told apart by
 CHANGES = ("data", "shifts=", "temperature=", "compare=", "robustness=")
@@ -69,14 +74,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
         nets = pretrained.load_all(files)
     except ValueError as e:
         raise ValueError(f"ckpt_path={e}") from None
-    data = nets[0].about["data"]
-    filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
-    if root := pretrained.data_root(nets[0]):
-        filled.append(f"data.root={quote(root)}")
-    if path := data.get("path"):
-        filled.append(f"data.path={quote(path)}")
-    if not any(a.startswith("data=") for a in command):
-        filled = [f"data={data['name']}", *filled, f"data.split={data.get('split') or 'rows'}"]
+    filled = trained_on(nets[0], any(a.startswith("data=") for a in command))
     file = files[0]
     home = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
     if paths[0] is not None and is_sweep(paths[0]):
@@ -85,11 +83,60 @@ def as_trained(argv: Sequence[str]) -> list[str]:
         kept = file.stem in ("best", "weights")
         what = [] if kept else [file.stem]
         what += [a for a in command if a.startswith(CHANGES)]
-        name = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part)[:80] for part in what)])
+        label = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part)[:80] for part in what)])
         place = quote(home / "evaluation").removesuffix("'")  # ${split} is no part of the path yet
-        command = [f"hydra.run.dir={place}/{name}'", *command]
+        command = [f"hydra.run.dir={place}/{label}'", *command]
     value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"
     return [*filled, f"ckpt_path={value}", *command]
+
+
+def trained_on(net: "Trained", another: bool) -> list[str]:
+    """The overrides that describe the data of a network's training to an evaluation.
+
+    Args:
+        net: the network.
+        another: the command line names a set by itself.
+
+    Raises:
+        ValueError: they are of a user's own, whose code is not allowed.
+    """
+    from mnist_cnn import pretrained
+
+    data = net.about["data"]
+    if "own" in data:
+        if another:
+            return []
+        # the file may be a stranger's: it names no more than the command allows
+        if faults := forbidden(data["own"], "data", known=()):
+            raise ValueError("; ".join(faults))
+        others = ("val_fraction", "fold", "seed", "augment")  # in evaluate.yaml
+        alone = ["~data", *(f"~data.{key}" for key in others)]
+        values = {key: value for key, value in data["own"].items() if key != "augment"}
+        return [*alone, *(f"+data.{name(key)}={plainly(value)}" for key, value in values.items())]
+    filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
+    if root := pretrained.data_root(net):
+        filled.append(f"data.root={quote(root)}")
+    if path := data.get("path"):
+        filled.append(f"data.path={quote(path)}")
+    if another:
+        return filled
+    return [f"data={data['name']}", *filled, f"data.split={data.get('split') or 'rows'}"]
+
+
+def name(key: Any) -> str:
+    """A key, which has no part of Hydra's grammar in it."""
+    if not re.fullmatch(r"\w+", str(key)):
+        raise ValueError(must_be("a key of data", "a name", key))
+    return str(key)
+
+
+def plainly(value: Any) -> str:
+    """A plain value as Hydra's grammar takes it; no text in it is resolved."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name(key)}:{plainly(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return f"[{','.join(map(plainly, value))}]"
+    return quote(value) if isinstance(value, str) else shown(value)
 
 
 def listed(given: str | None) -> list[str | None]:

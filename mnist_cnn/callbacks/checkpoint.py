@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from mnist_cnn.callbacks import exact
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.finite import check_finite
+from mnist_cnn.data.datamodule import described
 from mnist_cnn.internals.lightning import (
     InPlace,
     close_epoch,
@@ -46,6 +47,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     Attributes:
         config: the run's configuration, flat, for its checkpoints; set it before fitting.
+        data: that of data of a user's own, for who evaluates a checkpoint; likewise.
         best_epoch: counted from 1; None where the metric was not logged.
 
     Raises:
@@ -71,6 +73,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.best_epoch: int | None = None
         self.improved = False
         self.config: dict[str, Any] = {}
+        self.data: dict[str, Any] = {}
         self.newer = False  # than what the run was resumed from
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, Any] = {}  # of the loader
@@ -195,6 +198,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         checkpoint["processes"] = exact.processes(trainer, pl_module)
         checkpoint["circumstances"] = exact.circumstances(trainer)
         checkpoint["config"] = self.config
+        if self.data:
+            checkpoint["data"] = described(self.data, trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]

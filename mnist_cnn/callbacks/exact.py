@@ -5,11 +5,19 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, StochasticWeightAveraging
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 
 from mnist_cnn.internals.lightning import keep_patience, mid_epoch
 from mnist_cnn.metrics import Tally
 from mnist_cnn.runs.generators import generators
+
+# the finders search anew
+INEXACT = (BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging)
 
 
 def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
@@ -80,8 +88,8 @@ def restore_callbacks(trainer: L.Trainer, checkpoint: dict[str, Any]) -> list[st
         state = checkpoint["callbacks"].get(callback.state_key, {})
         if isinstance(callback, EarlyStopping):
             keep_patience(callback, state)
-        if isinstance(callback, StochasticWeightAveraging):
-            inexact.append("StochasticWeightAveraging is not resumed exactly")
+        if isinstance(callback, INEXACT):
+            inexact.append(f"{type(callback).__name__} is not resumed exactly")
     return inexact
 
 

@@ -3,26 +3,27 @@
 import inspect
 import pkgutil
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs, in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint
-from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import make
+from mnist_cnn.config.compose import plain
+from mnist_cnn.config.messages import install, must_be
+from mnist_cnn.config.own import is_own, make
 from mnist_cnn.internals.memory import not_filled
 from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.configuration import flat
 from mnist_cnn.runs.launch import rank
 
-# arguments of Checkpoint in conf/callbacks/default.yaml that others need not have
-OWN = ("every_seconds", "every_steps")
+# arguments in conf/callbacks/default.yaml that a class in the place of ours need not have
+OWN = ("every_seconds", "every_steps", "refresh_seconds", "quiet")
 
 
 def make_module(config: Mapping[str, Any], data: L.LightningDataModule) -> DigitClassifier:
@@ -52,7 +53,7 @@ def make_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digit
             hint = "; init_strict=false starts from the rest" if strict else ""
             raise ValueError(f"init_weights: {e}{hint}") from None
         if left and rank() == 0:
-            print(f"init_weights={path}: not taken: {'; '.join(left)}", file=sys.stderr)
+            print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
     return module
 
 
@@ -65,19 +66,24 @@ def make_callbacks(nodes: DictConfig) -> list[L.Callback]:
     made = []
     for name, node in nodes.items():
         if node is not None:
-            if name == "checkpoint":
+            if name in ("checkpoint", "progress"):
                 node = without_own(node)
             made.append(make(L.Callback, node, key="callbacks." + str(name)))
     return in_order(made)
 
 
 def without_own(node: DictConfig) -> DictConfig:
-    """The arguments of a checkpoint callback, less those of ours that its class does not take."""
+    """The arguments of a callback, less those of this project's that its class does not take."""
     try:
         taken = inspect.signature(pkgutil.resolve_name(str(node.get("_target_")))).parameters
     except (ImportError, AttributeError, TypeError, ValueError):
         return node  # make refuses it
     return DictConfig({k: v for k, v in node.items() if k not in OWN or k in taken})
+
+
+def bar_enabled(callbacks: Sequence[L.Callback], trainer: DictConfig) -> Any:
+    """The Trainer's enable_progress_bar, which a bar of Lightning's among the callbacks needs."""
+    return trainer.enable_progress_bar or any(isinstance(c, ProgressBar) for c in callbacks)
 
 
 def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
@@ -92,11 +98,15 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
     for callback in own:
         if isinstance(callback, Checkpoint):
             callback.config = flat(cfg)
+            callback.data = plain(cfg, "data") if is_own(cfg.data) else {}
     try:
         with not_filled():
             trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
     except MisconfigurationException as e:
         raise ValueError(e) from e
+    except ImportError as e:  # DeviceStatsMonitor
+        hint = f"; {install('monitor')}" if "psutil" in str(e) else ""
+        raise ValueError(f"{e}{hint}") from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:
         if cfg.ckpt_path is None or any(callback.running for callback in own):
             raise  # it has been restored already
@@ -105,16 +115,19 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
         raise ValueError(f"{wanted}: {reason}") from e
 
 
-def kept(trainer: L.Trainer) -> tuple[Path | None, int | None]:
-    """The checkpoint with the weights that a run keeps, and its epoch (from 1).
+def kept(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, int | None]:
+    """The module with the weights that a run keeps, and their epoch (from 1).
 
-    The checkpoint is None where no callback wrote one: the network has the weights. The epoch is
-    None where no best one is known.
+    Those of a checkpoint where a callback wrote one, else the module's own. The epoch is None where
+    no best one is known.
     """
     callback: Any = trainer.checkpoint_callback
     if isinstance(callback, Checkpoint):
-        return callback.kept, callback.best_epoch
-    path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
-    if not path:
-        return None, None
-    return Path(path), read_checkpoint(path)["epoch"] + 1
+        path, epoch = str(callback.kept), callback.best_epoch
+    else:
+        path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
+        if not path:
+            return module, None
+        epoch = read_checkpoint(path)["epoch"] + 1
+    device = trainer.strategy.root_device
+    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), epoch

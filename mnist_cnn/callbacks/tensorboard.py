@@ -71,8 +71,8 @@ def write(
                     f"val/{name}", predictions.labels == k, predictions.probabilities[:, k], step
                 )
         logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
-        example: Any = module.example_input_array
-        add_graph(logger.experiment, module.net, example.to(module.device))
+        if (example := module.example_input_array) is not None:
+            add_graph(logger.experiment, module.net, example.to(module.device))
         logger.finalize("success")
 
 

@@ -23,6 +23,15 @@ def allow(targets: Sequence[str]) -> None:
     ALLOWED[:] = targets
 
 
+def allow_given(argv: Sequence[str]) -> None:
+    """Allows what `targets=` of a command line lists: targets=[my_pkg.*,other.nets.*]."""
+    for argument in argv:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key == "targets":
+            patterns = (pattern.strip(" '\"") for pattern in value.strip(" '\"[]").split(","))
+            allow([pattern for pattern in patterns if pattern])
+
+
 def forbidden(node: Any, key: str, known: Sequence[str] = TARGETS) -> list[str]:
     """A sentence for each `_target_` in a part of a configuration that may not be called."""
     if isinstance(node, list):

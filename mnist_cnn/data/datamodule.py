@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mnist_cnn.config.check import check_fold, check_split
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.own import is_own
 from mnist_cnn.data import sets, sources
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader
@@ -104,7 +105,8 @@ class ImageDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Loads what `stage` needs: images uint8 (N, C, H, W) and labels int64 (N,) a split."""
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        self.hparams["classes"] = list(self.classes)  # for the checkpoint
+        # for the checkpoint
+        self.hparams.update(classes=list(self.classes), shape=list(self.shape))
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load_to(device, "train")
             val = self.validation_rows(labels.cpu()).to(device)
@@ -162,6 +164,24 @@ class ImageDataModule(L.LightningDataModule):
 
     def predict_dataloader(self) -> BatchLoader:
         return self.loader("test", self.eval_batch_size)
+
+
+def class_names(data: L.LightningDataModule) -> tuple[str, ...]:
+    """The classes' names by label; none where a data module of the user's own has none."""
+    names = getattr(data, "classes", None)
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
+
+
+def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
+    """What a file says of the data of a training: their configuration, classes and shape."""
+    shape = getattr(data, "shape", None)
+    known = {
+        "classes": list(class_names(data)) or None,
+        "shape": list(shape) if isinstance(shape, list | tuple) else None,
+    }
+    if is_own(config):
+        return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
+    return {**config, **known}
 
 
 class MNISTDataModule(ImageDataModule):

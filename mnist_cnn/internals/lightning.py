@@ -28,6 +28,8 @@ WARNINGS: dict[str, type[Warning]] = {
     "is smaller than the logging interval": Warning,
     # the data module hands out the batches that trainer.overfit_batches asks for
     "You requested to overfit but enabled": Warning,
+    # the schedule that it replaces is stepped each epoch, by the module
+    "SWA is currently only supported every epoch": Warning,
     # mixed precision keeps the weights in 32 bits, as the summary has it
     "Precision .* is not supported by the model summary": Warning,
 }
@@ -37,11 +39,12 @@ def quiet_lightning() -> None:
     """Silences what Lightning tells a user without need."""
     # which devices there are, and advertising
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # but a profiler's table was asked for
-    profilers = logging.getLogger("lightning.pytorch.profilers")
-    profilers.setLevel(logging.INFO)
-    if not (profilers.handlers or logging.getLogger("lightning.pytorch").handlers):
-        profilers.addHandler(logging.StreamHandler())
+    # but a profiler's table was asked for, and what a finder has found
+    for name in ("profilers", "tuner"):
+        asked = logging.getLogger(f"lightning.pytorch.{name}")
+        asked.setLevel(logging.INFO)
+        if not (asked.handlers or logging.getLogger("lightning.pytorch").handlers):
+            asked.addHandler(logging.StreamHandler())
     for text, category in WARNINGS.items():
         warnings.filterwarnings("ignore", f".*{text}", category)
 

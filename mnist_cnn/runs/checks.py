@@ -101,11 +101,6 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def epoch(path: Path) -> int | None:
-    """The epoch (from 1) after which a file was written; None where it is no run's checkpoint."""
-    return content(path).epochs if is_whole(path) else None
-
-
 def content_to_resume(path: Path) -> Content:
     """As `content`, but the error names the key, and a whole checkpoint beside a damaged one."""
     try:
