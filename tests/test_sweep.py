@@ -62,8 +62,8 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 
 def untouched(folders: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
-    """What changes when a file is written, replaced or only touched."""
-    files = [path for folder in folders for path in folder.rglob("*")]
+    """What changes when a file is written, replaced or only touched; a lock may be opened."""
+    files = [path for folder in folders for path in folder.rglob("*") if path.name != ".lock"]
     return {p: (s.st_mtime_ns, s.st_ino, s.st_size) for p in files for s in [p.stat()]}
 
 
