@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -33,6 +34,20 @@ def test_every_package_that_is_imported_is_declared():
     for package in sorted(imported("mnist_cnn") | imported("tests")):
         named = {name.lower().replace("_", "-") for name in providers.get(package, [package])}
         assert named & set(declared), package
+
+
+def test_the_locked_versions_are_those_of_the_records():
+    lock = (ROOT / "benchmarks" / "requirements.lock").read_text("utf-8")
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+) \\$", lock, re.M))
+    record = json.loads((ROOT / "benchmarks" / "article.json").read_text("utf-8"))
+    recorded = re.findall(r"'versions': (\{.*?\})", str(record))
+    assert recorded
+    for text in recorded:
+        versions = ast.literal_eval(text)
+        for package in versions.keys() - {"python", "mnist-cnn"}:
+            assert pins[package] == versions[package]
+    assert len(re.findall(r"^[^\s#]+==", lock, re.M)) == len(pins)  # each with a hash
+    assert "://" not in lock
 
 
 def test_tests_share_what_lies_in_helpers_alone():
