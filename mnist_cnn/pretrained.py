@@ -218,7 +218,7 @@ def check_data(data: Mapping[str, Any]) -> None:
 
 def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None:
     """Raises ValueError for a network of this project whose normalisation lay outside of it."""
-    if "_target_" not in model and not any(key.endswith("normalize.mean") for key in weights):
+    if "_target_" not in model and not any(str(key).endswith("normalize.mean") for key in weights):
         raise ValueError(
             "it is from before the normalisation was a layer of the network: use the version that "
             "wrote it (git_commit in the run's results.json), or train it anew"

@@ -267,3 +267,23 @@ def test_going_on_from_a_spoilt_checkpoint_ends_in_one_line(
     evil = (tmp_path / "evil.ckpt").read_bytes()  # nothing was trained: at most copies are there
     assert all(file.read_bytes() == evil for file in tmp_path.glob("run/checkpoints/*"))
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_a_checkpoint_from_before_the_normalisation_was_a_layer_says_what_to_do(
+    checkpoint, tmp_path
+):
+    old = copy.deepcopy(checkpoint)
+    for name in ("mean", "std"):
+        del old["state_dict"][f"net.normalize.{name}"]
+        del old["hyper_parameters"]["model"][name]
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save(old, file)
+    advice = (
+        r"from before the normalisation was a layer .*: use the version that wrote it .*, or tr"
+    )
+    with pytest.raises(ValueError, match=advice):
+        pretrained.load(file)
+    with pytest.raises(ValueError, match=f"ckpt_path must be a checkpoint that t.* {advice}"):
+        train(compose([*SHORT, *SMALL, f"ckpt_path={file}"], run_dir=tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]

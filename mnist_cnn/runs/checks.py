@@ -84,6 +84,9 @@ def _content(path: str, *version: int) -> Content:
     sound = sound and isinstance(checkpoint["callbacks"].get("Checkpoint", {}), dict)
     if not sound or not any(str(key).startswith("net.") for key in checkpoint["state_dict"]):
         raise ValueError("not a checkpoint of this project")
+    given = checkpoint.get("hyper_parameters")
+    model = given.get("model") if isinstance(given, dict) else None
+    pretrained.check_normalized(model if isinstance(model, dict) else {}, checkpoint["state_dict"])
     return Content(
         epochs=checkpoint["epoch"],
         best_epoch=checkpoint["callbacks"].get("Checkpoint", {}).get("best_epoch"),
