@@ -83,7 +83,8 @@ def without_own(node: DictConfig) -> DictConfig:
 
 def bar_enabled(callbacks: Sequence[L.Callback], trainer: DictConfig) -> Any:
     """The Trainer's enable_progress_bar, which a bar of Lightning's among the callbacks needs."""
-    return trainer.enable_progress_bar or any(isinstance(c, ProgressBar) for c in callbacks)
+    needed = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    return needed or trainer.enable_progress_bar
 
 
 def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
