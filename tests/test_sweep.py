@@ -24,7 +24,7 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.runs import configuration, resume, state
 from mnist_cnn.sweeps.display import Screen
 from mnist_cnn.sweeps.grid import Grid
-from mnist_cnn.sweeps.job import own_gpu
+from mnist_cnn.sweeps.job import own_gpus
 from mnist_cnn.sweeps.optuna import STUDY, Optuna, storage
 from mnist_cnn.sweeps.sweep import RETRIED
 from mnist_cnn.train import train
@@ -349,7 +349,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
 
     def job(n: int) -> None:
         cfg = cfgs[n]
-        with own_gpu(cfg):
+        with own_gpus(cfg):
             (device,) = cfg.trainer.devices
             assert device not in taken
             taken.append(device)
@@ -367,7 +367,7 @@ def test_several_gpus_are_handed_out_one_to_a_job(tmp_path, monkeypatch):
     job(2)
     assert sorted(at_once) == [1, 1, 2]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with own_gpu(cfgs[3]):
+    with own_gpus(cfgs[3]):
         assert cfgs[3].trainer.devices == 1  # a single one is shared
 
 

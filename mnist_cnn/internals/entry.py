@@ -6,7 +6,6 @@ callbacks are experimental, and what they change in `config.hydra` counts. Tests
 """
 
 import contextlib
-import math
 import os
 import shutil
 import signal
@@ -120,12 +119,7 @@ class ClaimFolder(Callback):
             if (search := config.hydra.runtime.choices.get("hparams_search")) is not None:
                 raise ValueError(f"hparams_search={search}: a search is a sweep: add -m")
             if entry == "train":
-                check_processes(str(task.trainer.strategy).startswith("ddp"))
-                if task.data.get("batch_size", math.inf) < (n := processes()):
-                    raise ValueError(
-                        f"data.batch_size must be at least {n}, an image for each process, "
-                        f"got {task.data.batch_size}"
-                    )
+                check_processes(task)
             if rank() == 0:
                 name_folder(config, "run")
                 if entry == "train":

@@ -6,6 +6,7 @@ tests/test_contracts_hydra.py fails with a sentence where a release changes one 
 - the text of its error messages, which have no fields for the key or the file that is wrong
 - the parser of overrides, the loader of a job's configuration and the list of plugins: Hydra's own
   sweepers use them, its documentation leaves them out
+- what its launchers do to run a job in another process: HydraConfig's own state, setup_globals
 """
 
 import copy
@@ -23,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep, Transformer
 from hydra.core.plugins import Plugins
+from hydra.core.utils import configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
@@ -81,6 +83,20 @@ def output_folder() -> Path | None:
     if not HydraConfig.initialized():
         return None
     return Path(HydraConfig.get().runtime.output_dir).resolve()
+
+
+def started_job() -> DictConfig:
+    """Hydra's own configuration of the job of this process, for `take_part`."""
+    config: DictConfig = HydraConfig.instance().cfg
+    return config
+
+
+def take_part(job: DictConfig, log: bool) -> None:
+    """Makes this process part of a job that another one has started, with its log if it is to."""
+    setup_globals()
+    HydraConfig.instance().cfg = job
+    if log:
+        configure_log(job.hydra.job_logging, job.hydra.verbose)
 
 
 def task_of(config: DictConfig) -> DictConfig:

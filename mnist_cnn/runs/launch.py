@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import math
 import os
 import signal
 import sys
@@ -38,15 +39,30 @@ def plugins() -> list[Any]:
     return [] if torchrun() else [LightningEnvironment()]
 
 
-def check_processes(ddp: bool) -> None:
-    """Raises ValueError unless trainer=ddp and torchrun come together."""
-    if ddp and not torchrun():
-        raise ValueError(
-            "trainer=ddp: allowed: with torchrun, which starts the processes: "
-            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
-        )
+def several(trainer: DictConfig) -> bool:
+    """Whether this process is to start the processes of a run: torchrun has not."""
+    return not torchrun() and isinstance(trainer.devices, int) and trainer.devices > 1
+
+
+def check_processes(task: DictConfig) -> None:
+    """Raises ValueError where a run does not fit the number of processes that are to train it."""
+    trainer = task.trainer
+    ddp = str(trainer.strategy).startswith("ddp")
     if not ddp and processes() > 1:
         raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+    if (ddp and not torchrun() and not several(trainer)) or (
+        several(trainer) and trainer.num_nodes > 1
+    ):
+        raise ValueError(
+            "trainer=ddp: allowed: with trainer.devices=2 or more processes on this machine, or "
+            "with torchrun, on several: torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
+    count = trainer.devices if several(trainer) else processes()
+    if task.data.get("batch_size", math.inf) < count:
+        raise ValueError(
+            f"data.batch_size must be at least {count}, an image for each process, "
+            f"got {task.data.batch_size}"
+        )
 
 
 def leave(line: str) -> NoReturn:
@@ -57,14 +73,21 @@ def leave(line: str) -> NoReturn:
     sys.exit(line if rank() == 0 else 1)
 
 
-def join(config: DictConfig) -> None:
-    """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+def connect() -> None:
+    """Connects this process with the others that torchrun started."""
     if sys.platform == "linux":  # where torchrun is killed, its processes would train on alone
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     from torch import distributed
 
     distributed.init_process_group()  # Lightning takes it over
     atexit.register(distributed.destroy_process_group)
+
+
+def join(config: DictConfig) -> None:
+    """Makes the processes that torchrun started one run: rank 0 has the folder and the log."""
+    from torch import distributed
+
+    connect()
     folder = [config.hydra.run.dir]
     distributed.broadcast_object_list(folder)
     with read_write(config), open_dict(config):

@@ -2,23 +2,24 @@
 
 import contextlib
 import gc
-import itertools
 import logging
 import os
+import random
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.internals.hydra import multirun
 from mnist_cnn.internals.launchers import IN_SUBMITIT
-from mnist_cnn.runs import state
-from mnist_cnn.runs.launch import rank
+from mnist_cnn.runs import ranks, state
+from mnist_cnn.runs.launch import rank, several
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.sweeps.launchers import POLL
 
@@ -29,9 +30,10 @@ ENDS = ("finished", "failed", "pruned")
 
 def start(train: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> None:
     """What Hydra calls: trains one run and prints its table, or runs a job of a sweep."""
+    run = ranks.train if several(cfg.trainer) else train
     if multirun():
-        return attempt(train, cfg)
-    outcome = train(cfg)
+        return attempt(run, cfg)
+    outcome = run(cfg)
     if rank() == 0:
         from mnist_cnn.runs.results import show
 
@@ -58,7 +60,7 @@ def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
     if (folder / state.LAST).is_file():
         cfg.ckpt_path = str(folder / state.LAST)
     try:
-        with own_gpu(cfg):
+        with own_gpus(cfg):
             train(cfg)
     except state.Pruned as e:
         log.info(e)
@@ -75,24 +77,37 @@ def interrupt(number: int, frame: Any) -> None:
 
 
 @contextlib.contextmanager
-def own_gpu(cfg: DictConfig) -> Iterator[None]:
-    """Where there are several GPUs: waits for one that no other job of the sweep is using."""
+def own_gpus(cfg: DictConfig) -> Iterator[None]:
+    """Where there are several GPUs: waits for as many as the job needs and no other job uses."""
     import torch
 
-    count = torch.cuda.device_count()
-    wanted = OmegaConf.select(cfg, "trainer.accelerator") in ("auto", "gpu", "cuda")
-    if count < 2 or not wanted or OmegaConf.select(cfg, "trainer.devices") != 1:
+    count, wanted = torch.cuda.device_count(), OmegaConf.select(cfg, "trainer.devices")
+    gpus = OmegaConf.select(cfg, "trainer.accelerator") in ("auto", "gpu", "cuda")
+    if count < 2 or not gpus or not isinstance(wanted, int) or wanted > count:
         yield
         return
     sweep, host = Path(cfg.run_dir).parent, socket.gethostname()
-    for k in itertools.cycle(range(count)):
-        lock = FileLock(sweep / f".gpu-{host}-{k}.lock", timeout=0)
-        try:
-            held = lock.acquire()
-        except Timeout:
-            time.sleep(POLL / count)
-            continue
-        with held:
-            cfg.trainer.devices = [k]
-            yield
-        return
+    locks = [FileLock(sweep / f".gpu-{host}-{k}.lock", timeout=0) for k in range(count)]
+    with contextlib.ExitStack() as held:
+        while len(own := acquire(locks, wanted, held)) < wanted:
+            held.close()  # all or none: else two jobs may wait for each other
+            time.sleep(POLL * random.uniform(0.5, 1))
+        if wanted == 1:
+            cfg.trainer.devices = own
+        else:
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+            names = seen.split(",") if seen else list(map(str, range(count)))
+            chosen = ",".join(names[k] for k in own)
+            held.enter_context(mock.patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": chosen}))
+        yield
+
+
+def acquire(locks: list[FileLock], wanted: int, held: contextlib.ExitStack) -> list[int]:
+    """Takes as many of the locks as are wanted and free; their numbers."""
+    own: list[int] = []
+    for k, lock in enumerate(locks):
+        with contextlib.suppress(Timeout):
+            if len(own) < wanted:
+                held.enter_context(lock.acquire())
+                own.append(k)
+    return own

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 
+from mnist_cnn.callbacks import exact
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.internals.lightning import training_is_over
 from mnist_cnn.runs.state import Pruned
@@ -45,7 +46,10 @@ class Prune(BetweenEpochs):
         if not math.isfinite(value):
             return
         epoch = trainer.current_epoch
-        self.storage.set_trial_intermediate_value(self.id, epoch, value)
-        worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
+        worse = False
+        if trainer.is_global_zero:
+            self.storage.set_trial_intermediate_value(self.id, epoch, value)
+            worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
+        (worse,) = exact.agree(trainer, worse)  # all processes end, or none
         if worse and not training_is_over(trainer):
             raise Pruned(epoch, self.monitor, value)

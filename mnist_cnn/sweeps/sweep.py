@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.hydra import Composer, Job, is_plugin, launcher
 from mnist_cnn.runs import checks, claim, configuration
+from mnist_cnn.runs.launch import check_processes
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.runs.state import FAILED, LOCK, RESULTS, SWEEP, State, note, state
 from mnist_cnn.sweeps.display import Screen
@@ -95,6 +96,7 @@ class Sweep(Sweeper):
         """The `identity` of a job. Raises ValueError where its configuration is not allowed."""
         task = self.composer.compose(job)
         checks.check_run(task)
+        check_processes(task)
         self.objective = task.objective
         return identity(task)
 
