@@ -11,9 +11,8 @@ from mnist_cnn.command import command
 from mnist_cnn.internals import entry
 from mnist_cnn.internals.hydra import register
 from mnist_cnn.runs import claim, launch, resume, state
-from mnist_cnn.sweeps.grid import Grid
-from mnist_cnn.sweeps.job import start
-from mnist_cnn.sweeps.optuna import Optuna
+from mnist_cnn.runs.jobs import start
+from mnist_cnn.runs.sweeps import Grid, Optuna
 
 
 @claim.recorded

@@ -18,7 +18,7 @@ from mnist_cnn.internals.hydra import (
     register,
     space,
 )
-from mnist_cnn.sweeps.grid import Grid
+from mnist_cnn.runs.sweeps import Grid
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_composing_leaves_hydra_as_it_was_and_works_in_a_thread():
 
 def test_a_sweeper_outside_of_hydra_plugins_can_be_registered():
     register(Grid)
-    assert is_plugin("mnist_cnn.sweeps.grid.Grid"), "Hydra's list of plugins has changed"
+    assert is_plugin("mnist_cnn.runs.sweeps.Grid"), "Hydra's list of plugins has changed"
     assert not is_plugin("hydra_plugins.not_there.Launcher")
 
 

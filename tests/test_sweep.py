@@ -22,10 +22,10 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs import configuration, resume, state
+from mnist_cnn.runs.jobs import own_gpus
+from mnist_cnn.runs.sweeps import Grid, Optuna
 from mnist_cnn.sweeps.display import Screen
-from mnist_cnn.sweeps.grid import Grid
-from mnist_cnn.sweeps.job import own_gpus
-from mnist_cnn.sweeps.optuna import STUDY, Optuna, storage
+from mnist_cnn.sweeps.optuna import STUDY, storage
 from mnist_cnn.sweeps.sweep import RETRIED
 from mnist_cnn.train import train
 from tests.helpers.process import environment, wait_for
@@ -38,7 +38,11 @@ LONG = [*TINY, "trainer.max_epochs=15", "callbacks=no_early_stopping"]
 def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
     """Begins `python -m mnist_cnn.train ARGS`, with folder/sweep as the sweep's folder."""
     resumed = any("ckpt_path" in a for a in args)
-    place = [] if resumed else [f"hydra.sweep.dir={configuration.quote(folder / 'sweep')}"]
+    place = (
+        []
+        if resumed or any(a.startswith("hydra.sweep.dir") for a in args)
+        else [f"hydra.sweep.dir={configuration.quote(folder / 'sweep')}"]
+    )
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.train", *args, *place],
         cwd=folder,
@@ -134,6 +138,25 @@ def test_a_job_without_validation_is_told_of_and_is_never_the_best(tmp_path):
         ["1/2", "job 0", "seed=0", "finished"],
         ["2/2", "job 1", "seed=1", "finished"],
     ]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_keeps_failing_ends_and_is_resumed(tmp_path):
+    jobs = ["optimizer.lr=1e30,1e-3,2e-3", "trainer.max_epochs=1"]
+    done = finish(tmp_path, "-m", *TINY, *jobs, "hydra.sweeper.max_failures=1")
+    folder = tmp_path / "sweep"
+    assert done.returncode == 1
+    limit = "(hydra.sweeper.max_failures=1)"
+    assert done.stderr.startswith(f"1 of 1 jobs failed and 2 are left {limit}, see failed.json in")
+    assert states(folder) == ["failed"]
+    done = finish(tmp_path, f"ckpt_path={folder}", "hydra.sweeper.max_failures=null")
+    assert states(folder) == ["failed", "finished", "finished"]
+
+    search = ["hparams_search=optuna", "hydra.sweep.dir=search", "hydra.sweeper.n_trials=3"]
+    fixed = ["data.batch_size=64", "model.hidden=8", "model.dropout=0.0"]
+    jobs = ["optimizer.lr=choice(1e30,1e31)", "hydra.sweeper.max_failures=2"]
+    done = finish(tmp_path, "-m", *TINY, *search, *fixed, *jobs)
+    assert done.stderr.startswith("2 of 2 jobs failed and 1 are left (hydra.sweeper.max_fail")
 
 
 def test_a_grid_comes_from_its_file_and_the_command_line_goes_before_it(tmp_path):
@@ -310,7 +333,7 @@ class Stub:
 
 
 def stubbed(folder: Path, deaths: dict[int, int]) -> tuple[Grid, Stub]:
-    grid = Grid(None)
+    grid = Grid()
     grid.folder, grid.launcher_name = folder, "stub"
     grid.objective = OmegaConf.create({"metric": "val/loss", "mode": "min"})
     grid.screen = Screen(grid)
@@ -398,7 +421,8 @@ def test_a_mistake_ends_in_one_line_before_there_is_a_folder(command, tmp_path, 
 
 def test_one_process_runs_a_sweep(tmp_path):
     (tmp_path / state.SWEEP).write_text(
-        "hydra: {job: {config_name: train}, sweeper: {_target_: mnist_cnn.sweeps.grid.Grid}, "
+        "hydra: {job: {config_name: train}, help: {app_name: mnist_cnn.train}, "
+        "sweeper: {_target_: mnist_cnn.runs.sweeps.Grid}, "
         "overrides: {hydra: [], task: [seed=0]}, runtime: {config_sources: []}}"
     )
     with FileLock(tmp_path / state.LOCK):
@@ -416,7 +440,7 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
             }
         }
     )
-    grid = Grid(None)
+    grid = Grid()
     with pytest.raises(ValueError, match=r'launcher=ray: not installed: pip .* "\.\[ray\]"'):
         grid.setup(hydra_context=None, task_function=None, config=cfg)  # type: ignore[arg-type]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -469,10 +493,11 @@ def test_a_mistake_in_any_job_ends_a_sweep_before_it_begins(tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.sweeps.grid.Grid") -> Path:
+def swept(folder: Path, entry: str = "train", sweeper: str = "mnist_cnn.runs.sweeps.Grid") -> Path:
     """A folder as a sweep leaves it that was killed before its first job."""
     hydra = {
-        **{"job": {"config_name": entry}, "sweeper": {"_target_": sweeper}},
+        **{"job": {"config_name": entry}, "help": {"app_name": f"mnist_cnn.{entry}"}},
+        **{"sweeper": {"_target_": sweeper}},
         "overrides": {"hydra": [], "task": ["seed=0,1"]},
         "runtime": {"config_sources": []},
     }
@@ -491,7 +516,7 @@ def test_a_folder_that_is_not_this_sweeps_is_refused_and_left_as_it_was(tmp_path
     (added / "7").mkdir()
     (added / "7" / "thesis.txt").touch()
     search = "hparams_search=optuna"
-    kinds = "mnist_cnn.sweeps.grid.Grid", "mnist_cnn.sweeps.optuna.Optuna"
+    kinds = "Grid", "Optuna"
     other = f"hydra.sweeper must be {kinds[0]} in {grid}, got {kinds[1]}"
     before = untouched([tmp_path])
     for args, line in {

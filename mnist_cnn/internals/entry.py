@@ -29,10 +29,11 @@ from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import multirun, task_of
 from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
 from mnist_cnn.runs.checks import check_run
-from mnist_cnn.runs.claim import TakenError, check_evaluation, check_path, claim, name_folder, take
+from mnist_cnn.runs.claim import TakenError, check_evaluation, claim, take
 from mnist_cnn.runs.launch import check_processes, join, leave, processes, rank
 from mnist_cnn.runs.signals import SIGNALS, Interrupted
 from mnist_cnn.runs.state import LAST, LOCK, OVERRIDES
+from mnist_cnn.sweeps.folder import check_path, name_folder
 
 
 def run(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]) -> None:

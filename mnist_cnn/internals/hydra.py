@@ -10,10 +10,12 @@ tests/test_contracts_hydra.py fails with a sentence where a release changes one 
 """
 
 import copy
+import fnmatch
 import functools
+import itertools
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +87,12 @@ def output_folder() -> Path | None:
     return Path(HydraConfig.get().runtime.output_dir).resolve()
 
 
-def started_job() -> DictConfig:
+def started_job() -> Any:
     """Hydra's own configuration of the job of this process, for `take_part`."""
-    config: DictConfig = HydraConfig.instance().cfg
-    return config
+    return HydraConfig.instance().cfg
 
 
-def take_part(job: DictConfig, log: bool) -> None:
+def take_part(job: Any, log: bool) -> None:
     """Makes this process part of a job that another one has started, with its log if it is to."""
     setup_globals()
     HydraConfig.instance().cfg = job
@@ -126,6 +127,20 @@ def is_plugin(target: str) -> bool:
     return target in Plugins.instance().class_name_to_class
 
 
+def make(node: Mapping[str, Any], allowed: Sequence[str], **options: Any) -> Any:
+    """The object that a part of a configuration describes, if it may be named.
+
+    Hydra's own list of what may be named came with 1.4.
+    """
+    target = str(node.get("_target_"))
+    if not any(fnmatch.fnmatchcase(target, pattern) for pattern in allowed):
+        raise ValueError(f"_target_ must be one of {', '.join(allowed)}, got {target}")
+    guard: dict[str, Any] = (
+        {} if hydra.__version__.startswith("1.3.") else {"_execution_whitelist_": allowed}
+    )
+    return hydra.utils.instantiate(node, **options, **guard)
+
+
 def launcher(context: HydraContext, task: TaskFunction, config: DictConfig) -> Launcher:
     """The launcher that a configuration names."""
     return Plugins.instance().instantiate_launcher(
@@ -139,9 +154,16 @@ class Composer:
     Args:
         context: what Hydra gives a sweeper.
         config: the sweep's configuration.
+        task_of: what is wanted of a job's configuration.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig):
+    def __init__(
+        self,
+        context: HydraContext,
+        config: DictConfig,
+        task_of: Callable[[DictConfig], DictConfig],
+    ):
+        self.task_of = task_of
         self.loader, self.config = context.config_loader, config
         self.parser = OverridesParser.create(config_loader=self.loader)
         self.parse_one = functools.cache(OverridesParser.create().parse_override)
@@ -162,7 +184,7 @@ class Composer:
             else:
                 others.append(str(override.input_line))
         if (base := self.bases.get(tuple(others))) is None:
-            base = task_of(self.loader.load_sweep_config(self.config, others))
+            base = self.task_of(self.loader.load_sweep_config(self.config, others))
             self.bases[tuple(others)] = base
         task = copy.deepcopy(base)
         try:
@@ -205,3 +227,25 @@ def space(override: Override) -> Interval | list[Any]:
         if isinstance(values, range) and values:
             return Interval(min(values), max(values), step=abs(values.step))
     return list(override.sweep_iterator(transformer=Transformer.encode))
+
+
+def quote(path: Path | str) -> str:
+    """Text as Hydra's grammar takes it, whatever characters it has."""
+    # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
+    return literal(re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path)))
+
+
+def literal(text: str) -> str:
+    """The same, but an interpolation stays one."""
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
+
+
+def flat(node: Any, key: str = "") -> dict[str, Any]:
+    """Every value of a configuration by its whole key, as written: interpolations as such."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if not isinstance(node, dict):
+        return {key: node}
+    inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
+    return dict(itertools.chain.from_iterable(values.items() for values in inner))

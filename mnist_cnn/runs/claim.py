@@ -10,7 +10,6 @@ by name.
 import contextlib
 import copy
 import functools
-import itertools
 import shutil
 import signal
 import sys
@@ -19,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.command import SIGPIPE
-from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.hydra import multirun, output_folder
 from mnist_cnn.runs.checks import check_run, content, is_whole
 from mnist_cnn.runs.configuration import note_configuration
@@ -244,28 +242,3 @@ def check_evaluation(folder: Path) -> None:
             f"run_dir must be a new or empty folder or an evaluation's, got {folder}, which holds "
             f"{what}; choose another folder with hydra.run.dir"
         )
-
-
-def check_path(key: str, path: Path | str) -> None:
-    """Raises ValueError for a folder that Hydra cannot use: it resolves ${ in it once more."""
-    if "${" in str(place := Path(path).absolute()):
-        raise ValueError(must_be(key, "a path without ${ (Hydra fails)", place))
-
-
-def name_folder(config: DictConfig, kind: str) -> None:
-    """Makes the folder hydra.<kind>.dir, under another name where it exists already.
-
-    A folder that was asked for by name, as in resuming a run, keeps its name.
-    """
-    if any(o.startswith(f"hydra.{kind}.dir=") for o in config.hydra.overrides.hydra):
-        return
-    wanted = Path(OmegaConf.select(config, f"hydra.{kind}.dir"))
-    for n in itertools.count(1):
-        folder = wanted if n == 1 else wanted.with_name(f"{wanted.name}-{n}")
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            continue
-    with read_write(config.hydra), open_dict(config):
-        config.hydra[kind].dir = str(folder)

@@ -1,7 +1,5 @@
 """A run's configuration as overrides and as flat keys."""
 
-import itertools
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import shown
+from mnist_cnn.internals.hydra import flat as flat
+from mnist_cnn.internals.hydra import literal
+from mnist_cnn.internals.hydra import quote as quote
 from mnist_cnn.runs.state import CONFIG, OVERRIDES
 
 
@@ -59,25 +60,3 @@ def search_path(hydra: DictConfig) -> list[str]:
         if source.provider == "command-line" or source.provider.startswith("hydra.searchpath")
     ]
     return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
-
-
-def quote(path: Path | str) -> str:
-    """Text as Hydra's grammar takes it, whatever characters it has."""
-    # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
-    return literal(re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path)))
-
-
-def literal(text: str) -> str:
-    """The same, but an interpolation stays one."""
-    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
-
-
-def flat(node: Any, key: str = "") -> dict[str, Any]:
-    """Every value of a configuration by its whole key, as written: interpolations as such."""
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node)
-    if not isinstance(node, dict):
-        return {key: node}
-    inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
-    return dict(itertools.chain.from_iterable(values.items() for values in inner))

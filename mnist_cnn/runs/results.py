@@ -1,7 +1,5 @@
 """What a finished run leaves for people and programs: results.json and a table."""
 
-import json
-import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -14,6 +12,8 @@ from rich.table import Table
 
 from mnist_cnn import terminal
 from mnist_cnn.internals.threads import WAITED
+from mnist_cnn.sweeps.folder import replace as replace
+from mnist_cnn.sweeps.folder import write as write
 from mnist_cnn.versions import versions as versions
 
 
@@ -97,19 +97,6 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if changed.returncode else "")
-
-
-def write(results: Mapping[str, Any], path: Path) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-    replace(new, path)
-
-
-def replace(new: Path, old: Path) -> None:
-    """Puts a finished file in another's place; after a power cut one of the two is there whole."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.replace(old)
 
 
 def show(results: Mapping[str, Any], folder: Path) -> None:

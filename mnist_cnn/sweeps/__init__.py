@@ -1,1 +1,1 @@
-"""Many runs: every combination of values, or a search by Optuna."""
+"""Sweeps that are resumed, for any Hydra application: see README.md in this folder."""

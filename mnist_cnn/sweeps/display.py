@@ -1,19 +1,14 @@
 """What a sweep prints while it runs."""
 
-import contextlib
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import terminal
-from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS, State
-from mnist_cnn.sweeps.job import ENDS
+from mnist_cnn.sweeps.folder import ENDS, FAILED, PRUNED, RESULTS, State
 from mnist_cnn.sweeps.launchers import POLL
-
-if TYPE_CHECKING:
-    from mnist_cnn.sweeps.sweep import Sweep
 
 
 class Screen(threading.Thread):
@@ -22,7 +17,7 @@ class Screen(threading.Thread):
     It looks at the folders from a thread of its own, since launchers return when all is over.
     """
 
-    def __init__(self, sweep: "Sweep"):
+    def __init__(self, sweep: Any):  # a Sweep
         super().__init__(daemon=True)
         self.sweep, self.objective = sweep, sweep.objective
         self.jobs: dict[int, str] = {}  # what sets them apart
@@ -104,10 +99,7 @@ class Screen(threading.Thread):
         return f"failed: {lines[0] if lines else noted['type']}"
 
     def running(self) -> str:
-        """The jobs that run, with the number of epochs that each has done."""
-        under_way = []
-        for n in self.jobs.keys() - self.ends.keys():
-            with contextlib.suppress(OSError):  # not begun, or just being written
-                rows = (self.sweep.job_folder(n) / "history.csv").read_text("utf-8").count("\n") - 1
-                under_way.append(f"{n}: {rows} epochs")
-        return f"({', '.join(under_way)})" if under_way else ""
+        """The jobs that run, and how far each is."""
+        left = sorted(self.jobs.keys() - self.ends.keys())
+        under_way = filter(None, map(self.sweep.progress, left))
+        return f"({text})" if (text := ", ".join(under_way)) else ""

@@ -1,113 +1,62 @@
-"""One run, or one job of a sweep, as Hydra starts it."""
+"""A job of an application that knows nothing of sweeps."""
 
-import contextlib
-import gc
 import logging
-import os
-import random
-import signal
-import socket
-import time
-from collections.abc import Callable, Iterator
+import numbers
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 from filelock import FileLock, Timeout
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
-from mnist_cnn.internals.hydra import multirun
-from mnist_cnn.internals.launchers import IN_SUBMITIT
-from mnist_cnn.runs import ranks, state
-from mnist_cnn.runs.launch import rank, several
-from mnist_cnn.runs.signals import Interrupted
-from mnist_cnn.sweeps.launchers import POLL
+from mnist_cnn.sweeps.folder import LOCK, RESULTS, end_of, is_over, note_failure, write
 
 log = logging.getLogger(__name__)
 
-ENDS = ("finished", "failed", "pruned")
 
+class Recorded:
+    """Calls an application's function, and leaves in the job's folder how that ended.
 
-def start(train: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> None:
-    """What Hydra calls: trains one run and prints its table, or runs a job of a sweep."""
-    run = ranks.train if several(cfg.trainer) else train
-    if multirun():
-        return attempt(run, cfg)
-    outcome = run(cfg)
-    if rank() == 0:
-        from mnist_cnn.runs.results import show
-
-        show(outcome, Path(cfg.run_dir))
-
-
-def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
-    """Runs one job of a sweep silently; how it ended, its folder tells, see `runs.claim.recorded`.
-
-    Where the folder has a checkpoint, the job is resumed from it.
+    Args:
+        function: returns a number, numbers by name, or nothing.
     """
-    import torch
 
-    if IN_SUBMITIT in os.environ:
-        signal.signal(signal.SIGTERM, interrupt)
-    folder = Path(cfg.run_dir)
-    for part, key, value in (
-        ("callbacks.progress", "quiet", True),
-        ("callbacks", "summary", None),
-        ("trainer", "enable_model_summary", False),
-    ):
-        if isinstance(node := OmegaConf.select(cfg, part), DictConfig) and key in node:
-            node[key] = value
-    if (folder / state.LAST).is_file():
-        cfg.ckpt_path = str(folder / state.LAST)
-    try:
-        with own_gpus(cfg):
-            train(cfg)
-    except state.Pruned as e:
-        log.info(e)
-    except Exception:
-        log.exception("the job failed")
-    finally:  # the next job needs the memory
-        gc.collect()
-        if torch.cuda.is_initialized():
-            torch.cuda.empty_cache()
+    def __init__(self, function: Any):
+        self.function = function
+
+    def __call__(self, cfg: DictConfig) -> None:
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        if is_over(folder.parent, hydra.sweeper.get("max_failures")):
+            return
+        try:
+            with FileLock(folder / LOCK, timeout=1):
+                if end_of(folder) is None:  # else it was queued twice, as Ray may do
+                    self.run(cfg, folder)
+        except Timeout:  # another process is at it
+            return
+
+    def run(self, cfg: DictConfig, folder: Path) -> None:
+        try:
+            write(plain(self.function(cfg)), folder / RESULTS)
+        except Exception as e:
+            log.exception("the job failed")
+            note_failure(folder, e)
 
 
-def interrupt(number: int, frame: Any) -> None:
-    raise Interrupted(number)
+def plain(outcome: Any) -> dict[str, Any]:
+    """What an application's function has returned, as results.json holds it.
+
+    Raises:
+        TypeError: neither a number, numbers by name, nor nothing.
+    """
+    if isinstance(outcome, Mapping):
+        return {str(key): number(value) for key, value in outcome.items()}
+    return {} if outcome is None else {"value": number(outcome)}
 
 
-@contextlib.contextmanager
-def own_gpus(cfg: DictConfig) -> Iterator[None]:
-    """Where there are several GPUs: waits for as many as the job needs and no other job uses."""
-    import torch
-
-    count, wanted = torch.cuda.device_count(), OmegaConf.select(cfg, "trainer.devices")
-    gpus = OmegaConf.select(cfg, "trainer.accelerator") in ("auto", "gpu", "cuda")
-    if count < 2 or not gpus or not isinstance(wanted, int) or wanted > count:
-        yield
-        return
-    sweep, host = Path(cfg.run_dir).parent, socket.gethostname()
-    locks = [FileLock(sweep / f".gpu-{host}-{k}.lock", timeout=0) for k in range(count)]
-    with contextlib.ExitStack() as held:
-        while len(own := acquire(locks, wanted, held)) < wanted:
-            held.close()  # all or none: else two jobs may wait for each other
-            time.sleep(POLL * random.uniform(0.5, 1))
-        if wanted == 1:
-            cfg.trainer.devices = own
-        else:
-            seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-            names = seen.split(",") if seen else list(map(str, range(count)))
-            chosen = ",".join(names[k] for k in own)
-            held.enter_context(mock.patch.dict(os.environ, {"CUDA_VISIBLE_DEVICES": chosen}))
-        yield
-
-
-def acquire(locks: list[FileLock], wanted: int, held: contextlib.ExitStack) -> list[int]:
-    """Takes as many of the locks as are wanted and free; their numbers."""
-    own: list[int] = []
-    for k, lock in enumerate(locks):
-        with contextlib.suppress(Timeout):
-            if len(own) < wanted:
-                held.enter_context(lock.acquire())
-                own.append(k)
-    return own
+def number(value: Any) -> Any:
+    if isinstance(value, (str, numbers.Integral, type(None))):
+        return int(value) if isinstance(value, numbers.Integral) else value
+    return float(value)  # of NumPy or PyTorch, too

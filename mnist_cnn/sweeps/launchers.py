@@ -7,17 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from mnist_cnn.config.messages import install
 from mnist_cnn.internals.launchers import jobs_of
-from mnist_cnn.runs.signals import SIGNALS
 
-EXTRAS = {"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"}
 ASIDE = ("submitit_local", "submitit_slurm", "ray")  # launchers that run in a thread of their own
 POLL = 0.2  # seconds
-
-
-def missing(extra: str) -> str:
-    return f"not installed: {install(extra)}"
 
 
 def launch_aside(launch: Callable[[], Any], name: str) -> None:
@@ -42,7 +35,10 @@ def launch_aside(launch: Callable[[], Any], name: str) -> None:
         thread.start()
         try:
             while thread.is_alive():
-                for number in SIGNALS:  # Ray installs a handler of SIGTERM that dumps its stack
+                for number in (
+                    signal.SIGINT,
+                    signal.SIGTERM,
+                ):  # Ray has a handler that dumps its stack
                     signal.signal(number, signal.getsignal(number))
                 thread.join(POLL)
             outcome.result()

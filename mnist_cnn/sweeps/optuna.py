@@ -5,16 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from mnist_cnn.config.compose import plain
-from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import TARGETS
-from mnist_cnn.internals.hydra import Interval, Job, space
-from mnist_cnn.runs.state import SWEEP
-from mnist_cnn.sweeps.job import ENDS
-from mnist_cnn.sweeps.launchers import missing
+from mnist_cnn.internals.hydra import Interval, Job, make, space
+from mnist_cnn.sweeps.folder import ENDS, SWEEP
 from mnist_cnn.sweeps.sweep import RETRIED, Sweep
 
 STUDY = "sweep"  # its name in the database
@@ -30,19 +24,13 @@ class Optuna(Sweep):
         n_trials: number of trials; those that failed are tried again when the search is resumed.
         n_jobs: number of trials that are drawn and launched at once.
         sampler: one of optuna.samplers, with its `seed`.
-        params: see `Sweep`; intervals are allowed.
+        options: see `Sweep`; in its `params` intervals are allowed.
     """
 
-    def __init__(
-        self,
-        n_trials: int,
-        n_jobs: int,
-        sampler: DictConfig,
-        params: Mapping[str, Any] | None = None,
-    ):
-        super().__init__(params)
+    def __init__(self, n_trials: int, n_jobs: int, sampler: Mapping[str, Any], **options: Any):
+        super().__init__(**options)
         if importlib.util.find_spec("optuna") is None:
-            raise ValueError(f"hparams_search=optuna: {missing('sweep')}")
+            raise ValueError(self.missing("optuna"))
         self.n_trials, self.n_jobs, self.sampler = n_trials, n_jobs, sampler
 
     def search(self, swept: Mapping[str, Any], fixed: Job) -> None:
@@ -62,7 +50,7 @@ class Optuna(Sweep):
             )
             self.repair()
             left = self.n_trials - self.count("COMPLETE", "PRUNED")
-            while left > 0:
+            while left > 0 and not self.over:
                 batch = {t.number: t.params for t in self.trials("RUNNING")[:left]}
                 while len(batch) < min(self.n_jobs, left):
                     number = len(self.trials()) - self.count("WAITING")
@@ -74,7 +62,8 @@ class Optuna(Sweep):
                 self.screen.expect(len(self.screen.jobs) + left)
                 self.run({n: self.job(params) for n, params in batch.items()})
                 for n in batch:
-                    self.tell(n)
+                    if self.state(n) in ENDS:
+                        self.tell(n)
 
     def job(self, params: Mapping[str, Any]) -> Job:
         return [*point(params), *self.fixed]
@@ -87,14 +76,14 @@ class Optuna(Sweep):
 
         if not (self.folder / "study.db").exists():
             raise ValueError(f"{self.folder}: study.db is missing; start a new search")
-        whole = OmegaConf.load(self.folder / SWEEP)
-        assert isinstance(whole, DictConfig)
-        for key, value in plain(whole, "objective").items():
-            if value != self.objective[key]:
-                wrong = must_be(
-                    f"objective.{key}", f"{value} in {self.folder}", self.objective[key]
+        before = OmegaConf.select(OmegaConf.load(self.folder / SWEEP), self.OBJECTIVE)
+        for key in ("metric", "mode"):
+            then, now = before.get(key), self.objective[key]
+            if then is not None and then != now:
+                raise ValueError(
+                    f"{self.OBJECTIVE}.{key} must be {then} in {self.folder}, got {now}; "
+                    "start a new search"
                 )
-                raise ValueError(f"{wrong}; start a new search")
         study = optuna.load_study(study_name=STUDY, storage=storage(self.folder))
         for trial in study.get_trials(deepcopy=False):
             for key in trial.distributions.keys() & self.space.keys():
@@ -102,16 +91,16 @@ class Optuna(Sweep):
                 try:
                     optuna.distributions.check_distribution_compatibility(old, new)
                 except ValueError:
-                    wrong = must_be(f"{key} in {self.folder}", f"like {old}", new)
                     raise ValueError(
-                        f"{wrong}; fix it to one value, or start a new search"
+                        f"{key} in {self.folder} must be like {old}, got {new}; fix it to one "
+                        "value, or start a new search"
                     ) from None
 
     def seeded(self, number: int) -> Any:
         import numpy as np
 
-        seed = np.random.SeedSequence([self.sampler.seed, number]).generate_state(1)[0]
-        return instantiate(self.sampler, seed=int(seed), _execution_whitelist_=TARGETS)
+        seed = np.random.SeedSequence([self.sampler["seed"], number]).generate_state(1)[0]
+        return make(self.sampler, self.ALLOWED, seed=int(seed))
 
     def trials(self, *states: str) -> list[Any]:
         trials = self.study.get_trials(deepcopy=False)

@@ -6,60 +6,121 @@ job whose process was killed counts as well, and any process can resume a sweep.
 """
 
 import contextlib
+import copy
 import functools
+import itertools
 import json
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_cnn.config.messages import must_be
-from mnist_cnn.internals.hydra import Composer, Job, is_plugin, launcher
-from mnist_cnn.runs import checks, claim, configuration
-from mnist_cnn.runs.launch import check_processes
-from mnist_cnn.runs.signals import Interrupted
-from mnist_cnn.runs.state import FAILED, LOCK, RESULTS, SWEEP, State, note, state
-from mnist_cnn.sweeps.display import Screen
-from mnist_cnn.sweeps.job import ENDS
-from mnist_cnn.sweeps.launchers import ASIDE, EXTRAS, POLL, launch_aside, missing
+from mnist_cnn.internals.hydra import Composer, Job, flat, launcher, quote
+from mnist_cnn.sweeps.folder import (
+    ENDS,
+    FAILED,
+    LOCK,
+    RESULTS,
+    SWEEP,
+    State,
+    check_path,
+    is_over,
+    name_folder,
+    note,
+    state,
+)
+from mnist_cnn.sweeps.job import Recorded
+from mnist_cnn.sweeps.launchers import ASIDE, POLL, launch_aside
 
 JOBS = "jobs.json"  # in the sweep's folder: the overrides of each job, by its number
 RETRIED = ".retried"  # there, too: the folders of failed trials that were tried again
 
 
 class Sweep(Sweeper):
-    """What both ways of sweeping share.
+    """What both ways of sweeping share. An application may override the methods up to `setup`.
 
     Args:
         params: values to sweep over, in Hydra's syntax, by key; the command line comes after them.
+        max_batch_size: number of jobs that are handed to the launcher at once; None for all.
+        max_failures: number of failed jobs after which no other one is started; None for no limit.
+        metric: the objective, by its name in results.json: `value` where a job returns a number.
+        mode: min or max, which way it is better.
     """
 
-    def __init__(self, params: Mapping[str, Any] | None):
+    OBJECTIVE: ClassVar = "hydra.sweeper"  # where the configuration has its metric and mode
+    ALLOWED: ClassVar = ["optuna.samplers.*", "optuna.pruners.*"]  # what may be named there
+    SEARCH: ClassVar = "choose hydra/sweeper=resumable_optuna"  # for values between two ends
+    IGNORED: ClassVar[tuple[str, ...]] = ()  # keys that make no other job
+
+    def __init__(
+        self,
+        params: Mapping[str, Any] | None = None,
+        max_batch_size: int | None = None,
+        max_failures: int | None = None,
+        metric: str = "value",
+        mode: str = "min",
+    ):
+        if max_failures is not None and not (isinstance(max_failures, int) and max_failures > 0):
+            wrong = "hydra.sweeper.max_failures must be a whole number >= 1 or null"
+            raise ValueError(f"{wrong}, got {max_failures}")
+        if mode not in ("min", "max"):
+            raise ValueError(f"hydra.sweeper.mode must be min or max, got {mode}")
         self.params = params or {}
+        self.max_batch_size, self.max_failures = max_batch_size, max_failures
+        self.objective: Any = OmegaConf.create({"metric": metric, "mode": mode})
+
+    def wrapped(self, task: TaskFunction) -> TaskFunction:
+        """The function of a job, which leaves results.json, failed.json or pruned.json."""
+        return Recorded(task)
+
+    def task_of(self, config: DictConfig) -> DictConfig:
+        """What sets a job apart, of its configuration."""
+        task = copy.deepcopy(config)
+        with open_dict(task):
+            del task["hydra"]
+        return task
+
+    def check(self, task: DictConfig) -> None:
+        """Raises ValueError where the configuration of a job is not allowed."""
+
+    def progress(self, n: int) -> str:
+        """How far a running job is."""
+        return f"job {n}" if self.state(n) == "running" else ""
+
+    def again(self) -> str:
+        """How a sweep that was interrupted is resumed."""
+        return f"the same command and hydra.sweep.dir={self.folder}"
+
+    def missing(self, package: str) -> str:
+        return f"{package} is not installed: pip install {package}"
+
+    def report(self) -> None:
+        """Prints what became of a sweep."""
+        counts = Counter(self.screen.ends.values())
+        self.screen.console.print(", ".join(f"{n} {end}" for end, n in counts.items()))
+        self.screen.console.print(str(self.folder))
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        name = config.hydra.runtime.choices["hydra/launcher"]
-        if name in EXTRAS and not is_plugin(config.hydra.launcher._target_):
-            raise ValueError(f"hydra/launcher={name}: {missing(EXTRAS[name])}")
-        self.launcher_name, self.whole = name, config
-        self.composer = Composer(hydra_context, config)
-        self.make_launcher = functools.partial(launcher, hydra_context, task_function, config)
+        self.launcher_name = config.hydra.runtime.choices["hydra/launcher"]
+        self.whole = config
+        self.composer = Composer(hydra_context, config, self.task_of)
+        task = self.wrapped(task_function)
+        self.make_launcher = functools.partial(launcher, hydra_context, task, config)
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs all jobs; ends the program with exit code 1 where any has failed."""
         given = self.composer.parse(arguments)
-        if any(o.key_or_group == "run_dir" for o in given):
-            raise ValueError("run_dir must be each job's own folder; set hydra.sweep.dir instead")
-        claim.check_path("hydra.sweep.dir", self.whole.hydra.sweep.dir)
+        check_path("hydra.sweep.dir", self.whole.hydra.sweep.dir)
         fixed = [str(o.input_line) for o in given if not o.is_sweep_override()]
         chosen = self.composer.compose(fixed)
         # of the overrides of one key the last counts
@@ -72,15 +133,17 @@ class Sweep(Sweeper):
         last |= {o.get_key_element(): o for o in given}
         fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
         self.search({k: o for k, o in last.items() if o.is_sweep_override()}, fixed)
+        self.report()
+        self.tell_failures()
 
-        from mnist_cnn import report
-
-        report.report(self.folder)
+    def tell_failures(self) -> None:
         failed = [n for n, end in self.screen.ends.items() if end == "failed"]
         if failed:
+            left = self.screen.total - len(self.screen.ends)
+            limit = f" and {left} are left (hydra.sweeper.max_failures={self.max_failures})"
             sys.exit(
-                f"{len(failed)} of {len(self.screen.ends)} jobs failed, see failed.json in "
-                f"{self.folder}/{min(failed)}; run them again with ckpt_path={self.folder}"
+                f"{len(failed)} of {len(self.screen.ends)} jobs failed{limit * self.over}, see "
+                f"{FAILED} in {self.folder}/{min(failed)}; run them again with {self.again()}"
             )
 
     def search(self, swept: Mapping[str, Any], fixed: Job) -> None:
@@ -94,11 +157,15 @@ class Sweep(Sweeper):
 
     def checked(self, job: Job) -> frozenset[tuple[str, Any]]:
         """The `identity` of a job. Raises ValueError where its configuration is not allowed."""
-        task = self.composer.compose(job)
-        checks.check_run(task)
-        check_processes(task)
-        self.objective = task.objective
-        return identity(task)
+        self.check(self.composer.compose(job))
+        return self.identity(job)
+
+    def identity(self, job: Job) -> frozenset[tuple[str, Any]]:
+        """What two jobs have in common if they are the same, however they are written."""
+        values = flat(self.composer.compose(job)).items()
+        return frozenset(
+            (k, repr(v) if isinstance(v, list) else v) for k, v in values if k not in self.IGNORED
+        )
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
@@ -106,7 +173,7 @@ class Sweep(Sweeper):
 
         All jobs are to be checked before: from here on files are written.
         """
-        claim.name_folder(self.whole, "sweep")
+        name_folder(self.whole, "sweep")
         self.folder = Path(self.whole.hydra.sweep.dir).absolute()
         self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +182,8 @@ class Sweep(Sweeper):
             lock = FileLock(self.folder / LOCK, timeout=0).acquire()
         except Timeout:
             raise ValueError(f"{self.folder}: another process is running this sweep") from None
+        from mnist_cnn.sweeps.display import Screen  # every application imports this module
+
         self.screen = Screen(self)
         try:
             with lock, self.screen:
@@ -122,24 +191,26 @@ class Sweep(Sweeper):
                 OmegaConf.save(self.whole, new)
                 new.replace(self.folder / SWEEP)
                 yield
-        except Interrupted as e:
-            raise Interrupted(e.number, f"resume it with ckpt_path={self.folder}") from None
+        except KeyboardInterrupt:
+            print(f"interrupted; resume it with {self.again()}", file=sys.stderr)
+            sys.exit(130)
 
     def check_folder(self) -> None:
         """Raises ValueError where the folder is in use for anything but this sweep."""
-        key = "hydra.sweep.dir"
+        key, now = "hydra.sweep.dir", self.whole.hydra
         names = {path.name for path in self.folder.iterdir()} if self.folder.exists() else set()
         if others := sorted(names - {LOCK, f"{SWEEP}.new"}):
             if SWEEP not in names:
-                new = "a new or empty folder, or a sweep's"
-                raise ValueError(must_be(key, new, f"{self.folder}, which has {others[0]}"))
+                wrong = f"{key} must be a new or empty folder, or a sweep's"
+                raise ValueError(f"{wrong}, got {self.folder}, which has {others[0]}")
             before = OmegaConf.load(self.folder / SWEEP).hydra
-            if before.job.config_name != "train":
-                what = f"{self.folder}, a sweep of mnist_cnn.{before.job.config_name}"
-                raise ValueError(must_be(key, "a sweep of mnist_cnn.train", what))
-            kind, now = before.sweeper._target_, self.whole.hydra.sweeper._target_
-            if kind != now:
-                wrong = must_be("hydra.sweeper", f"{kind} in {self.folder}", now)
+            mine, theirs = (hydra.help.app_name for hydra in (now, before))
+            if mine != theirs:
+                wrong = f"{key} must be a sweep of {mine}"
+                raise ValueError(f"{wrong}, got {self.folder}, a sweep of {theirs}")
+            kind = str(before.sweeper._target_).rpartition(".")[2]
+            if kind != type(self).__name__:
+                wrong = f"hydra.sweeper must be {kind} in {self.folder}, got {type(self).__name__}"
                 raise ValueError(f"{wrong}; set another {key}")
         for n in map(int, filter(str.isdecimal, names)):
             if n not in self.recorded():
@@ -173,15 +244,29 @@ class Sweep(Sweeper):
         value = results.get(self.objective.metric)
         return value if value is not None and math.isfinite(value) else None
 
+    @property
+    def over(self) -> bool:
+        return is_over(self.folder, self.max_failures)
+
     def run(self, jobs: Mapping[int, Job]) -> None:
         """Runs the jobs, by number, until each has ended. Those that have are left alone."""
         self.record(jobs)
+        one_by_one = self.max_failures is not None and self.launcher_name == "basic"
+        size = self.max_batch_size or (1 if one_by_one else len(jobs))
+        for first in range(0, len(jobs), size):
+            self.run_at_once(dict(itertools.islice(jobs.items(), first, first + size)))
+
+    def run_at_once(self, jobs: Mapping[int, Job]) -> None:
         while left := {n: job for n, job in jobs.items() if self.settled(n) not in ENDS}:
+            if self.over:
+                return
             try:
                 self.launch(left)
             except Exception as e:  # launchers raise what they like when a worker is killed
                 line = f"a worker ended early, its job is resumed alone: {in_one_line(e)}"
                 self.screen.console.print(line)
+            if self.over:
+                return  # what had not begun has no end
             begun = [n for n in left if self.settled(n) not in ENDS and self.job_folder(n).exists()]
             if not begun and all(self.state(n) not in ENDS for n in left):
                 begun = list(left)[:1]  # nothing has begun: at least this one is to have an end
@@ -203,7 +288,7 @@ class Sweep(Sweeper):
             note(self.job_folder(n) / FAILED, type="EndedEarly", error=error, traceback="")
 
     def launch(self, jobs: Mapping[int, Job]) -> None:
-        place = f"hydra.sweep.dir={configuration.quote(self.folder)}"
+        place = f"hydra.sweep.dir={quote(self.folder)}"
         numbered = [[*job, place, f"hydra.sweep.subdir={n}"] for n, job in jobs.items()]
         start = functools.partial(self.started.launch, numbered, initial_job_idx=min(jobs))
         if self.launcher_name in ASIDE:
@@ -220,10 +305,3 @@ class Sweep(Sweeper):
 
 def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def identity(task: DictConfig) -> frozenset[tuple[str, Any]]:
-    """What two jobs have in common if they are the same, however their overrides are written."""
-    values = configuration.flat(task)
-    del values["force"]
-    return frozenset((k, repr(v) if isinstance(v, list) else v) for k, v in values.items())

@@ -46,7 +46,7 @@ class Prune(BetweenEpochs):
         if not math.isfinite(value):
             return
         epoch = trainer.current_epoch
-        worse = False
+        worse: int = False
         if trainer.is_global_zero:
             self.storage.set_trial_intermediate_value(self.id, epoch, value)
             worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
