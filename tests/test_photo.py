@@ -12,12 +12,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_cnn.reading.digits import find_digits
-from mnist_cnn.reading.picture import FORMATS, load_picture, upright_size
+from mnist_cnn.reading.picture import FORMATS, load_pages, load_picture, upright_size
 from tests.helpers.photographs import bundled, page
 
 Array = NDArray[np.uint8]
@@ -130,13 +131,6 @@ def test_a_broken_4_and_the_flag_of_a_5_stay_with_their_digits() -> None:
     assert four.box[2] > 120
     assert five.box[1] < 70
     assert five.box[3] > 225
-
-
-def test_neighbours_that_touch_are_cut_apart() -> None:
-    paper = np.full((200, 300), 240, np.uint8)
-    cv2.ellipse(paper, (100, 100), (35, 50), 0, 0, 360, 30, 8)
-    cv2.polylines(paper, [np.array([(135, 100), (160, 55), (200, 55), (160, 150)])], False, 30, 8)
-    assert len(find_digits(Image.fromarray(paper))) == 2
 
 
 def test_a_wide_zero_is_not_cut() -> None:
@@ -267,6 +261,9 @@ HOSTILE = {
     "101 megapixels": claimed(10_100, 10_000),
     "nothing wide": claimed(0, 10),
     "cut TIFF": encoded(Image.linear_gradient("L"), "TIFF")[:500],
+    "cut PDF": encoded(Image.linear_gradient("L"), "PDF")[:300],
+    "an empty PDF": b"%PDF-1.4\n",
+    "cut HEIC": b"\0\0\0\x18ftypheic" + bytes(200),
     "cut GIF": encoded(Image.linear_gradient("L"), "GIF")[:300],
 }
 
@@ -294,6 +291,33 @@ def test_a_folder_or_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "pipe"):
         with pytest.raises(OSError, match="not a file"):
             load_picture(path)
+
+
+def test_all_pages_of_a_tiff_and_of_a_pdf_are_read(mnist: Array) -> None:
+    pages = [Image.fromarray(page([mnist[n]])) for n in range(3)]
+    for form in ("TIFF", "PDF"):
+        loaded = list(load_pages(encoded(pages[0], form, save_all=True, append_images=pages[1:])))
+        assert len(loaded) == 3
+        for number, picture in enumerate(loaded):
+            (digit,) = find_digits(picture)
+            assert likeness(digit.image, mnist[number]) > 0.8
+    moving = encoded(pages[0], "GIF", save_all=True, append_images=pages[1:])
+    assert len(list(load_pages(moving))) == 1
+
+
+def test_what_telephones_write_is_read(mnist: Array) -> None:
+    pillow_heif.register_heif_opener()
+    (digit,) = find_digits(load_picture(encoded(Image.fromarray(page([mnist[0]])), "HEIF")))
+    assert likeness(digit.image, mnist[0]) > 0.8
+
+
+def test_what_a_missing_library_would_read_is_refused_with_the_command_that_installs_it(
+    mnist: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pypdfium2", None)
+    file = encoded(Image.fromarray(page([mnist[0]])), "PDF")
+    with pytest.raises(ValueError, match=r"the picture: reading it needs pypdfium2: pip install"):
+        load_picture(file)
 
 
 def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,7 +421,7 @@ def test_the_largest_picture_takes_a_bounded_memory(tmp_path: Path) -> None:
     Image.new("I;16", (10_000, 10_000), 999).save(tmp_path / "large.png", compress_level=1)
     code = """
 import resource, sys
-from mnist_cnn.reading.picture import load_picture
+from mnist_cnn.reading.picture import FORMATS, load_pages, load_picture, upright_size
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(load_picture(sys.argv[1]).size)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

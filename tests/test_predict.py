@@ -1,7 +1,8 @@
 """The command that reads pictures: answers, doubts and refusals."""
 
+import io
 import json
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save_file
 from mnist_cnn import predict, pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import sources
+from mnist_cnn.reading.reader import Reading
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +82,27 @@ def test_a_file_that_cannot_be_read_fails_alone(row, tmp_path, capsys):
 
 
 def test_doubt_is_said():
-    digits: list[dict[str, Any]] = [
-        {"digit": 3, "best": 3, "confidence": 0.98, "row": 0},
-        {"digit": None, "best": 8, "confidence": 0.51, "row": 1},
-    ]
-    assert predict.sentence(digits) == "3 (98%) / ? (unsure: 8? 51%)"
+    def reading(row, **options):
+        return Reading(
+            None,
+            0.1,
+            np.full(10, 0.1, np.float32),
+            (0, 0, 9, 9),
+            np.zeros((28, 28), np.uint8),
+            row,
+            **options,
+        )
+
+    sure = replace(reading(0), digit=3, confidence=0.98)
+    unsure = replace(reading(1), confidence=0.51, probabilities=np.eye(10)[8] / 2)
+    turned = replace(reading(2, turned=90), confidence=0.97, probabilities=np.eye(10)[4])
+    sign = reading(3, is_candidate=False)
+    readings = [sure, unsure, turned, sign]
+    assert predict.sentence(readings) == (
+        "3 (98%) / ? (unsure: 8? 51%) / ? (unsure: 4 if it is turned by 90° clockwise?) "
+        "/ · (no digit)"
+    )
+    assert predict.sentence([]) == "no digit found"
 
 
 def test_a_foreign_checkpoint_is_named(row, tmp_path):
@@ -124,3 +142,41 @@ def test_show_replaces_its_own_picture_and_no_other(row, tmp_path, capsys):
     mine.unlink()
     for _ in range(2):
         assert run(capsys, str(row), "--show")[0] == 0
+
+
+def test_a_folder_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
+    with Image.open(row) as picture:
+        picture.save(tmp_path / "pages.pdf", save_all=True, append_images=[picture])
+    (tmp_path / "notes.txt").write_text("no picture")
+    code, out, _ = run(capsys, str(tmp_path))
+    assert code == 0
+    assert out.splitlines() == [
+        line
+        for line in out.splitlines()
+        if line.startswith(
+            (f"{tmp_path}/pages.pdf page 1: 7210", f"{tmp_path}/pages.pdf page 2: 7210", f"{row}: ")
+        )
+    ]
+    assert len(out.splitlines()) == 3
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(row.read_bytes())))
+    assert run(capsys, "-")[1].startswith("-: 7210 (")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SystemExit, match="no picture in this folder"):
+        predict.main([str(tmp_path / "empty")])
+
+
+def test_a_name_cannot_make_the_terminal_do_anything(row, tmp_path, capsys):
+    hostile = tmp_path / "a\x1b[31m\x07.png"
+    hostile.write_bytes(row.read_bytes())
+    _, out, err = run(capsys, str(hostile), str(tmp_path / "none\x1b[2J.png"))
+    assert "a?[31m?.png: 7210" in out
+    assert "\x1b" not in out + err
+
+
+def test_json_has_the_ten_probabilities(row, capsys):
+    _, out, _ = run(capsys, str(row), "--json")
+    for digit in json.loads(out)["digits"]:
+        assert digit["is_digit"] is True
+        assert len(digit["probabilities"]) == 10
+        assert sum(digit["probabilities"]) == pytest.approx(1, abs=1e-3)
+        assert max(digit["probabilities"]) == digit["confidence"]

@@ -1,15 +1,22 @@
+from pathlib import Path
+
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from mnist_cnn.reading.reader import draw_readings, read_digits, written
+from mnist_cnn.pretrained import Trained, load
+from mnist_cnn.reading.digits import find_digits
+from mnist_cnn.reading.reader import read_digits, written
+from mnist_cnn.reading.show import draw_readings
 from tests.helpers.photographs import bundled, page
 
 Array = NDArray[np.uint8]
+DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +63,101 @@ def test_a_wide_shape_is_cut_only_where_little_joins_two_sure_digits(
     rungs: tuple[int, ...], count: int
 ) -> None:
     paper = np.full((200, 200), 240, np.uint8)
-    for x in (52, 148):
+    for x in (35, 165):
         cv2.line(paper, (x, 50), (x, 150), 30, 8)
     for y in rungs:
-        cv2.line(paper, (52, y), (148, y), 30, 8)
+        cv2.line(paper, (35, y), (165, y), 30, 8)
     readings = read_digits(Image.fromarray(paper), narrow)
     assert [reading.digit for reading in readings] == ([1, 1] if count == 2 else [None])
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Trained:
+    return load()
+
+
+def picked(digits: str) -> list[Array]:
+    """An image of each of the digits; a blank for a space."""
+    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+    labels = bundled("t10k-labels-idx1-ubyte", 8)
+    blank = np.zeros((28, 28), np.uint8)
+    return [blank if d == " " else images[labels == int(d)][2] for d in digits]
+
+
+def test_neighbours_that_touch_are_cut_apart(shipped: Trained) -> None:
+    ink = np.hstack([digit[:, 4:25] for digit in picked("3050")])
+    ink = np.pad(ink, 10).repeat(5, 0).repeat(5, 1)
+    cv2.line(ink, (60, 130), (460, 130), 255, 4)  # through all of them
+    picture = Image.fromarray(255 - cv2.GaussianBlur(ink, (0, 0), 2))
+    assert len(find_digits(picture)) == 1
+    assert written(read_digits(picture, shipped)) == "3050"
+
+
+def test_signs_are_shown_as_what_is_no_digit(shipped: Trained) -> None:
+    paper = page(picked("3 14"), picked(" 42"))
+    cv2.circle(paper, (208, 128), 6, 50, -1)
+    cv2.line(paper, (80, 208), (130, 206), 50, 8)
+    readings = read_digits(Image.fromarray(paper), shipped)
+    assert written(readings) == "3·14\n·42"
+    assert [n for n, reading in enumerate(readings) if not reading.is_digit] == [1, 4]
+
+
+@pytest.mark.parametrize("degrees", [45, 90, 270])
+def test_a_row_is_read_whichever_way_it_is_turned(shipped: Trained, degrees: int) -> None:
+    row = Image.fromarray(page(picked("2435")))
+    turned = row.rotate(degrees, expand=True, fillcolor=235)
+    readings = read_digits(turned, shipped)
+    assert written(readings) == "2435"
+    for reading in readings:
+        left, top, right, bottom = reading.box
+        assert 0 <= left < right <= turned.width
+        assert 0 <= top < bottom <= turned.height
+        assert np.asarray(turned)[top:bottom, left:right].min() < 80
+
+
+def test_a_digit_that_fills_its_picture_is_read(shipped: Trained) -> None:
+    read = []
+    for digit in picked("0123456789"):
+        x, y, w, h = cv2.boundingRect(digit)
+        large = cv2.resize(digit[y : y + h, x : x + w], None, fx=9, fy=9, interpolation=2)
+        read.append(written(read_digits(Image.fromarray(255 - large), shipped)))
+    assert sum(one == str(n) for n, one in enumerate(read)) >= 9
+
+
+def test_red_on_equally_light_green_is_read(shipped: Trained) -> None:
+    ink = page(picked("273"))[..., None] < 150
+    picture = np.where(ink, (220, 60, 50), (120, 150, 90)).astype(np.uint8)
+    assert written(read_digits(Image.fromarray(picture), shipped)) == "273"
+
+
+def test_a_small_digit_on_a_large_sheet_is_read(shipped: Trained) -> None:
+    sheet = np.full((2000, 2000), 235, np.uint8)
+    sheet[900:928, 700:728] -= (picked("9")[0] * 0.8).astype(np.uint8)
+    assert written(read_digits(Image.fromarray(sheet), shipped)) == "9"
+
+
+@pytest.mark.parametrize("ruled", [False, True])
+def test_rows_of_print_are_read_on_plain_and_on_ruled_paper(shipped: Trained, ruled: bool) -> None:
+    rows = ["31415926535897932384", "62643383279502884197", "16939937510582097494"]
+    font = ImageFont.truetype(DEJAVU, 120)
+    sheet = Image.new("L", (1750, 440), 255)
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        if ruled:
+            draw.line((0, 150 + 110 * number, 1750, 150 + 110 * number), 170, 2)
+        draw.text((40, 40 + 110 * number), row, 0, font)
+    assert written(read_digits(sheet, shipped)).split("\n") == rows
+
+
+def test_a_page_of_400_digits_is_read(shipped: Trained) -> None:
+    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 20, 28, 28)[:20]
+    labels = bundled("t10k-labels-idx1-ubyte", 8).reshape(-1, 20)[:20]
+    readings = read_digits(Image.fromarray(page(*map(list, images), size=56)), shipped)
+    rows = written(readings).split("\n")
+    assert len(rows) == 20
+    expected = ["".join(map(str, row)) for row in labels]
+    assert sum(row == right for row, right in zip(rows, expected, strict=True)) >= 15
+    assert draw_readings(Image.fromarray(page(*map(list, images))), readings).width == 2000
 
 
 def test_a_blank_page_has_no_readings_and_never_reaches_the_network() -> None:

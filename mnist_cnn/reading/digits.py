@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.reading.ink import Grey, Ink
+from mnist_cnn.reading.cuts import cut
+from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
-from mnist_cnn.reading.pieces import join_pieces
-from mnist_cnn.reading.strokes import Box, Strokes, find_ink, stroke_width
-from mnist_cnn.reading.touching import doubtful_halves
+from mnist_cnn.reading.shapes import Row, find_rows, joined
+from mnist_cnn.reading.strokes import Box, Strokes, find_ink, stroke_width, two_levels
+
+WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
+WIDEST = 1.5  # a candidate of several parts, as a share of its height
 
 
 @dataclass(frozen=True)
@@ -28,65 +31,180 @@ class Digit:
         box: where it is in the upright picture, in pixels.
         image: uint8 (28, 28), white ink on black, longest side 20, centred by mass.
         row: the line of writing that it stands in, from 0 at the top.
-        halves: the two digits that it may be instead, where its shape does not decide; or none.
+        place: its middle along the line, as the sheet was turned, in pixels of the ink map.
     """
 
     box: Box
     image: NDArray[np.uint8]
     row: int
-    halves: "tuple[Digit, ...]" = ()
+    place: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What may be a digit: the parts of a line from `first` to before `last`.
+
+    Attributes:
+        digit: how it looks.
+        cost: how unlikely its cuts and gaps are, as the logarithm of a probability, at least 0.
+    """
+
+    first: int
+    last: int
+    digit: Digit
+    cost: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of writing.
+
+    Attributes:
+        parts: the number of its parts; digits are made of one or several neighbours.
+        candidates: what may be a digit.
+        signs: what is too small for one: points, commas, dashes.
+    """
+
+    parts: int
+    candidates: list[Candidate]
+    signs: list[Digit]
 
 
 def find_digits(image: Image.Image) -> list[Digit]:
-    """The digits of a picture, rows from top to bottom, each from left to right; may be none.
+    """The shapes in a picture, rows from top to bottom, each from left to right; may be none.
 
-    Boxes are in pixels of the picture given, after the rotation that its EXIF asks for.
+    Boxes are in pixels of the picture given, after the rotation that its EXIF asks for. Digits that
+    touch are one shape.
     """
-    picture = load_picture(image)
-    grey = np.asarray(picture.convert("L"))
-    zoom = MIN_SIDE / max(grey.shape)
-    if zoom > 1:
-        enlarged = max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom))
-        grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
-    ink, mask = find_ink(grey)
-    rows = _rows(join_pieces(ink, mask))
-    size, target = grey.shape[::-1], upright_size(image)
-
-    def made(digit: Strokes, row: int, halves: tuple[Digit, ...] = ()) -> Digit:
-        return Digit(_scaled(digit.box, size, target), _mnist_image(ink, digit), row, halves)
-
-    return [
-        made(digit, row, tuple(made(half, row) for half in doubtful_halves(digit)))
-        for row, digits in enumerate(rows)
-        for digit in digits
-    ]
+    view = Sheet(image).view()
+    rows = enumerate(find_rows(view.ink, view.mask))
+    return [view.digit(shape, number) for number, row in rows for shape in row.shapes]
 
 
-def _rows(digits: list[Strokes]) -> list[list[Strokes]]:
-    """Lines of writing, from the top; a digit belongs to the line of its left neighbour.
+class Sheet:
+    """The ink of a picture.
 
-    Neighbours rather than a common height: a line of writing may slope.
+    Args:
+        filled: take the picture for one that a digit fills, without paper around.
     """
-    rows: list[list[Strokes]] = []
-    for digit in sorted(digits, key=lambda d: d.box[0] + d.box[2]):
 
-        def shared(row: list[Strokes], digit: Strokes = digit) -> float:
-            last = row[-1]
-            overlap = min(last.box[3], digit.box[3]) - max(last.box[1], digit.box[1])
-            return overlap / min(last.height, digit.height)
+    def __init__(self, image: Image.Image, filled: bool = False):
+        grey = grey_of(np.asarray(load_picture(image)))
+        zoom = MIN_SIDE / max(grey.shape)
+        if zoom > 1:
+            enlarged = max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom))
+            grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
+        found = two_levels(grey) if filled else find_ink(grey)
+        none = np.zeros(grey.shape, np.uint8)
+        self.ink, self.mask, self.faint = found or (none.astype(np.float32), none, none)
+        width, height = upright_size(image)
+        self.target = width, height
+        # from pixels of the ink map to pixels of the picture given
+        self.scale = np.diag([width / grey.shape[1], height / grey.shape[0], 1.0])
 
-        row = max(rows, key=shared, default=None)
-        if row is not None and shared(row) > 0.4:
-            row.append(digit)
-        else:
-            rows.append([digit])
-    return sorted(rows, key=lambda row: float(np.mean([d.box[1] + d.box[3] for d in row])))
+    def lines(self, turned: float = 0) -> list[Line]:
+        """The lines of writing and whatever may be a digit in them; boxes as in find_digits.
+
+        Args:
+            turned: degrees by which the sheet is first turned clockwise.
+        """
+        view = self.view(turned)
+        rows = enumerate(find_rows(view.ink, view.mask))
+        return [_line(view, row, number) for number, row in rows]
+
+    def view(self, turned: float = 0) -> "_View":
+        """The sheet, turned clockwise by so many degrees."""
+        if not turned:
+            return _View(self.ink, self.mask, self.faint, self.scale, self.target)
+        height, width = self.ink.shape
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), -turned, 1)
+        wide, high = (np.abs(turn[:, :2]) @ [width, height]).astype(int)
+        turn[:, 2] += (wide - width) / 2, (high - height) / 2
+        size = int(wide), int(high)
+        ink = cv2.warpAffine(self.ink, turn, size, flags=cv2.INTER_LINEAR)
+        mask = cv2.warpAffine(self.mask, turn, size, flags=cv2.INTER_NEAREST)
+        faint = cv2.warpAffine(self.faint, turn, size, flags=cv2.INTER_NEAREST)
+        back = np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
+        return _View(ink, mask, faint, self.scale @ back, self.target)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A sheet from one side: its layers (H, W), and the way back to the picture given."""
+
+    ink: Ink
+    mask: Mask
+    faint: Mask
+    back: NDArray[np.float64]  # (3, 3): homogeneous coordinates (x, y, 1)
+    target: tuple[int, int]  # width and height of the picture
+
+    def digit(self, shape: Strokes, row: int) -> Digit:
+        left, top, right, bottom = shape.box
+        corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]).T
+        x, y, _ = (self.back @ corners).round(6)
+        width, height = self.target
+        box = (
+            max(0, int(x.min())),
+            max(0, int(y.min())),
+            min(width, int(np.ceil(x.max()))),
+            min(height, int(np.ceil(y.max()))),
+        )
+        return Digit(box, mnist_image(self.ink, shape), row, (left + right) / 2)
+
+    def completed(self, shape: Strokes) -> Strokes | None:
+        """A shape with what fainter ink joins to it inside its box, or None where there is none."""
+        left, top, right, bottom = shape.box
+        faint: Mask = self.faint[top:bottom, left:right] | shape.mask
+        count, labels = cv2.connectedComponents(faint, connectivity=8)
+        kept = np.zeros(count, np.uint8)
+        kept[labels[shape.mask > 0]] = 1
+        kept[0] = 0
+        whole = kept[labels]
+        grown = float(whole.sum()) / float(shape.mask.sum())
+        return Strokes(shape.box, whole) if 1.04 < grown < 2 else None
+
+
+def _line(view: _View, row: Row, number: int) -> Line:
+    """The candidates of a line: runs of parts that lie next to each other."""
+    parts: list[Strokes] = []
+    crossed: list[float | None] = [None]  # ink of the cut before each part; None: there is a gap
+    for shape in row.shapes:
+        own, cuts = cut(shape, alone=len(row.shapes) == 1)
+        parts += own
+        crossed += [*cuts, None]
+    size = float(np.median([shape.height for shape in row.shapes]))
+    candidates = []
+    for first in range(len(parts)):
+        for last in range(first + 1, len(parts) + 1):
+            run = parts[first:last]
+            gaps = [
+                max(0, after.box[0] - before.box[2]) / size
+                for before, after, ink in zip(run, run[1:], crossed[first + 1 : last], strict=False)
+                if ink is None
+            ]
+            shape = joined(run)
+            wide = shape.width > WIDEST * max(size, shape.height)
+            if last - first > 1 and (wide or sum(gaps) > WIDEST_GAP):
+                break
+            cost = _end(crossed[first]) + _end(crossed[last])
+            cost += sum(0.3 + 3 * gap for gap in gaps)
+            cost += 4 * max(0.0, 0.5 - shape.height / size)  # fragments
+            candidates.append(Candidate(first, last, view.digit(shape, number), cost))
+            if (whole := view.completed(shape)) is not None:
+                digit = view.digit(whole, number)
+                candidates.append(Candidate(first, last, digit, cost + 0.1))
+    return Line(len(parts), candidates, [view.digit(sign, number) for sign in row.signs])
+
+
+def _end(ink: float | None) -> float:
+    """The cost of one end of a candidate, by the ink that is cut there."""
+    return 0.0 if ink is None else 0.1 + 0.1 * ink
 
 
 # --- the form of MNIST ----------------------------------------------------------------------------
 
 
-def _mnist_image(ink: Ink, digit: Strokes) -> Grey:
+def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     """The digit as MNIST has it: uint8 (28, 28), longest side 20 px, centred by mass."""
     left, top, right, bottom = digit.box
     own = cv2.dilate(digit.mask, np.ones((3, 3), np.uint8))
@@ -127,16 +245,3 @@ def _centred(stroke: Ink) -> Grey:
     y = round(14 - moments["m01"] / moments["m00"])
     x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
     return np.roll(image, (y, x), (0, 1))
-
-
-def _scaled(box: Box, size: tuple[int, ...], target: tuple[int, int]) -> Box:
-    """A box of a picture of one (width, height) in a picture of another, inside it."""
-    (width, height), (wide, high) = size, target
-    left, right = box[0] * wide / width, box[2] * wide / width
-    top, bottom = box[1] * high / height, box[3] * high / height
-    return (
-        int(left),
-        int(top),
-        min(wide, int(np.ceil(right))),
-        min(high, int(np.ceil(bottom))),
-    )

@@ -1,38 +1,57 @@
 """A picture's file, decoded, upright and opaque."""
 
 import io
+import itertools
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from typing import IO
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from mnist_cnn.config.messages import install
+
 # pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
 # so rare that their decoders are seldom looked at
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
+NAMES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".avif", ".jp2", ".heic", ".heif", ".pdf"),
+)
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # what telephones write
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
 
 
 def load_picture(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
-    """The first frame of a picture: upright, RGB or L, nothing transparent, at most 2000 px a side.
+    """A picture, or the first one in its file: upright, RGB or L, opaque, at most 2000 px a side.
 
     Raises:
         OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
-        ValueError: it holds no picture of FORMATS, is damaged, empty or over 100 megapixels.
+        ValueError: it holds no picture of FORMATS, no HEIC and no PDF, is damaged, empty or over
+            100 megapixels.
     """
     if isinstance(source, Image.Image):
         return _upright(source, "the picture")
+    return next(load_pages(source))
+
+
+def load_pages(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
+    """As load_picture, all pages of a PDF or a TIFF, one after the other.
+
+    Of what moves (GIF, WebP, AVIF) there is the first frame alone.
+    """
     if isinstance(source, bytes):
-        return _decode(io.BytesIO(source), "the picture")
+        yield from _decode(io.BytesIO(source), "the picture")
+        return
     if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
         raise OSError(f"{os.fspath(source)}: not a file")
     with open(source, "rb") as file:
-        return _decode(file, os.fspath(source))
+        yield from _decode(file, os.fspath(source))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -47,22 +66,63 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
-def _decode(file: IO[bytes], name: str) -> Image.Image:
+def _decode(file: IO[bytes], name: str) -> Iterator[Image.Image]:
+    head = file.read(1024)
+    file.seek(0)
+    if b"%PDF-" in head:
+        pages = _pdf_pages(file)
+    else:
+        pages = _frames(file, name, head[4:8] == b"ftyp" and head[8:12] in HEIC)
+    while (page := _next(pages, name)) is not None:
+        yield page
+
+
+def _next(pages: Iterator[Image.Image], name: str) -> Image.Image | None:
+    """The next of the pages, None after the last."""
     try:
         with warnings.catch_warnings():
             # Pillow warns of anything odd; what cannot be read raises below
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                _check_size(image, name)
-                image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
-                return _upright(image, name)
+            return next(pages, None)
     except Exception as error:  # decoders of damaged files raise all kinds of errors
-        reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}"
+        reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}, HEIC and PDF"
         if isinstance(error, _SizeError):
             raise
+        if isinstance(error, ModuleNotFoundError):
+            reason = f"reading it needs {error.name}: {install('photo')}"
         if isinstance(error, Image.DecompressionBombError):
             reason = f"over {MAX_PIXELS // 10**6} megapixels"
         raise ValueError(f"{name}: {reason}") from error
+
+
+def _frames(file: IO[bytes], name: str, heic: bool) -> Iterator[Image.Image]:
+    """The frames of a TIFF, of any other picture the first."""
+    if heic:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    with Image.open(file, formats=("HEIF",) if heic else FORMATS) as image:
+        for frame in itertools.count():
+            if frame:
+                try:
+                    image.seek(frame)
+                except EOFError:
+                    return
+            _check_size(image, name)
+            image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
+            yield _upright(image, name)
+            if image.format != "TIFF":
+                return
+
+
+def _pdf_pages(file: IO[bytes]) -> Iterator[Image.Image]:
+    """The pages of a PDF, the longer side 2000 px."""
+    import pypdfium2
+
+    with pypdfium2.PdfDocument(file.read()) as document:
+        for page in document:
+            bitmap = page.render(scale=MAX_SIDE / max(page.get_size()))
+            yield bitmap.to_pil().convert("RGB")
 
 
 class _SizeError(ValueError):

@@ -1,13 +1,13 @@
-"""The strokes of a picture: ink without ruled lines."""
+"""The strokes of a picture: ink without ruled lines, shadows and noise."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from mnist_cnn.reading.clutter import border_clutter, ruled_lines
 from mnist_cnn.reading.ink import (
+    FAINTEST,
     Grey,
     Ink,
     Mask,
@@ -20,9 +20,8 @@ from mnist_cnn.reading.ink import (
     stroke_depth,
 )
 
+NOISY = 0.01  # standard deviation of the paper's grain, as a share of its light
 Box = tuple[int, int, int, int]
-Labels = NDArray[Any]  # int32, 0 for paper
-SMALLEST = 0.015  # height of a digit as a share of the picture's longer side
 
 
 @dataclass(frozen=True)
@@ -45,62 +44,43 @@ class Strokes:
         return max(self.width, self.height)
 
 
-# --- ink and paper --------------------------------------------------------------------------------
-
-
-def find_ink(grey: Grey) -> tuple[Ink, Mask]:
-    """The ink map of a grey picture and the mask of what is pen stroke in it."""
-    if is_light_on_dark(grey):
-        grey = 255 - grey
-    ink, mask, noise = ink_on(grey, paper_light(grey, paper_window(shrunk(grey, 500))))
-    lines = _ruled_lines(ink, mask)
-    if lines.any() and (rest := find_strokes(np.where(lines, 0, ink), noise)).any():
-        return np.where(lines, 0, ink), rest
-    return ink, mask
-
-
-def _ruled_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
-    """The ruled lines among the strokes, but for the places where the pen crosses them."""
-    across = _level_lines(ink, mask, parallels=3)
-    # writing has upright strokes side by side, so it takes more of them to make a grid
-    down = _level_lines(np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), parallels=6).T
-    return across | down
-
-
-def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
-    """Lines, nearly level, from border to border, or long ones among so many parallels."""
-    small = (shrunk(mask * 255, 500) > 60).astype(np.uint8)
-    width = small.shape[1]
-    # thickened, a line up to 4 degrees off level still holds a level bar
-    thick = cv2.dilate(small, np.ones((5, 5), np.uint8))
-    bars = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, max(8, width // 6)), np.uint8))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(bars, connectivity=8)
-    left, length = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_WIDTH]
-    thickness = np.full(len(stats), np.inf)
-    for n in np.flatnonzero(length > 0.4 * width):
-        columns = (labels == n).sum(0)
-        # the median passes over the strokes that the line touches; 4 pixels were added above
-        thickness[n] = np.median(columns[columns > 0]) - 4
-    thin = (thickness < length / 40 + 1) & (np.arange(len(stats)) > 0)
-    margin = 0.03 * width + 3
-    through = thin & (left <= margin) & (left + length >= width - margin)
-    long = thin & (length > 0.4 * width)
-    ruled = through | long if long.sum() >= parallels else through
-    if not ruled.any():
-        return np.zeros(mask.shape, bool)
-    lines = cv2.resize(ruled[labels].astype(np.uint8), mask.shape[::-1], interpolation=0)
-    lines &= mask
-    zoom = max(mask.shape) / max(small.shape)
-    breadth = int(np.ceil((max(thickness[ruled].max(), 1) + 1) * zoom))
-    # a pen stroke goes on above and below the line that it crosses
-    bridge = np.ones((breadth + 3, 1), np.uint8)
-    crossing = cv2.morphologyEx(mask & ~lines & 1, cv2.MORPH_CLOSE, bridge)
-    # and is darker than a printed line, but for its edges
-    darker = (ink > 1.4 * float(np.median(ink[lines > 0]))).astype(np.uint8)
-    pen = cv2.dilate(darker, np.ones((5, 5), np.uint8))
-    return (lines > 0) & (crossing == 0) & (pen == 0)
-
-
 def stroke_width(mask: Mask) -> float:
     """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
     return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1)
+
+
+def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
+    """The ink map of a grey picture, the mask of its pen strokes, and that of all but the noise."""
+    if is_light_on_dark(grey):
+        grey = 255 - grey
+    paper = paper_light(grey, paper_window(shrunk(grey, 500)))
+    ink, mask, noise = ink_on(grey, paper)
+    if noise > NOISY:  # a pen is wider than the grain of the paper
+        ink, mask, noise = ink_on(cv2.GaussianBlur(grey, (0, 0), 1.5), paper)
+    for found in (ruled_lines, border_clutter):
+        out = found(ink, mask)
+        if out.any():
+            rest = np.where(out, 0, ink)
+            less = find_strokes(rest, noise)
+            if less.any():
+                ink, mask = rest, less
+    faint: Mask = (ink > max(FAINTEST, 4 * noise)).astype(np.uint8)
+    return ink, mask, faint
+
+
+def two_levels(grey: Grey) -> tuple[Ink, Mask, Mask] | None:
+    """As find_ink, for a picture that a digit fills, so that there is no paper around it.
+
+    The larger of its two levels of light is the paper. None where there are not two.
+    """
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1)
+    _, above = cv2.threshold(smooth, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    sides = [smooth[above == side].astype(np.float32) for side in (0, 1)]
+    if not all(side.size for side in sides):
+        return None
+    apart = float(sides[1].mean() - sides[0].mean())
+    if apart < 4.5 * max(float(side.std()) for side in sides):  # a gradient has 3.5
+        return None
+    pen, paper = (float(np.median(side)) for side in sorted(sides, key=len))
+    ink = np.clip((paper - smooth.astype(np.float32)) / (paper - pen), 0, 1)
+    return ink, (ink > 0.5).astype(np.uint8), (ink > 0.3).astype(np.uint8)

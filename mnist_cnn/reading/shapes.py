@@ -1,0 +1,175 @@
+"""Connected strokes, joined to the shapes that may be digits, and these in lines of writing."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mnist_cnn.reading.ink import Ink, Labels, Mask
+from mnist_cnn.reading.strokes import Box, Strokes, stroke_width
+
+SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
+SPECK = 0.015  # what is smaller must be dark to be a digit
+MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
+FAINTEST_SHAPE = 0.45  # ink of a shape as a share of the usual one: what is fainter shows through
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of writing: its shapes from left to right, and its signs, which are no digits."""
+
+    shapes: list[Strokes]
+    signs: list[Strokes]
+
+
+def find_rows(ink: Ink, mask: Mask) -> list[Row]:
+    """The lines of writing from top to bottom."""
+    pieces, labels = _pieces(mask)
+    if not pieces:
+        return []
+    size = _typical_height(pieces)
+    owner = np.arange(len(pieces) + 1)  # label -> label of the shape that it belongs to
+    for label in sorted(range(1, len(pieces) + 1), key=lambda n: pieces[n - 1].extent):
+        partner = _partner(label, pieces, labels, size)
+        if partner:
+            owner[owner == owner[label]] = owner[partner]
+    shapes = [joined([pieces[n - 1] for n in np.flatnonzero(owner == o)]) for o in set(owner[1:])]
+    smallest = max(SMALLEST * max(mask.shape), 0.35 * size)
+    large = [shape for shape in shapes if shape.height >= smallest and _is_written(shape)]
+    if not large:
+        return []
+    level = float(np.median([_darkness(ink, shape) for shape in large]))
+    faintest, speck = FAINTEST_SHAPE * level, SPECK * max(mask.shape)
+    large = [
+        shape
+        for shape in large
+        if _darkness(ink, shape) > (max(0.2, 0.8 * level) if shape.height < speck else faintest)
+    ]
+    small = [
+        shape for shape in shapes if shape.height < smallest and _darkness(ink, shape) > 0.7 * level
+    ]
+    return [Row(row, [sign for sign in small if _is_sign(sign, row)]) for row in _rows(large)]
+
+
+def _darkness(ink: Ink, shape: Strokes) -> float:
+    """The mean ink of a shape."""
+    left, top, right, bottom = shape.box
+    return float(ink[top:bottom, left:right][shape.mask > 0].mean())
+
+
+def _rows(shapes: list[Strokes]) -> list[list[Strokes]]:
+    """Lines of writing, from the top; a shape belongs to the line of its left neighbour.
+
+    Neighbours rather than a common height: a line of writing may slope.
+    """
+    rows: list[list[Strokes]] = []
+    for shape in sorted(shapes, key=lambda d: d.box[0] + d.box[2]):
+
+        def shared(row: list[Strokes], shape: Strokes = shape) -> float:
+            last = row[-1]
+            overlap = min(last.box[3], shape.box[3]) - max(last.box[1], shape.box[1])
+            return overlap / min(last.height, shape.height)
+
+        row = max(rows, key=shared, default=None)
+        if row is not None and shared(row) > 0.4:
+            row.append(shape)
+        else:
+            rows.append([shape])
+    return sorted(rows, key=lambda row: float(np.mean([d.box[1] + d.box[3] for d in row])))
+
+
+def _is_sign(small: Strokes, row: list[Strokes]) -> bool:
+    """Whether a small shape is a point, a comma or a dash of a line of writing.
+
+    It stands beside a digit of the line, at most about a digit's height away.
+    """
+    left, top, right, bottom = small.box
+    near = min(row, key=lambda d: max(d.box[0] - right, left - d.box[2]))
+    apart = max(near.box[0] - right, left - near.box[2])
+    middle = ((top + bottom) / 2 - near.box[1]) / near.height  # 0 at the top of the digit
+    thick = min(small.width, small.height) / near.height
+    inside = 0.25 < middle < 1.15 and bottom < near.box[3] + 0.35 * near.height
+    return inside and -0.05 * near.height < apart < 1.2 * near.height and thick > 0.05
+
+
+def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
+    """Connected strokes without specks, clutter and noise; piece n has label n + 1."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
+    keep = extent >= max(3, SMALLEST / 3 * max(mask.shape))
+    keep[0] = False
+    if keep.sum() > MOST_PIECES:
+        keep[:] = False
+    number = np.zeros(len(stats), np.int32)
+    number[keep] = np.arange(1, keep.sum() + 1)
+    pieces = []
+    for label in np.flatnonzero(keep):
+        left, top, width, height = (int(n) for n in stats[label, :4])
+        part = labels[top : top + height, left : left + width] == label
+        box = left, top, left + width, top + height
+        pieces.append(Strokes(box, part.astype(np.uint8)))
+    return pieces, number[labels]
+
+
+def _typical_height(pieces: list[Strokes]) -> float:
+    """The height at which half of all ink is in higher pieces: dots and dashes weigh little."""
+    heights = np.array([piece.height for piece in pieces])
+    weights = np.array([piece.mask.sum() for piece in pieces])
+    order = np.argsort(heights)
+    middle = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
+    return float(heights[order][middle])
+
+
+def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> int:
+    """The label of the piece that an incomplete piece belongs to, 0 if it stands alone.
+
+    A 5's flag lies over its body; the halves of a broken 4 nearly touch.
+    """
+    piece = pieces[label - 1]
+    speck = 0.2 * size  # what a digit does not miss; dots lie about
+    if piece.height > 0.75 * size or piece.extent < speck:
+        return 0
+    left, top, right, bottom = piece.box
+    reach = max(3, round(0.25 * size))
+    y, x = max(0, top - reach), max(0, left - reach)
+    around = labels[y : bottom + reach, x : right + reach]
+    gap = cv2.distanceTransform((around != label).astype(np.uint8), cv2.DIST_L2, 5)
+    best, least = 0, float(reach)
+    for other in np.unique(around):
+        if other in (0, label):
+            continue
+        mate = pieces[other - 1]
+        if mate.extent < speck:
+            continue
+        both = _joined_box([piece.box, mate.box])
+        if both[3] - both[1] > 1.5 * max(size, mate.height):
+            continue
+        shared = min(right, mate.box[2]) - max(left, mate.box[0])
+        stacked = shared > 0.5 * min(piece.width, mate.width)
+        near = float(gap[around == other].min())
+        if near < least and (stacked or near < 0.1 * size):
+            best, least = int(other), near
+    return best
+
+
+def _joined_box(boxes: list[Box]) -> Box:
+    left, top, right, bottom = zip(*boxes, strict=True)
+    return min(left), min(top), max(right), max(bottom)
+
+
+def joined(pieces: list[Strokes]) -> Strokes:
+    box = _joined_box([piece.box for piece in pieces])
+    mask = np.zeros((box[3] - box[1], box[2] - box[0]), np.uint8)
+    for piece in pieces:
+        left, top = piece.box[0] - box[0], piece.box[1] - box[1]
+        mask[top : top + piece.height, left : left + piece.width] |= piece.mask
+    return Strokes(box, mask)
+
+
+def _is_written(shape: Strokes) -> bool:
+    """False for dashes, underlines and filled areas."""
+    if shape.width > 3 * shape.height:
+        # touching digits are wide too, but no single stroke
+        return float(shape.mask.sum()) > 1.7 * shape.width * stroke_width(shape.mask)
+    filled = shape.mask.mean()
+    return bool(shape.width < 0.6 * shape.height or filled < 0.85)
