@@ -13,6 +13,7 @@ import argparse
 import io
 import lzma
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,39 +42,123 @@ CHALKS = ((240, 240, 235), (245, 230, 150), (180, 215, 245))
 BOARDS = ((30, 40, 38), (25, 60, 45), (20, 20, 24), (55, 55, 60))
 
 
-def photograph(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Image.Image:
+@dataclass(frozen=True)
+class Kind:
+    """What sets a kind of photographs apart.
+
+    Attributes:
+        digits: how many stand in a row.
+        tight: cut off where the ink ends.
+        faint: the ink takes 10 to 20 % of the light.
+        behind: writing shows through from the other side, and a corner lies in the shadow.
+        ruled: the probability of ruled paper; None: 0.35, as among all.
+        colours: pairs of a pen and a paper.
+        gaps: between two digits, least and greatest, in digit heights.
+        turned: degrees against the clock.
+        sheet: pixels of the side of a sheet on which the digits are 28 pixels high; 0: none.
+    """
+
+    digits: int = 1
+    tight: bool = False
+    faint: bool = False
+    behind: bool = False
+    ruled: float | None = None
+    colours: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = ()
+    gaps: tuple[float, float] = (-0.05, 0.6)
+    turned: float = 0
+    sheet: int = 0
+
+
+# pens that are as light as their paper: red on green, blue on red, magenta on green
+COLOURS = (
+    ((220, 60, 50), (120, 150, 90)),
+    ((60, 90, 200), (200, 90, 80)),
+    ((200, 60, 180), (110, 145, 110)),
+    ((230, 90, 30), (90, 150, 150)),
+)
+KINDS = {
+    "single digits": Kind(),
+    "rows of 5": Kind(digits=5),
+    "tight": Kind(tight=True),
+    "faint": Kind(faint=True),
+    "show-through": Kind(digits=3, behind=True),
+    "ruled": Kind(digits=5, ruled=1),
+    "unruled": Kind(digits=5, ruled=0),
+    "small": Kind(sheet=2000),
+    "coloured": Kind(colours=COLOURS),
+    "turned 45": Kind(digits=5, turned=45),
+    "turned 90": Kind(digits=5, turned=90),
+    "touching": Kind(digits=5, gaps=(-0.12, -0.02)),
+}
+
+
+def photograph(
+    digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: "Kind | None" = None
+) -> Image.Image:
     """One picture of MNIST digits (28, 28), written side by side."""
-    strokes = _writing(digits, rng)
+    kind = kind or Kind()
+    strokes = _writing(digits, rng, kind)
     height, width = strokes.shape
     dark = rng.random() < 0.25
     board = _pick(BOARDS if dark else PAPERS, rng)
     pen = _pick(CHALKS if dark else tuple(PENS.values()), rng)
+    if kind.colours:
+        pen, board = np.array(kind.colours[int(rng.integers(len(kind.colours)))], np.float32)
+    if kind.faint:
+        pen = board + (pen - board) * rng.uniform(0.1, 0.2) / (abs(pen - board).mean() / 255)
     paper: Array = board * (1 + _texture(height, width, rng)[..., None])
-    if rng.random() < 0.35:
+    if not kind.sheet and rng.random() < (0.35 if kind.ruled is None else kind.ruled):
         paper = _ruled(paper, dark, rng)
     # a pen does not cover evenly
     cover = strokes * np.clip(rng.uniform(0.8, 1) + 2 * _texture(height, width, rng), 0, 1)
+    if kind.behind:
+        through = cv2.GaussianBlur(np.roll(strokes[:, ::-1], height // 4, 0), (0, 0), 2)
+        cover = np.maximum(cover, rng.uniform(0.12, 0.25) * through)
     picture: Array = paper + cover[..., None] * (pen - paper)
-    picture = picture * _light(height, width, rng)[..., None]
+    if not kind.sheet:
+        picture = picture * _light(height, width, rng)[..., None]
+    if kind.behind:
+        y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+        corner = 1 / (1 + np.exp(((x + y) - rng.uniform(0.15, 0.4)) / 0.03))
+        picture = picture * (1 - rng.uniform(0.3, 0.7) * corner[..., None])
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 0.012 * min(height, 250)))
-    picture = picture + rng.normal(0, rng.uniform(0.5, 6), picture.shape)
+    picture = picture + rng.normal(0, rng.uniform(0.5, 2 if kind.faint else 6), picture.shape)
+    if kind.tight:
+        x, y, w, h = cv2.boundingRect((strokes > 0.5).astype(np.uint8))
+        picture = picture[y : y + h, x : x + w]
+    if kind.sheet:
+        picture = _on_sheet(picture, strokes, kind.sheet, rng)
     file = io.BytesIO()
     image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
     image.save(file, "JPEG", quality=int(rng.integers(35, 95)))
     return Image.open(file)
 
 
+def _on_sheet(picture: Array, strokes: Array, side: int, rng: Generator) -> Array:
+    """A picture made small, its digit 28 pixels high, somewhere on a large sheet."""
+    zoom = 28 / cv2.boundingRect((strokes > 0.5).astype(np.uint8))[3]
+    small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
+    # the paper goes on as it is at the picture's rim
+    rim = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    grain = rng.normal(0, 1.5, (side, side, 1)).astype(np.float32)
+    sheet: Array = np.median(rim, 0) + grain
+    x, y = (int(rng.integers(50, side - 50 - n)) for n in small.shape[1::-1])
+    sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
+    return sheet * _light(side, side, rng)[..., None]
+
+
 def _pick(colours: Sequence[tuple[int, int, int]], rng: Generator) -> Array:
     return np.array(colours[int(rng.integers(len(colours)))], np.float32)
 
 
-def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Array:
+def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: Kind) -> Array:
     """Coverage in [0, 1] (height, width) of a row of digits on its sheet."""
     size = int(rng.integers(60, 260 if len(digits) == 1 else 140))  # of a digit, in pixels
     width = rng.uniform(-0.04, 0.035)  # on either side of a stroke, in digit heights
     slope = rng.uniform(-15, 15) if len(digits) == 1 else rng.uniform(-5, 5)
     glyphs = [_glyph(digit, size, width, rng, 10 if len(digits) > 1 else 0) for digit in digits]
-    gaps = [int(size * rng.uniform(-0.05, 0.6)) for _ in glyphs]
+    low, high = kind.gaps
+    gaps = [int(size * rng.uniform(low, high)) for _ in glyphs]
     length = sum(glyph.shape[1] for glyph in glyphs) + sum(gaps)
     around = [int(size * rng.uniform(0.3, 1.8)) for _ in range(4)]
     tilt = int(abs(np.sin(np.radians(slope))) * length / 2) + size // 4
@@ -88,7 +173,12 @@ def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator) -> Array:
         x += glyph.shape[1] + gap
     centre = (around[2] + length / 2, base + size / 2)
     turn = cv2.getRotationMatrix2D(centre, slope, 1)
-    return cv2.warpAffine(sheet, turn, sheet.shape[::-1], flags=cv2.INTER_LINEAR)
+    sheet = cv2.warpAffine(sheet, turn, sheet.shape[::-1], flags=cv2.INTER_LINEAR)
+    if not kind.turned:
+        return sheet
+    turn, side = cv2.getRotationMatrix2D(centre, kind.turned, 1), int(np.hypot(*sheet.shape))
+    turn[:, 2] += side / 2 - np.array(centre)
+    return cv2.warpAffine(sheet, turn, (side, side), flags=cv2.INTER_LINEAR)
 
 
 def _glyph(
@@ -165,28 +255,31 @@ def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
 
 
 def pictures(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], digits: int, n: int, seed: int
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], kind: Kind, n: int, seed: int
 ) -> Iterator[tuple[Image.Image, str]]:
-    """n photographs of so many digits each, and what is written on them."""
-    rng = np.random.default_rng((seed, digits))
+    """n photographs of a kind, and what is written on them."""
+    rng = np.random.default_rng((seed, kind.digits))
     for _ in range(n):
-        chosen = rng.integers(len(images), size=digits)
-        yield photograph(list(images[chosen]), rng), "".join(str(labels[i]) for i in chosen)
+        chosen = rng.integers(len(images), size=kind.digits)
+        yield photograph(list(images[chosen]), rng, kind), "".join(str(labels[i]) for i in chosen)
 
 
 def accuracies(
-    net: Net, images: NDArray[np.uint8], labels: NDArray[np.uint8], digits: int, n: int, seed: int
-) -> tuple[float, float]:
-    """Shares of n photographs of so many digits that are read without a mistake.
+    net: Net, images: NDArray[np.uint8], labels: NDArray[np.uint8], kind: Kind, n: int, seed: int
+) -> tuple[float, float, float]:
+    """Shares of n photographs of a kind that are read without a mistake.
 
-    The first counts the likeliest digit, the second only what the network is sure of.
+    The first counts the likeliest digit, the second only what the network is sure of; the third is
+    the share that is read wrongly and surely so.
     """
-    likely = sure = 0
-    for image, label in pictures(images, labels, digits, n, seed):
+    likely = sure = wrong = 0
+    for image, label in pictures(images, labels, kind, n, seed):
         readings = read_digits(image, net)
         likely += "".join(str(reading.best) for reading in readings) == label
-        sure += "".join(str(reading.digit) for reading in readings) == label
-    return likely / n, sure / n
+        surely = "".join(reading.sign for reading in readings)
+        sure += surely == label
+        wrong += surely != label and surely.isdigit()
+    return likely / n, sure / n, wrong / n
 
 
 def bundled(name: str, offset: int) -> NDArray[np.uint8]:
@@ -201,14 +294,20 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="photographs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument("--kind", choices=KINDS, help="one kind alone")
     args = parser.parse_args()
     name, count = ("t10k", 10_000) if args.split == "test" else ("train", 12_000)
     images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
     labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
     net = pretrained.load(args.checkpoint)
-    for digits, what in ((1, "single digits"), (5, "rows of 5")):
-        likely, sure = accuracies(net, images, labels, digits, args.n, args.seed)
-        print(f"{what}: {likely:.2%} read right, {sure:.2%} and surely so (n={args.n})")
+    for what, kind in KINDS.items():
+        if args.kind in (None, what):
+            likely, sure, wrong = accuracies(net, images, labels, kind, args.n, args.seed)
+            print(
+                f"{what}: {likely:.1%} read right, {sure:.1%} and surely so, {wrong:.1%} surely "
+                f"wrong (n={args.n})",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+"""Drawings that are no digit, made of nothing that training has seen, and how many are read as one.
+
+    python -m tests.helpers.nodigits [CHECKPOINT] [--n 500] [--fonts FOLDER]
+
+Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, or of a folder's, bent
+and written with other pens than in `mnist_cnn.data.others`; scribbles are curves of Lissajous,
+hatchings and polygons; the rest are gradients, blank sheets and crosses.
+"""
+
+import argparse
+import string
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mnist_cnn import pretrained
+from mnist_cnn.reading.reader import read_digits
+from tests.helpers.photographs import Net
+
+ALIKE = "OoIlSsZzBgq"  # some hand writes a digit so
+SIDE = 240  # of a drawing, in pixels
+
+
+def letters(rng: Generator, alphabet: str, fonts: Path | None = None) -> Iterator[Image.Image]:
+    """Letters without end, one on each sheet."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    names: tuple[str, ...] = ("STIXGeneral.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf")
+    names += ("cmr10.ttf", "cmss10.ttf", "cmtt10.ttf", "cmti10.ttf")
+    files = sorted(fonts.glob("*.*")) if fonts else [folder / name for name in names]
+    made = [ImageFont.truetype(file, 130) for file in files]
+    while True:
+        sheet = Image.new("L", (SIDE, SIDE))
+        letter = alphabet[rng.integers(len(alphabet))]
+        middle = (SIDE / 2, SIDE / 2)
+        ImageDraw.Draw(sheet).text(middle, letter, 255, made[rng.integers(len(made))], "mm")
+        yield _written(np.asarray(sheet), rng)
+
+
+def scribbles(rng: Generator) -> Iterator[Image.Image]:
+    """Scribbles without end."""
+    t = np.linspace(0, 2 * np.pi, 400)
+    while True:
+        sheet = np.zeros((SIDE, SIDE), np.uint8)
+        kind = rng.integers(4)
+        if kind == 0:  # Lissajous
+            a, b = rng.permutation(np.arange(2, 7))[:2]
+            curves = [np.stack([np.sin(a * t + rng.uniform(0, 3)), np.sin(b * t)], 1)]
+        elif kind == 1:  # a hatching
+            y = np.linspace(-1, 1, int(rng.integers(6, 16)))
+            curves = [
+                np.stack([np.where(np.arange(len(y)) % 2, 1, -1) * rng.uniform(0.3, 1), y], 1)
+            ]
+        elif kind == 2:  # a closed polygon
+            corners = rng.uniform(-1, 1, (int(rng.integers(5, 10)), 2))
+            curves = [np.concatenate([corners, corners[:1]])]
+        else:  # waves across each other
+            curves = [
+                np.stack([t / np.pi - 1, np.sin(rng.uniform(3, 9) * t) * rng.uniform(0.2, 1)], 1)
+                @ np.array([[np.cos(w), np.sin(w)], [-np.sin(w), np.cos(w)]])
+                for w in rng.uniform(0, 3, int(rng.integers(2, 4)))
+            ]
+        for curve in curves:
+            points = (curve * rng.uniform(0.5, 1, 2) * 60 + SIDE / 2).round().astype(np.int32)
+            cv2.polylines(sheet, [points], False, 255, int(rng.integers(4, 12)), cv2.LINE_AA)
+        yield _written(sheet, rng)
+
+
+def gradients(rng: Generator) -> Iterator[Image.Image]:
+    """Light that falls off over a sheet in any direction, in a line or around a point."""
+    y, x = np.mgrid[-1:1:240j, -1:1:240j]
+    while True:
+        angle = rng.uniform(0, 6.3)
+        along = x * np.cos(angle) + y * np.sin(angle)
+        along = along if rng.random() < 0.6 else np.hypot(x - rng.uniform(-1, 1), y)
+        low, high = rng.uniform(0, 255, 2)
+        yield Image.fromarray(
+            (low + (high - low) * (along / 2 + 0.5)).clip(0, 255).astype(np.uint8)
+        )
+
+
+def blanks(rng: Generator) -> Iterator[Image.Image]:
+    """Sheets of one colour, with a camera's noise."""
+    while True:
+        sheet = rng.normal(rng.uniform(0, 255), rng.uniform(0, 8), (SIDE, SIDE))
+        yield Image.fromarray(sheet.clip(0, 255).astype(np.uint8))
+
+
+def _written(strokes: NDArray[Any], rng: Generator) -> Image.Image:
+    """Strokes (SIDE, SIDE), bent, turned a little, and dark on light paper."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    bend = [cv2.resize(rng.normal(0, 4, (4, 4)), (SIDE, SIDE), interpolation=2) for _ in "xy"]
+    turn = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), rng.uniform(-8, 8), 1)
+    strokes = cv2.warpAffine(strokes, turn, (SIDE, SIDE))
+    strokes = cv2.remap(strokes, x + np.float32(bend[0]), y + np.float32(bend[1]), 1)
+    paper = rng.normal(225, 3, strokes.shape)
+    return Image.fromarray((paper * (1 - 0.8 * strokes / 255.0)).clip(0, 255).astype(np.uint8))
+
+
+def kinds(fonts: Path | None = None) -> dict[str, Callable[[Generator], Iterator[Image.Image]]]:
+    """Endless drawings of each kind."""
+    others = "".join(sorted(set(string.ascii_letters) - set(ALIKE)))
+    return {
+        "letters": lambda rng: letters(rng, others, fonts),
+        f"the letters {ALIKE}": lambda rng: letters(rng, ALIKE, fonts),
+        "scribbles": scribbles,
+        "gradients": gradients,
+        "blanks": blanks,
+    }
+
+
+def share_read(net: Net, drawings: Iterator[Image.Image], n: int) -> float:
+    """The share of n drawings in which the network reads a digit."""
+    read = 0
+    for _, drawing in zip(range(n), drawings, strict=False):
+        read += any(reading.digit is not None for reading in read_digits(drawing, net))
+    return read / n
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
+    parser.add_argument("--n", type=int, default=500, help="drawings of each kind")
+    parser.add_argument("--fonts", type=Path, help="a folder with fonts for the letters")
+    args = parser.parse_args()
+    net = pretrained.load(args.checkpoint)
+    for what, drawings in kinds(args.fonts).items():
+        share = share_read(net, drawings(np.random.default_rng(0)), args.n)
+        print(f"{what}: {share:.1%} read as a digit (n={args.n})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
