@@ -1,18 +1,20 @@
-"""Hands a trained network to other programs: python -m mnist_cnn.export [ckpt_path=PATH]
+"""Writes a trained network for other programs: python -m mnist_cnn.export [ckpt_path=PATH]
 
-  onnx         mnist_cnn.onnx, the whole model for ONNX Runtime and its like; with --int8 also
-               mnist_cnn.int8.onnx, a quarter of the size
+  onnx         mnist_cnn.onnx, the whole model for ONNX Runtime and programs like it; with --int8
+               also mnist_cnn.int8.onnx, a quarter of the size
   pt2          mnist_cnn.pt2, the whole model for torch.export.load, without this project's code
-  safetensors  mnist_cnn.safetensors, the weights only, for trained.load and ckpt_path
+  safetensors  mnist_cnn.safetensors, the weights alone, for pretrained.load and ckpt_path
+  html         mnist_cnn.html, a page to draw on that reads digits in any browser, without a server
+               or a network connection
 
-The whole models take uint8 images (N, 28, 28), white on black, normalise them themselves and give
-probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file appears
-under its name only after it was run and gave what the network gives; export.json beside it says
-what was measured.
+The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
+probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is written
+only after it was run on test images and gave the network's probabilities; export.json beside it
+holds what was measured.
 """
 
 import argparse
-import importlib
+import importlib.metadata
 import importlib.util
 import json
 import tempfile
@@ -27,7 +29,7 @@ from rich import progress
 from rich.table import Table
 from torch import Tensor
 
-from mnist_cnn import pretrained, terminal
+from mnist_cnn import pretrained, terminal, webpage
 from mnist_cnn.command import command, parse
 from mnist_cnn.config import compose, messages
 from mnist_cnn.data import sets, sources
@@ -37,8 +39,8 @@ from mnist_cnn.runs import results
 
 # each file is run on 1,000 images, in batches of several sizes because N is free
 VERIFIED = (1, 7, 992)
-DIFFERENCE = 1e-5  # allowed in a probability
-INT8_LOSS = 0.005  # of accuracy that int8 may cost
+DIFFERENCE = 1e-5  # greatest in a probability
+INT8_LOSS = 0.005  # greatest loss of accuracy by int8
 
 CALLS = {1: 40, 256: 2}  # timed in each round, by batch size
 
@@ -65,18 +67,18 @@ def verify(name: str, compared: Mapping[str, float]) -> None:
     difference, agreement = compared["difference"], compared["agreement"]
     if not (difference <= DIFFERENCE and agreement == 1):  # NaN is a failure too
         raise ValueError(
-            f"{name}: not written, as it does not give what the network gives: probabilities differ"
-            f" by up to {difference:.1e} (allowed: {DIFFERENCE:.0e}) and {agreement:.1%} of "
-            f"{sum(VERIFIED):,} images are read alike (required: 100%)"
+            f"{name} is not written: its probabilities must be within {DIFFERENCE:.0e} of the "
+            f"network's, and 100% of {sum(VERIFIED):,} images read alike, got {difference:.1e} and "
+            f"{agreement:.1%}"
         )
 
 
 def verify_int8(name: str, before: float, after: float) -> None:
-    """Raises ValueError where 8 bits cost more accuracy than they may."""
+    """Raises ValueError where 8 bits cost more accuracy than INT8_LOSS."""
     if before - after > INT8_LOSS:
         raise ValueError(
-            f"{name}: not written, as its accuracy is {after:.2%}, and the network's {before:.2%} "
-            f"(allowed: {INT8_LOSS:.1%} less)"
+            f"{name} is not written: its accuracy must be at most {INT8_LOSS:.1%} below the "
+            f"network's {before:.2%}, got {after:.2%}"
         )
 
 
@@ -84,13 +86,13 @@ def verify_int8(name: str, before: float, after: float) -> None:
 def measure(
     ways: Mapping[str, Predict], images: Tensor, rounds: int, bar: progress.Progress
 ) -> dict[str, dict[str, float]]:
-    """Latency and throughput of each way, the ways taken in turn on one thread setting."""
+    """Latency and throughput of each way, the ways interleaved, on as many threads."""
     times: dict[str, dict[int, list[float]]] = {name: {b: [] for b in CALLS} for name in ways}
     for turn in bar.track(range(rounds + 1), description="measuring"):
         for name, predict in ways.items():
             for size, calls in CALLS.items():
                 batches = images[: size * calls].split(size)
-                time.sleep(0.01)  # the threads of the way before come to rest
+                time.sleep(0.01)  # until the threads of the way before are idle
                 predict(batches[0])
                 for batch in batches:
                     started = time.perf_counter()
@@ -110,13 +112,13 @@ def measure(
 def export(
     net: Trained, formats: Sequence[str], out: Path, *, int8: bool, rounds: int
 ) -> dict[str, Any]:
-    """Writes the files of a network that `trained.load` gave, verifies and measures them.
+    """Writes the files of a network that `pretrained.load` gave, verifies and measures them.
 
     Args:
         formats: of FORMATS.
-        out: the folder to fill; made where it is missing.
+        out: the folder of the files; made where it is missing.
         int8: also quantize the ONNX file.
-        rounds: how often each way is timed.
+        rounds: number of times that each way is timed.
 
     Returns:
         What export.json holds.
@@ -126,45 +128,29 @@ def export(
             that name is there that no export wrote.
         OSError: the folder cannot be written, or there are no images to verify with.
     """
-    missing = [name for name in EXTRA if importlib.util.find_spec(name) is None]
-    if "onnx" in formats and missing:
-        raise ValueError(f"onnx export needs {' and '.join(missing)}: {messages.install('export')}")
+    check_extra(formats)
     names = [f"mnist_cnn.{kind}" for kind in (*formats, *(["int8.onnx"] if int8 else []))]
     check_out(out, [*names, "export.json"])
     net.requires_grad_(False)
     images, labels, training = verification_images(net, int8)
-
     try:
         out.mkdir(parents=True, exist_ok=True)
         scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
     except OSError as e:
         raise OSError(f"--out {out}: cannot be written: {e.strerror}") from None
-    ways: dict[str, Predict] = {"PyTorch": net}
-    found: dict[str, dict[str, Any]] = {"PyTorch": {}}
     console = terminal.console(stderr=True, soft_wrap=False)
     bar = progress.Progress(console=console, transient=True, disable=not console.is_terminal)
     with bar, scratch as folder:
-        for kind in bar.track(formats, description="writing and verifying"):
-            path = Path(folder, f"mnist_cnn.{kind}")
-            WRITERS[kind](net, path)
-            ways[path.name] = reader(path)
-            compared = compare(ways[path.name], net, images)
-            verify(path.name, compared)
-            found[path.name] = {"bytes": path.stat().st_size, **compared}
-        if int8:
-            path = Path(folder, "mnist_cnn.int8.onnx")
-            write_int8(net, path, path.with_name("mnist_cnn.onnx"), training)
-            ways[path.name] = reader(path)
-            compared = compare(ways[path.name], net, images)
-            found[path.name] = {"bytes": path.stat().st_size, **compared}
+        found, ways = write_verified(net, formats, Path(folder), images, training, bar)
+        ways.pop("mnist_cnn.html", None)  # V8 alone is slow, and not a whole browser
         if labels is not None:
-            for name, predict in bar.track(ways.items(), description="testing"):
-                found[name]["test/acc"] = accuracy(predict, images, labels)
+            for name, way in bar.track(ways.items(), description="testing"):
+                found[name]["test/acc"] = accuracy(way, images, labels)
         if int8:
-            verify_int8(path.name, found["PyTorch"]["test/acc"], found[path.name]["test/acc"])
-        # the weights are run by PyTorch, which is timed already
-        timed = {name: way for name, way in ways.items() if not name.endswith(".safetensors")}
-        for name, times in measure(timed, images, rounds, bar).items():
+            name = "mnist_cnn.int8.onnx"
+            verify_int8(name, found["PyTorch"]["test/acc"], found[name]["test/acc"])
+        ways.pop("mnist_cnn.safetensors", None)  # run by PyTorch, which is timed already
+        for name, times in measure(ways, images, rounds, bar).items():
             found[name] |= times
         for name in names:
             Path(folder, name).replace(out / name)
@@ -207,6 +193,54 @@ def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None
     return images, labels, training
 
 
+def write_verified(
+    net: Trained,
+    formats: Sequence[str],
+    folder: Path,
+    images: Tensor,
+    training: Tensor,
+    bar: progress.Progress,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Predict]]:
+    """Writes the files into a folder and runs each on images.
+
+    Args:
+        images: uint8 (N, H, W) or (N, C, H, W) to verify with.
+        training: uint8 (N, 28, 28) to quantize the ONNX file with; none writes no such file.
+
+    Returns:
+        What was found of PyTorch and each file, by name, and what runs it.
+
+    Raises:
+        ValueError: a file does not give what the network gives.
+    """
+    ways: dict[str, Predict] = {"PyTorch": net}
+    found: dict[str, dict[str, Any]] = {"PyTorch": {}}
+    kinds = (*formats, *(["int8.onnx"] if len(training) else []))
+    for kind in bar.track(kinds, description="writing and verifying"):
+        path = folder / f"mnist_cnn.{kind}"
+        if kind == "int8.onnx":
+            write_int8(net, path, folder / "mnist_cnn.onnx", training)
+        else:
+            WRITERS[kind](net, path)
+        ways[path.name] = reader(path)
+        compared = compare(ways[path.name], net, images)
+        if kind != "int8.onnx":  # judged by its accuracy
+            verify(path.name, compared)
+        found[path.name] = {"bytes": path.stat().st_size, **compared}
+    return found, ways
+
+
+def check_extra(formats: Sequence[str]) -> None:
+    """Raises ValueError where a format's package is missing."""
+    for kind in formats:
+        packages = EXTRA.get(kind, ())
+        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise ValueError(
+                f"{kind} export needs {' and '.join(missing)}: {messages.install('export')}"
+            )
+
+
 def check_out(out: Path, names: Sequence[str]) -> None:
     """Raises ValueError where an export would overwrite what no export has written."""
     there = [name for name in names if (out / name).exists()]
@@ -222,8 +256,10 @@ def check_out(out: Path, names: Sequence[str]) -> None:
 
 
 def extra_versions(formats: Sequence[str]) -> dict[str, str]:
-    names = EXTRA if "onnx" in formats else ()
-    return {name: importlib.import_module(name).__version__ for name in names}
+    """The versions of the packages that wrote or ran the files."""
+    names = [name for kind in formats for name in EXTRA.get(kind, ())]
+    packages = importlib.metadata.packages_distributions() if names else {}
+    return {name: importlib.metadata.version(packages[name][0]) for name in names}
 
 
 def show(record: Mapping[str, Any], out: Path) -> None:
@@ -250,9 +286,9 @@ def show(record: Mapping[str, Any], out: Path) -> None:
     scored = f"accuracy: on {tested:,} test images\n" if tested else ""
     threads = "1 thread" if record["threads"] == 1 else f"{record['threads']} threads"
     console.print(
-        f"differs: greatest difference in probability from PyTorch's (allowed: {DIFFERENCE:.0e})\n"
+        f"differs: greatest difference in probability from PyTorch's, at most {DIFFERENCE:.0e}\n"
         f"agrees: of {record['verified images']:,} {images} read as PyTorch reads them "
-        f"(required: 100%; of int8 only that it costs no more than {INT8_LOSS:.1%} of accuracy)\n"
+        f"(100%, but for int8, which may cost {INT8_LOSS:.1%} of accuracy)\n"
         f"{scored}"
         f"ms, p99: median and 99th percentile for one image; images/s: in batches of 256; "
         f"{threads}, {record['processor']}"
@@ -273,14 +309,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="folder (exported); files of an earlier export there are replaced, others never",
     )
     parser.add_argument("--int8", action="store_true", help="also an ONNX file of 8-bit weights")
-    parser.add_argument("--rounds", type=int, default=50, help="how often each is timed (50)")
+    parser.add_argument(
+        "--rounds", type=int, default=50, help="number of times that each is timed (50)"
+    )
     args = parse(parser, argv)
-    formats = FORMATS if args.format == "all" else (args.format,)
+    formats: Sequence[str] = FORMATS if args.format == "all" else (args.format,)
     if args.int8 and "onnx" not in formats:
-        parser.error("--int8: allowed with --format onnx or all")
+        parser.error(f"--int8 must come with --format onnx or all, got {args.format}")
     if args.rounds < 1:
-        parser.error(f"--rounds {args.rounds}: allowed: 1 or more")
+        parser.error(f"--rounds must be 1 or more, got {args.rounds}")
     net = pretrained.load(args.ckpt_path or args.path)
+    if args.format == "all":
+        try:
+            webpage.digit_layers(net)
+        except ValueError as e:
+            formats = [kind for kind in formats if kind != "html"]
+            terminal.console(stderr=True).print(f"without html: {e}")
     record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
     show(record, args.out)
 

@@ -1,4 +1,4 @@
-"""A trained network as ONNX, torch.export program or safetensors file."""
+"""A trained network as ONNX, torch.export program, safetensors or HTML file."""
 
 import copy
 import json
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_cnn import pretrained
+from mnist_cnn import pretrained, webpage
 from mnist_cnn.pretrained import Trained
 from mnist_cnn.runs import results
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 
-FORMATS = ("onnx", "pt2", "safetensors")
-EXTRA = ("onnx", "onnxscript", "onnxruntime")  # the packages of the extra `export`
+FORMATS = ("onnx", "pt2", "safetensors", "html")
+# the packages of the extra `export` that a format needs
+EXTRA = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "html": ("py_mini_racer",)}
 OPSET = 18  # the one that PyTorch's exporter itself writes
 
 
@@ -116,10 +117,16 @@ def shapes() -> dict[str, Any]:
     return {"images": {0: torch.export.Dim("N")}}
 
 
+def write_html(net: Trained, path: Path) -> None:
+    """The page to draw on with the network inside; see `webpage.webpage` for what is refused."""
+    path.write_text(webpage.webpage(net, describe(net)), "utf-8")
+
+
 WRITERS: dict[str, Callable[[Trained, Path], None]] = {
     "onnx": write_onnx,
     "pt2": write_pt2,
     "safetensors": write_safetensors,
+    "html": write_html,
 }
 
 
@@ -129,6 +136,8 @@ def reader(path: Path) -> Predict:
         return pretrained.load(path)
     if path.suffix == ".pt2":
         return torch.export.load(path).module()
+    if path.suffix == ".html":
+        return webpage.run_webpage(path.read_text("utf-8"))
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,13 +1,16 @@
 """Export: files that other programs run give the network's own probabilities, or are not there."""
 
+import base64
 import copy
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mnist_cnn import export, formats, pretrained
+from mnist_cnn import export, formats, pretrained, webpage
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import sources
+from mnist_cnn.model import build
+from mnist_cnn.reading.picture import load_picture
+from mnist_cnn.reading.reader import SURE, read_digits, written
 from mnist_cnn.train import train
 
 # a scaling that is not the identity: a file that forgets it is found out
@@ -34,6 +40,26 @@ TRAINING = [
     "model.std=0.3081",
     "test=false",
 ]
+
+
+# strokes of some digits, in shares of a square
+STROKES: dict[str, list[list[tuple[float, float]]]] = {
+    "0": [[(0.5 - 0.3 * math.sin(t / 5), 0.5 - 0.3 * math.cos(t / 5)) for t in range(32)]],
+    "1": [[(0.5, 0.2 + t / 50) for t in range(31)]],
+    "4": [
+        [(0.55 - 0.3 * t, 0.2 + 0.35 * t) for t in (0, 0.5, 1)] + [(0.5, 0.55), (0.75, 0.55)],
+        [(0.62, 0.4), (0.62, 0.85)],
+    ],
+    "5": [
+        [(0.32, 0.24), (0.3, 0.48)]
+        + [(0.45 + 0.22 * math.sin(t / 4), 0.62 - 0.2 * math.cos(t / 4)) for t in range(-2, 14)],
+        [(0.32, 0.23), (0.68, 0.22)],
+    ],
+    "7": [[(0.25, 0.22), (0.7, 0.22), (0.55, 0.5), (0.4, 0.82)]],
+}
+PEN_STROKES = ("7", "0", "10", "415", "5710")  # written with them
+
+PACKAGES = [name for names in formats.EXTRA.values() for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +84,7 @@ def truth(trained_run, digits) -> np.ndarray:
 
 @pytest.fixture
 def needs_onnx() -> None:
-    for package in formats.EXTRA:
+    for package in PACKAGES:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
 
 
@@ -84,7 +110,7 @@ def refusal(*args: Any) -> str:
 @pytest.fixture(scope="module")
 def exported(trained_run, tmp_path_factory) -> tuple[Path, str]:
     """The folder of all formats as the command fills it, and what it prints."""
-    for package in formats.EXTRA:
+    for package in PACKAGES:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
     folder = tmp_path_factory.mktemp("exported")
     done = program(trained_run, "--format", "all", "--int8", "--out", folder, "--rounds", "2")
@@ -97,7 +123,7 @@ def without_onnx(trained_run, tmp_path_factory) -> Path:
     """The folder of what can be had without the extra."""
     folder = tmp_path_factory.mktemp("without_onnx")
     with pytest.MonkeyPatch.context() as patch:
-        for package in formats.EXTRA:
+        for package in PACKAGES:
             patch.setitem(sys.modules, package, None)  # as if it were not installed
         for kind in ("pt2", "safetensors"):
             out = folder / kind
@@ -139,7 +165,7 @@ def test_the_onnx_files_say_what_they_are(exported):
 def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
     private = [str(Path(export.__file__).parent), str(Path(torch.__file__).parent), str(data_root)]
     files = [*exported[0].iterdir()]
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
         content = file.read_bytes()
         if zipfile.is_zipfile(file):
@@ -173,19 +199,29 @@ def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run,
     accuracy = export.accuracy(pretrained.load(trained_run), images, labels)
     assert accuracy > 0.8  # or all that is said of agreement says little
     rows = record["files"]
-    files = ["mnist_cnn.onnx", "mnist_cnn.pt2", "mnist_cnn.safetensors", "mnist_cnn.int8.onnx"]
+    files = [f"mnist_cnn.{kind}" for kind in (*formats.FORMATS, "int8.onnx")]
     assert list(rows) == ["PyTorch", *files]
     for name in files:
         assert rows[name]["bytes"] == (folder / name).stat().st_size
         if "int8" not in name:
             assert rows[name]["difference"] <= 1e-5
             assert rows[name]["agreement"] == 1
-            assert rows[name]["test/acc"] == pytest.approx(accuracy, abs=1e-3)
+            if "html" not in name:  # run on the verified images alone
+                assert rows[name]["test/acc"] == pytest.approx(accuracy, abs=1e-3)
     for name in ("PyTorch", "mnist_cnn.onnx", "mnist_cnn.pt2", "mnist_cnn.int8.onnx"):
         assert 0 < rows[name]["batch 1 median ms"] <= rows[name]["batch 1 p99 ms"]
         assert rows[name]["batch 256 images/s"] > 0
-    assert record["versions"].keys() >= {"torch", *formats.EXTRA}
-    for cell in ("PyTorch", "onnx", "pt2", "safetensors", "int8.onnx", f"{accuracy:.2%}", "100.0%"):
+    assert record["versions"].keys() >= {"torch", *PACKAGES}
+    for cell in (
+        "PyTorch",
+        "onnx",
+        "pt2",
+        "safetensors",
+        "html",
+        "int8.onnx",
+        f"{accuracy:.2%}",
+        "100.0%",
+    ):
         assert f"│ {cell} " in printed or f" {cell} │" in printed
     assert max(map(len, printed.split("differs:")[0].splitlines())) <= 80
     assert "…" not in printed
@@ -254,8 +290,8 @@ def test_without_a_checkpoint_the_shipped_network_is_exported(trained_run, tmp_p
 def test_a_file_that_gives_something_else_is_not_written(
     kind, request, trained_run, tmp_path, monkeypatch
 ):
-    if kind == "onnx":
-        request.getfixturevalue("needs_onnx")
+    for package in formats.EXTRA.get(kind, ()):
+        pytest.importorskip(package, reason=f"{package} comes with the extra export")
     write = formats.WRITERS[kind]
 
     def write_other_weights(net: pretrained.Trained, path: Path) -> None:
@@ -268,7 +304,7 @@ def test_a_file_that_gives_something_else_is_not_written(
     before.write_text("an earlier export")
     (tmp_path / "export.json").write_text('{"verified images": 1000}')
     line = refusal(trained_run, "--format", kind, "--out", tmp_path)
-    assert line.startswith(f"error: mnist_cnn.{kind}: not written, as it does not give what")
+    assert line.startswith(f"error: mnist_cnn.{kind} is not written: its probabilities must")
     # no scrap of the failed one either
     assert {path.name for path in tmp_path.iterdir()} == {before.name, "export.json"}
     assert before.read_text() == "an earlier export"
@@ -279,7 +315,7 @@ def test_a_network_that_gives_no_numbers_is_not_exported(trained_run, tmp_path, 
     net.get_parameter("net.dense2.bias").data.fill_(float("nan"))
     monkeypatch.setattr(pretrained, "load", lambda path: net)
     line = refusal(trained_run, "--format", "pt2", "--out", tmp_path)
-    assert "differ by up to nan" in line
+    assert "got nan" in line
     assert not [*tmp_path.iterdir()]
 
 
@@ -288,18 +324,145 @@ def test_an_int8_file_that_reads_worse_is_not_written(
 ):
     monkeypatch.setattr(export, "INT8_LOSS", -1)  # no accuracy is good enough
     line = refusal(trained_run, "--format", "onnx", "--int8", "--out", tmp_path)
-    assert line.startswith("error: mnist_cnn.int8.onnx: not written, as its accuracy is ")
+    assert line.startswith("error: mnist_cnn.int8.onnx is not written: its accuracy must be ")
     assert not [*tmp_path.iterdir()]
 
 
 def test_a_missing_extra_is_named_in_one_line(trained_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(formats, "EXTRA", ("json", "onnxscript", "onnxruntime"))
+    monkeypatch.setitem(formats.EXTRA, "onnx", ("json", "onnxscript", "onnxruntime"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for kind in ("onnx", "all"):
         assert refusal(trained_run, "--format", kind, "--out", tmp_path) == (
             f"error: onnx export needs onnxscript and onnxruntime: {install('export')}"
         )
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory) -> Path:
+    """The shipped network as one HTML file."""
+    file = tmp_path_factory.mktemp("page") / "mnist_cnn.html"
+    formats.write_html(pretrained.load(), file)
+    return file
+
+
+@pytest.fixture
+def offline_page(browser, page_file) -> Iterator[Any]:
+    """The file in a browser without a network, in which nothing may fail or be asked for."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_offline(True)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("request", lambda request: wrong.append(request.url))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.wait_for_selector(".reader[data-ready]")
+    yield page
+    context.close()
+    assert wrong == [page_file.as_uri()]
+
+
+def test_the_page_gives_the_networks_probabilities_in_a_browser_without_a_network(
+    offline_page, data_root
+):
+    sources.prepare("mnist", data_root, "bundled")
+    images = sources.load("mnist", data_root, "test")[0][:1000]
+    with torch.no_grad():
+        expected = pretrained.load()(images).numpy()
+    found = offline_page.evaluate("all => all.map(probabilities)", images.flatten(1).tolist())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_what_is_drawn_on_the_page_is_read_as_the_reader_reads_it(offline_page):
+    for digits in PEN_STROKES:
+        offline_page.evaluate("() => { done.push({ clear: true }); change(); }")
+        width = 1 / (len(digits) + 0.5)
+        height = min(0.75, 1.5 * width)
+        for place, digit in enumerate(digits):
+            for points in STROKES[digit]:
+                offline_page.evaluate(
+                    "points => { done.push({ points }); change(); }",
+                    [[(x + place + 0.25) * width, y * height] for x, y in points],
+                )
+        offline_page.wait_for_function(
+            'text => find("reading").textContent === text', arg=digits, timeout=5000
+        )
+        picture = offline_page.evaluate('() => (paint(copy, "#fff"), copy.toDataURL())')
+        image = load_picture(base64.b64decode(picture.partition(",")[2]))
+        readings = read_digits(image, pretrained.load())
+        assert written(readings) == digits
+        tiles = offline_page.evaluate("() => digits.map((digit) => digit.image)")
+        for reading, tile in zip(readings, tiles, strict=True):
+            seen = np.frombuffer(base64.b64decode(tile), np.uint8).reshape(28, 28) / 255
+            # where a half is rounded the other way, it is centred a pixel beside
+            moved = [np.roll(seen, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+            assert min(np.abs(each - reading.image / 255).mean() for each in moved) < 0.02
+
+
+def test_a_mouse_draws_on_the_page_and_pictures_are_not_offered(offline_page):
+    area = offline_page.locator(".ink").bounding_box()
+    offline_page.mouse.move(area["x"] + 200, area["y"] + 100)
+    offline_page.mouse.down()
+    offline_page.mouse.move(area["x"] + 200, area["y"] + 300, steps=9)
+    offline_page.mouse.up()
+    offline_page.wait_for_function('document.querySelector(".reading").textContent === "1"')
+    assert offline_page.locator(".upload").is_hidden()
+
+
+@pytest.mark.parametrize("name", ["FastCNN", "MLP", "VGG"])
+def test_a_page_has_any_network_of_this_project(name, digits, tmp_path):
+    pytest.importorskip("py_mini_racer", reason="comes with the extra export")
+    configs: dict[str, dict[str, Any]] = {
+        "FastCNN": {"channels": [4, 8], "hidden": 16, "mean": 0.13, "std": 0.31},
+        "MLP": {"hidden": 16, "dropout": 0.5},
+        "VGG": {"stages": [[4], [6, 6]], "channel_dropout": 0.1, "dropout": 0.1},
+    }
+    net = build({"name": name, **configs[name]})
+    with torch.no_grad():
+        for _ in range(5):  # batch normalisation of its own mean and variance
+            net(torch.rand(32, 1, 28, 28))
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+                layer.weight.uniform_(-1, 1)
+                layer.bias.uniform_(-1, 1)
+    trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
+    formats.write_html(trained, tmp_path / "page.html")
+    with torch.no_grad():
+        expected = trained(digits[:50])
+    found = formats.reader(tmp_path / "page.html")(digits[:50])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+class Branched(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + x.relu()).flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Branched(), "html export needs a chain of layers, got a branch at add"),
+        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got GELU(approximate='none')"),
+        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got Conv2d(1, 4"),
+    ],
+)
+def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message, tmp_path):
+    about = {"model": {}, "data": {"name": "mnist"}}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        formats.write_html(pretrained.Trained(net, tuple("0123456789"), about), tmp_path / "x.html")
+    other = pretrained.Trained(net, ("shirt",), {"data": {"name": "fashion_mnist"}})
+    with pytest.raises(ValueError, match="got one of fashion_mnist, 1 x 28 x 28"):
+        formats.write_html(other, tmp_path / "x.html")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_page_calls_unsure_what_the_reader_does():
+    script = (webpage.PAGE / "network.js").read_text("utf-8")
+    assert f"const SURE = {SURE};" in script
 
 
 @pytest.mark.parametrize(
@@ -343,8 +506,8 @@ def test_a_folder_that_cannot_be_written_is_refused(trained_run, tmp_path):
     ("args", "message"),
     [
         (["--format", "h5"], "argument --format: invalid choice: 'h5'"),
-        (["--format", "pt2", "--int8"], "--int8: allowed with --format onnx or all"),
-        (["--rounds", "0"], "--rounds 0: allowed: 1 or more"),
+        (["--format", "pt2", "--int8"], "--int8 must come with --format onnx or all, got pt2"),
+        (["--rounds", "0"], "--rounds must be 1 or more, got 0"),
     ],
 )
 def test_options_that_do_not_exist_are_refused(args, message, capsys):

@@ -1,0 +1,182 @@
+"""A trained network as one HTML file that reads drawings in a browser, without a server."""
+
+import base64
+import html
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from mnist_cnn.data import sets
+from mnist_cnn.model import SHAPE, Normalize
+from mnist_cnn.pretrained import Trained
+
+PAGE = Path(__file__).parent / "reading" / "page"
+# the page may ask no machine for anything
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+
+# a browser has this function, the engine alone has not
+ATOB = """
+function atob(text) {
+  const signs = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const parts = [];
+  for (let i = 0; i < text.length; i += 4) {
+    const [a, b, c, d] = [0, 1, 2, 3].map((k) => Math.max(0, signs.indexOf(text[i + k])));
+    const bits = (a << 18) | (b << 12) | (c << 6) | d;
+    parts.push(String.fromCharCode(bits >> 16, (bits >> 8) & 255, bits & 255));
+  }
+  return parts.join("").slice(0, 3 * text.length / 4 - (text.match(/=/g) || []).length);
+}
+"""
+
+Layer = tuple[dict[str, Any], list[Tensor]]  # its settings, its weights
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
+        return isinstance(module, Normalize) or super().is_leaf_module(module, qualified_name)
+
+
+def plain_layers(net: nn.Module) -> list[Layer]:
+    """The layers of a network that is one chain of what reading/page/network.js computes.
+
+    Raises:
+        ValueError: it is no such chain.
+    """
+    try:
+        graph = _Tracer().trace(net)
+    except Exception as error:  # a forward of the user's own may do anything
+        raise ValueError(f"html export needs a chain of layers, got {error}") from None
+    layers: list[Layer] = []
+    before: fx.Node | None = None
+    for node in graph.nodes:
+        if before is not None and node.all_input_nodes != [before]:
+            raise ValueError(f"html export needs a chain of layers, got a branch at {node.name}")
+        before = node
+        if node.op not in ("placeholder", "output"):
+            layers += plain(_module(net, node))
+    return layers
+
+
+def _module(net: nn.Module, node: fx.Node) -> nn.Module | str:
+    """The layer of a node: of a function the module that does the same, or else its name."""
+    if node.op == "call_module":
+        return net.get_submodule(str(node.target))
+    name = str(getattr(node.target, "__name__", node.target))
+    kinds: dict[str, Callable[..., nn.Module]] = {
+        "relu": nn.ReLU,
+        "flatten": nn.Flatten,
+        "max_pool2d": nn.MaxPool2d,
+        "dropout": nn.Dropout,
+    }
+    options = {key: value for key, value in node.kwargs.items() if value is not None}
+    kind = kinds.get(name)
+    if name in ("max_pool2d", "flatten"):
+        return kinds[name](*node.args[1:], **options)
+    return kind() if kind else name
+
+
+def plain(module: nn.Module | str) -> Iterator[Layer]:
+    """A layer as network.js has it; nothing for one that changes nothing.
+
+    Raises:
+        ValueError: network.js lacks it.
+    """
+    match module:
+        case Normalize():
+            if not module.identity:
+                scale = 1 / module.std.flatten()
+                yield {"kind": "affine"}, [scale, -module.mean.flatten() * scale]
+        case nn.Conv2d(groups=1, dilation=(1, 1), padding_mode="zeros", padding=tuple()):
+            options = {key: getattr(module, key) for key in ("stride", "padding")}
+            bias = torch.zeros(module.out_channels) if module.bias is None else module.bias
+            yield (
+                {"kind": "convolution", "kernel": module.kernel_size, **options},
+                [module.weight, bias],
+            )
+        case nn.Linear():
+            bias = torch.zeros(module.out_features) if module.bias is None else module.bias
+            yield {"kind": "dense"}, [module.weight, bias]
+        case nn.BatchNorm1d(track_running_stats=True) | nn.BatchNorm2d(track_running_stats=True):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            scale = torch.rsqrt(module.running_var + module.eps)
+            scale = scale * module.weight if module.affine else scale
+            shift = -module.running_mean * scale
+            yield {"kind": "affine"}, [scale, shift + module.bias if module.affine else shift]
+        case nn.MaxPool2d(
+            padding=0, dilation=1, ceil_mode=False, kernel_size=int(size), stride=step
+        ) if step == size:
+            yield {"kind": "pool", "size": size}, []
+        case nn.ReLU():
+            yield {"kind": "relu"}, []
+        case nn.Flatten(start_dim=1, end_dim=-1) | nn.Dropout() | nn.Dropout2d() | nn.Identity():
+            pass
+        case _:
+            raise ValueError(
+                "html export needs a chain of convolutions, max-poolings, batch normalisations, "
+                f"ReLUs and dense layers, got {module}"
+            )
+
+
+def digit_layers(net: Trained) -> list[Layer]:
+    """The layers of a network that reads digits in images of 28x28, as `plain_layers` gives them.
+
+    Raises:
+        ValueError: the network does not, or is no chain of layers that network.js has.
+    """
+    if net.classes != sets.SETS["mnist"].classes or net.shape != SHAPE:
+        size = " x ".join(map(str, net.shape))
+        raise ValueError(
+            "html export needs a network trained on digits of 1 x 28 x 28, got one of "
+            f"{net.about['data']['name']}, {size}"
+        )
+    return plain_layers(net.net)
+
+
+def webpage(net: Trained, about: Mapping[str, Any]) -> str:
+    """The page to draw on with the network in it, as HTML; `about` becomes its description.
+
+    Raises:
+        ValueError: the network does not read digits, or is no chain of layers that network.js has.
+    """
+    layers = digit_layers(net)
+    settings = [{**layer, "lengths": [w.numel() for w in weights]} for layer, weights in layers]
+    numbers = torch.cat([w.detach().flatten() for _, weights in layers for w in weights])
+    encoded = base64.b64encode(numbers.numpy().astype("<f4").tobytes()).decode()
+    constants = f"const LAYERS = {json.dumps(settings)};\nconst WEIGHTS = {json.dumps(encoded)};\n"
+    network = constants + (PAGE / "network.js").read_text("utf-8")
+    description = html.escape(json.dumps(about))
+    replacements = {
+        '<link rel="stylesheet" href="page.css" />': (
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />\n'
+            f'<meta name="description" content="{description}" />\n'
+            f"<style>\n{(PAGE / 'page.css').read_text('utf-8')}</style>"
+        ),
+        '<script src="server.js"></script>': f'<script id="network">\n{network}</script>',
+        '<script src="page.js"></script>': (
+            f"<script>\n{(PAGE / 'page.js').read_text('utf-8')}</script>"
+        ),
+    }
+    page = (PAGE / "index.html").read_text("utf-8")
+    for tag, content in replacements.items():
+        before, found, after = page.partition(tag)
+        assert found, tag
+        page = before + content + after
+    return page
+
+
+def run_webpage(page: str) -> Callable[[Tensor], Tensor]:
+    """The network in such a page, run by the JavaScript engine V8: images -> probabilities."""
+    from py_mini_racer import MiniRacer
+
+    script = page.partition('<script id="network">')[2].partition("</script>")[0]
+    engine = MiniRacer()
+    engine.eval(ATOB + script + "const all = (images) => images.map(probabilities);")
+    # in parts: each call sends its images as JSON
+    return lambda images: torch.cat(
+        [torch.tensor(engine.call("all", part.flatten(1).tolist())) for part in images.split(100)]
+    )
