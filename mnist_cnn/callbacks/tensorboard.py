@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch.fx
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
@@ -18,6 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn.analysis import scores
+from mnist_cnn.callbacks import trackers
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import class_name
@@ -32,7 +33,7 @@ def write(
     data: ImageDataModule,
     outcome: Mapping[str, Any],
 ) -> None:
-    """Fills each TensorBoard logger of a trainer that has finished.
+    """Fills each logger of a trainer that has finished: TensorBoard, W&B and MLflow.
 
     The mistakes are those on the validation images; those on the test images are left to
     `evaluate`, so that nobody tunes by them in passing.
@@ -44,7 +45,8 @@ def write(
         outcome: what results.json holds.
     """
     loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    if not loggers or not trainer.is_global_zero:
+    tracked = any(isinstance(logger, (WandbLogger, MLFlowLogger)) for logger in trainer.loggers)
+    if not (loggers or tracked) or not trainer.is_global_zero:
         return
     module.eval()
     step = trainer.global_step
@@ -62,6 +64,8 @@ def write(
         **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
         **{key: outcome[key] for key in ("test/acc", "test/loss") if key in outcome},
     }
+    if tracked:
+        trackers.fill(trainer, drawn, outcome)
     for logger in loggers:
         for name, figure in drawn.items():
             logger.experiment.add_figure(name, figure, step)

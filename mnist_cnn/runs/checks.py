@@ -1,6 +1,7 @@
 """Whether a checkpoint is sound, and belongs to a configuration."""
 
 import functools
+import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.messages import must_be, shown
+from mnist_cnn.config.messages import install, must_be, shown
 from mnist_cnn.runs.configuration import flat
 from mnist_cnn.runs.launch import rank
 
@@ -125,6 +126,9 @@ def check_run(config: DictConfig) -> None:
     from mnist_cnn.runs.machine import check_here  # imports torch: not before the values are sound
 
     check_here(config)
+    for name in {"wandb", "mlflow"} & set(config.get("logger") or {}):
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"logger={name}: not installed: {install(name)}")
     if config.ckpt_path is None:
         return
     checkpoint = content_to_resume(Path(config.ckpt_path))

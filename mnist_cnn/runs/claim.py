@@ -36,6 +36,7 @@ from mnist_cnn.runs.state import (
     PRUNED,
     RESULTS,
     SWEEP,
+    TRACKED,
     WEIGHTS,
     Pruned,
     note,
@@ -204,7 +205,7 @@ def clear(folder: Path) -> None:
     """
     events = folder.glob("tensorboard/**/events.out.tfevents.*")
     unfinished = folder.glob("checkpoints/*.new")
-    named = (folder / name for name in (*OUTCOME, "history.csv", LAST, BEST))
+    named = (folder / name for name in (*OUTCOME, "history.csv", LAST, BEST, TRACKED))
     for file in (*events, *unfinished, *named):
         file.unlink(missing_ok=True)
 

@@ -16,6 +16,7 @@ from mnist_cnn.sweeps.folder import state as state
 OVERRIDES, CONFIG, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("overrides", "config", "hydra"))
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 WEIGHTS, PICTURE = "weights.safetensors", "history.png"
+TRACKED = "trackers.json"  # the ids of the runs of W&B and MLflow that are this run
 
 
 class Pruned(Exception):  # noqa: N818, it is no error
