@@ -158,7 +158,8 @@ def test_a_machine_of_a_ray_cluster_is_lost_and_its_job_runs_on_another(toy, mon
     cluster = utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         lost = cluster.add_node(num_cpus=1)
-        ray = ["hydra/launcher=ray", f"hydra.launcher.ray.init.address={cluster.address}"]
+        ray = ["hydra/launcher=ray", "+hydra.launcher.ray.remote.max_retries=0"]  # Ray's own
+        ray += [f"hydra.launcher.ray.init.address={cluster.address}"]
         process = start(toy, "x=1,2,4,5", "seconds=8", *ray)
 
         def running() -> list[Path]:
