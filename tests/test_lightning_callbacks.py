@@ -25,8 +25,9 @@ def added(name: str, *arguments: str) -> list[str]:
     return [f"+callbacks.own={{{','.join([f'_target_:{LIGHTNINGS}.{name}', *arguments])}}}"]
 
 
-def test_the_learning_rate_finder_sets_the_rate_of_the_run(tmp_path):
+def test_the_learning_rate_finder_sets_the_rate_of_the_run(tmp_path, capsys):
     run(tmp_path, *added("LearningRateFinder", "num_training_steps:30"), "logger=none")
+    assert "not bit for bit" not in capsys.readouterr().err
     found = [float(row["lr"]) for row in rows(tmp_path / "run")]
     assert len(found) == 2
     assert 1e-8 < found[0] < 1

@@ -50,9 +50,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 class Noise(L.LightningDataModule):
-    def __init__(self, n):
+    def __init__(self, n, seed):
         super().__init__()
-        images = torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        images = torch.rand(n, 1, 28, 28, generator=torch.Generator().manual_seed(seed))
         self.data = TensorDataset(images, torch.arange(n) % 10)
 
     def train_dataloader(self):
@@ -60,7 +60,7 @@ class Noise(L.LightningDataModule):
 
     val_dataloader = test_dataloader = train_dataloader
 """,
-            "my_conf/data/mine.yaml": "_target_: my_pkg.data.Noise\nn: 200\n",
+            "my_conf/data/mine.yaml": "_target_: my_pkg.data.Noise\nn: 200\nseed: ${seed}\n",
         },
         ["data=mine"],
     ),
@@ -300,7 +300,7 @@ def test_the_examples_are_yaml():
 def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folder):
     here = folder("data")
     overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "data=mine"]
-    overrides += ["trainer.limit_test_batches=1.0"]
+    overrides += ["trainer.limit_test_batches=1.0", "seed=3"]
     results = train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
     (here / "place").mkdir()
 
@@ -313,7 +313,8 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folde
     for name in ("checkpoints/best.ckpt", "weights.safetensors"):
         outcome = evaluated(name)
         assert outcome["images"] == 200
-        assert outcome["data"] == {"name": "Noise", "_target_": "my_pkg.data.Noise", "n": 200}
+        arguments = {"_target_": "my_pkg.data.Noise", "n": 200, "seed": 3}
+        assert outcome["data"] == {"name": "Noise", **arguments}
         assert (here / "place" / name / "mistakes.png").is_file()
         assert outcome["acc"] == results["test/acc"]
     assert evaluated("weights.safetensors", "split=val", "temperature=true")["images"] == 200

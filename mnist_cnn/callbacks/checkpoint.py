@@ -214,4 +214,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             reasons = changed + reasons
         else:
             reasons.append("another callback wrote the checkpoint")
-        exact.tell_inexact(trainer, reasons)
+        # where nothing is resumed, a finder of Lightning's restores what it has saved itself
+        if self.config.get("ckpt_path", checkpoint) is not None:
+            exact.tell_inexact(trainer, reasons)

@@ -60,7 +60,8 @@ def make_data(data: Any) -> Any:
     from omegaconf import OmegaConf
 
     if is_own(data) and not data.get("augment"):  # of the group augment, which it may not know
-        data = OmegaConf.masked_copy(data, [key for key in data if key != "augment"])
+        values: Any = OmegaConf.to_container(data, resolve=True)
+        data = {key: value for key, value in values.items() if key != "augment"}
     return make(L.LightningDataModule, data, key="data")
 
 

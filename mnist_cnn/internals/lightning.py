@@ -43,7 +43,8 @@ def quiet_lightning() -> None:
     for name in ("profilers", "tuner"):
         asked = logging.getLogger(f"lightning.pytorch.{name}")
         asked.setLevel(logging.INFO)
-        if not (asked.handlers or logging.getLogger("lightning.pytorch").handlers):
+        above = ("lightning.pytorch", "lightning")  # which may show it already
+        if not any(logging.getLogger(logger).handlers for logger in (asked.name, *above)):
             asked.addHandler(logging.StreamHandler())
     for text, category in WARNINGS.items():
         warnings.filterwarnings("ignore", f".*{text}", category)
