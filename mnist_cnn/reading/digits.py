@@ -96,7 +96,8 @@ class Sheet:
             grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
         found = two_levels(grey) if filled else find_ink(grey)
         none = np.zeros(grey.shape, np.uint8)
-        self.ink, self.mask, self.faint = found or (none.astype(np.float32), none, none)
+        blank: tuple[np.ndarray, np.ndarray, np.ndarray] = (none.astype(np.float32), none, none)
+        self.ink, self.mask, self.faint = found or blank
         width, height = upright_size(image)
         self.target = width, height
         # from pixels of the ink map to pixels of the picture given

@@ -177,7 +177,7 @@ def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: Kind) ->
     if not kind.turned:
         return sheet
     turn, side = cv2.getRotationMatrix2D(centre, kind.turned, 1), int(np.hypot(*sheet.shape))
-    turn[:, 2] += side / 2 - np.array(centre)
+    turn[:, 2] = turn[:, 2] + side / 2 - np.array(centre)
     return cv2.warpAffine(sheet, turn, (side, side), flags=cv2.INTER_LINEAR)
 
 
