@@ -32,7 +32,6 @@ from mnist_cnn.config.messages import install
 if TYPE_CHECKING:
     import fastapi
     from PIL import Image
-    from starlette.datastructures import Headers
 
     from mnist_cnn.reading.reader import Net
 
@@ -56,6 +55,7 @@ POLICY = (
 
 # pictures worked on at once: each of 100 megapixels takes some hundred megabytes for a while
 _working = threading.BoundedSemaphore(os.cpu_count() or 1)
+_pdf = threading.Lock()  # PDFium must not run in two threads at once
 
 Pixel = Annotated[int, Field(ge=0, le=255)]
 Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
@@ -64,6 +64,7 @@ Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
 
 class FoundDigit(BaseModel):
     digit: int | None = Field(description="0 to 9, or null where the network is unsure")
+    sign: str = Field(description="the digit; ? for an unsure one, · for what is no digit")
     best: int = Field(description="the likeliest digit")
     probabilities: list[float] = Field(description="of the digits 0 to 9")
     box: list[float] = Field(
@@ -73,7 +74,7 @@ class FoundDigit(BaseModel):
 
 
 class PictureRead(BaseModel):
-    text: str = Field(description="the digits, ? for an unsure one, a line for each row of writing")
+    text: str = Field(description="the digits' signs, a line for each row of writing")
     digits: list[FoundDigit]
     preview: str | None = Field(None, description="the upright picture as a data URL, if asked for")
 
@@ -106,7 +107,8 @@ def answer(net: "Net", content: bytes, preview: bool) -> PictureRead:
     from mnist_cnn.reading.reader import read_digits, written
 
     with _working:
-        picture = load_picture(content)
+        with _pdf if b"%PDF-" in content[:1024] else contextlib.nullcontext():
+            picture = load_picture(content)
         readings = read_digits(picture, net)
     width, height = picture.size
     return PictureRead(
@@ -116,6 +118,7 @@ def answer(net: "Net", content: bytes, preview: bool) -> PictureRead:
         digits=[
             FoundDigit(
                 digit=reading.digit,
+                sign=reading.sign,
                 best=reading.best,
                 probabilities=[round(float(p), 6) for p in reading.probabilities],
                 box=[
@@ -206,8 +209,7 @@ def _guard(app: "fastapi.FastAPI") -> None:
         request: Request, respond: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         async with bodies if request.method == "POST" else contextlib.nullcontext():
-            refusal = _refusal(request.method, request.headers) or await _take_in(request)
-            if refusal:
+            if refusal := await _refusal(request):
                 status, reason = refusal
                 response: Response = responses.JSONResponse({"detail": reason}, status)
             else:
@@ -218,30 +220,25 @@ def _guard(app: "fastapi.FastAPI") -> None:
         return response
 
 
-async def _take_in(request: "fastapi.Request") -> tuple[int, str] | None:
-    """Takes in the body of a POST; the status and the reason to refuse it with, or None."""
+async def _refusal(request: "fastapi.Request") -> tuple[int, str] | None:
+    """Takes in the body of a POST; the status and the reason to refuse a request with, or None."""
     from starlette.requests import ClientDisconnect
 
-    try:
-        if request.method == "POST":
-            await asyncio.wait_for(request.body(), MAX_SECONDS)
-    except (asyncio.TimeoutError, ClientDisconnect):
-        return 408, "the body took too long to arrive"
-    return None
-
-
-def _refusal(method: str, headers: "Headers") -> tuple[int, str] | None:
-    """The status and the reason to refuse a request with before its body is taken in, or None."""
+    headers = request.headers
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
         return 403, f"{origin} must be this server's own page"
-    if method != "POST":
+    if request.method != "POST":
         return None
     # a body in chunks has no length, whatever the header says
     if "content-length" not in headers or "transfer-encoding" in headers:
         return 411, "the body's length must be given, and no chunks"
     if int(headers["content-length"]) > MAX_BYTES:
         return 413, f"the body must be at most {MAX_BYTES // 10**6} MB"
+    try:
+        await asyncio.wait_for(request.body(), MAX_SECONDS)
+    except (asyncio.TimeoutError, ClientDisconnect):
+        return 408, "the body took too long to arrive"
     return None
 
 

@@ -616,6 +616,14 @@ def test_the_page_refuses_what_the_server_would() -> None:
     assert f"const MAX_BYTES = {demo.MAX_BYTES:_};" in script
 
 
+def test_pages_of_several_clients_are_read_at_once(port: int) -> None:
+    page = io.BytesIO()
+    Image.open(io.BytesIO(png(7))).resize((280, 280)).save(page, "PDF")
+    with ThreadPoolExecutor(8) as clients:
+        answers = [clients.submit(post, port, "/read", page.getvalue()) for _ in range(6)]
+    assert {answer.result()[1]["text"] for answer in answers} == {"7"}
+
+
 SECRET = "not for anybody else"
 UPWARDS = (*("../" * depth for depth in (1, 3, 9)), "%2e%2e/" * 9, "..%2f" * 9, "..%5c" * 9, "//")
 
@@ -745,7 +753,7 @@ def test_an_answer_says_what_was_read_where_and_from_which_image() -> None:
     assert answer.text == "7"
     assert (answer.preview or "").startswith("data:image/jpeg;base64,")
     (digit,) = answer.digits
-    assert (digit.digit, digit.best) == (7, 7)
+    assert (digit.digit, digit.sign, digit.best) == (7, "7", 7)
     assert digit.probabilities == [0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
     left, top, right, bottom = digit.box
     assert 0 <= left < right <= 1

@@ -25,7 +25,7 @@ from mnist_cnn.config.messages import install
 from mnist_cnn.data import sources
 from mnist_cnn.model import build
 from mnist_cnn.reading.picture import load_picture
-from mnist_cnn.reading.reader import SURE, read_digits, written
+from mnist_cnn.reading.reader import NO_DIGIT, SURE, read_digits, written
 from mnist_cnn.train import train
 
 # a scaling that is not the identity: a file that forgets it is found out
@@ -463,6 +463,7 @@ def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, mess
 def test_the_page_calls_unsure_what_the_reader_does():
     script = (webpage.PAGE / "network.js").read_text("utf-8")
     assert f"const SURE = {SURE};" in script
+    assert f"const NO_DIGIT = {NO_DIGIT};" in script
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 const PICTURES = false; // drawings alone
 const SURE = 0.6; // the probability below which a digit is unsure, as in reader.py
+const NO_DIGIT = 0.35; // that below which it is none
 
 // --- the network ------------------------------------------------------------------------------
 
@@ -109,19 +110,21 @@ function probabilities(image) {
 
 async function read({ strokes }) {
   const rows = lines(digitsOf(strokes.map(({ points }) => points)));
-  const digits = rows.flat().map((digit) => {
-    const image = mnistImage(digit);
+  const digits = rows.flat().map((written) => {
+    const image = mnistImage(written);
     const shares = probabilities(image);
     const best = shares.indexOf(Math.max(...shares));
+    const digit = shares[best] < SURE ? null : best;
     return {
-      digit: shares[best] < SURE ? null : best,
+      digit,
+      sign: digit !== null ? String(digit) : shares[best] < NO_DIGIT ? "·" : "?",
       best,
       probabilities: shares,
-      box: digit.box.map((side, axis) => (axis % 2 ? side / RATIO : side)),
+      box: written.box.map((side, axis) => (axis % 2 ? side / RATIO : side)),
       image: btoa(String.fromCharCode(...image)),
     };
   });
-  const signs = digits.map(({ digit }) => (digit === null ? "?" : String(digit)));
+  const signs = digits.map(({ sign }) => sign);
   const text = rows.map((row) => signs.splice(0, row.length).join("")).join("\n");
   return { text, digits };
 }

@@ -178,12 +178,12 @@ for (let digit = 0; digit < 10; digit += 1) {
 
 function answer(reply) {
   digits = reply ? reply.digits : [];
-  const unsure = digits.filter((digit) => digit.digit === null).length;
+  const unsure = digits.filter((digit) => digit.digit === null);
   find("reading").textContent = reply ? reply.text : "";
   find("reading").classList.toggle("long", Boolean(reply) && reply.text.length > 7);
   const message = find("message");
   message.textContent = message_of(reply, unsure);
-  message.classList.toggle("unsure", unsure > 0);
+  message.classList.toggle("unsure", unsure.length > 0);
   tiles();
   choose(digits.length - 1);
   if (answered < changes) return;
@@ -197,9 +197,15 @@ function message_of(reply, unsure) {
   if (!reply) return "The sheet is empty: draw a digit with mouse or finger.";
   if (reply.refused) return reply.refused;
   if (digits.length === 0) return "No digit found yet.";
-  if (unsure === 0) return digits.length === 1 ? "" : `${digits.length} digits`;
-  const guess = digits.length === 1 ? ` Perhaps a ${digits[0].best}?` : "";
-  return (unsure === 1 ? "Unsure of one digit." : `Unsure of ${unsure} digits.`) + guess;
+  if (!unsure.length) return digits.length === 1 ? "" : `${digits.length} digits`;
+  const doubts = unsure.filter(({ sign }) => sign === "?").length;
+  const others = unsure.length - doubts;
+  const guess = doubts && digits.length === 1 ? `Perhaps a ${digits[0].best}?` : "";
+  return [
+    doubts === 1 ? "Unsure of one digit." : doubts ? `Unsure of ${doubts} digits.` : "",
+    others === 1 ? "One sign is no digit." : others ? `${others} signs are no digits.` : "",
+    guess,
+  ].join(" ");
 }
 
 function tiles() {
@@ -216,10 +222,10 @@ function tiles() {
       pixels.data.set([value, value, value, 255], 4 * i);
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
-    const sign = digit.digit === null ? `${digit.best}?` : `${digit.best}`;
-    const percent = percentage(digit.probabilities[digit.best]);
-    tile.setAttribute("aria-label", `Read as ${sign}, ${percent}%`);
-    tile.append(canvas, `${sign} · ${percent}%`);
+    const sign = digit.sign === "?" ? `${digit.best}?` : digit.sign;
+    const label = `${sign} · ${percentage(digit.probabilities[digit.best])}%`;
+    tile.setAttribute("aria-label", `Read as ${label.replace(" ·", ",")}`);
+    tile.append(canvas, digit.sign === "·" ? "no digit" : label);
     tile.addEventListener("click", () => choose(index));
     seen.append(tile);
 
@@ -400,7 +406,7 @@ document.addEventListener("keydown", (event) => {
 seen.addEventListener("scroll", overflow);
 new ResizeObserver(overflow).observe(seen);
 new ResizeObserver(show).observe(sheet);
-for (const part of root.querySelectorAll(".pictures")) part.hidden = !PICTURES;
+for (const part of root.querySelectorAll(PICTURES ? ".drawings" : ".pictures")) part.hidden = true;
 show();
 answer(null);
 root.dataset.ready = "yes";
