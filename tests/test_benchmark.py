@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import speed
+from benchmarks import service, speed
 
 
 @pytest.mark.slow
@@ -19,6 +19,16 @@ def test_a_small_benchmark_measures_each_way_and_writes_it_down(tmp_path, capsys
     said = capsys.readouterr()
     assert "of the bare loop" in said.out
     assert "warning" not in said.err  # one round does not differ from itself
+
+
+@pytest.mark.slow
+def test_a_small_load_on_the_service_is_answered_without_errors(capsys):
+    service.main(["--clients", "1", "5", "--seconds", "2"])
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if "│" in line]
+    assert [int(row[0]) for row in rows] == [1, 5]
+    for _, answers, *_, errors, wrong, _ in rows:
+        assert int(answers) > 0
+        assert (int(errors), int(wrong)) == (0, 0)
 
 
 SPEEDS = {  # of a busy machine: the ratio of the medians is 1.01
