@@ -28,7 +28,7 @@ from mnist_cnn.train import train
 REFUSALS = (ValueError, errors.HydraException, OmegaConfBaseException)
 
 
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and path.name != "hydra")
+GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
 HANDED_ON = {TensorBoardLogger: SummaryWriter}  # where a class hands what it does not know itself
 
 
