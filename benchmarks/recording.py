@@ -31,6 +31,7 @@ NETWORKS = {
     "article": "the same network and recipe, here",
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
     "photo": "the same network, trained to read photographs",
+    "robust": "the same network, trained to read under other conditions",
     "fast": "99 % in the fewest seconds",
     "accurate": "the best network of at most 250,000 parameters",
     "ensemble": "an ensemble of these",

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import recording, records, splits, tables, usual
+from benchmarks import recording, records, robustness, splits, tables, usual
 from mnist_cnn.analysis.found import read_history
 from mnist_cnn.config import files
 from tests.helpers.process import environment, wait_for
@@ -390,3 +390,14 @@ def test_an_error_of_validation_stands_beside_that_of_the_test_of_the_same_runs(
     assert splits.table(runs)[2:] == [
         "| fast | rows | 2 | 3.00 % | 2.00, 4.00 | 1.50 % | +1.50 ± 0.71 |"
     ]
+
+
+def test_readmes_table_of_other_conditions_is_that_of_the_recorded_networks() -> None:
+    lines = robustness.table(read(robustness.RECORD)["networks"])
+    assert "\n".join(lines) in (REPOSITORY / "README.md").read_text()
+
+
+def test_an_evaluation_without_robustness_is_no_measurement_of_it(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps({"robustness": None}))
+    with pytest.raises(ValueError, match=r"^NAME=FOLDER must be names of 0 networks, got a="):
+        robustness.read_networks(f"a={tmp_path}")
