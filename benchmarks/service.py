@@ -80,23 +80,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     sent = pictures()
     table = Table("clients", "answers", "answers/s", "p50 ms", "p99 ms", "errors", "wrong", "MB")
-    server = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.demo", "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert server.stdout is not None
-        url = re.findall(r"http://\S+", server.stdout.readline())[0]
-        expected = [httpx.post(f"{url}/read", content=picture).content for picture in sent]
-        for clients in args.clients:
-            started = time.monotonic()
-            times, errors, wrong = asyncio.run(load(url, sent, expected, clients, args.seconds))
-            rate = len(times) / (time.monotonic() - started)
-            p50, p99 = 1e3 * statistics.median(times), 1e3 * times[int(0.99 * len(times))]
-            row = (clients, len(times), f"{rate:.1f}", f"{p50:.0f}", f"{p99:.0f}", errors, wrong)
-            table.add_row(*map(str, row), f"{memory(server):.0f}")
-    finally:
-        server.terminate()
-        server.wait()
+    ) as server:
+        try:
+            assert server.stdout is not None
+            url = re.findall(r"http://\S+", server.stdout.readline())[0]
+            expected = [httpx.post(f"{url}/read", content=picture).content for picture in sent]
+            for clients in args.clients:
+                started = time.monotonic()
+                times, errors, wrong = asyncio.run(load(url, sent, expected, clients, args.seconds))
+                rate = len(times) / (time.monotonic() - started)
+                p50, p99 = 1e3 * statistics.median(times), 1e3 * times[int(0.99 * len(times))]
+                row = (
+                    clients,
+                    len(times),
+                    f"{rate:.1f}",
+                    f"{p50:.0f}",
+                    f"{p99:.0f}",
+                    errors,
+                    wrong,
+                )
+                table.add_row(*map(str, row), f"{memory(server):.0f}")
+        finally:
+            server.terminate()
     terminal.console().print(table)
     size = sum(map(len, sent)) / len(sent) / 1e3
     print(f"{len(sent)} pictures of {size:.0f} KB on average; {results.processor()}")
