@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from mnist_cnn import predict, pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import sources
+from mnist_cnn.data.sets import SETS
 from mnist_cnn.reading.reader import Reading
 
 
@@ -125,7 +126,7 @@ def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
     with safe_open(pretrained.SHIPPED, "pt") as file:
         about = pretrained.unpacked(file.metadata())
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    about["data"] |= {"name": "fashion_mnist"}
+    about["data"] |= {"name": "fashion_mnist", "classes": list(SETS["fashion_mnist"].classes)}
     metadata = {key: json.dumps(value) for key, value in about.items()}
     save_file(weights, tmp_path / "clothes", metadata)
     with pytest.raises(SystemExit, match="must be a network trained on digits, got one of fashion"):

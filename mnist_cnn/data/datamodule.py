@@ -49,6 +49,7 @@ class ImageDataModule(L.LightningDataModule):
     name: str
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
+    training = "train"  # the split that is trained on
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class ImageDataModule(L.LightningDataModule):
         epochs = (self.trainer and self.trainer.max_epochs) or math.inf
         overfit = getattr(self.trainer, "overfit_batches", 0)  # the same batches in each epoch
         return self.loader(
-            "train",
+            self.training,
             self.batch_size,
             seed=self.seed,
             shuffle=self.shuffle and not overfit,

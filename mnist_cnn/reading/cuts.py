@@ -14,7 +14,7 @@ from mnist_cnn.reading.strokes import Strokes, stroke_width
 HEIGHT = 40  # of the strokes that cuts are looked for in, in pixels
 SWAY = 14  # how far a cut may end beside its start, in such pixels
 NARROWEST = 0.7  # width of what may be several digits as a share of its height
-NARROWEST_ALONE = 1.2
+NARROWEST_ALONE = 1.35
 DEAREST = 3.2  # ink that a cut may cross, in widths of the pen
 MOST = 12  # cuts of one shape
 

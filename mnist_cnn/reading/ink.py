@@ -45,6 +45,8 @@ def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
     signed = 1 - grey / paper
     noise = 1.48 * float(np.median(np.abs(signed[::STRIDE, ::STRIDE])))
+    # one level of light is no ink, however dark the paper
+    noise = max(noise, 0.4 / float(np.median(paper[::STRIDE, ::STRIDE])))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
     return ink, find_strokes(ink, noise), noise
 

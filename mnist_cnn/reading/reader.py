@@ -12,12 +12,12 @@ from torch import Tensor
 from mnist_cnn.reading.digits import Digit, Line, Sheet
 from mnist_cnn.reading.strokes import Box
 
-SURE = 0.60  # below it a digit is left unread
+SURE = 0.80  # below it a digit is left unread
 NO_DIGIT = 0.35  # below it no digit stands out among the ten
 
 DOUBTFUL = 0.8  # below this mean confidence a sheet may lie turned
 STEEP = 20  # degrees: so may a line that slopes more
-BETTER = 0.15  # a turned sheet must be read better than as it lies, as the logarithm of confidence
+BETTER = 0.25  # a turned sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
 

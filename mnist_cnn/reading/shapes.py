@@ -40,15 +40,27 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
     faintest, speck = FAINTEST_SHAPE * level, SPECK * max(mask.shape)
-    large = [
-        shape
-        for shape in large
-        if _darkness(ink, shape) > (max(0.2, 0.8 * level) if shape.height < speck else faintest)
-    ]
+
+    def is_dark(shape: Strokes) -> bool:
+        least = faintest
+        if shape.height < speck:
+            least = max(0.2, 0.8 * level)
+        elif _touches(shape, mask):
+            least = max(0.15, faintest)
+        return _darkness(ink, shape) > least
+
+    large = [shape for shape in large if is_dark(shape)]
     small = [
         shape for shape in shapes if shape.height < smallest and _darkness(ink, shape) > 0.7 * level
     ]
     return [Row(row, [sign for sign in small if _is_sign(sign, row)]) for row in _rows(large)]
+
+
+def _touches(shape: Strokes, mask: Mask) -> bool:
+    """Whether a shape touches the border of the picture, as shading does."""
+    height, width = mask.shape
+    left, top, right, bottom = shape.box
+    return left == 0 or top == 0 or right == width or bottom == height
 
 
 def _darkness(ink: Ink, shape: Strokes) -> float:

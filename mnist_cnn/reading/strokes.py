@@ -56,7 +56,7 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
     paper = paper_light(grey, paper_window(shrunk(grey, 500)))
     ink, mask, noise = ink_on(grey, paper)
     if noise > NOISY:  # a pen is wider than the grain of the paper
-        ink, mask, noise = ink_on(cv2.GaussianBlur(grey, (0, 0), 1.5), paper)
+        ink, mask, noise = ink_on(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.5), paper)
     for found in (ruled_lines, border_clutter):
         out = found(ink, mask)
         if out.any():

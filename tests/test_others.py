@@ -1,0 +1,69 @@
+"""What is no digit: how it is made and learned, and what the shipped network does with it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mnist_cnn.data.others import DigitsAndOthers, make_others
+from mnist_cnn.losses import OutlierExposure
+from mnist_cnn.pretrained import Trained, load
+from mnist_cnn.reading.reader import SURE
+from tests.helpers.nodigits import kinds, share_read
+from tests.helpers.photographs import bundled
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Trained:
+    return load()
+
+
+def test_the_same_seed_makes_the_same_images():
+    digits = bundled("train-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:100]
+    first, again, other = (make_others(digits, 120, seed) for seed in (0, 0, 1))
+    assert first.shape == (120, 28, 28)
+    assert first.dtype == np.uint8
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_others_are_trained_on_and_never_validated_or_tested_on():
+    data = DigitsAndOthers(others=300, batch_size=1000)
+    data.prepare_data()
+    data.setup()
+    labels = torch.cat([y for _, y in data.train_dataloader()])
+    assert (labels == -1).sum() == 300
+    for loader in (data.val_dataloader(), data.test_dataloader()):
+        assert all((y >= 0).all() for _, y in loader)
+
+
+def test_the_loss_is_cross_entropy_for_digits_and_that_to_all_classes_for_others():
+    logits, labels = torch.randn(6, 10), torch.tensor([3, -1, 0, 9, -1, 5])
+    digits = labels >= 0
+    right = F.cross_entropy(logits[digits], labels[digits], reduction="sum")
+    alike = F.cross_entropy(logits[~digits], torch.full((2, 10), 0.1), reduction="sum")
+    loss = OutlierExposure(weight=0.5)(logits, labels)
+    torch.testing.assert_close(loss, (right + 0.5 * alike) / 6)
+
+
+@pytest.mark.parametrize("what", ["gradients", "blanks"])
+def test_gradients_and_blank_sheets_are_never_read(shipped: Trained, what: str):
+    assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 30) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["letters", "scribbles"])
+def test_at_most_one_letter_or_scribble_of_ten_is_read(shipped: Trained, what: str):
+    assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 200) <= 0.1
+
+
+def test_an_empty_or_a_filled_image_is_no_digit(shipped: Trained):
+    images = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1).expand(3, 28, 28)
+    assert (shipped(images).max(1).values < 0.35).all()
+
+
+def test_the_shipped_network_knows_98_of_100_test_digits(shipped: Trained):
+    images = torch.from_numpy(bundled("t10k-images-idx3-ubyte", 16).copy()).view(-1, 28, 28)
+    with torch.inference_mode():
+        confidence = torch.cat([shipped(x).max(1).values for x in images.split(500)])
+    assert (confidence >= SURE).float().mean() >= 0.98
