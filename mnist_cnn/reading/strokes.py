@@ -64,6 +64,10 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
             less = find_strokes(rest, noise)
             if less.any():
                 ink, mask = rest, less
+    if _is_gradient(grey, 0.03):  # what is left of it at the border is no ink
+        _, labels = cv2.connectedComponents(mask, connectivity=8)
+        rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        mask = mask * ~np.isin(labels, rim[rim > 0])
     faint: Mask = (ink > max(FAINTEST, 4 * noise)).astype(np.uint8)
     return ink, mask, faint
 
@@ -79,8 +83,18 @@ def two_levels(grey: Grey) -> tuple[Ink, Mask, Mask] | None:
     if not all(side.size for side in sides):
         return None
     apart = float(sides[1].mean() - sides[0].mean())
-    if apart < 4.5 * max(float(side.std()) for side in sides):  # a gradient has 3.5
+    if apart < 2.5 * max(float(side.std()) for side in sides) or _is_gradient(grey, 0.3):
         return None
     pen, paper = (float(np.median(side)) for side in sorted(sides, key=len))
     ink = np.clip((paper - smooth.astype(np.float32)) / (paper - pen), 0, 1)
     return ink, (ink > 0.5).astype(np.uint8), (ink > 0.3).astype(np.uint8)
+
+
+def _is_gradient(grey: Grey, rest: float) -> bool:
+    """Whether a surface of second order explains the light, but for this share of its variance."""
+    small = cv2.resize(grey, (24, 24), interpolation=cv2.INTER_AREA).astype(np.float64)
+    y, x = np.mgrid[-1:1:24j, -1:1:24j].reshape(2, -1)
+    surface = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    light = small.ravel() - small.mean()
+    left = light - surface @ np.linalg.lstsq(surface, light, rcond=None)[0]
+    return float(left @ left) <= rest * float(light @ light)
