@@ -33,7 +33,7 @@ def read_networks(given: str) -> list[dict[str, Any]]:
 
 
 def table(networks: Sequence[dict[str, Any]]) -> list[str]:
-    """The lines of the table, a network each, as README.md has them."""
+    """The lines of the table, a network each, as benchmarks/README.md has them."""
     kinds = list(networks[0]["outliers"])
     heads = ("clean", "15 corruptions", "moved, turned", "FGSM 0.1", "PGD 0.1")
     lines = [

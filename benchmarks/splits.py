@@ -57,7 +57,7 @@ def article_by_rows() -> Iterator[dict[str, Any]]:
 
 
 def table(runs: Sequence[dict[str, Any]]) -> list[str]:
-    """The lines of the table, as README.md has them."""
+    """The lines of the table, as benchmarks/README.md has them."""
 
     def key(run: dict[str, Any]) -> tuple[str, ...]:
         return tuple(run[name] for name in KEYS)

@@ -374,9 +374,9 @@ def test_a_time_is_told_as_people_do(seconds: float, shown: str) -> None:
     assert tables.span(seconds) == shown
 
 
-def test_readmes_table_of_splits_is_that_of_the_recorded_runs() -> None:
+def test_the_table_of_splits_is_that_of_the_recorded_runs() -> None:
     lines = splits.table(read(splits.RECORD)["runs"])
-    assert "\n".join(lines) in (REPOSITORY / "README.md").read_text()
+    assert "\n".join(lines) in (REPOSITORY / "benchmarks" / "README.md").read_text()
 
 
 def test_an_error_of_validation_stands_beside_that_of_the_test_of_the_same_runs() -> None:
@@ -392,9 +392,9 @@ def test_an_error_of_validation_stands_beside_that_of_the_test_of_the_same_runs(
     ]
 
 
-def test_readmes_table_of_other_conditions_is_that_of_the_recorded_networks() -> None:
+def test_the_table_of_other_conditions_is_that_of_the_recorded_networks() -> None:
     lines = robustness.table(read(robustness.RECORD)["networks"])
-    assert "\n".join(lines) in (REPOSITORY / "README.md").read_text()
+    assert "\n".join(lines) in (REPOSITORY / "benchmarks" / "README.md").read_text()
 
 
 def test_an_evaluation_without_robustness_is_no_measurement_of_it(tmp_path: Path) -> None:
