@@ -132,7 +132,7 @@ def test_tensorboard_has_each_validation_image_once(tmp_path):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("logger=none", "error: torchrun started 2 processes; allowed: with trainer=ddp"),
+        ("logger=none", "error: trainer must be ddp with 2 processes of torchrun"),
         (
             "trainer=ddp data.batch_size=1",
             "error: data.batch_size must be at least 2, an image for",

@@ -220,7 +220,7 @@ def png(digit: int) -> bytes:
     return file.getvalue()
 
 
-# --- in the browser -------------------------------------------------------------------------------
+# in the browser
 
 
 def test_a_drawn_1_and_a_drawn_0_are_read(sheet: Sheet) -> None:
@@ -488,7 +488,7 @@ def test_the_documentation_page_asks_no_other_machine(sheet: Sheet, url: str) ->
         sheet.page.wait_for_selector(f'[data-path="{path}"]')
 
 
-# --- the server -----------------------------------------------------------------------------------
+# the server
 
 
 def request(port: int, method: str, path: str, *content: Any) -> tuple[int, bytes]:
@@ -714,7 +714,7 @@ def test_a_body_that_does_not_arrive_leaves_the_server_to_others(port: int) -> N
         assert post(port, "/read", png(7))[0] == 200
 
 
-# --- any input gets an answer ---------------------------------------------------------------------
+# any input gets an answer
 
 
 def sevens(x: Tensor) -> Tensor:
@@ -762,7 +762,7 @@ def test_an_answer_says_what_was_read_where_and_from_which_image() -> None:
     assert seen.max() > 200
 
 
-# --- the command ----------------------------------------------------------------------------------
+# the command
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

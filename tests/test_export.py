@@ -338,7 +338,7 @@ def test_a_missing_extra_is_named_in_one_line(trained_run, tmp_path, monkeypatch
         )
 
 
-# --- the page -------------------------------------------------------------------------------------
+# the page
 
 
 @pytest.fixture(scope="module")

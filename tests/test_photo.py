@@ -332,7 +332,7 @@ def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not (tmp_path / "ran").exists()
 
 
-# --- spoilt pictures; FUZZ=5000 python -m pytest -m "" -s tests/test_photo.py -k spoilt tries 5,000
+# spoilt pictures; FUZZ=5000 python -m pytest -m "" -s tests/test_photo.py -k spoilt tries 5,000
 
 MORE = int(os.environ.get("FUZZ", 0))
 

@@ -204,7 +204,7 @@ def serve() -> Iterator[Callable[..., Server]]:
         yield start
 
 
-# ---- the sets
+# the sets
 
 
 def test_the_sets_are_those_of_torchvision():
@@ -260,7 +260,7 @@ def test_qmnist_labels_are_column_0_of_8_big_endian_integers(tmp_path, mnist, mo
     assert y.tolist() == list(mnist[TEST_LABELS][8:])
 
 
-# ---- arguments
+# arguments
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_a_split_is_train_or_test(tmp_path):
         load("mnist", tmp_path, "val")
 
 
-# ---- download
+# download
 
 
 def test_auto_takes_the_bundled_copy_and_asks_no_server(tmp_path, serve, archives, monkeypatch):
@@ -403,7 +403,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert int(out[1]) < 300_000  # KB
 
 
-# ---- files that lie there
+# files that lie there
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
@@ -578,7 +578,7 @@ def test_a_header_of_another_shape_is_refused_although_its_file_is_proven(filled
         load(small, filled, "test")
 
 
-# ---- sets of which only the archives' MD5 is known
+# sets of which only the archives' MD5 is known
 
 
 def test_the_sums_are_written_down_and_checked_ever_after(
@@ -657,7 +657,7 @@ def test_spoilt_sums_are_written_anew(tmp_path, unsummed, serve, archives, spoil
     assert good <= set((raw(tmp_path) / SUMS).read_text(errors="replace").splitlines())
 
 
-# ---- processes, disks, rights
+# processes, disks, rights
 
 PREPARE = """
 import sys

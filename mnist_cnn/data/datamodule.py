@@ -39,7 +39,7 @@ class ImageDataModule(L.LightningDataModule):
         shuffle: a new order for each epoch of training.
         seed: of that order and of the augmentation.
         augment: arguments of `augment.Augment` for the training images; none where it is empty.
-        clean_epochs: the last so many of trainer.max_epochs see the images as they are; a run
+        clean_epochs: number of last epochs of trainer.max_epochs without augmentation; a run
             that stops early may not come to them.
 
     Raises:

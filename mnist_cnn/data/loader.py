@@ -27,7 +27,7 @@ class BatchLoader:
         shuffle: a new order each epoch; else the order of the images.
         augment: changes images (B, 1, 28, 28) in [0, 1]; its generator is seeded by (seed, epoch,
             batch, rank), so it does the same to a batch in a resumed run.
-        augmented_epochs: so many first epochs are augmented; inf for all.
+        augmented_epochs: number of first epochs that are augmented; inf for all.
         rank, world_size: which share of each batch is handed out.
 
     Yields (x, y): float32 (B, 1, 28, 28) and int64 (B,).

@@ -68,7 +68,7 @@ def make_others(digits: Images, n: int, seed: int) -> Images:
     return np.stack([*drawn, *_textures(rng, n - len(drawn))])
 
 
-# --- drawings -------------------------------------------------------------------------------------
+# drawings
 
 
 def _letters(rng: Generator, n: int) -> Iterator[Image.Image]:
@@ -140,7 +140,7 @@ def _penned(x: Tensor, rng: Generator) -> Tensor:
 
 
 def _spoilt_digits(digits: Images, rng: Generator, n: int) -> Iterator[Images]:
-    """Parts of digits, two side by side or above each other, and digits that lie on their side."""
+    """Parts of digits, two beside or above each other, and digits that lie on their side."""
     half: list[Callable[[Images], Images]] = [
         lambda x: x[: rng.integers(11, 15)],
         lambda x: x[rng.integers(13, 17) :],

@@ -12,13 +12,13 @@ LARGE = 0.015  # what is no speck, as a share of the longer side of the picture
 def ruled_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     """The ruled lines among the strokes, but for the places where the pen crosses them."""
     across = _level_lines(ink, mask, parallels=3)
-    # writing has upright strokes side by side, so it takes more of them to make a grid
+    # writing has upright strokes beside each other, so it takes more of them to make a grid
     down = _level_lines(np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), parallels=6).T
     return across | down
 
 
 def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
-    """Lines, nearly level, from border to border, or long ones among so many parallels."""
+    """Lines, nearly level, from border to border, or long ones among this number of parallels."""
     small = (shrunk(mask * 255, 500) > 60).astype(np.uint8)
     width = small.shape[1]
     # thickened, a line up to 4 degrees off level still holds a level bar

@@ -114,7 +114,7 @@ class Sheet:
         return [_line(view, row, number) for number, row in rows]
 
     def view(self, turned: float = 0) -> "_View":
-        """The sheet, turned clockwise by so many degrees."""
+        """The sheet, turned clockwise by `turned` degrees."""
         if not turned:
             return _View(self.ink, self.mask, self.faint, self.scale, self.target)
         height, width = self.ink.shape
@@ -200,9 +200,6 @@ def _line(view: _View, row: Row, number: int) -> Line:
 def _end(ink: float | None) -> float:
     """The cost of one end of a candidate, by the ink that is cut there."""
     return 0.0 if ink is None else 0.1 + 0.1 * ink
-
-
-# --- the form of MNIST ----------------------------------------------------------------------------
 
 
 def mnist_image(ink: Ink, digit: Strokes) -> Grey:

@@ -11,7 +11,7 @@ Grey = NDArray[Any]  # uint8
 Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
 Labels = NDArray[Any]  # int32, 0 for paper
-STRIDE = 3  # every so many pixels are enough for a median
+STRIDE = 3  # every third pixel is enough for a median
 FAINTEST = 0.06  # what takes less of the light is the paper's texture
 
 

@@ -61,8 +61,6 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if sideways else image.size
 
 
-# --- the file -------------------------------------------------------------------------------------
-
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 

@@ -49,13 +49,14 @@ def check_processes(task: DictConfig) -> None:
     trainer = task.trainer
     ddp = str(trainer.strategy).startswith("ddp")
     if not ddp and processes() > 1:
-        raise ValueError(f"torchrun started {processes()} processes; allowed: with trainer=ddp")
+        raise ValueError(f"trainer must be ddp with {processes()} processes of torchrun")
     if (ddp and not torchrun() and not several(trainer)) or (
         several(trainer) and trainer.num_nodes > 1
     ):
         raise ValueError(
-            "trainer=ddp: allowed: with trainer.devices=2 or more processes on this machine, or "
-            "with torchrun, on several: torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+            f"trainer.devices must be 2 or more with trainer=ddp, got {trainer.devices}; torchrun "
+            "starts processes on several machines: torchrun --nproc-per-node 2 "
+            "-m mnist_cnn.train trainer=ddp"
         )
     count = trainer.devices if several(trainer) else processes()
     if task.data.get("batch_size", math.inf) < count:

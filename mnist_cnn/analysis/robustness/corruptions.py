@@ -189,7 +189,7 @@ def field(x: Tensor, g: Generator) -> Tensor:
 
 
 def turn(degrees: float) -> Corruption:
-    """The corruption that turns all images by so many degrees."""
+    """The corruption that turns all images by `degrees`."""
     return lambda x, g: turned(x, torch.full((len(x),), degrees))
 
 
