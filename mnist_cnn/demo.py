@@ -28,6 +28,7 @@ from pydantic import BaseModel, Field
 
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
+from mnist_cnn.versions import versions
 
 if TYPE_CHECKING:
     import fastapi
@@ -162,7 +163,10 @@ def application(net: "Net", hosts: Sequence[str] = ("*",)) -> "fastapi.FastAPI":
 
     refused: dict[int | str, Any] = {422: {"model": Refusal}}
     app = fastapi_offline.FastAPIOffline(
-        title="mnist_cnn", description="Reads handwritten digits.", redoc_url=None
+        title="mnist_cnn",
+        description="Reads handwritten digits.",
+        version=versions().get("mnist-cnn", "not installed"),
+        redoc_url=None,
     )
 
     @app.post("/read", responses=refused)
