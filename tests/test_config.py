@@ -2,8 +2,10 @@
 
 import inspect
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import hydra
 import lightning as L
@@ -11,7 +13,7 @@ import pytest
 import torch
 from hydra import errors
 from hydra.utils import get_class
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.utils.tensorboard import SummaryWriter
@@ -29,17 +31,24 @@ REFUSALS = (ValueError, errors.HydraException, OmegaConfBaseException)
 
 
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
-HANDED_ON = {TensorBoardLogger: SummaryWriter}  # where a class hands what it does not know itself
 
 
-def takes(cls: type) -> set[str]:
+def takes(cls: Callable[..., Any]) -> set[str]:
     """The arguments of a class by name, also those that it hands on to its bases."""
     given = inspect.signature(cls).parameters
     names = {name for name, p in given.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
     if names == set(given):
         return names
-    others = [HANDED_ON[cls]] if cls in HANDED_ON else cls.__mro__[1:-1]
-    return names.union(*map(takes, others))
+    return names.union(*map(takes, handed_on(cls)))
+
+
+def handed_on(cls: Any) -> Sequence[Callable[..., Any]]:
+    """What a class hands the arguments to that it does not know itself."""
+    if cls is TensorBoardLogger:
+        return [SummaryWriter]
+    if cls is WandbLogger:
+        return [pytest.importorskip("wandb").init]
+    return cls.__mro__[1:-1]
 
 
 @pytest.mark.parametrize("name", files("model"))
@@ -148,7 +157,7 @@ def test_the_article_by_name_is_the_default():
             "code of your own: targets=[os.*]",
         ),
         ("ckpt_path=''", "ckpt_path must be text or null, got ''"),
-        ("logger=null", "logger must be csv, none or tensorboard, got null"),
+        ("logger=null", "logger must be csv, mlflow, none, tensorboard or wandb, got null"),
         (
             "model.std=0",
             "model.std must be a number > 0 and <= 1, a list, each a number > 0 and <= 1 or auto, "

@@ -7,10 +7,11 @@ from typing import Any
 from mnist_cnn.config.messages import either, must_be
 
 # what a checkpoint may name: no more, since it may be a stranger's file
-OF_CHECKPOINTS = ["torch.nn.*", "torch.optim.*", "torchmetrics.*", "mnist_cnn.losses.*"]
+LIBRARIES = ["torch.nn.*", "torch.optim.*", "torchmetrics.*"]
+OF_CHECKPOINTS = [*LIBRARIES, "mnist_cnn.losses.*"]
 
 # what every configuration may name
-TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *OF_CHECKPOINTS]
+TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES]
 
 ALLOWED: list[str] = []  # of the user's own, in this process
 

@@ -63,4 +63,5 @@ class Waits:
     def share(self, threads: int) -> float:
         """The waiting as a share of the time of that number of threads; 0 where not known."""
         seconds = time.perf_counter() - self.started
-        return (waiting_seconds() - self.before) / (seconds * threads)
+        # what a thread waited is no longer told when it has ended
+        return max(0.0, waiting_seconds() - self.before) / (seconds * threads)

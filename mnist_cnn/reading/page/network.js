@@ -2,10 +2,10 @@
 // order, and their weights as float32 in base64.
 
 const PICTURES = false; // drawings alone
-const SURE = 0.6; // the probability below which a digit is unsure, as in reader.py
+const SURE = 0.8; // the probability below which a digit is unsure, as in reader.py
 const NO_DIGIT = 0.35; // that below which it is none
 
-// --- the network ------------------------------------------------------------------------------
+// the network
 
 // A map is {data, channels, height, width}, its data channel by channel, row by row.
 
@@ -103,7 +103,7 @@ function probabilities(image) {
   return powers.map((power) => power / sum);
 }
 
-// --- from strokes to MNIST's images -------------------------------------------------------------
+// from strokes to MNIST's images
 
 // Digits are made of whole strokes: of digits that touch, or that one stroke writes, nothing is
 // cut apart. A digit is {strokes, box}, its box [left, top, right, bottom] with the pen's width.

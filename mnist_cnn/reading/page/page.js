@@ -12,7 +12,7 @@ const find = (name) => root.querySelector("." + name);
 const [sheet, ink, boxes, seen, bars] = ["sheet", "ink", "boxes", "seen", "bars"].map(find);
 const file = root.querySelector("input");
 
-// --- what is on the sheet ---------------------------------------------------------------------
+// what is on the sheet
 
 // Everything done so far, so that undo takes back anything: a stroke {points}, a picture
 // {picture: its file, preview, ratio} or a new sheet {clear}.
@@ -95,7 +95,7 @@ function show() {
   sheet.classList.toggle("picture", Boolean(picture()));
 }
 
-// --- reading ----------------------------------------------------------------------------------
+// reading
 
 const copy = document.createElement("canvas");
 copy.width = SENT;
@@ -164,7 +164,7 @@ async function decode(image, url) {
   show();
 }
 
-// --- the answer -------------------------------------------------------------------------------
+// the answer
 
 let digits = [];
 
@@ -293,7 +293,7 @@ function ordinal(n) {
   return n + (["th", "st", "nd", "rd"][tail] || "th");
 }
 
-// --- mouse, finger, pen -----------------------------------------------------------------------
+// mouse, finger, pen
 
 let drawing = null; // the pointer's id
 
@@ -360,7 +360,7 @@ ink.addEventListener("click", (event) => {
   if (picture() && digitAt(event) >= 0) choose(digitAt(event));
 });
 
-// --- buttons, files ---------------------------------------------------------------------------
+// buttons, files
 
 function undo() {
   if (drawing !== null || done.length === 0) return;
