@@ -18,8 +18,8 @@ from mnist_cnn.analysis.ranking import Summary, brief, setting, summarize
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.files import CONF, files
 from mnist_cnn.config.messages import install
+from mnist_cnn.internals.hydra import flat
 from mnist_cnn.report import collect_runs
-from mnist_cnn.runs.configuration import flat
 from mnist_cnn.runs.state import SWEEP
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from mnist_cnn.callbacks import finite
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.loader import generator
+from mnist_cnn.internals import hydra
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.runs import checks, configuration, generators, state
+from mnist_cnn.runs import checks, generators, state
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.helpers.folder import end
@@ -397,7 +398,7 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(command, tmp_
 def test_what_would_make_another_run_is_refused_by_name():
     def check(before: list[str], *now: str) -> None:
         was, now_is = (compose([*before, *more], run_dir="x") for more in ((), now))
-        checks.check_same(configuration.flat(was), now_is)
+        checks.check_same(hydra.flat(was), now_is)
 
     cycle = ["scheduler=one_cycle"]
     allowed = ["trainer.max_time=00:01:00:00", "logger=csv", "callbacks.checkpoint.every_seconds=5"]

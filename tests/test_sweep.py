@@ -21,7 +21,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs import configuration, resume, state
+from mnist_cnn.internals import hydra
+from mnist_cnn.runs import resume, state
 from mnist_cnn.runs.jobs import own_gpus
 from mnist_cnn.runs.sweeps import Grid, Optuna
 from mnist_cnn.sweeps.display import Screen
@@ -41,7 +42,7 @@ def start(folder: Path, *args: str, **env: str) -> "subprocess.Popen[str]":
     place = (
         []
         if resumed or any(a.startswith("hydra.sweep.dir") for a in args)
-        else [f"hydra.sweep.dir={configuration.quote(folder / 'sweep')}"]
+        else [f"hydra.sweep.dir={hydra.quote(folder / 'sweep')}"]
     )
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.train", *args, *place],
@@ -471,7 +472,7 @@ def test_a_resumed_sweep_has_its_launcher_and_sweeper(tmp_path):
 
 @pytest.mark.parametrize("name", ["it's", "a\\", "a\\'b", "${y}", "a\\\\${y}", "{a}%20?[x],=#"])
 def test_a_path_of_any_characters_comes_through_the_command_line(name):
-    override = OverridesParser.create().parse_override(f"hydra.run.dir={configuration.quote(name)}")
+    override = OverridesParser.create().parse_override(f"hydra.run.dir={hydra.quote(name)}")
     assert OmegaConf.create({"dir": override.value()}).dir == name
 
 

@@ -19,7 +19,7 @@ from mnist_cnn.analysis.ranking import (
     summarize,
 )
 from mnist_cnn.config.files import CONF, files
-from mnist_cnn.runs.configuration import flat
+from mnist_cnn.internals.hydra import flat
 
 
 def select_runs(text: str, board: Leaderboard) -> list[Run]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mnist_cnn.config.messages import must_be, shown
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import forbidden
-from mnist_cnn.runs.configuration import quote
+from mnist_cnn.internals.hydra import quote
+from mnist_cnn.runs.configuration import written
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
 
@@ -111,8 +112,8 @@ def trained_on(net: "Trained", another: bool) -> list[str]:
             raise ValueError("; ".join(faults))
         others = ("val_fraction", "fold", "seed", "augment")  # in evaluate.yaml
         alone = ["~data", *(f"~data.{key}" for key in others)]
-        values = {key: value for key, value in data["own"].items() if key != "augment"}
-        return [*alone, *(f"+data.{name(key)}={plainly(value)}" for key, value in values.items())]
+        parts = ((name(key), part) for key, part in data["own"].items() if key != "augment")
+        return [*alone, *(f"+data.{key}={written(part, quote, name)}" for key, part in parts)]
     filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
     if root := pretrained.data_root(net):
         filled.append(f"data.root={quote(root)}")
@@ -128,15 +129,6 @@ def name(key: Any) -> str:
     if not re.fullmatch(r"\w+", str(key)):
         raise ValueError(must_be("a key of data", "a name", key))
     return str(key)
-
-
-def plainly(value: Any) -> str:
-    """A plain value as Hydra's grammar takes it; no text in it is resolved."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{name(key)}:{plainly(part)}" for key, part in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{','.join(map(plainly, value))}]"
-    return quote(value) if isinstance(value, str) else shown(value)
 
 
 def listed(given: str | None) -> list[str | None]:

@@ -16,10 +16,10 @@ from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import install, must_be
 from mnist_cnn.config.own import is_own, make
+from mnist_cnn.internals.hydra import flat
 from mnist_cnn.internals.memory import not_filled
 from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.pretrained import read_checkpoint
-from mnist_cnn.runs.configuration import flat
 from mnist_cnn.runs.launch import rank
 
 # arguments in conf/callbacks/default.yaml that a class in the place of ours need not have

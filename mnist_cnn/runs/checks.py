@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import install, must_be, shown
-from mnist_cnn.runs.configuration import flat
+from mnist_cnn.internals.hydra import flat
 from mnist_cnn.runs.launch import rank
 
 # beginnings of keys that may change when a run is resumed: its weights do not depend on them

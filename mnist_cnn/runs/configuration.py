@@ -1,5 +1,6 @@
 """A run's configuration as overrides and as flat keys."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import shown
-from mnist_cnn.internals.hydra import flat as flat
-from mnist_cnn.internals.hydra import literal
-from mnist_cnn.internals.hydra import quote as quote
+from mnist_cnn.internals.hydra import literal, quote
 from mnist_cnn.runs.state import CONFIG, OVERRIDES
 
 
@@ -41,13 +40,16 @@ def differences(before: Any, now: Any, key: str = "") -> list[str]:
     return found
 
 
-def written(value: Any) -> str:
-    """A plain value as Hydra's grammar takes it."""
+def written(
+    value: Any, text: Callable[[str], str] = literal, key: Callable[[Any], str] = str
+) -> str:
+    """A plain value as Hydra's grammar takes it; with text=quote no text in it is resolved."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{written(inner)}" for name, inner in value.items()) + "}"
+        parts = (f"{key(name)}:{written(inner, text, key)}" for name, inner in value.items())
+        return f"{{{','.join(parts)}}}"
     if isinstance(value, list):
-        return f"[{','.join(map(written, value))}]"
-    return literal(value) if isinstance(value, str) else shown(value)
+        return f"[{','.join(written(inner, text, key) for inner in value)}]"
+    return text(value) if isinstance(value, str) else shown(value)
 
 
 def search_path(hydra: DictConfig) -> list[str]:

@@ -8,8 +8,9 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import run_name
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.internals.hydra import quote
 from mnist_cnn.runs.claim import same
-from mnist_cnn.runs.configuration import quote, search_path
+from mnist_cnn.runs.configuration import search_path
 from mnist_cnn.runs.state import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP
 
 
