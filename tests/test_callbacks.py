@@ -4,6 +4,7 @@ import io
 import json
 from types import SimpleNamespace
 
+import optuna
 import torch
 from omegaconf import DictConfig
 
@@ -15,6 +16,7 @@ from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.module import DigitClassifier
+from mnist_cnn.sweeps.optuna import STUDY, storage
 from tests.helpers.training import bare_trainer
 
 
@@ -56,6 +58,20 @@ def read_rows(path):
     state = torch.load(path, weights_only=True)["callbacks"]
     (history,) = (value for key, value in state.items() if key.startswith("History"))
     return history["rows"]
+
+
+def test_a_search_is_told_no_epoch_twice_where_not_every_epoch_validates(short_run, tmp_path):
+    study = optuna.create_study(study_name=STUDY, storage=storage(tmp_path))
+    study.ask()
+    short_run(
+        *("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
+        "+callbacks.prune._target_=mnist_cnn.callbacks.prune.Prune",
+        *(f"+callbacks.prune.sweep={tmp_path}", "+callbacks.prune.trial=0"),
+        "+callbacks.prune.monitor=val/loss",
+        "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
+    )
+    (trial,) = optuna.load_study(study_name=STUDY, storage=storage(tmp_path)).trials
+    assert sorted(trial.intermediate_values) == [2, 4]
 
 
 def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
