@@ -19,10 +19,9 @@ TIGHT = 0.0002  # seconds between two looks at a file that is there for millisec
 
 
 def environment() -> dict[str, str]:
-    """For processes that tests start: this package, this data folder, two threads."""
+    """For processes that tests start: this package, this data folder, two threads if not told."""
     package = Path(mnist_cnn.__file__).parents[1]  # of the clone, or installed
-    here = {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "2"}
-    return {**os.environ, **here}
+    return {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": str(package)}
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
