@@ -1,7 +1,7 @@
 """Which validation predicts the test error: python -m benchmarks.splits [FOLDER ...] [--write]
 
-Without a FOLDER the table of benchmarks/measurements/splits.json; with sweeps' folders that of
-their finished runs, which --write makes the record. Its runs are those of
+Without a FOLDER the table of benchmarks/measurements/splits.json; with sweeps' folders their
+finished runs join it, in place of those of the same seed, and --write keeps them. Its runs are of
 
   python -m mnist_cnn.train -m experiment=article data.split=writers seed=0,1,2,3,4,5,6,7,8,9
   python -m mnist_cnn.train -m experiment=fast data.val_fraction=0.2 data.split=rows,writers \
@@ -26,6 +26,7 @@ from mnist_cnn.runs import results, state
 
 RECORD = RECORDS / "measurements" / "splits.json"
 KEYS = ("experiment", "split")  # of a row of the table
+RUN = (*KEYS, "fold", "seed")  # of a run, which stands once
 
 
 def finished(folder: Path) -> Iterator[dict[str, Any]]:
@@ -89,13 +90,14 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("benchmarks.splits", __doc__)
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a sweep")
-    parser.add_argument("--write", action="store_true", help="write the runs as the record")
+    parser.add_argument("--write", action="store_true", help="keep the runs in the record")
     args = parser.parse_args(argv)
-    runs = [*article_by_rows(), *(run for folder in args.folders for run in finished(folder))]
-    if not args.folders:
-        if args.write:
-            parser.error("--write needs a FOLDER")
-        runs = read_json(RECORD)["runs"]
+    if args.write and not args.folders:
+        parser.error("--write needs a FOLDER")
+    known = read_json(RECORD)["runs"] if RECORD.exists() else []
+    new = (run for folder in args.folders for run in finished(folder))
+    found = {tuple(run[k] for k in RUN): run for run in (*known, *article_by_rows(), *new)}
+    runs = list(found.values())
     if args.write:
         results.write({"runs": runs}, RECORD)
     terminal.console().print("\n".join(table(runs)), soft_wrap=True)
