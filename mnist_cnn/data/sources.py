@@ -84,7 +84,9 @@ def prepare(
                     save_file(folder / SUMS, text.encode())
 
 
-def load(name: str, root: str | Path, split: str, bundled: bool = False) -> tuple[Tensor, Tensor]:
+def load_split(
+    name: str, root: str | Path, split: str, bundled: bool = False
+) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 28, 28) and labels int64 (N,) of a split, from the bytes that were verified.
 
     Args:

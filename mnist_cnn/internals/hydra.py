@@ -127,7 +127,7 @@ def is_plugin(target: str) -> bool:
     return target in Plugins.instance().class_name_to_class
 
 
-def make(node: Mapping[str, Any], allowed: Sequence[str], **options: Any) -> Any:
+def make_allowed(node: Mapping[str, Any], allowed: Sequence[str], **options: Any) -> Any:
     """The object that a part of a configuration describes, if it may be named.
 
     Hydra's own list of what may be named came with 1.4.

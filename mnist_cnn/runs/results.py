@@ -99,7 +99,7 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
-def show(results: Mapping[str, Any], folder: Path) -> None:
+def print_results(results: Mapping[str, Any], folder: Path) -> None:
     """Prints the run's table and where its files are."""
     table = Table("", "loss", "accuracy")
     for stage, name in (("train", "training"), ("val", "validation"), ("test", "test")):

@@ -83,7 +83,7 @@ OUTLIERS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 }
 
 
-def make_others(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
+def make_outliers(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
     """All kinds of other images (N, 1, 28, 28) in [0, 1], the same on every machine.
 
     Args:
@@ -96,7 +96,7 @@ def make_others(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
     }
     for name in ("fashion_mnist", "kmnist"):
         if root and (Path(root).expanduser() / sets.SETS[name].folder).is_dir():
-            found[name] = sources.load(name, root, "test")[0].unsqueeze(1).float() / 255
+            found[name] = sources.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
     return found
 
 
