@@ -226,7 +226,7 @@ def write_verified(
             WRITERS[kind](net, path)
         ways[path.name] = reader(path)
         compared = compare(ways[path.name], net, images)
-        if kind != "int8.onnx":  # judged by its accuracy
+        if kind != "int8.onnx":  # its accuracy decides
             verify(path.name, compared)
         found[path.name] = {"bytes": path.stat().st_size, **compared}
     return found, ways

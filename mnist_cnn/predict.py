@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             for answer["page"], image in numbered(name):
                 readings = read_digits(image, net)
-                answer["digits"] = [as_json(reading) for reading in readings]
+                answer["digits"] = [reading_fields(reading) for reading in readings]
                 if args.show:
                     answer["shown"] = str(write_shown(image, readings, name, answer["page"]))
                 tell(answer, readings, args.json, console)
@@ -113,7 +113,7 @@ def numbered(name: str) -> "Iterator[tuple[int | None, Image.Image]]":
         yield from enumerate(pages, 3)
 
 
-def as_json(reading: "Reading") -> dict[str, Any]:
+def reading_fields(reading: "Reading") -> dict[str, Any]:
     """A reading as it stands in the JSON."""
     return {
         "digit": reading.digit,
