@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         except (OSError, ValueError) as e:
             failed = True
             answer.pop("digits", None)
-            answer["error"] = " ".join(str(e).split())
+            missing = isinstance(e, FileNotFoundError)
+            answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
             tell(answer, [], args.json, console)
     sys.exit(1 if failed else 0)
 

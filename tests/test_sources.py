@@ -281,7 +281,7 @@ def test_an_argument_that_is_not_allowed_is_named_with_what_is(tmp_path, argumen
 
 
 def test_a_split_is_train_or_test(tmp_path):
-    with pytest.raises(ValueError, match="split=val: must be train or test"):
+    with pytest.raises(ValueError, match="split must be train or test, got val"):
         load_split("mnist", tmp_path, "val")
 
 

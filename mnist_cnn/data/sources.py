@@ -13,6 +13,7 @@ not against somebody who may write to the folder.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -101,10 +102,8 @@ def load_split(
         OSError: a file is missing or is not the right one.
     """
     images, folder = _find(name, root)
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split}: must be train or test")
     arrays = []
-    for file in images.files[:2] if split == "train" else images.files[2:]:
+    for file in _files(images, split):
         try:
             content = _proven(file, folder)
         except UNUSABLE as error:
@@ -120,6 +119,19 @@ def load_split(
     if len(x) != len(y) or not 0 <= int(y.min()) <= int(y.max()) < len(images.classes):
         raise ValueError(f"{folder}: {split} needs one label in 0..9 for each of {len(x)} images")
     return x, y
+
+
+def is_there(name: str, root: str | Path, split: str) -> bool:
+    """Whether the files of a split are in `root`, right or not."""
+    images, folder = _find(name, root)
+    return all((folder / file.name).is_file() for file in _files(images, split))
+
+
+def _files(images: ImageSet, split: str) -> Sequence[File]:
+    """Images and labels of a split."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be train or test, got {split}")
+    return images.files[:2] if split == "train" else images.files[2:]
 
 
 def _find(name: str, root: str | Path) -> tuple[ImageSet, Path]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import random
@@ -33,11 +34,16 @@ def start(train: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> Non
     run = ranks.train_in_ranks if starts_ranks(cfg.trainer) else train
     if multirun():
         return attempt(run, cfg)
+    folder = Path(cfg.run_dir)
+    finished = cfg.ckpt_path is not None and (folder / state.RESULTS).is_file()
+    before = json.loads((folder / state.RESULTS).read_text("utf-8")) if finished else {}
     outcome = run(cfg)
     if rank() == 0:
         from mnist_cnn.runs.results import print_results
 
-        print_results(outcome, Path(cfg.run_dir))
+        print_results(outcome, folder)
+        if outcome["seconds"] == before.get("seconds"):
+            print(f"nothing was left to train: set trainer.max_epochs above {outcome['epochs']}")
 
 
 def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:

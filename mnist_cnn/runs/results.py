@@ -43,7 +43,7 @@ def collect(
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
     return {
         **metrics,
-        **test,
+        **{key: test[key] for key in test if "/" in key},
         "epochs": len(rows),
         "best_epoch": int(kept["epoch"]) if kept else None,
         "seconds": sum(row["seconds"] for row in rows),

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from mnist_cnn.analysis.robustness.corruptions import turned, uniform
-from mnist_cnn.data import sets, sources
+from mnist_cnn.data import sources
 from mnist_cnn.data.loader import generator
 
 # letters that are written like no digit
@@ -95,7 +95,7 @@ def make_outliers(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
         for k, (name, make) in enumerate(OUTLIERS.items())
     }
     for name in ("fashion_mnist", "kmnist"):
-        if root and (Path(root).expanduser() / sets.SETS[name].folder).is_dir():
+        if root and sources.is_there(name, root, "test"):
             found[name] = sources.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
     return found
 
