@@ -12,7 +12,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mnist_cnn.analysis.comparison import Difference, difference
+from mnist_cnn.analysis.comparison import Difference, difference_of_means
 from mnist_cnn.analysis.found import ABSENT, Run, read_history
 from mnist_cnn.analysis.ranking import Summary, brief, setting, summarize
 from mnist_cnn.config.compose import compose, plain
@@ -246,7 +246,7 @@ def as_runs(record: Mapping[str, Any]) -> list[Run]:
 def record_difference(new: Record, old: Record, metric: str) -> Difference:
     """The difference of two records in a metric; without scipy it has no interval."""
     try:
-        return difference(as_runs(new), as_runs(old), metric)
+        return difference_of_means(as_runs(new), as_runs(old), metric)
     except ModuleNotFoundError as e:
         first, second = summary_of(new, metric), summary_of(old, metric)
         gap = first.mean - second.mean

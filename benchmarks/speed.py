@@ -84,7 +84,7 @@ def matmul_speed() -> float:
 def measure_speeds(rounds: int, batches: int) -> dict[str, list[float]]:
     """Images/s of each way in each round, the ways interleaved."""
     root = data_folder()
-    images, labels = sources.load("mnist", root, "train", bundled=True)
+    images, labels = sources.load_split("mnist", root, "train", bundled=True)
     images = images.unsqueeze(1)[12_000:]
     labels = labels[12_000:]
     with tempfile.TemporaryDirectory() as name:

@@ -65,7 +65,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     predictions = scores.ensemble(each[cfg.split][: len(files)])
     outcome = summarize_evaluation(cfg, files, others, each, data)
     if cfg.robustness:
-        outcome["robustness"] = measure(cfg, files, nets, data)
+        outcome["robustness"] = measure_suites(cfg, files, nets, data)
     calibration = {"": predictions}
     if fitted := outcome["temperature"]:
         cooled = predictions.at_temperature(fitted["value"])
@@ -136,7 +136,7 @@ def predict(
     return predicted
 
 
-def measure(
+def measure_suites(
     cfg: DictConfig, files: Sequence[Path], nets: "Sequence[Trained]", data: "ImageDataModule"
 ) -> dict[str, Any]:
     """What the suites of cfg.robustness give of each network of `files` alone."""

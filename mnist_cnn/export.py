@@ -46,7 +46,7 @@ CALLS = {1: 40, 256: 2}  # timed in each round, by batch size
 
 
 @torch.inference_mode()
-def accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
+def test_accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
     found = torch.cat([predict(batch).argmax(1) for batch in images.split(250)])
     return int((found == labels).sum()) / len(labels)
 
@@ -83,7 +83,7 @@ def verify_int8(name: str, before: float, after: float) -> None:
 
 
 @torch.inference_mode()
-def measure(
+def time_predictions(
     ways: Mapping[str, Predict], images: Tensor, rounds: int, bar: progress.Progress
 ) -> dict[str, dict[str, float]]:
     """Latency and throughput of each way, the ways interleaved, on as many threads."""
@@ -145,12 +145,12 @@ def export(
         ways.pop("mnist_cnn.html", None)  # V8 alone is slow, and not a whole browser
         if labels is not None:
             for name, way in bar.track(ways.items(), description="testing"):
-                found[name]["test/acc"] = accuracy(way, images, labels)
+                found[name]["test/acc"] = test_accuracy(way, images, labels)
         if int8:
             name = "mnist_cnn.int8.onnx"
             verify_int8(name, found["PyTorch"]["test/acc"], found[name]["test/acc"])
         ways.pop("mnist_cnn.safetensors", None)  # run by PyTorch, which is timed already
-        for name, times in measure(ways, images, rounds, bar).items():
+        for name, times in time_predictions(ways, images, rounds, bar).items():
             found[name] |= times
         for name in names:
             Path(folder, name).replace(out / name)
@@ -188,8 +188,10 @@ def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None
         return images, None, images[:0]
     root = Path(pretrained.data_root(net) or compose.compose(run_dir=".").data.root).expanduser()
     sources.prepare(name, root, "auto")
-    images, labels = sources.load(name, root, "test", bundled=True)
-    training = sources.load(name, root, "train", bundled=True)[0][::60] if int8 else images[:0]
+    images, labels = sources.load_split(name, root, "test", bundled=True)
+    training = (
+        sources.load_split(name, root, "train", bundled=True)[0][::60] if int8 else images[:0]
+    )
     return images, labels, training
 
 
@@ -224,7 +226,7 @@ def write_verified(
             WRITERS[kind](net, path)
         ways[path.name] = reader(path)
         compared = compare(ways[path.name], net, images)
-        if kind != "int8.onnx":  # judged by its accuracy
+        if kind != "int8.onnx":  # its accuracy decides
             verify(path.name, compared)
         found[path.name] = {"bytes": path.stat().st_size, **compared}
     return found, ways
@@ -262,7 +264,7 @@ def extra_versions(formats: Sequence[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(packages[name][0]) for name in names}
 
 
-def show(record: Mapping[str, Any], out: Path) -> None:
+def print_export(record: Mapping[str, Any], out: Path) -> None:
     """Prints the table of export.json."""
     columns: dict[str, tuple[str, Callable[[Any], str]]] = {
         "bytes": ("KB", lambda x: f"{x / 1e3:,.0f}"),
@@ -326,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             formats = [kind for kind in formats if kind != "html"]
             terminal.console(stderr=True).print(f"without html: {e}")
     record = export(net, formats, args.out, int8=args.int8, rounds=args.rounds)
-    show(record, args.out)
+    print_export(record, args.out)
 
 
 if __name__ == "__main__":

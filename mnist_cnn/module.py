@@ -107,6 +107,7 @@ class DigitClassifier(L.LightningModule):
         ]
         self.shape: Sequence[int] | None = model.get("shape", SHAPE)  # (C, H, W)
         self.tallies: dict[str, Tally] = {}  # of this epoch, by stage
+        self.epochs_are_steps = False  # the loggers' axis; in a run's folder it is epochs
         self.resumed: dict[str, Any] | None = None  # the checkpoint, until the optimizer is made
 
     @property  # type: ignore[misc]
@@ -226,9 +227,10 @@ class DigitClassifier(L.LightningModule):
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
         loss, hits, images = totals.tolist()
-        # the loggers' axis is epochs; Lightning's count of steps is one off in a resumed run. The
-        # test comes after the last, where going on drops it from the logs
-        self.log("step", float(self.current_epoch + 1))
+        if self.epochs_are_steps:
+            # Lightning's count of steps is one off in a resumed run. The test comes after the last
+            # epoch, where a resumed run drops it from the logs
+            self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
         tally = self.tallies[stage]

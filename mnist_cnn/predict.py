@@ -67,14 +67,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             for answer["page"], image in numbered(name):
                 readings = read_digits(image, net)
-                answer["digits"] = [described(reading) for reading in readings]
+                answer["digits"] = [reading_fields(reading) for reading in readings]
                 if args.show:
-                    answer["shown"] = str(show(image, readings, name, answer["page"]))
+                    answer["shown"] = str(write_shown(image, readings, name, answer["page"]))
                 tell(answer, readings, args.json, console)
         except (OSError, ValueError) as e:
             failed = True
             answer.pop("digits", None)
-            answer["error"] = " ".join(str(e).split())
+            missing = isinstance(e, FileNotFoundError)
+            answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
             tell(answer, [], args.json, console)
     sys.exit(1 if failed else 0)
 
@@ -113,7 +114,7 @@ def numbered(name: str) -> "Iterator[tuple[int | None, Image.Image]]":
         yield from enumerate(pages, 3)
 
 
-def described(reading: "Reading") -> dict[str, Any]:
+def reading_fields(reading: "Reading") -> dict[str, Any]:
     """A reading as it stands in the JSON."""
     return {
         "digit": reading.digit,
@@ -127,7 +128,9 @@ def described(reading: "Reading") -> dict[str, Any]:
     }
 
 
-def show(image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int | None) -> Path:
+def write_shown(
+    image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int | None
+) -> Path:
     """Writes what was found beside the picture.
 
     Raises:
@@ -157,7 +160,7 @@ def tell(
         print(f"error: {printable(answer['error'])}", file=sys.stderr)
     else:
         page = "" if answer["page"] is None else f" page {answer['page']}"
-        console.print(f"{printable(answer['picture'])}{page}: {sentence(readings)}")
+        console.print(f"{printable(answer['picture'])}{page}: {in_words(readings)}")
         if "shown" in answer:
             console.print(f"  shown in {printable(answer['shown'])}")
 
@@ -167,7 +170,7 @@ def printable(name: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in name)
 
 
-def sentence(readings: "Sequence[Reading]") -> str:
+def in_words(readings: "Sequence[Reading]") -> str:
     """What was read, row by row, with each digit's confidence."""
     if not readings:
         return "no digit found"

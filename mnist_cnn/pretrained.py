@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -103,7 +103,7 @@ def read_checkpoint(file: Path | str) -> Any:
             raise ValueError(
                 "weights alone, without the state of a training"
                 if alone
-                else "it is no file of PyTorch's, or cut off"
+                else "no file of PyTorch's, or cut off"
             )
         with zipfile.ZipFile(file) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
@@ -152,7 +152,13 @@ def _read(file: Path, *version: int) -> Content:
         data = content.get("data") or content.get("datamodule_hyper_parameters", {})
         found = Content(model, data, weights, content.get("epoch"))
     else:
-        with safe_open(file, "pt") as tensors:
+        try:
+            opened = safe_open(file, "pt")
+        except SafetensorError:
+            raise ValueError(
+                "neither a file of PyTorch's nor of safetensors', or cut off"
+            ) from None
+        with opened as tensors:
             about = unpacked(tensors.metadata() or {})
             weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
         found = Content(about.get("model"), about.get("data", {}), weights, None)

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.progress import track
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis.comparison import difference, select_runs
+from mnist_cnn.analysis.comparison import difference_of_means, select_runs
 from mnist_cnn.analysis.found import (
     ABSENT,
     Run,
@@ -114,7 +114,7 @@ def compare_groups(
         raise ValueError(f"--compare: some runs are in {sides[0]} and in {sides[1]}")
     try:
         found = {
-            key: difference(chosen[0], chosen[1], key)
+            key: difference_of_means(chosen[0], chosen[1], key)
             for key in dict.fromkeys((metric, "val/acc", "test/acc"))
         }
     except ModuleNotFoundError as e:

@@ -58,7 +58,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         plugins=launch.plugins(),
         default_root_dir=folder,
     )
-    loop.install(trainer)
+    loop.use_slim_loop(trainer)
     waits = threads.Waits()
     fit.fit(trainer, module, data, cfg)
     waited = waits.share(torch.get_num_threads())
@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     outcome = results.collect(rows, best, test, module, device, config, started, waited)
     if trainer.is_global_zero:
         module.save_weights(folder / state.WEIGHTS, {"data": described(config["data"], data)})
-        tensorboard.write(trainer, module, data, outcome)
+        tensorboard.write_results(trainer, module, data, outcome)
         results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
     return outcome
 

@@ -57,7 +57,7 @@ def plain_layers(net: nn.Module) -> list[Layer]:
             raise ValueError(f"html export needs a chain of layers, got a branch at {node.name}")
         before = node
         if node.op not in ("placeholder", "output"):
-            layers += plain(_module(net, node))
+            layers += as_layer(_module(net, node))
     return layers
 
 
@@ -79,7 +79,7 @@ def _module(net: nn.Module, node: fx.Node) -> nn.Module | str:
     return kind() if kind else name
 
 
-def plain(module: nn.Module | str) -> Iterator[Layer]:
+def as_layer(module: nn.Module | str) -> Iterator[Layer]:
     """A layer as network.js has it; nothing for one that changes nothing.
 
     Raises:

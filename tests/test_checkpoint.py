@@ -17,7 +17,7 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.data.loader import generator
 from mnist_cnn.internals import hydra
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.runs import checks, generators, state
+from mnist_cnn.runs import checks, generators, jobs, state
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.helpers.folder import end
@@ -393,6 +393,16 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(command, tmp_
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "other").exists()
     checks.content_to_resume(run / "checkpoints" / "best.ckpt")
+
+
+def test_a_finished_run_says_that_nothing_was_left_to_train(short_run, tmp_path, capsys):
+    results = short_run("run")
+    assert "step" not in results
+    cfg = compose([*SHORT, f"ckpt_path={tmp_path / 'run' / state.LAST}"], run_dir=tmp_path / "run")
+    jobs.start(train, cfg)
+    assert capsys.readouterr().out.endswith(
+        "nothing was left to train: set trainer.max_epochs above 2\n"
+    )
 
 
 def test_what_would_make_another_run_is_refused_by_name():

@@ -240,8 +240,12 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("model=[cnn,resnet]", "error: model must be cnn, fast_cnn, mlp or vgg, got resnet"),
         (
             "seeds=1",
-            "error: seeds: no such key; did you mean seed?; allowed: hydra, targets, seed, ",
+            "error: seeds: no such key; did you mean seed?",
         ),
+        ("epochs=5", "error: epochs: no such key; did you mean trainer.max_epochs or trainer.min_"),
+        ("batch_size=5", "error: batch_size: no such key; did you mean data.batch_size?"),
+        ("zzz=5", "error: zzz: no such key; allowed: hydra, targets, seed, "),
+        ("seed=0,1", "error: seed must be one value, got 0,1; -m makes a run of each"),
         ("optimzer.lr=1", "error: optimzer.lr: no such key; did you mean optimizer.lr?"),
         (
             "model=vgg model.hidden=64",

@@ -28,6 +28,7 @@ from mnist_cnn.runs.sweeps import Grid
         (["data={batch_sizes:1}"], Mistake(key="data.batch_sizes")),
         (["model=resnet"], Mistake(group="model", file="resnet")),
         (["outputs"], Mistake(argument="outputs")),
+        (["seed=0,1"], Mistake(several="seed=0,1")),
     ],
 )
 def test_hydras_messages_name_the_key_the_file_or_the_argument(overrides, found):

@@ -23,7 +23,7 @@ def module(**changes) -> MNISTDataModule:
 @pytest.fixture(scope="module")
 def train_file():
     data = module()
-    return sources.load("mnist", data.root, "train")
+    return sources.load_split("mnist", data.root, "train")
 
 
 def test_validation_is_the_first_fifth_of_the_training_file(train_file):
@@ -61,7 +61,7 @@ def test_all_ten_thousand_test_images_are_handed_out_in_order():
     data.setup("test")
     for loader in (data.test_dataloader(), data.predict_dataloader()):
         labels = torch.cat([y for _, y in loader])
-        assert torch.equal(labels, sources.load("mnist", data.root, "test")[1])
+        assert torch.equal(labels, sources.load_split("mnist", data.root, "test")[1])
 
 
 def test_only_training_is_shuffled():
@@ -100,10 +100,10 @@ def test_a_fraction_too_small_for_one_image_is_refused():
 
 def test_runs_of_one_process_share_the_files_content_and_leave_it_alone(short_run, train_file):
     short_run("run", "augment=photo", "trainer.max_epochs=1")
-    before = datamodule.load.cache_info()
+    before = datamodule.load_split.cache_info()
     data = module()
     data.setup("fit")
-    after = datamodule.load.cache_info()
+    after = datamodule.load_split.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)
     images, labels = (torch.cat([data.splits[k][i] for k in ("val", "train")]) for i in (0, 1))
     assert torch.equal(images.squeeze(1), train_file[0])

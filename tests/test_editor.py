@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from mnist_cnn.config.editor import written
+from mnist_cnn.config.editor import editor_files
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = json.loads((ROOT / ".vscode" / "settings.json").read_text("utf-8"))["yaml.schemas"]
@@ -20,7 +20,7 @@ def validator(name: str) -> Any:
 
 
 def test_the_schemas_are_those_of_the_classes():
-    for path, text in written(ROOT).items():
+    for path, text in editor_files(ROOT).items():
         hint = "python -m mnist_cnn.config schema"
         assert path.read_text("utf-8") == text, f"{path} is old: {hint}"
 

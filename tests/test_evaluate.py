@@ -94,7 +94,7 @@ def test_it_validates_on_the_images_that_training_held_out(folder, results, tmp_
         rows = list(csv.DictReader(file))
     # fold 3 of 6,000: named by their row in the training file, whose labels they carry
     assert [int(row["index"]) for row in rows] == list(range(18_000, 24_000))
-    labels = sources.load("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
+    labels = sources.load_split("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
     assert [int(row["label"]) for row in rows] == labels.tolist()
 
 
@@ -275,7 +275,7 @@ def sweep(folder: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """The test images in [0, 1], (20, 500, 1, 28, 28), and their labels, (10000,)."""
-    images, labels = sources.load("mnist", compose(run_dir=".").data.root, "test")
+    images, labels = sources.load_split("mnist", compose(run_dir=".").data.root, "test")
     return images.view(20, 500, 1, 28, 28).float() / 255, labels
 
 

@@ -72,7 +72,7 @@ def trained_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def digits(data_root) -> torch.Tensor:
     sources.prepare("mnist", data_root, "bundled")
-    return sources.load("mnist", data_root, "test")[0][2000:2300]
+    return sources.load_split("mnist", data_root, "test")[0][2000:2300]
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +195,8 @@ def test_the_int8_file_is_8_bit_and_smaller_and_reads_as_well(exported, digits, 
 def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run, data_root):
     folder, printed = exported
     record = json.loads((folder / "export.json").read_text())
-    images, labels = sources.load("mnist", data_root, "test")
-    accuracy = export.accuracy(pretrained.load(trained_run), images, labels)
+    images, labels = sources.load_split("mnist", data_root, "test")
+    accuracy = export.test_accuracy(pretrained.load(trained_run), images, labels)
     assert accuracy > 0.8  # or all that is said of agreement says little
     rows = record["files"]
     files = [f"mnist_cnn.{kind}" for kind in (*formats.FORMATS, "int8.onnx")]
@@ -370,7 +370,7 @@ def test_the_page_gives_the_networks_probabilities_in_a_browser_without_a_networ
     offline_page, data_root
 ):
     sources.prepare("mnist", data_root, "bundled")
-    images = sources.load("mnist", data_root, "test")[0][:1000]
+    images = sources.load_split("mnist", data_root, "test")[0][:1000]
     with torch.no_grad():
         expected = pretrained.load()(images).numpy()
     found = offline_page.evaluate("all => all.map(probabilities)", images.flatten(1).tolist())

@@ -34,6 +34,7 @@ def test_ten_lines_train_test_and_predict_without_hydra(data_root, tmp_path):
     probabilities = torch.cat(predicted)
     assert probabilities.shape == (10_000, 10)
     right = probabilities.argmax(1) == data.splits["test"][1]
+    assert set(tested) == {"test/loss", "test/acc"}
     assert tested["test/acc"] == pytest.approx(right.double().mean().item())
     (file,) = tmp_path.rglob("*.ckpt")
     loaded = mnist_cnn.load(file)

@@ -51,7 +51,7 @@ def test_a_run_leaves_the_same_with_either_loop(tmp_path, monkeypatch, name, sto
     monkeypatch.setattr(loop.SlimEpochLoop, "optimize", count)
     ours = run(tmp_path / "ours")
     assert len(taken) >= 39  # Lightning's own takes the first step of a resumed run
-    monkeypatch.setattr(loop, "install", lambda trainer: False)
+    monkeypatch.setattr(loop, "use_slim_loop", lambda trainer: False)
     lightnings = run(tmp_path / "lightnings")
     assert not differences(lightnings, ours)
 
@@ -126,7 +126,7 @@ def test_every_overridden_hook_is_called_alike_with_either_loop(tmp_path):
             max_epochs=2, val_check_interval=3, callbacks=[first, second], log_every_n_steps=2
         )
         if install:
-            assert loop.install(trainer)
+            assert loop.use_slim_loop(trainer)
         trainer.fit(module, loader(), loader())
         assert getattr(trainer.fit_loop.epoch_loop, "slim", False) == install
         calls.append(summary(module.state_dict()))
@@ -162,13 +162,13 @@ class MaySkip(Linear):
 )
 def test_where_a_step_needs_more_lightnings_own_takes_it(kind, options):
     trainer = bare_trainer(max_epochs=1, limit_train_batches=3, **options)
-    assert loop.install(trainer)
+    assert loop.use_slim_loop(trainer)
     trainer.fit(kind(), loader())
     assert not getattr(trainer.fit_loop.epoch_loop, "slim", True)
 
 
 def test_lightnings_loop_is_the_one_that_was_read():
-    assert loop.install(bare_trainer()), (
+    assert loop.use_slim_loop(bare_trainer()), (
         "mnist_cnn/internals/loop.py repeats advance of Lightning 2.6.6's training epoch loop; in "
         f"{L.__version__} training takes Lightning's own, slower one. Compare their "
         "lightning/pytorch/loops, trainer/call.py and plugins/precision/precision.py, then name "

@@ -21,7 +21,7 @@ from mnist_cnn.reading.reader import Reading
 def digits():
     root = compose(run_dir="unused").data.root
     sources.prepare("mnist", root, "auto")
-    images, labels = sources.load("mnist", root, "test")
+    images, labels = sources.load_split("mnist", root, "test")
     return {
         int(label): image.numpy() for image, label in zip(images[:50], labels[:50], strict=True)
     }
@@ -99,11 +99,11 @@ def test_doubt_is_said():
     turned = replace(reading(2, turned=90), confidence=0.97, probabilities=np.eye(10)[4])
     sign = reading(3, is_candidate=False)
     readings = [sure, unsure, turned, sign]
-    assert predict.sentence(readings) == (
+    assert predict.in_words(readings) == (
         "3 (98%) / ? (unsure: 8? 51%) / ? (unsure: 4 if it is turned by 90° clockwise?) "
         "/ · (no digit)"
     )
-    assert predict.sentence([]) == "no digit found"
+    assert predict.in_words([]) == "no digit found"
 
 
 def test_a_foreign_checkpoint_is_named(row, tmp_path):

@@ -126,6 +126,12 @@ def test_false_positives_are_counted_where_19_of_20_digits_are_kept():
     assert outliers.false_positives(digits, torch.tensor([4.0, 5.0, 6.0, 50.0])) == 0.75
 
 
+def test_a_download_that_failed_leaves_no_set_of_outliers(tmp_path):
+    (tmp_path / "KMNIST" / "raw").mkdir(parents=True)
+    made = outliers.make_outliers(torch.zeros(20, 1, 28, 28), tmp_path)
+    assert set(made) == set(outliers.OUTLIERS)
+
+
 def measured(data: MNISTDataModule, nets: dict[str, nn.Module], *names: str) -> dict[str, Any]:
     cpu = torch.device("cpu")
     with Progress(disable=True) as bar:

@@ -22,7 +22,7 @@ import torchvision.datasets
 
 from mnist_cnn.data.files import BUNDLED, SUMS
 from mnist_cnn.data.sets import SETS, File, ImageSet
-from mnist_cnn.data.sources import load, prepare
+from mnist_cnn.data.sources import load_split, prepare
 
 MNIST = SETS["mnist"]
 NAMES = [file.name for file in MNIST.files]
@@ -230,7 +230,7 @@ def test_the_sets_are_those_of_torchvision():
 def test_bundled_mnist_loads_as_torchvision_reads_it(tmp_path):
     prepare("mnist", tmp_path, "bundled")
     for split, count in (("train", 60_000), ("test", 10_000)):
-        x, y = load("mnist", tmp_path, split)
+        x, y = load_split("mnist", tmp_path, split)
         theirs = torchvision.datasets.MNIST(tmp_path, train=split == "train")
         assert (x.shape, x.dtype) == ((count, 28, 28), torch.uint8)
         assert (y.shape, y.dtype) == ((count,), torch.int64)
@@ -254,7 +254,7 @@ def test_qmnist_labels_are_column_0_of_8_big_endian_integers(tmp_path, mnist, mo
         content = images if "images" in file.name else labels
         (raw(tmp_path, "qmnist") / file.name).write_bytes(content)
     prepare("qmnist", tmp_path, "auto")
-    x, y = load("qmnist", tmp_path, "test")
+    x, y = load_split("qmnist", tmp_path, "test")
     assert x.shape == (10_000, 28, 28)
     assert (y.dtype, y.is_contiguous()) == (torch.int64, True)
     assert y.tolist() == list(mnist[TEST_LABELS][8:])
@@ -281,8 +281,8 @@ def test_an_argument_that_is_not_allowed_is_named_with_what_is(tmp_path, argumen
 
 
 def test_a_split_is_train_or_test(tmp_path):
-    with pytest.raises(ValueError, match="split=val: must be train or test"):
-        load("mnist", tmp_path, "val")
+    with pytest.raises(ValueError, match="split must be train or test, got val"):
+        load_split("mnist", tmp_path, "val")
 
 
 # download
@@ -293,7 +293,7 @@ def test_auto_takes_the_bundled_copy_and_asks_no_server(tmp_path, serve, archive
     monkeypatch.setitem(SETS, "mnist", dataclasses.replace(MNIST, mirrors=(server.url,)))
     prepare("mnist", tmp_path, "auto")
     assert server.asked == []
-    load("mnist", tmp_path, "test")
+    load_split("mnist", tmp_path, "test")
 
 
 def test_all_of_mnist_downloads_although_a_copy_is_bundled(tmp_path, serve, mnist, monkeypatch):
@@ -370,7 +370,7 @@ def test_a_slow_server_that_keeps_sending_is_waited_for(tmp_path, small, serve, 
 
     use_mirrors(serve(archives, slow).url)
     prepare(small, tmp_path, "auto", timeout=TIMEOUT)
-    load(small, tmp_path, "train")
+    load_split(small, tmp_path, "train")
 
 
 def test_every_mirror_is_named_where_none_works(tmp_path, serve, archives, monkeypatch):
@@ -499,15 +499,15 @@ def test_a_damaged_file_is_refused_by_load_and_replaced_by_prepare(
     use_mirrors(server.url)
     damage(raw(filled) / TRAIN_IMAGES)
     with pytest.raises(OSError, match=f"{TRAIN_IMAGES}: .*; prepare") as error:
-        load(small, filled, "train")
+        load_split(small, filled, "train")
     assert "\n" not in str(error.value)
-    load(small, filled, "test")  # needs the other two files only
+    load_split(small, filled, "test")  # needs the other two files only
 
     prepare(small, filled, "auto")
     assert server.asked == [f"{TRAIN_IMAGES}.gz"]
     assert contents(raw(filled)) == originals
     assert not (raw(filled) / TRAIN_IMAGES).is_symlink()
-    load(small, filled, "train")
+    load_split(small, filled, "train")
 
 
 def test_a_file_that_a_link_led_to_is_left_alone(filled, small, serve, archives, tmp_path):
@@ -527,7 +527,7 @@ def test_a_link_to_the_right_file_is_used(filled, small, tmp_path):
     path.symlink_to(tmp_path / "elsewhere")
     prepare(small, filled, "auto")
     assert path.is_symlink()
-    load(small, filled, "test")
+    load_split(small, filled, "test")
 
 
 def test_a_folder_in_place_of_a_file_is_named(filled, small, serve, archives):
@@ -538,7 +538,7 @@ def test_a_folder_in_place_of_a_file_is_named(filled, small, serve, archives):
     with pytest.raises(OSError, match=f"cannot write {path}: Is a directory; clear its place"):
         prepare(small, filled, "auto")
     with pytest.raises(OSError, match=f"{path}: is not a file"):
-        load(small, filled, "test")
+        load_split(small, filled, "test")
     assert path.is_dir()
     assert sorted(contents_of_files(raw(filled))) == sorted(set(NAMES) - {TEST_LABELS})
 
@@ -564,7 +564,7 @@ def test_a_label_outside_0_to_9_is_refused_although_its_file_is_proven(
     SETS[small] = dataclasses.replace(SETS[small], files=(*SETS[small].files[:3], labels))
     prepare(small, filled, "auto")
     with pytest.raises(ValueError, match=r"one label in 0\.\.9 for each of 200 images"):
-        load(small, filled, "test")
+        load_split(small, filled, "test")
 
 
 def test_a_header_of_another_shape_is_refused_although_its_file_is_proven(filled, small, originals):
@@ -575,7 +575,7 @@ def test_a_header_of_another_shape_is_refused_although_its_file_is_proven(filled
     proven = (*files[:2], dataclasses.replace(files[2], digest=sha256(content)), files[3])
     SETS[small] = dataclasses.replace(SETS[small], files=proven)
     with pytest.raises(OSError, match=r"not that of an IDX file of uint8 \(200, 28, 28\)"):
-        load(small, filled, "test")
+        load_split(small, filled, "test")
 
 
 # sets of which only the archives' MD5 is known
@@ -592,13 +592,13 @@ def test_the_sums_are_written_down_and_checked_ever_after(
     check = subprocess.run(["sha256sum", "--check", "--quiet", SUMS], cwd=raw(tmp_path))
     assert check.returncode == 0
 
-    load(unsummed, tmp_path, "train")
+    load_split(unsummed, tmp_path, "train")
     flip_a_bit(raw(tmp_path) / TRAIN_LABELS)
     with pytest.raises(OSError, match=f"{TRAIN_LABELS}: expected SHA-256 .*, found .*"):
-        load(unsummed, tmp_path, "train")
+        load_split(unsummed, tmp_path, "train")
     prepare(unsummed, tmp_path, "auto")
     assert server.asked[4:] == [f"{TRAIN_LABELS}.gz"]
-    load(unsummed, tmp_path, "train")
+    load_split(unsummed, tmp_path, "train")
 
 
 def test_an_archive_of_another_md5_is_refused(tmp_path, unsummed, serve, originals):
@@ -615,7 +615,7 @@ def test_a_folder_that_torchvision_filled_is_used_as_it_is(tmp_path, unsummed, a
     for name, content in (originals | archives).items():
         (raw(tmp_path) / name).write_bytes(content)
     prepare(unsummed, tmp_path, "auto")
-    load(unsummed, tmp_path, "train")
+    load_split(unsummed, tmp_path, "train")
     assert contents(raw(tmp_path)) == originals | archives
     assert not (raw(tmp_path) / ".lock").exists()
 
@@ -626,12 +626,12 @@ def test_a_folder_that_torchvision_filled_is_used_as_it_is(tmp_path, unsummed, a
 
 def test_files_without_any_proof_are_fetched_anew(filled, unsummed, serve, archives):
     with pytest.raises(OSError, match=f"{TRAIN_IMAGES}: neither SHA256SUMS nor {TRAIN_IMAGES}.gz"):
-        load(unsummed, filled, "train")
+        load_split(unsummed, filled, "train")
     server = serve(archives)
     use_mirrors(server.url)
     prepare(unsummed, filled, "auto")
     assert server.asked == list(archives)
-    load(unsummed, filled, "train")
+    load_split(unsummed, filled, "train")
 
 
 def test_archives_that_a_user_put_there_are_unpacked(tmp_path, unsummed, archives, originals):
@@ -641,7 +641,7 @@ def test_archives_that_a_user_put_there_are_unpacked(tmp_path, unsummed, archive
     prepare(unsummed, tmp_path, "auto")
     for archive in archives:
         (raw(tmp_path) / archive).unlink()
-    x, _ = load(unsummed, tmp_path, "test")
+    x, _ = load_split(unsummed, tmp_path, "test")
     assert x.numpy().tobytes() == originals[TEST_IMAGES][16:]
 
 
@@ -652,8 +652,8 @@ def test_spoilt_sums_are_written_anew(tmp_path, unsummed, serve, archives, spoil
     good = set((raw(tmp_path) / SUMS).read_text().splitlines())
     spoil(raw(tmp_path) / SUMS)
     prepare(unsummed, tmp_path, "auto")
-    load(unsummed, tmp_path, "train")
-    load(unsummed, tmp_path, "test")
+    load_split(unsummed, tmp_path, "train")
+    load_split(unsummed, tmp_path, "test")
     assert good <= set((raw(tmp_path) / SUMS).read_text(errors="replace").splitlines())
 
 
@@ -673,12 +673,12 @@ def test_processes_that_prepare_one_folder_at_once_all_succeed(tmp_path, mnist, 
     server = serve({f"{name}.gz": gzip.compress(content, 1) for name, content in mnist.items()})
     code = f"""
 import dataclasses, sys
-from mnist_cnn.data.sources import SETS, load, prepare
+from mnist_cnn.data.sources import SETS, load_split, prepare
 SETS["mnist"] = dataclasses.replace(SETS["mnist"], mirrors=("{server.url}",))
 print("ready", flush=True)
 sys.stdin.readline()
 prepare("mnist", sys.argv[1], "download")
-print(len(load("mnist", sys.argv[1], "train")[0]))
+print(len(load_split("mnist", sys.argv[1], "train")[0]))
 """
     processes = [python(code, tmp_path) for _ in range(3)]
     for process in processes:
@@ -736,7 +736,7 @@ def test_a_read_only_disk_is_used_where_its_files_are_good_and_named_where_not(d
         (folder / name).write_bytes(content)
     subprocess.run(["mount", "-o", "remount,ro", root], check=True)
     prepare("mnist", root, "auto")
-    load("mnist", root, "train")
+    load_split("mnist", root, "train")
 
     subprocess.run(["mount", "-o", "remount,rw", root], check=True)
     flip_a_bit(folder / TEST_LABELS)
@@ -749,7 +749,7 @@ def test_a_home_that_cannot_be_written_does_not_stop_the_bundled_set(tmp_path):
     (tmp_path / "home").write_text("")  # no folder: nobody can write into it, root included
     root = tmp_path / "home" / ".cache"
     prepare("mnist", root, "auto")
-    images, labels = load("mnist", root, "test", bundled=True)
+    images, labels = load_split("mnist", root, "test", bundled=True)
     assert (len(images), labels[:3].tolist()) == (10_000, [7, 2, 1])
     with pytest.raises(OSError, match=r"cannot write .*; clear its place or choose another data.r"):
         prepare("mnist", root, "download")
@@ -768,7 +768,7 @@ def test_a_folder_without_permission_ends_in_one_line(tmp_path, small, mode, rea
                 prepare(small, tmp_path, "auto")
             assert "\n" not in str(e.value)
             with pytest.raises(OSError, match=f"{TRAIN_IMAGES}: {reason}"):
-                load(small, tmp_path, "train")
+                load_split(small, tmp_path, "train")
     finally:
         folder.chmod(0o755)
 

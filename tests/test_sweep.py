@@ -600,7 +600,7 @@ def test_jobs_that_do_not_belong_to_their_checkpoint_are_refused(short_run, comm
     checkpoint = tmp_path / "run" / state.LAST
     before = untouched([tmp_path])
     done = command("-m", *SHORT, f"ckpt_path={checkpoint}", "data.batch_size=64,32")
-    assert done.stderr.startswith("error: data.batch_size must be 64, as it was")
+    assert done.stderr.startswith("error: data.batch_size must be 64, as trained so far, got 32")
     assert done.stderr.count("\n") == 1
     assert done.returncode == 1
     assert untouched([tmp_path]) == before

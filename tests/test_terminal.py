@@ -18,7 +18,7 @@ def test_a_folder_with_brackets_and_colons_is_printed_as_it_is(
     folder.mkdir()
     (folder / "results.json").touch()
     numbers = {"best_epoch": 1, "epochs": 1, "seed": 0, "parameters": 1, "seconds": 1, "threads": 1}
-    results.show({**numbers, "images/s": None}, folder)
+    results.print_results({**numbers, "images/s": None}, folder)
     assert f"{folder}: results.json" in capsys.readouterr().out
 
 

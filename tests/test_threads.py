@@ -64,5 +64,5 @@ def test_a_run_on_a_busy_machine_ends_with_advice(
     outcome = short_run()
     assert 0 <= outcome["waited"] < 1
     for waited, told in ((0.5, True), (0.0, False)):
-        results.show({**outcome, "threads": 2, "waited": waited}, tmp_path / "run")
+        results.print_results({**outcome, "threads": 2, "waited": waited}, tmp_path / "run")
         assert ("OMP_NUM_THREADS=1" in capsys.readouterr().out) is told

@@ -112,7 +112,7 @@ def test_five_folds_run_as_one_sweep(command, tmp_path):
             "ckpt_path=nowhere",
             "error: ckpt_path must be the folder of a run or a sweep, or",
         ),
-        ("ckpt_path=foreign.ckpt", "error: ckpt_path="),
+        ("ckpt_path=foreign.ckpt", "error: ckpt_path must be a checkpoint"),
     ],
 )
 def test_a_wrong_override_ends_in_one_line_and_leaves_nothing(command, tmp_path, override, line):

@@ -91,7 +91,7 @@ class Difference(NamedTuple):
     why: str
 
 
-def difference(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
+def difference_of_means(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
     """Compares two groups of finished runs, in pairs where each run has a partner in the other.
 
     Partners are alike in all that varies inside a group, as the seed does. In pairs the interval is

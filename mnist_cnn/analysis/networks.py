@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import forbidden
 from mnist_cnn.internals.hydra import quote
-from mnist_cnn.runs.configuration import written
+from mnist_cnn.runs.configuration import in_grammar
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
 
@@ -113,7 +113,7 @@ def trained_on(net: "Trained", another: bool) -> list[str]:
         others = ("val_fraction", "fold", "seed", "augment")  # in evaluate.yaml
         alone = ["~data", *(f"~data.{key}" for key in others)]
         parts = ((name(key), part) for key, part in data["own"].items() if key != "augment")
-        return [*alone, *(f"+data.{key}={written(part, quote, name)}" for key, part in parts)]
+        return [*alone, *(f"+data.{key}={in_grammar(part, quote, name)}" for key, part in parts)]
     filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
     if root := pretrained.data_root(net):
         filled.append(f"data.root={quote(root)}")

@@ -195,7 +195,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         correct_counters(trainer, checkpoint)
-        checkpoint["processes"] = exact.processes(trainer, pl_module)
+        checkpoint["processes"] = exact.each_process(trainer, pl_module)
         checkpoint["circumstances"] = exact.circumstances(trainer)
         checkpoint["config"] = self.config
         if self.data:

@@ -29,7 +29,7 @@ def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
     return [int(number) for number in every]
 
 
-def processes(trainer: L.Trainer, module: Any) -> list[dict[str, Any]]:
+def each_process(trainer: L.Trainer, module: Any) -> list[dict[str, Any]]:
     """What each process has of its own: `generators` and, in the middle of an epoch, `tally`."""
     own: dict[str, Any] = {"generators": generators(module.device)}
     if mid_epoch(trainer):

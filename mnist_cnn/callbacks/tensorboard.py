@@ -27,7 +27,7 @@ from mnist_cnn.plots import evaluation
 log = logging.getLogger(__name__)
 
 
-def write(
+def write_results(
     trainer: L.Trainer,
     module: DigitClassifier,
     data: ImageDataModule,

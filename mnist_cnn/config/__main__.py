@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from mnist_cnn.command import command
-from mnist_cnn.config.editor import written
+from mnist_cnn.config.editor import editor_files
 from mnist_cnn.config.files import CONF
 
 
@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else list(argv)
     if given != ["schema"]:
         raise ValueError(f"usage: python -m mnist_cnn.config schema, got {' '.join(given)}")
-    for path, text in written(CONF.parent).items():
+    for path, text in editor_files(CONF.parent).items():
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
         print(path)

@@ -62,7 +62,7 @@ def one_of(models: Iterable[type[Group]], known: Iterable[str | None] = ()) -> d
     return {"anyOf": [*({"$ref": f"#/$defs/{model.__name__}"} for model in models), other]}
 
 
-def schemas() -> dict[str, dict[str, Any]]:
+def editor_schemas() -> dict[str, dict[str, Any]]:
     """Each schema by the name of its file."""
     train, named = PARTS["train"], NAMED["train"]
     classes: set[type[Group]] = {Augment, *DATA.values()}
@@ -108,9 +108,9 @@ def settings(names: Iterable[str]) -> dict[str, Any]:
     return {"yaml.schemas": {f"conf/.schema/{name}.json": paths for name, paths in files.items()}}
 
 
-def written(clone: Path) -> dict[Path, str]:
+def editor_files(clone: Path) -> dict[Path, str]:
     """The text of each file in a clone, by its path."""
-    made = schemas()
+    made = editor_schemas()
     files = {clone / "conf" / ".schema" / f"{name}.json": schema for name, schema in made.items()}
     files[clone / ".vscode" / "settings.json"] = settings(made)
     return {path: json.dumps(content, indent=1) + "\n" for path, content in files.items()}

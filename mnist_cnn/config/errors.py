@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.config.check import NAMED
 from mnist_cnn.config.files import CONF, files, own_folders
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.internals.hydra import composed, mistake
+from mnist_cnn.internals.hydra import composed, flat, mistake
 
 
 def one_line(error: BaseException, entry: str = "train") -> str:
@@ -24,16 +24,30 @@ def one_line(error: BaseException, entry: str = "train") -> str:
         text = f"an argument must be key=value, got {found.argument}"
         if Path(found.argument).exists():
             text += f"; for the network or the run there, ckpt_path={found.argument}"
+    elif found.several:
+        key, _, values = found.several.partition("=")
+        text = (
+            f"{key} must be one value, got {values}; -m makes a run of each, [{values}] is a list"
+        )
     elif found.group:
         options = getattr(error, "options", None) or files(found.group)
         text = must_be(found.group, either(options), found.file)
     return f"error: {text}"
 
 
+def without_part(wrong: str, node: dict[str, Any]) -> list[str]:
+    """At most two keys that end as, or nearly as, one that was given without its part."""
+    ends = {key: key.rpartition(".")[2] for key in flat(node)}
+    same = [key for key, end in ends.items() if end == wrong]
+    near = difflib.get_close_matches(wrong, set(ends.values()), n=2)
+    return (same or [key for key, end in ends.items() if end in near])[:2]
+
+
 def no_such_key(key: str, entry: str) -> str:
     """The sentence for a key that Hydra could not override."""
     defaults = OmegaConf.load(CONF / f"{entry}.yaml").defaults
-    groups = [group for item in defaults if isinstance(item, DictConfig) for group in item]
+    entries = [str(group) for item in defaults if isinstance(item, DictConfig) for group in item]
+    groups = [group for group in entries if not group.startswith("override ")]
     # with the files that were chosen: their keys differ
     given = [text for text in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w/]+", text)]
     own = (*groups, "hydra/launcher", "hydra/sweeper")
@@ -57,10 +71,16 @@ def no_such_key(key: str, entry: str) -> str:
         wrong, *deeper = deeper
     keys = list(map(str, node)) if isinstance(node, dict) else []
     near = difflib.get_close_matches(wrong, keys, n=1)
+    if near:
+        meant = ".".join([*known, near[0], *deeper])
+    else:
+        meant = either([] if known else without_part(wrong, {**node, "hydra": None}))
     part = f" in {'.'.join(known)}" if known else ""
     text = f"{key}: no such key"
-    text += f"; did you mean {'.'.join([*known, near[0], *deeper])}?" if near else ""
-    text += f"; allowed{part}: {', '.join(keys)}" if keys else ""
+    if meant:
+        text += f"; did you mean {meant}?"
+    elif keys:
+        text += f"; allowed{part}: {', '.join(keys)}"
     return text + (
         f"; a key of your own: +{key}=..." if known and top in (*NAMED[entry], "trainer") else ""
     )

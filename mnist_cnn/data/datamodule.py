@@ -20,7 +20,7 @@ from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
 # proven and read once a process: the jobs of a sweep share them, and nobody writes into the tensors
 prepare = functools.cache(sources.prepare)
-load = functools.cache(sources.load)
+load_split = functools.cache(sources.load_split)
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -223,5 +223,5 @@ class MNISTDataModule(ImageDataModule):
         prepare(self.name, self.root, self.source, mirror=self.mirror)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        images, labels = load(self.name, self.root, split, bundled=self.source != "download")
+        images, labels = load_split(self.name, self.root, split, bundled=self.source != "download")
         return images.unsqueeze(1), labels

@@ -13,6 +13,7 @@ not against somebody who may write to the folder.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def prepare(
                     save_file(folder / SUMS, text.encode())
 
 
-def load(name: str, root: str | Path, split: str, bundled: bool = False) -> tuple[Tensor, Tensor]:
+def load_split(
+    name: str, root: str | Path, split: str, bundled: bool = False
+) -> tuple[Tensor, Tensor]:
     """Images uint8 (N, 28, 28) and labels int64 (N,) of a split, from the bytes that were verified.
 
     Args:
@@ -99,10 +102,8 @@ def load(name: str, root: str | Path, split: str, bundled: bool = False) -> tupl
         OSError: a file is missing or is not the right one.
     """
     images, folder = _find(name, root)
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split}: must be train or test")
     arrays = []
-    for file in images.files[:2] if split == "train" else images.files[2:]:
+    for file in _files(images, split):
         try:
             content = _proven(file, folder)
         except UNUSABLE as error:
@@ -118,6 +119,19 @@ def load(name: str, root: str | Path, split: str, bundled: bool = False) -> tupl
     if len(x) != len(y) or not 0 <= int(y.min()) <= int(y.max()) < len(images.classes):
         raise ValueError(f"{folder}: {split} needs one label in 0..9 for each of {len(x)} images")
     return x, y
+
+
+def is_there(name: str, root: str | Path, split: str) -> bool:
+    """Whether the files of a split are in `root`, right or not."""
+    images, folder = _find(name, root)
+    return all((folder / file.name).is_file() for file in _files(images, split))
+
+
+def _files(images: ImageSet, split: str) -> Sequence[File]:
+    """Images and labels of a split."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split must be train or test, got {split}")
+    return images.files[:2] if split == "train" else images.files[2:]
 
 
 def _find(name: str, root: str | Path) -> tuple[ImageSet, Path]:

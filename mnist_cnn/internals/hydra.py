@@ -52,10 +52,11 @@ def composed(folder: Path, entry: str, overrides: Sequence[str], **options: Any)
 
 @dataclass
 class Mistake:
-    """What an error of Hydra's is about: one of a key, an argument without =, or a file."""
+    """What an error of Hydra's is about: a key, an argument without =, values, or a file."""
 
     key: str | None = None
     argument: str | None = None
+    several: str | None = None
     group: str | None = None
     file: str | None = None
 
@@ -70,6 +71,8 @@ def mistake(error: BaseException) -> Mistake:
         return Mistake(key=inner[1] if inner and within else unknown[1])
     if bare := re.search(r"string: ([^=]+) out of \[", text):
         return Mistake(argument=bare[1])
+    if values := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        return Mistake(several=values[1])
     if no_file := re.search(r"Could not (?:find|load) '([\w./]+)/([^/']+)'", text):
         return Mistake(group=no_file[1], file=no_file[2])
     return Mistake()
@@ -127,7 +130,7 @@ def is_plugin(target: str) -> bool:
     return target in Plugins.instance().class_name_to_class
 
 
-def make(node: Mapping[str, Any], allowed: Sequence[str], **options: Any) -> Any:
+def make_allowed(node: Mapping[str, Any], allowed: Sequence[str], **options: Any) -> Any:
     """The object that a part of a configuration describes, if it may be named.
 
     Hydra's own list of what may be named came with 1.4.

@@ -20,7 +20,7 @@ TRANSFER = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_ba
 OPTIMIZE = ("backward", "optimizer_step", "optimizer_zero_grad", "configure_gradient_clipping")
 
 
-def install(trainer: L.Trainer) -> bool:
+def use_slim_loop(trainer: L.Trainer) -> bool:
     """Gives a trainer this loop, unless Lightning's release is another; whether it did."""
     if known := L.__version__ == "2.6.6":
         trainer.fit_loop.epoch_loop = SlimEpochLoop(trainer, trainer.min_steps, trainer.max_steps)

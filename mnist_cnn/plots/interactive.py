@@ -72,25 +72,14 @@ def trials(
     pruned = (state == "pruned") & np.isfinite(values)
     size = 9 if len(jobs) <= 300 else 5
     figure = go.Figure()
-    figure.add_scatter(
-        x=jobs,
-        y=best_so_far(np.where(done, values, np.nan), mode),
-        mode="lines",
-        line={"shape": "hv", "color": MARK, "width": 2},
-        name="best so far",
-        hoverinfo="skip",
-    )
+    best = best_so_far(np.where(done, values, np.nan), mode)
+    line = {"mode": "lines", "line": {"shape": "hv", "color": MARK, "width": 2}}
+    figure.add_scatter(x=jobs, y=best, name="best so far", hoverinfo="skip", **line)
 
     def points(chosen: np.ndarray, name: str, heights: np.ndarray, **style: Any) -> None:
         if chosen.any():
-            figure.add_scatter(
-                x=jobs[chosen],
-                y=heights[chosen],
-                text=text[chosen],
-                mode="markers",
-                name=name,
-                **style,
-            )
+            at = {"x": jobs[chosen], "y": heights[chosen], "text": text[chosen]}
+            figure.add_scatter(**at, mode="markers", name=name, **style)
 
     value = f"%{{y:{d3_format(metric)}}}<br>%{{text}}"
     cross = {"symbol": "x-thin-open", "color": TRAIN, "size": size, "line_width": 2}

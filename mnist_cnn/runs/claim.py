@@ -86,7 +86,7 @@ def recorded(
             raise
         try:
             with ending(folder):
-                prepare(folder, cfg)
+                place_start(folder, cfg)
                 return train(cfg)
         finally:
             release(folder)
@@ -118,7 +118,7 @@ def ending(folder: Path) -> Iterator[None]:
         raise
 
 
-def prepare(folder: Path, cfg: DictConfig) -> None:
+def place_start(folder: Path, cfg: DictConfig) -> None:
     """Puts into a claimed folder what the run starts from."""
     for file in (FAILED, PRUNED):
         (folder / file).unlink(missing_ok=True)

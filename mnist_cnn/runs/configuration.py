@@ -20,35 +20,35 @@ def note_configuration(cfg: DictConfig, folder: Path) -> None:
     (folder / OVERRIDES.parent).mkdir(exist_ok=True)
     values = OmegaConf.to_container(cfg)
     default = OmegaConf.to_container(compose(run_dir="."))
-    changed = [o for o in differences(default, values) if not o.startswith(("run_", "force="))]
+    changed = [o for o in changes(default, values) if not o.startswith(("run_", "force="))]
     changed.append(f"run_name={quote(cfg.run_name)}")  # also none: TensorBoard's folder has it
     OmegaConf.save(cfg, folder / CONFIG)
     OmegaConf.save(OmegaConf.create(changed), folder / OVERRIDES)
 
 
-def differences(before: Any, now: Any, key: str = "") -> list[str]:
+def changes(before: Any, now: Any, key: str = "") -> list[str]:
     """The overrides that make one plain configuration of another."""
     if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now and type(before) is type(now) else [f"{key}={written(now)}"]
+        return [] if before == now and type(before) is type(now) else [f"{key}={in_grammar(now)}"]
     found = [f"~{key}.{name}".replace("~.", "~") for name in before if name not in now]
     for name, value in now.items():
         inner = f"{key}.{name}".lstrip(".")
         if name in before:
-            found += differences(before[name], value, inner)
+            found += changes(before[name], value, inner)
         else:
-            found.append(f"+{inner}={written(value)}")
+            found.append(f"+{inner}={in_grammar(value)}")
     return found
 
 
-def written(
+def in_grammar(
     value: Any, text: Callable[[str], str] = literal, key: Callable[[Any], str] = str
 ) -> str:
     """A plain value as Hydra's grammar takes it; with text=quote no text in it is resolved."""
     if isinstance(value, dict):
-        parts = (f"{key(name)}:{written(inner, text, key)}" for name, inner in value.items())
+        parts = (f"{key(name)}:{in_grammar(inner, text, key)}" for name, inner in value.items())
         return f"{{{','.join(parts)}}}"
     if isinstance(value, list):
-        return f"[{','.join(written(inner, text, key) for inner in value)}]"
+        return f"[{','.join(in_grammar(inner, text, key) for inner in value)}]"
     return text(value) if isinstance(value, str) else shown(value)
 
 

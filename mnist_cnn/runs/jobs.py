@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import random
@@ -20,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.internals.hydra import multirun
 from mnist_cnn.internals.launchers import IN_SUBMITIT
 from mnist_cnn.runs import ranks, state
-from mnist_cnn.runs.launch import rank, several
+from mnist_cnn.runs.launch import rank, starts_ranks
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.sweeps.folder import is_over
 from mnist_cnn.sweeps.launchers import POLL
@@ -30,14 +31,19 @@ log = logging.getLogger(__name__)
 
 def start(train: Callable[[DictConfig], dict[str, Any]], cfg: DictConfig) -> None:
     """What Hydra calls: trains one run and prints its table, or runs a job of a sweep."""
-    run = ranks.train if several(cfg.trainer) else train
+    run = ranks.train_in_ranks if starts_ranks(cfg.trainer) else train
     if multirun():
         return attempt(run, cfg)
+    folder = Path(cfg.run_dir)
+    finished = cfg.ckpt_path is not None and (folder / state.RESULTS).is_file()
+    before = json.loads((folder / state.RESULTS).read_text("utf-8")) if finished else {}
     outcome = run(cfg)
     if rank() == 0:
-        from mnist_cnn.runs.results import show
+        from mnist_cnn.runs.results import print_results
 
-        show(outcome, Path(cfg.run_dir))
+        print_results(outcome, folder)
+        if outcome["seconds"] == before.get("seconds"):
+            print(f"nothing was left to train: set trainer.max_epochs above {outcome['epochs']}")
 
 
 def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:

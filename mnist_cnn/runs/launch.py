@@ -39,7 +39,7 @@ def plugins() -> list[Any]:
     return [] if torchrun() else [LightningEnvironment()]
 
 
-def several(trainer: DictConfig) -> bool:
+def starts_ranks(trainer: DictConfig) -> bool:
     """Whether this process is to start the processes of a run: torchrun has not."""
     return not torchrun() and isinstance(trainer.devices, int) and trainer.devices > 1
 
@@ -50,15 +50,15 @@ def check_processes(task: DictConfig) -> None:
     ddp = str(trainer.strategy).startswith("ddp")
     if not ddp and processes() > 1:
         raise ValueError(f"trainer must be ddp with {processes()} processes of torchrun")
-    if (ddp and not torchrun() and not several(trainer)) or (
-        several(trainer) and trainer.num_nodes > 1
+    if (ddp and not torchrun() and not starts_ranks(trainer)) or (
+        starts_ranks(trainer) and trainer.num_nodes > 1
     ):
         raise ValueError(
             f"trainer.devices must be 2 or more with trainer=ddp, got {trainer.devices}; torchrun "
             "starts processes on several machines: torchrun --nproc-per-node 2 "
             "-m mnist_cnn.train trainer=ddp"
         )
-    count = trainer.devices if several(trainer) else processes()
+    count = trainer.devices if starts_ranks(trainer) else processes()
     if task.data.get("batch_size", math.inf) < count:
         raise ValueError(
             f"data.batch_size must be at least {count}, an image for each process, "

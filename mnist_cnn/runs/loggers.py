@@ -81,15 +81,17 @@ def begin(logger: WandbLogger | MLFlowLogger, cfg: DictConfig) -> None:
         client, run = logger.experiment, logger.run_id
     client.update_run(run, status="RUNNING")
     known = client.get_run(run).data.params  # which cannot change
-    logger.log_hyperparams({key: v for key, v in flat(values).items() if key not in known})
+    logger.log_hyperparams(
+        {key: v for key, v in mlflow_parameters(values).items() if key not in known}
+    )
 
 
-def flat(values: Any, key: str = "") -> dict[str, str]:
+def mlflow_parameters(values: Any, key: str = "") -> dict[str, str]:
     """Parameters as MLflow names them."""
     if not isinstance(values, dict) or not values:
         return {key: str(values)}
     return {
         name: inner
         for part, value in values.items()
-        for name, inner in flat(value, f"{key}/{part}".lstrip("/")).items()
+        for name, inner in mlflow_parameters(value, f"{key}/{part}".lstrip("/")).items()
     }

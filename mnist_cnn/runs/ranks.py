@@ -29,7 +29,7 @@ from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS, Pruned, note, state
 TRAIN = "mnist_cnn.train:train"
 
 
-def train(cfg: DictConfig) -> dict[str, Any]:
+def train_in_ranks(cfg: DictConfig) -> dict[str, Any]:
     """Trains in trainer.devices processes; what they leave in the run's folder is as torchrun's.
 
     Raises:

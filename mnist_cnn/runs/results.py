@@ -43,7 +43,7 @@ def collect(
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
     return {
         **metrics,
-        **test,
+        **{key: test[key] for key in test if "/" in key},
         "epochs": len(rows),
         "best_epoch": int(kept["epoch"]) if kept else None,
         "seconds": sum(row["seconds"] for row in rows),
@@ -99,7 +99,7 @@ def commit() -> str | None:
     return head.stdout.strip() + ("+" if changed.returncode else "")
 
 
-def show(results: Mapping[str, Any], folder: Path) -> None:
+def print_results(results: Mapping[str, Any], folder: Path) -> None:
     """Prints the run's table and where its files are."""
     table = Table("", "loss", "accuracy")
     for stage, name in (("train", "training"), ("val", "validation"), ("test", "test")):

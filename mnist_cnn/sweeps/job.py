@@ -39,13 +39,13 @@ class Recorded:
 
     def run(self, cfg: DictConfig, folder: Path) -> None:
         try:
-            write(plain(self.function(cfg)), folder / RESULTS)
+            write(plain_outcome(self.function(cfg)), folder / RESULTS)
         except Exception as e:
             log.exception("the job failed")
             note_failure(folder, e)
 
 
-def plain(outcome: Any) -> dict[str, Any]:
+def plain_outcome(outcome: Any) -> dict[str, Any]:
     """What an application's function has returned, as results.json holds it.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_cnn.internals.hydra import Interval, Job, make, space
+from mnist_cnn.internals.hydra import Interval, Job, make_allowed, space
 from mnist_cnn.sweeps.folder import ENDS, SWEEP
 from mnist_cnn.sweeps.sweep import RETRIED, Sweep
 
@@ -100,7 +100,7 @@ class Optuna(Sweep):
         import numpy as np
 
         seed = np.random.SeedSequence([self.sampler["seed"], number]).generate_state(1)[0]
-        return make(self.sampler, self.ALLOWED, seed=int(seed))
+        return make_allowed(self.sampler, self.ALLOWED, seed=int(seed))
 
     def trials(self, *states: str) -> list[Any]:
         trials = self.study.get_trials(deepcopy=False)

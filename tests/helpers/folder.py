@@ -43,7 +43,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def measured(run: Path) -> tuple[float, float]:
     """Loss and accuracy of a run's network on all 10,000 test images."""
-    images, labels = sources.load("mnist", os.environ["MNIST_CNN_DATA"], "test")
+    images, labels = sources.load_split("mnist", os.environ["MNIST_CNN_DATA"], "test")
     assert len(images) == 10_000
     net = pretrained.load(run)
     p = torch.cat([net(batch) for batch in images.split(500)]).double()

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from mnist_cnn.analysis.robustness.corruptions import turned, uniform
-from mnist_cnn.data import sets, sources
+from mnist_cnn.data import sources
 from mnist_cnn.data.loader import generator
 
 # letters that are written like no digit
@@ -83,7 +83,7 @@ OUTLIERS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
 }
 
 
-def make_others(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
+def make_outliers(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
     """All kinds of other images (N, 1, 28, 28) in [0, 1], the same on every machine.
 
     Args:
@@ -95,8 +95,8 @@ def make_others(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
         for k, (name, make) in enumerate(OUTLIERS.items())
     }
     for name in ("fashion_mnist", "kmnist"):
-        if root and (Path(root).expanduser() / sets.SETS[name].folder).is_dir():
-            found[name] = sources.load(name, root, "test")[0].unsqueeze(1).float() / 255
+        if root and sources.is_there(name, root, "test"):
+            found[name] = sources.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
     return found
 
 

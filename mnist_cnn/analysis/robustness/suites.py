@@ -133,7 +133,7 @@ def measure_robustness(
         attacked = (adversarial(net, images, labels, device, bar) for net in modules)
         note([{"adversarial": figures} for figures in attacked])
     if "outliers" in suites:
-        others = outliers.make_others(images[labels != 1][:2000], getattr(data, "root", None))
+        others = outliers.make_outliers(images[labels != 1][:2000], getattr(data, "root", None))
         told = no_digits(modules, images, others, device, bar)
         note([{"outliers": figures} for figures in told])
     return {"split": split, "seed": SEED, "note": NOTE, "networks": found}
