@@ -33,6 +33,7 @@ NETWORKS = {
     "photo": "the same network, trained to read photographs",
     "robust": "the same network, trained to read under other conditions",
     "fast": "99 % in the fewest seconds",
+    "tiny": "the best network of at most 8,000 parameters, in 15 epochs",
     "accurate": "the best network of at most 250,000 parameters",
     "ensemble": "an ensemble of these",
 }
