@@ -30,8 +30,8 @@ KERAS_ACCURACY = 0.9815
 NETWORKS = {
     "article": "the same network and recipe, here",
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
-    "photo": "the same network, trained to read photographs",
-    "robust": "the same network, trained to read under other conditions",
+    "photo": "the same network for photographs; it ships with the package",
+    "robust": "the same network for noise, blur and other conditions",
     "fast": "99 % in the fewest seconds",
     "tiny": "the best network of at most 8,000 parameters, in 15 epochs",
     "accurate": "the best network of at most 250,000 parameters",

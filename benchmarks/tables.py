@@ -78,13 +78,13 @@ def table_rows(records: Mapping[str, Record]) -> list[Row]:
         tested = summary_of(record, "test/acc")
         if "networks" in record:
             shifts = (2 * record["shifts"] + 1) ** 2
-            network = f"{record['networks']} of these in an ensemble"
-            network += f", each image at {shifts} shifts" if shifts > 1 else ""
+            network = f"an ensemble of {record['networks']} of these"
+            network += f", each image averaged over {shifts} shifts" if shifts > 1 else ""
         found.append(
             Row(
                 network,
                 accuracy(tested),
-                f"{tested.n} (of {record['networks']})" if "networks" in record else str(tested.n),
+                str(tested.n),
                 f"{record['parameters']:,}",
                 span(summary_of(record, "seconds").mean),
                 span(record["elapsed_seconds"]),
@@ -133,9 +133,9 @@ def markdown(records: Mapping[str, Record]) -> str:
 def note(records: Mapping[str, Record]) -> list[str]:
     """What the table's columns mean, and what they were measured on: lines for README.md."""
     lines = [
-        "Mean ± standard deviation over n seeds on the official 10,000 test images, each looked at "
-        "once a run, after training. *training* is one run, from its first batch to its last, "
-        "without validation and test; *in all* is from the first run's start to the last one's end."
+        "Mean ± standard deviation over n seeds on the official 10,000 test images, evaluated once "
+        "per run, after training. *training* is one run without validation and test, *in all* the "
+        "time from the first run's start to the last one's end; n_jobs=2 trains two at a time."
     ]
     places: dict[str, list[str]] = {}
     for name, record in records.items():
@@ -147,15 +147,13 @@ def note(records: Mapping[str, Record]) -> list[str]:
         on = (f"{', '.join(who)} on {place}" for place, who in places.items())
         lines.append(f"Measured: {'; '.join(on)}.")
     if "ensemble" in records:
-        lines.append(
-            "The ensemble is one observation, of all its networks; its seconds are theirs."
-        )
+        lines.append("The ensemble is one result; its training is the sum over its networks.")
     for name, record in records.items():
         if ratio := record.get("ratio"):
             low, high = min(ratio["ratios"]), max(ratio["ratios"])
             lines.append(
-                f"The whole training of `experiment={name}` takes {ratio['ratio']:.2f} of one "
-                f"epoch of the tutorial's 48,000 images (median of {len(ratio['ratios'])} "
+                f"All of `experiment={name}` takes {ratio['ratio']:.2f} of the time of one epoch "
+                f"of the tutorial's network (median of {len(ratio['ratios'])} "
                 f"interleaved rounds, {low:.2f} to {high:.2f}: "
                 f"`python -m benchmarks.speed --fast {name}`)."
             )
