@@ -71,6 +71,26 @@ def test_a_wide_shape_is_cut_only_where_little_joins_two_sure_digits(
     assert [reading.digit for reading in readings] == ([1, 1, 1] if count == 2 else [None, 1])
 
 
+def lopsided(x: Tensor) -> Tensor:
+    """As narrow, but it is less sure of a 1 that leans to the left."""
+    probabilities = narrow(x)
+    left = (x[:, :9] > 0).any(1).float().argmax(1) < (x[:, 19:] > 0).any(1).float().argmax(1)
+    probabilities[left & (probabilities[:, 1] == 1), 1] = 0.6
+    return probabilities
+
+
+def test_digits_that_were_cut_apart_are_as_sure_as_the_least_sure() -> None:
+    paper = np.full((200, 240), 240, np.uint8)
+    for top, bottom in ((40, 60), (148, 132)):
+        cv2.line(paper, (top, 50), (bottom, 150), 30, 8)
+    cv2.line(paper, (205, 50), (200, 150), 30, 8)
+    cv2.line(paper, (50, 100), (142, 100), 30, 8)
+    readings = read_digits(Image.fromarray(paper), lopsided)
+    assert [reading.best for reading in readings] == [1, 1, 1]
+    assert [reading.digit for reading in readings] == [None, None, 1]
+    assert [reading.confidence for reading in readings] == pytest.approx([0.6, 0.6, 1])
+
+
 @pytest.fixture(scope="module")
 def shipped() -> Trained:
     return load()
@@ -128,6 +148,53 @@ def test_a_digit_that_fills_its_picture_is_read(shipped: Trained) -> None:
         large = cv2.resize(digit[y : y + h, x : x + w], None, fx=9, fy=9, interpolation=2)
         read.append(written(read_digits(Image.fromarray(255 - large), shipped)))
     assert sum(one == str(n) for n, one in enumerate(read)) >= 9
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_a_broad_pen_that_fills_its_picture_is_no_paper(shipped: Trained, dark: bool) -> None:
+    read = []
+    for digit in picked("03689"):
+        x, y, w, h = cv2.boundingRect(digit)
+        broad = cv2.dilate(cv2.resize(digit, None, fx=9, fy=9, interpolation=2), np.ones((13, 13)))
+        broad = 200 * (broad[9 * y : 9 * (y + h), 9 * x : 9 * (x + w)] > 127).astype(np.uint8)
+        smooth = cv2.GaussianBlur(broad, (0, 0), 2) + 25
+        picture = Image.fromarray(255 - smooth if dark else smooth)
+        read.append(written(read_digits(picture, shipped)))
+    assert sum(one == right for one, right in zip(read, "03689", strict=True)) >= 4
+
+
+def test_an_area_that_is_filled_is_not_hollowed() -> None:
+    paper = np.full((400, 400), 235, np.uint8)
+    cv2.rectangle(paper, (140, 120), (250, 290), 40, -1)
+    cv2.line(paper, (130, 130), (260, 135), 40, 14)
+    (found,) = find_digits(Image.fromarray(paper))
+    assert found.image[12:16, 12:16].min() > 200
+
+
+@pytest.mark.parametrize("middle", [(120, 10), (30, 225)])
+def test_light_that_falls_off_around_a_point_is_no_ink(middle: tuple[int, int]) -> None:
+    y, x = np.mgrid[:240, :240]
+    away = np.hypot(y - middle[0], x - middle[1])
+    for dark, light in ((60, 100), (20, 50), (75, 190)):
+        sheet = (dark + (light - dark) * away / away.max()).astype(np.uint8)
+        assert find_digits(Image.fromarray(sheet)) == []
+
+
+def test_the_dot_of_an_i_belongs_to_it() -> None:
+    paper = np.full((300, 300), 235, np.uint8)
+    cv2.line(paper, (150, 130), (150, 230), 40, 14)
+    cv2.circle(paper, (150, 95), 9, 40, -1)
+    (found,) = find_digits(Image.fromarray(paper))
+    assert found.box[1] < 90
+
+
+def test_more_strokes_than_can_be_read_are_named() -> None:
+    sheet = np.full((2000, 2000), 240, np.uint8)
+    for x in range(20, 1980, 33):
+        for y in range(20, 1980, 33):
+            cv2.circle(sheet, (x, y), 9, 30, 3)
+    with pytest.raises(ValueError, match=r"the picture: 3,\d+ strokes, over 3,000: crop it"):
+        read_digits(Image.fromarray(sheet), heaviness)
 
 
 def test_red_on_equally_light_green_is_read(shipped: Trained) -> None:

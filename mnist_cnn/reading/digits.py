@@ -16,11 +16,19 @@ from PIL import Image
 from mnist_cnn.reading.cuts import cut
 from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
-from mnist_cnn.reading.shapes import Row, find_rows, joined
-from mnist_cnn.reading.strokes import Box, Strokes, find_ink, stroke_width, two_levels
+from mnist_cnn.reading.shapes import Row, TooManyStrokesError, find_rows, joined
+from mnist_cnn.reading.strokes import Box, Strokes, find_ink, holes, stroke_width, two_levels
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
 WIDEST = 1.5  # a candidate of several parts, as a share of its height
+MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
+# costs, chosen on rows of validation digits: of an end of a candidate at a cut, and there for each
+# width of the pen that is cut; of a gap inside, and for each height of the line that it is wide;
+# for each height of the line that a candidate is wider than most digits, or lower
+CUT, CUT_INK = 0.05, 0.08
+GAP, GAP_WIDTH = 0.15, 0.75
+WIDE, USUAL_WIDTH = 1.2, 0.9
+LOW, USUAL_HEIGHT = 6, 0.5
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,14 @@ class Candidate:
     Attributes:
         digit: how it looks.
         cost: how unlikely its cuts and gaps are, as the logarithm of a probability, at least 0.
+        is_mesh: it encloses more than a digit does.
     """
 
     first: int
     last: int
     digit: Digit
     cost: float
+    is_mesh: bool
 
 
 @dataclass(frozen=True)
@@ -61,11 +71,13 @@ class Line:
 
     Attributes:
         parts: the number of its parts; digits are made of one or several neighbours.
+        cuts: the parts that a cut parts from the one before.
         candidates: what may be a digit.
         signs: what is too small for one: points, commas, dashes.
     """
 
     parts: int
+    cuts: frozenset[int]
     candidates: list[Candidate]
     signs: list[Digit]
 
@@ -82,22 +94,16 @@ def find_digits(image: Image.Image) -> list[Digit]:
 
 
 class Sheet:
-    """The ink of a picture.
+    """The ink of a picture."""
 
-    Args:
-        filled: take the picture for one that a digit fills, without paper around.
-    """
-
-    def __init__(self, image: Image.Image, filled: bool = False):
+    def __init__(self, image: Image.Image):
         grey = grey_of(np.asarray(load_picture(image)))
         zoom = MIN_SIDE / max(grey.shape)
         if zoom > 1:
             enlarged = max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom))
             grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
-        found = two_levels(grey) if filled else find_ink(grey)
-        none = np.zeros(grey.shape, np.uint8)
-        blank: tuple[np.ndarray, np.ndarray, np.ndarray] = (none.astype(np.float32), none, none)
-        self.ink, self.mask, self.faint = found or blank
+        self.grey = grey
+        self.ink, self.mask, self.faint = find_ink(grey)
         width, height = upright_size(image)
         self.target = width, height
         # from pixels of the ink map to pixels of the picture given
@@ -109,9 +115,15 @@ class Sheet:
         Args:
             turned: degrees by which the sheet is first turned clockwise.
         """
-        view = self.view(turned)
-        rows = enumerate(find_rows(view.ink, view.mask))
-        return [_line(view, row, number) for number, row in rows]
+        return self.view(turned).lines()
+
+    def filled_lines(self, light_pen: bool) -> list[Line]:
+        """As lines, of a picture that its digits fill, with a pen lighter or darker than paper."""
+        found = two_levels(self.grey, light_pen)
+        try:
+            return _View(*found, self.scale, self.target).lines() if found else []
+        except TooManyStrokesError:  # what was paper to find_ink is noise here
+            return []
 
     def view(self, turned: float = 0) -> "_View":
         """The sheet, turned clockwise by `turned` degrees."""
@@ -138,6 +150,10 @@ class _View:
     faint: Mask
     back: NDArray[np.float64]  # (3, 3): homogeneous coordinates (x, y, 1)
     target: tuple[int, int]  # width and height of the picture
+
+    def lines(self) -> list[Line]:
+        rows = enumerate(find_rows(self.ink, self.mask))
+        return [_line(self, row, number) for number, row in rows]
 
     def digit(self, shape: Strokes, row: int) -> Digit:
         left, top, right, bottom = shape.box
@@ -188,18 +204,22 @@ def _line(view: _View, row: Row, number: int) -> Line:
             if last - first > 1 and (wide or sum(gaps) > WIDEST_GAP):
                 break
             cost = _end(crossed[first]) + _end(crossed[last])
-            cost += sum(0.3 + 3 * gap for gap in gaps)
-            cost += 4 * max(0.0, 0.5 - shape.height / size)  # fragments
-            candidates.append(Candidate(first, last, view.digit(shape, number), cost))
+            cost += sum(GAP + GAP_WIDTH * gap for gap in gaps)
+            cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
+            cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
+            is_mesh = holes(shape.mask) > MOST_HOLES
+            candidates.append(Candidate(first, last, view.digit(shape, number), cost, is_mesh))
             if (whole := view.completed(shape)) is not None:
                 digit = view.digit(whole, number)
-                candidates.append(Candidate(first, last, digit, cost + 0.1))
-    return Line(len(parts), candidates, [view.digit(sign, number) for sign in row.signs])
+                candidates.append(Candidate(first, last, digit, cost + 0.1, is_mesh))
+    cut_before = frozenset(n for n in range(len(parts)) if crossed[n] is not None)
+    signs = [view.digit(sign, number) for sign in row.signs]
+    return Line(len(parts), cut_before, candidates, signs)
 
 
 def _end(ink: float | None) -> float:
     """The cost of one end of a candidate, by the ink that is cut there."""
-    return 0.0 if ink is None else 0.1 + 0.1 * ink
+    return 0.0 if ink is None else CUT + CUT_INK * ink
 
 
 def mnist_image(ink: Ink, digit: Strokes) -> Grey:

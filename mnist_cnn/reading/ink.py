@@ -55,17 +55,29 @@ def paper_window(small: Grey) -> float:
     """The window to look for paper in, a share of the longer side.
 
     A thick pen in a tight crop needs a large window, a deep shadow a small one, and a shadow gives
-    itself away: it lies along the border, or a smaller window leaves little of it.
+    itself away: it reaches the border, and lies along it, or a smaller window leaves little of it.
     """
     window = 1.0
     _, mask, _ = ink_on(small, paper_light(small, window))
     for smaller in (0.5, 0.25):
+        outer = from_border(mask)
+        if not outer.any():  # a filled area is wide too, and would be hollowed
+            break
         _, less, _ = ink_on(small, paper_light(small, smaller))
         border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-        narrower = _widest(less) < 0.5 * _widest(mask) or less.mean() < 0.9 * mask.mean()
+        left = less * outer
+        narrower = _widest(left) < 0.5 * _widest(outer) or left.mean() < 0.9 * outer.mean()
         if narrower or border.mean() > 0.15:
             window, mask = smaller, less
     return window
+
+
+def from_border(mask: Mask) -> Mask:
+    """The strokes that touch the border of the picture."""
+    _, labels = cv2.connectedComponents(mask, connectivity=8)
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    outer: Mask = np.isin(labels, rim[rim > 0]).astype(np.uint8)
+    return outer
 
 
 def _widest(mask: Mask) -> float:

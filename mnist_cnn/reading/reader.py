@@ -13,6 +13,7 @@ from mnist_cnn.reading.digits import Digit, Line, Sheet
 from mnist_cnn.reading.strokes import Box
 
 SURE = 0.80  # below it a digit is left unread
+NONE = 0.1  # the probability of each digit in what is none
 NO_DIGIT = 0.35  # below it no digit stands out among the ten
 
 DOUBTFUL = 0.8  # below this mean confidence a sheet may lie turned
@@ -28,7 +29,8 @@ class Reading:
 
     Attributes:
         digit: 0 to 9, or None where the network is unsure, or where it is no digit.
-        confidence: the greatest of the probabilities.
+        confidence: the greatest of the probabilities; of digits that were cut apart, the least of
+            theirs: one that is none makes the cuts doubtful.
         probabilities: of the digits 0 to 9, float32 (10,).
         box: (left, top, right, bottom) in pixels of the upright picture.
         image: uint8 (28, 28), what the network saw.
@@ -81,9 +83,10 @@ def read_digits(image: Image.Image, net: Net, sure: float = SURE) -> list[Readin
     readings = _read(sheet.lines(), net, sure)
     digits = [reading for reading in readings if reading.is_candidate]
     if not digits or _score(digits) < np.log(DOUBTFUL):
-        filled = _read(Sheet(image, filled=True).lines(), net, sure)
-        if filled and _score(filled) > max(_score(digits) + BETTER, np.log(DOUBTFUL)):
-            return filled
+        filled = [_read(sheet.filled_lines(light_pen), net, sure) for light_pen in (False, True)]
+        likeliest = max(filled, key=_score)
+        if _score(likeliest) > max(_score(digits) + BETTER, np.log(DOUBTFUL)):
+            return likeliest
     if not digits or not (angles := _doubtful_turns(digits)):
         return readings
     best, score = readings, _score(digits) + (BETTER if _is_level(digits) else 0)
@@ -108,15 +111,19 @@ def _read(lines: list[Line], net: Net, sure: float) -> list[Reading]:
     with torch.inference_mode():
         batches = torch.from_numpy(np.stack(seen)).split(BATCH)
         probabilities = torch.cat([net(batch) for batch in batches]).float().cpu().numpy()
+    meshes = [candidate.is_mesh for line in lines for candidate in line.candidates]
+    probabilities[meshes] = NONE
     readings: list[Reading] = []
     start = 0
     for line in lines:
         end = start + len(line.candidates)
         own = probabilities[start:end]
-        found = [(line.candidates[k].digit, own[k], True) for k in _best_path(line, own)]
-        found += [(sign, np.full(10, 0.1, np.float32), False) for sign in line.signs]
-        for digit, chances, is_candidate in sorted(found, key=lambda each: each[0].place):
-            reading = _reading(digit, chances, sure)
+        path = _best_path(line, own)
+        found = [(sign, np.full(10, NONE, np.float32), NONE, False) for sign in line.signs]
+        for k, confidence in zip(path, _confidences(line, path, own), strict=True):
+            found.append((line.candidates[k].digit, own[k], confidence, True))
+        for digit, chances, confidence, is_candidate in sorted(found, key=lambda f: f[0].place):
+            reading = _reading(digit, chances, confidence, sure)
             readings.append(replace(reading, is_candidate=is_candidate))
         start = end
     return readings
@@ -185,9 +192,21 @@ def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
     return path[::-1]
 
 
-def _reading(digit: Digit, probabilities: NDArray[np.float32], sure: float) -> Reading:
+def _confidences(line: Line, path: list[int], probabilities: NDArray[np.float32]) -> list[float]:
+    """The confidence in each candidate of a path, the same for those that were cut apart."""
+    apart: list[list[int]] = []
+    for k in path:
+        if line.candidates[k].first in line.cuts:
+            apart[-1].append(k)
+        else:
+            apart.append([k])
+    return [float(probabilities[each].max(1).min()) for each in apart for _ in each]
+
+
+def _reading(
+    digit: Digit, probabilities: NDArray[np.float32], confidence: float, sure: float
+) -> Reading:
     best = int(probabilities.argmax())
-    confidence = float(probabilities[best])
     return Reading(
         digit=best if confidence >= sure else None,
         confidence=confidence,

@@ -11,7 +11,13 @@ from mnist_cnn.reading.strokes import Box, Strokes, stroke_width
 SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
 SPECK = 0.015  # what is smaller must be dark to be a digit
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
+# of an i's dot, in heights of the line: its size, and how far above the i it stands
+SMALLEST_DOT, LARGEST_DOT, DOT_GAP = 0.1, 0.35, 0.45
 FAINTEST_SHAPE = 0.45  # ink of a shape as a share of the usual one: what is fainter shows through
+
+
+class TooManyStrokesError(ValueError):
+    """A picture has more separate strokes than can be put in lines."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,11 @@ class Row:
 
 
 def find_rows(ink: Ink, mask: Mask) -> list[Row]:
-    """The lines of writing from top to bottom."""
+    """The lines of writing from top to bottom.
+
+    Raises:
+        TooManyStrokesError: there are more than MOST_PIECES strokes.
+    """
     pieces, labels = _pieces(mask)
     if not pieces:
         return []
@@ -105,13 +115,15 @@ def _is_sign(small: Strokes, row: list[Strokes]) -> bool:
 
 
 def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
-    """Connected strokes without specks, clutter and noise; piece n has label n + 1."""
+    """Connected strokes without specks; piece n has label n + 1."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
     keep = extent >= max(3, SMALLEST / 3 * max(mask.shape))
     keep[0] = False
     if keep.sum() > MOST_PIECES:
-        keep[:] = False
+        raise TooManyStrokesError(
+            f"the picture: {keep.sum():,} strokes, over {MOST_PIECES:,}: crop it to the digits"
+        )
     number = np.zeros(len(stats), np.int32)
     number[keep] = np.arange(1, keep.sum() + 1)
     pieces = []
@@ -139,10 +151,11 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
     """
     piece = pieces[label - 1]
     speck = 0.2 * size  # what a digit does not miss; dots lie about
-    if piece.height > 0.75 * size or piece.extent < speck:
+    if piece.height > 0.75 * size or piece.extent < SMALLEST_DOT * size:
         return 0
+    is_dot = piece.extent < LARGEST_DOT * size
     left, top, right, bottom = piece.box
-    reach = max(3, round(0.25 * size))
+    reach = max(3, round((DOT_GAP if is_dot else 0.25) * size))
     y, x = max(0, top - reach), max(0, left - reach)
     around = labels[y : bottom + reach, x : right + reach]
     gap = cv2.distanceTransform((around != label).astype(np.uint8), cv2.DIST_L2, 5)
@@ -154,11 +167,14 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
         if mate.extent < speck:
             continue
         both = _joined_box([piece.box, mate.box])
-        if both[3] - both[1] > 1.5 * max(size, mate.height):
+        if both[3] - both[1] > (1.8 if is_dot else 1.5) * max(size, mate.height):
             continue
         shared = min(right, mate.box[2]) - max(left, mate.box[0])
         stacked = shared > 0.5 * min(piece.width, mate.width)
         near = float(gap[around == other].min())
+        over = is_dot and stacked and bottom <= mate.box[1]
+        if not over and (piece.extent < speck or near > 0.25 * size):
+            continue
         if near < least and (stacked or near < 0.1 * size):
             best, least = int(other), near
     return best

@@ -12,6 +12,7 @@ from mnist_cnn.reading.ink import (
     Ink,
     Mask,
     find_strokes,
+    from_border,
     ink_on,
     is_light_on_dark,
     paper_light,
@@ -19,7 +20,12 @@ from mnist_cnn.reading.ink import (
     shrunk,
     stroke_depth,
 )
+from mnist_cnn.reading.picture import MIN_SIDE
 
+LIGHTEST = 16  # how much lighter than its ground a light pen must be somewhere, of 255
+SMOOTH = 0.15  # of the range of light: what changes less over a 20th of the side has no edges
+PINPRICK = 0.001  # area of what is no hole in a stroke, as a share of the squared height
+MOST_CORNERS = 2  # of a picture that a digit fills are ink: no digit reaches more
 NOISY = 0.01  # standard deviation of the paper's grain, as a share of its light
 Box = tuple[int, int, int, int]
 
@@ -44,6 +50,15 @@ class Strokes:
         return max(self.width, self.height)
 
 
+def holes(mask: Mask) -> int:
+    """How many areas of paper the strokes enclose, without pinpricks."""
+    paper = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
+    # the first is the ink; the paper around counts as one
+    large = stats[1:, cv2.CC_STAT_AREA] >= PINPRICK * max(mask.shape) ** 2
+    return int(large.sum()) - 1
+
+
 def stroke_width(mask: Mask) -> float:
     """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
     return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1)
@@ -51,7 +66,11 @@ def stroke_width(mask: Mask) -> float:
 
 def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
     """The ink map of a grey picture, the mask of its pen strokes, and that of all but the noise."""
-    if is_light_on_dark(grey):
+    if _is_smooth(grey):
+        none = np.zeros(grey.shape, np.uint8)
+        return none.astype(np.float32), none, none
+    is_light = is_light_on_dark(grey)
+    if is_light:
         grey = 255 - grey
     paper = paper_light(grey, paper_window(shrunk(grey, 500)))
     ink, mask, noise = ink_on(grey, paper)
@@ -65,29 +84,44 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
             if less.any():
                 ink, mask = rest, less
     if _is_gradient(grey, 0.03):  # what is left of it at the border is no ink
+        mask = mask - from_border(mask)
+    if is_light:  # on a light sheet, where a share of the light that is missing says little
         _, labels = cv2.connectedComponents(mask, connectivity=8)
-        rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-        mask = mask * ~np.isin(labels, rim[rim > 0])
+        mask = mask & np.isin(labels, labels[paper - grey > LIGHTEST]).astype(np.uint8)
     faint: Mask = (ink > max(FAINTEST, 4 * noise)).astype(np.uint8)
     return ink, mask, faint
 
 
-def two_levels(grey: Grey) -> tuple[Ink, Mask, Mask] | None:
-    """As find_ink, for a picture that a digit fills, so that there is no paper around it.
+def two_levels(grey: Grey, light_pen: bool) -> tuple[Ink, Mask, Mask] | None:
+    """As find_ink, for a picture that a digit fills, so that there is hardly any paper around it.
 
-    The larger of its two levels of light is the paper. None where there are not two.
+    One of its two levels of light is the pen. None where there are not two.
     """
-    smooth = cv2.GaussianBlur(grey, (0, 0), 1)
-    _, above = cv2.threshold(smooth, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    sides = [smooth[above == side].astype(np.float32) for side in (0, 1)]
+    small = cv2.GaussianBlur(shrunk(grey, MIN_SIDE), (0, 0), 1)
+    _, above = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    sides = [small[above == side].astype(np.float32) for side in (0, 1)]
     if not all(side.size for side in sides):
         return None
-    apart = float(sides[1].mean() - sides[0].mean())
-    if apart < 2.5 * max(float(side.std()) for side in sides) or _is_gradient(grey, 0.3):
+    pen_side = int(light_pen)
+    if (above[:: len(above) - 1, :: above.shape[1] - 1] == pen_side).sum() > MOST_CORNERS:
         return None
-    pen, paper = (float(np.median(side)) for side in sorted(sides, key=len))
-    ink = np.clip((paper - smooth.astype(np.float32)) / (paper - pen), 0, 1)
+    apart = float(sides[1].mean() - sides[0].mean())
+    spread = max(0.5, *(float(side.std()) for side in sides))
+    # the two halves of an even gradient are 3.5 apart
+    if apart < 2.9 * spread or _is_gradient(small, 0.1 if apart > 5 * spread else 0.3):
+        return None
+    pen, paper = float(np.median(sides[pen_side])), float(np.median(sides[1 - pen_side]))
+    smooth = cv2.GaussianBlur(grey, (0, 0), 1).astype(np.float32)
+    ink = np.clip((paper - smooth) / (paper - pen), 0, 1)
     return ink, (ink > 0.5).astype(np.uint8), (ink > 0.3).astype(np.uint8)
+
+
+def _is_smooth(grey: Grey) -> bool:
+    """Whether the light changes so little over any short way that there is no edge of a stroke."""
+    small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
+    near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
+    change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
+    return float(change.max()) < SMOOTH * (float(small.max()) - float(small.min()))
 
 
 def _is_gradient(grey: Grey, rest: float) -> bool:
