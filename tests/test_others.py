@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mnist_cnn.data.others import DigitsAndOthers, make_others
+from mnist_cnn.data.scribbles import scribbles
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import SURE
@@ -25,6 +26,12 @@ def test_the_same_seed_makes_the_same_images():
     assert first.dtype == np.uint8
     assert (first == again).all()
     assert (first != other).any()
+
+
+def test_scribbles_fill_most_of_their_sheet_and_stay_on_it():
+    for drawing in scribbles(np.random.default_rng(0), 200, 84):
+        rows, columns = np.nonzero(np.asarray(drawing))
+        assert 30 <= max(np.ptp(rows), np.ptp(columns)) <= 80
 
 
 def test_others_are_trained_on_and_never_validated_or_tested_on():
@@ -52,10 +59,8 @@ def test_gradients_and_blank_sheets_are_never_read(shipped: Trained, what: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "most"), [("letters", 0.15), ("scribbles", 0.45)])
-def test_few_letters_and_less_than_half_of_the_scribbles_are_read(
-    shipped: Trained, what: str, most: float
-):
+@pytest.mark.parametrize(("what", "most"), [("letters", 0.10), ("scribbles", 0.14)])
+def test_few_letters_and_scribbles_are_read(shipped: Trained, what: str, most: float):
     assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 200) <= most
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import BatchLoader
+from mnist_cnn.data.scribbles import scribbles
 
 SIDE = 84  # of a drawing in pixels, three times MNIST's
 Images = NDArray[np.uint8]
@@ -43,7 +44,7 @@ class DigitsAndOthers(MNISTDataModule):
 
     training = "train and others"
 
-    def __init__(self, *, others: int = 24_000, **options: Any):
+    def __init__(self, *, others: int = 40_000, **options: Any):
         super().__init__(**options)
         self.others = others
 
@@ -61,9 +62,10 @@ def make_others(digits: Images, n: int, seed: int) -> Images:
     """n images (n, 28, 28) that are no digit; some are made of digits (N, 28, 28)."""
     rng = np.random.default_rng((seed, 1812_04606))
     drawn = [
-        *_bent(_letters(rng, round(0.5 * n)), rng),
-        *_bent(_scribbles(rng, round(0.17 * n)), rng),
-        *_framed(_spoilt_digits(digits, rng, round(0.2 * n))),
+        *_bent(_letters(rng, round(0.31 * n)), rng),
+        *_bent(scribbles(rng, round(0.33 * n), SIDE), rng),
+        *_bent(_neighbours(digits, rng, round(0.2 * n)), rng),
+        *_framed(_spoilt_digits(digits, rng, round(0.08 * n))),
     ]
     return np.stack([*drawn, *_textures(rng, n - len(drawn))])
 
@@ -90,32 +92,6 @@ def _letters(rng: Generator, n: int) -> Iterator[Image.Image]:
         yield sheet
 
 
-def _scribbles(rng: Generator, n: int) -> Iterator[Image.Image]:
-    """Two to five strokes each, where one alone may be a digit: curves, zigzags, lines, loops."""
-    for _ in range(n):
-        sheet = Image.new("L", (SIDE, SIDE))
-        draw = ImageDraw.Draw(sheet)
-        pen = int(rng.integers(4, 10))
-        for _ in range(rng.integers(2, 6)):
-            kind = rng.integers(4)
-            if kind == 0:  # a curve: its direction wanders
-                turns = rng.normal(rng.normal(0, 0.15), rng.uniform(0.05, 0.6), 60).cumsum()
-                steps = rng.uniform(1, 4) * np.stack([np.cos(turns), np.sin(turns)], 1)
-                points = rng.uniform(20, 64, 2) + steps[: rng.integers(15, 60)].cumsum(0)
-            elif kind == 1:  # a zigzag
-                points = rng.uniform(14, 70, (rng.integers(3, 9), 2))
-            elif kind == 2:
-                points = rng.uniform(14, 70, (2, 2))
-            else:  # a loop around some point, not closed
-                angle = rng.uniform(0, 6.3) + np.linspace(0, rng.uniform(2, 20), 50)
-                inner, outer = rng.uniform(4, 26, 2).tolist()
-                reach = np.linspace(inner, outer, 50)
-                points = np.stack([np.cos(angle), np.sin(angle)], 1) * reach[:, None]
-                points = points * rng.uniform(0.5, 1, 2) + rng.uniform(30, 54, 2)
-            draw.line([tuple(point) for point in points.tolist()], 255, pen, joint="curve")
-        yield sheet
-
-
 def _bent(drawings: Iterator[Image.Image], rng: Generator) -> Iterator[Images]:
     """Drawings (SIDE, SIDE), as other hands and pens would have made them -> images (28, 28)."""
     still = ("shift", "thickness", "blur", "gamma", "strike", "flourish")
@@ -139,8 +115,43 @@ def _penned(x: Tensor, rng: Generator) -> Tensor:
     return torch.where(hair, wider, changed)
 
 
+def _neighbours(digits: Images, rng: Generator, n: int) -> Iterator[Image.Image]:
+    """Two or three digits beside each other, or one and a part of the next, as a cut leaves it."""
+    for _ in range(n):
+        first, second, third = digits[rng.integers(len(digits), size=3)]
+        kind = rng.integers(10)
+        if kind < 2:
+            second = _beside(second, third, rng)
+        elif kind < 4:
+            second = second[:, second.max(0) > 60]
+            middle = second.shape[1] // 2
+            if middle > 3:  # half a 1 is one
+                second = (second[:, :middle], second[:, middle:])[kind - 2]
+        row = Image.fromarray(_beside(first, second, rng))
+        zoom = 0.8 * SIDE / max(row.size)
+        size = max(1, round(row.width * zoom)), max(1, round(row.height * zoom))
+        sheet = Image.new("L", (SIDE, SIDE))
+        sheet.paste(row.resize(size), ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+        yield sheet
+
+
+def _beside(one: Images, other: Images, rng: Generator) -> Images:
+    """Two drawings side by side, in either order, most of them so near that they touch."""
+    pair = [drawing[:, drawing.max(0) > 60] for drawing in (one, other)]
+    left, right = (pair, pair[::-1])[rng.integers(2)]
+    height = max(len(left), len(right)) + 10
+    gap = max(int(rng.integers(-4, 7)), -min(left.shape[1], right.shape[1]) // 3)
+    start = left.shape[1] + gap
+    sheet = np.zeros((height, start + right.shape[1]), np.uint8)
+    for drawing, x in ((left, 0), (right, start)):
+        y = int(rng.integers(height - len(drawing) + 1))
+        room = sheet[y : y + len(drawing), x : x + drawing.shape[1]]
+        np.maximum(room, drawing, out=room)
+    return sheet
+
+
 def _spoilt_digits(digits: Images, rng: Generator, n: int) -> Iterator[Images]:
-    """Parts of digits, two beside or above each other, and digits that lie on their side."""
+    """Parts of digits, one digit above another, and digits that lie on their side."""
     half: list[Callable[[Images], Images]] = [
         lambda x: x[: rng.integers(11, 15)],
         lambda x: x[rng.integers(13, 17) :],
@@ -149,17 +160,10 @@ def _spoilt_digits(digits: Images, rng: Generator, n: int) -> Iterator[Images]:
     ]
     for _ in range(n):
         first, second = digits[rng.integers(len(digits), size=2)]
-        kind = rng.integers(10)
+        kind = rng.integers(5)
         if kind < 2:
             yield half[rng.integers(4)](first)
-        elif kind < 7:  # side by side
-            apart = int(rng.integers(14, 22))
-            pair = np.zeros((28, 28 + apart), np.uint8)
-            pair[:, :28] = first
-            drop = int(rng.integers(-5, 6))
-            pair[:, apart:] = np.maximum(pair[:, apart:], np.roll(second, drop, 0))
-            yield pair
-        elif kind < 9:
+        elif kind < 4:
             yield np.concatenate([first[3:25], second[3:25]], int(rng.integers(2)))
         else:
             yield np.rot90(first, int(rng.choice([1, 3])))

@@ -1,10 +1,11 @@
-"""Drawings that are no digit, made of nothing that training has seen, and how many are read as one.
+"""Drawings that are no digit, not made as those in training are, and how many are read as one.
 
     python -m tests.helpers.nodigits [CHECKPOINT] [--n 500] [--fonts FOLDER]
 
 Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, or of a folder's, bent
-and written with other pens than in `mnist_cnn.data.others`; scribbles are curves of Lissajous,
-hatchings and polygons; the rest are gradients, blank sheets and crosses.
+and written with other pens than in `mnist_cnn.data.others`. Scribbles are curves of Lissajous,
+hatchings, polygons and waves; they served to find faults, and training has kindred ones, drawn by
+other rules (`mnist_cnn.data.scribbles`). Doodles came last: nothing was chosen by them.
 """
 
 import argparse
@@ -72,6 +73,35 @@ def scribbles(rng: Generator) -> Iterator[Image.Image]:
         yield _written(sheet, rng)
 
 
+def doodles(rng: Generator) -> Iterator[Image.Image]:
+    """What a hand draws on a telephone: tangles, hearts, houses, faces and arrows, without end."""
+    t = np.linspace(0, 2 * np.pi, 100)
+    circle = np.stack([np.sin(t), np.cos(t)], 1)
+    heart = np.stack([np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t)) / 16], 1)
+    wall = np.array([[-1, 0], [-1, 1], [1, 1], [1, 0], [-1, 0], [0, -1], [1, 0]], float)
+    door = np.array([[-0.2, 1], [-0.2, 0.4], [0.2, 0.4], [0.2, 1]])
+    smile = np.stack([0.5 * np.sin(t / 4 - np.pi / 4), 0.5 * np.cos(t / 4 - np.pi / 4)], 1)
+    face = [circle, smile, *(circle * 0.08 + [x, -0.3] for x in (-0.35, 0.35))]
+    arrow = [np.array([[-1, 0], [1, 0.0]]), np.array([[0.5, -0.4], [1, 0], [0.5, 0.4]])]
+    while True:
+        sheet = np.zeros((SIDE, SIDE), np.uint8)
+        kind = rng.integers(5)
+        curves = ([], [heart], [wall, door], face, arrow)[kind]
+        if kind == 0:  # a point on a spring that is pushed about
+            place, speed, way = np.zeros(2), np.zeros(2), []
+            for _ in range(int(rng.integers(200, 500))):
+                speed += rng.normal(0, 0.02, 2) - 0.01 * place
+                place = place + 0.4 * speed
+                way.append(place)
+            curves = [np.array(way) / np.abs(way).max()]
+        size, pen = rng.uniform(40, 80, 2), int(rng.integers(4, 12))
+        for curve in curves:
+            shaken = curve + rng.normal(0, 0.04, 2)
+            points = (shaken * size + SIDE / 2).round().astype(np.int32)
+            cv2.polylines(sheet, [points], False, 255, pen, cv2.LINE_AA)
+        yield _written(sheet, rng)
+
+
 def gradients(rng: Generator) -> Iterator[Image.Image]:
     """Light that falls off over a sheet in any direction, in a line or around a point."""
     y, x = np.mgrid[-1:1:240j, -1:1:240j]
@@ -110,6 +140,7 @@ def kinds(fonts: Path | None = None) -> dict[str, Callable[[Generator], Iterator
         "letters": lambda rng: letters(rng, others, fonts),
         f"the letters {ALIKE}": lambda rng: letters(rng, ALIKE, fonts),
         "scribbles": scribbles,
+        "doodles": doodles,
         "gradients": gradients,
         "blanks": blanks,
     }
