@@ -1,6 +1,7 @@
 """Lightning's own callbacks work in a run, each by one override."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def test_the_learning_rate_finder_sets_the_rate_of_the_run(tmp_path, capsys):
     assert found[0] != 0.001
 
 
-def test_the_batch_size_finder_sets_the_size_of_the_batches(tmp_path, caplog):
+def test_the_batch_size_finder_sets_the_size_of_the_batches(tmp_path, caplog, monkeypatch):
+    # which passes nothing on
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch.tuner"), "handlers", [caplog.handler])
     finder = added("BatchSizeFinder", "max_trials:2", "steps_per_trial:1", "init_val:8")
     run(tmp_path, *finder, "logger=none", "test=false")
     assert "using batch size 16" in caplog.text
