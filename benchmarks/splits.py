@@ -64,7 +64,8 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
         return tuple(run[name] for name in KEYS)
 
     lines = [
-        "| `experiment=` | validated by | n | error there | by fold | test error | there - test |",
+        "| `experiment=` | validated by | n | validation error | by fold | test error | "
+        "validation - test |",
         "|---|---|---|---|---|---|---|",
     ]
     for (experiment, split), group in itertools.groupby(sorted(runs, key=key), key):
