@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mnist_cnn.config.own import make
+from mnist_cnn.config.own import ForbiddenError, make
 from mnist_cnn.config.schema import Own, Seen
 from mnist_cnn.data import sets
 from mnist_cnn.model import SHAPE, build
@@ -184,7 +184,8 @@ def load(path: Path | str | None = None) -> Trained:
     Only tensors and plain values are read: no code of the file's is run.
 
     Raises:
-        ValueError: there is no such file, or it is not one of this project's.
+        ValueError: there is no such file, it is not one of this project's, or it needs code that
+            the user has not allowed.
     """
     file = find(path)
     try:
@@ -199,6 +200,8 @@ def load(path: Path | str | None = None) -> Trained:
         known = sets.SETS.get(data["name"])
         classes = tuple(data.get("classes") or (known.classes if known else ()))
         return Trained(net, classes, {"model": model, "data": data}, content.epoch)
+    except ForbiddenError as e:  # the file may well be sound
+        raise ValueError(f"{file}: {reason(e)}") from None
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(
             f"{file}: not a checkpoint or weights of this project: {reason(e)}"

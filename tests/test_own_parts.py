@@ -252,8 +252,10 @@ def test_a_checkpoint_never_imports_code_by_itself(folder):
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         del sys.modules[name]
     own.allow([])
-    with pytest.raises(ValueError, match=r"got my_pkg\.nets\.Net; .* targets=\[my_pkg\.\*\]"):
+    with pytest.raises(ValueError, match=r"got my_pkg\.nets\.Net; .* targets=\[my_pkg\.\*\]") as e:
         pretrained.load(here / "run")
+    file = here / "run" / "checkpoints" / "best.ckpt"
+    assert str(e.value).startswith(f"{file}: model._target_ must be allowed by targets, got my_pkg")
     assert "my_pkg" not in sys.modules
     own.allow(["my_pkg.*"])
     pretrained.load(here / "run")

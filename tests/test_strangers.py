@@ -133,7 +133,6 @@ DATA = "datamodule_hyper_parameters"
         ),
         (f"{MODEL}/name", "torch", "model.name must be .*, got torch"),
         (f"{MODEL}/name", ["CNN"], "model.name must be CNN, FastCNN"),
-        (f"{MODEL}/_target_", "os.system", "_target_"),
         (f"{MODEL}/channels", [10**9, 10**9], "model.name=CNN: "),
         (f"{MODEL}/channels", [10**4, 10**4], r"at most 100,000,000 parameters, got"),
         (f"{MODEL}/hidden", 10**30, "model.name=CNN"),
@@ -155,6 +154,14 @@ def test_what_a_checkpoint_says_is_checked(path, value, said, checkpoint, tmp_pa
     with pytest.raises(ValueError, match="not a checkpoint or weights") as refused:
         pretrained.load(tmp_path / "evil.ckpt")
     assert refused.match(said)
+    assert str(refused.value).isprintable()
+
+
+def test_code_that_a_checkpoint_names_is_refused_by_its_name(checkpoint, tmp_path: Path) -> None:
+    said = r"evil\.ckpt: model\._target_ must be allowed by targets, got os\.system\?; for code of "
+    torch.save(spoilt(checkpoint, f"{MODEL}/_target_", "os.system\x1b"), tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=said) as refused:
+        pretrained.load(tmp_path / "evil.ckpt")
     assert str(refused.value).isprintable()
 
 

@@ -16,6 +16,10 @@ TARGETS = ["mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"
 ALLOWED: list[str] = []  # of the user's own, in this process
 
 
+class ForbiddenError(ValueError):
+    """A configuration names code that `targets` must allow first."""
+
+
 def allow(targets: Sequence[str]) -> None:
     """Sets which code of the user's own may be named, as patterns such as my_pkg.*.
 
@@ -79,8 +83,9 @@ def make(
         known: what may be named beside what is allowed.
 
     Raises:
-        ValueError: it names what may not be named, makes something else, or is refused by the
-            class, as a device that is not here.
+        ForbiddenError: it names what may not be named.
+        ValueError: it makes something else, or is refused by the class, as a device that is not
+            here.
     """
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
@@ -89,7 +94,7 @@ def make(
 
     written: Any = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     if faults := forbidden(written, key, known):
-        raise ValueError("; ".join(faults))
+        raise ForbiddenError("; ".join(faults))
     target = f"{key}._target_".lstrip(".")
     try:
         made = instantiate(
