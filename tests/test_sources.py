@@ -382,6 +382,20 @@ def test_every_mirror_is_named_where_none_works(tmp_path, serve, archives, monke
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["fashion_mnist", "mnist"])
+def test_where_no_server_is_reached_a_line_says_what_to_do(name, tmp_path, monkeypatch):
+    nobody = (PORT_OF_NOBODY, f"{PORT_OF_NOBODY}again/")  # the same server
+    images = dataclasses.replace(SETS[name], mirrors=nobody)
+    monkeypatch.setitem(SETS, name, images)
+    with pytest.raises(OSError, match="no connection") as error:
+        prepare(name, tmp_path, "download")
+    assert str(error.value) == (
+        f"no connection to 127.0.0.1:9 (Connection refused); {TRAIN_IMAGES}.gz and the set's other "
+        f"files are looked for in {tmp_path / images.folder / 'raw'}: put them there, or set "
+        "data.mirror=URL" + ", or data.source=bundled" * images.bundled
+    )
+
+
 def test_a_gzip_bomb_stops_at_the_size_expected(tmp_path, serve):
     # 1 GB of zeros in 1 MB; the limit on the address space is what would be hit
     body = gzip.compress(bytes(1 << 20), 9) * 1024

@@ -10,12 +10,14 @@ import time
 import zlib
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from rich import progress
 
 from mnist_cnn import terminal
+from mnist_cnn.config.messages import either
 from mnist_cnn.data.files import BUNDLED, check_content, read_file, reason_of
 from mnist_cnn.data.sets import File
 
@@ -37,15 +39,27 @@ def fetch(file: File, folder: Path, bundled: bool, mirrors: list[str], timeout: 
             return unpack(file, read_file(place, file.size), xz=place.suffix == ".xz")
         except UNUSABLE as error:
             reasons.append(f"{place}: {reason_of(error)}")
+    unreached = []  # servers, and why
     for mirror in list(mirrors):
         url = f"{mirror.rstrip('/')}/{archive.name}"
         try:
             content = unpack(file, _download(url, file.size, timeout))
         except UNUSABLE as error:
             reasons.append(f"{url}: {reason_of(error)}")
+            server = urlsplit(url).netloc
+            if server and isinstance(error, URLError) and not isinstance(error, HTTPError):
+                unreached.append((server, reason_of(error.reason)))
             mirrors.append(mirrors.pop(0))  # asked last for the next file: a dead one costs time
         else:
             return content
+    if unreached and len(unreached) == len(reasons):
+        servers, why = (list(dict.fromkeys(column)) for column in zip(*unreached, strict=True))
+        bundled_too = ", or data.source=bundled" if file.sha256 else ""  # MNIST
+        raise OSError(
+            f"no connection to {either(servers)} ({'; '.join(why)}); {archive.name} and the set's "
+            f"other files are looked for in {folder}: put them there, or set data.mirror=URL"
+            f"{bundled_too}"
+        )
     raise OSError(
         f"no {file.name} ({'; '.join(reasons)}); put {archive.name} into {folder},"
         " name a data.mirror that has it, or, for MNIST, set data.source=bundled"

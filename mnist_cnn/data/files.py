@@ -68,7 +68,7 @@ def writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: object) -> str:
     """One line for an error, however much a server or a system says."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return textwrap.shorten(str(said), 300, placeholder=" ...")
