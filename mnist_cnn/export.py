@@ -14,9 +14,11 @@ holds what was measured.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from rich import progress
 from rich.table import Table
 from torch import Tensor
@@ -135,12 +138,13 @@ def export(
     images, labels, training = verification_images(net, int8)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
         scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
     except OSError as e:
         raise OSError(f"--out {out}: cannot be written: {e.strerror}") from None
     console = terminal.console(stderr=True, soft_wrap=False)
     bar = progress.Progress(console=console, transient=True, disable=not console.is_terminal)
-    with bar, scratch as folder:
+    with bar, scratch as folder, FileLock(Path(folder, ".lock")):
         found, ways = write_verified(net, formats, Path(folder), images, training, bar)
         ways.pop("mnist_cnn.html", None)  # V8 alone is slow, and not a whole browser
         if labels is not None:
@@ -168,6 +172,15 @@ def export(
     }
     results.write(record, out / "export.json")
     return record
+
+
+def remove_leftovers(out: Path) -> None:
+    """Removes what killed exports have left: nobody holds the locks in their `scratch`."""
+    for lock in out.glob(".export-*/.lock"):
+        with contextlib.suppress(OSError):  # a living process's, or another user's
+            with FileLock(lock, timeout=0):
+                pass
+            shutil.rmtree(lock.parent)
 
 
 def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -229,6 +242,8 @@ def write_verified(
         if kind != "int8.onnx":  # its accuracy decides
             verify(path.name, compared)
         found[path.name] = {"bytes": path.stat().st_size, **compared}
+        if bar.disable:
+            terminal.console().print(f"{path.name}: run on {sum(VERIFIED):,} images")
     return found, ways
 
 

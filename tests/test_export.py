@@ -27,6 +27,7 @@ from mnist_cnn.model import build
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import NO_DIGIT, SURE, read_digits, written
 from mnist_cnn.train import train
+from tests.helpers.process import environment
 
 # a scaling that is not the identity: a file that forgets it is found out
 TRAINING = [
@@ -224,6 +225,8 @@ def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run,
     ):
         assert f"│ {cell} " in printed or f" {cell} │" in printed
     assert max(map(len, printed.split("differs:")[0].splitlines())) <= 80
+    lines = printed.splitlines()
+    assert lines[: len(files)] == [f"{name}: run on 1,000 images" for name in files]
     assert "…" not in printed
 
 
@@ -501,6 +504,28 @@ def test_a_folder_that_cannot_be_written_is_refused(trained_run, tmp_path):
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         line = refusal(trained_run, "--format", "safetensors", "--out", out)
         assert line.startswith(f"error: --out {out}: cannot be written: ")
+
+
+def test_an_export_removes_what_a_killed_one_has_left_and_not_what_a_living_one_writes(
+    trained_run, tmp_path
+):
+    arguments = [str(trained_run), "--format", "safetensors", "--out", str(tmp_path), "--rounds"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mnist_cnn.export", *arguments, "1000"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as living:
+        assert living.stdout is not None
+        assert living.stdout.readline() == "mnist_cnn.safetensors: run on 1,000 images\n"
+        (left,) = tmp_path.glob(".export-*")
+        export.main([*arguments, "1"])
+        assert list(tmp_path.glob(".export-*")) == [left]
+        living.kill()
+    assert left.is_dir()
+    export.main([*arguments, "1"])
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"mnist_cnn.safetensors", "export.json"}
 
 
 @pytest.mark.parametrize(
