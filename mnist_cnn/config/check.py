@@ -1,6 +1,7 @@
 """Checks a configuration before anything is written."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
@@ -12,8 +13,8 @@ from mnist_cnn.config.messages import better, either, must_be, sentence
 from mnist_cnn.config.own import TARGETS, allow, forbidden, is_own
 from mnist_cnn.config.schema import Group
 
-# Which part of an entry's configuration is held against what. A part may be null where a run can do
-# without it; a `name` that is not here is a class of the user's own, whose constructor judges.
+# Which part of an entry's configuration is held against what. Callbacks and loggers may be null; a
+# `name` that is not in NAMED is a class of the user's own, whose constructor judges.
 PARTS: dict[str, dict[str, type[Group]]] = {
     "train": {
         "": schema.Train,
@@ -32,30 +33,13 @@ PARTS: dict[str, dict[str, type[Group]]] = {
     },
     "evaluate": {"": schema.Evaluate, "data": schema.Data},
 }
-DATA: dict[str, type[Group]] = {"arrays": schema.Arrays, "folder": schema.Folder}  # by data.name
-NAMED: dict[str, dict[str, dict[str | None, type[Group]]]] = {
-    "train": {
-        "model": {
-            "CNN": schema.CNN,
-            "FastCNN": schema.FastCNN,
-            "MLP": schema.MLP,
-            "VGG": schema.VGG,
-        },
-        "optimizer": {"Adam": schema.Adam, "AdamW": schema.Adam, "SGD": schema.SGD},
-        "scheduler": {
-            None: schema.NoSchedule,
-            "ReduceLROnPlateau": schema.Plateau,
-            "OneCycleLR": schema.OneCycle,
-            "CosineAnnealingLR": schema.Cosine,
-        },
-    },
-    "evaluate": {},
+# the kinds of a part, which its `name` tells apart
+NAMED: dict[str, tuple[type[Group], ...]] = {
+    "model": (schema.CNN, schema.FastCNN, schema.MLP, schema.VGG),
+    "optimizer": (schema.Adam, schema.SGD),
+    "scheduler": (schema.NoSchedule, schema.Plateau, schema.OneCycle, schema.Cosine),
 }
-OPTIONAL = (
-    *("callbacks.early_stopping", "callbacks.checkpoint", "callbacks.finite"),
-    *("callbacks.progress", "callbacks.summary", "callbacks.averaging"),
-    *("logger.csv", "logger.tensorboard"),
-)
+DATA = (schema.Data, schema.Arrays, schema.Folder)
 
 MONITORS = ("early_stopping", "checkpoint")  # callbacks that look at a metric
 
@@ -77,7 +61,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     ]
     # without interpolations: a search's callback refers to the job, which has not started
     written: Any = OmegaConf.to_container(cfg)
-    for part in ("data", "trainer", "callbacks", "logger", "loss", "metrics", *NAMED[entry]):
+    for part in ("data", "trainer", "callbacks", "logger", "loss", "metrics", *NAMED):
         faults += forbidden(written.get(part), part, () if part == "model" else TARGETS)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
@@ -97,21 +81,31 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             raise ValueError(must_be("label_smoothing", allowed, cfg.label_smoothing))
 
 
+def names(kind: type[Group]) -> tuple[str | None, ...]:
+    """What the `name` of a part of this kind may be."""
+    return get_args(kind.model_fields["name"].annotation) or (None,)
+
+
 def schemas(cfg: DictConfig, entry: str) -> dict[str, type[Group]]:
     """What each part of a configuration is held against, by what it says that it is."""
+
+    def known(part: str, kinds: Sequence[type[Group]], other: type[Group]) -> type[Group]:
+        name = plain(cfg, f"{part}.name")
+        return next((kind for kind in kinds if name in names(kind)), other)
+
     parts = dict(PARTS[entry])
     if is_own(cfg.data):
         parts["data"] = schema.Own
     else:
-        parts["data"] = DATA.get(str(plain(cfg, "data.name")), parts["data"])
+        parts["data"] = known("data", DATA, schema.Data)
         if entry == "train" and cfg.data.get("augment"):
             parts["data.augment"] = schema.Augment
-    for part, known in NAMED[entry].items():
-        name = plain(cfg, f"{part}.name")
-        own = schema.Schedule if part == "scheduler" else schema.Named
-        parts[part] = known.get(name if isinstance(name, str) else None, own)
+    for part, kinds in NAMED.items() if entry == "train" else ():
+        stepped = part == "scheduler"
         if plain(cfg, f"{part}._target_") is not None:
-            parts[part] = schema.OwnSchedule if part == "scheduler" else schema.Own
+            parts[part] = schema.OwnSchedule if stepped else schema.Own
+        else:
+            parts[part] = known(part, kinds, schema.Schedule if stepped else schema.Named)
     return parts
 
 
@@ -119,7 +113,7 @@ def wrong_values(cfg: DictConfig, part: str, group: type[Group]) -> list[str]:
     """A sentence for each value of a part that its schema does not allow."""
     # of the whole its own keys only: what the other parts interpolate is not checked yet
     values = plain(cfg, part) if part else {k: plain(cfg, k) for k in group.model_fields}
-    if values is None and part in OPTIONAL:
+    if values is None and part.startswith(("callbacks.", "logger.")) and group != schema.History:
         return []
     if not isinstance(values, dict):
         keys = f"keys and values ({', '.join(group.model_fields)})".removesuffix(" ()")
@@ -203,9 +197,10 @@ def not_exact(cfg: DictConfig) -> list[str]:
     values = plain(cfg, "trainer")
     odd = [key for key, known in usual.items() if values[key] not in known]
     odd += [key for key in values if key not in (*schema.Trainer.model_fields, "_target_")]
-    checkpoint = plain(cfg, "callbacks.checkpoint") or {}
-    others = checkpoint.get("_target_") != schema.Checkpoint.of
-    return [*(f"trainer.{key}" for key in odd), *["callbacks.checkpoint"][: int(others)]]
+    found = [f"trainer.{key}" for key in odd]
+    if (plain(cfg, "callbacks.checkpoint") or {}).get("_target_") != schema.Checkpoint.of:
+        found.append("callbacks.checkpoint")
+    return found
 
 
 def check_fold(val_fraction: float, fold: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from mnist_cnn.config.check import DATA, NAMED, PARTS
+from mnist_cnn.config.check import DATA, NAMED, PARTS, names
 from mnist_cnn.config.schema import Augment, Group
 
 ANY: dict[str, Any] = {"type": "object"}
@@ -47,47 +47,47 @@ def used(schema: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
     return {name: definitions[name] for name in sorted(names)}
 
 
-def one_of(models: Iterable[type[Group]], known: Iterable[str | None] = ()) -> dict[str, Any]:
-    """What one of several classes describes, or a part of the user's own.
-
-    Args:
-        models: of the parts that are known.
-        known: their names, which another part does not have.
-    """
-    name = {"not": {"enum": list(known)}} if known else {}
-    target = {"type": "string", "not": {"pattern": r"^mnist_cnn\."}}
-    needed = [{"required": ["_target_"]}, *([{"required": ["name"]}] if known else [])]
-    properties = {"name": name, "_target_": target, **OF_HYDRA}
+def one_of(kinds: Iterable[type[Group]], named: bool = True) -> dict[str, Any]:
+    """What one of several classes describes, or a part of the user's own, with another `name`."""
+    properties = {"_target_": {"type": "string", "not": {"pattern": r"^mnist_cnn\."}}, **OF_HYDRA}
+    needed = [{"required": ["_target_"]}]
+    if named:
+        properties["name"] = {"not": {"enum": [name for kind in kinds for name in names(kind)]}}
+        needed.append({"required": ["name"]})
     other = {**ANY, "properties": properties, "anyOf": needed}
-    return {"anyOf": [*({"$ref": f"#/$defs/{model.__name__}"} for model in models), other]}
+    return {"anyOf": [*map(reference, kinds), other]}
+
+
+def reference(kind: type[Group]) -> dict[str, str]:
+    return {"$ref": f"#/$defs/{kind.__name__}"}
 
 
 def editor_schemas() -> dict[str, dict[str, Any]]:
     """Each schema by the name of its file."""
-    train, named = PARTS["train"], NAMED["train"]
-    classes: set[type[Group]] = {Augment, *DATA.values()}
-    classes |= {model for models in PARTS.values() for model in models.values()}
-    classes |= {model for models in named.values() for model in models.values()}
-    ordered = sorted(classes, key=lambda model: model.__name__)
-    _, whole = models_json_schema([(model, "validation") for model in ordered])
+    train = PARTS["train"]
+    classes: set[type[Group]] = {Augment, *DATA}
+    classes.update(*NAMED.values(), *(kinds.values() for kinds in PARTS.values()))
+    ordered = sorted(classes, key=lambda kind: kind.__name__)
+    _, whole = models_json_schema([(kind, "validation") for kind in ordered])
     definitions = {name: loose(schema) for name, schema in whole["$defs"].items()}
-    parts = {group: one_of(models.values(), models) for group, models in named.items()}
-    parts["data"] = one_of([train["data"], *DATA.values()])
-    parts["trainer"] = {"$ref": "#/$defs/Trainer"}
-    parts["augment"] = {"$ref": "#/$defs/Augment"}
+    parts = {group: one_of(kinds) for group, kinds in NAMED.items()}
+    parts["data"] = one_of(DATA, named=False)
+    parts["trainer"], parts["augment"] = reference(train["trainer"]), reference(Augment)
     for group in ("callbacks", "logger"):
-        inner = {key.partition(".")[2]: model for key, model in train.items() if group in key}
         options = {
-            key: {"anyOf": [{"$ref": f"#/$defs/{model.__name__}"}, {"type": "null"}]}
-            for key, model in inner.items()
+            key.partition(".")[2]: {"anyOf": [reference(kind), {"type": "null"}]}
+            for key, kind in train.items()
+            if key.startswith(group)
         }
         parts[group] = {**ANY, "properties": {**options, **OF_HYDRA}}
+    groups = {
+        "train": {**parts, "objective": reference(train["objective"])},
+        "evaluate": {"data": parts["data"]},
+    }
     entries = {}
-    for entry, models in PARTS.items():
-        own = definitions[models[""].__name__]["properties"]
-        groups = parts if entry == "train" else {"data": parts["data"]}
-        objective = {"objective": {"$ref": "#/$defs/Objective"}} if entry == "train" else {}
-        entries[entry] = {**ANY, "properties": {**own, **groups, **objective, **OF_HYDRA}}
+    for entry, kinds in PARTS.items():
+        own = definitions[kinds[""].__name__]["properties"]
+        entries[entry] = {**ANY, "properties": {**own, **groups[entry], **OF_HYDRA}}
     return {
         name: {
             "$schema": "http://json-schema.org/draft-07/schema#",
@@ -98,19 +98,14 @@ def editor_schemas() -> dict[str, dict[str, Any]]:
     }
 
 
-def settings(names: Iterable[str]) -> dict[str, Any]:
-    """What VS Code's extension for YAML needs to know."""
-    whole = ("train", "evaluate")
-    files = {name: [f"conf/{name}/*.yaml"] for name in names if name not in whole}
-    files["train"] = ["conf/train.yaml", "conf/experiment/*.yaml", "conf/debug/*.yaml"]
-    files["train"] += ["conf/hparams_search/*.yaml"]
-    files["evaluate"] = ["conf/evaluate.yaml"]
-    return {"yaml.schemas": {f"conf/.schema/{name}.json": paths for name, paths in files.items()}}
-
-
 def editor_files(clone: Path) -> dict[Path, str]:
-    """The text of each file in a clone, by its path."""
+    """The text of each file in a clone, by its path: the schemas, and VS Code's settings."""
     made = editor_schemas()
+    patterns = {name: [f"conf/{name}/*.yaml"] for name in made if name not in PARTS}
+    groups = ("experiment", "debug", "hparams_search")
+    patterns["train"] = ["conf/train.yaml", *(f"conf/{group}/*.yaml" for group in groups)]
+    patterns["evaluate"] = ["conf/evaluate.yaml"]
+    schemas = {f"conf/.schema/{name}.json": paths for name, paths in patterns.items()}
     files = {clone / "conf" / ".schema" / f"{name}.json": schema for name, schema in made.items()}
-    files[clone / ".vscode" / "settings.json"] = settings(made)
+    files[clone / ".vscode" / "settings.json"] = {"yaml.schemas": schemas}
     return {path: json.dumps(content, indent=1) + "\n" for path, content in files.items()}

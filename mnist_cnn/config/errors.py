@@ -16,22 +16,23 @@ from mnist_cnn.internals.hydra import composed, flat, mistake
 
 def one_line(error: BaseException, entry: str = "train") -> str:
     """The error as one line for the user of an entry."""
-    text = " ".join(str(error).split())
-    found = mistake(error)
-    if found.key:
-        text = no_such_key(found.key, entry)
-    elif found.argument:
-        text = f"an argument must be key=value, got {found.argument}"
-        if Path(found.argument).exists():
-            text += f"; for the network or the run there, ckpt_path={found.argument}"
-    elif found.several:
-        key, _, values = found.several.partition("=")
+    about, found = mistake(error)
+    if about == "key":
+        text = no_such_key(found, entry)
+    elif about == "argument":
+        text = f"an argument must be key=value, got {found}"
+        if Path(found).exists():
+            text += f"; for the network or the run there, ckpt_path={found}"
+    elif about == "several":
+        key, _, values = found.partition("=")
         text = (
             f"{key} must be one value, got {values}; -m makes a run of each, [{values}] is a list"
         )
-    elif found.group:
-        options = getattr(error, "options", None) or files(found.group)
-        text = must_be(found.group, either(options), found.file)
+    elif about == "file":
+        group, _, file = found.rpartition("/")
+        text = must_be(group, either(getattr(error, "options", None) or files(group)), file)
+    else:
+        text = " ".join(str(error).split())
     return f"error: {text}"
 
 
@@ -82,5 +83,5 @@ def no_such_key(key: str, entry: str) -> str:
     elif keys:
         text += f"; allowed{part}: {', '.join(keys)}"
     return text + (
-        f"; a key of your own: +{key}=..." if known and top in (*NAMED[entry], "trainer") else ""
+        f"; a key of your own: +{key}=..." if known and top in (*NAMED, "trainer") else ""
     )

@@ -16,7 +16,6 @@ import itertools
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,32 +49,25 @@ def composed(folder: Path, entry: str, overrides: Sequence[str], **options: Any)
             GlobalHydra.instance().hydra = before
 
 
-@dataclass
-class Mistake:
-    """What an error of Hydra's is about: a key, an argument without =, values, or a file."""
-
-    key: str | None = None
-    argument: str | None = None
-    several: str | None = None
-    group: str | None = None
-    file: str | None = None
+# what a message of Hydra's is about, and how it words that
+MISTAKES = {
+    "key": r"Could not override '([\w.@/]+)'",
+    "argument": r"string: ([^=]+) out of \[",  # without =
+    "several": r"Ambiguous value for argument '([^']+)'",
+    "file": r"Could not (?:find|load) '([\w./]+/[^/']+)'",  # of a group
+}
 
 
-def mistake(error: BaseException) -> Mistake:
-    """What a message of Hydra's says; nothing where it is about something else."""
+def mistake(error: BaseException) -> tuple[str, str]:
+    """What an error of Hydra's is about, and its words for it; two empty ones where not known."""
     text = " ".join(str(error).split())
-    if unknown := re.search(r"Could not override '([\w.@/]+)'", text):
-        # of `scheduler={step_size: 5}` the key inside
-        inner = re.search(r"full_key: (\S+)", str(error.__cause__))
-        within = inner and inner[1].startswith(f"{unknown[1]}.")
-        return Mistake(key=inner[1] if inner and within else unknown[1])
-    if bare := re.search(r"string: ([^=]+) out of \[", text):
-        return Mistake(argument=bare[1])
-    if values := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return Mistake(several=values[1])
-    if no_file := re.search(r"Could not (?:find|load) '([\w./]+)/([^/']+)'", text):
-        return Mistake(group=no_file[1], file=no_file[2])
-    return Mistake()
+    for about, words in MISTAKES.items():
+        if found := re.search(words, text):
+            inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+            if about == "key" and inner and inner[1].startswith(f"{found[1]}."):
+                return about, inner[1]  # of `scheduler={step_size: 5}` the key inside
+            return about, found[1]
+    return "", ""
 
 
 def multirun() -> bool:
@@ -209,27 +201,21 @@ class Composer:
         return OmegaConf.select(chosen, key, default=nothing) is nothing
 
 
-@dataclass
-class Interval:
-    """Values between two ends, both included; whole numbers where there is a step."""
+def distribution(override: Override) -> Any:
+    """Optuna's distribution of the values that a sweep in Hydra's syntax stands for."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    low: float
-    high: float
-    log: bool = False
-    step: int | None = None
-
-
-def space(override: Override) -> Interval | list[Any]:
-    """The values that a sweep in Hydra's syntax stands for, or the interval that they lie in."""
     sweep: Any = override.value()
     if override.is_interval_sweep():
         whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
-        return Interval(sweep.start, sweep.end, "log" in sweep.tags, 1 if whole else None)
+        kind = IntDistribution if whole else FloatDistribution
+        return kind(sweep.start, sweep.end, log="log" in sweep.tags)
     if isinstance(sweep, RangeSweep) and not sweep.shuffle and not sweep.transformers:
         values = sweep.range()
         if isinstance(values, range) and values:
-            return Interval(min(values), max(values), step=abs(values.step))
-    return list(override.sweep_iterator(transformer=Transformer.encode))
+            return IntDistribution(min(values), max(values), step=abs(values.step))
+    choices: Any = override.sweep_iterator(transformer=Transformer.encode)
+    return CategoricalDistribution(list(choices))
 
 
 def quote(path: Path | str) -> str:

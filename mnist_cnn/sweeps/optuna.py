@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_cnn.internals.hydra import Interval, Job, make_allowed, space
+from mnist_cnn.internals.hydra import Job, distribution, make_allowed
 from mnist_cnn.sweeps.folder import ENDS, SWEEP
 from mnist_cnn.sweeps.sweep import RETRIED, Sweep
 
@@ -157,18 +157,6 @@ def label(params: Mapping[str, Any]) -> str:
     """The same for people: shorter."""
     short = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in params.items()}
     return ",".join(point(short))
-
-
-def distribution(override: Any) -> Any:
-    """Optuna's distribution of a sweep in Hydra's syntax."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    values = space(override)
-    if not isinstance(values, Interval):
-        return CategoricalDistribution(values)
-    if values.step is None:
-        return FloatDistribution(values.low, values.high, log=values.log)
-    return IntDistribution(int(values.low), int(values.high), log=values.log, step=values.step)
 
 
 def examples(space: Mapping[str, Any]) -> list[dict[str, Any]]:
