@@ -1,4 +1,4 @@
-"""The jobs of Hydra's launchers for submitit and Ray, which outlive an interrupted sweep.
+"""Hydra's launchers for submitit and Ray, whose jobs outlive an interrupted sweep.
 
 Read in hydra-submitit-launcher 1.4.0rc3, submitit 1.5.4 and hydra-ray-launcher 1.4.0rc3. The
 launchers hold their jobs in local variables and have no way to cancel them. submitit's launcher
@@ -13,10 +13,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextvars import copy_context
 from typing import Any
 from unittest import mock
 
+ASIDE = ("submitit_local", "submitit_slurm", "ray")  # launchers that run in a thread of their own
+POLL = 0.2  # seconds
 IN_SUBMITIT = "SUBMITIT_LOCAL_JOB_ID"  # set in a job's environment: submitit ignores SIGTERM there
 
 
@@ -82,3 +86,34 @@ def jobs_of(name: str) -> Iterator[Ray | Submitit]:
 
     with mock.patch.object(AutoExecutor, "map_array", noted):
         yield jobs
+
+
+def launch_aside(launch: Callable[[], Any], name: str) -> None:
+    """Calls a launcher in a thread of its own, whose processes don't hear the terminal's Ctrl-C.
+
+    Ray and submitit lose what a signal's handler raises while they wait.
+    """
+    outcome: Future[Any] = Future()
+    with jobs_of(name) as jobs:
+
+        def work() -> None:
+            if hasattr(signal, "pthread_sigmask"):  # processes inherit it
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                outcome.set_result(launch())
+            except BaseException as e:
+                jobs.wait()
+                outcome.set_exception(e)
+
+        thread = threading.Thread(target=copy_context().run, args=[work], daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                # Ray has a handler that dumps its stack
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.getsignal(number))
+                thread.join(POLL)
+            outcome.result()
+        except BaseException:
+            jobs.cancel()
+            raise

@@ -39,8 +39,8 @@ from mnist_cnn.runs.state import (
     TRACKED,
     WEIGHTS,
     Pruned,
-    note,
     note_failure,
+    write,
 )
 
 # stale as soon as there is a newer checkpoint
@@ -101,7 +101,7 @@ def ending(folder: Path) -> Iterator[None]:
     try:
         yield
     except Pruned as e:
-        note(folder / PRUNED, epoch=e.epoch, metric=e.metric, value=e.value)
+        write({"epoch": e.epoch, "metric": e.metric, "value": e.value}, folder / PRUNED)
         raise
     except Interrupted as e:
         raise Interrupted(e.number, hint) from None

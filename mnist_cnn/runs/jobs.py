@@ -18,12 +18,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.internals.hydra import multirun
-from mnist_cnn.internals.launchers import IN_SUBMITIT
+from mnist_cnn.internals.launchers import IN_SUBMITIT, POLL
 from mnist_cnn.runs import ranks, state
 from mnist_cnn.runs.launch import rank, starts_ranks
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.sweeps.folder import is_over
-from mnist_cnn.sweeps.launchers import POLL
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from mnist_cnn.config.own import make
 from mnist_cnn.internals.hydra import multirun
 from mnist_cnn.runs.checks import content
 from mnist_cnn.runs.launch import rank
-from mnist_cnn.runs.state import TRACKED, note
+from mnist_cnn.runs.state import TRACKED, write
 
 # a part of the configuration that Lightning logs of the module, as it is after seeing the data
 OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metrics")
@@ -43,7 +43,7 @@ def make_loggers(cfg: DictConfig) -> list[Logger]:
             versions[name] = logger.version
         loggers.append(logger)
     if versions:
-        note(ids, **versions)
+        write(versions, ids)
     return loggers
 
 

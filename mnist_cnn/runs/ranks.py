@@ -24,7 +24,7 @@ from mnist_cnn.internals.hydra import started_job, take_part
 from mnist_cnn.runs.claim import claimed, release
 from mnist_cnn.runs.launch import connect, rank
 from mnist_cnn.runs.signals import SIGNALS, Interrupted
-from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS, Pruned, note, state
+from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS, Pruned, state, write
 
 TRAIN = "mnist_cnn.train:train"
 
@@ -98,7 +98,7 @@ def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
     line = f"process {n} (of 0 to {count - 1}) {what}"
     if not (folder / RESULTS).exists() and state(folder) != "running":  # by somebody else
         trace = told.get("extraInfo", {}).get("py_callstack", "")
-        note(folder / FAILED, type="EndedEarly", error=line, traceback=trace)
+        write({"type": "EndedEarly", "error": line, "traceback": trace}, folder / FAILED)
     return line
 
 

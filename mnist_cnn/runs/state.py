@@ -8,9 +8,9 @@ from mnist_cnn.sweeps.folder import PRUNED as PRUNED
 from mnist_cnn.sweeps.folder import RESULTS as RESULTS
 from mnist_cnn.sweeps.folder import SWEEP as SWEEP
 from mnist_cnn.sweeps.folder import State as State
-from mnist_cnn.sweeps.folder import note as note
 from mnist_cnn.sweeps.folder import note_failure as note_failure
 from mnist_cnn.sweeps.folder import state as state
+from mnist_cnn.sweeps.folder import write as write
 
 # Hydra writes them into each run's folder
 OVERRIDES, CONFIG, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("overrides", "config", "hydra"))

@@ -7,8 +7,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from mnist_cnn import terminal
+from mnist_cnn.internals.launchers import POLL
 from mnist_cnn.sweeps.folder import ENDS, FAILED, PRUNED, RESULTS, State
-from mnist_cnn.sweeps.launchers import POLL
 
 
 class Screen(threading.Thread):

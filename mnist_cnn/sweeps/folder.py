@@ -41,12 +41,9 @@ def end_of(folder: Path) -> State | None:
 
 def note_failure(folder: Path, error: Exception) -> None:
     trace = "".join(traceback.format_exception(error))
+    failure = {"type": type(error).__name__, "error": str(error), "traceback": trace}
     with contextlib.suppress(OSError):  # the disk may be what failed
-        note(folder / FAILED, type=type(error).__name__, error=str(error), traceback=trace)
-
-
-def note(path: Path, **content: Any) -> None:
-    write(content, path)
+        write(failure, folder / FAILED)
 
 
 def write(content: Mapping[str, Any], path: Path) -> None:

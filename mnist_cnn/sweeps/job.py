@@ -1,8 +1,9 @@
 """A job of an application that knows nothing of sweeps."""
 
+import contextlib
 import logging
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,34 +16,24 @@ from mnist_cnn.sweeps.folder import LOCK, RESULTS, end_of, is_over, note_failure
 log = logging.getLogger(__name__)
 
 
-class Recorded:
+def recorded(function: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
     """Calls an application's function, and leaves in the job's folder how that ended.
 
     Args:
         function: returns a number, numbers by name, or nothing.
+        cfg: the job's configuration.
     """
-
-    def __init__(self, function: Any):
-        self.function = function
-
-    def __call__(self, cfg: DictConfig) -> None:
-        hydra = HydraConfig.get()
-        folder = Path(hydra.runtime.output_dir)
-        if is_over(folder.parent, hydra.sweeper.get("max_failures")):
-            return
-        try:
-            with FileLock(folder / LOCK, timeout=1):
-                if end_of(folder) is None:  # else it was queued twice, as Ray may do
-                    self.run(cfg, folder)
-        except Timeout:  # another process is at it
-            return
-
-    def run(self, cfg: DictConfig, folder: Path) -> None:
-        try:
-            write(plain_outcome(self.function(cfg)), folder / RESULTS)
-        except Exception as e:
-            log.exception("the job failed")
-            note_failure(folder, e)
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if is_over(folder.parent, hydra.sweeper.get("max_failures")):
+        return
+    with contextlib.suppress(Timeout), FileLock(folder / LOCK, timeout=1):  # another may be at it
+        if end_of(folder) is None:  # else it was queued twice, as Ray may do
+            try:
+                write(plain_outcome(function(cfg)), folder / RESULTS)
+            except Exception as e:
+                log.exception("the job failed")
+                note_failure(folder, e)
 
 
 def plain_outcome(outcome: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_cnn.internals.hydra import Composer, Job, flat, launcher, quote
+from mnist_cnn.internals.launchers import ASIDE, POLL, launch_aside
 from mnist_cnn.sweeps.folder import (
     ENDS,
     FAILED,
@@ -34,11 +35,10 @@ from mnist_cnn.sweeps.folder import (
     check_path,
     is_over,
     name_folder,
-    note,
     state,
+    write,
 )
-from mnist_cnn.sweeps.job import Recorded
-from mnist_cnn.sweeps.launchers import ASIDE, POLL, launch_aside
+from mnist_cnn.sweeps.job import recorded
 
 JOBS = "jobs.json"  # in the sweep's folder: the overrides of each job, by its number
 RETRIED = ".retried"  # there, too: the folders of failed trials that were tried again
@@ -79,7 +79,7 @@ class Sweep(Sweeper):
 
     def wrapped(self, task: TaskFunction) -> TaskFunction:
         """The function of a job, which leaves results.json, failed.json or pruned.json."""
-        return Recorded(task)
+        return functools.partial(recorded, task)
 
     def task_of(self, config: DictConfig) -> DictConfig:
         """What sets a job apart, of its configuration."""
@@ -285,7 +285,8 @@ class Sweep(Sweeper):
         if self.settled(n) not in ENDS:
             error = f"the process ended early: {reason}"
             self.job_folder(n).mkdir(exist_ok=True)
-            note(self.job_folder(n) / FAILED, type="EndedEarly", error=error, traceback="")
+            failure = {"type": "EndedEarly", "error": error, "traceback": ""}
+            write(failure, self.job_folder(n) / FAILED)
 
     def launch(self, jobs: Mapping[int, Job]) -> None:
         place = f"hydra.sweep.dir={quote(self.folder)}"
