@@ -10,13 +10,19 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more images
 Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
-Limit = Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, le=1)]
-NoneOrLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[str], Field(min_length=1)]
+Stage = Annotated[list[Width], Field(min_length=1, max_length=8)]
+Limit = Count | Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+NoneOrLimit = Whole | Share
 Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
 Metric = str  # one of those that are logged, which config.check knows
 Mode = Literal["min", "max"]
 Interval = Literal["epoch", "step"]  # a schedule is stepped after each
+Suite = Literal["corruptions", "affine", "adversarial", "outliers"]
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
 
 
@@ -37,8 +43,8 @@ class Seen(Group):
 
     name: Annotated[str, Field(pattern=r"^\w+$")]
     classes: list[str] | None = None
-    val_fraction: Annotated[float, Field(ge=0, lt=1)]
-    fold: Annotated[int, Field(ge=0)]
+    val_fraction: BelowOne
+    fold: Whole
     split: str | None = None  # rows in checkpoints of earlier versions
 
 
@@ -46,15 +52,15 @@ class Images(Group):
     """What `data.datamodule.ImageDataModule` takes."""
 
     target: Target = Field(alias="_target_")
-    val_fraction: Annotated[float, Field(ge=0, lt=1)]
-    fold: Annotated[int, Field(ge=0)]
+    val_fraction: BelowOne
+    fold: Whole
     split: Literal["rows", "writers", "writers_by_series"] = "rows"
     batch_size: Batch
     eval_batch_size: Batch
     shuffle: bool
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     augment: dict[str, Any]
-    clean_epochs: Annotated[int, Field(ge=0)]
+    clean_epochs: Whole
 
 
 class Data(Images):
@@ -73,7 +79,7 @@ class Folder(Images):
     name: Literal["folder"]
     root: str
     color: bool
-    size: Annotated[int, Field(ge=1)] | None
+    size: Count | None
 
 
 class Augment(Group):
@@ -139,10 +145,7 @@ class FastCNN(Network):
 
 class VGG(Network):
     name: Literal["VGG"]
-    stages: Annotated[
-        list[Annotated[list[Width], Field(min_length=1, max_length=8)]],
-        Field(min_length=1, max_length=4),
-    ]
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=4)]
     channel_dropout: BelowOne
     dropout: BelowOne
 
@@ -174,7 +177,7 @@ class Plateau(Group):
     interval: Literal["epoch"]
     mode: Mode
     factor: Annotated[float, Field(gt=0, lt=1)]
-    patience: Annotated[int, Field(ge=0)]
+    patience: Whole
     threshold: NotNegative
     threshold_mode: Literal["rel", "abs"]
     min_lr: NotNegative
@@ -200,7 +203,7 @@ class Cosine(Group):
 class EarlyStopping(Open):
     monitor: Metric
     mode: Mode
-    patience: Annotated[int, Field(ge=0)]
+    patience: Whole
     min_delta: NotNegative
     check_finite: bool
     strict: bool
@@ -245,7 +248,7 @@ class Logger(Open):
 
 class TensorBoard(Logger):
     default_hp_metric: bool
-    purge_step: Annotated[int, Field(ge=0)] | None
+    purge_step: Whole | None
 
 
 class Profiler(Open):
@@ -260,7 +263,7 @@ class Trainer(Open):
     target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
     strategy: str | dict[str, Any]
-    devices: Count | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1, max_length=1)]
+    devices: Count | Annotated[list[Whole], Field(min_length=1, max_length=1)]
     num_nodes: Count
     use_distributed_sampler: bool
     precision: str | int | None
@@ -279,7 +282,7 @@ class Trainer(Open):
     val_check_interval: Limit | str | dict[str, Any] | None
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
-    log_every_n_steps: Annotated[int, Field(ge=0)] | None
+    log_every_n_steps: Whole | None
     gradient_clip_val: Positive | None
     gradient_clip_algorithm: Literal["norm", "value"]
     accumulate_grad_batches: Count
@@ -288,7 +291,7 @@ class Trainer(Open):
     benchmark: bool | None
     detect_anomaly: bool
     inference_mode: bool
-    reload_dataloaders_every_n_epochs: Annotated[int, Field(ge=0)]
+    reload_dataloaders_every_n_epochs: Whole
     profiler: Literal["simple", "advanced", "pytorch"] | Profiler | None
     enable_checkpointing: bool | None
     enable_model_summary: bool | None
@@ -301,10 +304,10 @@ class Objective(Group):
 
 
 class Train(Open):
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
-    ckpt_path: Annotated[str, Field(min_length=1)] | None
+    seed: Seed
+    ckpt_path: Text | None
     force: bool
-    init_weights: Annotated[str, Field(min_length=1)] | None
+    init_weights: Text | None
     init_strict: bool
     freeze: list[str] | None
     test: bool
@@ -318,19 +321,12 @@ class Train(Open):
 
 class Evaluate(Open):
     targets: list[str]
-    ckpt_path: (
-        Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
-    )
-    compare: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] | None
+    ckpt_path: Text | Texts | None
+    compare: Text | Texts | None
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
-    robustness: (
-        bool
-        | Annotated[
-            list[Literal["corruptions", "affine", "adversarial", "outliers"]], Field(min_length=1)
-        ]
-    )
+    robustness: bool | Annotated[list[Suite], Field(min_length=1)]
     temperature: bool
     device: Literal["auto", "cpu", "cuda", "mps"]
-    mistakes: Annotated[int, Field(ge=0)]
+    mistakes: Whole
     run_dir: str
