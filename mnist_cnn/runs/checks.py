@@ -17,34 +17,14 @@ from mnist_cnn.internals.hydra import flat
 from mnist_cnn.runs.launch import rank
 
 # beginnings of keys that may change when a run is resumed: its weights do not depend on them
-UNRELATED = [
-    "ckpt_path",
-    "force",
-    "init_strict",
-    "run_",
-    "test",
-    "logger",
-    "hparams_search",
-    "targets",
-    "data.root",
-    "data.source",
-    "data.mirror",
-    "data.eval_batch_size",
-    "trainer.limit_predict_batches",
-    "trainer.log_every_n_steps",
-    "trainer.max_epochs",
-    "trainer.max_time",
-    "trainer.devices",
-    "trainer.enable",
-    "trainer.profiler",
-    "trainer.detect_anomaly",
-    "callbacks.progress",
-    "callbacks.prune",
-    "callbacks.summary",
-    "callbacks.histograms",
-    "callbacks.finite",
-    "callbacks.checkpoint.every",
-]
+UNRELATED = (
+    *("ckpt_path", "force", "init_strict", "run_", "test", "logger", "hparams_search", "targets"),
+    *("data.root", "data.source", "data.mirror", "data.eval_batch_size"),
+    *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.max_epochs"),
+    *("trainer.max_time", "trainer.devices", "trainer.enable", "trainer.profiler"),
+    *("trainer.detect_anomaly", "callbacks.progress", "callbacks.prune", "callbacks.summary"),
+    *("callbacks.histograms", "callbacks.finite", "callbacks.checkpoint.every"),
+)
 
 
 @dataclass(frozen=True)
@@ -156,18 +136,19 @@ def check_same(before: Mapping[str, Any], config: DictConfig) -> None:
         config: the one that is to resume it.
     """
     now = flat(config)
-    free = UNRELATED
+    bound = set()
     laid_out = config.scheduler.get("name") in ("OneCycleLR", "CosineAnnealingLR")
     # a run that ended with averaged weights has no others left to train
     averaged = config.callbacks.get("averaging")
     if laid_out or config.data.get("clean_epochs") or averaged:  # for a number of epochs
-        free = [key for key in free if key != "trainer.max_epochs"]
+        bound.add("trainer.max_epochs")
     if str(config.trainer.limit_val_batches) != "1.0":  # a number of batches: it chooses the images
-        free = [key for key in free if key != "data.eval_batch_size"]
+        bound.add("data.eval_batch_size")
+    free = tuple(key for key in UNRELATED if key not in bound)
     differ = (
         key
         for key in {**now, **before}
-        if now.get(key) != before.get(key) and not key.startswith(tuple(free))
+        if now.get(key) != before.get(key) and not key.startswith(free)
     )
     values = {key: (resolved(before, key), resolved(now, key)) for key in differ}
     faults = [
