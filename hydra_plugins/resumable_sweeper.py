@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 
 from mnist_cnn.sweeps import grid, optuna
+from mnist_cnn.sweeps.sweep import Sweep
 
 
 class Grid(grid.Grid):
@@ -20,13 +21,7 @@ class Optuna(optuna.Optuna):
     """A search by Optuna."""
 
 
-COMMON = {
-    "params": None,
-    "max_batch_size": None,
-    "max_failures": None,
-    "metric": "value",
-    "mode": "min",
-}
+COMMON = {key: option.default for key, option in inspect.signature(Sweep).parameters.items()}
 SAMPLER = {"_target_": "optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 10}
 SEARCH = {"n_trials": 30, "n_jobs": 1, "sampler": SAMPLER}
 

@@ -38,7 +38,9 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
         program = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # set in __init__.py
         if program:
             signal.signal(signal.SIGINT, interrupt)
-        tolerate_encoding()
+        for stream in (sys.stdout, sys.stderr):  # `?` for what the terminal's encoding lacks
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             try:
                 if "--version" in (sys.argv[1:] if argv is None else argv):
@@ -52,7 +54,8 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
             if interrupted or isinstance(e, KeyboardInterrupt):
                 sys.exit(128 + signal.SIGINT)
             if isinstance(e, BrokenPipeError):
-                discard_output()
+                # else Python writes there what is still buffered when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(128 + SIGPIPE)
             if isinstance(e, USER_ERRORS):
                 sys.exit(f"error: {' '.join(str(e).split())}")
@@ -62,13 +65,6 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     return ending
-
-
-def tolerate_encoding() -> None:
-    """Makes the terminal show `?` for a character that its encoding lacks, instead of an error."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 NETWORK = """\
@@ -96,8 +92,3 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if args.ckpt_path == "":
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     return args
-
-
-def discard_output() -> None:
-    """Discards what is still buffered for standard output, which Python writes when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

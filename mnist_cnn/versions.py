@@ -1,5 +1,6 @@
 """The versions of this project and of what it stands on."""
 
+import contextlib
 import importlib.metadata
 import platform
 
@@ -10,10 +11,8 @@ def versions() -> dict[str, str]:
     """By package; a clone that is not installed has none."""
     found = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
 
 

@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.command import USER_ERRORS, tolerate_encoding
+from mnist_cnn.command import USER_ERRORS
 from mnist_cnn.config.check import check
 from mnist_cnn.config.errors import one_line
 from mnist_cnn.config.files import CONF, check_choices
@@ -31,7 +31,7 @@ from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
 from mnist_cnn.runs.checks import check_run
 from mnist_cnn.runs.claim import TakenError, check_evaluation, claim, take
 from mnist_cnn.runs.launch import check_processes, join, leave, processes, rank
-from mnist_cnn.runs.signals import SIGNALS, Interrupted
+from mnist_cnn.runs.signals import SIGNALS, Interrupted, interrupt
 from mnist_cnn.runs.state import LAST, LOCK, OVERRIDES
 from mnist_cnn.sweeps.folder import check_path, name_folder
 
@@ -43,7 +43,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]
     to see where it comes from.
     """
     sys.argv[1:] = argv  # hydra.main reads no other
-    tolerate_encoding()
     entry = main(str(CONF), config_name, execution_whitelist=TARGETS)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         return entry(task)()
@@ -81,9 +80,6 @@ def interruptible() -> Iterator[None]:
     goes on: it is sent again. After this the signals end the program, as nobody is left to tell.
     """
     report = sys.unraisablehook
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise Interrupted(number)
 
     def unraisable(lost: Any) -> None:
         if isinstance(lost.exc_value, Interrupted):

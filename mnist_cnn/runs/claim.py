@@ -40,6 +40,7 @@ from mnist_cnn.runs.state import (
     WEIGHTS,
     Pruned,
     note_failure,
+    replace,
     write,
 )
 
@@ -212,12 +213,11 @@ def clear(folder: Path) -> None:
 
 def copy_checkpoint(checkpoint: Path, folder: Path) -> None:
     """Copies a checkpoint to where a new run starts from, and the best one where it is there."""
-    from mnist_cnn.runs import results
 
     def copy_to(place: Path, file: Path) -> None:
         new = place.with_suffix(".new")
         shutil.copyfile(file, new)
-        results.replace(new, place)
+        replace(new, place)
 
     (folder / LAST).parent.mkdir(exist_ok=True)
     best_epoch = content(checkpoint).best_epoch

@@ -21,7 +21,7 @@ from mnist_cnn.internals.hydra import multirun
 from mnist_cnn.internals.launchers import IN_SUBMITIT, POLL
 from mnist_cnn.runs import ranks, state
 from mnist_cnn.runs.launch import rank, starts_ranks
-from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.runs.signals import interrupt
 from mnist_cnn.sweeps.folder import is_over
 
 log = logging.getLogger(__name__)
@@ -76,10 +76,6 @@ def attempt(train: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
-
-
-def interrupt(number: int, frame: Any) -> None:
-    raise Interrupted(number)
 
 
 @contextlib.contextmanager

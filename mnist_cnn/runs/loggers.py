@@ -36,7 +36,9 @@ def make_loggers(cfg: DictConfig) -> list[Logger]:
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
-        options = purged(node, cfg.ckpt_path) | tracked(node, cfg, known.get(name))
+        options = tracked(node, cfg, known.get(name))
+        if cfg.ckpt_path is not None and node.get("purge_step", 0) is None:
+            options["purge_step"] = content(cfg.ckpt_path).epochs + 1
         logger = make(Logger, node, **options)
         if isinstance(logger, (WandbLogger, MLFlowLogger)) and rank() == 0:
             begin(logger, cfg)
@@ -45,12 +47,6 @@ def make_loggers(cfg: DictConfig) -> list[Logger]:
     if versions:
         write(versions, ids)
     return loggers
-
-
-def purged(logger: DictConfig, ckpt_path: str | None) -> dict[str, Any]:
-    if ckpt_path is None or logger.get("purge_step", 0) is not None:
-        return {}
-    return {"purge_step": content(ckpt_path).epochs + 1}
 
 
 def tracked(node: DictConfig, cfg: DictConfig, known: str | None) -> dict[str, Any]:

@@ -23,6 +23,11 @@ class Interrupted(BaseException):
         self.number = number
 
 
+def interrupt(number: int, frame: Any) -> None:
+    """A handler of signals."""
+    raise Interrupted(number)
+
+
 class StopSignal:
     """Notes a signal to stop, so that it can be answered when the step is done.
 

@@ -9,6 +9,7 @@ from mnist_cnn.sweeps.folder import RESULTS as RESULTS
 from mnist_cnn.sweeps.folder import SWEEP as SWEEP
 from mnist_cnn.sweeps.folder import State as State
 from mnist_cnn.sweeps.folder import note_failure as note_failure
+from mnist_cnn.sweeps.folder import replace as replace
 from mnist_cnn.sweeps.folder import state as state
 from mnist_cnn.sweeps.folder import write as write
 

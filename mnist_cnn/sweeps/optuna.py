@@ -49,11 +49,11 @@ class Optuna(Sweep):
                 load_if_exists=True,
             )
             self.repair()
-            left = self.n_trials - self.count("COMPLETE", "PRUNED")
+            left = self.n_trials - len(self.trials("COMPLETE", "PRUNED"))
             while left > 0 and not self.over:
                 batch = {t.number: t.params for t in self.trials("RUNNING")[:left]}
                 while len(batch) < min(self.n_jobs, left):
-                    number = len(self.trials()) - self.count("WAITING")
+                    number = len(self.trials()) - len(self.trials("WAITING"))
                     self.study.sampler = self.seeded(number)
                     trial = self.study.ask(self.space)
                     batch[trial.number] = trial.params
@@ -105,9 +105,6 @@ class Optuna(Sweep):
     def trials(self, *states: str) -> list[Any]:
         trials = self.study.get_trials(deepcopy=False)
         return [t for t in trials if not states or t.state.name in states]
-
-    def count(self, *states: str) -> int:
-        return len(self.trials(*states))
 
     def tell(self, n: int) -> None:
         """Writes into the study what became of a trial that has ended."""
