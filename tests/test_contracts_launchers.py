@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import submitit
 
-from mnist_cnn.internals.launchers import Ray, Submitit, jobs_of
+from mnist_cnn.internals.launchers import cancel, submitted
 
 
 def wait_for_sigterm(ready: Path) -> str:
@@ -26,15 +26,14 @@ def wait_for_sigterm(ready: Path) -> str:
 def test_a_job_on_this_machine_hears_sigterm_from_its_controller(tmp_path):
     executor = submitit.AutoExecutor(folder=tmp_path, cluster="local")
     executor.update_parameters(timeout_min=1)
-    with jobs_of("submitit_local") as jobs:
-        assert isinstance(jobs, Submitit)
+    with submitted("submitit_local") as jobs:
         (job,) = executor.map_array(wait_for_sigterm, [tmp_path / "ready"])
-        assert jobs.jobs == [job]
+        assert jobs == [job]
         assert isinstance(job, submitit.LocalJob)
         while not (tmp_path / "ready").exists():
             os.kill(int(job.job_id), 0)  # it is a process
             time.sleep(0.05)
-        jobs.cancel()
+        cancel("submitit_local", jobs)
     assert job.done()
     assert job.result() == "heard SIGTERM", "submitit's controller hands SIGTERM on no more"
     assert "noted" not in repr(submitit.AutoExecutor.map_array)
@@ -48,6 +47,5 @@ def test_the_launcher_for_submitit_submits_by_map_array():
 
 
 def test_other_launchers_have_no_jobs_of_submitit():
-    with jobs_of("ray") as jobs:
-        assert isinstance(jobs, Ray)
-        jobs.wait()
+    with submitted("ray") as jobs:
+        assert jobs == []

@@ -40,7 +40,7 @@ def allow_given(argv: Sequence[str]) -> None:
 def forbidden(node: Any, key: str, known: Sequence[str] = TARGETS) -> list[str]:
     """A sentence for each `_target_` in a part of a configuration that may not be called."""
     if isinstance(node, list):
-        return [f for k, value in enumerate(node) for f in forbidden(value, f"{key}.{k}", known)]
+        node = dict(enumerate(node))
     if not isinstance(node, Mapping):
         return []
     faults = [f for name, value in node.items() for f in forbidden(value, f"{key}.{name}", known)]
@@ -55,7 +55,7 @@ def forbidden(node: Any, key: str, known: Sequence[str] = TARGETS) -> list[str]:
 
 def is_own(data: Any) -> bool:
     """Whether a data set's config describes a LightningDataModule of the user's own."""
-    target = data.get("_target_") if isinstance(data, Mapping) or hasattr(data, "get") else None
+    target = data.get("_target_") if hasattr(data, "get") else None
     return not str(target).startswith("mnist_cnn.")
 
 

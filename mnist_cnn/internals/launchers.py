@@ -24,68 +24,51 @@ POLL = 0.2  # seconds
 IN_SUBMITIT = "SUBMITIT_LOCAL_JOB_ID"  # set in a job's environment: submitit ignores SIGTERM there
 
 
-class Ray:
-    """The jobs of a sweep on Ray."""
-
-    def wait(self) -> None:
-        """Nothing: they end with the launcher."""
-
-    def cancel(self) -> None:
-        """Ends the jobs, which would train on unwatched."""
-        import ray
-
-        ray.shutdown()
-
-
-class Submitit:
-    """The jobs of a sweep that submitit has submitted."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Any] = []
-        self.submitting = threading.Lock()
-
-    def wait(self) -> None:
-        """Waits for all to end: where one was killed, the launcher leaves the others alone."""
-        for job in self.jobs:
-            job.wait()
-
-    def cancel(self) -> None:
-        """Ends the jobs; those on this machine save a checkpoint first."""
-        from submitit import LocalJob
-
-        with self.submitting:
-            local = [job for job in self.jobs if isinstance(job, LocalJob)]
-            queued = [job for job in self.jobs if not isinstance(job, LocalJob)]
-        for job in queued:
-            job.cancel(check=False)
-        for seconds in itertools.count():
-            running = [job for job in local if not job.done()]
-            if not running:
-                return
-            if seconds % 10 == 0:  # again, for one that was just starting and did not hear it
-                for job in running:
-                    os.kill(int(job.job_id), signal.SIGTERM)
-            time.sleep(1)
+SUBMITTING = threading.Lock()
 
 
 @contextlib.contextmanager
-def jobs_of(name: str) -> Iterator[Ray | Submitit]:
-    """The jobs that the launcher of that name starts inside."""
-    if name == "ray":
-        yield Ray()
+def submitted(launcher: str) -> Iterator[list[Any]]:
+    """The jobs that submitit submits inside, also in other threads; none where it is Ray."""
+    jobs: list[Any] = []
+    if launcher == "ray":
+        yield jobs
         return
     from submitit import AutoExecutor
 
-    jobs, submit = Submitit(), AutoExecutor.map_array
+    submit = AutoExecutor.map_array
 
     def noted(self: AutoExecutor, *args: Any) -> list[Any]:
-        with jobs.submitting:
+        with SUBMITTING:
             new = submit(self, *args)
-            jobs.jobs += new
+            jobs.extend(new)
         return new
 
     with mock.patch.object(AutoExecutor, "map_array", noted):
         yield jobs
+
+
+def cancel(launcher: str, jobs: list[Any]) -> None:
+    """Ends the jobs of a launcher; those of submitit on this machine save a checkpoint first."""
+    if launcher == "ray":  # its jobs would train on unwatched
+        import ray
+
+        return ray.shutdown()
+    from submitit import LocalJob
+
+    with SUBMITTING:
+        local = [job for job in jobs if isinstance(job, LocalJob)]
+        queued = [job for job in jobs if not isinstance(job, LocalJob)]
+    for job in queued:
+        job.cancel(check=False)
+    for seconds in itertools.count():
+        running = [job for job in local if not job.done()]
+        if not running:
+            return
+        if seconds % 10 == 0:  # again, for one that was just starting and did not hear it
+            for job in running:
+                os.kill(int(job.job_id), signal.SIGTERM)
+        time.sleep(1)
 
 
 def launch_aside(launch: Callable[[], Any], name: str) -> None:
@@ -94,7 +77,7 @@ def launch_aside(launch: Callable[[], Any], name: str) -> None:
     Ray and submitit lose what a signal's handler raises while they wait.
     """
     outcome: Future[Any] = Future()
-    with jobs_of(name) as jobs:
+    with submitted(name) as jobs:
 
         def work() -> None:
             if hasattr(signal, "pthread_sigmask"):  # processes inherit it
@@ -102,7 +85,8 @@ def launch_aside(launch: Callable[[], Any], name: str) -> None:
             try:
                 outcome.set_result(launch())
             except BaseException as e:
-                jobs.wait()
+                for job in jobs:  # where one was killed, the launcher leaves the others alone
+                    job.wait()
                 outcome.set_exception(e)
 
         thread = threading.Thread(target=copy_context().run, args=[work], daemon=True)
@@ -115,5 +99,5 @@ def launch_aside(launch: Callable[[], Any], name: str) -> None:
                 thread.join(POLL)
             outcome.result()
         except BaseException:
-            jobs.cancel()
+            cancel(name, jobs)
             raise

@@ -25,6 +25,7 @@ from mnist_cnn.runs.claim import claimed, release
 from mnist_cnn.runs.launch import connect, rank
 from mnist_cnn.runs.signals import SIGNALS, Interrupted
 from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS, Pruned, state, write
+from mnist_cnn.sweeps.folder import failure_of
 
 TRAIN = "mnist_cnn.train:train"
 
@@ -90,8 +91,7 @@ def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
     killed = {n: f for n, f in failures.items() if f.exitcode < 0}
     n, first = min((killed or failures).items(), key=lambda item: item[1].timestamp)
     if not killed and n == 0 and (folder / FAILED).exists():
-        noted = json.loads((folder / FAILED).read_text("utf-8"))
-        return next(iter(noted["error"].strip().splitlines()), str(noted["type"]))
+        return failure_of(folder)
     told = first.message if isinstance(first.message, dict) else {}
     what = told.get("message", f"ended with exit code {first.exitcode}")
     what = f"was killed by {first.signal_name()}" if killed else what

@@ -16,13 +16,11 @@ from mnist_cnn.runs.state import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     """The value of `ckpt_path=` in a command line, None where there is none, and all the rest."""
-    given = next(
-        (a.split("=", 1)[1] for a in argv if a.lstrip("+").startswith("ckpt_path=")), "null"
-    ).strip("'\"")
+    own = [a for a in argv if a.lstrip("+").startswith("ckpt_path=")]
+    given = own[0].split("=", 1)[1].strip("'\"") if own else "null"
     if not given:  # as of a variable of the shell that is not set
         raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
-    rest = [a for a in argv if not a.lstrip("+").startswith("ckpt_path=")]
-    return None if given == "null" else given, rest
+    return None if given == "null" else given, [a for a in argv if a not in own]
 
 
 def resume(argv: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mnist_cnn import terminal
 from mnist_cnn.internals.launchers import POLL
-from mnist_cnn.sweeps.folder import ENDS, FAILED, PRUNED, RESULTS, State
+from mnist_cnn.sweeps.folder import ENDS, PRUNED, State, end_of, failure_of
 
 
 class Screen(threading.Thread):
@@ -72,12 +72,8 @@ class Screen(threading.Thread):
 
     def ended(self, n: int) -> bool:
         """Takes note of a job's end."""
-        files = (RESULTS, FAILED, PRUNED)
-        folder = self.sweep.job_folder(n)
         # the lock is asked only where it is worth it
-        if not any((folder / file).exists() for file in files):
-            return False
-        if (state := self.sweep.state(n)) not in ENDS:
+        if end_of(self.sweep.job_folder(n)) is None or (state := self.sweep.state(n)) not in ENDS:
             return False
         self.ends[n] = state
         if state == "finished" and (value := self.sweep.value(n)) is not None:
@@ -94,9 +90,7 @@ class Screen(threading.Thread):
         if state == "pruned":
             noted = json.loads((folder / PRUNED).read_text("utf-8"))
             return f"pruned after epoch {noted['epoch']}: {metric} {noted['value']:.4f}"
-        noted = json.loads((folder / FAILED).read_text("utf-8"))
-        lines = noted["error"].strip().splitlines()
-        return f"failed: {lines[0] if lines else noted['type']}"
+        return f"failed: {failure_of(folder)}"
 
     def running(self) -> str:
         """The jobs that run, and how far each is."""

@@ -1,16 +1,24 @@
-"""What became of a job, by the files in its folder, and the folders themselves."""
+"""What became of a job, by the files in its folder, and the folders themselves.
+
+`recorded` leaves these files for an application that knows nothing of sweeps.
+"""
 
 import contextlib
 import itertools
 import json
+import logging
+import numbers
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+log = logging.getLogger(__name__)
 
 SWEEP = "multirun.yaml"  # Hydra's name for the configuration in a sweep's folder
 LOCK = ".lock"  # held by the process that is at work in the folder; released by the system, too
@@ -62,6 +70,49 @@ def replace(new: Path, old: Path) -> None:
 def is_over(sweep: Path, max_failures: int | None) -> bool:
     """Whether as many jobs of a sweep have failed as it may have; a resumed one counts anew."""
     return max_failures is not None and sum(1 for _ in sweep.glob(f"*/{FAILED}")) >= max_failures
+
+
+def failure_of(folder: Path) -> str:
+    """The first line of what failed.json says."""
+    noted = json.loads((folder / FAILED).read_text("utf-8"))
+    return next(iter(noted["error"].strip().splitlines()), str(noted["type"]))
+
+
+def recorded(function: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
+    """Calls an application's function, and leaves in the job's folder how that ended.
+
+    Args:
+        function: returns a number, numbers by name, or nothing.
+        cfg: the job's configuration.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if is_over(folder.parent, hydra.sweeper.get("max_failures")):
+        return
+    with contextlib.suppress(Timeout), FileLock(folder / LOCK, timeout=1):  # another may be at it
+        if end_of(folder) is None:  # else it was queued twice, as Ray may do
+            try:
+                write(plain_outcome(function(cfg)), folder / RESULTS)
+            except Exception as e:
+                log.exception("the job failed")
+                note_failure(folder, e)
+
+
+def plain_outcome(outcome: Any) -> dict[str, Any]:
+    """What an application's function has returned, as results.json holds it.
+
+    Raises:
+        TypeError: neither a number, numbers by name, nor nothing.
+    """
+    if isinstance(outcome, Mapping):
+        return {str(key): number(value) for key, value in outcome.items()}
+    return {} if outcome is None else {"value": number(outcome)}
+
+
+def number(value: Any) -> Any:
+    if isinstance(value, (str, numbers.Integral, type(None))):
+        return int(value) if isinstance(value, numbers.Integral) else value
+    return float(value)  # of NumPy or PyTorch, too
 
 
 def check_path(key: str, path: Path | str) -> None:

@@ -35,10 +35,10 @@ from mnist_cnn.sweeps.folder import (
     check_path,
     is_over,
     name_folder,
+    recorded,
     state,
     write,
 )
-from mnist_cnn.sweeps.job import recorded
 
 JOBS = "jobs.json"  # in the sweep's folder: the overrides of each job, by its number
 RETRIED = ".retried"  # there, too: the folders of failed trials that were tried again
@@ -134,9 +134,6 @@ class Sweep(Sweeper):
         fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
         self.search({k: o for k, o in last.items() if o.is_sweep_override()}, fixed)
         self.report()
-        self.tell_failures()
-
-    def tell_failures(self) -> None:
         failed = [n for n, end in self.screen.ends.items() if end == "failed"]
         if failed:
             left = self.screen.total - len(self.screen.ends)
