@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from mnist_cnn.analysis.comparison import Difference, difference_of_means
 from mnist_cnn.analysis.found import ABSENT, Run, read_history
 from mnist_cnn.analysis.ranking import Summary, brief, setting, summarize
-from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.config.files import CONF, files
+from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.config.messages import install
 from mnist_cnn.internals.hydra import flat
 from mnist_cnn.report import collect_runs

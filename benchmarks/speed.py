@@ -38,8 +38,7 @@ from torch import Tensor
 from benchmarks.usual import BATCH, EPOCH, data_folder, train_usual
 from mnist_cnn import model, terminal
 from mnist_cnn.command import command
-from mnist_cnn.config.compose import compose
-from mnist_cnn.config.files import files
+from mnist_cnn.config.compose import compose, files
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import sources
 from mnist_cnn.report import docstring_parser

@@ -22,7 +22,7 @@ from benchmarks.recording import (
 )
 from mnist_cnn import terminal
 from mnist_cnn.analysis.ranking import Summary
-from mnist_cnn.config.files import files
+from mnist_cnn.config.compose import files
 
 BEGIN, END = "<!-- records: python -m benchmarks.records --readme -->", "<!-- end of records -->"
 

@@ -21,9 +21,8 @@ from torch.utils.tensorboard import SummaryWriter
 from mnist_cnn import model
 from mnist_cnn.config import own
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import CONF, compose, files
 from mnist_cnn.config.errors import one_line
-from mnist_cnn.config.files import CONF, files
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.train import train
 

@@ -8,8 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mnist_cnn.config.compose import compose
-from mnist_cnn.config.files import CONF
+from mnist_cnn.config.compose import CONF, compose
 from mnist_cnn.internals.hydra import (
     composed,
     distribution,

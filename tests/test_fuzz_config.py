@@ -21,9 +21,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.config.errors import one_line
-from mnist_cnn.config.files import CONF, files
 from mnist_cnn.data import download, sources
 from mnist_cnn.model import build
 from mnist_cnn.train import train

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.config.files import CONF, files
+from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.model import CNN, MLP, VGG, FastCNN, Normalize, build
 
 ARTICLE = {"name": "CNN", "channels": [32, 64], "hidden": 128, "dropout": 0.0}

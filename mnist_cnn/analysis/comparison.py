@@ -18,7 +18,7 @@ from mnist_cnn.analysis.ranking import (
     setting,
     summarize,
 )
-from mnist_cnn.config.files import CONF, files
+from mnist_cnn.config.compose import CONF, files
 from mnist_cnn.internals.hydra import flat
 
 

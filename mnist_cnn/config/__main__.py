@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 
 from mnist_cnn.command import command
+from mnist_cnn.config.compose import CONF
 from mnist_cnn.config.editor import editor_files
-from mnist_cnn.config.files import CONF
 
 
 @command

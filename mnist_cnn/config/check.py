@@ -7,8 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.compose import plain
-from mnist_cnn.config.files import files
+from mnist_cnn.config.compose import files, plain
 from mnist_cnn.config.messages import better, either, must_be, sentence
 from mnist_cnn.config.own import TARGETS, allow, forbidden, is_own
 from mnist_cnn.config.schema import Group

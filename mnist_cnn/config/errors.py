@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.check import NAMED
-from mnist_cnn.config.files import CONF, files, own_folders
+from mnist_cnn.config.compose import CONF, files, own_folders
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.internals.hydra import composed, flat, mistake
 

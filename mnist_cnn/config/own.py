@@ -76,9 +76,7 @@ def make(
     """The object of a class `kind` that a part of the configuration describes by its `_target_`.
 
     Args:
-        kind: the class that it must be of.
-        node: `_target_` and the arguments.
-        args, options: more arguments.
+        node: `_target_` and arguments, beside `args` and `options`.
         key: where the node stands in the configuration.
         known: what may be named beside what is allowed.
 

@@ -23,8 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.command import USER_ERRORS
 from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import CONF, check_choices
 from mnist_cnn.config.errors import one_line
-from mnist_cnn.config.files import CONF, check_choices
 from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import multirun, task_of
 from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
