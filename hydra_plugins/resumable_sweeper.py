@@ -9,11 +9,10 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from mnist_cnn.sweeps import grid, optuna
-from mnist_cnn.sweeps.sweep import Sweep
+from mnist_cnn.sweeps import optuna, sweep
 
 
-class Grid(grid.Grid):
+class Grid(sweep.Grid):
     """Every combination of the values given."""
 
 
@@ -21,7 +20,7 @@ class Optuna(optuna.Optuna):
     """A search by Optuna."""
 
 
-COMMON = {key: option.default for key, option in inspect.signature(Sweep).parameters.items()}
+COMMON = {key: option.default for key, option in inspect.signature(sweep.Sweep).parameters.items()}
 SAMPLER = {"_target_": "optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 10}
 SEARCH = {"n_trials": 30, "n_jobs": 1, "sampler": SAMPLER}
 

@@ -153,16 +153,14 @@ class Composer:
     """
 
     def __init__(
-        self,
-        context: HydraContext,
-        config: DictConfig,
-        task_of: Callable[[DictConfig], DictConfig],
+        self, context: HydraContext, config: DictConfig, task_of: Callable[[DictConfig], DictConfig]
     ):
-        self.task_of = task_of
         self.loader, self.config = context.config_loader, config
         self.parser = OverridesParser.create(config_loader=self.loader)
         self.parse_one = functools.cache(OverridesParser.create().parse_override)
-        self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.base = functools.cache(
+            lambda *job: task_of(self.loader.load_sweep_config(config, list(job)))
+        )
 
     def parse(self, overrides: Sequence[str]) -> list[Override]:
         return self.parser.parse_overrides(list(overrides))
@@ -178,10 +176,7 @@ class Composer:
                 values[key] = value
             else:
                 others.append(str(override.input_line))
-        if (base := self.bases.get(tuple(others))) is None:
-            base = self.task_of(self.loader.load_sweep_config(self.config, others))
-            self.bases[tuple(others)] = base
-        task = copy.deepcopy(base)
+        task = copy.deepcopy(self.base(*others))
         try:
             for key, value in values.items():
                 OmegaConf.update(task, key, value)

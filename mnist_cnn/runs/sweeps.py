@@ -13,8 +13,7 @@ from mnist_cnn.internals.hydra import is_plugin, task_of
 from mnist_cnn.runs.checks import check_run
 from mnist_cnn.runs.launch import check_processes
 from mnist_cnn.runs.signals import Interrupted
-from mnist_cnn.sweeps import grid, optuna
-from mnist_cnn.sweeps.sweep import Sweep
+from mnist_cnn.sweeps import optuna, sweep
 
 EXTRAS = {
     **{"joblib": "sweep", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray"},
@@ -22,7 +21,7 @@ EXTRAS = {
 }
 
 
-class Runs(Sweep):
+class Runs(sweep.Sweep):
     """A sweep whose jobs are runs of mnist_cnn.train."""
 
     OBJECTIVE: ClassVar = "objective"
@@ -80,7 +79,7 @@ class Runs(Sweep):
         report.report(self.folder)
 
 
-class Grid(Runs, grid.Grid):
+class Grid(Runs, sweep.Grid):
     """Every combination of the values given."""
 
 
