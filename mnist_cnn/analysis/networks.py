@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import forbidden
 from mnist_cnn.internals.hydra import quote
-from mnist_cnn.runs.configuration import in_grammar
-from mnist_cnn.runs.resume import take_ckpt_path
+from mnist_cnn.runs.resume import in_grammar, take_ckpt_path
 from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.command import SIGPIPE
 from mnist_cnn.internals.hydra import multirun, output_folder
 from mnist_cnn.runs.checks import check_run, content, is_whole
-from mnist_cnn.runs.configuration import note_configuration
 from mnist_cnn.runs.launch import rank
+from mnist_cnn.runs.resume import note_configuration, same
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.runs.state import (
     BEST,
@@ -176,10 +176,6 @@ def take(folder: Path, cfg: DictConfig, written: Collection[str] = ()) -> None:
 
 def release(folder: Path) -> None:
     claimed.pop(folder.absolute()).release()
-
-
-def same(path: Path, other: Path) -> bool:
-    return path.expanduser().resolve() == other.expanduser().resolve()
 
 
 def check_free(folder: Path, written: Collection[str]) -> None:

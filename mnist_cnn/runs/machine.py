@@ -24,11 +24,8 @@ def check_here(cfg: DictConfig) -> None:
         ValueError: a device that is not here, or a class, a layer or a file that does not exist.
     """
     quiet_lightning()
-    names = {
-        **{"auto": True, "cpu": True, "gpu": False},
-        **{"cuda": CUDAAccelerator.is_available(), "mps": MPSAccelerator.is_available()},
-    }
-    names["gpu"] = names["cuda"] or names["mps"]
+    cuda, mps = CUDAAccelerator.is_available(), MPSAccelerator.is_available()
+    names = {"auto": True, "cpu": True, "gpu": cuda or mps, "cuda": cuda, "mps": mps}
     accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
     if not names.get(accelerator):
         here = either([name for name, available in names.items() if available])

@@ -81,12 +81,10 @@ def train_in_ranks(cfg: DictConfig) -> dict[str, Any]:
 
 
 def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
-    """Why processes have failed, in one line, and in failed.json where the first has not said so.
+    """Why some of `count` processes have failed, in one line, and in failed.json if it has nothing.
 
     Args:
-        folder: the run's.
         failures: of torchrun's launcher, by rank.
-        count: number of processes.
     """
     killed = {n: f for n, f in failures.items() if f.exitcode < 0}
     n, first = min((killed or failures).items(), key=lambda item: item[1].timestamp)

@@ -31,12 +31,9 @@ def collect(
 
     Args:
         rows: the history, one row an epoch.
-        best_epoch: the best epoch (from 1); None where no metric chose one: the last.
+        best_epoch: from 1; None where no metric chose one: the last.
         test: metrics on the test set, empty where it was not looked at.
-        module: the trained module.
-        device: where it was trained.
-        config: the whole configuration, plain values.
-        started: when the run began.
+        device: where the module was trained.
         waited: the share of their time for which the threads had no processor.
     """
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
@@ -82,21 +79,19 @@ def processor() -> str:
 
 def commit() -> str | None:
     """The commit of the clone that this code lies in, with a + where it was changed; else None."""
-    here = Path(__file__).parent
+
+    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+
     try:
-        git = ["git", "-C", str(here)]
-        tracked = subprocess.run(
-            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True
-        )
-        if tracked.returncode:  # an environment inside somebody else's repository
-            return None
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "..", "../../conf"])
-    except (OSError, subprocess.CalledProcessError):
+        if git("ls-files", "--error-unmatch", __file__).returncode:
+            return None  # an environment inside somebody else's repository
+        head = git("rev-parse", "HEAD")
+        changed = git("diff", "--quiet", "HEAD", "--", "..", "../../conf").returncode
+    except OSError:
         return None
-    return head.stdout.strip() + ("+" if changed.returncode else "")
+    return None if head.returncode else head.stdout.strip() + "+" * bool(changed)
 
 
 def print_results(results: Mapping[str, Any], folder: Path) -> None:
