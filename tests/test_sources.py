@@ -20,9 +20,9 @@ import pytest
 import torch
 import torchvision.datasets
 
-from mnist_cnn.data.files import BUNDLED, SUMS
+from mnist_cnn.data.download import BUNDLED
 from mnist_cnn.data.sets import SETS, File, ImageSet
-from mnist_cnn.data.sources import load_split, prepare
+from mnist_cnn.data.sources import SUMS, load_split, prepare
 
 MNIST = SETS["mnist"]
 NAMES = [file.name for file in MNIST.files]

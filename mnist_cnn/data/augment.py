@@ -5,10 +5,13 @@ Shapes: B images in a batch; an image is (1, 28, 28), white ink on black, in [0,
 
 import functools
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from mnist_cnn.config import schema
 
 
 @functools.cache
@@ -22,12 +25,12 @@ def cubic(points: int, side: int, device: torch.device) -> Tensor:
     return F.interpolate(one_each, size, mode="bicubic", align_corners=True)[0, 0]
 
 
+@dataclass(frozen=True)
 class Augment:
     """Turns, moves, bends, thickens, blurs, fades and strikes through a batch of digits.
 
-    Every digit draws its own amounts. 0 switches a change off, so that Augment with zeros for all
-    arguments returns its batch as it is. Nothing is learned here and no state is kept: all chance
-    comes from the generator that each call is given.
+    Every digit draws its own amounts; 0 switches a change off. All chance comes from the generator
+    that each call is given.
 
     Args:
         degrees: greatest rotation to either side.
@@ -50,56 +53,26 @@ class Augment:
             Random erasing data augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896).
     """
 
-    def __init__(
-        self,
-        degrees: float,
-        shift: float,
-        scale: float,
-        stretch: float,
-        shear: float,
-        elastic: float,
-        thickness: float,
-        blur: float,
-        gamma: float,
-        strike: float,
-        flourish: float,
-        background: float,
-        noise: float,
-        erase: float,
-    ):
-        amounts = {
-            "degrees": (degrees, 180.0),
-            "shift": (shift, 14.0),
-            "scale": (scale, 0.9),
-            "stretch": (stretch, 0.9),
-            "shear": (shear, 60.0),
-            "elastic": (elastic, 5.0),
-            "thickness": (thickness, 1.0),
-            "blur": (blur, 1.0),
-            "gamma": (gamma, 3.0),
-            "strike": (strike, 1.0),
-            "flourish": (flourish, 1.0),
-            "background": (background, 1.0),
-            "noise": (noise, 1.0),
-            "erase": (erase, 1.0),
-        }
-        for key, (value, greatest) in amounts.items():
+    degrees: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    stretch: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+    thickness: float = 0.0
+    blur: float = 0.0
+    gamma: float = 0.0
+    strike: float = 0.0
+    flourish: float = 0.0
+    background: float = 0.0
+    noise: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key, allowed in schema.Augment.model_json_schema()["properties"].items():
+            value, greatest = getattr(self, key), allowed["maximum"]
             if not 0 <= value <= greatest:
                 raise ValueError(f"augment.{key}={value}: must be in [0, {greatest:g}]")
-        self.degrees = degrees
-        self.shift = shift
-        self.scale = scale
-        self.stretch = stretch
-        self.shear = shear
-        self.elastic = elastic
-        self.thickness = thickness
-        self.blur = blur
-        self.gamma = gamma
-        self.strike = strike
-        self.flourish = flourish
-        self.background = background
-        self.noise = noise
-        self.erase = erase
 
     def __call__(self, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         """Changed copies (B, 1, 28, 28) in [0, 1] of images x (B, 1, 28, 28) in [0, 1].

@@ -1,6 +1,5 @@
 """The images of a user's own LightningDataModule, as an evaluation needs them."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
@@ -10,8 +9,6 @@ from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule, class_names
-
-Batches = list[tuple[Tensor, Tensor]]
 
 
 class CollectedDataModule(ImageDataModule):
@@ -27,18 +24,18 @@ class CollectedDataModule(ImageDataModule):
     def __init__(self, own: L.LightningDataModule):
         super().__init__()
         self.own, self.name = own, type(own).__name__
-        self.batches: dict[str, Batches] = {}
+        self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     @property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]
         if names := class_names(self.own):
             return names
-        labels = (int(y.max()) for batches in self.batches.values() for _, y in batches)
-        return tuple(map(str, range(max(labels, default=-1) + 1)))
+        greatest = max((int(labels.max()) for _, labels in self.splits.values()), default=-1)
+        return tuple(map(str, range(greatest + 1)))
 
     @property
     def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        (images, _), *_ = next(iter(self.batches.values()))
+        images, _ = next(iter(self.splits.values()))
         return tuple(images.shape[1:])  # type: ignore[return-value]
 
     def prepare_data(self) -> None:
@@ -58,10 +55,9 @@ class CollectedDataModule(ImageDataModule):
             ValueError: they are no pairs of images and labels.
         """
         try:
-            loader: Any = getattr(self.own, f"{split}_dataloader")()
+            batches = list(getattr(self.own, f"{split}_dataloader")())
         except MisconfigurationException:  # it has none
             return
-        batches = list(loader)
         if not batches:
             return
         for batch in batches:
@@ -77,17 +73,4 @@ class CollectedDataModule(ImageDataModule):
 
     def loader(self, split: str, batch_size: int, **options: Any) -> Any:
         """The batches of a split, of the size that its own loader gave them."""
-        return Collected(self.batches[split])
-
-
-class Collected:
-    """Batches that are there already."""
-
-    def __init__(self, batches: Batches):
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter(self.batches)
+        return self.batches[split]

@@ -99,27 +99,26 @@ class ImageDataModule(L.LightningDataModule):
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return torch.arange(self.fold * size, (self.fold + 1) * size)
 
-    def load_to(self, device: torch.device, split: str) -> tuple[Tensor, Tensor]:
-        images, labels = self.load(split)
-        return images.to(device), labels.to(device)
-
     def setup(self, stage: str | None = None) -> None:
         """Loads what `stage` needs: images uint8 (N, C, H, W) and labels int64 (N,) a split."""
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         # for the checkpoint
         self.hparams.update(classes=list(self.classes), shape=list(self.shape))
         if stage in ("fit", "validate", None) and "train" not in self.splits:
-            images, labels = self.load_to(device, "train")
-            val = self.validation_rows(labels.cpu()).to(device)
-            train = torch.ones(len(labels), dtype=torch.bool, device=device)
+            images, labels = self.load("train")
+            val = self.validation_rows(labels)
+            train = torch.ones(len(labels), dtype=torch.bool)
             train[val] = False
-            for split, rows in (("train", train.nonzero().flatten()), ("val", val)):
-                if len(rows):  # with val_fraction=0 there is no val
-                    self.splits[split] = images[rows], labels[rows]
-                    self.rows[split] = rows.cpu()
+            self.keep("train", images, labels, train.nonzero().flatten())
+            if len(val):  # with val_fraction=0 there is no val
+                self.keep("val", images, labels, val)
         if stage in ("test", "predict", None) and "test" not in self.splits:
-            self.splits["test"] = self.load_to(device, "test")
-            self.rows["test"] = torch.arange(len(self.splits["test"][1]))
+            images, labels = self.load("test")
+            self.keep("test", images, labels, torch.arange(len(labels)))
+
+    def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
+        device = self.trainer.strategy.root_device if self.trainer else "cpu"
+        self.splits[split] = images[rows].to(device), labels[rows].to(device)
+        self.rows[split] = rows
 
     def pixels(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (C,) of each channel of the training images, in [0, 1]."""
@@ -134,16 +133,10 @@ class ImageDataModule(L.LightningDataModule):
     def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
         """Batches of a split: this process's share, or that of another `rank` and `world_size`."""
         images, labels = self.splits[split]
-        share = {
-            "rank": self.trainer.global_rank if self.trainer else 0,
-            "world_size": self.trainer.world_size if self.trainer else 1,
-        }
-        return BatchLoader(
-            images,
-            labels,
-            batch_size=batch_size,
-            **{**share, **options},
-        )
+        if self.trainer:
+            share = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+            options = share | options
+        return BatchLoader(images, labels, batch_size=batch_size, **options)
 
     def train_dataloader(self) -> BatchLoader:
         epochs = (self.trainer and self.trainer.max_epochs) or math.inf

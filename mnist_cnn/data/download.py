@@ -1,10 +1,9 @@
-"""Downloads of a data set's files."""
+"""A data set's files from where they are: its folder, the package, the mirrors."""
 
-import gzip
-import hashlib
-import io
 import lzma
 import queue
+import stat
+import textwrap
 import threading
 import time
 import zlib
@@ -18,9 +17,9 @@ from rich import progress
 
 from mnist_cnn import terminal
 from mnist_cnn.config.messages import either
-from mnist_cnn.data.files import BUNDLED, check_content, read_file, reason_of
 from mnist_cnn.data.sets import File
 
+BUNDLED = Path(__file__).parent / "bundled"
 SLOWEST = 8 * 1024  # bytes/s: a server below this average is not waited for
 Arrived = queue.SimpleQueue[tuple[bytes, int] | Exception]  # chunks with the size announced
 # what a bad file, a bad archive or a bad server raises
@@ -36,22 +35,20 @@ def fetch(file: File, folder: Path, bundled: bool, mirrors: list[str], timeout: 
     for place in places:
         try:
             # an archive is smaller than its content
-            return unpack(file, read_file(place, file.size), xz=place.suffix == ".xz")
+            return file.unpack(read_file(place, file.size), xz=place.suffix == ".xz")
         except UNUSABLE as error:
             reasons.append(f"{place}: {reason_of(error)}")
     unreached = []  # servers, and why
     for mirror in list(mirrors):
         url = f"{mirror.rstrip('/')}/{archive.name}"
         try:
-            content = unpack(file, _download(url, file.size, timeout))
+            return file.unpack(_download(url, file.size, timeout))
         except UNUSABLE as error:
             reasons.append(f"{url}: {reason_of(error)}")
             server = urlsplit(url).netloc
             if server and isinstance(error, URLError) and not isinstance(error, HTTPError):
                 unreached.append((server, reason_of(error.reason)))
             mirrors.append(mirrors.pop(0))  # asked last for the next file: a dead one costs time
-        else:
-            return content
     if unreached and len(unreached) == len(reasons):
         servers, why = (list(dict.fromkeys(column)) for column in zip(*unreached, strict=True))
         bundled_too = ", or data.source=bundled" if file.sha256 else ""  # MNIST
@@ -66,16 +63,18 @@ def fetch(file: File, folder: Path, bundled: bool, mirrors: list[str], timeout: 
     )
 
 
-def unpack(file: File, packed: bytearray, xz: bool = False) -> bytearray:
-    """The checked content of an archive; stops at the size expected, whatever the archive holds."""
-    if not file.sha256:
-        found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
-        if found != file.digest:
-            raise ValueError(f"expected an archive of MD5 {file.digest}, found {found}")
-    with (lzma if xz else gzip).open(io.BytesIO(packed)) as stream:
-        content = bytearray(stream.read(file.size + 1))
-    check_content(file, content, file.sha256)
-    return content
+def read_file(path: Path, limit: int) -> bytearray:
+    """At most limit bytes of a regular file: a pipe or a device would never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("is not a file")
+    with path.open("rb") as stream:
+        return bytearray(stream.read(limit))
+
+
+def reason_of(error: object) -> str:
+    """One line for an error, however much a server or a system says."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return textwrap.shorten(str(said), 300, placeholder=" ...")
 
 
 def _download(url: str, limit: int, timeout: float) -> bytearray:

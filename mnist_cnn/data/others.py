@@ -94,9 +94,7 @@ def _letters(rng: Generator, n: int) -> Iterator[Image.Image]:
 
 def _bent(drawings: Iterator[Image.Image], rng: Generator) -> Iterator[Images]:
     """Drawings (SIDE, SIDE), as other hands and pens would have made them -> images (28, 28)."""
-    still = ("shift", "thickness", "blur", "gamma", "strike", "flourish")
-    amounts = dict.fromkeys((*still, "background", "noise", "erase"), 0.0)
-    change = Augment(degrees=12, scale=0.1, stretch=0.35, shear=18, elastic=2.2, **amounts)
+    change = Augment(degrees=12, scale=0.1, stretch=0.35, shear=18, elastic=2.2)
     generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
     while batch := [np.asarray(drawing) for drawing, _ in zip(drawings, range(500), strict=False)]:
         x = torch.from_numpy(np.stack(batch)).unsqueeze(1).float() / 255

@@ -50,12 +50,10 @@ class ArraysDataModule(ImageDataModule):
         return tuple(str(k) for k in range(int(self.load("train")[1].max()) + 1))
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        parts = []
         for key in (f"x_{split}", f"y_{split}"):
             if key not in self.arrays:
                 raise ValueError(must_be("data.path", f"a file with {key}", self.path))
-            parts.append(self.arrays[key])
-        x, y = parts
+        x, y = self.arrays[f"x_{split}"], self.arrays[f"y_{split}"]
         if x.dtype != np.uint8 or x.ndim not in (3, 4) or not x.size:
             what = "uint8 (N, H, W), (N, C, H, W) or (N, H, W, C)"
             raise ValueError(must_be(f"x_{split}", what, f"{x.dtype} {x.shape}"))

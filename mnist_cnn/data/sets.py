@@ -1,5 +1,9 @@
 """The data sets: their files, checksums, mirrors and classes."""
 
+import gzip
+import hashlib
+import io
+import lzma
 import math
 import struct
 from dataclasses import dataclass
@@ -37,6 +41,28 @@ class File:
     def size(self) -> int:
         """Bytes of the content."""
         return len(self.header) + math.prod(self.shape) * self.dtype.itemsize
+
+    def check(self, content: bytearray, sha256: str | None) -> None:
+        """Size, header (type, counts, 28x28) and digest; None where the archive was the proof."""
+        if len(content) != self.size:
+            found = "more" if len(content) > self.size else f"{len(content):,}"
+            raise ValueError(f"expected {self.size:,} bytes, found {found}")
+        if not content.startswith(self.header):
+            kind = f"{self.dtype.name} {self.shape}"
+            raise ValueError(f"its header is not that of an IDX file of {kind}")
+        if sha256 and (found := hashlib.sha256(content).hexdigest()) != sha256:
+            raise ValueError(f"expected SHA-256 {sha256}, found {found}")
+
+    def unpack(self, packed: bytearray, xz: bool = False) -> bytearray:
+        """The checked content of an archive; no more is unpacked than the size expected."""
+        if not self.sha256:
+            found = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+            if found != self.digest:
+                raise ValueError(f"expected an archive of MD5 {self.digest}, found {found}")
+        with (lzma if xz else gzip).open(io.BytesIO(packed)) as stream:
+            content = bytearray(stream.read(self.size + 1))
+        self.check(content, self.sha256)
+        return content
 
 
 @dataclass(frozen=True)
@@ -97,16 +123,8 @@ SETS = {
     "fashion_mnist": ImageSet(
         "FashionMNIST",
         (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
         (
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",

@@ -13,8 +13,8 @@ not against somebody who may write to the folder.
 
 import hashlib
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +22,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from mnist_cnn.data.download import UNUSABLE, fetch, unpack
-from mnist_cnn.data.files import (
-    BUNDLED,
-    SUMS,
-    check_content,
-    known_sums,
-    read_file,
-    reason_of,
-    save_file,
-    writing,
-)
+from mnist_cnn.data.download import BUNDLED, UNUSABLE, fetch, read_file, reason_of
 from mnist_cnn.data.sets import SETS, File, ImageSet
 
 SOURCES = ("auto", "bundled", "download")
+SUMS = "SHA256SUMS"
 
 
 def prepare(
@@ -71,18 +62,18 @@ def prepare(
     if bundled and not _writable(folder):
         return
     with ExitStack() as stack:
-        with writing(folder):
+        with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(FileLock(folder / ".lock"))
         for file in _unproven(images, folder):  # another process may have been here meanwhile
             path = folder / file.name
             content = fetch(file, folder, bundled, mirrors, timeout)
-            with writing(path):
-                save_file(path, content)
+            with _writing(path):
+                _save(path, content)
                 if not file.sha256:
-                    sums = known_sums(folder) | {file.name: hashlib.sha256(content).hexdigest()}
+                    sums = _known_sums(folder) | {file.name: hashlib.sha256(content).hexdigest()}
                     text = "".join(f"{digest}  {key}\n" for key, digest in sums.items())
-                    save_file(folder / SUMS, text.encode())
+                    _save(folder / SUMS, text.encode())
 
 
 def load_split(
@@ -111,7 +102,7 @@ def load_split(
                 raise OSError(
                     f"{folder / file.name}: {reason_of(error)}; prepare() puts the right file there"
                 ) from None
-            content = unpack(file, read_file(BUNDLED / f"{file.name}.xz", file.size), xz=True)
+            content = file.unpack(read_file(BUNDLED / f"{file.name}.xz", file.size), xz=True)
         array = np.frombuffer(content, file.dtype, offset=len(file.header)).reshape(file.shape)
         arrays.append(torch.from_numpy(array.astype(np.int64) if array.ndim < 3 else array))
     x, y = arrays
@@ -154,16 +145,16 @@ def _unproven(images: ImageSet, folder: Path) -> list[File]:
 def _proven(file: File, folder: Path) -> bytearray:
     """The content of a file on disk, proven in one of the module's three ways, or an error."""
     content = read_file(folder / file.name, file.size + 1)
-    sha256 = file.sha256 or known_sums(folder).get(file.name)
+    sha256 = file.sha256 or _known_sums(folder).get(file.name)
     if not sha256:
         archive = folder / f"{file.name}.gz"
         try:
-            sha256 = hashlib.sha256(unpack(file, read_file(archive, file.size))).hexdigest()
+            sha256 = hashlib.sha256(file.unpack(read_file(archive, file.size))).hexdigest()
         except UNUSABLE as error:
             raise ValueError(
                 f"neither {SUMS} nor {archive.name} proves it ({reason_of(error)})"
             ) from None
-    check_content(file, content, sha256)
+    file.check(content, sha256)
     return content
 
 
@@ -171,3 +162,38 @@ def _writable(folder: Path) -> bool:
     """Whether a file can be written into a folder, or into that which it will be made in."""
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _known_sums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 as written down beside the files; empty where nothing is."""
+    try:
+        lines = read_file(folder / SUMS, 1 << 16).decode(errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {name: digest for digest, name in (x.split() for x in lines if len(x.split()) == 2)}
+
+
+def _save(path: Path, content: bytes | bytearray) -> None:
+    """Write all of a file or nothing; the caller holds the folder's lock."""
+    # a fixed name: what a killed process left is overwritten, not collected
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        with part.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say which path could not be written and what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path}: {reason_of(error)}; clear its place or choose another data.root"
+        ) from None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.data.files import BUNDLED, read_file
+from mnist_cnn.data.download import BUNDLED, read_file
 
 FILE = BUNDLED / "mnist_writers.npz"
 SHA256 = "e3a29e6a0c71d059690009ddf8737e530d7b422610e3aea567e614db3c772a31"
