@@ -63,24 +63,16 @@ class Normalize(nn.Module):
         return x if self.identity else (x - self.mean) / self.std
 
 
-class CNN(nn.Module):
-    """The tutorial's network: two 3x3 convolutions, each pooled, then two dense layers.
+class Network(nn.Module):
+    """What the networks below share: they normalise images (B, C, H, W) in [0, 1] themselves.
 
     Args:
-        channels: output channels of the two convolutions.
-        hidden: units of the first dense layer.
-        dropout: probability of dropping each of these units in training.
         mean, std: as `Normalize` has them.
         classes, shape: K and (C, H, W).
-
-    225,034 parameters with channels=(32, 64), hidden=128.
     """
 
     def __init__(
         self,
-        channels: Sequence[int],
-        hidden: int,
-        dropout: float,
         mean: Pixels = 0.0,
         std: Pixels = 1.0,
         classes: int = CLASSES,
@@ -88,12 +80,29 @@ class CNN(nn.Module):
     ):
         super().__init__()
         self.normalize = Normalize(mean, std, shape[0])
-        self.conv1 = nn.Conv2d(shape[0], channels[0], 3)
+        self.classes, self.shape = classes, shape
+
+
+class CNN(Network):
+    """The tutorial's network: two 3x3 convolutions, each pooled, then two dense layers.
+
+    Args:
+        channels: output channels of the two convolutions.
+        hidden: units of the first dense layer.
+        dropout: probability of dropping each of these units in training.
+        images: those of `Network`.
+
+    225,034 parameters with channels=(32, 64), hidden=128.
+    """
+
+    def __init__(self, channels: Sequence[int], hidden: int, dropout: float, **images: Any):
+        super().__init__(**images)
+        self.conv1 = nn.Conv2d(self.shape[0], channels[0], 3)
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
-        height, width = (((side - 2) // 2 - 2) // 2 for side in shape[1:])
+        height, width = (((side - 2) // 2 - 2) // 2 for side in self.shape[1:])
         self.dense1 = nn.Linear(pixels(channels[1], height, width), hidden)
         self.dropout = nn.Dropout(dropout)
-        self.dense2 = nn.Linear(hidden, classes)
+        self.dense2 = nn.Linear(hidden, self.classes)
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,32 +115,22 @@ class CNN(nn.Module):
         return self.dense2(self.dropout(x))
 
 
-class MLP(nn.Module):
+class MLP(Network):
     """One hidden layer over the pixels, the baseline without convolution.
 
     Args:
         hidden: units of the hidden layer.
         dropout: probability of dropping each of these units in training.
-        mean, std: as `Normalize` has them.
-        classes, shape: K and (C, H, W).
+        images: those of `Network`.
 
     407,050 parameters with hidden=512.
     """
 
-    def __init__(
-        self,
-        hidden: int,
-        dropout: float,
-        mean: Pixels = 0.0,
-        std: Pixels = 1.0,
-        classes: int = CLASSES,
-        shape: Sequence[int] = SHAPE,
-    ):
-        super().__init__()
-        self.normalize = Normalize(mean, std, shape[0])
-        self.dense1 = nn.Linear(math.prod(shape), hidden)
+    def __init__(self, hidden: int, dropout: float, **images: Any):
+        super().__init__(**images)
+        self.dense1 = nn.Linear(math.prod(self.shape), hidden)
         self.dropout = nn.Dropout(dropout)
-        self.dense2 = nn.Linear(hidden, classes)
+        self.dense2 = nn.Linear(hidden, self.classes)
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,7 +139,7 @@ class MLP(nn.Module):
         return self.dense2(self.dropout(x))
 
 
-class FastCNN(nn.Module):
+class FastCNN(Network):
     """Two convolutions on small maps, for training in seconds.
 
     Nothing is computed at full resolution: the first convolution strides and is pooled at once.
@@ -148,31 +147,21 @@ class FastCNN(nn.Module):
     Args:
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
-        mean, std: as `Normalize` has them.
-        classes, shape: K and (C, H, W).
+        images: those of `Network`.
 
     109,050 parameters with channels=(16, 32), hidden=128.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        hidden: int,
-        mean: Pixels = 0.0,
-        std: Pixels = 1.0,
-        classes: int = CLASSES,
-        shape: Sequence[int] = SHAPE,
-    ):
-        super().__init__()
-        self.normalize = Normalize(mean, std, shape[0])
-        self.conv1 = nn.Conv2d(shape[0], channels[0], 5, stride=2, padding=2, bias=False)
+    def __init__(self, channels: Sequence[int], hidden: int, **images: Any):
+        super().__init__(**images)
+        self.conv1 = nn.Conv2d(self.shape[0], channels[0], 5, stride=2, padding=2, bias=False)
         self.norm1 = nn.BatchNorm2d(channels[0])
         self.conv2 = nn.Conv2d(channels[0], channels[1], 3, bias=False)
         self.norm2 = nn.BatchNorm2d(channels[1])
-        height, width = ((side + 1) // 2 // 2 - 2 for side in shape[1:])
+        height, width = ((side + 1) // 2 // 2 - 2 for side in self.shape[1:])
         self.dense1 = nn.Linear(pixels(channels[1], height, width), hidden, bias=False)
         self.norm3 = nn.BatchNorm1d(hidden)
-        self.dense2 = nn.Linear(hidden, classes)
+        self.dense2 = nn.Linear(hidden, self.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
@@ -188,7 +177,7 @@ class FastCNN(nn.Module):
         return self.dense2(x)
 
 
-class VGG(nn.Module):
+class VGG(Network):
     """3x3 convolutions with batch normalisation, in stages that each halve the image.
 
     After Simonyan and Zisserman (2015, arXiv:1409.1556).
@@ -199,26 +188,17 @@ class VGG(nn.Module):
             (J. Tompson et al., Efficient object localization using convolutional networks, CVPR
             2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
-        mean, std: as `Normalize` has them.
-        classes, shape: K and (C, H, W).
+        images: those of `Network`.
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
 
     def __init__(
-        self,
-        stages: Sequence[Sequence[int]],
-        channel_dropout: float,
-        dropout: float,
-        mean: Pixels = 0.0,
-        std: Pixels = 1.0,
-        classes: int = CLASSES,
-        shape: Sequence[int] = SHAPE,
+        self, stages: Sequence[Sequence[int]], channel_dropout: float, dropout: float, **images: Any
     ):
-        super().__init__()
-        self.normalize = Normalize(mean, std, shape[0])
+        super().__init__(**images)
         layers: list[nn.Module] = []
-        channels, height, width = shape
+        channels, height, width = self.shape
         for widths in stages:
             for k, new in enumerate(widths, 1):
                 layers.append(nn.Conv2d(channels, new, 3, padding=1, bias=False))
@@ -229,7 +209,7 @@ class VGG(nn.Module):
             layers.append(nn.Dropout2d(channel_dropout))
             height, width = height // 2, width // 2
         inputs = pixels(channels, height, width)
-        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, classes)]
+        layers += [nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, self.classes)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
