@@ -1,9 +1,10 @@
-"""What TensorBoard shows of a finished run beside its curves: network, digits, mistakes, values."""
+"""What TensorBoard, W&B and MLflow show of a finished run beside its curves."""
 
 import itertools
 import logging
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,13 +19,15 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn.analysis import scores
-from mnist_cnn.callbacks import trackers
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import class_name
 from mnist_cnn.plots import evaluation
+from mnist_cnn.runs.state import BEST, PICTURE
 
 log = logging.getLogger(__name__)
+
+VAL, TEST = ("val/acc", "val/loss"), ("test/acc", "test/loss")
 
 
 def write_results(
@@ -44,40 +47,74 @@ def write_results(
         data: what it was trained on.
         outcome: what results.json holds.
     """
-    loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-    tracked = any(isinstance(logger, (WandbLogger, MLFlowLogger)) for logger in trainer.loggers)
-    if not (loggers or tracked) or not trainer.is_global_zero:
+    kinds = (TensorBoardLogger, WandbLogger, MLFlowLogger)
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, kinds)]
+    if not loggers or not trainer.is_global_zero:
         return
     module.eval()
-    step = trainer.global_step
-    ours = isinstance(data, ImageDataModule)
-    drawn = {"train/batch": first_batch(data)} if ours else {}
+    drawn: dict[str, Any] = {}
     predictions: scores.Predictions | None = None
-    if ours and "val" in data.splits:
-        loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
-        limit = trainer.limit_val_batches
-        count = limit if isinstance(limit, int) else int(limit * len(loader))
-        batches = itertools.islice(loader, count)
-        (predictions,) = scores.predict_batches([module], batches, trainer.strategy.root_device)
-        drawn |= outcomes(data, predictions)
-    compared = {
-        **{f"best/{key}": outcome[key] for key in ("val/acc", "val/loss") if key in outcome},
-        **{key: outcome[key] for key in ("test/acc", "test/loss") if key in outcome},
-    }
-    if tracked:
-        trackers.fill(trainer, drawn, outcome)
+    if isinstance(data, ImageDataModule):  # and none of the user's own
+        drawn["train/batch"] = first_batch(data)
+        if "val" in data.splits:
+            loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
+            limit = trainer.limit_val_batches
+            count = limit if isinstance(limit, int) else int(limit * len(loader))
+            batches = itertools.islice(loader, count)
+            (predictions,) = scores.predict_batches([module], batches, trainer.strategy.root_device)
+            drawn |= outcomes(data, predictions)
+    folder = Path(trainer.default_root_dir)
+    results = {f"results/{key}": v for key, v in outcome.items() if isinstance(v, (int, float))}
     for logger in loggers:
-        for name, figure in drawn.items():
-            logger.experiment.add_figure(name, figure, step)
-        if predictions:
-            for k, name in enumerate(data.classes):
-                logger.experiment.add_pr_curve(
-                    f"val/{name}", predictions.labels == k, predictions.probabilities[:, k], step
-                )
-        logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
-        if (example := module.example_input_array) is not None:
-            add_graph(logger.experiment, module.net, example.to(module.device))
-        logger.finalize("success")
+        if isinstance(logger, WandbLogger):
+            fill_wandb(logger, drawn, folder, results)
+        elif isinstance(logger, MLFlowLogger):
+            fill_mlflow(logger, drawn, folder, results)
+        else:
+            step, writer = trainer.global_step, logger.experiment
+            for name, figure in drawn.items():
+                writer.add_figure(name, figure, step)
+            if predictions:
+                for k, name in enumerate(data.classes):
+                    found, truth = predictions.probabilities[:, k], predictions.labels == k
+                    writer.add_pr_curve(f"val/{name}", truth, found, step)
+            compared = {f"best/{key}": outcome[key] for key in VAL if key in outcome}
+            compared |= {key: outcome[key] for key in TEST if key in outcome}
+            logger.log_hyperparams(compare_by(outcome["config"]), compared, step)
+            if (example := module.example_input_array) is not None:
+                add_graph(writer, module.net, example.to(module.device))
+            logger.finalize("success")
+
+
+def fill_wandb(
+    logger: WandbLogger, drawn: Mapping[str, Any], folder: Path, results: Mapping[str, float]
+) -> None:
+    """Logs figures, history.png, the results and the best checkpoint."""
+    import wandb
+
+    run = logger.experiment
+    images = {name: wandb.Image(figure) for name, figure in drawn.items()}
+    run.log({**images, "history": wandb.Image(str(folder / PICTURE))})
+    run.summary.update(results)
+    if (folder / BEST).is_file():
+        artifact = wandb.Artifact(f"model-{run.id}", type="model")
+        artifact.add_file(str(folder / BEST))
+        run.log_artifact(artifact, aliases=["best"])
+    run.finish()
+
+
+def fill_mlflow(
+    logger: MLFlowLogger, drawn: Mapping[str, Any], folder: Path, results: Mapping[str, float]
+) -> None:
+    """The same for MLflow."""
+    client, run = logger.experiment, str(logger.run_id)
+    for name, figure in drawn.items():
+        client.log_figure(run, figure, f"{name}.png")
+    client.log_artifact(run, str(folder / PICTURE))
+    if (folder / BEST).is_file():
+        client.log_artifact(run, str(folder / BEST), "checkpoints")
+    logger.log_metrics(results)
+    client.set_terminated(run)
 
 
 def first_batch(data: ImageDataModule) -> Any:
