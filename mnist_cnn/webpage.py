@@ -40,14 +40,20 @@ class _Tracer(fx.Tracer):
         return isinstance(module, Normalize) or super().is_leaf_module(module, qualified_name)
 
 
-def plain_layers(net: nn.Module) -> list[Layer]:
-    """The layers of a network that is one chain of what reading/page/network.js computes.
+def digit_layers(net: Trained) -> list[Layer]:
+    """The layers of a network that reads digits in images of 28x28, as reading/page/network.js has.
 
     Raises:
-        ValueError: it is no such chain.
+        ValueError: the network does not, or is no chain of layers that network.js computes.
     """
+    if net.classes != sets.SETS["mnist"].classes or net.shape != SHAPE:
+        size = " x ".join(map(str, net.shape))
+        raise ValueError(
+            "html export needs a network trained on digits of 1 x 28 x 28, got one of "
+            f"{net.about['data']['name']}, {size}"
+        )
     try:
-        graph = _Tracer().trace(net)
+        graph = _Tracer().trace(net.net)
     except Exception as error:  # a forward of the user's own may do anything
         raise ValueError(f"html export needs a chain of layers, got {error}") from None
     layers: list[Layer] = []
@@ -57,26 +63,23 @@ def plain_layers(net: nn.Module) -> list[Layer]:
             raise ValueError(f"html export needs a chain of layers, got a branch at {node.name}")
         before = node
         if node.op not in ("placeholder", "output"):
-            layers += as_layer(_module(net, node))
+            layers += as_layer(_module(net.net, node))
     return layers
 
 
 def _module(net: nn.Module, node: fx.Node) -> nn.Module | str:
-    """The layer of a node: of a function the module that does the same, or else its name."""
+    """The layer of a node: of a function with settings the module that has them, else its name."""
     if node.op == "call_module":
         return net.get_submodule(str(node.target))
     name = str(getattr(node.target, "__name__", node.target))
     kinds: dict[str, Callable[..., nn.Module]] = {
-        "relu": nn.ReLU,
         "flatten": nn.Flatten,
         "max_pool2d": nn.MaxPool2d,
-        "dropout": nn.Dropout,
     }
+    if name not in kinds:
+        return name
     options = {key: value for key, value in node.kwargs.items() if value is not None}
-    kind = kinds.get(name)
-    if name in ("max_pool2d", "flatten"):
-        return kinds[name](*node.args[1:], **options)
-    return kind() if kind else name
+    return kinds[name](*node.args[1:], **options)
 
 
 def as_layer(module: nn.Module | str) -> Iterator[Layer]:
@@ -111,30 +114,17 @@ def as_layer(module: nn.Module | str) -> Iterator[Layer]:
             padding=0, dilation=1, ceil_mode=False, kernel_size=int(size), stride=step
         ) if step == size:
             yield {"kind": "pool", "size": size}, []
-        case nn.ReLU():
+        case nn.ReLU() | "relu":
             yield {"kind": "relu"}, []
-        case nn.Flatten(start_dim=1, end_dim=-1) | nn.Dropout() | nn.Dropout2d() | nn.Identity():
+        case nn.Flatten(start_dim=1, end_dim=-1) | nn.Identity():
+            pass
+        case nn.Dropout() | nn.Dropout2d() | "dropout":
             pass
         case _:
             raise ValueError(
                 "html export needs a chain of convolutions, max-poolings, batch normalisations, "
                 f"ReLUs and dense layers, got {module}"
             )
-
-
-def digit_layers(net: Trained) -> list[Layer]:
-    """The layers of a network that reads digits in images of 28x28, as `plain_layers` gives them.
-
-    Raises:
-        ValueError: the network does not, or is no chain of layers that network.js has.
-    """
-    if net.classes != sets.SETS["mnist"].classes or net.shape != SHAPE:
-        size = " x ".join(map(str, net.shape))
-        raise ValueError(
-            "html export needs a network trained on digits of 1 x 28 x 28, got one of "
-            f"{net.about['data']['name']}, {size}"
-        )
-    return plain_layers(net.net)
 
 
 def webpage(net: Trained, about: Mapping[str, Any]) -> str:
@@ -163,9 +153,8 @@ def webpage(net: Trained, about: Mapping[str, Any]) -> str:
     }
     page = (PAGE / "index.html").read_text("utf-8")
     for tag, content in replacements.items():
-        before, found, after = page.partition(tag)
-        assert found, tag
-        page = before + content + after
+        assert tag in page, tag
+        page = page.replace(tag, content)
     return page
 
 
