@@ -54,37 +54,6 @@ def test_accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
     return int((found == labels).sum()) / len(labels)
 
 
-def compare(predict: Predict, net: Trained, images: Tensor) -> dict[str, float]:
-    """Greatest difference in probability from the network's, and share of images read alike."""
-    images = images[: sum(VERIFIED)]
-    expected = net(images)
-    found = torch.cat([predict(batch) for batch in images.split(VERIFIED)])
-    return {
-        "difference": (found - expected).abs().max().item(),
-        "agreement": (found.argmax(1) == expected.argmax(1)).double().mean().item(),
-    }
-
-
-def verify(name: str, compared: Mapping[str, float]) -> None:
-    """Raises ValueError where a probability or a reading is not the network's."""
-    difference, agreement = compared["difference"], compared["agreement"]
-    if not (difference <= DIFFERENCE and agreement == 1):  # NaN is a failure too
-        raise ValueError(
-            f"{name} is not written: its probabilities must be within {DIFFERENCE:.0e} of the "
-            f"network's, and 100% of {sum(VERIFIED):,} images read alike, got {difference:.1e} and "
-            f"{agreement:.1%}"
-        )
-
-
-def verify_int8(name: str, before: float, after: float) -> None:
-    """Raises ValueError where 8 bits cost more accuracy than INT8_LOSS."""
-    if before - after > INT8_LOSS:
-        raise ValueError(
-            f"{name} is not written: its accuracy must be at most {INT8_LOSS:.1%} below the "
-            f"network's {before:.2%}, got {after:.2%}"
-        )
-
-
 @torch.inference_mode()
 def time_predictions(
     ways: Mapping[str, Predict], images: Tensor, rounds: int, bar: progress.Progress
@@ -132,8 +101,8 @@ def export(
         OSError: the folder cannot be written, or there are no images to verify with.
     """
     check_extra(formats)
-    names = [f"mnist_cnn.{kind}" for kind in (*formats, *(["int8.onnx"] if int8 else []))]
-    check_out(out, [*names, "export.json"])
+    kinds = [*formats, *["int8.onnx"] * int8]
+    check_out(out, [*(f"mnist_cnn.{kind}" for kind in kinds), "export.json"])
     net.requires_grad_(False)
     images, labels, training = verification_images(net, int8)
     try:
@@ -145,19 +114,23 @@ def export(
     console = terminal.console(stderr=True, soft_wrap=False)
     bar = progress.Progress(console=console, transient=True, disable=not console.is_terminal)
     with bar, scratch as folder, FileLock(Path(folder, ".lock")):
-        found, ways = write_verified(net, formats, Path(folder), images, training, bar)
+        found, ways = write_verified(net, kinds, Path(folder), images, training, bar)
         ways.pop("mnist_cnn.html", None)  # V8 alone is slow, and not a whole browser
         if labels is not None:
             for name, way in bar.track(ways.items(), description="testing"):
                 found[name]["test/acc"] = test_accuracy(way, images, labels)
         if int8:
-            name = "mnist_cnn.int8.onnx"
-            verify_int8(name, found["PyTorch"]["test/acc"], found[name]["test/acc"])
+            name, before = "mnist_cnn.int8.onnx", found["PyTorch"]["test/acc"]
+            if before - (after := found[name]["test/acc"]) > INT8_LOSS:
+                raise ValueError(
+                    f"{name} is not written: its accuracy must be at most {INT8_LOSS:.1%} below "
+                    f"the network's {before:.2%}, got {after:.2%}"
+                )
         ways.pop("mnist_cnn.safetensors", None)  # run by PyTorch, which is timed already
         for name, times in time_predictions(ways, images, rounds, bar).items():
             found[name] |= times
-        for name in names:
-            Path(folder, name).replace(out / name)
+        for kind in kinds:
+            Path(folder, f"mnist_cnn.{kind}").replace(out / f"mnist_cnn.{kind}")
     record = {
         **describe(net),
         "files": found,
@@ -210,7 +183,7 @@ def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None
 
 def write_verified(
     net: Trained,
-    formats: Sequence[str],
+    kinds: Sequence[str],
     folder: Path,
     images: Tensor,
     training: Tensor,
@@ -219,8 +192,9 @@ def write_verified(
     """Writes the files into a folder and runs each on images.
 
     Args:
+        kinds: of FORMATS, or int8.onnx after onnx.
         images: uint8 (N, H, W) or (N, C, H, W) to verify with.
-        training: uint8 (N, 28, 28) to quantize the ONNX file with; none writes no such file.
+        training: uint8 (N, 28, 28) to quantize the ONNX file with.
 
     Returns:
         What was found of PyTorch and each file, by name, and what runs it.
@@ -230,28 +204,36 @@ def write_verified(
     """
     ways: dict[str, Predict] = {"PyTorch": net}
     found: dict[str, dict[str, Any]] = {"PyTorch": {}}
-    kinds = (*formats, *(["int8.onnx"] if len(training) else []))
+    images = images[: sum(VERIFIED)]
+    expected = net(images)
     for kind in bar.track(kinds, description="writing and verifying"):
         path = folder / f"mnist_cnn.{kind}"
         if kind == "int8.onnx":
             write_int8(net, path, folder / "mnist_cnn.onnx", training)
         else:
             WRITERS[kind](net, path)
-        ways[path.name] = reader(path)
-        compared = compare(ways[path.name], net, images)
-        if kind != "int8.onnx":  # its accuracy decides
-            verify(path.name, compared)
-        found[path.name] = {"bytes": path.stat().st_size, **compared}
+        ways[path.name] = way = reader(path)
+        given = torch.cat([way(batch) for batch in images.split(VERIFIED)])
+        difference = (given - expected).abs().max().item()
+        agreement = (given.argmax(1) == expected.argmax(1)).double().mean().item()
+        # of int8 its accuracy decides; NaN is a failure too
+        if kind != "int8.onnx" and not (difference <= DIFFERENCE and agreement == 1):
+            raise ValueError(
+                f"{path.name} is not written: its probabilities must be within {DIFFERENCE:.0e} of "
+                f"the network's, and 100% of {len(images):,} images read alike, got "
+                f"{difference:.1e} and {agreement:.1%}"
+            )
+        size = path.stat().st_size
+        found[path.name] = {"bytes": size, "difference": difference, "agreement": agreement}
         if bar.disable:
-            terminal.console().print(f"{path.name}: run on {sum(VERIFIED):,} images")
+            terminal.console().print(f"{path.name}: run on {len(images):,} images")
     return found, ways
 
 
 def check_extra(formats: Sequence[str]) -> None:
     """Raises ValueError where a format's package is missing."""
     for kind in formats:
-        packages = EXTRA.get(kind, ())
-        missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        missing = [name for name in EXTRA.get(kind, ()) if importlib.util.find_spec(name) is None]
         if missing:
             raise ValueError(
                 f"{kind} export needs {' and '.join(missing)}: {messages.install('export')}"

@@ -17,9 +17,9 @@ from mnist_cnn.runs import results
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 
-FORMATS = ("onnx", "pt2", "safetensors", "html")
 # the packages of the extra `export` that a format needs
 EXTRA = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "html": ("py_mini_racer",)}
+SHAPES = {"images": {0: torch.export.Dim("N")}}
 OPSET = 18  # the one that PyTorch's exporter itself writes
 
 
@@ -44,7 +44,7 @@ def write_pt2(net: Trained, path: Path) -> None:
     """The whole model as torch.export has it, with `describe` in its extra file about.json."""
     # torch.export.save warns of weights with the channels innermost as if they were parts of others
     plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    program = torch.export.export(plain, (net.example(2),), dynamic_shapes=shapes())
+    program = torch.export.export(plain, (net.example(2),), dynamic_shapes=SHAPES)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names folders of this machine
     torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
@@ -64,7 +64,7 @@ def write_onnx(net: Trained, path: Path) -> None:
             opset_version=OPSET,
             input_names=["images"],
             output_names=["probabilities"],
-            dynamic_shapes=shapes(),
+            dynamic_shapes=SHAPES,
             verbose=False,
         )
     assert program is not None
@@ -113,10 +113,6 @@ def finish_onnx(model: Any, net: Trained, path: Path) -> None:
     onnx.save(model, str(path))
 
 
-def shapes() -> dict[str, Any]:
-    return {"images": {0: torch.export.Dim("N")}}
-
-
 def write_html(net: Trained, path: Path) -> None:
     """The page to draw on with the network inside; see `webpage.webpage` for what is refused."""
     path.write_text(webpage.webpage(net, describe(net)), "utf-8")
@@ -128,6 +124,7 @@ WRITERS: dict[str, Callable[[Trained, Path], None]] = {
     "safetensors": write_safetensors,
     "html": write_html,
 }
+FORMATS = tuple(WRITERS)
 
 
 def reader(path: Path) -> Predict:
