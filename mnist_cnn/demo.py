@@ -18,7 +18,6 @@ import importlib.util
 import io
 import os
 import socket
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -32,7 +31,6 @@ from mnist_cnn.versions import versions
 
 if TYPE_CHECKING:
     import fastapi
-    from PIL import Image
 
     from mnist_cnn.reading.reader import Net
 
@@ -98,9 +96,6 @@ class Refusal(BaseModel):
 def answer(net: "Net", content: bytes, preview: bool) -> PictureRead:
     """The digits of a picture's file; preview also asks for the picture as it was understood.
 
-    Args:
-        net: probabilities (N, 10) of uint8 images (N, 28, 28).
-
     Raises:
         ValueError: it is no picture that can be read.
     """
@@ -111,42 +106,25 @@ def answer(net: "Net", content: bytes, preview: bool) -> PictureRead:
         with _pdf if b"%PDF-" in content[:1024] else contextlib.nullcontext():
             picture = load_picture(content)
         readings = read_digits(picture, net)
-    width, height = picture.size
-    return PictureRead(
-        text=written(readings),
-        # a browser shows neither every format nor the rotation that some files ask for
-        preview=_preview(picture) if preview else None,
-        digits=[
-            FoundDigit(
-                digit=reading.digit,
-                sign=reading.sign,
-                best=reading.best,
-                probabilities=[round(float(p), 6) for p in reading.probabilities],
-                box=[
-                    side / (height if axis % 2 else width) for axis, side in enumerate(reading.box)
-                ],
-                image=base64.b64encode(reading.image.tobytes()).decode(),
-            )
-            for reading in readings
-        ],
-    )
-
-
-def _preview(picture: "Image.Image") -> str:
-    small = picture.convert("RGB")
-    small.thumbnail((PREVIEW, PREVIEW))
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def classify(net: "Net", images: Images) -> Classified:
-    """The probabilities of images that are as MNIST's already."""
-    import torch
-
-    with _working, torch.inference_mode():
-        probabilities = net(torch.tensor(images.images, dtype=torch.uint8)).float()
-    return Classified(digits=probabilities.argmax(1).tolist(), probabilities=probabilities.tolist())
+    sides = (*picture.size, *picture.size)
+    found = [
+        FoundDigit(
+            digit=reading.digit,
+            sign=reading.sign,
+            best=reading.best,
+            probabilities=[round(float(p), 6) for p in reading.probabilities],
+            box=[place / side for place, side in zip(reading.box, sides, strict=True)],
+            image=base64.b64encode(reading.image.tobytes()).decode(),
+        )
+        for reading in readings
+    ]
+    shown = None
+    if preview:  # a browser shows neither every format nor the rotation that some files ask for
+        small, file = picture.convert("RGB"), io.BytesIO()
+        small.thumbnail((PREVIEW, PREVIEW))
+        small.save(file, "JPEG", quality=85)
+        shown = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return PictureRead(text=written(readings), digits=found, preview=shown)
 
 
 def application(net: "Net", hosts: Sequence[str] = ("*",)) -> "fastapi.FastAPI":
@@ -157,6 +135,7 @@ def application(net: "Net", hosts: Sequence[str] = ("*",)) -> "fastapi.FastAPI":
         hosts: what a request may call this machine; `*` is anything.
     """
     import fastapi_offline
+    import torch
     from fastapi import Body, HTTPException, Request, exceptions, responses
     from fastapi.middleware.trustedhost import TrustedHostMiddleware
     from fastapi.staticfiles import StaticFiles
@@ -183,7 +162,9 @@ def application(net: "Net", hosts: Sequence[str] = ("*",)) -> "fastapi.FastAPI":
     @app.post("/classify", responses=refused)
     def classify_images(images: Images) -> Classified:
         """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
-        return classify(net, images)
+        with _working, torch.inference_mode():
+            found = net(torch.tensor(images.images, dtype=torch.uint8)).float()
+        return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -253,8 +234,7 @@ def serve(ckpt_path: str | None, host: str, port: int) -> None:
         ValueError: ckpt_path is none of this project's networks that read digits.
         OSError: the address is in use, or not this machine's.
     """
-    listening = _listen(host, port)  # before the slow imports: the likeliest mistake
-    with listening:
+    with _listen(host, port) as listening:  # before the slow imports: the likeliest mistake
         import cv2
         import torch
         import uvicorn
@@ -264,17 +244,14 @@ def serve(ckpt_path: str | None, host: str, port: int) -> None:
         # many small pictures at once: threads within each would only get in each other's way
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        app = application(
-            pretrained.load_digits(ckpt_path), ("*",) if host in ANY else (host, *OWN)
-        )
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=MAX_SECONDS)
-        )
+        names = ("*",) if host in ANY else (host, *OWN)
+        app = application(pretrained.load_digits(ckpt_path), names)
+        config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=MAX_SECONDS)
         host, port = listening.getsockname()[:2]
-        print(f"Draw at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)")
-        sys.stdout.flush()
+        name = f"[{host}]" if ":" in host else host
+        print(f"Draw at http://{name}:{port} (Ctrl-C stops)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # how uvicorn ends after Ctrl-C
-            server.run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -282,12 +259,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         created = socket.create_server((host, port), family=family)
     except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        reason = (
-            "is in use: choose another with --port"
-            if in_use
-            else f"cannot be had: {error.strerror}"
-        )
+        reason = f"cannot be had: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            reason = "is in use: choose another with --port"
         raise OSError(f"port {port} of {host} {reason}") from None
     # asyncio sends an answer's body without waiting 40 ms only if the socket is named as TCP
     return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, created.detach())
