@@ -8,23 +8,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mnist_cnn.config.compose import compose
-    from mnist_cnn.data.datamodule import MNISTDataModule
-    from mnist_cnn.evaluate import evaluate
-    from mnist_cnn.module import DigitClassifier
-    from mnist_cnn.pretrained import load
-    from mnist_cnn.reading.reader import read_digits
-    from mnist_cnn.train import train
-
-__all__ = [
-    "DigitClassifier",
-    "MNISTDataModule",
-    "compose",
-    "evaluate",
-    "load",
-    "read_digits",
-    "train",
-]
+    from mnist_cnn.config.compose import compose as compose
+    from mnist_cnn.data.datamodule import MNISTDataModule as MNISTDataModule
+    from mnist_cnn.evaluate import evaluate as evaluate
+    from mnist_cnn.module import DigitClassifier as DigitClassifier
+    from mnist_cnn.pretrained import load as load
+    from mnist_cnn.reading.reader import read_digits as read_digits
+    from mnist_cnn.train import train as train
 
 # imported when they are first used: torch takes seconds
 PLACES = {
@@ -36,6 +26,7 @@ PLACES = {
     "read_digits": "reading.reader",
     "train": "train",
 }
+__all__ = list(PLACES)
 
 
 def __getattr__(name: str) -> Any:

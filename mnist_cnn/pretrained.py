@@ -150,19 +150,15 @@ def _read(file: Path, *version: int) -> Content:
         }
         model = content["hyper_parameters"].get("model")
         data = content.get("data") or content.get("datamodule_hyper_parameters", {})
-        found = Content(model, data, weights, content.get("epoch"))
-    else:
-        try:
-            opened = safe_open(file, "pt")
-        except SafetensorError:
-            raise ValueError(
-                "neither a file of PyTorch's nor of safetensors', or cut off"
-            ) from None
-        with opened as tensors:
-            about = unpacked(tensors.metadata() or {})
-            weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-        found = Content(about.get("model"), about.get("data", {}), weights, None)
-    return found
+        return Content(model, data, weights, content.get("epoch"))
+    try:
+        opened = safe_open(file, "pt")
+    except SafetensorError:
+        raise ValueError("neither a file of PyTorch's nor of safetensors', or cut off") from None
+    with opened as tensors:
+        about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
+        weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+    return Content(about.get("model"), about.get("data", {}), weights, None)
 
 
 def read_weights(path: Path | str) -> Mapping[str, Tensor]:
@@ -259,11 +255,10 @@ def load_digits(path: Path | str | None = None) -> Trained:
 def data_root(net: Trained) -> str | None:
     """The folder with the data of the network's training; None where it is not on this machine."""
     data = net.about["data"]
-    root = data.get("root")
-    known = sets.SETS.get(data["name"])
-    folder = Path(root, known.folder if known else ".") if isinstance(root, str) else None
-    there = folder is not None and folder.expanduser().is_dir()
-    return root if there else None
+    root, known = data.get("root"), sets.SETS.get(data["name"])
+    if isinstance(root, str) and Path(root, known.folder if known else ".").expanduser().is_dir():
+        return root
+    return None
 
 
 def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
@@ -275,13 +270,6 @@ def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     # save_file would make the file unreadable for others
     path.write_bytes(save(weights, {ABOUT: json.dumps(about, sort_keys=True)}))
-
-
-def unpacked(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The values in a weights file's metadata; earlier versions wrote a key for each."""
-    if ABOUT in metadata:
-        return dict(json.loads(metadata[ABOUT]))
-    return {key: json.loads(value) for key, value in metadata.items()}
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:

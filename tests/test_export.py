@@ -260,7 +260,7 @@ def test_the_weights_load_again_and_say_what_they_are(without_onnx, digits, trut
     with torch.no_grad():
         np.testing.assert_allclose(pretrained.load(file)(digits).numpy(), truth, rtol=0, atol=1e-7)
     with safe_open(file, "pt") as tensors:
-        about = pretrained.unpacked(tensors.metadata())
+        about = json.loads(tensors.metadata()["about"])
     assert about["classes"] == list("0123456789")
     assert about["data"]["name"] == "mnist"
     assert "root" not in about["data"]

@@ -1,5 +1,7 @@
 """DigitClassifier: exact metrics, checkpoints that stand alone, weights that fit or are refused."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,6 @@ from mnist_cnn import pretrained
 from mnist_cnn.data import sources
 from mnist_cnn.metrics import Tally
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.pretrained import unpacked
 from tests.helpers.training import bare_trainer
 
 CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0, "mean": 0.1, "std": 0.3}
@@ -80,7 +81,7 @@ def test_weights_go_into_a_new_network(tmp_path):
     fresh.load_weights(tmp_path / "w.safetensors")
     assert torch.equal(trained(x), fresh(x))
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
-        about = unpacked(file.metadata())
+        about = json.loads(file.metadata()["about"])
     assert about == {"model": CNN, "data": {"fold": 0}}
 
 

@@ -186,7 +186,7 @@ def test_a_network_is_refused_for_its_size_before_it_takes_memory(tmp_path: Path
         "model": {"name": "MLP", "hidden": 10**9, "dropout": 0.0},
         "data": {"name": "mnist", "val_fraction": 0.1, "fold": 0},
     }
-    metadata = {key: json.dumps(value) for key, value in about.items()}
+    metadata = {"about": json.dumps(about)}
     save_file({"dense1.bias": torch.zeros(1)}, tmp_path / "vast.safetensors", metadata)
     code = """
 import resource, sys
@@ -215,7 +215,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     [
         b'{"x":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4]}}',
         b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4000000000000]}}',
-        b'{"__metadata__":{"model":"{\\"name\\": \\"os.system\\"}","data":"{}"}}',
+        b'{"__metadata__":{"about":"{\\"model\\":{\\"name\\":\\"os.system\\"},\\"data\\":{}}"}}',
         b'{"__metadata__":{"model":"' + b"[" * 100_000 + b'","data":"{}"}}',
         b'{"__metadata__":{"about":"' + b"[" * 100_000 + b'"}}',
         b'{"__metadata__":{"about":"[]"}}',
