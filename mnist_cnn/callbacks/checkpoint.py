@@ -2,14 +2,21 @@
 
 import math
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    EarlyStopping,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
-from mnist_cnn.callbacks import exact
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.finite import check_finite
 from mnist_cnn.data.datamodule import described
@@ -18,16 +25,21 @@ from mnist_cnn.internals.lightning import (
     close_epoch,
     correct_counters,
     ends_after_this_batch,
+    keep_patience,
     loader_position,
     mid_epoch,
     stopped_early,
     training_is_over,
 )
+from mnist_cnn.metrics import Tally
 from mnist_cnn.runs.claim import OUTCOME
-from mnist_cnn.runs.generators import set_generators
+from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.results import replace
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from mnist_cnn.runs.state import BEST, LAST
+
+# the finders search anew
+INEXACT = (BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging)
 
 
 class Checkpoint(BetweenEpochs, LightningCheckpoint):
@@ -81,42 +93,27 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.due = math.inf
         self.stop = StopSignal()
 
-    @property
-    def best(self) -> Path:
-        return self.folder / BEST
-
-    @property
-    def last(self) -> Path:
-        return self.folder / LAST
-
-    @property
-    def kept(self) -> Path:
-        """The best, or the last where no metric was there to judge by."""
-        return self.best if self.best.exists() else self.last
-
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = InPlace()
         self.folder = Path(trainer.default_root_dir)
+        self.best, self.last = self.folder / BEST, self.folder / LAST
         # Lightning does so too, but only after loading a checkpoint: 64 bits would become 32
         trainer.precision_plugin.convert_module(pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         if self.loaded:
-            self.restore(trainer, pl_module, self.loaded)
+            # last of all callbacks, since setting up draws numbers too
+            set_generators(self.loaded, pl_module.device)
+            if self.running and self.position:
+                loader: Any = trainer.train_dataloader
+                loader.load_state_dict(self.position)
+            callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+            trainer.should_stop |= any(map(stopped_early, callbacks))
+            if self.cut and not training_is_over(trainer):
+                tell_inexact(trainer, [self.cut])
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
-
-    def restore(self, trainer: L.Trainer, module: Any, loaded: dict[str, Any]) -> None:
-        # last of all callbacks, since setting up draws numbers too
-        set_generators(loaded, module.device)
-        if self.running and self.position:
-            loader: Any = trainer.train_dataloader
-            loader.load_state_dict(self.position)
-        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
-        trainer.should_stop |= any(map(stopped_early, callbacks))
-        if self.cut and not training_is_over(trainer):
-            exact.tell_inexact(trainer, [self.cut])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -125,7 +122,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if done % trainer.accumulate_grad_batches or ends_after_this_batch(trainer, batch_idx):
             return  # half a gradient is not kept; the epoch's own checkpoint comes soon
         due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
-        stop, save = exact.agree(trainer, self.stop.received, due)
+        stop, save = agree(trainer, self.stop.received, due)
         if stop or save:
             self.save(trainer, pl_module)
         if stop:
@@ -135,8 +132,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         score = trainer.callback_metrics.get(self.monitor)
         if score is None:
             return
-        better = score < self.best_score if self.mode == "min" else score > self.best_score
-        if better:
+        if score < self.best_score if self.mode == "min" else score > self.best_score:
             self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
             self.improved = True
 
@@ -145,7 +141,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.cut = f"epoch {trainer.current_epoch} ended after {done} of {batches} batches"
         self.cut *= done < batches
         self.save(trainer, module)
-        (stop,) = exact.agree(trainer, self.stop.received)
+        (stop,) = agree(trainer, self.stop.received)
         if stop:
             raise Interrupted(stop)
 
@@ -195,8 +191,15 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         correct_counters(trainer, checkpoint)
-        checkpoint["processes"] = exact.each_process(trainer, pl_module)
-        checkpoint["circumstances"] = exact.circumstances(trainer)
+        own: dict[str, Any] = {"generators": generators(pl_module.device)}
+        if mid_epoch(trainer):
+            own["tally"] = pl_module.tallies["train"].state_dict()
+        every: list[Any] = [own]
+        if trainer.world_size > 1:
+            every = [None] * trainer.world_size
+            torch.distributed.all_gather_object(every, own)
+        checkpoint["processes"] = every
+        checkpoint["circumstances"] = circumstances(trainer)
         checkpoint["config"] = self.config
         if self.data:
             checkpoint["data"] = described(self.data, trainer.datamodule)  # type: ignore[attr-defined]
@@ -204,16 +207,58 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        reasons = exact.restore_callbacks(trainer, checkpoint)
+        reasons = []
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EarlyStopping):  # before it loads its state
+                keep_patience(callback, checkpoint["callbacks"].get(callback.state_key, {}))
+            if isinstance(callback, INEXACT):
+                reasons.append(f"{type(callback).__name__} is not resumed exactly")
         if "processes" in checkpoint:
             self.position = loader_position(checkpoint)
-            self.loaded = exact.restore_process(trainer, pl_module, checkpoint["processes"])
-            now = exact.circumstances(trainer)
-            before = checkpoint["circumstances"]
+            self.restore_process(trainer, pl_module, checkpoint["processes"])
+            now, before = circumstances(trainer), checkpoint["circumstances"]
             changed = [f"{k} {v}, now {now[k]}" for k, v in before.items() if v != now[k]]
             reasons = changed + reasons
         else:
             reasons.append("another callback wrote the checkpoint")
         # where nothing is resumed, a finder of Lightning's restores what it has saved itself
         if self.config.get("ckpt_path", checkpoint) is not None:
-            exact.tell_inexact(trainer, reasons)
+            tell_inexact(trainer, reasons)
+
+    def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
+        if len(every) == trainer.world_size:
+            own = every[trainer.global_rank]
+            self.loaded = own["generators"]
+            if "tally" in own:
+                module.tallies["train"] = tally = Tally(bool(module.metrics))
+                tally.load_state_dict(own["tally"], trainer.strategy.root_device)
+        elif "tally" in every[0]:
+            raise ValueError(
+                f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
+                f"from the end of an epoch, got the middle of one and {len(every)} processes"
+            )
+
+
+def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
+    """The largest of each over all processes, which save and stop together or not at all."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    every = torch.tensor(numbers, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(every, torch.distributed.ReduceOp.MAX)
+    return [int(number) for number in every]
+
+
+def circumstances(trainer: L.Trainer) -> dict[str, Any]:
+    """What rounding depends on beside the configuration."""
+    return {
+        "torch": torch.__version__.split("+")[0],
+        "device": trainer.strategy.root_device.type,
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def tell_inexact(trainer: L.Trainer, reasons: list[str]) -> None:
+    """Tells on stderr, once for all processes, why a resumed run is not the one that it was."""
+    if reasons and trainer.is_global_zero:
+        print(f"not bit for bit the run that it was: {'; '.join(reasons)}", file=sys.stderr)

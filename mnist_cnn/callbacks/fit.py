@@ -95,8 +95,7 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
             fit the network.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    own = [callback for callback in callbacks if isinstance(callback, BetweenEpochs)]
-    for callback in own:
+    for callback in callbacks:
         if isinstance(callback, Checkpoint):
             callback.config = flat(cfg)
             callback.data = plain(cfg, "data") if is_own(cfg.data) else {}
@@ -109,7 +108,8 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
         hint = f"; {install('monitor')}" if "psutil" in str(e) else ""
         raise ValueError(f"{e}{hint}") from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:
-        if cfg.ckpt_path is None or any(callback.running for callback in own):
+        running = any(isinstance(c, BetweenEpochs) and c.running for c in callbacks)
+        if cfg.ckpt_path is None or running:
             raise  # it has been restored already
         reason = " ".join(str(e).split())
         wanted = must_be("ckpt_path", "a checkpoint that training can resume", cfg.ckpt_path)
@@ -124,7 +124,9 @@ def kept(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, 
     """
     callback: Any = trainer.checkpoint_callback
     if isinstance(callback, Checkpoint):
-        path, epoch = str(callback.kept), callback.best_epoch
+        # the last where no metric was there to judge by
+        path = str(callback.best if callback.best.exists() else callback.last)
+        epoch = callback.best_epoch
     else:
         path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
         if not path:

@@ -6,8 +6,8 @@ from typing import Any
 
 import lightning as L
 
-from mnist_cnn.callbacks import exact
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.checkpoint import agree
 from mnist_cnn.internals.lightning import training_is_over
 from mnist_cnn.runs.state import Pruned
 from mnist_cnn.sweeps.optuna import STUDY, storage
@@ -50,6 +50,6 @@ class Prune(BetweenEpochs):
         if trainer.is_global_zero:
             self.storage.set_trial_intermediate_value(self.id, epoch, value)
             worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
-        (worse,) = exact.agree(trainer, worse)  # all processes end, or none
+        (worse,) = agree(trainer, worse)  # all processes end, or none
         if worse and not training_is_over(trainer):
             raise Pruned(epoch, self.monitor, value)
