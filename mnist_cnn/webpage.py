@@ -18,20 +18,6 @@ PAGE = Path(__file__).parent / "reading" / "page"
 # the page may ask no machine for anything
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
-# a browser has this function, the engine alone has not
-ATOB = """
-function atob(text) {
-  const signs = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  const parts = [];
-  for (let i = 0; i < text.length; i += 4) {
-    const [a, b, c, d] = [0, 1, 2, 3].map((k) => Math.max(0, signs.indexOf(text[i + k])));
-    const bits = (a << 18) | (b << 12) | (c << 6) | d;
-    parts.push(String.fromCharCode(bits >> 16, (bits >> 8) & 255, bits & 255));
-  }
-  return parts.join("").slice(0, 3 * text.length / 4 - (text.match(/=/g) || []).length);
-}
-"""
-
 Layer = tuple[dict[str, Any], list[Tensor]]  # its settings, its weights
 
 
@@ -106,10 +92,9 @@ def as_layer(module: nn.Module | str) -> Iterator[Layer]:
         case nn.BatchNorm1d(track_running_stats=True) | nn.BatchNorm2d(track_running_stats=True):
             assert module.running_mean is not None
             assert module.running_var is not None
-            scale = torch.rsqrt(module.running_var + module.eps)
-            scale = scale * module.weight if module.affine else scale
-            shift = -module.running_mean * scale
-            yield {"kind": "affine"}, [scale, shift + module.bias if module.affine else shift]
+            gain, offset = (module.weight, module.bias) if module.affine else (1.0, 0.0)
+            scale = torch.rsqrt(module.running_var + module.eps) * gain
+            yield {"kind": "affine"}, [scale, offset - module.running_mean * scale]
         case nn.MaxPool2d(
             padding=0, dilation=1, ceil_mode=False, kernel_size=int(size), stride=step
         ) if step == size:
@@ -137,21 +122,19 @@ def webpage(net: Trained, about: Mapping[str, Any]) -> str:
     settings = [{**layer, "lengths": [w.numel() for w in weights]} for layer, weights in layers]
     numbers = torch.cat([w.detach().flatten() for _, weights in layers for w in weights])
     encoded = base64.b64encode(numbers.numpy().astype("<f4").tobytes()).decode()
-    constants = f"const LAYERS = {json.dumps(settings)};\nconst WEIGHTS = {json.dumps(encoded)};\n"
-    network = constants + (PAGE / "network.js").read_text("utf-8")
+    values = f"const LAYERS = {json.dumps(settings)};\nconst WEIGHTS = {json.dumps(encoded)};\n"
+    files = ("index.html", "page.css", "page.js", "network.js")
+    page, style, script, network = ((PAGE / name).read_text("utf-8") for name in files)
     description = html.escape(json.dumps(about))
     replacements = {
         '<link rel="stylesheet" href="page.css" />': (
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />\n'
             f'<meta name="description" content="{description}" />\n'
-            f"<style>\n{(PAGE / 'page.css').read_text('utf-8')}</style>"
+            f"<style>\n{style}</style>"
         ),
-        '<script src="server.js"></script>': f'<script id="network">\n{network}</script>',
-        '<script src="page.js"></script>': (
-            f"<script>\n{(PAGE / 'page.js').read_text('utf-8')}</script>"
-        ),
+        '<script src="server.js"></script>': f'<script id="network">\n{values}{network}</script>',
+        '<script src="page.js"></script>': f"<script>\n{script}</script>",
     }
-    page = (PAGE / "index.html").read_text("utf-8")
     for tag, content in replacements.items():
         assert tag in page, tag
         page = page.replace(tag, content)
@@ -163,8 +146,11 @@ def run_webpage(page: str) -> Callable[[Tensor], Tensor]:
     from py_mini_racer import MiniRacer
 
     script = page.partition('<script id="network">')[2].partition("</script>")[0]
+    weights = base64.b64decode(script.partition('const WEIGHTS = "')[2].partition('"')[0])
+    # a browser has atob, the engine alone has not
+    atob = f"const atob = () => {json.dumps(weights.decode('latin-1'))};\n"
     engine = MiniRacer()
-    engine.eval(ATOB + script + "const all = (images) => images.map(probabilities);")
+    engine.eval(atob + script + "const all = (images) => images.map(probabilities);")
     # in parts: each call sends its images as JSON
     return lambda images: torch.cat(
         [torch.tensor(engine.call("all", part.flatten(1).tolist())) for part in images.split(100)]

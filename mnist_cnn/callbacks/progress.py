@@ -36,9 +36,7 @@ class ProgressBar(BetweenEpochs):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        if not trainer.is_global_zero:
-            return
-        if self.console.is_terminal and not self.console.quiet:
+        if trainer.is_global_zero and self.console.is_terminal and not self.console.quiet:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(bar_width=None),

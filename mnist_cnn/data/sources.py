@@ -40,7 +40,7 @@ def prepare(
         source: bundled (the copy in the package, MNIST only), download (the mirrors), or auto
             (bundled where there is such a copy, else download). An archive `<file>.gz` that lies
             in the folder already comes before either. Where nobody can write into the folder,
-            a bundled set is left to `load`, which unpacks the copy.
+            a bundled set is left to `load_split`, which unpacks the copy.
         mirror: a base URL tried before the known ones.
         timeout: seconds to wait for a connection or for the next bytes.
 
@@ -59,12 +59,15 @@ def prepare(
     # tried in this order for each file
     mirrors = [] if source == "bundled" else [m for m in (mirror, *images.mirrors) if m]
     bundled = images.bundled and source != "download"
-    if bundled and not _writable(folder):
-        return
     with ExitStack() as stack:
-        with _writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(FileLock(folder / ".lock"))
+        try:
+            with _writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(FileLock(folder / ".lock"))
+        except OSError:
+            if bundled:
+                return
+            raise
         for file in _unproven(images, folder):  # another process may have been here meanwhile
             path = folder / file.name
             content = fetch(file, folder, bundled, mirrors, timeout)
@@ -156,12 +159,6 @@ def _proven(file: File, folder: Path) -> bytearray:
             ) from None
     file.check(content, sha256)
     return content
-
-
-def _writable(folder: Path) -> bool:
-    """Whether a file can be written into a folder, or into that which it will be made in."""
-    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
-    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def _known_sums(folder: Path) -> dict[str, str]:

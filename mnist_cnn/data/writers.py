@@ -79,12 +79,9 @@ def writer_folds(known: Writers, labels: Tensor, val_fraction: float) -> Tensor:
     by series and class. In whole numbers throughout, so it is the same on every machine.
     """
     _, person = known.writer.unique(return_inverse=True)  # (N,)
-    series = known.series.unique(return_inverse=True)[1]
-    classes = int(labels.max()) + 1
-    cell = series * classes + labels
-    cells = int(cell.max()) + 1
-    counts = torch.bincount(person * cells + cell, minlength=(int(person.max()) + 1) * cells)
-    counts = counts.view(-1, cells)  # (writers, cells)
+    cell = known.series * (int(labels.max()) + 1) + labels
+    counts = torch.zeros(int(person.max()) + 1, int(cell.max()) + 1, dtype=torch.int64)
+    counts.index_put_((person, cell), torch.tensor(1), accumulate=True)
     whole = int(1 / val_fraction + 1e-9)
     rest = 1 - whole * val_fraction
     shares = [val_fraction] * whole + [rest] * (rest > 1e-9)
