@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
@@ -22,8 +23,8 @@ from mnist_cnn.model import CLASSES, NETWORKS, SHAPE, Normalize, frozen
 from mnist_cnn.optim import (
     LENGTHS,
     class_name,
+    construct,
     keep_current,
-    make_optimizer,
     make_schedule,
     step_schedule,
 )
@@ -244,7 +245,8 @@ class DigitClassifier(L.LightningModule):
         if args.get("fused") and self.trainer.gradient_clip_val:
             # a fused step unscales the gradients of mixed precision itself, too late to clip them
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
-        optimizer = make_optimizer(args, [p for p in self.parameters() if p.requires_grad])
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = construct(torch.optim, Optimizer, "optimizer", args, trained)
         args = dict(self.hparams["scheduler"])
         interval, schedule = args.pop("interval", "epoch"), None
         if (name := class_name(args)) is not None:

@@ -3,11 +3,10 @@
 import inspect
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -17,26 +16,13 @@ from mnist_cnn.config.own import OF_CHECKPOINTS, make
 LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
-def make_optimizer(config: Mapping[str, Any], parameters: Iterable[Parameter]) -> Optimizer:
-    """The optimizer of these parameters: `name` of a class in torch.optim, or `_target_`.
-
-    Raises:
-        ValueError: there is no such class, or its arguments do not fit it.
-    """
-    optimizer: Optimizer = construct(torch.optim, Optimizer, "optimizer", config, parameters)
-    return optimizer
-
-
 def make_schedule(config: Mapping[str, Any], optimizer: Optimizer, length: int | None) -> Any:
-    """The schedule of an optimizer's rate: `name` in torch.optim.lr_scheduler, or `_target_`.
+    """The schedule of an optimizer's rate, as `construct` makes it.
 
     Args:
         config: without `interval`.
         optimizer: the one whose rate it sets.
         length: how often it is stepped in the whole run, for those in LENGTHS.
-
-    Raises:
-        ValueError: there is no such class, or its arguments do not fit it.
     """
     args = dict(config)
     if (key := LENGTHS.get(str(class_name(args)))) is not None:
@@ -60,22 +46,22 @@ def keep_current(
     checkpoint: dict[str, Any], now: Mapping[str, Any], optimizer: Optimizer, schedule: Any
 ) -> None:
     """Keeps this optimizer and schedule where a checkpoint's are others, as force=true allows.
+
     An optimizer of the same class takes over what the other has gathered, such as momentum. A
     schedule is stepped to where the run is; a plateau schedule starts from optimizer.lr, or
     from the rate that was reached if only the schedule's own values have changed. Where
     other layers are frozen, the optimizer starts anew.
     """
     before, interval = checkpoint["hyper_parameters"], now["scheduler"].get("interval", "epoch")
-    same_layers = (before.get("freeze") or []) == (now["freeze"] or [])
-    same_optimizer = before["optimizer"] == now["optimizer"]
+    parts = ("optimizer", "scheduler", "freeze")
+    changed = [part for part in parts if (before.get(part) or None) != (now[part] or None)]
     length = LENGTHS.get(str(class_name(now["scheduler"])), "")
     lengths = {state.get(length) for state in checkpoint["lr_schedulers"]}
-    same_schedule = before["scheduler"] == now["scheduler"]
-    same = same_optimizer and same_schedule and same_layers
-    if same and lengths <= {getattr(schedule, length, None)}:
+    if not changed and lengths <= {getattr(schedule, length, None)}:
         return  # Lightning restores both, exactly
+    alike = [p for p in parts[:2] if class_name(before[p]) == class_name(now[p])]
     (old,) = checkpoint["optimizer_states"]
-    if same_layers and class_name(before["optimizer"]) == class_name(now["optimizer"]):
+    if "optimizer" in alike and "freeze" not in changed:
         optimizer.load_state_dict({**optimizer.state_dict(), "state": old["state"]})
     if not isinstance(schedule, ReduceLROnPlateau | None):
         with warnings.catch_warnings():
@@ -83,7 +69,7 @@ def keep_current(
             warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
             for _ in range(checkpoint["global_step" if interval == "step" else "epoch"]):
                 step_schedule(schedule, None)
-    elif same_optimizer and class_name(before["scheduler"]) == class_name(now["scheduler"]):
+    elif "scheduler" in alike and "optimizer" not in changed:
         optimizer.param_groups[0]["lr"] = old["param_groups"][0]["lr"]
     checkpoint["optimizer_states"] = checkpoint["lr_schedulers"] = []
 
@@ -105,9 +91,14 @@ def class_name(config: Mapping[str, Any]) -> str | None:
 
 
 def construct(module: Any, kind: type, group: str, config: Mapping[str, Any], *args: Any) -> Any:
-    """The class `name` of a torch module, called with args and the rest of its config.
+    """An object of the class `name` of a torch module, or of the class `_target_` of any package.
 
-    With `_target_` the class is one of any package.
+    Args:
+        kind: what the class must be.
+        config: the name, and arguments after `args`.
+
+    Raises:
+        ValueError: there is no such class, or its arguments do not fit it.
     """
     options = dict(config)
     if "_target_" in options:
