@@ -194,18 +194,14 @@ def write_verified(
     training: Tensor,
     bar: progress.Progress,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Predict]]:
-    """Writes the files into a folder and runs each on images.
+    """Writes the files into a folder and runs each on images, uint8 (N, H, W) or (N, C, H, W).
 
     Args:
         kinds: of FORMATS, or int8.onnx after onnx.
-        images: uint8 (N, H, W) or (N, C, H, W) to verify with.
         training: uint8 (N, 28, 28) to quantize the ONNX file with.
 
     Returns:
         What was found of PyTorch and each file, by name, and what runs it.
-
-    Raises:
-        ValueError: a file does not give what the network gives.
     """
     ways: dict[str, Predict] = {"PyTorch": net}
     found: dict[str, dict[str, Any]] = {"PyTorch": {}}

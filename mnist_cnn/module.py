@@ -299,20 +299,22 @@ class DigitClassifier(L.LightningModule):
                 then as it was.
         """
         weights, own = read_weights(path), self.net.state_dict()
-        faults = [f"{key}: not in the file" for key in own.keys() - weights.keys()]
-        faults += [f"{key}: not in the network" for key in weights.keys() - own.keys()]
-        fitting = own.keys() & weights.keys()
-        for key in list(fitting):
-            if own[key].shape != weights[key].shape:
-                shapes = f"{tuple(weights[key].shape)} in the file, {tuple(own[key].shape)}"
-                faults.append(f"{key}: {shapes} in the net")
-                fitting.remove(key)
+        faults, fitting = [], {}
+        for key in own.keys() | weights.keys():
+            if key not in weights:
+                faults.append(f"{key}: not in the file")
+            elif key not in own:
+                faults.append(f"{key}: not in the network")
+            elif (here := tuple(own[key].shape)) != (there := tuple(weights[key].shape)):
+                faults.append(f"{key}: {there} in the file, {here} in the net")
+            else:
+                fitting[key] = weights[key]
+        faults.sort()
         if faults and (strict or not fitting):
-            raise ValueError(f"{path} does not fit this network: " + "; ".join(sorted(faults)))
-        taken = {key: weights[key] for key in fitting}
-        check_finite_weights(taken)
-        self.net.load_state_dict({**own, **taken})
-        return sorted(faults)
+            raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}")
+        check_finite_weights(fitting)
+        self.net.load_state_dict({**own, **fitting})
+        return faults
 
 
 def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:

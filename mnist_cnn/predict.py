@@ -19,6 +19,7 @@ object for each picture, or for each page of a PDF or a TIFF:
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -81,11 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def expanded(names: Sequence[str]) -> Iterator[str]:
-    """The files that are named, and those with the names of pictures in the folders among them.
-
-    Raises:
-        ValueError: there is no picture in a folder.
-    """
+    """The files that are named, and those with the names of pictures in the folders among them."""
     from mnist_cnn.reading.picture import NAMES
 
     for name in names:
@@ -108,10 +105,10 @@ def numbered(name: str) -> "Iterator[tuple[int | None, Image.Image]]":
 
     pages = load_pages(sys.stdin.buffer.read() if name == "-" else name)
     first, second = next(pages), next(pages, None)
-    yield (None if second is None else 1), first
-    if second is not None:
-        yield 2, second
-        yield from enumerate(pages, 3)
+    if second is None:
+        yield None, first
+    else:
+        yield from enumerate(itertools.chain((first, second), pages), 1)
 
 
 def reading_fields(reading: "Reading") -> dict[str, Any]:
@@ -131,11 +128,7 @@ def reading_fields(reading: "Reading") -> dict[str, Any]:
 def write_shown(
     image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int | None
 ) -> Path:
-    """Writes what was found beside the picture.
-
-    Raises:
-        ValueError: a picture lies in the way that --show did not write.
-    """
+    """Writes what was found beside the picture; ValueError where a file lies in the way."""
     from PIL.PngImagePlugin import PngInfo
 
     from mnist_cnn.reading.show import draw_readings

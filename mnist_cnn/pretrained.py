@@ -63,11 +63,7 @@ class Trained(nn.Module):
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
-    """The network of a model config: one of model.py by `name`, or the user's own by `_target_`.
-
-    Raises:
-        ValueError: as `model.build` does; code that the user has not allowed by targets=.
-    """
+    """The network of a model config: one of model.py by `name`, or the user's own by `_target_`."""
     if "_target_" in config:
         net: nn.Module = make(nn.Module, config, key="model", known=())
         return net
@@ -130,10 +126,8 @@ class Content:
 def read(file: Path) -> Content:
     """The content of a file, which is read once as long as it has not changed.
 
-    Only tensors and plain values are read: no code of the file's is run.
-
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither a checkpoint nor a weights file.
     """
     state = file.stat()
     return _read(file, state.st_ino, state.st_mtime_ns, state.st_size)
@@ -231,11 +225,7 @@ def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None
 
 
 def load_digits(path: Path | str | None = None) -> Trained:
-    """As `load`, a network that reads digits in images of 28x28.
-
-    Raises:
-        ValueError: as `load` does; or the network was trained on something else.
-    """
+    """As `load`; ValueError for a network that does not read digits in images of 28x28."""
     net = load(path)
     data, digits = net.about["data"]["name"], sets.SETS["mnist"].classes
     if net.classes != digits:
@@ -273,11 +263,7 @@ def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
-    """Networks that may predict together. Each has its own architecture.
-
-    Raises:
-        ValueError: as `load` does; or they were trained on different sets.
-    """
+    """As `load`, several that may predict together; ValueError for different sets of data."""
     nets = [load(file) for file in files]
     first, *others = (net.about["data"]["name"] for net in nets)
     for file, name in zip(files[1:], others, strict=True):

@@ -27,10 +27,10 @@ class _Tracer(fx.Tracer):
 
 
 def digit_layers(net: Trained) -> list[Layer]:
-    """The layers of a network that reads digits in images of 28x28, as reading/page/network.js has.
+    """The layers of a network as reading/page/network.js has them.
 
     Raises:
-        ValueError: the network does not, or is no chain of layers that network.js computes.
+        ValueError: it reads no digits of 28x28, or is no chain of layers that network.js computes.
     """
     if net.classes != sets.SETS["mnist"].classes or net.shape != SHAPE:
         size = " x ".join(map(str, net.shape))
@@ -69,11 +69,7 @@ def _module(net: nn.Module, node: fx.Node) -> nn.Module | str:
 
 
 def as_layer(module: nn.Module | str) -> Iterator[Layer]:
-    """A layer as network.js has it; nothing for one that changes nothing.
-
-    Raises:
-        ValueError: network.js lacks it.
-    """
+    """A layer as network.js has it; nothing for one that changes nothing."""
     match module:
         case Normalize():
             if not module.identity:
@@ -113,11 +109,7 @@ def as_layer(module: nn.Module | str) -> Iterator[Layer]:
 
 
 def webpage(net: Trained, about: Mapping[str, Any]) -> str:
-    """The page to draw on with the network in it, as HTML; `about` becomes its description.
-
-    Raises:
-        ValueError: the network does not read digits, or is no chain of layers that network.js has.
-    """
+    """The page to draw on with the network in it; `about` is its description."""
     layers = digit_layers(net)
     settings = [{**layer, "lengths": [w.numel() for w in weights]} for layer, weights in layers]
     numbers = torch.cat([w.detach().flatten() for _, weights in layers for w in weights])
