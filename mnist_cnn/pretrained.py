@@ -1,6 +1,5 @@
 """A trained network ready for use, wherever it lies: bytes in, probabilities out."""
 
-import functools
 import json
 import pickle
 import zipfile
@@ -124,17 +123,7 @@ class Content:
 
 
 def read(file: Path) -> Content:
-    """The content of a file, which is read once as long as it has not changed.
-
-    Raises:
-        ValueError: it is neither a checkpoint nor a weights file.
-    """
-    state = file.stat()
-    return _read(file, state.st_ino, state.st_mtime_ns, state.st_size)
-
-
-@functools.lru_cache(maxsize=16)
-def _read(file: Path, *version: int) -> Content:
+    """The content of a file; ValueError where it is neither a checkpoint nor a weights file."""
     if zipfile.is_zipfile(file):
         content = read_checkpoint(file)
         weights = {

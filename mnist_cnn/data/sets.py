@@ -79,26 +79,22 @@ class ImageSet:
     folder: str
     classes: tuple[str, ...]
     mirrors: tuple[str, ...]
-    files: tuple[File, File, File, File]
+    files: tuple[File, ...]
     bundled: bool = False
     wrong_test_labels: tuple[int, ...] = ()
 
 
 def _files(
     digests: str,
-    train: str = "train",
-    test: str = "t10k",
-    labels: str = "labels-idx1-ubyte",
+    names: tuple[str, ...] = (
+        *("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+        *("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    ),
     columns: tuple[int, ...] = (),
     tests: int = 10_000,
-) -> tuple[File, File, File, File]:
-    digest = digests.split()
-    return (
-        File(f"{train}-images-idx3-ubyte", (60_000, 28, 28), digest[0]),
-        File(f"{train}-{labels}", (60_000, *columns), digest[1]),
-        File(f"{test}-images-idx3-ubyte", (tests, 28, 28), digest[2]),
-        File(f"{test}-{labels}", (tests, *columns), digest[3]),
-    )
+) -> tuple[File, ...]:
+    shapes = [(n, *rest) for n in (60_000, tests) for rest in ((28, 28), columns)]
+    return tuple(map(File, names, shapes, digests.split()))
 
 
 # Folders, MD5, class names and plain-http mirrors as in torchvision/datasets/mnist.py; https and
@@ -147,9 +143,10 @@ SETS = {
         _files(
             """ed72d4157d28c017586c42bc6afe6370 0058f8dd561b90ffdd0f734c6a30e5e4
                1394631089c404de565df7b7aeaf9412 5b5b05890a5e13444e108efe57b788aa""",
-            train="qmnist-train",
-            test="qmnist-test",
-            labels="labels-idx2-int",
+            names=(
+                *("qmnist-train-images-idx3-ubyte", "qmnist-train-labels-idx2-int"),
+                *("qmnist-test-images-idx3-ubyte", "qmnist-test-labels-idx2-int"),
+            ),
             columns=(8,),
             tests=60_000,
         ),
