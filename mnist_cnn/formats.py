@@ -25,11 +25,10 @@ OPSET = 18  # the one that PyTorch's exporter itself writes
 
 def describe(net: Trained) -> dict[str, Any]:
     """What each file says about its network."""
-    about = dict(net.about)
-    # places on the machine that trained it
-    about["data"] = {k: v for k, v in about["data"].items() if k not in ("root", "mirror")}
+    places = ("root", "mirror")  # on the machine that trained it
     return {
-        **about,
+        **net.about,
+        "data": {k: v for k, v in net.about["data"].items() if k not in places},
         "classes": list(net.classes),
         "mnist_cnn": results.versions().get("mnist-cnn") or results.commit() or "unknown",
     }

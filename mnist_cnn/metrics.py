@@ -53,6 +53,5 @@ class Tally:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.losses = list(state["losses"].to(device))
         self.sizes, self.hits = list(state["sizes"]), state["hits"]
-        self.logits, self.labels = [], []
         if self.whole:
             self.logits, self.labels = [state["logits"].to(device)], [state["labels"].to(device)]

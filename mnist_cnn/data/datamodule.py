@@ -113,6 +113,11 @@ class ImageDataModule(L.LightningDataModule):
                 self.keep("val", images, labels, val)
         if stage in ("test", "predict", None) and "test" not in self.splits:
             images, labels = self.load("test")
+            if (shape := tuple(images.shape[1:])) != tuple(self.shape):
+                raise ValueError(must_be("test images", f"{self.shape} as in training", shape))
+            if int(labels.max()) >= len(self.classes):
+                allowed = f"less than {len(self.classes)}, the number of classes"
+                raise ValueError(must_be("test labels", allowed, int(labels.max())))
             self.keep("test", images, labels, torch.arange(len(labels)))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
@@ -156,8 +161,7 @@ class ImageDataModule(L.LightningDataModule):
     def test_dataloader(self) -> BatchLoader:
         return self.loader("test", self.eval_batch_size)
 
-    def predict_dataloader(self) -> BatchLoader:
-        return self.loader("test", self.eval_batch_size)
+    predict_dataloader = test_dataloader
 
 
 def class_names(data: L.LightningDataModule) -> tuple[str, ...]:

@@ -64,9 +64,7 @@ class ArraysDataModule(ImageDataModule):
             x = x[:, None]
         elif x.shape[-1] in (1, 3, 4):
             x = np.moveaxis(x, -1, 1)
-        images = torch.from_numpy(np.ascontiguousarray(x))
-        labels = torch.from_numpy(y.astype(np.int64))
-        return checked(self, split, images, labels)
+        return torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64))
 
 
 class FolderDataModule(ImageDataModule):
@@ -142,17 +140,4 @@ class FolderDataModule(ImageDataModule):
             if images[-1].shape != images[0].shape:
                 size = f"{images[-1].shape[2]}x{images[-1].shape[1]}"
                 raise ValueError(f"data.size must be a number for pictures as {path}, of {size}")
-        return checked(self, split, torch.stack(images), torch.tensor(labels))
-
-
-def checked(
-    data: ImageDataModule, split: str, images: Tensor, labels: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same; ValueError where the test images have another shape, or labels of no class."""
-    if split == "test":
-        if (shape := tuple(images.shape[1:])) != data.shape:
-            raise ValueError(must_be("test images", f"{data.shape} as in training", shape))
-        if int(labels.max()) >= len(data.classes):
-            allowed = f"less than {len(data.classes)}, the number of classes"
-            raise ValueError(must_be("test labels", allowed, int(labels.max())))
-    return images, labels
+        return torch.stack(images), torch.tensor(labels)
