@@ -20,14 +20,7 @@ from mnist_cnn.config.own import OF_CHECKPOINTS, make
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import Tally
 from mnist_cnn.model import CLASSES, NETWORKS, SHAPE, Normalize, frozen
-from mnist_cnn.optim import (
-    LENGTHS,
-    class_name,
-    construct,
-    keep_current,
-    make_schedule,
-    step_schedule,
-)
+from mnist_cnn.optim import construct, keep_current, make_schedule, step_schedule
 from mnist_cnn.pretrained import build_network, check_finite_weights, read_weights, write_weights
 
 BY_MODULE = sys.maxsize  # the frequency of a schedule that Lightning never steps
@@ -247,19 +240,13 @@ class DigitClassifier(L.LightningModule):
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = construct(torch.optim, Optimizer, "optimizer", args, trained)
-        args = dict(self.hparams["scheduler"])
-        interval, schedule = args.pop("interval", "epoch"), None
-        if (name := class_name(args)) is not None:
-            length = None
-            if name in LENGTHS:
-                steps = int(self.trainer.estimated_stepping_batches)
-                length = steps if interval == "step" else self.trainer.max_epochs
-            schedule = make_schedule(args, optimizer, length)
+        schedule = make_schedule(optimizer, self)
         if self.resumed:
             keep_current(self.resumed, self.hparams, optimizer, schedule)
             self.resumed = None
         if schedule is None:
             return optimizer
+        interval = self.hparams["scheduler"].get("interval", "epoch")
         rule = {"scheduler": schedule, "interval": interval, "monitor": self.hparams["monitor"]}
         if interval == "epoch":
             # Lightning keeps its state, but never comes round to stepping it, as

@@ -16,17 +16,18 @@ from mnist_cnn.config.own import OF_CHECKPOINTS, make
 LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
-def make_schedule(config: Mapping[str, Any], optimizer: Optimizer, length: int | None) -> Any:
-    """The schedule of an optimizer's rate, as `construct` makes it.
+def make_schedule(optimizer: Optimizer, module: Any) -> Any:
+    """The schedule of a module's hyper-parameters, as `construct` makes it; None where it is none.
 
-    Args:
-        config: without `interval`.
-        optimizer: the one whose rate it sets.
-        length: how often it is stepped in the whole run, for those in LENGTHS.
+    A schedule over a whole run has the length that the module's trainer has.
     """
-    args = dict(config)
-    if (key := LENGTHS.get(str(class_name(args)))) is not None:
-        args[key] = length
+    args = dict(module.hparams["scheduler"])
+    interval, name = args.pop("interval", "epoch"), class_name(args)
+    if name is None:
+        return None
+    if (key := LENGTHS.get(name)) is not None:
+        trainer, by_step = module.trainer, interval == "step"
+        args[key] = int(trainer.estimated_stepping_batches) if by_step else trainer.max_epochs
         if args.get("pct_start", 0) * args[key] == 1:
             # torch divides by the length of a warm-up of no step
             args["pct_start"] *= 1 + 1e-9
