@@ -121,6 +121,7 @@ class FolderDataModule(ImageDataModule):
 
     def read(self, path: Path) -> Tensor:
         from PIL import Image
+        from torchvision.transforms.v2.functional import pil_to_tensor
 
         try:
             with Image.open(path) as file:
@@ -129,8 +130,8 @@ class FolderDataModule(ImageDataModule):
             raise ValueError(f"{path}: {e}") from None
         if self.size:
             picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        pixels = np.array(picture)
-        return torch.from_numpy(pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+        pixels: Tensor = pil_to_tensor(picture)
+        return pixels
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         images, labels = [], []
