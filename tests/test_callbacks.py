@@ -4,17 +4,22 @@ import io
 import json
 from types import SimpleNamespace
 
+import lightning as L
 import optuna
+import pytest
 import torch
 from omegaconf import DictConfig
+from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.finite import Finite
 from mnist_cnn.callbacks.fit import make_callbacks
 from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.data.others import DigitsAndOthers
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.sweeps.optuna import STUDY, storage
 from tests.helpers.training import bare_trainer
@@ -105,6 +110,38 @@ def train_with(bar: ProgressBar) -> None:
         callbacks=[bar],
     )
     trainer.fit(DigitClassifier(**parts, monitor="val/loss"), MNISTDataModule(**data))
+
+
+class OwnData(L.LightningDataModule):
+    def train_dataloader(self):
+        images = TensorDataset(torch.rand(20, 1, 28, 28), torch.zeros(20, dtype=torch.long))
+        return DataLoader(images, batch_size=10)
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    ("data", "rows"),
+    [
+        (OwnData(), ""),
+        (
+            DigitsAndOthers(others=1000, val_fraction=0.99, batch_size=1000),
+            r", rows (\d+ ){9}\d+ and \d+ more of the training file",
+        ),
+    ],
+    ids=["a loader without rows", "images without rows"],
+)
+def test_nan_ends_a_run_on_any_data_in_a_sentence(data, rows, monkeypatch):
+    def spoil(self, trainer, pl_module, batch, batch_idx):
+        batch[0].fill_(float("nan"))
+
+    monkeypatch.setattr(Finite, "on_train_batch_start", spoil)
+    options = {"max_epochs": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
+    trainer = bare_trainer(callbacks=[Finite(every_steps=1)], **options)
+    module = DigitClassifier(loss={"_target_": "mnist_cnn.losses.OutlierExposure"})
+    with pytest.raises(ValueError, match=rf"^train/loss=nan at step 1, batch 1 of epoch 1{rows}; "):
+        trainer.fit(module, data)
 
 
 def test_results_name_what_the_numbers_depend_on(short_run, tmp_path):

@@ -6,6 +6,7 @@ import lightning as L
 import torch
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.data.datamodule import ImageDataModule
 
 
 class Finite(BetweenEpochs):
@@ -47,12 +48,15 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
     if new and not torch.stack(new).isfinite().all():
         batch = next(k for k, loss in enumerate(tally.losses) if not loss.isfinite())
         step = (epoch - 1) * trainer.num_training_batches + batch + 1
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        loader: Any = trainer.train_dataloader
-        rows = data.rows["train"][loader.rows(epoch - 1, batch).cpu()].tolist()
-        named = " ".join(map(str, rows[:10])) + (f" and {len(rows) - 10} more" if rows[10:] else "")
         fault = f"train/loss={tally.losses[batch].item()} at step {step}, batch {batch + 1} of "
-        fault += f"epoch {epoch}, rows {named} of the training file"
+        fault += f"epoch {epoch}"
+        loader: Any = trainer.train_dataloader
+        if isinstance(data := trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
+            given, known = loader.rows(epoch - 1, batch).cpu(), data.rows["train"]
+            rows = known[given[given < len(known)]].tolist()  # without what was made beside them
+            more = f" and {len(rows) - 10} more" if rows[10:] else ""
+            named = f", rows {' '.join(map(str, rows[:10]))}{more} of the training file"
+            fault += named if rows else ""
     tally.looked_at = len(tally.losses)
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
         if not fault and not value.isfinite().all():
