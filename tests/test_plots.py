@@ -58,9 +58,14 @@ def test_a_confusion_matrix_of_a_class_that_is_never_there_has_no_recall():
     assert "-" in texts(evaluation.confusion(np.array([[5, 1], [0, 0]]), "ab", ""))
 
 
+def mistake(index: int, label: str, prediction: str, confidence: float) -> dict[str, Any]:
+    return {"index": index, "label": label, "prediction": prediction, "confidence": confidence}
+
+
 def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
     images = np.zeros((2, 28, 28), np.uint8)
-    figure = evaluation.mistakes(images, [947, 7], ["8", "4"], ["9", "1"], [0.995, 0.5], "two")
+    found = [mistake(947, "8", "9", 0.995), mistake(7, "4", "1", 0.5)]
+    figure = evaluation.mistakes(images, found, "two")
     assert texts(figure) == ["#947\n8 read as 9, 99.5%", "#7\n4 read as 1, 50.0%"]
     assert len(figure.axes[0].images) == 2
 
@@ -68,7 +73,8 @@ def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
 def test_long_names_of_classes_do_not_overlap() -> None:
     names = ["Ankle boot", "T-shirt/top"] * 3
     images = np.zeros((6, 28, 28), np.uint8)
-    figure = evaluation.mistakes(images, [69_999] * 6, names, names[::-1], [1.0] * 6, "clothes")
+    found = [mistake(69_999, *read, 1.0) for read in zip(names, names[::-1], strict=True)]
+    figure = evaluation.mistakes(images, found, "clothes")
     assert texts(figure)[0] == "#69999, 100.0%\nAnkle boot\nread as T-shirt/top"
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
@@ -77,9 +83,8 @@ def test_long_names_of_classes_do_not_overlap() -> None:
 
 def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
     n = 5000
-    names = ["7"] * n
     images = np.zeros((n, 28, 28), np.uint8)
-    figure = evaluation.mistakes(images, range(n), names, names, [0.5] * n, "many")
+    figure = evaluation.mistakes(images, [mistake(0, "7", "7", 0.5)] * n, "many")
     assert len(figure.axes[0].images) == 300
     assert figure.get_size_inches()[1] < 90
     assert figure.get_suptitle() == "many; the first 300 are drawn"

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
@@ -133,9 +132,7 @@ def test_a_download_that_failed_leaves_no_set_of_outliers(tmp_path):
 
 
 def measured(data: MNISTDataModule, nets: dict[str, nn.Module], *names: str) -> dict[str, Any]:
-    cpu = torch.device("cpu")
-    with Progress(disable=True) as bar:
-        return suites.measure_robustness(nets, data, "test", names, cpu, bar)
+    return suites.measure_robustness(nets, data, "test", names, torch.device("cpu"))
 
 
 def test_suites_give_each_network_its_figures_on_the_same_images(data, net):

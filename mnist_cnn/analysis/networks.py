@@ -1,11 +1,12 @@
 """Which networks an evaluation is given, and the data that they were trained on."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
+from omegaconf import ListConfig
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import forbidden
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 CHANGES = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
-def networks(paths: Sequence[str | None]) -> list[Path]:
-    """The files of the networks that an evaluation is given, each once.
+def networks(given: Any) -> list[Path]:
+    """The files of the networks that an evaluation is given, a path or a list, each once.
 
     Of a run's folder it is the best checkpoint; a sweep's folder stands for its finished runs, in
     their order; None is the network in the package.
@@ -33,7 +34,7 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
     from mnist_cnn.analysis import found
 
     files = []
-    for path in paths:
+    for path in given if isinstance(given, list | ListConfig) else [given]:
         if path is None or not is_sweep(path):
             files.append(pretrained.find(path).resolve())
             continue
@@ -46,11 +47,6 @@ def networks(paths: Sequence[str | None]) -> list[Path]:
     if not files:
         raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
     return list(dict.fromkeys(files))
-
-
-def several(ckpt_path: Any) -> list[str | None]:
-    """The paths of a configuration's value, which is one or a list of them."""
-    return list(ckpt_path) if OmegaConf.is_list(ckpt_path) else [ckpt_path]
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
@@ -136,3 +132,9 @@ def listed(given: str | None) -> list[str | None]:
         return [given]
     parts = re.findall(r"'[^']*'|\"[^\"]*\"|[^,\s][^,]*", given[1:-1])
     return [part.strip().strip("'\"") for part in parts]
+
+
+def network_name(file: Path | str) -> str:
+    """A checkpoint's path from here; of a run's best one the run's folder."""
+    path = str(file).removeprefix(f"{Path.cwd()}{os.sep}")
+    return path.removesuffix(str(Path("/checkpoints/best.ckpt")))

@@ -112,14 +112,14 @@ def ensemble(each: Sequence[Predictions]) -> Predictions:
     return Predictions(average(predictions.logits for predictions in each), each[0].labels)
 
 
-def wilson(hits: int, n: int, z: float = Z95) -> tuple[float, float]:
-    """The score interval of the proportion hits / n, 95 % with the default z.
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """The 95 % score interval of the proportion hits / n.
 
     E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
     (1927), 209-212. Unlike p ± z * standard error it stays within [0, 1] and keeps its level near
     1, where accuracies lie.
     """
-    p, scale = hits / n, 1 + z**2 / n
+    p, z, scale = hits / n, Z95, 1 + Z95**2 / n
     centre = p + z**2 / (2 * n)
     half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     # in binary the bound of 0 hits, or of n, may miss 0 or 1 by 1e-17
@@ -202,6 +202,21 @@ def most_confident_mistakes(predictions: Predictions) -> Tensor:
     """int64 (K,): which predictions are wrong, the most confident first."""
     wrong = (~predictions.hits).nonzero().flatten()
     return wrong[predictions.confidence[wrong].argsort(descending=True, stable=True)]
+
+
+def mistakes(
+    predictions: Predictions, rows: Tensor, classes: tuple[str, ...], most: int
+) -> list[dict[str, Any]]:
+    """The most confident mistakes: which row of the file, its label, how it was read."""
+    return [
+        {
+            "index": int(rows[k]),
+            "label": classes[predictions.labels[k]],
+            "prediction": classes[predictions.predicted[k]],
+            "confidence": predictions.confidence[k].item(),
+        }
+        for k in most_confident_mistakes(predictions)[:most]
+    ]
 
 
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:

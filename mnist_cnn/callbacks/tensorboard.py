@@ -141,10 +141,7 @@ def outcomes(data: ImageDataModule, predictions: scores.Predictions) -> dict[str
         ),
         "val/mistakes": evaluation.mistakes(
             data.splits["val"][0][worst, 0].cpu().numpy(),
-            data.rows["val"][worst].tolist(),
-            [data.classes[k] for k in predictions.labels[worst]],
-            [data.classes[k] for k in predictions.predicted[worst]],
-            predictions.confidence[worst].tolist(),
+            scores.mistakes(predictions, data.rows["val"], data.classes, 30),
             f"the most confident mistakes on {what}",
         ),
     }

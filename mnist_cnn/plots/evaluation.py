@@ -104,31 +104,24 @@ def gallery(
     return figure
 
 
-def mistakes(
-    images: np.ndarray,
-    index: Sequence[int],
-    label: Sequence[str],
-    prediction: Sequence[str],
-    confidence: Sequence[float],
-    title: str,
-) -> Figure:
+def mistakes(images: np.ndarray, found: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """A gallery of wrongly read images: which one, its label, what it was read as, how surely.
 
     Args:
         images: (K, 28, 28), 0 black to 255 white; the first DRAWN are drawn.
-        index, label, prediction, confidence: K each; confidence from 0 to 1.
+        found: `index`, `label`, `prediction` and `confidence` of each, the last from 0 to 1.
         title: what they are.
     """
-    short = max(map(len, [*label, *prediction]), default=1) == 1
-    captions = [
-        f"#{i}\n{truth} read as {said}, {p:.1%}"
-        if short
-        else f"#{i}, {p:.1%}\n{truth}\nread as {said}"
-        for i, truth, said, p in zip(index, label, prediction, confidence, strict=True)
-    ]
+    names = [row[key] for row in found for key in ("label", "prediction")]
+    form = (
+        "#{index}\n{label} read as {prediction}, {confidence:.1%}"
+        if max(map(len, names), default=1) == 1
+        else "#{index}, {confidence:.1%}\n{label}\nread as {prediction}"
+    )
+    captions = [form.format(**row) for row in found[:DRAWN]]
     if len(images) > DRAWN:
         title += f"; the first {DRAWN} are drawn"
-    return gallery(images[:DRAWN], captions[:DRAWN], title, columns=6, colors="gray_r")
+    return gallery(images[:DRAWN], captions, title, columns=6, colors="gray_r")
 
 
 def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:

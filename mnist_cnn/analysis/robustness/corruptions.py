@@ -9,7 +9,7 @@ and returns corrupted copies in [0, 1].
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur
 
 Corruption = Callable[[Tensor, Generator], Tensor]
+Numbers = Sequence[float | Tensor]  # each for all images, or (B,)
 
 
 def uniform(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
@@ -24,15 +25,19 @@ def uniform(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
     return low + (high - low) * torch.rand(len(x), generator=g)
 
 
-def sign(x: Tensor, g: Generator) -> Tensor:
-    """-1 or 1 for each image, (B,)."""
-    return torch.randint(2, (len(x),), generator=g) * 2.0 - 1
+def signed(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
+    """The same with either sign."""
+    sign = torch.randint(2, (len(x),), generator=g) * 2.0 - 1
+    return sign * uniform(x, g, low, high)
 
 
-def mapped(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, move: Tensor) -> Tensor:
-    """The images seen through [[a, b], [c, d]], each (B,), and moved by (B, 2) pixels."""
-    matrix = torch.stack([torch.stack([a, b], 1), torch.stack([c, d], 1)], 1)  # (B, 2, 2)
-    theta = torch.cat([matrix, -2 * move[:, :, None] / x.shape[-1]], 2)
+def mapped(x: Tensor, matrix: Numbers = (1, 0, 0, 1), move: Numbers = (0, 0)) -> Tensor:
+    """The images seen through a matrix, by row, and moved right and down by pixels."""
+    a, b, c, d = matrix
+    right, down = (-2 * pixels / x.shape[-1] for pixels in move)
+    theta = torch.empty(len(x), 2, 3)
+    for k, value in enumerate((a, b, right, c, d, down)):
+        theta[:, k // 3, k % 3] = value
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False).clamp(0, 1)
 
@@ -40,7 +45,7 @@ def mapped(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor, move: Tensor) 
 def turned(x: Tensor, degrees: Tensor) -> Tensor:
     """The images turned by degrees (B,)."""
     cos, sin = torch.cos(degrees.deg2rad()), torch.sin(degrees.deg2rad())
-    return mapped(x, cos, -sin, sin, cos, torch.zeros(len(x), 2))
+    return mapped(x, (cos, -sin, sin, cos))
 
 
 def shot_noise(x: Tensor, g: Generator) -> Tensor:
@@ -68,25 +73,23 @@ def glass_blur(x: Tensor, g: Generator) -> Tensor:
 def motion_blur(x: Tensor, g: Generator) -> Tensor:
     """The mean along a stroke of 7 pixels in a direction of its own."""
     angle = uniform(x, g, 0, math.pi)
-    one, zero = torch.ones(len(x)), torch.zeros(len(x))
-    along = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
-    copies = [mapped(x, one, zero, zero, one, k * along) for k in range(-3, 4)]
+    right, down = torch.cos(angle), torch.sin(angle)
+    copies = [mapped(x, move=(k * right, k * down)) for k in range(-3, 4)]
     return torch.stack(copies).mean(0)
 
 
 def shear(x: Tensor, g: Generator) -> Tensor:
-    one, zero = torch.ones(len(x)), torch.zeros(len(x))
-    return mapped(x, one, sign(x, g) * uniform(x, g, 0.4, 0.7), zero, one, torch.zeros(len(x), 2))
+    return mapped(x, (1, signed(x, g, 0.4, 0.7), 0, 1))
 
 
 def scale(x: Tensor, g: Generator) -> Tensor:
     """Half to two thirds of the size."""
-    zoom, zero = 1 / uniform(x, g, 0.5, 0.67), torch.zeros(len(x))
-    return mapped(x, zoom, zero, zero, zoom, torch.zeros(len(x), 2))
+    zoom = 1 / uniform(x, g, 0.5, 0.67)
+    return mapped(x, (zoom, 0, 0, zoom))
 
 
 def rotate(x: Tensor, g: Generator) -> Tensor:
-    return turned(x, sign(x, g) * uniform(x, g, 20, 40))
+    return turned(x, signed(x, g, 20, 40))
 
 
 def brightness(x: Tensor, g: Generator) -> Tensor:
@@ -96,9 +99,7 @@ def brightness(x: Tensor, g: Generator) -> Tensor:
 
 def translate(x: Tensor, g: Generator) -> Tensor:
     """Moved by 3 to 6 pixels along both axes."""
-    one, zero = torch.ones(len(x)), torch.zeros(len(x))
-    move = torch.stack([sign(x, g) * uniform(x, g, 3, 6) for _ in range(2)], 1)
-    return mapped(x, one, zero, zero, one, move)
+    return mapped(x, move=(signed(x, g, 3, 6), signed(x, g, 3, 6)))
 
 
 def stripe(x: Tensor, g: Generator) -> Tensor:
@@ -181,10 +182,7 @@ def field(x: Tensor, g: Generator) -> Tensor:
     """
     height, width = x.shape[-2:]
     left, top = torch.randint(0, 13, (2, len(x)), generator=g)
-    move = torch.stack([left - 6.0, top - 6.0], 1)
-    whole = F.pad(x, (6, 6, 6, 6))
-    one, zero = torch.ones(len(x)), torch.zeros(len(x))
-    placed = mapped(whole, one, zero, zero, one, move)
+    placed = mapped(F.pad(x, (6, 6, 6, 6)), move=(left - 6, top - 6))
     return F.interpolate(placed, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
 
 

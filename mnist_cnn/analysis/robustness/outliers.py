@@ -7,11 +7,10 @@ box of 20x20 around the middle. They are kept for tests alone: no training here 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
+from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
 
 from mnist_cnn.analysis.robustness.corruptions import turned, uniform
 from mnist_cnn.data import sources
@@ -34,13 +33,12 @@ def letters(x: Tensor, g: Generator) -> Tensor:
             picture = Image.new("L", (120, 120))
             ImageDraw.Draw(picture).text((30, 20), letter, fill=255, font=font)
             cut = picture.crop(picture.getbbox())
-            size = [max(1, round(20 * side / max(cut.size))) for side in cut.size]
-            small = np.asarray(cut.resize((size[0], size[1]), Image.Resampling.BOX))
-            left, top = (28 - size[0]) // 2, (28 - size[1]) // 2
-            image = np.zeros((28, 28), np.float32)
-            image[top : top + size[1], left : left + size[0]] = small / 255
-            drawn.append(torch.from_numpy(image))
-    chosen = torch.stack(drawn)[torch.randint(len(drawn), (len(x),), generator=g), None]
+            width, height = (max(1, round(20 * side / max(cut.size))) for side in cut.size)
+            image = Image.new("L", (28, 28))
+            small = cut.resize((width, height), Image.Resampling.BOX)
+            image.paste(small, ((28 - width) // 2, (28 - height) // 2))
+            drawn.append(pil_to_tensor(image) / 255)
+    chosen = torch.stack(drawn)[torch.randint(len(drawn), (len(x),), generator=g)]
     return turned(chosen, uniform(chosen, g, -10, 10))
 
 
@@ -64,17 +62,9 @@ def noise(x: Tensor, g: Generator) -> Tensor:
 
 def parts(x: Tensor, g: Generator) -> Tensor:
     """The upper, lower, left or right half of each digit x, in the middle of the image."""
-    halves = torch.stack(
-        [
-            F.pad(half, (0, 28 - half.shape[-1], 0, 28 - half.shape[-2])).roll(by, (-2, -1))
-            for half, by in (
-                (x[..., :14, :], (7, 0)),
-                (x[..., 14:, :], (7, 0)),
-                (x[..., :14], (0, 7)),
-                (x[..., 14:], (0, 7)),
-            )
-        ]
-    )
+    flat = [F.pad(half, (0, 0, 7, 7)) for half in x.split(14, 2)]
+    tall = [F.pad(half, (7, 7)) for half in x.split(14, 3)]
+    halves = torch.stack(flat + tall)
     return halves[torch.randint(4, (len(x),), generator=g), torch.arange(len(x))]
 
 

@@ -1,19 +1,17 @@
 """The suites that `python -m mnist_cnn.evaluate robustness=...` runs, and what they give."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mnist_cnn.analysis.progress import track
 from mnist_cnn.analysis.robustness import attacks, outliers
 from mnist_cnn.analysis.robustness.corruptions import AFFINE, CORRUPTIONS, Corruption
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.loader import generator
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 SUITES = ("corruptions", "affine", "adversarial", "outliers")
 SEED, BATCH = 0, 500
@@ -23,86 +21,73 @@ NOTE = (
     f"PGD has {attacks.STEPS} steps and {attacks.RESTARTS} restarts; FGSM alone is no evidence"
 )
 
-Net = nn.Module
+Read = Callable[[Tensor], list[Tensor]]  # logits (N, C) of images (N, 1, H, W), by each network
+Figures = dict[str, list[Any]]  # by condition, of each network
 
 
-@torch.no_grad()
-def logits(net: Net, x: Tensor, device: torch.device) -> Tensor:
-    """Of images (N, 1, H, W), on the CPU."""
-    return torch.cat([net(part.to(device)).float().cpu() for part in x.split(BATCH)])
+def share(hits: Tensor) -> float:
+    return hits.double().mean().item()
 
 
 def accuracies(
-    nets: Sequence[Net],
-    images: Tensor,
-    labels: Tensor,
-    changes: Mapping[str, Corruption],
-    device: torch.device,
-    bar: "Progress",
-) -> list[dict[str, float]]:
-    """Each network's accuracy on the images after each change, which are the same for all."""
-    found: list[dict[str, float]] = [{} for _ in nets]
-    for k, (name, change) in enumerate(bar.track(changes.items(), description="corruptions")):
+    changes: Mapping[str, Corruption], read: Read, images: Tensor, labels: Tensor
+) -> Figures:
+    """Accuracies on the images after each change, which are the same for all, and their mean."""
+    found: Figures = {}
+    for k, (name, change) in enumerate(track(changes.items(), "corruptions")):
         g = generator(SEED, k)
         x = torch.cat([change(part, g) for part in images.split(BATCH)])
-        for row, net in zip(found, nets, strict=True):
-            row[name] = (logits(net, x, device).argmax(1) == labels).double().mean().item()
+        found[name] = [share(logits.argmax(1) == labels) for logits in read(x)]
+    means = [sum(each) / len(each) for each in zip(*found.values(), strict=True)]
+    return {**found, "mean": means}
+
+
+def adversarial(nets: Sequence[nn.Module], x: Tensor, y: Tensor) -> Figures:
+    """Accuracies on the first images under FGSM and PGD, by epsilon."""
+    x, y = x[:ATTACKED], y[:ATTACKED]
+    found: Figures = {"images": [len(x) for _ in nets]}
+    found |= {attack: [{} for _ in nets] for attack in ("fgsm", "pgd")}
+    for n, net in enumerate(nets):
+        for epsilon in track(attacks.EPSILONS, "adversarial"):
+            fgsm, pgd = [], []
+            for k, (part, of) in enumerate(zip(x.split(BATCH), y.split(BATCH), strict=True)):
+                fgsm.append(attacks.right(net, attacks.fgsm(net, part, of, epsilon), of))
+                pgd.append(attacks.survivors(net, part, of, epsilon, generator(SEED, k)))
+            found["fgsm"][n][f"{epsilon}"] = share(torch.cat(fgsm))
+            found["pgd"][n][f"{epsilon}"] = share(torch.cat(pgd))
     return found
 
 
-def adversarial(
-    net: Net, images: Tensor, labels: Tensor, device: torch.device, bar: "Progress"
-) -> dict[str, Any]:
-    """A network's accuracy under FGSM and PGD at each epsilon."""
-    x, y = images[:ATTACKED].to(device), labels[:ATTACKED].to(device)
-    found: dict[str, Any] = {"images": len(x), "fgsm": {}, "pgd": {}}
-    for epsilon in bar.track(attacks.EPSILONS, description="adversarial"):
-        kept: list[list[Tensor]] = [[], []]
-        for k, (part, of) in enumerate(zip(x.split(BATCH), y.split(BATCH), strict=True)):
-            stepped = attacks.fgsm(net, part, of, epsilon)
-            kept[0].append(attacks.right(net, stepped, of))
-            kept[1].append(attacks.survivors(net, part, of, epsilon, generator(SEED, k)))
-        for attack, hits in zip(("fgsm", "pgd"), kept, strict=True):
-            found[attack][f"{epsilon}"] = torch.cat(hits).double().mean().item()
-    return found
+def no_digits(read: Read, images: Tensor, others: Mapping[str, Tensor]) -> Figures:
+    """How digits are told from each kind of other images, by the probability of the prediction.
 
-
-def no_digits(
-    nets: Sequence[Net],
-    images: Tensor,
-    others: Mapping[str, Tensor],
-    device: torch.device,
-    bar: "Progress",
-) -> list[dict[str, dict[str, float]]]:
-    """How each network tells digits from each kind of other images (N, 1, H, W) in [0, 1].
-
-    By the probability of its prediction: D. Hendrycks and K. Gimpel, A baseline for detecting
-    misclassified and out-of-distribution examples, ICLR 2017 (https://arxiv.org/abs/1610.02136).
+    D. Hendrycks and K. Gimpel, A baseline for detecting misclassified and out-of-distribution
+    examples, ICLR 2017 (https://arxiv.org/abs/1610.02136).
     """
 
-    def score(net: Net, x: Tensor) -> Tensor:
-        return logits(net, x, device).softmax(1).amax(1)
+    def scores(x: Tensor) -> list[Tensor]:
+        return [logits.softmax(1).amax(1) for logits in read(x)]
 
-    digits = [score(net, images) for net in nets]
-    found: list[dict[str, dict[str, float]]] = [{} for _ in nets]
-    for name, x in bar.track(others.items(), description="outliers"):
-        for row, net, own in zip(found, nets, digits, strict=True):
-            scores = score(net, x)
-            row[name] = {
+    digits = scores(images)
+    return {
+        name: [
+            {
                 "images": len(x),
-                "auroc": outliers.auroc(own, scores),
-                "fpr_95": outliers.false_positives(own, scores),
+                "auroc": outliers.auroc(own, other),
+                "fpr_95": outliers.false_positives(own, other),
             }
-    return found
+            for own, other in zip(digits, scores(x), strict=True)
+        ]
+        for name, x in track(others.items(), "outliers")
+    }
 
 
 def measure_robustness(
-    nets: Mapping[str, Net],
+    nets: Mapping[str, nn.Module],
     data: ImageDataModule,
     split: str,
     suites: Sequence[str],
     device: torch.device,
-    bar: "Progress",
 ) -> dict[str, Any]:
     """Each network's figures under each suite.
 
@@ -118,45 +103,51 @@ def measure_robustness(
         raise ValueError(must_be("robustness", f"false with images of {data.shape}", "true"))
     whole, labels = (part.cpu() for part in data.splits[split])
     images, modules = whole.float() / 255, list(nets.values())
-    found: list[dict[str, Any]] = [{"network": name} for name in nets]
 
-    def note(each: Sequence[Mapping[str, Any]]) -> None:
-        for row, figures in zip(found, each, strict=True):
-            row.update(figures)
+    @torch.no_grad()
+    def read(x: Tensor) -> list[Tensor]:
+        parts = x.split(BATCH)
+        return [torch.cat([net(p.to(device)).float().cpu() for p in parts]) for net in modules]
 
-    note(accuracies(modules, images, labels, {"clean": lambda x, g: x}, device, bar))
+    clean = accuracies({"clean": lambda x, g: x}, read, images, labels)["clean"]
+    measured: dict[str, Figures] = {}
     for suite, changes in (("corruptions", CORRUPTIONS), ("affine", AFFINE)):
         if suite in suites:
-            each = accuracies(modules, images, labels, changes, device, bar)
-            note([{suite: {**row, "mean": sum(row.values()) / len(row)}} for row in each])
+            measured[suite] = accuracies(changes, read, images, labels)
     if "adversarial" in suites:
-        attacked = (adversarial(net, images, labels, device, bar) for net in modules)
-        note([{"adversarial": figures} for figures in attacked])
+        measured["adversarial"] = adversarial(modules, images.to(device), labels.to(device))
     if "outliers" in suites:
         others = outliers.make_outliers(images[labels != 1][:2000], getattr(data, "root", None))
-        told = no_digits(modules, images, others, device, bar)
-        note([{"outliers": figures} for figures in told])
-    return {"split": split, "seed": SEED, "note": NOTE, "networks": found}
+        measured["outliers"] = no_digits(read, images, others)
+    networks = [
+        {
+            **{"network": name, "clean": clean[n]},
+            **{
+                suite: {key: each[n] for key, each in rows.items()}
+                for suite, rows in measured.items()
+            },
+        }
+        for n, name in enumerate(nets)
+    ]
+    return {"split": split, "seed": SEED, "note": NOTE, "networks": networks}
 
 
 def table_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """The table: for each condition its name and, for each network, its figure."""
-    networks = found["networks"]
-    first, lines = networks[0], [("clean", [row["clean"] for row in networks])]
+    networks = [list(conditions(row)) for row in found["networks"]]
+    return [[same[0][0], *(text for _, text in same)] for same in zip(*networks, strict=True)]
+
+
+def conditions(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each condition that a network was measured under, and its figure."""
+    yield "clean", f"{network['clean']:.2%}"
     for suite in ("corruptions", "affine"):
-        lines += [(name, [row[suite][name] for row in networks]) for name in first.get(suite, ())]
-    rows = [
-        [name.replace("_", " "), *(f"{value:.2%}" for value in values)] for name, values in lines
-    ]
-    if "adversarial" in first:
-        n = first["adversarial"]["images"]
+        for name, accuracy in network.get(suite, {}).items():
+            yield name.replace("_", " "), f"{accuracy:.2%}"
+    if attacked := network.get("adversarial"):
         for attack in ("fgsm", "pgd"):
-            for epsilon in first["adversarial"][attack]:
-                values = [row["adversarial"][attack][epsilon] for row in networks]
-                name = f"{attack.upper()} {epsilon}, first {n:,} images"
-                rows.append([name, *(f"{value:.1%}" for value in values)])
-    for name in first.get("outliers", ()):
-        values = [row["outliers"][name] for row in networks]
-        said = (f"AUROC {v['auroc']:.3f}, FPR {v['fpr_95']:.1%}" for v in values)
-        rows.append([f"no digits: {name}", *said])
-    return rows
+            for epsilon, accuracy in attacked[attack].items():
+                name = f"{attack.upper()} {epsilon}, first {attacked['images']:,} images"
+                yield name, f"{accuracy:.1%}"
+    for name, told in network.get("outliers", {}).items():
+        yield f"no digits: {name}", f"AUROC {told['auroc']:.3f}, FPR {told['fpr_95']:.1%}"
