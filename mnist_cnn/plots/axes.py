@@ -4,7 +4,7 @@ import textwrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import PercentFormatter
 
 TRAIN, VAL, MARK = "#8c8c8c", "#0b62a4", "#c1272d"
 
@@ -17,9 +17,12 @@ def titled(title: str, inches: tuple[float, float]) -> Figure:
     return figure
 
 
-def mark_whole_numbers(axes: Axes) -> None:
-    """Marks whole numbers alone on the x axis, of a single one too."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+def finish(axes: Axes, shares: str = "") -> None:
+    """Draws a grid in place of a frame; on the axes `x`, `y` or `xy` shares are in per cent."""
+    for name in shares:
+        getattr(axes, f"{name}axis").set_major_formatter(PercentFormatter(1))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def percent(share: float) -> str:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import PercentFormatter
 
-from mnist_cnn.plots.axes import MARK, TRAIN, VAL, titled
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 
 DRAWN = 300  # mistakes at most, in a PNG of 1,125 x 12,600 pixels
 SERIES = (VAL, MARK)  # colors of groups of writers
@@ -34,30 +33,18 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     axes = figure.add_subplot()
     # the diagonal would drown the mistakes on a common scale
     axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
-    axes.imshow(
-        np.ma.masked_where(~np.eye(n, dtype=bool), np.ones((n, n))), cmap="Blues", vmin=0, vmax=4
-    )
+    diagonal = np.ma.masked_equal(np.eye(n), 0)
+    axes.imshow(diagonal, cmap="Blues", vmin=0, vmax=4)
+    middle: Any = {"ha": "center", "va": "center"}
     for row, column in np.argwhere(matrix > 0):
         count = matrix[row, column]
-        dark = row != column and count > 0.6 * mistakes.max()
-        axes.text(
-            *(column, row, f"{count:,}"),
-            ha="center",
-            va="center",
-            fontsize=9,
-            color="white" if dark else "black",
-            fontweight="bold" if row == column else "normal",
-        )
+        color = "white" if row != column and count > 0.6 * mistakes.max() else "black"
+        weight = "bold" if row == column else "normal"
+        axes.text(column, row, f"{count:,}", fontsize=9, color=color, fontweight=weight, **middle)
     for k in range(n):
-        for place, value in (((n, k), recall[k]), ((k, n), precision[k])):
-            axes.text(
-                *place,
-                "-" if np.isnan(value) else f"{value:.1%}",
-                ha="center",
-                va="center",
-                fontsize=8.5,
-                color=VAL,
-            )
+        for x, y, value in ((n, k, recall[k]), (k, n, precision[k])):
+            text = "-" if np.isnan(value) else f"{value:.1%}"
+            axes.text(x, y, text, fontsize=8.5, color=VAL, **middle)
     slanted = 45 if max(map(len, classes)) > 3 else 0
     axes.set_xticks(range(n + 1), [*classes, "recall"], rotation=slanted)
     axes.set_yticks(range(n + 1), [*classes, "precision"])
@@ -152,18 +139,15 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
         axes.vlines(confidence, accuracy, confidence, color=MARK, lw=2.5, label="gap")
         axes.plot(confidence, confidence, "o", ms=4, color=MARK, label="mean confidence")
         axes.set(title=title, ylim=(0, 1.02), xlim=(0, 1))
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
         below.bar(centres, counts, width * 0.92, color=TRAIN)
         below.set_yscale("log")
         below.set(xlabel="confidence", ylim=(0.5, max(1, counts.max()) * 6))
-        below.xaxis.set_major_formatter(PercentFormatter(1))
         for x, count in zip(centres, counts, strict=True):
             if count:
                 below.text(x, count * 1.25, f"{count:,}", ha="center", fontsize=7)
-        for area in (axes, below):
-            area.grid(alpha=0.25)
+        for area, shares in ((axes, "y"), (below, "x")):
+            finish(area, shares)
             area.set_axisbelow(True)
-            area.spines[["top", "right"]].set_visible(False)
     areas[0, 0].set_ylabel("accuracy")
     areas[1, 0].set_ylabel("images")
     figure.legend(
@@ -200,10 +184,7 @@ def writers(series: Mapping[str, Sequence[float]], chance: np.ndarray, title: st
     axes.set(xlabel="share of the writers", ylabel="accuracy on their images")
     imperfect = max(float(np.mean(np.asarray(a) < 1)) for a in (chance, *series.values()))
     axes.set_xlim(0, min(1, max(0.12, 1.1 * imperfect)))  # beyond, every line is at 100 %
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, "xy")
     axes.legend(frameon=False, loc="lower right")
     return figure
 
@@ -225,8 +206,6 @@ def corruptions(networks: Mapping[str, Mapping[str, float]], title: str) -> Figu
     labels = [name.replace("_", " ") for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
     axes.set(ylabel="accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes, "y")
     axes.legend(frameon=False)
     return figure

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
-from mnist_cnn.plots.axes import MARK, TRAIN, VAL, mark_whole_numbers, titled
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 
 
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
@@ -22,33 +22,20 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
         figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy", "accuracy"), strict=True
     ):
         for stage, label, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
-            points = [
-                (r["epoch"], r[f"{stage}/{metric}"]) for r in rows if f"{stage}/{metric}" in r
-            ]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True), "o-", ms=3.5, lw=1.6, color=color, label=label
-                )
+            known = [row for row in rows if f"{stage}/{metric}" in row]
+            if known:
+                x, y = ([row[key] for row in known] for key in ("epoch", f"{stage}/{metric}"))
+                axes.plot(x, y, "o-", ms=3.5, lw=1.6, color=color, label=label)
         best = next((r for r in rows if r["epoch"] == best_epoch), None)
         if best and f"val/{metric}" in best:
             value = best[f"val/{metric}"]
-            axes.axvline(best["epoch"], color=MARK, lw=0.8, ls=":")
             shown = f"{value:.2%}" if metric == "acc" else f"{value:.4f}"
-            axes.plot(
-                best["epoch"],
-                value,
-                "o",
-                ms=8,
-                mfc="none",
-                color=MARK,
-                label=f"best epoch {best_epoch}: {shown}",
-            )
+            label = f"best epoch {best_epoch}: {shown}"
+            axes.axvline(best["epoch"], color=MARK, lw=0.8, ls=":")
+            axes.plot(best["epoch"], value, "o", ms=8, mfc="none", color=MARK, label=label)
         axes.set(xlabel="epoch", title=name)
-        mark_whole_numbers(axes)
-        if metric == "acc":
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        finish(axes, "y" if metric == "acc" else "")
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
     return figure
