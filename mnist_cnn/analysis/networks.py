@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import ListConfig
 
+from mnist_cnn.analysis.found import find_runs, natural_order
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.own import forbidden
 from mnist_cnn.internals.hydra import quote
@@ -31,22 +32,20 @@ def networks(given: Any) -> list[Path]:
         ValueError: it names none, or something that is not there.
     """
     from mnist_cnn import pretrained
-    from mnist_cnn.analysis import found
 
-    files = []
+    found: list[Any] = []
     for path in given if isinstance(given, list | ListConfig) else [given]:
         if path is None or not is_sweep(path):
-            files.append(pretrained.find(path).resolve())
+            found.append(path)
             continue
-        jobs = found.find_runs(Path(path).expanduser().resolve())
+        jobs = find_runs(Path(path).expanduser().resolve())
         finished = [job for job in jobs if state(job) == "finished"]
         if not finished:
             raise ValueError(f"{path}: a sweep of which no run is finished")
-        finished.sort(key=lambda job: found.natural_order(str(job)))
-        files += [pretrained.find(job).resolve() for job in finished]
-    if not files:
+        found += sorted(finished, key=lambda job: natural_order(str(job)))
+    if not found:
         raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
-    return list(dict.fromkeys(files))
+    return list(dict.fromkeys(pretrained.find(path).resolve() for path in found))
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
@@ -76,8 +75,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     if paths[0] is not None and is_sweep(paths[0]):
         home = Path(paths[0]).expanduser().resolve()
     if len(paths) == 1 and (is_sweep(home) or (home / OVERRIDES).is_file()):
-        kept = file.stem in ("best", "weights")
-        what = [] if kept else [file.stem]
+        what = [] if file.stem in ("best", "weights") else [file.stem]
         what += [a for a in command if a.startswith(CHANGES)]
         label = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part)[:80] for part in what)])
         place = quote(home / "evaluation").removesuffix("'")  # ${split} is no part of the path yet
