@@ -14,20 +14,17 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.progress import track
-
 from mnist_cnn import terminal
 from mnist_cnn.analysis.comparison import difference_of_means, select_runs
 from mnist_cnn.analysis.found import (
     ABSENT,
-    Run,
     find_runs,
     first_line,
     natural_order,
     newest_sweep,
     read_run,
 )
-from mnist_cnn.analysis.page import page_title, write_page
+from mnist_cnn.analysis.progress import track
 from mnist_cnn.analysis.ranking import Leaderboard, brief, rank_runs
 from mnist_cnn.analysis.tables import (
     comparison_table,
@@ -60,15 +57,24 @@ def collect_runs(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboa
             found.setdefault(folder.resolve(), (str(name), folder))
     if not found:
         raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
-    console = terminal.console(stderr=True, soft_wrap=False)
-    ordered = track(
-        sorted(found.values(), key=lambda pair: natural_order(pair[0])),
-        "reading",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    return rank_runs([read_run(folder, name) for name, folder in ordered], over)
+    ordered = sorted(found.values(), key=lambda pair: natural_order(pair[0]))
+    runs = [read_run(folder, name) for name, folder in track(ordered, "reading")]
+    return rank_runs(runs, over)
+
+
+def write_page(board: Leaderboard, path: Path, folder: Path) -> str:
+    """Writes the page of the report of a folder.
+
+    Returns:
+        What was written, or left out, in a sentence.
+    """
+    try:
+        from mnist_cnn.analysis.page import fill_page
+    except ModuleNotFoundError as e:
+        needs = f"it needs {e.name}: {install('sweep')}"
+        return f"{path.name} with the figures was not written: {needs}"
+    fill_page(board, path, folder)
+    return str(path)
 
 
 def report(folder: Path) -> None:
@@ -79,7 +85,7 @@ def report(folder: Path) -> None:
     try:
         board = collect_runs([folder])
         print_leaderboard(board, terminal.console())
-        print(write_page(board, folder / PAGE, page_title(folder)))
+        print(write_page(board, folder / PAGE, folder))
     except Exception as e:  # a picture is not worth a sweep
         why = first_line(str(e))
         print(f"{folder}: no whole report: {type(e).__name__}: {why}", file=sys.stderr)
@@ -97,20 +103,20 @@ def compare_groups(
     Raises:
         ValueError: a side names no finished run; scipy is missing.
     """
-    chosen: list[list[Run]] = []
-    metric, mode = "", ""
+    chosen, metrics = [], []
     for side in sides:
         whole = collect_runs([Path(side)]) if Path(side).is_dir() else board()
-        runs = whole.finished if Path(side).is_dir() else select_runs(side, whole)
-        if not runs:
+        chosen.append(whole.finished if Path(side).is_dir() else select_runs(side, whole))
+        metrics.append(whole.metric)
+        if not chosen[-1]:
             raise ValueError(f"{side}: no finished run in there")
-        if metric and whole.metric != metric:
-            raise ValueError(
-                f"--compare: the objective of the first is {metric}, of the second {whole.metric}"
-            )
-        metric, mode = whole.metric, whole.mode
-        chosen.append(runs)
-    if {run.folder.resolve() for run in chosen[0]} & {run.folder.resolve() for run in chosen[1]}:
+    metric, other = metrics
+    if other != metric:
+        raise ValueError(
+            f"--compare: the objective of the first is {metric}, of the second {other}"
+        )
+    folders = [{run.folder.resolve() for run in runs} for runs in chosen]
+    if set.intersection(*folders):
         raise ValueError(f"--compare: some runs are in {sides[0]} and in {sides[1]}")
     try:
         found = {
@@ -120,7 +126,7 @@ def compare_groups(
     except ModuleNotFoundError as e:
         raise ValueError(f"--compare needs {e.name}: {install('sweep')}") from None
 
-    lower = {metric} if mode == "min" else set()
+    lower = {metric} if whole.mode == "min" else set()
     console.print(comparison_table(found, ("A", "B"), lower), soft_wrap=False)
     both = rank_runs([*chosen[0], *chosen[1]])
     for letter, side, runs in zip("AB", sides, chosen, strict=True):
@@ -130,13 +136,13 @@ def compare_groups(
         }
         own = [f"{name}={', '.join(sorted(values))}" for name, values in settings.items()]
         console.print(f"{letter}: {side}: {len(runs)} finished; {' '.join(own)}")
-    first = found[metric]
-    if first.interval and first.alike:
+    if found[metric].interval:
+        alike = found[metric].alike
         console.print(
-            f"in pairs of the same {' and '.join(first.alike)}: Student's t of the differences"
+            f"in pairs of the same {' and '.join(alike)}: Student's t of the differences"
+            if alike
+            else "not in pairs, as not every run has its partner, of the same seed: Welch's t"
         )
-    elif first.interval:
-        console.print("not in pairs, as not every run has its partner, of the same seed: Welch's t")
 
 
 def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
@@ -185,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = terminal.console(stderr=bool(piped))
     if args.html:
         try:
-            from mnist_cnn.plots import interactive  # noqa: F401
+            from mnist_cnn.analysis import page  # noqa: F401
         except ModuleNotFoundError as e:
             raise ValueError(f"--html needs {e.name}: {install('sweep')}") from None
     folders = args.folders or [newest_sweep(OUTPUTS) or OUTPUTS]
@@ -205,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             console.print(str(path))
     html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
     if html:
-        console.print(write_page(board, html, page_title(folders[0])))
+        console.print(write_page(board, html, folders[0]))
 
 
 if __name__ == "__main__":

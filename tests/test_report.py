@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from mnist_cnn import report, terminal
-from mnist_cnn.analysis import found, page, ranking, tables
+from mnist_cnn.analysis import found, ranking, tables
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs import state
@@ -380,16 +380,16 @@ def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
 
 def test_a_figure_of_mixed_experiments_has_at_most_ten_hyper_parameters(sweep: Path) -> None:
     pytest.importorskip("plotly", reason="needs the extra sweep")
-    from mnist_cnn.analysis import figures
+    from mnist_cnn.analysis import page
 
     mix(sweep)
     board = report.collect_runs([sweep])
-    parallel = figures.parallel_section(board, board.finished)
-    assert not isinstance(parallel.content, str | None)
-    assert len(parallel.content.data[0].dimensions) == 11  # and the objective
-    assert f"Of {len(board.columns)} the 10 that vary most." in parallel.text
-    page.write_page(board, sweep / "report.html", "Runs in a$b$")
-    assert "<h1>Runs in a$b$</h1>" in (sweep / "report.html").read_text()
+    text, figure = page.parallel_part(board, board.finished)
+    assert figure is not None
+    assert len(figure.data[0].dimensions) == 11  # and the objective
+    assert f"Of {len(board.columns)} the 10 that vary most." in text
+    report.write_page(board, sweep / "report.html", Path("/a$b$"))
+    assert "<h1>Runs in //a$b$</h1>" in (sweep / "report.html").read_text()
 
 
 def test_the_newest_sweep_is_one_of_training(
@@ -537,10 +537,9 @@ def test_without_plotly_the_tables_come_and_a_sentence_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    for module in ("mnist_cnn.plots.interactive", "mnist_cnn.analysis.figures"):
+    for module in ("mnist_cnn.plots.interactive", "mnist_cnn.analysis.page"):
         monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.delattr("mnist_cnn.plots.interactive", raising=False)
-    monkeypatch.delattr("mnist_cnn.analysis.figures", raising=False)
+        monkeypatch.delattr(module, raising=False)
     report.main([str(sweep)])
     assert not (sweep / "report.html").exists()
     said = capsys.readouterr().out.splitlines()
@@ -555,7 +554,7 @@ def test_without_plotly_the_tables_come_and_a_sentence_names_the_extra(
 def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
     pytest.importorskip("optuna", reason="needs the extra sweep")
     pytest.importorskip("plotly", reason="needs the extra sweep")
-    from mnist_cnn.analysis.figures import importances
+    from mnist_cnn.analysis.page import importance_part
 
     for job in range(4, 44):
         hidden, lr = (32, 64, 128)[job % 3], 10 ** -(1 + (job * 7 % 40) / 10)
@@ -563,12 +562,14 @@ def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
         configure(folder, "model.hidden", hidden)
         configure(folder, "optimizer.lr", lr)
     board = report.collect_runs([sweep])
-    shares, about = importances(board.finished, board.columns, "val/loss", "min")
+    about, figure = importance_part(board, board.finished)
     assert "44 runs" in about
-    assert next(iter(shares)) == "lr"
-    assert sum(shares.values()) == pytest.approx(1)
-    few, why = importances(board.finished[:5], board.columns, "val/loss", "min")
-    assert (few, why) == ({}, "Skipped: it takes 20 finished runs; there are 5.")
+    assert figure is not None
+    (bars,) = figure.data
+    assert bars.y[0] == "lr"
+    assert sum(bars.x) == pytest.approx(1)
+    why, few = importance_part(board, board.finished[:5])
+    assert (few, why) == (None, "Skipped: it takes 20 finished runs; there are 5.")
 
 
 @pytest.fixture

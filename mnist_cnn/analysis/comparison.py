@@ -85,10 +85,10 @@ class Difference(NamedTuple):
 
     first: Summary | None
     second: Summary | None
-    mean: float | None
-    interval: tuple[float, float] | None
-    alike: list[str] | None
-    why: str
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    alike: list[str] | None = None
+    why: str = ""
 
 
 def difference_of_means(a: Sequence[Run], b: Sequence[Run], metric: str) -> Difference:
@@ -106,28 +106,27 @@ def difference_of_means(a: Sequence[Run], b: Sequence[Run], metric: str) -> Diff
     x, y = ([run.results[metric] for run in side] for side in (a, b))
     first, second = summarize(x), summarize(y)
     if first is None or second is None:
-        return Difference(first, second, None, None, None, "not measured in both")
-    mean = first.mean - second.mean
-    if not math.isfinite(mean):
-        return Difference(first, second, mean, None, None, "a value is not a number")
+        return Difference(first, second, why="not measured in both")
+    found = Difference(first, second, first.mean - second.mean)
+    if not math.isfinite(first.mean - second.mean):
+        return found._replace(why="a value is not a number")
     alike, partners = pair(a, b)
+    observed = [x, y]
     if partners:
+        found = found._replace(alike=alike)
         x, y = ([run.results[metric] for run in side] for side in zip(*partners, strict=True))
-        gaps = [u - v for u, v in zip(x, y, strict=True)]
-        spread = max(gaps) - min(gaps)
-    else:
-        spread = max(max(x) - min(x), max(y) - min(y))
-    how = alike if partners else None
+        observed = [[u - v for u, v in zip(x, y, strict=True)]]
     if min(len(x), len(y)) < 2:
-        return Difference(first, second, mean, None, how, "one run has no spread: add seeds")
-    if spread < 1e-12 * max(map(abs, (*x, *y))):  # what rounding leaves of equal values
-        return Difference(first, second, mean, None, how, "no spread: nothing to judge by")
+        return found._replace(why="one run has no spread: add seeds")
+    # what rounding leaves of equal values
+    if max(max(part) - min(part) for part in observed) < 1e-12 * max(map(abs, (*x, *y))):
+        return found._replace(why="no spread: nothing to judge by")
     with warnings.catch_warnings():
         # a side whose runs are all equal has a variance that is right, 0
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
     low, high = map(float, test.confidence_interval(0.95))
-    return Difference(first, second, mean, (low, high), how, "")
+    return found._replace(interval=(low, high))
 
 
 def pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[str], list[tuple[Run, Run]]]:
@@ -139,14 +138,9 @@ def pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[str], list[tuple[Run,
         for key in keys
         if any(len({repr(config.get(key, ABSENT)) for config in side}) > 1 for side in details)
     ]
-    named = [
-        {
-            repr([config.get(key, ABSENT) for key in varied]): run
-            for run, config in zip(side, configs, strict=True)
-        }
-        for side, configs in zip((a, b), details, strict=True)
-    ]
-    one_to_one = len(named[0]) == len(a) and len(named[1]) == len(b)
-    if not one_to_one or named[0].keys() != named[1].keys():
+    names = [[repr([config.get(key, ABSENT) for key in varied]) for config in s] for s in details]
+    first, second = (dict(zip(*side, strict=True)) for side in zip(names, (a, b), strict=True))
+    one_to_one = len(first) == len(a) and len(second) == len(b)
+    if not one_to_one or first.keys() != second.keys():
         return varied, []
-    return varied, [(run, named[1][key]) for key, run in named[0].items()]
+    return varied, [(run, second[name]) for name, run in first.items()]

@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,13 @@ from rich.table import Table
 
 from mnist_cnn import terminal
 from mnist_cnn.analysis.comparison import Difference
-from mnist_cnn.analysis.found import ABSENT, Run
+from mnist_cnn.analysis.found import ABSENT
 from mnist_cnn.analysis.ranking import Leaderboard, Summary, brief, pairs, peculiar_settings
 
 ROWS = 20  # of a table on screen
 WIDE = 10  # columns of hyper-parameters, and axes of a figure, that can still be read
+
+Rows = tuple[list[str], list[list[str]]]  # heads and cells
 
 
 def format_metric(metric: str, value: float, sign: str = "") -> str:
@@ -42,40 +44,28 @@ def format_summary(metric: str, summary: Summary | None, n: int | None = None) -
     return text if summary.n == n else f"{text} (n={summary.n})"
 
 
-def checkpoint_path(run: Run) -> str:
-    """Where a run's best checkpoint lies, from the folder that was reported."""
-    file = run.checkpoint
-    return str(Path(run.name, file.relative_to(run.folder))) if file else "-"
-
-
-def ranking_rows(
-    board: Leaderboard,
-    narrow: bool,
-    last: str = "best checkpoint",
-    place: Callable[[Run], str] = checkpoint_path,
-) -> tuple[list[str], list[list[str]]]:
-    """The leaderboard as text, heads and rows, with something about the best run at the end.
+def ranking_rows(board: Leaderboard, narrow: bool, checkpoints: bool = False) -> Rows:
+    """The leaderboard as text.
 
     Args:
         narrow: no column for each hyper-parameter; one at the end has what is not as usual.
+        checkpoints: name the best run's checkpoint, from the folder that was reported.
     """
     columns = {} if narrow else board.columns
+    last = "best checkpoint" if checkpoints else "best run"
     heads = ["#", *columns.values(), "n", *map(metric_head, board.metrics), last]
-    rows = [
-        [
-            str(rank),
-            *(brief(group.config.get(key, ABSENT)) for key in columns),
-            str(len(group.runs)),
-            *(
-                format_summary(metric, group.summary(metric), len(group.runs))
-                for metric in board.metrics
-            ),
-            place(group.runs[0]),
-            *([pairs(board.apart(group.config)) or "as usual"] if narrow else []),
-        ]
-        for rank, group in enumerate(board.groups, 1)
-    ]
-    return [*heads, "settings"] if narrow else heads, rows
+    rows = []
+    for rank, group in enumerate(board.groups, 1):
+        n, best = len(group.runs), group.runs[0]
+        settings = [brief(group.config.get(key, ABSENT)) for key in columns]
+        numbers = [format_summary(metric, group.summary(metric), n) for metric in board.metrics]
+        place = best.name
+        if checkpoints:
+            file = best.checkpoint
+            place = str(Path(best.name, file.relative_to(best.folder))) if file else "-"
+        own = [pairs(board.apart(group.config)) or "as usual"] if narrow else []
+        rows.append([str(rank), *settings, str(n), *numbers, place, *own])
+    return heads + ["settings"] * narrow, rows
 
 
 def is_wide(board: Leaderboard) -> bool:
@@ -87,8 +77,8 @@ def usual_settings(board: Leaderboard) -> str:
     return pairs({board.columns[key]: value for key, value in board.usual.items()})
 
 
-def unfinished_rows(board: Leaderboard) -> tuple[list[str], list[list[str]]]:
-    """The runs without a result as text: heads and rows."""
+def unfinished_rows(board: Leaderboard) -> Rows:
+    """The runs without a result as text."""
     rows = [
         [run.name, run.state, settings, run.note]
         for run, settings in zip(board.others, peculiar_settings(board), strict=True)
@@ -103,8 +93,8 @@ def heads_of_text(board: Leaderboard) -> set[str]:
         for key, name in board.columns.items()
         if any(isinstance(group.config.get(key), str | list) for group in board.groups)
     }
-    words |= {"run", "state", "overrides", "message"}
-    return words | {"best checkpoint", "best run", "settings"}
+    plain = {"run", "state", "overrides", "message", "best checkpoint", "best run", "settings"}
+    return words | plain
 
 
 def describe_ranking(board: Leaderboard) -> str:
@@ -147,21 +137,19 @@ def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
     texts = heads_of_text(board)
 
-    def leaders(narrow: bool) -> tuple[list[str], list[list[str]]]:
-        return ranking_rows(board, narrow, "best run", lambda run: run.name)
-
     def more(rows: Sequence[Sequence[str]]) -> None:
         if len(rows) > ROWS:
             console.print(f"and {len(rows) - ROWS:,} more: --json and --markdown have all")
 
     if board.groups:
-        heads, rows = leaders(narrow=False)
+        heads, rows = ranking_rows(board, narrow=False)
         table = tabulate(heads, rows, texts)
-        if is_wide(board) or not fits(table, console):
-            heads, rows = leaders(narrow=True)
+        narrow = is_wide(board) or not fits(table, console)
+        if narrow:
+            heads, rows = ranking_rows(board, narrow=True)
             table = tabulate(heads[:-1], [row[:-1] for row in rows], texts)
         console.print(table, soft_wrap=False)
-        if heads[-1] == "settings" and board.columns:
+        if narrow and board.columns:
             listed = Table.grid(padding=(0, 1))
             listed.add_column(justify="right")
             listed.add_column(overflow="fold")
@@ -240,11 +228,12 @@ def to_json(board: Leaderboard) -> str:
 def to_markdown(board: Leaderboard) -> str:
     """The tables, whole."""
     text = ""
-    for heads, rows in (ranking_rows(board, is_wide(board)), unfinished_rows(board)):
+    for heads, rows in (ranking_rows(board, is_wide(board), True), unfinished_rows(board)):
         if rows:
-            lines = [heads, ["---"] * len(heads), *rows]
-            cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-            text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
+            for line in [heads, ["---"] * len(heads), *rows]:
+                cells = [cell.replace("|", "\\|") for cell in line]
+                text += f"| {' | '.join(cells)} |\n"
+            text += "\n"
     common = f"usual settings: {usual_settings(board)}\n\n" if is_wide(board) else ""
     return text + common + describe_ranking(board) + "\n"
 
@@ -260,25 +249,17 @@ def comparison_table(
     """
     first, second = names
     table = Table("")
-    for name in (first, second, f"{first} - {second}", "95 % interval"):
-        table.add_column(name, justify="right")
+    for head in (first, second, f"{first} - {second}", "95 % interval"):
+        table.add_column(head, justify="right")
     table.add_column("")
-    for key, d in found.items():
-        low, high = d.interval or (math.nan, math.nan)
-        interval = (
-            "-"
-            if d.interval is None
-            else (f"{format_metric(key, low, '+')} to {format_metric(key, high, '+')}")
-        )
-        better = first if ((d.mean or 0) < 0) == (key in lower) else second
-        verdict = d.why or ("no difference shown" if low <= 0 <= high else f"{better} is better")
-        mean = "-" if d.mean is None else format_metric(key, d.mean, "+")
-        table.add_row(
-            metric_head(key),
-            format_summary(key, d.first),
-            format_summary(key, d.second),
-            mean,
-            interval,
-            verdict,
-        )
+    for metric, d in found.items():
+        gap = "-" if d.mean is None else format_metric(metric, d.mean, "+")
+        interval, verdict = "-", d.why
+        if d.interval:
+            low, high = d.interval
+            interval = f"{format_metric(metric, low, '+')} to {format_metric(metric, high, '+')}"
+            better = first if (high < 0) == (metric in lower) else second
+            verdict = "no difference shown" if low <= 0 <= high else f"{better} is better"
+        sides = (format_summary(metric, side) for side in (d.first, d.second))
+        table.add_row(metric_head(metric), *sides, gap, interval, verdict)
     return table
