@@ -120,24 +120,18 @@ def sweep_overrides(folder: Path, kind: str) -> list[str]:
 
 def launcher_of(folder: Path) -> list[str]:
     """How a sweep was told to run its jobs in parallel."""
-    return [
-        text for text in sweep_overrides(folder, "hydra") if re.match(r"hydra[./]launcher", text)
-    ]
+    given = sweep_overrides(folder, "hydra")
+    return [text for text in given if re.match(r"hydra[./]launcher", text)]
 
 
 def swept(folder: Path) -> list[int]:
     """The seeds that a sweep was started with; none where that cannot be told."""
-    given = OverridesParser.create().parse_overrides(sweep_overrides(folder, "task"))
-    seeds = [override for override in given if override.get_key_element() == "seed"]
-    return [
-        int(value)
-        for override in seeds
-        for value in (
-            override.sweep_string_iterator()
-            if override.is_sweep_override()
-            else [override.get_value_string()]
-        )
-    ]
+    for given in OverridesParser.create().parse_overrides(sweep_overrides(folder, "task")):
+        if given.get_key_element() == "seed":
+            several = given.is_sweep_override()
+            values = given.sweep_string_iterator() if several else [given.get_value_string()]
+            return list(map(int, values))
+    return []
 
 
 def current_setting(experiment: str) -> dict[str, Any]:
@@ -150,7 +144,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """What differs, in a few words; nothing where nothing does."""
     keys = [key for key in {**a, **b} if a.get(key, ABSENT) != b.get(key, ABSENT)]
     parts = [f"{key}={brief(a.get(key, ABSENT))}, {brief(b.get(key, ABSENT))}" for key in keys[:3]]
-    return "; ".join([*parts, *([f"and {len(keys) - 3} more"] if len(keys) > 3 else [])])
+    return "; ".join(parts + [f"and {len(keys) - 3} more"] * (len(keys) > 3))
 
 
 def check_experiment(run: Run, experiment: str) -> None:
@@ -172,15 +166,17 @@ def make_record(name: str, found: Sequence[Run], launcher: Sequence[str] = ()) -
     for run in found:
         if missing := [key for key in ("test/acc", "started", *SAME) if key not in run.results]:
             raise ValueError(f"{run.folder}: its results have no {missing[0]}; train it again")
-    for other in others:
-        sides = [
-            {**setting(run), **{key: run.results[key] for key in SAME}} for run in (first, other)
-        ]
-        if fault := differences(*sides):
+    alike = [{**setting(run), **{key: run.results[key] for key in SAME}} for run in found]
+    for other, own in zip(others, alike[1:], strict=True):
+        if fault := differences(alike[0], own):
             raise ValueError(
                 f"{first.folder} and {other.folder} must differ in the seed alone: {fault}"
             )
     seeds = [run.config["seed"] for run in found]
+    started, finished = (
+        [datetime.fromisoformat(run.results[key]) for run in found]
+        for key in ("started", "finished")
+    )
     record = {
         "name": name,
         "command": invocation(name, seeds, launcher),
@@ -191,7 +187,7 @@ def make_record(name: str, found: Sequence[Run], launcher: Sequence[str] = ()) -
             for metric in METRICS
             if metric in first.results
         },
-        "elapsed_seconds": elapsed([run.results for run in found]),
+        "elapsed_seconds": (max(finished) - min(started)).total_seconds(),
         **{key: first.results[key] for key in SAME},
         "config": setting(first),
         "finished": max(run.results["finished"] for run in found),
@@ -199,13 +195,6 @@ def make_record(name: str, found: Sequence[Run], launcher: Sequence[str] = ()) -
     if epochs := by_epoch([read_history(run.folder) for run in found]):
         record["epochs"] = epochs
     return record
-
-
-def elapsed(found: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds from the start of the first of some runs to the end of the last, by their results."""
-    first = min(datetime.fromisoformat(results["started"]) for results in found)
-    last = max(datetime.fromisoformat(results["finished"]) for results in found)
-    return (last - first).total_seconds()
 
 
 def by_epoch(histories: Sequence[Sequence[Mapping[str, float]]]) -> list[dict[str, float]]:
@@ -231,15 +220,13 @@ def summary_of(record: Mapping[str, Any], metric: str) -> Summary:
 
 def as_runs(record: Mapping[str, Any]) -> list[Run]:
     """The runs of a record, with what it holds of them."""
-    n = len(record["test/acc"])
-    seeds = record["seeds"] if len(record["seeds"]) == n else [record["seeds"]]
+    n, seeds = len(record["test/acc"]), record["seeds"]
+    seeds = seeds if len(seeds) == n else [seeds]  # of an ensemble all together
+    known = [metric for metric in METRICS if metric in record]
+    results = [{metric: record[metric][k] for metric in known} for k in range(n)]
     return [
-        Run(
-            *(Path(), "", "finished"),
-            config={"seed": seeds[k]},
-            results={metric: record[metric][k] for metric in METRICS if metric in record},
-        )
-        for k in range(n)
+        Run(Path(), "", "finished", config={"seed": seed}, results=own)
+        for seed, own in zip(seeds, results, strict=True)
     ]
 
 
@@ -249,5 +236,5 @@ def record_difference(new: Record, old: Record, metric: str) -> Difference:
         return difference_of_means(as_runs(new), as_runs(old), metric)
     except ModuleNotFoundError as e:
         first, second = summary_of(new, metric), summary_of(old, metric)
-        gap = first.mean - second.mean
-        return Difference(first, second, gap, None, None, f"needs {e.name}: {install('sweep')}")
+        why = f"needs {e.name}: {install('sweep')}"
+        return Difference(first, second, first.mean - second.mean, why=why)

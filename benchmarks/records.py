@@ -43,7 +43,7 @@ from benchmarks.recording import (
     result_names,
     summary_of,
 )
-from benchmarks.tables import accuracy, draw_records, hardware, print_records, span, write_readme
+from benchmarks.tables import accuracy, hardware, print_records, span, write_readme
 from mnist_cnn import terminal
 from mnist_cnn.analysis.found import Run, read_json
 from mnist_cnn.analysis.tables import comparison_table
@@ -56,16 +56,13 @@ from mnist_cnn.runs.signals import SIGNALS
 from mnist_cnn.runs.state import SWEEP
 
 
-class Stopped(Exception):  # noqa: N818, it is no error
-    """A process that was started ended with `code`, not 0; it has said why."""
-
-    def __init__(self, code: int):
-        super().__init__(f"exit code {code}")
-        self.code = code
-
-
 def run_command(entry: str, *arguments: str) -> None:
-    """Runs `python -m mnist_cnn.<entry>` and waits, signals included, until it has ended."""
+    """Runs `python -m mnist_cnn.<entry>` and waits, signals included, until it has ended.
+
+    Raises:
+        subprocess.CalledProcessError: its exit code is not 0; it has said why.
+    """
+    started = [sys.executable, "-m", f"mnist_cnn.{entry}", *arguments]
     process: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, frame: Any) -> None:
@@ -74,19 +71,12 @@ def run_command(entry: str, *arguments: str) -> None:
 
     before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        process = subprocess.Popen([sys.executable, "-m", f"mnist_cnn.{entry}", *arguments])
+        process = subprocess.Popen(started)
         if code := process.wait():
-            raise Stopped(code)
+            raise subprocess.CalledProcessError(code, started)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def train_experiment(
-    experiment: str, seeds: Sequence[int], folder: Path, launcher: Sequence[str]
-) -> None:
-    chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *launcher]
-    run_command("train", "-m", *chosen, f"hydra.sweep.dir={quote(folder)}")
 
 
 def usual_runs(seeds: Sequence[int], folder: Path) -> list[Run]:
@@ -118,11 +108,13 @@ def usual_runs(seeds: Sequence[int], folder: Path) -> list[Run]:
     return found
 
 
-def ensemble_record(folder: Path, seeds: Sequence[int]) -> Record:
-    """The record of the networks of a sweep that form an ensemble."""
-    found = finished_runs(folder, seeds)
-    check_experiment(found[0], MEMBERS)
-    one = make_record(MEMBERS, found, launcher_of(folder))
+def ensemble_record(one: Record, found: Sequence[Run], folder: Path) -> Record:
+    """The record of the networks of a sweep's runs as an ensemble.
+
+    Args:
+        one: the record of the runs.
+        folder: the sweep's.
+    """
     place, began = folder / "evaluation" / "ensemble", time.monotonic()
     run_command(
         "evaluate",
@@ -131,7 +123,7 @@ def ensemble_record(folder: Path, seeds: Sequence[int]) -> Record:
         f"hydra.run.dir={quote(place)}",
     )
     outcome = read_json(place / "evaluation.json")
-    seconds, waited = sum(one["seconds"]), time.monotonic() - began
+    waited = time.monotonic() - began
     return {
         **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
         "name": "ensemble",
@@ -142,7 +134,7 @@ def ensemble_record(folder: Path, seeds: Sequence[int]) -> Record:
         "test/acc": [outcome["acc"]],
         "errors": outcome["errors"],
         "images": outcome["images"],
-        "seconds": [seconds],
+        "seconds": [sum(one["seconds"])],
         "elapsed_seconds": one["elapsed_seconds"] + waited,
         "parameters": len(found) * one["parameters"],
     }
@@ -160,13 +152,14 @@ def rerun(
     """
     if name == "usual":
         return make_record(name, usual_runs(seeds, folder))
+    experiment = MEMBERS if name == "ensemble" else name
     if not given:
-        train_experiment(MEMBERS if name == "ensemble" else name, seeds, folder, launcher)
-    if name == "ensemble":
-        return ensemble_record(folder, seeds)
+        chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *launcher]
+        run_command("train", "-m", *chosen, f"hydra.sweep.dir={quote(folder)}")
     found = finished_runs(folder, seeds)
-    check_experiment(found[0], name)
-    return make_record(name, found, launcher_of(folder))
+    check_experiment(found[0], experiment)
+    record = make_record(experiment, found, launcher_of(folder))
+    return ensemble_record(record, found, folder) if name == "ensemble" else record
 
 
 def compare_with_record(new: Record, old: Record, console: terminal.Console) -> None:
@@ -208,14 +201,15 @@ def measure_again(name: str, given: str | None, folder: Path | None, write: bool
     try:
         launcher = old["launcher"] if old else ()
         new = rerun(name, seeds, place, folder is not None, launcher)
-    except (Stopped, KeyboardInterrupt, SystemExit) as e:  # the last from Lightning, for Ctrl-C
+    # SystemExit comes from Lightning, for Ctrl-C
+    except (subprocess.CalledProcessError, KeyboardInterrupt, SystemExit) as e:
         if (place / SWEEP).exists():
             print(f"finish it: python -m mnist_cnn.train ckpt_path={place}", file=sys.stderr)
         if place.exists():
             options = f"{f' --seeds {given}' if given else ''}{' --write' if write else ''}"
             then = f"python -m benchmarks.records {name} --from {place}{options}"
             print(f"then: {then}", file=sys.stderr)
-        sys.exit(e.code if isinstance(e, Stopped) else 128 + signal.SIGINT)
+        sys.exit(getattr(e, "returncode", 128 + signal.SIGINT))
     if old:
         compare_with_record(new, old, console)
     else:
@@ -273,6 +267,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.ratio:
         add_ratio(args.name, args.ratio)
     if args.plot:
+        from benchmarks.picture import draw_records
+
         draw_records(load_records(), args.plot)
     if args.readme:
         write_readme(load_records())

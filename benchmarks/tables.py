@@ -1,9 +1,9 @@
 """The table of the records, for the terminal and for README.md."""
 
 import re
+import textwrap
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.table import Table
 
@@ -24,20 +24,8 @@ from mnist_cnn import terminal
 from mnist_cnn.analysis.ranking import Summary
 from mnist_cnn.config.compose import files
 
+HEADS = ("network", "test accuracy", "n", "parameters", "training", "in all", "on", "command")
 BEGIN, END = "<!-- records: python -m benchmarks.records --readme -->", "<!-- end of records -->"
-
-
-class Row(NamedTuple):
-    """A line of the table, as text."""
-
-    network: str
-    accuracy: str
-    n: str
-    parameters: str
-    seconds: str
-    again: str
-    hardware: str
-    command: str
 
 
 def span(seconds: float) -> str:
@@ -61,27 +49,19 @@ def hardware(record: Mapping[str, Any]) -> str:
     return f"{processor.strip()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def table_rows(records: Mapping[str, Record]) -> list[Row]:
+def table_rows(records: Mapping[str, Record]) -> list[tuple[str, ...]]:
     """The table: what is measured, and what experiments state that have no record yet."""
     printed = accuracy(Summary(1, KERAS_ACCURACY, None))
-    found = [Row(KERAS, printed, "1", "-", "-", "-", "-", "")]
+    found: list[tuple[str, ...]] = [(KERAS, printed, "1", "-", "-", "-", "-", "")]
     for name in result_names():
         network = NETWORKS.get(name, name)
-        record = records.get(name)
-        if record is None:
-            stated = stated_result(name) if name in files("experiment") else None
-            if stated:
-                again = invocation(name, range(stated.n))
-                rest = ("-", "-", "-", "no record yet", again)
-                found.append(Row(network, accuracy(stated), str(stated.n), *rest))
-            continue
-        tested = summary_of(record, "test/acc")
-        if "networks" in record:
-            shifts = (2 * record["shifts"] + 1) ** 2
-            network = f"an ensemble of {record['networks']} of these"
-            network += f", each image averaged over {shifts} shifts" if shifts > 1 else ""
-        found.append(
-            Row(
+        if record := records.get(name):
+            if "networks" in record:
+                shifts = (2 * record["shifts"] + 1) ** 2
+                network = f"an ensemble of {record['networks']} of these"
+                network += f", each image averaged over {shifts} shifts" if shifts > 1 else ""
+            tested = summary_of(record, "test/acc")
+            row = (
                 network,
                 accuracy(tested),
                 str(tested.n),
@@ -91,14 +71,16 @@ def table_rows(records: Mapping[str, Record]) -> list[Row]:
                 hardware(record),
                 record["command"],
             )
-        )
+            found.append(row)
+        elif name in files("experiment") and (stated := stated_result(name)):
+            rest = ("-", "-", "-", "no record yet", invocation(name, range(stated.n)))
+            found.append((network, accuracy(stated), str(stated.n), *rest))
     return found
 
 
 def print_records(records: Mapping[str, Record], console: terminal.Console) -> None:
     table = Table()
-    heads = ("network", "test accuracy", "n", "parameters", "training", "in all", "on", "command")
-    for head in heads:
+    for head in HEADS:
         right = head in ("n", "parameters", "training", "in all")
         table.add_column(head, justify="right" if right else "left", overflow="fold")
     for row in table_rows(records):
@@ -114,16 +96,13 @@ def print_records(records: Mapping[str, Record], console: terminal.Console) -> N
 def markdown(records: Mapping[str, Record]) -> str:
     """What README.md has between its two comments: table, note and picture."""
     listed = table_rows(records)
-    best = max(listed, key=lambda row: row.accuracy).accuracy
-    lines = [
-        "| network | test accuracy | n | parameters | training | in all | command |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in listed:
-        figure = f"**{row.accuracy}**" if row.accuracy == best else row.accuracy
-        typed = f"`{row.command}`" if row.command else ""
-        cells = (row.network, figure, row.n, row.parameters, row.seconds, row.again, typed)
-        lines.append(f"| {' | '.join(cells)} |")
+    best = max(figure for _, figure, *_ in listed)
+    cells = [[head for head in HEADS if head != "on"]]
+    for network, figure, *numbers, _, command in listed:
+        shown = f"**{figure}**" if figure == best else figure
+        cells.append([network, shown, *numbers, f"`{command}`" if command else ""])
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    lines[1:1] = ["|---" * (len(HEADS) - 1) + "|"]
     lines += ["", *note(records)]
     if (ROOT / PICTURE).exists():
         lines += ["", f"![Test accuracy against time of training]({PICTURE})"]
@@ -157,16 +136,7 @@ def note(records: Mapping[str, Record]) -> list[str]:
                 f"interleaved rounds, {low:.2f} to {high:.2f}: "
                 f"`python -m benchmarks.speed --fast {name}`)."
             )
-    return wrapped(" ".join(lines))
-
-
-def wrapped(text: str, width: int = 100) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) >= width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+    return textwrap.wrap(" ".join(lines), 100, break_long_words=False, break_on_hyphens=False)
 
 
 def write_readme(records: Mapping[str, Record]) -> None:
@@ -181,30 +151,3 @@ def write_readme(records: Mapping[str, Record]) -> None:
     if not begin or not end:
         raise ValueError(f"{README} must have the lines {BEGIN} and {END}")
     README.write_text(f"{before}{BEGIN}\n\n{markdown(records)}\n{END}{after}", "utf-8")
-
-
-def draw_records(records: Mapping[str, Record], path: Path) -> None:
-    """The picture of README.md.
-
-    Raises:
-        ValueError: there is no record.
-    """
-    if not records:
-        raise ValueError("--plot: no record yet: write one with NAME --write")
-    from benchmarks import picture
-
-    picture.tradeoff(
-        {name: record["seconds"] for name, record in records.items()},
-        {name: record["test/acc"] for name, record in records.items()},
-        {
-            name: (
-                [epoch["seconds"] for epoch in record["epochs"]],
-                [epoch["val/acc"] for epoch in record["epochs"]],
-            )
-            for name, record in records.items()
-            if "epochs" in record
-        },
-        ("the Keras tutorial's own script", KERAS_ACCURACY),
-        grey=["usual"],
-        title="MNIST: accuracy on the 10,000 test images and time of training",
-    ).savefig(path, dpi=150)

@@ -322,7 +322,7 @@ def test_an_ensemble_is_one_observation_of_several_networks(
 
     monkeypatch.setattr(records, "run_command", evaluate)
     monkeypatch.setattr(records, "check_experiment", lambda run, name: None)
-    record = records.ensemble_record(folder, [])
+    record = records.rerun("ensemble", [], folder, True, [])
     ((entry, ckpt_path, *_),) = started
     assert entry == "evaluate"
     assert ckpt_path == f"ckpt_path=['{folder}/0','{folder}/1']"
