@@ -21,8 +21,6 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 
     Args:
         matrix: whole numbers (C, C), images of the row's class read as the column's.
-        classes: the C names.
-        title: what was evaluated.
     """
     n = len(matrix)
     mistakes = matrix * (1 - np.eye(n, dtype=matrix.dtype))
@@ -64,9 +62,6 @@ def gallery(
     Args:
         images: (K, 28, 28), 0 black to 255 or 1 white; K may be 0.
         captions: K texts; lines that are too long are broken.
-        title: what they are.
-        columns: images of a row.
-        colors: a color map of matplotlib's.
     """
     rows = max(1, -(-len(images) // columns))
     captions = [
@@ -97,7 +92,6 @@ def mistakes(images: np.ndarray, found: Sequence[Mapping[str, Any]], title: str)
     Args:
         images: (K, 28, 28), 0 black to 255 white; the first DRAWN are drawn.
         found: `index`, `label`, `prediction` and `confidence` of each, the last from 0 to 1.
-        title: what they are.
     """
     names = [row[key] for row in found for key in ("label", "prediction")]
     form = (
@@ -166,7 +160,6 @@ def writers(series: Mapping[str, Sequence[float]], chance: np.ndarray, title: st
     Args:
         series: by name, the accuracies of its writers in [0, 1], in any order.
         chance: accuracies (G,) of all writers in rising order, had errors fallen on them by chance.
-        title: what was evaluated.
     """
     figure = titled(title, (8.4, 5))
     axes = figure.add_subplot()
@@ -194,7 +187,6 @@ def corruptions(networks: Mapping[str, Mapping[str, float]], title: str) -> Figu
 
     Args:
         networks: by name, the accuracies in [0, 1] by the corruption's name, the last their `mean`.
-        title: what was evaluated.
     """
     figure = titled(title, (9.6, 5.4))
     axes = figure.add_subplot()

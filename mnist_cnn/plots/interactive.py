@@ -12,7 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, percent
-from mnist_cnn.plots.scales import best_so_far, metric_name, quality, scale_of, spans_decades
+from mnist_cnn.plots.scales import best_so_far, metric_name, scale_of
 
 LOST, PALETTE = "#d98200", "viridis_r"  # dark is good
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
@@ -31,16 +31,16 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
     )
-    figure.update_xaxes(automargin=True, gridcolor="#edf0f6", zeroline=False)
-    figure.update_yaxes(automargin=True, gridcolor="#edf0f6", zeroline=False)
-    return figure
+    axis = {"automargin": True, "gridcolor": "#edf0f6", "zeroline": False}
+    return figure.update_xaxes(axis).update_yaxes(axis)
 
 
 def objective_axis(figure: go.Figure, metric: str, values: np.ndarray) -> None:
     accuracy = metric.endswith("acc")
     figure.update_yaxes(title=metric_name(metric), tickformat=".1%" if accuracy else None)
-    if spans_decades(values) and not accuracy:
-        scale = scale_of(values[np.isfinite(values)].tolist())
+    known = values[np.isfinite(values)]
+    if not accuracy and len(known) and known.min() > 0 and known.max() / known.min() >= 10:
+        scale = scale_of(known.tolist())
         ticks = [10**tick for tick in scale.ticks]
         figure.update_yaxes(type="log", tickvals=ticks, ticktext=scale.labels)
 
@@ -64,7 +64,6 @@ def trials(
         jobs: (N,) numbers of the runs.
         values: (N,) the objective; of a pruned run its last; NaN where there is none.
         states: N of `finished`, `pruned`, or anything else, which is drawn as failed.
-        metric, mode: the objective.
         labels: N texts, shown under the mouse.
     """
     state, text = np.array(states), np.array([hover(label) for label in labels])
@@ -111,7 +110,6 @@ def parallel(
     Args:
         parameters: by name, N values each.
         values: (N,) the objective.
-        metric, mode: the objective.
     """
     accuracy = metric.endswith("acc")
     scales = {name: scale_of(column) for name, column in parameters.items()}
@@ -131,11 +129,13 @@ def parallel(
                 "ticktext": ["", *texts, " "],
             }
         )
-    good, low, high = quality(scale, mode)  # a higher colour is drawn on top
+    good = -scale.at if mode == "min" else scale.at  # a higher colour is drawn on top
+    # without the worst tenth, which may be far off
+    low, high = float(np.quantile(good, 0.1)), float(good.max())
     line = {
         "color": good,
         "colorscale": PALETTE,
-        "cmin": low,
+        "cmin": low if low < high else low - 1,
         "cmax": high,
         "showscale": True,
         "colorbar": {
@@ -158,11 +158,10 @@ def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric:
 
     Args:
         runs: of each run its name, epochs and values, the best first.
-        metric: the objective.
     """
     figure, shown = go.Figure(), f"%{{y:{d3_format(metric)}}}"
     for k, (name, epochs, values) in reversed(list(enumerate(runs))):
-        best = k == 0
+        best, short = k == 0, escape(textwrap.shorten(name, 60, placeholder=" …"))
         figure.add_scatter(
             x=epochs,
             y=values,
@@ -170,9 +169,7 @@ def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric:
             line={"color": VAL if best else "#b9bfcc", "width": 3 if best else 1.2},
             marker={"size": 7 if best else 4},
             opacity=1 if best else 0.75,
-            name=f"best: {escape(textwrap.shorten(name, 60, placeholder=' …'))}"
-            if best
-            else f"{len(runs) - 1} others",
+            name=f"best: {short}" if best else f"{len(runs) - 1} others",
             legendgroup="best" if best else "others",
             showlegend=k <= 1,
             hovertemplate=f"epoch %{{x}}: {shown}<br>{hover(name)}<extra></extra>",
@@ -185,11 +182,7 @@ def curves(runs: Sequence[tuple[str, Sequence[float], Sequence[float]]], metric:
 
 
 def importance(shares: Mapping[str, float]) -> go.Figure:
-    """How much each hyper-parameter mattered, as bars.
-
-    Args:
-        shares: by name, from 0 to 1, the greatest first.
-    """
+    """How much each hyper-parameter mattered, from 0 to 1, as bars: the greatest first."""
     figure = go.Figure(
         go.Bar(
             x=list(shares.values()),

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import Locator, LogLocator, MaxNLocator
 
+MARKED = 6  # of more different numbers round ones are marked in their place
+
 
 @dataclass
 class Scale:
@@ -25,12 +27,11 @@ class Scale:
     labels: list[str]
 
 
-def scale_of(values: Sequence[Any], most: int = 6, linear: bool = False) -> Scale:
+def scale_of(values: Sequence[Any], linear: bool = False) -> Scale:
     """Where N values go: positive numbers that span a factor of 8 or more by their logarithm.
 
     Args:
         values: numbers, or anything else, whose text is then a name.
-        most: with more different numbers than these, round ones are marked in their place.
         linear: never by their logarithm.
     """
 
@@ -54,9 +55,9 @@ def scale_of(values: Sequence[Any], most: int = 6, linear: bool = False) -> Scal
     at = np.log10(numbers) if log else numbers
     low, high = margin(at.min(), at.max())
     marks = np.unique(numbers)
-    if len(marks) > most:
+    if len(marks) > MARKED:
         ends = (10**low, 10**high) if log else (low, high)
-        locator: Locator = MaxNLocator(most)
+        locator: Locator = MaxNLocator(MARKED)
         if log:
             locator = LogLocator(subs=[1] if high - low >= 3 else [1, 2, 5])
         marks = np.asarray(locator.tick_values(*ends))
@@ -74,22 +75,6 @@ def margin(low: float, high: float) -> tuple[float, float]:
 def best_so_far(values: np.ndarray, mode: str) -> np.ndarray:
     """(N,) the best of each value and those before it; NaN as long as there is none."""
     return (np.fmin if mode == "min" else np.fmax).accumulate(values)
-
-
-def quality(scale: Scale, mode: str) -> tuple[np.ndarray, float, float]:
-    """(N,) how good each place on the objective's axis is, and the range that colours are for.
-
-    That is without the worst tenth, which may be far off.
-    """
-    good = -scale.at if mode == "min" else scale.at
-    low, high = float(np.quantile(good, 0.1)), float(good.max())
-    return good, low if low < high else low - 1, high
-
-
-def spans_decades(values: np.ndarray) -> bool:
-    """Whether values are better drawn by their logarithm."""
-    values = values[np.isfinite(values)]
-    return len(values) > 0 and bool(values.min() > 0 and values.max() / values.min() >= 10)
 
 
 def metric_name(metric: str) -> str:

@@ -15,7 +15,6 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
         rows: one per epoch: `epoch` (from 1), `lr`, and any of `train/loss`, `train/acc`,
             `val/loss`, `val/acc`.
         best_epoch: the epoch whose checkpoint was kept, or None.
-        title: what the run was.
     """
     figure = titled(title, (10, 4.2))
     for axes, metric, name in zip(
