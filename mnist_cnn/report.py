@@ -25,7 +25,7 @@ from mnist_cnn.analysis.found import (
     read_run,
 )
 from mnist_cnn.analysis.progress import track
-from mnist_cnn.analysis.ranking import Leaderboard, brief, rank_runs
+from mnist_cnn.analysis.ranking import Leaderboard, brief
 from mnist_cnn.analysis.tables import (
     comparison_table,
     print_leaderboard,
@@ -59,7 +59,7 @@ def collect_runs(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboa
         raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
     ordered = sorted(found.values(), key=lambda pair: natural_order(pair[0]))
     runs = [read_run(folder, name) for name, folder in track(ordered, "reading")]
-    return rank_runs(runs, over)
+    return Leaderboard(runs, over)
 
 
 def write_page(board: Leaderboard, path: Path, folder: Path) -> str:
@@ -128,7 +128,7 @@ def compare_groups(
 
     lower = {metric} if whole.mode == "min" else set()
     console.print(comparison_table(found, ("A", "B"), lower), soft_wrap=False)
-    both = rank_runs([*chosen[0], *chosen[1]])
+    both = Leaderboard([*chosen[0], *chosen[1]])
     for letter, side, runs in zip("AB", sides, chosen, strict=True):
         settings = {
             name: {brief(run.config.get(key, ABSENT)) for run in runs}
@@ -178,14 +178,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in ("csv", "json", "markdown", "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
     args = options.parse_args(argv)
-    texts: dict[str, Callable[[Leaderboard], str]] = {
-        "csv": to_csv,
-        "json": to_json,
-        "markdown": to_markdown,
-    }
-    wanted = {kind: path for kind in texts if (path := getattr(args, kind)) is not None}
+    given = ((to_csv, args.csv), (to_json, args.json), (to_markdown, args.markdown))
+    wanted = [(text_of, path) for text_of, path in given if path]
     # standard output is for one thing
-    piped = [kind for kind, path in wanted.items() if str(path) == "-"]
+    piped = [path for _, path in wanted if str(path) == "-"]
     if len(piped) > 1 or str(args.html) == "-":
         options.error("-: allowed once, for --csv, --json or --markdown")
     console = terminal.console(stderr=bool(piped))
@@ -202,12 +198,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     board = collect_runs(folders, args.over)
     print_leaderboard(board, console)
-    for kind, path in wanted.items():
-        text = texts[kind](board)
-        if kind in piped:
-            print(text, end="")
+    for text_of, path in wanted:
+        if path in piped:
+            print(text_of(board), end="")
         else:
-            path.write_text(text, "utf-8")
+            path.write_text(text_of(board), "utf-8")
             console.print(str(path))
     html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
     if html:

@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from mnist_cnn.analysis.found import ABSENT, Run, read_history
-from mnist_cnn.analysis.ranking import Leaderboard, most_varied, pairs, worse
+from mnist_cnn.analysis.ranking import Leaderboard, most_varied, pairs
 from mnist_cnn.analysis.tables import (
     WIDE,
     count_states,
@@ -46,24 +46,19 @@ Part = tuple[str, go.Figure | None]  # what a figure shows or why it is skipped,
 
 
 def fill_page(board: Leaderboard, path: Path, folder: Path) -> None:
-    """Writes one HTML file that needs no other, and asks no machine for anything.
-
-    Args:
-        folder: what was reported.
-    """
-    ranked = [
-        run for run in board.finished if math.isfinite(run.results.get(board.metric, math.nan))
-    ]
-    ranked.sort(key=lambda run: worse(run.results[board.metric], board.mode))
-    objective = metric_name(board.metric).capitalize()
+    """Writes the page of a folder's report: it needs no other file, and asks no other machine."""
+    known = [run for run in board.finished if board.metric in run.results]
+    finite = [run for run in known if math.isfinite(run.results[board.metric])]
+    ranked = sorted(finite, key=lambda run: board.worse(run.results[board.metric]))
+    figures = {
+        f"{metric_name(board.metric).capitalize()} of each run": trials_part(board),
+        "Hyper-parameters": parallel_part(board, ranked),
+        "Learning curves": curves_part(board, ranked),
+        "Importance of hyper-parameters": importance_part(board, ranked),
+    }
     sections = table_sections(board) + [
-        section(title, text, figure and figure_html(title, figure))
-        for title, (text, figure) in {
-            f"{objective} of each run": trials_part(board),
-            "Hyper-parameters": parallel_part(board, ranked),
-            "Learning curves": curves_part(board, ranked),
-            "Importance of hyper-parameters": importance_part(board, ranked),
-        }.items()
+        section(title, text, figure_html(title, figure) if figure else "")
+        for title, (text, figure) in figures.items()
     ]
     kind = "Sweep" if (folder / SWEEP).exists() else "Runs in"
     content = Template(TEMPLATE.read_text("utf-8")).substitute(
@@ -97,8 +92,8 @@ def facts(board: Leaderboard) -> dict[str, str]:
     return found
 
 
-def section(title: str, text: str, body: str | None) -> str:
-    return f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>{body or ''}</section>\n"
+def section(title: str, text: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2><p>{escape(text)}</p>{body}</section>\n"
 
 
 def table_sections(board: Leaderboard) -> list[str]:
@@ -122,14 +117,7 @@ def table_sections(board: Leaderboard) -> list[str]:
 def table_html(
     heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Container[str], best: bool
 ) -> str:
-    """An HTML table.
-
-    Args:
-        heads: one a column.
-        rows: a text for each column.
-        texts: the heads of columns that are text, to the left; the others are numbers.
-        best: whether the first row stands out.
-    """
+    """An HTML table. The columns of `texts` are read from the left; the first row may stand out."""
     kinds = ["text" if head in texts else "" for head in heads]
     head = "".join(
         f'<th class="{kind}">{escape(text)}</th>' for kind, text in zip(kinds, heads, strict=True)

@@ -7,7 +7,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,33 +37,70 @@ class Group:
     config: dict[str, Any]
     runs: list[Run]
 
-    def values(self, metric: str) -> list[float]:
-        return [run.results[metric] for run in self.runs if metric in run.results]
+    def mean(self, metric: str) -> float | None:
+        summary = self.summary(metric)
+        return summary and summary.mean
 
     def summary(self, metric: str) -> Summary | None:
-        return summarize(self.values(metric))
+        return summarize([run.results[metric] for run in self.runs if metric in run.results])
 
 
-@dataclass
 class Leaderboard:
-    """Groups, the best first, by the mean of the objective alone; and what is not finished.
+    """Groups of finished runs, the best first, by the mean of the objective alone.
+
+    Args:
+        runs: finished or not.
+        over: keys, or whole parts, that do not tell groups apart, as seed and fold do not.
 
     Attributes:
+        finished, others: the runs.
         metric, mode: the objective of most runs.
-        columns: the keys that tell the groups apart, and how each may be called for short.
         n_ranked: number of finished runs that had that objective.
+        groups: the best first, and of each the best run first.
         repeats: number of runs left out, as they repeat another with the same seed.
+        columns: the keys that tell the groups apart, and how each may be called for short.
         averaged: the keys that vary inside groups: the seed, the fold, ...
+
+    Raises:
+        ValueError: no run has such a key.
     """
 
-    runs: list[Run]
-    metric: str
-    mode: str
-    groups: list[Group]
-    columns: dict[str, str]
-    n_ranked: int
-    repeats: int = 0
-    averaged: list[str] = field(default_factory=list)
+    def __init__(self, runs: Sequence[Run], over: Sequence[str] = ()):
+        self.runs = runs
+        self.finished = [run for run in runs if run.state == "finished"]
+        self.others = [run for run in runs if run.state != "finished"]
+        over = [*AVERAGED, *(find_key(name, self.finished) for name in over if self.finished)]
+        objectives = Counter(
+            (run.config["objective.metric"], run.config["objective.mode"]) for run in self.finished
+        )
+        objectives = objectives or Counter({("val/loss", "min"): 0})
+        (((self.metric, self.mode), self.n_ranked),) = objectives.most_common(1)
+        groups: dict[str, Group] = {}
+        outcomes = set()
+        for run in self.finished:
+            config = setting(run, over)
+            same = json.dumps(config, sort_keys=True, default=str)
+            again = (run.config.get(key) for key in ("seed", *AVERAGED))
+            numbers = (run.results.get(key) for key in (self.metric, "train/loss", "test/acc"))
+            outcome = (same, *again, *numbers)
+            if outcome not in outcomes:  # the same run twice is no second observation
+                groups.setdefault(same, Group(config, [])).runs.append(run)
+            outcomes.add(outcome)
+        self.repeats = len(self.finished) - len(outcomes)
+        for group in groups.values():
+            group.runs.sort(key=lambda run: self.worse(run.results.get(self.metric)))
+        self.groups = sorted(groups.values(), key=lambda group: self.worse(group.mean(self.metric)))
+        self.columns = short_names(differing([group.config for group in self.groups]))
+        self.averaged = [
+            key
+            for key in ("seed", *over)
+            if any(len({repr(part_of(run.config, key)) for run in g.runs}) > 1 for g in self.groups)
+        ]
+
+    def worse(self, value: float | None) -> tuple[bool, float]:
+        """A sort key for values of the objective: the better the sooner, None and NaN last."""
+        value = math.nan if value is None else value
+        return math.isnan(value), value if self.mode == "min" else -value
 
     @functools.cached_property
     def usual(self) -> dict[str, Any]:
@@ -71,7 +108,7 @@ class Leaderboard:
         found = {}
         for key in self.columns:
             values = [group.config.get(key, ABSENT) for group in self.groups]
-            common, _ = Counter(map(repr, values)).most_common(1)[0]
+            common = statistics.mode(map(repr, values))
             found[key] = next(value for value in values if repr(value) == common)
         return found
 
@@ -82,14 +119,6 @@ class Leaderboard:
             for key, common in self.usual.items()
             if key in config and repr(config[key]) != repr(common)
         }
-
-    @property
-    def finished(self) -> list[Run]:
-        return [run for run in self.runs if run.state == "finished"]
-
-    @property
-    def others(self) -> list[Run]:
-        return [run for run in self.runs if run.state != "finished"]
 
     @functools.cached_property
     def varied(self) -> set[str]:
@@ -140,64 +169,9 @@ def setting(run: Run, over: Sequence[str] = ()) -> dict[str, Any]:
     return kept
 
 
-def worse(value: float, mode: str) -> tuple[bool, float]:
-    """A sort key: the better the sooner, NaN last."""
-    return math.isnan(value), value if mode == "min" else -value
-
-
-def rank_runs(found: Sequence[Run], over: Sequence[str] = ()) -> Leaderboard:
-    """Groups and ranks runs.
-
-    Args:
-        over: keys, or whole parts, that do not tell groups apart, as seed and fold do not.
-
-    Raises:
-        ValueError: no run has such a key.
-    """
-    finished = [run for run in found if run.state == "finished"]
-    if finished:
-        over = [find_key(name, finished) for name in over]
-    over = [*AVERAGED, *over]
-    objectives = Counter(
-        (run.config["objective.metric"], run.config["objective.mode"]) for run in finished
-    )
-    (metric, mode), n_ranked = (
-        objectives.most_common(1)[0] if finished else (("val/loss", "min"), 0)
-    )
-    groups: dict[str, Group] = {}
-    outcomes = set()
-    for run in finished:
-        config = setting(run, over)
-        same = json.dumps(config, sort_keys=True, default=str)
-        again = (run.config.get(key) for key in ("seed", *AVERAGED))
-        numbers = (run.results.get(key) for key in (metric, "train/loss", "test/acc"))
-        outcome = (same, *again, *numbers)
-        if outcome not in outcomes:  # the same run twice is no second observation
-            groups.setdefault(same, Group(config, [])).runs.append(run)
-        outcomes.add(outcome)
-
-    def score(values: Sequence[float]) -> tuple[bool, float]:
-        summary = summarize(values)
-        return worse(summary.mean if summary else math.nan, mode)
-
-    for group in groups.values():
-        group.runs.sort(key=lambda run: worse(run.results.get(metric, math.nan), mode))
-    ranked = sorted(groups.values(), key=lambda group: score(group.values(metric)))
-    columns = short_names(differing([group.config for group in ranked]))
-    repeats = len(finished) - len(outcomes)
-    averaged = [
-        key
-        for key in ("seed", *over)
-        if any(len({repr(value_of(run.config, key)) for run in group.runs}) > 1 for group in ranked)
-    ]
-    return Leaderboard(list(found), metric, mode, ranked, columns, n_ranked, repeats, averaged)
-
-
-def value_of(config: Mapping[str, Any], key: str) -> Any:
+def part_of(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """The value of a key, or all values of a part."""
-    if key in config:
-        return config[key]
-    return {name: value for name, value in config.items() if name.startswith(f"{key}.")}
+    return {name: value for name, value in config.items() if f"{name}.".startswith(f"{key}.")}
 
 
 def find_key(name: str, finished: Sequence[Run]) -> str:
@@ -246,18 +220,14 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
     """For each key its shortest ending that no other key has; optimizer for optimizer.name."""
-    names = {}
-    plain = {key: key.removesuffix(".name") for key in keys}
+    endings = {}
     for key in keys:
-        parts = plain[key].split(".")
-        endings = [".".join(parts[i:]) for i in reversed(range(len(parts)))]
-        names[key] = next(
-            end
-            for end in endings
-            if end == plain[key]
-            or not any(f".{plain[other]}".endswith(f".{end}") for other in keys if other != key)
-        )
-    return names
+        parts = key.removesuffix(".name").split(".")
+        endings[key] = [".".join(parts[i:]) for i in reversed(range(len(parts)))]
+    n = Counter(end for ends in endings.values() for end in ends)
+    return {
+        key: next((end for end in ends if n[end] == 1), ends[-1]) for key, ends in endings.items()
+    }
 
 
 def brief(value: Any) -> str:
@@ -285,23 +255,16 @@ def most_varied(keys: Sequence[str], configs: Sequence[Mapping[str, Any]], most:
 
 def peculiar_settings(board: Leaderboard) -> list[str]:
     """Of each unfinished run what its command line set that not all runs have."""
-    known: dict[str, Any] = {}
-    if board.groups:
-        best = board.groups[0].runs[0]
-        known = {
-            **read_overrides(best.folder),
-            **best.config,
-        }  # a chosen group stands in the first only
-    varied_keys = board.varied
+    # a group that was chosen stands in the overrides only
+    best = [group.runs[0] for group in board.groups[:1]]
+    usual = [{**read_overrides(run.folder), **run.config} for run in best]
+    usual = usual or [run.config for run in board.others]
     settings = []
     for run in board.others:
         own = {}
         for key, v in run.config.items():
-            if board.groups:
-                varied = any(f"{name}.".startswith(f"{key}.") for name in varied_keys)
-                new = varied or known.get(key, ABSENT) != v
-            else:
-                new = any(other.config.get(key, ABSENT) != v for other in board.others)
+            varied = any(f"{name}.".startswith(f"{key}.") for name in board.varied)
+            new = varied or any(config.get(key, ABSENT) != v for config in usual)
             inside = key == "ckpt_path" and run.folder.resolve() in Path(str(v)).parents
             if key.split(".")[-1] == "seed" or (new and matters(key, ()) and not inside):
                 own[key] = v

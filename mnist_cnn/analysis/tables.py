@@ -241,12 +241,7 @@ def to_markdown(board: Leaderboard) -> str:
 def comparison_table(
     found: Mapping[str, Difference], names: tuple[str, str], lower: Collection[str]
 ) -> Table:
-    """How two groups of runs differ, a row a metric.
-
-    Args:
-        names: what the groups are called.
-        lower: the metrics of which less is better.
-    """
+    """How two groups of runs differ, a row a metric; of those in `lower` less is better."""
     first, second = names
     table = Table("")
     for head in (first, second, f"{first} - {second}", "95 % interval"):
