@@ -18,7 +18,7 @@ RESAMPLES = 10_000
 SHUFFLES = 200
 
 
-def bootstrap_interval(values: Tensor, cluster: Tensor, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: Tensor, cluster: Tensor) -> tuple[float, float]:
     """The 95 % interval of the mean of values (N,) by a bootstrap over clusters (N,).
 
     Whole clusters are drawn with replacement, as many as there are, and the interval has 95 % of
@@ -30,7 +30,7 @@ def bootstrap_interval(values: Tensor, cluster: Tensor, seed: int = 0) -> tuple[
     sums = torch.bincount(index, values.double())
     # clusters that are alike are drawn together: of single images there are two or three kinds
     kinds, counts = np.unique(torch.stack([sums, sizes], 1).numpy(), axis=0, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(sizes), counts / len(sizes), RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(len(sizes), counts / len(sizes), RESAMPLES)
     totals = draws @ kinds  # (RESAMPLES, 2)
     low, high = np.quantile(totals[:, 0] / totals[:, 1], (0.025, 0.975))
     return float(low), float(high)
@@ -41,10 +41,7 @@ def mcnemar(first: Tensor, second: Tensor) -> float:
 
     Q. McNemar, Note on the sampling error of the difference between correlated proportions or
     percentages, Psychometrika 12 (1947), 153-157. It takes images for independent, which those of
-    one writer are not.
-
-    Args:
-        first, second: bool (N,), which images each of them read rightly.
+    one writer are not. `first` and `second`, bool (N,), are the images that each reads rightly.
     """
     alone = int((first & ~second).sum()), int((second & ~first).sum())
     n, least = sum(alone), min(alone)
@@ -81,9 +78,7 @@ def each_writer(predictions: Predictions, known: Writers) -> list[dict[str, Any]
     series = torch.zeros_like(people).scatter(0, index, known.series)
     rows = [
         {"writer": who, "series": SERIES[kind], "images": n, "errors": wrong, "acc": 1 - wrong / n}
-        for who, kind, n, wrong in zip(
-            people.tolist(), series.tolist(), images.tolist(), errors.tolist(), strict=True
-        )
+        for who, kind, n, wrong in torch.stack([people, series, images, errors], 1).tolist()
     ]
     return sorted(rows, key=lambda row: (row["acc"], -row["images"]))
 
@@ -111,21 +106,18 @@ def writer_summary(predictions: Predictions, known: Writers) -> dict[str, Any]:
     tenth = -(-len(rows) // 10)
     worst = rows[:tenth]
     images, errors = (sum(row[key] for row in worst) for key in ("images", "errors"))
+    series = []
+    for number, name in SERIES.items():
+        chosen = known.series == number
+        if chosen.any():
+            hits, writers = predictions.hits[chosen], known.writer[chosen]
+            count = {"series": name, "writers": len(writers.unique())}
+            interval = {"acc_95_writers": bootstrap_interval(hits, writers)}
+            series.append({**count, **proportion(hits), **interval})
     return {
         "writers": len(rows),
         "acc_95": bootstrap_interval(predictions.hits, known.writer),
-        "series": [
-            {
-                "series": name,
-                "writers": len(known.writer[chosen].unique()),
-                **proportion(predictions.hits[chosen]),
-                "acc_95_writers": bootstrap_interval(
-                    predictions.hits[chosen], known.writer[chosen]
-                ),
-            }
-            for number, name in SERIES.items()
-            if (chosen := known.series == number).any()
-        ],
+        "series": series,
         "worst_decile": {
             "writers": tenth,
             "images": images,

@@ -24,11 +24,7 @@ from mnist_cnn.pretrained import Trained
 
 
 def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
-    """What evaluation.json holds, the predictions of all networks as one, and their data.
-
-    Args:
-        cfg: as `evaluate` takes it.
-    """
+    """What evaluation.json holds, the predictions of all networks as one, and their data."""
     files = networks(cfg.ckpt_path)
     others = networks(cfg.compare) if cfg.compare is not None else []
     nets = pretrained.load_all([*files, *others])

@@ -88,7 +88,6 @@ def trained_on(net: "Trained", another: bool) -> list[str]:
     """The overrides that describe the data of a network's training to an evaluation.
 
     Args:
-        net: the network.
         another: the command line names a set by itself.
 
     Raises:

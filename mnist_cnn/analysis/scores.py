@@ -157,11 +157,9 @@ def bin_confidence(predictions: Predictions, bins: int = 15) -> Bins:
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
     bin_of = torch.bucketize(predictions.confidence, edges)
     counts = torch.bincount(bin_of, minlength=bins)
-    return Bins(
-        counts,
-        torch.bincount(bin_of, predictions.confidence, minlength=bins) / counts,
-        torch.bincount(bin_of, predictions.hits.double(), minlength=bins) / counts,
-    )
+    confidence = torch.bincount(bin_of, predictions.confidence, minlength=bins) / counts
+    accuracy = torch.bincount(bin_of, predictions.hits.double(), minlength=bins) / counts
+    return Bins(counts, confidence, accuracy)
 
 
 def calibration(predictions: Predictions) -> dict[str, float]:
@@ -222,16 +220,12 @@ def mistakes(
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """All figures of an evaluation as plain values."""
     matrix = confusion_matrix(predictions)
-    table = {metric: values.tolist() for metric, values in by_class(matrix).items()}
+    columns = {"images": matrix.sum(1), **by_class(matrix)}
     return {
         **proportion(predictions.hits),
         **calibration(predictions),
         "classes": [
-            {
-                "class": name,
-                "images": int(matrix[k].sum()),
-                **{metric: values[k] for metric, values in table.items()},
-            }
+            {"class": name, **{key: values[k].item() for key, values in columns.items()}}
             for k, name in enumerate(classes)
         ],
         "confusion": matrix.tolist(),

@@ -91,18 +91,14 @@ def make_outliers(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
 
 
 def auroc(digits: Tensor, others: Tensor) -> float:
-    """The probability that a digit's score is above another image's, a tie counting half.
-
-    Args:
-        digits, others: scores (N,) and (M,), high for digits.
-    """
+    """The probability that a digit's score (N,) is above another image's (M,), a tie half."""
     ordered = others.sort().values
     below = torch.searchsorted(ordered, digits)
     up_to = torch.searchsorted(ordered, digits, right=True)
     return (below + up_to).double().mean().item() / (2 * len(others))
 
 
-def false_positives(digits: Tensor, others: Tensor, kept: float = 0.95) -> float:
-    """The share of other images above the score that `kept` of the digits reach."""
-    threshold = digits.sort().values[int((1 - kept) * len(digits))]
+def false_positives(digits: Tensor, others: Tensor) -> float:
+    """The share of other images (M,) above the score that 95 % of the digits (N,) reach."""
+    threshold = digits.sort().values[int((1 - 0.95) * len(digits))]
     return (others >= threshold).double().mean().item()

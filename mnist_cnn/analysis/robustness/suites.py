@@ -94,7 +94,6 @@ def measure_robustness(
     Args:
         nets: by name, in the order of the table.
         data: with the split set up.
-        suites: some of SUITES.
 
     Raises:
         ValueError: the images are not 28x28 in one channel.
