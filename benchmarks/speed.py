@@ -16,6 +16,7 @@ the first batch to the last, data in memory, without validation and test.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -62,7 +63,7 @@ def bare_loop(images: Tensor, labels: Tensor, batches: int) -> float:
     return batches * BATCH / (time.perf_counter() - started)
 
 
-def own_training(batches: int, folder: Path) -> float:
+def own_training(batches: int, folder: str) -> float:
     """Images/s of this project's own training, as results.json has them."""
     overrides = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "test=false"]
     overrides += [f"trainer.limit_train_batches={batches}", "trainer.limit_val_batches=1"]
@@ -84,21 +85,16 @@ def measure_speeds(rounds: int, batches: int) -> dict[str, list[float]]:
     """Images/s of each way in each round, the ways interleaved."""
     root = data_folder()
     images, labels = sources.load_split("mnist", root, "train", bundled=True)
-    images = images.unsqueeze(1)[12_000:]
-    labels = labels[12_000:]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        return interleave(
-            {
-                "usual": lambda: train_usual(
-                    root, folder, epochs=1, batches=batches // 4, test=False
-                )["images/s"],
-                "loop": lambda: bare_loop(images, labels, batches),
-                "ours": lambda: own_training(batches, folder),
-                "floor": matmul_speed,
-            },
-            rounds,
-        )
+    images, labels = images.unsqueeze(1)[12_000:], labels[12_000:]
+    with tempfile.TemporaryDirectory() as folder:
+        short = functools.partial(train_usual, epochs=1, batches=batches // 4, test=False)
+        ways: dict[str, Callable[[], float]] = {
+            "usual": lambda: short(root, Path(folder))["images/s"],
+            "loop": lambda: bare_loop(images, labels, batches),
+            "ours": lambda: own_training(batches, folder),
+            "floor": matmul_speed,
+        }
+        return interleave(ways, rounds)
 
 
 def measure_fast(
@@ -118,21 +114,18 @@ def measure_fast(
     # validation is not in the seconds, so the tutorial's need not be long
     article = ["experiment=article", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
     with tempfile.TemporaryDirectory() as folder:
-        return interleave(
-            {
-                experiment: lambda: seconds(f"{folder}/whole", f"experiment={experiment}"),
-                "article, one epoch": lambda: seconds(f"{folder}/epoch", *article),
-            },
-            rounds,
-        )
+        ways = {
+            experiment: lambda: seconds(f"{folder}/whole", f"experiment={experiment}"),
+            "article, one epoch": lambda: seconds(f"{folder}/epoch", *article),
+        }
+        return interleave(ways, rounds)
 
 
 def interleave(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """What each way gives in each round; a first round more warms up."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in track(
-        range(rounds + 1), "measuring", console=terminal.console(stderr=True, soft_wrap=False)
-    ):
+    console = terminal.console(stderr=True, soft_wrap=False)
+    for turn in track(range(rounds + 1), "measuring", console=console):
         for name, way in ways.items():
             torch.use_deterministic_algorithms(False)
             with quiet():
@@ -172,19 +165,18 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
     return Ratio(*map(float, (np.median(ratios), ratios.min(), ratios.max())))
 
 
-def ratios_of(speeds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
-    """Each way's images/s over those of the bare loop, and ours over the usual recipe's."""
-    found = {f"{name}/loop": ratio(speeds[name], speeds["loop"]) for name in speeds}
-    return {**found, "ours/usual": ratio(speeds["ours"], speeds["usual"])}
-
-
 def conditions(rounds: int) -> str:
     """How numbers were measured."""
     threads = torch.get_num_threads()
     return f"medians over {rounds} rounds, {threads} threads, {results.processor()}"
 
 
-def print_speeds(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Ratio]) -> None:
+def compare_ways(rounds: int, batches: int) -> tuple[dict[str, Ratio], dict[str, Any]]:
+    """Prints each way's images/s; their ratios, and what the JSON file holds."""
+    speeds = measure_speeds(rounds, batches)
+    ratios = {f"{name}/loop": ratio(speeds[name], speeds["loop"]) for name in speeds}
+    ratios["ours/usual"] = ratio(speeds["ours"], speeds["usual"])
+    medians = {name: float(np.median(values)) for name, values in speeds.items()}
     table = Table("", title="training, batch 64, medians", title_justify="left")
     for head in ("images/s", "of the loop"):
         table.add_column(head, justify="right")
@@ -195,7 +187,7 @@ def print_speeds(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Rat
         ("floor", "matrix multiplication alone"),
     ):
         of_loop = "1" if name == "loop" else str(ratios[f"{name}/loop"])
-        table.add_row(meaning, f"{np.median(speeds[name]):,.0f}", of_loop)
+        table.add_row(meaning, f"{medians[name]:,.0f}", of_loop)
     console = terminal.console()
     console.print(table)
     console.print(
@@ -203,26 +195,26 @@ def print_speeds(speeds: Mapping[str, Sequence[float]], ratios: Mapping[str, Rat
         f"the bare loop ({conditions(len(speeds['loop']))}; in brackets the least and the greatest "
         "ratio of a round)"
     )
+    told = {name: found._asdict() for name, found in ratios.items()}
+    return ratios, {"images/s": medians, "ratios": told, "rounds": speeds, "batches": batches}
 
 
-def ratio_record(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
-    """Ratios of an experiment's seconds to the tutorial's epoch, by round, and their median."""
+def compare_fast(experiment: str, rounds: int) -> tuple[dict[str, Ratio], dict[str, Any]]:
+    """Prints an experiment's seconds over those of an epoch of the tutorial's; as above."""
+    seconds = measure_fast(experiment, rounds)
     whole, epoch = seconds.values()
-    ratios = np.divide(whole, epoch).tolist()
-    return {"ratio": float(np.median(ratios)), "ratios": ratios, "seconds": dict(seconds)}
-
-
-def print_ratio(seconds: Mapping[str, Sequence[float]], found: Ratio) -> None:
+    ratios, found = np.divide(whole, epoch).tolist(), ratio(whole, epoch)
+    table = Table(*(f"{name}, s" for name in seconds), "ratio")
+    for row in zip(whole, epoch, ratios, strict=True):
+        table.add_row(*(f"{value:.3f}" for value in row))
     console = terminal.console()
-    names = list(seconds)
-    table = Table(*(f"{name}, s" for name in names), "ratio")
-    for whole, epoch in zip(*seconds.values(), strict=True):
-        table.add_row(f"{whole:.3f}", f"{epoch:.3f}", f"{whole / epoch:.3f}")
     console.print(table)
     console.print(
-        f"the whole training of experiment={names[0]} takes {found} of one epoch of the tutorial's "
-        f"({conditions(len(seconds[names[0]]))})"
+        f"the whole training of experiment={experiment} takes {found} of one epoch of the "
+        f"tutorial's ({conditions(len(whole))})"
     )
+    told = {"ratio": found.median, "ratios": ratios, "seconds": seconds}
+    return {f"{experiment}/article": found}, told
 
 
 def warn_of_noise(ratios: Mapping[str, Ratio]) -> None:
@@ -261,25 +253,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out and not args.out.absolute().parent.is_dir():
         parser.error(must_be("--out", "in a folder that exists", args.out))
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    if args.fast:
-        seconds = measure_fast(args.fast, args.rounds)
-        summary = ratio_record(seconds)
-        ratios = {f"{args.fast}/article": ratio(*seconds.values())}
-        print_ratio(seconds, *ratios.values())
-    else:
-        speeds = measure_speeds(args.rounds, args.batches)
-        ratios = ratios_of(speeds)
-        summary = {
-            "images/s": {name: float(np.median(values)) for name, values in speeds.items()},
-            "ratios": {name: found._asdict() for name, found in ratios.items()},
-            "rounds": speeds,
-            "batches": args.batches,
-        }
-        print_speeds(speeds, ratios)
+    ratios, told = (
+        compare_fast(args.fast, args.rounds)
+        if args.fast
+        else compare_ways(args.rounds, args.batches)
+    )
     warn_of_noise(ratios)
     if args.out:
         record = {
-            **summary,
+            **told,
             "threads": torch.get_num_threads(),
             "processor": results.processor(),
             "versions": results.versions(),
