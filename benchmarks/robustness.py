@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recording import RECORDS
+from benchmarks.tables import markdown_table
 from mnist_cnn import terminal
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
@@ -35,11 +36,8 @@ def read_networks(given: str) -> list[dict[str, Any]]:
 def table(networks: Sequence[dict[str, Any]]) -> list[str]:
     """The lines of the table, a network each, as benchmarks/README.md has them."""
     kinds = list(networks[0]["outliers"])
-    heads = ("clean", "15 corruptions", "moved, turned", "FGSM 0.1", "PGD 0.1")
-    lines = [
-        f"| network | {' | '.join(heads)} | {' | '.join(kinds)} |",
-        "|---" * (1 + len(heads) + len(kinds)) + "|",
-    ]
+    heads = ["network", "clean", "15 corruptions", "moved, turned", "FGSM 0.1", "PGD 0.1", *kinds]
+    rows = []
     for row in networks:
         attacked = row["adversarial"]
         values = (
@@ -48,8 +46,8 @@ def table(networks: Sequence[dict[str, Any]]) -> list[str]:
             *(row["outliers"][kind]["fpr_95"] for kind in kinds),
         )
         cells = (f"{100 * value:.{2 if k == 0 else 1}f} %" for k, value in enumerate(values))
-        lines.append(f"| {row['network']} | {' | '.join(cells)} |")
-    return lines
+        rows.append([row["network"], *cells])
+    return markdown_table(heads, rows)
 
 
 @command

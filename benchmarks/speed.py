@@ -200,7 +200,7 @@ def compare_ways(rounds: int, batches: int) -> tuple[dict[str, Ratio], dict[str,
 
 
 def compare_fast(experiment: str, rounds: int) -> tuple[dict[str, Ratio], dict[str, Any]]:
-    """Prints an experiment's seconds over those of an epoch of the tutorial's; as above."""
+    """Prints an experiment's seconds over those of an epoch of the tutorial's; returns the same."""
     seconds = measure_fast(experiment, rounds)
     whole, epoch = seconds.values()
     ratios, found = np.divide(whole, epoch).tolist(), ratio(whole, epoch)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recording import RECORDS, sweep_overrides
-from benchmarks.tables import hardware
+from benchmarks.tables import hardware, markdown_table
 from mnist_cnn import terminal
 from mnist_cnn.analysis.found import find_runs, read_json
 from mnist_cnn.command import command
@@ -63,11 +63,8 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
     def key(run: dict[str, Any]) -> tuple[str, ...]:
         return tuple(run[name] for name in KEYS)
 
-    lines = [
-        "| `experiment=` | validated by | n | validation error | by fold | test error | "
-        "validation - test |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    heads = ["`experiment=`", "validated by", "n", "validation error", "by fold", "test error"]
+    rows = []
     for (experiment, split), group in itertools.groupby(sorted(runs, key=key), key):
         found = list(group)
         val, test = ([100 * (1 - run[k]) for run in found] for k in ("val/acc", "test/acc"))
@@ -76,15 +73,15 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
         for run, error in zip(found, val, strict=True):
             folds.setdefault(run["fold"], []).append(error)
         means = [f"{statistics.mean(folds[fold]):.2f}" for fold in sorted(folds)]
-        cells = (
+        cells = [
             *(experiment, split, str(len(found))),
             f"{statistics.mean(val):.2f} %",
             ", ".join(means),
             f"{statistics.mean(test):.2f} %",
             f"{statistics.mean(gaps):+.2f} ± {statistics.stdev(gaps):.2f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        ]
+        rows.append(cells)
+    return markdown_table([*heads, "validation - test"], rows)
 
 
 @command

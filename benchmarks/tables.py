@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -97,16 +97,21 @@ def markdown(records: Mapping[str, Record]) -> str:
     """What README.md has between its two comments: table, note and picture."""
     listed = table_rows(records)
     best = max(figure for _, figure, *_ in listed)
-    cells = [[head for head in HEADS if head != "on"]]
+    rows = []
     for network, figure, *numbers, _, command in listed:
         shown = f"**{figure}**" if figure == best else figure
-        cells.append([network, shown, *numbers, f"`{command}`" if command else ""])
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    lines[1:1] = ["|---" * (len(HEADS) - 1) + "|"]
+        rows.append([network, shown, *numbers, f"`{command}`" if command else ""])
+    lines = markdown_table([head for head in HEADS if head != "on"], rows)
     lines += ["", *note(records)]
     if (ROOT / PICTURE).exists():
         lines += ["", f"![Test accuracy against time of training]({PICTURE})"]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    first, *others = (f"| {' | '.join(cells)} |" for cells in (heads, *rows))
+    return [first, "|---" * len(heads) + "|", *others]
 
 
 def note(records: Mapping[str, Record]) -> list[str]:
