@@ -380,11 +380,11 @@ def test_a_report_of_mixed_experiments_is_legible_at_80_columns(
 
 def test_a_figure_of_mixed_experiments_has_at_most_ten_hyper_parameters(sweep: Path) -> None:
     pytest.importorskip("plotly", reason="needs the extra sweep")
-    from mnist_cnn.analysis import page
+    from mnist_cnn.analysis import figures
 
     mix(sweep)
     board = report.collect_runs([sweep])
-    text, figure = page.parallel_part(board, board.finished)
+    text, figure = figures.parallel(board, board.finished)
     assert figure is not None
     assert len(figure.data[0].dimensions) == 11  # and the objective
     assert f"Of {len(board.columns)} the 10 that vary most." in text
@@ -520,12 +520,12 @@ def test_what_cannot_be_drawn_is_said_in_one_line_and_breaks_nothing(
     sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("plotly", reason="needs the extra sweep")
-    from mnist_cnn.plots import interactive
+    from mnist_cnn.analysis import figures
 
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("no ink\nat all")
 
-    monkeypatch.setattr(interactive, "curves", broken)
+    monkeypatch.setattr(figures, "curves", broken)
     report.report(sweep)
     said = capsys.readouterr()
     assert "4 finished" in said.out
@@ -537,7 +537,7 @@ def test_without_plotly_the_tables_come_and_a_sentence_names_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    for module in ("mnist_cnn.plots.interactive", "mnist_cnn.analysis.page"):
+    for module in ("mnist_cnn.analysis.figures", "mnist_cnn.analysis.page"):
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.delattr(module, raising=False)
     report.main([str(sweep)])
@@ -554,7 +554,7 @@ def test_without_plotly_the_tables_come_and_a_sentence_names_the_extra(
 def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
     pytest.importorskip("optuna", reason="needs the extra sweep")
     pytest.importorskip("plotly", reason="needs the extra sweep")
-    from mnist_cnn.analysis.page import importance_part
+    from mnist_cnn.analysis import figures
 
     for job in range(4, 44):
         hidden, lr = (32, 64, 128)[job % 3], 10 ** -(1 + (job * 7 % 40) / 10)
@@ -562,13 +562,13 @@ def test_importance_tells_the_key_that_mattered(sweep: Path) -> None:
         configure(folder, "model.hidden", hidden)
         configure(folder, "optimizer.lr", lr)
     board = report.collect_runs([sweep])
-    about, figure = importance_part(board, board.finished)
+    about, figure = figures.importance(board, board.finished)
     assert "44 runs" in about
     assert figure is not None
     (bars,) = figure.data
     assert bars.y[0] == "lr"
     assert sum(bars.x) == pytest.approx(1)
-    why, few = importance_part(board, board.finished[:5])
+    why, few = figures.importance(board, board.finished[:5])
     assert (few, why) == (None, "Skipped: it takes 20 finished runs; there are 5.")
 
 

@@ -72,11 +72,6 @@ def margin(low: float, high: float) -> tuple[float, float]:
     return float(low - room), float(high + room)
 
 
-def best_so_far(values: np.ndarray, mode: str) -> np.ndarray:
-    """(N,) the best of each value and those before it; NaN as long as there is none."""
-    return (np.fmin if mode == "min" else np.fmax).accumulate(values)
-
-
 def metric_name(metric: str) -> str:
     """What a metric is called on an axis."""
     stages = {"train": "training", "val": "validation", "test": "test"}
