@@ -49,7 +49,7 @@ def hardware(record: Mapping[str, Any]) -> str:
     return f"{processor.strip()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def table_rows(records: Mapping[str, Record]) -> list[tuple[str, ...]]:
+def record_rows(records: Mapping[str, Record]) -> list[tuple[str, ...]]:
     """The table: what is measured, and what experiments state that have no record yet."""
     printed = accuracy(Summary(1, KERAS_ACCURACY, None))
     found: list[tuple[str, ...]] = [(KERAS, printed, "1", "-", "-", "-", "-", "")]
@@ -83,7 +83,7 @@ def print_records(records: Mapping[str, Record], console: terminal.Console) -> N
     for head in HEADS:
         right = head in ("n", "parameters", "training", "in all")
         table.add_column(head, justify="right" if right else "left", overflow="fold")
-    for row in table_rows(records):
+    for row in record_rows(records):
         table.add_row(*row)
     console.print(table, soft_wrap=False)
     console.print(
@@ -95,7 +95,7 @@ def print_records(records: Mapping[str, Record], console: terminal.Console) -> N
 
 def markdown(records: Mapping[str, Record]) -> str:
     """What README.md has between its two comments: table, note and picture."""
-    listed = table_rows(records)
+    listed = record_rows(records)
     best = max(figure for _, figure, *_ in listed)
     rows = []
     for network, figure, *numbers, _, command in listed:

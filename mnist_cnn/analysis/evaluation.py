@@ -40,7 +40,7 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
         "shifts": cfg.shifts,
         "networks": [
             {"ckpt_path": str(file), "epoch": net.epoch, **part}
-            for file, net, part in zip(files, nets, alone, strict=False)
+            for file, net, part in zip(files, nets[:n], alone, strict=True)
         ],
         "networks_acc": {
             "mean": statistics.mean(accuracies),
@@ -53,7 +53,7 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
         "compare": None,
         "robustness": None,
         "temperature": None,
-        "mistakes": scores.mistakes(predictions, data.rows[split], data.classes, cfg.mistakes),
+        "mistakes": scores.list_mistakes(predictions, data.rows[split], data.classes, cfg.mistakes),
     }
     if others:
         other = scores.ensemble(each[split][n:])
@@ -68,7 +68,7 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
         outcome["temperature"] = {"value": t, "fitted_on": "val", **cooled}
     if cfg.robustness:
         suites = SUITES if cfg.robustness is True else cfg.robustness
-        named = {network_name(file): net.net for file, net in zip(files, nets, strict=False)}
+        named = {network_name(file): net.net for file, net in zip(files, nets[:n], strict=True)}
         outcome["robustness"] = measure_robustness(named, data, split, suites, device)
     return outcome, predictions, data
 

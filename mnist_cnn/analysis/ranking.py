@@ -73,8 +73,8 @@ class Leaderboard:
         objectives = Counter(
             (run.config["objective.metric"], run.config["objective.mode"]) for run in self.finished
         )
-        objectives = objectives or Counter({("val/loss", "min"): 0})
-        (((self.metric, self.mode), self.n_ranked),) = objectives.most_common(1)
+        common = objectives.most_common(1) or [(("val/loss", "min"), 0)]
+        (self.metric, self.mode), self.n_ranked = common[0]
         groups: dict[str, Group] = {}
         outcomes = set()
         for run in self.finished:

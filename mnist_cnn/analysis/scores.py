@@ -202,7 +202,7 @@ def most_confident_mistakes(predictions: Predictions) -> Tensor:
     return wrong[predictions.confidence[wrong].argsort(descending=True, stable=True)]
 
 
-def mistakes(
+def list_mistakes(
     predictions: Predictions, rows: Tensor, classes: tuple[str, ...], most: int
 ) -> list[dict[str, Any]]:
     """The most confident mistakes: which row of the file, its label, how it was read."""

@@ -141,7 +141,7 @@ def outcomes(data: ImageDataModule, predictions: scores.Predictions) -> dict[str
         ),
         "val/mistakes": evaluation.mistakes(
             data.splits["val"][0][worst, 0].cpu().numpy(),
-            scores.mistakes(predictions, data.rows["val"], data.classes, 30),
+            scores.list_mistakes(predictions, data.rows["val"], data.classes, 30),
             f"the most confident mistakes on {what}",
         ),
     }

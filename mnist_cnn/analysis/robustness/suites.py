@@ -133,11 +133,11 @@ def measure_robustness(
 
 def table_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """The table: for each condition its name and, for each network, its figure."""
-    networks = [list(conditions(row)) for row in found["networks"]]
+    networks = [list(each_condition(row)) for row in found["networks"]]
     return [[same[0][0], *(text for _, text in same)] for same in zip(*networks, strict=True)]
 
 
-def conditions(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def each_condition(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each condition that a network was measured under, and its figure."""
     yield "clean", f"{network['clean']:.2%}"
     for suite in ("corruptions", "affine"):
