@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from benchmarks.recording import KERAS_ACCURACY, Record
 from mnist_cnn.plots.axes import TRAIN, VAL, finish, percent, titled
@@ -74,6 +75,12 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
         fontsize=8.5,
         color=TRAIN,
     )
+    label_axes(axes)
+    figure.savefig(path, dpi=150)
+
+
+def label_axes(axes: Axes) -> None:
+    """Ticks of both axes, grid and legend."""
     for axis, labels in ((axes.xaxis, CLOCK), (axes.yaxis, ERRORS)):
         low, high = sorted(axis.get_view_interval())
         marks = [mark for mark in labels if low <= mark <= high]
@@ -83,7 +90,6 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
     axes.set_axisbelow(True)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1), fontsize=9)
-    figure.savefig(path, dpi=150)
 
 
 def mean_and_bar(values: Sequence[float]) -> tuple[float, float]:
