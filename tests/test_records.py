@@ -17,7 +17,7 @@ import torch
 
 from benchmarks import recording, records, robustness, splits, tables, usual
 from mnist_cnn.analysis.found import read_history
-from mnist_cnn.config import files
+from mnist_cnn.config import compose
 from tests.helpers.process import environment, wait_for
 
 REPOSITORY = Path(__file__).parents[1]
@@ -175,7 +175,7 @@ def test_readme_has_the_table_that_the_records_make() -> None:
     )
 
 
-@pytest.mark.parametrize("experiment", files.files("experiment"))
+@pytest.mark.parametrize("experiment", compose.files("experiment"))
 def test_an_experiment_states_what_its_record_says(experiment: str) -> None:
     stated = recording.stated_result(experiment)
     assert stated is not None, "its first lines have no `NN.NN % +- N.NN on the test set (seeds …)`"
@@ -188,7 +188,7 @@ def test_an_experiment_states_what_its_record_says(experiment: str) -> None:
 
 def test_a_record_is_of_the_recipe_as_its_file_has_it() -> None:
     found = recording.load_records()
-    for name in set(files.files("experiment")) & set(found):
+    for name in set(compose.files("experiment")) & set(found):
         assert not recording.differences(found[name]["config"], recording.current_setting(name))
     if "ensemble" in found:
         members = found["ensemble"]["experiment"]
@@ -205,12 +205,12 @@ def test_each_record_names_an_experiment_and_a_command_that_exist(clone: Path) -
         if module == "benchmarks.records":
             assert rest == [record["name"]]
             assert record["name"] in ("usual", "ensemble")
-            assert record.get("experiment", "article") in files.files("experiment")
+            assert record.get("experiment", "article") in compose.files("experiment")
         else:
             assert module == "mnist_cnn.train"
             assert f"experiment={record['name']}" in rest
             assert f"seed={','.join(map(str, record['seeds']))}" in rest
-            assert record["name"] in files.files("experiment") or file.parent != recording.RECORDS
+            assert record["name"] in compose.files("experiment") or file.parent != recording.RECORDS
 
 
 def test_runs_that_differ_in_more_than_the_seed_make_no_record(sweep: Path) -> None:
