@@ -75,13 +75,13 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
         fontsize=8.5,
         color=TRAIN,
     )
-    label_axes(axes)
+    label_axes(axes, CLOCK)
     figure.savefig(path, dpi=150)
 
 
-def label_axes(axes: Axes) -> None:
-    """Ticks of both axes, grid and legend."""
-    for axis, labels in ((axes.xaxis, CLOCK), (axes.yaxis, ERRORS)):
+def label_axes(axes: Axes, across: Mapping[float, str]) -> None:
+    """Ticks of both axes, those across by their values, grid and legend."""
+    for axis, labels in ((axes.xaxis, across), (axes.yaxis, ERRORS)):
         low, high = sorted(axis.get_view_interval())
         marks = [mark for mark in labels if low <= mark <= high]
         axis.set_ticks(marks, [labels[mark] for mark in marks])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import recording, records, robustness, splits, tables, usual
+from benchmarks import front, recording, records, robustness, splits, tables, usual
 from mnist_cnn.analysis.found import read_history
 from mnist_cnn.config import compose
 from tests.helpers.process import environment, wait_for
@@ -391,6 +391,13 @@ def test_an_error_of_validation_stands_beside_that_of_the_test_of_the_same_runs(
     assert splits.table(runs)[2:] == [
         "| fast | rows | 2 | 3.00 % | 2.00, 4.00 | 1.50 % | +1.50 ± 0.71 |"
     ]
+
+
+def test_the_table_of_sizes_is_that_of_the_recorded_runs_and_of_the_records() -> None:
+    found = front.networks(read(front.RECORD)["runs"], recording.load_records())
+    assert list(found) == sorted(found, key=lambda name: found[name][0])
+    lines = front.table(found)
+    assert "\n".join(lines) in (REPOSITORY / "benchmarks" / "README.md").read_text()
 
 
 def test_the_table_of_other_conditions_is_that_of_the_recorded_networks() -> None:
