@@ -4,7 +4,8 @@ import math
 import shlex
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -72,7 +73,8 @@ def chosen_by(key: str, value: str) -> dict[str, Any]:
     return {name: whole[name]} if name in whole else whole
 
 
-class Difference(NamedTuple):
+@dataclass(frozen=True)
+class Difference:
     """Of the means of two groups of runs in one metric, first minus second.
 
     Attributes:
@@ -109,24 +111,24 @@ def difference_of_means(a: Sequence[Run], b: Sequence[Run], metric: str) -> Diff
         return Difference(first, second, why="not measured in both")
     found = Difference(first, second, first.mean - second.mean)
     if not math.isfinite(first.mean - second.mean):
-        return found._replace(why="a value is not a number")
+        return replace(found, why="a value is not a number")
     alike, partners = pair(a, b)
     observed = [x, y]
     if partners:
-        found = found._replace(alike=alike)
+        found = replace(found, alike=alike)
         x, y = ([run.results[metric] for run in side] for side in zip(*partners, strict=True))
         observed = [[u - v for u, v in zip(x, y, strict=True)]]
     if min(len(x), len(y)) < 2:
-        return found._replace(why="one run has no spread: add seeds")
+        return replace(found, why="one run has no spread: add seeds")
     # what rounding leaves of equal values
     if max(max(part) - min(part) for part in observed) < 1e-12 * max(map(abs, (*x, *y))):
-        return found._replace(why="no spread: nothing to judge by")
+        return replace(found, why="no spread: nothing to judge by")
     with warnings.catch_warnings():
         # a side whose runs are all equal has a variance that is right, 0
         warnings.filterwarnings("ignore", "Precision loss", RuntimeWarning)
         test = stats.ttest_rel(x, y) if partners else stats.ttest_ind(x, y, equal_var=False)
     low, high = map(float, test.confidence_interval(0.95))
-    return found._replace(interval=(low, high))
+    return replace(found, interval=(low, high))
 
 
 def pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[str], list[tuple[Run, Run]]]:
