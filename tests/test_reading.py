@@ -141,6 +141,25 @@ def test_a_lone_digit_that_lies_on_its_side_is_told_and_not_read(shipped: Traine
     assert (reading.digit, reading.best, reading.turned) == (None, 2, 90)
 
 
+def headlong(x: Tensor) -> Tensor:
+    """Sure of a 7 in what has a bar at its head, torn between 1 and 4 in all else."""
+    head = x.float().sum(2).argmax(1) < 10
+    probabilities = torch.zeros(len(x), 10)
+    probabilities[head, 7] = 1
+    probabilities[~head, 1], probabilities[~head, 4] = 0.45, 0.55
+    return probabilities
+
+
+def test_a_lone_digit_that_the_network_is_unsure_of_is_not_turned_over() -> None:
+    paper = np.full((300, 300), 235, np.uint8)
+    cv2.line(paper, (150, 90), (150, 210), 40, 12)
+    cv2.line(paper, (110, 210), (190, 210), 40, 12)
+    (reading,) = read_digits(Image.fromarray(paper), headlong)
+    assert (reading.digit, reading.best, reading.turned) == (None, 4, 0)
+    over = Image.fromarray(paper).rotate(180)
+    assert [reading.digit for reading in read_digits(over, headlong)] == [7]
+
+
 def test_a_digit_that_fills_its_picture_is_read(shipped: Trained) -> None:
     read = []
     for digit in picked("0123456789"):

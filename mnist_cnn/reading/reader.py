@@ -161,12 +161,13 @@ def _doubtful_turns(digits: Sequence[Reading]) -> list[int]:
     """Degrees clockwise by which a sheet may have to be turned; none where it is read well.
 
     The direction of several digits is that of the line through their middles, one way or the other.
+    A lone digit is not turned over: many are another digit then.
     """
     if _is_level(digits) and _score(digits) >= np.log(DOUBTFUL):
         return []
     slope = _slope(digits)
     if slope is None or abs(slope) < STEEP:
-        return [90, 180, 270]
+        return [90, 270] if len(digits) == 1 else [90, 180, 270]
     return [round(-slope) % 360, round(180 - slope) % 360]
 
 
