@@ -169,6 +169,16 @@ def test_a_digit_that_fills_its_picture_is_read(shipped: Trained) -> None:
     assert sum(one == str(n) for n, one in enumerate(read)) >= 9
 
 
+def test_a_digit_of_eight_pixels_from_border_to_border_is_read(shipped: Trained) -> None:
+    read = []
+    for digit in picked("0123456789"):
+        _, y, _, h = cv2.boundingRect(digit)
+        small = cv2.resize(digit[y : y + h, 4:24], (8, 8), interpolation=cv2.INTER_AREA)
+        large = Image.fromarray(255 - small).resize((200, 200), Image.Resampling.BICUBIC)
+        read.append(written(read_digits(large, shipped)))
+    assert sum(one == str(n) for n, one in enumerate(read)) >= 9
+
+
 @pytest.mark.parametrize("dark", [True, False])
 def test_a_broad_pen_that_fills_its_picture_is_no_paper(shipped: Trained, dark: bool) -> None:
     read = []

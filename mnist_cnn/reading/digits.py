@@ -117,11 +117,11 @@ class Sheet:
         """
         return self.view(turned).lines()
 
-    def filled_lines(self, light_pen: bool) -> list[Line]:
-        """As lines, of a picture that its digits fill, with a pen lighter or darker than paper."""
-        found = two_levels(self.grey, light_pen)
+    def filled_lines(self) -> list[list[Line]]:
+        """As lines, of a picture that its digits fill, for each of the pens that it may be."""
+        found = [_View(*layers, self.scale, self.target) for layers in two_levels(self.grey)]
         try:
-            return _View(*found, self.scale, self.target).lines() if found else []
+            return [view.lines() for view in found]
         except TooManyStrokesError:  # what was paper to find_ink is noise here
             return []
 

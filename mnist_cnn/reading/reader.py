@@ -81,12 +81,11 @@ def read_digits(image: Image.Image, net: Net, sure: float = SURE) -> list[Readin
     """
     sheet = Sheet(image)
     readings = _read(sheet.lines(), net, sure)
+    filled = [_read(lines, net, sure) for lines in sheet.filled_lines()]
+    likeliest = max(filled, key=_score, default=[])
+    if _score(likeliest) > max(_score(readings), np.log(NO_DIGIT)):
+        readings = likeliest
     digits = [reading for reading in readings if reading.is_candidate]
-    if not digits or _score(digits) < np.log(DOUBTFUL):
-        filled = [_read(sheet.filled_lines(light_pen), net, sure) for light_pen in (False, True)]
-        likeliest = max(filled, key=_score)
-        if _score(likeliest) > max(_score(digits) + BETTER, np.log(DOUBTFUL)):
-            return likeliest
     if not digits or not (angles := _doubtful_turns(digits)):
         return readings
     best, score = readings, _score(digits) + (BETTER if _is_level(digits) else 0)

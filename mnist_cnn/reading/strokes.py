@@ -92,28 +92,32 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
     return ink, mask, faint
 
 
-def two_levels(grey: Grey, light_pen: bool) -> tuple[Ink, Mask, Mask] | None:
-    """As find_ink, for a picture that a digit fills, so that there is hardly any paper around it.
+def two_levels(grey: Grey) -> list[tuple[Ink, Mask, Mask]]:
+    """As find_ink, for a picture that its digits fill, so that there is hardly any paper around.
 
-    One of its two levels of light is the pen. None where there are not two.
+    One of its two levels of light is the pen's, and reaches the border: the darker, the lighter, or
+    either. Nothing is found where there are not two.
     """
     small = cv2.GaussianBlur(shrunk(grey, MIN_SIDE), (0, 0), 1)
     _, above = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     sides = [small[above == side].astype(np.float32) for side in (0, 1)]
     if not all(side.size for side in sides):
-        return None
-    pen_side = int(light_pen)
-    if (above[:: len(above) - 1, :: above.shape[1] - 1] == pen_side).sum() > MOST_CORNERS:
-        return None
+        return []
     apart = float(sides[1].mean() - sides[0].mean())
     spread = max(0.5, *(float(side.std()) for side in sides))
-    # the two halves of an even gradient are 3.5 apart
-    if apart < 2.9 * spread or _is_gradient(small, 0.1 if apart > 5 * spread else 0.3):
-        return None
-    pen, paper = float(np.median(sides[pen_side])), float(np.median(sides[1 - pen_side]))
+    # the two halves of noise are 2.65 apart, those of an even gradient 3.5
+    if apart < 2.7 * spread or _is_gradient(small, 0.1 if apart > 5 * spread else 0.25):
+        return []
+    border = np.concatenate([above[0], above[-1], above[:, 0], above[:, -1]])
+    corners = above[[0, 0, -1, -1], [0, -1, 0, -1]]
+    levels = [float(np.median(side)) for side in sides]
     smooth = cv2.GaussianBlur(grey, (0, 0), 1).astype(np.float32)
-    ink = np.clip((paper - smooth) / (paper - pen), 0, 1)
-    return ink, (ink > 0.5).astype(np.uint8), (ink > 0.3).astype(np.uint8)
+    found = []
+    for pen, paper in ((0, 1), (1, 0)):
+        if (border == pen).any() and (corners == pen).sum() <= MOST_CORNERS:
+            ink = np.clip((levels[paper] - smooth) / (levels[paper] - levels[pen]), 0, 1)
+            found.append((ink, (ink > 0.5).astype(np.uint8), (ink > 0.3).astype(np.uint8)))
+    return found
 
 
 def _is_smooth(grey: Grey) -> bool:
