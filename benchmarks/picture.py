@@ -62,10 +62,9 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
     if any(len(record["test/acc"]) > 1 for record in records.values()):
         label = "test accuracy and seconds, mean ± std"
         axes.errorbar([], [], [], [], color=TRAIN, label=label, **bars)
+    axes.set_xlim(min(times + starts) / 2.4, 2.6 * max(times))
     # what a first epoch is off by is of no interest here
-    worst = 2.2 * max(keras, *errors)
-    left, right = min(times + starts) / 2.4, 2.6 * max(times)
-    axes.set(xlim=(left, right), ylim=(worst, min(errors) / 1.5))
+    axes.set_ylim(2.2 * max(keras, *errors), min(errors) / 1.5)
     axes.axhline(keras, color=TRAIN, lw=0.8, ls=":", zorder=0)
     axes.text(
         *(0.99, 0.985 * keras, f"the Keras tutorial's own script, {KERAS_ACCURACY:.2%}"),

@@ -1,6 +1,6 @@
 """What became of a job, by the files in its folder, and the folders themselves.
 
-`recorded` leaves these files for an application that knows nothing of sweeps.
+`run_recorded` leaves these files for an application that knows nothing of sweeps.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def failure_of(folder: Path) -> str:
     return next(iter(noted["error"].strip().splitlines()), str(noted["type"]))
 
 
-def recorded(function: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
+def run_recorded(function: Callable[[DictConfig], Any], cfg: DictConfig) -> None:
     """Calls an application's function, and leaves in the job's folder how that ended.
 
     Args:

@@ -35,7 +35,7 @@ from mnist_cnn.sweeps.folder import (
     check_path,
     is_over,
     name_folder,
-    recorded,
+    run_recorded,
     state,
     write,
 )
@@ -79,7 +79,7 @@ class Sweep(Sweeper):
 
     def wrapped(self, task: TaskFunction) -> TaskFunction:
         """The function of a job, which leaves results.json, failed.json or pruned.json."""
-        return functools.partial(recorded, task)
+        return functools.partial(run_recorded, task)
 
     def task_of(self, config: DictConfig) -> DictConfig:
         """What sets a job apart, of its configuration."""
