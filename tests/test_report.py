@@ -337,6 +337,18 @@ def test_a_network_is_chosen_for_comparison_by_its_file_or_its_class(
     assert said == "error: model=vgg: no finished run has that, only CNN, MLP"
 
 
+def test_runs_that_were_not_validated_are_not_ranked(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for job in sweep.glob("*/results.json"):
+        outcome = json.loads(job.read_text())
+        job.write_text(json.dumps({k: v for k, v in outcome.items() if not k.startswith("val/")}))
+    report.main([str(sweep), "--csv", str(sweep / "x.csv")])
+    said = capsys.readouterr().out
+    assert "not ranked, since no run has val/loss; mean" in said
+    assert "best checkpoint:" not in said
+
+
 def test_the_best_checkpoint_is_a_file(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best = Path(as_json(capsys, str(sweep))["groups"][0]["runs"][0]["folder"])
     for name in ("best", "last", "neither"):

@@ -97,6 +97,11 @@ class Leaderboard:
             if any(len({repr(part_of(run.config, key)) for run in g.runs}) > 1 for g in self.groups)
         ]
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether any run has the objective: without validation images none has."""
+        return any(self.metric in run.results for run in self.finished)
+
     def worse(self, value: float | None) -> tuple[bool, float]:
         """A sort key for values of the objective: the better the sooner, None and NaN last."""
         value = math.nan if value is None else value

@@ -101,7 +101,9 @@ def describe_ranking(board: Leaderboard) -> str:
     """What the leaderboard ranks by."""
     finished = len(board.finished)
     text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
-    if board.n_ranked < finished:
+    if not board.is_ranked:
+        text = f"not ranked, since no run has {board.metric}"
+    elif board.n_ranked < finished:
         text += f" (the objective of {board.n_ranked} of {finished} runs)"
     if board.repeats:
         text += "; exact repeats of a run count once"
@@ -165,6 +167,7 @@ def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
     console.print(count_states(board))
     if board.groups:
         console.print(describe_ranking(board))
+    if board.is_ranked:
         best = board.groups[0].runs[0]
         place = f"checkpoint: {best.checkpoint}" if best.checkpoint else f"run: {best.folder}"
         console.print(f"best {place}")
