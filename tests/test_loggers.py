@@ -74,6 +74,17 @@ def test_a_sweep_groups_its_runs(command, tmp_path):
     )
 
 
+def test_nobody_logged_in_at_a_tracker_ends_in_one_line(command, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc of a login
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    done = command(*QUICK, "logger=wandb")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: W&B: No API key configured")
+    assert last.endswith("; logger.wandb.offline=true needs no server")
+
+
 def test_a_tracker_that_is_not_installed_is_told_with_its_extra(tmp_path, monkeypatch):
     cfg = compose([*SHORT, "logger=[csv,wandb]"], run_dir=tmp_path)
     found = importlib.util.find_spec

@@ -67,10 +67,21 @@ def tracked(node: DictConfig, cfg: DictConfig, known: str | None) -> dict[str, A
 
 
 def begin(logger: WandbLogger | MLFlowLogger, cfg: DictConfig) -> None:
-    """Begins or continues a run of a tracker, with the configuration as its parameters."""
+    """Begins or continues a run of a tracker, with the configuration as its parameters.
+
+    Raises:
+        ValueError: W&B refuses, as where nobody is logged in.
+    """
     values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
     if isinstance(logger, WandbLogger):
-        logger.log_hyperparams(values)
+        from wandb.errors import Error
+
+        try:
+            logger.log_hyperparams(values)
+        except Error as error:
+            raise ValueError(
+                f"W&B: {str(error).rstrip('.')}; logger.wandb.offline=true needs no server"
+            ) from None
         return
     Path("outputs").mkdir(exist_ok=True)
     with FileLock(Path("outputs", ".mlflow.lock")):  # several jobs make the database at once
