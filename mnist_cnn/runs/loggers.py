@@ -74,11 +74,12 @@ def begin(logger: WandbLogger | MLFlowLogger, cfg: DictConfig) -> None:
     """
     values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
     if isinstance(logger, WandbLogger):
-        from wandb.errors import Error
+        import wandb
 
         try:
             logger.log_hyperparams(values)
-        except Error as error:
+        except wandb.errors.Error as error:
+            wandb.teardown()  # it remembers the mode of what it refused
             raise ValueError(
                 f"W&B: {str(error).rstrip('.')}; logger.wandb.offline=true needs no server"
             ) from None
