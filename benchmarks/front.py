@@ -10,22 +10,19 @@ keeps them and draws front.png. Its runs are of
 'model.stages=[[24],[40,40],[70,70]]'
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from benchmarks.picture import label_axes, mean_and_bar
-from benchmarks.recording import RECORDS, Record, load_records
+from benchmarks.recording import RECORDS, Record, joined_runs, load_records
 from benchmarks.tables import accuracy, hardware, markdown_table
 from mnist_cnn import terminal
-from mnist_cnn.analysis.found import find_runs, read_json
 from mnist_cnn.analysis.ranking import summarize
 from mnist_cnn.command import command
 from mnist_cnn.plots.axes import VAL, titled
-from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs import results, state
 
 RECORD = RECORDS / "measurements" / "front.json"
 RUN = ("stages", "seed")  # of a run, which stands once
@@ -36,19 +33,16 @@ SIZES = {b * 10.0**e: f"{b * 10**e:,}" for e in range(2, 6) for b in (1, 2, 5)} 
 Networks = dict[str, tuple[int, list[float]]]  # by name, parameters and the runs' test accuracies
 
 
-def finished(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the record holds of each finished run of a sweep."""
-    for run in find_runs(folder):
-        if state.state(run) == "finished":
-            outcome = read_json(run / "results.json")
-            config = outcome["config"]
-            yield {
-                "stages": str(config["model"]["stages"]),
-                "seed": config["seed"],
-                "epochs": config["trainer"]["max_epochs"],
-                **{key: outcome[key] for key in ("parameters", "test/acc", "seconds")},
-                "hardware": hardware(outcome),
-            }
+def entry(_sweep: Path, outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the record holds of a finished run."""
+    config = outcome["config"]
+    return {
+        "stages": str(config["model"]["stages"]),
+        "seed": config["seed"],
+        "epochs": config["trainer"]["max_epochs"],
+        **{key: outcome[key] for key in ("parameters", "test/acc", "seconds")},
+        "hardware": hardware(outcome),
+    }
 
 
 def networks(runs: Sequence[Mapping[str, Any]], records: Mapping[str, Record]) -> Networks:
@@ -90,18 +84,9 @@ def draw(found: Networks) -> Figure:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = docstring_parser("benchmarks.front", __doc__)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a sweep")
-    parser.add_argument("--write", action="store_true", help="keep the runs in the record")
-    args = parser.parse_args(argv)
-    if args.write and not args.folders:
-        parser.error("--write needs a FOLDER")
-    known = read_json(RECORD)["runs"] if RECORD.exists() else []
-    new = (run for folder in args.folders for run in finished(folder))
-    runs = list({tuple(run[k] for k in RUN): run for run in (*known, *new)}.values())
+    runs, written = joined_runs("benchmarks.front", __doc__, argv, RECORD, RUN, entry)
     found = networks(runs, load_records())
-    if args.write:
-        results.write({"runs": runs}, RECORD)
+    if written:
         draw(found).savefig(RECORD.with_suffix(".png"), dpi=110)
     terminal.console().print("\n".join(table(found)), soft_wrap=True)
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mnist_cnn.analysis.comparison import Difference, difference_of_means
-from mnist_cnn.analysis.found import ABSENT, Run, read_history
+from mnist_cnn.analysis.found import ABSENT, Run, find_runs, read_history, read_json
 from mnist_cnn.analysis.ranking import Summary, brief, setting, summarize
 from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.config.messages import install
 from mnist_cnn.internals.hydra import flat
-from mnist_cnn.report import collect_runs
+from mnist_cnn.report import collect_runs, docstring_parser
+from mnist_cnn.runs import results, state
 from mnist_cnn.runs.state import SWEEP
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package
@@ -109,6 +110,46 @@ def finished_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Run]:
     if missing := [str(seed) for seed in wanted if seed not in found]:
         raise ValueError(f"{folder}: has no run of seed {', '.join(missing)}; {hint}")
     return [found[seed] for seed in wanted]
+
+
+def joined_runs(
+    module: str,
+    doc: str,
+    argv: Sequence[str] | None,
+    record: Path,
+    key: Sequence[str],
+    entry: Callable[[Path, dict[str, Any]], dict[str, Any]],
+    others: Iterable[dict[str, Any]] = (),
+) -> tuple[list[dict[str, Any]], bool]:
+    """The runs of a measurement: of its record, and of the sweeps that a command line names.
+
+    Args:
+        module, doc: the command's name and docstring; it takes FOLDER ... and --write.
+        record: where --write keeps the runs.
+        key: the fields that tell runs apart; of two alike the later one stays.
+        entry: what the record holds of a finished run, of its sweep and its results.json.
+        others: runs of elsewhere, between those of the record and those of the sweeps.
+
+    Returns:
+        The runs, and whether they were written.
+    """
+    parser = docstring_parser(module, doc)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a sweep")
+    parser.add_argument("--write", action="store_true", help="keep the runs in the record")
+    args = parser.parse_args(argv)
+    if args.write and not args.folders:
+        parser.error("--write needs a FOLDER")
+    known = read_json(record)["runs"] if record.exists() else []
+    new = (
+        entry(folder, read_json(run / "results.json"))
+        for folder in args.folders
+        for run in find_runs(folder)
+        if state.state(run) == "finished"
+    )
+    runs = list({tuple(run[name] for name in key): run for run in (*known, *others, *new)}.values())
+    if args.write:
+        results.write({"runs": runs}, record)
+    return runs, args.write
 
 
 def sweep_overrides(folder: Path, kind: str) -> list[str]:

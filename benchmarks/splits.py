@@ -16,33 +16,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.recording import RECORDS, sweep_overrides
+from benchmarks.recording import RECORDS, joined_runs, sweep_overrides
 from benchmarks.tables import hardware, markdown_table
 from mnist_cnn import terminal
-from mnist_cnn.analysis.found import find_runs, read_json
+from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
-from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs import results, state
 
 RECORD = RECORDS / "measurements" / "splits.json"
 KEYS = ("experiment", "split")  # of a row of the table
 RUN = (*KEYS, "fold", "seed")  # of a run, which stands once
 
 
-def finished(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the record holds of each finished run of a sweep."""
-    (chosen,) = (o for o in sweep_overrides(folder, "task") if o.startswith("experiment="))
-    for run in find_runs(folder):
-        if state.state(run) == "finished":
-            outcome = read_json(run / "results.json")
-            data = outcome["config"]["data"]
-            yield {
-                "experiment": chosen.partition("=")[2],
-                **{key: data[key] for key in ("split", "fold")},
-                "seed": outcome["config"]["seed"],
-                **{key: outcome[key] for key in ("val/acc", "test/acc")},
-                "hardware": hardware(outcome),
-            }
+def entry(sweep: Path, outcome: dict[str, Any]) -> dict[str, Any]:
+    """What the record holds of a finished run of a sweep."""
+    (chosen,) = (o for o in sweep_overrides(sweep, "task") if o.startswith("experiment="))
+    data = outcome["config"]["data"]
+    return {
+        "experiment": chosen.partition("=")[2],
+        **{key: data[key] for key in ("split", "fold")},
+        "seed": outcome["config"]["seed"],
+        **{key: outcome[key] for key in ("val/acc", "test/acc")},
+        "hardware": hardware(outcome),
+    }
 
 
 def article_by_rows() -> Iterator[dict[str, Any]]:
@@ -86,18 +81,8 @@ def table(runs: Sequence[dict[str, Any]]) -> list[str]:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = docstring_parser("benchmarks.splits", __doc__)
-    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="a sweep")
-    parser.add_argument("--write", action="store_true", help="keep the runs in the record")
-    args = parser.parse_args(argv)
-    if args.write and not args.folders:
-        parser.error("--write needs a FOLDER")
-    known = read_json(RECORD)["runs"] if RECORD.exists() else []
-    new = (run for folder in args.folders for run in finished(folder))
-    found = {tuple(run[k] for k in RUN): run for run in (*known, *article_by_rows(), *new)}
-    runs = list(found.values())
-    if args.write:
-        results.write({"runs": runs}, RECORD)
+    rows = article_by_rows()
+    runs, _ = joined_runs("benchmarks.splits", __doc__, argv, RECORD, RUN, entry, rows)
     terminal.console().print("\n".join(table(runs)), soft_wrap=True)
 
 
