@@ -111,8 +111,7 @@ def export(
         scratch = tempfile.TemporaryDirectory(prefix=".export-", dir=out)
     except OSError as e:
         raise OSError(f"--out {out}: cannot be written: {e.strerror}") from None
-    console = terminal.console(stderr=True, soft_wrap=False)
-    bar = progress.Progress(console=console, transient=True, disable=not console.is_terminal)
+    bar = terminal.progress_bar()
     with bar, scratch as folder, FileLock(Path(folder, ".lock")):
         found, ways = write_verified(net, kinds, Path(folder), images, training, bar)
         ways.pop("mnist_cnn.html", None)  # V8 alone is slow, and not a whole browser

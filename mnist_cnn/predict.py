@@ -95,7 +95,9 @@ def expanded(names: Sequence[str]) -> Iterator[str]:
             if file.suffix.lower() in NAMES and not file.name.endswith(".read.png")
         )
         if not inside:
-            raise ValueError(f"{printable(name)}: no picture in this folder, none of {NAMES}")
+            raise ValueError(
+                f"{terminal.printable(name)}: no picture in this folder, none of {NAMES}"
+            )
         yield from inside
 
 
@@ -150,17 +152,12 @@ def tell(
     if as_json:
         print(json.dumps(answer), flush=True)
     elif "error" in answer:
-        print(f"error: {printable(answer['error'])}", file=sys.stderr)
+        print(f"error: {terminal.printable(answer['error'])}", file=sys.stderr)
     else:
         page = "" if answer["page"] is None else f" page {answer['page']}"
-        console.print(f"{printable(answer['picture'])}{page}: {in_words(readings)}")
+        console.print(f"{terminal.printable(answer['picture'])}{page}: {in_words(readings)}")
         if "shown" in answer:
-            console.print(f"  shown in {printable(answer['shown'])}")
-
-
-def printable(name: str) -> str:
-    """A name without what it could make a terminal do."""
-    return "".join(sign if sign.isprintable() else "?" for sign in name)
+            console.print(f"  shown in {terminal.printable(answer['shown'])}")
 
 
 def in_words(readings: "Sequence[Reading]") -> str:

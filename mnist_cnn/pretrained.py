@@ -17,6 +17,7 @@ from mnist_cnn.config.own import ForbiddenError, make
 from mnist_cnn.config.schema import Own, Seen
 from mnist_cnn.data import sets
 from mnist_cnn.model import SHAPE, build
+from mnist_cnn.terminal import printable
 
 ABOUT = "about"  # the key of a weights file's metadata
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
@@ -264,4 +265,4 @@ def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
 def reason(error: Exception) -> str:
     """One line for an error, without what a hostile file could make a terminal do."""
     line = " ".join(str(error).split()) or type(error).__name__
-    return "".join(sign if sign.isprintable() else "?" for sign in line)[:200]
+    return printable(line)[:200]

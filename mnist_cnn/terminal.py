@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console as Console
+from rich.progress import Progress, ProgressColumn
 
 
 class Plain(Console):
@@ -25,3 +26,14 @@ def console(**options: Any) -> Console:
     if not made.is_terminal:
         made.width = 1000
     return made
+
+
+def progress_bar(*columns: ProgressColumn) -> Progress:
+    """A bar on stderr that is gone when it ends; disabled where stderr is no terminal."""
+    shown = console(stderr=True, soft_wrap=False)
+    return Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal)
+
+
+def printable(text: str) -> str:
+    """A text without what it could make a terminal do."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)

@@ -88,16 +88,12 @@ def _download(url: str, limit: int, timeout: float) -> bytearray:
     data = bytearray()
     # three waits to begin with: a dead IPv6 address, the living IPv4 one, the header
     start = time.monotonic() + 3 * timeout
-    console = terminal.console(stderr=True, soft_wrap=False)
-    bar = progress.Progress(
+    bar = terminal.progress_bar(
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,  # no empty lines in a batch job's log
     )
     threading.Thread(target=_receive, args=(url, timeout, arrived, ended), daemon=True).start()
     try:
