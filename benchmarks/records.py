@@ -4,7 +4,8 @@ Without a NAME the table of results; with one, that result is measured again and
 record. A result is that of a file of conf/experiment, trained with each seed, or one of
 
   usual     the usual Lightning + torchvision recipe of benchmarks.usual, for 10 epochs
-  ensemble  the networks of experiment=accurate, whose probabilities are averaged
+  shifts    the networks of experiment=accurate, each image averaged over shifts by a pixel
+  ensemble  the same networks together, whose probabilities are averaged
 
 A record, benchmarks/NAME.json, is written by --write from what the runs left, never by hand. The
 table and the picture of README.md are made of the records: --readme, --plot
@@ -30,6 +31,7 @@ from benchmarks.recording import (
     PICTURE,
     RECORDS,
     SEEDS,
+    SHIFTED,
     SHIFTS,
     USUAL_EPOCHS,
     Record,
@@ -108,35 +110,35 @@ def usual_runs(seeds: Sequence[int], folder: Path) -> list[Run]:
     return found
 
 
-def ensemble_record(one: Record, found: Sequence[Run], folder: Path) -> Record:
-    """The record of the networks of a sweep's runs as an ensemble.
+def shifted_record(name: str, one: Record, groups: Sequence[Sequence[Run]], folder: Path) -> Record:
+    """The record of a sweep's networks, each group an ensemble, each image averaged over shifts.
 
     Args:
         one: the record of the runs.
+        groups: of one run each, to evaluate the networks one by one.
         folder: the sweep's.
     """
-    place, began = folder / "evaluation" / "ensemble", time.monotonic()
-    run_command(
-        "evaluate",
-        f"ckpt_path=[{','.join(quote(run.folder) for run in found)}]",
-        f"shifts={SHIFTS}",
-        f"hydra.run.dir={quote(place)}",
-    )
-    outcome = read_json(place / "evaluation.json")
-    waited = time.monotonic() - began
+    began, outcomes = time.monotonic(), []
+    for k, runs in enumerate(groups):
+        place = folder / "evaluation" / name / (str(k) if len(groups) > 1 else "")
+        listed = ",".join(quote(run.folder) for run in runs)
+        options = f"shifts={SHIFTS}", f"hydra.run.dir={quote(place)}"
+        run_command("evaluate", f"ckpt_path=[{listed}]", *options)
+        outcomes.append(read_json(place / "evaluation.json"))
+    waited, networks = time.monotonic() - began, len(groups[0])
     return {
         **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
-        "name": "ensemble",
-        "command": invocation("ensemble", one["seeds"]),
+        "name": name,
+        "command": invocation(name, one["seeds"]),
         "experiment": MEMBERS,
-        "networks": len(found),
-        "shifts": outcome["shifts"],
-        "test/acc": [outcome["acc"]],
-        "errors": outcome["errors"],
-        "images": outcome["images"],
-        "seconds": [sum(one["seconds"])],
+        "networks": networks,
+        "shifts": SHIFTS,
+        "test/acc": [outcome["acc"] for outcome in outcomes],
+        "errors": [outcome["errors"] for outcome in outcomes],
+        "images": outcomes[0]["images"],
+        "seconds": [sum(run.results["seconds"] for run in runs) for runs in groups],
         "elapsed_seconds": one["elapsed_seconds"] + waited,
-        "parameters": len(found) * one["parameters"],
+        "parameters": networks * one["parameters"],
     }
 
 
@@ -152,14 +154,17 @@ def rerun(
     """
     if name == "usual":
         return make_record(name, usual_runs(seeds, folder))
-    experiment = MEMBERS if name == "ensemble" else name
+    experiment = MEMBERS if name in SHIFTED else name
     if not given:
         chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *launcher]
         run_command("train", "-m", *chosen, f"hydra.sweep.dir={quote(folder)}")
     found = finished_runs(folder, seeds)
     check_experiment(found[0], experiment)
     record = make_record(experiment, found, launcher_of(folder))
-    return ensemble_record(record, found, folder) if name == "ensemble" else record
+    if name not in SHIFTED:
+        return record
+    groups = [found] if name == "ensemble" else [[run] for run in found]
+    return shifted_record(name, record, groups, folder)
 
 
 def compare_with_record(new: Record, old: Record, console: terminal.Console) -> None:
@@ -187,7 +192,7 @@ def measure_again(name: str, given: str | None, folder: Path | None, write: bool
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds must name each seed once, got {given}")
     if not seeds and (folder is None or name == "usual"):
-        seeds = list(old["seeds"] if old else MEMBER_SEEDS if name == "ensemble" else SEEDS)
+        seeds = list(old["seeds"] if old else MEMBER_SEEDS if name in SHIFTED else SEEDS)
     place = folder
     if place is None:
         when = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
