@@ -1,5 +1,6 @@
 """What the robustness suites do to digits and to networks."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -168,3 +169,23 @@ def test_a_suite_that_does_not_exist_is_refused_with_those_that_do():
     given = ["data.val_fraction=0.2", "data.fold=0", "robustness=[fog]"]
     with pytest.raises(ValueError, match=r"^robustness must be true or false or a list, .*outlier"):
         check(compose(given, run_dir=".", entry="evaluate"), "evaluate")
+
+
+def test_autoattack_is_reported_by_epsilon_and_leaves_torchs_chance_alone(data, net, monkeypatch):
+    monkeypatch.setattr(suites, "ATTACKED", 4)
+    monkeypatch.setattr(attacks, "EPSILONS", (0.5,))
+    state = torch.random.get_rng_state()
+    found = measured(data, {"a": net}, "autoattack")
+    assert torch.equal(torch.random.get_rng_state(), state)
+    told = {"images": 4, "autoattack": {"0.5": 0.0}}
+    assert found["networks"][0]["autoattack"] == told
+    assert suites.table_rows(found)[-1] == ["AutoAttack 0.5, first 4 images", "0.0%"]
+
+
+def test_autoattack_without_its_package_names_the_extra(net, digits, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    x, y = (part[:2] for part in digits)
+    with pytest.raises(
+        ValueError, match=r"robustness=\[autoattack\] needs pyautoattack: pip.*attack"
+    ):
+        attacks.autoattack(net, x, y, 0.2, generator(0))

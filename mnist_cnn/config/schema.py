@@ -22,7 +22,7 @@ Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
 Metric = str  # one of those that are logged, which config.check knows
 Mode = Literal["min", "max"]
 Interval = Literal["epoch", "step"]  # a schedule is stepped after each
-Suite = Literal["corruptions", "affine", "adversarial", "outliers"]
+Suite = Literal["corruptions", "affine", "adversarial", "outliers", "autoattack"]
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
 
 

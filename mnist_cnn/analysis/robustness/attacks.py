@@ -3,13 +3,16 @@
 Images x (B, 1, H, W) are in [0, 1], labels y (B,). Both attacks know the network. A failure of FGSM
 alone is no evidence of robustness: it takes one step, and a network may hide its gradient there.
 PGD with restarts is the least to report, and what it gives is an upper bound of the accuracy under
-attack (F. Croce and M. Hein, Reliable evaluation of adversarial robustness with an ensemble of
-diverse parameter-free attacks, ICML 2020, https://arxiv.org/abs/2003.01690).
+attack; AutoAttack gives a lower one, and takes far longer.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+
+from mnist_cnn.config.messages import install
 
 EPSILONS = (0.1, 0.2, 0.3)
 STEPS, RESTARTS = 40, 3
@@ -56,6 +59,27 @@ def pgd(
     return moved
 
 
+def autoattack(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
+    """The standard four attacks of AutoAttack; of each image what the first success makes.
+
+    F. Croce and M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks, ICML 2020 (https://arxiv.org/abs/2003.01690).
+
+    Raises:
+        ValueError: their package is not installed.
+    """
+    try:
+        from pyautoattack import AutoAttack
+    except ModuleNotFoundError:
+        hint = install("attack")
+        raise ValueError(f"robustness=[autoattack] needs pyautoattack: {hint}") from None
+    seed, state = int(torch.randint(2**31, (), generator=g)), torch.random.get_rng_state()
+    attack = AutoAttack(net, eps=epsilon, device=x.device, seed=seed)  # it seeds torch
+    moved, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
+    torch.random.set_rng_state(state)
+    return moved
+
+
 def survivors(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
     """bool (B,), which images are read rightly after PGD, however often it is restarted."""
     kept = right(net, x, y)
@@ -65,3 +89,11 @@ def survivors(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator
             break
         kept[rows] = right(net, pgd(net, x[rows], y[rows], epsilon, g), y[rows])
     return kept
+
+
+# bool (B,): which images of a batch are read rightly under an attack
+SURVIVE: dict[str, Callable[[nn.Module, Tensor, Tensor, float, Generator], Tensor]] = {
+    "fgsm": lambda net, x, y, epsilon, g: right(net, fgsm(net, x, y, epsilon), y),
+    "pgd": survivors,
+    "autoattack": lambda net, x, y, epsilon, g: right(net, autoattack(net, x, y, epsilon, g), y),
+}

@@ -13,7 +13,11 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.loader import generator
 
-SUITES = ("corruptions", "affine", "adversarial", "outliers")
+SUITES = ("corruptions", "affine", "adversarial", "outliers")  # of robustness=true
+ATTACKS = {
+    "adversarial": {"fgsm": "FGSM", "pgd": "PGD"},
+    "autoattack": {"autoattack": "AutoAttack"},
+}
 SEED, BATCH = 0, 500
 ATTACKED = 1000  # images: an attack takes hundreds of passes
 NOTE = (
@@ -42,19 +46,21 @@ def accuracies(
     return {**found, "mean": means}
 
 
-def adversarial(nets: Sequence[nn.Module], x: Tensor, y: Tensor) -> Figures:
-    """Accuracies on the first images under FGSM and PGD, by epsilon."""
+def attacked(nets: Sequence[nn.Module], x: Tensor, y: Tensor, suite: str) -> Figures:
+    """Accuracies on the first images under each attack of a suite, by epsilon."""
     x, y = x[:ATTACKED], y[:ATTACKED]
+    parts = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
     found: Figures = {"images": [len(x) for _ in nets]}
-    found |= {attack: [{} for _ in nets] for attack in ("fgsm", "pgd")}
+    found |= {attack: [{} for _ in nets] for attack in ATTACKS[suite]}
     for n, net in enumerate(nets):
-        for epsilon in track(attacks.EPSILONS, "adversarial"):
-            fgsm, pgd = [], []
-            for k, (part, of) in enumerate(zip(x.split(BATCH), y.split(BATCH), strict=True)):
-                fgsm.append(attacks.right(net, attacks.fgsm(net, part, of, epsilon), of))
-                pgd.append(attacks.survivors(net, part, of, epsilon, generator(SEED, k)))
-            found["fgsm"][n][f"{epsilon}"] = share(torch.cat(fgsm))
-            found["pgd"][n][f"{epsilon}"] = share(torch.cat(pgd))
+        for epsilon in track(attacks.EPSILONS, suite):
+            for attack in ATTACKS[suite]:
+                survives = attacks.SURVIVE[attack]
+                hits = [
+                    survives(net, *part, epsilon, generator(SEED, k))
+                    for k, part in enumerate(parts)
+                ]
+                found[attack][n][f"{epsilon}"] = share(torch.cat(hits))
     return found
 
 
@@ -113,8 +119,8 @@ def measure_robustness(
     for suite, changes in (("corruptions", CORRUPTIONS), ("affine", AFFINE)):
         if suite in suites:
             measured[suite] = accuracies(changes, read, images, labels)
-    if "adversarial" in suites:
-        measured["adversarial"] = adversarial(modules, images.to(device), labels.to(device))
+    for suite in [suite for suite in ATTACKS if suite in suites]:
+        measured[suite] = attacked(modules, images.to(device), labels.to(device), suite)
     if "outliers" in suites:
         others = outliers.make_outliers(images[labels != 1][:2000], getattr(data, "root", None))
         measured["outliers"] = no_digits(read, images, others)
@@ -143,10 +149,10 @@ def each_condition(network: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for suite in ("corruptions", "affine"):
         for name, accuracy in network.get(suite, {}).items():
             yield name.replace("_", " "), f"{accuracy:.2%}"
-    if attacked := network.get("adversarial"):
-        for attack in ("fgsm", "pgd"):
-            for epsilon, accuracy in attacked[attack].items():
-                name = f"{attack.upper()} {epsilon}, first {attacked['images']:,} images"
-                yield name, f"{accuracy:.1%}"
+    for suite, names in ATTACKS.items():
+        for attack, name in names.items() if suite in network else ():
+            for epsilon, accuracy in network[suite][attack].items():
+                images = f"first {network[suite]['images']:,} images"
+                yield f"{name} {epsilon}, {images}", f"{accuracy:.1%}"
     for name, told in network.get("outliers", {}).items():
         yield f"no digits: {name}", f"AUROC {told['auroc']:.3f}, FPR {told['fpr_95']:.1%}"
