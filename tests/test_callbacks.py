@@ -1,6 +1,7 @@
 """What the callbacks keep, show and cost."""
 
 import io
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -13,12 +14,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
+from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.finite import Finite
 from mnist_cnn.callbacks.fit import make_callbacks
 from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.others import DigitsAndOthers
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.sweeps.optuna import STUDY, storage
@@ -32,6 +35,34 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
     assert results["best_epoch"] == losses.index(min(losses)) + 1
     best = read_rows(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert len(best) == results["best_epoch"]
+
+
+def test_adversarial_training_sees_attacked_images_and_the_same_again(data_root):
+    data = MNISTDataModule(root=str(data_root), batch_size=50)
+    data.prepare_data()
+    data.setup("fit")
+    plain = [x for x, _ in itertools.islice(data.train_dataloader(), 3)]
+
+    class Seen(L.Callback):
+        def __init__(self):
+            self.batches = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.batches.append(batch[0])
+
+    def train() -> list[torch.Tensor]:
+        L.seed_everything(0)
+        callbacks = [AdversarialTraining(epsilon=0.3, steps=3), seen := Seen()]
+        trainer = bare_trainer(max_epochs=1, limit_train_batches=3, callbacks=callbacks)
+        trainer.fit(DigitClassifier(), data)
+        return seen.batches
+
+    one, same = train(), train()
+    for x, changed, again in zip(plain, one, same, strict=True):
+        assert 0.29 < (changed - x).abs().max() <= 0.3 + 1e-6
+        assert changed.min() >= 0
+        assert changed.max() <= 1
+        assert torch.equal(changed, again)
 
 
 def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):

@@ -340,7 +340,8 @@ def test_an_ensemble_is_one_observation_of_several_networks(
 def test_networks_are_evaluated_one_by_one_with_shifts(
     clone: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    members, folder, started = read(clone / "benchmarks" / "accurate.json"), sweep_of(clone), []
+    members, folder = read(clone / "benchmarks" / "accurate.json"), sweep_of(clone)
+    started: list[tuple[str, ...]] = []
 
     def evaluate(entry: str, *arguments: str) -> None:
         place = folder / "evaluation" / "shifts" / str(len(started))
