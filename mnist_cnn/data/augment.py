@@ -212,8 +212,8 @@ class Augment:
             return point((line * axis).sum(1) / line.sum(1).clamp(min=1e-6), row.to(x.dtype))
 
         chosen = draw(0, 1) < self.flourish
-        # the upstroke: back down to the left from the top of the one
-        angle, length = draw(math.radians(25), math.radians(70)), height * draw(0.2, 0.5)
+        # the upstroke: back down to the left from the top of the one, in some schools far down
+        angle, length = draw(math.radians(25), math.radians(70)), height * draw(0.2, 0.8)
         start = middle(top)
         end = start + point(-length * angle.sin(), length * angle.cos())
         x = self._inked(x, start, end, chosen & (y == 1), generator)
