@@ -36,13 +36,13 @@ def read_networks(given: str) -> list[dict[str, Any]]:
 def table(networks: Sequence[dict[str, Any]]) -> list[str]:
     """The lines of the table, a network each, as benchmarks/README.md has them."""
     kinds = list(networks[0]["outliers"])
-    heads = ["network", "clean", "15 corruptions", "moved, turned", "FGSM 0.1", "PGD 0.1", *kinds]
+    heads = ["network", "clean", "15 corruptions", "moved, turned", "PGD 0.1", "PGD 0.3", *kinds]
     rows = []
     for row in networks:
-        attacked = row["adversarial"]
+        attacked = row["adversarial"]["pgd"]
         values = (
             *(row["clean"], row["corruptions"]["mean"], row["affine"]["mean"]),
-            *(attacked[attack]["0.1"] for attack in ("fgsm", "pgd")),
+            *(attacked[epsilon] for epsilon in ("0.1", "0.3")),
             *(row["outliers"][kind]["fpr_95"] for kind in kinds),
         )
         cells = (f"{100 * value:.{2 if k == 0 else 1}f} %" for k, value in enumerate(values))

@@ -191,7 +191,7 @@ def corruptions(networks: Mapping[str, Mapping[str, float]], title: str) -> Figu
     figure = titled(title, (9.6, 5.4))
     axes = figure.add_subplot()
     names = list(next(iter(networks.values())))
-    for (network, values), mark in zip(networks.items(), itertools.cycle("os^Dv"), strict=False):
+    for (network, values), mark in zip(networks.items(), itertools.cycle("os^DvXP"), strict=False):
         (line,) = axes.plot([values[name] for name in names[:-1]], f"-{mark}", label=network)
         axes.plot(len(names) - 1, values["mean"], mark, color=line.get_color())
     axes.axvline(len(names) - 1.5, color=TRAIN, lw=0.8)
@@ -199,5 +199,5 @@ def corruptions(networks: Mapping[str, Mapping[str, float]], title: str) -> Figu
     axes.set_xticks(range(len(names)), labels, rotation=45, ha="right")
     axes.set(ylabel="accuracy")
     finish(axes, "y")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
