@@ -58,10 +58,8 @@ def record_rows(records: Mapping[str, Record]) -> list[tuple[str, ...]]:
         if record := records.get(name):
             if "networks" in record:
                 shifts = (2 * record["shifts"] + 1) ** 2
-                networks = record["networks"]
-                network = (
-                    f"an ensemble of {networks} of these" if networks > 1 else "the same networks"
-                )
+                if record["networks"] > 1:
+                    network = f"an ensemble of {record['networks']} of these"
                 network += f", each image averaged over {shifts} shifts" if shifts > 1 else ""
             tested = summary_of(record, "test/acc")
             row = (

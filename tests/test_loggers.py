@@ -12,10 +12,10 @@ from mnist_cnn.runs.state import LAST
 from mnist_cnn.train import train
 from tests.helpers.training import SHORT
 
-BOTH = ["logger=[tensorboard,wandb,mlflow]", "logger.wandb.offline=true"]
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
 
+BOTH = ["logger=[tensorboard,wandb,mlflow]", "logger.wandb.offline=true"]
 QUICK = [*SHORT, "trainer.limit_train_batches=5", "trainer.max_epochs=1"]
 
 

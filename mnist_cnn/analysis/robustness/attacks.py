@@ -73,10 +73,10 @@ def autoattack(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generato
     except ModuleNotFoundError:
         hint = install("attack")
         raise ValueError(f"robustness=[autoattack] needs pyautoattack: {hint}") from None
-    seed, state = int(torch.randint(2**31, (), generator=g)), torch.random.get_rng_state()
-    attack = AutoAttack(net, eps=epsilon, device=x.device, seed=seed)  # it seeds torch
-    moved, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
-    torch.random.set_rng_state(state)
+    seed = int(torch.randint(2**31, (), generator=g))
+    with torch.random.fork_rng():  # it seeds torch
+        attack = AutoAttack(net, eps=epsilon, device=x.device, seed=seed)
+        moved, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
     return moved
 
 

@@ -119,8 +119,9 @@ def measure_robustness(
     for suite, changes in (("corruptions", CORRUPTIONS), ("affine", AFFINE)):
         if suite in suites:
             measured[suite] = accuracies(changes, read, images, labels)
-    for suite in [suite for suite in ATTACKS if suite in suites]:
-        measured[suite] = attacked(modules, images.to(device), labels.to(device), suite)
+    for suite in ATTACKS:
+        if suite in suites:
+            measured[suite] = attacked(modules, images.to(device), labels.to(device), suite)
     if "outliers" in suites:
         others = outliers.make_outliers(images[labels != 1][:2000], getattr(data, "root", None))
         measured["outliers"] = no_digits(read, images, others)
