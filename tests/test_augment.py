@@ -52,7 +52,7 @@ def test_a_seed_gives_the_same_batch_and_another_seed_another(
     assert torch.equal(torch.random.get_rng_state(), before)  # no chance from elsewhere
 
 
-@pytest.mark.parametrize("key", list(OFF))
+@pytest.mark.parametrize("key", [key for key in ON if ON[key]])
 def test_every_change_does_something_and_stays_an_image(
     digits: tuple[Tensor, Tensor], key: str
 ) -> None:
@@ -75,6 +75,14 @@ def test_each_digit_draws_its_own_amounts(digits: tuple[Tensor, Tensor]) -> None
     same = x[:1].expand(8, -1, -1, -1), y[:1].expand(8)
     several = changed(same, ON)
     assert len({image.numpy().tobytes() for image in several}) == 8
+
+
+def test_a_share_of_the_images_stays_as_it_is(digits: tuple[Tensor, Tensor]) -> None:
+    moved = OFF | {"degrees": 12.0, "shift": 1.5}
+    same = (changed(digits, moved | {"unchanged": 0.4}) == digits[0]).all(3).all(2).all(1)
+    assert 0.3 < same.float().mean() < 0.5  # of 256: three standard deviations
+    assert torch.equal(changed(digits, moved | {"unchanged": 1.0}), digits[0])
+    assert not (changed(digits, moved) == digits[0]).all(3).all(2).any()
 
 
 def centres(x: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ class Augment(Group):
     background: Share
     noise: Share
     erase: Share
+    unchanged: Share
 
 
 class Own(Open):

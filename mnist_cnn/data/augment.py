@@ -51,6 +51,8 @@ class Augment:
         noise: greatest standard deviation of noise in the pixels, in [0, 1]; half get none.
         erase: probability, in [0, 1], of a rectangle of one grey over the image: Z. Zhong et al.,
             Random erasing data augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896).
+        unchanged: probability, in [0, 1], that an image stays as it is, as sharp as those that
+            the network is to read: the moves blur it a little.
     """
 
     degrees: float = 0.0
@@ -67,6 +69,7 @@ class Augment:
     background: float = 0.0
     noise: float = 0.0
     erase: float = 0.0
+    unchanged: float = 0.0
 
     def __post_init__(self) -> None:
         for key, allowed in schema.Augment.model_json_schema()["properties"].items():
@@ -80,6 +83,7 @@ class Augment:
         Labels y (B,) stay as they are. The generator must live on the device of x; equal
         generator states give equal results.
         """
+        given = x
         if self.flourish:
             x = self._flourished(x, y, generator)
         if self.strike:
@@ -101,7 +105,11 @@ class Augment:
         if self.noise:
             spread = self._uniform(x, generator, self.noise).clamp(min=0)
             x = x + spread * torch.randn(x.shape, generator=generator, device=x.device)
-        return x.clamp(0, 1)
+        x = x.clamp(0, 1)
+        if self.unchanged:
+            draw = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device)
+            x = torch.where(draw < self.unchanged, given, x)
+        return x
 
     @staticmethod
     def _uniform(x: Tensor, generator: Generator, greatest: float) -> Tensor:
