@@ -7,7 +7,7 @@ keeps them and draws front.png. Its runs are of
   python -m mnist_cnn.train -m experiment=tiny seed=0,1,2,3,4 \
 'model.stages=[[4],[4,4],[5]],[[5],[6,6],[8,8]],[[8],[10,10],[10,12]],[[16],[22,22],[30,30]]'
   python -m mnist_cnn.train -m experiment=accurate trainer.max_epochs=15 seed=0,1,2,3,4 \
-'model.stages=[[24],[40,40],[70,70]]'
+data.augment.unchanged=0 'model.stages=[[24],[40,40],[70,70]]'
 """
 
 from collections.abc import Mapping, Sequence
