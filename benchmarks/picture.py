@@ -49,7 +49,7 @@ def draw_records(records: Mapping[str, Record], path: Path) -> None:
         axes.annotate(
             f"{name}  {1 - error:.2%}",
             (time, error),
-            (0, 14),
+            (0, -20 if "networks" in record else 14),  # an ensemble is beside its networks
             textcoords="offset points",
             ha="center",
             color=color,
