@@ -101,6 +101,11 @@ def test_every_file_passes_the_check(group):
         check(compose([f"{group}={name}"], run_dir="unused"))
 
 
+@pytest.mark.parametrize("experiment", files("experiment"))
+def test_every_experiment_may_be_trained_without_its_augmentation(experiment):
+    check(compose([f"experiment={experiment}", "augment=none"], run_dir="unused"))
+
+
 def test_the_article_by_name_is_the_default():
     default, article = (
         OmegaConf.to_container(compose(overrides, run_dir="unused"), resolve=True)
