@@ -103,7 +103,9 @@ def test_every_file_passes_the_check(group):
 
 @pytest.mark.parametrize("experiment", files("experiment"))
 def test_every_experiment_may_be_trained_without_its_augmentation(experiment):
-    check(compose([f"experiment={experiment}", "augment=none"], run_dir="unused"))
+    cfg = compose([f"experiment={experiment}", "augment=none"], run_dir="unused")
+    check(cfg)
+    assert not cfg.data.augment
 
 
 def test_the_article_by_name_is_the_default():

@@ -83,23 +83,21 @@ class Folder(Images):
 
 
 class Augment(Group):
-    """Its parts are off where a file or an experiment leaves them out."""
-
-    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
-    shift: Annotated[float, Field(ge=0, le=14)] = 0.0
-    scale: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    stretch: Annotated[float, Field(ge=0, le=0.9)] = 0.0
-    shear: Annotated[float, Field(ge=0, le=60)] = 0.0
-    elastic: Annotated[float, Field(ge=0, le=5)] = 0.0
-    thickness: Share = 0.0
-    blur: Share = 0.0
-    gamma: Annotated[float, Field(ge=0, le=3)] = 0.0
-    strike: Share = 0.0
-    flourish: Share = 0.0
-    background: Share = 0.0
-    noise: Share = 0.0
-    erase: Share = 0.0
-    unchanged: Share = 0.0
+    degrees: Annotated[float, Field(ge=0, le=180)]
+    shift: Annotated[float, Field(ge=0, le=14)]
+    scale: Annotated[float, Field(ge=0, le=0.9)]
+    stretch: Annotated[float, Field(ge=0, le=0.9)]
+    shear: Annotated[float, Field(ge=0, le=60)]
+    elastic: Annotated[float, Field(ge=0, le=5)]
+    thickness: Share
+    blur: Share
+    gamma: Annotated[float, Field(ge=0, le=3)]
+    strike: Share
+    flourish: Share
+    background: Share
+    noise: Share
+    erase: Share
+    unchanged: Share
 
 
 class Own(Open):
