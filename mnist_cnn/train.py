@@ -28,14 +28,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     # the heavy imports: here, so that --help and mistakes are answered at once
     import lightning as L
-    import torch
 
     from mnist_cnn.callbacks import fit, tensorboard
     from mnist_cnn.callbacks.history import History
     from mnist_cnn.config import check, own
     from mnist_cnn.config.compose import plain
     from mnist_cnn.data.datamodule import described
-    from mnist_cnn.internals import loop, threads
     from mnist_cnn.internals.lightning import quiet_lightning
     from mnist_cnn.runs import results
     from mnist_cnn.runs.loggers import make_loggers
@@ -58,17 +56,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         plugins=launch.plugins(),
         default_root_dir=folder,
     )
-    loop.use_slim_loop(trainer)
-    waits = threads.Waits()
     fit.fit(trainer, module, data, cfg)
-    waited = waits.share(torch.get_num_threads())
     module, best = fit.kept(trainer, module)
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     module.float()  # what comes out of a training has 32 bits, whatever its precision
     (history,) = (callback for callback in callbacks if isinstance(callback, History))
     rows, started = history.rows, history.run_started
     device = trainer.strategy.root_device
-    outcome = results.collect(rows, best, test, module, device, config, started, waited)
+    outcome = results.collect(rows, best, test, module, device, config, started)
     if trainer.is_global_zero:
         module.save_weights(folder / state.WEIGHTS, {"data": described(config["data"], data)})
         tensorboard.write_results(trainer, module, data, outcome)

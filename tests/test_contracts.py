@@ -10,11 +10,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping
 from torch import Tensor
-from torch.utils import deterministic
 
 import mnist_cnn
 from mnist_cnn.internals import lightning as wall
-from mnist_cnn.internals.memory import not_filled
 from tests.helpers.training import bare_trainer
 
 BATCHES = 4  # of an epoch
@@ -261,13 +259,6 @@ def test_a_loader_is_told_each_epoch_through_its_sampler():
         f"Lightning {L.__version__} announces {loader.epochs}: see data.loader"
     )
 
-
-def test_deterministic_mode_fills_new_memory_and_not_while_a_run_trains():
-    torch.use_deterministic_algorithms(True)
-    assert torch.empty(9).isnan().all(), "PyTorch fills no memory: internals.memory is not needed"
-    with not_filled():
-        assert not getattr(deterministic, "fill_uninitialized_memory")  # noqa: B009, untyped
-    assert torch.empty(9).isnan().all()
 
 
 @pytest.mark.parametrize("text", wall.WARNINGS)

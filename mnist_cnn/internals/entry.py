@@ -27,7 +27,6 @@ from mnist_cnn.config.compose import CONF, check_choices
 from mnist_cnn.config.errors import one_line
 from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import multirun, task_of
-from mnist_cnn.internals.threads import sleep_at_barriers_if_busy
 from mnist_cnn.runs.checks import check_run
 from mnist_cnn.runs.claim import TakenError, check_evaluation, claim, take
 from mnist_cnn.runs.launch import check_processes, join, leave, processes, rank
@@ -104,7 +103,6 @@ class ClaimFolder(Callback):
     """Gives each run and each evaluation a folder of its own, before Hydra writes anything."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        sleep_at_barriers_if_busy()
         entry = config.hydra.job.config_name
         try:
             task = task_of(config)
@@ -151,7 +149,6 @@ class ClaimFolder(Callback):
         written.rmdir()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        sleep_at_barriers_if_busy()
         try:
             if processes() > 1:
                 raise ValueError("torchrun starts the processes of one run: leave out -m")

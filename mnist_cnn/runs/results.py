@@ -11,7 +11,6 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.internals.threads import WAITED
 from mnist_cnn.sweeps.folder import replace as replace
 from mnist_cnn.sweeps.folder import write as write
 from mnist_cnn.versions import versions as versions
@@ -25,7 +24,6 @@ def collect(
     device: torch.device,
     config: Mapping[str, Any],
     started: datetime,
-    waited: float = 0.0,
 ) -> dict[str, Any]:
     """Everything that results.json holds. `seconds` are of training alone, see `History`.
 
@@ -34,7 +32,6 @@ def collect(
         best_epoch: from 1; None where no metric chose one: the last.
         test: metrics on the test set, empty where it was not looked at.
         device: where the module was trained.
-        waited: the share of their time for which the threads had no processor.
     """
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
@@ -60,7 +57,6 @@ def collect(
         "started": started.isoformat(timespec="seconds"),
         "finished": now().isoformat(timespec="seconds"),
         "config": config,
-        "waited": waited,
     }
 
 
@@ -109,12 +105,6 @@ def print_results(results: Mapping[str, Any], folder: Path) -> None:
         f"best epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
         f"{results['parameters']:,} parameters, {results['seconds']:.1f} s{speed}"
     )
-    if results["threads"] > 1 and results["waited"] > WAITED:
-        console.print(
-            f"the machine was busy: the {results['threads']} threads had no processor for "
-            f"{results['waited']:.0%} of their time; OMP_NUM_THREADS=1 would have been faster (it "
-            "rounds differently)"
-        )
     best = (folder / "checkpoints/best.ckpt").exists()
     kept = "checkpoints/best.ckpt" if best else "checkpoints/last.ckpt"
     names = ("results.json", "history.png", kept, "weights.safetensors")

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_cnn.runs.state import LAST, RESULTS
 
-MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "waited"}
+MEASURED = {"seconds", "images/s", "elapsed", "started", "finished"}
 # where a run is resumed from, how often it saves, and how long it was to be, is no result
 ASKED = {
     f"{file}: config.{key}"
