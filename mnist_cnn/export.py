@@ -38,7 +38,7 @@ from mnist_cnn.config import compose, messages
 from mnist_cnn.data import sets, sources
 from mnist_cnn.formats import EXTRA, FORMATS, OPSET, WRITERS, Predict, describe, reader, write_int8
 from mnist_cnn.pretrained import Trained
-from mnist_cnn.runs import results
+from mnist_cnn.analysis import results
 
 # each file is run on 1,000 images, in batches of several sizes because N is free
 VERIFIED = (1, 7, 992)

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mnist_cnn.internals.hydra import flat
-from mnist_cnn.runs.state import FAILED, LAST, LOCK, OVERRIDES, PRUNED, RESULTS, SWEEP, State, state
+from mnist_cnn.runs.folder import FAILED, LAST, LOCK, OVERRIDES, PRUNED, RESULTS, SWEEP, State, state
 
 MARKS = {RESULTS, FAILED, PRUNED, LOCK, "train.log"}  # any makes a run's folder
 INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs

@@ -24,7 +24,7 @@ from mnist_cnn.analysis.tables import (
     usual_settings,
 )
 from mnist_cnn.plots.scales import metric_name
-from mnist_cnn.runs.state import SWEEP
+from mnist_cnn.runs.folder import SWEEP
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PAGE_ROWS = 200  # of a table

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from mnist_cnn.analysis.found import ABSENT, Run, read_overrides
 from mnist_cnn.config.messages import shown
-from mnist_cnn.runs import checks
+from mnist_cnn.config.depends import NEUTRAL
 
 # what a result does not depend on: beginnings of keys, and last names
 IGNORED = (
-    *(set(checks.UNRELATED) - {"ckpt_path", "trainer.max_epochs", "trainer.max_time"}),
+    *NEUTRAL,
     "trainer.devices",
 )
 IGNORED_NAMES = ("seed", "dirpath", "save_dir")

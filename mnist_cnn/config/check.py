@@ -22,7 +22,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "trainer": schema.Trainer,
         "callbacks.early_stopping": schema.EarlyStopping,
         "callbacks.checkpoint": schema.Checkpoint,
-        "callbacks.finite": schema.Finite,
+        "callbacks.nan": schema.NaNGuard,
         "callbacks.history": schema.History,
         "callbacks.progress": schema.ProgressBar,
         "callbacks.summary": schema.Summary,

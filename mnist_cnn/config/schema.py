@@ -218,7 +218,7 @@ class Checkpoint(Open):
     every_steps: Count | None
 
 
-class Finite(Open):
+class NaNGuard(Open):
     every_steps: Count
 
 
