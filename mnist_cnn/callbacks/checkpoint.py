@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     StochasticWeightAveraging,
 )
@@ -34,8 +35,13 @@ from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 
-# the finders search anew
-INEXACT = (BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging)
+# the finders search anew; the scheduler is not told of an epoch that is resumed in its middle
+INEXACT = (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 
 
 class Checkpoint(BetweenEpochs, LightningCheckpoint):

@@ -21,7 +21,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_cnn.runs.folder import FAILED, PRUNED, RESULTS, Pruned, RunFolder, error_of
-from mnist_cnn.runs.ranks import under_torchrun
+from mnist_cnn.runs.ranks import under_torchrun, world_size
 from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible
 
 JOB = Path(".hydra", "processes.yaml")  # the resolved configuration, and Hydra's
@@ -32,10 +32,23 @@ def wanted(trainer: DictConfig) -> bool:
     return isinstance(trainer.devices, int) and trainer.devices > 1 and not under_torchrun()
 
 
-def environment() -> list[Any]:
-    """The Trainer's plugins: without torchrun, one that ignores the variables of a cluster's job.
+def check(trainer: DictConfig) -> None:
+    """Raise ValueError where the Trainer does not fit the processes that are to train together."""
+    ddp = str(trainer.strategy).startswith("ddp")
+    if not ddp and (world_size() > 1 or wanted(trainer)):
+        count = max(world_size(), trainer.devices)
+        raise ValueError(f"trainer.devices: several processes need trainer=ddp, got {count}")
+    if wanted(trainer) and trainer.num_nodes > 1:
+        raise ValueError(
+            f"trainer.num_nodes must be 1 without torchrun, got {trainer.num_nodes}: "
+            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
 
-    Lightning would take them for the start of several processes.
+
+def environment() -> list[Any]:
+    """Return the Trainer's plugins; without torchrun one that ignores a cluster's variables.
+
+    Lightning would take these for the start of several processes.
     """
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
