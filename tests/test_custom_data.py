@@ -1,5 +1,6 @@
 """A user's own arrays and pictures train, are evaluated, and are refused in one line."""
 
+import hashlib
 from pathlib import Path
 
 import lightning as L
@@ -12,7 +13,7 @@ from mnist_cnn import export, pretrained
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import own
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data.own import ArraysDataModule, FolderDataModule
+from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.model import build
 from mnist_cnn.module import fitted
@@ -36,6 +37,16 @@ def save_arrays(path: Path, **changes) -> None:
         arrays[f"x_{split}"] = chance.integers(0, 256, (n, 3, 32, 32), np.uint8)
         arrays[f"y_{split}"] = np.arange(n) % 20
     np.savez(path, **{**arrays, **changes})
+
+
+def save_pictures(root: Path) -> None:
+    """20 colour pictures of 24x20 in each of the classes a, b and c, to train and to test on."""
+    chance = np.random.default_rng(0)
+    for split, kind, k in np.ndindex(2, 3, 20):
+        place = root / ("train", "test")[split] / "abc"[kind]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = chance.integers(0, 80, (20, 24, 3), np.uint8) + np.uint8(80 * kind)
+        Image.fromarray(pixels).save(place / f"{k}.png")
 
 
 def evaluated(run: Path, folder: Path) -> dict:
@@ -87,12 +98,7 @@ def test_a_network_for_colour_is_exported_and_reads_no_photograph(model, tmp_pat
 
 
 def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
-    chance = np.random.default_rng(0)
-    for split, kind, k in np.ndindex(2, 3, 20):
-        place = tmp_path / "my" / ("train", "test")[split] / "abc"[kind]
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = chance.integers(0, 80, (20, 24, 3), np.uint8) + np.uint8(80 * kind)
-        Image.fromarray(pixels).save(place / f"{k}.png")
+    save_pictures(tmp_path / "my")
     data = ["data=folder", f"data.root={tmp_path}/my", "model=fast_cnn", "data.batch_size=16"]
     results = train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
     assert results["parameters"] > 0
@@ -101,13 +107,34 @@ def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])
 
 
+def test_the_fingerprint_of_arrays_is_that_of_their_file(tmp_path):
+    save_arrays(tmp_path / "my.npz")
+    save_arrays(tmp_path / "other.npz", y_test=np.zeros(100, int))
+    first, other = (
+        ArraysDataModule(path=str(tmp_path / name)).fingerprint()
+        for name in ("my.npz", "other.npz")
+    )
+    assert first == hashlib.sha256((tmp_path / "my.npz").read_bytes()).hexdigest() != other
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_pictures_and_their_names(tmp_path):
+    def fingerprint() -> str:
+        return FolderDataModule(root=str(tmp_path)).fingerprint()
+
+    save_pictures(tmp_path)
+    before = fingerprint()
+    (tmp_path / "train" / "a" / "notes.txt").write_text("no picture")
+    assert fingerprint() == before
+    (tmp_path / "train" / "a" / "0.png").rename(tmp_path / "train" / "b" / "0a.png")
+    moved = fingerprint()
+    (tmp_path / "test" / "c" / "0.png").write_bytes(b"other")
+    assert len({before, moved, fingerprint()}) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        (
-            {"x_train": np.zeros((4, 8))},
-            r"x_train must be uint8 \(N, H, W\), .*, got float64",
-        ),
+        ({"x_train": np.zeros((4, 8))}, r"x_train must be uint8 \(N, H, W\), .*, got float64"),
         ({"y_train": np.zeros(3, int)}, r"y_train must be whole numbers >= 0, \(600,\), got int64"),
         ({"x_test": np.zeros((100, 8, 8), np.uint8)}, r"test images must be \(3, 32, 32\) as in"),
         ({"y_test": np.full(100, 20)}, r"test labels must be less than 20, .*, got 20"),
