@@ -1,6 +1,5 @@
 """MNIST from the package; the other sets as torchvision downloads them, from 127.0.0.1 only."""
 
-import contextlib
 import functools
 import gzip
 import hashlib
@@ -13,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -40,30 +40,24 @@ def original(name: str, count: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of archives named as Fashion-MNIST's, each of 200 real digits."""
-    folder = tmp_path_factory.mktemp("archives")
+def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders good, with archives of 200 real digits, and damaged, with the same cut off."""
+    folder = tmp_path_factory.mktemp("mirrors")
     for name in mnist.SHA256:
-        (folder / f"{name}.gz").write_bytes(gzip.compress(original(name, COUNT), 1))
+        archive = gzip.compress(original(name, COUNT), 1)
+        for kind, content in (("good", archive), ("damaged", archive[:-1])):
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / f"{name}.gz").write_bytes(content)
     return folder
 
 
-class Server(ThreadingHTTPServer):
+class Handler(SimpleHTTPRequestHandler):
     """Serves a folder and remembers the files that were asked for."""
 
-    daemon_threads = True
-
-    def __init__(self, folder: Path):
-        self.asked: list[str] = []
-        super().__init__(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-        self.url = f"http://127.0.0.1:{self.server_port}/"
-
-
-class Handler(SimpleHTTPRequestHandler):
-    server: Server
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path.rpartition("/")[2])
+        self.asked.append(self.path.rpartition("/")[2])
         super().do_GET()
 
     def log_message(self, *args: object) -> None:
@@ -71,28 +65,26 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[Path], Server]]:
-    with contextlib.ExitStack() as stack:
-
-        def start(folder: Path) -> Server:
-            server = stack.enter_context(Server(folder))
-            thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-            thread.start()
-            stack.callback(thread.join)
-            stack.callback(server.shutdown)
-            return server
-
-        yield start
+def url(mirrors: Path) -> Iterator[str]:
+    """The address of the mirrors' folder."""
+    Handler.asked.clear()
+    serve = functools.partial(Handler, directory=str(mirrors))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture
-def fashion(monkeypatch: pytest.MonkeyPatch, archives: Path) -> Callable[..., None]:
+def fashion(monkeypatch: pytest.MonkeyPatch, mirrors: Path) -> Callable[..., None]:
     """Points torchvision's Fashion-MNIST to the small archives on these mirrors."""
 
-    def use(*mirrors: str) -> None:
+    def use(*addresses: str) -> None:
         kind = torchvision.datasets.FashionMNIST
-        sums = [hashlib.md5((archives / name).read_bytes()).hexdigest() for name in NAMES]
-        monkeypatch.setattr(kind, "mirrors", list(mirrors))
+        sums = [hashlib.md5((mirrors / "good" / name).read_bytes()).hexdigest() for name in NAMES]
+        monkeypatch.setattr(kind, "mirrors", list(addresses))
         monkeypatch.setattr(kind, "resources", list(zip(NAMES, sums, strict=True)))
 
     return use
@@ -153,35 +145,30 @@ def test_a_set_that_does_not_exist_is_refused():
         MNISTDataModule(name="emnist")
 
 
-def test_a_set_is_downloaded_once(tmp_path, archives, serve, fashion):
-    server = serve(archives)
-    fashion(server.url)
+def test_a_set_is_downloaded_once(tmp_path, url, fashion):
+    fashion(f"{url}/good/")
     data = MNISTDataModule(name="fashion_mnist", root=str(tmp_path), val_fraction=0.5)
     data.prepare_data()
     data.setup()
-    asked = list(server.asked)  # twice for each file: torchvision looks for a redirection first
+    asked = list(Handler.asked)  # twice for each file: torchvision looks for a redirection first
     assert sorted(set(asked)) == sorted(NAMES)
     images, labels = mnist.load_split("mnist", tmp_path, "train")
     assert torch.equal(data.splits["val"][0], images[:100].unsqueeze(1))
     assert torch.equal(data.splits["train"][1], labels[100:COUNT])
     mnist.load_split.cache_clear()
     mnist.prepare("fashion_mnist", tmp_path)
-    assert server.asked == asked
+    assert Handler.asked == asked
 
 
-def test_a_mirror_that_fails_is_followed_by_the_next(tmp_path, archives, serve, fashion):
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    for name in NAMES:
-        (damaged / name).write_bytes((archives / name).read_bytes()[:-1])
-    fashion(PORT_OF_NOBODY, serve(damaged).url, serve(archives).url)
+def test_a_mirror_that_fails_is_followed_by_the_next(tmp_path, url, fashion):
+    fashion(PORT_OF_NOBODY, f"{url}/damaged/", f"{url}/good/")
     mnist.prepare("fashion_mnist", tmp_path)
     assert len(mnist.load_split("fashion_mnist", tmp_path, "test")[0]) == COUNT
 
 
-def test_archives_that_a_user_put_there_are_enough(tmp_path, archives, fashion):
+def test_archives_that_a_user_put_there_are_enough(tmp_path, mirrors, fashion):
     fashion(PORT_OF_NOBODY)
-    shutil.copytree(archives, tmp_path / "FashionMNIST" / "raw")
+    shutil.copytree(mirrors / "good", tmp_path / "FashionMNIST" / "raw")
     mnist.prepare("fashion_mnist", tmp_path)
     assert len(mnist.load_split("fashion_mnist", tmp_path, "train")[0]) == COUNT
 
@@ -205,9 +192,9 @@ def test_a_root_that_is_no_folder_is_refused(tmp_path, fashion):
 
 @pytest.mark.parametrize("change", [lambda x: x[:-1], lambda x: b"", lambda x: x[:-1] + b"\x0a"])
 def test_a_damaged_file_is_refused_and_fetched_anew_once_it_is_deleted(
-    tmp_path, archives, serve, fashion, change
+    tmp_path, url, fashion, change
 ):
-    fashion(serve(archives).url)
+    fashion(f"{url}/good/")
     mnist.prepare("fashion_mnist", tmp_path)
     mnist.load_split.cache_clear()
     path = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
@@ -218,8 +205,8 @@ def test_a_damaged_file_is_refused_and_fetched_anew_once_it_is_deleted(
     assert len(mnist.load_split("fashion_mnist", tmp_path, "test")[0]) == COUNT
 
 
-def test_a_set_is_read_where_nobody_may_write(tmp_path, archives, serve, fashion, monkeypatch):
-    fashion(serve(archives).url)
+def test_a_set_is_read_where_nobody_may_write(tmp_path, url, fashion, monkeypatch):
+    fashion(f"{url}/good/")
     mnist.prepare("fashion_mnist", tmp_path)
     mnist.load_split.cache_clear()
     monkeypatch.delattr(mnist, "FileLock")
@@ -241,15 +228,14 @@ def test_qmnists_class_is_the_first_column_of_its_labels(tmp_path):
     assert torch.equal(y, labels)
 
 
-def test_processes_that_download_at_once_all_succeed_and_ask_once(tmp_path, archives, serve):
-    server = serve(archives)
+def test_processes_that_download_at_once_all_succeed_and_ask_once(tmp_path, mirrors, url):
     code = f"""
 import hashlib, sys, torchvision.datasets
 from pathlib import Path
 from mnist_cnn.data import mnist
 kind = torchvision.datasets.FashionMNIST
-kind.mirrors = ["{server.url}"]
-files = [Path("{archives}", name) for name, _ in kind.resources]
+kind.mirrors = ["{url}/good/"]
+files = [Path("{mirrors}", "good", name) for name, _ in kind.resources]
 kind.resources = [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in files]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -258,7 +244,7 @@ print(len(mnist.load_split("fashion_mnist", "{tmp_path}", "train")[0]))
 """
     start = functools.partial(subprocess.Popen, text=True, env=environment())
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    processes = [start([sys.executable, "-c", code], **pipes) for _ in range(3)]
+    processes: list[Any] = [start([sys.executable, "-c", code], **pipes) for _ in range(3)]
     for process in processes:
         assert process.stdout.readline() == "ready\n"
     for process in processes:
@@ -267,4 +253,4 @@ print(len(mnist.load_split("fashion_mnist", "{tmp_path}", "train")[0]))
     for process in processes:
         assert process.communicate(timeout=60)[0] == f"{COUNT}\n"
         assert process.returncode == 0
-    assert len(server.asked) <= 2 * len(NAMES)  # torchvision looks for a redirection first
+    assert len(Handler.asked) <= 2 * len(NAMES)  # torchvision looks for a redirection first

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,10 @@ class ArraysDataModule(ImageDataModule):
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.path) as file:  # without pickle: no code of the file's is run
-                return {key: file[key] for key in file.files}
-        except (OSError, ValueError) as e:
+            # without pickle: no code of the file's is run
+            with self.path.open("rb") as file, np.load(file) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as e:
             reason = str(e).splitlines()[0]
             raise ValueError(must_be("data.path", f"an .npz file ({reason})", self.path)) from None
 
