@@ -23,7 +23,7 @@ from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.errors import one_line
-from mnist_cnn.data import sets, sources
+from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.evaluate import evaluate
@@ -94,7 +94,7 @@ def test_it_validates_on_the_images_that_training_held_out(folder, results, tmp_
         rows = list(csv.DictReader(file))
     # fold 3 of 6,000: named by their row in the training file, whose labels they carry
     assert [int(row["index"]) for row in rows] == list(range(18_000, 24_000))
-    labels = sources.load_split("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
+    labels = mnist.load_split("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
     assert [int(row["label"]) for row in rows] == labels.tolist()
 
 
@@ -195,7 +195,7 @@ def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
     assert left["images"] == 9_985
     with (out / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    skipped = sets.SETS["mnist"].wrong_test_labels
+    skipped = mnist.WRONG_TEST_LABELS
     assert len(skipped) == 15
     errors = [r for r in rows if r["label"] != r["prediction"] and int(r["index"]) not in skipped]
     assert left["errors"] == len(errors)
@@ -275,7 +275,7 @@ def sweep(folder: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """The test images in [0, 1], (20, 500, 1, 28, 28), and their labels, (10000,)."""
-    images, labels = sources.load_split("mnist", compose(run_dir=".").data.root, "test")
+    images, labels = mnist.load_split("mnist", compose(run_dir=".").data.root, "test")
     return images.view(20, 500, 1, 28, 28).float() / 255, labels
 
 

@@ -22,7 +22,7 @@ from mnist_cnn.analysis import found, ranking, tables
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.depends import depends_on
 from mnist_cnn.config.messages import install
-from mnist_cnn.runs import state
+from mnist_cnn.runs import folder as state
 from mnist_cnn.train import train
 from tests.helpers.process import environment
 
@@ -185,7 +185,7 @@ def test_what_does_not_matter_to_a_result_makes_no_group(key, value, sweep, as_j
 
 
 def test_a_neutral_key_is_a_whole_one():
-    config = {"logger": {"x": 1}, "callbacks": {"progress": {"y": 1}, "progressive": {"size": 2}}}
+    config = {"logger.x": 1, "callbacks.progress.y": 1, "callbacks.progressive.size": 2}
     assert depends_on(config) == {"callbacks.progressive.size": 2}
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.analysis import ranking
 from mnist_cnn.analysis.found import ABSENT, Run, parse_pair
-from mnist_cnn.runs.state import HYDRA
+from mnist_cnn.runs.folder import HYDRA
 
 
 def select_runs(text: str, board: ranking.Leaderboard) -> list[Run]:

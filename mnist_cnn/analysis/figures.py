@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from mnist_cnn.analysis.found import ABSENT, Run, read_history
 from mnist_cnn.analysis.ranking import Leaderboard, brief, pairs
 from mnist_cnn.analysis.tables import WIDE
-from mnist_cnn.runs.state import FAILED, PRUNED, RESULTS
+from mnist_cnn.runs.folder import FAILED, PRUNED, RESULTS
 
 CURVES = 60  # in a figure
 COLORS = {"finished": "#0b62a4", "pruned": "#8c8c8c", "best": "#0b62a4", "others": "#b9bfcc"}

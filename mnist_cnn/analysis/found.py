@@ -14,8 +14,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_cnn.config.depends import flatten
-from mnist_cnn.runs.state import FAILED, LAST, LOCK, OVERRIDES, PRUNED, RESULTS, SWEEP, State, state
+from mnist_cnn.runs.folder import (
+    FAILED,
+    LAST,
+    LOCK,
+    OVERRIDES,
+    PRUNED,
+    RESULTS,
+    SWEEP,
+    State,
+    flat,
+    state,
+)
 
 MARKS = {RESULTS, FAILED, PRUNED, LOCK, "train.log"}  # any makes a run's folder
 INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
@@ -80,7 +90,7 @@ def read_run(folder: Path, name: str) -> Run:
     try:
         content = read_json(folder / file) if file else {}
         if run.state == "finished":
-            run.config = dict(flatten(content.pop("config")))
+            run.config = values_of(content.pop("config"))
             measured = [key for key in content if "/" in key or key == "seconds"]
             # others make null of NaN
             numbers = {
@@ -131,8 +141,12 @@ def read_overrides(folder: Path) -> dict[str, Any]:
 
 def parse_pair(pair: str) -> dict[str, Any]:
     """Values by their whole keys of a text key=value, where the value is read as YAML."""
-    nested: Any = OmegaConf.to_container(OmegaConf.from_dotlist([pair]))
-    return dict(flatten(nested))
+    return values_of(OmegaConf.from_dotlist([pair]))
+
+
+def values_of(config: Any) -> dict[str, Any]:
+    """Values of a configuration by their whole keys; an empty part has none."""
+    return {key: value for key, value in flat(config).items() if value != {}}
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

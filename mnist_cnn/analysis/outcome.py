@@ -16,7 +16,7 @@ from mnist_cnn.analysis.robustness.suites import table_rows
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.plots import evaluation
-from mnist_cnn.runs import results
+from mnist_cnn.analysis import results
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
 

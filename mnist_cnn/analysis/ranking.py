@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from mnist_cnn.analysis.found import ABSENT, Run, read_overrides
-from mnist_cnn.config.depends import NEUTRAL, depends_on, groups_of
+from mnist_cnn.config.depends import depends_on
 from mnist_cnn.config.messages import shown
 
 REPEATED = {"seed", "dirpath", "save_dir"}  # last names of keys that do not tell groups apart
@@ -136,12 +136,18 @@ def setting(run: Run, over: Sequence[str] = ()) -> dict[str, Any]:
     kept = {
         key: value
         for key, value in depends_on(run.config).items()
-        if key.rpartition(".")[2] not in REPEATED and not {*over} & {*groups_of(key)}
+        if key.rpartition(".")[2] not in REPEATED and not {"test", *over} & {*groups_of(key)}
     }
     # a run that was resumed in its own folder is the same run
     ckpt_path, run_dir = run.config.get("ckpt_path"), run.config.get("run_dir")
     own = ckpt_path and run_dir and Path(str(run_dir)) in Path(str(ckpt_path)).parents
     return {**kept, "ckpt_path": None if own else ckpt_path}
+
+
+def groups_of(key: str) -> list[str]:
+    """Return the groups that a key is in, and the key itself: a, a.b, a.b.c."""
+    parts = key.split(".")
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 def find_key(name: str, finished: Sequence[Run]) -> str:
@@ -226,6 +232,6 @@ def peculiar_settings(board: Leaderboard) -> list[str]:
     varied = {"seed", *texts.columns[texts.nunique() > 1]}
     settings = []
     for run in board.others:
-        keys = [k for k in run.config if k in varied and NEUTRAL.isdisjoint(groups_of(k))]
+        keys = [key for key in depends_on(run.config) if key in varied]
         settings.append(pairs({name: run.config[k] for k, name in short_names(keys).items()}))
     return settings
