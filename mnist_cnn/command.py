@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mnist_cnn import versions
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError)
@@ -86,7 +86,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     given = sys.argv[1:] if argv is None else argv
     # before what may be many files, among which argparse takes no option
     network = [f"--{a}" for a in given if a.startswith("ckpt_path=")]
-    own.allow_given(given)
+    instantiate.allow_given(given)
     keys = ("ckpt_path=", "targets=")
     args = parser.parse_args(network + [a for a in given if not a.startswith(keys)])
     if args.ckpt_path == "":

@@ -28,36 +28,44 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     # the heavy imports: here, so that --help and mistakes are answered at once
     import lightning as L
+    from lightning.pytorch.callbacks import ProgressBar
 
-    from mnist_cnn.callbacks import fit, tensorboard
+    from mnist_cnn.callbacks import tensorboard
+    from mnist_cnn.callbacks.checkpoint import Checkpoint
     from mnist_cnn.callbacks.history import History
-    from mnist_cnn.config import check, own
-    from mnist_cnn.config.compose import plain
+    from mnist_cnn.config import check, instantiate
+    from mnist_cnn.config.compose import flat, plain
     from mnist_cnn.data.datamodule import described
-    from mnist_cnn.internals.lightning import quiet_lightning
+    from mnist_cnn.internals.lightning import fit, quiet_lightning
+    from mnist_cnn.module import build_module, load_best
     from mnist_cnn.runs import results
     from mnist_cnn.runs.loggers import make_loggers
 
     quiet_lightning()
-    own.allow(cfg.targets)
-    if (odd := check.not_exact(cfg)) and launch.rank() == 0:
-        print(f"no exact resume is promised with {', '.join(odd)}", file=sys.stderr)
+    instantiate.allow(cfg.targets)
+    if (inexact := check.inexact_options(cfg)) and launch.rank() == 0:
+        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     folder, config = Path(cfg.run_dir), plain(cfg)
     L.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = own.make_data(cfg.data)
-    module = fit.make_module(config, data)
-    callbacks = fit.make_callbacks(cfg.callbacks)
-    trainer = own.make(
+    data = instantiate.make_data(cfg.data)
+    module = build_module(config, data)
+    callbacks = instantiate.make_callbacks(cfg.callbacks)
+    bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
+    trainer = instantiate.instantiate_as(
         L.Trainer,
         cfg.trainer,
         callbacks=callbacks,
-        enable_progress_bar=fit.bar_enabled(callbacks, cfg.trainer),
+        enable_progress_bar=bar or cfg.trainer.enable_progress_bar,
         logger=make_loggers(cfg),
         plugins=launch.plugins(),
         default_root_dir=folder,
     )
-    fit.fit(trainer, module, data, cfg)
-    module, best = fit.kept(trainer, module)
+    for callback in callbacks:
+        if isinstance(callback, Checkpoint):
+            callback.config = flat(cfg)
+            callback.data = config["data"] if instantiate.is_custom(cfg.data) else {}
+    fit(trainer, module, data, cfg.ckpt_path)
+    module, best = load_best(trainer, module)
     test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
     module.float()  # what comes out of a training has 32 bits, whatever its precision
     (history,) = (callback for callback in callbacks if isinstance(callback, History))

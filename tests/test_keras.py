@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.config.own import TARGETS
+from mnist_cnn.config.instantiate import COMMANDS
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
@@ -142,7 +142,7 @@ def test_patience_two_as_pytorch_counts_it_would_differ(keras):
 @pytest.mark.parametrize("case", range(8))
 def test_training_stops_when_keras_stops_it(keras, case):
     callbacks = compose(run_dir="unused").callbacks
-    stopping = instantiate(callbacks.early_stopping, _execution_whitelist_=TARGETS)
+    stopping = instantiate(callbacks.early_stopping, _execution_whitelist_=COMMANDS)
     stopped = -1
     for epoch, loss in enumerate(keras["plateau_val_loss"][case]):
         trainer = SimpleNamespace(

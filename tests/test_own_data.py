@@ -10,7 +10,7 @@ from PIL import Image
 
 from mnist_cnn import export, pretrained
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.own import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
@@ -80,10 +80,10 @@ def test_a_network_for_colour_is_exported_and_reads_no_photograph(model, tmp_pat
     torch.testing.assert_close(program(images), net(images))
     with pytest.raises(ValueError, match="--int8 must be left out for a network of data of your"):
         export.export(net, formats, tmp_path / "out", int8=True, rounds=1)
-    own.allow(["my_nets.*"])
+    instantiate.allow(["my_nets.*"])
     with pytest.raises(ValueError, match="must be a network trained on digits, got one of arrays"):
         pretrained.load_digits(tmp_path / "run")
-    own.allow([])
+    instantiate.allow([])
 
 
 def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mnist_cnn import pretrained
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.evaluate import evaluate
@@ -168,7 +168,7 @@ def folder(tmp_path, monkeypatch):
         return tmp_path
 
     yield write
-    own.allow([])
+    instantiate.allow([])
 
 
 TINY = [*SHORT, "trainer.limit_train_batches=4", "callbacks.progress.quiet=true"]
@@ -251,13 +251,13 @@ def test_a_checkpoint_never_imports_code_by_itself(folder):
     train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         del sys.modules[name]
-    own.allow([])
+    instantiate.allow([])
     with pytest.raises(ValueError, match=r"got my_pkg\.nets\.Net; .* targets=\[my_pkg\.\*\]") as e:
         pretrained.load(here / "run")
     file = here / "run" / "checkpoints" / "best.ckpt"
     assert str(e.value).startswith(f"{file}: model._target_ must be allowed by targets, got my_pkg")
     assert "my_pkg" not in sys.modules
-    own.allow(["my_pkg.*"])
+    instantiate.allow(["my_pkg.*"])
     pretrained.load(here / "run")
 
 
@@ -307,7 +307,7 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folde
     (here / "place").mkdir()
 
     def evaluated(name: str, *argv: str) -> dict:
-        own.allow(["my_pkg.*"])
+        instantiate.allow(["my_pkg.*"])
         given = as_trained([f"ckpt_path={here}/run/{name}", "targets=[my_pkg.*]", *argv])
         given = [o for o in given if not o.startswith("hydra")]
         return evaluate(compose(given, run_dir=here / "place" / name, entry="evaluate"))
@@ -322,6 +322,6 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folde
     assert evaluated("weights.safetensors", "split=val", "temperature=true")["images"] == 200
     with pytest.raises(ValueError, match="split must be test or val, as far as Noise has batches"):
         evaluated("weights.safetensors", "split=train")
-    own.allow([])
+    instantiate.allow([])
     with pytest.raises(ValueError, match=r"data\._target_ must be allowed by targets, got my"):
         as_trained([f"ckpt_path={here}/run"])

@@ -19,8 +19,7 @@ from mnist_cnn.analysis.ranking import (
     setting,
     summarize,
 )
-from mnist_cnn.config.compose import CONF, files
-from mnist_cnn.internals.hydra import flat
+from mnist_cnn.config.compose import CONF, files, flat
 
 
 def select_runs(text: str, board: Leaderboard) -> list[Run]:

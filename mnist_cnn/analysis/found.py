@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mnist_cnn.internals.hydra import flat
+from mnist_cnn.config.compose import flat
 from mnist_cnn.runs.state import FAILED, LAST, LOCK, OVERRIDES, PRUNED, RESULTS, SWEEP, State, state
 
 MARKS = {RESULTS, FAILED, PRUNED, LOCK, "train.log"}  # any makes a run's folder

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.config.check import check_fold, check_split
+from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import is_own
 from mnist_cnn.data import sets, sources
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader
@@ -177,7 +177,7 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
         "classes": list(class_names(data)) or None,
         "shape": list(shape) if isinstance(shape, list | tuple) else None,
     }
-    if is_own(config):
+    if is_custom(config):
         return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
     return {**config, **known}
 

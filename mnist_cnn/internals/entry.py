@@ -23,9 +23,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.command import USER_ERRORS
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, check_choices
-from mnist_cnn.config.errors import one_line
-from mnist_cnn.config.own import TARGETS
+from mnist_cnn.config.compose import CONF, one_line
+from mnist_cnn.config.instantiate import COMMANDS
 from mnist_cnn.internals.hydra import multirun, task_of
 from mnist_cnn.runs.checks import check_run
 from mnist_cnn.runs.claim import TakenError, check_evaluation, claim, take
@@ -42,7 +41,7 @@ def run(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]
     to see where it comes from.
     """
     sys.argv[1:] = argv  # hydra.main reads no other
-    entry = main(str(CONF), config_name, execution_whitelist=TARGETS)
+    entry = main(str(CONF), config_name, execution_whitelist=COMMANDS)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         return entry(task)()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises its errors instead of printing them
@@ -60,7 +59,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str, argv: Sequence[str]
 
     with interruptible():
         try:
-            check_choices(argv)
             job()
         except BrokenPipeError:
             raise  # for command

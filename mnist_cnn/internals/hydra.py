@@ -2,8 +2,6 @@
 
 tests/test_contracts_hydra.py fails with a sentence where a release changes one of these:
 
-- GlobalHydra, one place for the whole process where Hydra keeps what it composes with
-- the text of its error messages, which have no fields for the key or the file that is wrong
 - the parser of overrides, the loader of a job's configuration and the list of plugins: Hydra's own
   sweepers use them, its documentation leaves them out
 - what its launchers do to run a job in another process: HydraConfig's own state, setup_globals
@@ -12,15 +10,12 @@ tests/test_contracts_hydra.py fails with a sentence where a release changes one 
 import copy
 import fnmatch
 import functools
-import itertools
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, RangeSweep, Transformer
@@ -32,42 +27,7 @@ from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-COMPOSING = threading.Lock()
-
 Job = Sequence[str]  # its overrides
-
-
-def composed(folder: Path, entry: str, overrides: Sequence[str], **options: Any) -> DictConfig:
-    """hydra.compose on a folder, whatever else this process uses Hydra for, in any thread."""
-    with COMPOSING:
-        state = GlobalHydra.instance()
-        before, state.hydra = state.hydra, None
-        try:
-            with hydra.initialize_config_dir(str(folder)):
-                return hydra.compose(entry, list(overrides), **options)
-        finally:
-            GlobalHydra.instance().hydra = before
-
-
-# what a message of Hydra's is about, and how it words that
-MISTAKES = {
-    "key": r"Could not override '([\w.@/]+)'",
-    "argument": r"string: ([^=]+) out of \[",  # without =
-    "several": r"Ambiguous value for argument '([^']+)'",
-    "file": r"Could not (?:find|load) '([\w./]+/[^/']+)'",  # of a group
-}
-
-
-def mistake(error: BaseException) -> tuple[str, str]:
-    """What an error of Hydra's is about, and its words for it; two empty ones where not known."""
-    text = " ".join(str(error).split())
-    for about, words in MISTAKES.items():
-        if found := re.search(words, text):
-            inner = re.search(r"full_key: (\S+)", str(error.__cause__))
-            if about == "key" and inner and inner[1].startswith(f"{found[1]}."):
-                return about, inner[1]  # of `scheduler={step_size: 5}` the key inside
-            return about, found[1]
-    return "", ""
 
 
 def multirun() -> bool:
@@ -223,13 +183,3 @@ def literal(text: str) -> str:
     """The same, but an interpolation stays one."""
     text = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
-
-
-def flat(node: Any, key: str = "") -> dict[str, Any]:
-    """Every value of a configuration by its whole key, as written: interpolations as such."""
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node)
-    if not isinstance(node, dict):
-        return {key: node}
-    inner = (flat(value, f"{key}.{name}".lstrip(".")) for name, value in node.items())
-    return dict(itertools.chain.from_iterable(values.items() for values in inner))

@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.compose import flat, plain
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import install, must_be, shown
-from mnist_cnn.internals.hydra import flat
 from mnist_cnn.runs.launch import rank
 
 # beginnings of keys that may change when a run is resumed: its weights do not depend on them
@@ -65,9 +65,6 @@ def _content(path: str, *version: int) -> Content:
     sound = sound and isinstance(checkpoint["callbacks"].get("Checkpoint", {}), dict)
     if not sound or not any(str(key).startswith("net.") for key in checkpoint["state_dict"]):
         raise ValueError("not a checkpoint of this project")
-    given = checkpoint.get("hyper_parameters")
-    model = given.get("model") if isinstance(given, dict) else None
-    pretrained.check_normalized(model if isinstance(model, dict) else {}, checkpoint["state_dict"])
     return Content(
         epochs=checkpoint["epoch"],
         best_epoch=checkpoint["callbacks"].get("Checkpoint", {}).get("best_epoch"),
@@ -137,7 +134,7 @@ def check_same(before: Mapping[str, Any], config: DictConfig) -> None:
     """
     now = flat(config)
     bound = set()
-    laid_out = config.scheduler.get("name") in ("OneCycleLR", "CosineAnnealingLR")
+    laid_out = class_name(config.scheduler) in ("OneCycleLR", "CosineAnnealingLR")
     # a run that ended with averaged weights has no others left to train
     averaged = config.callbacks.get("averaging")
     if laid_out or config.data.get("clean_epochs") or averaged:  # for a number of epochs

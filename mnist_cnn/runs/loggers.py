@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from omegaconf import DictConfig
 
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.own import make
+from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.internals.hydra import multirun
 from mnist_cnn.runs.checks import content
 from mnist_cnn.runs.launch import rank
@@ -39,7 +39,7 @@ def make_loggers(cfg: DictConfig) -> list[Logger]:
         options = tracked(node, cfg, known.get(name))
         if cfg.ckpt_path is not None and node.get("purge_step", 0) is None:
             options["purge_step"] = content(cfg.ckpt_path).epochs + 1
-        logger = make(Logger, node, **options)
+        logger = instantiate_as(Logger, node, **options)
         if isinstance(logger, (WandbLogger, MLFlowLogger)) and rank() == 0:
             begin(logger, cfg)
             versions[name] = logger.version

@@ -3,16 +3,15 @@
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config.compose import plain
+from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.config.own import make
 from mnist_cnn.internals.lightning import quiet_lightning
 from mnist_cnn.model import frozen
-from mnist_cnn.optim import find_class
+from mnist_cnn.module import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network, read_weights
 from mnist_cnn.runs.launch import plugins
 
@@ -34,17 +33,15 @@ def check_here(cfg: DictConfig) -> None:
         raise ValueError(must_be("trainer.devices", "a whole number on a CPU", devices))
     # what else Lightning refuses, it refuses here
     bare: Any = {"callbacks": [], "logger": False, "plugins": plugins(), "default_root_dir": "."}
-    make(L.Trainer, cfg.trainer, **bare)
-    # without memory or time, but code of the user's own may not know that device
-    with torch.device("cpu" if "_target_" in cfg.model else "meta"):
-        frozen(build_network(plain(cfg, "model")), cfg.freeze or ())
+    instantiate_as(L.Trainer, cfg.trainer, **bare)
+    net = build_network(plain(cfg, "model"))
+    frozen(net, cfg.freeze or ())
+    optimizer = make_optimizer(plain(cfg, "optimizer"), list(net.parameters()))
+    schedule = {key: v for key, v in plain(cfg, "scheduler").items() if key != "interval"}
+    if "_target_" in schedule:
+        make_schedule(schedule, optimizer, 2)
     if cfg.init_weights is not None and cfg.ckpt_path is None:
         try:
             read_weights(cfg.init_weights)
         except ValueError as e:
             raise ValueError(f"init_weights: {e}") from None
-    if "_target_" not in cfg.optimizer:
-        find_class(torch.optim, torch.optim.Optimizer, "optimizer", cfg.optimizer.name)
-    if cfg.scheduler.get("name") is not None:
-        schedulers = torch.optim.lr_scheduler
-        find_class(schedulers, schedulers.LRScheduler, "scheduler", cfg.scheduler.name)

@@ -7,8 +7,8 @@ from typing import ClassVar
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from mnist_cnn.config.instantiate import COMMANDS
 from mnist_cnn.config.messages import install
-from mnist_cnn.config.own import TARGETS
 from mnist_cnn.internals.hydra import is_plugin, task_of
 from mnist_cnn.runs.checks import check_run
 from mnist_cnn.runs.launch import check_processes
@@ -25,7 +25,7 @@ class Runs(sweep.Sweep):
     """A sweep whose jobs are runs of mnist_cnn.train."""
 
     OBJECTIVE: ClassVar = "objective"
-    ALLOWED: ClassVar = TARGETS
+    ALLOWED: ClassVar = COMMANDS
     SEARCH: ClassVar = "add hparams_search=optuna"
     IGNORED: ClassVar = ("force",)
 

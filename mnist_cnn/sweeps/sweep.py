@@ -23,7 +23,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_cnn.internals.hydra import Composer, Job, flat, launcher, quote
+from mnist_cnn.config.compose import flat
+from mnist_cnn.internals.hydra import Composer, Job, launcher, quote
 from mnist_cnn.internals.launchers import ASIDE, POLL, launch_aside
 from mnist_cnn.sweeps.folder import (
     ENDS,
