@@ -29,16 +29,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Pixels, std: Pixels, channels: int = 1):
         super().__init__()
-        for name, given in (("mean", mean), ("std", std)):
-            values = [math.nan] if given == "auto" else given
-            values = list(values) if isinstance(values, Sequence) else [values]
-            valid = all(math.isfinite(v) and (v > 0 or name == "mean") for v in values)
-            if len(values) not in (1, channels) or not (valid or given == "auto"):
-                kind = "a finite number" if name == "mean" else "a finite number > 0"
-                allowed = f"{kind}, a list of {channels} or auto"
-                raise ValueError(f"model.{name} must be {allowed}, got {given}")
-            constants = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer(name, constants.expand(channels, 1, 1).clone())
+        for name, value in (("mean", mean), ("std", std)):
+            values = torch.as_tensor(math.nan if value == "auto" else value, dtype=torch.float32)
+            constants = values.view(-1, 1, 1).expand(channels, 1, 1)
+            self.register_buffer(name, constants.clone())
         self.identity = (mean, std) == (0, 1)
         self.register_load_state_dict_post_hook(Normalize._find_identity)  # type: ignore[no-untyped-call]
 

@@ -1,6 +1,7 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -376,7 +376,7 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
         except ValueError as e:
             hint = "; init_strict=false starts from the rest" if strict else ""
             raise ValueError(f"init_weights: {e}{hint}") from None
-        if left and rank_zero_only.rank == 0:
+        if left and os.environ.get("RANK", "0") == "0":
             print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
     return module
 

@@ -14,8 +14,8 @@ from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.own import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.model import build
 from mnist_cnn.module import fitted
+from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
 from tests.helpers.training import SHORT
 
@@ -132,8 +132,8 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["cnn", "fast_cnn", "vgg"])
 def test_images_that_are_too_small_for_a_network_are_refused(name):
     model = dict(compose([f"model={name}"], run_dir="unused").model)
-    with pytest.raises(ValueError, match=f"^model.name={model['name']}: the images are too small"):
-        build({**model, "shape": [1, 4, 4]})
+    with pytest.raises(ValueError, match="^model: the images are too small"):
+        build_network({**model, "shape": [1, 4, 4]})
 
 
 def test_a_network_of_another_shape_is_refused_by_name(tmp_path):
@@ -150,5 +150,5 @@ def test_a_model_takes_from_the_data_what_it_does_not_say(tmp_path):
     save_arrays(tmp_path / "my.npz")
     data = ArraysDataModule(path=str(tmp_path / "my.npz"))
     assert isinstance(data, L.LightningDataModule)
-    model = fitted({"name": "MLP", "hidden": 8, "dropout": 0.0}, data)
-    assert build(model)(torch.rand(2, 3, 32, 32)).shape == (2, 20)
+    model = fitted({"_target_": "mnist_cnn.model.MLP", "hidden": 8, "dropout": 0.0}, data)
+    assert build_network(model)(torch.rand(2, 3, 32, 32)).shape == (2, 20)

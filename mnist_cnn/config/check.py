@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.compose import better, plain
+from mnist_cnn.config.compose import CONF, better, plain
 from mnist_cnn.config.instantiate import (
     CHECKPOINTS,
     COMMANDS,
@@ -31,6 +31,7 @@ TRAIN: dict[str, type[Group]] = {
     "callbacks.progress": schema.ProgressBar,
     "callbacks.averaging": schema.Averaging,
 }
+TRAINER = CONF / "trainer" / "auto.yaml"
 MONITORS = ("early_stopping", "checkpoint")  # callbacks that look at a metric
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")  # a checkpoint holds them
 
@@ -43,6 +44,8 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     """
     targets = plain(cfg, "targets") or []
     allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])
+    if entry == "train":
+        check_metrics(cfg)  # first: of an unknown metric no mode is known either
     faults = []
     for part, group in schemas(cfg, entry).items():
         faults += wrong_values(cfg, part, group)
@@ -56,7 +59,6 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     if not is_custom(cfg.data):
         check_data(cfg.data)
     if entry == "train":
-        check_metrics(cfg)
         check_trainer(cfg)
         check_validation(cfg)
         check_modes(cfg)
@@ -68,7 +70,7 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
 def schemas(cfg: DictConfig, entry: str) -> dict[str, type[Group]]:
     """The schema of each part of a configuration."""
     custom = is_custom(cfg.data)
-    parts = dict(TRAIN) if entry == "train" else {"": schema.Evaluate}
+    parts: dict[str, type[Group]] = {"": schema.Evaluate} if entry != "train" else {**TRAIN}
     parts["data"] = schema.Custom if custom else schema.Data
     if entry == "train":
         ours = str(plain(cfg, "model._target_")).startswith("mnist_cnn.model.")
@@ -168,9 +170,12 @@ def check_validation(cfg: DictConfig) -> None:
 
 def check_metrics(cfg: DictConfig) -> None:
     """Raises ValueError for a metric that is not logged, or whose name is taken."""
-    if taken := sorted({"loss", "acc"} & set(cfg.metrics)):
-        raise ValueError(f"metrics.{taken[0]}: a metric of this name is logged already")
-    names = ("loss", "acc", *cfg.metrics)
+    metrics = plain(cfg, "metrics")
+    users = list(metrics) if isinstance(metrics, dict) else []
+    for name in ("loss", "acc"):
+        if name in users:
+            raise ValueError(f"metrics.{name}: a metric of this name is logged already")
+    names = ("loss", "acc", *users)
     logged = [f"{stage}/{name}" for stage in ("train", "val") for name in names]
     for key in ("objective.metric", *(f"callbacks.{name}.monitor" for name in MONITORS)):
         metric = plain(cfg, key)
@@ -198,6 +203,7 @@ def inexact_options(cfg: DictConfig) -> list[str]:
     }
     values = plain(cfg, "trainer")
     found = [f"trainer.{key}" for key, exact in usual.items() if values[key] not in exact]
+    found += [f"trainer.{key}" for key in set(values) - set(OmegaConf.load(TRAINER))]
     if (plain(cfg, "callbacks.checkpoint") or {}).get("_target_") != schema.Checkpoint.of:
         found.append("callbacks.checkpoint")
     return found

@@ -25,7 +25,7 @@ class Runs(sweep.Sweep):
     """A sweep whose jobs are runs of mnist_cnn.train."""
 
     OBJECTIVE: ClassVar = "objective"
-    ALLOWED: ClassVar = COMMANDS
+    ALLOWED: ClassVar = list(COMMANDS)
     SEARCH: ClassVar = "add hparams_search=optuna"
     IGNORED: ClassVar = ("force",)
 
