@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,12 +206,8 @@ class DigitClassifier(L.LightningModule):
         self.log("lr", torch.tensor(lr, dtype=torch.float64))
         # here, once the rate is logged and before the checkpoint of the epoch is written: Lightning
         # would step it earlier or later, and not at all in an epoch that was resumed
-        if (
-            self.epoch_schedule is None or self.trainer.lr_scheduler_configs
-        ):  # of SWA, which took over
-            return
-        score = self.logged_metrics().get(self.hparams["monitor"])
-        if score is not None or not isinstance(self.epoch_schedule, ReduceLROnPlateau):
+        if self.epoch_schedule and not self.trainer.lr_scheduler_configs:  # which SWA brings
+            score = self.logged_metrics().get(self.hparams["monitor"])
             self.lr_scheduler_step(self.epoch_schedule, score)
 
     def logged_metrics(self) -> dict[str, float]:
@@ -248,28 +244,23 @@ class DigitClassifier(L.LightningModule):
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = make_optimizer(args, trained)
-        config = dict(self.hparams["scheduler"])
-        interval = config.pop("interval", "epoch")
-        if not config:
+        config, trainer = self.hparams["scheduler"], self.trainer
+        if class_name(config) is None:
             return optimizer
-        trainer, by_step = self.trainer, interval == "step"
-        length = trainer.estimated_stepping_batches if by_step else trainer.max_epochs
-        schedule = make_schedule(config, optimizer, int(length or 0))
-        if by_step:
-            stepped = {
-                "scheduler": schedule,
-                "interval": "step",
-                "monitor": self.hparams["monitor"],
-            }
+        if config.get("interval") == "step":
+            schedule = make_schedule(config, optimizer, lambda: trainer.estimated_stepping_batches)
+            stepped = {"scheduler": schedule, "interval": "step"}
             return {"optimizer": optimizer, "lr_scheduler": stepped}
-        self.epoch_schedule = schedule
+        schedule = make_schedule(config, optimizer, lambda: trainer.max_epochs or 0)
         if state := self.resumed.get("epoch_schedule"):
             schedule.load_state_dict(state)
+        self.epoch_schedule = schedule
         return optimizer
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(metric)
+            if metric is not None:  # an epoch without validation
+                scheduler.step(metric)
         # after the last step there is no next rate: OneCycleLR would go on falling, below zero
         elif scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
             scheduler.step()
@@ -319,10 +310,9 @@ class DigitClassifier(L.LightningModule):
         fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
         faults = []
         for key in sorted((new.keys() | old.keys()) - fitting.keys()):
-            shapes = [
-                tuple(weights[key].shape) if key in weights else "none" for weights in (new, old)
-            ]
-            faults.append(f"{key}: {shapes[0]} in the file, {shapes[1]} in the net")
+            there = tuple(new[key].shape) if key in new else "none"
+            here = tuple(old[key].shape) if key in old else "none"
+            faults.append(f"{key}: {there} in the file, {here} in the net")
         if faults and (strict or not fitting):
             raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}")
         check_finite_weights(fitting)
@@ -335,16 +325,18 @@ def make_optimizer(config: Mapping[str, Any], parameters: Sequence[nn.Parameter]
     return instantiate_as(Optimizer, config, parameters, key="optimizer", allowlist=CHECKPOINTS)
 
 
-def make_schedule(config: Mapping[str, Any], optimizer: Optimizer, length: int) -> Any:
-    """The LRScheduler of a config without `interval`.
+def make_schedule(
+    config: Mapping[str, Any], optimizer: Optimizer, length: Callable[[], int | float]
+) -> Any:
+    """The LRScheduler of a config; ValueError where it or an argument does not exist.
 
     Args:
-        length: the number of steps or epochs of the run, over which some schedules are laid out.
+        length: gives the steps or epochs of the run, over which some schedules are laid out.
     """
-    args = dict(config)
+    args = {key: value for key, value in config.items() if key != "interval"}
     if (key := LENGTHS.get(str(class_name(config)))) is not None:
-        args[key] = length
-        if args.get("pct_start", 0) * length == 1:
+        args[key] = int(length())
+        if args.get("pct_start", 0) * args[key] == 1:
             # torch divides by the length of a warm-up of no step
             args["pct_start"] *= 1 + 1e-9
     return instantiate_as(LRScheduler, args, optimizer, key="scheduler", allowlist=CHECKPOINTS)

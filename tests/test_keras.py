@@ -106,17 +106,11 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
     assert np.abs(ours - theirs).mean() < 0.01
 
 
-def schedule_options(cfg):
-    """The configuration of PyTorch's schedule, without Lightning's part."""
-    return {k: v for k, v in cfg["scheduler"].items() if k != "interval"}
-
-
 @pytest.mark.parametrize("case", range(8))
 def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
     cfg = default_config()
-    options = schedule_options(cfg)
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=cfg["optimizer"]["lr"])
-    schedule = make_schedule(options, optimizer, 0)
+    schedule = make_schedule(cfg["scheduler"], optimizer, int)
     rates = []
     for loss in keras["plateau_val_loss"][case]:
         schedule.step(float(loss))
@@ -125,11 +119,10 @@ def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
 
 
 def test_patience_two_as_pytorch_counts_it_would_differ(keras):
-    differs = 0
+    differs, config = 0, default_config()["scheduler"]
     for losses, rates in zip(keras["plateau_val_loss"], keras["plateau_lr"], strict=True):
-        options = schedule_options(default_config())
         optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1e-3)
-        schedule = make_schedule({**options, "patience": 2}, optimizer, 0)
+        schedule = make_schedule({**config, "patience": 2}, optimizer, int)
         got = []
         for loss in losses:
             schedule.step(float(loss))

@@ -124,12 +124,13 @@ def test_weights_of_another_network_name_what_is_missing_and_what_is_too_many(tm
 
 
 def test_tied_weights_are_written_under_each_name(tmp_path):
-    net = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
-    net[1].weight = net[0].weight
+    first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    second.weight = first.weight
+    net = torch.nn.Sequential(first, second)
     pretrained.write_weights(net, {}, tmp_path / "w.safetensors")
     written = load_file(tmp_path / "w.safetensors")
-    assert torch.equal(written["0.weight"], net[0].weight)
-    assert torch.equal(written["1.weight"], net[0].weight)
+    assert torch.equal(written["0.weight"], first.weight)
+    assert torch.equal(written["1.weight"], first.weight)
 
 
 def test_a_file_that_holds_no_weights_is_refused(tmp_path):
@@ -160,7 +161,7 @@ def test_an_optimizer_or_schedule_that_does_not_exist_or_fit_is_refused(part, co
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")  # three runs share it
 @pytest.mark.parametrize("name", ["ReduceLROnPlateau", "StepLR", "CosineAnnealingLR"])
 def test_a_schedule_by_epoch_resumes_where_it_was(name, data_root, tmp_path):
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "ReduceLROnPlateau": {"patience": 0, "threshold": 1.0, "threshold_mode": "abs"},
         "StepLR": {"step_size": 1, "gamma": 0.5},
     }
@@ -172,11 +173,12 @@ def test_a_schedule_by_epoch_resumes_where_it_was(name, data_root, tmp_path):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     def fit(ckpt_path: Path | None = None, **changes: Any) -> None:
-        parts = {"model": CNN, "optimizer": ADAM, "scheduler": schedule, **changes}
+        parts: dict[str, Any] = {"model": CNN, "optimizer": ADAM, "scheduler": schedule}
+        parts |= changes
         saved = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-        few = {"max_epochs": 4, "limit_train_batches": 1, "limit_val_batches": 1, "logger": False}
-        still = {"enable_progress_bar": False, "enable_model_summary": False}
-        trainer = L.Trainer(accelerator="cpu", callbacks=[Listen(), saved], **few, **still)
+        few: dict[str, Any] = {"max_epochs": 4, "limit_train_batches": 1, "limit_val_batches": 1}
+        few |= {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = L.Trainer(accelerator="cpu", callbacks=[Listen(), saved], **few)
         trainer.fit(DigitClassifier(**parts), data, ckpt_path=ckpt_path)
 
     fit()

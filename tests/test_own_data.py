@@ -132,7 +132,7 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["cnn", "fast_cnn", "vgg"])
 def test_images_that_are_too_small_for_a_network_are_refused(name):
     model = dict(compose([f"model={name}"], run_dir="unused").model)
-    with pytest.raises(ValueError, match="^model: the images are too small"):
+    with pytest.raises(ValueError, match=r"^model: the images are too small"):
         build_network({**model, "shape": [1, 4, 4]})
 
 

@@ -37,9 +37,8 @@ def check_here(cfg: DictConfig) -> None:
     net = build_network(plain(cfg, "model"))
     frozen(net, cfg.freeze or ())
     optimizer = make_optimizer(plain(cfg, "optimizer"), list(net.parameters()))
-    schedule = {key: v for key, v in plain(cfg, "scheduler").items() if key != "interval"}
-    if "_target_" in schedule:
-        make_schedule(schedule, optimizer, 2)
+    if "_target_" in cfg.scheduler:
+        make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
     if cfg.init_weights is not None and cfg.ckpt_path is None:
         try:
             read_weights(cfg.init_weights)
