@@ -66,20 +66,17 @@ class Trained(nn.Module):
 def build_network(config: Mapping[str, Any]) -> nn.Module:
     """The network of a model config: `_target_`, a class of model.py or another, and arguments.
 
-    One of model.py that is too large to be meant is refused before it takes memory.
+    One of model.py or of torch that is too large to be meant is refused before it takes memory.
 
     Raises:
         ForbiddenError: the class is on no allowlist.
         ValueError: arguments that do not fit it, or over MAX_PARAMETERS.
     """
-    target = str(config.get("_target_"))
-    if target.startswith("mnist_cnn.model."):
+    if str(config.get("_target_")).startswith(("mnist_cnn.model.", "torch.nn.")):
         try:
             with torch.device("meta"):  # shapes without memory
                 net = instantiate_as(nn.Module, config, key="model", allowlist=CHECKPOINTS)
-        except ForbiddenError:
-            raise
-        except (ValueError, IndexError, RuntimeError) as e:
+        except (IndexError, RuntimeError) as e:
             raise ValueError(f"model: {reason(e)}") from None
         if (count := sum(p.numel() for p in net.parameters())) > MAX_PARAMETERS:
             allowed = f"at most {MAX_PARAMETERS:,} parameters"

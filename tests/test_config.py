@@ -179,11 +179,11 @@ def test_an_unknown_key_or_file_is_named_in_one_line(override, key):
             "trainer.accelerator=cpu trainer.devices=[0]",
             "trainer.devices must be a whole number on a CPU, got [0]",
         ),
-        ("model._target_=mnist_cnn.model.Foo", "model: model._target_=mnist_cnn.model.Foo"),
+        ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
         ("optimizer._target_=torch.optim.Foo", "optimizer._target_=torch.optim.Foo"),
-        ("optimizer=sgd optimizer.momentum=-1", "Invalid momentum value"),
+        ("optimizer=sgd optimizer.momentum=-1", "optimizer: Invalid momentum value"),
         ("scheduler._target_=torch.optim.Adam", "scheduler._target_ must be a LRScheduler"),
-        ("scheduler.factor=1", "Factor should be < 1.0"),
+        ("scheduler.factor=1", "scheduler: Factor should be < 1.0"),
     ],
 )
 def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_folder_is_written(

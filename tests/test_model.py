@@ -148,9 +148,16 @@ def test_one_image_alone_cannot_be_normalised():
         ({"hidden": 10**6}, "at most 100,000,000 parameters, got 795,000,010"),
         ({"_target_": "mnist_cnn.model.Foo"}, "'Foo'"),
         ({"mean": [0.1, 0.2]}, "must match"),
+        ({"_target_": "torch.nn.Linear"}, "'hidden'"),
     ],
 )
 def test_an_argument_that_does_not_fit_the_network_is_refused(changes, message):
     config = {"_target_": "mnist_cnn.model.MLP", "hidden": 8, "dropout": 0.0, **changes}
     with pytest.raises(ValueError, match=f"^model.*{message}"):
         build_network(config)
+
+
+def test_a_layer_of_torch_that_is_too_large_is_refused_before_it_takes_memory():
+    vast = {"_target_": "torch.nn.Linear", "in_features": 10**9, "out_features": 10**6}
+    with pytest.raises(ValueError, match="at most 100,000,000 parameters"):
+        build_network({"_target_": "torch.nn.Sequential", "_args_": [vast]})

@@ -125,7 +125,7 @@ DATA = "datamodule_hyper_parameters"
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (f"{MODEL}/_target_", "mnist_cnn.model.Foo", "model: model._target_=mnist_cnn.model.Foo"),
+        (f"{MODEL}/_target_", "mnist_cnn.model.Foo", r"model\._target_=mnist_cnn\.model\.Foo"),
         (f"{MODEL}/_target_", "mnist_cnn.model.frozen", "which is no class"),
         (f"{MODEL}/_target_", "torch.nn.modules.module.torch.hub.load", "which is torch.hub.load"),
         (f"{MODEL}/_target_", "torch.nn.init.zeros_", "no class"),

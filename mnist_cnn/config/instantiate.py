@@ -164,10 +164,10 @@ def instantiate_as(
         raise ValueError(must_be(target, f"a {kind.__name__}", named))
     try:
         made = called({**parts, "_partial_": False}, *args, **options)
-    except (MisconfigurationException, ImportError) as e:  # no such device; a package is missing
-        raise ValueError(e) from e
-    except TypeError as e:  # an argument that it does not take
-        raise ValueError(f"{node['_target_']}: {e}".splitlines()[0]) from e
+    # an argument that it does not take; no such device; a package is missing
+    except (ValueError, TypeError, MisconfigurationException, ImportError) as e:
+        text = f"{node['_target_']}: {e}".splitlines()[0] if isinstance(e, TypeError) else str(e)
+        raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
     if not isinstance(made, kind):
         raise ValueError(must_be(target, f"a {kind.__name__}", node["_target_"]))
     return made
