@@ -15,9 +15,8 @@ from omegaconf import OmegaConf
 from mnist_cnn.analysis.comparison import Difference, difference_of_means
 from mnist_cnn.analysis.found import ABSENT, Run, find_runs, read_history, read_json
 from mnist_cnn.analysis.ranking import Summary, brief, setting, summarize
-from mnist_cnn.config.compose import CONF, compose, files, plain
+from mnist_cnn.config.compose import CONF, compose, files, flat, plain
 from mnist_cnn.config.messages import install
-from mnist_cnn.internals.hydra import flat
 from mnist_cnn.report import collect_runs, docstring_parser
 from mnist_cnn.runs import results, state
 from mnist_cnn.runs.state import SWEEP

@@ -50,8 +50,9 @@ from mnist_cnn import terminal
 from mnist_cnn.analysis.found import Run, read_json
 from mnist_cnn.analysis.tables import comparison_table
 from mnist_cnn.command import command
+from mnist_cnn.config.compose import flat
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.internals.hydra import flat, quote
+from mnist_cnn.internals.hydra import quote
 from mnist_cnn.report import OUTPUTS, docstring_parser
 from mnist_cnn.runs import results
 from mnist_cnn.runs.signals import SIGNALS

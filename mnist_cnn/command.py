@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import inspect
 import io
 import os
 import sys
@@ -14,8 +13,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn import versions
-from mnist_cnn.config import own
-from mnist_cnn.config.compose import CONF
+from mnist_cnn.config import instantiate
+from mnist_cnn.config.compose import CONF, VERSION_BASE
 from mnist_cnn.runs.signals import SIGPIPE, Interrupted, interrupted, interruptible
 from mnist_cnn.sweeps.names import in_sweep
 
@@ -62,9 +61,8 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
 
     Set HYDRA_FULL_ERROR=1 to see where it comes from.
     """
-    options: dict[str, Any] = {"execution_whitelist": own.TARGETS}
-    if "execution_whitelist" not in inspect.signature(hydra.main).parameters:  # Hydra 1.3
-        options = {"version_base": "1.3"}
+    # Hydra 1.4 asks which code its callbacks and plugins may be
+    options = VERSION_BASE or {"execution_whitelist": instantiate.COMMANDS}
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         @functools.wraps(task)
@@ -104,7 +102,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     given = sys.argv[1:] if argv is None else argv
     # before what may be many files, among which argparse takes no option
     network = [f"--{a}" for a in given if a.startswith("ckpt_path=")]
-    own.allow_given(given)
+    instantiate.allow_given(given)
     keys = ("ckpt_path=", "targets=")
     args = parser.parse_args(network + [a for a in given if not a.startswith(keys)])
     if args.ckpt_path == "":

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.command import command
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.internals import entry
 from mnist_cnn.runs.claim import check_evaluation
@@ -52,7 +52,9 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help"} & set(given)
-    own.allow_given(given)  # before as_trained reads the file, and from nowhere but the command
+    instantiate.allow_given(
+        given
+    )  # before as_trained reads the file, and from nowhere but the command
     entry.run(evaluate, "evaluate", given if asks else as_trained(given))
 
 

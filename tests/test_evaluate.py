@@ -21,8 +21,8 @@ from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.check import check
+from mnist_cnn.command import one_line
 from mnist_cnn.config.compose import compose
-from mnist_cnn.config.errors import one_line
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import BatchLoader

@@ -23,7 +23,7 @@ from mnist_cnn import export, formats, pretrained, webpage
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
-from mnist_cnn.model import build
+from mnist_cnn.pretrained import build_network
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import NO_DIGIT, SURE, read_digits, written
 from mnist_cnn.train import train
@@ -422,7 +422,7 @@ def test_a_page_has_any_network_of_this_project(name, digits, tmp_path):
         "MLP": {"hidden": 16, "dropout": 0.5},
         "VGG": {"stages": [[4], [6, 6]], "channel_dropout": 0.1, "dropout": 0.1},
     }
-    net = build({"name": name, **configs[name]})
+    net = build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
     with torch.no_grad():
         for _ in range(5):  # batch normalisation of its own mean and variance
             net(torch.rand(32, 1, 28, 28))

@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config.check import check
+from mnist_cnn.command import one_line
 from mnist_cnn.config.compose import CONF, compose, files, plain
-from mnist_cnn.config.errors import one_line
-from mnist_cnn.model import build
+from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
 
 MORE = int(os.environ.get("FUZZ", 0))
@@ -121,7 +121,7 @@ def small(cfg: DictConfig) -> DictConfig | None:
     cfg.data.name = "mnist"
     cfg.data.batch_size = min(cfg.data.batch_size, 2000)
     cfg.data.eval_batch_size = min(cfg.data.eval_batch_size, 2000)
-    network = build(plain(cfg, "model"))
+    network = build_network(plain(cfg, "model"))
     return cfg if sum(p.numel() for p in network.parameters()) < 500_000 else None
 
 

@@ -13,7 +13,7 @@ from mnist_cnn.analysis.networks import network_name, networks
 from mnist_cnn.analysis.progress import track
 from mnist_cnn.analysis.robustness.suites import SUITES, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data.custom import CollectedDataModule
@@ -79,7 +79,7 @@ def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
     Raises:
         ValueError: they are not what the networks take, or not what training held out.
     """
-    made = own.make_data(cfg.data)
+    made = instantiate.make_data(cfg.data)
     ours = isinstance(made, ImageDataModule)
     data = made if ours else CollectedDataModule(made)
     if ours and (cfg.split != "test" or cfg.temperature):

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import ListConfig
 
 from mnist_cnn.analysis.found import find_runs, natural_order
+from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import forbidden
-from mnist_cnn.internals.hydra import quote
 from mnist_cnn.runs.resume import in_grammar, take_ckpt_path
-from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
+from mnist_cnn.runs.folder import LAST, OVERRIDES, state
 
 if TYPE_CHECKING:
     from mnist_cnn.pretrained import Trained
@@ -100,7 +99,7 @@ def trained_on(net: "Trained", another: bool) -> list[str]:
         if another:
             return []
         # the file may be a stranger's: it names no more than the command allows
-        if faults := forbidden(data["own"], "data", known=()):
+        if faults := not_allowed(data["own"], "data", allowlist=()):
             raise ValueError("; ".join(faults))
         others = ("val_fraction", "fold", "seed", "augment")  # in evaluate.yaml
         alone = ["~data", *(f"~data.{key}" for key in others)]

@@ -29,7 +29,7 @@ from mnist_cnn.internals.lightning import (
     stopped_early,
     training_is_over,
 )
-from mnist_cnn.metrics import Tally
+from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.generators import generators, set_generators
@@ -193,7 +193,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         correct_counters(trainer, checkpoint)
         own: dict[str, Any] = {"generators": generators(pl_module.device)}
         if mid_epoch(trainer):
-            own["tally"] = pl_module.tallies["train"].state_dict()
+            own["tally"] = pl_module.epoch_metrics["train"].state_dict()
         every: list[Any] = [own]
         if trainer.world_size > 1:
             every = [None] * trainer.world_size
@@ -246,7 +246,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             own = every[trainer.global_rank]
             self.loaded = own["generators"]
             if "tally" in own:
-                module.tallies["train"] = tally = Tally(bool(module.metrics))
+                module.epoch_metrics["train"] = tally = EpochMetrics(bool(module.metrics))
                 tally.load_state_dict(own["tally"], trainer.strategy.root_device)
         elif "tally" in every[0]:
             raise ValueError(

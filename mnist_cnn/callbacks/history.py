@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.optim import class_name
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.plots import training
 from mnist_cnn.analysis.results import now
 from mnist_cnn.runs.folder import replace
@@ -51,10 +51,10 @@ class History(BetweenEpochs):
         self.trained = self.trained or time.perf_counter()
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
-        images = module.tallies["train"].images * trainer.world_size
+        images = module.epoch_metrics["train"].images * trainer.world_size
         row: dict[str, float] = {"epoch": trainer.current_epoch}
         row |= {
-            key: value for key, value in sorted(module.epoch_metrics().items()) if key != "step"
+            key: value for key, value in sorted(module.logged_metrics().items()) if key != "step"
         }
         row["seconds"] = self.trained - self.started
         row["images/s"] = images / row["seconds"]

@@ -54,7 +54,7 @@ class ProgressBar(BetweenEpochs):
             )
             self.bar.start()
         if self.running:
-            self.begin(pl_module.tallies["train"].images)
+            self.begin(pl_module.epoch_metrics["train"].images)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -73,7 +73,7 @@ class ProgressBar(BetweenEpochs):
             return
         assert self.bar is not None
         self.due = now + self.refresh_seconds
-        tally = pl_module.tallies["train"]
+        tally = pl_module.epoch_metrics["train"]
         loss, hits, images = tally.totals(last=self.averaged)
         seen = tally.images * trainer.world_size
         speed = (seen - self.mark[1]) / (now - self.mark[0])
@@ -89,7 +89,7 @@ class ProgressBar(BetweenEpochs):
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = module.epoch_metrics()
+        metrics = module.logged_metrics()
         epoch = trainer.current_epoch
         cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
         for stage in ("train", "val"):

@@ -19,9 +19,9 @@ from torch.fx.passes.shape_prop import ShapeProp, TensorMetadata
 from torch.utils.tensorboard import SummaryWriter
 
 from mnist_cnn.analysis import scores
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.optim import class_name
 from mnist_cnn.plots import evaluation
 from mnist_cnn.runs.folder import BEST
 

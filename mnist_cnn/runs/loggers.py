@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from omegaconf import DictConfig
 
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.own import make
+from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.folder import write_json
 from mnist_cnn.runs.ranks import rank
@@ -40,8 +40,8 @@ def make_loggers(cfg: DictConfig, start: Any) -> list[Logger]:
             continue
         options = tracked(node, cfg, known.get(name))
         if start is not None and node.get("purge_step", 0) is None:
-            options["purge_step"] = read_checkpoint(start)['epoch'] + 1
-        logger = make(Logger, node, **options)
+            options["purge_step"] = read_checkpoint(start)["epoch"] + 1
+        logger = instantiate_as(Logger, node, **options)
         if isinstance(logger, (WandbLogger, MLFlowLogger)) and rank() == 0:
             begin(logger, cfg)
             versions[name] = logger.version
