@@ -135,7 +135,7 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
         conditions = Table("accuracy")
         for row in found["networks"]:
             conditions.add_column(row["network"], overflow="fold")
-        for cells in table_rows(found):
+        for cells in table_rows(found["networks"]):
             conditions.add_row(*cells)
         console.print(conditions)
         console.print(found["note"])
