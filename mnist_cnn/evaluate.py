@@ -39,11 +39,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
     # the heavy imports: after the check, so that --help and mistakes are answered at once
     from mnist_cnn.analysis.evaluation import measure
-    from mnist_cnn.analysis.outcome import draw_outcome, print_outcome, write_outcome
+    from mnist_cnn.analysis.outcome import print_outcome, write_outcome
 
     outcome, predictions, data = measure(cfg)
-    write_outcome(folder, outcome, predictions, data)
-    draw_outcome(folder, outcome, predictions, data)
+    write_outcome(cfg, outcome, predictions, data)
     print_outcome(folder, outcome)
     return outcome
 
