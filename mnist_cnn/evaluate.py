@@ -23,21 +23,20 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     https://arxiv.org/abs/1612.01474); a temperature is fitted to that mean.
 
     Args:
-        cfg: what conf/evaluate.yaml composes to. In Python:
-            `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=FOLDER)` with
-            `config.compose.compose` and `analysis.networks.as_trained`.
+        cfg: what conf/evaluate.yaml composes to. In Python it is, with analysis.networks and
+            config.compose, `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=...)`.
 
     Returns:
         The content of evaluation.json.
 
     Raises:
-        ValueError: a value that is not allowed, a file that is not what it should be, or a folder
-            with files that no evaluation wrote.
+        ValueError: a value that is not allowed, a file that cannot be read, or a folder with files
+            that no evaluation wrote.
     """
     folder = Path(cfg.run_dir)
     check(cfg, "evaluate")
     check_folder(folder)
-    # only now: torch and matplotlib take seconds, which a mistake need not wait for
+    # torch and matplotlib take seconds, which a mistake need not wait for
     from mnist_cnn.analysis.evaluation import measure
     from mnist_cnn.analysis.outcome import print_outcome, write_outcome
 

@@ -6,9 +6,9 @@ Shapes: N images, C classes (10), M bins of confidence (15).
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -23,30 +23,19 @@ class Predictions:
     Args:
         logits: (N, C), converted to float64.
         labels: int64 (N,).
+
+    Attributes:
+        probabilities: float64 (N, C).
+        predicted: int64 (N,), the most probable class of each.
+        confidence: float64 (N,), the probability of the prediction.
+        hits: bool (N,), true where the prediction is the label.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor):
         self.logits, self.labels = logits.double(), labels
-
-    @cached_property
-    def probabilities(self) -> Tensor:
-        """float64 (N, C)."""
-        return self.logits.softmax(1)
-
-    @cached_property
-    def predicted(self) -> Tensor:
-        """int64 (N,), the most probable class of each."""
-        return self.logits.argmax(1)
-
-    @cached_property
-    def confidence(self) -> Tensor:
-        """float64 (N,), the probability of the prediction."""
-        return self.probabilities.amax(1)
-
-    @cached_property
-    def hits(self) -> Tensor:
-        """bool (N,), true where the prediction is the label."""
-        return self.predicted == self.labels
+        self.probabilities = self.logits.softmax(1)
+        self.predicted, self.confidence = self.logits.argmax(1), self.probabilities.amax(1)
+        self.hits = self.predicted == labels
 
     def at_temperature(self, t: float) -> "Predictions":
         return Predictions(self.logits / t, self.labels)
@@ -119,17 +108,17 @@ def confusion_matrix(predictions: Predictions) -> Tensor:
     return multiclass_confusion_matrix(predictions.predicted, predictions.labels, classes)
 
 
-def by_class(matrix: Tensor) -> dict[str, Tensor]:
-    """precision, recall and f1 of each class, float64 (C,), from a confusion matrix.
+def class_table(matrix: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """class, images, precision, recall and f1: a row for each class of a confusion matrix.
 
     0 where a class was never predicted, or has no images.
     """
-    hits, predicted, labelled = matrix.diag().double(), matrix.sum(0), matrix.sum(1)
-    return {
-        "precision": hits / predicted.clamp(min=1),
-        "recall": hits / labelled.clamp(min=1),
-        "f1": 2 * hits / (predicted + labelled).clamp(min=1),
-    }
+    hits, predicted, images = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+    table = pd.DataFrame({"class": classes, "images": images})
+    table["precision"] = hits / np.maximum(predicted, 1)
+    table["recall"] = hits / np.maximum(images, 1)
+    table["f1"] = 2 * hits / np.maximum(predicted + images, 1)
+    return table
 
 
 def bin_confidence(predictions: Predictions, bins: int = 15) -> Bins:
@@ -200,12 +189,9 @@ def list_mistakes(
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """The figures of all images and of each class, as plain values."""
     matrix = confusion_matrix(predictions)
-    table = pd.DataFrame({name: column.numpy() for name, column in by_class(matrix).items()})
-    table.insert(0, "class", classes)
-    table.insert(1, "images", matrix.sum(1).numpy())
     return {
         **proportion(predictions.hits),
         **calibration(predictions),
-        "classes": table.to_dict("records"),
+        "classes": class_table(matrix.numpy(), classes).to_dict("records"),
         "confusion": matrix.tolist(),
     }

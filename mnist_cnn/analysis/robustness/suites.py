@@ -44,8 +44,12 @@ def measure_robustness(
     whole, labels = (part.cpu() for part in data.splits[split])
     images = whole.float() / 255
 
+    @torch.no_grad()
+    def predict(net: nn.Module, x: Tensor) -> Tensor:
+        return torch.cat([net(part.to(device)).float().cpu() for part in x.split(BATCH)])
+
     def accuracy(net: nn.Module, x: Tensor) -> float:
-        return share(predict(net, x, device).argmax(1) == labels)
+        return share(predict(net, x).argmax(1) == labels)
 
     rows: list[dict[str, Any]] = [
         {"network": name, "clean": accuracy(net, images)} for name, net in nets.items()
@@ -64,27 +68,16 @@ def measure_robustness(
         for row, net in networks:
             row[suite] = attacked(net, x, y, suite)
     if "outliers" in suites:
+        # told from digits by the probability of the prediction: D. Hendrycks and K. Gimpel, A
+        # baseline for detecting misclassified and out-of-distribution examples, ICLR 2017
+        # (https://arxiv.org/abs/1610.02136)
         others = outliers.make_outliers(images[labels != 1][:2000], getattr(data, "root", None))
         for row, net in track(networks, "outliers"):
-            digits, *scores = (confidence(net, x, device) for x in (images, *others.values()))
-            told = zip(others, scores, strict=True)
-            row["outliers"] = {name: outliers.separation(digits, other) for name, other in told}
+            digits, row["outliers"] = predict(net, images).softmax(1).amax(1), {}
+            for name, x in others.items():
+                score = predict(net, x).softmax(1).amax(1)
+                row["outliers"][name] = outliers.separation(digits, score)
     return {"split": split, "seed": SEED, "note": NOTE, "networks": rows}
-
-
-@torch.no_grad()
-def predict(net: nn.Module, x: Tensor, device: torch.device) -> Tensor:
-    """Logits (N, C) of images (N, 1, H, W), on the CPU."""
-    return torch.cat([net(part.to(device)).float().cpu() for part in x.split(BATCH)])
-
-
-def confidence(net: nn.Module, x: Tensor, device: torch.device) -> Tensor:
-    """The probability (N,) of each prediction, the score that tells digits from other images.
-
-    D. Hendrycks and K. Gimpel, A baseline for detecting misclassified and out-of-distribution
-    examples, ICLR 2017 (https://arxiv.org/abs/1610.02136).
-    """
-    return predict(net, x, device).softmax(1).amax(1)
 
 
 def share(hits: Tensor) -> float:
