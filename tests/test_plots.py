@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -160,8 +161,9 @@ def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any
 
 def test_writers_are_drawn_from_the_least_accurate_on_beside_what_chance_gives():
     chance = np.array([0.8, 0.9, 1, 1, 1])
-    series = {"employees": [1, 0.9], "students": [1, 0.5, 1]}
-    axes = evaluation.writers(series, chance, "two series").axes[0]
+    series = ["employees"] * 2 + ["students"] * 3
+    people = pd.DataFrame({"series": series, "acc": [1, 0.9, 1, 0.5, 1]})
+    axes = evaluation.writers(people, chance, "two series").axes[0]
     lines = {str(line.get_label()): line for line in axes.lines}
     assert np.asarray(lines["all 5 writers"].get_ydata()).tolist() == [0.5, 0.9, 1, 1, 1]
     assert np.asarray(lines["3 students"].get_ydata()).tolist() == [0.5, 1, 1]

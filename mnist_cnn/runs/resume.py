@@ -1,5 +1,6 @@
 """The command line that resumes a run or a sweep: `ckpt_path=` as the overrides recorded there."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,9 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     Raises:
         ValueError: there is no such folder or file, or nothing is recorded there.
     """
-    given = [a for a in argv if a.startswith("ckpt_path=")]
-    rest = [a for a in argv if a not in given]
+    place, rest = take_ckpt_path(argv)
     rest.sort(key=lambda a: a not in MULTIRUN)  # Hydra 1.3 takes it at the beginning alone
-    place = given[-1].partition("=")[2].strip("'\"") if given else "null"
-    if place == "null":
+    if place is None:
         return [rest]
     path = latest(Path(outputs)) if place == "latest" else Path(place).expanduser().absolute()
     if (path / SWEEP).is_file():
@@ -143,13 +142,16 @@ def latest(outputs: Path) -> Path:
     return free[0].absolute()
 
 
-def quote(path: Path) -> str:
-    """A path as Hydra's grammar takes it.
+def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of `ckpt_path=` in a command line, None where it is null or missing, and the rest."""
+    given = [a for a in argv if a.startswith("ckpt_path=")]
+    place = given[-1].partition("=")[2].strip("'\"") if given else "null"
+    return None if place == "null" else place, [a for a in argv if a not in given]
 
-    Raises:
-        ValueError: it has a character that Hydra or OmegaConf would read as something else.
-    """
-    text = str(path)
-    if any(character in text for character in "'$\\"):
-        raise ValueError(f"a folder's path must have no quote, dollar or backslash, got {text}")
-    return f"'{text}'"
+
+def quote(path: Path | str) -> str:
+    """Text as Hydra's command line takes it: no interpolation in it is resolved."""
+    # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"
