@@ -9,8 +9,8 @@ from mnist_cnn.data.others import DigitsAndOthers, make_others
 from mnist_cnn.data.scribbles import scribbles
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
-from mnist_cnn.reading.reader import SURE
-from tests.helpers.nodigits import kinds, share_read
+from mnist_cnn.reading.reader import THRESHOLD
+from tests.helpers.negatives import kinds, share_read
 from tests.helpers.photographs import bundled
 
 
@@ -73,4 +73,4 @@ def test_the_shipped_network_knows_98_of_100_test_digits(shipped: Trained):
     images = torch.from_numpy(bundled("t10k-images-idx3-ubyte", 16).copy()).view(-1, 28, 28)
     with torch.inference_mode():
         confidence = torch.cat([shipped(x).max(1).values for x in images.split(500)])
-    assert (confidence >= SURE).float().mean() >= 0.98
+    assert (confidence >= THRESHOLD).float().mean() >= 0.98

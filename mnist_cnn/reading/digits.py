@@ -1,4 +1,4 @@
-"""Any picture -> the digits in it, each as MNIST made its own.
+"""Candidates for digits in a picture, each as MNIST made its own.
 
 Light is taken as a property of the paper and ink as a share of the light that the paper would have
 returned, so that a shadow changes neither; LeCun et al. (1998, section III.A) describe the 28x28
@@ -39,7 +39,7 @@ class Digit:
         box: where it is in the upright picture, in pixels.
         image: uint8 (28, 28), white ink on black, longest side 20, centred by mass.
         row: the line of writing that it stands in, from 0 at the top.
-        place: its middle along the line, as the sheet was turned, in pixels of the ink map.
+        place: its middle along the line, as the sheet was rotated, in pixels of the ink map.
     """
 
     box: Box
@@ -50,7 +50,7 @@ class Digit:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may be a digit: the parts of a line from `first` to before `last`.
+    """A shape that may be a digit: the parts of a line from `first` to before `last`.
 
     Attributes:
         digit: how it looks.
@@ -73,24 +73,13 @@ class Line:
         parts: the number of its parts; digits are made of one or several neighbours.
         cuts: the parts that a cut parts from the one before.
         candidates: what may be a digit.
-        signs: what is too small for one: points, commas, dashes.
+        punctuation: what is too small for a digit: points, commas, dashes.
     """
 
     parts: int
     cuts: frozenset[int]
     candidates: list[Candidate]
-    signs: list[Digit]
-
-
-def find_digits(image: Image.Image) -> list[Digit]:
-    """The shapes in a picture, rows from top to bottom, each from left to right; may be none.
-
-    Boxes are in pixels of the picture given, after the rotation that its EXIF asks for. Digits that
-    touch are one shape.
-    """
-    view = Sheet(image).view()
-    rows = enumerate(find_rows(view.ink, view.mask))
-    return [view.digit(shape, number) for number, row in rows for shape in row.shapes]
+    punctuation: list[Digit]
 
 
 class Sheet:
@@ -109,28 +98,30 @@ class Sheet:
         # from pixels of the ink map to pixels of the picture given
         self.scale = np.diag([width / grey.shape[1], height / grey.shape[0], 1.0])
 
-    def lines(self, turned: float = 0) -> list[Line]:
-        """The lines of writing and whatever may be a digit in them; boxes as in find_digits.
+    def lines(self, rotation: float = 0) -> list[Line]:
+        """The lines of writing and whatever may be a digit in them.
+
+        Boxes are in pixels of the picture, after the rotation that its EXIF asks for.
 
         Args:
-            turned: degrees by which the sheet is first turned clockwise.
+            rotation: degrees by which the sheet is first rotated clockwise.
         """
-        return self.view(turned).lines()
+        return self.view(rotation).lines()
 
     def filled_lines(self) -> list[list[Line]]:
-        """As lines, of a picture that its digits fill, for each of the pens that it may be."""
+        """The lines of a picture that its digits fill, for each of the pens that it may be."""
         found = [_View(*layers, self.scale, self.target) for layers in two_levels(self.grey)]
         try:
             return [view.lines() for view in found]
         except TooManyStrokesError:  # what was paper to find_ink is noise here
             return []
 
-    def view(self, turned: float = 0) -> "_View":
-        """The sheet, turned clockwise by `turned` degrees."""
-        if not turned:
+    def view(self, rotation: float = 0) -> "_View":
+        """The sheet, rotated clockwise by `rotation` degrees."""
+        if not rotation:
             return _View(self.ink, self.mask, self.faint, self.scale, self.target)
         height, width = self.ink.shape
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), -turned, 1)
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), -rotation, 1)
         wide, high = (np.abs(turn[:, :2]) @ [width, height]).astype(int)
         turn[:, 2] += (wide - width) / 2, (high - height) / 2
         size = int(wide), int(high)
@@ -213,8 +204,8 @@ def _line(view: _View, row: Row, number: int) -> Line:
                 digit = view.digit(whole, number)
                 candidates.append(Candidate(first, last, digit, cost + 0.1, is_mesh))
     cut_before = frozenset(n for n in range(len(parts)) if crossed[n] is not None)
-    signs = [view.digit(sign, number) for sign in row.signs]
-    return Line(len(parts), cut_before, candidates, signs)
+    punctuation = [view.digit(mark, number) for mark in row.punctuation]
+    return Line(len(parts), cut_before, candidates, punctuation)
 
 
 def _end(ink: float | None) -> float:
