@@ -128,8 +128,6 @@ def _pdf_pages(file: IO[bytes]) -> Iterator[Decoder]:
     import pypdfium2
 
     with pypdfium2.PdfDocument(file.read()) as document:
-        if len(document) == 0:
-            raise _UnsuitableError("a PDF without pages")
         for number in range(len(document)):
             yield partial(_pdf_page, document, number)
 
