@@ -206,14 +206,6 @@ def test_a_broad_pen_that_fills_its_picture_is_no_paper(shipped: Trained, dark: 
     assert sum(one == right for one, right in zip(read, "03689", strict=True)) >= 4
 
 
-def test_an_area_that_is_filled_is_not_hollowed() -> None:
-    paper = np.full((400, 400), 235, np.uint8)
-    cv2.rectangle(paper, (140, 120), (250, 290), 40, -1)
-    cv2.line(paper, (130, 130), (260, 135), 40, 14)
-    (found,) = find_digits(Image.fromarray(paper))
-    assert found.image[12:16, 12:16].min() > 200
-
-
 @pytest.mark.parametrize("middle", [(120, 10), (30, 225)])
 def test_light_that_falls_off_around_a_point_is_no_ink(middle: tuple[int, int]) -> None:
     y, x = np.mgrid[:240, :240]
@@ -221,14 +213,6 @@ def test_light_that_falls_off_around_a_point_is_no_ink(middle: tuple[int, int]) 
     for dark, light in ((60, 100), (20, 50), (75, 190)):
         sheet = (dark + (light - dark) * away / away.max()).astype(np.uint8)
         assert find_digits(Image.fromarray(sheet)) == []
-
-
-def test_the_dot_of_an_i_belongs_to_it() -> None:
-    paper = np.full((300, 300), 235, np.uint8)
-    cv2.line(paper, (150, 130), (150, 230), 40, 14)
-    cv2.circle(paper, (150, 95), 9, 40, -1)
-    (found,) = find_digits(Image.fromarray(paper))
-    assert found.box[1] < 90
 
 
 def test_more_strokes_than_can_be_read_are_named() -> None:

@@ -1,5 +1,6 @@
 """The digits that a network reads in a picture."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from mnist_cnn.reading.digits import Line, Sheet
 from mnist_cnn.reading.picture import Source, load_picture
+from mnist_cnn.reading.shapes import TooManyStrokesError
 from mnist_cnn.reading.strokes import Box
 
 THRESHOLD = 0.80  # confidence below which a digit is left unread
@@ -86,9 +88,11 @@ def read_digits(
     Raises:
         OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes.
     """
-    sheet = Sheet(picture if isinstance(picture, Image.Image) else load_picture(picture))
-    readings = _read(sheet.lines(), net, threshold)
-    filled = [_read(lines, net, threshold) for lines in sheet.filled_lines()]
+    sheet = Sheet.of(picture if isinstance(picture, Image.Image) else load_picture(picture))
+    readings = _read(sheet, net, threshold)
+    filled: list[list[Reading]] = []
+    with contextlib.suppress(TooManyStrokesError):  # what is paper to find_ink is noise here
+        filled = [_read(each, net, threshold) for each in sheet.filled()]
     likeliest = max(filled, key=_score, default=[])
     if _score(likeliest) > max(_score(readings), np.log(NO_DIGIT)):
         readings = likeliest
@@ -97,7 +101,7 @@ def read_digits(
         return readings
     best, score = readings, _score(digits) + (BETTER if _is_level(digits) else 0)
     for angle in angles:
-        rotated = _read(sheet.lines(angle), net, threshold)
+        rotated = _read(sheet.rotated(angle), net, threshold)
         if len(digits) == 1:  # a lone 6 may be a 9: it is not read, but told
             read = [reading for reading in rotated if reading.digit is not None]
             rotated = [replace(reading, digit=None, rotation=angle) for reading in read]
@@ -106,8 +110,9 @@ def read_digits(
     return best
 
 
-def _read(lines: list[Line], net: Net, threshold: float) -> list[Reading]:
-    """The likeliest readings of lines of writing."""
+def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
+    """The likeliest readings of the lines of writing on a sheet."""
+    lines = sheet.lines()
     candidates = [candidate for line in lines for candidate in line.candidates]
     if not candidates:
         return []

@@ -302,9 +302,9 @@ def png(*digits: int) -> bytes:
 
 def find_digits(image: Image.Image) -> list[Digit]:
     """The shapes in a picture, rows from top to bottom, each from left to right."""
-    view = Sheet(image).view()
-    rows = enumerate(find_rows(view.ink, view.mask))
-    return [view.digit(shape, number) for number, row in rows for shape in row.shapes]
+    sheet = Sheet.of(image)
+    rows = enumerate(find_rows(sheet.ink, sheet.mask))
+    return [sheet.digit(shape, number) for number, row in rows for shape in row.shapes]
 
 
 def main() -> None:
