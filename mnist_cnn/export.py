@@ -60,8 +60,8 @@ def export(
         What export.json holds.
 
     Raises:
-        ValueError: a package is missing, a file does not give what the network gives, or one of
-            that name is there that no export wrote.
+        ValueError: a package is missing, a file does not give what the network gives, or one is
+            there that no export wrote.
         OSError: the folder cannot be written, or there are no images to verify with.
     """
     check_extra(formats)
@@ -74,20 +74,29 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise OSError(f"--out {out}: cannot be written: {e.strerror}") from None
+    files = {"PyTorch": {} if labels is None else {"test/acc": accuracy(net, images, labels)}}
     with tempfile.TemporaryDirectory() as folder:
-        files = write_verified(net, kinds, Path(folder), images, labels, training)
-        for name in earlier["files"]:
-            if earlier["weights"] != weights:
+        for kind in kinds:
+            path = Path(folder, f"mnist_cnn.{kind}")
+            if kind == "int8.onnx":
+                write_int8(net, path, Path(folder, "mnist_cnn.onnx"), training)
+            else:
+                WRITERS[kind](net, path)
+            files[path.name] = verify(path, net, images, labels)
+            terminal.console().print(f"{path.name}: run on {sum(VERIFIED):,} images")
+        if int8:
+            check_int8(files)
+        if earlier["weights"] != weights:
+            for name in earlier["files"]:
                 (out / name).unlink()
-            elif name not in files:
-                files[name] = earlier["files"][name]
-        for path in Path(folder).glob("mnist_cnn.*"):
-            shutil.copyfile(path, out / f".{path.name}.new")
-            (out / f".{path.name}.new").replace(out / path.name)
+            earlier["files"] = {}
+        for name in list(files)[1:]:
+            shutil.copyfile(Path(folder, name), out / f".{name}.new")
+            (out / f".{name}.new").replace(out / name)
     record = {
         **describe(net),
         "weights": weights,
-        "files": files,
+        "files": files | {k: row for k, row in earlier["files"].items() if k not in files},
         "verified images": sum(VERIFIED),
         "test images": 0 if labels is None else len(labels),
         "opset": OPSET,
@@ -99,63 +108,39 @@ def export(
 
 
 @torch.inference_mode()
-def test_accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
+def accuracy(predict: Predict, images: Tensor, labels: Tensor) -> float:
     found = torch.cat([predict(batch).argmax(1) for batch in images.split(250)])
     return int((found == labels).sum()) / len(labels)
 
 
-def write_verified(
-    net: Trained,
-    kinds: Sequence[str],
-    folder: Path,
-    images: Tensor,
-    labels: Tensor | None,
-    training: Tensor,
-) -> dict[str, dict[str, float]]:
-    """Write the files into a folder and run each on images, uint8 (N, H, W) or (N, C, H, W).
+@torch.inference_mode()
+def verify(path: Path, net: Trained, images: Tensor, labels: Tensor | None) -> dict[str, float]:
+    """Run a file on images, uint8 (N, H, W) or (N, C, H, W), and return what was measured.
 
-    Args:
-        kinds: of FORMATS, or int8.onnx after onnx.
-        labels: (N,), without which no accuracy is measured.
-        training: uint8 (N, 28, 28) to quantize the ONNX file with.
-
-    Returns:
-        What was measured of PyTorch and each file, by name.
+    Raises:
+        ValueError: it does not give the network's probabilities; of int8 accuracy decides.
     """
-    found: dict[str, dict[str, float]] = {"PyTorch": {}}
-    if labels is not None:
-        found["PyTorch"]["test/acc"] = test_accuracy(net, images, labels)
-    some = images[: sum(VERIFIED)]
+    predict, some = reader(path), images[: sum(VERIFIED)]
     expected = net(some)
-    for kind in kinds:
-        path = folder / f"mnist_cnn.{kind}"
-        if kind == "int8.onnx":
-            write_int8(net, path, folder / "mnist_cnn.onnx", training)
-        else:
-            WRITERS[kind](net, path)
-        predict = reader(path)
-        given = torch.cat([predict(batch) for batch in some.split(VERIFIED)])
-        row = found[path.name] = {
-            "bytes": path.stat().st_size,
-            "difference": (given - expected).abs().max().item(),
-            "agreement": (given.argmax(1) == expected.argmax(1)).double().mean().item(),
-        }
-        if labels is not None and kind != "html":  # V8 alone is slow, and not a whole browser
-            row["test/acc"] = test_accuracy(predict, images, labels)
-        if kind == "int8.onnx":
-            check_int8(found["PyTorch"]["test/acc"], row["test/acc"])
-        elif not (row["difference"] <= DIFFERENCE and row["agreement"] == 1):  # NaN fails too
-            raise ValueError(
-                f"{path.name} is not written: its probabilities must be within {DIFFERENCE:.0e} of "
-                f"the network's, and 100% of {len(some):,} images read alike, got "
-                f"{row['difference']:.1e} and {row['agreement']:.1%}"
-            )
-        terminal.console().print(f"{path.name}: run on {len(some):,} images")
-    return found
+    given = torch.cat([predict(batch) for batch in some.split(VERIFIED)])
+    difference = (given - expected).abs().max().item()
+    agreement = (given.argmax(1) == expected.argmax(1)).double().mean().item()
+    exact = difference <= DIFFERENCE and agreement == 1  # NaN is a failure too
+    if not exact and "int8" not in path.name:
+        raise ValueError(
+            f"{path.name} is not written: its probabilities must be within {DIFFERENCE:.0e} of "
+            f"the network's, and 100% of {len(some):,} images read alike, got "
+            f"{difference:.1e} and {agreement:.1%}"
+        )
+    row = {"bytes": path.stat().st_size, "difference": difference, "agreement": agreement}
+    if labels is not None and path.suffix != ".html":  # V8 alone is slow, and not a whole browser
+        row["test/acc"] = accuracy(predict, images, labels)
+    return row
 
 
-def check_int8(before: float, after: float) -> None:
+def check_int8(files: Mapping[str, Mapping[str, float]]) -> None:
     """Raise ValueError where 8 bits cost more accuracy than INT8_LOSS."""
+    before, after = (files[name]["test/acc"] for name in ("PyTorch", "mnist_cnn.int8.onnx"))
     if before - after > INT8_LOSS:
         raise ValueError(
             f"mnist_cnn.int8.onnx is not written: its accuracy must be at most {INT8_LOSS:.1%} "
@@ -174,10 +159,7 @@ def fingerprint(net: Trained) -> str:
 def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None, Tensor]:
     """Test images and labels of a network's data set and, for int8, 1,000 of its training images.
 
-    Of data of a user's own, which may lie elsewhere, there are images of random pixels alone.
-
-    Raises:
-        ValueError: int8, of which those would say nothing.
+    Without the user's own data, random pixels; ValueError for int8, of which they say nothing.
     """
     name = net.about["data"]["name"]
     if name not in sets.SETS:
@@ -190,10 +172,9 @@ def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None
     root = Path(pretrained.data_root(net) or compose.compose(run_dir=".").data.root).expanduser()
     sources.prepare(name, root, "auto")
     images, labels = sources.load_split(name, root, "test", bundled=True)
-    training = (
-        sources.load_split(name, root, "train", bundled=True)[0][::60] if int8 else images[:0]
-    )
-    return images, labels, training
+    if not int8:
+        return images, labels, images[:0]
+    return images, labels, sources.load_split(name, root, "train", bundled=True)[0][::60]
 
 
 def check_extra(formats: Sequence[str]) -> None:

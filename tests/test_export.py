@@ -191,7 +191,7 @@ def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run,
     folder, printed = exported
     record = json.loads((folder / "export.json").read_text())
     images, labels = sources.load_split("mnist", data_root, "test")
-    accuracy = export.test_accuracy(pretrained.load(trained_run), images, labels)
+    accuracy = export.accuracy(pretrained.load(trained_run), images, labels)
     assert accuracy > 0.8  # or all that is said of agreement says little
     rows = record["files"]
     assert list(rows) == ["PyTorch", *export.NAMES]
@@ -295,9 +295,11 @@ def test_a_file_that_gives_something_else_is_not_written(
 
 
 def test_an_int8_file_that_reads_worse_is_refused():
-    export.check_int8(0.99, 0.986)
+    files = {"PyTorch": {"test/acc": 0.99}, "mnist_cnn.int8.onnx": {"test/acc": 0.986}}
+    export.check_int8(files)
+    files["mnist_cnn.int8.onnx"]["test/acc"] = 0.984
     with pytest.raises(ValueError, match=r"int8.onnx is not written: .* got 98.4"):
-        export.check_int8(0.99, 0.984)
+        export.check_int8(files)
 
 
 def test_a_missing_extra_is_named_in_one_line(trained_run, tmp_path, monkeypatch):
