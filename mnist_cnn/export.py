@@ -46,18 +46,13 @@ NAMES = [f"mnist_cnn.{kind}" for kind in (*FORMATS, "int8.onnx")]
 def export(
     net: Trained, formats: Sequence[str], out: Path, *, int8: bool = False
 ) -> dict[str, Any]:
-    """Write the files of a network that `pretrained.load` gave, after each has been verified.
-
-    Files of an earlier export in the same folder stay if they are of the same network, and are
-    removed if they are of another.
+    """Write verified files of a network that `pretrained.load` gave; return export.json.
 
     Args:
         formats: of FORMATS.
-        out: the folder of the files; made where it is missing.
+        out: the folder of the files; made where it is missing. Files of an earlier export there
+            stay if they are of the same network, and are removed if they are of another.
         int8: also quantize the ONNX file.
-
-    Returns:
-        What export.json holds.
 
     Raises:
         ValueError: a package is missing, a file does not give what the network gives, or one is
