@@ -277,6 +277,7 @@ def test_all_pages_of_a_tiff_and_of_a_pdf_are_read(mnist: Array) -> None:
         loaded = list(load_pages(encoded(pages[0], form, save_all=True, append_images=pages[1:])))
         assert len(loaded) == 3
         for number, picture in enumerate(loaded):
+            assert isinstance(picture, Image.Image)
             (digit,) = find_digits(picture)
             assert likeness(digit.image, mnist[number]) > 0.8
     moving = encoded(pages[0], "GIF", save_all=True, append_images=pages[1:])

@@ -174,7 +174,7 @@ def test_a_lone_digit_that_the_network_is_unsure_of_is_not_turned_over() -> None
 def filling(digit: Array) -> Array:
     """A large digit from border to border."""
     x, y, w, h = cv2.boundingRect(digit)
-    return cv2.resize(digit[y : y + h, x : x + w], None, fx=9, fy=9, interpolation=2)
+    return np.uint8(cv2.resize(digit[y : y + h, x : x + w], None, fx=9, fy=9, interpolation=2))
 
 
 def filling_from_8_pixels(digit: Array) -> Array:
