@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from mnist_cnn.runs.state import SWEEP
 from omegaconf import OmegaConf
 
 from mnist_cnn.analysis.comparison import Difference, difference_of_means
@@ -19,7 +20,6 @@ from mnist_cnn.config.compose import CONF, compose, files, flat, plain
 from mnist_cnn.config.messages import install
 from mnist_cnn.report import collect_runs, docstring_parser
 from mnist_cnn.runs import results, state
-from mnist_cnn.runs.state import SWEEP
 
 ROOT = CONF.parent  # of the clone; in an installed wheel, the package
 RECORDS, README, PICTURE = ROOT / "benchmarks", ROOT / "README.md", "benchmarks/accuracy.png"

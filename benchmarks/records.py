@@ -24,6 +24,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mnist_cnn.internals.hydra import quote
+from mnist_cnn.runs.state import SWEEP
+
 from benchmarks.recording import (
     MEMBER_SEEDS,
     MEMBERS,
@@ -52,11 +55,9 @@ from mnist_cnn.analysis.tables import comparison_table
 from mnist_cnn.command import command
 from mnist_cnn.config.compose import flat
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.internals.hydra import quote
 from mnist_cnn.report import OUTPUTS, docstring_parser
 from mnist_cnn.runs import results
 from mnist_cnn.runs.signals import SIGNALS
-from mnist_cnn.runs.state import SWEEP
 
 
 def run_command(entry: str, *arguments: str) -> None:

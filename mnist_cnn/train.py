@@ -45,7 +45,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.callbacks import tensorboard
         from mnist_cnn.callbacks.checkpoint import Checkpoint
         from mnist_cnn.callbacks.history import History
-        from mnist_cnn.config.instantiate import instantiate_as, is_custom, make_callbacks, make_data
+        from mnist_cnn.config.instantiate import (
+            instantiate_as,
+            is_custom,
+            make_callbacks,
+            make_data,
+        )
         from mnist_cnn.data.datamodule import described
         from mnist_cnn.internals.lightning import InPlace, fit, quiet_lightning
         from mnist_cnn.module import build_module, load_best

@@ -241,7 +241,7 @@ def test_predict_export_and_demo_of_a_network_of_the_users_own_ask_for_its_code(
     overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
     train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(here / "blank.png")
-    reading, exporting = ["predict", "blank.png"], ["export", "--format=safetensors", "--rounds=1"]
+    reading, exporting = ["predict", "blank.png"], ["export", "--format=safetensors"]
     for command in (reading, exporting, ["demo", "--port=0"]):
         said = said_by(here, *command, "ckpt_path=run", ok=False)
         assert "my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in said

@@ -8,10 +8,10 @@ from typing import Any
 
 import lightning as L
 
+from mnist_cnn.analysis.results import now
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.plots import training
-from mnist_cnn.analysis.results import now
 from mnist_cnn.runs.folder import replace
 
 
