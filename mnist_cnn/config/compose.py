@@ -80,6 +80,8 @@ def compose(
         try:
             with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
                 cfg = hydra.compose(entry, list(overrides))
+        except TypeError as e:  # for a group that is given something else than names
+            raise ValueError(f"{' '.join(overrides)}: {e}") from e
         finally:
             GlobalHydra.instance().hydra = outer
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
