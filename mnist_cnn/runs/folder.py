@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.runs import ranks
-from mnist_cnn.runs.signals import Interrupted, interrupted
+from mnist_cnn.runs.signals import interrupted
 
 LOCK = ".lock"  # held while a process works in the folder; the system releases it after a kill
 SWEEP = "sweep.yaml"  # in the folder of a sweep
@@ -202,14 +202,11 @@ class RunFolder:
             pruned = {"epoch": e.epoch, "metric": e.metric, "value": e.value}
             write_json(pruned, self.path / PRUNED)
             raise
-        except (Interrupted, KeyboardInterrupt, BrokenPipeError) as e:
-            raise interrupted(e, hint) from None
-        except SystemExit as e:  # Rich ends the program where nobody reads what it prints
-            if not isinstance(e.__context__, BrokenPipeError):
-                raise
-            raise interrupted(e, hint) from None
-        except Exception as e:
-            self.note_failure(e)
+        except BaseException as e:  # Rich ends the program where nobody reads what it prints
+            if (stop := interrupted(e, hint)) is not None:
+                raise stop from None
+            if isinstance(e, Exception):
+                self.note_failure(e)
             raise
 
     @contextlib.contextmanager
