@@ -140,7 +140,7 @@ class RunFolder:
         self.pending = record(cfg, self.path)
         recorded = self.path / CONFIG
         if not recorded.exists() and cfg.get("ckpt_path"):
-            recorded = Path(cfg.ckpt_path).absolute().parents[1] / CONFIG
+            recorded = Path(cfg.ckpt_path).absolute().parent.parent / CONFIG
         if not recorded.is_file():
             return
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
@@ -181,9 +181,11 @@ class RunFolder:
         return dict(results)
 
     def fail(self, error: Exception) -> None:
-        """Note an error from before the folder was opened, where nobody works and none has ended."""
-        with contextlib.suppress(FolderInUseError), self.locked():
-            self.note_failure(error)
+        """Note an error of a run that could not be opened, unless the folder is not this run's."""
+        with contextlib.suppress(ValueError):
+            self.check_free()
+            with self.locked():
+                self.note_failure(error)
 
     def note_failure(self, error: Exception) -> None:
         if (self.path / RESULTS).exists():  # a finished run that could not be extended
@@ -227,14 +229,16 @@ class RunFolder:
 
 
 def record(cfg: DictConfig, folder: Path) -> dict[Path, Any]:
-    """The files that record a configuration, with its overrides where Hydra started the run."""
-    documents: dict[Path, Any] = {CONFIG: OmegaConf.to_container(cfg, resolve=True)}
+    """The files that record a configuration, with its overrides where Hydra started the run.
+
+    The configuration comes last: where it is, the others are.
+    """
+    documents: dict[Path, Any] = {}
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        if Path(hydra.runtime.output_dir) == folder:
-            documents[OVERRIDES] = hydra.overrides.task
-            documents[HYDRA] = {"hydra": hydra}
-    return documents
+        if Path(hydra.runtime.output_dir).absolute() == folder:
+            documents = {OVERRIDES: hydra.overrides.task, HYDRA: {"hydra": hydra}}
+    return {**documents, CONFIG: OmegaConf.to_container(cfg, resolve=True)}
 
 
 def flat(node: Any, key: str = "") -> Flat:
