@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         from mnist_cnn.analysis import results
         from mnist_cnn.callbacks import tensorboard
-        from mnist_cnn.callbacks.checkpoint import Checkpoint
+        from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
         from mnist_cnn.callbacks.history import History
         from mnist_cnn.config.instantiate import (
             instantiate_as,
@@ -60,6 +60,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if (inexact := inexact_options(cfg)) and rank() == 0:
             print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
         config, start = plain(cfg), run.last or cfg.ckpt_path
+        if start is not None:
+            check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)

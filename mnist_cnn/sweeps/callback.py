@@ -17,10 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.folder import LOCK, SWEEP, replace, state
 from mnist_cnn.runs.ranks import rank, under_torchrun
-from mnist_cnn.runs.resume import commands, own_config_dirs, quote
+from mnist_cnn.runs.resume import OF_SWEEP, commands, own_config_dirs, quote
 from mnist_cnn.sweeps.names import shared_keys
 
-REPEATED = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
 MADE_BY_HYDRA = {"multirun.yaml", ".submitit"}
 
 # no attribute of the callback: joblib's workers get a copy of that, which a lock has none of
@@ -166,7 +165,7 @@ def record_command(folder: Path, config: DictConfig) -> None:
     """Add a command to those that the sweep's folder was filled by."""
     overrides = config.hydra.overrides
     command = {
-        "hydra": [str(o) for o in overrides.hydra if o.startswith(REPEATED)],
+        "hydra": [str(o) for o in overrides.hydra if o.startswith(OF_SWEEP)],
         "task": list(map(str, overrides.task)),
         "config_dirs": own_config_dirs(config.hydra),
     }
