@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config.check import check, inexact_options
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
@@ -32,6 +32,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
     """
     check(cfg)
+    cfg = with_absolute_paths(cfg)
     with RunFolder(cfg.run_dir, depends_on, extendable, STALE, "train.log").opened(cfg) as run:
         if run.results is not None:
             return run.results
@@ -68,7 +69,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         callbacks = make_callbacks(cfg.callbacks)
         trainer = instantiate_as(
             L.Trainer,
-            cfg.trainer,
+            # our loaders hand out each process's share themselves
+            {**config["trainer"], "use_distributed_sampler": is_custom(cfg.data)},
             callbacks=callbacks,
             logger=make_loggers(cfg, start),
             plugins=[InPlace(), *processes.environment()],
