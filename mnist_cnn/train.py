@@ -31,12 +31,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     from mnist_cnn.callbacks import fit, tensorboard
     from mnist_cnn.callbacks.history import History
+    from mnist_cnn.callbacks.loggers import make_loggers
     from mnist_cnn.config import check, own
     from mnist_cnn.config.compose import plain
     from mnist_cnn.data.datamodule import described
     from mnist_cnn.internals.lightning import quiet_lightning
     from mnist_cnn.runs import results
-    from mnist_cnn.runs.loggers import make_loggers
 
     quiet_lightning()
     own.allow(cfg.targets)

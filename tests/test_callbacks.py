@@ -18,8 +18,8 @@ from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.finite import Finite
 from mnist_cnn.callbacks.fit import make_callbacks
-from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
+from mnist_cnn.callbacks.tensorboard import Histograms
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.others import DigitsAndOthers
