@@ -1,4 +1,9 @@
-"""The usual Lightning and torchvision recipe, for comparison."""
+"""The usual Lightning and torchvision recipe, for comparison.
+
+It is what tutorials write for this network: a DataLoader over torchvision's dataset, metric
+objects, Adam at a constant rate, the weights of the last epoch. It has neither the plateau schedule
+nor the best checkpoint of the article's recipe: what separates the two accuracies is all of that.
+"""
 
 import time
 from pathlib import Path
@@ -19,27 +24,16 @@ from mnist_cnn.runs import results
 BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
 
 
-class UsualNet(nn.Module):
-    """The tutorial's network as it is usually written: ReLU, then pooling."""
+class UsualModule(L.LightningModule):
+    """A LightningModule with metric objects, as tutorials write it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
+        self.net = nn.Sequential(  # as it is usually written: ReLU, then pooling
             *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)),
         )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-class UsualModule(L.LightningModule):
-    """A LightningModule as tutorials and project templates write it, with metric objects."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = UsualNet()
         self.train_loss = torchmetrics.MeanMetric()
         self.train_acc = torchmetrics.classification.MulticlassAccuracy(10, average="micro")
         self.test_acc = torchmetrics.classification.MulticlassAccuracy(10, average="micro")
