@@ -43,7 +43,7 @@ def takes(cls: Callable[..., Any]) -> set[str]:
 
 def handed_on(cls: Any) -> Sequence[Callable[..., Any]]:
     """What a class hands the arguments to that it does not know itself."""
-    if cls is TensorBoardLogger:
+    if issubclass(cls, TensorBoardLogger):
         return [SummaryWriter]
     if cls is WandbLogger:
         return [pytest.importorskip("wandb").init]
