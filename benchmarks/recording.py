@@ -10,11 +10,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from mnist_cnn.analysis import ranking
-from mnist_cnn.analysis.found import Run
+from mnist_cnn.analysis.found import Run, values_of
 from mnist_cnn.config.compose import CONF, compose, files, plain
-from mnist_cnn.internals.hydra import flat
 from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs.state import HYDRA, RESULTS, write
+from mnist_cnn.runs.folder import HYDRA, RESULTS, write_json
 
 ROOT = CONF.parent  # of the clone
 RECORDS, README, PICTURE = ROOT / "benchmarks", ROOT / "README.md", "benchmarks/accuracy.png"
@@ -80,7 +79,9 @@ def read_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Results]:
 
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's configuration that its result depends on, by whole keys."""
-    return ranking.setting(Run(Path(), "", "finished", config=flat(config)))
+    values = values_of(config)
+    kept = ranking.setting(Run(Path(), "", "finished", config=values))
+    return {key: value for key, value in kept.items() if key in values}
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -192,5 +193,5 @@ def joined_runs(
     rows = pd.DataFrame([*known, *new])
     rows = rows.drop_duplicates(list(key), keep="last", ignore_index=True)
     if args.write:
-        write({kind: rows.to_dict("records")}, record)
+        write_json({kind: rows.to_dict("records")}, record)
     return rows, args.write

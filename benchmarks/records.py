@@ -42,7 +42,7 @@ from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.report import OUTPUTS, docstring_parser
-from mnist_cnn.runs.state import RESULTS, write
+from mnist_cnn.runs.folder import RESULTS, write_json
 
 SEEDS = [0, 1, 2]  # of a result that has no record yet
 # evaluated with shifts by a pixel: the networks of an experiment one by one, and together
@@ -78,7 +78,7 @@ def train_usual_runs(seeds: Sequence[int], folder: Path) -> None:
             warnings.simplefilter("ignore")  # of its loader: it is the usual one
             root = usual.data_folder()
             outcome = usual.train_usual(root, place, epochs=USUAL_EPOCHS, seed=seed)
-        write(outcome, place / RESULTS)
+        write_json(outcome, place / RESULTS)
 
 
 def shifted_record(name: str, one: Record, runs: Sequence[Results], folder: Path) -> Record:
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(must_be("--seeds", "different whole numbers, as in 0,1,2", args.seeds))
         record = measure_again(args.name, list(map(int, seeds)), args.folder)
         if args.write:
-            write(record, RECORDS / f"{args.name}.json")
+            write_json(record, RECORDS / f"{args.name}.json")
     if args.plot:
         from benchmarks.picture import draw_records  # matplotlib takes a second
 

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.tables import markdown
+from mnist_cnn.analysis import results
 from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs import results
 from tests.helpers.photographs import bundled, photograph
 
 PICTURES = 50

@@ -38,13 +38,13 @@ from benchmarks.recording import RECORDS, load_records
 from benchmarks.tables import markdown
 from benchmarks.usual import BATCH, EPOCH, data_folder, train_usual
 from mnist_cnn import model, terminal
+from mnist_cnn.analysis import results
 from mnist_cnn.command import command
 from mnist_cnn.config.compose import compose, files
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs import results
-from mnist_cnn.runs.state import write
+from mnist_cnn.runs.folder import write_json
 from mnist_cnn.train import train
 
 MFLOP_PER_IMAGE = 15.4  # forward and backward of the tutorial's network
@@ -87,7 +87,7 @@ def own_training(folder: Path, key: str, *overrides: str) -> float:
 def four_ways(folder: Path, batches: int) -> Ways:
     """Images/s of each way."""
     root = data_folder()
-    images, labels = sources.load_split("mnist", root, "train", bundled=True)
+    images, labels = mnist.load_split("mnist", root, "train")
     images, labels = images.unsqueeze(1)[12_000:], labels[12_000:]
     short = functools.partial(train_usual, epochs=1, batches=batches // LEAST, test=False)
     ours = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.limit_val_batches=1"]
@@ -198,9 +198,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         "git_commit": results.commit(),
     }
     if args.out:
-        write(measured, args.out)
+        write_json(measured, args.out)
     if args.write and record:
-        write({**record, "ratio": measured}, RECORDS / f"{args.fast}.json")
+        write_json({**record, "ratio": measured}, RECORDS / f"{args.fast}.json")
 
 
 if __name__ == "__main__":

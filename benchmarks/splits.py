@@ -19,7 +19,7 @@ from benchmarks.recording import joined_runs, read_runs
 from benchmarks.tables import hardware, markdown
 from mnist_cnn import terminal
 from mnist_cnn.command import command
-from mnist_cnn.runs.state import OVERRIDES
+from mnist_cnn.runs.folder import OVERRIDES
 
 GROUPS = ["experiment", "split"]  # of a row of the table
 

@@ -3,6 +3,7 @@
 import io
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import optuna
@@ -15,15 +16,16 @@ from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.finite import Finite
-from mnist_cnn.callbacks.fit import make_callbacks
+from mnist_cnn.callbacks.nan import NaNGuard
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.callbacks.tensorboard import Histograms
 from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.data.datamodule import MNISTDataModule, load_split
-from mnist_cnn.data.others import DigitsAndOthers
+from mnist_cnn.config.instantiate import make_callbacks
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.data.mnist import load_split
+from mnist_cnn.data.negatives import MNISTWithNegatives
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.sweeps.optuna import STUDY, storage
+from mnist_cnn.sweeps.study import NAME, storage
 from tests.helpers.training import bare_trainer
 
 
@@ -64,9 +66,9 @@ class Normalized(L.LightningModule):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(data_root):
-    images, labels = load_split("mnist", data_root, "train", bundled=True)
+    images, labels = load_split("mnist", data_root, "train")
     parts = zip((images[:60].unsqueeze(1) / 255).split(20), labels[:60].split(20), strict=True)
-    batches = list(parts)
+    batches: Any = list(parts)
     clean = [x.clone() for x, _ in batches]
 
     def train() -> Normalized:
@@ -121,7 +123,7 @@ def read_rows(path):
 
 
 def test_a_search_is_told_no_epoch_twice_where_not_every_epoch_validates(short_run, tmp_path):
-    study = optuna.create_study(study_name=STUDY, storage=storage(tmp_path))
+    study = optuna.create_study(study_name=NAME, storage=storage(tmp_path))
     study.ask()
     short_run(
         *("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
@@ -130,7 +132,7 @@ def test_a_search_is_told_no_epoch_twice_where_not_every_epoch_validates(short_r
         "+callbacks.prune.monitor=val/loss",
         "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
     )
-    (trial,) = optuna.load_study(study_name=STUDY, storage=storage(tmp_path)).trials
+    (trial,) = optuna.load_study(study_name=NAME, storage=storage(tmp_path)).trials
     assert sorted(trial.intermediate_values) == [2, 4]
 
 
@@ -161,7 +163,7 @@ class OwnData(L.LightningDataModule):
     [
         (OwnData(), ""),
         (
-            DigitsAndOthers(others=1000, val_fraction=0.99, batch_size=1000),
+            MNISTWithNegatives(negatives=1000, val_fraction=0.99, batch_size=1000),
             r", rows (\d+ ){9}\d+ and \d+ more of the training file",
         ),
     ],
@@ -171,9 +173,9 @@ def test_nan_ends_a_run_on_any_data_in_a_sentence(data, rows, monkeypatch):
     def spoil(self, trainer, pl_module, batch, batch_idx):
         batch[0].fill_(float("nan"))
 
-    monkeypatch.setattr(Finite, "on_train_batch_start", spoil)
+    monkeypatch.setattr(NaNGuard, "on_train_batch_start", spoil)
     options = {"max_epochs": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
-    trainer = bare_trainer(callbacks=[Finite(every_steps=1)], **options)
+    trainer = bare_trainer(callbacks=[NaNGuard(every_steps=1)], **options)
     module = DigitClassifier(loss={"_target_": "mnist_cnn.losses.OutlierExposure"})
     with pytest.raises(ValueError, match=rf"^train/loss=nan at step 1, batch 1 of epoch 1{rows}; "):
         trainer.fit(module, data)
@@ -195,7 +197,7 @@ def test_callbacks_act_in_one_order_whatever_the_order_of_their_keys():
     forward = make_callbacks(DictConfig(nodes))
     backward = make_callbacks(DictConfig(dict(reversed(nodes.items()))))
     ours = [type(callback).__name__ for callback in forward if isinstance(callback, BetweenEpochs)]
-    assert ours == ["Finite", "Histograms", "ProgressBar", "History", "Checkpoint"]
+    assert ours == ["NaNGuard", "Histograms", "ProgressBar", "History", "Checkpoint"]
     assert ours == [type(c).__name__ for c in backward if isinstance(c, BetweenEpochs)]
     others = [type(callback).__name__ for callback in forward][len(ours) :]
     assert others == ["EarlyStopping", "RichModelSummary", "Callback"]

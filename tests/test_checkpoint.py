@@ -13,9 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from mnist_cnn.callbacks import finite
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, flat
 from mnist_cnn.data.loader import generator
-from mnist_cnn.internals import hydra
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs import checks, generators, jobs, state
 from mnist_cnn.runs.signals import Interrupted
@@ -181,12 +180,12 @@ def test_min_epochs_hold_off_early_stopping_alike_in_a_resumed_run(tmp_path, sto
     options = [*NEVER_BETTER, "trainer.min_epochs=4"]
     losses = iter([9.0, 9.0, 1.0, 0.0, 9.0, 9.0, 9.0] * 2)  # better again after early stopping
 
-    def validated(self, stage, log=DigitClassifier.log_tally):
+    def validated(self, stage, log=DigitClassifier.log_epoch):
         log(self, stage)
         if stage == "val":
             self.log("val/loss", torch.tensor(next(losses), dtype=torch.float64))
 
-    monkeypatch.setattr(DigitClassifier, "log_tally", validated)
+    monkeypatch.setattr(DigitClassifier, "log_epoch", validated)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert train(compose(options, run_dir=whole))["epochs"] == 4
     losses = iter([9.0, 9.0, 1.0, 0.0, 9.0, 9.0, 9.0])
@@ -408,7 +407,7 @@ def test_a_finished_run_says_that_nothing_was_left_to_train(short_run, tmp_path,
 def test_what_would_make_another_run_is_refused_by_name():
     def check(before: list[str], *now: str) -> None:
         was, now_is = (compose([*before, *more], run_dir="x") for more in ((), now))
-        checks.check_same(hydra.flat(was), now_is)
+        checks.check_same(flat(was), now_is)
 
     cycle = ["scheduler=one_cycle"]
     allowed = ["trainer.max_time=00:01:00:00", "logger=csv", "callbacks.checkpoint.every_seconds=5"]

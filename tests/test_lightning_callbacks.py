@@ -69,7 +69,8 @@ def test_without_psutil_the_device_stats_monitor_says_what_to_install(tmp_path, 
 
 
 def test_lightnings_progress_bar_takes_the_place_of_this_projects(tmp_path, capsys):
-    run(tmp_path, f"callbacks.progress._target_={LIGHTNINGS}.TQDMProgressBar", "logger=none")
+    bar = ["callbacks.progress=null", f"+callbacks.bar._target_={LIGHTNINGS}.TQDMProgressBar"]
+    run(tmp_path, *bar, "trainer.enable_progress_bar=true", "logger=none")
     said = capsys.readouterr()
     assert "Epoch 1: 100%" in said.out + said.err
 
@@ -90,7 +91,8 @@ def test_stochastic_weight_averaging_averages_the_last_epochs(tmp_path, capsys):
 def test_lightnings_checkpoint_takes_the_place_of_this_projects(tmp_path):
     outcome = run(
         tmp_path,
-        f"callbacks.checkpoint._target_={LIGHTNINGS}.ModelCheckpoint",
+        "callbacks.checkpoint=null",
+        *added("ModelCheckpoint", "monitor:val/loss"),
         "logger=none",
     )
     assert outcome["epochs"] == 2

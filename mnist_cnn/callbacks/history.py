@@ -8,11 +8,11 @@ from typing import Any
 
 import lightning as L
 
+from mnist_cnn.analysis.results import now
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.optim import class_name
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.plots import training
-from mnist_cnn.runs import state
-from mnist_cnn.runs.results import now, replace
+from mnist_cnn.runs.folder import replace
 
 
 class History(BetweenEpochs):
@@ -50,10 +50,10 @@ class History(BetweenEpochs):
         self.trained = self.trained or time.perf_counter()
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
-        metrics = module.epoch_metrics()
+        metrics = module.logged_metrics()
         metrics.pop("step", None)
         seconds = self.trained - self.started
-        images = module.tallies["train"].images * trainer.world_size
+        images = module.epoch_metrics["train"].images * trainer.world_size
         row = {"epoch": trainer.current_epoch, **dict(sorted(metrics.items()))}
         self.rows.append({**row, "seconds": seconds, "images/s": images / seconds})
         self.write(trainer)
@@ -78,7 +78,7 @@ class History(BetweenEpochs):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]  # undeclared property
             names = [getattr(data, "name", ""), class_name(pl_module.hparams["model"])]
             title = f"{'/'.join(folder.parts[-2:])}: {', '.join(filter(None, names))}"
-            training.history(self.rows, best, title).savefig(folder / state.PICTURE, dpi=150)
+            training.history(self.rows, best, title).savefig(folder / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.started

@@ -1,22 +1,23 @@
 """The loggers of a run."""
 
+import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import make
-from mnist_cnn.runs.checks import content
-from mnist_cnn.runs.launch import rank
-from mnist_cnn.runs.state import TRACKED, write
+from mnist_cnn.config.instantiate import instantiate_as
+from mnist_cnn.config.messages import install, must_be
+from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.folder import SWEEP, write_json
+from mnist_cnn.runs.ranks import rank
+
+TRACKED = "trackers.json"  # the ids of the runs of W&B and MLflow that are this run
 
 # parts of the configuration that Lightning logs of the module, as they are after seeing the data
 OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metrics")
@@ -39,47 +40,54 @@ class TensorBoard(TensorBoardLogger):
             file.unlink()
 
 
-def make_loggers(cfg: DictConfig) -> list[Logger]:
+def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
     """The loggers that a configuration names.
 
     One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
     from, since it is logged anew. A resumed run continues its runs of W&B and MLflow, a copy of its
-    folder begins new ones.
+    folder begins new ones, and so does `force`.
 
     Raises:
-        ValueError: run_name leads out of the run's folder, or W&B refuses.
+        ValueError: run_name leads out of the run's folder, a tracker is missing, or W&B refuses.
     """
     if {"/", "\\"} & set(str(cfg.run_name)) or cfg.run_name == "..":
         raise ValueError(must_be("run_name", "a name without / and \\", cfg.run_name))
+    for name in {"wandb", "mlflow"} & set(cfg.get("logger") or {}):
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"logger={name}: not installed: {install(name)}")
     file, folder = Path(cfg.run_dir, TRACKED), str(Path(cfg.run_dir).resolve())
     known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     # by force it is another run, and MLflow's parameters cannot change
-    if cfg.ckpt_path is None or cfg.force or known.get("folder") != folder:
+    if start is None or cfg.force or known.get("folder") != folder:
         known = {"folder": folder}
     loggers, ids = [], dict(known)
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
-        options = tracker_options(node, known.get(name))
-        if cfg.ckpt_path is not None and node.get("purge_step", 0) is None:
-            options["purge_step"] = content(cfg.ckpt_path).epochs + 1
-        logger = make(Logger, node, **options)
+        options = tracker_options(node, Path(folder).parent, known.get(name))
+        if start is not None and node.get("purge_step", 0) is None:
+            options["purge_step"] = read_checkpoint(start)["epoch"] + 1
+        logger = instantiate_as(Logger, node, key=f"logger.{name}", **options)
         if isinstance(logger, WandbLogger | MLFlowLogger) and rank() == 0:
             begin(logger, cfg, resumed=name in known)
             ids[name] = logger.version
-        elif isinstance(logger, TensorBoard) and rank() == 0 and cfg.ckpt_path is not None:
+        elif isinstance(logger, TensorBoard) and rank() == 0 and start is not None:
             logger.remove_results()
         loggers.append(logger)
     if len(ids) > 1:
-        write(ids, file)
+        write_json(ids, file)
     return loggers
 
 
-def tracker_options(node: DictConfig, known: str | None) -> dict[str, Any]:
-    """Arguments for a logger of W&B or MLflow: the run to continue, and the sweep of a job."""
-    kind, sweep = str(node.get("_target_")).rpartition(".")[2], None
-    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
-        sweep = "/".join(Path(HydraConfig.get().sweep.dir).absolute().parts[-2:])
+def tracker_options(node: DictConfig, above: Path, known: str | None) -> dict[str, Any]:
+    """Arguments for a logger of W&B or MLflow: the run to continue, and the sweep of a job.
+
+    Args:
+        above: the folder that the run's folder lies in, of a job that of the sweep.
+        known: the id of the run to continue.
+    """
+    kind = str(node.get("_target_")).rpartition(".")[2]
+    sweep = "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else None
     if kind == "WandbLogger":
         resumed = {"id": known, "resume": "allow"} if known else {}
         return {"group": node.get("group") or sweep, **resumed}

@@ -46,7 +46,7 @@ class ProgressBar(BetweenEpochs):
             self.task = self.bar.add_task("", total=total, epoch="", status="")
             self.bar.start()
         if self.running:  # resumed within an epoch
-            self.begin(pl_module.tallies["train"].images)
+            self.begin(pl_module.epoch_metrics["train"].images)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
@@ -63,9 +63,9 @@ class ProgressBar(BetweenEpochs):
         now = time.perf_counter()
         if now < self.due or self.bar is None:
             return
-        tally = pl_module.tallies["train"]
-        loss, hits, images = tally.totals(last=self.averaged)
-        seen = tally.images * trainer.world_size
+        metrics = pl_module.epoch_metrics["train"]
+        loss, hits, images = metrics.totals(last=self.averaged)
+        seen = metrics.images * trainer.world_size
         speed = (seen - self.mark[1]) / (now - self.mark[0])
         self.due, self.mark = now + self.refresh_seconds, (now, seen)
         self.bar.update(
@@ -79,7 +79,7 @@ class ProgressBar(BetweenEpochs):
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        metrics, epoch = module.epoch_metrics(), trainer.current_epoch
+        metrics, epoch = module.logged_metrics(), trainer.current_epoch
         cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
         for stage in ("train", "val"):
             if f"{stage}/loss" in metrics:

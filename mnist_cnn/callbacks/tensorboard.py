@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from mnist_cnn.analysis import scores
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.finite import check_finite
 from mnist_cnn.callbacks.loggers import RESULTS
+from mnist_cnn.callbacks.nan import check_finite
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.optim import class_name
 from mnist_cnn.plots import evaluation
-from mnist_cnn.runs.state import BEST, PICTURE
+from mnist_cnn.runs.folder import BEST
 
 DPI = 80
 IMAGES, MISTAKES = 32, 24  # drawn of the first batch and of the mistakes
@@ -157,7 +157,7 @@ def fill_wandb(
 
     run = logger.experiment
     images = {name: wandb.Image(image) for name, image in drawn.items()}
-    run.log({**images, "history": wandb.Image(str(folder / PICTURE))})
+    run.log({**images, "history": wandb.Image(str(folder / "history.png"))})
     run.summary.update(numbers(outcome))
     if (folder / BEST).is_file():
         artifact = wandb.Artifact(f"model-{run.id}", type="model")
@@ -173,7 +173,7 @@ def fill_mlflow(
     client, run = logger.experiment, str(logger.run_id)
     for name, image in drawn.items():
         client.log_image(run, image, f"{name}.png")
-    client.log_artifact(run, str(folder / PICTURE))
+    client.log_artifact(run, str(folder / "history.png"))
     if (folder / BEST).is_file():
         client.log_artifact(run, str(folder / BEST), "checkpoints")
     logger.log_metrics(numbers(outcome))
