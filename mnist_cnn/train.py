@@ -46,6 +46,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.callbacks import tensorboard
         from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
         from mnist_cnn.callbacks.history import History
+        from mnist_cnn.callbacks.loggers import make_loggers
         from mnist_cnn.config.instantiate import (
             instantiate_as,
             is_custom,
@@ -55,7 +56,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.data.datamodule import described
         from mnist_cnn.internals.lightning import InPlace, fit, quiet_lightning
         from mnist_cnn.module import build_module, load_best
-        from mnist_cnn.runs.loggers import make_loggers
 
         quiet_lightning()
         if (inexact := inexact_options(cfg)) and rank() == 0:
