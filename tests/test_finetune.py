@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mnist_cnn.runs.checks import check_run
+from mnist_cnn.runs.state import BEST
 
 from mnist_cnn import DigitClassifier
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.checks import check_run
-from mnist_cnn.runs.state import BEST
 from mnist_cnn.train import train
 from tests.helpers.folder import contents as end
 from tests.helpers.folder import weights

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.config.check import check
 from mnist_cnn.command import one_line
+from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, compose, files, flat, plain
 from mnist_cnn.config.messages import shown
 from mnist_cnn.pretrained import build_network

@@ -148,7 +148,9 @@ class RunFolder:
         extendable = self.extendable(now)
         refused = {key: pair for key, pair in changed.items() if key not in extendable}
         if refused:
-            lines = [f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()]
+            lines = [
+                f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()
+            ]
             more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
             text = f"{self.path}: {'; '.join(lines[:3])}{more}"
             if not cfg.get("force"):

@@ -46,7 +46,9 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     if path.is_dir():
         return [resumed_run(path, rest)]
     if not place or not path.is_file():
-        raise ValueError(f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}")
+        raise ValueError(
+            f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}"
+        )
     start = f"ckpt_path={quote(path)}"
     flags = [a for a in rest if a in MULTIRUN]
     given_now = [a for a in rest if a not in MULTIRUN]

@@ -100,7 +100,9 @@ class Folders(Callback):
         if self.report:
             hydra.utils.get_method(self.report)(folder)
         jobs = states(folder)
-        left = {how: [name for name, its in jobs.items() if its == how] for how in ("failed", "running")}
+        left = {
+            how: [name for name, its in jobs.items() if its == how] for how in ("failed", "running")
+        }
         if any(left.values()):
             told = [f"{len(names)} {how} ({names[0]})" for how, names in left.items() if names]
             hint = f"resume them with ckpt_path={folder}"
@@ -158,7 +160,9 @@ def check_sweep(folder: Path, application: str) -> None:
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
     owner = OmegaConf.load(folder / SWEEP).application
     if owner != application:
-        raise ValueError(f"hydra.sweep.dir must be a sweep of {application}, {folder} is of {owner}")
+        raise ValueError(
+            f"hydra.sweep.dir must be a sweep of {application}, {folder} is of {owner}"
+        )
 
 
 def record_command(folder: Path, config: DictConfig) -> None:

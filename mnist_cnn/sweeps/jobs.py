@@ -40,7 +40,9 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
     return job
 
 
-def attempt(function: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str) -> float:
+def attempt(
+    function: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str
+) -> float:
     """The metric of a job of a sweep, or NaN: it has none, failed, was pruned, or runs elsewhere.
 
     Its folder has what happened, for who resumes or reports the sweep.
