@@ -161,7 +161,7 @@ class RunFolder:
             self.results = json.loads(results.read_text("utf-8"))
 
     def outdate(self) -> None:
-        """Remove the results, as a newer checkpoint is about to be written, and record what made it."""
+        """Remove the results, which a newer checkpoint outdates, and record what made that."""
         for name in self.stale:
             (self.path / name).unlink(missing_ok=True)
         self.commit()
