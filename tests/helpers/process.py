@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mnist_cnn
-from mnist_cnn.runs.state import LAST, OVERRIDES, RESULTS
+from mnist_cnn.runs.folder import LAST, OVERRIDES, RESULTS
 
 PATIENCE = 300  # seconds that a process may take
 GRACE = 30  # seconds that its ranks may take to end after torchrun
