@@ -6,9 +6,9 @@ import json
 from types import SimpleNamespace
 
 import lightning as L
-import optuna
 import pytest
 import torch
+from mnist_cnn.callbacks.finite import Finite
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -16,7 +16,6 @@ from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.finite import Finite
 from mnist_cnn.callbacks.fit import make_callbacks
 from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
@@ -24,7 +23,6 @@ from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.others import DigitsAndOthers
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.sweeps.optuna import STUDY, storage
 from tests.helpers.training import bare_trainer
 
 
@@ -94,20 +92,6 @@ def read_rows(path):
     state = torch.load(path, weights_only=True)["callbacks"]
     (history,) = (value for key, value in state.items() if key.startswith("History"))
     return history["rows"]
-
-
-def test_a_search_is_told_no_epoch_twice_where_not_every_epoch_validates(short_run, tmp_path):
-    study = optuna.create_study(study_name=STUDY, storage=storage(tmp_path))
-    study.ask()
-    short_run(
-        *("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
-        "+callbacks.prune._target_=mnist_cnn.callbacks.prune.Prune",
-        *(f"+callbacks.prune.sweep={tmp_path}", "+callbacks.prune.trial=0"),
-        "+callbacks.prune.monitor=val/loss",
-        "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
-    )
-    (trial,) = optuna.load_study(study_name=STUDY, storage=storage(tmp_path)).trials
-    assert sorted(trial.intermediate_values) == [2, 4]
 
 
 def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():

@@ -12,6 +12,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL
 
 from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
@@ -21,9 +22,11 @@ SHELF = ".replaced"  # in the search's folder: the jobs of failed trials
 
 
 def storage(folder: Path) -> optuna.storages.BaseStorage:
+    """The database of the study in a search's folder."""
     # as a URI, since SQLAlchemy and Optuna give a meaning to ?, % and { in a path
-    database = (folder / "study.db").absolute().as_uri()
-    return optuna.storages.get_storage(f"sqlite:///{database}?uri=true")
+    file = (folder / "study.db").absolute().as_uri()
+    url = URL.create("sqlite", database=file, query={"uri": "true"})
+    return optuna.storages.get_storage(url.render_as_string())
 
 
 class Search:
