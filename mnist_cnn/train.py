@@ -14,7 +14,7 @@ from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.runs.ranks import rank
-from mnist_cnn.sweeps.jobs import attempt
+from mnist_cnn.sweeps import attempt
 from mnist_cnn.sweeps.names import in_sweep
 
 STALE = ("weights.safetensors", "history.png")  # once a run that had ended trains on
@@ -108,9 +108,17 @@ def job(cfg: DictConfig) -> float | None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
+    code = 0
     for line in resume.expand(sys.argv[1:] if argv is None else argv):
         sys.argv[1:] = line  # hydra.main reads no other
-        job()
+        try:
+            job()
+        except SystemExit as e:  # one command of a sweep does not keep the others from running
+            if isinstance(e.code, str):
+                print(e.code, file=sys.stderr)
+            code = max(code, e.code if isinstance(e.code, int) else bool(e.code))
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

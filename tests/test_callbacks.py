@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
-import optuna
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -25,7 +24,6 @@ from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.mnist import load_split
 from mnist_cnn.data.negatives import MNISTWithNegatives
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.sweeps.study import NAME, storage
 from tests.helpers.training import bare_trainer
 
 
@@ -122,21 +120,7 @@ def read_rows(path):
     return history["rows"]
 
 
-def test_a_search_is_told_no_epoch_twice_where_not_every_epoch_validates(short_run, tmp_path):
-    study = optuna.create_study(study_name=NAME, storage=storage(tmp_path))
-    study.ask()
-    short_run(
-        *("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
-        "+callbacks.prune._target_=mnist_cnn.callbacks.prune.Prune",
-        *(f"+callbacks.prune.sweep={tmp_path}", "+callbacks.prune.trial=0"),
-        "+callbacks.prune.monitor=val/loss",
-        "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
-    )
-    (trial,) = optuna.load_study(study_name=NAME, storage=storage(tmp_path)).trials
-    assert sorted(trial.intermediate_values) == [2, 4]
-
-
-def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left(data_root):
+def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
     screen = io.StringIO()
     bar = ProgressBar(refresh_seconds=1e-9, quiet=False)
     bar.console = terminal.console(
@@ -144,7 +128,7 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left(data_root
     )
     options = {"limit_train_batches": 5, "limit_val_batches": 1, "num_sanity_val_steps": 0}
     trainer = bare_trainer(max_epochs=1, callbacks=[bar], **options)
-    trainer.fit(DigitClassifier(), MNISTDataModule(root=str(data_root)))
+    trainer.fit(DigitClassifier(), MNISTDataModule())
     for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):
         assert part in screen.getvalue()
 

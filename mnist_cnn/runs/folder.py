@@ -115,7 +115,7 @@ class RunFolder:
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if SWEEP in found:
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
-        if found and LOCK not in found:
+        if found and LOCK not in found and not (self.path.parent / SWEEP).is_file():
             raise ValueError(f"{self.path} must be empty or a run's, has {found[0]}")
 
     @contextlib.contextmanager
