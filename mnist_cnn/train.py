@@ -8,12 +8,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_cnn.command import command, hydra_main
-from mnist_cnn.config.check import check, inexact_options
+from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
-from mnist_cnn.runs.ranks import rank
 from mnist_cnn.sweeps import attempt
 from mnist_cnn.sweeps.names import in_sweep
 
@@ -43,56 +42,42 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         import lightning as L
 
         from mnist_cnn.analysis import results
-        from mnist_cnn.callbacks import tensorboard
-        from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
+        from mnist_cnn.build import build_module, build_trainer, load_best
+        from mnist_cnn.callbacks.checkpoint import check_whole
         from mnist_cnn.callbacks.history import History
-        from mnist_cnn.callbacks.loggers import make_loggers
-        from mnist_cnn.config.instantiate import (
-            instantiate_as,
-            is_custom,
-            make_callbacks,
-            make_data,
-        )
+        from mnist_cnn.callbacks.tensorboard import write_results
+        from mnist_cnn.config.instantiate import make_data
         from mnist_cnn.data.datamodule import described
-        from mnist_cnn.internals.lightning import InPlace, fit, quiet_lightning
-        from mnist_cnn.module import build_module, load_best
+        from mnist_cnn.internals.lightning import fit, quiet_lightning
 
         quiet_lightning()
-        if (inexact := inexact_options(cfg)) and rank() == 0:
-            print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
         config, start = plain(cfg), run.last or cfg.ckpt_path
         if start is not None:
             check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)
-        callbacks = make_callbacks(cfg.callbacks)
-        trainer = instantiate_as(
-            L.Trainer,
-            # our loaders hand out each process's share themselves
-            {**config["trainer"], "use_distributed_sampler": is_custom(cfg.data)},
-            callbacks=callbacks,
-            logger=make_loggers(cfg, start),
-            plugins=[InPlace(), *processes.environment()],
-            default_root_dir=run.path,
-            key="trainer",
-        )
-        for callback in callbacks:
-            if isinstance(callback, Checkpoint):
-                callback.run = run
-                callback.data = config["data"] if is_custom(cfg.data) else {}
+        trainer = build_trainer(cfg, run, start)
         fit(trainer, module, data, start)
         module, best = load_best(trainer, module)
         test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
         module.float()  # what comes out of a training has 32 bits, whatever its precision
-        history = next(callback for callback in callbacks if isinstance(callback, History))
+        history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device
         outcome = results.collect(history, best, test, module, device, config)
         if trainer.is_global_zero:
             module.save_weights(run.path / STALE[0], {"data": described(config["data"], data)})
-            tensorboard.write_results(trainer, module, data, outcome)
+            write_results(trainer, module, data, outcome)
             run.finish(outcome)
         return outcome
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Raise ValueError for a configuration that would fail here, before anything is written."""
+    check(cfg)
+    from mnist_cnn.build import check_machine
+
+    check_machine(cfg)
 
 
 @hydra_main("train")
