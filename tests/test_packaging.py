@@ -50,15 +50,6 @@ def test_the_locked_versions_are_those_of_the_records():
     assert "://" not in lock
 
 
-def test_tests_share_what_lies_in_helpers_alone():
-    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")]
-    shared = {
-        name for text in sources for name in re.findall(r"^(?:from|import) (tests\S*)", text, re.M)
-    }
-    assert shared
-    assert all(name.startswith("tests.helpers.") for name in shared), shared
-
-
 def test_an_install_hint_is_the_readmes_in_a_clone_and_names_the_packages_beside_a_wheel(
     tmp_path, monkeypatch
 ):
@@ -83,7 +74,7 @@ def test_the_examples_of_own_parts_run_on_the_installed_wheel_outside_the_reposi
     site, away = tmp_path / "site", tmp_path / "away"
     install = [*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")]
     subprocess.run(install, check=True)
-    examples = ("test_own_parts.py", "test_own_data.py", "test_library.py")
+    examples = ("test_own_parts.py", "test_custom_data.py", "test_library.py")
     shutil.copytree(ROOT / "tests" / "helpers", away / "tests" / "helpers")
     for name in (
         "pyproject.toml",

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from mnist_cnn.analysis import by_writer, scores
 from mnist_cnn.analysis.scores import Predictions
+from mnist_cnn.data.writers import Writers
 
 
 def predictions_of(probabilities: list[list[float]], labels: list[int]) -> Predictions:
@@ -26,15 +28,13 @@ def overconfident() -> Predictions:
     ("hits", "n", "low", "high"),
     [  # R. G. Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3
         (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
         (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
     ],
 )
-def test_the_interval_is_wilsons(hits, n, low, high):
-    assert scores.wilson(hits, n) == pytest.approx((low, high), abs=5e-5)
-    mirrored = scores.wilson(n - hits, n)
-    assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
+def test_the_interval_of_an_accuracy_is_wilsons(hits, n, low, high):
+    part = scores.proportion(torch.arange(n) < hits)
+    assert part["acc_95"] == pytest.approx((low, high), abs=5e-5)
+    assert (part["images"], part["errors"], part["acc"]) == (n, n - hits, hits / n)
 
 
 def test_calibration_error_of_a_case_worked_out_by_hand():
@@ -66,7 +66,8 @@ def test_scores_of_each_class_agree_with_torchmetrics(overconfident):
     from torchmetrics.functional import classification
 
     matrix = scores.confusion_matrix(overconfident)
-    table = scores.by_class(matrix)
+    table = scores.class_table(matrix.numpy(), [str(k) for k in range(10)])
+    assert table["images"].sum() == 4000
     arguments = (overconfident.predicted, overconfident.labels, 10)
     assert torch.equal(matrix, classification.multiclass_confusion_matrix(*arguments))
     for metric, theirs in (
@@ -74,16 +75,13 @@ def test_scores_of_each_class_agree_with_torchmetrics(overconfident):
         ("recall", classification.multiclass_recall),
         ("f1", classification.multiclass_f1_score),
     ):
-        torch.testing.assert_close(table[metric].float(), theirs(*arguments, average="none"))
+        expected = theirs(*arguments, average="none").numpy()
+        assert table[metric].to_numpy() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_class_that_never_comes_up_scores_zero_instead_of_nan():
-    table = scores.by_class(torch.tensor([[3, 0], [0, 0]]))
-    assert {metric: values[1].item() for metric, values in table.items()} == {
-        "precision": 0,
-        "recall": 0,
-        "f1": 0,
-    }
+    table = scores.class_table(np.array([[3, 0], [0, 0]]), ["a", "b"])
+    assert table.to_numpy().tolist() == [["a", 3, 1, 1, 1], ["b", 0, 0, 0, 0]]
 
 
 def test_the_temperature_is_found_that_the_logits_were_scaled_by(overconfident):
@@ -92,10 +90,7 @@ def test_the_temperature_is_found_that_the_logits_were_scaled_by(overconfident):
     least = scores.calibration(overconfident.at_temperature(t))["loss"]
     for other in (0.95 * t, 1.05 * t, 1.0):
         assert scores.calibration(overconfident.at_temperature(other))["loss"] > least
-
-
-def test_a_temperature_changes_confidence_but_no_prediction(overconfident):
-    cooler = overconfident.at_temperature(3)
+    cooler = overconfident.at_temperature(t)
     assert torch.equal(cooler.predicted, overconfident.predicted)
     assert (cooler.confidence < overconfident.confidence).all()
 
@@ -121,11 +116,24 @@ def test_a_bootstrap_over_writers_is_as_wide_as_for_one_image_of_each():
     assert by_writer.bootstrap_interval(hits, together) == (low, high)
 
 
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (10, 10), (3, 12), (40, 9), (700, 640)])
-def test_mcnemars_test_is_the_binomial_test_of_what_one_alone_reads_rightly(first, second):
-    stats = pytest.importorskip("scipy.stats", reason="pip install scipy")
-    right = torch.tensor([True] * first + [False] * second + [True] * 50)
-    other = torch.tensor([False] * first + [True] * second + [True] * 50)
-    n = first + second
-    expected = stats.binomtest(first, n, 0.5).pvalue if n else 1
-    assert by_writer.mcnemar(right, other) == pytest.approx(expected, rel=1e-9)
+def test_two_networks_differ_by_what_one_alone_reads_correctly():
+    labels = torch.zeros(65, dtype=torch.int64)
+    read = torch.tensor([0] * 3 + [1] * 12 + [0] * 50), torch.tensor([1] * 3 + [0] * 12 + [0] * 50)
+    first, second = (Predictions(torch.eye(2)[column], labels) for column in read)
+    found = by_writer.difference(first, second, None)
+    assert (found["first_alone_right"], found["second_alone_right"]) == (3, 12)
+    assert found["difference"] == pytest.approx(-9 / 65)
+    # the binomial test of 3 of 15: twice the sum of C(15, k) / 2^15 for k = 0 to 3
+    assert found["mcnemar_p"] == pytest.approx(2 * (1 + 15 + 105 + 455) / 2**15)
+    assert by_writer.difference(first, first, None)["mcnemar_p"] == 1
+
+
+def test_writers_are_listed_from_the_least_accurate_on():
+    known = Writers(torch.tensor([7, 7, 8, 8, 9]), torch.tensor([0, 0, 4, 4, 4]))
+    predictions = Predictions(torch.eye(2)[[0, 0, 1, 0, 1]], torch.zeros(5, dtype=torch.int64))
+    table = by_writer.each_writer(predictions, known)
+    assert table.to_numpy().tolist() == [
+        [9, "students", 1, 1, 0.0],
+        [8, "students", 2, 1, 0.5],
+        [7, "employees", 2, 0, 1.0],
+    ]

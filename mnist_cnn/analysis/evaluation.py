@@ -1,94 +1,120 @@
-"""What an evaluation measures."""
+"""The figures of an evaluation: the content of evaluation.json."""
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from mnist_cnn import pretrained
 from mnist_cnn.analysis import by_writer, scores
-from mnist_cnn.analysis.networks import network_name, networks
+from mnist_cnn.analysis.networks import network_files, network_name
 from mnist_cnn.analysis.progress import track
 from mnist_cnn.analysis.robustness.suites import SUITES, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.data.collected import CollectedDataModule
+from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.data.sets import SETS
+from mnist_cnn.data.mnist import WRONG_TEST_LABELS
 from mnist_cnn.module import check_fits
 from mnist_cnn.pretrained import Trained
 
 
 def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
-    """What evaluation.json holds, the predictions of all networks as one, and their data."""
-    files = networks(cfg.ckpt_path)
-    others = networks(cfg.compare) if cfg.compare is not None else []
-    nets = pretrained.load_all([*files, *others])
-    data, device = load_images(cfg, nets), pick_device(cfg.device)
-    each = predict(cfg, nets, data, device)  # by split, of each network
-    n, split = len(files), cfg.split
-    predictions, known = scores.ensemble(each[split][:n]), data.split_writers(split)
-    alone = [scores.proportion(single.hits) for single in each[split][:n]]
-    accuracies = [part["acc"] for part in alone]
-    outcome: dict[str, Any] = {
+    """The content of evaluation.json, the predictions of all networks as one, and their data.
+
+    Raises:
+        ValueError: the networks, the data, the split and the device do not go together.
+    """
+    files, split = network_files(cfg.ckpt_path), cfg.split
+    others = network_files(cfg.compare) if cfg.compare is not None else []
+    loaded = pretrained.load_all([*files, *others])
+    n, device = len(files), pick_device(cfg.device)
+    data = load_images(cfg, loaded[:n], loaded[n:])
+    nets = [trained.to(device).net for trained in loaded]
+
+    def predict(nets: Sequence[nn.Module], split: str) -> list[Predictions]:
+        batches = track(data.loader(split, data.eval_batch_size), split)
+        return scores.predict_batches(nets, batches, device, cfg.shifts)
+
+    each = predict(nets, split)
+    predictions, writers = scores.ensemble(each[:n]), data.split_writers(split)
+    compared = calibrated = robustness = None
+    if others:
+        other = scores.ensemble(each[n:])
+        compared = {
+            "ckpt_path": list(map(str, others)),
+            **scores.proportion(other.hits),
+            **by_writer.difference(predictions, other, writers and writers.writer),
+        }
+    if cfg.temperature:
+        held_out = scores.ensemble(each[:n] if split == "val" else predict(nets[:n], "val"))
+        t = scores.fit_temperature(held_out)
+        after = scores.calibration(predictions.at_temperature(t))
+        calibrated = {"value": t, "fitted_on": "val", **after}
+    if cfg.robustness:
+        suites = SUITES if cfg.robustness is True else cfg.robustness
+        named = dict(zip(map(network_name, files), nets, strict=False))
+        robustness = measure_robustness(named, data, split, suites, device)
+    outcome = {
         "ckpt_path": list(map(str, files)) if OmegaConf.is_list(cfg.ckpt_path) else str(files[0]),
         "split": split,
         "shifts": cfg.shifts,
-        "networks": [
-            {"ckpt_path": str(file), "epoch": net.epoch, **part}
-            for file, net, part in zip(files, nets[:n], alone, strict=True)
-        ],
-        "networks_acc": {
-            "mean": statistics.mean(accuracies),
-            "std": statistics.stdev(accuracies) if n > 1 else None,
-        },
+        **each_alone(files, loaded, each),
         "data": {"name": data.name, **plain(cfg, "data")},
         **scores.summary(predictions, data.classes),
         "without_wrong_labels": without_wrong_labels(split, predictions, data),
-        "writers": known and by_writer.writer_summary(predictions, known),
-        "compare": None,
-        "robustness": None,
-        "temperature": None,
+        "writers": writers and by_writer.writer_summary(predictions, writers),
+        "compare": compared,
+        "robustness": robustness,
+        "temperature": calibrated,
         "mistakes": scores.list_mistakes(predictions, data.rows[split], data.classes, cfg.mistakes),
     }
-    if others:
-        other = scores.ensemble(each[split][n:])
-        outcome["compare"] = {
-            "ckpt_path": list(map(str, others)),
-            **scores.proportion(other.hits),
-            **by_writer.difference(predictions, other, known and known.writer),
-        }
-    if cfg.temperature:
-        t = scores.fit_temperature(scores.ensemble(each["val"][:n]))
-        cooled = scores.calibration(predictions.at_temperature(t))
-        outcome["temperature"] = {"value": t, "fitted_on": "val", **cooled}
-    if cfg.robustness:
-        suites = SUITES if cfg.robustness is True else cfg.robustness
-        named = {network_name(file): net.net for file, net in zip(files, nets[:n], strict=True)}
-        outcome["robustness"] = measure_robustness(named, data, split, suites, device)
     return outcome, predictions, data
 
 
-def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
+def each_alone(
+    files: Sequence[Path], loaded: Sequence[Trained], each: Sequence[Predictions]
+) -> dict[str, Any]:
+    """The parts `networks` and `networks_acc` of evaluation.json."""
+    networks = []
+    for file, trained, alone in zip(files, loaded, each, strict=False):  # the rest are compared
+        part = {"ckpt_path": str(file), "epoch": trained.epoch}
+        networks.append({**part, **scores.proportion(alone.hits)})
+    accuracies = [part["acc"] for part in networks]
+    std = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return {"networks": networks, "networks_acc": {"mean": statistics.mean(accuracies), "std": std}}
+
+
+def load_images(
+    cfg: DictConfig, nets: Sequence[Trained], others: Sequence[Trained]
+) -> ImageDataModule:
     """The data of an evaluation, with the splits that it needs.
 
+    Args:
+        others: networks that the first ones are compared with.
+
     Raises:
-        ValueError: they are not what the networks take, or not what training held out.
+        ValueError: the data are not of the kind that the networks take, or the split is not that
+            of their training.
     """
-    made = own.make_data(cfg.data)
-    ours = isinstance(made, ImageDataModule)
-    data = made if ours else CollectedDataModule(made)
-    if ours and (cfg.split != "test" or cfg.temperature):
-        check_held_out(nets, cfg)
-    for net in nets if ours else ():
-        check_fits(net.about["model"], data)
+    made = instantiate.make_data(cfg.data)
+    data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
+    if data is made:
+        if cfg.split != "test":
+            check_held_out([*nets, *others], cfg, f"split={cfg.split}")
+        elif cfg.temperature:  # which is fitted to the predictions of `nets` alone
+            check_held_out(nets, cfg, "temperature=true")
+        for net in (*nets, *others):
+            check_fits(net.about["model"], data)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
-    if not ours and cfg.split not in data.rows:
+    if data is not made and cfg.split not in data.rows:
         allowed = f"test or val, as far as {data.name} has batches of it"
         raise ValueError(must_be("split", allowed, cfg.split))
     if (cfg.temperature or cfg.split == "val") and "val" not in data.rows:
@@ -99,16 +125,20 @@ def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
     return data
 
 
-def check_held_out(nets: Sequence[Trained], cfg: DictConfig) -> None:
-    """Raises ValueError unless the split is that of the training of all networks."""
-    wanted = "temperature=true" if cfg.split == "test" else f"split={cfg.split}"
+def check_held_out(nets: Sequence[Trained], cfg: DictConfig, wanted: str) -> None:
+    """Raise ValueError unless cfg.data splits the training file as the training of all nets did.
+
+    Args:
+        wanted: what needs this split, for the message.
+    """
     for key in ("val_fraction", "fold", "split"):
-        default = "rows" if key == "split" else None  # earlier versions knew no other
-        values = list(dict.fromkeys(net.about["data"].get(key, default) for net in nets))
+        values = list(dict.fromkeys(net.about["data"].get(key) for net in nets))
         if len(values) > 1:
-            which = f"networks of different data.{key} ({', '.join(map(str, values))})"
-            allowed = "split=test without temperature"
-            raise ValueError(must_be(f"what is evaluated of {which}", allowed, wanted))
+            trained = f"networks trained with different data.{key} ({', '.join(map(str, values))})"
+            raise ValueError(
+                f"{wanted}: {trained} have only the test images in common that none was trained "
+                "on: use split=test without temperature"
+            )
         if cfg.data[key] != values[0]:
             allowed = f"{values[0]} with {wanted}, as in training"
             raise ValueError(must_be(f"data.{key}", allowed, cfg.data[key]))
@@ -118,29 +148,16 @@ def pick_device(name: str) -> torch.device:
     """The device of that name; auto is the accelerator where there is one, else the CPU."""
     best = torch.accelerator.current_accelerator(check_available=True)
     if name not in ("auto", "cpu") and (best is None or best.type != name):
-        here = either(["auto", "cpu", *([best.type] if best else [])])
-        raise ValueError(must_be("device", f"{here} on this machine", name))
+        available = either(["auto", "cpu", *([best.type] if best else [])])
+        raise ValueError(must_be("device", f"{available} on this machine", name))
     return torch.device("cpu") if name == "cpu" or best is None else best
-
-
-def predict(
-    cfg: DictConfig, nets: Sequence[Trained], data: ImageDataModule, device: torch.device
-) -> dict[str, list[Predictions]]:
-    """Each network's predictions of the split, and of `val` where a temperature is fitted."""
-    modules = [net.to(device).net for net in nets]
-    predicted = {}
-    for split in dict.fromkeys([cfg.split, *["val"] * cfg.temperature]):
-        batches = track(data.loader(split, data.eval_batch_size), split)
-        predicted[split] = scores.predict_batches(modules, batches, device, cfg.shifts)
-    return predicted
 
 
 def without_wrong_labels(
     split: str, predictions: Predictions, data: ImageDataModule
 ) -> dict[str, Any] | None:
     """The accuracy on test images without the wrong labels; None where none are known."""
-    known = SETS.get(data.name)
-    if split != "test" or not (known and known.wrong_test_labels):
+    if split != "test" or data.name != "mnist":
         return None
-    right = ~torch.isin(data.rows["test"], torch.tensor(known.wrong_test_labels))
+    right = ~torch.isin(data.rows["test"], torch.tensor(WRONG_TEST_LABELS))
     return scores.proportion(predictions.hits[right])

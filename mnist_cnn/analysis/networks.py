@@ -1,4 +1,4 @@
-"""Which networks an evaluation is given, and the data that they were trained on."""
+"""The networks of an evaluation, and the command line that gives it the data of their training."""
 
 import os
 import re
@@ -6,132 +6,151 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from omegaconf import ListConfig
 
-from mnist_cnn.analysis.found import find_runs, natural_order
-from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import forbidden
-from mnist_cnn.internals.hydra import quote
-from mnist_cnn.runs.resume import in_grammar, take_ckpt_path
-from mnist_cnn.runs.state import LAST, OVERRIDES, is_sweep, state
+from mnist_cnn.analysis.found import natural_order
+from mnist_cnn.config.instantiate import not_allowed
+from mnist_cnn.config.messages import must_be, shown
+from mnist_cnn.runs.folder import BEST, OVERRIDES, RESULTS
+from mnist_cnn.runs.resume import quote, take_ckpt_path
 
 if TYPE_CHECKING:
     from mnist_cnn.pretrained import Trained
 
-# what an evaluation of the same network and split is told apart by
-CHANGES = ("data", "shifts=", "temperature=", "compare=", "robustness=")
+# evaluations of one network and split that differ in these have folders of their own
+LABELS = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
-def networks(given: Any) -> list[Path]:
-    """The files of the networks that an evaluation is given, a path or a list, each once.
+def is_sweep(path: Path | str | None) -> bool:
+    names = ("sweep.yaml", "multirun.yaml")
+    return path is not None and any((Path(path).expanduser() / name).is_file() for name in names)
 
-    Of a run's folder it is the best checkpoint; a sweep's folder stands for its finished runs, in
-    their order; None is the network in the package.
+
+def network_files(ckpt_path: Any) -> list[Path]:
+    """The files that a path or a list of paths stands for, each once.
+
+    A run's folder stands for its best checkpoint, a sweep's for those of its finished runs, and
+    None for the network in the package.
 
     Raises:
-        ValueError: it names none, or something that is not there.
+        ValueError: a path does not exist or has no network, or the list is empty.
     """
-    from mnist_cnn import pretrained
+    from mnist_cnn import pretrained  # torch, which --help does not need
 
-    found: list[Any] = []
-    for path in given if isinstance(given, list | ListConfig) else [given]:
-        if path is None or not is_sweep(path):
-            found.append(path)
+    paths: list[Any] = []
+    for path in ckpt_path if isinstance(ckpt_path, list | ListConfig) else [ckpt_path]:
+        if not is_sweep(path):
+            paths.append(path)
             continue
-        jobs = find_runs(Path(path).expanduser().resolve())
-        finished = [job for job in jobs if state(job) == "finished"]
-        if not finished:
+        jobs = [file.parent for file in Path(path).expanduser().resolve().rglob(RESULTS)]
+        if not jobs:
             raise ValueError(f"{path}: a sweep of which no run is finished")
-        found += sorted(finished, key=lambda job: natural_order(str(job)))
-    if not found:
+        paths += sorted(jobs, key=lambda job: natural_order(str(job)))
+    if not paths:
         raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
-    return list(dict.fromkeys(pretrained.find(path).resolve() for path in found))
+    return list(dict.fromkeys(pretrained.find(path).resolve() for path in paths))
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
-    """The command line of an evaluation, filled up with the data that its networks were trained on.
+    """The command line of an evaluation, completed with the data of its networks' training.
 
-    The set, where it lies (if it still does) and the split into training and validation come from
-    the checkpoint or weights file, of several the first; what is given now comes after them. A
-    checkpoint of a run is evaluated in `evaluation/` of the run's folder, a sweep in that of its
-    own.
+    The set, its folder (where it still exists) and the split into training and validation come
+    from the first network's file; what argv sets counts more. A single run or sweep is evaluated
+    in `evaluation/` of its own folder.
 
     Raises:
-        ValueError: there is no such file or folder, or it is not one of this project's; or the
-            networks were trained on different sets.
+        ValueError: ckpt_path is not a network of this project, or names networks of several sets.
     """
     from mnist_cnn import pretrained
 
     given, command = take_ckpt_path(argv)
-    paths = listed(given)
+    paths: list[str | None] = [given]
     try:
-        files = networks(paths)
+        if given and given.startswith("["):
+            paths = yaml.load(given, yaml.BaseLoader)  # each part is text
+        files = network_files(paths)
         nets = pretrained.load_all(files)
-    except ValueError as e:
+    except (ValueError, yaml.YAMLError) as e:
         raise ValueError(f"ckpt_path={e}") from None
-    filled = trained_on(nets[0], any(a.startswith("data=") for a in command))
-    file = files[0]
-    home = file.parents[1] if file.parent.name == LAST.parent.name else file.parent
-    if paths[0] is not None and is_sweep(paths[0]):
-        home = Path(paths[0]).expanduser().resolve()
-    if len(paths) == 1 and (is_sweep(home) or (home / OVERRIDES).is_file()):
-        what = [] if file.stem in ("best", "weights") else [file.stem]
-        what += [a for a in command if a.startswith(CHANGES)]
-        label = ",".join(["${split}", *(re.sub(r"[^\w.=+-]+", "_", part)[:80] for part in what)])
-        place = quote(home / "evaluation").removesuffix("'")  # ${split} is no part of the path yet
-        command = [f"hydra.run.dir={place}/{label}'", *command]
-    value = quote(file) if len(files) == 1 else f"[{','.join(map(quote, files))}]"
-    return [*filled, f"ckpt_path={value}", *command]
+    data = trained_on(nets[0], any(a.startswith("data=") for a in command))
+    value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
+    place = output_folder(paths[0], files[0], command) if len(paths) == 1 else []
+    return [*data, f"ckpt_path={value}", *place, *command]
 
 
-def trained_on(net: "Trained", another: bool) -> list[str]:
-    """The overrides that describe the data of a network's training to an evaluation.
+def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[str]:
+    """The override of hydra.run.dir for a run's file or a sweep; none for any other file."""
+    folder = file.parents[1] if file.parent.name == BEST.parent.name else file.parent
+    parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
+    if is_sweep(path):
+        folder, parts = Path(str(path)).expanduser().resolve(), parts[:1]
+    elif not (folder / OVERRIDES).is_file():
+        return []
+    changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if a.startswith(LABELS))
+    quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split
+    return [f"hydra.run.dir={quoted}/{','.join([*parts, *changed])}'"]
+
+
+def trained_on(net: "Trained", other_set: bool) -> list[str]:
+    """The overrides that describe the data of a network's training.
 
     Args:
-        another: the command line names a set by itself.
+        other_set: the command line names a set by itself.
 
     Raises:
-        ValueError: they are of a user's own, whose code is not allowed.
+        ValueError: the data are custom, and `targets` does not allow their code.
     """
     from mnist_cnn import pretrained
 
     data = net.about["data"]
-    if "own" in data:
-        if another:
-            return []
-        # the file may be a stranger's: it names no more than the command allows
-        if faults := forbidden(data["own"], "data", known=()):
-            raise ValueError("; ".join(faults))
-        others = ("val_fraction", "fold", "seed", "augment")  # in evaluate.yaml
-        alone = ["~data", *(f"~data.{key}" for key in others)]
-        parts = ((name(key), part) for key, part in data["own"].items() if key != "augment")
-        return [*alone, *(f"+data.{key}={in_grammar(part, quote, name)}" for key, part in parts)]
-    filled = [f"data.{key}={data[key]}" for key in ("val_fraction", "fold")]
-    if root := pretrained.data_root(net):
-        filled.append(f"data.root={quote(root)}")
-    if path := data.get("path"):
-        filled.append(f"data.path={quote(path)}")
-    if another:
-        return filled
-    return [f"data={data['name']}", *filled, f"data.split={data.get('split') or 'rows'}"]
+    if "own" not in data:
+        values = {key: data.get(key) for key in ("val_fraction", "fold", "split", "path")}
+        values["root"] = pretrained.data_root(net)
+        group = [f"data={data['name']}"]
+        if other_set:
+            del values["split"], group[0]
+        known = {key: value for key, value in values.items() if value is not None}
+        return [*group, *(f"data.{key}={in_grammar(value)}" for key, value in known.items())]
+    if other_set:
+        return []
+    # the file may be a stranger's: it names no more than the command allows
+    if faults := not_allowed(data["own"], "data", allowlist=()):
+        raise ValueError("; ".join(faults))
+    removed = ["~data", *(f"~data.{key}" for key in ("val_fraction", "fold", "seed", "augment"))]
+    values = {check_name(key): value for key, value in data["own"].items() if key != "augment"}
+    return [*removed, *(f"+data.{key}={in_grammar(value)}" for key, value in values.items())]
 
 
-def name(key: Any) -> str:
-    """A key, which has no part of Hydra's grammar in it."""
+def in_grammar(value: Any) -> str:
+    """A plain value as Hydra's command line takes it; no interpolation in it is resolved."""
+    if isinstance(value, dict):
+        pairs = (f"{check_name(key)}:{in_grammar(inner)}" for key, inner in value.items())
+        return f"{{{','.join(pairs)}}}"
+    if isinstance(value, list):
+        return f"[{','.join(map(in_grammar, value))}]"
+    return quote(value) if isinstance(value, str) else shown(value)
+
+
+def check_name(key: Any) -> str:
+    """The key as it is; ValueError where it has characters of Hydra's grammar."""
     if not re.fullmatch(r"\w+", str(key)):
         raise ValueError(must_be("a key of data", "a name", key))
     return str(key)
 
 
-def listed(given: str | None) -> list[str | None]:
-    """The parts of a list `[a,'b, c']` on the command line; of anything else itself alone."""
-    if given is None or not (given.startswith("[") and given.endswith("]")):
-        return [given]
-    parts = re.findall(r"'[^']*'|\"[^\"]*\"|[^,\s][^,]*", given[1:-1])
-    return [part.strip().strip("'\"") for part in parts]
+def check_folder(folder: Path) -> None:
+    """Raise ValueError where files lie in a folder that no evaluation wrote."""
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    others = sorted(names - {"evaluate.log"})  # of an evaluation that ended at once
+    if others and "evaluation.json" not in others:
+        raise ValueError(
+            f"run_dir must be a new or empty folder or an evaluation's, got {folder}, which holds "
+            f"{others[0]}; choose another folder with hydra.run.dir"
+        )
 
 
 def network_name(file: Path | str) -> str:
-    """A checkpoint's path from here; of a run's best one the run's folder."""
+    """A checkpoint's path from the current folder; of a run's best one the run's folder."""
     path = str(file).removeprefix(f"{Path.cwd()}{os.sep}")
-    return path.removesuffix(str(Path("/checkpoints/best.ckpt")))
+    return path.removesuffix(f"{os.sep}{BEST}")

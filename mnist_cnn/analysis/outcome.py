@@ -1,11 +1,13 @@
-"""What an evaluation writes, draws and prints."""
+"""The files, pictures and tables of an evaluation."""
 
-import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
 from rich.columns import Columns
 from rich.table import Column, Table
 
@@ -16,86 +18,71 @@ from mnist_cnn.analysis.robustness.suites import table_rows
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.plots import evaluation
-from mnist_cnn.analysis import results
+from mnist_cnn.runs.folder import CONFIG, write_json
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
+SOMETIMES = ("writers.csv", "writers.png", "robustness.png")  # not in every evaluation's folder
+
+Outcome = Mapping[str, Any]  # the content of evaluation.json
 
 
 def write_outcome(
-    folder: Path, outcome: Mapping[str, Any], predictions: Predictions, data: ImageDataModule
+    cfg: DictConfig, outcome: Outcome, predictions: Predictions, data: ImageDataModule
 ) -> None:
-    """Writes evaluation.json, predictions.csv, and writers.csv where they are known."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results.write(outcome, folder / "evaluation.json")
-    columns = [f"p{k}" for k in range(predictions.logits.shape[1])]
-    images = zip(
-        data.rows[outcome["split"]].tolist(),
-        predictions.labels.tolist(),
-        predictions.predicted.tolist(),
-        predictions.probabilities.tolist(),
-        strict=True,
-    )
-    rows = ([*image, *(f"{x:.6g}" for x in p)] for *image, p in images)
-    write_csv(folder / "predictions.csv", ["index", "label", "prediction", *columns], rows)
-    if known := data.split_writers(outcome["split"]):
-        people = by_writer.each_writer(predictions, known)
-        write_csv(folder / "writers.csv", list(people[0]), (row.values() for row in people))
-
-
-def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([heads, *rows])
-
-
-def draw_outcome(
-    folder: Path, outcome: Mapping[str, Any], predictions: Predictions, data: ImageDataModule
-) -> None:
-    """Draws the evaluation's pictures into its folder."""
-    what, split, wrong = describe_evaluation(outcome), outcome["split"], outcome["mistakes"]
-    errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
-    places = scores.most_confident_mistakes(predictions)[: len(wrong)]
-    diagrams = {what: predictions}
-    if fitted := outcome["temperature"]:
-        cooled = predictions.at_temperature(fitted["value"])
-        diagrams = {"as trained": predictions, f"temperature {fitted['value']:.3f}": cooled}
-    figures = {
-        "confusion": evaluation.confusion(
-            np.array(outcome["confusion"]),
-            data.classes,
-            f"{what}: accuracy {outcome['acc']:.2%}, {errors}",
-        ),
-        "mistakes": evaluation.mistakes(
-            data.splits[split][0][places, 0].cpu().numpy(),
-            wrong,
-            f"{what}: the {len(wrong):,} most confident mistakes; {errors}",
-        ),
-        "reliability": evaluation.reliability(
-            {
-                f"{name}: calibration error {scores.calibration(shown)['ece']:.2%}": [
-                    part.numpy() for part in scores.bin_confidence(shown)
-                ]
-                for name, shown in diagrams.items()
-            }
-        ),
-    }
-    if known := data.split_writers(split):
-        people = by_writer.each_writer(predictions, known)
-        series = {
-            kind: [row["acc"] for row in people if row["series"] == kind]
-            for kind in sorted({row["series"] for row in people})
-        }
-        chance = by_writer.by_chance(predictions, known).numpy()
-        figures["writers"] = evaluation.writers(series, chance, f"{what}: accuracy by writer")
-    if (found := outcome["robustness"]) and "corruptions" in found["networks"][0]:
-        lines = {row["network"]: row["corruptions"] for row in found["networks"]}
+    """Writes an evaluation's files and pictures into cfg.run_dir, in place of earlier ones."""
+    folder, split = Path(cfg.run_dir), outcome["split"]
+    (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
+    write_json(outcome, folder / "evaluation.json")  # first: it makes the folder an evaluation's
+    OmegaConf.save(cfg, folder / CONFIG)
+    for name in SOMETIMES:
+        (folder / name).unlink(missing_ok=True)
+    table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
+    table.insert(0, "index", data.rows[split].numpy())
+    table.insert(1, "label", predictions.labels.numpy())
+    table.insert(2, "prediction", predictions.predicted.numpy())
+    table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+    figures = draw_predictions(outcome, predictions, data)
+    if writers := data.split_writers(split):
+        people = by_writer.each_writer(predictions, writers)
+        people.to_csv(folder / "writers.csv", index=False)
+        chance = by_writer.by_chance(predictions, writers).numpy()
+        title = f"{describe_evaluation(outcome)}: accuracy by writer"
+        figures["writers"] = evaluation.writers(people, chance, title)
+    if (robustness := outcome["robustness"]) and "corruptions" in robustness["networks"][0]:
+        lines = {row["network"]: row["corruptions"] for row in robustness["networks"]}
         title = f"{outcome['data']['name']}, {split}: accuracy by corruption"
         figures["robustness"] = evaluation.corruptions(lines, title)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def describe_evaluation(outcome: Mapping[str, Any]) -> str:
-    """What was evaluated, in a few words."""
+def draw_predictions(
+    outcome: Outcome, predictions: Predictions, data: ImageDataModule
+) -> dict[str, Figure]:
+    """The pictures that every evaluation has, by name."""
+    what, wrong = describe_evaluation(outcome), outcome["mistakes"]
+    errors = f"{outcome['errors']:,} of {outcome['images']:,} images wrong"
+    places = scores.most_confident_mistakes(predictions)[: len(wrong)]
+    images = data.splits[outcome["split"]][0][places, 0].cpu().numpy()
+    diagrams = {what: predictions}
+    if fitted := outcome["temperature"]:
+        scaled = predictions.at_temperature(fitted["value"])
+        diagrams = {"as trained": predictions, f"temperature {fitted['value']:.3f}": scaled}
+    panels = {}
+    for name, shown in diagrams.items():
+        title = f"{name}: calibration error {scores.calibration(shown)['ece']:.2%}"
+        panels[title] = [part.numpy() for part in scores.bin_confidence(shown)]
+    matrix, accuracy = np.array(outcome["confusion"]), f"{what}: accuracy {outcome['acc']:.2%}"
+    worst = f"{what}: the {len(wrong):,} most confident mistakes; {errors}"
+    return {
+        "confusion": evaluation.confusion(matrix, data.classes, f"{accuracy}, {errors}"),
+        "mistakes": evaluation.mistakes(images, wrong, worst),
+        "reliability": evaluation.reliability(panels),
+    }
+
+
+def describe_evaluation(outcome: Outcome) -> str:
+    """The set, the split, and how many networks and copies of an image, in a few words."""
     parts = [outcome["data"]["name"], outcome["split"]]
     if (n := len(outcome["networks"])) > 1:
         parts.append(f"{n} networks")
@@ -104,84 +91,85 @@ def describe_evaluation(outcome: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
-    """Prints the evaluation's tables and where its files are."""
+def print_outcome(folder: Path, outcome: Outcome) -> None:
+    """Prints the evaluation's tables and the names of its files."""
     console = terminal.console()
-    total = Table("", describe_evaluation(outcome))
-    for name, value in total_rows(outcome):
-        total.add_row(name, value)
-    classes = Table("class", "images", "precision", "recall", "F1")
-    for row in outcome["classes"]:
-        shares = (f"{row[metric]:.2%}" for metric in ("precision", "recall", "f1"))
-        classes.add_row(row["class"], f"{row['images']:,}", *shares)
-    wrong = Table("index", "label", "read as", "confidence")
-    for m in outcome["mistakes"][:10]:
-        wrong.add_row(str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}")
     console.print()
-    console.print(total)
+    console.print(table_of(total_rows(outcome), "", describe_evaluation(outcome)))
     if outcome["temperature"] and outcome["split"] == "val":
         console.print("* fitted on these images: too good for others; measure it with split=test")
-    console.print(Columns([classes, wrong]))
-    networks = outcome["networks"]
-    if len(networks) > 1:
-        alone = Table(Column("network", overflow="fold"), "accuracy alone", "wrong")
-        for row in networks[:LISTED]:
+    classes = []
+    for row in outcome["classes"]:
+        shares = (f"{row[metric]:.2%}" for metric in ("precision", "recall", "f1"))
+        classes.append([row["class"], f"{row['images']:,}", *shares])
+    wrong = []
+    for m in outcome["mistakes"][:10]:
+        wrong.append([str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}"])
+    beside = (
+        table_of(classes, "class", "images", "precision", "recall", "F1"),
+        table_of(wrong, "index", "label", "read as", "confidence"),
+    )
+    console.print(Columns(beside))
+    if (n := len(outcome["networks"])) > 1:
+        alone = []
+        for row in outcome["networks"][:LISTED]:
             name = network_name(row["ckpt_path"])
-            alone.add_row(name, f"{row['acc']:.2%}", f"{row['errors']:,}")
-        if len(networks) > LISTED:
-            alone.add_row(f"and {len(networks) - LISTED} more in evaluation.json", "", "")
-        console.print(alone)
-    if found := outcome["robustness"]:
-        conditions = Table("accuracy")
-        for row in found["networks"]:
-            conditions.add_column(row["network"], overflow="fold")
-        for cells in table_rows(found):
-            conditions.add_row(*cells)
-        console.print(conditions)
-        console.print(found["note"])
-    names = [file.name for kind in ("csv", "png") for file in sorted(folder.glob(f"*.{kind}"))]
-    console.print(f"{folder}: {', '.join(['evaluation.json', *names])}")
+            alone.append([name, f"{row['acc']:.2%}", f"{row['errors']:,}"])
+        if n > LISTED:
+            alone.append([f"and {n - LISTED} more in evaluation.json", "", ""])
+        network = Column("network", overflow="fold")
+        console.print(table_of(alone, network, "accuracy alone", "wrong"))
+    if robustness := outcome["robustness"]:
+        names = [Column(row["network"], overflow="fold") for row in robustness["networks"]]
+        console.print(table_of(table_rows(robustness["networks"]), "accuracy", *names))
+        console.print(robustness["note"])
+    files = [file.name for kind in ("csv", "png") for file in sorted(folder.glob(f"*.{kind}"))]
+    console.print(f"{folder}: {', '.join(['evaluation.json', *files])}")
 
 
-def total_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The lines of the first table: what is measured, and its value."""
+def table_of(rows: Iterable[Sequence[str]], *heads: str | Column) -> Table:
+    table = Table(*heads)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
-    def accuracy(part: Mapping[str, Any]) -> str:
-        low, high = part["acc_95"]
-        return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"
 
+def total_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """The first table: what is measured, and its value."""
     yield "images", f"{outcome['images']:,}"
-    yield "accuracy", accuracy(outcome)
-    if known := outcome["writers"]:
-        low, high = known["acc_95"]
-        yield f"of {known['writers']} writers", f"95 % for other writers: {low:.2%} to {high:.2%}"
-        for part in known["series"]:
-            yield f"{part['writers']} {part['series']}", accuracy(part)
-        worst = known["worst_decile"]
+    yield "accuracy", with_interval(outcome)
+    if writers := outcome["writers"]:
+        low, high = writers["acc_95"]
+        yield f"of {writers['writers']} writers", f"95 % for other writers: {low:.2%} to {high:.2%}"
+        for part in writers["series"]:
+            yield f"{part['writers']} {part['series']}", with_interval(part)
+        worst = writers["worst_decile"]
+        mean, chance = worst["mean_acc"], worst["mean_acc_by_chance"]
         yield (
             f"the {worst['writers']} worst writers",
-            f"{worst['mean_acc']:.2%} on average, {worst['mean_acc_by_chance']:.2%} by chance",
+            f"{mean:.2%} on average, {chance:.2%} by chance",
         )
     if other := outcome["compare"]:
-        low, high = other["difference_95"]
-        yield "compared with", accuracy(other)
-        yield (
-            "difference",
-            f"{100 * other['difference']:+.2f} points  (95 % over {other['over']}: "
-            f"{100 * low:+.2f} to {100 * high:+.2f})",
-        )
+        low, high = (f"{100 * bound:+.2f}" for bound in other["difference_95"])
+        points = f"{100 * other['difference']:+.2f} points"
         alone = f"{other['first_alone_right']:,} and {other['second_alone_right']:,} alone right"
+        yield "compared with", with_interval(other)
+        yield "difference", f"{points}  (95 % over {other['over']}: {low} to {high})"
         yield "McNemar's test", f"p = {other['mcnemar_p']:.2g}, {alone}"
     if len(outcome["networks"]) > 1:
         mean, std = outcome["networks_acc"]["mean"], outcome["networks_acc"]["std"]
         yield "each network alone", f"{mean:.2%} ± {100 * std:.2f} (mean ± std)"
     if part := outcome["without_wrong_labels"]:
-        yield f"without {outcome['images'] - part['images']} wrong labels", accuracy(part)
+        yield f"without {outcome['images'] - part['images']} wrong labels", with_interval(part)
     yield "loss (mean NLL)", f"{outcome['loss']:.4f}"
     yield "calibration error", f"{outcome['ece']:.2%}"
-    if after := outcome["temperature"]:
-        in_sample = " *" if after["fitted_on"] == outcome["split"] else ""
-        yield (
-            f"at temperature {after['value']:.3f}{in_sample}",
-            f"loss {after['loss']:.4f}, calibration error {after['ece']:.2%}",
-        )
+    if fitted := outcome["temperature"]:
+        in_sample = " *" if fitted["fitted_on"] == outcome["split"] else ""
+        after = f"loss {fitted['loss']:.4f}, calibration error {fitted['ece']:.2%}"
+        yield f"at temperature {fitted['value']:.3f}{in_sample}", after
+
+
+def with_interval(part: Outcome) -> str:
+    """An accuracy with its 95 % interval and the number of errors."""
+    low, high = part["acc_95"]
+    return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"

@@ -11,8 +11,7 @@ T = TypeVar("T")
 
 
 def track(items: Sequence[T] | Iterable[T], what: str) -> Iterable[T]:
-    """The items, with a bar on stderr while they are gone through, where that is a terminal."""
+    """Iterates over the items, with a bar on stderr where that is a terminal."""
     console = terminal.console(stderr=True, soft_wrap=False)
-    return progress.track(
-        items, what, console=console, transient=True, disable=not console.is_terminal
-    )
+    hidden = not console.is_terminal
+    return progress.track(items, what, console=console, transient=True, disable=hidden)

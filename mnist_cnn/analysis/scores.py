@@ -1,19 +1,20 @@
-"""How good a network's predictions are: pure functions of its logits and the labels.
+"""Figures of a network's predictions: functions of its logits and the labels.
 
 Shapes: N images, C classes (10), M bins of confidence (15).
 """
 
 import functools
-import math
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 from torch import Tensor
-
-Z95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 
 class Predictions:
@@ -22,30 +23,19 @@ class Predictions:
     Args:
         logits: (N, C), converted to float64.
         labels: int64 (N,).
+
+    Attributes:
+        probabilities: float64 (N, C).
+        predicted: int64 (N,), the most probable class of each.
+        confidence: float64 (N,), the probability of the prediction.
+        hits: bool (N,), true where the prediction is the label.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor):
         self.logits, self.labels = logits.double(), labels
-
-    @cached_property
-    def probabilities(self) -> Tensor:
-        """float64 (N, C)."""
-        return self.logits.softmax(1)
-
-    @cached_property
-    def predicted(self) -> Tensor:
-        """int64 (N,), the most probable class of each."""
-        return self.logits.argmax(1)
-
-    @cached_property
-    def confidence(self) -> Tensor:
-        """float64 (N,), the probability of the prediction."""
-        return self.probabilities.amax(1)
-
-    @cached_property
-    def hits(self) -> Tensor:
-        """bool (N,), whether the prediction is the label."""
-        return self.predicted == self.labels
+        self.probabilities = self.logits.softmax(1)
+        self.predicted, self.confidence = self.logits.argmax(1), self.probabilities.amax(1)
+        self.hits = self.predicted == labels
 
     def at_temperature(self, t: float) -> "Predictions":
         return Predictions(self.logits / t, self.labels)
@@ -60,27 +50,15 @@ class Bins(NamedTuple):
 
 
 def shifted(x: Tensor, shifts: int) -> Iterator[Tensor]:
-    """The images x (B, 1, H, W) moved by each (dx, dy) of -shifts to shifts pixels; zeros move in.
-
-    There are (2 * shifts + 1)^2 of them; without shifts x itself.
-    """
+    """Images x (B, 1, H, W) moved by each (dx, dy) of -shifts to shifts pixels; zeros move in."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (shifts,) * 4)
-    for top in range(2 * shifts + 1):
-        for left in range(2 * shifts + 1):
-            yield padded[..., top : top + height, left : left + width]
+    for top, left in itertools.product(range(2 * shifts + 1), repeat=2):
+        yield padded[..., top : top + height, left : left + width]
 
 
 def average(logits: Iterable[Tensor]) -> Tensor:
-    """Several predictions of the same images as one: the mean of their probabilities.
-
-    Args:
-        logits: (N, C) each, consumed one after the other.
-
-    Returns:
-        The logarithms of the mean probabilities, float64 (N, C). They are finite, since it is
-        computed with logarithms throughout.
-    """
+    """Logarithm of the mean of the probabilities of several (N, C) logits: float64, finite."""
     total = functools.reduce(torch.logaddexp, (part.double().log_softmax(1) for part in logits))
     return total.log_softmax(1)  # divides by their number
 
@@ -94,17 +72,17 @@ def predict_batches(
 ) -> list[Predictions]:
     """Each network's predictions for all batches (x, y), in their order, on the CPU.
 
-    With `shifts`, a prediction is the mean over the shifted copies of an image, whose background
-    must be 0.
+    With `shifts` by test-time augmentation: the mean over the shifted copies of an image, whose
+    background must be 0.
     """
-    logits, labels = [], []
+    logits: list[list[Tensor]] = [[] for _ in nets]
+    labels = []
     for x, y in batches:
         x = x.to(device)
-        logits.append(
-            [average(net(copy).float().cpu() for copy in shifted(x, shifts)) for net in nets]
-        )
         labels.append(y.cpu())
-    return [Predictions(torch.cat(parts), torch.cat(labels)) for parts in zip(*logits, strict=True)]
+        for net, parts in zip(nets, logits, strict=True):
+            parts.append(average(net(copy).float().cpu() for copy in shifted(x, shifts)))
+    return [Predictions(torch.cat(parts), torch.cat(labels)) for parts in logits]
 
 
 def ensemble(each: Sequence[Predictions]) -> Predictions:
@@ -112,44 +90,35 @@ def ensemble(each: Sequence[Predictions]) -> Predictions:
     return Predictions(average(predictions.logits for predictions in each), each[0].labels)
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of the proportion hits / n.
+def proportion(hits: Tensor) -> dict[str, Any]:
+    """Number of images, errors, accuracy and its 95 % score interval.
 
     E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
-    (1927), 209-212. Unlike p ± z * standard error it stays within [0, 1] and keeps its level near
-    1, where accuracies lie.
+    (1927), 209-212: unlike p ± z * standard error it keeps its level near 1, where accuracies lie.
     """
-    p, z, scale = hits / n, Z95, 1 + Z95**2 / n
-    centre = p + z**2 / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    # in binary the bound of 0 hits, or of n, may miss 0 or 1 by 1e-17
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def proportion(hits: Tensor) -> dict[str, Any]:
-    """How many images, how many of them wrong, the accuracy and its 95 % interval."""
-    n, right = len(hits), int(hits.sum())
-    return {"images": n, "errors": n - right, "acc": right / n, "acc_95": wilson(right, n)}
+    n, correct = len(hits), int(hits.sum())
+    low, high = binomtest(correct, n).proportion_ci(method="wilson")
+    acc_95 = float(low), float(high)
+    return {"images": n, "errors": n - correct, "acc": correct / n, "acc_95": acc_95}
 
 
 def confusion_matrix(predictions: Predictions) -> Tensor:
     """int64 (C, C): how many images of the row's class were read as the column's."""
     classes = predictions.logits.shape[1]
-    pairs = predictions.labels * classes + predictions.predicted
-    return torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+    return multiclass_confusion_matrix(predictions.predicted, predictions.labels, classes)
 
 
-def by_class(matrix: Tensor) -> dict[str, Tensor]:
-    """precision, recall and f1 of each class, float64 (C,), from a confusion matrix.
+def class_table(matrix: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """class, images, precision, recall and f1: a row for each class of a confusion matrix.
 
-    0 where a class was never predicted, or never there.
+    0 where a class was never predicted, or has no images.
     """
-    hits, predicted, there = matrix.diag().double(), matrix.sum(0), matrix.sum(1)
-    return {
-        "precision": hits / predicted.clamp(min=1),
-        "recall": hits / there.clamp(min=1),
-        "f1": 2 * hits / (predicted + there).clamp(min=1),
-    }
+    hits, predicted, images = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
+    table = pd.DataFrame({"class": classes, "images": images})
+    table["precision"] = hits / np.maximum(predicted, 1)
+    table["recall"] = hits / np.maximum(images, 1)
+    table["f1"] = 2 * hits / np.maximum(predicted + images, 1)
+    return table
 
 
 def bin_confidence(predictions: Predictions, bins: int = 15) -> Bins:
@@ -165,7 +134,7 @@ def bin_confidence(predictions: Predictions, bins: int = 15) -> Bins:
 def calibration(predictions: Predictions) -> dict[str, float]:
     """`loss`, the mean negative log-likelihood (nats), and `ece`, the expected calibration error.
 
-    The latter is the mean gap between accuracy and confidence over 15 bins, weighted by their
+    The latter is the mean gap between accuracy and confidence over the bins, weighted by their
     counts: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3
     (https://arxiv.org/abs/1706.04599).
     """
@@ -205,7 +174,7 @@ def most_confident_mistakes(predictions: Predictions) -> Tensor:
 def list_mistakes(
     predictions: Predictions, rows: Tensor, classes: tuple[str, ...], most: int
 ) -> list[dict[str, Any]]:
-    """The most confident mistakes: which row of the file, its label, how it was read."""
+    """The most confident mistakes: the row in the file, label, prediction and its confidence."""
     return [
         {
             "index": int(rows[k]),
@@ -218,15 +187,11 @@ def list_mistakes(
 
 
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """All figures of an evaluation as plain values."""
+    """The figures of all images and of each class, as plain values."""
     matrix = confusion_matrix(predictions)
-    columns = {"images": matrix.sum(1), **by_class(matrix)}
     return {
         **proportion(predictions.hits),
         **calibration(predictions),
-        "classes": [
-            {"class": name, **{key: values[k].item() for key, values in columns.items()}}
-            for k, name in enumerate(classes)
-        ],
+        "classes": class_table(matrix.numpy(), classes).to_dict("records"),
         "confusion": matrix.tolist(),
     }

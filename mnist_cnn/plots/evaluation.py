@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -86,20 +87,20 @@ def gallery(
     return figure
 
 
-def mistakes(images: np.ndarray, found: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """A gallery of wrongly read images: which one, its label, what it was read as, how surely.
+def mistakes(images: np.ndarray, rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
+    """A gallery of misclassified images, each with its index, label, prediction and confidence.
 
     Args:
         images: (K, 28, 28), 0 black to 255 white; the first DRAWN are drawn.
-        found: `index`, `label`, `prediction` and `confidence` of each, the last from 0 to 1.
+        rows: `index`, `label`, `prediction` and `confidence` of each, the last from 0 to 1.
     """
-    names = [row[key] for row in found for key in ("label", "prediction")]
+    names = [row[key] for row in rows for key in ("label", "prediction")]
     form = (
         "#{index}\n{label} read as {prediction}, {confidence:.1%}"
         if max(map(len, names), default=1) == 1
         else "#{index}, {confidence:.1%}\n{label}\nread as {prediction}"
     )
-    captions = [form.format(**row) for row in found[:DRAWN]]
+    captions = [form.format(**row) for row in rows[:DRAWN]]
     if len(images) > DRAWN:
         title += f"; the first {DRAWN} are drawn"
     return gallery(images[:DRAWN], captions, title, columns=6, colors="gray_r")
@@ -154,28 +155,28 @@ def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     return figure
 
 
-def writers(series: Mapping[str, Sequence[float]], chance: np.ndarray, title: str) -> Figure:
+def writers(people: pd.DataFrame, chance: np.ndarray, title: str) -> Figure:
     """The accuracy of each writer, the least accurate first.
 
     Args:
-        series: by name, the accuracies of its writers in [0, 1], in any order.
+        people: a row for each of G writers: `series` and `acc`, in [0, 1].
         chance: accuracies (G,) of all writers in rising order, had errors fallen on them by chance.
     """
     figure = titled(title, (8.4, 5))
     axes = figure.add_subplot()
     axes.axvspan(0, 0.1, color=MARK, alpha=0.08, lw=0, label="the worst tenth")
+    series: Any = list(people.groupby("series")["acc"])  # (name, accuracies), by name
 
-    def draw(accuracies: Sequence[float] | np.ndarray, label: str, **style: Any) -> None:
+    def draw(accuracies: Any, label: str, **style: Any) -> None:
         share = (np.arange(len(accuracies)) + 0.5) / len(accuracies)
-        values = np.sort(np.asarray(accuracies))
-        axes.plot(share, values, drawstyle="steps-mid", label=label, **style)
+        axes.plot(share, np.sort(accuracies), drawstyle="steps-mid", label=label, **style)
 
-    draw(np.concatenate(list(series.values())), f"all {len(chance):,} writers", color="black", lw=2)
-    for (name, accuracies), color in zip(series.items(), SERIES, strict=False):
+    draw(people["acc"], f"all {len(people):,} writers", color="black", lw=2)
+    for (name, accuracies), color in zip(series, SERIES, strict=False):
         draw(accuracies, f"{len(accuracies):,} {name}", color=color, lw=1.3)
     draw(chance, "all, if errors fell by chance", color=TRAIN, lw=1.3, ls="--")
     axes.set(xlabel="share of the writers", ylabel="accuracy on their images")
-    imperfect = max(float(np.mean(np.asarray(a) < 1)) for a in (chance, *series.values()))
+    imperfect = max(float(np.mean(part < 1)) for _, part in [("", chance), *series])
     axes.set_xlim(0, min(1, max(0.12, 1.1 * imperfect)))  # beyond, every line is at 100 %
     finish(axes, "xy")
     axes.legend(frameon=False, loc="lower right")

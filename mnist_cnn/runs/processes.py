@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_cnn.runs.folder import FAILED, PRUNED, RESULTS, Pruned, RunFolder, error_of
-from mnist_cnn.runs.ranks import under_torchrun
+from mnist_cnn.runs.ranks import under_torchrun, world_size
 from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible
 
 JOB = Path(".hydra", "processes.yaml")  # the resolved configuration, and Hydra's
@@ -32,10 +33,23 @@ def wanted(trainer: DictConfig) -> bool:
     return isinstance(trainer.devices, int) and trainer.devices > 1 and not under_torchrun()
 
 
-def environment() -> list[Any]:
-    """The Trainer's plugins: without torchrun, one that ignores the variables of a cluster's job.
+def check(trainer: DictConfig) -> None:
+    """Raise ValueError where the Trainer does not fit the processes that are to train together."""
+    ddp = str(trainer.strategy).startswith("ddp")
+    if not ddp and (world_size() > 1 or wanted(trainer)):
+        count = max(world_size(), trainer.devices)
+        raise ValueError(f"trainer.devices: several processes need trainer=ddp, got {count}")
+    if wanted(trainer) and trainer.num_nodes > 1:
+        raise ValueError(
+            f"trainer.num_nodes must be 1 without torchrun, got {trainer.num_nodes}: "
+            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
+        )
 
-    Lightning would take them for the start of several processes.
+
+def environment() -> list[Any]:
+    """Return the Trainer's plugins; without torchrun one that ignores a cluster's variables.
+
+    Lightning would take these for the start of several processes.
     """
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -133,18 +147,24 @@ def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
     return f"process {rank} (of 0 to {count - 1}): {what}"
 
 
+def call(path: Path) -> None:
+    """Call the function of a job in this process, as a part of Hydra's job where it was one."""
+    job = OmegaConf.load(path)
+    assert isinstance(job, DictConfig)
+    if "hydra" in job:
+        whole = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+        with open_dict(whole.hydra):
+            whole.hydra.merge_with(job.hydra)
+        HydraConfig.instance().set_config(whole)
+    pkgutil.resolve_name(job.function)(job.cfg)
+
+
 def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-    job = OmegaConf.load(Path(sys.argv[1], JOB))
-    assert isinstance(job, DictConfig)
-    if "hydra" in job:
-        whole = OmegaConf.create({"hydra": job.hydra})
-        with open_dict(whole):
-            HydraConfig.instance().set_config(whole)
     try:
         with interruptible():
-            pkgutil.resolve_name(job.function)(job.cfg)
+            call(Path(sys.argv[1], JOB))
     except Pruned:
         pass
     except Interrupted as e:

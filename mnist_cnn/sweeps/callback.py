@@ -17,10 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.folder import LOCK, SWEEP, RunFolder, state
 from mnist_cnn.runs.ranks import under_torchrun
-from mnist_cnn.runs.resume import commands, key_of, own_config_dirs, quote
+from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, own_config_dirs, quote
 from mnist_cnn.sweeps import PENDING
-
-REPEATED = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
 
 
 @contextlib.contextmanager
@@ -133,7 +131,7 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
     """
     overrides = config.hydra.overrides
     command = {
-        "hydra": [str(o) for o in overrides.hydra if o.startswith(REPEATED)],
+        "hydra": [str(o) for o in overrides.hydra if o.startswith(OF_SWEEP)],
         "task": list(map(str, overrides.task)),
         "config_dirs": own_config_dirs(config.hydra),
     }

@@ -1,12 +1,11 @@
 """Attacks on a network: changes of at most epsilon in each pixel that make it err.
 
-Images x (B, 1, H, W) are in [0, 1], labels y (B,). Both attacks know the network. A failure of FGSM
-alone is no evidence of robustness: it takes one step, and a network may hide its gradient there.
-PGD with restarts is the least to report, and what it gives is an upper bound of the accuracy under
-attack; AutoAttack gives a lower one, and takes far longer.
+Each takes images x (B, 1, H, W) in [0, 1], labels y (B,), epsilon and a generator, knows the
+network, and returns attacked copies in [0, 1]. A failure of FGSM alone is no evidence of
+robustness: it takes one step, and a network may hide its gradient there. PGD with restarts is the
+least to report, and gives an upper bound of the accuracy under attack; AutoAttack gives a lower
+one, and takes far longer.
 """
-
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -23,17 +22,17 @@ def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(net(x), y, reduction="sum")
-        (found,) = torch.autograd.grad(loss, x)
-    return found
+        (grad,) = torch.autograd.grad(loss, x)
+    return grad
 
 
-def right(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """bool (B,), which images the network reads rightly."""
-    with torch.no_grad():
-        return net(x).argmax(1) == y
+@torch.no_grad()
+def correct(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """bool (B,): the images that the network classifies correctly."""
+    return net(x).argmax(1) == y
 
 
-def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float) -> Tensor:
+def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
     """One step by epsilon along the sign of the gradient.
 
     I. Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015
@@ -59,8 +58,18 @@ def pgd(
     return moved
 
 
+def restarted_pgd(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
+    """PGD from RESTARTS random starts; of each image the first copy that makes the network err."""
+    moved = x.clone()
+    for _ in range(RESTARTS):
+        rows = correct(net, moved, y).nonzero().flatten()
+        if len(rows):
+            moved[rows] = pgd(net, x[rows], y[rows], epsilon, g)
+    return moved
+
+
 def autoattack(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
-    """The standard four attacks of AutoAttack; of each image what the first success makes.
+    """The standard four attacks of AutoAttack; of each image the first copy that succeeds.
 
     F. Croce and M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks, ICML 2020 (https://arxiv.org/abs/2003.01690).
@@ -80,20 +89,9 @@ def autoattack(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generato
     return moved
 
 
-def survivors(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
-    """bool (B,), which images are read rightly after PGD, however often it is restarted."""
-    kept = right(net, x, y)
-    for _ in range(RESTARTS):
-        rows = kept.nonzero().flatten()
-        if not len(rows):
-            break
-        kept[rows] = right(net, pgd(net, x[rows], y[rows], epsilon, g), y[rows])
-    return kept
-
-
-# bool (B,): which images of a batch are read rightly under an attack
-SURVIVE: dict[str, Callable[[nn.Module, Tensor, Tensor, float, Generator], Tensor]] = {
-    "fgsm": lambda net, x, y, epsilon, g: right(net, fgsm(net, x, y, epsilon), y),
-    "pgd": survivors,
-    "autoattack": lambda net, x, y, epsilon, g: right(net, autoattack(net, x, y, epsilon, g), y),
+# by suite, the attacks by name
+ATTACKS = {
+    "adversarial": {"fgsm": fgsm, "pgd": restarted_pgd},
+    "autoattack": {"autoattack": autoattack},
 }
+TITLES = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}

@@ -1,4 +1,4 @@
-"""Fifteen corruptions of digits, and digits in a larger field.
+"""Fifteen corruptions of digits, rotations, and digits in a larger field.
 
 The kinds are those of MNIST-C (N. Mu and J. Gilmer, MNIST-C: A Robustness Benchmark for Computer
 Vision, 2019, https://arxiv.org/abs/1906.02337), made anew from their description: the images are
@@ -31,8 +31,8 @@ def signed(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
     return sign * uniform(x, g, low, high)
 
 
-def mapped(x: Tensor, matrix: Numbers = (1, 0, 0, 1), move: Numbers = (0, 0)) -> Tensor:
-    """The images seen through a matrix, by row, and moved right and down by pixels."""
+def affine(x: Tensor, matrix: Numbers = (1, 0, 0, 1), move: Numbers = (0, 0)) -> Tensor:
+    """Images looked up through a matrix, by row, and moved right and down by pixels."""
     a, b, c, d = matrix
     right, down = (-2 * pixels / x.shape[-1] for pixels in move)
     theta = torch.empty(len(x), 2, 3)
@@ -42,25 +42,20 @@ def mapped(x: Tensor, matrix: Numbers = (1, 0, 0, 1), move: Numbers = (0, 0)) ->
     return F.grid_sample(x, grid, align_corners=False).clamp(0, 1)
 
 
-def turned(x: Tensor, degrees: Tensor) -> Tensor:
-    """The images turned by degrees (B,)."""
+def rotated(x: Tensor, degrees: Tensor) -> Tensor:
+    """Images rotated counter-clockwise by degrees (B,)."""
     cos, sin = torch.cos(degrees.deg2rad()), torch.sin(degrees.deg2rad())
-    return mapped(x, (cos, -sin, sin, cos))
-
-
-def shot_noise(x: Tensor, g: Generator) -> Tensor:
-    """Each pixel counts few photons."""
-    return (torch.poisson(x * 5, generator=g) / 5).clamp(0, 1)
+    return affine(x, (cos, -sin, sin, cos))
 
 
 def impulse_noise(x: Tensor, g: Generator) -> Tensor:
-    """A sixth of the pixels is black or white."""
+    """One pixel in six becomes black or white."""
     draw = torch.rand(x.shape, generator=g)
     return torch.where(draw < 1 / 12, 0, torch.where(draw > 11 / 12, 1, x))
 
 
 def glass_blur(x: Tensor, g: Generator) -> Tensor:
-    """Blurred, then each pixel comes from a place up to two pixels away, then blurred again."""
+    """Blurred, each pixel taken from up to two pixels away, and blurred again."""
     batch, _, height, width = x.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     away = torch.randint(-2, 3, (2, batch, height, width), generator=g)
@@ -71,35 +66,17 @@ def glass_blur(x: Tensor, g: Generator) -> Tensor:
 
 
 def motion_blur(x: Tensor, g: Generator) -> Tensor:
-    """The mean along a stroke of 7 pixels in a direction of its own."""
+    """The mean along 7 pixels in a random direction."""
     angle = uniform(x, g, 0, math.pi)
     right, down = torch.cos(angle), torch.sin(angle)
-    copies = [mapped(x, move=(k * right, k * down)) for k in range(-3, 4)]
+    copies = [affine(x, move=(k * right, k * down)) for k in range(-3, 4)]
     return torch.stack(copies).mean(0)
-
-
-def shear(x: Tensor, g: Generator) -> Tensor:
-    return mapped(x, (1, signed(x, g, 0.4, 0.7), 0, 1))
 
 
 def scale(x: Tensor, g: Generator) -> Tensor:
     """Half to two thirds of the size."""
     zoom = 1 / uniform(x, g, 0.5, 0.67)
-    return mapped(x, (zoom, 0, 0, zoom))
-
-
-def rotate(x: Tensor, g: Generator) -> Tensor:
-    return turned(x, signed(x, g, 20, 40))
-
-
-def brightness(x: Tensor, g: Generator) -> Tensor:
-    """The background becomes grey, the ink stays at white."""
-    return (x + uniform(x, g, 0.4, 0.7)[:, None, None, None]).clamp(0, 1)
-
-
-def translate(x: Tensor, g: Generator) -> Tensor:
-    """Moved by 3 to 6 pixels along both axes."""
-    return mapped(x, move=(signed(x, g, 3, 6), signed(x, g, 3, 6)))
+    return affine(x, (zoom, 0, 0, zoom))
 
 
 def stripe(x: Tensor, g: Generator) -> Tensor:
@@ -110,18 +87,14 @@ def stripe(x: Tensor, g: Generator) -> Tensor:
     return x
 
 
-def smooth_noise(x: Tensor, g: Generator) -> Tensor:
-    """Noise whose amplitude halves with its wavelength, in [0, 1] in each image."""
-    total = torch.zeros_like(x)
+def fog(x: Tensor, g: Generator) -> Tensor:
+    """Under noise whose amplitude halves with its wavelength."""
+    noise = torch.zeros_like(x)
     for side, share in ((2, 1.0), (4, 0.5), (8, 0.25), (16, 0.125)):
         coarse = torch.rand(len(x), 1, side, side, generator=g)
-        total += share * F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=True)
-    low, high = total.amin((1, 2, 3), keepdim=True), total.amax((1, 2, 3), keepdim=True)
-    return (total - low) / (high - low)
-
-
-def fog(x: Tensor, g: Generator) -> Tensor:
-    return ((x + smooth_noise(x, g)) / 1.5).clamp(0, 1)
+        noise += share * F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=True)
+    low, high = noise.amin((1, 2, 3), keepdim=True), noise.amax((1, 2, 3), keepdim=True)
+    return ((x + (noise - low) / (high - low)) / 1.5).clamp(0, 1)
 
 
 def spatter(x: Tensor, g: Generator) -> Tensor:
@@ -131,7 +104,7 @@ def spatter(x: Tensor, g: Generator) -> Tensor:
     return torch.maximum(x, ((drops / spread - 1.4) * 3).clamp(0, 1))
 
 
-def dotted(x: Tensor, g: Generator, corners: int) -> Tensor:
+def dotted_line(x: Tensor, g: Generator, corners: int = 2) -> Tensor:
     """A dotted line from one side to the other, through points at random heights."""
     height, width = x.shape[-2:]
     knots = 3 + (height - 7) * torch.rand(len(x), 1, corners, generator=g)
@@ -140,14 +113,6 @@ def dotted(x: Tensor, g: Generator, corners: int) -> Tensor:
     line = (1.2 - (rows - level[:, None]).abs()).clamp(0, 1)
     dots = (torch.arange(width) % 4 < 2).float()
     return torch.maximum(x, (line * dots)[:, None])
-
-
-def dotted_line(x: Tensor, g: Generator) -> Tensor:
-    return dotted(x, g, 2)
-
-
-def zigzag(x: Tensor, g: Generator) -> Tensor:
-    return dotted(x, g, 7)
 
 
 def canny_edges(x: Tensor, g: Generator) -> Tensor:
@@ -176,29 +141,35 @@ def canny_edges(x: Tensor, g: Generator) -> Tensor:
 
 
 def field(x: Tensor, g: Generator) -> Tensor:
-    """Anywhere in a field of 40x40, which is reduced to the size of the image.
-
-    As the digits of affNIST, which are moved in 40x40 pixels, but seen by networks of 28x28.
-    """
+    """Anywhere in a field of 40x40, as in affNIST, which is reduced to the size of the image."""
     height, width = x.shape[-2:]
     left, top = torch.randint(0, 13, (2, len(x)), generator=g)
-    placed = mapped(F.pad(x, (6, 6, 6, 6)), move=(left - 6, top - 6))
+    placed = affine(F.pad(x, (6, 6, 6, 6)), move=(left - 6, top - 6))
     return F.interpolate(placed, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
 
 
-def turn(degrees: float) -> Corruption:
-    """The corruption that turns all images by `degrees`."""
-    return lambda x, g: turned(x, torch.full((len(x),), degrees))
+def rotation(degrees: float) -> Corruption:
+    return lambda x, g: rotated(x, torch.full((len(x),), degrees))
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    function.__name__: function
-    for function in (
-        *(shot_noise, impulse_noise, glass_blur, motion_blur, shear, scale, rotate, brightness),
-        *(translate, stripe, fog, spatter, dotted_line, zigzag, canny_edges),
-    )
+    "shot_noise": lambda x, g: (torch.poisson(x * 5, generator=g) / 5).clamp(0, 1),
+    "impulse_noise": impulse_noise,
+    "glass_blur": glass_blur,
+    "motion_blur": motion_blur,
+    "shear": lambda x, g: affine(x, (1, signed(x, g, 0.4, 0.7), 0, 1)),
+    "scale": scale,
+    "rotate": lambda x, g: rotated(x, signed(x, g, 20, 40)),
+    "brightness": lambda x, g: (x + uniform(x, g, 0.4, 0.7).view(-1, 1, 1, 1)).clamp(0, 1),
+    "translate": lambda x, g: affine(x, move=(signed(x, g, 3, 6), signed(x, g, 3, 6))),
+    "stripe": stripe,
+    "fog": fog,
+    "spatter": spatter,
+    "dotted_line": dotted_line,
+    "zigzag": lambda x, g: dotted_line(x, g, corners=7),
+    "canny_edges": canny_edges,
 }
 AFFINE: dict[str, Corruption] = {
     "field": field,
-    **{f"{degrees:+d} degrees": turn(degrees) for degrees in (-45, -20, 20, 45)},
+    **{f"{degrees:+d} degrees": rotation(degrees) for degrees in (-45, -20, 20, 45)},
 }

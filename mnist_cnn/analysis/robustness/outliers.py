@@ -1,19 +1,20 @@
-"""Images that are no digits, made offline, and how well a network tells them from digits.
+"""Out-of-distribution images, made offline, and how well a network tells digits from them.
 
-All generators return images (N, 1, 28, 28) in [0, 1], white on black, as MNIST's are placed: in a
-box of 20x20 around the middle. They are kept for tests alone: no training here sees them.
+Each kind is a function of digits x (N, 1, 28, 28) in [0, 1] and a generator that returns as many
+images of that shape, white on black and placed as MNIST's are: in a box of 20x20 around the middle.
+They are for evaluation alone: no training here sees them.
 """
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
 
-from mnist_cnn.analysis.robustness.corruptions import turned, uniform
-from mnist_cnn.data import sources
+from mnist_cnn.analysis.robustness.corruptions import Corruption, rotated, uniform
+from mnist_cnn.data import mnist
 from mnist_cnn.data.loader import generator
 
 # letters that are written like no digit
@@ -22,7 +23,7 @@ FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono-Oblique
 
 
 def letters(x: Tensor, g: Generator) -> Tensor:
-    """Letters from the fonts that come with matplotlib, each turned by up to 10 degrees."""
+    """Letters from the fonts that come with matplotlib, each rotated by up to 10 degrees."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -39,21 +40,21 @@ def letters(x: Tensor, g: Generator) -> Tensor:
             image.paste(small, ((28 - width) // 2, (28 - height) // 2))
             drawn.append(pil_to_tensor(image) / 255)
     chosen = torch.stack(drawn)[torch.randint(len(drawn), (len(x),), generator=g)]
-    return turned(chosen, uniform(chosen, g, -10, 10))
+    return rotated(chosen, uniform(chosen, g, -10, 10))
 
 
 def scribbles(x: Tensor, g: Generator) -> Tensor:
-    """A pen's way through 8 random points."""
+    """A pen's path through 8 random points."""
     knots = 5 + 18 * torch.rand(len(x), 2, 8, generator=g)
-    way = F.interpolate(knots[:, :, None], (1, 120), mode="bicubic", align_corners=True)[:, :, 0]
+    path = F.interpolate(knots[:, :, None], (1, 120), mode="bicubic", align_corners=True)[:, :, 0]
     axis = torch.arange(28.0)
-    dx, dy = axis - way[:, 0, :, None, None], axis[:, None] - way[:, 1, :, None, None]
+    dx, dy = axis - path[:, 0, :, None, None], axis[:, None] - path[:, 1, :, None, None]
     distance = torch.hypot(dx, dy).amin(1)  # (B, 28, 28)
     return (1.6 - distance)[:, None].clamp(0, 1)
 
 
 def noise(x: Tensor, g: Generator) -> Tensor:
-    """Half of it white noise, half of it blots: noise that is smoothed and then cut off."""
+    """White noise in every second image, else blots: smoothed noise above a threshold."""
     white = torch.rand(x.shape, generator=g)
     smooth = gaussian_blur(torch.randn(x.shape, generator=g), [9, 9], [1.8, 1.8])
     blots = (3 * smooth / smooth.std((1, 2, 3), keepdim=True) - 2).clamp(0, 1)
@@ -68,37 +69,40 @@ def parts(x: Tensor, g: Generator) -> Tensor:
     return halves[torch.randint(4, (len(x),), generator=g), torch.arange(len(x))]
 
 
-OUTLIERS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+OUTLIERS: dict[str, Corruption] = {
     function.__name__: function for function in (letters, scribbles, noise, parts)
 }
 
 
 def make_outliers(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
-    """All kinds of other images (N, 1, 28, 28) in [0, 1], the same on every machine.
+    """All kinds of out-of-distribution images (N, 1, 28, 28) in [0, 1], the same on every machine.
 
     Args:
         digits: what parts are taken of, none of them a one: half of a one is a one.
-        root: the folder of the data, of which other sets are used where they are there.
+        root: the folder of the data; Fashion-MNIST and KMNIST are used where they lie there.
     """
-    found = {
+    kinds = {
         name: torch.cat([make(part, generator(k, b)) for b, part in enumerate(digits.split(500))])
         for k, (name, make) in enumerate(OUTLIERS.items())
     }
     for name in ("fashion_mnist", "kmnist"):
-        if root and sources.is_there(name, root, "test"):
-            found[name] = sources.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
-    return found
+        if root and mnist.is_there(name, root):
+            kinds[name] = mnist.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
+    return kinds
 
 
-def auroc(digits: Tensor, others: Tensor) -> float:
-    """The probability that a digit's score (N,) is above another image's (M,), a tie half."""
+def separation(digits: Tensor, others: Tensor) -> dict[str, Any]:
+    """How well scores tell digits (N,) from other images (M,).
+
+    `auroc` is the probability that a digit's score is above another image's, a tie half; `fpr_95`
+    the share of other images above the score that 95 % of the digits reach.
+    """
     ordered = others.sort().values
     below = torch.searchsorted(ordered, digits)
     up_to = torch.searchsorted(ordered, digits, right=True)
-    return (below + up_to).double().mean().item() / (2 * len(others))
-
-
-def false_positives(digits: Tensor, others: Tensor) -> float:
-    """The share of other images (M,) above the score that 95 % of the digits (N,) reach."""
     threshold = digits.sort().values[int((1 - 0.95) * len(digits))]
-    return (others >= threshold).double().mean().item()
+    return {
+        "images": len(others),
+        "auroc": (below + up_to).double().mean().item() / (2 * len(others)),
+        "fpr_95": (others >= threshold).double().mean().item(),
+    }
