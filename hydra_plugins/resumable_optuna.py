@@ -27,13 +27,10 @@ class ResumableOptunaSweeper(Sweeper):
     ) -> None:
         self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
         self.options, self.folder = config.hydra.sweeper, Path(config.hydra.sweep.dir).absolute()
-        self.launch = (
-            Plugins.instance()
-            .instantiate_launcher(
-                hydra_context=hydra_context, task_function=task_function, config=config
-            )
-            .launch
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> None:
         from mnist_cnn.sweeps.callback import refusal
