@@ -41,7 +41,7 @@ from mnist_cnn import model, terminal
 from mnist_cnn.command import command
 from mnist_cnn.config.compose import compose, files
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs import results
 from mnist_cnn.train import train
@@ -84,7 +84,7 @@ def matmul_speed() -> float:
 def measure_speeds(rounds: int, batches: int) -> dict[str, list[float]]:
     """Images/s of each way in each round, the ways interleaved."""
     root = data_folder()
-    images, labels = sources.load_split("mnist", root, "train", bundled=True)
+    images, labels = mnist.load_split("mnist", root, "train")
     images, labels = images.unsqueeze(1)[12_000:], labels[12_000:]
     with tempfile.TemporaryDirectory() as folder:
         short = functools.partial(train_usual, epochs=1, batches=batches // 4, test=False)

@@ -1,5 +1,6 @@
 """The usual Lightning and torchvision recipe, for comparison."""
 
+import lzma
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.runs import results
 
 BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
@@ -79,9 +80,12 @@ class Stopwatch(L.Callback):
 
 
 def data_folder() -> Path:
-    """The folder of MNIST's files, downloaded where they are missing."""
+    """The folder of MNIST's files as torchvision lays them out, of the copy in the package."""
     root = Path(compose(run_dir=".").data.root).expanduser()
-    sources.prepare("mnist", root, "auto")
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for file in mnist.BUNDLED.glob("*.xz"):
+        (raw / file.stem).write_bytes(lzma.decompress(file.read_bytes()))
     return root
 
 

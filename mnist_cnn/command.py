@@ -1,70 +1,88 @@
-"""How a command ends: what a mistake, Ctrl-C or a closed pipe print, and with which exit code."""
+"""The frame of a command: options, and the end by a mistake, a signal or a closed pipe."""
 
 import argparse
 import functools
+import inspect
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import hydra
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
 from mnist_cnn import versions
 from mnist_cnn.config import own
+from mnist_cnn.config.compose import CONF
+from mnist_cnn.runs.signals import SIGPIPE, Interrupted, interrupted, interruptible
+from mnist_cnn.sweeps.names import in_sweep
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
-USER_ERRORS = (ValueError, OSError)
-
-SIGPIPE = 13  # not in signal on Windows
+USER_ERRORS = (ValueError, OSError, OmegaConfBaseException)
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
-    """Makes main(argv) end as users of a terminal expect, without a traceback.
+    """Make main(argv) end as users of a terminal expect, without a traceback.
 
-    A user's mistake ends it with one line and exit code 1. Ctrl-C and a closed pipe, as after
-    `| head -1`, end it silently with exit codes 130 and 141. With --version the versions are all
-    that it prints.
+    A user's mistake ends it with one line and exit code 1; SIGINT, SIGTERM and SIGUSR1 with one
+    line, and a closed pipe (as after `| head -1`) silently, with the conventional exit codes. With
+    --version the versions are all that it prints.
     """
 
     @functools.wraps(main)
     def ending(argv: Sequence[str] | None = None) -> None:
-        interrupted = False
-
-        def interrupt(number: int, frame: Any) -> None:
-            nonlocal interrupted
-            interrupted = True
-            raise KeyboardInterrupt  # unlike the end by the signal itself, it lets main clean up
-
-        program = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # set in __init__.py
-        if program:
-            signal.signal(signal.SIGINT, interrupt)
         for stream in (sys.stdout, sys.stderr):  # `?` for what the terminal's encoding lacks
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
         try:
-            try:
+            with interruptible():
                 if "--version" in (sys.argv[1:] if argv is None else argv):
                     print(versions.line())
                 else:
                     main(argv)
-            finally:
                 sys.stdout.flush()  # while a closed pipe can still be handled
-        except BaseException as e:
-            # a library may make an error of its own of a KeyboardInterrupt
-            if interrupted or isinstance(e, KeyboardInterrupt):
-                sys.exit(128 + signal.SIGINT)
-            if isinstance(e, BrokenPipeError):
+        except (Interrupted, KeyboardInterrupt, BrokenPipeError) as e:
+            ended = interrupted(e)
+            if ended.number == SIGPIPE:
                 # else Python writes there what is still buffered when it ends
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(128 + SIGPIPE)
-            if isinstance(e, USER_ERRORS):
-                sys.exit(f"error: {' '.join(str(e).split())}")
-            raise
-        finally:
-            if program:  # Python ends: nothing is left to clean up
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
+            else:
+                print(ended, file=sys.stderr)
+            sys.exit(128 + ended.number)
+        except USER_ERRORS as e:
+            sys.exit(one_line(e))
 
     return ending
+
+
+def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
+    """hydra.main for conf/<config_name>.yaml, whose function ends a run with one line by a mistake.
+
+    Set HYDRA_FULL_ERROR=1 to see where it comes from.
+    """
+    options: dict[str, Any] = {"execution_whitelist": own.TARGETS}
+    if "execution_whitelist" not in inspect.signature(hydra.main).parameters:  # Hydra 1.3
+        options = {"version_base": "1.3"}
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
+        @functools.wraps(task)
+        def job(cfg: DictConfig) -> Any:
+            try:
+                return task(cfg)
+            except USER_ERRORS as e:
+                if in_sweep() or isinstance(e, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR"):
+                    raise
+                sys.exit(one_line(e))
+
+        return hydra.main(config_path=str(CONF), config_name=config_name, **options)(job)
+
+    return decorate
+
+
+def one_line(error: BaseException) -> str:
+    return f"error: {' '.join(str(error).split())}"
 
 
 NETWORK = """\

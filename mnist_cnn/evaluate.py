@@ -9,10 +9,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_cnn.analysis.networks import as_trained, check_folder
-from mnist_cnn.command import command
+from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config import own
 from mnist_cnn.config.check import check
-from mnist_cnn.internals import entry
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -51,12 +50,18 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     return outcome
 
 
+@hydra_main("evaluate")
+def job(cfg: DictConfig) -> None:
+    evaluate(cfg)
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help"} & set(argv)
     own.allow_given(argv)  # before as_trained reads the file, and from nowhere but the command
-    entry.run(evaluate, "evaluate", argv if asks else as_trained(argv))
+    sys.argv[1:] = argv if asks else as_trained(argv)  # hydra.main reads no other
+    job()
 
 
 if __name__ == "__main__":

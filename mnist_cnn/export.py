@@ -35,10 +35,10 @@ from torch import Tensor
 from mnist_cnn import pretrained, terminal, webpage
 from mnist_cnn.command import command, parse
 from mnist_cnn.config import compose, messages
-from mnist_cnn.data import sets, sources
+from mnist_cnn.data import mnist
 from mnist_cnn.formats import EXTRA, FORMATS, OPSET, WRITERS, Predict, describe, reader, write_int8
 from mnist_cnn.pretrained import Trained
-from mnist_cnn.runs import results
+from mnist_cnn.analysis import results
 
 # each file is run on 1,000 images, in batches of several sizes because N is free
 VERIFIED = (1, 7, 992)
@@ -169,7 +169,7 @@ def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None
         ValueError: int8, of which those would say nothing.
     """
     name = net.about["data"]["name"]
-    if name not in sets.SETS:
+    if name not in mnist.CLASSES:
         if int8:
             raise ValueError("--int8 must be left out for a network of data of your own")
         shape = (sum(VERIFIED), *net.example(1).shape[1:])
@@ -177,11 +177,9 @@ def verification_images(net: Trained, int8: bool) -> tuple[Tensor, Tensor | None
         images = torch.randint(256, shape, dtype=torch.uint8, generator=chance)
         return images, None, images[:0]
     root = Path(pretrained.data_root(net) or compose.compose(run_dir=".").data.root).expanduser()
-    sources.prepare(name, root, "auto")
-    images, labels = sources.load_split(name, root, "test", bundled=True)
-    training = (
-        sources.load_split(name, root, "train", bundled=True)[0][::60] if int8 else images[:0]
-    )
+    mnist.prepare(name, root)
+    images, labels = mnist.load_split(name, root, "test")
+    training = mnist.load_split(name, root, "train")[0][::60] if int8 else images[:0]
     return images, labels, training
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mnist_cnn import pretrained, webpage
 from mnist_cnn.pretrained import Trained
-from mnist_cnn.runs import results
+from mnist_cnn.analysis import results
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 

@@ -136,7 +136,7 @@ class DigitClassifier(L.LightningModule):
                 if not isinstance(data, ImageDataModule):
                     allowed = "numbers with data that are no ImageDataModule"
                     raise ValueError(must_be("model.mean and model.std", allowed, "auto"))
-                layer.fit(*data.pixels())
+                layer.fit(*data.pixel_statistics())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.tallied_loss("train", batch, self.hparams["label_smoothing"])

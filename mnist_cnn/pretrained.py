@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mnist_cnn.config.own import ForbiddenError, make
 from mnist_cnn.config.schema import Own, Seen
-from mnist_cnn.data import sets
+from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, build
 from mnist_cnn.terminal import printable
 
@@ -177,8 +177,7 @@ def load(path: Path | str | None = None) -> Trained:
         check_normalized(model, content.weights)
         net.load_state_dict(content.weights)
         check_finite_weights(net.state_dict())
-        known = sets.SETS.get(data["name"])
-        classes = tuple(data.get("classes") or (known.classes if known else ()))
+        classes = tuple(data.get("classes") or mnist.CLASSES.get(data["name"], ()))
         return Trained(net, classes, {"model": model, "data": data}, content.epoch)
     except ForbiddenError as e:  # the file may well be sound
         raise ValueError(f"{file}: {reason(e)}") from None
@@ -217,7 +216,7 @@ def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None
 def load_digits(path: Path | str | None = None) -> Trained:
     """As `load`; ValueError for a network that does not read digits in images of 28x28."""
     net = load(path)
-    data, digits = net.about["data"]["name"], sets.SETS["mnist"].classes
+    data, digits = net.about["data"]["name"], mnist.DIGITS
     if net.classes != digits:
         unnamed = "" if net.classes else ", whose classes have no names"
         raise ValueError(f"{path}: must be a network trained on digits, got one of {data}{unnamed}")
@@ -235,8 +234,8 @@ def load_digits(path: Path | str | None = None) -> Trained:
 def data_root(net: Trained) -> str | None:
     """The folder with the data of the network's training; None where it is not on this machine."""
     data = net.about["data"]
-    root, known = data.get("root"), sets.SETS.get(data["name"])
-    if isinstance(root, str) and Path(root, known.folder if known else ".").expanduser().is_dir():
+    root, folder = data.get("root"), mnist.FOLDERS.get(data["name"], ".")
+    if isinstance(root, str) and Path(root, folder).expanduser().is_dir():
         return root
     return None
 

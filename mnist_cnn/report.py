@@ -10,33 +10,20 @@ unless --csv, --json, --markdown or --html say what to write instead; - is stand
 
 import argparse
 import functools
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis.comparison import difference_of_means, select_runs
-from mnist_cnn.analysis.found import (
-    ABSENT,
-    find_runs,
-    first_line,
-    natural_order,
-    newest_sweep,
-    read_run,
-)
+from mnist_cnn.analysis import comparison, found, tables
 from mnist_cnn.analysis.progress import track
 from mnist_cnn.analysis.ranking import Leaderboard, brief
-from mnist_cnn.analysis.tables import (
-    comparison_table,
-    print_leaderboard,
-    to_csv,
-    to_json,
-    to_markdown,
-)
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install
 
 OUTPUTS, PAGE = Path("outputs"), "report.html"
+FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_markdown}
 
 
 def collect_runs(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboard:
@@ -48,17 +35,17 @@ def collect_runs(folders: Sequence[Path], over: Sequence[str] = ()) -> Leaderboa
     Raises:
         ValueError: a folder does not exist, or there is no run in any of them; or no such key.
     """
-    found: dict[Path, tuple[str, Path]] = {}
+    names: dict[Path, tuple[str, Path]] = {}
     for top in folders:
         if not top.is_dir():
             raise ValueError(f"{top}: no such folder")
-        for folder in find_runs(top):
+        for folder in found.find_runs(top):
             name = folder.relative_to(top) if len(folders) == 1 else folder
-            found.setdefault(folder.resolve(), (str(name), folder))
-    if not found:
+            names.setdefault(folder.resolve(), (str(name), folder))
+    if not names:
         raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
-    ordered = sorted(found.values(), key=lambda pair: natural_order(pair[0]))
-    runs = [read_run(folder, name) for name, folder in track(ordered, "reading")]
+    ordered = sorted(names.values(), key=lambda pair: found.natural_order(pair[0]))
+    runs = [found.read_run(folder, name) for name, folder in track(ordered, "reading")]
     return Leaderboard(runs, over)
 
 
@@ -66,13 +53,12 @@ def write_page(board: Leaderboard, path: Path, folder: Path) -> str:
     """Writes the page of the report of a folder.
 
     Returns:
-        What was written, or left out, in a sentence.
+        The path written, or a sentence that says what is missing.
     """
-    try:
-        from mnist_cnn.analysis.page import fill_page
-    except ModuleNotFoundError as e:
-        needs = f"it needs {e.name}: {install('sweep')}"
-        return f"{path.name} with the figures was not written: {needs}"
+    if importlib.util.find_spec("plotly") is None:
+        return f"{path.name} was not written: it needs plotly: {install('sweep')}"
+    from mnist_cnn.analysis.page import fill_page
+
     fill_page(board, path, folder)
     return str(path)
 
@@ -84,10 +70,10 @@ def report(folder: Path) -> None:
     """
     try:
         board = collect_runs([folder])
-        print_leaderboard(board, terminal.console())
+        tables.print_leaderboard(board, terminal.console())
         print(write_page(board, folder / PAGE, folder))
     except Exception as e:  # a picture is not worth a sweep
-        why = first_line(str(e))
+        why = found.first_line(str(e))
         print(f"{folder}: no whole report: {type(e).__name__}: {why}", file=sys.stderr)
 
 
@@ -101,12 +87,13 @@ def compare_groups(
         board: gives the leaderboard that ranks and keys refer to.
 
     Raises:
-        ValueError: a side names no finished run; scipy is missing.
+        ValueError: a side names no finished run, or both name the same.
     """
     chosen, metrics = [], []
     for side in sides:
-        whole = collect_runs([Path(side)]) if Path(side).is_dir() else board()
-        chosen.append(whole.finished if Path(side).is_dir() else select_runs(side, whole))
+        is_folder = Path(side).is_dir()
+        whole = collect_runs([Path(side)]) if is_folder else board()
+        chosen.append(whole.finished if is_folder else comparison.select_runs(side, whole))
         metrics.append(whole.metric)
         if not chosen[-1]:
             raise ValueError(f"{side}: no finished run in there")
@@ -118,35 +105,30 @@ def compare_groups(
     folders = [{run.folder.resolve() for run in runs} for runs in chosen]
     if set.intersection(*folders):
         raise ValueError(f"--compare: some runs are in {sides[0]} and in {sides[1]}")
-    try:
-        found = {
-            key: difference_of_means(chosen[0], chosen[1], key)
-            for key in dict.fromkeys((metric, "val/acc", "test/acc"))
-        }
-    except ModuleNotFoundError as e:
-        raise ValueError(f"--compare needs {e.name}: {install('sweep')}") from None
-
+    compared = dict.fromkeys((metric, "val/acc", "test/acc"))
+    first, second = chosen
+    differences = {key: comparison.difference_of_means(first, second, key) for key in compared}
     lower = {metric} if whole.mode == "min" else set()
-    console.print(comparison_table(found, ("A", "B"), lower), soft_wrap=False)
-    both = Leaderboard([*chosen[0], *chosen[1]])
+    console.print(tables.comparison_table(differences, ("A", "B"), lower), soft_wrap=False)
+
+    columns = Leaderboard([*first, *second]).columns
     for letter, side, runs in zip("AB", sides, chosen, strict=True):
-        settings = {
-            name: {brief(run.config.get(key, ABSENT)) for run in runs}
-            for key, name in both.columns.items()
-        }
-        own = [f"{name}={', '.join(sorted(values))}" for name, values in settings.items()]
-        console.print(f"{letter}: {side}: {len(runs)} finished; {' '.join(own)}")
-    if found[metric].interval:
-        alike = found[metric].alike
+        settings = ""
+        for key, name in columns.items():
+            values = {brief(run.config.get(key, found.ABSENT)) for run in runs}
+            settings += f" {name}={', '.join(sorted(values))}"
+        console.print(f"{letter}: {side}: {len(runs)} finished;{settings}")
+    if differences[metric].interval:
+        alike = " and ".join(differences[metric].alike or ())
         console.print(
-            f"in pairs of the same {' and '.join(alike)}: Student's t of the differences"
+            f"in pairs of the same {alike}: Student's t of the differences"
             if alike
             else "not in pairs, as not every run has its partner, of the same seed: Welch's t"
         )
 
 
 def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
-    """A parser whose --help is a command's docstring, without the usage in its first line."""
+    """Parser whose --help is a command's docstring, without the usage in its first line."""
     about, more = doc.split("\n\n", 1)
     return argparse.ArgumentParser(
         f"python -m {module}",
@@ -175,38 +157,37 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="KEY",
         help="average over this key too, as over the seed and the fold",
     )
-    for kind in ("csv", "json", "markdown", "html"):
+    for kind in (*FORMATS, "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
     args = options.parse_args(argv)
-    given = ((to_csv, args.csv), (to_json, args.json), (to_markdown, args.markdown))
-    wanted = [(text_of, path) for text_of, path in given if path]
+    paths = {kind: path for kind in (*FORMATS, "html") if (path := getattr(args, kind))}
     # standard output is for one thing
-    piped = [path for _, path in wanted if str(path) == "-"]
-    if len(piped) > 1 or str(args.html) == "-":
+    piped = [kind for kind, path in paths.items() if str(path) == "-"]
+    if len(piped) > 1 or "html" in piped:
         options.error("-: allowed once, for --csv, --json or --markdown")
+    for kind, path in paths.items():
+        if not path.absolute().parent.is_dir():
+            raise ValueError(f"--{kind} must be a file in a folder that exists, got {path}")
+    if args.html and importlib.util.find_spec("plotly") is None:
+        raise ValueError(f"--html needs plotly: {install('sweep')}")
     console = terminal.console(stderr=bool(piped))
-    if args.html:
-        try:
-            from mnist_cnn.analysis import page  # noqa: F401
-        except ModuleNotFoundError as e:
-            raise ValueError(f"--html needs {e.name}: {install('sweep')}") from None
-    folders = args.folders or [newest_sweep(OUTPUTS) or OUTPUTS]
+    folders = args.folders or [found.newest_sweep(OUTPUTS) or OUTPUTS]
     if args.compare:
-        compare_groups(
-            args.compare, functools.cache(lambda: collect_runs(folders, args.over)), console
-        )
+        ranked = functools.cache(lambda: collect_runs(folders, args.over))
+        compare_groups(args.compare, ranked, console)
         return
     board = collect_runs(folders, args.over)
-    print_leaderboard(board, console)
-    for text_of, path in wanted:
-        if path in piped:
-            print(text_of(board), end="")
+    tables.print_leaderboard(board, console)
+    if not paths and len(folders) == 1:
+        paths["html"] = folders[0] / PAGE
+    for kind, path in paths.items():
+        if kind == "html":
+            console.print(write_page(board, path, folders[0]))
+        elif kind in piped:
+            print(FORMATS[kind](board), end="")
         else:
-            path.write_text(text_of(board), "utf-8")
+            path.write_text(FORMATS[kind](board), "utf-8")
             console.print(str(path))
-    html = args.html or (folders[0] / PAGE if len(folders) == 1 and not wanted else None)
-    if html:
-        console.print(write_page(board, html, folders[0]))
 
 
 if __name__ == "__main__":

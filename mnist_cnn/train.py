@@ -7,78 +7,96 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mnist_cnn.command import command
-from mnist_cnn.internals import entry
-from mnist_cnn.internals.hydra import register
-from mnist_cnn.runs import claim, launch, resume, state
-from mnist_cnn.runs.jobs import start
-from mnist_cnn.runs.sweeps import Grid, Optuna
+from mnist_cnn.command import command, hydra_main
+from mnist_cnn.config.check import check
+from mnist_cnn.config.depends import depends_on, extendable
+from mnist_cnn.runs import processes, resume
+from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.sweeps.jobs import attempt
+from mnist_cnn.sweeps.names import in_sweep
+
+STALE = ("weights.safetensors", "history.png")  # once a run that had ended trains on
 
 
-@claim.recorded
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Trains as configured, tests the best checkpoint, fills cfg.run_dir; returns its results.json.
+    """Train as configured in cfg.run_dir, or finish what lies there; return its results.json.
 
     Args:
-        cfg: what conf/train.yaml composes to; `config.compose` makes one from Python. With
-            ckpt_path=RUN and run_dir=RUN the run there is resumed.
+        cfg: what conf/train.yaml composes to; `config.compose` makes one from Python. The same
+            call again resumes the run, and returns its results once it has ended.
 
     Raises:
-        ValueError: a value, data or a folder that is not what it must be, see `runs.claim`.
+        ValueError: a value, data or a folder that is not what it must be.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
     """
-    # the heavy imports: here, so that --help and mistakes are answered at once
-    import lightning as L
+    check(cfg)
+    with RunFolder(cfg.run_dir, depends_on, extendable, STALE, "train.log").opened(cfg) as run:
+        if run.results is not None:
+            return run.results
+        if processes.wanted(cfg.trainer):
+            return processes.launch(run, cfg, "mnist_cnn.train:train", cfg.trainer.devices)
 
-    from mnist_cnn.callbacks import fit, tensorboard
-    from mnist_cnn.callbacks.history import History
-    from mnist_cnn.config import check, own
-    from mnist_cnn.config.compose import plain
-    from mnist_cnn.data.datamodule import described
-    from mnist_cnn.internals.lightning import quiet_lightning
-    from mnist_cnn.runs import results
-    from mnist_cnn.runs.loggers import make_loggers
+        # the heavy imports: here, so that --help and mistakes are answered at once
+        import lightning as L
 
-    quiet_lightning()
-    own.allow(cfg.targets)
-    if (odd := check.not_exact(cfg)) and launch.rank() == 0:
-        print(f"no exact resume is promised with {', '.join(odd)}", file=sys.stderr)
-    folder, config = Path(cfg.run_dir), plain(cfg)
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    data = own.make_data(cfg.data)
-    module = fit.make_module(config, data)
-    callbacks = fit.make_callbacks(cfg.callbacks)
-    trainer = own.make(
-        L.Trainer,
-        cfg.trainer,
-        callbacks=callbacks,
-        enable_progress_bar=fit.bar_enabled(callbacks, cfg.trainer),
-        logger=make_loggers(cfg),
-        plugins=launch.plugins(),
-        default_root_dir=folder,
-    )
-    fit.fit(trainer, module, data, cfg)
-    module, best = fit.kept(trainer, module)
-    test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
-    module.float()  # what comes out of a training has 32 bits, whatever its precision
-    (history,) = (callback for callback in callbacks if isinstance(callback, History))
-    rows, started = history.rows, history.run_started
-    device = trainer.strategy.root_device
-    outcome = results.collect(rows, best, test, module, device, config, started)
-    if trainer.is_global_zero:
-        module.save_weights(folder / state.WEIGHTS, {"data": described(config["data"], data)})
-        tensorboard.write_results(trainer, module, data, outcome)
-        results.write(outcome, folder / state.RESULTS)  # last: it says that all the rest is there
-    return outcome
+        from mnist_cnn.analysis import results
+        from mnist_cnn.callbacks import fit, tensorboard
+        from mnist_cnn.callbacks.checkpoint import Checkpoint
+        from mnist_cnn.callbacks.history import History
+        from mnist_cnn.config import own
+        from mnist_cnn.config.compose import plain
+        from mnist_cnn.data.datamodule import described
+        from mnist_cnn.internals.lightning import InPlace, quiet_lightning
+        from mnist_cnn.runs.loggers import make_loggers
+
+        quiet_lightning()
+        config, start = plain(cfg), run.last or cfg.ckpt_path
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        data = own.make_data(cfg.data)
+        module = fit.make_module(config, data)
+        callbacks = fit.make_callbacks(cfg.callbacks)
+        trainer = own.make(
+            L.Trainer,
+            cfg.trainer,
+            callbacks=callbacks,
+            logger=make_loggers(cfg, start),
+            plugins=[InPlace(), *processes.environment()],
+            default_root_dir=run.path,
+            key="trainer",
+        )
+        for callback in callbacks:
+            if isinstance(callback, Checkpoint):
+                callback.run = run
+        fit.fit(trainer, module, data, cfg, start)
+        module, best = fit.kept(trainer, module)
+        test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
+        module.float()  # what comes out of a training has 32 bits, whatever its precision
+        history = next(callback for callback in callbacks if isinstance(callback, History))
+        device = trainer.strategy.root_device
+        outcome = results.collect(history, best, test, module, device, config)
+        if trainer.is_global_zero:
+            module.save_weights(run.path / STALE[0], {"data": described(config["data"], data)})
+            tensorboard.write_results(trainer, module, data, outcome)
+            run.finish(outcome)
+        return outcome
 
 
-def job(cfg: DictConfig) -> None:
-    start(train, cfg)
+@hydra_main("train")
+def job(cfg: DictConfig) -> float | None:
+    if in_sweep():
+        return attempt(train, cfg, cfg.objective.metric)
+    outcome = train(cfg)
+    from mnist_cnn.analysis.results import print_results
+
+    print_results(outcome, Path(cfg.run_dir))
+    return None
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    register(Grid, Optuna)
-    entry.run(job, "train", resume.resume(sys.argv[1:] if argv is None else argv))
+    for line in resume.expand(sys.argv[1:] if argv is None else argv):
+        sys.argv[1:] = line  # hydra.main reads no other
+        job()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from mnist_cnn.data import sets
+from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, Normalize
 from mnist_cnn.pretrained import Trained
 
@@ -32,7 +32,7 @@ def digit_layers(net: Trained) -> list[Layer]:
     Raises:
         ValueError: it reads no digits of 28x28, or is no chain of layers that network.js computes.
     """
-    if net.classes != sets.SETS["mnist"].classes or net.shape != SHAPE:
+    if net.classes != mnist.DIGITS or net.shape != SHAPE:
         size = " x ".join(map(str, net.shape))
         raise ValueError(
             "html export needs a network trained on digits of 1 x 28 x 28, got one of "

@@ -22,7 +22,7 @@ from mnist_cnn.callbacks.histograms import Histograms
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.data.datamodule import MNISTDataModule
-from mnist_cnn.data.others import DigitsAndOthers
+from mnist_cnn.data.negatives import MNISTWithNegatives
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.sweeps.optuna import STUDY, storage
 from tests.helpers.training import bare_trainer
@@ -157,7 +157,7 @@ class OwnData(L.LightningDataModule):
     [
         (OwnData(), ""),
         (
-            DigitsAndOthers(others=1000, val_fraction=0.99, batch_size=1000),
+            MNISTWithNegatives(negatives=1000, val_fraction=0.99, batch_size=1000),
             r", rows (\d+ ){9}\d+ and \d+ more of the training file",
         ),
     ],

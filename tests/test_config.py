@@ -151,11 +151,6 @@ def test_the_article_by_name_is_the_default():
             "got 0.2",
         ),
         ("data.split=hands", "data.split must be rows, writers or writers_by_series, got hands"),
-        ("data.source=web", "data.source must be auto, bundled or download, got web"),
-        (
-            "data=kmnist data.source=bundled",
-            "data.source must be auto or download with data=kmnist, got bundled",
-        ),
         (
             "+callbacks.mine._target_=os.mkdir",
             "callbacks.mine._target_ must be mnist_cnn.*, lightning.*, optuna.samplers.*, "

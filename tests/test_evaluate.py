@@ -22,7 +22,7 @@ from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data import sets, sources
+from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.evaluate import evaluate
@@ -125,7 +125,7 @@ def test_it_validates_on_the_images_that_training_held_out(folder, results, tmp_
     # fold 3 of 6,000: named by their row in the training file, whose labels they carry
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert table["index"].tolist() == list(range(18_000, 24_000))
-    labels = sources.load_split("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
+    labels = mnist.load_split("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
     assert table["label"].tolist() == labels.tolist()
 
 
@@ -177,7 +177,7 @@ def test_what_each_writer_gets_adds_up(tested):
 
 def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
     outcome, out = tested
-    skipped = sets.SETS["mnist"].wrong_test_labels
+    skipped = mnist.WRONG_TEST_LABELS
     table = pd.read_csv(out / "predictions.csv")
     kept = table[~table["index"].isin(skipped)]
     left = outcome["without_wrong_labels"]
@@ -283,7 +283,7 @@ def test_a_configuration_without_the_networks_split_is_refused():
 @pytest.fixture(scope="module")
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
     """The test images in [0, 1], (20, 500, 1, 28, 28), and their labels, (10000,)."""
-    images, labels = sources.load_split("mnist", compose(run_dir=".").data.root, "test")
+    images, labels = mnist.load_split("mnist", compose(run_dir=".").data.root, "test")
     return images.view(20, 500, 1, 28, 28).float() / 255, labels
 
 

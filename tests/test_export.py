@@ -22,7 +22,7 @@ from safetensors import safe_open
 from mnist_cnn import export, formats, pretrained, webpage
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.model import build
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import NO_DIGIT, SURE, read_digits, written
@@ -72,8 +72,7 @@ def trained_run(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def digits(data_root) -> torch.Tensor:
-    sources.prepare("mnist", data_root, "bundled")
-    return sources.load_split("mnist", data_root, "test")[0][2000:2300]
+    return mnist.load_split("mnist", data_root, "test")[0][2000:2300]
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +195,7 @@ def test_the_int8_file_is_8_bit_and_smaller_and_reads_as_well(exported, digits, 
 def test_the_table_and_export_json_hold_what_was_measured(exported, trained_run, data_root):
     folder, printed = exported
     record = json.loads((folder / "export.json").read_text())
-    images, labels = sources.load_split("mnist", data_root, "test")
+    images, labels = mnist.load_split("mnist", data_root, "test")
     accuracy = export.test_accuracy(pretrained.load(trained_run), images, labels)
     assert accuracy > 0.8  # or all that is said of agreement says little
     rows = record["files"]
@@ -372,8 +371,7 @@ def offline_page(browser, page_file) -> Iterator[Any]:
 def test_the_page_gives_the_networks_probabilities_in_a_browser_without_a_network(
     offline_page, data_root
 ):
-    sources.prepare("mnist", data_root, "bundled")
-    images = sources.load_split("mnist", data_root, "test")[0][:1000]
+    images = mnist.load_split("mnist", data_root, "test")[0][:1000]
     with torch.no_grad():
         expected = pretrained.load()(images).numpy()
     found = offline_page.evaluate("all => all.map(probabilities)", images.flatten(1).tolist())

@@ -23,7 +23,6 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.config.errors import one_line
-from mnist_cnn.data import download, sources
 from mnist_cnn.model import build
 from mnist_cnn.train import train
 
@@ -119,8 +118,7 @@ def small(cfg: DictConfig) -> DictConfig | None:
         # a share is kept where it is so small that Lightning refuses it
         if isinstance(trainer[limit], int) or trainer[limit] > 0.01:
             trainer[limit] = 1
-    cfg.data.name, cfg.data.source, cfg.data.mirror = "mnist", "auto", None
-    cfg.data.root = os.environ["MNIST_CNN_DATA"]
+    cfg.data.name = "mnist"
     cfg.data.batch_size = min(cfg.data.batch_size, 2000)
     cfg.data.eval_batch_size = min(cfg.data.eval_batch_size, 2000)
     network = build(plain(cfg, "model"))
@@ -157,8 +155,7 @@ def test_every_configuration_trains_or_is_refused_in_one_line(
     def no_network(*args: object, **options: object) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(download, "urlopen", no_network)
-    sources.prepare("mnist", os.environ["MNIST_CNN_DATA"], "bundled")
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
     outcomes: collections.Counter[str] = collections.Counter()
     faults: dict[str, str] = {}
 

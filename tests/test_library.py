@@ -14,7 +14,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 import mnist_cnn
 from mnist_cnn import DigitClassifier, MNISTDataModule, compose
 from mnist_cnn.config.compose import plain
-from mnist_cnn.data.own import ArraysDataModule, FolderDataModule
+from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from tests.helpers.process import environment
 
 FEW: dict[str, Any] = {

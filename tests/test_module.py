@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from mnist_cnn import pretrained
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.metrics import Tally
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
@@ -67,7 +67,7 @@ def test_auto_takes_the_mean_and_std_of_the_training_images(short_run, tmp_path)
     short_run("run", *changes, "callbacks=averaging", "trainer.limit_train_batches=3")
     for file in ("checkpoints/best.ckpt", "weights.safetensors"):
         net = pretrained.load(tmp_path / "run" / file)
-        images, _ = sources.load_split("mnist", net.about["data"]["root"], "train")
+        images, _ = mnist.load_split("mnist", net.about["data"]["root"], "train")
         pixels = images[12_000:].double() / 255
         found = [net.net.state_dict()[f"normalize.{name}"].item() for name in ("mean", "std")]
         assert found == pytest.approx([pixels.mean().item(), pixels.std().item()], rel=1e-6)

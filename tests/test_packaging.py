@@ -83,7 +83,7 @@ def test_the_examples_of_own_parts_run_on_the_installed_wheel_outside_the_reposi
     site, away = tmp_path / "site", tmp_path / "away"
     install = [*pip, "install", "--no-deps", "--target", site, *tmp_path.glob("*.whl")]
     subprocess.run(install, check=True)
-    examples = ("test_own_parts.py", "test_own_data.py", "test_library.py")
+    examples = ("test_own_parts.py", "test_custom_data.py", "test_library.py")
     shutil.copytree(ROOT / "tests" / "helpers", away / "tests" / "helpers")
     for name in (
         "pyproject.toml",

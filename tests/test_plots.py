@@ -3,7 +3,6 @@
 import io
 import itertools
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from omegaconf import OmegaConf
 
-from mnist_cnn.analysis.found import Run
-from mnist_cnn.analysis.ranking import Leaderboard
 from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.compose import compose
-from mnist_cnn.plots import evaluation, scales, training
+from mnist_cnn.plots import evaluation, training
 
 ROWS = [
     {
@@ -134,12 +131,6 @@ def test_a_title_is_written_as_it_is_and_fits() -> None:
     assert "$a$_b" in figure.get_suptitle()
 
 
-def test_one_batch_and_all_batches_have_places_of_their_own_on_an_axis() -> None:
-    scale = scales.scale_of([1, 1.0, 10, 2])
-    assert scale.labels == ["1.0", "1", "2", "10"]
-    assert len({*scale.at}) == 4
-
-
 def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():
     figure = evaluation.gallery(np.zeros((11, 28, 28)), ["x"] * 11, "", columns=4)
     axes = figure.axes[0]
@@ -166,105 +157,6 @@ def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any
     assert heights.sum(0) == pytest.approx([0, 0.5, 1])
     assert heights[0, 1] == 0.5  # few images: the pale bars
     assert [text.get_text() for text in lower.texts] == ["4", "96"]
-
-
-def test_learning_rates_lie_on_a_logarithmic_axis_and_names_on_one_of_their_own():
-    rates = scales.scale_of([1e-4, 1e-2, 1e-3])
-    assert rates.at == pytest.approx([-4, -2, -3])
-    assert (rates.ticks, rates.labels) == (pytest.approx([-4, -3, -2]), ["0.0001", "0.001", "0.01"])
-    assert scales.scale_of([32, 64]).at.tolist() == [32, 64]
-    assert scales.scale_of([0.1, 0.9], linear=True).at.tolist() == [0.1, 0.9]
-    names = scales.scale_of(["SGD", None, True, "SGD"])
-    assert names.at.tolist() == [1, 0, 2, 1]
-    assert names.labels == ["None", "SGD", "True"]
-    drawn = scales.scale_of(np.geomspace(1e-5, 1, 99).tolist())  # too many to name each
-    assert drawn.labels == ["1e-05", "0.0001", "0.001", "0.01", "0.1", "1"]
-
-
-@pytest.fixture
-def figures() -> Any:
-    pytest.importorskip("plotly", reason="needs the extra sweep")
-    from mnist_cnn.analysis import figures
-
-    return figures
-
-
-def board_of(metric: str, mode: str, runs: list[dict[str, Any]]) -> Leaderboard:
-    """The runs of these folders, states, values of the objective and configurations."""
-    objective = {"objective.metric": metric, "objective.mode": mode}
-    return Leaderboard(
-        [
-            Run(
-                Path(run["folder"]),
-                Path(run["folder"]).name,
-                run.get("state", "finished"),
-                config={**objective, **run.get("config", {})},
-                results=run.get("results") or {metric: run["value"]},
-            )
-            for run in runs
-        ]
-    )
-
-
-@pytest.mark.parametrize(
-    ("mode", "so_far"), [("min", [0.5, 0.5, 0.5, 0.5, 0.4]), ("max", [0.5, 0.7, 0.7, 0.7, 0.7])]
-)
-def test_a_search_shows_the_best_so_far_and_marks_what_was_pruned_or_lost(
-    mode: str, so_far: list[float], figures: Any
-):
-    gone = {"epoch": 1, "metric": "val/loss", "value": 0.9}
-    runs: list[dict[str, Any]] = [
-        {"folder": "a", "value": 0.5},
-        {"folder": "b", "value": 0.7},
-        {"folder": "c", "state": "pruned", "results": gone},
-        {"folder": "d", "state": "failed", "value": np.nan},
-        {"folder": "e", "value": 0.4},
-    ]
-    _, figure = figures.trials(board_of("val/loss", mode, runs))
-    traces = {trace.name: trace for trace in figure.data}
-    assert traces["best so far"].y.tolist() == so_far
-    for name, jobs in (("finished", [0, 1, 4]), ("pruned", [2]), ("without a value", [3])):
-        assert traces[name].x.tolist() == jobs
-        assert traces[name].text.tolist() == ["abcde"[job] for job in jobs]
-    assert figure.layout.yaxis.title.text == "validation loss"
-
-
-def test_each_run_is_a_line_through_its_hyper_parameters_to_its_objective(figures: Any):
-    values = [0.2, 0.9, 0.5]
-    settings = [{"lr": 1e-3, "net": "CNN"}, {"lr": 1e-2, "net": "MLP"}, {"lr": 1e-1, "net": "CNN"}]
-    runs = [
-        {"folder": "x", "value": value, "config": config}
-        for value, config in zip(values, settings, strict=True)
-    ]
-    for mode, best in (("max", 1), ("min", 0)):
-        board = board_of("val/acc", mode, runs)
-        (lines,) = figures.parallel(board, board.finished)[1].data
-        rate, net, accuracy = lines.dimensions
-        assert rate.values.tolist() == [-3, -2, -1]
-        assert [*rate.ticktext] == ["", "0.001", "0.01", "0.1", " "]
-        assert net.values.tolist() == [0, 1, 0]
-        assert accuracy.label == "validation accuracy"
-        assert accuracy.values.tolist() == values
-        assert lines.line.color.argmax() == best  # the darkest
-
-
-def test_the_best_learning_curve_stands_before_the_others(figures: Any, tmp_path: Path):
-    losses = {"a": [0.5, 0.3], "b": [0.6, 0.5], "c": [0.9]}
-    for name, values in losses.items():
-        (tmp_path / name).mkdir()
-        rows = [f"{epoch},{value}\n" for epoch, value in enumerate(values, 1)]
-        (tmp_path / name / "history.csv").write_text("epoch,val/loss\n" + "".join(rows))
-    runs: list[Any] = [{"folder": tmp_path / name, "value": y[-1]} for name, y in losses.items()]
-    board = board_of("val/loss", "min", runs)
-    _, figure = figures.curves(board, board.finished)
-    assert [*figure.data[-1].y] == [0.5, 0.3]
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["2 others", "best: a"]
-    assert figure.layout.xaxis.dtick == 1  # epochs are whole numbers
-
-
-def test_importance_is_drawn_as_shares(figures: Any):
-    (bars,) = figures.bars({"lr": 0.75, "hidden": 0.25}).data
-    assert ([*bars.y], [*bars.x]) == (["lr", "hidden"], [0.75, 0.25])
 
 
 def test_writers_are_drawn_from_the_least_accurate_on_beside_what_chance_gives():

@@ -12,16 +12,14 @@ from safetensors.torch import save_file
 
 from mnist_cnn import predict, pretrained
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data import sources
-from mnist_cnn.data.sets import SETS
+from mnist_cnn.data import mnist
 from mnist_cnn.reading.reader import Reading
 
 
 @pytest.fixture(scope="module")
 def digits():
     root = compose(run_dir="unused").data.root
-    sources.prepare("mnist", root, "auto")
-    images, labels = sources.load_split("mnist", root, "test")
+    images, labels = mnist.load_split("mnist", root, "test")
     return {
         int(label): image.numpy() for image, label in zip(images[:50], labels[:50], strict=True)
     }
@@ -126,7 +124,7 @@ def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
     with safe_open(pretrained.SHIPPED, "pt") as file:
         about = json.loads(file.metadata()["about"])
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    about["data"] |= {"name": "fashion_mnist", "classes": list(SETS["fashion_mnist"].classes)}
+    about["data"] |= {"name": "fashion_mnist", "classes": list(mnist.CLASSES["fashion_mnist"])}
     metadata = {"about": json.dumps(about)}
     save_file(weights, tmp_path / "clothes", metadata)
     with pytest.raises(SystemExit, match="must be a network trained on digits, got one of fashion"):

@@ -1,29 +1,19 @@
-"""Whether two groups of runs differ."""
+"""Differences between two groups of runs."""
 
 import math
 import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_cnn.analysis.found import ABSENT, Run, parse_pairs
-from mnist_cnn.analysis.ranking import (
-    Leaderboard,
-    Summary,
-    brief,
-    find_key,
-    pairs,
-    setting,
-    summarize,
-)
-from mnist_cnn.config.compose import CONF, files
-from mnist_cnn.internals.hydra import flat
+from mnist_cnn.analysis import ranking
+from mnist_cnn.analysis.found import ABSENT, Run, parse_pair
+from mnist_cnn.runs.folder import HYDRA
 
 
-def select_runs(text: str, board: Leaderboard) -> list[Run]:
+def select_runs(text: str, board: ranking.Leaderboard) -> list[Run]:
     """The finished runs that a text names.
 
     Args:
@@ -42,35 +32,34 @@ def select_runs(text: str, board: Leaderboard) -> list[Run]:
         raise ValueError(
             f"--compare must have a folder, a rank of the leaderboard or key=value, got {text}"
         )
-    short = {name: key for key, name in board.columns.items()}
+    full = {name: key for key, name in board.columns.items()}
     for pair in shlex.split(text):
         name, _, value = pair.partition("=")
-        key = short.get(name) or find_key(name, board.finished)
-        if any(f"{key}.name" in run.config for run in chosen):
-            key = f"{key}.name"
-        wanted = chosen_by(key, value)
-        there = [{k: run.config.get(k, ABSENT) for k in wanted} for run in chosen]
-        equal = [run for run, own in zip(chosen, there, strict=True) if own == wanted]
-        # 1.0 and 1 are equal, but the first is all batches and the second is one
-        same = [run for run in equal if all(repr(run.config[k]) == repr(wanted[k]) for k in wanted)]
-        chosen = same or equal
-        if not chosen:
-            allowed = ", ".join(
-                dict.fromkeys(pairs(own) if len(own) > 1 else brief(*own.values()) for own in there)
-            )
+        key = ranking.part_named(full.get(name) or ranking.find_key(name, board.finished))
+        wanted = ranking.brief(parse_pair(f"key={value}").get("key")).casefold()
+        present = [ranking.brief(run.config.get(key, class_of(run, key))) for run in chosen]
+        fits = [own.casefold() == wanted for own in present]
+        if not any(fits):
+            fits = [choice_of(run, name) == value for run in chosen]
+        if not any(fits):
+            allowed = ", ".join(dict.fromkeys(present))
             raise ValueError(f"{pair}: no finished run has that, only {allowed}")
+        chosen = [run for run, fit in zip(chosen, fits, strict=True) if fit]
     return chosen
 
 
-def chosen_by(key: str, value: str) -> dict[str, Any]:
-    """The keys and values that key=value means; where it chooses a file of a group, the file's."""
-    group = key.removesuffix(".name")
-    if value not in files(group):
-        return flat(parse_pairs([f"{key}={value}"]))
-    content = flat(OmegaConf.load(CONF / group / f"{value}.yaml"))
-    name = f"{group}.name"
-    whole = {f"{group}.{k}": v for k, v in content.items() if k != "defaults"}
-    return {name: whole[name]} if name in whole else whole
+def class_of(run: Run, part: str) -> str:
+    """The class, without its module, of a part of a run's configuration."""
+    classes = (run.config.get(f"{part}.{name}") for name in ranking.CHOICES)
+    return next((str(kind).rpartition(".")[2] for kind in classes if kind), ABSENT)
+
+
+def choice_of(run: Run, group: str) -> str | None:
+    """The file that a run's configuration has of a group, as Hydra noted it."""
+    file = run.folder / HYDRA
+    noted = OmegaConf.load(file) if file.exists() else OmegaConf.create()
+    choices = OmegaConf.select(noted, "hydra.runtime.choices") or {}
+    return choices.get(group)
 
 
 @dataclass(frozen=True)
@@ -85,8 +74,8 @@ class Difference:
         why: where there is no interval, why.
     """
 
-    first: Summary | None
-    second: Summary | None
+    first: ranking.Summary | None
+    second: ranking.Summary | None
     mean: float | None = None
     interval: tuple[float, float] | None = None
     alike: list[str] | None = None
@@ -98,15 +87,12 @@ def difference_of_means(a: Sequence[Run], b: Sequence[Run], metric: str) -> Diff
 
     Partners are alike in all that varies inside a group, as the seed does. In pairs the interval is
     Student's of the differences, otherwise Welch's.
-
-    Raises:
-        ModuleNotFoundError: scipy is not installed.
     """
-    from scipy import stats
+    from scipy import stats  # takes a second, which other reports save
 
     a, b = ([run for run in side if metric in run.results] for side in (a, b))
     x, y = ([run.results[metric] for run in side] for side in (a, b))
-    first, second = summarize(x), summarize(y)
+    first, second = ranking.summarize(x), ranking.summarize(y)
     if first is None or second is None:
         return Difference(first, second, why="not measured in both")
     found = Difference(first, second, first.mean - second.mean)
@@ -133,14 +119,14 @@ def difference_of_means(a: Sequence[Run], b: Sequence[Run], metric: str) -> Diff
 
 def pair(a: Sequence[Run], b: Sequence[Run]) -> tuple[list[str], list[tuple[Run, Run]]]:
     """The keys that vary inside a group, and partners, none where they are not one to one."""
-    details = [[{**setting(run), "seed": run.config.get("seed")} for run in s] for s in (a, b)]
-    keys = dict.fromkeys(key for side in details for config in side for key in config)
+    sides = [[ranking.observation(run) for run in side] for side in (a, b)]
+    keys = dict.fromkeys(key for side in sides for config in side for key in config)
     varied = [
         key
         for key in keys
-        if any(len({repr(config.get(key, ABSENT)) for config in side}) > 1 for side in details)
+        if any(len({repr(config.get(key, ABSENT)) for config in side}) > 1 for side in sides)
     ]
-    names = [[repr([config.get(key, ABSENT) for key in varied]) for config in s] for s in details]
+    names = [[repr([config.get(key, ABSENT) for key in varied]) for config in s] for s in sides]
     first, second = (dict(zip(*side, strict=True)) for side in zip(names, (a, b), strict=True))
     one_to_one = len(first) == len(a) and len(second) == len(b)
     if not one_to_one or first.keys() != second.keys():

@@ -18,9 +18,9 @@ from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config import own
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.data.collected import CollectedDataModule
+from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.data.sets import SETS
+from mnist_cnn.data.mnist import WRONG_TEST_LABELS
 from mnist_cnn.module import check_fits
 from mnist_cnn.pretrained import Trained
 
@@ -157,8 +157,7 @@ def without_wrong_labels(
     split: str, predictions: Predictions, data: ImageDataModule
 ) -> dict[str, Any] | None:
     """The accuracy on test images without the wrong labels; None where none are known."""
-    images = SETS.get(data.name)
-    if split != "test" or not (images and images.wrong_test_labels):
+    if split != "test" or data.name != "mnist":
         return None
-    wrong = torch.isin(data.rows["test"], torch.tensor(images.wrong_test_labels))
+    wrong = torch.isin(data.rows["test"], torch.tensor(WRONG_TEST_LABELS))
     return scores.proportion(predictions.hits[~wrong])

@@ -12,9 +12,8 @@ from omegaconf import ListConfig
 from mnist_cnn.analysis.found import natural_order
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.own import forbidden
-from mnist_cnn.internals.hydra import quote
-from mnist_cnn.runs.resume import take_ckpt_path
-from mnist_cnn.runs.state import BEST, OVERRIDES, RESULTS
+from mnist_cnn.runs.folder import BEST, OVERRIDES, RESULTS, SWEEP
+from mnist_cnn.runs.resume import MULTIRUN
 
 if TYPE_CHECKING:
     from mnist_cnn.pretrained import Trained
@@ -24,7 +23,7 @@ LABELS = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
 def is_sweep(path: Path | str | None) -> bool:
-    names = ("sweep.yaml", "multirun.yaml")
+    names = (SWEEP, "multirun.yaml")  # Hydra's own
     return path is not None and any((Path(path).expanduser() / name).is_file() for name in names)
 
 
@@ -65,10 +64,14 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     """
     from mnist_cnn import pretrained
 
-    given, command = take_ckpt_path(argv)
-    paths: list[str | None] = [given]
+    own = [a for a in argv if a.startswith("ckpt_path=")]
+    given = own[-1].partition("=")[2].strip("'\"") if own else "null"
+    command = [a for a in argv if a not in own and a not in MULTIRUN]
+    paths = [None if given == "null" else given]
     try:
-        if given and given.startswith("["):
+        if not given:  # as of a variable of the shell that is not set
+            raise ValueError(" must be a run, a sweep, a checkpoint or a weights file, got ''")
+        if given.startswith("["):
             paths = yaml.load(given, yaml.BaseLoader)  # each part is text
         files = network_files(paths)
         nets = pretrained.load_all(files)
@@ -77,7 +80,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     data = trained_on(nets[0], any(a.startswith("data=") for a in command))
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     place = output_folder(paths[0], files[0], command) if len(paths) == 1 else []
-    return [*data, f"ckpt_path={value}", *place, *command]
+    flags = [a for a in argv if a in MULTIRUN]  # first, as Hydra 1.3 wants it
+    return [*flags, *data, f"ckpt_path={value}", *place, *command]
 
 
 def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[str]:
@@ -89,7 +93,7 @@ def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[
     elif not (folder / OVERRIDES).is_file():
         return []
     changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if a.startswith(LABELS))
-    quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split
+    quoted = in_grammar(str(folder / "evaluation")).removesuffix("'")
     return [f"hydra.run.dir={quoted}/{','.join([*parts, *changed])}'"]
 
 
@@ -124,13 +128,21 @@ def trained_on(net: "Trained", other_set: bool) -> list[str]:
 
 
 def in_grammar(value: Any) -> str:
-    """A plain value as Hydra's command line takes it; no interpolation in it is resolved."""
+    """A plain value as Hydra's command line takes it.
+
+    Raises:
+        ValueError: text in it has a character that Hydra or OmegaConf would read as something else.
+    """
     if isinstance(value, dict):
         pairs = (f"{check_name(key)}:{in_grammar(inner)}" for key, inner in value.items())
         return f"{{{','.join(pairs)}}}"
     if isinstance(value, list):
         return f"[{','.join(map(in_grammar, value))}]"
-    return quote(value) if isinstance(value, str) else shown(value)
+    if not isinstance(value, str):
+        return shown(value)
+    if re.search(r"['$]|\\$", value):
+        raise ValueError(must_be("a path or text of the data", "without quote or dollar", value))
+    return f"'{value}'"
 
 
 def check_name(key: Any) -> str:

@@ -18,7 +18,7 @@ from mnist_cnn.analysis.robustness.suites import table_rows
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.plots import evaluation
-from mnist_cnn.runs.state import CONFIG, write
+from mnist_cnn.runs.folder import CONFIG, write_json
 
 LISTED = 20  # networks in the printed table; evaluation.json has them all
 SOMETIMES = ("writers.csv", "writers.png", "robustness.png")  # not in every evaluation's folder
@@ -32,7 +32,7 @@ def write_outcome(
     """Writes an evaluation's files and pictures into cfg.run_dir, in place of earlier ones."""
     folder, split = Path(cfg.run_dir), outcome["split"]
     (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
-    write(outcome, folder / "evaluation.json")  # first: it makes the folder an evaluation's
+    write_json(outcome, folder / "evaluation.json")  # first: it makes the folder an evaluation's
     OmegaConf.save(cfg, folder / CONFIG)
     for name in SOMETIMES:
         (folder / name).unlink(missing_ok=True)

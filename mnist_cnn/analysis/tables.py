@@ -1,26 +1,25 @@
 """Tables of ranked runs: on screen, as CSV, JSON and Markdown."""
 
-import csv
-import io
 import json
 import math
+import statistics
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.measure import Measurement
 from rich.table import Table
 
 from mnist_cnn import terminal
 from mnist_cnn.analysis.comparison import Difference
 from mnist_cnn.analysis.found import ABSENT
-from mnist_cnn.analysis.ranking import Leaderboard, Summary, brief, pairs, peculiar_settings
+from mnist_cnn.analysis.ranking import Group, Leaderboard, Summary, brief, pairs, peculiar_settings
 
 ROWS = 20  # of a table on screen
-WIDE = 10  # columns of hyper-parameters, and axes of a figure, that can still be read
-
-Rows = tuple[list[str], list[list[str]]]  # heads and cells
+WIDE = 10  # columns of hyper-parameters that can still be read
+NUMBER = r"-|nan|inf|[-+]?[\d.]+(e[-+]?\d+)?( ± .*| \(.*)?"  # a cell that is read from the right
 
 
 def format_metric(metric: str, value: float, sign: str = "") -> str:
@@ -44,68 +43,66 @@ def format_summary(metric: str, summary: Summary | None, n: int | None = None) -
     return text if summary.n == n else f"{text} (n={summary.n})"
 
 
-def ranking_rows(board: Leaderboard, narrow: bool, checkpoints: bool = False) -> Rows:
-    """The leaderboard as text.
+def settings_table(board: Leaderboard) -> pd.DataFrame:
+    """The settings that tell the groups apart, as text."""
+    rows = [[brief(g.config.get(key, ABSENT)) for key in board.columns] for g in board.groups]
+    return pd.DataFrame(rows, columns=list(board.columns.values()))
+
+
+def usual_settings(board: Leaderboard) -> str:
+    """The most common value of each setting."""
+    return pairs(dict(settings_table(board).agg(statistics.mode)))
+
+
+def unusual_settings(board: Leaderboard) -> pd.Series:
+    """Settings of each group that are not the usual ones."""
+    settings = settings_table(board)
+    unusual = settings.where(settings != settings.agg(statistics.mode), ABSENT)
+    texts = [pairs(dict(row)) or "as usual" for _, row in unusual.iterrows()]
+    return pd.Series(texts, name="settings")
+
+
+def ranking_table(board: Leaderboard, narrow: bool, checkpoints: bool = False) -> pd.DataFrame:
+    """The leaderboard as text, a row a group.
 
     Args:
-        narrow: no column for each hyper-parameter; one at the end has what is not as usual.
+        narrow: no column for each setting; one at the end has what is not as usual.
         checkpoints: name the best run's checkpoint, from the folder that was reported.
     """
-    columns = {} if narrow else board.columns
-    last = "best checkpoint" if checkpoints else "best run"
-    heads = ["#", *columns.values(), "n", *map(metric_head, board.metrics), last]
     rows = []
-    for rank, group in enumerate(board.groups, 1):
+    for group in board.groups:
         n, best = len(group.runs), group.runs[0]
-        settings = [brief(group.config.get(key, ABSENT)) for key in columns]
+        file = best.checkpoint if checkpoints else best.folder
+        place = str(Path(best.name, file.relative_to(best.folder))) if file else "-"
         numbers = [format_summary(metric, group.summary(metric), n) for metric in board.metrics]
-        place = best.name
-        if checkpoints:
-            file = best.checkpoint
-            place = str(Path(best.name, file.relative_to(best.folder))) if file else "-"
-        own = [pairs(board.apart(group.config)) or "as usual"] if narrow else []
-        rows.append([str(rank), *settings, str(n), *numbers, place, *own])
-    return heads + ["settings"] * narrow, rows
+        rows.append([str(n), *numbers, place])
+    last = "best checkpoint" if checkpoints else "best run"
+    numbers = pd.DataFrame(rows, columns=["n", *map(metric_head, board.metrics), last])
+    rank = pd.Series(numbers.index + 1, name="#").astype(str)
+    parts = [numbers, unusual_settings(board)] if narrow else [settings_table(board), numbers]
+    return pd.concat([rank, *parts], axis=1)
+
+
+def unfinished_table(board: Leaderboard) -> pd.DataFrame:
+    """The runs without a result as text."""
+    rows = [(run.name, run.state, "", run.note) for run in board.others]
+    table = pd.DataFrame(rows, columns=["run", "state", "overrides", "message"])
+    return table.assign(overrides=peculiar_settings(board))
 
 
 def is_wide(board: Leaderboard) -> bool:
     return len(board.columns) > WIDE
 
 
-def usual_settings(board: Leaderboard) -> str:
-    """The most common settings."""
-    return pairs({board.columns[key]: value for key, value in board.usual.items()})
-
-
-def unfinished_rows(board: Leaderboard) -> Rows:
-    """The runs without a result as text."""
-    rows = [
-        [run.name, run.state, settings, run.note]
-        for run, settings in zip(board.others, peculiar_settings(board), strict=True)
-    ]
-    return ["run", "state", "overrides", "message"], rows
-
-
-def heads_of_text(board: Leaderboard) -> set[str]:
-    """The columns of both tables that are read from the left."""
-    words = {
-        name
-        for key, name in board.columns.items()
-        if any(isinstance(group.config.get(key), str | list) for group in board.groups)
-    }
-    plain = {"run", "state", "overrides", "message", "best checkpoint", "best run", "settings"}
-    return words | plain
-
-
 def describe_ranking(board: Leaderboard) -> str:
-    """What the leaderboard ranks by."""
+    """A sentence that says by which numbers groups are ranked."""
     finished = len(board.finished)
     text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
     if not board.is_ranked:
         text = f"not ranked, since no run has {board.metric}"
     elif board.n_ranked < finished:
         text += f" (the objective of {board.n_ranked} of {finished} runs)"
-    if board.repeats:
+    if len(board.ranked) < finished:
         text += "; exact repeats of a run count once"
     names = [key.rpartition(".")[2] for key in board.averaged] or ["seed"]
     but = " and ".join(f"the {name}" for name in names)
@@ -117,53 +114,45 @@ def count_states(board: Leaderboard) -> str:
     return ", ".join(f"{n:,} {state}" for state, n in states.most_common())
 
 
-def tabulate(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], texts: Collection[str], title: str = ""
-) -> Table:
-    """The first rows as a table for the screen; the columns of `texts` are read from the left."""
-    table = Table(title=title or None, title_justify="left")
-    for name in heads:
-        table.add_column(name, justify="left" if name in texts else "right", overflow="fold")
-    for row in rows[:ROWS]:
+def screen_table(texts: pd.DataFrame, title: str | None = None) -> Table:
+    """The first rows as a table for the screen, columns of numbers to the right."""
+    table = Table(title=title, title_justify="left")
+    for name, column in texts.items():
+        numbers = column.str.fullmatch(NUMBER).all()
+        table.add_column(str(name), justify="right" if numbers else "left", overflow="fold")
+    for row in texts.head(ROWS).itertuples(index=False):
         table.add_row(*row)
     return table
 
 
 def fits(table: Table, console: terminal.Console) -> bool:
-    """Whether a console has room for each word of a table."""
+    """Tell if a console has room for each word of a table."""
     room = console.options.update(max_width=10_000)
     return Measurement.get(console, room, table).minimum <= console.width
 
 
 def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
-    texts = heads_of_text(board)
 
-    def more(rows: Sequence[Sequence[str]]) -> None:
-        if len(rows) > ROWS:
-            console.print(f"and {len(rows) - ROWS:,} more: --json and --markdown have all")
+    def more(n: int) -> None:
+        if n > ROWS:
+            console.print(f"and {n - ROWS:,} more: --json and --markdown have all")
 
     if board.groups:
-        heads, rows = ranking_rows(board, narrow=False)
-        table = tabulate(heads, rows, texts)
+        table = screen_table(ranking_table(board, narrow=False))
         narrow = is_wide(board) or not fits(table, console)
         if narrow:
-            heads, rows = ranking_rows(board, narrow=True)
-            table = tabulate(heads[:-1], [row[:-1] for row in rows], texts)
+            table = screen_table(ranking_table(board, narrow=True).drop(columns="settings"))
         console.print(table, soft_wrap=False)
         if narrow and board.columns:
-            listed = Table.grid(padding=(0, 1))
-            listed.add_column(justify="right")
-            listed.add_column(overflow="fold")
-            listed.add_row("usual", usual_settings(board))
-            for row in rows[:ROWS]:
-                listed.add_row(row[0], row[-1])
-            console.print(listed, soft_wrap=False)
-        more(rows)
+            console.print(f"usual {usual_settings(board)}", soft_wrap=False)
+            for rank, settings in enumerate(unusual_settings(board)[:ROWS], 1):
+                console.print(f"{rank:5} {settings}", soft_wrap=False)
+        more(len(board.groups))
     if board.others:
-        heads, rows = unfinished_rows(board)
-        console.print(tabulate(heads, rows, texts, "without a result"), soft_wrap=False)
-        more(rows)
+        table = screen_table(unfinished_table(board), "without a result")
+        console.print(table, soft_wrap=False)
+        more(len(board.others))
     console.print(count_states(board))
     if board.groups:
         console.print(describe_ranking(board))
@@ -175,49 +164,25 @@ def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
 
 def to_csv(board: Leaderboard) -> str:
     """One row a group, numbers in full; keys and metrics by their whole names."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    metrics = [f"{metric} {part}" for metric in board.metrics for part in ("n", "mean", "std")]
-    writer.writerow(["rank", *board.columns, "n", *metrics, "checkpoint"])
+    metrics = [f"{metric} {part}" for metric in board.metrics for part in Summary._fields]
+    rows = []
     for rank, group in enumerate(board.groups, 1):
-        settings = [group.config.get(key, "") for key in board.columns]
-        numbers: list[Any] = []
+        row = [rank, *(group.config.get(key) for key in board.columns), len(group.runs)]
         for metric in board.metrics:
-            numbers += group.summary(metric) or ("", "", "")
-        best = group.runs[0].checkpoint or ""
-        writer.writerow([rank, *settings, len(group.runs), *numbers, best])
-    return file.getvalue()
+            row += group.summary(metric) or [None] * 3
+        rows.append([*row, group.runs[0].checkpoint])
+    heads = ["rank", *board.columns, "n", *metrics, "checkpoint"]
+    table = pd.DataFrame(rows, columns=heads, dtype=object)
+    texts = table.map(lambda value: "" if value is None else str(value))  # a NaN stays nan
+    return texts.to_csv(index=False, lineterminator="\n")
 
 
 def to_json(board: Leaderboard) -> str:
-    """All of it: groups with their runs, and the runs without a result; NaN is null."""
-
-    def finite(x: Any) -> Any:
-        return None if isinstance(x, float) and not math.isfinite(x) else x
-
+    """Groups with their runs, and the runs without a result; NaN is null."""
     content = {
         "objective": {"metric": board.metric, "mode": board.mode},
         "groups": [
-            {
-                "rank": rank,
-                "config": {key: group.config.get(key) for key in board.columns},
-                "n": len(group.runs),
-                **{
-                    metric: {key: finite(x) for key, x in summary._asdict().items()}
-                    for metric in board.metrics
-                    if (summary := group.summary(metric))
-                },
-                "checkpoint": str(best) if (best := group.runs[0].checkpoint) else None,
-                "runs": [
-                    {
-                        "folder": str(run.folder),
-                        "seed": run.config.get("seed"),
-                        "fold": run.config.get("data.fold"),
-                        **{m: finite(run.results.get(m)) for m in board.metrics},
-                    }
-                    for run in group.runs
-                ],
-            }
+            {"rank": rank, **group_record(group, board)}
             for rank, group in enumerate(board.groups, 1)
         ],
         "unfinished": [
@@ -228,15 +193,39 @@ def to_json(board: Leaderboard) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
+def group_record(group: Group, board: Leaderboard) -> dict[str, Any]:
+    """A group as JSON has it, its rank apart."""
+
+    def finite(x: Any) -> Any:
+        return None if isinstance(x, float) and not math.isfinite(x) else x
+
+    record: dict[str, Any] = {key: group.config.get(key) for key in board.columns}
+    record = {"config": record, "n": len(group.runs)}
+    for metric in board.metrics:
+        if summary := group.summary(metric):
+            record[metric] = {part: finite(x) for part, x in summary._asdict().items()}
+    best = group.runs[0].checkpoint
+    record["checkpoint"] = str(best) if best else None
+    record["runs"] = [
+        {
+            "folder": str(run.folder),
+            "seed": run.config.get("seed"),
+            "fold": run.config.get("data.fold"),
+            **{metric: finite(run.results.get(metric)) for metric in board.metrics},
+        }
+        for run in group.runs
+    ]
+    return record
+
+
 def to_markdown(board: Leaderboard) -> str:
     """The tables, whole."""
     text = ""
-    for heads, rows in (ranking_rows(board, is_wide(board), True), unfinished_rows(board)):
-        if rows:
-            for line in [heads, ["---"] * len(heads), *rows]:
-                cells = [cell.replace("|", "\\|") for cell in line]
-                text += f"| {' | '.join(cells)} |\n"
-            text += "\n"
+    for table in (ranking_table(board, is_wide(board), checkpoints=True), unfinished_table(board)):
+        lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+        if len(table):
+            cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+            text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
     common = f"usual settings: {usual_settings(board)}\n\n" if is_wide(board) else ""
     return text + common + describe_ranking(board) + "\n"
 
@@ -244,7 +233,7 @@ def to_markdown(board: Leaderboard) -> str:
 def comparison_table(
     found: Mapping[str, Difference], names: tuple[str, str], lower: Collection[str]
 ) -> Table:
-    """How two groups of runs differ, a row a metric; of those in `lower` less is better."""
+    """Differences of two groups, a row a metric; of those in `lower` less is better."""
     first, second = names
     table = Table("")
     for head in (first, second, f"{first} - {second}", "95 % interval"):

@@ -11,35 +11,37 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
-    EarlyStopping,
+    GradientAccumulationScheduler,
     LearningRateFinder,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.finite import check_finite
+from mnist_cnn.callbacks.nan import check_finite
 from mnist_cnn.data.datamodule import described
 from mnist_cnn.internals.lightning import (
-    InPlace,
     close_epoch,
     correct_counters,
     ends_after_this_batch,
-    keep_patience,
     loader_position,
     mid_epoch,
     stopped_early,
     training_is_over,
 )
 from mnist_cnn.metrics import Tally
-from mnist_cnn.runs.claim import OUTCOME
+from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.generators import generators, set_generators
-from mnist_cnn.runs.results import replace
 from mnist_cnn.runs.signals import Interrupted, StopSignal
-from mnist_cnn.runs.state import BEST, LAST
 
-# the finders search anew
-INEXACT = (BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging)
+# the finders search anew; the scheduler is not told of an epoch that is resumed in its middle
+INEXACT = (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+)
 
 
 class Checkpoint(BetweenEpochs, LightningCheckpoint):
@@ -48,8 +50,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     Both are complete: a run that is resumed from one ends, bit for bit, where it would have ended.
     A file is replaced by a whole new one or not at all, and only while all numbers are finite.
     A signal to stop is answered when the step is done: with a checkpoint, then Interrupted.
-    They lie in `checkpoints/` of the trainer's default_root_dir, whose former results, if it is the
-    folder of a run that was resumed, are removed when there is a newer checkpoint.
+    They lie in `checkpoints/` of the trainer's default_root_dir.
 
     Args:
         monitor: a logged metric, such as val/loss.
@@ -58,8 +59,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         every_steps: and after each this number of batches of an epoch; None for never.
 
     Attributes:
-        config: the run's configuration, flat, for its checkpoints; set it before fitting.
-        data: that of data of a user's own, for who evaluates a checkpoint; likewise.
+        run: the run's folder, whose results are outdated by the first checkpoint; set it before
+            fitting, where there is one.
+        data: the configuration of a user's own data, for who evaluates a checkpoint; likewise.
         best_epoch: counted from 1; None where the metric was not logged.
 
     Raises:
@@ -84,9 +86,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None
         self.improved = False
-        self.config: dict[str, Any] = {}
+        self.run: RunFolder | None = None
         self.data: dict[str, Any] = {}
-        self.newer = False  # than what the run was resumed from
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, Any] = {}  # of the loader
         self.cut = ""  # says that the last epoch ended before all its batches
@@ -94,7 +95,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.stop = StopSignal()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = InPlace()
         self.folder = Path(trainer.default_root_dir)
         self.best, self.last = self.folder / BEST, self.folder / LAST
         # Lightning does so too, but only after loading a checkpoint: 64 bits would become 32
@@ -157,13 +157,13 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 file.unlink()
             raise
         trainer.strategy.barrier("a checkpoint is in its place")
-        self.improved, self.newer = False, True
+        self.improved = False
         self.due = time.monotonic() + self.every_seconds
 
     def put_in_place(self, new: Path) -> None:
-        if not self.newer:
-            for name in OUTCOME:
-                (self.folder / name).unlink(missing_ok=True)
+        if self.run is not None:
+            self.run.outdate()
+            self.run = None
         if self.improved:
             copy = self.best.with_suffix(".new")
             shutil.copyfile(new, copy)
@@ -183,9 +183,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return {"best_score": self.best_score, "best_epoch": self.best_epoch, "cut": self.cut}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.best.exists():  # a checkpoint may have been copied without it
+        if self.best.exists():  # a run may start from a checkpoint without it
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
-        self.cut = state_dict.get("cut", "")  # checkpoints of earlier versions lack it
+        self.cut = state_dict["cut"]
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -200,17 +200,15 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             torch.distributed.all_gather_object(every, own)
         checkpoint["processes"] = every
         checkpoint["circumstances"] = circumstances(trainer)
-        checkpoint["config"] = self.config
         if self.data:
             checkpoint["data"] = described(self.data, trainer.datamodule)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
+        self.adopt_best(trainer, checkpoint)
         reasons = []
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping):  # before it loads its state
-                keep_patience(callback, checkpoint["callbacks"].get(callback.state_key, {}))
             if isinstance(callback, INEXACT):
                 reasons.append(f"{type(callback).__name__} is not resumed exactly")
         if "processes" in checkpoint:
@@ -221,9 +219,27 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             reasons = changed + reasons
         else:
             reasons.append("another callback wrote the checkpoint")
-        # where nothing is resumed, a finder of Lightning's restores what it has saved itself
-        if self.config.get("ckpt_path", checkpoint) is not None:
+        if trainer.ckpt_path:  # a finder of Lightning's restores what it has saved itself
             tell_inexact(trainer, reasons)
+
+    def adopt_best(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+        """Copy the best checkpoint so far of another run, from whose checkpoint this one starts."""
+        start = Path(str(trainer.ckpt_path))
+        if not trainer.is_global_zero or self.best.exists() or start.absolute() == self.last:
+            return
+        best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
+        whole = "tally" not in checkpoint.get("processes", [{}])[0]
+        beside = start.with_name(self.best.name)
+        if best_epoch and beside.is_file() and read_checkpoint(beside)["epoch"] == best_epoch:
+            source = beside
+        elif best_epoch and whole and checkpoint["epoch"] == best_epoch:
+            source = start
+        else:
+            return
+        self.best.parent.mkdir(parents=True, exist_ok=True)
+        new = self.best.with_suffix(".new")
+        shutil.copyfile(source, new)
+        replace(new, self.best)
 
     def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
         if len(every) == trainer.world_size:

@@ -17,10 +17,9 @@ from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import install, must_be
 from mnist_cnn.config.own import is_own, make
-from mnist_cnn.internals.hydra import flat
 from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.pretrained import read_checkpoint
-from mnist_cnn.runs.launch import rank
+from mnist_cnn.runs.ranks import rank
 
 # arguments in conf/callbacks/default.yaml that a class in the place of ours need not have
 OWN = ("every_seconds", "every_steps", "refresh_seconds", "quiet")
@@ -87,7 +86,7 @@ def bar_enabled(callbacks: Sequence[L.Callback], trainer: DictConfig) -> Any:
     return needed or trainer.enable_progress_bar
 
 
-def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
+def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig, start: Any) -> None:
     """Trains, from cfg.ckpt_path on where it is set.
 
     Raises:
@@ -97,12 +96,11 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, Checkpoint):
-            callback.config = flat(cfg)
             callback.data = plain(cfg, "data") if is_own(cfg.data) else {}
     try:
         # filling new tensors with NaN, which deterministic mode does, takes 5 % of a step
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not exported
-        trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        trainer.fit(module, data, ckpt_path=start, weights_only=True)
     except MisconfigurationException as e:
         raise ValueError(e) from e
     except ImportError as e:  # DeviceStatsMonitor
@@ -110,7 +108,7 @@ def fit(trainer: L.Trainer, module: Any, data: Any, cfg: DictConfig) -> None:
         raise ValueError(f"{e}{hint}") from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:
         running = any(isinstance(c, BetweenEpochs) and c.running for c in callbacks)
-        if cfg.ckpt_path is None or running:
+        if start is None or running:
             raise  # it has been restored already
         reason = " ".join(str(e).split())
         wanted = must_be("ckpt_path", "a checkpoint that training can resume", cfg.ckpt_path)

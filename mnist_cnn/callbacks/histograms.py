@@ -4,7 +4,7 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.finite import check_finite
+from mnist_cnn.callbacks.nan import check_finite
 
 
 class Histograms(BetweenEpochs):

@@ -11,8 +11,8 @@ import lightning as L
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.optim import class_name
 from mnist_cnn.plots import training
-from mnist_cnn.runs import state
-from mnist_cnn.runs.results import now, replace
+from mnist_cnn.analysis.results import now
+from mnist_cnn.runs.folder import replace
 
 
 class History(BetweenEpochs):
@@ -79,7 +79,7 @@ class History(BetweenEpochs):
             data: Any = trainer.datamodule  # type: ignore[attr-defined]
             what = [getattr(data, "name", ""), class_name(pl_module.hparams["model"])]
             title = f"{'/'.join(self.folder.parts[-2:])}: {', '.join(filter(None, what))}"
-            training.history(self.rows, best, title).savefig(self.folder / state.PICTURE, dpi=150)
+            training.history(self.rows, best, title).savefig(self.folder / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.started

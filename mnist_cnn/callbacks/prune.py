@@ -9,8 +9,7 @@ import lightning as L
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.checkpoint import agree
 from mnist_cnn.internals.lightning import training_is_over
-from mnist_cnn.runs.state import Pruned
-from mnist_cnn.sweeps.optuna import STUDY, storage
+from mnist_cnn.runs.folder import Pruned
 
 
 class Prune(BetweenEpochs):
@@ -18,32 +17,36 @@ class Prune(BetweenEpochs):
 
     Args:
         sweep: the folder of the search.
-        trial: the number of the job in it.
+        trial: the number of the trial; None: nothing is reported or pruned.
         monitor: the objective, a logged metric.
         pruner: one of optuna.pruners.
 
     Raises:
-        runs.Pruned: from fitting, at the end of an epoch that is not the last.
+        Pruned: from fitting, at the end of an epoch that is not the last.
     """
 
     order = 1
 
-    def __init__(self, *, sweep: str, trial: int | str, monitor: str, pruner: Any):
-        self.sweep, self.trial = Path(sweep), int(trial)
+    def __init__(self, *, sweep: str, trial: int | None, monitor: str, pruner: Any):
+        self.sweep, self.number = Path(sweep), trial
         self.monitor, self.pruner = monitor, pruner
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.number is None:
+            return
         import optuna
 
+        from mnist_cnn.sweeps.study import NAME, storage
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.load_study(study_name=STUDY, storage=storage(self.sweep), sampler=None)
+        self.study = optuna.load_study(study_name=NAME, storage=storage(self.sweep), sampler=None)
         self.storage = optuna.storages.get_storage(storage(self.sweep))
-        study = self.storage.get_study_id_from_name(STUDY)
-        self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.trial)
+        study = self.storage.get_study_id_from_name(NAME)
+        self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.number)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         value = module.epoch_metrics().get(self.monitor, math.nan)
-        if not math.isfinite(value):
+        if self.number is None or not math.isfinite(value):
             return
         epoch = trainer.current_epoch
         worse: int = False

@@ -23,7 +23,7 @@ from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import class_name
 from mnist_cnn.plots import evaluation
-from mnist_cnn.runs.state import BEST, PICTURE
+from mnist_cnn.runs.folder import BEST
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def fill_wandb(
 
     run = logger.experiment
     images = {name: wandb.Image(figure) for name, figure in drawn.items()}
-    run.log({**images, "history": wandb.Image(str(folder / PICTURE))})
+    run.log({**images, "history": wandb.Image(str(folder / "history.png"))})
     run.summary.update(results)
     if (folder / BEST).is_file():
         artifact = wandb.Artifact(f"model-{run.id}", type="model")
@@ -110,7 +110,7 @@ def fill_mlflow(
     client, run = logger.experiment, str(logger.run_id)
     for name, figure in drawn.items():
         client.log_figure(run, figure, f"{name}.png")
-    client.log_artifact(run, str(folder / PICTURE))
+    client.log_artifact(run, str(folder / "history.png"))
     if (folder / BEST).is_file():
         client.log_artifact(run, str(folder / BEST), "checkpoints")
     logger.log_metrics(results)

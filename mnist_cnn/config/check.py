@@ -22,7 +22,7 @@ PARTS: dict[str, dict[str, type[Group]]] = {
         "trainer": schema.Trainer,
         "callbacks.early_stopping": schema.EarlyStopping,
         "callbacks.checkpoint": schema.Checkpoint,
-        "callbacks.finite": schema.Finite,
+        "callbacks.nan": schema.NaNGuard,
         "callbacks.history": schema.History,
         "callbacks.progress": schema.ProgressBar,
         "callbacks.summary": schema.Summary,
@@ -64,10 +64,6 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         faults += forbidden(written.get(part), part, () if part == "model" else TARGETS)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
-    if cfg.data.get("source") == "bundled" and cfg.data.name != "mnist":
-        raise ValueError(
-            must_be("data.source", f"auto or download with data={cfg.data.name}", "bundled")
-        )
     if not is_own(cfg.data):
         check_fold(cfg.data.val_fraction, cfg.data.fold)
         check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)

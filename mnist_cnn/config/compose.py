@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config.messages import better, either, must_be
 from mnist_cnn.internals.hydra import composed
+from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
@@ -64,17 +64,7 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         raise ValueError(f"{key}: {reason}" if key else reason) from None
 
 
-def run_name(overrides: Sequence[str] | None = None) -> str:
-    """What a command line overrode (by default that of this run), fit for a folder's name."""
-    if overrides is None:
-        overrides = HydraConfig.get().overrides.task
-    left = ("ckpt_path=", "targets=")
-    parts = [o.removeprefix("experiment=") for o in overrides if not o.startswith(left)]
-    return re.sub(r"[^\w.=,+-]+", "_", ",".join(parts))[:120] or "default"
-
-
-OmegaConf.register_resolver("run_name", run_name, replace=True)
-OmegaConf.register_resolver("better", better, replace=True)
+names.register("better", better, replace=True)
 
 
 def compose(

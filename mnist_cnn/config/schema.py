@@ -66,8 +66,7 @@ class Images(Group):
 class Data(Images):
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
     root: str
-    source: Literal["auto", "bundled", "download"]
-    mirror: str | None
+    negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
 
 
 class Arrays(Images):
@@ -218,7 +217,7 @@ class Checkpoint(Open):
     every_steps: Count | None
 
 
-class Finite(Open):
+class NaNGuard(Open):
     every_steps: Count
 
 

@@ -1,6 +1,5 @@
 """Data modules: images in memory, split, and handed out in batches."""
 
-import functools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +9,16 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from mnist_cnn.config import schema
 from mnist_cnn.config.check import check_fold, check_split
-from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.config.own import is_own
-from mnist_cnn.data import sets, sources
-from mnist_cnn.data.augment import Augment
+from mnist_cnn.data import mnist
+from mnist_cnn.data.augment import Augment, check_values
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
-# proven and read once a process: the jobs of a sweep share them, and nobody writes into the tensors
-prepare = functools.cache(sources.prepare)
-load_split = functools.cache(sources.load_split)
+PATHS = ("root", "path")  # the arguments of data modules that name a file or a folder
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -65,13 +63,15 @@ class ImageDataModule(L.LightningDataModule):
         clean_epochs: int = 0,
     ):
         super().__init__()
-        check_fold(val_fraction, fold)
         self.save_hyperparameters()  # a subclass's too
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
-        self.shuffle, self.seed = shuffle, seed
+        self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs
         self.augment = Augment(**augment) if augment else None
-        self.clean_epochs = clean_epochs
+        checked = schema.Images.model_fields.keys() - {"target", "augment"}
+        values = {key: getattr(self, key) for key in checked}
+        check_values("data", schema.Images, {**values, "_target_": "data.module", "augment": {}})
+        check_fold(val_fraction, fold)
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
 
@@ -80,11 +80,15 @@ class ImageDataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def writers(self, split: str) -> Writers | None:
-        """Who wrote the images of `train` or `test`; None where it is not known."""
+        """Writers of the images of `train` or `test`; None where they are not known."""
+        return None
+
+    def fingerprint(self) -> str | None:
+        """SHA-256 of a user's files; None for a set whose name says what it holds."""
         return None
 
     def split_writers(self, split: str) -> Writers | None:
-        """Who wrote the images of `train`, `val` or `test`, once they are set up."""
+        """Writers of the images of `train`, `val` or `test`, once they are set up."""
         known, rows = self.writers("test" if split == "test" else "train"), self.rows[split]
         return known and Writers(*(column[rows] for column in known))
 
@@ -121,11 +125,12 @@ class ImageDataModule(L.LightningDataModule):
             self.keep("test", images, labels, torch.arange(len(labels)))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
+        """Takes some rows (M,) of images and labels as a split, on the training's device."""
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
         self.splits[split] = images[rows].to(device), labels[rows].to(device)
         self.rows[split] = rows
 
-    def pixels(self) -> tuple[Tensor, Tensor]:
+    def pixel_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (C,) of each channel of the training images, in [0, 1]."""
         images, _ = self.splits["train"]
         n = images[:, 0].numel()
@@ -137,11 +142,10 @@ class ImageDataModule(L.LightningDataModule):
 
     def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
         """Batches of a split: this process's share, or that of another `rank` and `world_size`."""
-        images, labels = self.splits[split]
         if self.trainer:
             share = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
             options = share | options
-        return BatchLoader(images, labels, batch_size=batch_size, **options)
+        return BatchLoader(*self.splits[split], batch_size=batch_size, **options)
 
     def train_dataloader(self) -> BatchLoader:
         epochs = (self.trainer and self.trainer.max_epochs) or math.inf
@@ -164,14 +168,43 @@ class ImageDataModule(L.LightningDataModule):
     predict_dataloader = test_dataloader
 
 
+class MNISTDataModule(ImageDataModule):
+    """MNIST, or a set of its shape.
+
+    Args:
+        name: mnist, fashion_mnist, kmnist or qmnist.
+        root: the folder into which torchvision downloads the last three; ~ is the home folder.
+        options: those of `ImageDataModule`.
+    """
+
+    shape = (1, 28, 28)
+
+    def __init__(self, *, name: str = "mnist", root: str = "~/.cache/mnist_cnn", **options: Any):
+        super().__init__(**options)
+        if name not in mnist.CLASSES:
+            raise ValueError(must_be("data.name", either(tuple(mnist.CLASSES)), name))
+        self.name, self.root = name, root
+        self.classes = mnist.CLASSES[name]
+
+    def writers(self, split: str) -> Writers | None:
+        return mnist_writers(split) if self.name == "mnist" else None
+
+    def prepare_data(self) -> None:
+        mnist.prepare(self.name, self.root)
+
+    def load(self, split: str) -> tuple[Tensor, Tensor]:
+        images, labels = mnist.load_split(self.name, self.root, split)
+        return images.unsqueeze(1), labels
+
+
 def class_names(data: L.LightningDataModule) -> tuple[str, ...]:
-    """The classes' names by label; none where a data module of the user's own has none."""
+    """The classes' names by label; none where a user's data module has none."""
     names = getattr(data, "classes", None)
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
-    """What a file says of the data of a training: their configuration, classes and shape."""
+    """Description of a training's data for a file: their configuration, classes and shape."""
     shape = getattr(data, "shape", None)
     known = {
         "classes": list(class_names(data)) or None,
@@ -179,46 +212,10 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
     }
     if is_own(config):
         return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
-    return {**config, **known}
+    return {**absolute(config), **known}
 
 
-class MNISTDataModule(ImageDataModule):
-    """MNIST, or a set of its shape.
-
-    Args:
-        name: mnist, fashion_mnist, kmnist or qmnist.
-        root: the folder of the files, laid out as torchvision does; ~ is the home folder.
-        source: auto, bundled or download, see `sources.prepare`.
-        mirror: an address tried before the known mirrors, or None.
-        options: those of `ImageDataModule`.
-    """
-
-    shape = (1, 28, 28)
-
-    def __init__(
-        self,
-        *,
-        name: str = "mnist",
-        root: str = "~/.cache/mnist_cnn",
-        source: str = "auto",
-        mirror: str | None = None,
-        **options: Any,
-    ):
-        super().__init__(**options)
-        self.name, self.source, self.mirror = name, source, mirror
-        self.root = Path(root).expanduser()
-
-    @property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The ten classes' names, by label."""
-        return sets.SETS[self.name].classes
-
-    def writers(self, split: str) -> Writers | None:
-        return mnist_writers(split) if self.name == "mnist" else None
-
-    def prepare_data(self) -> None:
-        prepare(self.name, self.root, self.source, mirror=self.mirror)
-
-    def load(self, split: str) -> tuple[Tensor, Tensor]:
-        images, labels = load_split(self.name, self.root, split, bundled=self.source != "download")
-        return images.unsqueeze(1), labels
+def absolute(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A data module's configuration with relative paths made absolute; ~ stays as it is."""
+    relative = [key for key in PATHS if not str(config.get(key, "~")).startswith("~")]
+    return {**config, **{key: str(Path(config[key]).absolute()) for key in relative}}

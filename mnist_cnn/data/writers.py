@@ -1,4 +1,4 @@
-"""Who wrote each MNIST digit, and folds of the training file that share no writer.
+"""Writers of the MNIST digits, and folds of the training file that share no writer.
 
 Writer and series of all 70,000 images are columns 1 and 2 of QMNIST's extended labels, whose rows
 are MNIST's: C. Yadav and L. Bottou, Cold Case: The Lost MNIST Digits, NeurIPS 2019
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.data.download import BUNDLED, read_file
+from mnist_cnn.data.mnist import BUNDLED
 
 FILE = BUNDLED / "mnist_writers.npz"
 SHA256 = "e3a29e6a0c71d059690009ddf8737e530d7b422610e3aea567e614db3c772a31"
@@ -25,7 +25,7 @@ SERIES = {0: "employees", 4: "students"}  # of the US Census Bureau; of a high s
 
 
 class Writers(NamedTuple):
-    """Who wrote the images of a file, in its order."""
+    """Writers of the images of a file, in its order."""
 
     writer: Tensor  # int64 (N,), NIST's number of the writer
     series: Tensor  # int64 (N,), a key of SERIES
@@ -33,12 +33,12 @@ class Writers(NamedTuple):
 
 @functools.cache
 def mnist_writers(split: str) -> Writers:
-    """The writers of MNIST's `train` or `test` file.
+    """Writers of MNIST's `train` or `test` file.
 
     Raises:
         OSError: the file in the package is damaged.
     """
-    content = read_file(FILE, 1 << 20)
+    content = FILE.read_bytes()
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise OSError(f"{FILE}: is damaged, its SHA-256 is another; install the package again")
     with np.load(io.BytesIO(content)) as file:
@@ -47,7 +47,7 @@ def mnist_writers(split: str) -> Writers:
 
 
 def held_out(known: Writers, labels: Tensor, split: str, val_fraction: float, fold: int) -> Tensor:
-    """Rows (M,) of the training file that validate, by writers who are in no other row.
+    """Rows (M,) of the training file that validate: all images of writers, none of the others.
 
     Args:
         known: the writers of the file.

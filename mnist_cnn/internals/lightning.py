@@ -137,12 +137,3 @@ def stopped_early(callback: Callback) -> bool:
     return (
         isinstance(callback, EarlyStopping) and callback.stopping_reason is not Reason.NOT_STOPPED
     )
-
-
-def keep_patience(callback: EarlyStopping, state: dict[str, Any]) -> None:
-    """Puts the patience that is configured now into the callback's state from a checkpoint.
-
-    Lightning would go back to the former patience, and to the stop that it led to.
-    """
-    if state.get("patience") != callback.patience:
-        state.update(patience=callback.patience, stopping_reason=Reason.NOT_STOPPED.value)

@@ -11,16 +11,18 @@ from omegaconf import DictConfig
 
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.own import make
-from mnist_cnn.internals.hydra import multirun
-from mnist_cnn.runs.checks import content
-from mnist_cnn.runs.launch import rank
-from mnist_cnn.runs.state import TRACKED, write
+from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.folder import write_json
+from mnist_cnn.runs.ranks import rank
+from mnist_cnn.sweeps.names import in_sweep
+
+TRACKED = "trackers.json"
 
 # a part of the configuration that Lightning logs of the module, as it is after seeing the data
 OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metrics")
 
 
-def make_loggers(cfg: DictConfig) -> list[Logger]:
+def make_loggers(cfg: DictConfig, start: Any) -> list[Logger]:
     """The loggers that a configuration names.
 
     One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
@@ -30,29 +32,29 @@ def make_loggers(cfg: DictConfig) -> list[Logger]:
         wandb.finish()  # of the job before in this process
     ids = Path(cfg.run_dir, TRACKED)
     # by force it is another run, and MLflow's parameters cannot change
-    again = cfg.ckpt_path is not None and not cfg.force and ids.is_file()
+    again = start is not None and not cfg.force and ids.is_file()
     known = json.loads(ids.read_text("utf-8")) if again else {}
     loggers, versions = [], {}
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
         options = tracked(node, cfg, known.get(name))
-        if cfg.ckpt_path is not None and node.get("purge_step", 0) is None:
-            options["purge_step"] = content(cfg.ckpt_path).epochs + 1
+        if start is not None and node.get("purge_step", 0) is None:
+            options["purge_step"] = read_checkpoint(start)['epoch'] + 1
         logger = make(Logger, node, **options)
         if isinstance(logger, (WandbLogger, MLFlowLogger)) and rank() == 0:
             begin(logger, cfg)
             versions[name] = logger.version
         loggers.append(logger)
     if versions:
-        write(versions, ids)
+        write_json(versions, ids)
     return loggers
 
 
 def tracked(node: DictConfig, cfg: DictConfig, known: str | None) -> dict[str, Any]:
     """What W&B or MLflow are to know a run by: its id if it is resumed, and its sweep."""
     kind = str(node.get("_target_")).rpartition(".")[2]
-    sweep = "/".join(Path(cfg.run_dir).absolute().parts[-3:-1]) if multirun() else None
+    sweep = "/".join(Path(cfg.run_dir).absolute().parts[-3:-1]) if in_sweep() else None
     options: dict[str, Any] = {}
     if kind == "WandbLogger":
         options = {"id": known, "resume": "allow"} if known else {}

@@ -1,179 +1,155 @@
-"""The command line that resumes a run or a sweep, and the overrides that a run leaves for it."""
+"""The command line that resumes a run or a sweep: `ckpt_path=` as the overrides recorded there."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from mnist_cnn.config.compose import compose, run_name
-from mnist_cnn.config.messages import must_be, shown
-from mnist_cnn.internals.hydra import literal, quote
-from mnist_cnn.runs.state import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP
+from mnist_cnn.runs.folder import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP, state
 
-
-def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of `ckpt_path=` in a command line, None where there is none, and all the rest."""
-    own = [a for a in argv if a.lstrip("+").startswith("ckpt_path=")]
-    given = own[0].split("=", 1)[1].strip("'\"") if own else "null"
-    if not given:  # as of a variable of the shell that is not set
-        raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
-    return None if given == "null" else given, [a for a in argv if a not in own]
+# what may be imported is for who resumes a run to say: its folder may be a stranger's
+NOT_REPEATED = ("targets", "force")
+MULTIRUN = ("-m", "--multirun")
+OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
 
 
-def resume(argv: Sequence[str]) -> list[str]:
-    """The command line that resumes the run or the sweep in `ckpt_path=`, with what is given now.
+def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[str]]:
+    """The command lines that a command line with `ckpt_path=` stands for.
 
-    A run's folder, or the last checkpoint in it, resumes the run in its folder; what was killed
-    before its first checkpoint starts anew there. Another checkpoint, or one with hydra.run.dir,
-    starts a new run. Both have the run's own overrides, where they lie beside the checkpoint; those
-    given now come after them. A sweep's folder resumes the sweep.
+    Args:
+        argv: overrides of Hydra, among them `ckpt_path=` with a run's folder (it is resumed there),
+            a checkpoint (a new run starts from it, with that run's overrides), a sweep's folder
+            (each of its commands is resumed) or `latest` (see `latest`). What else is given comes
+            after what is recorded there, and takes its place.
+        outputs: where `latest` is looked for.
 
     Raises:
-        ValueError: there is no such folder or file, or the folder is not a run's.
+        ValueError: there is no such folder or file, or nothing is recorded there.
     """
-    given, command = take_ckpt_path(argv)
-    if given is None:
-        return command
-    path = Path(given).expanduser().resolve()
+    given = [a for a in argv if a.startswith("ckpt_path=")]
+    rest = [a for a in argv if a not in given]
+    rest.sort(key=lambda a: a not in MULTIRUN)  # Hydra 1.3 takes it at the beginning alone
+    place = given[-1].partition("=")[2].strip("'\"") if given else "null"
+    if place == "null":
+        return [rest]
+    path = latest(Path(outputs)) if place == "latest" else Path(place).expanduser().absolute()
     if (path / SWEEP).is_file():
-        return resume_sweep(path, command)
-    if any(a in ("-m", "--multirun") for a in argv):
-        if path.is_dir():
-            allowed = "the folder of a sweep, or a checkpoint, with -m"
-            raise ValueError(must_be("ckpt_path", allowed, given))
-        check_there(given, path)
-        return [*command, f"ckpt_path={quote(path)}"]
-    check_there(given, path)
-    checkpoint = path / LAST if path.is_dir() else path
-    if (checkpoint.parents[1] / OVERRIDES).is_file():
-        command = with_recorded(checkpoint, command)
-    if checkpoint.is_file():
-        command = [*command, f"ckpt_path={quote(checkpoint)}"]
-    return command
+        return [resumed_sweep(path, command, rest) for command in commands(path)]
+    if set(MULTIRUN) & set(rest) and path.is_dir():
+        raise ValueError(f"ckpt_path must be a sweep's folder or a checkpoint with -m, got {place}")
+    if path.is_dir():
+        return [resumed_run(path, rest)]
+    if not place or not path.is_file():
+        raise ValueError(f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}")
+    start = f"ckpt_path={quote(path)}"
+    flags = [a for a in rest if a in MULTIRUN]
+    given_now = [a for a in rest if a not in MULTIRUN]
+    return [[*flags, *recorded(path.parent.parent, [*rest, start]), *given_now, start]]
 
 
-def check_there(given: str, path: Path) -> None:
-    """Raises ValueError where a path is neither a checkpoint nor the folder of a run."""
-    folder = path if path.is_dir() else path.parents[1]
-    if not path.exists():
-        fault = "which does not exist"
-    elif path.is_dir() and not any((path / name).is_file() for name in (LAST, OVERRIDES)):
-        fault = f"which has no {LAST}"
-    elif (folder / CONFIG).is_file() and "trainer" not in OmegaConf.load(folder / CONFIG):
-        fault = "an evaluation"
-    else:
-        return
-    allowed = "the folder of a run or a sweep, or a checkpoint"
-    raise ValueError(must_be("ckpt_path", allowed, f"{given}, {fault}"))
+def resumed_run(path: Path, given: Sequence[str]) -> list[str]:
+    if not (path / OVERRIDES).is_file():
+        reason = "is none's that a command line started"
+        raise ValueError(f"ckpt_path must be a run's folder, {path} {reason}")
+    config = OmegaConf.load(path / CONFIG)
+    if "trainer" not in config:
+        raise ValueError(f"ckpt_path must be a run's folder, got an evaluation's, {path}")
+    if any(a.startswith("hydra.run.dir=") for a in given):  # a new run, as from the checkpoint
+        start = f"ckpt_path={quote(path / LAST)}"
+        return [*recorded(path, [*given, start]), *given, start]
+    overrides = recorded(path, given)
+    overrides += repeated([f"run_name={config.run_name}"], [*overrides, *given])
+    return [*overrides, *given, f"hydra.run.dir={quote(path)}"]
 
 
-def with_recorded(checkpoint: Path, command: Sequence[str]) -> list[str]:
-    """A command line after the overrides that the run of a checkpoint was started with."""
-    folder = checkpoint.parents[1]
-    places = [a.split("=", 1)[1].strip("'\"") for a in command if a.startswith("hydra.run.dir=")]
-    in_place = checkpoint == folder / LAST and all(same(Path(p), folder) for p in places[-1:])
-    recorded = [str(o) for o in OmegaConf.load(folder / OVERRIDES)]
-    # a new run from a checkpoint that has not copied it yet starts from it again
-    started = ["ckpt_path="] if checkpoint.is_file() else []
-    again = unchanged(recorded, [*started, "force=", "hparams_search=", *command])
-    again = [a for a in again if not a.lstrip("+~").startswith("callbacks.prune")]
-    hydra = folder / HYDRA
-    folders = search_path(OmegaConf.load(hydra).hydra) if hydra.is_file() else []
-    again = [*untargeted(again, folders), *unchanged(folders, command)]
-    if not in_place:
-        return [*again, *command]
-    if not any(a.startswith("run_name=") for a in (*again, *command)):
-        again.append(f"run_name={quote(run_name(recorded))}")
-    return [*again, *command, f"hydra.run.dir={quote(folder)}"]
-
-
-def resume_sweep(folder: Path, command: Sequence[str]) -> list[str]:
-    """The command line that resumes a sweep, launcher and sweeper included."""
-    hydra = OmegaConf.load(folder / SWEEP).hydra
-    if hydra.job.config_name != "train":
-        what = f"{folder}, a sweep of mnist_cnn.{hydra.job.config_name}"
-        raise ValueError(must_be("ckpt_path", "a sweep of mnist_cnn.train", what))
-    given = [a for a in command if a not in ("-m", "--multirun")]
+def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> list[str]:
+    chosen = [a for a in given if a not in MULTIRUN]
     # another launcher or sweeper does not know the keys of the one before
-    groups = [a.split("=")[0].replace("/", ".") for a in given if a.startswith("hydra/")]
-    not_again = ["hydra.mode=", "hydra.sweep.dir=", "hydra.searchpath=", *given]
-    folders = search_path(hydra)
-    own = unchanged(hydra.overrides.hydra, not_again) + unchanged(folders, given)
-    own = [o for o in own if not o.startswith(tuple(f"{group}." for group in groups))]
-    place = f"hydra.sweep.dir={quote(folder)}"
-    task = untargeted(unchanged(hydra.overrides.task, given), folders)
-    return ["-m", *own, *task, *given, place]
-
-
-def untargeted(recorded: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Recorded overrides without those that allow code of the user's own.
-
-    What may be imported is for who resumes a run to say: its folder may be a stranger's. Files of
-    its search path may allow nothing either.
-    """
-    own = [o for o in recorded if not re.match(r"[+~]*targets\b", o)]
-    return [*own, "targets=[]"] if folders else own
-
-
-def unchanged(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The recorded overrides whose keys are not among those given."""
-    changed = {a.split("=")[0] for a in given}
-    return [str(o) for o in recorded if str(o).split("=")[0] not in changed]
-
-
-def note_configuration(cfg: DictConfig, folder: Path) -> None:
-    """Writes a run's configuration as Hydra does, so that the command line can resume the run.
-
-    Its overrides are those that make it of the default configuration, wherever it came from.
-    """
-    (folder / OVERRIDES.parent).mkdir(exist_ok=True)
-    values = OmegaConf.to_container(cfg)
-    default = OmegaConf.to_container(compose(run_dir="."))
-    changed = [o for o in changes(default, values) if not o.startswith(("run_", "force="))]
-    changed.append(f"run_name={quote(cfg.run_name)}")  # also none: TensorBoard's folder has it
-    OmegaConf.save(cfg, folder / CONFIG)
-    OmegaConf.save(OmegaConf.create(changed), folder / OVERRIDES)
-
-
-def changes(before: Any, now: Any, key: str = "") -> list[str]:
-    """The overrides that make one plain configuration of another."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now and type(before) is type(now) else [f"{key}={in_grammar(now)}"]
-    found = [f"~{key}.{name}".replace("~.", "~") for name in before if name not in now]
-    for name, value in now.items():
-        inner = f"{key}.{name}".lstrip(".")
-        if name in before:
-            found += changes(before[name], value, inner)
-        else:
-            found.append(f"+{inner}={in_grammar(value)}")
-    return found
-
-
-def in_grammar(
-    value: Any, text: Callable[[str], str] = literal, key: Callable[[Any], str] = str
-) -> str:
-    """A plain value as Hydra's grammar takes it; with text=quote no text in it is resolved."""
-    if isinstance(value, dict):
-        parts = (f"{key(name)}:{in_grammar(inner, text, key)}" for name, inner in value.items())
-        return f"{{{','.join(parts)}}}"
-    if isinstance(value, list):
-        return f"[{','.join(in_grammar(inner, text, key) for inner in value)}]"
-    return text(value) if isinstance(value, str) else shown(value)
-
-
-def search_path(hydra: DictConfig) -> list[str]:
-    """The override that gives a run the folders that its command line added to the search path."""
-    own = [
-        f"pkg://{source.path}"
-        if source.schema == "pkg"
-        else quote(Path(hydra.runtime.cwd, source.path))
-        for source in hydra.runtime.config_sources
-        if source.provider == "command-line" or source.provider.startswith("hydra.searchpath")
+    groups = [key_of(a).replace("/", ".") for a in chosen if a.startswith("hydra/")]
+    return [
+        "-m",
+        *config_dirs(command["config_dirs"], chosen),
+        *repeated(command["hydra"], [*chosen, *groups]),
+        *repeated(command["task"], chosen),
+        *chosen,
+        f"hydra.sweep.dir={quote(path)}",
     ]
-    return [f"hydra.searchpath=[{','.join(own)}]"] if own else []
 
 
-def same(path: Path, other: Path) -> bool:
-    return path.expanduser().resolve() == other.expanduser().resolve()
+def commands(sweep: Path) -> list[dict[str, Any]]:
+    """The commands that a sweep was started and extended with."""
+    content: Any = OmegaConf.to_container(OmegaConf.load(sweep / SWEEP))
+    return list(content["commands"])
+
+
+def recorded(path: Path, given: Sequence[str]) -> list[str]:
+    """The overrides that a run was started with, without those that are given now."""
+    if not (path / OVERRIDES).is_file():
+        return []
+    overrides = repeated(map(str, OmegaConf.load(path / OVERRIDES)), [*given, *OF_SEARCH])
+    return [*config_dirs(own_config_dirs(OmegaConf.load(path / HYDRA).hydra), given), *overrides]
+
+
+def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
+    """The recorded overrides whose keys, and groups of keys, are not given anew."""
+    left_out = (*NOT_REPEATED, *map(key_of, given))
+    below = tuple(f"{key}." for key in left_out)
+    keys = [(override, key_of(override)) for override in recorded]
+    return [o for o, key in keys if key not in left_out and not key.startswith(below)]
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def own_config_dirs(hydra: Any) -> list[str]:
+    """The absolute folders that --config-dir added to the search path."""
+    return [
+        str(Path(hydra.runtime.cwd, source.path))
+        for source in hydra.runtime.config_sources
+        if source.provider == "command-line"
+    ]
+
+
+def config_dirs(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
+    """The options for these folders; their files may name no code that is not allowed anew."""
+    if not recorded or any(a.startswith("--config-dir") or a == "-cd" for a in given):
+        return []
+    targets = [] if any(key_of(a) == "targets" for a in given) else ["targets=[]"]
+    return [*(f"--config-dir={folder}" for folder in recorded), *targets]
+
+
+def latest(outputs: Path) -> Path:
+    """The newest run that has not ended, or the newest: no job of a sweep, and none that is running.
+
+    Raises:
+        ValueError: there is no run.
+    """
+    runs = sorted(
+        (file.parent.parent for file in outputs.glob(f"*/*/{OVERRIDES}")),
+        key=lambda run: (run / OVERRIDES).stat().st_mtime,
+        reverse=True,
+    )
+    free = []
+    for run in runs:
+        own = "trainer" in OmegaConf.load(run / CONFIG)
+        if own and run.parent.parent == outputs and (how := state(run)) != "running":
+            free.append(run)
+            if how in ("interrupted", "failed"):
+                return run.absolute()
+    if not free:
+        raise ValueError(f"ckpt_path=latest: there is no run in {outputs.absolute()}")
+    return free[0].absolute()
+
+
+def quote(path: Path) -> str:
+    """A path as Hydra's grammar takes it.
+
+    Raises:
+        ValueError: it has a character that Hydra or OmegaConf would read as something else.
+    """
+    text = str(path)
+    if any(character in text for character in "'$\\"):
+        raise ValueError(f"a folder's path must have no quote, dollar or backslash, got {text}")
+    return f"'{text}'"

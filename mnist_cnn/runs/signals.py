@@ -1,40 +1,69 @@
 """Signals that ask a run to stop."""
 
+import contextlib
 import math
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from mnist_cnn.command import SIGPIPE
-
+SIGPIPE = 13  # not in signal on Windows
 # what asks a program to stop; clusters announce the end of a job by one of the last two
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to stop: `number` says which, `hint` how to resume."""
+    """A signal asked the program to stop: `number` is the signal's, `hint` says how to resume."""
 
     def __init__(self, number: int, hint: str = ""):
-        closed = number == SIGPIPE
-        what = "output closed" if closed else f"interrupted by {signal.Signals(number).name}"
-        super().__init__(f"{what}; {hint}".removesuffix("; "))
-        self.number = number
+        super().__init__(number, hint)
+        self.number, self.hint = number, hint
+
+    def __str__(self) -> str:
+        if self.number == SIGPIPE:
+            what = "output closed"
+        else:
+            what = f"interrupted by {signal.Signals(self.number).name}"
+        return f"{what}; {self.hint}".removesuffix("; ")
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """A handler of signals."""
+    """Handle a signal by raising Interrupted."""
     raise Interrupted(number)
 
 
+def interrupted(error: BaseException, hint: str = "") -> Interrupted:
+    """The Interrupted that an error stands for: a library may make its own of a signal."""
+    if isinstance(error, Interrupted):
+        return Interrupted(error.number, error.hint or hint)
+    closed = BrokenPipeError in (type(error), type(error.__context__))
+    return Interrupted(SIGPIPE if closed else signal.SIGINT, hint)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, each of the signals raises Interrupted; outside, the handlers are those of before."""
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                handlers[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 class StopSignal:
-    """Notes a signal to stop, so that it can be answered when the step is done.
+    """A signal to stop that is answered when the step is done.
 
     `received` is its number, 0 for none. A second SIGINT raises Interrupted on the spot.
     """
 
-    # a group's launcher passes on the Ctrl-C that its processes have had from the terminal already
+    # a launcher of processes passes on the Ctrl-C that they have had from the terminal already
     echo = 2.0  # seconds
 
     def __init__(self) -> None:
@@ -42,7 +71,7 @@ class StopSignal:
         self.before: dict[int, Any] = {}  # the handlers that were there
 
     def listen(self, patient: bool) -> None:
-        """Takes the signals over; a patient listener takes two at once for one."""
+        """Take the signals over; a patient listener takes two at once for one."""
         self.received, self.patient, self.first = 0, patient, -math.inf
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -58,6 +87,7 @@ class StopSignal:
             os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
 
     def ignore(self) -> None:
+        """Give the signals back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}

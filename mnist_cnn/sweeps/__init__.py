@@ -1,1 +1,1 @@
-"""Sweeps that are resumed, for any Hydra application: see README.md in this folder."""
+"""Sweeps whose jobs are resumed by the same command, for any Hydra application."""

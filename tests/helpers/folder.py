@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn import pretrained
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.runs import state
 
 TIMES = ("seconds", "images/s", "elapsed", "started")
@@ -43,7 +43,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def measured(run: Path) -> tuple[float, float]:
     """Loss and accuracy of a run's network on all 10,000 test images."""
-    images, labels = sources.load_split("mnist", os.environ["MNIST_CNN_DATA"], "test")
+    images, labels = mnist.load_split("mnist", os.environ["MNIST_CNN_DATA"], "test")
     assert len(images) == 10_000
     net = pretrained.load(run)
     p = torch.cat([net(batch) for batch in images.split(500)]).double()

@@ -3,9 +3,9 @@
     python -m tests.helpers.nodigits [CHECKPOINT] [--n 500] [--fonts FOLDER]
 
 Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, or of a folder's, bent
-and written with other pens than in `mnist_cnn.data.others`. Scribbles are curves of Lissajous,
+and written with other pens than in `mnist_cnn.data.negatives`. Scribbles are curves of Lissajous,
 hatchings, polygons and waves; they served to find faults, and training has kindred ones, drawn by
-other rules (`mnist_cnn.data.scribbles`). Doodles came last: nothing was chosen by them.
+other rules (`mnist_cnn.data.negatives`). Doodles came last: nothing was chosen by them.
 """
 
 import argparse

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
 
 from mnist_cnn.analysis.robustness.corruptions import Corruption, rotated, uniform
-from mnist_cnn.data import sources
+from mnist_cnn.data import mnist
 from mnist_cnn.data.loader import generator
 
 # letters that are written like no digit
@@ -86,8 +86,8 @@ def make_outliers(digits: Tensor, root: str | Path | None) -> dict[str, Tensor]:
         for k, (name, make) in enumerate(OUTLIERS.items())
     }
     for name in ("fashion_mnist", "kmnist"):
-        if root and sources.is_there(name, root, "test"):
-            kinds[name] = sources.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
+        if root and mnist.is_there(name, root):
+            kinds[name] = mnist.load_split(name, root, "test")[0].unsqueeze(1).float() / 255
     return kinds
 
 

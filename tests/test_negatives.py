@@ -1,17 +1,19 @@
-"""What is no digit: how it is made and learned, and what the shipped network does with it."""
+"""Negatives: how they are made and learned, and what the shipped network does with its like."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from mnist_cnn.data.others import DigitsAndOthers, make_others
-from mnist_cnn.data.scribbles import scribbles
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.config.own import make_data
+from mnist_cnn.data import mnist
+from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribbles
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import SURE
 from tests.helpers.nodigits import kinds, share_read
-from tests.helpers.photographs import bundled
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,8 @@ def shipped() -> Trained:
 
 
 def test_the_same_seed_makes_the_same_images():
-    digits = bundled("train-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:100]
-    first, again, other = (make_others(digits, 120, seed) for seed in (0, 0, 1))
+    digits = mnist.load_split("mnist", "unused", "train")[0].numpy()[:100]
+    first, again, other = (make_negatives(digits, 120, seed) for seed in (0, 0, 1))
     assert first.shape == (120, 28, 28)
     assert first.dtype == np.uint8
     assert (first == again).all()
@@ -29,14 +31,13 @@ def test_the_same_seed_makes_the_same_images():
 
 
 def test_scribbles_fill_most_of_their_sheet_and_stay_on_it():
-    for drawing in scribbles(np.random.default_rng(0), 200, 84):
+    for drawing in scribbles(np.random.default_rng(0), 200):
         rows, columns = np.nonzero(np.asarray(drawing))
         assert 30 <= max(np.ptp(rows), np.ptp(columns)) <= 80
 
 
-def test_others_are_trained_on_and_never_validated_or_tested_on():
-    data = DigitsAndOthers(others=300, batch_size=1000)
-    data.prepare_data()
+def test_negatives_are_trained_on_and_never_validated_or_tested_on():
+    data = MNISTWithNegatives(negatives=300, batch_size=1000)
     data.setup()
     labels = torch.cat([y for _, y in data.train_dataloader()])
     assert (labels == -1).sum() == 300
@@ -44,13 +45,23 @@ def test_others_are_trained_on_and_never_validated_or_tested_on():
         assert all((y >= 0).all() for _, y in loader)
 
 
-def test_the_loss_is_cross_entropy_for_digits_and_that_to_all_classes_for_others():
+def test_the_loss_is_cross_entropy_for_digits_and_that_to_all_classes_for_negatives():
     logits, labels = torch.randn(6, 10), torch.tensor([3, -1, 0, 9, -1, 5])
     digits = labels >= 0
     right = F.cross_entropy(logits[digits], labels[digits], reduction="sum")
     alike = F.cross_entropy(logits[~digits], torch.full((2, 10), 0.1), reduction="sum")
     loss = OutlierExposure(weight=0.5)(logits, labels)
     torch.testing.assert_close(loss, (right + 0.5 * alike) / 6)
+
+
+def test_their_number_is_set_in_the_configuration():
+    overrides = ["experiment=photo", "data.negatives=70", "data.val_fraction=0.99"]
+    cfg = compose(overrides, run_dir="unused")
+    check(cfg)
+    data = make_data(cfg.data)
+    data.setup("fit")
+    labels = torch.cat([y for _, y in data.train_dataloader()])
+    assert (labels == -1).sum() == 70
 
 
 @pytest.mark.parametrize("what", ["gradients", "blanks"])
@@ -70,7 +81,7 @@ def test_an_empty_or_a_filled_image_is_no_digit(shipped: Trained):
 
 
 def test_the_shipped_network_knows_98_of_100_test_digits(shipped: Trained):
-    images = torch.from_numpy(bundled("t10k-images-idx3-ubyte", 16).copy()).view(-1, 28, 28)
+    images, _ = mnist.load_split("mnist", "unused", "test")
     with torch.inference_mode():
         confidence = torch.cat([shipped(x).max(1).values for x in images.split(500)])
     assert (confidence >= SURE).float().mean() >= 0.98

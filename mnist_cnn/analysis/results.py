@@ -11,28 +11,26 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.sweeps.folder import replace as replace
-from mnist_cnn.sweeps.folder import write as write
 from mnist_cnn.versions import versions as versions
 
 
 def collect(
-    rows: Sequence[Mapping[str, float]],
+    history: Any,
     best_epoch: int | None,
     test: Mapping[str, float],
     module: torch.nn.Module,
     device: torch.device,
     config: Mapping[str, Any],
-    started: datetime,
 ) -> dict[str, Any]:
     """Everything that results.json holds. `seconds` are of training alone, see `History`.
 
     Args:
-        rows: the history, one row an epoch.
+        history: the run's History.
         best_epoch: from 1; None where no metric chose one: the last.
         test: metrics on the test set, empty where it was not looked at.
         device: where the module was trained.
     """
+    rows = history.rows
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
     metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
     return {
@@ -54,7 +52,7 @@ def collect(
             "torch": str(torch.__version__),
         },
         "git_commit": commit(),
-        "started": started.isoformat(timespec="seconds"),
+        "started": history.run_started.isoformat(timespec="seconds"),
         "finished": now().isoformat(timespec="seconds"),
         "config": config,
     }

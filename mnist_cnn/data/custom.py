@@ -1,15 +1,20 @@
-"""Data sets of a user's own: arrays in an .npz file, or a folder of pictures by class."""
+"""Data of a user: arrays in a file, pictures in a folder, or a LightningDataModule."""
 
 import functools
+import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.data.datamodule import ImageDataModule, class_names
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
@@ -33,9 +38,10 @@ class ArraysDataModule(ImageDataModule):
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         try:
-            with np.load(self.path) as file:  # without pickle: no code of the file's is run
-                return {key: file[key] for key in file.files}
-        except (OSError, ValueError) as e:
+            # without pickle: no code of the file's is run
+            with self.path.open("rb") as file, np.load(file) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile) as e:
             reason = str(e).splitlines()[0]
             raise ValueError(must_be("data.path", f"an .npz file ({reason})", self.path)) from None
 
@@ -48,6 +54,9 @@ class ArraysDataModule(ImageDataModule):
         if "classes" in self.arrays:
             return tuple(map(str, self.arrays["classes"]))
         return tuple(str(k) for k in range(int(self.load("train")[1].max()) + 1))
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         for key in (f"x_{split}", f"y_{split}"):
@@ -101,8 +110,17 @@ class FolderDataModule(ImageDataModule):
 
     @functools.cached_property
     def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
-        first = self.read(self.files("train")[0][0])
+        first = self.read_picture(self.files("train")[0][0])
         return tuple(first.shape)  # type: ignore[return-value]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the names, sizes and contents of all pictures."""
+        digest = hashlib.sha256()
+        for path in sorted(path for split in ("train", "test") for path, _ in self.files(split)):
+            content = path.read_bytes()
+            name = path.relative_to(self.root).as_posix()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()
 
     def files(self, split: str) -> list[tuple[Path, int]]:
         """The pictures of a split in a mixed order that is the same everywhere, with labels."""
@@ -119,10 +137,8 @@ class FolderDataModule(ImageDataModule):
         order = np.random.default_rng(0).permutation(len(found))
         return [found[k] for k in order]
 
-    def read(self, path: Path) -> Tensor:
-        from PIL import Image
-        from torchvision.transforms.v2.functional import pil_to_tensor
-
+    def read_picture(self, path: Path) -> Tensor:
+        """The pixels uint8 (C, H, W) of a file."""
         try:
             with Image.open(path) as file:
                 picture = file.convert("RGB" if self.color else "L")
@@ -130,15 +146,79 @@ class FolderDataModule(ImageDataModule):
             raise ValueError(f"{path}: {e}") from None
         if self.size:
             picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        pixels: Tensor = pil_to_tensor(picture)
-        return pixels
+        pixels = np.array(picture).reshape(picture.height, picture.width, -1)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         images, labels = [], []
         for path, label in self.files(split):
-            images.append(self.read(path))
+            images.append(self.read_picture(path))
             labels.append(label)
             if images[-1].shape != images[0].shape:
                 size = f"{images[-1].shape[2]}x{images[-1].shape[1]}"
                 raise ValueError(f"data.size must be a number for pictures as {path}, of {size}")
         return torch.stack(images), torch.tensor(labels)
+
+
+class CollectedDataModule(ImageDataModule):
+    """Batches of a user's LightningDataModule, held in memory, as an evaluation needs them.
+
+    Networks see the images as they come; `splits` has them in 256 steps, to be looked at.
+
+    Args:
+        data: gives batches of images (B, C, H, W) and labels (B,). It may have `classes`, a list of
+            their names by label.
+    """
+
+    def __init__(self, data: L.LightningDataModule):
+        super().__init__()
+        self.data, self.name = data, type(data).__name__
+        self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        if names := class_names(self.data):
+            return names
+        greatest = max((int(labels.max()) for _, labels in self.splits.values()), default=-1)
+        return tuple(map(str, range(greatest + 1)))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:  # type: ignore[override]
+        images, _ = next(iter(self.splits.values()))
+        return tuple(images.shape[1:])  # type: ignore[return-value]
+
+    def prepare_data(self) -> None:
+        self.data.prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Collects the images of validation (`fit`), of the test (`test`), or (None) of both."""
+        for split, first in (("val", "fit"), ("test", "test")):
+            if stage in (first, None):
+                self.data.setup(first)
+                self.collect_split(split)
+
+    def collect_split(self, split: str) -> None:
+        """Takes all batches of a split.
+
+        Raises:
+            ValueError: they are no pairs of images and labels.
+        """
+        try:
+            batches = list(getattr(self.data, f"{split}_dataloader")())
+        except MisconfigurationException:  # it has none
+            return
+        for batch in batches:
+            if not (isinstance(batch, tuple | list) and len(batch) == 2 and batch[0].ndim == 4):
+                allowed = "batches of images (B, C, H, W) and labels (B,)"
+                what = [tuple(part.shape) for part in batch] if len(batch) == 2 else type(batch)
+                raise ValueError(must_be(f"{split}_dataloader of {self.name}", allowed, what))
+        if batches:
+            images, labels = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
+            low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
+            shown = ((images.float() - low) / (high - low) * 255).round().to(torch.uint8)
+            self.batches[split] = batches
+            self.splits[split], self.rows[split] = (shown, labels), torch.arange(len(labels))
+
+    def loader(self, split: str, batch_size: int, **options: Any) -> Any:
+        """The batches of a split, of the size that its own loader gave them."""
+        return self.batches[split]

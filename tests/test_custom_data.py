@@ -1,5 +1,6 @@
 """A user's own arrays and pictures train, are evaluated, and are refused in one line."""
 
+import hashlib
 from pathlib import Path
 
 import lightning as L
@@ -10,22 +11,13 @@ from PIL import Image
 
 from mnist_cnn import export, pretrained
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.config import own
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data.own import ArraysDataModule, FolderDataModule
+from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.model import build
 from mnist_cnn.module import fitted
 from mnist_cnn.train import train
 from tests.helpers.training import SHORT
-
-NET = """
-from torch import nn
-
-class Net(nn.Sequential):
-    def __init__(self):
-        super().__init__(nn.Flatten(), nn.Linear(3 * 32 * 32, 20))
-"""
 
 
 def save_arrays(path: Path, **changes) -> None:
@@ -36,6 +28,16 @@ def save_arrays(path: Path, **changes) -> None:
         arrays[f"x_{split}"] = chance.integers(0, 256, (n, 3, 32, 32), np.uint8)
         arrays[f"y_{split}"] = np.arange(n) % 20
     np.savez(path, **{**arrays, **changes})
+
+
+def save_pictures(root: Path) -> None:
+    """20 colour pictures of 24x20 in each of the classes a, b and c, to train and to test on."""
+    chance = np.random.default_rng(0)
+    for split, kind, k in np.ndindex(2, 3, 20):
+        place = root / ("train", "test")[split] / "abc"[kind]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = chance.integers(0, 80, (20, 24, 3), np.uint8) + np.uint8(80 * kind)
+        Image.fromarray(pixels).save(place / f"{k}.png")
 
 
 def evaluated(run: Path, folder: Path) -> dict:
@@ -57,42 +59,26 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(tmp
     assert {mistake["label"] for mistake in outcome["mistakes"]} <= set(names)
 
 
-@pytest.mark.parametrize("model", ["cnn", "own"])
-def test_a_network_for_colour_is_exported_and_reads_no_photograph(model, tmp_path):
+def test_a_network_for_colour_is_exported_and_reads_no_photograph(tmp_path):
     save_arrays(tmp_path / "my.npz")
     data = ["data=arrays", f"data.path={tmp_path}/my.npz", "logger=none"]
-    if model == "own":
-        (tmp_path / "my_nets.py").write_text(NET)
-        (tmp_path / "my_conf" / "model").mkdir(parents=True)
-        (tmp_path / "my_conf" / "model" / "own.yaml").write_text("_target_: my_nets.Net\n")
-        data += [f"hydra.searchpath=[{tmp_path}/my_conf]", "targets=[my_nets.*]"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(tmp_path))
-        train(compose([*SHORT, *data, f"model={model}"], run_dir=tmp_path / "run"))
-        net = pretrained.load(tmp_path / "run")
+    train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
+    net = pretrained.load(tmp_path / "run")
     assert (net.shape, len(net.classes)) == ((3, 32, 32), 20)
-    formats = ["pt2", "safetensors"]
-    record = export.export(net, formats, tmp_path / "out", int8=False, rounds=1)
+    record = export.export(net, ["pt2"], tmp_path / "out", int8=False, rounds=1)
     assert record["files"]["mnist_cnn.pt2"]["agreement"] == 1
     assert record["test images"] == 0
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
-    with pytest.raises(ValueError, match="--int8 must be left out for a network of data of your"):
-        export.export(net, formats, tmp_path / "out", int8=True, rounds=1)
-    own.allow(["my_nets.*"])
-    with pytest.raises(ValueError, match="must be a network trained on digits, got one of arrays"):
+    with pytest.raises(ValueError, match="--int8"):
+        export.export(net, ["pt2"], tmp_path / "out", int8=True, rounds=1)
+    with pytest.raises(ValueError, match="trained on digits, got one of arrays"):
         pretrained.load_digits(tmp_path / "run")
-    own.allow([])
 
 
 def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
-    chance = np.random.default_rng(0)
-    for split, kind, k in np.ndindex(2, 3, 20):
-        place = tmp_path / "my" / ("train", "test")[split] / "abc"[kind]
-        place.mkdir(parents=True, exist_ok=True)
-        pixels = chance.integers(0, 80, (20, 24, 3), np.uint8) + np.uint8(80 * kind)
-        Image.fromarray(pixels).save(place / f"{k}.png")
+    save_pictures(tmp_path / "my")
     data = ["data=folder", f"data.root={tmp_path}/my", "model=fast_cnn", "data.batch_size=16"]
     results = train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
     assert results["parameters"] > 0
@@ -101,13 +87,34 @@ def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])
 
 
+def test_the_fingerprint_of_arrays_is_that_of_their_file(tmp_path):
+    save_arrays(tmp_path / "my.npz")
+    save_arrays(tmp_path / "other.npz", y_test=np.zeros(100, int))
+    first, other = (
+        ArraysDataModule(path=str(tmp_path / name)).fingerprint()
+        for name in ("my.npz", "other.npz")
+    )
+    assert first == hashlib.sha256((tmp_path / "my.npz").read_bytes()).hexdigest() != other
+
+
+def test_the_fingerprint_of_a_folder_is_that_of_its_pictures_and_their_names(tmp_path):
+    def fingerprint() -> str:
+        return FolderDataModule(root=str(tmp_path)).fingerprint()
+
+    save_pictures(tmp_path)
+    before = fingerprint()
+    (tmp_path / "train" / "a" / "notes.txt").write_text("no picture")
+    assert fingerprint() == before
+    (tmp_path / "train" / "a" / "0.png").rename(tmp_path / "train" / "b" / "0a.png")
+    moved = fingerprint()
+    (tmp_path / "test" / "c" / "0.png").write_bytes(b"other")
+    assert len({before, moved, fingerprint()}) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        (
-            {"x_train": np.zeros((4, 8))},
-            r"x_train must be uint8 \(N, H, W\), .*, got float64",
-        ),
+        ({"x_train": np.zeros((4, 8))}, r"x_train must be uint8 \(N, H, W\), .*, got float64"),
         ({"y_train": np.zeros(3, int)}, r"y_train must be whole numbers >= 0, \(600,\), got int64"),
         ({"x_test": np.zeros((100, 8, 8), np.uint8)}, r"test images must be \(3, 32, 32\) as in"),
         ({"y_test": np.full(100, 20)}, r"test labels must be less than 20, .*, got 20"),
@@ -122,7 +129,9 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path, changes, line)
 
 def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.npz").write_text("text")
-    for name in ("text.npz", "none.npz"):
+    save_arrays(tmp_path / "half.npz")
+    (tmp_path / "half.npz").write_bytes((tmp_path / "half.npz").read_bytes()[:5000])
+    for name in ("text.npz", "none.npz", "half.npz"):
         with pytest.raises(ValueError, match=r"^data.path must be an .npz file .*, got /"):
             ArraysDataModule(path=str(tmp_path / name)).setup()
     with pytest.raises(ValueError, match=r"^data.root must be a folder with train/CLASS"):

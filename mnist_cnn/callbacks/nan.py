@@ -1,4 +1,4 @@
-"""A stop at NaN."""
+"""The end of a run at a loss that is not a number."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.data.datamodule import ImageDataModule
 
 
-class Finite(BetweenEpochs):
+class NaNGuard(BetweenEpochs):
     """Ends a run whose loss is no longer a finite number.
 
     Args:
-        every_steps: batches between two looks, each of which waits for the device; there is one
+        every_steps: batches between two checks, each of which waits for the device; there is one
             more at the end of an epoch.
 
     Raises:
@@ -36,7 +36,7 @@ class Finite(BetweenEpochs):
 
 
 def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
-    """Looks at the losses of an epoch (from 1) since the last look, the metrics and the weights.
+    """Check the losses of an epoch (from 1) since the last check, the metrics and the weights.
 
     Raises:
         ValueError: one is infinite or not a number. It tells the step, the batch's images by their

@@ -1,0 +1,40 @@
+"""The part of a configuration that the results of a run depend on."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# keys, and groups of keys, that change no result
+NEUTRAL = (
+    *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
+    *("data.root", "data.eval_batch_size"),
+    *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
+    *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
+    *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
+    *("callbacks.progress", "callbacks.prune", "callbacks.summary", "callbacks.histograms"),
+    *("callbacks.nan", "callbacks.checkpoint.every_seconds", "callbacks.checkpoint.every_steps"),
+)
+# what a run may be resumed with another value of: it trains on, or is tested after all
+EXTENDABLE = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "test")
+LAID_OUT = ("OneCycleLR", "CosineAnnealingLR")  # schedules for a number of epochs
+
+
+def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a flat configuration without those that change no result."""
+    neutral = set(NEUTRAL)
+    if config.get("trainer.limit_val_batches", 1.0) != 1.0:  # batches that choose the images
+        neutral.remove("data.eval_batch_size")
+    below = tuple(f"{key}." for key in neutral)
+    return {k: v for k, v in config.items() if k not in neutral and not k.startswith(below)}
+
+
+def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys that may change when a run of this flat configuration is resumed.
+
+    A schedule, an augmentation or an average of the weights that is laid out for the whole run
+    leaves no other number of epochs.
+    """
+    schedule = str(config.get("scheduler._target_", config.get("scheduler.name"))).rpartition(".")[2]
+    averaged = any(key.startswith("callbacks.averaging.") for key in config)
+    if schedule in LAID_OUT or config.get("data.clean_epochs") or averaged:
+        return ("test",)
+    return EXTENDABLE

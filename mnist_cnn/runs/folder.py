@@ -1,0 +1,294 @@
+"""A run's folder: who is at work in it, with which configuration, and how that ended.
+
+Nothing here knows what a run does. A run is a function of a configuration and a folder: calling it
+again finishes what lies there, or returns what is finished.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn.runs import ranks
+from mnist_cnn.runs.signals import Interrupted, interrupted
+
+LOCK = ".lock"  # held while a process works in the folder; the system releases it after a kill
+SWEEP = "sweep.yaml"  # in the folder of a sweep
+RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
+CONFIG, OVERRIDES, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("config", "overrides", "hydra"))
+LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
+
+State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
+Flat = dict[str, Any]  # the values of a configuration by their whole keys
+
+
+class FolderInUseError(ValueError):
+    """Another process is at work in the folder."""
+
+
+class Pruned(Exception):  # noqa: N818, it is no error
+    """A search pruned a run: `epoch` (from 1), `metric` and `value` say when and why."""
+
+    def __init__(self, epoch: int, metric: str, value: float):
+        super().__init__(epoch, metric, value)
+        self.epoch, self.metric, self.value = epoch, metric, value
+
+    def __str__(self) -> str:
+        return f"pruned after epoch {self.epoch}: {self.metric}={self.value:.4f}"
+
+
+class RunFolder:
+    """The folder of one run. It is opened before anything is done for the run.
+
+    Args:
+        path: the folder; it is made where it is missing.
+        depends_on: picks from a flat configuration what the results depend on.
+        extendable: the keys, among these, that may change when the run is resumed, because a run
+            can go on with another value: it is then finished anew.
+        stale: files of the results, which are removed when a newer checkpoint makes them so.
+        log: the file in the folder that gets what is logged.
+
+    Attributes, once it is opened:
+        results: what results.json holds; None where the run has not ended with this configuration.
+        last: the checkpoint to resume from; None where there is none.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        depends_on: Callable[[Flat], Flat] = dict,
+        extendable: Callable[[Flat], Collection[str]] = lambda config: (),
+        stale: Collection[str] = (),
+        log: str = "run.log",
+    ):
+        self.path = Path(path).absolute()
+        self.depends_on, self.extendable = depends_on, extendable
+        self.stale, self.log = (RESULTS, FAILED, PRUNED, *stale), log
+        self.lock = FileLock(self.path / LOCK, timeout=0)
+        self.results: dict[str, Any] | None = None
+        self.last: Path | None = None
+        self.pending: dict[Path, Any] = {}  # what is to be recorded of the configuration
+
+    @contextlib.contextmanager
+    def opened(self, cfg: DictConfig) -> Iterator["RunFolder"]:
+        """Lock the folder; record the configuration, or compare it with the recorded one.
+
+        What is raised inside is noted in failed.json, or in pruned.json.
+
+        Args:
+            cfg: the run's configuration. With `force` it may differ from the recorded one; with
+                `ckpt_path` it is compared with that of the checkpoint's run.
+
+        Raises:
+            FolderInUseError: another process works there.
+            ValueError: something else lies there, or a run with another configuration.
+        """
+        if ranks.rank() > 0:  # rank 0 has the folder
+            self.results, self.last = ranks.broadcast([None, None])
+            yield self
+            return
+        self.check_free()
+        with self.locked():
+            self.compare(cfg)
+            last = self.path / LAST
+            self.last = last if last.is_file() else None
+            if not (self.path / CONFIG).exists():
+                self.commit()
+            if self.results is None:
+                for file in (FAILED, PRUNED):
+                    (self.path / file).unlink(missing_ok=True)
+            ranks.broadcast([self.results, self.last])
+            with self.logged(), self.ending():
+                yield self
+
+    def check_free(self) -> None:
+        """Raise ValueError where anything but a run lies in the folder."""
+        found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        if SWEEP in found:
+            raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
+        if found and LOCK not in found:
+            raise ValueError(f"{self.path} must be empty or a run's, has {found[0]}")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock.acquire()
+        except Timeout:
+            raise FolderInUseError(f"{self.path}: another process is at work there") from None
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def compare(self, cfg: DictConfig) -> None:
+        """Look at what is recorded, which decides whether the results there count.
+
+        Raises:
+            ValueError: the results would depend on another configuration.
+        """
+        now = flat(OmegaConf.to_container(cfg, resolve=True))
+        self.pending = record(cfg, self.path)
+        recorded = self.path / CONFIG
+        if not recorded.exists() and cfg.get("ckpt_path"):
+            recorded = Path(cfg.ckpt_path).absolute().parents[1] / CONFIG
+        if not recorded.is_file():
+            return
+        before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
+        changed = differences(self.depends_on(before), self.depends_on(now))
+        extendable = self.extendable(now)
+        refused = {key: pair for key, pair in changed.items() if key not in extendable}
+        if refused:
+            lines = [f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()]
+            more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
+            text = f"{self.path}: {'; '.join(lines[:3])}{more}"
+            if not cfg.get("force"):
+                raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
+            print(f"forced: {text}", file=sys.stderr)
+        results = self.path / RESULTS
+        if not changed and results.exists():
+            self.results = json.loads(results.read_text("utf-8"))
+
+    def outdate(self) -> None:
+        """Remove the results, as a newer checkpoint is about to be written, and record what made it."""
+        for name in self.stale:
+            (self.path / name).unlink(missing_ok=True)
+        self.commit()
+
+    def commit(self) -> None:
+        """Record the configuration."""
+        for name, content in self.pending.items():
+            file = self.path / name
+            file.parent.mkdir(exist_ok=True)
+            new = file.with_suffix(".new")
+            OmegaConf.save(content, new)
+            replace(new, file)
+        self.pending = {}
+
+    def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Write results.json, the last file: it says that all the rest is there."""
+        self.commit()
+        write_json(results, self.path / RESULTS)
+        return dict(results)
+
+    def fail(self, error: Exception) -> None:
+        """Note an error from before the folder was opened, where nobody works and none has ended."""
+        with contextlib.suppress(FolderInUseError), self.locked():
+            self.note_failure(error)
+
+    def note_failure(self, error: Exception) -> None:
+        if (self.path / RESULTS).exists():  # a finished run that could not be extended
+            return
+        trace = "".join(traceback.format_exception(error))
+        failure = {"type": type(error).__name__, "error": str(error), "traceback": trace}
+        with contextlib.suppress(OSError):  # the disk may be what failed
+            write_json(failure, self.path / FAILED)
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        hint = f"resume it with ckpt_path={self.path}"
+        try:
+            yield
+        except Pruned as e:
+            pruned = {"epoch": e.epoch, "metric": e.metric, "value": e.value}
+            write_json(pruned, self.path / PRUNED)
+            raise
+        except (Interrupted, KeyboardInterrupt, BrokenPipeError) as e:
+            raise interrupted(e, hint) from None
+        except SystemExit as e:  # Rich ends the program where nobody reads what it prints
+            if not isinstance(e.__context__, BrokenPipeError):
+                raise
+            raise interrupted(e, hint) from None
+        except Exception as e:
+            self.note_failure(e)
+            raise
+
+    @contextlib.contextmanager
+    def logged(self) -> Iterator[None]:
+        """Write what is logged inside to the folder, too."""
+        root = logging.getLogger()
+        handler = logging.FileHandler(self.path / self.log, encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(min(level, logging.INFO))
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+            root.removeHandler(handler)
+            handler.close()
+
+
+def record(cfg: DictConfig, folder: Path) -> dict[Path, Any]:
+    """The files that record a configuration, with its overrides where Hydra started the run."""
+    documents: dict[Path, Any] = {CONFIG: OmegaConf.to_container(cfg, resolve=True)}
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        if Path(hydra.runtime.output_dir) == folder:
+            documents[OVERRIDES] = hydra.overrides.task
+            documents[HYDRA] = {"hydra": hydra}
+    return documents
+
+
+def flat(node: Any, key: str = "") -> Flat:
+    """The values of a plain configuration by their whole keys: {"a": {"b": 1}} has a.b."""
+    if not (isinstance(node, Mapping) and (node or not key)):
+        return {key: node}
+    found: Flat = {}
+    for name, value in node.items():
+        found |= flat(value, f"{key}.{name}".lstrip("."))
+    return found
+
+
+def differences(old: Flat, new: Flat) -> dict[str, tuple[Any, Any]]:
+    """The keys whose values differ, with both; a key that is missing counts as null."""
+    keys = sorted(old.keys() | new.keys())
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def state(folder: Path) -> State:
+    """The state of a run, by the files in its folder; `new` where none has begun."""
+    lock = folder / LOCK
+    if lock.exists():
+        try:
+            with FileLock(lock, timeout=0):
+                pass
+        except Timeout:
+            return "running"
+        except OSError:  # a folder that only others may write
+            pass
+    ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
+    for file, end in ends.items():
+        if (folder / file).exists():
+            return end
+    return "interrupted" if lock.exists() else "new"
+
+
+def error_of(folder: Path) -> str:
+    """The first line of the error in failed.json."""
+    failure = json.loads((folder / FAILED).read_text("utf-8"))
+    lines = failure["error"].strip().splitlines() or [failure["type"]]
+    return str(lines[0])
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    replace(new, path)
+
+
+def replace(new: Path, old: Path) -> None:
+    """Put a finished file in another's place; after a power cut one of the two is there whole."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.replace(old)
