@@ -68,9 +68,9 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     given = own[-1].partition("=")[2].strip("'\"") if own else "null"
     command = [a for a in argv if a not in own and a not in MULTIRUN]
     paths = [None if given == "null" else given]
+    if not given:  # as of a variable of the shell that is not set
+        raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
     try:
-        if not given:  # as of a variable of the shell that is not set
-            raise ValueError(" must be a run, a sweep, a checkpoint or a weights file, got ''")
         if given.startswith("["):
             paths = yaml.load(given, yaml.BaseLoader)  # each part is text
         files = network_files(paths)

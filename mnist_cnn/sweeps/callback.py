@@ -84,12 +84,7 @@ class Folders(Callback):
         except Timeout:
             raise ValueError(f"{folder}: another process is running this sweep") from None
         record_command(folder, config)
-        shared = shared_keys(config.hydra.overrides.task)
-        with read_write(config.hydra):  # each job is composed anew, from these
-            config.hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quote(folder)}",
-                f"hydra.job.config.override_dirname.exclude_keys={shared}",
-            ]
+        set_folders(config, folder)
 
     @refusing
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -109,7 +104,10 @@ class Folders(Callback):
 
 
 class EvaluationFolders(Callback):
-    """Gives each evaluation a folder of its own where none is named."""
+    """Gives each evaluation a folder of its own where none is named.
+
+    Several (-m) are refused a folder that holds anything but such a sweep.
+    """
 
     @refusing
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -120,6 +118,23 @@ class EvaluationFolders(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if not is_given(config, "sweep"):
             take_default(config, "sweep")
+        folder = Path(config.hydra.sweep.dir)
+        file = folder / "multirun.yaml"
+        name = OmegaConf.load(file).hydra.job.name if file.is_file() else None
+        if folder.is_dir() and any(folder.iterdir()) and name != config.hydra.job.name:
+            allowed = f"an empty folder or that of a sweep of {config.hydra.job.name}"
+            raise ValueError(f"hydra.sweep.dir must be {allowed}, got {folder}")
+        set_folders(config, folder.absolute())
+
+
+def set_folders(config: DictConfig, folder: Path) -> None:
+    """Let the jobs of a sweep have their folders in this one, named by what is swept."""
+    shared = shared_keys(config.hydra.overrides.task)
+    with read_write(config.hydra):  # each job is composed anew, from these
+        config.hydra.overrides.hydra += [
+            f"hydra.sweep.dir={quote(folder)}",
+            f"hydra.job.config.override_dirname.exclude_keys={shared}",
+        ]
 
 
 def states(sweep: Path) -> dict[str, str]:
