@@ -2,20 +2,19 @@
 
 import argparse
 import functools
-import inspect
 import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn import versions
-from mnist_cnn.config import own
-from mnist_cnn.config.compose import CONF
+from mnist_cnn.config import instantiate
+from mnist_cnn.config.compose import CONF, VERSION_BASE
 from mnist_cnn.runs.signals import SIGPIPE, Interrupted, interrupted, interruptible
 from mnist_cnn.sweeps.names import in_sweep
 
@@ -43,18 +42,24 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                 else:
                     main(argv)
                 sys.stdout.flush()  # while a closed pipe can still be handled
-        except (Interrupted, KeyboardInterrupt, BrokenPipeError) as e:
-            ended = interrupted(e)
-            if ended.number == SIGPIPE:
-                # else Python writes there what is still buffered when it ends
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            else:
-                print(ended, file=sys.stderr)
-            sys.exit(128 + ended.number)
-        except USER_ERRORS as e:
-            sys.exit(one_line(e))
+        except BaseException as e:
+            if (stop := interrupted(e)) is not None:
+                end_by(stop)
+            if isinstance(e, USER_ERRORS):
+                sys.exit(one_line(e))
+            raise
 
     return ending
+
+
+def end_by(stop: Interrupted) -> NoReturn:
+    """End the program as a signal or a closed pipe asks for."""
+    if stop.number == SIGPIPE:
+        # else Python writes there what is still buffered when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if stop.number != SIGPIPE or stop.hint:
+        print(stop, file=sys.stderr)
+    sys.exit(128 + stop.number)
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -62,17 +67,19 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
 
     Set HYDRA_FULL_ERROR=1 to see where it comes from.
     """
-    options: dict[str, Any] = {"execution_whitelist": own.TARGETS}
-    if "execution_whitelist" not in inspect.signature(hydra.main).parameters:  # Hydra 1.3
-        options = {"version_base": "1.3"}
+    # Hydra 1.4 asks which code its callbacks and plugins may be
+    options = VERSION_BASE or {"execution_whitelist": instantiate.COMMANDS}
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
         @functools.wraps(task)
         def job(cfg: DictConfig) -> Any:
             try:
                 return task(cfg)
-            except USER_ERRORS as e:
-                if in_sweep() or isinstance(e, BrokenPipeError) or os.environ.get("HYDRA_FULL_ERROR"):
+            except Exception as e:
+                if (stop := interrupted(e)) is not None:
+                    raise stop from None
+                full = in_sweep() or os.environ.get("HYDRA_FULL_ERROR")
+                if full or not isinstance(e, USER_ERRORS):
                     raise
                 sys.exit(one_line(e))
 
@@ -104,7 +111,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     given = sys.argv[1:] if argv is None else argv
     # before what may be many files, among which argparse takes no option
     network = [f"--{a}" for a in given if a.startswith("ckpt_path=")]
-    own.allow_given(given)
+    instantiate.allow_given(given)
     keys = ("ckpt_path=", "targets=")
     args = parser.parse_args(network + [a for a in given if not a.startswith(keys)])
     if args.ckpt_path == "":

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from mnist_cnn.analysis.networks import as_trained, check_folder
 from mnist_cnn.command import command, hydra_main, one_line
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.sweeps.names import in_sweep
 
@@ -65,8 +65,8 @@ def job(cfg: DictConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help"} & set(argv)
-    own.allow_given(argv)  # before as_trained reads the file, and from nowhere but the command
-    sys.argv[1:] = argv if asks else as_trained(argv)  # hydra.main reads no other
+    instantiate.allow_given(argv)  # before as_trained reads the file, from nowhere but the command
+    sys.argv[1:] = argv if asks else as_trained(argv)
     job()
 
 

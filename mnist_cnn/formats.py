@@ -2,8 +2,9 @@
 
 import copy
 import json
+import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from mnist_cnn import pretrained, webpage
-from mnist_cnn.pretrained import Trained
 from mnist_cnn.analysis import results
+from mnist_cnn.data import mnist
+from mnist_cnn.model import SHAPE
+from mnist_cnn.pretrained import Trained
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 
@@ -21,17 +24,42 @@ Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> proba
 EXTRA = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "html": ("py_mini_racer",)}
 SHAPES = {"images": {0: torch.export.Dim("N")}}
 OPSET = 18  # the one that PyTorch's exporter itself writes
+PLACES = ("root", "path", "mirror")  # keys of data that name places
 
 
 def describe(net: Trained) -> dict[str, Any]:
-    """What each file says about its network."""
-    places = ("root", "mirror")  # on the machine that trained it
+    """Return what each file says about its network, plain values."""
     return {
         **net.about,
-        "data": {k: v for k, v in net.about["data"].items() if k not in places},
+        "data": portable(net.about["data"]),
         "classes": list(net.classes),
+        "input": describe_input(net),
         "mnist_cnn": results.versions().get("mnist-cnn") or results.commit() or "unknown",
     }
+
+
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration of data without places on the machine that trained the network."""
+    found = {}
+    for key, value in config.items():
+        is_place = key in PLACES or (isinstance(value, str) and os.path.isabs(value))
+        if not is_place:
+            found[key] = portable(value) if isinstance(value, Mapping) else value
+    return found
+
+
+def describe_input(net: Trained) -> str:
+    """The images that a network takes, in words."""
+    shape = ", ".join(map(str, ("N", *net.example(1).shape[1:])))
+    known = net.about["data"]["name"] in mnist.CLASSES
+    digits = known and net.classes == mnist.DIGITS and net.shape == SHAPE
+    parts = [
+        f"uint8 ({shape}), 0 to 255",
+        *["white on black"] * known,
+        *["each digit centred by mass, its longest side 20 pixels"] * digits,
+        "not normalized: mean and std are inside the network",
+    ]
+    return ", ".join(parts)
 
 
 def write_safetensors(net: Trained, path: Path) -> None:
@@ -127,7 +155,7 @@ FORMATS = tuple(WRITERS)
 
 
 def reader(path: Path) -> Predict:
-    """Whatever runs such a file, on as many threads as PyTorch uses."""
+    """Return a function that runs such a file."""
     if path.suffix == ".safetensors":
         return pretrained.load(path)
     if path.suffix == ".pt2":
@@ -136,9 +164,5 @@ def reader(path: Path) -> Predict:
         return webpage.run_webpage(path.read_text("utf-8"))
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # its threads would otherwise go on waiting busily, and slow whatever is timed next
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])

@@ -5,22 +5,22 @@ from torch import Tensor, nn
 
 
 class OutlierExposure(nn.Module):
-    """Cross-entropy that also teaches what is no digit: there, every class is equally likely.
+    """Cross-entropy with negatives, images that are no digit: there, every class is equally likely.
 
     D. Hendrycks et al., Deep Anomaly Detection with Outlier Exposure, ICLR 2019, section 3,
     https://arxiv.org/abs/1812.04606.
 
     Args:
-        weight: of an image that is no digit; a digit's is 1.
+        weight: of a negative; a digit's is 1.
     """
 
     def __init__(self, weight: float = 0.5):
         super().__init__()
-        self.weight = weight
+        self.weight = float(weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of logits (B, C) and labels (B,); a label of -1 is no class."""
         scores = logits.log_softmax(1)
-        none = labels < 0
-        right = scores.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
-        return -torch.where(none, self.weight * scores.mean(1), right).mean()
+        negative = labels < 0
+        correct = scores.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+        return -torch.where(negative, self.weight * scores.mean(1), correct).mean()

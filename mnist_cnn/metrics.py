@@ -1,4 +1,4 @@
-"""Sums over an epoch."""
+"""Metrics of an epoch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,17 +7,20 @@ import torch
 from torch import Tensor
 
 
-class Tally:
-    """The outcome of an epoch's batches, left on the device until it is asked for.
+class EpochMetrics:
+    """The losses and logits of an epoch's batches, left on the device until sums are asked for.
 
-    A step only appends to it: sums would cost each step kernels and, on a GPU, a wait.
+    A step only appends: sums would cost each step kernels and, on a GPU, a wait.
+
+    Args:
+        whole: the state has all logits, for metrics that are no sums.
     """
 
     def __init__(self, whole: bool = False) -> None:
-        self.whole = whole  # the state has all logits: for metrics that are no sums
+        self.whole = whole
         self.losses: list[Tensor] = []  # mean of each batch
         self.sizes: list[int] = []  # images of each batch
-        self.logits: list[Tensor] = []  # (B, 10) of each batch
+        self.logits: list[Tensor] = []  # (B, K) of each batch
         self.labels: list[Tensor] = []  # (B,) of each batch
         self.hits = 0  # of the batches before those, where the epoch was interrupted
         self.looked_at = 0  # number of losses that are known to be finite
@@ -43,7 +46,7 @@ class Tally:
         return (losses * sizes).sum().item(), hits, int(sizes.sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """What an interrupted epoch needs to end with the same sums, to the last bit."""
+        """The state from which an interrupted epoch ends with the same sums, to the last bit."""
         state = {"losses": torch.stack(self.losses).cpu(), "sizes": self.sizes}
         if self.whole:
             logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()

@@ -1,10 +1,10 @@
-"""The networks, normalisation included: plain torch. `NETWORKS` has them by `model.name`.
+"""The networks, normalisation included: plain torch.
 
 Shapes: B images in a batch, K classes; an image is (C, H, W). Those of MNIST are the defaults.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CLASSES, SHAPE = 10, (1, 28, 28)  # of MNIST
-MAX_PARAMETERS = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
 
 Pixels = float | Sequence[float] | Literal["auto"]  # of all channels, of each, or to be fitted
 
@@ -30,16 +29,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Pixels, std: Pixels, channels: int = 1):
         super().__init__()
-        for name, given in (("mean", mean), ("std", std)):
-            values = [math.nan] if given == "auto" else given
-            values = list(values) if isinstance(values, Sequence) else [values]
-            sound = all(math.isfinite(v) and (v > 0 or name == "mean") for v in values)
-            if len(values) not in (1, channels) or not (sound or given == "auto"):
-                kind = "a finite number" if name == "mean" else "a finite number > 0"
-                allowed = f"{kind}, a list of {channels} or auto"
-                raise ValueError(f"model.{name} must be {allowed}, got {given}")
-            constants = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
-            self.register_buffer(name, constants.expand(channels, 1, 1).clone())
+        for name, value in (("mean", mean), ("std", std)):
+            values = torch.as_tensor(math.nan if value == "auto" else value, dtype=torch.float32)
+            constants = values.view(-1, 1, 1).expand(channels, 1, 1)
+            self.register_buffer(name, constants.clone())
         self.identity = (mean, std) == (0, 1)
         self.register_load_state_dict_post_hook(Normalize._find_identity)  # type: ignore[no-untyped-call]
 
@@ -54,8 +47,8 @@ class Normalize(nn.Module):
     def fit(self, mean: Tensor, std: Tensor) -> None:
         """Sets what is `auto` to the values (C,) of each channel."""
         for name, values in (("mean", mean), ("std", std)):
-            if (own := getattr(self, name)).isnan().any():
-                setattr(self, name, values.view(-1, 1, 1).to(own))
+            if (buffer := getattr(self, name)).isnan().any():
+                setattr(self, name, values.view(-1, 1, 1).to(buffer))
         self._find_identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +57,7 @@ class Normalize(nn.Module):
 
 
 class Network(nn.Module):
-    """What the networks below share: they normalise images (B, C, H, W) in [0, 1] themselves.
+    """The base of the networks below, which normalise images (B, C, H, W) in [0, 1] themselves.
 
     Args:
         mean, std: as `Normalize` has them.
@@ -167,7 +160,7 @@ class FastCNN(Network):
         """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
         if self.training and len(x) == 1:
             raise ValueError(
-                "data.batch_size must leave no batch of a single image with model.name=FastCNN: "
+                "data.batch_size must leave no batch of a single image with FastCNN: "
                 "one image has no variance"
             )
         x = self.normalize(x)
@@ -217,11 +210,8 @@ class VGG(Network):
         return self.layers(self.normalize(x))
 
 
-NETWORKS = {cls.__name__: cls for cls in (CNN, FastCNN, MLP, VGG)}
-
-
 def pixels(channels: int, height: int, width: int) -> int:
-    """The size of what is left of an image, flattened; ValueError where nothing is."""
+    """The number of values of a feature map; ValueError where none is left of the image."""
     if min(height, width) < 1:
         raise ValueError("the images are too small for it")
     return channels * height * width
@@ -237,7 +227,7 @@ def init_as_keras(net: nn.Module) -> None:
 
 
 def frozen(net: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The layers of these names: conv1, or layers.0 in a part of that name.
+    """The layers of these names: conv1, or layers.0 inside of layers.
 
     Raises:
         ValueError: there is no such layer with weights, or none is left to train.
@@ -249,33 +239,8 @@ def frozen(net: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     }
     if unknown := [name for name in names if name not in layers]:
         raise ValueError(f"freeze must be of {', '.join(layers)}, got {', '.join(unknown)}")
-    found = [layers[name] for name in names]
-    kept = {p for layer in found for p in layer.parameters()}
-    if kept.issuperset(net.parameters()):
+    chosen = [layers[name] for name in names]
+    still = {p for layer in chosen for p in layer.parameters()}
+    if still.issuperset(net.parameters()):
         raise ValueError(f"freeze must leave a layer to train, got all of {', '.join(layers)}")
-    return found
-
-
-def build(config: Mapping[str, Any]) -> nn.Module:
-    """The network that a model config describes: `name`, one of NETWORKS, and its arguments.
-
-    No other class is looked for, so a checkpoint cannot name code to be imported, and what is too
-    large to be meant is refused before it takes memory.
-
-    Raises:
-        ValueError: no such class, arguments that do not fit it, or over MAX_PARAMETERS.
-    """
-    args = dict(config)
-    name = args.pop("name", None)
-    if not isinstance(name, str) or name not in NETWORKS:
-        *others, last = sorted(NETWORKS)
-        raise ValueError(f"model.name must be {', '.join(others)} or {last}, got {name}")
-    try:
-        with torch.device("meta"):  # shapes without memory
-            count = sum(p.numel() for p in NETWORKS[name](**args).parameters())
-    except (TypeError, ValueError, IndexError, RuntimeError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ValueError(f"model.name={name}: {reason}") from None
-    if count > MAX_PARAMETERS:
-        raise ValueError(f"model must have at most {MAX_PARAMETERS:,} parameters, got {count:,}")
-    return NETWORKS[name](**args)
+    return chosen

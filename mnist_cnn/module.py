@@ -1,8 +1,9 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
-import contextlib
+import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,40 @@ import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
+from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.own import OF_CHECKPOINTS, make
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.metrics import Tally
-from mnist_cnn.model import CLASSES, NETWORKS, SHAPE, Normalize, frozen
-from mnist_cnn.optim import construct, keep_current, make_schedule, step_schedule
-from mnist_cnn.pretrained import build_network, check_finite_weights, read_weights, write_weights
-
-BY_MODULE = sys.maxsize  # the frequency of a schedule that Lightning never steps
+from mnist_cnn.metrics import EpochMetrics
+from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
+from mnist_cnn.pretrained import (
+    build_network,
+    check_finite_weights,
+    read_checkpoint,
+    read_weights,
+    write_weights,
+)
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
 # the tutorial's recipe, as conf/ has it
 MODEL = {
-    "name": "CNN",
-    "channels": [32, 64],
-    "hidden": 128,
-    "dropout": 0.0,
-    "mean": 0.0,
-    "std": 1.0,
+    "_target_": "mnist_cnn.model.CNN",
+    **{"channels": [32, 64], "hidden": 128, "dropout": 0.0, "mean": 0.0, "std": 1.0},
 }
 OPTIMIZER = {
-    **{"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0},
-    "fused": True,
+    **{"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "betas": [0.9, 0.999]},
+    **{"eps": 1e-7, "weight_decay": 0.0, "fused": True},
 }
 SCHEDULER = {
-    **{"name": "ReduceLROnPlateau", "interval": "epoch", "mode": "min", "factor": 0.5},
-    **{"patience": 1, "threshold": 1e-4, "threshold_mode": "abs", "min_lr": 1e-5},
+    **{"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "_partial_": True},
+    **{"interval": "epoch", "mode": "min", "factor": 0.5, "patience": 1, "threshold": 1e-4},
+    **{"threshold_mode": "abs", "min_lr": 1e-5},
 }
+# schedules over a whole run, and the argument that is its length
+LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 class DigitClassifier(L.LightningModule):
@@ -53,10 +56,10 @@ class DigitClassifier(L.LightningModule):
     network by itself: `DigitClassifier.load_from_checkpoint(path)`.
 
     Args:
-        model: `name` of a class in model.py and its arguments.
-        optimizer: `name` of an Optimizer in torch.optim and its arguments.
-        scheduler: `name` of an LRScheduler in torch.optim.lr_scheduler, or None, its arguments, and
-            `interval`: it is stepped after each epoch (the default) or each step.
+        model: `_target_`, a network of model.py or another, and its arguments.
+        optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
+        scheduler: `_target_`, an LRScheduler, its arguments after the optimizer, and `interval`: it
+            is stepped after each epoch (the default) or each step. None or empty: a constant rate.
         label_smoothing: share of a training label that is spread over all classes, in [0, 1).
         monitor: the metric that a plateau schedule looks at.
         loss: `_target_` of a torch.nn.Module and its arguments; it makes the mean loss of logits
@@ -67,11 +70,10 @@ class DigitClassifier(L.LightningModule):
             out of the optimizer, and in eval mode: a batch normalisation there uses its saved
             statistics and keeps them, as in Keras.
 
-    A model, an optimizer or a scheduler may have `_target_` in place of `name`: a class of any
-    package, which `config.own.allow` allows.
+    `config.instantiate` says which classes may be named.
 
     Raises:
-        ValueError: a name that does not exist, or arguments that do not fit it.
+        ValueError: a class that does not exist or is not allowed, or arguments that do not fit it.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class DigitClassifier(L.LightningModule):
         *,
         model: Mapping[str, Any] = MODEL,
         optimizer: Mapping[str, Any] = OPTIMIZER,
-        scheduler: Mapping[str, Any] = SCHEDULER,
+        scheduler: Mapping[str, Any] | None = SCHEDULER,
         label_smoothing: float = 0.0,
         monitor: str = "val/loss",
         loss: Mapping[str, Any] | None = None,
@@ -88,21 +90,22 @@ class DigitClassifier(L.LightningModule):
     ):
         super().__init__()
         # plain dicts, for the checkpoint
-        model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
+        model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler or {})
         self.save_hyperparameters()
         # convolutions run about a third faster with the channels innermost
         self.net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for layer in frozen(self.net, freeze or ()):
             layer.requires_grad_(False)
-        self.loss = loss and make(nn.Module, loss, key="loss", known=OF_CHECKPOINTS)
-        self.metrics = [  # no part of the module: they hold nothing between two epochs
-            (name, make(Metric, node, key=f"metrics.{name}", known=OF_CHECKPOINTS))
-            for name, node in (metrics or {}).items()
-        ]
+        self.loss = loss and instantiate_as(nn.Module, loss, key="loss", allowlist=CHECKPOINTS)
+        self.metrics: dict[str, Metric] = {}  # no part of the module: empty between two epochs
+        for name, node in (metrics or {}).items():
+            key = f"metrics.{name}"
+            self.metrics[name] = instantiate_as(Metric, node, key=key, allowlist=CHECKPOINTS)
         self.shape: Sequence[int] | None = model.get("shape", SHAPE)  # (C, H, W)
-        self.tallies: dict[str, Tally] = {}  # of this epoch, by stage
+        self.epoch_metrics: dict[str, EpochMetrics] = {}  # of this epoch, by stage
         self.epochs_are_steps = False  # the loggers' axis; in a run's folder it is epochs
-        self.resumed: dict[str, Any] | None = None  # the checkpoint, until the optimizer is made
+        self.epoch_schedule: Any = None  # one that is stepped by epoch
+        self.resumed: dict[str, Any] = {}  # of a checkpoint, until the optimizer is made
 
     @property  # type: ignore[misc]
     def example_input_array(self) -> Any:
@@ -125,11 +128,13 @@ class DigitClassifier(L.LightningModule):
         return self.net(x)
 
     def setup(self, stage: str) -> None:
-        """Fits what is `auto` of the normalisation to the training images of the data module."""
+        """Fits a normalisation that is `auto` to the training images of the data module."""
+        if stage == "fit":
+            self.epoch_schedule, self.resumed = None, {}
         if isinstance(data := self.trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
             check_fits(self.hparams["model"], data)
             self.shape = data.shape
-        elif "_target_" in self.hparams["model"]:
+        elif not is_ours(self.hparams["model"]):
             self.shape = getattr(data, "shape", None)
         for layer in self.net.modules():
             if stage == "fit" and isinstance(layer, Normalize) and not layer.fitted:
@@ -139,7 +144,7 @@ class DigitClassifier(L.LightningModule):
                 layer.fit(*data.pixel_statistics())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.tallied_loss("train", batch, self.hparams["label_smoothing"])
+        loss = self.shared_step("train", batch, self.hparams["label_smoothing"])
         if (ranks := self.trainer.world_size) > 1:
             # gradients are averaged over the ranks, whose shares of a batch may differ by an image
             loader: Any = self.trainer.train_dataloader
@@ -148,22 +153,22 @@ class DigitClassifier(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.judge("val", batch)
+        self.eval_step("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.judge("test", batch)
+        self.eval_step("test", batch)
 
-    def judge(self, stage: str, batch: Batch) -> None:
+    def eval_step(self, stage: str, batch: Batch) -> None:
         # mixed precision is for training: what comes out of it is used in 32 bits
         with torch.autocast(self.device.type, enabled=False):
-            self.tallied_loss(stage, batch)
+            self.shared_step(stage, batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities (B, 10) of the images of a batch."""
         with torch.autocast(self.device.type, enabled=False):
             return self(batch[0]).softmax(1)
 
-    def tallied_loss(self, stage: str, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    def shared_step(self, stage: str, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
         images, labels = batch
         logits = self.net(images)
         # a rank's share of a last batch may be empty: the mean of nothing is 0 here
@@ -173,7 +178,7 @@ class DigitClassifier(L.LightningModule):
             loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
         else:
             loss = logits.sum()
-        self.tallies[stage].add(loss, logits, labels)
+        self.epoch_metrics[stage].add(loss, logits, labels)
         return loss
 
     def on_train_start(self) -> None:
@@ -181,43 +186,41 @@ class DigitClassifier(L.LightningModule):
             layer.eval()
 
     def on_train_epoch_start(self) -> None:
-        self.tallies = {"train": Tally(whole=bool(self.metrics))}
+        self.epoch_metrics = {"train": EpochMetrics(whole=bool(self.metrics))}
 
     def on_validation_epoch_start(self) -> None:
-        self.tallies["val"] = Tally()
+        self.epoch_metrics["val"] = EpochMetrics()
 
     def on_test_epoch_start(self) -> None:
-        self.tallies["test"] = Tally()
+        self.epoch_metrics["test"] = EpochMetrics()
 
     def on_validation_epoch_end(self) -> None:
-        self.log_tally("val")
+        self.log_epoch("val")
 
     def on_test_epoch_end(self) -> None:
-        self.log_tally("test")
+        self.log_epoch("test")
 
     def on_train_epoch_end(self) -> None:
-        self.log_tally("train")
+        self.log_epoch("train")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("lr", torch.tensor(lr, dtype=torch.float64))
-        rules = self.trainer.lr_scheduler_configs
-        if not rules or rules[0].frequency != BY_MODULE:
-            return
-        schedule: Any = rules[0].scheduler
-        score = self.epoch_metrics().get(self.hparams["monitor"])
-        if score is not None or not isinstance(schedule, ReduceLROnPlateau):
-            self.lr_scheduler_step(schedule, score)
+        # here, once the rate is logged and before the checkpoint of the epoch is written: Lightning
+        # would step it earlier or later, and not at all in an epoch that was resumed
+        if self.epoch_schedule and not self.trainer.lr_scheduler_configs:  # which SWA brings
+            score = self.logged_metrics().get(self.hparams["monitor"])
+            self.lr_scheduler_step(self.epoch_schedule, score)
 
-    def epoch_metrics(self) -> dict[str, float]:
+    def logged_metrics(self) -> dict[str, float]:
         """The metrics logged in this epoch: Lightning also has those of an earlier validation."""
         return {
             key: float(value)
             for key, value in self.trainer.callback_metrics.items()
-            if "val" in self.tallies or not key.startswith("val/")
+            if "val" in self.epoch_metrics or not key.startswith("val/")
         }
 
-    def log_tally(self, stage: str) -> None:
+    def log_epoch(self, stage: str) -> None:
         """Logs the exact means over all images of the epoch, on whatever rank they were."""
-        totals = torch.tensor(self.tallies[stage].totals(), dtype=torch.float64)
+        totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
         loss, hits, images = totals.tolist()
@@ -227,41 +230,59 @@ class DigitClassifier(L.LightningModule):
             self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
-        tally = self.tallies[stage]
-        for name, metric in self.metrics:
+        epoch = self.epoch_metrics[stage]
+        for name, metric in self.metrics.items():
             metric.to(self.device).reset()
-            metric.update(torch.cat(tally.logits), torch.cat(tally.labels))
+            metric.update(torch.cat(epoch.logits), torch.cat(epoch.labels))
             self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
 
     def configure_optimizers(self) -> Any:
+        self.check_resumed()
         args = dict(self.hparams["optimizer"])
         if args.get("fused") and self.trainer.gradient_clip_val:
             # a fused step unscales the gradients of mixed precision itself, too late to clip them
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = construct(torch.optim, Optimizer, "optimizer", args, trained)
-        schedule = make_schedule(optimizer, self)
-        if self.resumed:
-            keep_current(self.resumed, self.hparams, optimizer, schedule)
-            self.resumed = None
-        if schedule is None:
+        optimizer = make_optimizer(args, trained)
+        config, trainer = self.hparams["scheduler"], self.trainer
+        if class_name(config) is None:
             return optimizer
-        interval = self.hparams["scheduler"].get("interval", "epoch")
-        rule = {"scheduler": schedule, "interval": interval, "monitor": self.hparams["monitor"]}
-        if interval == "epoch":
-            # Lightning keeps its state, but never comes round to stepping it, as
-            # on_train_epoch_end does: it would step before the rate is logged, or after the epoch's
-            # checkpoint is written, and not at all in an epoch that was resumed
-            rule["frequency"] = BY_MODULE
-        return {"optimizer": optimizer, "lr_scheduler": rule}
+        if config.get("interval") == "step":
+            schedule = make_schedule(config, optimizer, lambda: trainer.estimated_stepping_batches)
+            stepped = {"scheduler": schedule, "interval": "step"}
+            return {"optimizer": optimizer, "lr_scheduler": stepped}
+        schedule = make_schedule(config, optimizer, lambda: trainer.max_epochs or 0)
+        if state := self.resumed.get("epoch_schedule"):
+            schedule.load_state_dict(state)
+        self.epoch_schedule = schedule
+        return optimizer
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        step_schedule(scheduler, metric)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            if metric is not None:  # an epoch without validation
+                scheduler.step(metric)
+        # after the last step there is no next rate: OneCycleLR would go on falling, below zero
+        elif scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
+            scheduler.step()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.epoch_schedule is not None:
+            checkpoint["epoch_schedule"] = self.epoch_schedule.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        with contextlib.suppress(RuntimeError):  # there is no trainer: only the network is loaded
-            if self.trainer.training:
-                self.resumed = checkpoint  # until configure_optimizers, which comes next
+        keys = ("hyper_parameters", "epoch_schedule")
+        self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
+        if self.epoch_schedule is not None:  # a finder of Lightning's goes back to where it began
+            self.epoch_schedule.load_state_dict(self.resumed["epoch_schedule"])
+
+    def check_resumed(self) -> None:
+        """Raises ValueError for a checkpoint whose state is of another optimizer or schedule."""
+        old = self.resumed.get("hyper_parameters", self.hparams)
+        for part in ("optimizer", "scheduler"):
+            before, now = class_name(old[part]), class_name(self.hparams[part])
+            if before != now:
+                allowed = f"{before}, as in the checkpoint that is resumed"
+                raise ValueError(must_be(f"{part}._target_", allowed, now))
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors.
@@ -285,43 +306,115 @@ class DigitClassifier(L.LightningModule):
             ValueError: the file has no sound weights, or, if strict, does not fit. The network is
                 then as it was.
         """
-        weights, own = read_weights(path), self.net.state_dict()
-        faults, fitting = [], {}
-        for key in own.keys() | weights.keys():
-            if key not in weights:
-                faults.append(f"{key}: not in the file")
-            elif key not in own:
-                faults.append(f"{key}: not in the network")
-            elif (here := tuple(own[key].shape)) != (there := tuple(weights[key].shape)):
-                faults.append(f"{key}: {there} in the file, {here} in the net")
-            else:
-                fitting[key] = weights[key]
-        faults.sort()
+        new, old = read_weights(path), self.net.state_dict()
+        fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
+        faults = []
+        for key in sorted((new.keys() | old.keys()) - fitting.keys()):
+            there = tuple(new[key].shape) if key in new else "none"
+            here = tuple(old[key].shape) if key in old else "none"
+            faults.append(f"{key}: {there} in the file, {here} in the net")
         if faults and (strict or not fitting):
             raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}")
         check_finite_weights(fitting)
-        self.net.load_state_dict({**own, **fitting})
+        self.net.load_state_dict({**old, **fitting})
         return faults
+
+
+def make_optimizer(config: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Any:
+    """The Optimizer of a config; ValueError where it or an argument does not exist."""
+    return instantiate_as(Optimizer, config, parameters, key="optimizer", allowlist=CHECKPOINTS)
+
+
+def make_schedule(
+    config: Mapping[str, Any], optimizer: Optimizer, length: Callable[[], int | float]
+) -> Any:
+    """The LRScheduler of a config; ValueError where it or an argument does not exist.
+
+    Args:
+        length: gives the steps or epochs of the run, over which some schedules are laid out.
+    """
+    args = {key: value for key, value in config.items() if key != "interval"}
+    if (key := LENGTHS.get(str(class_name(config)))) is not None:
+        args[key] = int(length())
+        if args.get("pct_start", 0) * args[key] == 1:
+            # torch divides by the length of a warm-up of no step
+            args["pct_start"] *= 1 + 1e-9
+    return instantiate_as(LRScheduler, args, optimizer, key="scheduler", allowlist=CHECKPOINTS)
+
+
+def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> DigitClassifier:
+    """The module that a run's configuration describes, for its data.
+
+    A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
+    initial values.
+
+    Args:
+        config: what conf/train.yaml composes to, as plain values.
+        data: what it is trained on.
+
+    Raises:
+        ValueError: as DigitClassifier does, or the weights do not fit.
+    """
+    parts = ("optimizer", "scheduler", "label_smoothing", "loss", "metrics", "freeze")
+    module = DigitClassifier(
+        model=fitted(config["model"], data),
+        **{key: config[key] for key in parts},
+        monitor=config["objective"]["metric"],
+    )
+    path, strict = config["init_weights"], config["init_strict"]
+    if path is not None and config["ckpt_path"] is None:
+        try:
+            left = module.load_weights(path, strict)
+        except ValueError as e:
+            hint = "; init_strict=false starts from the rest" if strict else ""
+            raise ValueError(f"init_weights: {e}{hint}") from None
+        if left and os.environ.get("RANK", "0") == "0":
+            print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
+    return module
+
+
+def load_best(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, int | None]:
+    """The module with the weights of a run's best checkpoint, and their epoch (from 1).
+
+    Those of the last checkpoint where no metric chose one; the epoch is then None, as it is where
+    there is no checkpoint, and the weights are the module's own.
+    """
+    callback: Any = trainer.checkpoint_callback
+    if hasattr(callback, "best_epoch"):  # this project's
+        path = str(callback.best if callback.best.exists() else callback.last)
+        epoch = callback.best_epoch
+    else:
+        path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
+        if not path:
+            return module, None
+        epoch = read_checkpoint(path)["epoch"] + 1
+    device = trainer.strategy.root_device
+    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), epoch
+
+
+def is_ours(model: Mapping[str, Any]) -> bool:
+    """True for a model config of a network of model.py, which has `classes` and `shape`."""
+    return str(model.get("_target_")).startswith("mnist_cnn.model.")
 
 
 def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
     """A model config with the number of classes and the shape of the images of a data set.
 
-    A model or a data set of the user's own, in place of this project's, leaves it as it is.
+    A user's model or data set, in place of this project's, leaves it as it is.
     """
-    if "_target_" in model or not isinstance(data, ImageDataModule):
+    if not is_ours(model) or not isinstance(data, ImageDataModule):
         return dict(model)
-    own = {"classes": len(data.classes), "shape": list(data.shape)}
-    usual = {"classes": CLASSES, "shape": list(SHAPE)}
-    return {**{key: value for key, value in own.items() if value != usual[key]}, **model}
+    given = {"classes": len(data.classes), "shape": list(data.shape)}
+    default = {"classes": CLASSES, "shape": list(SHAPE)}
+    return {**{key: v for key, v in given.items() if v != default[key]}, **model}
 
 
 def check_fits(model: Mapping[str, Any], data: ImageDataModule) -> None:
     """Raises ValueError where a network of this project is for images or classes of another set."""
-    if model.get("name") not in NETWORKS:
+    if not is_ours(model):
         return
     classes, shape = len(data.classes), tuple(data.shape)
-    if (found := tuple(model.get("shape", SHAPE))) != shape:
-        raise ValueError(must_be("model.shape", f"{shape} for data.name={data.name}", found))
+    if (old := tuple(model.get("shape", SHAPE))) != shape:
+        raise ValueError(must_be("model.shape", f"{shape} for data.name={data.name}", old))
     if (number := model.get("classes", CLASSES)) != classes:
         raise ValueError(must_be("model.classes", f"{classes} for data.name={data.name}", number))

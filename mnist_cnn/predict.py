@@ -7,11 +7,11 @@ object for each picture, or for each page of a PDF or a TIFF:
     page       from 1; null where the file has one page
     digits     what was found, row by row:
         digit          0 to 9; null where the network is unsure, or where it is no digit
-        is_digit       false for letters, signs, scribbles
-        best           the likeliest digit, sure or not
+        is_digit       false for letters, punctuation, scribbles
+        best           the likeliest digit, whatever its confidence
         confidence     its probability
         probabilities  of the digits 0 to 9
-        turned         degrees clockwise by which it seems to lie turned, else 0
+        turned         degrees clockwise by which the picture seems to be rotated, else 0
         box            left, top, right, bottom in pixels of the upright picture
         row            the line of writing, from 0 at the top
     shown      with --show: the picture that it wrote
@@ -61,56 +61,60 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
     net = pretrained.load_digits(args.ckpt_path)
-    console = terminal.console()
     failed = False
     for name in expanded(args.pictures):
-        answer: dict[str, Any] = {"picture": name, "page": None}
-        try:
-            for answer["page"], image in numbered(name):
+        for page, image in pages(name):
+            answer: dict[str, Any] = {"picture": name, "page": page}
+            readings: list[Reading] = []
+            try:
+                if isinstance(image, Exception):
+                    raise image
                 readings = read_digits(image, net)
+                shown = write_shown(image, readings, name, page) if args.show else None
                 answer["digits"] = [reading_fields(reading) for reading in readings]
-                if args.show:
-                    answer["shown"] = str(write_shown(image, readings, name, answer["page"]))
-                tell(answer, readings, args.json, console)
-        except (OSError, ValueError) as e:
-            failed = True
-            answer.pop("digits", None)
-            missing = isinstance(e, FileNotFoundError)
-            answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
-            tell(answer, [], args.json, console)
+                answer |= {"shown": str(shown)} if shown else {}
+            except (OSError, ValueError) as e:
+                failed = True
+                missing = isinstance(e, FileNotFoundError)
+                answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
+            # outside of the try: a closed pipe is no fault of the picture
+            if args.json:
+                print(json.dumps(answer), flush=True)
+            else:
+                print_answer(answer, readings)
     sys.exit(1 if failed else 0)
 
 
 def expanded(names: Sequence[str]) -> Iterator[str]:
-    """The files that are named, and those with the names of pictures in the folders among them."""
+    """Iterate over files, and over the pictures in the folders among them."""
     from mnist_cnn.reading.picture import NAMES
 
     for name in names:
-        if not Path(name).is_dir():
-            yield name
-            continue
-        inside = sorted(
-            str(file)
-            for file in Path(name).iterdir()
-            if file.suffix.lower() in NAMES and not file.name.endswith(".read.png")
-        )
-        if not inside:
-            raise ValueError(
-                f"{terminal.printable(name)}: no picture in this folder, none of {NAMES}"
-            )
-        yield from inside
+        inside = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
+        files = [file for file in inside if file.suffix.lower() in NAMES]
+        # a folder without pictures is reported when it is opened
+        yield from [str(file) for file in files if not file.name.endswith(".read.png")] or [name]
 
 
-def numbered(name: str) -> "Iterator[tuple[int | None, Image.Image]]":
-    """The pages of a file with their numbers from 1, None for the only one."""
-    from mnist_cnn.reading.picture import load_pages
+def pages(name: str) -> "Iterator[tuple[int | None, Image.Image | Exception]]":
+    """Iterate over the pages of a file, or the errors in their place, with their numbers from 1.
 
-    pages = load_pages(sys.stdin.buffer.read() if name == "-" else name)
-    first, second = next(pages), next(pages, None)
+    The number is None where there is only one.
+    """
+    from mnist_cnn.reading.picture import NAMES, load_pages
+
+    try:
+        if Path(name).is_dir():
+            raise ValueError(f"{name}: no picture in this folder, none of {', '.join(NAMES)}")
+        loaded = load_pages(sys.stdin.buffer.read() if name == "-" else name)
+        first, second = next(loaded), next(loaded, None)
+    except (OSError, ValueError) as error:
+        yield None, error
+        return
     if second is None:
         yield None, first
     else:
-        yield from enumerate(itertools.chain((first, second), pages), 1)
+        yield from enumerate(itertools.chain((first, second), loaded), 1)
 
 
 def reading_fields(reading: "Reading") -> dict[str, Any]:
@@ -121,7 +125,7 @@ def reading_fields(reading: "Reading") -> dict[str, Any]:
         "best": reading.best,
         "confidence": round(reading.confidence, 4),
         "probabilities": [round(float(p), 4) for p in reading.probabilities],
-        "turned": reading.turned,
+        "turned": reading.rotation,
         "box": list(reading.box),
         "row": reading.row,
     }
@@ -130,7 +134,7 @@ def reading_fields(reading: "Reading") -> dict[str, Any]:
 def write_shown(
     image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int | None
 ) -> Path:
-    """Writes what was found beside the picture; ValueError where a file lies in the way."""
+    """Write what was found beside the picture; ValueError where a file lies in the way."""
     from PIL.PngImagePlugin import PngInfo
 
     from mnist_cnn.reading.show import draw_readings
@@ -145,40 +149,36 @@ def write_shown(
     return path
 
 
-def tell(
-    answer: dict[str, Any], readings: "Sequence[Reading]", as_json: bool, console: Any
-) -> None:
-    """Prints what was read in one picture, or why it was not."""
-    if as_json:
-        print(json.dumps(answer), flush=True)
-    elif "error" in answer:
-        print(f"error: {terminal.printable(answer['error'])}", file=sys.stderr)
-    else:
-        page = "" if answer["page"] is None else f" page {answer['page']}"
-        console.print(f"{terminal.printable(answer['picture'])}{page}: {in_words(readings)}")
-        if "shown" in answer:
-            console.print(f"  shown in {terminal.printable(answer['shown'])}")
+def print_answer(answer: dict[str, Any], readings: "Sequence[Reading]") -> None:
+    """Print what was read in one picture, or why it was not, in words."""
+    page = "" if answer["page"] is None else f" page {answer['page']}"
+    if "error" in answer:
+        print(f"error{page}: {terminal.printable(answer['error'])}", file=sys.stderr)
+        return
+    console = terminal.console()
+    console.print(f"{terminal.printable(answer['picture'])}{page}: {in_words(readings)}")
+    if "shown" in answer:
+        console.print(f"  shown in {terminal.printable(answer['shown'])}")
 
 
 def in_words(readings: "Sequence[Reading]") -> str:
-    """What was read, row by row, with each digit's confidence."""
+    """The readings row by row, with each digit's confidence."""
     if not readings:
         return "no digit found"
-    rows: dict[int, list[Reading]] = {}
-    for reading in readings:
-        rows.setdefault(reading.row, []).append(reading)
-    return " / ".join(
-        f"{''.join(reading.sign for reading in row)} ({', '.join(map(remark, row))})"
-        for row in rows.values()
-    )
+    rows = []
+    for _, group in itertools.groupby(readings, key=lambda reading: reading.row):
+        row = list(group)
+        symbols = "".join(reading.symbol for reading in row)
+        rows.append(f"{symbols} ({', '.join(map(remark, row))})")
+    return " / ".join(rows)
 
 
 def remark(reading: "Reading") -> str:
-    """How sure a reading is."""
+    """The confidence of a reading, or the doubt about it."""
     if reading.digit is not None:
         return f"{reading.confidence:.0%}"
-    if reading.turned:
-        return f"unsure: {reading.best} if it is turned by {reading.turned}° clockwise?"
+    if reading.rotation:
+        return f"unsure: {reading.best} if it is turned by {reading.rotation}° clockwise?"
     if not reading.is_digit:
         return "no digit"
     return f"unsure: {reading.best}? {reading.confidence:.0%}"

@@ -3,7 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mnist_cnn.config.own import ForbiddenError, make
-from mnist_cnn.config.schema import Own, Seen
+from mnist_cnn.config.instantiate import CHECKPOINTS, ForbiddenError, instantiate_as
+from mnist_cnn.config.schema import Custom, DataDescription
 from mnist_cnn.data import mnist
-from mnist_cnn.model import SHAPE, build
+from mnist_cnn.model import SHAPE
 from mnist_cnn.terminal import printable
 
 ABOUT = "about"  # the key of a weights file's metadata
+MAX_PARAMETERS = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
 
 
 class Trained(nn.Module):
-    """A network together with what is known of it.
+    """A network together with a description of it.
 
     Args:
         net: gives logits (N, 10) of images (N, C, H, W) in [0, 1].
@@ -48,8 +49,8 @@ class Trained(nn.Module):
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image, as far as it is known; else MNIST's."""
-        known = (self.about.get(part, {}).get("shape") for part in ("data", "model"))
-        return tuple(next(filter(None, known), SHAPE))
+        shapes = (self.about.get(part, {}).get("shape") for part in ("data", "model"))
+        return tuple(next(filter(None, shapes), SHAPE))
 
     def example(self, n: int) -> Tensor:
         """n black images: uint8 (n, H, W), of several channels (n, C, H, W)."""
@@ -63,11 +64,24 @@ class Trained(nn.Module):
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
-    """The network of a model config: one of model.py by `name`, or the user's own by `_target_`."""
-    if "_target_" in config:
-        net: nn.Module = make(nn.Module, config, key="model", known=())
-        return net
-    return build(config)
+    """The network of a model config: `_target_`, a class of model.py or another, and arguments.
+
+    One of model.py or of torch that is too large to be meant is refused before it takes memory.
+
+    Raises:
+        ForbiddenError: the class is on no allowlist.
+        ValueError: arguments that do not fit it, or over MAX_PARAMETERS.
+    """
+    if str(config.get("_target_")).startswith(("mnist_cnn.model.", "torch.nn.")):
+        try:
+            with torch.device("meta"):  # shapes without memory
+                net = instantiate_as(nn.Module, config, key="model", allowlist=CHECKPOINTS)
+        except (IndexError, RuntimeError) as e:
+            raise ValueError(f"model: {reason(e)}") from None
+        if (count := sum(p.numel() for p in net.parameters())) > MAX_PARAMETERS:
+            allowed = f"at most {MAX_PARAMETERS:,} parameters"
+            raise ValueError(f"model must have {allowed}, got {count:,}")
+    return instantiate_as(nn.Module, config, key="model", allowlist=CHECKPOINTS)
 
 
 def find(path: Path | str | None = None) -> Path:
@@ -78,15 +92,15 @@ def find(path: Path | str | None = None) -> Path:
     """
     file = Path(path or SHIPPED).expanduser()
     if file.is_dir():
-        kept = file / "checkpoints" / "best.ckpt"
-        file = kept if kept.exists() else file / "weights.safetensors"
+        best = file / "checkpoints" / "best.ckpt"
+        file = best if best.exists() else file / "weights.safetensors"
     if not file.is_file():
         raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
     return file
 
 
 def read_checkpoint(file: Path | str) -> Any:
-    """What a checkpoint holds: plain values, and tensors that stay in the file until they are used.
+    """The content of a checkpoint: plain values, and tensors that stay in the file until used.
 
     No code of the file's is run.
 
@@ -95,12 +109,9 @@ def read_checkpoint(file: Path | str) -> Any:
     """
     try:
         if not zipfile.is_zipfile(file):
-            alone = Path(file).suffix == ".safetensors"
-            raise ValueError(
-                "weights alone, without the state of a training"
-                if alone
-                else "no file of PyTorch's, or cut off"
-            )
+            if Path(file).suffix == ".safetensors":
+                raise ValueError("weights alone, without the state of a training")
+            raise ValueError("no file of PyTorch's, or cut off")
         with zipfile.ZipFile(file) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 raise ValueError("it is compressed, which PyTorch's are not")
@@ -114,17 +125,17 @@ def read_checkpoint(file: Path | str) -> Any:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a checkpoint or a weights file holds of a network."""
+class WeightsFile:
+    """A network as a checkpoint or a weights file holds it."""
 
-    model: Mapping[str, Any] | None  # its configuration, where the file says it
-    data: Mapping[str, Any]  # that of its data, as far as the file says it
+    model: Mapping[str, Any] | None  # its configuration, if the file has it
+    data: Mapping[str, Any]  # a description of its data, if the file has one
     weights: Mapping[str, Tensor]  # by their names in the network
     epoch: int | None  # that are done; None in a weights file
 
 
-def read(file: Path) -> Content:
-    """The content of a file; ValueError where it is neither a checkpoint nor a weights file."""
+def read_file(file: Path) -> WeightsFile:
+    """The network in a file; ValueError where it is neither a checkpoint nor a weights file."""
     if zipfile.is_zipfile(file):
         content = read_checkpoint(file)
         weights = {
@@ -134,7 +145,7 @@ def read(file: Path) -> Content:
         }
         model = content["hyper_parameters"].get("model")
         data = content.get("data") or content.get("datamodule_hyper_parameters", {})
-        return Content(model, data, weights, content.get("epoch"))
+        return WeightsFile(model, data, weights, content.get("epoch"))
     try:
         opened = safe_open(file, "pt")
     except SafetensorError:
@@ -142,7 +153,7 @@ def read(file: Path) -> Content:
     with opened as tensors:
         about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
         weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-    return Content(about.get("model"), about.get("data", {}), weights, None)
+    return WeightsFile(about.get("model"), about.get("data", {}), weights, None)
 
 
 def read_weights(path: Path | str) -> Mapping[str, Tensor]:
@@ -153,7 +164,7 @@ def read_weights(path: Path | str) -> Mapping[str, Tensor]:
     """
     file = find(path)
     try:
-        return read(file).weights
+        return read_file(file).weights
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(f"{path} holds no weights of a network: {reason(e)}") from None
 
@@ -169,12 +180,11 @@ def load(path: Path | str | None = None) -> Trained:
     """
     file = find(path)
     try:
-        content = read(file)
+        content = read_file(file)
         model, data = dict(content.model or {}), dict(content.data)
         check_data(data)
         # a batch of 256 runs about three times faster with the channels innermost
         net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        check_normalized(model, content.weights)
         net.load_state_dict(content.weights)
         check_finite_weights(net.state_dict())
         classes = tuple(data.get("classes") or mnist.CLASSES.get(data["name"], ()))
@@ -188,7 +198,7 @@ def load(path: Path | str | None = None) -> Trained:
 
 
 def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
-    """Raises ValueError for weights that are no numbers; their shapes are known to be sound."""
+    """Raises ValueError for weights that are infinite or no numbers."""
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise ValueError("its weights are not all numbers: that training failed")
 
@@ -197,20 +207,11 @@ def check_data(data: Mapping[str, Any]) -> None:
     """Raises ValueError where a file does not say what data its network was trained on."""
     if not data:
         raise ValueError("it does not say what it was trained on; a run's weights.safetensors does")
-    seen = {key: data[key] for key in Seen.model_fields if key in data}
-    if "own" in data:  # of a user's own, in place of one of this project's sets
-        Own.model_validate(data["own"])
-        seen |= {"val_fraction": 0.0, "fold": 0}
-    Seen.model_validate(seen)
-
-
-def check_normalized(model: Mapping[str, Any], weights: Collection[str]) -> None:
-    """Raises ValueError for a network of this project whose normalisation lay outside of it."""
-    if "_target_" not in model and not any(str(key).endswith("normalize.mean") for key in weights):
-        raise ValueError(
-            "it is from before the normalisation was a layer of the network: use the version that "
-            "wrote it (git_commit in the run's results.json), or train it anew"
-        )
+    described = {key: data[key] for key in DataDescription.model_fields if key in data}
+    if "own" in data:  # a user's, in place of one of this project's sets
+        Custom.model_validate(data["own"])
+        described |= {"val_fraction": 0.0, "fold": 0, "split": "rows"}
+    DataDescription.model_validate(described)
 
 
 def load_digits(path: Path | str | None = None) -> Trained:
@@ -222,12 +223,12 @@ def load_digits(path: Path | str | None = None) -> Trained:
         raise ValueError(f"{path}: must be a network trained on digits, got one of {data}{unnamed}")
     try:
         with torch.inference_mode():
-            found = net(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
-    except Exception as e:  # whatever a network of the user's own raises
-        found = reason(e)
-    if found != (1, len(digits)):
+            shape = net(torch.zeros(1, 28, 28, dtype=torch.uint8)).shape
+    except Exception as e:  # whatever a user's network raises
+        shape = reason(e)
+    if shape != (1, len(digits)):
         allowed = "a network of images (N, 1, 28, 28)"
-        raise ValueError(f"{path}: must be {allowed}, got one of {data}: {found}")
+        raise ValueError(f"{path}: must be {allowed}, got one of {data}: {shape}")
     return net
 
 
@@ -241,12 +242,16 @@ def data_root(net: Trained) -> str | None:
 
 
 def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
-    """Writes a network's weights as safetensors, with plain values `about` them in its metadata.
+    """Writes a network's weights as safetensors, with the plain values `about` as metadata.
 
     Equal weights and values give equal bytes: safetensors writes several keys in random order, so
     there is one, with all values as JSON.
     """
-    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    weights = {
+        # a copy: safetensors refuses tied weights, which share memory
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in net.state_dict().items()
+    }
     # save_file would make the file unreadable for others
     path.write_bytes(save(weights, {ABOUT: json.dumps(about, sort_keys=True)}))
 

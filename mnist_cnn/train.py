@@ -8,10 +8,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_cnn.command import command, hydra_main
-from mnist_cnn.config.check import check
+from mnist_cnn.config.check import check, inexact_options
+from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.runs.ranks import rank
 from mnist_cnn.sweeps.jobs import attempt
 from mnist_cnn.sweeps.names import in_sweep
 
@@ -30,6 +32,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
     """
     check(cfg)
+    cfg = with_absolute_paths(cfg)
     with RunFolder(cfg.run_dir, depends_on, extendable, STALE, "train.log").opened(cfg) as run:
         if run.results is not None:
             return run.results
@@ -40,24 +43,34 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         import lightning as L
 
         from mnist_cnn.analysis import results
-        from mnist_cnn.callbacks import fit, tensorboard
-        from mnist_cnn.callbacks.checkpoint import Checkpoint
+        from mnist_cnn.callbacks import tensorboard
+        from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
         from mnist_cnn.callbacks.history import History
-        from mnist_cnn.config import own
-        from mnist_cnn.config.compose import plain
+        from mnist_cnn.callbacks.loggers import make_loggers
+        from mnist_cnn.config.instantiate import (
+            instantiate_as,
+            is_custom,
+            make_callbacks,
+            make_data,
+        )
         from mnist_cnn.data.datamodule import described
-        from mnist_cnn.internals.lightning import InPlace, quiet_lightning
-        from mnist_cnn.runs.loggers import make_loggers
+        from mnist_cnn.internals.lightning import InPlace, fit, quiet_lightning
+        from mnist_cnn.module import build_module, load_best
 
         quiet_lightning()
+        if (inexact := inexact_options(cfg)) and rank() == 0:
+            print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
         config, start = plain(cfg), run.last or cfg.ckpt_path
+        if start is not None:
+            check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
-        data = own.make_data(cfg.data)
-        module = fit.make_module(config, data)
-        callbacks = fit.make_callbacks(cfg.callbacks)
-        trainer = own.make(
+        data = make_data(cfg.data)
+        module = build_module({**config, "ckpt_path": start}, data)
+        callbacks = make_callbacks(cfg.callbacks)
+        trainer = instantiate_as(
             L.Trainer,
-            cfg.trainer,
+            # our loaders hand out each process's share themselves
+            {**config["trainer"], "use_distributed_sampler": is_custom(cfg.data)},
             callbacks=callbacks,
             logger=make_loggers(cfg, start),
             plugins=[InPlace(), *processes.environment()],
@@ -67,8 +80,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         for callback in callbacks:
             if isinstance(callback, Checkpoint):
                 callback.run = run
-        fit.fit(trainer, module, data, cfg, start)
-        module, best = fit.kept(trainer, module)
+                callback.data = config["data"] if is_custom(cfg.data) else {}
+        fit(trainer, module, data, start)
+        module, best = load_best(trainer, module)
         test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
         module.float()  # what comes out of a training has 32 bits, whatever its precision
         history = next(callback for callback in callbacks if isinstance(callback, History))

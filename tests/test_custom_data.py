@@ -11,11 +11,12 @@ from PIL import Image
 
 from mnist_cnn import export, pretrained
 from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.model import build
 from mnist_cnn.module import fitted
+from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
 from tests.helpers.training import SHORT
 
@@ -65,16 +66,18 @@ def test_a_network_for_colour_is_exported_and_reads_no_photograph(tmp_path):
     train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
     net = pretrained.load(tmp_path / "run")
     assert (net.shape, len(net.classes)) == ((3, 32, 32), 20)
-    record = export.export(net, ["pt2"], tmp_path / "out", int8=False, rounds=1)
+    record = export.export(net, ["pt2", "safetensors"], tmp_path / "out")
     assert record["files"]["mnist_cnn.pt2"]["agreement"] == 1
     assert record["test images"] == 0
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
     with pytest.raises(ValueError, match="--int8"):
-        export.export(net, ["pt2"], tmp_path / "out", int8=True, rounds=1)
+        export.export(net, ["pt2"], tmp_path / "out", int8=True)
+    instantiate.allow(["my_nets.*"])
     with pytest.raises(ValueError, match="trained on digits, got one of arrays"):
         pretrained.load_digits(tmp_path / "run")
+    instantiate.allow([])
 
 
 def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
@@ -141,8 +144,8 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize("name", ["cnn", "fast_cnn", "vgg"])
 def test_images_that_are_too_small_for_a_network_are_refused(name):
     model = dict(compose([f"model={name}"], run_dir="unused").model)
-    with pytest.raises(ValueError, match=f"^model.name={model['name']}: the images are too small"):
-        build({**model, "shape": [1, 4, 4]})
+    with pytest.raises(ValueError, match=r"^model: the images are too small"):
+        build_network({**model, "shape": [1, 4, 4]})
 
 
 def test_a_network_of_another_shape_is_refused_by_name(tmp_path):
@@ -159,5 +162,5 @@ def test_a_model_takes_from_the_data_what_it_does_not_say(tmp_path):
     save_arrays(tmp_path / "my.npz")
     data = ArraysDataModule(path=str(tmp_path / "my.npz"))
     assert isinstance(data, L.LightningDataModule)
-    model = fitted({"name": "MLP", "hidden": 8, "dropout": 0.0}, data)
-    assert build(model)(torch.rand(2, 3, 32, 32)).shape == (2, 20)
+    model = fitted({"_target_": "mnist_cnn.model.MLP", "hidden": 8, "dropout": 0.0}, data)
+    assert build_network(model)(torch.rand(2, 3, 32, 32)).shape == (2, 20)

@@ -17,14 +17,14 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
+from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.config.own import TARGETS
+from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.data.datamodule import MNISTDataModule
-from mnist_cnn.module import DigitClassifier
+from mnist_cnn.module import DigitClassifier, make_schedule
 from tests.helpers.training import bare_trainer
 
 
@@ -106,17 +106,11 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
     assert np.abs(ours - theirs).mean() < 0.01
 
 
-def schedule_options(cfg):
-    """What the configuration hands to PyTorch's schedule."""
-    return {k: v for k, v in cfg["scheduler"].items() if k not in ("name", "interval")}
-
-
 @pytest.mark.parametrize("case", range(8))
 def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
     cfg = default_config()
-    options = schedule_options(cfg)
     optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=cfg["optimizer"]["lr"])
-    schedule = getattr(torch.optim.lr_scheduler, cfg["scheduler"]["name"])(optimizer, **options)
+    schedule = make_schedule(cfg["scheduler"], optimizer, int)
     rates = []
     for loss in keras["plateau_val_loss"][case]:
         schedule.step(float(loss))
@@ -125,12 +119,10 @@ def test_the_learning_rate_falls_when_keras_lowers_it(keras, case):
 
 
 def test_patience_two_as_pytorch_counts_it_would_differ(keras):
-    differs = 0
+    differs, config = 0, default_config()["scheduler"]
     for losses, rates in zip(keras["plateau_val_loss"], keras["plateau_lr"], strict=True):
-        options = schedule_options(default_config())
         optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=1e-3)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau
-        schedule = plateau(optimizer, **{**options, "patience": 2})
+        schedule = make_schedule({**config, "patience": 2}, optimizer, int)
         got = []
         for loss in losses:
             schedule.step(float(loss))
@@ -142,7 +134,7 @@ def test_patience_two_as_pytorch_counts_it_would_differ(keras):
 @pytest.mark.parametrize("case", range(8))
 def test_training_stops_when_keras_stops_it(keras, case):
     callbacks = compose(run_dir="unused").callbacks
-    stopping = instantiate(callbacks.early_stopping, _execution_whitelist_=TARGETS)
+    stopping = instantiate_as(EarlyStopping, callbacks.early_stopping)
     stopped = -1
     for epoch, loss in enumerate(keras["plateau_val_loss"][case]):
         trainer = SimpleNamespace(

@@ -1,35 +1,40 @@
 """DigitClassifier: exact metrics, checkpoints that stand alone, weights that fit or are refused."""
 
 import json
+from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from mnist_cnn import pretrained
 from mnist_cnn.data import mnist
-from mnist_cnn.metrics import Tally
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
-CNN = {"name": "CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0, "mean": 0.1, "std": 0.3}
-ADAM = {"name": "Adam", "lr": 1e-3, "betas": [0.9, 0.999], "eps": 1e-7, "weight_decay": 0.0}
+CNN = {
+    **{"_target_": "mnist_cnn.model.CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0},
+    **{"mean": 0.1, "std": 0.3},
+}
+ADAM = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
 
 
 def module(label_smoothing: float = 0.0, **model) -> DigitClassifier:
     return DigitClassifier(
-        model={**CNN, **model},
-        optimizer=ADAM,
-        scheduler={"name": None},
-        label_smoothing=label_smoothing,
-        monitor="val/loss",
+        model={**CNN, **model}, optimizer=ADAM, scheduler=None, label_smoothing=label_smoothing
     )
 
 
-def test_a_tally_counts_every_image_once_whatever_the_batches():
+def test_metrics_count_every_image_once_whatever_the_batches():
     logits, labels = torch.randn(103, 10), torch.randint(10, (103,))
-    tally = Tally()
+    tally = EpochMetrics()
     for part, truth in zip(logits.split(10), labels.split(10), strict=True):
         tally.add(F.cross_entropy(part, truth), part, truth)
     loss, hits, images = tally.totals()
@@ -49,7 +54,9 @@ def test_labels_are_smoothed_in_training_alone():
     smooth = F.cross_entropy(logits, batch[1], label_smoothing=0.1)
     torch.testing.assert_close(net.training_step(batch, 0), smooth)
     net.validation_step(batch, 0)
-    torch.testing.assert_close(net.tallies["val"].losses[0], F.cross_entropy(logits, batch[1]))
+    torch.testing.assert_close(
+        net.epoch_metrics["val"].losses[0], F.cross_entropy(logits, batch[1])
+    )
 
 
 def test_a_checkpoint_rebuilds_the_network_without_any_config(short_run, tmp_path):
@@ -107,19 +114,23 @@ def test_weights_of_another_shape_are_refused_key_by_key_and_change_nothing(tmp_
 
 
 def test_weights_of_another_network_name_what_is_missing_and_what_is_too_many(tmp_path):
-    other = DigitClassifier(
-        model={"name": "MLP", "hidden": 16, "dropout": 0.0},
-        optimizer=ADAM,
-        scheduler={"name": None},
-        label_smoothing=0.0,
-        monitor="val/loss",
-    )
-    other.save_weights(tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"conv1\.weight: not in the file"):
+    mlp = {"_target_": "mnist_cnn.model.MLP", "hidden": 16, "dropout": 0.0}
+    DigitClassifier(model=mlp).save_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight: none in the file"):
         module().load_weights(tmp_path / "w.safetensors")
     module().save_weights(tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"conv1\.weight: not in the network"):
-        other.load_weights(tmp_path / "w.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight: .* in the file, none in the net"):
+        DigitClassifier(model=mlp).load_weights(tmp_path / "w.safetensors")
+
+
+def test_tied_weights_are_written_under_each_name(tmp_path):
+    first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    second.weight = first.weight
+    net = torch.nn.Sequential(first, second)
+    pretrained.write_weights(net, {}, tmp_path / "w.safetensors")
+    written = load_file(tmp_path / "w.safetensors")
+    assert torch.equal(written["0.weight"], first.weight)
+    assert torch.equal(written["1.weight"], first.weight)
 
 
 def test_a_file_that_holds_no_weights_is_refused(tmp_path):
@@ -129,45 +140,54 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("group", "config", "message"),
+    ("part", "config", "message"),
     [
-        (
-            "optimizer",
-            {"name": "Foo"},
-            r"optimizer\.name must be a subclass of Optimizer in torch\.optim, got Foo",
-        ),
-        # what else lies there: a module, a function, a class of another kind
-        (
-            "optimizer",
-            {"name": "swa_utils"},
-            r"optimizer\.name must be a subclass of Optimizer in torch\.optim, got swa_utils",
-        ),
-        (
-            "optimizer",
-            {"name": "__loader__"},
-            r"optimizer\.name must be a subclass of Optimizer in torch\.optim, got __loader__",
-        ),
-        (
-            "scheduler",
-            {"name": "Counter"},
-            r"scheduler\.name must be a subclass of LRScheduler .*, got Counter",
-        ),
-        ("scheduler", {"name": "_warn_get_lr_called_within_step"}, r"subclass of LRScheduler"),
-        ("optimizer", {**ADAM, "lr": -1.0}, r"optimizer\.name=Adam: Invalid learning rate"),
-        ("optimizer", {**ADAM, "foo": 1}, r"optimizer\.name=Adam: .*foo"),
-        (
-            "scheduler",
-            {"name": "Foo"},
-            r"scheduler\.name must be a subclass of LRScheduler .*, got Foo",
-        ),
+        ("optimizer", {"_target_": "torch.optim.Foo"}, r"optimizer\._target_=torch\.optim\.Foo"),
+        ("optimizer", {"_target_": "torch.optim.swa_utils"}, r"optimizer\._target_"),
+        ("optimizer", {"_target_": "torch.nn.Linear"}, r"optimizer\._target_ must be a Optimizer"),
+        ("optimizer", {**ADAM, "lr": -1.0}, "Invalid learning rate"),
+        ("optimizer", {**ADAM, "foo": 1}, r"torch\.optim\.Adam: .*foo"),
+        ("scheduler", {"_target_": "torch.optim.lr_scheduler.Counter"}, r"scheduler\._target_"),
+        ("scheduler", {"_target_": "torch.optim.Adam"}, "must be a LRScheduler"),
     ],
 )
-def test_an_optimizer_or_schedule_that_does_not_exist_is_named(group, config, message):
-    parts = {"optimizer": ADAM, "scheduler": {"name": None}, group: config}
+def test_an_optimizer_or_schedule_that_does_not_exist_or_fit_is_refused(part, config, message):
+    net = DigitClassifier(**{"model": CNN, "optimizer": ADAM, "scheduler": None, part: config})
+    net.trainer = bare_trainer(max_epochs=1)
     with pytest.raises(ValueError, match=message):
-        DigitClassifier(
-            model=CNN, label_smoothing=0.0, monitor="val/loss", **parts
-        ).configure_optimizers()
+        net.configure_optimizers()
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")  # three runs share it
+@pytest.mark.parametrize("name", ["ReduceLROnPlateau", "StepLR", "CosineAnnealingLR"])
+def test_a_schedule_by_epoch_resumes_where_it_was(name, data_root, tmp_path):
+    options: dict[str, dict[str, Any]] = {
+        "ReduceLROnPlateau": {"patience": 0, "threshold": 1.0, "threshold_mode": "abs"},
+        "StepLR": {"step_size": 1, "gamma": 0.5},
+    }
+    schedule = {"_target_": f"torch.optim.lr_scheduler.{name}", **options.get(name, {})}
+    data, rates = MNISTDataModule(root=str(data_root)), list[float]()
+
+    class Listen(L.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    def fit(ckpt_path: Path | None = None, **changes: Any) -> None:
+        parts: dict[str, Any] = {"model": CNN, "optimizer": ADAM, "scheduler": schedule}
+        parts |= changes
+        saved = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        few: dict[str, Any] = {"max_epochs": 4, "limit_train_batches": 1, "limit_val_batches": 1}
+        few |= {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = L.Trainer(accelerator="cpu", callbacks=[Listen(), saved], **few)
+        trainer.fit(DigitClassifier(**parts), data, ckpt_path=ckpt_path)
+
+    fit()
+    whole = rates.copy()
+    fit(tmp_path / "epoch=1.ckpt")
+    assert rates == [*whole, *whole[2:]]
+    assert len(set(whole)) > 2
+    with pytest.raises(ValueError, match=r"optimizer\._target_ must be Adam, as in the checkpoint"):
+        fit(tmp_path / "epoch=1.ckpt", optimizer={"_target_": "torch.optim.SGD", "lr": 0.1})
 
 
 def test_prediction_gives_probabilities():

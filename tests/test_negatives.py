@@ -7,13 +7,13 @@ import torch.nn.functional as F
 
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
-from mnist_cnn.config.own import make_data
+from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.data import mnist
 from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribbles
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
-from mnist_cnn.reading.reader import SURE
-from tests.helpers.nodigits import kinds, share_read
+from mnist_cnn.reading.reader import THRESHOLD
+from tests.helpers.negatives import kinds, share_read
 
 
 @pytest.fixture(scope="module")
@@ -84,4 +84,4 @@ def test_the_shipped_network_knows_98_of_100_test_digits(shipped: Trained):
     images, _ = mnist.load_split("mnist", "unused", "test")
     with torch.inference_mode():
         confidence = torch.cat([shipped(x).max(1).values for x in images.split(500)])
-    assert (confidence >= SURE).float().mean() >= 0.98
+    assert (confidence >= THRESHOLD).float().mean() >= 0.98

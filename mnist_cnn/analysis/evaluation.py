@@ -15,7 +15,7 @@ from mnist_cnn.analysis.networks import network_files, network_name
 from mnist_cnn.analysis.progress import track
 from mnist_cnn.analysis.robustness.suites import SUITES, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
-from mnist_cnn.config import own
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data.custom import CollectedDataModule
@@ -103,7 +103,7 @@ def load_images(
         ValueError: the data are not of the kind that the networks take, or the split is not that
             of their training.
     """
-    made = own.make_data(cfg.data)
+    made = instantiate.make_data(cfg.data)
     data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
     if data is made:
         if cfg.split != "test":
@@ -159,5 +159,5 @@ def without_wrong_labels(
     """The accuracy on test images without the wrong labels; None where none are known."""
     if split != "test" or data.name != "mnist":
         return None
-    wrong = torch.isin(data.rows["test"], torch.tensor(WRONG_TEST_LABELS))
-    return scores.proportion(predictions.hits[~wrong])
+    right = ~torch.isin(data.rows["test"], torch.tensor(WRONG_TEST_LABELS))
+    return scores.proportion(predictions.hits[right])

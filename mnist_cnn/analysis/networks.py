@@ -10,10 +10,10 @@ import yaml
 from omegaconf import ListConfig
 
 from mnist_cnn.analysis.found import natural_order
+from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
-from mnist_cnn.config.own import forbidden
 from mnist_cnn.runs.folder import BEST, OVERRIDES, RESULTS, SWEEP
-from mnist_cnn.runs.resume import MULTIRUN
+from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
 if TYPE_CHECKING:
     from mnist_cnn.pretrained import Trained
@@ -23,7 +23,7 @@ LABELS = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
 def is_sweep(path: Path | str | None) -> bool:
-    names = (SWEEP, "multirun.yaml")  # Hydra's own
+    names = (SWEEP, "multirun.yaml")  # ours, and Hydra's
     return path is not None and any((Path(path).expanduser() / name).is_file() for name in names)
 
 
@@ -64,14 +64,14 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     """
     from mnist_cnn import pretrained
 
-    own = [a for a in argv if a.startswith("ckpt_path=")]
-    given = own[-1].partition("=")[2].strip("'\"") if own else "null"
-    command = [a for a in argv if a not in own and a not in MULTIRUN]
-    paths = [None if given == "null" else given]
-    if not given:  # as of a variable of the shell that is not set
+    given, command = take_ckpt_path(argv)
+    if given == "":  # as of a variable of the shell that is not set
         raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
+    flags = [a for a in command if a in MULTIRUN]  # first, as Hydra 1.3 wants it
+    command = [a for a in command if a not in MULTIRUN]
+    paths: list[str | None] = [given]
     try:
-        if given.startswith("["):
+        if given and given.startswith("["):
             paths = yaml.load(given, yaml.BaseLoader)  # each part is text
         files = network_files(paths)
         nets = pretrained.load_all(files)
@@ -80,7 +80,6 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     data = trained_on(nets[0], any(a.startswith("data=") for a in command))
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     place = output_folder(paths[0], files[0], command) if len(paths) == 1 else []
-    flags = [a for a in argv if a in MULTIRUN]  # first, as Hydra 1.3 wants it
     return [*flags, *data, f"ckpt_path={value}", *place, *command]
 
 
@@ -93,7 +92,7 @@ def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[
     elif not (folder / OVERRIDES).is_file():
         return []
     changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if a.startswith(LABELS))
-    quoted = in_grammar(str(folder / "evaluation")).removesuffix("'")
+    quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split
     return [f"hydra.run.dir={quoted}/{','.join([*parts, *changed])}'"]
 
 
@@ -120,7 +119,7 @@ def trained_on(net: "Trained", other_set: bool) -> list[str]:
     if other_set:
         return []
     # the file may be a stranger's: it names no more than the command allows
-    if faults := forbidden(data["own"], "data", known=()):
+    if faults := not_allowed(data["own"], "data", allowlist=()):
         raise ValueError("; ".join(faults))
     removed = ["~data", *(f"~data.{key}" for key in ("val_fraction", "fold", "seed", "augment"))]
     values = {check_name(key): value for key, value in data["own"].items() if key != "augment"}
@@ -128,21 +127,13 @@ def trained_on(net: "Trained", other_set: bool) -> list[str]:
 
 
 def in_grammar(value: Any) -> str:
-    """A plain value as Hydra's command line takes it.
-
-    Raises:
-        ValueError: text in it has a character that Hydra or OmegaConf would read as something else.
-    """
+    """A plain value as Hydra's command line takes it; no interpolation in it is resolved."""
     if isinstance(value, dict):
         pairs = (f"{check_name(key)}:{in_grammar(inner)}" for key, inner in value.items())
         return f"{{{','.join(pairs)}}}"
     if isinstance(value, list):
         return f"[{','.join(map(in_grammar, value))}]"
-    if not isinstance(value, str):
-        return shown(value)
-    if re.search(r"['$]|\\$", value):
-        raise ValueError(must_be("a path or text of the data", "without quote or dollar", value))
-    return f"'{value}'"
+    return quote(value) if isinstance(value, str) else shown(value)
 
 
 def check_name(key: Any) -> str:

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.nan import check_finite
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
 from mnist_cnn.internals.lightning import (
     close_epoch,
@@ -29,7 +30,7 @@ from mnist_cnn.internals.lightning import (
     stopped_early,
     training_is_over,
 )
-from mnist_cnn.metrics import Tally
+from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.generators import generators, set_generators
@@ -193,7 +194,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         correct_counters(trainer, checkpoint)
         own: dict[str, Any] = {"generators": generators(pl_module.device)}
         if mid_epoch(trainer):
-            own["tally"] = pl_module.tallies["train"].state_dict()
+            own["tally"] = pl_module.epoch_metrics["train"].state_dict()
         every: list[Any] = [own]
         if trainer.world_size > 1:
             every = [None] * trainer.world_size
@@ -246,13 +247,22 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             own = every[trainer.global_rank]
             self.loaded = own["generators"]
             if "tally" in own:
-                module.tallies["train"] = tally = Tally(bool(module.metrics))
+                module.epoch_metrics["train"] = tally = EpochMetrics(bool(module.metrics))
                 tally.load_state_dict(own["tally"], trainer.strategy.root_device)
         elif "tally" in every[0]:
             raise ValueError(
                 f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
                 f"from the end of an epoch, got the middle of one and {len(every)} processes"
             )
+
+
+def check_whole(path: Path | str) -> None:
+    """Raise ValueError where a checkpoint that a run is to start from is damaged, or is none."""
+    try:
+        read_checkpoint(path)
+    except ValueError as e:
+        wanted = must_be("ckpt_path", "a checkpoint that training can resume", path)
+        raise ValueError(f"{wanted}: {e}") from None
 
 
 def agree(trainer: L.Trainer, *numbers: int) -> list[int]:

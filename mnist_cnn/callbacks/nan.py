@@ -42,7 +42,7 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
         ValueError: one is infinite or not a number. It tells the step, the batch's images by their
             rows in the training file, and the last checkpoint from before.
     """
-    tally = module.tallies["train"]
+    tally = module.epoch_metrics["train"]
     fault = ""
     new = tally.losses[tally.looked_at :]
     if new and not torch.stack(new).isfinite().all():

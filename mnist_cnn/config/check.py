@@ -1,72 +1,64 @@
-"""Checks a configuration before anything is written."""
+"""Checks a configuration before anything is written: its values, then what does not go together."""
 
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.compose import files, plain
-from mnist_cnn.config.messages import better, either, must_be, sentence
-from mnist_cnn.config.own import TARGETS, allow, forbidden, is_own
+from mnist_cnn.config.compose import CONF, better, plain
+from mnist_cnn.config.instantiate import (
+    CHECKPOINTS,
+    COMMANDS,
+    allow,
+    class_name,
+    is_custom,
+    not_allowed,
+)
+from mnist_cnn.config.messages import either, must_be, shown
 from mnist_cnn.config.schema import Group
 
-# Which part of an entry's configuration is held against what. Callbacks and loggers may be null; a
-# `name` that is not in NAMED is a class of the user's own, whose constructor judges.
-PARTS: dict[str, dict[str, type[Group]]] = {
-    "train": {
-        "": schema.Train,
-        "objective": schema.Objective,
-        "data": schema.Data,
-        "trainer": schema.Trainer,
-        "callbacks.early_stopping": schema.EarlyStopping,
-        "callbacks.checkpoint": schema.Checkpoint,
-        "callbacks.nan": schema.NaNGuard,
-        "callbacks.history": schema.History,
-        "callbacks.progress": schema.ProgressBar,
-        "callbacks.summary": schema.Summary,
-        "callbacks.averaging": schema.Averaging,
-        "logger.csv": schema.Logger,
-        "logger.tensorboard": schema.TensorBoard,
-    },
-    "evaluate": {"": schema.Evaluate, "data": schema.Data},
+# the parts whose schema does not depend on their class
+TRAIN: dict[str, type[Group]] = {
+    "": schema.Train,
+    "objective": schema.Objective,
+    "trainer": schema.Trainer,
+    "optimizer": schema.Optimizer,
+    "callbacks.early_stopping": schema.EarlyStopping,
+    "callbacks.checkpoint": schema.Checkpoint,
+    "callbacks.nan": schema.Periodic,
+    "callbacks.history": schema.Custom,
+    "callbacks.progress": schema.ProgressBar,
+    "callbacks.averaging": schema.Averaging,
 }
-# the kinds of a part, which its `name` tells apart
-NAMED: dict[str, tuple[type[Group], ...]] = {
-    "model": (schema.CNN, schema.FastCNN, schema.MLP, schema.VGG),
-    "optimizer": (schema.Adam, schema.SGD),
-    "scheduler": (schema.NoSchedule, schema.Plateau, schema.OneCycle, schema.Cosine),
-}
-DATA = (schema.Data, schema.Arrays, schema.Folder)
-
+TRAINER = CONF / "trainer" / "auto.yaml"
 MONITORS = ("early_stopping", "checkpoint")  # callbacks that look at a metric
+OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")  # a checkpoint holds them
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
-    """Holds what conf/<entry>.yaml composed to against what its values may be.
+    """Checks what conf/<entry>.yaml composed to.
 
     Raises:
-        ValueError: one line; for each wrong value its key, what it must be and what it is.
+        ValueError: one line; for each wrong value its key, what is wrong with it and what it is.
     """
     targets = plain(cfg, "targets") or []
     allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])
     if entry == "train":
-        check_metrics(cfg)
-    faults = [
-        fault
-        for part, group in schemas(cfg, entry).items()
-        for fault in wrong_values(cfg, part, group)
-    ]
+        check_metrics(cfg)  # first: of an unknown metric no mode is known either
+    faults = []
+    for part, group in schemas(cfg, entry).items():
+        faults += wrong_values(cfg, part, group)
     # without interpolations: a search's callback refers to the job, which has not started
     written: Any = OmegaConf.to_container(cfg)
-    for part in ("data", "trainer", "callbacks", "logger", "loss", "metrics", *NAMED):
-        faults += forbidden(written.get(part), part, () if part == "model" else TARGETS)
+    for part in (*OF_MODULE, "data", "trainer", "callbacks", "logger"):
+        allowlist = CHECKPOINTS if part in OF_MODULE else COMMANDS
+        faults += not_allowed(written.get(part), part, allowlist)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
-    if not is_own(cfg.data):
-        check_fold(cfg.data.val_fraction, cfg.data.fold)
-        check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)
+    if not is_custom(cfg.data):
+        check_data(cfg.data)
     if entry == "train":
         check_trainer(cfg)
         check_validation(cfg)
@@ -76,126 +68,61 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             raise ValueError(must_be("label_smoothing", allowed, cfg.label_smoothing))
 
 
-def names(kind: type[Group]) -> tuple[str | None, ...]:
-    """What the `name` of a part of this kind may be."""
-    return get_args(kind.model_fields["name"].annotation) or (None,)
-
-
 def schemas(cfg: DictConfig, entry: str) -> dict[str, type[Group]]:
-    """What each part of a configuration is held against, by what it says that it is."""
-
-    def known(part: str, kinds: Sequence[type[Group]], other: type[Group]) -> type[Group]:
-        name = plain(cfg, f"{part}.name")
-        return next((kind for kind in kinds if name in names(kind)), other)
-
-    parts = dict(PARTS[entry])
-    if is_own(cfg.data):
-        parts["data"] = schema.Own
-    else:
-        parts["data"] = known("data", DATA, schema.Data)
-        if entry == "train" and cfg.data.get("augment"):
+    """The schema of each part of a configuration."""
+    custom = is_custom(cfg.data)
+    parts: dict[str, type[Group]] = {"": schema.Evaluate} if entry != "train" else {**TRAIN}
+    parts["data"] = schema.Custom if custom else schema.Data
+    if entry == "train":
+        ours = str(plain(cfg, "model._target_")).startswith("mnist_cnn.model.")
+        parts["model"] = schema.Network if ours else schema.Custom
+        if cfg.data.get("augment") and not custom:
             parts["data.augment"] = schema.Augment
-    for part, kinds in NAMED.items() if entry == "train" else ():
-        stepped = part == "scheduler"
-        if plain(cfg, f"{part}._target_") is not None:
-            parts[part] = schema.OwnSchedule if stepped else schema.Own
-        else:
-            parts[part] = known(part, kinds, schema.Schedule if stepped else schema.Named)
+        if plain(cfg, "scheduler._target_") is not None:
+            parts["scheduler"] = schema.Schedule
     return parts
 
 
 def wrong_values(cfg: DictConfig, part: str, group: type[Group]) -> list[str]:
-    """A sentence for each value of a part that its schema does not allow."""
+    """A sentence for each value of a part that its schema does not allow, in pydantic's words."""
     # of the whole its own keys only: what the other parts interpolate is not checked yet
     values = plain(cfg, part) if part else {k: plain(cfg, k) for k in group.model_fields}
-    if values is None and part.startswith(("callbacks.", "logger.")) and group != schema.History:
+    optional = part.startswith("callbacks.") and part != "callbacks.history"
+    if values is None and optional:
         return []
     if not isinstance(values, dict):
-        keys = f"keys and values ({', '.join(group.model_fields)})".removesuffix(" ()")
-        return [must_be(part, either(files(part)) or keys, values)]
+        return [must_be(part, "keys and values", values)]
     if values.get("_target_") != getattr(group, "of", values.get("_target_")):
         return []
+    return faults_of(part, group, values)
+
+
+def faults_of(part: str, group: type[Group], values: Mapping[str, Any]) -> list[str]:
     try:
         group.model_validate(values)
     except ValidationError as e:
-        return [sentence(part, group, values, fault) for fault in e.errors()]
+        reasons: dict[str, list[str]] = {}
+        for fault in e.errors():  # of alternatives each has one
+            reasons.setdefault(str(fault["loc"][0]), []).append(fault["msg"])
+        return [
+            f"{part}.{key}: ".lstrip(".")
+            + " or ".join(dict.fromkeys(said))
+            + (f", got {shown(values[key])}" if key in values else "")
+            for key, said in reasons.items()
+        ]
     return []
 
 
-def check_trainer(cfg: DictConfig) -> None:
-    """Raises ValueError for values of the trainer that do not go with others."""
-    if not str(cfg.trainer.strategy).startswith("ddp"):
-        for key in ("devices", "num_nodes"):
-            if isinstance(number := cfg.trainer[key], int) and number > 1:
-                raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
-    if cfg.trainer.max_time == "00:00:00:00":
-        allowed = "at least 00:00:00:01"
-        raise ValueError(must_be("trainer.max_time", allowed, cfg.trainer.max_time))
-    if 0 < (cfg.trainer.max_epochs or 0) <= cfg.data.get("clean_epochs", 0):
-        allowed = f"less than trainer.max_epochs={cfg.trainer.max_epochs}"
-        raise ValueError(must_be("data.clean_epochs", allowed, cfg.data.clean_epochs))
+def check_values(part: str, group: type[Group], values: Mapping[str, Any]) -> None:
+    """Raises ValueError for values of a part of the configuration that its schema refuses."""
+    if faults := faults_of(part, group, values):
+        raise ValueError("; ".join(faults))
 
 
-def check_validation(cfg: DictConfig) -> None:
-    """Raises ValueError where something waits for a validation that does not take place."""
-    val_fraction = None if is_own(cfg.data) else cfg.data.val_fraction
-    if val_fraction != 0 and cfg.trainer.limit_val_batches:
-        return
-    waits = {
-        f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
-        for name in ("early_stopping", "prune")
-    }
-    if cfg.scheduler.get("name") == "ReduceLROnPlateau":
-        waits["scheduler"] = cfg.objective.metric
-    if waiting := [f"{key} ({metric})" for key, metric in waits.items() if "val/" in metric]:
-        key = "trainer.limit_val_batches" if val_fraction != 0 else "data.val_fraction"
-        raise ValueError(
-            f"{key} must be > 0 for {' and '.join(waiting)}, got 0; or set "
-            "callbacks=no_early_stopping and another scheduler, such as one_cycle"
-        )
-
-
-def check_metrics(cfg: DictConfig) -> None:
-    """Raises ValueError for a metric that is not logged."""
-    own_metrics = plain(cfg, "metrics") or {}
-    names = ("loss", "acc", *(own_metrics if isinstance(own_metrics, dict) else ()))
-    logged = [f"{stage}/{name}" for stage in ("train", "val") for name in names]
-    for key in ("objective.metric", *(f"callbacks.{name}.monitor" for name in MONITORS)):
-        metric = plain(cfg, key)
-        if metric not in logged and (metric is not None or key == "objective.metric"):
-            raise ValueError(must_be(key, either(logged), metric))
-
-
-def check_modes(cfg: DictConfig) -> None:
-    """Raises ValueError where min or max does not fit the metric that it is about."""
-    metrics = {
-        "objective": cfg.objective.metric,
-        **{f"callbacks.{name}": None for name in MONITORS},
-        "scheduler": cfg.objective.metric,
-    }
-    for part, metric in metrics.items():
-        metric = metric or plain(cfg, f"{part}.monitor")
-        mode = plain(cfg, f"{part}.mode")
-        if metric and mode in ("min", "max") and mode != (better(metric) or mode):
-            allowed = f"{better(metric)} for {metric}"
-            raise ValueError(must_be(f"{part}.mode", allowed, mode))
-
-
-def not_exact(cfg: DictConfig) -> list[str]:
-    """The options of a run with which it is not promised to be resumed exactly."""
-    usual: dict[str, tuple[Any, ...]] = {
-        "strategy": ("auto", "ddp"),
-        "fast_dev_run": (False,),
-        "val_check_interval": (None, 1.0),
-        "reload_dataloaders_every_n_epochs": (0,),
-    }
-    values = plain(cfg, "trainer")
-    odd = [key for key, known in usual.items() if values[key] not in known]
-    odd += [key for key in values if key not in (*schema.Trainer.model_fields, "_target_")]
-    found = [f"trainer.{key}" for key in odd]
-    if (plain(cfg, "callbacks.checkpoint") or {}).get("_target_") != schema.Checkpoint.of:
-        found.append("callbacks.checkpoint")
-    return found
+def check_data(data: DictConfig) -> None:
+    """Raises ValueError for a fold or a split that a set does not have."""
+    check_fold(data.val_fraction, data.fold)
+    check_split(data.get("split", "rows"), data.name, data.val_fraction)
 
 
 def check_fold(val_fraction: float, fold: int) -> None:
@@ -214,3 +141,77 @@ def check_split(split: str, name: str, val_fraction: float) -> None:
     if split == "writers_by_series" and val_fraction not in (0, 0.5):
         allowed = "0.5 with data.split=writers_by_series, which has two folds"
         raise ValueError(must_be("data.val_fraction", allowed, val_fraction))
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Raises ValueError for values of the trainer that do not go with others."""
+    trainer = cfg.trainer
+    if not str(trainer.strategy).startswith("ddp"):
+        for key in ("devices", "num_nodes"):
+            if isinstance(number := trainer[key], int) and number > 1:
+                raise ValueError(must_be(f"trainer.{key}", "1 without trainer=ddp", number))
+    if trainer.max_time == "00:00:00:00":
+        raise ValueError(must_be("trainer.max_time", "at least 00:00:00:01", trainer.max_time))
+    if trainer.max_epochs <= (clean := cfg.data.get("clean_epochs", 0)):
+        allowed = f"less than trainer.max_epochs={trainer.max_epochs}"
+        raise ValueError(must_be("data.clean_epochs", allowed, clean))
+
+
+def check_validation(cfg: DictConfig) -> None:
+    """Raises ValueError where something waits for a validation that does not take place."""
+    val_fraction = None if is_custom(cfg.data) else cfg.data.val_fraction
+    if val_fraction != 0 and cfg.trainer.limit_val_batches:
+        return
+    metrics = {
+        f"callbacks.{name}": str(plain(cfg, f"callbacks.{name}.monitor") or "")
+        for name in ("early_stopping", "prune")
+    }
+    if class_name(cfg.scheduler) == "ReduceLROnPlateau":
+        metrics["scheduler"] = cfg.objective.metric
+    if waiting := [f"{key} ({metric})" for key, metric in metrics.items() if "val/" in metric]:
+        key = "trainer.limit_val_batches" if val_fraction != 0 else "data.val_fraction"
+        raise ValueError(
+            f"{key} must be > 0 for {' and '.join(waiting)}, got 0; or set "
+            "callbacks=no_early_stopping and another scheduler, such as one_cycle"
+        )
+
+
+def check_metrics(cfg: DictConfig) -> None:
+    """Raises ValueError for a metric that is not logged, or whose name is taken."""
+    metrics = plain(cfg, "metrics")
+    users = list(metrics) if isinstance(metrics, dict) else []
+    for name in ("loss", "acc"):
+        if name in users:
+            raise ValueError(f"metrics.{name}: a metric of this name is logged already")
+    names = ("loss", "acc", *users)
+    logged = [f"{stage}/{name}" for stage in ("train", "val") for name in names]
+    for key in ("objective.metric", *(f"callbacks.{name}.monitor" for name in MONITORS)):
+        metric = plain(cfg, key)
+        if metric not in logged and (metric is not None or key == "objective.metric"):
+            raise ValueError(must_be(key, either(logged), metric))
+
+
+def check_modes(cfg: DictConfig) -> None:
+    """Raises ValueError where min or max does not fit the metric that it is about."""
+    metrics = dict.fromkeys(("objective", "scheduler"), cfg.objective.metric)
+    metrics |= {f"callbacks.{n}": plain(cfg, f"callbacks.{n}.monitor") for n in MONITORS}
+    for part, metric in metrics.items():
+        mode, known = plain(cfg, f"{part}.mode"), better(str(metric))
+        if known and mode in ("min", "max") and mode != known:
+            raise ValueError(must_be(f"{part}.mode", f"{known} for {metric}", mode))
+
+
+def inexact_options(cfg: DictConfig) -> list[str]:
+    """The options of a run with which it is not promised to be resumed exactly."""
+    usual: dict[str, tuple[Any, ...]] = {
+        "strategy": ("auto", "ddp"),
+        "fast_dev_run": (False,),
+        "val_check_interval": (None, 1.0),
+        "reload_dataloaders_every_n_epochs": (0,),
+    }
+    values = plain(cfg, "trainer")
+    found = [f"trainer.{key}" for key, exact in usual.items() if values[key] not in exact]
+    found += [f"trainer.{key}" for key in set(values) - set(OmegaConf.load(TRAINER))]
+    if (plain(cfg, "callbacks.checkpoint") or {}).get("_target_") != schema.Checkpoint.of:
+        found.append("callbacks.checkpoint")
+    return found

@@ -1,52 +1,32 @@
-"""Where the configuration's files lie, which there are, and what an entry composes of them."""
+"""The configuration's files, and what an entry composes of them."""
 
-import itertools
+import hashlib
 import re
-import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.config.messages import better, either, must_be
-from mnist_cnn.internals.hydra import composed
 from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
-
-
-def own_folders(argv: Sequence[str]) -> list[str]:
-    """The folders that a command line adds to those where configuration is looked for."""
-    found = []
-    for option, following in itertools.zip_longest(argv, argv[1:]):
-        name, _, value = option.partition("=")
-        if name in ("--config-dir", "-cd"):
-            found.append(value or following or "")
-        elif name == "hydra.searchpath":
-            found += re.findall(r"[^\[\],'\"]+", value)
-    return [folder.removeprefix("file://") for folder in found]
+# of hydra.main and the like: Hydra 1.3 warns where it is missing, 1.4 where it is there
+VERSION_BASE: dict[str, Any] = (
+    {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+)
+PATHS = ("ckpt_path", "init_weights", "data.root", "data.path")
+COMPOSING = threading.Lock()  # Hydra composes with one global object
 
 
 def files(group: str) -> list[str]:
-    """What group=... can be set to, the user's own files included; empty where it is no group."""
-    folders = [CONF, *map(Path, own_folders(sys.argv[1:]))] if group else []
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
-
-
-def check_choices(overrides: Sequence[str]) -> None:
-    """Raises ValueError for a group that is given null, a number or the like: Hydra stumbles."""
-    for override in overrides:
-        group, _, value = override.partition("=")
-        if group == "hydra/sweeper":
-            searches = " or ".join(f"hparams_search={file}" for file in files("hparams_search"))
-            raise ValueError(f"hydra/sweeper must not be set, got {value}; use {searches}")
-        names = [name.strip() for name in value.strip("[] ").split(",")]
-        odd = [name for name in names if re.fullmatch(r"null|true|false|[\d.+-]+", name, re.I)]
-        if odd and (known := files(group)) and not set(odd) <= set(known):
-            raise ValueError(must_be(group, either(known), value))
+    """The names that group=... can be set to, without those of the user's own folders."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:
@@ -64,7 +44,49 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         raise ValueError(f"{key}: {reason}" if key else reason) from None
 
 
+def flat(node: Any, key: str = "") -> dict[str, Any]:
+    """Every value of a configuration by its whole key, as written: interpolations as such."""
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node)
+    if not isinstance(node, dict):
+        return {key: node}
+    values: dict[str, Any] = {}
+    for name, value in node.items():
+        values |= flat(value, f"{key}.{name}".lstrip("."))
+    return values
+
+
+def better(metric: str, objective: str = "", mode: str | None = None) -> str | None:
+    """min for a loss, max for an accuracy; of the objective, another metric, its mode."""
+    known = {"loss": "min", "acc": "max"}
+    return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
+
+
+def fingerprint(path: str) -> str | None:
+    """SHA-256 of a file, or of the names and contents of all files in a folder; None without it."""
+    place = Path(path).expanduser()
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            return None
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(place).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
 names.register("better", better, replace=True)
+names.register("fingerprint", fingerprint, replace=True)
+
+
+def with_absolute_paths(cfg: DictConfig) -> DictConfig:
+    """A copy of a run's configuration whose paths hold from any working directory."""
+    copy = cfg.copy()
+    for key in PATHS:
+        path = OmegaConf.select(copy, key)
+        if isinstance(path, str) and not path.startswith("~"):
+            OmegaConf.update(copy, key, str(Path(path).absolute()))
+    return copy
 
 
 def compose(
@@ -75,12 +97,21 @@ def compose(
     Args:
         overrides: as on the command line: ["trainer.max_epochs=2"].
         run_dir: the folder that the run is to fill.
-        run_name: its name in TensorBoard, where it is to have one.
+        run_name: its name in TensorBoard, where it is to have one that no override gives.
         entry: train or evaluate.
     """
-    check_choices(overrides)
-    cfg = composed(CONF, entry, overrides)
+    with COMPOSING:
+        state = GlobalHydra.instance()
+        outer, state.hydra = state.hydra, None  # in a job Hydra has composed something already
+        try:
+            with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
+                cfg = hydra.compose(entry, list(overrides))
+        except TypeError as e:  # for a group that is given something else than names
+            raise ValueError(f"{' '.join(overrides)}: {e}") from e
+        finally:
+            GlobalHydra.instance().hydra = outer
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
-    if entry == "train":
+    named = any(re.match(r"\+*run_name=", override) for override in overrides)
+    if entry == "train" and (run_name or not named):
         cfg.run_name = run_name
     return cfg

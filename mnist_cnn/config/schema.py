@@ -1,4 +1,8 @@
-"""What the values of a configuration may be."""
+"""The values that a configuration may have, as pydantic models of its parts.
+
+A value is checked here where it is cheaper than asking the class that it is for, or where that
+class would not say which key is wrong. A default means that the part need not have the key.
+"""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -7,51 +11,55 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
 Count = Annotated[int, Field(ge=1)]
-Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more images
-Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; model.build counts what they make up
 Whole = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Batch = Annotated[int, Field(ge=1, le=60_000)]  # no split of any set has more images
+Width = Annotated[int, Field(ge=1, le=65_536)]  # of a layer; MAX_PARAMETERS bounds their product
+Stage = Annotated[list[Width], Field(min_length=1, max_length=8)]
+Limit = Count | Annotated[float, Field(gt=0, le=1)]  # a number of batches or a share of them
+NoneOrLimit = Whole | Share
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[str], Field(min_length=1)]
-Stage = Annotated[list[Width], Field(min_length=1, max_length=8)]
-Limit = Count | Annotated[float, Field(gt=0, le=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-NoneOrLimit = Whole | Share
-Deviation = Annotated[float, Field(gt=0, le=1)]  # of values in [0, 1]
-Metric = str  # one of those that are logged, which config.check knows
 Mode = Literal["min", "max"]
-Interval = Literal["epoch", "step"]  # a schedule is stepped after each
 Suite = Literal["corruptions", "affine", "adversarial", "outliers", "autoattack"]
-Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", examples=["lightning.Trainer"])]
+Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]
+Later = Annotated[Literal[True], Field(alias="_partial_")]  # made when its first argument is there
 
 
 class Group(BaseModel):
-    """A part of the configuration; `_target_`, where there is one, is left to Hydra."""
+    """A part of the configuration whose keys are all known."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Open(Group):
-    """A part that takes keys of its own beside the ones that are checked here."""
+    """A part that takes other keys beside the ones that are checked here."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class Seen(Group):
-    """What must be known of the data that a network was trained on."""
+class Custom(Open):
+    """A part that is made by its `_target_`, whose constructor judges."""
+
+    target: Target
+
+
+class DataDescription(Group):
+    """The least that a file says of the data that its network was trained on."""
 
     name: Annotated[str, Field(pattern=r"^\w+$")]
     classes: list[str] | None = None
     val_fraction: BelowOne
     fold: Whole
-    split: str | None = None  # rows in checkpoints of earlier versions
+    split: str
 
 
-class Images(Group):
-    """What `data.datamodule.ImageDataModule` takes."""
+class Images(Open):
+    """`data.datamodule.ImageDataModule`."""
 
-    target: Target = Field(alias="_target_")
     val_fraction: BelowOne
     fold: Whole
     split: Literal["rows", "writers", "writers_by_series"] = "rows"
@@ -59,26 +67,16 @@ class Images(Group):
     eval_batch_size: Batch
     shuffle: bool
     seed: Seed
-    augment: dict[str, Any]
     clean_epochs: Whole
 
 
 class Data(Images):
-    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist"]
-    root: str
+    """Its subclasses."""
+
+    target: Target
+    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "arrays", "folder"]
+    augment: dict[str, Any]
     negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
-
-
-class Arrays(Images):
-    name: Literal["arrays"]
-    path: str
-
-
-class Folder(Images):
-    name: Literal["folder"]
-    root: str
-    color: bool
-    size: Count | None
 
 
 class Augment(Group):
@@ -99,109 +97,48 @@ class Augment(Group):
     unchanged: Share
 
 
-class Own(Open):
-    """A part that is made by its `_target_`, whose constructor judges."""
-
-    target: Target = Field(alias="_target_")
-
-
-class OwnSchedule(Own):
-    interval: Interval = "epoch"
-
-
-class Named(Open):
-    name: str
-
-
-class Schedule(Named):
-    interval: Interval = "epoch"
-
-
-class Network(Group):
-    """What all networks of this project have: `model.Normalize`; a file of a user's may omit it."""
+class Network(Custom):
+    """The networks of model.py."""
 
     mean: Share | list[Share] | Literal["auto"] = 0.0
     std: Deviation | list[Deviation] | Literal["auto"] = 1.0
+    channels: Annotated[list[Width], Field(min_length=2, max_length=2)] = [32, 64]
+    hidden: Width = 128
+    dropout: BelowOne = 0.0
+    channel_dropout: BelowOne = 0.0
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=4)] = [[32]]
 
 
-class CNN(Network):
-    name: Literal["CNN"]
-    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
-    hidden: Width
-    dropout: BelowOne
+class Optimizer(Custom):
+    """Any optimizer; torch's own judge the ranges of most values, but not all types."""
+
+    partial: Later = True
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    momentum: NotNegative = 0.0
+    eps: Positive = 1e-8
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    nesterov: bool = False
+    fused: bool | None = None
 
 
-class MLP(Network):
-    name: Literal["MLP"]
-    hidden: Width
-    dropout: BelowOne
+class Schedule(Custom):
+    """Any schedule, as Optimizer."""
 
-
-class FastCNN(Network):
-    name: Literal["FastCNN"]
-    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
-    hidden: Width
-
-
-class VGG(Network):
-    name: Literal["VGG"]
-    stages: Annotated[list[Stage], Field(min_length=1, max_length=4)]
-    channel_dropout: BelowOne
-    dropout: BelowOne
-
-
-class Adam(Group):
-    name: Literal["Adam", "AdamW"]
-    lr: Positive
-    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)]
-    eps: Positive
-    weight_decay: NotNegative
-    fused: bool
-
-
-class SGD(Group):
-    name: Literal["SGD"]
-    lr: Positive
-    momentum: BelowOne
-    nesterov: bool
-    weight_decay: NotNegative
-    fused: bool
-
-
-class NoSchedule(Group):
-    name: None
-
-
-class Plateau(Group):
-    name: Literal["ReduceLROnPlateau"]
-    interval: Literal["epoch"]
-    mode: Mode
-    factor: Annotated[float, Field(gt=0, lt=1)]
-    patience: Whole
-    threshold: NotNegative
-    threshold_mode: Literal["rel", "abs"]
-    min_lr: NotNegative
-
-
-class OneCycle(Group):
-    name: Literal["OneCycleLR"]
-    interval: Interval
-    max_lr: Positive
-    pct_start: Annotated[float, Field(gt=0, lt=1)]
-    anneal_strategy: Literal["cos", "linear"]
-    cycle_momentum: bool
-    div_factor: Annotated[float, Field(ge=1)]
-    final_div_factor: Annotated[float, Field(ge=1)]
-
-
-class Cosine(Group):
-    name: Literal["CosineAnnealingLR"]
-    interval: Interval
-    eta_min: NotNegative
+    partial: Later = True
+    patience: Whole = 1
+    factor: Positive = 0.5
+    threshold: NotNegative = 0.0
+    min_lr: NotNegative = 0.0
+    eta_min: NotNegative = 0.0
+    max_lr: Positive = 1e-3
+    div_factor: Annotated[float, Field(ge=1)] = 25.0
+    final_div_factor: Annotated[float, Field(ge=1)] = 1e4
+    cycle_momentum: bool = True
+    interval: Literal["epoch", "step"] = "epoch"  # it is stepped after each
 
 
 class EarlyStopping(Open):
-    monitor: Metric
     mode: Mode
     patience: Whole
     min_delta: NotNegative
@@ -211,18 +148,13 @@ class EarlyStopping(Open):
 
 class Checkpoint(Open):
     of: ClassVar[str] = "mnist_cnn.callbacks.checkpoint.Checkpoint"  # others judge by themselves
-    monitor: Metric
     mode: Mode
     every_seconds: Positive | None
     every_steps: Count | None
 
 
-class NaNGuard(Open):
+class Periodic(Open):
     every_steps: Count
-
-
-class History(Open):
-    pass
 
 
 class ProgressBar(Open):
@@ -231,48 +163,22 @@ class ProgressBar(Open):
     quiet: bool
 
 
-class Summary(Open):
-    max_depth: Annotated[int, Field(ge=-1)]
-
-
 class Averaging(Open):
     decay: BelowOne
     update_every_n_steps: Count
 
 
-class Logger(Open):
-    save_dir: str
-    name: str
-    version: str | int | None
+class Trainer(Custom):
+    """Values that Lightning would take, or refuse without their key; it judges all others."""
 
-
-class TensorBoard(Logger):
-    default_hp_metric: bool
-    purge_step: Whole | None
-
-
-class Profiler(Open):
-    target: Target = Field(alias="_target_")
-    dirpath: str | None = None
-    filename: str | None = None
-
-
-class Trainer(Open):
-    """What is checked before Lightning judges; its other arguments go through to it."""
-
-    target: Target = Field(alias="_target_")
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
     strategy: str | dict[str, Any]
     devices: Count | Annotated[list[Whole], Field(min_length=1, max_length=1)]
     num_nodes: Count
-    use_distributed_sampler: bool
-    precision: str | int | None
     max_epochs: Count
     min_epochs: Count | None
     max_steps: Literal[-1] | Count
-    max_time: (
-        Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", examples=["00:01:30:00"])] | None
-    )
+    max_time: Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")] | None
     fast_dev_run: bool | Count
     overfit_batches: NoneOrLimit
     limit_train_batches: Limit
@@ -284,22 +190,13 @@ class Trainer(Open):
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
     log_every_n_steps: Whole | None
     gradient_clip_val: Positive | None
-    gradient_clip_algorithm: Literal["norm", "value"]
     accumulate_grad_batches: Count
-    sync_batchnorm: bool
-    deterministic: bool | Literal["warn"] | None
-    benchmark: bool | None
-    detect_anomaly: bool
-    inference_mode: bool
     reload_dataloaders_every_n_epochs: Whole
-    profiler: Literal["simple", "advanced", "pytorch"] | Profiler | None
-    enable_checkpointing: bool | None
-    enable_model_summary: bool | None
-    enable_progress_bar: bool | None
+    profiler: Literal["simple", "advanced", "pytorch"] | Custom | None
 
 
 class Objective(Group):
-    metric: Metric
+    metric: str
     mode: Mode
 
 
@@ -313,8 +210,8 @@ class Train(Open):
     test: bool
     label_smoothing: BelowOne
     targets: list[str]
-    loss: Own | None
-    metrics: dict[str, Own]
+    loss: Custom | None
+    metrics: dict[str, Custom]
     run_dir: str
     run_name: str
 

@@ -6,16 +6,14 @@ Shapes: B images in a batch; an image is (1, 28, 28), white ink on black, in [0,
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ValidationError
 from torch import Generator, Tensor
 
 from mnist_cnn.config import schema
+from mnist_cnn.config.check import check_values
 
 
 @dataclass(frozen=True)
@@ -265,12 +263,3 @@ def ink(x: Tensor, start: Tensor, end: Tensor, chosen: Tensor, chance: Chance) -
     width = chance.around(0.4) + 0.8  # half of the stroke's width
     stroke = (width + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
     return torch.where(chosen.view(-1, 1, 1, 1), torch.maximum(x, stroke), x)
-
-
-def check_values(part: str, group: type[BaseModel], values: Mapping[str, Any]) -> None:
-    """Raises ValueError for values of a part of the configuration that its schema refuses."""
-    try:
-        group.model_validate(values)
-    except ValidationError as error:
-        faults = [(f"{part}.{e['loc'][0]}", e["msg"], e["input"]) for e in error.errors()]
-        raise ValueError("; ".join(f"{key}: {msg}, got {v}" for key, msg, v in faults)) from None

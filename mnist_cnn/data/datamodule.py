@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.check import check_fold, check_split
+from mnist_cnn.config.check import check_fold, check_split, check_values
+from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.config.own import is_own
 from mnist_cnn.data import mnist
-from mnist_cnn.data.augment import Augment, check_values
+from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
@@ -68,9 +68,8 @@ class ImageDataModule(L.LightningDataModule):
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs
         self.augment = Augment(**augment) if augment else None
-        checked = schema.Images.model_fields.keys() - {"target", "augment"}
-        values = {key: getattr(self, key) for key in checked}
-        check_values("data", schema.Images, {**values, "_target_": "data.module", "augment": {}})
+        values = {key: getattr(self, key) for key in schema.Images.model_fields}
+        check_values("data", schema.Images, values)
         check_fold(val_fraction, fold)
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
@@ -210,7 +209,7 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
         "classes": list(class_names(data)) or None,
         "shape": list(shape) if isinstance(shape, list | tuple) else None,
     }
-    if is_own(config):
+    if is_custom(config):
         return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
     return {**absolute(config), **known}
 

@@ -12,9 +12,13 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils import deterministic
+
+from mnist_cnn.config.messages import install, must_be
 
 # parts, as regular expressions, of warnings that tell a user nothing
 WARNINGS: dict[str, type[Warning]] = {
@@ -28,8 +32,6 @@ WARNINGS: dict[str, type[Warning]] = {
     "is smaller than the logging interval": Warning,
     # the data module hands out the batches that trainer.overfit_batches asks for
     "You requested to overfit but enabled": Warning,
-    # the schedule that it replaces is stepped each epoch, by the module
-    "SWA is currently only supported every epoch": Warning,
     # mixed precision keeps the weights in 32 bits, as the summary has it
     "Precision .* is not supported by the model summary": Warning,
 }
@@ -137,3 +139,29 @@ def stopped_early(callback: Callback) -> bool:
     return (
         isinstance(callback, EarlyStopping) and callback.stopping_reason is not Reason.NOT_STOPPED
     )
+
+
+def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: str | None) -> None:
+    """Trains, from a checkpoint on where there is one.
+
+    Raises:
+        ValueError: what Lightning raises where values exclude each other, or a checkpoint does not
+            fit the network.
+    """
+    try:
+        # filling new tensors with NaN, which deterministic mode does, takes 5 % of a step
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not exported
+        trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
+    except MisconfigurationException as e:
+        raise ValueError(e) from e
+    except ImportError as e:  # DeviceStatsMonitor
+        hint = f"; {install('monitor')}" if "psutil" in str(e) else ""
+        raise ValueError(f"{e}{hint}") from e
+    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        restored = any(getattr(callback, "running", False) for callback in callbacks)
+        if ckpt_path is None or restored:
+            raise
+        reason = " ".join(str(e).split())
+        wanted = must_be("ckpt_path", "a checkpoint that training can resume", ckpt_path)
+        raise ValueError(f"{wanted}: {reason}") from e

@@ -1,4 +1,4 @@
-"""What is no writing: lines that are printed on the paper, shadows and rims at the border."""
+"""Strokes that are no writing: lines printed on the paper, shadows and rims at the border."""
 
 import cv2
 import numpy as np

@@ -95,7 +95,7 @@ def _chosen(small: Ink, paths: NDArray[np.int64], costs: NDArray[np.float64]) ->
 
 
 def _tidied(shape: Strokes, side: NDArray[np.bool_]) -> Strokes | None:
-    """What lies between two cuts, without slivers of the neighbours; None if that is nothing."""
+    """The strokes between two cuts, without slivers of the neighbours; None if that is nothing."""
     own = shape.mask * side.astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(own, connectivity=8)
     area = stats[:, cv2.CC_STAT_AREA].copy()

@@ -1,4 +1,4 @@
-"""Any picture -> the digits in it, each as MNIST made its own.
+"""Candidates for digits in a picture, each as MNIST made its own.
 
 Light is taken as a property of the paper and ink as a share of the light that the paper would have
 returned, so that a shadow changes neither; LeCun et al. (1998, section III.A) describe the 28x28
@@ -6,7 +6,7 @@ form. Coordinates are (left, top, right, bottom) in pixels, right and bottom exc
 is float32 (height, width) in [0, 1], 0 for paper.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from mnist_cnn.reading.cuts import cut
 from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
-from mnist_cnn.reading.shapes import Row, TooManyStrokesError, find_rows, joined
+from mnist_cnn.reading.shapes import Row, find_rows, joined
 from mnist_cnn.reading.strokes import Box, Strokes, find_ink, holes, stroke_width, two_levels
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
@@ -39,7 +39,7 @@ class Digit:
         box: where it is in the upright picture, in pixels.
         image: uint8 (28, 28), white ink on black, longest side 20, centred by mass.
         row: the line of writing that it stands in, from 0 at the top.
-        place: its middle along the line, as the sheet was turned, in pixels of the ink map.
+        place: its middle along the line, as the sheet was rotated, in pixels of the ink map.
     """
 
     box: Box
@@ -50,7 +50,7 @@ class Digit:
 
 @dataclass(frozen=True)
 class Candidate:
-    """What may be a digit: the parts of a line from `first` to before `last`.
+    """A shape that may be a digit: the parts of a line from `first` to before `last`.
 
     Attributes:
         digit: how it looks.
@@ -73,64 +73,54 @@ class Line:
         parts: the number of its parts; digits are made of one or several neighbours.
         cuts: the parts that a cut parts from the one before.
         candidates: what may be a digit.
-        signs: what is too small for one: points, commas, dashes.
+        punctuation: what is too small for a digit: points, commas, dashes.
     """
 
     parts: int
     cuts: frozenset[int]
     candidates: list[Candidate]
-    signs: list[Digit]
+    punctuation: list[Digit]
 
 
-def find_digits(image: Image.Image) -> list[Digit]:
-    """The shapes in a picture, rows from top to bottom, each from left to right; may be none.
-
-    Boxes are in pixels of the picture given, after the rotation that its EXIF asks for. Digits that
-    touch are one shape.
-    """
-    view = Sheet(image).view()
-    rows = enumerate(find_rows(view.ink, view.mask))
-    return [view.digit(shape, number) for number, row in rows for shape in row.shapes]
-
-
+@dataclass(frozen=True)
 class Sheet:
-    """The ink of a picture."""
+    """The ink of a picture, layers of (H, W), and the way back to the picture.
 
-    def __init__(self, image: Image.Image):
+    Attributes:
+        grey: the light, of the sheet as it lies.
+        mask: the strokes of the pen.
+        faint: all but the noise.
+        back: (3, 3), to pixels of the upright picture, in homogeneous coordinates (x, y, 1).
+        size: width and height of the upright picture.
+    """
+
+    grey: Grey
+    ink: Ink
+    mask: Mask
+    faint: Mask
+    back: NDArray[np.float64]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, image: Image.Image) -> "Sheet":
+        """Find the ink of a picture."""
         grey = grey_of(np.asarray(load_picture(image)))
         zoom = MIN_SIDE / max(grey.shape)
         if zoom > 1:
             enlarged = max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom))
             grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
-        self.grey = grey
-        self.ink, self.mask, self.faint = find_ink(grey)
         width, height = upright_size(image)
-        self.target = width, height
-        # from pixels of the ink map to pixels of the picture given
-        self.scale = np.diag([width / grey.shape[1], height / grey.shape[0], 1.0])
+        back = np.diag([width / grey.shape[1], height / grey.shape[0], 1.0])
+        return cls(grey, *find_ink(grey), back, (width, height))
 
-    def lines(self, turned: float = 0) -> list[Line]:
-        """The lines of writing and whatever may be a digit in them; boxes as in find_digits.
+    def filled(self) -> list["Sheet"]:
+        """The sheet as one that its digits fill, for each of the pens that it may be."""
+        return [Sheet(self.grey, *layers, self.back, self.size) for layers in two_levels(self.grey)]
 
-        Args:
-            turned: degrees by which the sheet is first turned clockwise.
-        """
-        return self.view(turned).lines()
-
-    def filled_lines(self) -> list[list[Line]]:
-        """As lines, of a picture that its digits fill, for each of the pens that it may be."""
-        found = [_View(*layers, self.scale, self.target) for layers in two_levels(self.grey)]
-        try:
-            return [view.lines() for view in found]
-        except TooManyStrokesError:  # what was paper to find_ink is noise here
-            return []
-
-    def view(self, turned: float = 0) -> "_View":
-        """The sheet, turned clockwise by `turned` degrees."""
-        if not turned:
-            return _View(self.ink, self.mask, self.faint, self.scale, self.target)
+    def rotated(self, degrees: float) -> "Sheet":
+        """The sheet, rotated clockwise."""
         height, width = self.ink.shape
-        turn = cv2.getRotationMatrix2D((width / 2, height / 2), -turned, 1)
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1)
         wide, high = (np.abs(turn[:, :2]) @ [width, height]).astype(int)
         turn[:, 2] += (wide - width) / 2, (high - height) / 2
         size = int(wide), int(high)
@@ -138,20 +128,14 @@ class Sheet:
         mask = cv2.warpAffine(self.mask, turn, size, flags=cv2.INTER_NEAREST)
         faint = cv2.warpAffine(self.faint, turn, size, flags=cv2.INTER_NEAREST)
         back = np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
-        return _View(ink, mask, faint, self.scale @ back, self.target)
-
-
-@dataclass(frozen=True)
-class _View:
-    """A sheet from one side: its layers (H, W), and the way back to the picture given."""
-
-    ink: Ink
-    mask: Mask
-    faint: Mask
-    back: NDArray[np.float64]  # (3, 3): homogeneous coordinates (x, y, 1)
-    target: tuple[int, int]  # width and height of the picture
+        return replace(self, ink=ink, mask=mask, faint=faint, back=self.back @ back)
 
     def lines(self) -> list[Line]:
+        """The lines of writing and whatever may be a digit in them.
+
+        Raises:
+            TooManyStrokesError: there are too many to put them in lines.
+        """
         rows = enumerate(find_rows(self.ink, self.mask))
         return [_line(self, row, number) for number, row in rows]
 
@@ -159,7 +143,7 @@ class _View:
         left, top, right, bottom = shape.box
         corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]).T
         x, y, _ = (self.back @ corners).round(6)
-        width, height = self.target
+        width, height = self.size
         box = (
             max(0, int(x.min())),
             max(0, int(y.min())),
@@ -181,7 +165,7 @@ class _View:
         return Strokes(shape.box, whole) if 1.04 < grown < 2 else None
 
 
-def _line(view: _View, row: Row, number: int) -> Line:
+def _line(sheet: Sheet, row: Row, number: int) -> Line:
     """The candidates of a line: runs of parts that lie next to each other."""
     parts: list[Strokes] = []
     crossed: list[float | None] = [None]  # ink of the cut before each part; None: there is a gap
@@ -208,13 +192,13 @@ def _line(view: _View, row: Row, number: int) -> Line:
             cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
             cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
             is_mesh = holes(shape.mask) > MOST_HOLES
-            candidates.append(Candidate(first, last, view.digit(shape, number), cost, is_mesh))
-            if (whole := view.completed(shape)) is not None:
-                digit = view.digit(whole, number)
+            candidates.append(Candidate(first, last, sheet.digit(shape, number), cost, is_mesh))
+            if (whole := sheet.completed(shape)) is not None:
+                digit = sheet.digit(whole, number)
                 candidates.append(Candidate(first, last, digit, cost + 0.1, is_mesh))
     cut_before = frozenset(n for n in range(len(parts)) if crossed[n] is not None)
-    signs = [view.digit(sign, number) for sign in row.signs]
-    return Line(len(parts), cut_before, candidates, signs)
+    punctuation = [sheet.digit(mark, number) for mark in row.punctuation]
+    return Line(len(parts), cut_before, candidates, punctuation)
 
 
 def _end(ink: float | None) -> float:

@@ -86,7 +86,7 @@ def _widest(mask: Mask) -> float:
 
 
 def stroke_depth(mask: Mask) -> Ink:
-    """How far inside the strokes each pixel is; the border of the picture counts as paper."""
+    """The distance of each pixel from the paper; the border of the picture counts as paper."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
@@ -106,7 +106,7 @@ def _median(small: Grey, window: float) -> Grey:
 
 
 def is_light_on_dark(grey: Grey) -> bool:
-    """Whether what stands out most from its surroundings is lighter than they are."""
+    """True where what stands out most from its surroundings is lighter than they are."""
     small = shrunk(grey, 200)
     # cubes: soft shadows cover much but stand out little
     return float(np.sum((small - _median(small, 0.5).astype(np.float64)) ** 3)) > 0

@@ -5,8 +5,9 @@ import itertools
 import os
 import stat
 import warnings
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import IO, Any
 
 import cv2
 import numpy as np
@@ -25,33 +26,50 @@ HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # what telephones
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
+PDF_PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
+
+Decoder = Callable[[], Image.Image]
+Source = str | os.PathLike[str] | bytes  # a file's path, or its content
+_ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
-def load_picture(source: str | os.PathLike[str] | bytes | Image.Image) -> Image.Image:
-    """A picture, or the first one in its file: upright, RGB or L, opaque, at most 2000 px a side.
+def load_picture(source: Source | Image.Image) -> Image.Image:
+    """Return a picture, or the first one in its file: upright, RGB or L, opaque, sides <= 2000 px.
 
     Raises:
         OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
-        ValueError: it holds no picture of FORMATS, no HEIC and no PDF, is damaged, empty or over
-            100 megapixels.
+        ValueError: it holds no picture of FORMATS, no HEIC and no PDF, is damaged, encrypted,
+            empty or over 100 megapixels.
     """
     if isinstance(source, Image.Image):
-        return _upright(source, "the picture")
-    return next(load_pages(source))
+        page = _next_page(iter([partial(_upright, source)]), "the picture")
+    else:
+        page = next(load_pages(source))
+    if not isinstance(page, Image.Image):
+        assert page is not None
+        raise page
+    return page
 
 
-def load_pages(source: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
-    """As load_picture, all pages of a PDF or a TIFF, one after the other.
+def load_pages(source: Source) -> Iterator[Image.Image | ValueError]:
+    """Iterate over the pages of a PDF or a TIFF, or the only page of another file.
 
-    Of what moves (GIF, WebP, AVIF) there is the first frame alone.
+    Of what moves (GIF, WebP, AVIF) that is the first frame. In place of a page that cannot be read
+    comes the error that `load_picture` would raise.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
-    if isinstance(source, bytes):
-        yield from _decode(io.BytesIO(source), "the picture")
-        return
-    if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
-        raise OSError(f"{os.fspath(source)}: not a file")
-    with open(source, "rb") as file:
-        yield from _decode(file, os.fspath(source))
+    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
+    if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+        raise OSError(f"{name}: not a file")  # a pipe would be waited for
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        head = file.read(1024)
+        file.seek(0)
+        heic = head[4:8] == b"ftyp" and head[8:12] in HEIC
+        decoders = _pdf_pages(file) if b"%PDF-" in head else _frames(file, heic)
+        while (page := _next_page(decoders, name)) is not None:
+            yield page
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -61,84 +79,82 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if sideways else image.size
 
 
-_ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
-
-
-def _decode(file: IO[bytes], name: str) -> Iterator[Image.Image]:
-    head = file.read(1024)
-    file.seek(0)
-    if b"%PDF-" in head:
-        pages = _pdf_pages(file)
-    else:
-        pages = _frames(file, name, head[4:8] == b"ftyp" and head[8:12] in HEIC)
-    while (page := _next(pages, name)) is not None:
-        yield page
-
-
-def _next(pages: Iterator[Image.Image], name: str) -> Image.Image | None:
-    """The next of the pages, None after the last."""
+def _next_page(decoders: Iterator[Decoder], name: str) -> Image.Image | ValueError | None:
+    """The picture of the next decoder, the reason why it has none, or None after the last."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of anything odd; what cannot be read raises below
+            # Pillow warns of anything unusual; what cannot be read raises below
             warnings.simplefilter("ignore")
-            return next(pages, None)
+            decode = next(decoders, None)
+            return None if decode is None else decode()
     except Exception as error:  # decoders of damaged files raise all kinds of errors
         reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}, HEIC and PDF"
-        if isinstance(error, _SizeError):
-            raise
+        if isinstance(error, _UnsuitableError):
+            reason = str(error)
         if isinstance(error, ModuleNotFoundError):
             reason = f"reading it needs {error.name}: {install('photo')}"
         if isinstance(error, Image.DecompressionBombError):
             reason = f"over {MAX_PIXELS // 10**6} megapixels"
-        raise ValueError(f"{name}: {reason}") from error
+        if getattr(error, "err_code", None) == PDF_PASSWORD:
+            reason = "an encrypted PDF, which needs a password"
+        return ValueError(f"{name}: {reason}")
 
 
-def _frames(file: IO[bytes], name: str, heic: bool) -> Iterator[Image.Image]:
-    """The frames of a TIFF, of any other picture the first."""
+def _frames(file: IO[bytes], heic: bool) -> Iterator[Decoder]:
+    """Decoders of the frames of a TIFF, of any other picture of the first."""
     if heic:
         import pillow_heif
 
         pillow_heif.register_heif_opener()
     with Image.open(file, formats=("HEIF",) if heic else FORMATS) as image:
         for frame in itertools.count():
-            if frame:
-                try:
-                    image.seek(frame)
-                except EOFError:
-                    return
-            _check_size(image, name)
-            image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
-            yield _upright(image, name)
+            try:
+                image.seek(frame)
+            except EOFError:
+                return
+            yield partial(_frame, image)
             if image.format != "TIFF":
                 return
 
 
-def _pdf_pages(file: IO[bytes]) -> Iterator[Image.Image]:
-    """The pages of a PDF, the longer side 2000 px."""
+def _frame(image: Image.Image) -> Image.Image:
+    _check_size(image)
+    image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
+    return _upright(image)
+
+
+def _pdf_pages(file: IO[bytes]) -> Iterator[Decoder]:
+    """Decoders of the pages of a PDF, the longer side 2000 px."""
     import pypdfium2
 
     with pypdfium2.PdfDocument(file.read()) as document:
-        for page in document:
-            bitmap = page.render(scale=MAX_SIDE / max(page.get_size()))
-            yield bitmap.to_pil().convert("RGB")
+        for number in range(len(document)):
+            yield partial(_pdf_page, document, number)
 
 
-class _SizeError(ValueError):
-    """The picture's size is not one to work with."""
+def _pdf_page(document: Any, number: int) -> Image.Image:
+    page = document[number]
+    bitmap = page.render(scale=MAX_SIDE / max(page.get_size()))
+    picture: Image.Image = bitmap.to_pil()
+    return picture.convert("RGB")
 
 
-def _check_size(image: Image.Image, name: str) -> None:
+class _UnsuitableError(ValueError):
+    """The reason why a picture cannot be read, as it is shown."""
+
+
+def _check_size(image: Image.Image) -> None:
     if 0 in image.size:
-        raise _SizeError(f"{name}: the picture is empty, {image.width} x {image.height} pixels")
+        raise _UnsuitableError(f"the picture is empty, {image.width} x {image.height} pixels")
     if image.width * image.height > MAX_PIXELS:
-        raise _SizeError(
-            f"{name}: {image.width} x {image.height} pixels, over {MAX_PIXELS // 10**6} megapixels"
+        raise _UnsuitableError(
+            f"{image.width} x {image.height} pixels, over {MAX_PIXELS // 10**6} megapixels"
         )
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    """At most MAX_SIDE pixels a side, RGB or L, opaque, turned as its EXIF says."""
-    _check_size(image, name)
+def _upright(image: Image.Image) -> Image.Image:
+    """At most MAX_SIDE pixels a side, RGB or L, opaque, rotated as its EXIF says."""
+    _check_size(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         small = _eight_bit(image)
     elif image.has_transparency_data:

@@ -1,5 +1,6 @@
-"""What a network reads in a picture."""
+"""The digits that a network reads in a picture."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,16 +10,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn.reading.digits import Digit, Line, Sheet
+from mnist_cnn.reading.digits import Line, Sheet
+from mnist_cnn.reading.picture import Source, load_picture
+from mnist_cnn.reading.shapes import TooManyStrokesError
 from mnist_cnn.reading.strokes import Box
 
-SURE = 0.80  # below it a digit is left unread
+THRESHOLD = 0.80  # confidence below which a digit is left unread
 NONE = 0.1  # the probability of each digit in what is none
 NO_DIGIT = 0.35  # below it no digit stands out among the ten
 
-DOUBTFUL = 0.8  # below this mean confidence a sheet may lie turned
+DOUBTFUL = 0.8  # below this mean confidence a sheet may have to be rotated
 STEEP = 20  # degrees: so may a line that slopes more
-BETTER = 0.25  # a turned sheet must be read better than as it lies, as the logarithm of confidence
+BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
 
@@ -35,9 +38,9 @@ class Reading:
         box: (left, top, right, bottom) in pixels of the upright picture.
         image: uint8 (28, 28), what the network saw.
         row: the line of writing, from 0 at the top.
-        turned: degrees clockwise by which the picture must be turned for `best`; the digit is then
-            None, as a lone digit does not tell which side is up.
-        is_candidate: False for a sign that is too small for a digit.
+        is_candidate: False for punctuation, which is too small for a digit.
+        rotation: degrees clockwise by which the picture must be rotated for `best`; the digit is
+            then None, as a lone digit does not tell which side is up.
     """
 
     digit: int | None
@@ -46,85 +49,103 @@ class Reading:
     box: Box
     image: NDArray[np.uint8]
     row: int
-    turned: int = 0
     is_candidate: bool = True
+    rotation: int = 0
 
     @property
     def best(self) -> int:
-        """The likeliest digit, sure or not."""
+        """The likeliest digit, whatever its confidence."""
         return int(self.probabilities.argmax())
 
     @property
     def is_digit(self) -> bool:
-        """Whether it is a digit, although the network may be unsure which."""
+        """True for a digit, although the network may be unsure which."""
         return self.is_candidate and self.confidence >= NO_DIGIT
 
     @property
-    def sign(self) -> str:
+    def symbol(self) -> str:
         """The digit; ? where the network is unsure which, and a point where it is none."""
         if self.digit is not None:
             return str(self.digit)
         return "?" if self.is_digit else "·"
 
 
-def read_digits(image: Image.Image, net: Net, sure: float = SURE) -> list[Reading]:
-    """Reads the digits of a picture in one batch; an empty list where there is none.
+def read_digits(
+    picture: Source | Image.Image, net: Net, threshold: float = THRESHOLD
+) -> list[Reading]:
+    """Read the digits of a picture; an empty list where there is none.
 
     Of all ways to divide a line of writing into digits the likeliest is taken, by dynamic
     programming (LeCun et al., Gradient-Based Learning Applied to Document Recognition, 1998,
     section V).
 
     Args:
-        image: any picture; rows are read from top to bottom, each from left to right.
+        picture: a picture, or what `load_picture` takes; rows are read from top to bottom, each
+            from left to right.
         net: probabilities (N, 10) of uint8 images (N, 28, 28).
-        sure: the confidence below which a digit is left unread, in [0, 1].
+        threshold: the confidence below which a digit is left unread, in [0, 1].
+
+    Raises:
+        OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes.
     """
-    sheet = Sheet(image)
-    readings = _read(sheet.lines(), net, sure)
-    filled = [_read(lines, net, sure) for lines in sheet.filled_lines()]
+    sheet = Sheet.of(picture if isinstance(picture, Image.Image) else load_picture(picture))
+    readings = _read(sheet, net, threshold)
+    filled: list[list[Reading]] = []
+    with contextlib.suppress(TooManyStrokesError):  # what is paper to find_ink is noise here
+        filled = [_read(each, net, threshold) for each in sheet.filled()]
     likeliest = max(filled, key=_score, default=[])
     if _score(likeliest) > max(_score(readings), np.log(NO_DIGIT)):
         readings = likeliest
     digits = [reading for reading in readings if reading.is_candidate]
-    if not digits or not (angles := _doubtful_turns(digits)):
+    if not digits or not (angles := _rotations(digits)):
         return readings
     best, score = readings, _score(digits) + (BETTER if _is_level(digits) else 0)
     for angle in angles:
-        turned = _read(sheet.lines(angle), net, sure)
+        rotated = _read(sheet.rotated(angle), net, threshold)
         if len(digits) == 1:  # a lone 6 may be a 9: it is not read, but told
-            turned = [
-                replace(reading, digit=None, turned=angle)
-                for reading in turned
-                if reading.digit is not None
-            ]
-        if _score(turned) > score:
-            best, score = turned, _score(turned)
+            read = [reading for reading in rotated if reading.digit is not None]
+            rotated = [replace(reading, digit=None, rotation=angle) for reading in read]
+        if _score(rotated) > score:
+            best, score = rotated, _score(rotated)
     return best
 
 
-def _read(lines: list[Line], net: Net, sure: float) -> list[Reading]:
-    """The likeliest readings of lines of writing."""
-    seen = [candidate.digit.image for line in lines for candidate in line.candidates]
-    if not seen:
+def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
+    """The likeliest readings of the lines of writing on a sheet."""
+    lines = sheet.lines()
+    candidates = [candidate for line in lines for candidate in line.candidates]
+    if not candidates:
         return []
+    images = np.stack([candidate.digit.image for candidate in candidates])
     with torch.inference_mode():
-        batches = torch.from_numpy(np.stack(seen)).split(BATCH)
+        batches = torch.from_numpy(images).split(BATCH)
         probabilities = torch.cat([net(batch) for batch in batches]).float().cpu().numpy()
-    meshes = [candidate.is_mesh for line in lines for candidate in line.candidates]
-    probabilities[meshes] = NONE
+    probabilities[[candidate.is_mesh for candidate in candidates]] = NONE
     readings: list[Reading] = []
     start = 0
     for line in lines:
         end = start + len(line.candidates)
-        own = probabilities[start:end]
-        path = _best_path(line, own)
-        found = [(sign, np.full(10, NONE, np.float32), NONE, False) for sign in line.signs]
-        for k, confidence in zip(path, _confidences(line, path, own), strict=True):
-            found.append((line.candidates[k].digit, own[k], confidence, True))
-        for digit, chances, confidence, is_candidate in sorted(found, key=lambda f: f[0].place):
-            reading = _reading(digit, chances, confidence, sure)
-            readings.append(replace(reading, is_candidate=is_candidate))
+        readings += _read_line(line, probabilities[start:end], threshold)
         start = end
+    return readings
+
+
+def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float) -> list[Reading]:
+    """The digits and the punctuation of a line, from left to right.
+
+    Args:
+        probabilities: of each candidate's digits, (N, 10).
+    """
+    none = np.full(10, NONE, np.float32)
+    found = [(mark, none, NONE, False) for mark in line.punctuation]
+    path = _best_path(line, probabilities)
+    for k, confidence in zip(path, _confidences(line, path, probabilities), strict=True):
+        found.append((line.candidates[k].digit, probabilities[k], confidence, True))
+    readings = []
+    for digit, chances, confidence, is_candidate in sorted(found, key=lambda f: f[0].place):
+        read = int(chances.argmax()) if confidence >= threshold else None
+        where = digit.box, digit.image, digit.row
+        readings.append(Reading(read, confidence, chances, *where, is_candidate))
     return readings
 
 
@@ -152,15 +173,15 @@ def _slope(digits: Sequence[Reading]) -> float | None:
 
 
 def _is_level(digits: Sequence[Reading]) -> bool:
-    """Whether digits stand beside each other, and not above."""
+    """True for digits beside each other, False for digits above each other."""
     return abs(_slope(digits) or 0) < STEEP
 
 
-def _doubtful_turns(digits: Sequence[Reading]) -> list[int]:
-    """Degrees clockwise by which a sheet may have to be turned; none where it is read well.
+def _rotations(digits: Sequence[Reading]) -> list[int]:
+    """Degrees clockwise by which a sheet may have to be rotated; none where it is read well.
 
     The direction of several digits is that of the line through their middles, one way or the other.
-    A lone digit is not turned over: many are another digit then.
+    A lone digit is not rotated by 180 degrees: many are another digit then.
     """
     if _is_level(digits) and _score(digits) >= np.log(DOUBTFUL):
         return []
@@ -203,23 +224,9 @@ def _confidences(line: Line, path: list[int], probabilities: NDArray[np.float32]
     return [float(probabilities[each].max(1).min()) for each in apart for _ in each]
 
 
-def _reading(
-    digit: Digit, probabilities: NDArray[np.float32], confidence: float, sure: float
-) -> Reading:
-    best = int(probabilities.argmax())
-    return Reading(
-        digit=best if confidence >= sure else None,
-        confidence=confidence,
-        probabilities=probabilities,
-        box=digit.box,
-        image=digit.image,
-        row=digit.row,
-    )
-
-
 def written(readings: Sequence[Reading]) -> str:
     """The readings as text: a line for each row, ? for what is unsure, · for what is no digit."""
     lines: dict[int, str] = {}
     for reading in readings:
-        lines[reading.row] = lines.get(reading.row, "") + reading.sign
+        lines[reading.row] = lines.get(reading.row, "") + reading.symbol
     return "\n".join(lines[row] for row in sorted(lines))

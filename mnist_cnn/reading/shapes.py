@@ -22,10 +22,10 @@ class TooManyStrokesError(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """A line of writing: its shapes from left to right, and its signs, which are no digits."""
+    """A line of writing: its shapes from left to right, and its punctuation."""
 
     shapes: list[Strokes]
-    signs: list[Strokes]
+    punctuation: list[Strokes]
 
 
 def find_rows(ink: Ink, mask: Mask) -> list[Row]:
@@ -63,11 +63,11 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
     small = [
         shape for shape in shapes if shape.height < smallest and _darkness(ink, shape) > 0.7 * level
     ]
-    return [Row(row, [sign for sign in small if _is_sign(sign, row)]) for row in _rows(large)]
+    return [Row(row, [mark for mark in small if _is_mark(mark, row)]) for row in _rows(large)]
 
 
 def _touches(shape: Strokes, mask: Mask) -> bool:
-    """Whether a shape touches the border of the picture, as shading does."""
+    """True for a shape that touches the border of the picture, as shading does."""
     height, width = mask.shape
     left, top, right, bottom = shape.box
     return left == 0 or top == 0 or right == width or bottom == height
@@ -100,8 +100,8 @@ def _rows(shapes: list[Strokes]) -> list[list[Strokes]]:
     return sorted(rows, key=lambda row: float(np.mean([d.box[1] + d.box[3] for d in row])))
 
 
-def _is_sign(small: Strokes, row: list[Strokes]) -> bool:
-    """Whether a small shape is a point, a comma or a dash of a line of writing.
+def _is_mark(small: Strokes, row: list[Strokes]) -> bool:
+    """True for a point, a comma or a dash of a line of writing.
 
     It stands beside a digit of the line, at most about a digit's height away.
     """

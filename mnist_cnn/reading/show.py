@@ -37,7 +37,7 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
         left, top, right, bottom = (round(side * zoom) for side in reading.box)
         line = 3 if size > 12 else 1
         draw.rectangle((left - line, top - line, right + 1, bottom + 1), None, colour, line)
-        label = f"{reading.best}?" if reading.sign == "?" else reading.sign
+        label = f"{reading.best}?" if reading.symbol == "?" else reading.symbol
         place = (left, max(0, round(top - 1.4 * size)))
         draw.rectangle(draw.textbbox(place, label, label_font), fill="white")
         draw.text(place, label, colour, label_font)

@@ -51,7 +51,7 @@ class Strokes:
 
 
 def holes(mask: Mask) -> int:
-    """How many areas of paper the strokes enclose, without pinpricks."""
+    """The number of areas of paper that the strokes enclose, without pinpricks."""
     paper = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
     _, _, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
     # the first is the ink; the paper around counts as one
@@ -93,7 +93,7 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
 
 
 def two_levels(grey: Grey) -> list[tuple[Ink, Mask, Mask]]:
-    """As find_ink, for a picture that its digits fill, so that there is hardly any paper around.
+    """The same for a picture that its digits fill, so that there is hardly any paper around.
 
     One of its two levels of light is the pen's, and reaches the border: the darker, the lighter, or
     either. Nothing is found where there are not two.
@@ -121,7 +121,7 @@ def two_levels(grey: Grey) -> list[tuple[Ink, Mask, Mask]]:
 
 
 def _is_smooth(grey: Grey) -> bool:
-    """Whether the light changes so little over any short way that there is no edge of a stroke."""
+    """True where the light changes too little over any short way for the edge of a stroke."""
     small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
     near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
     change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
@@ -129,7 +129,7 @@ def _is_smooth(grey: Grey) -> bool:
 
 
 def _is_gradient(grey: Grey, rest: float) -> bool:
-    """Whether a surface of second order explains the light, but for this share of its variance."""
+    """True where a surface of second order explains the light, but for this share of it."""
     small = cv2.resize(grey, (24, 24), interpolation=cv2.INTER_AREA).astype(np.float64)
     y, x = np.mgrid[-1:1:24j, -1:1:24j].reshape(2, -1)
     surface = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.core.override_parser.types import Override, RangeSweep, Transformer
-from sqlalchemy.engine import URL
-
 import optuna
+from hydra.core.override_parser.types import Override, RangeSweep, Transformer
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from sqlalchemy.engine import URL
 
 NAME = "search"  # in the database
 SAMPLERS = "optuna.samplers."

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_cnn import pretrained
+from mnist_cnn.reading.digits import Digit, Sheet
 from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.reading.shapes import find_rows
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 Net = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
@@ -276,7 +278,7 @@ def accuracies(
     for image, label in pictures(images, labels, kind, n, seed):
         readings = read_digits(image, net)
         likely += "".join(str(reading.best) for reading in readings) == label
-        surely = "".join(reading.sign for reading in readings)
+        surely = "".join(reading.symbol for reading in readings)
         sure += surely == label
         wrong += surely != label and surely.isdigit()
     return likely / n, sure / n, wrong / n
@@ -286,6 +288,23 @@ def bundled(name: str, offset: int) -> NDArray[np.uint8]:
     """The bytes of one of MNIST's bundled files after its header."""
     path = Path(__file__).parents[2] / "mnist_cnn" / "data" / "bundled" / f"{name}.xz"
     return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8, offset=offset)
+
+
+def png(*digits: int) -> bytes:
+    """A PNG file with the first test image of each digit side by side on black."""
+    labels = bundled("t10k-labels-idx1-ubyte", 8)
+    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+    chosen = np.hstack([images[int(np.argmax(labels == digit))] for digit in digits])
+    file = io.BytesIO()
+    Image.fromarray(np.pad(chosen, 10)).save(file, "PNG")
+    return file.getvalue()
+
+
+def find_digits(image: Image.Image) -> list[Digit]:
+    """The shapes in a picture, rows from top to bottom, each from left to right."""
+    sheet = Sheet.of(image)
+    rows = enumerate(find_rows(sheet.ink, sheet.mask))
+    return [sheet.digit(shape, number) for number, row in rows for shape in row.shapes]
 
 
 def main() -> None:

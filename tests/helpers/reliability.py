@@ -15,7 +15,7 @@ import numpy as np
 
 from mnist_cnn import pretrained
 from mnist_cnn.reading.reader import Reading, read_digits
-from tests.helpers.nodigits import kinds
+from tests.helpers.negatives import kinds
 from tests.helpers.photographs import KINDS, Net, bundled, pictures
 
 BINS = (0, 0.35, 0.6, 0.8, 0.9, 0.99, 1.001)

@@ -2,7 +2,7 @@
 // order, and their weights as float32 in base64.
 
 const PICTURES = false; // drawings alone
-const SURE = 0.8; // the probability below which a digit is unsure, as in reader.py
+const THRESHOLD = 0.8; // the confidence below which a digit is left unread, as in reader.py
 const NO_DIGIT = 0.35; // that below which it is none
 
 // the network
@@ -114,7 +114,7 @@ async function read({ strokes }) {
     const image = mnistImage(written);
     const shares = probabilities(image);
     const best = shares.indexOf(Math.max(...shares));
-    const digit = shares[best] < SURE ? null : best;
+    const digit = shares[best] < THRESHOLD ? null : best;
     return {
       digit,
       sign: digit !== null ? String(digit) : shares[best] < NO_DIGIT ? "·" : "?",

@@ -280,19 +280,6 @@ function overflow() {
   seen.classList.toggle("after", seen.scrollLeft < hidden - 1);
 }
 
-// Says that the strip holds more than it shows, and fades it out on the sides where it does.
-function overflow() {
-  const hidden = seen.scrollWidth - seen.clientWidth;
-  find("more").textContent = hidden > 1 ? `(scroll: ${digits.length})` : "";
-  seen.classList.toggle("before", seen.scrollLeft > 1);
-  seen.classList.toggle("after", seen.scrollLeft < hidden - 1);
-}
-
-function ordinal(n) {
-  const tail = n % 100 > 10 && n % 100 < 14 ? 0 : n % 10;
-  return n + (["th", "st", "nd", "rd"][tail] || "th");
-}
-
 // mouse, finger, pen
 
 let drawing = null; // the pointer's id

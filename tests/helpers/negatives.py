@@ -1,6 +1,6 @@
 """Drawings that are no digit, not made as those in training are, and how many are read as one.
 
-    python -m tests.helpers.nodigits [CHECKPOINT] [--n 500] [--fonts FOLDER]
+    python -m tests.helpers.negatives [CHECKPOINT] [--n 500] [--fonts FOLDER]
 
 Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, or of a folder's, bent
 and written with other pens than in `mnist_cnn.data.negatives`. Scribbles are curves of Lissajous,

@@ -1,0 +1,198 @@
+"""Objects that a configuration names by `_target_`, and the allowlists of what it may name.
+
+A name must match an allowlist before anything is imported. What it leads to must live where the
+allowlist says, by its own module and name, before anything is called: an import that a module
+happens to have, as in torch.nn.modules.module.torch.hub.load, leads out of torch.nn. Hydra 1.3 and
+1.4 differ in what they refuse, so the calls are made here, of the objects that were checked.
+"""
+
+import fnmatch
+import functools
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mnist_cnn.config.messages import either, must_be
+
+LIBRARIES = ("torch.nn.*", "torch.optim.*", "torchmetrics.*")
+
+# for the network, loss, metrics, optimizer and schedule, which a stranger's checkpoint may name:
+# classes alone
+CHECKPOINTS = ("mnist_cnn.model.*", "mnist_cnn.losses.*", *LIBRARIES)
+
+# for what only a command names
+COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
+
+ALLOWED: list[str] = []  # by the user, in this process
+
+
+class ForbiddenError(ValueError):
+    """A configuration names code that is not on the allowlist."""
+
+
+def allow(targets: Sequence[str]) -> None:
+    """Sets the user's own allowlist, patterns such as my_pkg.*.
+
+    They come from the user's command or program, never from a file that is loaded.
+    """
+    ALLOWED[:] = targets
+
+
+def allow_given(argv: Sequence[str]) -> None:
+    """Allows what `targets=` of a command line lists: targets=[my_pkg.*,other.nets.*]."""
+    for argument in argv:
+        key, _, value = argument.lstrip("+").partition("=")
+        if key == "targets":
+            patterns = (pattern.strip(" '\"") for pattern in value.strip(" '\"[]").split(","))
+            allow([pattern for pattern in patterns if pattern])
+
+
+def class_name(config: Mapping[str, Any]) -> str | None:
+    """The name of the class that a part of the configuration names; None where it names none."""
+    target = config.get("_target_")
+    return None if target is None else str(target).rpartition(".")[2]
+
+
+def is_custom(data: Any) -> bool:
+    """True for the configuration of a LightningDataModule that is not of this package."""
+    target = data.get("_target_") if hasattr(data, "get") else None
+    return not str(target).startswith("mnist_cnn.")
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def refusal(key: str, target: str, name: Any, allowlist: Sequence[str]) -> str:
+    allowed = either([*allowlist, *ALLOWED]) or "allowed by targets"
+    package = target.partition(".")[0]
+    return f"{must_be(key, allowed, name)}; for code of your own: targets=[{package}.*]"
+
+
+def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> list[str]:
+    """A sentence for each `_target_` in a part of the configuration that is on no allowlist."""
+    if isinstance(node, list):
+        node = dict(enumerate(node))
+    if not isinstance(node, Mapping):
+        return []
+    faults = [f for name, v in node.items() for f in not_allowed(v, f"{key}.{name}", allowlist)]
+    target = node.get("_target_")
+    if target is not None and not matches(str(target), [*allowlist, *ALLOWED]):
+        faults.append(refusal(f"{key}._target_", str(target), target, allowlist))
+    return faults
+
+
+def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
+    """The class or function of a name that is on an allowlist.
+
+    Raises:
+        ForbiddenError: it lives elsewhere, or, from a checkpoint, is no class.
+        ValueError: there is none of this name.
+    """
+    try:
+        found: Any = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as e:
+        raise ValueError(f"{key}={target}: {e}") from e
+    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    known = target in ALLOWED or matches(home, ALLOWED)  # who wrote the whole name meant its object
+    plain = allowlist is CHECKPOINTS and not isinstance(found, type)
+    if not known and (plain or not matches(home, allowlist)):
+        name = f"{target}, which is {home}" if home != target else f"{target}, which is no class"
+        raise ForbiddenError(refusal(key, home, name, allowlist))
+    return found
+
+
+def located(node: Any, key: str, allowlist: Sequence[str]) -> Any:
+    """A part of the configuration with what each `_target_` names in its place; none is called."""
+    if isinstance(node, list):
+        return [located(value, f"{key}.{k}", allowlist) for k, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    parts = {name: located(value, f"{key}.{name}", allowlist) for name, value in node.items()}
+    if "_target_" in parts:
+        where = f"{key}._target_".lstrip(".")
+        parts["_target_"] = locate(str(node["_target_"]), where, allowlist)
+    return parts
+
+
+def called(node: Any, *args: Any, **options: Any) -> Any:
+    """A part that was located with every `_target_` called, inner ones first."""
+    if isinstance(node, list):
+        return [called(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    values = {name: called(value) for name, value in node.items()}
+    if "_target_" not in values:
+        return values
+    target, partial = values.pop("_target_"), values.pop("_partial_", False)
+    args = args or values.pop("_args_", ())
+    target = functools.partial(target, *args, **{**values, **options})
+    return target if partial else target()
+
+
+def instantiate_as(
+    kind: type,
+    node: Any,
+    *args: Any,
+    key: str = "",
+    allowlist: Sequence[str] = COMMANDS,
+    **options: Any,
+) -> Any:
+    """The object of a class `kind` that a part of the configuration describes, as Hydra would.
+
+    Args:
+        node: `_target_` and arguments, beside `args` and `options`; `_args_`, and `_partial_` for
+            inner ones, are Hydra's. Any argument may be such a part.
+        key: where the part stands in the configuration.
+        allowlist: what may be named beside what the user allowed.
+
+    Raises:
+        ForbiddenError: it names what is on no allowlist.
+        ValueError: it makes something else, or the class refuses it, as a device that is not here.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True)
+    if faults := not_allowed(node, key, allowlist):
+        raise ForbiddenError("; ".join(faults))
+    parts, target = located(node, key, allowlist), f"{key}._target_".lstrip(".")
+    found = parts.get("_target_") if isinstance(parts, dict) else None
+    if found is None or (isinstance(found, type) and not issubclass(found, kind)):
+        named = node.get("_target_") if isinstance(node, Mapping) else node
+        raise ValueError(must_be(target, f"a {kind.__name__}", named))
+    try:
+        made = called({**parts, "_partial_": False}, *args, **options)
+    # an argument that it does not take; no such device; a package is missing
+    except (ValueError, TypeError, MisconfigurationException, ImportError) as e:
+        text = f"{node['_target_']}: {e}".splitlines()[0] if isinstance(e, TypeError) else str(e)
+        raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
+    if not isinstance(made, kind):
+        raise ValueError(must_be(target, f"a {kind.__name__}", node["_target_"]))
+    return made
+
+
+def make_data(config: Any) -> Any:
+    """The LightningDataModule of `data`."""
+    import lightning as L  # a configuration is checked before torch is imported
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(config):
+        config = OmegaConf.to_container(config, resolve=True)
+    if is_custom(config) and not config.get("augment"):  # of the group augment, unknown to it
+        config = {key: value for key, value in config.items() if key != "augment"}
+    return instantiate_as(L.LightningDataModule, config, key="data")
+
+
+def make_callbacks(nodes: Any) -> Any:
+    """The callbacks of `callbacks` without those that are null, in the order in which they act."""
+    import lightning as L
+
+    from mnist_cnn.callbacks.between_epochs import in_order
+
+    made = []
+    for name, node in nodes.items():
+        if node is not None:
+            made.append(instantiate_as(L.Callback, node, key=f"callbacks.{name}"))
+    return in_order(made)

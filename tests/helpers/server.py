@@ -1,0 +1,73 @@
+"""The demo as a process of its own, and requests to it."""
+
+import contextlib
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.process import environment
+
+# the demo, naming each address outside this machine that it turns to
+WATCHED = """
+import sys
+def watch(event, args):
+    if event == "socket.getaddrinfo":
+        address = args[0]
+    elif event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
+        address = args[1][0]
+    else:
+        return
+    if address not in ("127.0.0.1", "localhost", "0.0.0.0", None):
+        print("outside:", address, file=sys.stderr, flush=True)
+sys.addaudithook(watch)
+from mnist_cnn.demo import main
+main()
+"""
+
+
+@contextlib.contextmanager
+def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A demo with its port; it is to print nothing to standard error."""
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", WATCHED, "--port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(),
+        )
+    assert process.stdout is not None
+    try:
+        printed = process.stdout.readline()
+        address = re.search(r"http://[\d.]+:(\d+)", printed)
+        assert address, printed + log.read_text()
+        yield int(address[1]), process
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert log.read_text() == ""  # neither a traceback nor a word to another machine
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+def request(port: int, method: str, path: str, *content: Any) -> tuple[int, bytes]:
+    """Status and body of the answer to one request."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, *content)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def post(port: int, path: str, body: bytes, kind: str = "image/png") -> tuple[int, Any]:
+    """Status and content of a JSON answer."""
+    status, content = request(port, "POST", path, body, {"Content-Type": kind})
+    return status, json.loads(content)

@@ -1,0 +1,164 @@
+"""The page with the network inside gives the network's probabilities and the reader's images."""
+
+import base64
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_cnn import formats, pretrained, webpage
+from mnist_cnn.model import build
+from mnist_cnn.reading.picture import load_picture
+from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits, written
+from tests.helpers.photographs import bundled
+
+# strokes of some digits, in shares of a square
+STROKES: dict[str, list[list[tuple[float, float]]]] = {
+    "0": [[(0.5 - 0.3 * math.sin(t / 5), 0.5 - 0.3 * math.cos(t / 5)) for t in range(32)]],
+    "1": [[(0.5, 0.2 + t / 50) for t in range(31)]],
+    "4": [
+        [(0.55 - 0.3 * t, 0.2 + 0.35 * t) for t in (0, 0.5, 1)] + [(0.5, 0.55), (0.75, 0.55)],
+        [(0.62, 0.4), (0.62, 0.85)],
+    ],
+    "5": [
+        [(0.32, 0.24), (0.3, 0.48)]
+        + [(0.45 + 0.22 * math.sin(t / 4), 0.62 - 0.2 * math.cos(t / 4)) for t in range(-2, 14)],
+        [(0.32, 0.23), (0.68, 0.22)],
+    ],
+    "7": [[(0.25, 0.22), (0.7, 0.22), (0.55, 0.5), (0.4, 0.82)]],
+}
+PEN_STROKES = ("7", "0", "10", "415", "5710")  # written with them
+
+
+@pytest.fixture(scope="module")
+def digits() -> torch.Tensor:
+    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+    return torch.from_numpy(images[:100].copy())
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory) -> Path:
+    """The shipped network as one HTML file."""
+    file = tmp_path_factory.mktemp("page") / "mnist_cnn.html"
+    formats.write_html(pretrained.load(), file)
+    return file
+
+
+@pytest.fixture
+def offline_page(browser, page_file) -> Iterator[Any]:
+    """The file in a browser without a network, in which nothing may fail or be asked for."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_offline(True)
+    page = context.new_page()
+    wrong: list[str] = []
+    page.on("request", lambda request: wrong.append(request.url))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(page_file.as_uri())
+    page.wait_for_selector(".reader[data-ready]")
+    yield page
+    context.close()
+    assert wrong == [page_file.as_uri()]
+
+
+def test_the_page_gives_the_networks_probabilities_in_a_browser_without_a_network(
+    offline_page, digits
+):
+    with torch.no_grad():
+        expected = pretrained.load()(digits).numpy()
+    found = offline_page.evaluate("all => all.map(probabilities)", digits.flatten(1).tolist())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def test_what_is_drawn_on_the_page_is_read_as_the_reader_reads_it(offline_page):
+    for digits in PEN_STROKES:
+        offline_page.evaluate("() => { done.push({ clear: true }); change(); }")
+        width = 1 / (len(digits) + 0.5)
+        height = min(0.75, 1.5 * width)
+        for place, digit in enumerate(digits):
+            for points in STROKES[digit]:
+                offline_page.evaluate(
+                    "points => { done.push({ points }); change(); }",
+                    [[(x + place + 0.25) * width, y * height] for x, y in points],
+                )
+        offline_page.wait_for_function(
+            'text => find("reading").textContent === text', arg=digits, timeout=5000
+        )
+        picture = offline_page.evaluate('() => (paint(copy, "#fff"), copy.toDataURL())')
+        image = load_picture(base64.b64decode(picture.partition(",")[2]))
+        readings = read_digits(image, pretrained.load())
+        assert written(readings) == digits
+        tiles = offline_page.evaluate("() => digits.map((digit) => digit.image)")
+        for reading, tile in zip(readings, tiles, strict=True):
+            seen = np.frombuffer(base64.b64decode(tile), np.uint8).reshape(28, 28) / 255
+            # where a half is rounded the other way, it is centred a pixel beside
+            moved = [np.roll(seen, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
+            assert min(np.abs(each - reading.image / 255).mean() for each in moved) < 0.02
+
+
+def test_a_mouse_draws_on_the_page_and_pictures_are_not_offered(offline_page):
+    area = offline_page.locator(".ink").bounding_box()
+    offline_page.mouse.move(area["x"] + 200, area["y"] + 100)
+    offline_page.mouse.down()
+    offline_page.mouse.move(area["x"] + 200, area["y"] + 300, steps=9)
+    offline_page.mouse.up()
+    offline_page.wait_for_function('document.querySelector(".reading").textContent === "1"')
+    assert offline_page.locator(".upload").is_hidden()
+
+
+@pytest.mark.parametrize("name", ["FastCNN", "MLP", "VGG"])
+def test_a_page_has_any_network_of_this_project(name, digits, tmp_path):
+    pytest.importorskip("py_mini_racer", reason="comes with the extra export")
+    configs: dict[str, dict[str, Any]] = {
+        "FastCNN": {"channels": [4, 8], "hidden": 16, "mean": 0.13, "std": 0.31},
+        "MLP": {"hidden": 16, "dropout": 0.5},
+        "VGG": {"stages": [[4], [6, 6]], "channel_dropout": 0.1, "dropout": 0.1},
+    }
+    net = build({"name": name, **configs[name]})
+    with torch.no_grad():
+        for _ in range(5):  # batch normalisation of its own mean and variance
+            net(torch.rand(32, 1, 28, 28))
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+                layer.weight.uniform_(-1, 1)
+                layer.bias.uniform_(-1, 1)
+    trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
+    formats.write_html(trained, tmp_path / "page.html")
+    with torch.no_grad():
+        expected = trained(digits)
+    found = formats.reader(tmp_path / "page.html")(digits)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+class Branched(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + x.relu()).flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Branched(), "html export needs a chain of layers, got a branch at add"),
+        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got GELU(approximate='none')"),
+        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got Conv2d(1, 4"),
+    ],
+)
+def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message, tmp_path):
+    about = {"model": {}, "data": {"name": "mnist"}}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        formats.write_html(pretrained.Trained(net, tuple("0123456789"), about), tmp_path / "x.html")
+    other = pretrained.Trained(net, ("shirt",), {"data": {"name": "fashion_mnist"}})
+    with pytest.raises(ValueError, match="got one of fashion_mnist, 1 x 28 x 28"):
+        formats.write_html(other, tmp_path / "x.html")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_page_calls_unsure_what_the_reader_does():
+    script = (webpage.PAGE / "network.js").read_text("utf-8")
+    assert f"const THRESHOLD = {THRESHOLD};" in script
+    assert f"const NO_DIGIT = {NO_DIGIT};" in script
