@@ -154,7 +154,7 @@ node = {
     "n_trials": 30,
     "n_jobs": 1,
     "mode": "min",
-    "sampler": {"_target_": f"optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 10},
+    "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 0, "n_startup_trials": 10},
     "params": None,
     "seeds": 1,
     "seed_key": "seed",

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config.check import check, inexact_options
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
@@ -32,6 +32,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
     """
     check(cfg)
+    cfg = with_absolute_paths(cfg)
     with RunFolder(cfg.run_dir, depends_on, extendable, STALE, "train.log").opened(cfg) as run:
         if run.results is not None:
             return run.results
@@ -43,8 +44,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         from mnist_cnn.analysis import results
         from mnist_cnn.callbacks import tensorboard
-        from mnist_cnn.callbacks.checkpoint import Checkpoint
+        from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
         from mnist_cnn.callbacks.history import History
+        from mnist_cnn.callbacks.loggers import make_loggers
         from mnist_cnn.config.instantiate import (
             instantiate_as,
             is_custom,
@@ -54,19 +56,21 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.data.datamodule import described
         from mnist_cnn.internals.lightning import InPlace, fit, quiet_lightning
         from mnist_cnn.module import build_module, load_best
-        from mnist_cnn.runs.loggers import make_loggers
 
         quiet_lightning()
         if (inexact := inexact_options(cfg)) and rank() == 0:
             print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
         config, start = plain(cfg), run.last or cfg.ckpt_path
+        if start is not None:
+            check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)
         callbacks = make_callbacks(cfg.callbacks)
         trainer = instantiate_as(
             L.Trainer,
-            cfg.trainer,
+            # our loaders hand out each process's share themselves
+            {**config["trainer"], "use_distributed_sampler": is_custom(cfg.data)},
             callbacks=callbacks,
             logger=make_loggers(cfg, start),
             plugins=[InPlace(), *processes.environment()],

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mnist_cnn import predict, pretrained
-from mnist_cnn.data.mnist import DIGITS
+from mnist_cnn.data.mnist import CLASSES
 from mnist_cnn.reading.reader import Reading
 from tests.helpers.photographs import png
 from tests.helpers.process import environment
@@ -107,7 +107,7 @@ def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
     with safe_open(pretrained.SHIPPED, "pt") as file:
         about = json.loads(file.metadata()["about"])
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    about["data"] |= {"name": "fashion_mnist", "classes": list(mnist.CLASSES["fashion_mnist"])}
+    about["data"] |= {"name": "fashion_mnist", "classes": list(CLASSES["fashion_mnist"])}
     metadata = {"about": json.dumps(about)}
     save_file(weights, tmp_path / "clothes", metadata)
     with pytest.raises(SystemExit, match="must be a network trained on digits, got one of fashion"):

@@ -17,10 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.folder import LOCK, SWEEP, replace, state
 from mnist_cnn.runs.ranks import rank, under_torchrun
-from mnist_cnn.runs.resume import commands, own_config_dirs, quote
+from mnist_cnn.runs.resume import OF_SWEEP, commands, own_config_dirs, quote
 from mnist_cnn.sweeps.names import shared_keys
 
-REPEATED = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
 MADE_BY_HYDRA = {"multirun.yaml", ".submitit"}
 
 # no attribute of the callback: joblib's workers get a copy of that, which a lock has none of
@@ -101,7 +100,9 @@ class Folders(Callback):
         if self.report:
             hydra.utils.get_method(self.report)(folder)
         jobs = states(folder)
-        left = {how: [name for name, its in jobs.items() if its == how] for how in ("failed", "running")}
+        left = {
+            how: [name for name, its in jobs.items() if its == how] for how in ("failed", "running")
+        }
         if any(left.values()):
             told = [f"{len(names)} {how} ({names[0]})" for how, names in left.items() if names]
             hint = f"resume them with ckpt_path={folder}"
@@ -159,14 +160,16 @@ def check_sweep(folder: Path, application: str) -> None:
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
     owner = OmegaConf.load(folder / SWEEP).application
     if owner != application:
-        raise ValueError(f"hydra.sweep.dir must be a sweep of {application}, {folder} is of {owner}")
+        raise ValueError(
+            f"hydra.sweep.dir must be a sweep of {application}, {folder} is of {owner}"
+        )
 
 
 def record_command(folder: Path, config: DictConfig) -> None:
     """Add a command to those that the sweep's folder was filled by."""
     overrides = config.hydra.overrides
     command = {
-        "hydra": [str(o) for o in overrides.hydra if o.startswith(REPEATED)],
+        "hydra": [str(o) for o in overrides.hydra if o.startswith(OF_SWEEP)],
         "task": list(map(str, overrides.task)),
         "config_dirs": own_config_dirs(config.hydra),
     }

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_cnn.runs.folder import FolderInUseError, Pruned, RunFolder, error_of, state
+from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.sweeps.names import in_sweep
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,9 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
     return job
 
 
-def attempt(function: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str) -> float:
+def attempt(
+    function: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str
+) -> float:
     """The metric of a job of a sweep, or NaN: it has none, failed, was pruned, or runs elsewhere.
 
     Its folder has what happened, for who resumes or reports the sweep.
@@ -50,11 +53,14 @@ def attempt(function: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig
     try:
         value = function(cfg).get(metric)
         return math.nan if value is None else float(value)
+    except Interrupted as e:
+        sweep = Path(HydraConfig.get().sweep.dir).absolute()
+        raise Interrupted(e.number, f"resume it with ckpt_path={sweep}") from None
     except (Pruned, FolderInUseError) as e:
         print(f"{folder.name}: {e}")
     except Exception as e:
         RunFolder(folder).fail(e)
-        if state(folder) == "finished":  # with another configuration
+        if state(folder) != "failed":  # it has finished, with another configuration, or is no run's
             raise
         log.debug("the job failed", exc_info=True)
         print(f"{folder.name}: failed: {error_of(folder)}")
