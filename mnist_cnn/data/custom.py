@@ -27,10 +27,13 @@ class ArraysDataModule(ImageDataModule):
     Args:
         path: the file.
         name: of the set, in tables and figures.
+        fingerprint: SHA-256 of the files, for the record of a run.
         options: those of `ImageDataModule`.
     """
 
-    def __init__(self, *, path: str, name: str = "arrays", **options: Any):
+    def __init__(
+        self, *, path: str, name: str = "arrays", fingerprint: str | None = None, **options: Any
+    ):
         super().__init__(**options)
         self.path, self.name = path, name
 
@@ -79,6 +82,7 @@ class FolderDataModule(ImageDataModule):
         color: three channels; else one.
         size: the pictures are scaled to size x size; None: they must all be of one size.
         name: of the set, in tables and figures.
+        fingerprint: SHA-256 of the files, for the record of a run.
         options: those of `ImageDataModule`.
     """
 
@@ -89,6 +93,7 @@ class FolderDataModule(ImageDataModule):
         color: bool = True,
         size: int | None = None,
         name: str = "folder",
+        fingerprint: str | None = None,
         **options: Any,
     ):
         super().__init__(**options)

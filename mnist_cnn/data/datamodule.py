@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -197,10 +196,7 @@ def class_names(data: L.LightningDataModule) -> tuple[str, ...]:
 
 
 def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
-    """Description of a training's data for a file: their configuration, classes and shape.
-
-    Relative paths are made absolute; ~ stays as it is.
-    """
+    """Description of a training's data for a file: their configuration, classes and shape."""
     shape = getattr(data, "shape", None)
     known = {
         "classes": list(class_names(data)) or None,
@@ -208,6 +204,4 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
     }
     if is_custom(config):
         return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
-    places = {key: str(config[key]) for key in ("root", "path") if config.get(key) is not None}
-    absolute = {k: p if p.startswith("~") else str(Path(p).absolute()) for k, p in places.items()}
-    return {**config, **absolute, **known}
+    return {**config, **known}
