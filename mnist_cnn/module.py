@@ -216,21 +216,22 @@ class DigitClassifier(L.LightningModule):
         }
 
     def log_epoch(self, stage: str) -> None:
-        """Logs the exact means over all images of the epoch, on whatever rank they were."""
+        """Logs the exact means over the images of the epoch, on whatever rank they were."""
         totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
-        loss, hits, images = totals.tolist()
+        loss, images, hits, labelled = totals.tolist()
         if self.epochs_are_steps:
             # Lightning's count of steps is one off in a resumed run. The test comes after the last
             # epoch, where a resumed run drops it from the logs
             self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
-        self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
-        epoch = self.epoch_metrics[stage]
+        self.log(f"{stage}/acc", torch.tensor(hits / max(labelled, 1), dtype=torch.float64))
         for name, metric in self.metrics.items():
+            epoch = self.epoch_metrics[stage]
+            logits, labels = torch.cat(epoch.logits), torch.cat(epoch.labels)
             metric.to(self.device).reset()
-            metric.update(torch.cat(epoch.logits), torch.cat(epoch.labels))
+            metric.update(logits[labels >= 0], labels[labels >= 0])
             self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
 
     def configure_optimizers(self) -> Any:

@@ -64,7 +64,8 @@ class ProgressBar(BetweenEpochs):
         if now < self.due or self.bar is None:
             return
         metrics = pl_module.epoch_metrics["train"]
-        loss, hits, images = metrics.totals(last=self.averaged)
+        loss, images, hits, labelled = metrics.totals(last=self.averaged)
+        accuracy = hits / max(labelled, 1)
         seen = metrics.images * trainer.world_size
         speed = (seen - self.mark[1]) / (now - self.mark[0])
         self.due, self.mark = now + self.refresh_seconds, (now, seen)
@@ -72,7 +73,7 @@ class ProgressBar(BetweenEpochs):
             self.task,
             completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
             epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            status=f"loss {loss / images:.4f}  acc {hits / images:.2%}  {speed:,.0f} images/s",
+            status=f"loss {loss / images:.4f}  acc {accuracy:.2%}  {speed:,.0f} images/s",
         )
         self.bar.refresh()
 
