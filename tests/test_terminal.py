@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis import comparison, tables
-from mnist_cnn.runs import results
+from mnist_cnn.analysis import comparison, results, tables
 
 ODD = "a[x]b :x: [red]"
 

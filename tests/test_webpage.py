@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mnist_cnn import formats, pretrained, webpage
-from mnist_cnn.model import build
+from mnist_cnn.pretrained import build_network
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits, written
 from tests.helpers.photographs import bundled
@@ -119,7 +119,7 @@ def test_a_page_has_any_network_of_this_project(name, digits, tmp_path):
         "MLP": {"hidden": 16, "dropout": 0.5},
         "VGG": {"stages": [[4], [6, 6]], "channel_dropout": 0.1, "dropout": 0.1},
     }
-    net = build({"name": name, **configs[name]})
+    net = build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
     with torch.no_grad():
         for _ in range(5):  # batch normalisation of its own mean and variance
             net(torch.rand(32, 1, 28, 28))
