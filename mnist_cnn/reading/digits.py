@@ -101,13 +101,8 @@ class Sheet:
         return replace(self, ink=ink, mask=mask, faint=faint, back=self.back @ back)
 
     def lines(self) -> list[Line]:
-        """The lines of writing and whatever may be a digit in them.
-
-        Raises:
-            TooManyStrokesError: there are too many to put them in lines.
-        """
-        rows = enumerate(find_rows(self.ink, self.mask))
-        return [_line(self, row, number) for number, row in rows]
+        """The lines of writing and whatever may be a digit in them; raises as `find_rows`."""
+        return [_line(self, row, n) for n, row in enumerate(find_rows(self.ink, self.mask))]
 
     def digit(self, shape: Strokes, row: int) -> Digit:
         left, top, right, bottom = shape.box

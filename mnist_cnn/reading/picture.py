@@ -138,8 +138,8 @@ def _pdf_pages(file: IO[bytes]) -> Iterator[Decoder]:
 
 def _pdf_page(document: Any, number: int) -> Image.Image:
     page = document[number]
-    bitmap = page.render(scale=MAX_SIDE / max(page.get_size()))
-    return bitmap.to_pil().convert("RGB")
+    picture: Image.Image = page.render(scale=MAX_SIDE / max(page.get_size())).to_pil()
+    return picture.convert("RGB")
 
 
 class _UnsuitableError(ValueError):

@@ -133,7 +133,10 @@ def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float)
         for mark in line.punctuation
     ]
     path = _best_path(line, probabilities)
-    for k, sure in zip(path, _confidences(line, path, probabilities), strict=True):
+    shapes = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
+    surest = probabilities[path].max(1)
+    for k, shape in zip(path, shapes, strict=True):
+        sure = float(surest[shapes == shape].min())  # the same for those that were cut apart
         digit, chances = line.candidates[k].digit, probabilities[k]
         read = int(chances.argmax()) if sure >= threshold else None
         found.append((digit.place, Reading(read, sure, chances, digit.box, digit.image, digit.row)))
@@ -179,13 +182,6 @@ def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
         path.append(int(last[place]))
         place = line.candidates[path[-1]].first
     return path[::-1]
-
-
-def _confidences(line: Line, path: list[int], probabilities: NDArray[np.float32]) -> list[float]:
-    """The confidence in each candidate of a path, the same for those that were cut apart."""
-    whole = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
-    sure = probabilities[path].max(1)
-    return [float(sure[whole == shape].min()) for shape in whole]
 
 
 def written(readings: Sequence[Reading]) -> str:

@@ -79,18 +79,17 @@ def _rows(shapes: list[Strokes]) -> list[list[Strokes]]:
     """
     rows: list[list[Strokes]] = []
     for shape in sorted(shapes, key=lambda d: d.box[0] + d.box[2]):
-
-        def shared(row: list[Strokes], shape: Strokes = shape) -> float:
-            last = row[-1]
-            overlap = min(last.box[3], shape.box[3]) - max(last.box[1], shape.box[1])
-            return overlap / min(last.height, shape.height)
-
-        row = max(rows, key=shared, default=None)
-        if row is not None and shared(row) > 0.4:
-            row.append(shape)
+        shared = [_shared_height(row[-1], shape) for row in rows]
+        if max(shared, default=0) > 0.4:
+            rows[int(np.argmax(shared))].append(shape)
         else:
             rows.append([shape])
     return sorted(rows, key=lambda row: float(np.mean([d.box[1] + d.box[3] for d in row])))
+
+
+def _shared_height(a: Strokes, b: Strokes) -> float:
+    overlap = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])
+    return overlap / min(a.height, b.height)
 
 
 def _is_mark(small: Strokes, row: list[Strokes]) -> bool:
