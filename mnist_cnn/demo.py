@@ -10,7 +10,6 @@ Nothing that is served comes from another machine. Pictures are read from memory
 """
 
 import argparse
-import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -37,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "be repeated; '*' is any, and lets pages of other sites read what is sent",
     )
     args = parse(parser, argv)
+    if not 0 <= args.port <= 65_535:
+        parser.error(f"--port must be 0 to 65535, got {args.port}")
     with listen(args.host, args.port) as listening:  # before the slow imports
         serve(args.ckpt_path, listening, sorted({*OWN, args.host, *args.allow_host} - {*ANY}))
 
@@ -46,8 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise OSError(f"--port {port} of --host {host}: {error}") from None
+    except OSError as error:
+        raise OSError(f"--port {port} of --host {host}: {error.strerror}") from None
     # connections inherit it; else asyncio, which sees no protocol, sends answers 40 ms late
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
@@ -80,8 +81,7 @@ def serve(ckpt_path: str | None, listening: socket.socket, hosts: Sequence[str])
     address, port = listening.getsockname()[:2]
     name = f"[{address}]" if ":" in address else address
     print(f"Draw at http://{name}:{port} (Ctrl-C stops)", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):  # how uvicorn ends after Ctrl-C
-        uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mnist_cnn.reading.reader import Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
-Page = tuple[str, int | None, "Image.Image | Exception"]  # a file, the page's number, the page
 
 
 @command
@@ -84,10 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(1 if failed else 0)
 
 
-def pages(name: str) -> Iterator[Page]:
-    """Iterate over the pages of a file or of a folder's, or the errors in their place.
+def pages(name: str) -> "Iterator[tuple[str, int | None, Image.Image | Exception]]":
+    """Iterate over the pages of a file or of a folder's files, or the errors in their place.
 
-    The number of a page, from 1, is None where its file has only one.
+    Each comes with its file and its number from 1, which is None where the file has only one.
     """
     from mnist_cnn.reading.picture import NAMES, load_pages
 
@@ -95,21 +94,17 @@ def pages(name: str) -> Iterator[Page]:
         if Path(name).is_dir():
             files = [str(file) for file in sorted(Path(name).iterdir())]
             files = [f for f in files if f.lower().endswith(NAMES) and not f.endswith(".read.png")]
-            if not files:
-                raise ValueError(f"{name}: no picture in this folder, none of {', '.join(NAMES)}")
-            for file in files:
-                yield from pages(file)
-            return
+            yield from itertools.chain.from_iterable(map(pages, files))
+            if files:
+                return
+            raise ValueError(f"{name}: no picture in this folder, none of {', '.join(NAMES)}")
         loaded = load_pages(sys.stdin.buffer.read() if name == "-" else name)
-        first, second = next(loaded), next(loaded, None)
+        ahead = list(itertools.islice(loaded, 2))
     except (OSError, ValueError) as error:
         yield name, None, error
         return
-    if second is None:
-        yield name, None, first
-    else:
-        for number, page in enumerate(itertools.chain((first, second), loaded), 1):
-            yield name, number, page
+    for number, page in enumerate(itertools.chain(ahead, loaded), 1):
+        yield name, number if len(ahead) > 1 else None, page
 
 
 def reading_fields(reading: "Reading") -> dict[str, Any]:

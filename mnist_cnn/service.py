@@ -50,30 +50,23 @@ Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_
 
 
 class FoundDigit(BaseModel):
-    """A digit: `sign` is ? for an unsure one, · for what is no digit; `box` is left, top, right and
-    bottom as shares of the picture; `image` the 28x28 bytes that the network saw, in base64."""
-
-    digit: int | None
-    sign: str
-    best: int
-    probabilities: list[float]
-    box: list[float]
-    image: str
+    digit: int | None  # null where the network is unsure, or where it is no digit
+    sign: str  # the digit; ? for an unsure one, · for what is no digit
+    best: int  # the likeliest digit
+    probabilities: list[float]  # of the digits 0 to 9
+    box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
+    image: str  # the 28x28 bytes that the network saw, in base64
 
 
 class PictureRead(BaseModel):
-    """The signs, a line for each row of writing, and, if asked for, the picture as a data URL."""
-
-    text: str
+    text: str  # the signs, a line for each row of writing
     digits: list[FoundDigit]
-    preview: str | None = None
+    preview: str | None = None  # the upright picture as a data URL, if asked for
 
 
 class Classified(BaseModel):
-    """The likeliest digit of each image, and the probabilities of the digits 0 to 9."""
-
-    digits: list[int]
-    probabilities: list[list[float]]
+    digits: list[int]  # the likeliest of each image
+    probabilities: list[list[float]]  # for each image, of the digits 0 to 9
 
 
 def read_file(net: Net, content: bytes, preview: bool) -> PictureRead:

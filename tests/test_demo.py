@@ -1,7 +1,7 @@
 """The page to draw on, served by the real server, in a real browser."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,8 +13,6 @@ from tests.helpers.server import running
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")
 
 from mnist_cnn import service
-
-PHONE = {"viewport": {"width": 320, "height": 480}, "has_touch": True, "is_mobile": True}
 
 Points = list[tuple[float, float]]  # in shares of the sheet's width and height
 STROKE: Points = [(0, 0.2), (0, 0.8)]
@@ -35,7 +33,6 @@ class Sheet:
         self.page, self.wrong = page, wrong
         page.wait_for_selector(".reader[data-ready]")
         self.area = page.locator(".ink").bounding_box()
-        self.devtools = page.context.new_cdp_session(page)
 
     def at(self, point: tuple[float, float], shift: float) -> tuple[float, float]:
         x, y = point
@@ -50,11 +47,6 @@ class Sheet:
             mouse.move(*self.at(point, shift), steps=2)
         if lift:
             mouse.up()
-
-    def touch(self, kind: str, *points: tuple[float, float]) -> None:
-        places = [dict(zip("xy", self.at(point, 0), strict=True)) for point in points]
-        event = {"type": kind, "touchPoints": places}
-        self.devtools.send("Input.dispatchTouchEvent", event)
 
     def forgive(self, text: str) -> None:
         """Allow what the browser prints of failed requests, which has this text in it."""
@@ -83,9 +75,8 @@ class Sheet:
 
 
 @pytest.fixture
-def new_sheet(browser: Any, url: str) -> Iterator[Callable[..., Sheet]]:
-    """Opens the page; at the end nothing in it may have failed or asked another machine."""
-    contexts: list[Any] = []
+def sheet(browser: Any, url: str) -> Iterator[Sheet]:
+    """The page, in which nothing may fail or ask another machine."""
     wrong: list[str] = []
 
     def note_request(request: Any) -> None:
@@ -97,26 +88,14 @@ def new_sheet(browser: Any, url: str) -> Iterator[Callable[..., Sheet]]:
         if message.type in ("error", "warning"):
             wrong.append(f"console: {message.text}")
 
-    def open_sheet(**options: Any) -> Sheet:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", note_request)
-        page.on("websocket", lambda socket: wrong.append(f"asked {socket.url}"))
-        page.on("console", note_message)
-        page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
-        page.goto(url)
-        return Sheet(page, wrong)
-
-    yield open_sheet
-    for context in contexts:
-        context.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.on("request", note_request)
+    page.on("console", note_message)
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+    page.goto(url)
+    yield Sheet(page, wrong)
+    page.close()
     assert wrong == []
-
-
-@pytest.fixture
-def sheet(new_sheet: Callable[..., Sheet]) -> Sheet:
-    return new_sheet()
 
 
 def test_what_is_drawn_is_read_and_can_be_undone(sheet: Sheet) -> None:
@@ -182,44 +161,3 @@ def test_a_refused_file_is_named_and_its_refusal_replaces_the_answer(sheet: Shee
     sheet.reads("10")
     sheet.forgive("422")
     sheet.forgive("500")
-
-
-def test_on_a_phone_a_finger_draws_and_two_scroll_and_leave_no_stroke(
-    new_sheet: Callable[..., Sheet],
-) -> None:
-    sheet = new_sheet(**PHONE)
-    assert sheet.page.evaluate("document.documentElement.scrollWidth") == 320
-    for number, (x, y) in enumerate(RING):
-        sheet.touch("touchMove" if number else "touchStart", (x + 0.5, y))
-    sheet.touch("touchEnd")
-    sheet.reads("0")
-    for height in (0.9, 0.8, 0.6, 0.4, 0.2):
-        kind = "touchStart" if height == 0.9 else "touchMove"
-        sheet.touch(kind, (0.1, height), (0.3, height))
-    sheet.touch("touchEnd")
-    sheet.page.wait_for_function("window.scrollY > 20")
-    sheet.reads("0")
-    sheet.page.click("text=Undo")
-    sheet.says("empty")
-
-
-@pytest.mark.parametrize("size", [(320, 568), (844, 390), (1280, 800)])
-def test_sheet_buttons_and_answer_fit_every_screen(
-    new_sheet: Callable[..., Sheet], size: tuple[int, int]
-) -> None:
-    width, height = size
-    sheet = new_sheet(viewport={"width": width, "height": height})
-    sheet.draw(STROKE, 0.5)
-    sheet.reads("1")
-    assert sheet.page.evaluate("document.documentElement.scrollWidth") == width
-    for name in (".ink", ".undo", ".clear", ".upload", ".reading"):
-        box = sheet.page.locator(name).first.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
-        assert box["y"] + box["height"] <= height, name
-
-
-def test_the_documentation_page_asks_no_other_machine(sheet: Sheet, url: str) -> None:
-    sheet.page.goto(f"{url}/docs")
-    for path in ("/read", "/classify", "/health"):
-        sheet.page.wait_for_selector(f'[data-path="{path}"]')

@@ -9,11 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from mnist_cnn import predict, pretrained
-from mnist_cnn.data.mnist import CLASSES
 from mnist_cnn.reading.reader import Reading
 from tests.helpers.photographs import png
 from tests.helpers.process import environment
@@ -88,17 +85,6 @@ def test_doubt_is_said():
         "3 (98%) / ? (unsure: 8? 51%) / ?· (unsure: 4 if it is turned by 90° clockwise?, no digit)"
     )
     assert predict.in_words([]) == "no digit found"
-
-
-def test_a_network_that_was_trained_on_clothes_reads_no_digits(row, tmp_path):
-    with safe_open(pretrained.SHIPPED, "pt") as file:
-        about = json.loads(file.metadata()["about"])
-        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    about["data"] |= {"name": "fashion_mnist", "classes": list(CLASSES["fashion_mnist"])}
-    metadata = {"about": json.dumps(about)}
-    save_file(weights, tmp_path / "clothes", metadata)
-    with pytest.raises(SystemExit, match="must be a network trained on digits, got one of fashion"):
-        predict.main([str(row), f"ckpt_path={tmp_path}/clothes"])
 
 
 def test_show_replaces_its_own_picture_and_no_other(row, tmp_path, capsys):
