@@ -43,22 +43,11 @@ def describe(net: Trained) -> dict[str, Any]:
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration of data without places on the machine that trained the network."""
-    found = {}
-    for key, value in config.items():
-        is_place = key in PLACES or (isinstance(value, str) and os.path.isabs(value))
-        if not is_place:
-            found[key] = portable(value) if isinstance(value, Mapping) else value
-    return found
-
-
-def write_safetensors(net: Trained, path: Path) -> None:
-    """The weights, with `describe` in the file's metadata."""
-    pretrained.write_weights(net.net, describe(net), path)
-
-
-def write_html(net: Trained, path: Path) -> None:
-    """The page to draw on with the network inside; see `webpage.webpage` for what is refused."""
-    path.write_text(webpage.webpage(net, describe(net)), "utf-8")
+    return {
+        key: portable(value) if isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in PLACES and not (isinstance(value, str) and os.path.isabs(value))
+    }
 
 
 def write_pt2(net: Trained, path: Path) -> None:
@@ -105,9 +94,15 @@ def run_onnx(path: Path) -> Predict:
 
 
 # by a file's suffix, how it is written, and how to get a function that runs it
-FORMATS: dict[str, tuple[Callable[[Trained, Path], None], Callable[[Path], Predict]]] = {
+FORMATS: dict[str, tuple[Callable[[Trained, Path], object], Callable[[Path], Predict]]] = {
     "onnx": (write_onnx, run_onnx),
     "pt2": (write_pt2, lambda path: torch.export.load(path).module()),
-    "safetensors": (write_safetensors, pretrained.load),
-    "html": (write_html, lambda path: webpage.run_webpage(path.read_text("utf-8"))),
+    "safetensors": (
+        lambda net, path: pretrained.write_weights(net.net, describe(net), path),
+        pretrained.load,
+    ),
+    "html": (
+        lambda net, path: path.write_text(webpage.webpage(net, describe(net)), "utf-8"),
+        lambda path: webpage.run_webpage(path.read_text("utf-8")),
+    ),
 }

@@ -115,19 +115,13 @@ def test_the_weights_load_again(exported, digits, truth):
     assert file.stat().st_mode == (exported / "export.json").stat().st_mode
 
 
-def test_export_json_holds_what_was_measured(exported, trained_run, data_root):
-    record = json.loads((exported / "export.json").read_text())
-    images, labels = mnist.load_split("mnist", data_root, "test")
-    accuracy = export.accuracy(pretrained.load(trained_run), images, labels)
-    assert accuracy > 0.8  # or all that is said of agreement says little
-    rows = record["files"]
-    assert list(rows) == ["PyTorch", *(f"mnist_cnn.{kind}" for kind in formats.FORMATS)]
-    for name in list(rows)[1:]:
-        assert rows[name]["bytes"] == (exported / name).stat().st_size
-        assert rows[name]["difference"] <= 1e-5
-        assert rows[name]["agreement"] == 1
-        if "html" not in name:  # run on the verified images alone
-            assert rows[name]["test/acc"] == pytest.approx(accuracy, abs=1e-3)
+def test_export_json_holds_what_was_measured(exported):
+    rows = json.loads((exported / "export.json").read_text())["files"]
+    assert list(rows) == [f"mnist_cnn.{kind}" for kind in formats.FORMATS]
+    for name, row in rows.items():
+        assert row["bytes"] == (exported / name).stat().st_size
+        assert row["difference"] <= 1e-5
+        assert row["agreement"] == 1
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("pt2", 1.001), ("pt2", math.nan), ("html", 1.001)])
@@ -153,7 +147,7 @@ def test_a_file_that_gives_something_else_is_not_written(
     assert before.read_text() == "an earlier export"
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_extra_is_named_in_one_line(package, trained_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     line = refusal(f"ckpt_path={trained_run}", "--format", "onnx", "--out", tmp_path)
@@ -223,11 +217,11 @@ def test_exports_of_one_network_add_up_and_one_of_another_replaces_them(
     for kind in ("safetensors", "pt2"):
         record = export.export(pretrained.load(trained_run), [kind], tmp_path)
     both = ["mnist_cnn.pt2", "mnist_cnn.safetensors"]
-    assert sorted(record["files"]) == ["PyTorch", *both]
+    assert sorted(record["files"]) == both
     assert sorted(path.name for path in tmp_path.glob("mnist*")) == both
     record = export.export(other, ["safetensors"], tmp_path)
     assert json.loads((tmp_path / "export.json").read_text()) == record
-    assert list(record["files"]) == ["PyTorch", "mnist_cnn.safetensors"]
+    assert list(record["files"]) == ["mnist_cnn.safetensors"]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"mnist_cnn.safetensors", "export.json", "notes.txt"}
 
@@ -238,5 +232,5 @@ def test_what_no_export_wrote_is_not_overwritten(record, trained_run, tmp_path):
     if record is not None:
         (tmp_path / "export.json").write_text(record)
     line = refusal(f"ckpt_path={trained_run}", "--format", "pt2", "--out", tmp_path)
-    assert line.startswith("error: --out must be a folder without mnist_cnn.pt2")
+    assert line.startswith("error: --out must be a folder without other programs' mnist_cnn.pt2")
     assert (tmp_path / "mnist_cnn.pt2").read_text() == "somebody's own"

@@ -40,23 +40,17 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 def test_a_digit_of_mnist_comes_back_as_it_was(mnist: Array) -> None:
     found = [find_digits(Image.fromarray(digit)) for digit in mnist[:100]]
-    alike = [
-        likeness(digits[0].image, digit)
+    pairs = [
+        (digits[0].image, digit)
         for digits, digit in zip(found, mnist, strict=False)
         if len(digits) == 1
     ]
-    assert len(alike) >= 99
-    assert np.mean(alike) > 0.93
-
-
-def test_an_image_is_20_pixels_long_and_centred_by_mass(mnist: Array) -> None:
-    for number in range(20):
-        (digit,) = find_digits(Image.fromarray(page([mnist[number]])))
-        assert digit.image.shape == (28, 28)
-        assert digit.image.dtype == np.uint8
-        rows, columns = np.nonzero(digit.image)
+    assert len(pairs) >= 99
+    assert np.mean([likeness(*pair) for pair in pairs]) > 0.93
+    for image, _ in pairs:
+        rows, columns = np.nonzero(image)
         assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20)
-        moments = cv2.moments(digit.image)
+        moments = cv2.moments(image)
         centre = moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]
         assert centre == pytest.approx((14, 14), abs=0.6)
 
@@ -84,7 +78,7 @@ def shaded(plain: Array) -> Array:
     light = np.ones(plain.shape)
     light[:, plain.shape[1] // 2 :] = 0.5
     light = cv2.GaussianBlur(light, (0, 0), 4) * np.linspace(1, 0.7, len(plain))[:, None]
-    return np.uint8(plain * light)
+    return np.asarray(plain * light, np.uint8)
 
 
 @pytest.mark.parametrize("changed", [lambda plain: 255 - plain, shaded])
@@ -251,23 +245,18 @@ def claimed(width: int, height: int) -> bytes:
 
 
 PNG = encoded(Image.linear_gradient("L"), "PNG")
-JPEG = encoded(Image.linear_gradient("L"), "JPEG")
 HOSTILE = {
     "empty": b"",
+    "PostScript, which Pillow lets Ghostscript run": encoded(Image.new("L", (9, 9)), "EPS"),
     "text": b"no picture at all",
     "cut PNG": PNG[: len(PNG) // 2],
-    "cut JPEG": JPEG[: len(JPEG) // 2],
-    "flipped PNG": PNG[:60] + bytes(200) + PNG[260:],
     "bomb": claimed(60_000, 60_000),
     "101 megapixels": claimed(10_100, 10_000),
     "nothing wide": claimed(0, 10),
-    "cut TIFF": encoded(Image.linear_gradient("L"), "TIFF")[:500],
     "cut PDF": encoded(Image.linear_gradient("L"), "PDF")[:300],
-    "an empty PDF": b"%PDF-1.4\n",
     "a PDF without pages": b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
     b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n",
     "cut HEIC": b"\0\0\0\x18ftypheic" + bytes(200),
-    "cut GIF": encoded(Image.linear_gradient("L"), "GIF")[:300],
 }
 
 
@@ -279,11 +268,10 @@ def test_a_picture_in_memory_is_held_to_the_same_sizes() -> None:
     assert load_picture(Image.new("RGBA", (2500, 1000))).mode == "RGB"
 
 
-@pytest.mark.parametrize("what", HOSTILE)
-def test_what_is_no_picture_is_refused_in_one_line(what: str) -> None:
-    with pytest.raises(ValueError, match="the picture") as caught:
-        load_picture(HOSTILE[what])
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_no_picture_is_refused_in_one_line(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"\Athe picture: .+\Z"):
+        load_picture(HOSTILE[kind])
 
 
 def test_what_is_no_file_is_an_error_of_the_system(tmp_path: Path) -> None:
@@ -311,15 +299,3 @@ def test_what_a_missing_library_would_read_is_refused_with_the_command_that_inst
     file = encoded(Image.fromarray(page([mnist[0]])), "PDF")
     with pytest.raises(ValueError, match=r"the picture: reading it needs pypdfium2: pip install"):
         load_picture(file)
-
-
-def test_postscript_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow hands such files to Ghostscript, here a program that leaves a trace."""
-    program = tmp_path / "gs"
-    program.write_text(f"#!/bin/sh\ntouch {tmp_path / 'ran'}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    file = encoded(Image.linear_gradient("L"), "EPS")
-    with pytest.raises(ValueError, match="the picture: not a picture, damaged, or none of PNG"):
-        load_picture(file)
-    assert not (tmp_path / "ran").exists()
