@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_cnn import formats, pretrained, webpage
+from mnist_cnn import pretrained, webpage
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits, written
 from tests.helpers.photographs import bundled
@@ -39,7 +39,7 @@ def digits() -> torch.Tensor:
 def page_file(tmp_path_factory) -> Path:
     """The shipped network as one HTML file."""
     file = tmp_path_factory.mktemp("page") / "mnist_cnn.html"
-    formats.write_html(pretrained.load(), file)
+    file.write_text(webpage.webpage(pretrained.load(), {"a": "<b>"}), "utf-8")
     return file
 
 
@@ -93,7 +93,7 @@ def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
 
 
 @pytest.mark.parametrize("name", ["FastCNN", "MLP", "VGG"])
-def test_a_page_has_any_network_of_this_project(name, digits, tmp_path):
+def test_a_page_has_any_network_of_this_project(name, digits):
     pytest.importorskip("py_mini_racer", reason="comes with the extra export")
     configs: dict[str, dict[str, Any]] = {
         "FastCNN": {"channels": [4, 8], "hidden": 16, "mean": 0.13, "std": 0.31},
@@ -109,10 +109,9 @@ def test_a_page_has_any_network_of_this_project(name, digits, tmp_path):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
     trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
-    formats.write_html(trained, tmp_path / "page.html")
     with torch.no_grad():
         expected = trained(digits)
-    found = webpage.run_webpage((tmp_path / "page.html").read_text())(digits)
+    found = webpage.run_webpage(webpage.webpage(trained, {}))(digits)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -129,14 +128,13 @@ class Branched(torch.nn.Module):
         (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got Conv2d(1, 4"),
     ],
 )
-def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message, tmp_path):
+def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message):
     about = {"model": {}, "data": {"name": "mnist"}}
     with pytest.raises(ValueError, match=re.escape(message)):
-        formats.write_html(pretrained.Trained(net, tuple("0123456789"), about), tmp_path / "x.html")
+        webpage.webpage(pretrained.Trained(net, tuple("0123456789"), about), {})
     other = pretrained.Trained(net, ("shirt",), {"data": {"name": "fashion_mnist"}})
     with pytest.raises(ValueError, match="got one of fashion_mnist, 1 x 28 x 28"):
-        formats.write_html(other, tmp_path / "x.html")
-    assert not [*tmp_path.iterdir()]
+        webpage.webpage(other, {})
 
 
 def test_the_page_calls_unsure_what_the_reader_does():
