@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from omegaconf import DictConfig
@@ -46,18 +46,24 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                 else:
                     main(argv)
                 sys.stdout.flush()  # while a closed pipe can still be handled
-        except (Interrupted, KeyboardInterrupt, BrokenPipeError) as e:
-            ended = interrupted(e)
-            if ended.number == SIGPIPE:
-                # else Python writes there what is still buffered when it ends
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            else:
-                print(ended, file=sys.stderr)
-            sys.exit(128 + ended.number)
-        except USER_ERRORS as e:
-            sys.exit(one_line(e))
+        except BaseException as e:
+            if (stop := interrupted(e)) is not None:
+                end_by(stop)
+            if isinstance(e, USER_ERRORS):
+                sys.exit(one_line(e))
+            raise
 
     return ending
+
+
+def end_by(stop: Interrupted) -> NoReturn:
+    """End the program as a signal or a closed pipe asks for."""
+    if stop.number == SIGPIPE:
+        # else Python writes there what is still buffered when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if stop.number != SIGPIPE or stop.hint:
+        print(stop, file=sys.stderr)
+    sys.exit(128 + stop.number)
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -73,12 +79,11 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
         def job(cfg: DictConfig) -> Any:
             try:
                 return task(cfg)
-            except USER_ERRORS as e:
-                if (
-                    in_sweep()
-                    or isinstance(e, BrokenPipeError)
-                    or os.environ.get("HYDRA_FULL_ERROR")
-                ):
+            except Exception as e:
+                if (stop := interrupted(e)) is not None:
+                    raise stop from None
+                full = in_sweep() or os.environ.get("HYDRA_FULL_ERROR")
+                if full or not isinstance(e, USER_ERRORS):
                     raise
                 sys.exit(one_line(e))
 

@@ -15,7 +15,7 @@ from mnist_cnn import pretrained, webpage
 from mnist_cnn.analysis import results
 from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE
-from mnist_cnn.pretrained import Trained
+from mnist_cnn.pretrained import Probabilities, Trained
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 
@@ -53,7 +53,8 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
 def write_pt2(net: Trained, path: Path) -> None:
     """The whole model as torch.export has it, with `describe` in its extra file about.json."""
     # torch.export.save warns of weights with the channels innermost as if they were parts of others
-    plain = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    plain = Probabilities(copy.deepcopy(net.net)).eval()
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.export.export(plain, (net.example(2),), dynamic_shapes=SHAPES)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # names folders of this machine
@@ -68,7 +69,7 @@ def write_onnx(net: Trained, path: Path) -> None:
         # PyTorch's own use of a class of its that is on its way out
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         program = torch.onnx.export(
-            net,
+            Probabilities(net.net).eval(),
             (net.example(2),),
             dynamo=True,
             opset_version=OPSET,

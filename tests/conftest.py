@@ -1,6 +1,7 @@
 """Real digits for all tests, and short ways to train on a few of them."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import torch
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
-from tests.helpers.process import environment
+from tests.helpers.process import PATIENCE, environment
 from tests.helpers.training import SHORT
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -75,17 +76,30 @@ def short_run(tmp_path: Path) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets what helpers.faults.KillAt does in this process."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def chosen(point: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        monkeypatch.setenv("FAULT", point)
+
+    yield chosen
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+@pytest.fixture
 def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `python -m mnist_cnn.train ARGS` in tmp_path as a process of its own."""
 
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
+    def run(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-W", "error::UserWarning", "-m", "mnist_cnn.train", *args],
             cwd=tmp_path,
-            env=environment(),
+            env=environment(**more),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
 
     return run

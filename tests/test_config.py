@@ -177,7 +177,7 @@ def test_an_unknown_key_or_file_is_named_in_one_line(override, key):
         ),
         ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
         ("optimizer._target_=torch.optim.Foo", "optimizer._target_=torch.optim.Foo"),
-        ("optimizer=sgd optimizer.momentum=-1", "optimizer: Invalid momentum value"),
+        ("optimizer=sgd optimizer.momentum=0.0 optimizer.nesterov=true", "optimizer: Nesterov"),
         ("scheduler._target_=torch.optim.Adam", "scheduler._target_ must be a LRScheduler"),
         ("scheduler.factor=1", "scheduler: Factor should be < 1.0"),
     ],

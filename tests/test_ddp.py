@@ -1,264 +1,123 @@
 """Two processes that train together: the run that one alone would make, and an end in common."""
 
-import csv
-import json
-import os
-import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from filelock import FileLock
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util.tensor_util import make_ndarray
-from torch.distributed.elastic.multiprocessing.errors import ProcessFailure, get_error_handler
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.ranks import failure
-from mnist_cnn.runs.state import LAST, LOCK, note_failure, state
+from mnist_cnn.runs.folder import LAST, RESULTS, state
 from mnist_cnn.train import train
-from tests.helpers.folder import end, measured, weights
-from tests.helpers.process import environment, wait_for
-from tests.helpers.training import SHORT
+from tests.helpers.folder import column, contents, differences, files, measured, results
+from tests.helpers.process import finish, start, wait_for
+from tests.helpers.training import FAULT, TINY
 
-DDP = ["trainer=ddp", "logger=none", "run_name=x"]
-
-
-def start(*args: str, cwd: Path) -> subprocess.Popen:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.Popen(
-        [sys.executable, *torchrun, "-m", "mnist_cnn.train", *args],
-        cwd=cwd,
-        env={**environment(), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+DDP = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    _, stderr = process.communicate(timeout=300)
-    return process.returncode, stderr
+def ended(folder: Path, *args: str, launcher=(), code: int | None = 0, fault: str = "") -> str:
+    """Trains from the command line in a folder; what it says on stderr."""
+    command = ["mnist_cnn.train", *TINY, *DDP, "run_name=x", *args]
+    found, _, err = finish(start(folder, *launcher, *command, FAULT=fault or "- 0 -"))
+    assert code is None or found == code, err
+    return err
 
 
-def losses(run: Path) -> list[float]:
-    with (run / "history.csv").open() as file:
-        return [float(row["train/loss"]) for row in csv.DictReader(file)]
-
-
-def test_two_processes_take_the_steps_that_one_would_take(tmp_path):
-    # 100 steps, of which the history has the mean loss of each ten; 63 images have no half
-    options = [
-        *SHORT,
-        "data.batch_size=63",
-        "trainer.limit_train_batches=10",
-        "trainer.max_epochs=10",
-        "trainer.limit_val_batches=1",
-        "trainer.limit_test_batches=1.0",
-        "callbacks=no_early_stopping",
-        "scheduler=none",
-        "logger=none",
-    ]
-    code, stderr = finish(start(*options, "trainer=ddp", "trainer.accelerator=cpu", cwd=tmp_path))
-    assert code == 0, stderr
-    assert "Warning" not in stderr
-    (together,) = tmp_path.glob("outputs/*/*/")  # one folder for both
-    alone = train(compose(options, run_dir=tmp_path / "alone"))
-    # rounding grows with the steps: 0.3 % by the last of them on an AMD EPYC
-    assert losses(together) == pytest.approx(losses(tmp_path / "alone"), rel=1e-2)
-    assert losses(together)[0] == pytest.approx(losses(tmp_path / "alone")[0], rel=1e-6)
-    results = json.loads((together / "results.json").read_text())
-    loss, acc = measured(together)  # of 10,000 images, each counted once
-    assert results["test/acc"] == pytest.approx(acc, abs=1.5e-4)
-    assert results["test/loss"] == pytest.approx(loss, rel=1e-4)
-    assert results["test/acc"] == pytest.approx(alone["test/acc"], abs=2e-3)
-    assert len((together / "train.log").read_text().splitlines()) == 10  # by one of them
+def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, value in (("SLURM_NTASKS", "4"), ("SLURM_JOB_NAME", "x")):  # no torchrun: ignored
+        monkeypatch.setenv(name, value)
+    # 63 images have no half
+    options = [*TINY, "data.batch_size=63", "test=true", "trainer.limit_test_batches=1.0"]
+    found = train(compose([*options, *DDP], run_dir=tmp_path / "two"))
+    train(compose(options, run_dir=tmp_path / "one"))
+    one, two = (column(tmp_path / name, "train/loss") for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
+    loss, acc = measured(tmp_path / "two")  # of 10,000 images, each counted once
+    assert found == results(tmp_path / "two")
+    assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)
+    assert found["test/loss"] == pytest.approx(loss, rel=1e-4)
+    assert len((tmp_path / "two" / "train.log").read_text().splitlines()) == 2  # by one of them
+    before = files(tmp_path / "two")
+    assert train(compose([*options, *DDP], run_dir=tmp_path / "two")) == found
+    assert files(tmp_path / "two") == before
 
 
 @pytest.mark.slow
-def test_processes_end_together_and_go_on_together_where_they_were(tmp_path):
-    options = [*SHORT, *DDP, "augment=photo", "model.dropout=0.3", "scheduler=one_cycle"]
-    options += ["trainer.accelerator=cpu", "trainer.limit_train_batches=60"]
-    options += ["callbacks.checkpoint.every_steps=5"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    code, stderr = finish(start(*options, f"hydra.run.dir={whole}", cwd=tmp_path))
-    assert code == 0, stderr
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
+    fault = f"on_train_batch_start 13 raise {rank}"
+    err = ended(tmp_path, *FAULT, "hydra.run.dir=run", fault=fault, code=1)
+    assert err.splitlines()[-1].endswith("a fault in on_train_batch_start")
+    assert "Traceback" not in err
+    assert "a fault in on_train_batch_start" in (tmp_path / "run" / "failed.json").read_text()
 
-    process = start(*options, f"hydra.run.dir={cut}", cwd=tmp_path)
-    wait_for(lambda: (cut / LAST).exists(), process)
+
+@pytest.mark.slow
+def test_processes_end_together_and_are_resumed_together_where_they_were(tmp_path):
+    options = [*FAULT, "augment=photo", "scheduler=one_cycle", "callbacks.checkpoint.every_steps=4"]
+    ended(tmp_path, *options, "hydra.run.dir=whole")
+    cut = [*options, "hydra.run.dir=cut"]
+    err = ended(tmp_path, *cut, fault="on_train_batch_start 6 SIGKILL 1", code=1)
+    assert "process 1 (of 0 to 1): was killed by SIGKILL" in err.splitlines()[-1]
+    assert state(tmp_path / "cut") == "failed"
+
+    process = start(tmp_path, "mnist_cnn.train", *TINY, *DDP, "run_name=x", *cut)
+    stopped_at = (tmp_path / "cut" / LAST).stat().st_mtime_ns
+    wait_for(lambda: (tmp_path / "cut" / LAST).stat().st_mtime_ns > stopped_at, process)
     process.terminate()
-    code, stderr = finish(process)
-    assert code != 0
-    assert stderr.count("interrupted by") == 1
-    assert f"interrupted by SIGTERM; resume it with ckpt_path={cut}" in stderr
+    code, _, err = finish(process)
+    assert code == 143
+    assert err.count("interrupted by") == 1
+    assert err.splitlines()[-1].endswith(f"resume it with ckpt_path={tmp_path / 'cut'}")
 
-    stopped_at = (cut / LAST).stat().st_mtime_ns
-    process = start(f"ckpt_path={cut}", cwd=tmp_path)
-    wait_for(lambda: (cut / LAST).stat().st_mtime_ns > stopped_at, process)
-    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
-    os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
-    code, stderr = finish(process)  # the other one does not wait for it
-    assert code != 0
-    assert "Signal 9 (SIGKILL)" in stderr
+    process = start(tmp_path, "mnist_cnn.train", *TINY, *DDP, "run_name=x", *cut)
+    wait_for((tmp_path / "cut" / ".hydra" / "processes.yaml").exists, process)
+    process.kill()  # its processes do not train on alone
+    process.wait()
+    ranks = ["pgrep", "-f", f"mnist_cnn.runs.processes {tmp_path / 'cut'}"]
+    while subprocess.run(ranks, stdout=subprocess.DEVNULL).returncode == 0:
+        pass
+    finish(process)
 
-    stopped_at = (cut / LAST).stat().st_mtime_ns
-    process = start(f"ckpt_path={cut}", cwd=tmp_path)
-    wait_for(lambda: (cut / LAST).stat().st_mtime_ns > stopped_at, process)
-    process.kill()
-    code, stderr = finish(process)  # both end too
-    assert f"interrupted by SIGTERM; resume it with ckpt_path={cut}" in stderr
-
-    code, stderr = finish(start(f"ckpt_path={cut}", cwd=tmp_path))
-    assert code == 0, stderr
-    assert end(cut) == end(whole)
+    ended(tmp_path, *cut)
+    assert not differences(tmp_path / "whole", tmp_path / "cut")
 
 
 @pytest.mark.slow
-def test_tensorboard_has_each_validation_image_once(tmp_path):
-    options = [*SHORT, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
-    options += ["run_name=x", "trainer.limit_train_batches=5", f"hydra.run.dir={tmp_path / 'run'}"]
-    code, stderr = finish(start(*options, cwd=tmp_path))
-    assert code == 0, stderr
-    folder = tmp_path / "run" / "tensorboard" / "x"
-    events = EventAccumulator(str(folder), {"tensors": 0}).Reload()
-    curves = [make_ndarray(events.Tensors(f"val/{k}")[0].tensor_proto) for k in range(10)]
-    # at threshold 0 each image of a class is one that was found
-    assert sum(curve[0, 0] for curve in curves) == 1000
+def test_torchrun_starts_the_same_run_and_is_not_for_sweeps(tmp_path):
+    ended(tmp_path, "hydra.run.dir=own")
+    ended(tmp_path, "hydra.run.dir=its", launcher=TORCHRUN)
+    own, its = contents(tmp_path / "own"), contents(tmp_path / "its")
+    same = {key for key in own if key.startswith(("weights", "history"))}
+    assert same
+    assert {key: own[key] for key in same} == {key: its[key] for key in same}
+    before = files(tmp_path)
+    for args, line in ((["-m", "seed=0,1"], "-m"), ([], "hydra.run.dir")):
+        assert line in ended(tmp_path, *args, launcher=TORCHRUN, code=1)
+    assert files(tmp_path) == before
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("override", "line"),
-    [
-        ("logger=none", "error: trainer must be ddp with 2 processes of torchrun"),
-        (
-            "trainer=ddp data.batch_size=1",
-            "error: data.batch_size must be at least 2, an image for",
-        ),
-        ("-m", "error: torchrun starts the processes of one run: leave out -m"),
-    ],
-)
-def test_what_torchrun_is_not_for_is_said_once(tmp_path, override, line):
-    code, stderr = finish(start(*SHORT, *override.split(), cwd=tmp_path))
-    assert code != 0
-    assert stderr.count("error:") == 1
-    assert line in stderr
-    assert not list(tmp_path.iterdir())
-
-
-def sweep(folder: Path, *args: str) -> subprocess.Popen:
-    """Begins a sweep of jobs of two processes each, or resumes it with ckpt_path=."""
-    resumed = any("ckpt_path=" in a for a in args)
-    new = [
-        *SHORT,
-        *DDP,
-        "trainer.devices=2",
-        "trainer.accelerator=cpu",
-        f"hydra.sweep.dir={folder}",
-    ]
-    return subprocess.Popen(
-        [sys.executable, "-m", "mnist_cnn.train", *([] if resumed else ["-m", *new]), *args],
-        cwd=folder.parent,
-        env={**environment(), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def ranks(parent: int) -> list[int]:
-    """The processes of a job, which are children of the one that runs the sweep."""
-    command = ["pgrep", "-P", str(parent), "-f", "mnist_cnn.runs.ranks"]
-    return list(map(int, subprocess.run(command, capture_output=True, text=True).stdout.split()))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_sweep_starts_the_processes_of_each_job(tmp_path, launcher):
-    options = [f"hydra/launcher={launcher}", "trainer.max_epochs=1", "test=false"]
-    options += ["hydra.launcher.n_jobs=1"] * (launcher == "joblib")
-    code, stderr = finish(sweep(tmp_path / "sweep", *options, "seed=0,1"))
-    assert code == 0, stderr
-    assert stderr == ""
-    if launcher == "basic":
-        options = [*SHORT, *DDP, "trainer.accelerator=cpu", "trainer.max_epochs=1", "seed=1"]
-        code, stderr = finish(start(*options, f"hydra.run.dir={tmp_path / 'x'}", cwd=tmp_path))
-        assert code == 0, stderr
-        mine, theirs = weights(tmp_path / "sweep" / "1"), weights(tmp_path / "x")
-        assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    assert (tmp_path / "sweep" / "1" / "train.log").read_text().count("epoch  1/1") == 1
+    options = ["-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
+    options += ["hydra.launcher.n_jobs=2"] * (launcher == "joblib")
+    ended(tmp_path, *options, "seed=0,1")
+    ended(tmp_path, "seed=1", "hydra.run.dir=alone")
+    jobs = sorted(file.parent for file in tmp_path.glob(f"sweep/*/{RESULTS}"))
+    assert len(jobs) == 2
+    left = differences(tmp_path / "alone", jobs[1])
+    assert not [line for line in left if not line.startswith(("results.json: config", "files"))]
 
 
 @pytest.mark.slow
 def test_a_job_of_which_a_process_is_killed_has_failed_and_the_sweep_goes_on(tmp_path):
-    folder = tmp_path / "sweep"
-    options = ["callbacks=no_early_stopping", "trainer.max_epochs=20", "test=false", "seed=0,1"]
-    process = sweep(folder, *options)
-    wait_for((folder / "0" / LAST).exists, process)
-    os.kill(ranks(process.pid)[1], signal.SIGKILL)
-    wait_for((folder / "1" / LAST).exists, process)
-    assert json.loads((folder / "0" / "failed.json").read_text())["error"] == (
-        "process 1 (of 0 to 1) was killed by SIGKILL"
-    )
-    process.send_signal(signal.SIGINT)
-    code, stderr = finish(process)
-    assert code == 130
-    assert stderr.splitlines()[-1] == f"interrupted by SIGINT; resume it with ckpt_path={folder}"
-    assert "Traceback" not in stderr
-    assert state(folder / "1") == "interrupted"
-
-    process = sweep(folder, f"ckpt_path={folder}")
-    out, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    assert "2 finished" in out
-    for n in "01":
-        log = (folder / n / "train.log").read_text()
-        assert log.count("epoch  1/20") == log.count("epoch 20/20") == 1  # it was resumed
-
-
-def test_the_process_that_failed_first_is_told_of(tmp_path, monkeypatch):
-    def failed(rank: int, exitcode: int, error: Exception | None = None) -> ProcessFailure:
-        file = tmp_path / f"{rank}.json"
-        if error:
-            monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
-            get_error_handler().record_exception(error)
-        return ProcessFailure(rank, 1, exitcode, str(file))
-
-    def noted() -> str:
-        return json.loads((tmp_path / "failed.json").read_text())["error"]
-
-    full = OSError("no space left")
-    assert failure(tmp_path, {1: failed(1, 1, full)}, 2).endswith("1) OSError: no space left")
-    assert noted() == "process 1 (of 0 to 1) OSError: no space left"
-    # the first one has noted its own
-    note_failure(tmp_path, ValueError("train/loss=nan"))
-    assert failure(tmp_path, {0: failed(0, 1, full), 1: failed(1, 1, full)}, 2) == "train/loss=nan"
-    # and what came of another's end
-    assert failure(tmp_path, {0: failed(0, 1, full), 1: failed(1, -9)}, 2) == noted()
-    assert noted() == "process 1 (of 0 to 1) was killed by SIGKILL"
-    with FileLock(tmp_path / LOCK):  # somebody else trains there
-        assert failure(tmp_path, {0: failed(0, -11)}, 2).endswith("killed by SIGSEGV")
-    assert "SIGKILL" in noted()
-
-
-@pytest.mark.slow
-def test_a_run_starts_its_own_processes_where_torchrun_has_not(command, tmp_path):
-    options = [*SHORT, *DDP, "trainer.accelerator=cpu", "trainer.devices=2", "optimizer.lr=1e30"]
-    done = command(*options, "hydra.run.dir=run")
-    assert done.returncode == 1
-    assert "train/loss" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    done = command("ckpt_path=run", "optimizer.lr=1e-3")
-    assert done.returncode == 0, done.stderr
-    assert "test" in done.stdout
-
-
-def test_without_torchrun_it_is_said_what_to_type(command, tmp_path):
-    done = command(*SHORT, "trainer=ddp")
-    assert done.returncode == 1
-    assert "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+    options = [*FAULT, "-m", "hydra.sweep.dir=sweep", "seed=0,1"]
+    err = ended(tmp_path, *options, fault="on_train_batch_start 6 SIGKILL 1", code=1)
+    assert "2 failed" in err.splitlines()[-1]
+    for job in tmp_path.glob("sweep/*/"):
+        assert "was killed by SIGKILL" in (job / "failed.json").read_text()
+    ended(tmp_path, *options)
+    assert [state(job) for job in tmp_path.glob("sweep/*/")] == ["finished", "finished"]

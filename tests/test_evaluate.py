@@ -21,7 +21,6 @@ from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.check import check
-from mnist_cnn.command import one_line
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
@@ -174,16 +173,6 @@ def test_what_each_writer_gets_adds_up(tested):
     mean = table["acc"][:30].mean()
     assert worst["mean_acc"] == pytest.approx(mean)
     assert mean < worst["mean_acc_by_chance"] < outcome["acc"]
-
-
-def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
-    outcome, out = tested
-    skipped = sets.SETS["mnist"].wrong_test_labels
-    table = pd.read_csv(out / "predictions.csv")
-    kept = table[~table["index"].isin(skipped)]
-    left = outcome["without_wrong_labels"]
-    assert left["images"] == len(kept) == 9_985
-    assert left["errors"] == (kept["label"] != kept["prediction"]).sum()
 
 
 def test_a_network_is_compared_with_another_on_the_same_images(folder, other, tmp_path):

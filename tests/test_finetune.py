@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mnist_cnn.runs.checks import check_run
+from mnist_cnn.runs.state import BEST
 
 from mnist_cnn import DigitClassifier
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.checks import check_run
-from mnist_cnn.runs.state import BEST
 from mnist_cnn.train import train
-from tests.helpers.folder import end, weights
+from tests.helpers.folder import contents as end
+from tests.helpers.folder import weights
 from tests.helpers.process import environment
 from tests.helpers.training import SHORT
 

@@ -50,15 +50,6 @@ def test_the_locked_versions_are_those_of_the_records():
     assert "://" not in lock
 
 
-def test_tests_share_what_lies_in_helpers_alone():
-    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")]
-    shared = {
-        name for text in sources for name in re.findall(r"^(?:from|import) (tests\S*)", text, re.M)
-    }
-    assert shared
-    assert all(name.startswith("tests.helpers.") for name in shared), shared
-
-
 def test_an_install_hint_is_the_readmes_in_a_clone_and_names_the_packages_beside_a_wheel(
     tmp_path, monkeypatch
 ):

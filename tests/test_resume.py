@@ -1,235 +1,172 @@
-"""A run that was interrupted ends, bit for bit, like one that was not; soak.py has more of it."""
+"""The command line that `ckpt_path=` stands for, by what is recorded in a folder."""
 
-import json
-import shutil
-import signal
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
+from omegaconf import OmegaConf
 
-from mnist_cnn import pretrained
-from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.runs import checks, state
-from mnist_cnn.train import train
-from tests.helpers.comparison import contents, differences, kept
-from tests.helpers.folder import histogram_steps, only_run, rows, scalars
-from tests.helpers.process import Piece
-from tests.helpers.training import SHORT
-
-STEPS = 60  # of an epoch
-# all that is drawn at random, and a schedule that moves with each step
-RANDOM = [
-    *SHORT,
-    f"trainer.limit_train_batches={STEPS}",
-    "trainer.max_epochs=3",
-    "model.dropout=0.25",
-    "augment=photo",
-    "scheduler=one_cycle",
-]
-# no epoch counts as an improvement: the rate is halved after the first two, the third is the last
-STOPPED_EARLY = [
-    *SHORT,
-    f"trainer.limit_train_batches={STEPS}",
-    "trainer.max_epochs=5",
-    "optimizer.lr=0.01",
-    "scheduler.patience=0",
-    "scheduler.threshold=10",
-    "callbacks.early_stopping.patience=2",
-    "callbacks.early_stopping.min_delta=10",
-]
+from mnist_cnn.runs.folder import CONFIG, HYDRA, LAST, LOCK, OVERRIDES, RESULTS, SWEEP
+from mnist_cnn.runs.resume import expand
 
 
-def trained(folder: Path, overrides: list[str]) -> Path:
-    piece = Piece(folder, overrides)
-    assert piece.end() == 0, piece.said()
+def save(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(content), path)
+
+
+def made(folder: Path, *overrides: str, config_dir: str | None = None) -> Path:
+    """A run's folder with what a command line would have recorded, and a checkpoint."""
+    sources = [{"provider": "main", "path": "/conf"}]
+    sources += [{"provider": "command-line", "path": config_dir}] if config_dir else []
+    runtime = {"cwd": "/home/me", "config_sources": sources}
+    save(folder / HYDRA, {"hydra": {"runtime": runtime}})
+    save(folder / OVERRIDES, list(overrides))
+    save(folder / CONFIG, {"trainer": {}, "run_name": "mine"})
+    (folder / LAST).parent.mkdir()
+    (folder / LAST).touch()
+    (folder / LOCK).touch()
     return folder
 
 
-@pytest.fixture(scope="module")
-def random_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("whole") / "random", RANDOM)
+def swept(folder: Path, *commands: dict) -> Path:
+    content = [{"hydra": [], "config_dirs": [], **command} for command in commands]
+    save(folder / SWEEP, {"application": "train", "commands": content})
+    return folder
 
 
-@pytest.fixture(scope="module")
-def early_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("whole") / "early", STOPPED_EARLY)
+def test_without_a_checkpoint_a_command_line_stays_as_it_is_but_for_m_which_comes_first():
+    assert expand(["seed=1", "--cfg", "job"]) == [["seed=1", "--cfg", "job"]]
+    assert expand(["ckpt_path=null", "a=1"]) == [["a=1"]]
+    assert expand(["a=1,2", "--config-dir", "x", "-m"]) == [["-m", "a=1,2", "--config-dir", "x"]]
 
 
-def assert_same(whole: Path, cut: Path) -> None:
-    wrong = differences(contents(whole), contents(cut))
-    assert not wrong, "\n".join(wrong)
+def test_a_run_is_resumed_in_its_folder_with_what_was_given_then_and_is_given_now(tmp_path):
+    run = made(tmp_path / "run", "model=mlp", "+optimizer.lr=1", "callbacks.a.b=1", "seed=2")
+    now = ["optimizer.lr=3", "~callbacks.a"]
+    (line,) = expand([f"ckpt_path={run}", *now])
+    assert line == ["model=mlp", "seed=2", "run_name=mine", *now, f"hydra.run.dir='{run}'"]
 
 
-def steps_kept(run: Path) -> int:
-    found = kept(run)
-    return found[1] if found else 0
+def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
+    run = made(tmp_path / "a run")
+    monkeypatch.chdir(tmp_path)
+    expected = [["run_name=mine", f"hydra.run.dir='{run}'"]]
+    assert expand(["ckpt_path=a run"]) == expand(["ckpt_path='a run'"]) == expected
 
 
-def wait_until_kept(piece: Piece, steps: int) -> None:
-    assert piece.wait_for(lambda: steps_kept(piece.folder) >= steps)
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("targets=[evil.*]", "++targets=[evil.*]", "targets.0=evil.*", "force=true"),
+        *("hparams_search=optuna", "callbacks.prune.trial=3"),
+        *("hydra.callbacks.x._target_=os.system", "+hydra.searchpath=[/evil]", "hydra/output=x"),
+        *("--config-dir=/evil", "-m", "hydra.launcher.x={_target_: os.system}"),
+        "run_dir=/etc",
+    ],
+)
+def test_what_a_stranger_s_folder_may_not_decide_is_not_repeated(tmp_path, override):
+    run = made(tmp_path / "run", override, "seed=1")
+    assert expand([f"ckpt_path={run}"])[0][:-1] == ["seed=1", "run_name=mine"]
+    assert expand([f"ckpt_path={run / LAST}"])[0][:-1] == ["seed=1"]
+    sweep = swept(tmp_path / "sweep", {"hydra": [override], "task": [override, "seed=1,2"]})
+    (line,) = expand([f"ckpt_path={sweep}"])
+    kept = [override] if override.startswith(("hparams_search", "callbacks.prune")) else []
+    assert line[1:-1] == [*kept, "seed=1,2"]
 
 
-@pytest.mark.slow
-def test_a_run_that_is_killed_and_asked_to_stop_ends_as_if_it_had_not_been(random_run, tmp_path):
-    cut = tmp_path / "cut"
-    # in the middle of an epoch, at the end of two, and in the middle of one after those
-    for number, code, steps in (
-        (signal.SIGINT, 130, 31),
-        (signal.SIGKILL, -9, STEPS),
-        (signal.SIGKILL, -9, 2 * STEPS),
-        (signal.SIGTERM, 143, 2 * STEPS + 31),
-    ):
-        piece = Piece(cut, [*RANDOM, "callbacks.checkpoint.every_steps=31"])
-        wait_until_kept(piece, steps)
-        piece.hit(number)
-        assert piece.end() == code
-        if number == signal.SIGKILL:
-            assert steps_kept(cut) == steps
-        else:  # the step is finished and saved
-            assert steps < steps_kept(cut) < steps + STEPS - 31
-            assert f"ckpt_path={cut}" in piece.said()
-    trained(cut, [])
-    assert_same(random_run, cut)
+def test_folders_of_configuration_are_repeated_without_the_code_that_their_files_name(tmp_path):
+    run = made(tmp_path / "run", config_dir="mine")
+    folder = "--config-dir=/home/me/mine"
+    end = ["run_name=mine", f"hydra.run.dir='{run}'"]
+    assert expand([f"ckpt_path={run}"]) == [[folder, "targets=[]", *end]]
+    allow = "targets=[my.*]"
+    assert expand([f"ckpt_path={run}", allow]) == [[folder, *end[:1], allow, *end[1:]]]
+    other = "--config-dir=/other"
+    assert expand([f"ckpt_path={run}", other]) == [[*end[:1], other, *end[1:]]]
 
 
-@pytest.mark.slow
-def test_kills_before_the_first_checkpoint_and_while_one_is_written_cost_no_exactness(
-    early_run, tmp_path
-):
-    cut = tmp_path / "cut"
-    piece = Piece(cut, [*STOPPED_EARLY, "callbacks.checkpoint.every_steps=7"])
-    assert piece.wait_for(piece.training)
-    piece.hit(signal.SIGKILL)
-    assert piece.end() == -signal.SIGKILL
-    assert kept(cut) is None
-    piece = Piece(cut, [])  # resumes what has no checkpoint yet
-    wait_until_kept(piece, STEPS + 1)
-    assert piece.stop_while(piece.unfinished)
-    piece.hit(signal.SIGKILL)
-    assert piece.end() == -signal.SIGKILL
-    assert piece.unfinished()
-    assert steps_kept(cut) > STEPS  # what was there is whole
-    trained(cut, [])
-    assert_same(early_run, cut)
-
-
-@pytest.mark.slow
-def test_resuming_a_run_that_stopped_early_changes_nothing(early_run, tmp_path):
-    assert len(rows(early_run)) == 3
-    assert len({row["lr"] for row in rows(early_run)}) == 2
-    again = trained(Path(shutil.copytree(early_run, tmp_path / "again")), [])
-    assert_same(early_run, again)
-
-
-@pytest.mark.slow
-def test_a_run_from_python_is_resumed_by_the_hint_that_it_prints(command, tmp_path, monkeypatch):
-    for name, value in (("SLURM_NTASKS", "4"), ("SLURM_JOB_NAME", "x")):  # no torchrun: ignored
-        monkeypatch.setenv(name, value)
-    run = tmp_path / "{a} %20?b\\ ${y}"
-    cfg = compose([*SHORT, "trainer.max_epochs=1", "model=mlp", "~logger"], run_dir=run)
-    cfg.optimizer.lr = 0.005  # not by an override
-    train(cfg)
-    done = command(
-        f"ckpt_path={run}", "trainer.max_epochs=2", "hydra.run.dir=elsewhere", "--cfg=job"
-    )
-    assert "name: MLP" in done.stdout
-    assert "lr: 0.005" in done.stdout
-    assert "tensorboard" not in done.stdout
-
-
-@pytest.mark.slow
-def test_a_run_with_configuration_of_the_users_own_is_resumed_without_naming_its_folder(
-    command, tmp_path
-):
-    tiny = tmp_path / "mine" / "model" / "tiny.yaml"
-    tiny.parent.mkdir(parents=True)
-    tiny.write_text("name: MLP\nhidden: 3\ndropout: 0.0\n")
-    done = command("--config-dir", "mine", "model=tinny")
-    assert done.stderr == "error: model must be cnn, fast_cnn, mlp, tiny or vgg, got tinny\n"
-    one_epoch = ["debug=default", "trainer.accelerator=cpu", "logger=none", "hydra.run.dir=run"]
-    done = command("--config-dir", "mine", "model=tiny", *one_epoch)
-    assert done.returncode == 0, done.stderr
-    done = command("ckpt_path=run", "--cfg", "job")
-    assert "hidden: 3" in done.stdout, done.stderr
-
-
-@pytest.mark.slow
-def test_a_run_is_resumed_in_its_folder_with_its_configuration(command, tmp_path):
-    assert command(*SHORT, "trainer.max_epochs=1", "optimizer.lr=0.002").returncode == 0
-    run = only_run(tmp_path)
-    started = json.loads((run / "results.json").read_text())["started"]
-    done = command(f"ckpt_path={run}", "trainer.max_epochs=3")
-    assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path) == run
-    results = json.loads((run / "results.json").read_text())
-    assert results["epochs"] == 3
-    assert results["started"] == started
-    assert results["config"]["optimizer"]["lr"] == 0.002
-    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
-    steps = [step for step, _ in scalars(run)["val/loss"]]
-    assert steps == sorted(set(steps))
-    assert len(steps) == 3
-    assert histogram_steps(run) == steps  # none is lost, nor shown at another place than the curves
-
-    done = command(f"ckpt_path={run}", "trainer.max_epochs=2")
-    assert done.returncode == 1
-    assert done.stderr == (
-        "error: trainer.max_epochs must be at least 3, the number of epochs that are done, got 2\n"
-    )
-    assert not (run / "failed.json").exists()
-    done = command(f"ckpt_path={run}", "trainer.max_epochs=4", "data.batch_size=32", "force=true")
-    assert done.returncode == 0, done.stderr
-    assert "by force: data.batch_size must be 64, as trained so far, got 32" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_checkpoint_with_a_folder_starts_a_new_run_there_and_leaves_its_own_alone(
-    early_run, tmp_path
-):
-    run = Path(shutil.copytree(early_run, tmp_path / "run"))
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    new = tmp_path / "new"
-    piece = Piece(new, [f"ckpt_path={run / 'checkpoints' / 'best.ckpt'}"])
-    assert piece.end() == 0, piece.said()
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    # the same epochs after the best one, and the end that the run had
-    left = [
-        line
-        for line in differences(contents(early_run), contents(new))
-        if not line.startswith(("tensorboard", "files"))
+def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
+    run = made(tmp_path / "run", "model=mlp", "seed=1")
+    start = f"ckpt_path='{run / LAST}'"
+    expected = [["model=mlp", "seed=2", start]]
+    assert expand([f"ckpt_path={run / LAST}", "seed=2"]) == expected
+    elsewhere = "hydra.run.dir=new"  # the same of a run's folder and another one
+    assert expand([f"ckpt_path={run}", elsewhere]) == [["model=mlp", "seed=1", elsewhere, start]]
+    assert expand([f"ckpt_path={run / LAST}", "-m", "seed=1,2"]) == [
+        ["-m", "model=mlp", "seed=1,2", start]
     ]
-    assert not left, "\n".join(left)
-    assert (new / ".hydra" / "overrides.yaml").exists()
+    copy = tmp_path / "copy.ckpt"
+    copy.touch()
+    assert expand([f"ckpt_path={copy}", "seed=2"]) == [["seed=2", f"ckpt_path='{copy}'"]]
 
 
-@pytest.mark.slow
-def test_a_sweep_s_jobs_start_from_a_checkpoint(early_run, tmp_path, command):
-    checkpoint = early_run / "checkpoints" / "best.ckpt"
-    options = ["logger=none", f"ckpt_path={checkpoint}", "hydra.sweep.dir=sweep", "force=true"]
-    done = command("-m", *STOPPED_EARLY, *options, "data.batch_size=64,32")
-    assert done.returncode == 0, done.stderr
-    assert "by force: data.batch_size must be 64, as trained so far, got 32" in done.stderr
-    for job in "01":
-        assert (tmp_path / "sweep" / job / "results.json").exists()
-        assert rows(tmp_path / "sweep" / job)[0] == rows(early_run)[0]
+def test_a_sweep_is_resumed_by_each_of_its_commands(tmp_path):
+    first = {"hydra": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "task": ["seed=0,1"]}
+    second = {"task": ["seed=2"], "config_dirs": ["/mine"]}
+    sweep = swept(tmp_path, first, second)
+    folder = f"hydra.sweep.dir='{sweep}'"
+    assert expand([f"ckpt_path={sweep}", "-m"]) == [
+        ["-m", *first["hydra"], "seed=0,1", folder],
+        ["-m", "--config-dir=/mine", "targets=[]", "seed=2", folder],
+    ]
+    # another launcher has other keys
+    basic = "hydra/launcher=basic"
+    assert expand([f"ckpt_path={sweep}", basic])[0] == ["-m", "seed=0,1", basic, folder]
 
 
-def test_a_resume_reads_its_checkpoint_once_and_a_configuration_reads_none(
-    short_run, tmp_path, monkeypatch
-):
-    short_run("run", "trainer.max_epochs=1")
-    last, read = tmp_path / "run" / state.LAST, []
+def test_latest_is_the_newest_run_that_has_not_ended_else_the_newest_that_has(tmp_path):
+    def run(name: str, age: int, *files: str) -> Path:
+        folder = made(tmp_path / name)
+        for file in files:
+            (folder / file).write_text("{}")
+        os.utime(folder / OVERRIDES, (age, age))
+        return folder
 
-    def noted(file, really=pretrained.read_checkpoint):
-        read.append(str(file))
-        return really(file)
+    def latest() -> str:
+        return expand(["ckpt_path=latest"], tmp_path)[0][-1].split("=")[1].strip("'")
 
-    monkeypatch.setattr(pretrained, "read_checkpoint", noted)
-    cfg = compose([*SHORT, f"ckpt_path='{last}'"], run_dir=tmp_path / "run", run_name="run")
-    plain(cfg)
-    assert read == []
-    checks.check_run(cfg)
-    train(cfg)
-    assert read == [str(last)]
-    steps = [step for step, _ in scalars(tmp_path / "run")["val/loss"]]
-    assert steps == [1, 2]
+    with pytest.raises(ValueError, match=f"ckpt_path=latest.*{tmp_path}"):
+        latest()
+    save(run("2026-01-01/evaluation", 99) / CONFIG, {"split": "test"})
+    run("sweeps/2026-01-01/job", 98)
+    older = run("2026-01-01/older", 1, RESULTS)
+    assert latest() == str(older)
+    newer = run("2026-01-01/newer", 2, RESULTS)
+    assert latest() == str(newer)
+    cut = run("2026-01-01/cut", 0)
+    assert latest() == str(cut)
+    with FileLock(cut / LOCK):
+        assert latest() == str(newer)
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("nowhere", "got nowhere"),
+        ("", "ckpt_path must be"),
+        ("empty", "empty"),
+        ("/", "ckpt_path must be a run's folder"),
+        ("/nowhere.ckpt", "got /nowhere.ckpt"),
+        ("it's/run", "quote"),
+        ("half", "half"),
+    ],
+)
+def test_what_cannot_be_resumed_is_named(tmp_path, monkeypatch, place, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    made(tmp_path / "it's" / "run")
+    (made(tmp_path / "half") / CONFIG).unlink()  # killed before all was recorded
+    with pytest.raises(ValueError, match=words):
+        expand([f"ckpt_path={place}"])
+
+
+def test_a_run_or_an_evaluation_is_no_sweep_or_run(tmp_path):
+    run = made(tmp_path / "run")
+    with pytest.raises(ValueError, match="ckpt_path must be a sweep's folder"):
+        expand(["-m", f"ckpt_path={run}", "seed=1,2"])
+    save(run / CONFIG, {"split": "test"})
+    with pytest.raises(ValueError, match="evaluation"):
+        expand([f"ckpt_path={run}"])

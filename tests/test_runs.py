@@ -1,158 +1,249 @@
-"""Runs' folders: what became of a run, one process to a folder, and nothing of others touched."""
+"""RunFolder: one process to a folder, results that count, and nothing of others touched."""
 
 import json
+import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 
-from mnist_cnn.config.compose import compose
-from mnist_cnn.evaluate import evaluate
-from mnist_cnn.runs import claim, state
-from mnist_cnn.runs.signals import Interrupted
-from mnist_cnn.train import train
-from tests.helpers.training import SHORT
-
-
-def test_a_folder_tells_what_became_of_its_run(short_run, tmp_path):
-    folder = tmp_path / "run"
-    assert state.state(folder) == "new"
-    seen = []
-
-    @claim.recorded
-    def look(cfg):
-        seen.append(state.state(folder))
-        raise KeyboardInterrupt
-
-    cfg = compose(SHORT, run_dir=folder)
-    with pytest.raises(Interrupted, match="resume it with ckpt_path="):
-        look(cfg)
-    assert seen == ["running"]
-    assert state.state(folder) == "interrupted"
-
-    @claim.recorded
-    def fail(cfg):
-        raise RuntimeError("out of memory")
-
-    with pytest.raises(RuntimeError):
-        fail(cfg)
-    assert state.state(folder) == "failed"
-    noted = json.loads((folder / "failed.json").read_text())
-    assert (noted["type"], noted["error"]) == ("RuntimeError", "out of memory")
-    assert "in fail" in noted["traceback"]
-
-    @claim.recorded
-    def prune(cfg):
-        raise state.Pruned(epoch=2, metric="val/loss", value=2.3)
-
-    with pytest.raises(state.Pruned):
-        prune(cfg)
-    assert state.state(folder) == "pruned"
-    assert not (folder / "failed.json").exists()
-
-    short_run("run", "trainer.max_epochs=1")
-    assert state.state(folder) == "finished"
-
-
-def test_a_second_process_does_not_train_in_the_same_folder(tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    with FileLock(folder / state.LOCK), pytest.raises(ValueError, match="another process"):
-        train(compose(SHORT, run_dir=folder))
-    assert [p.name for p in folder.iterdir()] == [state.LOCK]
-
-
-def test_a_wrong_value_leaves_no_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"optimizer\.lr must be .*, got -1"):
-        train(compose([*SHORT, "optimizer.lr=-1"], run_dir=tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        (["thesis.txt"], "which holds thesis.txt; choose another folder"),
-        (["train.log"], "which holds train.log; choose another folder"),
-        ([".lock", "checkpoints/best.ckpt"], "a run; resume it with ckpt_path="),
-        ([".lock", "results.json"], "a finished run; resume it with ckpt_path="),
-        ([".lock", "multirun.yaml"], "a sweep; resume it with ckpt_path="),
-    ],
+from mnist_cnn.config.depends import depends_on, extendable
+from mnist_cnn.runs.folder import (
+    CONFIG,
+    FAILED,
+    LAST,
+    LOCK,
+    PRUNED,
+    RESULTS,
+    SWEEP,
+    FolderInUseError,
+    Pruned,
+    RunFolder,
+    flat,
+    state,
 )
-def test_a_new_run_takes_no_folder_that_holds_anything(tmp_path, names, message):
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
+from mnist_cnn.runs.signals import Interrupted
+from tests.helpers.folder import files
+
+
+def opened(path, *, keep=lambda flat: flat, more=(), stale=(), **values):
+    folder = RunFolder(path, keep, lambda flat: more, stale)
+    return folder.opened(OmegaConf.create({"lr": 1, "epochs": 2, **values}))
+
+
+def recorded(path: Path) -> Any:
+    return OmegaConf.to_container(OmegaConf.load(path / CONFIG))
+
+
+def finished(path: Path, **values) -> Path:
+    with opened(path, **values) as run:
+        run.outdate()
+        (path / LAST).parent.mkdir()
+        (path / LAST).write_text("weights")
+        run.finish({"loss": 0.5})
+    return path
+
+
+def stop(run: RunFolder, error: BaseException, first=lambda: None) -> None:
+    assert run.results is None
+    first()
+    raise error
+
+
+def test_a_run_is_new_then_running_then_finished(tmp_path):
+    path = tmp_path / "a" / "run"
+    assert state(path) == "new"
+    with opened(path) as run:
+        assert (run.results, run.last) == (None, None)
+        assert state(path) == "running"
+        logging.getLogger("any").info("one line")
+        run.finish({"loss": 0.5})
+    assert state(path) == "finished"
+    assert recorded(path) == {"lr": 1, "epochs": 2}
+    assert (path / "run.log").read_text().endswith("] one line\n")
+    assert set(files(path)) == {LOCK, RESULTS, str(CONFIG), "run.log"}
+
+
+def test_the_same_call_returns_the_results_of_a_run_that_has_ended(tmp_path):
+    finished(tmp_path)
     before = files(tmp_path)
-    with pytest.raises(ValueError, match=f"run_dir must be a new or empty folder, got .*{message}"):
-        train(compose(SHORT, run_dir=tmp_path))
+    with opened(tmp_path) as run:
+        assert (run.results, run.last) == ({"loss": 0.5}, tmp_path / LAST)
     assert files(tmp_path) == before
 
 
-def test_a_run_that_ended_without_a_checkpoint_makes_way_but_not_for_what_is_not_its_own(tmp_path):
-    own = [".lock", "failed.json", "history.csv", "tensorboard/x/events.out.tfevents.1.host"]
-    others = ["notes.txt", "train.log", "tensorboard/notes.txt", "checkpoints/notes.txt"]
-    for name in (*own, *others):
-        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / name).write_text("")
-    claim.claim(tmp_path, compose(SHORT, run_dir=tmp_path))
-    assert set(files(tmp_path)) == {".lock", *others}
-    assert state.state(tmp_path) == "running"
-    claim.release(tmp_path)
-    assert state.state(tmp_path) == "interrupted"
+@pytest.mark.parametrize(
+    ("error", "file", "content"),
+    [
+        (
+            RuntimeError("out of\nmemory"),
+            FAILED,
+            {"type": "RuntimeError", "error": "out of\nmemory"},
+        ),
+        (Pruned(2, "val/loss", 2.3), PRUNED, {"epoch": 2, "metric": "val/loss", "value": 2.3}),
+    ],
+    ids=["failed", "pruned"],
+)
+def test_a_run_that_did_not_finish_says_why_until_it_is_opened_again(
+    tmp_path, error, file, content
+):
+    with pytest.raises(type(error)), opened(tmp_path):
+        raise error
+    assert state(tmp_path) == file.partition(".")[0]
+    noted = json.loads((tmp_path / file).read_text())
+    assert content.items() <= noted.items()
+    assert "traceback" not in noted or "in test_a_run" in noted["traceback"]
+    with opened(tmp_path):
+        assert not (tmp_path / file).exists()
+    assert state(tmp_path) == "interrupted"
 
 
-@pytest.mark.slow
-def test_a_second_process_changes_nothing_in_the_folder_of_the_first(command, tmp_path):
-    (tmp_path / "run" / ".hydra").mkdir(parents=True)
-    (tmp_path / "run" / ".hydra" / "config.yaml").write_text("the first's")
-    with FileLock(tmp_path / "run" / state.LOCK):
-        done = command(*SHORT, "hydra.run.dir=run", "data.batch_size=32")
-        assert done.returncode == 1
-        assert done.stderr == "error: run_dir=run: another process is training there\n"
-        assert files(tmp_path / "run") == {".lock": b"", ".hydra/config.yaml": b"the first's"}
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyboardInterrupt(), "interrupted by SIGINT"),
+        (Interrupted(15), "interrupted by SIGTERM"),
+        (BrokenPipeError(), "output closed"),
+    ],
+)
+def test_what_stops_a_run_says_how_to_resume_it_and_notes_no_failure(tmp_path, error, words):
+    with pytest.raises(Interrupted) as stop, opened(tmp_path):
+        raise error
+    assert str(stop.value) == f"{words}; resume it with ckpt_path={tmp_path}"
+    assert state(tmp_path) == "interrupted"
 
 
-def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch):
-    def refuse(self):
-        raise PermissionError(13, "Permission denied")
-
-    (tmp_path / state.LOCK).write_text("")
-    monkeypatch.setattr(FileLock, "acquire", refuse)
-    with pytest.raises(ValueError, match=f"{tmp_path} cannot be written: Permission denied$"):
-        train(compose(SHORT, run_dir=tmp_path))
-
-
-@pytest.mark.slow
-def test_a_run_s_folder_has_one_name(command, tmp_path):
-    for kind, args in (("run", []), ("sweep", ["-m", "seed=0,1"])):
-        done = command(*SHORT, "run_dir=mine", *args)
-        assert done.returncode == 1
-        assert done.stderr.endswith(f"own folder; set hydra.{kind}.dir instead\n")
-        assert done.stderr.count("\n") == 1
-        assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("names", [["thesis.txt"], ["train.log", "results.json"], [LOCK, SWEEP]])
+def test_a_folder_that_is_no_run_s_is_refused_and_untouched(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text(f"mine: {name}")
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path} .*"), opened(tmp_path):
+        pass
+    RunFolder(tmp_path).fail(ValueError("a job of a sweep"))
+    assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "predictions.csv", ".lock", ".hydra/config.yaml"])
-def test_an_evaluation_takes_no_folder_that_holds_anything_else(tmp_path, name):
-    (tmp_path / name).parent.mkdir(exist_ok=True)
-    (tmp_path / name).write_text("trainer: {}")
-    cfg = compose(["data.val_fraction=0", "data.fold=0"], run_dir=tmp_path, entry="evaluate")
-    with pytest.raises(ValueError, match=r"or an evaluation's, got .*; choose another folder"):
-        evaluate(cfg)
-    assert files(tmp_path) == {name: b"trainer: {}"}
+def test_a_folder_in_which_another_process_works_is_refused_and_untouched(tmp_path):
+    finished(tmp_path)
+    before = files(tmp_path)
+    with FileLock(tmp_path / LOCK):
+        assert state(tmp_path) == "running"
+        with pytest.raises(FolderInUseError, match=str(tmp_path)), opened(tmp_path, lr=2):
+            pass
+        RunFolder(tmp_path).fail(ValueError("elsewhere"))
+    assert files(tmp_path) == before
 
 
-def test_an_evaluation_may_be_done_again(tmp_path):
-    claim.check_evaluation(tmp_path / "new")
-    claim.check_evaluation(tmp_path)
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "config.yaml").write_text("split: test")
-    claim.check_evaluation(tmp_path)
+def test_another_configuration_is_refused_by_its_keys(tmp_path):
+    finished(tmp_path)
+    before = files(tmp_path)
+    other = opened(tmp_path, lr=3, new="x")
+    with pytest.raises(ValueError, match=r"lr must be 1 as recorded, got 3.*; new must be"), other:
+        pass
+    RunFolder(tmp_path).fail(ValueError("so the job failed"))
+    assert files(tmp_path) == before
+    assert not (tmp_path / FAILED).exists()  # it has finished
+
+
+def test_what_changes_no_result_may_change_and_is_recorded_with_the_next_checkpoint(tmp_path):
+    neutral = {"keep": lambda flat: {key: flat[key] for key in flat if key != "bar"}}
+    with pytest.raises(Interrupted), opened(tmp_path, bar=1, **neutral):
+        raise KeyboardInterrupt
+    with opened(tmp_path, bar=2, **neutral) as run:
+        assert recorded(tmp_path)["bar"] == 1
+        run.outdate()
+        assert recorded(tmp_path)["bar"] == 2
+
+
+def test_a_longer_run_counts_the_results_as_outdated_with_its_first_checkpoint(tmp_path):
+    finished(tmp_path, stale=["weights"])
+    (tmp_path / "weights").write_text("of two epochs")
+    before = files(tmp_path)
+    longer = {"epochs": 4, "more": ["epochs"], "stale": ["weights"]}
+    with pytest.raises(RuntimeError), opened(tmp_path, **longer) as run:
+        stop(run, RuntimeError("before there is a newer checkpoint"))
+    assert files(tmp_path) == before  # what is recorded is still the finished run
+    assert state(tmp_path) == "finished"
+    with pytest.raises(RuntimeError), opened(tmp_path, **longer) as run:
+        stop(run, RuntimeError("after it"), run.outdate)
+    assert recorded(tmp_path)["epochs"] == 4
+    assert set(before) - set(files(tmp_path)) == {RESULTS, "weights"}
+    assert state(tmp_path) == "failed"
+    with opened(tmp_path, **longer) as run:
+        run.finish({"loss": 0.25})
+    with opened(tmp_path, **longer) as run:
+        assert run.results == {"loss": 0.25}
+
+
+def test_force_resumes_with_another_configuration_and_says_which(tmp_path, capsys):
+    finished(tmp_path)
+    neutral = {"keep": lambda flat: {k: v for k, v in flat.items() if k != "force"}}
+    for error in (RuntimeError("no memory"), KeyboardInterrupt()):  # before a checkpoint
+        before = files(tmp_path)
+        forced = opened(tmp_path, lr=2, force=True, **neutral)
+        with pytest.raises((RuntimeError, Interrupted)), forced as run:
+            stop(run, error)
+        assert files(tmp_path) == before
+        assert "lr must be 1 as recorded, got 2" in capsys.readouterr().err
+    with opened(tmp_path, lr=2, force=True, **neutral) as run:
+        run.finish({"loss": 0.1})
+    assert recorded(tmp_path)["lr"] == 2
+
+
+def test_a_run_from_another_s_checkpoint_is_compared_with_that_run(tmp_path):
+    old = finished(tmp_path / "old")
+    neutral = {"keep": lambda flat: {k: v for k, v in flat.items() if k != "ckpt_path"}}
+    start = {"ckpt_path": str(old / LAST), **neutral}
+    with pytest.raises(ValueError, match="lr must be 1"), opened(tmp_path / "new", lr=2, **start):
+        pass
+    with opened(tmp_path / "new", **start) as run:
+        assert (run.results, run.last) == (None, None)
+    # wherever it lies
+    with opened(tmp_path / "other", ckpt_path="/copy.ckpt", **neutral):
+        pass
+
+
+NOW = {
+    "callbacks.progress.quiet": True,
+    "callbacks.progressive.size": 14,
+    "data.root": "/data",
+    "data.rooted": 1,
+    "data.eval_batch_size": 500,
+    "optimizer.lr": 0.001,
+    "trainer.max_epochs": 10,
+    "trainer.devices": 2,
+    "logger.csv.name": "x",
+}
+
+
+def test_results_depend_on_whole_keys():
+    keys = {"callbacks.progressive.size", "data.rooted", "optimizer.lr", "trainer.max_epochs"}
+    assert set(depends_on(NOW)) == keys
+    some = {**NOW, "trainer.limit_val_batches": 2}  # now the batches choose the images
+    assert set(depends_on(some)) == {*keys, "trainer.limit_val_batches", "data.eval_batch_size"}
+
+
+@pytest.mark.parametrize(
+    ("values", "epochs"),
+    [
+        ({}, True),
+        ({"scheduler._target_": "torch.optim.lr_scheduler.ReduceLROnPlateau"}, True),
+        ({"scheduler._target_": "torch.optim.lr_scheduler.OneCycleLR"}, False),
+        ({"scheduler._target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}, False),
+        ({"data.clean_epochs": 1}, False),
+        ({"callbacks.averaging.decay": 0.9}, False),
+    ],
+)
+def test_a_run_may_become_longer_unless_something_is_laid_out_for_its_length(values, epochs):
+    found = extendable({**NOW, **values})
+    assert "test" in found
+    assert ("trainer.max_epochs" in found) is epochs
+
+
+def test_a_flat_configuration_has_whole_keys():
+    config = {"a": {"b": 1, "c": {"d": [1, {"e": 2}]}}, "f": {}, "g": None}
+    assert flat(config) == {"a.b": 1, "a.c.d": [1, {"e": 2}], "f": {}, "g": None}
+    assert flat({}) == {}

@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.nan import check_finite
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
 from mnist_cnn.internals.lightning import (
     close_epoch,
@@ -253,6 +254,15 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
                 f"from the end of an epoch, got the middle of one and {len(every)} processes"
             )
+
+
+def check_whole(path: Path | str) -> None:
+    """Raise ValueError where a checkpoint that a run is to start from is damaged, or is none."""
+    try:
+        read_checkpoint(path)
+    except ValueError as e:
+        wanted = must_be("ckpt_path", "a checkpoint that training can resume", path)
+        raise ValueError(f"{wanted}: {e}") from None
 
 
 def agree(trainer: L.Trainer, *numbers: int) -> list[int]:

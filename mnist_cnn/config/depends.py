@@ -33,7 +33,9 @@ def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
     A schedule, an augmentation or an average of the weights that is laid out for the whole run
     leaves no other number of epochs.
     """
-    schedule = str(config.get("scheduler._target_", config.get("scheduler.name"))).rpartition(".")[2]
+    schedule = str(config.get("scheduler._target_", config.get("scheduler.name"))).rpartition(".")[
+        2
+    ]
     averaged = any(key.startswith("callbacks.averaging.") for key in config)
     if schedule in LAID_OUT or config.get("data.clean_epochs") or averaged:
         return ("test",)

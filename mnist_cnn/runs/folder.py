@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.runs import ranks
-from mnist_cnn.runs.signals import Interrupted, interrupted
+from mnist_cnn.runs.signals import interrupted
 
 LOCK = ".lock"  # held while a process works in the folder; the system releases it after a kill
 SWEEP = "sweep.yaml"  # in the folder of a sweep
@@ -115,7 +115,7 @@ class RunFolder:
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if SWEEP in found:
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
-        if found and LOCK not in found:
+        if found and LOCK not in found and not (self.path.parent / SWEEP).is_file():
             raise ValueError(f"{self.path} must be empty or a run's, has {found[0]}")
 
     @contextlib.contextmanager
@@ -140,7 +140,7 @@ class RunFolder:
         self.pending = record(cfg, self.path)
         recorded = self.path / CONFIG
         if not recorded.exists() and cfg.get("ckpt_path"):
-            recorded = Path(cfg.ckpt_path).absolute().parents[1] / CONFIG
+            recorded = Path(cfg.ckpt_path).absolute().parent.parent / CONFIG
         if not recorded.is_file():
             return
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
@@ -148,7 +148,9 @@ class RunFolder:
         extendable = self.extendable(now)
         refused = {key: pair for key, pair in changed.items() if key not in extendable}
         if refused:
-            lines = [f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()]
+            lines = [
+                f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()
+            ]
             more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
             text = f"{self.path}: {'; '.join(lines[:3])}{more}"
             if not cfg.get("force"):
@@ -159,7 +161,7 @@ class RunFolder:
             self.results = json.loads(results.read_text("utf-8"))
 
     def outdate(self) -> None:
-        """Remove the results, as a newer checkpoint is about to be written, and record what made it."""
+        """Remove the results, which a newer checkpoint outdates, and record what made that."""
         for name in self.stale:
             (self.path / name).unlink(missing_ok=True)
         self.commit()
@@ -181,9 +183,11 @@ class RunFolder:
         return dict(results)
 
     def fail(self, error: Exception) -> None:
-        """Note an error from before the folder was opened, where nobody works and none has ended."""
-        with contextlib.suppress(FolderInUseError), self.locked():
-            self.note_failure(error)
+        """Note an error of a run that could not be opened, unless the folder is not this run's."""
+        with contextlib.suppress(ValueError):
+            self.check_free()
+            with self.locked():
+                self.note_failure(error)
 
     def note_failure(self, error: Exception) -> None:
         if (self.path / RESULTS).exists():  # a finished run that could not be extended
@@ -202,14 +206,11 @@ class RunFolder:
             pruned = {"epoch": e.epoch, "metric": e.metric, "value": e.value}
             write_json(pruned, self.path / PRUNED)
             raise
-        except (Interrupted, KeyboardInterrupt, BrokenPipeError) as e:
-            raise interrupted(e, hint) from None
-        except SystemExit as e:  # Rich ends the program where nobody reads what it prints
-            if not isinstance(e.__context__, BrokenPipeError):
-                raise
-            raise interrupted(e, hint) from None
-        except Exception as e:
-            self.note_failure(e)
+        except BaseException as e:  # Rich ends the program where nobody reads what it prints
+            if (stop := interrupted(e, hint)) is not None:
+                raise stop from None
+            if isinstance(e, Exception):
+                self.note_failure(e)
             raise
 
     @contextlib.contextmanager
@@ -230,14 +231,16 @@ class RunFolder:
 
 
 def record(cfg: DictConfig, folder: Path) -> dict[Path, Any]:
-    """The files that record a configuration, with its overrides where Hydra started the run."""
-    documents: dict[Path, Any] = {CONFIG: OmegaConf.to_container(cfg, resolve=True)}
+    """The files that record a configuration, with its overrides where Hydra started the run.
+
+    The configuration comes last: where it is, the others are.
+    """
+    documents: dict[Path, Any] = {}
     if HydraConfig.initialized():
         hydra = HydraConfig.get()
-        if Path(hydra.runtime.output_dir) == folder:
-            documents[OVERRIDES] = hydra.overrides.task
-            documents[HYDRA] = {"hydra": hydra}
-    return documents
+        if Path(hydra.runtime.output_dir).absolute() == folder:
+            documents = {OVERRIDES: hydra.overrides.task, HYDRA: {"hydra": hydra}}
+    return {**documents, CONFIG: OmegaConf.to_container(cfg, resolve=True)}
 
 
 def flat(node: Any, key: str = "") -> Flat:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -146,18 +147,24 @@ def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
     return f"process {rank} (of 0 to {count - 1}): {what}"
 
 
+def call(path: Path) -> None:
+    """Call the function of a job in this process, as a part of Hydra's job where it was one."""
+    job = OmegaConf.load(path)
+    assert isinstance(job, DictConfig)
+    if "hydra" in job:
+        whole = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
+        with open_dict(whole.hydra):
+            whole.hydra.merge_with(job.hydra)
+        HydraConfig.instance().set_config(whole)
+    pkgutil.resolve_name(job.function)(job.cfg)
+
+
 def main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-    job = OmegaConf.load(Path(sys.argv[1], JOB))
-    assert isinstance(job, DictConfig)
-    if "hydra" in job:
-        whole = OmegaConf.create({"hydra": job.hydra})
-        with open_dict(whole):
-            HydraConfig.instance().set_config(whole)
     try:
         with interruptible():
-            pkgutil.resolve_name(job.function)(job.cfg)
+            call(Path(sys.argv[1], JOB))
     except Pruned:
         pass
     except Interrupted as e:

@@ -10,7 +10,11 @@ from omegaconf import OmegaConf
 from mnist_cnn.runs.folder import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP, state
 
 # what may be imported is for who resumes a run to say: its folder may be a stranger's
-NOT_REPEATED = ("targets", "force")
+NOT_REPEATED = ("targets", "force", "run_dir")
+# of Hydra's own keys, how a sweep is run
+OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
+OF_HYDRA = re.compile(r"-|[+~]*([^=]*@)?hydra\b")  # options, and keys of Hydra's own
+SAMPLER = re.compile(r"hydra\.sweeper\.sampler\._target_=optuna\.samplers\.\w+")
 MULTIRUN = ("-m", "--multirun")
 OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
 
@@ -26,8 +30,10 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
         outputs: where `latest` is looked for.
 
     Raises:
-        ValueError: there is no such folder or file, or nothing is recorded there.
+        ValueError: there is no such folder or file, or nothing is recorded there; `run_dir=`.
     """
+    if any(key_of(a) == "run_dir" for a in argv):
+        raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
     place, rest = take_ckpt_path(argv)
     rest.sort(key=lambda a: a not in MULTIRUN)  # Hydra 1.3 takes it at the beginning alone
     if place is None:
@@ -40,7 +46,9 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     if path.is_dir():
         return [resumed_run(path, rest)]
     if not place or not path.is_file():
-        raise ValueError(f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}")
+        raise ValueError(
+            f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}"
+        )
     start = f"ckpt_path={quote(path)}"
     flags = [a for a in rest if a in MULTIRUN]
     given_now = [a for a in rest if a not in MULTIRUN]
@@ -48,7 +56,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
 
 
 def resumed_run(path: Path, given: Sequence[str]) -> list[str]:
-    if not (path / OVERRIDES).is_file():
+    if not ((path / OVERRIDES).is_file() and (path / CONFIG).is_file()):
         reason = "is none's that a command line started"
         raise ValueError(f"ckpt_path must be a run's folder, {path} {reason}")
     config = OmegaConf.load(path / CONFIG)
@@ -69,7 +77,7 @@ def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> 
     return [
         "-m",
         *config_dirs(command["config_dirs"], chosen),
-        *repeated(command["hydra"], [*chosen, *groups]),
+        *repeated(filter(of_sweep, command["hydra"]), [*chosen, *groups]),
         *repeated(command["task"], chosen),
         *chosen,
         f"hydra.sweep.dir={quote(path)}",
@@ -94,8 +102,15 @@ def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
     """The recorded overrides whose keys, and groups of keys, are not given anew."""
     left_out = (*NOT_REPEATED, *map(key_of, given))
     below = tuple(f"{key}." for key in left_out)
-    keys = [(override, key_of(override)) for override in recorded]
+    own = (o for o in recorded if of_sweep(o) or not OF_HYDRA.match(o))
+    keys = [(override, key_of(override)) for override in own]
     return [o for o, key in keys if key not in left_out and not key.startswith(below)]
+
+
+def of_sweep(override: str) -> bool:
+    """Tell whether an override chooses how a sweep is run, and nothing that is imported for it."""
+    names_code = "_target_" in override or "$" in override
+    return override.startswith(OF_SWEEP) and bool(not names_code or SAMPLER.fullmatch(override))
 
 
 def key_of(override: str) -> str:
@@ -120,7 +135,7 @@ def config_dirs(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def latest(outputs: Path) -> Path:
-    """The newest run that has not ended, or the newest: no job of a sweep, and none that is running.
+    """The newest run that has not ended, or the newest; no job of a sweep, none that is running.
 
     Raises:
         ValueError: there is no run.
@@ -143,7 +158,7 @@ def latest(outputs: Path) -> Path:
 
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of `ckpt_path=` in a command line, None where it is null or missing, and the rest."""
+    """The value of `ckpt_path=` in a command line, None where there is none, and the rest."""
     given = [a for a in argv if a.startswith("ckpt_path=")]
     place = given[-1].partition("=")[2].strip("'\"") if given else "null"
     return None if place == "null" else place, [a for a in argv if a not in given]

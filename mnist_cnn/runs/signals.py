@@ -34,12 +34,18 @@ def interrupt(number: int, frame: Any) -> None:
     raise Interrupted(number)
 
 
-def interrupted(error: BaseException, hint: str = "") -> Interrupted:
-    """The Interrupted that an error stands for: a library may make its own of a signal."""
-    if isinstance(error, Interrupted):
-        return Interrupted(error.number, error.hint or hint)
-    closed = BrokenPipeError in (type(error), type(error.__context__))
-    return Interrupted(SIGPIPE if closed else signal.SIGINT, hint)
+def interrupted(error: BaseException, hint: str = "") -> Interrupted | None:
+    """The Interrupted that an error stands for, of which a library may have made its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, Interrupted):
+            return Interrupted(cause.number, cause.hint or hint)
+        if isinstance(cause, KeyboardInterrupt):
+            return Interrupted(signal.SIGINT, hint)
+        if isinstance(cause, BrokenPipeError):
+            return Interrupted(SIGPIPE, hint)
+        cause = cause.__context__
+    return None
 
 
 @contextlib.contextmanager

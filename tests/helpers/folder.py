@@ -1,9 +1,13 @@
-"""What a run leaves in its folder, read back."""
+"""What a run leaves in its folder, read back and compared bit for bit."""
 
 import csv
+import hashlib
 import json
+import logging
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -11,9 +15,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mnist_cnn import pretrained
 from mnist_cnn.data import mnist
-from mnist_cnn.runs import state
 
-TIMES = ("seconds", "images/s", "elapsed", "started")
+# measured, or how a run was interrupted and resumed: no result
+MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "ckpt_path", "run_dir"}
+MEASURED |= {"every_steps", "every_seconds", "git_commit"}
+# a counter of Lightning's for loggers that step by it, which is one too many after some resumes
+MEASURED |= {"_batches_that_stepped"}
+FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -21,23 +29,31 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def column(run: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in rows(run)]
+
+
+def results(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text())
+
+
+def last(run: Path) -> dict[str, Any]:
+    """The content of last.ckpt; whatever torch raises where it is not whole."""
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "weights.safetensors")
+
+
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of each scalar of the run, as TensorBoard shows them."""
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
     (folder,) = (run / "tensorboard").iterdir()
     events = EventAccumulator(str(folder)).Reload()
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
     }
-
-
-def histogram_steps(run: Path) -> list[int]:
-    (folder,) = (run / "tensorboard").iterdir()
-    events = EventAccumulator(str(folder), {"histograms": 0}).Reload()
-    return [event.step for event in events.Histograms("conv1/weight")]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "weights.safetensors")
 
 
 @torch.no_grad()
@@ -56,26 +72,54 @@ def only_run(folder: Path) -> Path:
     return run
 
 
-def plain(value):
-    """A state with tensors as lists and without what is measured, to be compared with ==."""
-    if isinstance(value, torch.Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items() if k not in TIMES}
-    return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below a folder with what they hold."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
-def end(run: Path) -> dict:
-    """All that a finished run left behind, apart from what was measured."""
-    with (run / "history.csv").open() as file:
-        history = [plain(row) for row in csv.DictReader(file)]
-    results = json.loads((run / "results.json").read_text())
-    last = torch.load(run / state.LAST, weights_only=True)
-    keys = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "processes", "epoch")
-    return {
-        "history": history,
-        "results": {key: results[key] for key in results if "/" in key and key != "images/s"},
-        "weights": plain(load_file(run / "weights.safetensors")),
-        "last": plain({key: last[key] for key in keys}),
-        "not averaged": plain(last.get("current_model_state")),
+def contents(run: Path) -> dict[str, str]:
+    """All that a finished run leaves, as `file: key` -> number, text, or a tensor's checksum."""
+    found: dict[str, Any] = {
+        "weights.safetensors": weights(run),
+        "history.csv": rows(run),
+        "results.json": results(run),
+        "files": {name: name for name in files(run) if "tfevents" not in name},
     }
+    if (run / "tensorboard").is_dir():
+        found["tensorboard"] = scalars(run)
+    for file in (run / "checkpoints").glob("*.ckpt"):
+        found[file.name] = torch.load(file, weights_only=True)
+    leaves = {}
+    for name, content in found.items():
+        for keys, value in flat(content):
+            if not (MEASURED | FOREIGN.keys()) & set(keys):
+                leaves[f"{name}: {'.'.join(keys)}"] = text_of(value).replace(str(run), "RUN")
+    return leaves
+
+
+def flat(value: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves of nested dicts and lists, each with the keys that lead to it."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from flat(part, *keys, str(key))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from flat(part, *keys, str(i))
+    else:
+        yield keys, value
+
+
+def text_of(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)  # a nan is like another, -0.0 is not like 0.0
+    digest = hashlib.sha256(value.numpy().tobytes()).hexdigest()[:12]
+    return f"{value.dtype} {tuple(value.shape)} {digest}"
+
+
+def differences(whole: Path, cut: Path) -> list[str]:
+    """A line for each thing that is not the same, bit for bit, in two runs' folders."""
+    one, two = contents(whole), contents(cut)
+    keys = dict.fromkeys([*one, *two])
+    changed = {key: (one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)}
+    return [f"{key}: {new}, not {old}" for key, (old, new) in changed.items()]

@@ -1,0 +1,279 @@
+"""A run that was interrupted, wherever, ends bit for bit like one that was not."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data.loader import generator
+from mnist_cnn.runs.folder import BEST, LAST, state
+from mnist_cnn.runs.generators import generators, set_generators
+from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.train import train
+from tests.helpers.folder import column, differences, files, last, results, scalars
+from tests.helpers.process import finish, start
+from tests.helpers.training import FAULT, TINY
+
+STEPS = 10  # of an epoch
+RECIPES = {
+    "plateau": ["scheduler.threshold=10", "scheduler.patience=0", "model.dropout=0.3", "test=true"],
+    "one cycle, sgd, augmented": ["scheduler=one_cycle", "optimizer=sgd", "augment=photo"],
+    "averaged weights, nothing validates": [
+        *("callbacks=averaging", "callbacks.averaging.update_every_n_steps=3"),
+        *("scheduler=one_cycle", "data.val_fraction=0", "callbacks.summary=null"),
+        *("data.clean_epochs=1", "augment=mild", "label_smoothing=0.1"),
+    ],
+    "accumulated gradients": ["trainer.accumulate_grad_batches=3", "scheduler=cosine"],
+    "64 bits": ["trainer.precision=64-true", "optimizer=adamw"],
+    "steps, not every epoch validates": [
+        *("trainer.max_steps=27", "trainer.check_val_every_n_epoch=2"),
+    ],
+    "stopped early": [
+        *("callbacks.early_stopping.min_delta=10", "callbacks.early_stopping.patience=1"),
+        *("trainer.max_epochs=9", "trainer.min_epochs=3"),
+    ],
+}
+
+
+def run(folder: Path, *overrides: str) -> Path:
+    options = [*TINY, "trainer.max_epochs=3", *FAULT, *overrides]
+    train(compose(options, run_dir=folder, run_name="x"))
+    return folder
+
+
+FAST = ("plateau", "averaged weights, nothing validates")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES],
+)
+def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_path, fault, recipe):
+    whole = run(tmp_path / "whole", *RECIPES[recipe])
+    cut = tmp_path / "cut"
+    # in the first step, in the middle, in an epoch's last step and first step, in the last of all
+    for step in (1, 4, 10, 11, 17, 20, 27, 30):
+        fault(f"on_train_batch_start {step} SIGTERM")
+        if step > last(whole)["global_step"] * 3 ** (recipe == "accumulated gradients"):
+            break
+        with pytest.raises(Interrupted, match=f"SIGTERM; resume it with ckpt_path={cut}"):
+            run(cut, *RECIPES[recipe])
+        assert state(cut) == "interrupted"
+        torch.manual_seed(99)  # whatever the process drew meanwhile
+    run(cut, *RECIPES[recipe])
+    assert not differences(whole, cut)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe", ["plateau", "averaged weights, nothing validates", "stopped early"]
+)
+def test_a_process_that_is_killed_at_any_point_ends_like_one_that_was_not(tmp_path, recipe):
+    options = [*TINY, "trainer.max_epochs=3", *FAULT, *RECIPES[recipe], "run_name=x"]
+    options += ["logger=tensorboard", "callbacks.checkpoint.every_steps=4"]
+
+    def trained(folder: str, point: str = "", *more: str) -> int:
+        command = ["mnist_cnn.train", *options, *more, f"hydra.run.dir={folder}"]
+        code, _, err = finish(start(tmp_path, *command, FAULT=point or "- 0 -"))
+        assert not code or point, err
+        return code
+
+    trained("whole")
+    for point in (
+        "on_train_batch_start 1 SIGKILL",  # before there is a checkpoint
+        "on_save_checkpoint 1 cut",  # while the first is written
+        "on_train_batch_start 6 SIGKILL",
+        "on_save_checkpoint 2 cut",  # while another is written over it
+        "on_validation_start 1 SIGKILL",
+        "on_train_batch_start 11 SIGKILL",  # between two epochs
+        "on_train_batch_start 29 SIGKILL",
+        "on_fit_end 1 SIGKILL",  # the last checkpoint is there, nothing else
+        "on_test_start 1 SIGKILL",
+    ):
+        code = trained("cut", point)
+        assert code in (-signal.SIGKILL, -signal.SIGXFSZ, 0)
+        if (tmp_path / "cut" / LAST).exists():
+            last(tmp_path / "cut")  # it is whole
+        assert (tmp_path / "cut" / "results.json").exists() is (code == 0)
+    trained("cut")
+    assert not differences(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_checkpoints_within_an_epoch_change_nothing(tmp_path, fault):
+    whole = run(tmp_path / "whole", "logger=tensorboard")
+    cut = tmp_path / "cut"
+    fault("on_train_batch_start 18 raise")
+    with pytest.raises(RuntimeError, match="a fault"):
+        run(cut, "callbacks.checkpoint.every_steps=3", "logger=tensorboard")
+    assert state(cut) == "failed"
+    assert last(cut)["global_step"] == STEPS + 6
+    fault("- 0 -")
+    run(cut, "logger=tensorboard")  # how often it saves is no part of a result
+    assert not differences(whole, cut)
+    assert [step for step, _ in scalars(cut)["val/loss"]] == [1, 2, 3]
+
+
+def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault):
+    whole = run(tmp_path / "whole", "test=true")
+    cut = run(tmp_path / "cut", "trainer.max_epochs=1")
+    before = files(cut)
+    fault("on_train_batch_start 13 raise")
+    with pytest.raises(RuntimeError, match="a fault"):
+        run(cut, "test=true")
+    assert {**files(cut), "train.log": b""} == {**before, "train.log": b""}
+    fault("on_train_batch_start 24 SIGINT")
+    with pytest.raises(Interrupted, match="SIGINT"):
+        run(cut, "test=true")
+    assert set(before) - set(files(cut)) == {"results.json", "weights.safetensors", "history.png"}
+    run(cut, "test=true")
+    assert not differences(whole, cut)
+    with pytest.raises(ValueError, match=r"current_epoch=3, .*max_epochs=2"):
+        run(cut, "test=true", "trainer.max_epochs=2")
+    assert not differences(whole, cut)
+
+
+@pytest.mark.parametrize("option", ["scheduler=one_cycle", "callbacks=averaging"])
+def test_a_run_that_is_laid_out_for_its_length_cannot_become_longer(tmp_path, option):
+    quiet = [option, "callbacks.summary=null", "trainer.max_epochs=1"]
+    before = files(run(tmp_path, *quiet))
+    with pytest.raises(ValueError, match=r"trainer\.max_epochs must be 1 as recorded, got 2"):
+        run(tmp_path, *quiet, "trainer.max_epochs=2")
+    assert files(tmp_path) == before
+
+
+def test_a_copied_checkpoint_starts_a_new_run_beside_the_old_one(tmp_path):
+    old = run(tmp_path / "old", "trainer.max_epochs=2")
+    before = files(old)
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    alone.mkdir()
+    shutil.copy(old / LAST, alone / "copy.ckpt")
+    shutil.copytree(old / LAST.parent, beside)
+    # no later epoch is better than the best of the old run
+    scores = {"best_score": -1.0, "best_epoch": 1}
+    for file, epoch in (
+        (alone / "copy.ckpt", 2),
+        (beside / "last.ckpt", 2),
+        (beside / "best.ckpt", 1),
+    ):
+        content = torch.load(file, weights_only=True)
+        content["callbacks"]["Checkpoint"].update(scores)
+        torch.save({**content, "epoch": epoch}, file)
+    new = run(tmp_path / "new", f"ckpt_path='{beside / 'last.ckpt'}'")
+    assert (results(new)["epochs"], results(new)["best_epoch"]) == (3, 1)
+    assert (new / BEST).read_bytes() == (beside / "best.ckpt").read_bytes()
+    new = run(tmp_path / "new alone", f"ckpt_path='{alone / 'copy.ckpt'}'")
+    assert results(new)["best_epoch"] == 3  # of those that are there
+    with pytest.raises(ValueError, match=r"data\.batch_size must be 64 as recorded, got 32"):
+        run(tmp_path / "other", f"ckpt_path='{old / LAST}'", "data.batch_size=32")
+    assert files(old) == before
+
+
+def test_what_force_changes_is_what_trains(tmp_path):
+    steady = ["callbacks=no_early_stopping", "callbacks.summary=null"]
+    first = run(tmp_path / "first", *steady, "trainer.max_epochs=1")
+    cycle = column(run(tmp_path / "cycle", *steady, "scheduler=one_cycle"), "lr")
+    for name, changes, expected in (
+        ("rate", ["optimizer.lr=1e-2"], [1e-3, 1e-2, 1e-2]),
+        ("moments", ["optimizer.betas=[0.8,0.9]"], [1e-3] * 3),
+        ("optimizer", ["optimizer=sgd"], [1e-3, 0.02, 0.02]),
+        ("schedule", ["scheduler=one_cycle"], [1e-3, *cycle[1:]]),
+    ):
+        new = Path(shutil.copytree(first, tmp_path / name))
+        run(new, *steady, *changes, "force=true")
+        assert column(new, "lr") == pytest.approx(expected), name
+        (group,) = last(new)["optimizer_states"][0]["param_groups"]
+        assert ("betas" in group) == (name != "optimizer")
+        if name == "moments":
+            assert list(group["betas"]) == [0.8, 0.9]
+            assert last(new)["optimizer_states"][0]["state"][0]["step"] == 30  # none is forgotten
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, fault):
+    fault("on_train_batch_start 2 SIGINT+SIGINT")
+    with pytest.raises(Interrupted, match="SIGINT"):
+        run(tmp_path)
+    assert not (tmp_path / LAST).exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_full_disk_costs_nothing_but_the_time_since_the_last_checkpoint(tmp_path, fault):
+    whole, cut = run(tmp_path / "whole"), tmp_path / "cut"
+    fault("on_save_checkpoint 2 full")
+    with pytest.raises(OSError, match="File too large"):
+        run(cut)
+    fault("- 0 -")
+    assert not list(cut.rglob("*.new"))
+    assert last(cut)["epoch"] == 1
+    run(cut)
+    assert not differences(whole, cut)
+
+
+def test_a_damaged_checkpoint_or_one_that_would_run_code_is_refused_by_name(tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return Path.mkdir, (tmp_path / "ran",)
+
+    run(tmp_path, "trainer.max_epochs=1")
+    content = (tmp_path / LAST).read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :]
+    for damaged in (content[:middle], b"", flipped):
+        (tmp_path / LAST).write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"ckpt_path must be .*got {tmp_path / LAST}"):
+            run(tmp_path)
+    assert results(tmp_path)["epochs"] == 1  # still those of best.ckpt and the weights
+    torch.save({"state_dict": Attack()}, tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=rf"ckpt_path must be .*got {tmp_path}/evil.ckpt"):
+        run(tmp_path / "new", f"ckpt_path={tmp_path}/evil.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nan_ends_the_run_and_names_the_step_and_its_images(tmp_path, fault):
+    fault("on_train_batch_start 15 nan")
+    rows = torch.randperm(48_000, generator=generator(0, 1))[20:25] + 12_000
+    named = f"batch 5 of epoch 2, rows {' '.join(map(str, rows.tolist()))} of the training file"
+    with pytest.raises(
+        ValueError, match=f"train/loss=nan at step 15, {named}; .*last.ckpt is from"
+    ):
+        run(tmp_path, "data.batch_size=5", "callbacks.checkpoint.every_steps=3")
+    assert state(tmp_path) == "failed"
+    assert last(tmp_path)["global_step"] == STEPS + 3  # before
+
+
+def test_an_epoch_that_was_cut_short_is_named_when_the_run_is_resumed(tmp_path, capsys):
+    run(tmp_path, "trainer.max_steps=17")
+    assert "not bit for bit" not in capsys.readouterr().err
+    run(tmp_path)
+    said = "not bit for bit the run that it was: epoch 2 ended after 7 of 10 batches"
+    assert said in capsys.readouterr().err
+
+
+LIGHTNING = "lightning.pytorch.callbacks"
+
+
+@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint:UserWarning")
+def test_lightnings_checkpoint_callback_in_place_of_ours_trains_and_is_resumed_by_ours(
+    tmp_path, capsys
+):
+    other = [f"callbacks.checkpoint._target_={LIGHTNING}.ModelCheckpoint"]
+    other += ["+callbacks.checkpoint.dirpath=${run_dir}/checkpoints"]
+    other += ["+callbacks.checkpoint.save_last=true"]
+    found = results(run(tmp_path / "run", *other))
+    (best,) = (tmp_path / "run").rglob("epoch=*")
+    assert found["best_epoch"] == torch.load(best, weights_only=True)["epoch"] + 1
+    longer = [f"ckpt_path={tmp_path / 'run' / LAST}", "trainer.max_epochs=4", "force=true"]
+    assert column(run(tmp_path / "ours", *longer), "epoch")[-1] == 4
+    assert "another callback wrote the checkpoint" in capsys.readouterr().err
+
+
+def test_every_random_generator_is_resumed_where_it_was():
+    cpu = torch.device("cpu")
+    states = generators(cpu)
+    drawn = [random.random(), np.random.rand(), torch.rand(1).item()]
+    set_generators(states, cpu)
+    assert [random.random(), np.random.rand(), torch.rand(1).item()] == drawn
