@@ -40,6 +40,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         # the heavy imports: here, so that --help and mistakes are answered at once
         import lightning as L
+        from lightning.pytorch.callbacks import ProgressBar
 
         from mnist_cnn.analysis import results
         from mnist_cnn.callbacks import tensorboard
@@ -66,10 +67,12 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)
         callbacks = make_callbacks(cfg.callbacks)
+        bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         trainer = instantiate_as(
             L.Trainer,
             cfg.trainer,
             callbacks=callbacks,
+            enable_progress_bar=bar or cfg.trainer.enable_progress_bar,
             logger=make_loggers(cfg, start),
             plugins=[InPlace(), *processes.environment()],
             default_root_dir=run.path,
@@ -77,7 +80,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         )
         for callback in callbacks:
             if isinstance(callback, Checkpoint):
-                callback.run = run
+                callback.run, callback.start = run, start
                 callback.data = config["data"] if is_custom(cfg.data) else {}
         fit(trainer, module, data, start)
         module, best = load_best(trainer, module)
