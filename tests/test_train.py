@@ -72,8 +72,8 @@ def without_torch(tmp_path):
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("optimizer.lr=-1", "error: optimizer.lr must be "),
-        ("trainer.max_epochs=ten", "error: trainer.max_epochs must be "),
+        ("optimizer.lr=-1", "error: optimizer.lr"),
+        ("trainer.max_epochs=ten", "error: trainer.max_epochs"),
         ("data.fold=7", "error: data.fold must be "),
         ("objective.mode=max", "error: objective.mode must be "),
         ("run_dir=mine", "error: run_dir must be "),
