@@ -142,8 +142,7 @@ assert "torch" not in sys.modules and "hydra" not in sys.modules
 assert mnist_cnn.__version__
 import mnist_cnn.train, mnist_cnn.evaluate
 from mnist_cnn import *
-from mnist_cnn import evaluate, train
-assert train.__name__ == "train" and callable(train) and callable(evaluate)
+assert callable(mnist_cnn.train.train) and callable(mnist_cnn.evaluate.evaluate)
 assert all(callable(getattr(mnist_cnn, name)) for name in mnist_cnn.__all__)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment(), check=True)

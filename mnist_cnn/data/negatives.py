@@ -79,7 +79,6 @@ def bend(drawings: Iterator[Image.Image], rng: Generator) -> Iterator[Images]:
     while batch := [np.asarray(drawing) for drawing, _ in zip(drawings, range(500), strict=False)]:
         whole = torch.from_numpy(np.stack(batch)).unsqueeze(1).float() / 255
         for x in change(whole, torch.zeros(len(whole)), generator).chunk(10):
-            # a pen of the next chunk may be wider or finer by a pixel to either side
             finer, wider = -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)
             drawn = (finer, x, wider, F.max_pool2d(wider, 3, 1, 1))[rng.integers(4)]
             # what is as fine as a hair is no pen's, and would vanish
