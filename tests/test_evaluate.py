@@ -14,12 +14,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from torch.utils.tensorboard import SummaryWriter
 
-from mnist_cnn import model, pretrained
+from mnist_cnn import pretrained
 from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
@@ -270,12 +268,12 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
     "override", ["split=tset", "temperature=2", "mistakes=-1", "shifts=5", "device=tpu"]
 )
 def test_a_wrong_value_is_named(folder, override):
-    with pytest.raises(ValueError, match=f"^{override.split('=')[0]} must be .*, got"):
+    with pytest.raises(ValueError, match=f"^{override.split('=')[0]}\\b.*, got"):
         check(composed(folder, override), "evaluate")
 
 
 def test_a_configuration_without_the_networks_split_is_refused():
-    with pytest.raises(ValueError, match=r"data.val_fraction must be a number .*, got null"):
+    with pytest.raises(ValueError, match=r"data\.val_fraction.*, got null"):
         evaluate(compose(run_dir=".", entry="evaluate"))
 
 
@@ -452,44 +450,11 @@ def test_what_cannot_be_evaluated_is_named(folder, tmp_path):
     assert "must be trained on mnist" in refused(f"[{folder},{tmp_path}/kmnist.ckpt]")
 
 
-def test_tensorboard_has_the_network_the_digits_and_their_mistakes_by_itself(events):
+def test_tensorboard_has_the_digits_their_mistakes_and_the_weights(events):
     tags = events.Tags()
-    assert tags["graph"]
     assert {"train/batch", "val/confusion", "val/mistakes"} <= set(tags["images"])
-    assert {f"val/{digit}" for digit in range(10)} <= set(tags["tensors"])
     assert {"conv1/weight", "dense2/bias"} <= set(tags["histograms"])
     assert len(events.Histograms("conv1/weight")) == 2  # one an epoch
-    drawn = {node.name: node for node in events.Graph().node}
-    assert list(drawn)[:4] == [
-        "x",
-        "normalize/normalize_mean",
-        "normalize/sub",
-        "normalize/normalize_std",
-    ]
-    assert (drawn["conv1"].op, drawn["relu"].input) == ("Conv2d", ["max_pool2d"])
-    (shape,) = drawn["relu"].attr["_output_shapes"].list.shape
-    assert [dim.size for dim in shape.dim] == [1, 8, 13, 13]
-
-
-def test_tensorboard_draws_the_layers_of_a_stage_inside_of_it():
-    net = model.VGG(stages=[[4], [8]], channel_dropout=0.1, dropout=0.1).eval()
-    drawn = tensorboard.graph(net, torch.zeros(1, 1, 28, 28)).node
-    assert [node.name for node in drawn[:3]] == ["x", "layers/layers_0", "layers/layers_1"]
-    assert [(node.op, list(node.input)) for node in drawn[-2:]] == [
-        ("Linear", [drawn[-3].name]),
-        ("output", [drawn[-2].name]),
-    ]
-
-
-def test_a_network_that_branches_on_its_images_has_no_graph_and_the_log_says_why(caplog, tmp_path):
-    class Branching(torch.nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
-
-    with SummaryWriter(tmp_path) as writer:
-        tensorboard.add_graph(writer, Branching(), torch.zeros(1, 1, 28, 28))
-    assert "torch.fx cannot trace the network: symbolically traced variables" in caplog.text
-    assert not EventAccumulator(str(tmp_path)).Reload().Tags()["graph"]
 
 
 def test_tensorboard_compares_runs_by_their_values_and_real_results(events, results):
