@@ -261,12 +261,12 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
     "override", ["split=tset", "temperature=2", "mistakes=-1", "shifts=5", "device=tpu"]
 )
 def test_a_wrong_value_is_named(folder, override):
-    with pytest.raises(ValueError, match=f"^{override.split('=')[0]} must be .*, got"):
+    with pytest.raises(ValueError, match=f"^{override.split('=')[0]}\\b.*, got"):
         check(composed(folder, override), "evaluate")
 
 
 def test_a_configuration_without_the_networks_split_is_refused():
-    with pytest.raises(ValueError, match=r"data.val_fraction must be a number .*, got null"):
+    with pytest.raises(ValueError, match=r"data\.val_fraction.*, got null"):
         evaluate(compose(run_dir=".", entry="evaluate"))
 
 

@@ -12,7 +12,7 @@ from omegaconf import ListConfig
 from mnist_cnn.analysis.found import natural_order
 from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
-from mnist_cnn.runs.folder import BEST, OVERRIDES, RESULTS, SWEEP
+from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP
 from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[
     parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
     if is_sweep(path):
         folder, parts = Path(str(path)).expanduser().resolve(), parts[:1]
-    elif not (folder / OVERRIDES).is_file():
+    elif not (folder / CONFIG).is_file():
         return []
     changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if a.startswith(LABELS))
     quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split
