@@ -385,6 +385,7 @@ def test_a_search_shows_the_best_so_far_in_the_order_of_time(sweep):
         for file in folder.glob("*.json"):
             os.utime(file, (time, time))
     figure = page.trials(board(sweep))
+    assert figure is not None
     traces = {trace.name: trace for trace in figure.data}
     assert [*traces["best so far"].y] == [0.6, 0.6, 0.5, 0.5, 0.5, 0.4]
     assert sorted(traces["finished"].x) == [1, 3, 5, 6]
