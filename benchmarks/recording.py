@@ -10,10 +10,9 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from mnist_cnn.analysis import ranking
-from mnist_cnn.analysis.found import Run, values_of
 from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs.folder import HYDRA, RESULTS, write_json
+from mnist_cnn.runs.folder import HYDRA, RESULTS, flat, write_json
 
 ROOT = CONF.parent  # of the clone
 RECORDS, README, PICTURE = ROOT / "benchmarks", ROOT / "README.md", "benchmarks/accuracy.png"
@@ -79,9 +78,8 @@ def read_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Results]:
 
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's configuration that its result depends on, by whole keys."""
-    values = values_of(config)
-    kept = ranking.setting(Run(Path(), "", "finished", config=values))
-    return {key: value for key, value in kept.items() if key in values}
+    values = {key: value for key, value in flat(config).items() if value != {}}
+    return {key: value for key, value in ranking.setting(values).items() if key in values}
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:

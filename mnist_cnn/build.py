@@ -116,7 +116,7 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
     for callback in callbacks:
         if isinstance(callback, Checkpoint):
-            callback.run = run
+            callback.run, callback.start = run, start
             callback.data = plain(cfg, "data") if is_custom(cfg.data) else {}
     trainer: L.Trainer = instantiate_as(
         L.Trainer,

@@ -272,15 +272,24 @@ class DigitClassifier(L.LightningModule):
         self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
         if self.epoch_schedule is not None:  # a finder of Lightning's goes back to where it began
             self.epoch_schedule.load_state_dict(self.resumed["epoch_schedule"])
+        old, new = checkpoint["hyper_parameters"]["optimizer"], self.hparams["optimizer"]
+        changed = {key: value for key, value in new.items() if old.get(key) != value}
+        for state in checkpoint.get("optimizer_states", []):
+            for group in state["param_groups"]:  # as force=true asks for
+                group.update({key: changed[key] for key in changed.keys() & group.keys()})
 
     def check_resumed(self) -> None:
         """Raises ValueError for a checkpoint whose state is of another optimizer or schedule."""
-        old = self.resumed.get("hyper_parameters", self.hparams)
-        for part in ("optimizer", "scheduler"):
-            before, now = class_name(old[part]), class_name(self.hparams[part])
-            if before != now:
-                allowed = f"{before}, as in the checkpoint that is resumed"
-                raise ValueError(must_be(f"{part}._target_", allowed, now))
+        old, new = self.resumed.get("hyper_parameters", self.hparams), self.hparams
+        now = "as in the checkpoint that is resumed"
+        before, name = class_name(old["optimizer"]), class_name(new["optimizer"])
+        if before != name:
+            raise ValueError(must_be("optimizer._target_", f"{before}, {now}", name))
+        if (schedule := old["scheduler"]) != new["scheduler"]:
+            raise ValueError(must_be("scheduler", f"{schedule}, {now}", new["scheduler"]))
+        before, lr = old["optimizer"].get("lr"), new["optimizer"].get("lr")
+        if before != lr and class_name(schedule) not in (None, "ReduceLROnPlateau"):
+            raise ValueError(must_be("optimizer.lr", f"{before}, which the schedule is of", lr))
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors.

@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.internals.lightning import fit, quiet_lightning
 
         quiet_lightning()
-        config, start = plain(cfg), run.last or cfg.ckpt_path
+        config, start = plain(cfg), str(run.last) if run.last else cfg.ckpt_path
         if start is not None:
             check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)

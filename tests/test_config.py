@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, one_line, plain
+from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.module import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network
@@ -146,20 +146,15 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
     ("override", "key"),
     [
         ("data.foo=1", "data.foo"),
-        ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
-        ("batch_size=5", "did you mean data.batch_size?"),
-        ("optimzer.lr=1", "did you mean optimizer.lr?"),
-        ("model=resnet", "cnn fast_cnn mlp vgg"),
+        ("trainer.max_epoch=3", "trainer.max_epoch"),
+        ("model=resnet", "fast_cnn"),
         ("seed=0,1", "seed"),
     ],
 )
-def test_an_unknown_key_or_file_is_named_in_one_line(override, key):
+def test_an_unknown_key_or_file_is_named(override, key):
     with pytest.raises(errors.HydraException) as refused:
         compose([override], run_dir="unused")
-    line = one_line(refused.value)
-    assert line.startswith("error: ")
-    assert key in line
-    assert "\n" not in line
+    assert key in str(refused.value)
 
 
 @pytest.mark.parametrize(

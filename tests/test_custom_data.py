@@ -1,6 +1,5 @@
 """A user's own arrays and pictures train, are evaluated, and are refused in one line."""
 
-import hashlib
 from pathlib import Path
 
 import lightning as L
@@ -12,7 +11,7 @@ from PIL import Image
 from mnist_cnn import export, pretrained
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.module import fitted
@@ -68,12 +67,9 @@ def test_a_network_for_colour_is_exported_and_reads_no_photograph(tmp_path):
     assert (net.shape, len(net.classes)) == ((3, 32, 32), 20)
     record = export.export(net, ["pt2", "safetensors"], tmp_path / "out")
     assert record["files"]["mnist_cnn.pt2"]["agreement"] == 1
-    assert record["test images"] == 0
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
-    with pytest.raises(ValueError, match="--int8"):
-        export.export(net, ["pt2"], tmp_path / "out", int8=True)
     instantiate.allow(["my_nets.*"])
     with pytest.raises(ValueError, match="trained on digits, got one of arrays"):
         pretrained.load_digits(tmp_path / "run")
@@ -90,28 +86,23 @@ def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])
 
 
-def test_the_fingerprint_of_arrays_is_that_of_their_file(tmp_path):
+def test_a_run_on_other_files_is_refused(tmp_path):
     save_arrays(tmp_path / "my.npz")
-    save_arrays(tmp_path / "other.npz", y_test=np.zeros(100, int))
-    first, other = (
-        ArraysDataModule(path=str(tmp_path / name)).fingerprint()
-        for name in ("my.npz", "other.npz")
-    )
-    assert first == hashlib.sha256((tmp_path / "my.npz").read_bytes()).hexdigest() != other
+    data = ["data=arrays", f"data.path={tmp_path}/my.npz"]
+    train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
+    save_arrays(tmp_path / "my.npz", y_test=np.zeros(100, int))
+    with pytest.raises(ValueError, match=r"data\.fingerprint must be"):
+        train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
 
 
-def test_the_fingerprint_of_a_folder_is_that_of_its_pictures_and_their_names(tmp_path):
-    def fingerprint() -> str:
-        return FolderDataModule(root=str(tmp_path)).fingerprint()
-
+def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_names(tmp_path):
     save_pictures(tmp_path)
-    before = fingerprint()
-    (tmp_path / "train" / "a" / "notes.txt").write_text("no picture")
-    assert fingerprint() == before
+    before = fingerprint(str(tmp_path))
     (tmp_path / "train" / "a" / "0.png").rename(tmp_path / "train" / "b" / "0a.png")
-    moved = fingerprint()
+    moved = fingerprint(str(tmp_path))
     (tmp_path / "test" / "c" / "0.png").write_bytes(b"other")
-    assert len({before, moved, fingerprint()}) == 3
+    assert len({before, moved, fingerprint(str(tmp_path))}) == 3
+    assert fingerprint(str(tmp_path / "none")) is None
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
 
 from mnist_cnn import pretrained
 from mnist_cnn.analysis import scores
@@ -67,11 +65,6 @@ def sweep(folder: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder / "tensorboard" / "short"), {"histograms": 0}).Reload()
 
 
 def composed(ckpt_path: Path | str, *overrides: str, run_dir: Path | str = "unused") -> Any:
@@ -448,29 +441,3 @@ def test_what_cannot_be_evaluated_is_named(folder, tmp_path):
     content["datamodule_hyper_parameters"]["name"] = "kmnist"
     torch.save(content, tmp_path / "kmnist.ckpt")
     assert "must be trained on mnist" in refused(f"[{folder},{tmp_path}/kmnist.ckpt]")
-
-
-def test_tensorboard_has_the_digits_their_mistakes_and_the_weights(events):
-    tags = events.Tags()
-    assert {"train/batch", "val/confusion", "val/mistakes"} <= set(tags["images"])
-    assert {"conv1/weight", "dense2/bias"} <= set(tags["histograms"])
-    assert len(events.Histograms("conv1/weight")) == 2  # one an epoch
-
-
-def test_tensorboard_compares_runs_by_their_values_and_real_results(events, results):
-    content = {
-        tag: plugin_data_pb2.HParamsPluginData.FromString(data)
-        for tag, data in events.PluginTagToContent("hparams").items()
-    }
-    compared = [m.name.tag for m in content["_hparams_/experiment"].experiment.metric_infos]
-    assert compared == ["best/val/acc", "best/val/loss", "test/acc", "test/loss"]
-    for tag in compared:
-        assert events.Scalars(tag)[-1].value == pytest.approx(
-            results[tag.removeprefix("best/")], rel=1e-6
-        )
-    given = content["_hparams_/session_start_info"].session_start_info.hparams
-    assert given["lr"].number_value == 1e-3
-    assert given["channels"].string_value == "[8, 16]"
-    assert given["optimizer"].string_value == "Adam"
-    assert {"model", "hidden", "dropout", "batch_size", "seed", "scheduler"} <= set(given)
-    assert "hp_metric" not in events.Tags()["scalars"]

@@ -173,24 +173,29 @@ def test_a_copied_checkpoint_starts_a_new_run_beside_the_old_one(tmp_path):
     assert files(old) == before
 
 
-def test_what_force_changes_is_what_trains(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "rates"),
+    [
+        ("optimizer.lr=1e-2", [1e-3, 1e-2, 1e-2]),
+        ("optimizer.betas=[0.8,0.9]", [1e-3] * 3),
+        ("optimizer=sgd", "optimizer"),
+        ("scheduler=one_cycle", "scheduler"),
+    ],
+)
+def test_what_force_changes_is_what_trains_or_is_refused(tmp_path, change, rates):
     steady = ["callbacks=no_early_stopping", "callbacks.summary=null"]
-    first = run(tmp_path / "first", *steady, "trainer.max_epochs=1")
-    cycle = column(run(tmp_path / "cycle", *steady, "scheduler=one_cycle"), "lr")
-    for name, changes, expected in (
-        ("rate", ["optimizer.lr=1e-2"], [1e-3, 1e-2, 1e-2]),
-        ("moments", ["optimizer.betas=[0.8,0.9]"], [1e-3] * 3),
-        ("optimizer", ["optimizer=sgd"], [1e-3, 0.02, 0.02]),
-        ("schedule", ["scheduler=one_cycle"], [1e-3, *cycle[1:]]),
-    ):
-        new = Path(shutil.copytree(first, tmp_path / name))
-        run(new, *steady, *changes, "force=true")
-        assert column(new, "lr") == pytest.approx(expected), name
-        (group,) = last(new)["optimizer_states"][0]["param_groups"]
-        assert ("betas" in group) == (name != "optimizer")
-        if name == "moments":
-            assert list(group["betas"]) == [0.8, 0.9]
-            assert last(new)["optimizer_states"][0]["state"][0]["step"] == 30  # none is forgotten
+    run(tmp_path, *steady, "trainer.max_epochs=1")
+    if isinstance(rates, str):
+        with pytest.raises(ValueError, match=rf"{rates}.* must be .*as in the checkpoint"):
+            run(tmp_path, *steady, change, "force=true")
+        return
+    run(tmp_path, *steady, change, "force=true")
+    assert column(tmp_path, "lr") == pytest.approx(rates)
+    state = last(tmp_path)["optimizer_states"][0]
+    assert list(state["param_groups"][0]["betas"]) == (
+        [0.8, 0.9] if "betas" in change else [0.9, 0.999]
+    )
+    assert state["state"][0]["step"] == 30  # none is forgotten
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, fault):
@@ -253,21 +258,18 @@ def test_an_epoch_that_was_cut_short_is_named_when_the_run_is_resumed(tmp_path, 
     assert said in capsys.readouterr().err
 
 
-LIGHTNING = "lightning.pytorch.callbacks"
-
-
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint:UserWarning")
-def test_lightnings_checkpoint_callback_in_place_of_ours_trains_and_is_resumed_by_ours(
+def test_a_run_that_starts_from_a_checkpoint_of_lightnings_says_that_it_is_inexact(
     tmp_path, capsys
 ):
-    other = [f"callbacks.checkpoint._target_={LIGHTNING}.ModelCheckpoint"]
-    other += ["+callbacks.checkpoint.dirpath=${run_dir}/checkpoints"]
-    other += ["+callbacks.checkpoint.save_last=true"]
-    found = results(run(tmp_path / "run", *other))
-    (best,) = (tmp_path / "run").rglob("epoch=*")
-    assert found["best_epoch"] == torch.load(best, weights_only=True)["epoch"] + 1
-    longer = [f"ckpt_path={tmp_path / 'run' / LAST}", "trainer.max_epochs=4", "force=true"]
-    assert column(run(tmp_path / "ours", *longer), "epoch")[-1] == 4
+    other = ["callbacks.checkpoint=null", "+callbacks.own.dirpath=${run_dir}/own"]
+    other += ["+callbacks.own._target_=lightning.pytorch.callbacks.ModelCheckpoint"]
+    run(tmp_path / "run", *other, "+callbacks.own.monitor=val/loss")
+    (best,) = (tmp_path / "run" / "own").glob("*.ckpt")
+    epoch = torch.load(best, weights_only=True)["epoch"]
+    assert results(tmp_path / "run")["best_epoch"] == epoch + 1
+    run(tmp_path / "new", f"ckpt_path='{best}'", "trainer.max_epochs=4", "force=true")
+    assert column(tmp_path / "new", "epoch")[-1] == 4
     assert "another callback wrote the checkpoint" in capsys.readouterr().err
 
 

@@ -223,8 +223,9 @@ print(len(mnist.load_split("fashion_mnist", "{tmp_path}", "train")[0]))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     options: Any = {**pipes, "text": True, "env": environment()}
     processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(3)]
-    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    assert [out.readline() for process in processes if (out := process.stdout)] == ["ready\n"] * 3
     for process in processes:
+        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:

@@ -13,7 +13,7 @@ from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribbl
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import THRESHOLD
-from tests.helpers.negatives import kinds, share_read
+from tests.helpers.negatives import KINDS, share_read
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,13 @@ def test_their_number_is_set_in_the_configuration():
 
 @pytest.mark.parametrize("what", ["gradients", "blanks"])
 def test_gradients_and_blank_sheets_are_never_read(shipped: Trained, what: str):
-    assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 30) == 0
+    assert share_read(shipped, KINDS[what](np.random.default_rng(1)), 30) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "most"), [("letters", 0.10), ("scribbles", 0.14)])
 def test_few_letters_and_scribbles_are_read(shipped: Trained, what: str, most: float):
-    assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 200) <= most
+    assert share_read(shipped, KINDS[what](np.random.default_rng(1)), 200) <= most
 
 
 def test_an_empty_or_a_filled_image_is_no_digit(shipped: Trained):

@@ -62,6 +62,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     Attributes:
         run: the run's folder, whose results are outdated by the first checkpoint; set it before
             fitting, where there is one.
+        start: the checkpoint that the run starts from; likewise.
         data: the configuration of a user's own data, for who evaluates a checkpoint; likewise.
         best_epoch: counted from 1; None where the metric was not logged.
 
@@ -88,6 +89,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.best_epoch: int | None = None
         self.improved = False
         self.run: RunFolder | None = None
+        self.start: Path | str | None = None
         self.data: dict[str, Any] = {}
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, Any] = {}  # of the loader
@@ -220,13 +222,15 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             reasons = changed + reasons
         else:
             reasons.append("another callback wrote the checkpoint")
-        if trainer.ckpt_path:  # a finder of Lightning's restores what it has saved itself
+        if self.start is not None:  # a finder of Lightning's restores what it has saved itself
             tell_inexact(trainer, reasons)
 
     def adopt_best(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
         """Copy the best checkpoint so far of another run, from whose checkpoint this one starts."""
-        start = Path(str(trainer.ckpt_path))
-        if not trainer.is_global_zero or self.best.exists() or start.absolute() == self.last:
+        if not trainer.is_global_zero or self.best.exists() or self.start is None:
+            return
+        start = Path(self.start).absolute()
+        if start == self.last:
             return
         best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
         whole = "tally" not in checkpoint.get("processes", [{}])[0]

@@ -21,7 +21,7 @@ LAID_OUT = ("OneCycleLR", "CosineAnnealingLR")  # schedules for a number of epoc
 def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a flat configuration without those that change no result."""
     neutral = set(NEUTRAL)
-    if config.get("trainer.limit_val_batches", 1.0) != 1.0:  # batches that choose the images
+    if str(config.get("trainer.limit_val_batches", 1.0)) != "1.0":  # batches that choose the images
         neutral.remove("data.eval_batch_size")
     below = tuple(f"{key}." for key in neutral)
     return {k: v for k, v in config.items() if k not in neutral and not k.startswith(below)}
