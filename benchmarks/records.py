@@ -13,274 +13,217 @@ benchmarks/accuracy.png.
 """
 
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from mnist_cnn.internals.hydra import quote
-from mnist_cnn.runs.state import SWEEP
+import numpy as np
+import pandas as pd
 
 from benchmarks.recording import (
-    MEMBER_SEEDS,
-    MEMBERS,
     METRICS,
-    PICTURE,
     RECORDS,
-    SEEDS,
-    SHIFTED,
-    SHIFTS,
-    USUAL_EPOCHS,
     Record,
+    Results,
     check_experiment,
-    finished_runs,
     invocation,
-    launcher_of,
     load_records,
     make_record,
-    record_difference,
+    read_runs,
     result_names,
-    summary_of,
 )
-from benchmarks.tables import accuracy, hardware, print_records, span, write_readme
+from benchmarks.tables import accuracy, hardware, markdown, records_table, span, write_readme
 from mnist_cnn import terminal
-from mnist_cnn.analysis.found import Run, read_json
-from mnist_cnn.analysis.tables import comparison_table
+from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
-from mnist_cnn.config.compose import flat
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.report import OUTPUTS, docstring_parser
-from mnist_cnn.runs import results
-from mnist_cnn.runs.signals import SIGNALS
+from mnist_cnn.runs.folder import RESULTS, write_json
+
+SEEDS = [0, 1, 2]  # of a result that has no record yet
+# evaluated with shifts by a pixel: the networks of an experiment one by one, and together
+SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
+USUAL_EPOCHS = 10
 
 
 def run_command(entry: str, *arguments: str) -> None:
-    """Runs `python -m mnist_cnn.<entry>` and waits, signals included, until it has ended.
+    """Runs `python -m mnist_cnn.<entry>` and waits until it has ended, Ctrl-C included.
 
     Raises:
         subprocess.CalledProcessError: its exit code is not 0; it has said why.
     """
-    started = [sys.executable, "-m", f"mnist_cnn.{entry}", *arguments]
-    process: subprocess.Popen[bytes] | None = None
-
-    def pass_on(number: int, frame: Any) -> None:
-        if process and number != signal.SIGINT:  # Ctrl-C comes to both from the terminal
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    # the terminal sends Ctrl-C to both; without a handler, subprocess would kill the command
+    before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen(started)
-        if code := process.wait():
-            raise subprocess.CalledProcessError(code, started)
+        subprocess.run([sys.executable, "-m", f"mnist_cnn.{entry}", *arguments], check=True)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGINT, before)
 
 
-def usual_runs(seeds: Sequence[int], folder: Path) -> list[Run]:
-    """The usual recipe with each seed, whose results are kept as <seed>.json in a folder.
+def train_usual_runs(seeds: Sequence[int], folder: Path) -> None:
+    """Trains the usual recipe with each seed that has no results in a folder yet."""
+    from benchmarks import usual  # torchvision takes seconds
 
-    What is there is not trained again.
-    """
-    from benchmarks import usual
-
-    found = []
     for seed in seeds:
-        file = folder / f"{seed}.json"
-        if not file.exists():
-            print(f"usual, seed {seed}")
-            with tempfile.TemporaryDirectory() as events, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of its loader: it is the usual one
-                outcome = usual.train_usual(
-                    usual.data_folder(), Path(events), epochs=USUAL_EPOCHS, seed=seed
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            results.write(outcome, file)
-        outcome = read_json(file)
-        config = flat(outcome.pop("config"))
-        if config.get("epochs") != USUAL_EPOCHS:
-            raise ValueError(
-                f"{file} must hold results of {USUAL_EPOCHS} epochs, got {config.get('epochs')}"
-            )
-        found.append(Run(file, file.stem, "finished", config=config, results=outcome))
-    return found
+        place = folder / str(seed)
+        if (place / RESULTS).exists():
+            continue
+        print(f"usual, seed {seed}")
+        place.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its loader: it is the usual one
+            root = usual.data_folder()
+            outcome = usual.train_usual(root, place, epochs=USUAL_EPOCHS, seed=seed)
+        write_json(outcome, place / RESULTS)
 
 
-def shifted_record(name: str, one: Record, groups: Sequence[Sequence[Run]], folder: Path) -> Record:
-    """The record of a sweep's networks, each group an ensemble, each image averaged over shifts.
+def shifted_record(name: str, one: Record, runs: Sequence[Results], folder: Path) -> Record:
+    """The record of a sweep's networks, one by one or as an ensemble, averaged over shifts.
 
     Args:
         one: the record of the runs.
-        groups: of one run each, to evaluate the networks one by one.
-        folder: the sweep's.
+        folder: the sweep's; the evaluations lie in there.
     """
     began, outcomes = time.monotonic(), []
-    for k, runs in enumerate(groups):
-        place = folder / "evaluation" / name / (str(k) if len(groups) > 1 else "")
-        listed = ",".join(quote(run.folder) for run in runs)
-        options = f"shifts={SHIFTS}", f"hydra.run.dir={quote(place)}"
-        run_command("evaluate", f"ckpt_path=[{listed}]", *options)
+    groups = [runs] if name == "ensemble" else [[run] for run in runs]
+    for k, group in enumerate(groups):
+        place = folder / "evaluation" / name / str(k)
+        listed = ",".join(f"'{run['folder']}'" for run in group)
+        run_command(
+            "evaluate", f"ckpt_path=[{listed}]", f"shifts={SHIFTS}", f"hydra.run.dir='{place}'"
+        )
         outcomes.append(read_json(place / "evaluation.json"))
-    waited, networks = time.monotonic() - began, len(groups[0])
     return {
         **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
         "name": name,
         "command": invocation(name, one["seeds"]),
         "experiment": MEMBERS,
-        "networks": networks,
+        "networks": len(groups[0]),
         "shifts": SHIFTS,
         "test/acc": [outcome["acc"] for outcome in outcomes],
         "errors": [outcome["errors"] for outcome in outcomes],
         "images": outcomes[0]["images"],
-        "seconds": [sum(run.results["seconds"] for run in runs) for runs in groups],
-        "elapsed_seconds": one["elapsed_seconds"] + waited,
-        "parameters": networks * one["parameters"],
+        "seconds": [sum(run["seconds"] for run in group) for group in groups],
+        "elapsed_seconds": one["elapsed_seconds"] + time.monotonic() - began,
+        "parameters": len(groups[0]) * one["parameters"],
     }
 
 
-def rerun(
-    name: str, seeds: Sequence[int], folder: Path, given: bool, launcher: Sequence[str]
+def measure(
+    name: str, seeds: Sequence[int], folder: Path, launcher: Sequence[str] | None
 ) -> Record:
-    """Measures a result, or takes the runs of a folder.
+    """Trains and evaluates what a result needs, in a folder, and makes its record.
 
     Args:
-        given: the folder was given: its runs are taken. Of the usual recipe, missing ones are
-            trained.
-        launcher: overrides of the launcher that runs it.
+        launcher: overrides of the launcher that runs the sweep; None: its runs are there.
     """
     if name == "usual":
-        return make_record(name, usual_runs(seeds, folder))
+        train_usual_runs(seeds, folder)
+        return make_record(name, read_runs(folder, seeds))
     experiment = MEMBERS if name in SHIFTED else name
-    if not given:
-        chosen = [f"experiment={experiment}", f"seed={','.join(map(str, seeds))}", *launcher]
-        run_command("train", "-m", *chosen, f"hydra.sweep.dir={quote(folder)}")
-    found = finished_runs(folder, seeds)
-    check_experiment(found[0], experiment)
-    record = make_record(experiment, found, launcher_of(folder))
-    if name not in SHIFTED:
-        return record
-    groups = [found] if name == "ensemble" else [[run] for run in found]
-    return shifted_record(name, record, groups, folder)
+    if launcher is not None:
+        listed = ",".join(map(str, seeds))
+        chosen = [f"experiment={experiment}", f"seed={listed}", *launcher]
+        run_command("train", "-m", *chosen, f"hydra.sweep.dir='{folder}'")
+    runs = read_runs(folder, seeds)
+    check_experiment(runs[0], experiment)
+    record = make_record(experiment, runs)
+    return shifted_record(name, record, runs, folder) if name in SHIFTED else record
 
 
-def compare_with_record(new: Record, old: Record, console: terminal.Console) -> None:
-    """Prints the difference of a new record from the old one."""
-    found = {key: record_difference(new, old, key) for key in METRICS if key in new and key in old}
-    console.print(comparison_table(found, ("here", "record"), {"seconds"}), soft_wrap=False)
-    for side, record in (("here", new), ("record", old)):
-        seeds = ", ".join(map(str, record["seeds"]))
-        text = f"{side}: seeds {seeds}; {hardware(record)}; commit {record['git_commit']}"
-        console.print(text)
+def comparison(new: Record, old: Record) -> pd.DataFrame:
+    """The means of a new record and an old one, and their difference with its 95 % interval.
+
+    The interval is Student's of the differences where the seeds are the same, else Welch's. There
+    is none where a side has one run, or nothing varies.
+    """
+    from scipy import stats  # takes a second
+
+    rows = []
+    for metric in METRICS:
+        if metric not in new or metric not in old:
+            continue
+        unit = 1 if metric == "seconds" else 100
+        a, b = (unit * np.array(record[metric]) for record in (new, old))
+        sides = [f"{side.mean():.2f} (n={len(side)})" for side in (a, b)]
+        interval = "-"
+        paired = new["seeds"] == old["seeds"] and len(a) == len(b)
+        varies = np.ptp(a - b) > 0 if paired else np.ptp(a) + np.ptp(b) > 0
+        if min(len(a), len(b)) > 1 and varies:
+            test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+            found = test.confidence_interval(0.95)
+            interval = f"{found.low:+.2f} to {found.high:+.2f}"
+        head = metric if unit == 1 else f"{metric}, %"
+        rows.append((head, *sides, f"{a.mean() - b.mean():+.2f}", interval))
+    return pd.DataFrame(rows, columns=["", "here", "record", "difference", "95 % interval"])
 
 
-def measure_again(name: str, given: str | None, folder: Path | None, write: bool) -> None:
-    """Measures a result again and compares it with its record; with `write` it becomes the record.
+def measure_again(name: str, seeds: list[int], folder: Path | None) -> Record:
+    """Measures a result again and compares it with its record.
 
     Args:
-        given: seeds, separated by commas.
+        seeds: by default those of the record, or all of the folder.
         folder: take the runs in there.
     """
-    console, old = terminal.console(), load_records().get(name)
-    try:
-        seeds = [int(seed) for seed in given.split(",")] if given else []
-    except ValueError:
-        raise ValueError(f"--seeds must be whole numbers, as in 0,1,2, got {given}") from None
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"--seeds must name each seed once, got {given}")
+    console, records = terminal.console(), load_records()
+    old, place, launcher = records.get(name), folder, None
     if not seeds and (folder is None or name == "usual"):
-        seeds = list(old["seeds"] if old else MEMBER_SEEDS if name in SHIFTED else SEEDS)
-    place = folder
+        known = old or records.get(MEMBERS if name in SHIFTED else name)
+        seeds = known["seeds"] if known else SEEDS
     if place is None:
         when = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
         place = Path(OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
-        about = "no record yet that tells how long it takes"
-        if old:
-            one = statistics.mean(old["seconds"]) / old.get("networks", 1)
-            need = max(one, old["elapsed_seconds"] / len(old["seeds"]) * len(seeds))
-            about = f"about {span(need)} by the record, on {hardware(old)}"
-        console.print(f"{name}, seeds {', '.join(map(str, seeds))}: {about}")
+        launcher = old["launcher"] if old else []
+        about = f", {span(old['elapsed_seconds'])} by the record on {hardware(old)}" if old else ""
+        console.print(f"{name}, seeds {', '.join(map(str, seeds))}{about}")
     try:
-        launcher = old["launcher"] if old else ()
-        new = rerun(name, seeds, place, folder is not None, launcher)
+        new = measure(name, seeds, place, launcher)
     # SystemExit comes from Lightning, for Ctrl-C
     except (subprocess.CalledProcessError, KeyboardInterrupt, SystemExit) as e:
-        if (place / SWEEP).exists():
-            print(f"finish it: python -m mnist_cnn.train ckpt_path={place}", file=sys.stderr)
-        if place.exists():
-            options = f"{f' --seeds {given}' if given else ''}{' --write' if write else ''}"
-            then = f"python -m benchmarks.records {name} --from {place}{options}"
-            print(f"then: {then}", file=sys.stderr)
+        finish = "" if name == "usual" else f"python -m mnist_cnn.train ckpt_path={place}; "
+        then = f"{finish}python -m benchmarks.records {name} --from {place}"
+        print(f"finish it: {then}", file=sys.stderr)
         sys.exit(getattr(e, "returncode", 128 + signal.SIGINT))
+    console.print(f"{name}: {accuracy(new['test/acc'])}, n={len(new['test/acc'])}, {hardware(new)}")
     if old:
-        compare_with_record(new, old, console)
-    else:
-        console.print(f"{name}: {accuracy(summary_of(new, 'test/acc'))}, n={len(new['test/acc'])}")
-    if write:
-        RECORDS.mkdir(exist_ok=True)
-        results.write(new, RECORDS / f"{name}.json")
-        if old and "ratio" in old:
-            console.print("its ratio was of the runs before: measure it again, then --ratio FILE")
-        console.print(f"{RECORDS / name}.json; now --readme and --plot {PICTURE}")
-
-
-def add_ratio(name: str, file: Path) -> None:
-    """Puts the ratio that benchmarks.speed --fast measured into a record.
-
-    Raises:
-        ValueError: there is no record, or the ratio is not one of its experiment.
-    """
-    record, ratio = load_records().get(name), read_json(file)
-    if record is None:
-        raise ValueError(f"{name}: no record yet: write it with --write")
-    if not isinstance(seconds := ratio.get("seconds"), dict) or name not in seconds:
-        raise ValueError(f"--ratio must be what benchmark --fast {name} --out wrote, got {file}")
-    results.write({**record, "ratio": ratio}, RECORDS / f"{name}.json")
+        console.print(markdown(comparison(new, old)))
+    return new
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("benchmarks.records", __doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="the result to measure again")
-    parser.add_argument("--seeds", metavar="0,1,2", help="(those of the record)")
-    parser.add_argument(
-        "--from",
-        dest="folder",
-        type=Path,
-        metavar="FOLDER",
-        help="take this sweep's runs instead of training",
-    )
+    parser.add_argument("--seeds", metavar="0,1,2", default="", help="(those of the record)")
+    about = "take this sweep's runs instead of training"
+    parser.add_argument("--from", dest="folder", type=Path, metavar="FOLDER", help=about)
     parser.add_argument("--write", action="store_true", help="write the result as its record")
-    parser.add_argument(
-        "--ratio",
-        type=Path,
-        metavar="FILE",
-        help="put what benchmarks.speed --fast --out FILE wrote into the record of NAME",
-    )
     parser.add_argument("--readme", action="store_true", help="write README.md's table")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw README.md's picture")
     args = parser.parse_args(argv)
-    if args.name is None and (args.seeds or args.folder or args.write or args.ratio):
-        parser.error("--seeds, --from, --write and --ratio need a NAME")
-    if args.name is not None and args.name not in result_names():
-        raise ValueError(must_be("NAME", either(result_names()), args.name))
-    if args.name and (args.write or args.folder or args.seeds or not args.ratio):
-        measure_again(args.name, args.seeds, args.folder, args.write)
-    if args.ratio:
-        add_ratio(args.name, args.ratio)
+    if args.name is None and (args.seeds or args.folder or args.write):
+        parser.error("--seeds, --from and --write need a NAME")
+    if args.name is not None:
+        if args.name not in result_names():
+            raise ValueError(must_be("NAME", either(result_names()), args.name))
+        seeds = [seed.strip() for seed in args.seeds.split(",") if seed.strip()]
+        if not all(map(str.isdecimal, seeds)) or len(set(seeds)) < len(seeds):
+            raise ValueError(must_be("--seeds", "different whole numbers, as in 0,1,2", args.seeds))
+        record = measure_again(args.name, list(map(int, seeds)), args.folder)
+        if args.write:
+            write_json(record, RECORDS / f"{args.name}.json")
     if args.plot:
-        from benchmarks.picture import draw_records
+        from benchmarks.picture import draw_records  # matplotlib takes a second
 
         draw_records(load_records(), args.plot)
     if args.readme:
         write_readme(load_records())
     if not (args.name or args.plot or args.readme):
-        print_records(load_records(), terminal.console())
+        terminal.console().print(markdown(records_table(load_records())))
 
 
 if __name__ == "__main__":

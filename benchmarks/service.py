@@ -6,11 +6,9 @@ is any status but 200; a wrong answer is one that differs from what a lone clien
 server share this machine.
 """
 
-import argparse
 import asyncio
 import io
 import re
-import statistics
 import subprocess
 import sys
 import time
@@ -19,10 +17,11 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-from rich.table import Table
+import pandas as pd
 
-from mnist_cnn import terminal
-from mnist_cnn.runs import results
+from benchmarks.tables import markdown
+from mnist_cnn.analysis import results
+from mnist_cnn.report import docstring_parser
 from tests.helpers.photographs import bundled, photograph
 
 PICTURES = 50
@@ -39,72 +38,71 @@ def pictures() -> list[bytes]:
     return files
 
 
-def memory(process: subprocess.Popen[str]) -> float:
-    """The process's resident memory in MB (Linux)."""
-    status = Path(f"/proc/{process.pid}/status").read_text("ascii")
-    return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-
-
-async def load(
-    url: str, sent: list[bytes], expected: list[bytes], clients: int, seconds: float
-) -> tuple[list[float], int, int]:
-    """The seconds that each answer took; the numbers of errors and of wrong answers."""
-    times: list[float] = []
-    errors = wrong = 0
+async def send(
+    url: str, sent: Sequence[bytes], expected: Sequence[bytes], clients: int, seconds: float
+) -> pd.DataFrame:
+    """One row a request: `seconds` until its answer, and whether it was an `error` or `wrong`."""
+    rows: list[tuple[float, bool, bool]] = []
     end = time.monotonic() + seconds
 
     async def client(number: int) -> None:
-        nonlocal errors, wrong
         while time.monotonic() < end:
-            picture = (number + len(times)) % len(sent)
+            picture = (number + len(rows)) % len(sent)
             started = time.monotonic()
             try:
                 answer = await session.post("/read", content=sent[picture])
             except httpx.HTTPError:
-                errors += 1
+                rows.append((np.nan, True, False))
                 continue
-            times.append(time.monotonic() - started)
-            errors += answer.status_code != 200
-            wrong += answer.status_code == 200 and answer.content != expected[picture]
+            error = answer.status_code != 200
+            wrong = not error and answer.content != expected[picture]
+            rows.append((time.monotonic() - started, error, wrong))
 
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=120) as session:
         await asyncio.gather(*map(client, range(clients)))
-    return sorted(times), errors, wrong
+    return pd.DataFrame(rows, columns=["seconds", "error", "wrong"])
+
+
+def load(
+    server: subprocess.Popen[str], sent: Sequence[bytes], clients: Sequence[int], seconds: float
+) -> pd.DataFrame:
+    """The table of a service's answers, a row for each number of clients."""
+    assert server.stdout is not None
+    url = re.findall(r"http://\S+", server.stdout.readline())[0]
+    expected = [httpx.post(f"{url}/read", content=picture).content for picture in sent]
+    rows = []
+    for number in clients:
+        started = time.monotonic()
+        answers = asyncio.run(send(url, sent, expected, number, seconds))
+        times = 1e3 * answers["seconds"].dropna()
+        status = Path(f"/proc/{server.pid}/status").read_text("ascii")  # Linux
+        row = {
+            "clients": number,
+            "answers": len(times),
+            "answers/s": f"{len(times) / (time.monotonic() - started):.1f}",
+            "p50 ms": f"{times.quantile(0.5):.0f}",
+            "p99 ms": f"{times.quantile(0.99):.0f}",
+            "errors": answers["error"].sum(),
+            "wrong": answers["wrong"].sum(),
+            "MB": int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) // 1024,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m benchmarks.service", description=__doc__)
+    parser = docstring_parser("benchmarks.service", __doc__)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 20, 200])
     parser.add_argument("--seconds", type=float, default=30, help="of each number of clients (30)")
     args = parser.parse_args(argv)
     sent = pictures()
-    table = Table("clients", "answers", "answers/s", "p50 ms", "p99 ms", "errors", "wrong", "MB")
-    with subprocess.Popen(
-        [sys.executable, "-m", "mnist_cnn.demo", "--port", "0"], stdout=subprocess.PIPE, text=True
-    ) as server:
+    command = [sys.executable, "-m", "mnist_cnn.demo", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
-            assert server.stdout is not None
-            url = re.findall(r"http://\S+", server.stdout.readline())[0]
-            expected = [httpx.post(f"{url}/read", content=picture).content for picture in sent]
-            for clients in args.clients:
-                started = time.monotonic()
-                times, errors, wrong = asyncio.run(load(url, sent, expected, clients, args.seconds))
-                rate = len(times) / (time.monotonic() - started)
-                p50, p99 = 1e3 * statistics.median(times), 1e3 * times[int(0.99 * len(times))]
-                row = (
-                    clients,
-                    len(times),
-                    f"{rate:.1f}",
-                    f"{p50:.0f}",
-                    f"{p99:.0f}",
-                    errors,
-                    wrong,
-                )
-                table.add_row(*map(str, row), f"{memory(server):.0f}")
+            print(markdown(load(server, sent, args.clients, args.seconds)))
         finally:
             server.terminate()
-    terminal.console().print(table)
     size = sum(map(len, sent)) / len(sent) / 1e3
     print(f"{len(sent)} pictures of {size:.0f} KB on average; {results.processor()}")
 

@@ -21,7 +21,7 @@ PLACES = {
     "load_picture": "reading.picture",
     "read_digits": "reading.reader",
 }
-__all__ = [*PLACES]  # noqa: PLE0604, the names are text
+__all__ = [*PLACES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,12 @@
 """The frame of a command: options, and the end by a mistake, a signal or a closed pipe."""
 
 import argparse
+import contextlib
 import functools
+import importlib.metadata
 import io
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -12,7 +15,6 @@ import hydra
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn import versions
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE
 from mnist_cnn.runs.signals import SIGPIPE, Interrupted, interrupted, interruptible
@@ -20,6 +22,7 @@ from mnist_cnn.sweeps.names import in_sweep
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException)
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
@@ -38,7 +41,8 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
         try:
             with interruptible():
                 if "--version" in (sys.argv[1:] if argv is None else argv):
-                    print(versions.line())
+                    found = {"mnist-cnn": "not installed", **versions()}
+                    print(", ".join(f"{package} {number}" for package, number in found.items()))
                 else:
                     main(argv)
                 sys.stdout.flush()  # while a closed pipe can still be handled
@@ -86,6 +90,15 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
         return hydra.main(config_path=str(CONF), config_name=config_name, **options)(job)
 
     return decorate
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of PACKAGES; a clone that is not installed has none of its own."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def one_line(error: BaseException) -> str:

@@ -10,7 +10,6 @@ Nothing that is served comes from another machine. Pictures are read from memory
 """
 
 import argparse
-import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port must be 0 to 65535, got {args.port}")
     with listen(args.host, args.port) as listening:  # before the slow imports
-        serve(args.ckpt_path, listening, args.host, args.allow_host)
+        serve(args.ckpt_path, listening, sorted({*OWN, args.host, *args.allow_host} - {*ANY}))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -55,15 +54,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def accepted(host: str, allowed: Sequence[str]) -> set[str]:
-    """Return the names that a request may have for this machine."""
-    return {*OWN, host, *allowed} - set(ANY)
-
-
-def serve(
-    ckpt_path: str | None, listening: socket.socket, host: str, allowed: Sequence[str]
-) -> None:
+def serve(ckpt_path: str | None, listening: socket.socket, hosts: Sequence[str]) -> None:
     """Serve until SIGINT or SIGTERM, and then answer what has arrived before the end.
+
+    Args:
+        hosts: names of this machine that a request may have; `*` is any.
 
     Raises:
         ValueError: ckpt_path is none of this project's networks that read digits, or a package is
@@ -80,16 +75,13 @@ def serve(
     # many small pictures at once: threads within each would only get in each other's way
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    app = service.application(pretrained.load_digits(ckpt_path), sorted(accepted(host, allowed)))
+    app = service.application(pretrained.load_digits(ckpt_path), hosts)
     limit = service.MAX_SECONDS
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=limit)
     address, port = listening.getsockname()[:2]
     name = f"[{address}]" if ":" in address else address
     print(f"Draw at http://{name}:{port} (Ctrl-C stops)", flush=True)
-    if host in ANY and not allowed:
-        print("Only this machine can ask for it; --allow-host NAME lets others", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):  # how uvicorn ends after Ctrl-C
-        uvicorn.Server(config).run(sockets=[listening])
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_cnn.analysis.networks import as_trained, check_folder
-from mnist_cnn.command import command, hydra_main
+from mnist_cnn.command import command, hydra_main, one_line
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
+from mnist_cnn.sweeps.names import in_sweep
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -33,13 +34,13 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             that no evaluation wrote.
     """
     folder = Path(cfg.run_dir)
-    check(cfg, "evaluate")
-    check_folder(folder)
-    # torch and matplotlib take seconds, which a mistake need not wait for
-    from mnist_cnn.analysis.evaluation import measure
-    from mnist_cnn.analysis.outcome import print_outcome, write_outcome
-
     try:
+        check(cfg, "evaluate")
+        check_folder(folder)
+        # torch and matplotlib take seconds, which a mistake need not wait for
+        from mnist_cnn.analysis.evaluation import measure
+        from mnist_cnn.analysis.outcome import print_outcome, write_outcome
+
         outcome, predictions, data = measure(cfg)
     except ValueError:
         with contextlib.suppress(OSError):  # where it is not empty
@@ -52,7 +53,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 @hydra_main("evaluate")
 def job(cfg: DictConfig) -> None:
-    evaluate(cfg)
+    try:
+        evaluate(cfg)
+    except ValueError as e:
+        if in_sweep():  # of which Hydra would print a traceback
+            sys.exit(one_line(e))
+        raise
 
 
 @command

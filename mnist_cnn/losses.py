@@ -16,7 +16,7 @@ class OutlierExposure(nn.Module):
 
     def __init__(self, weight: float = 0.5):
         super().__init__()
-        self.weight = weight
+        self.weight = float(weight)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The mean loss of logits (B, C) and labels (B,); a label of -1 is no class."""

@@ -10,7 +10,8 @@ from torch import Tensor
 class EpochMetrics:
     """The losses and logits of an epoch's batches, left on the device until sums are asked for.
 
-    A step only appends: sums would cost each step kernels and, on a GPU, a wait.
+    A step only appends: sums would cost each step kernels and, on a GPU, a wait. A label below 0 is
+    no class: such an image counts in the loss and not in the accuracy.
 
     Args:
         whole: the state has all logits, for metrics that are no sums.
@@ -22,7 +23,7 @@ class EpochMetrics:
         self.sizes: list[int] = []  # images of each batch
         self.logits: list[Tensor] = []  # (B, K) of each batch
         self.labels: list[Tensor] = []  # (B,) of each batch
-        self.hits = 0  # of the batches before those, where the epoch was interrupted
+        self.before = (0, 0)  # hits and labelled images of batches before those, once resumed
         self.looked_at = 0  # number of losses that are known to be finite
 
     @property
@@ -35,26 +36,28 @@ class EpochMetrics:
         self.logits.append(logits.detach())
         self.labels.append(labels)
 
-    def totals(self, last: int = 0) -> tuple[float, int, int]:
-        """Sum of the losses, hits and images, of all batches, or of the last ones."""
+    def totals(self, last: int = 0) -> tuple[float, int, int, int]:
+        """Sum of the losses, images, hits and labelled images, of all batches or the last ones."""
         last = min(last, len(self.logits))
         sizes = torch.tensor(self.sizes[-last:], dtype=torch.float64)
         losses = torch.stack(self.losses[-last:]).cpu().double()
-        hits = 0 if last else self.hits
+        hits, labelled = (0, 0) if last else self.before
         if logits := self.logits[-last:]:
-            hits += int((torch.cat(logits).argmax(1) == torch.cat(self.labels[-last:])).sum())
-        return (losses * sizes).sum().item(), hits, int(sizes.sum())
+            labels = torch.cat(self.labels[-last:])
+            hits += int((torch.cat(logits).argmax(1) == labels).sum())
+            labelled += int((labels >= 0).sum())
+        return (losses * sizes).sum().item(), int(sizes.sum()), hits, labelled
 
     def state_dict(self) -> dict[str, Any]:
         """The state from which an interrupted epoch ends with the same sums, to the last bit."""
         state = {"losses": torch.stack(self.losses).cpu(), "sizes": self.sizes}
         if self.whole:
             logits, labels = torch.cat(self.logits).cpu(), torch.cat(self.labels).cpu()
-            return {**state, "hits": self.hits, "logits": logits, "labels": labels}
-        return {**state, "hits": self.totals()[1]}
+            return {**state, "before": self.before, "logits": logits, "labels": labels}
+        return {**state, "before": self.totals()[2:]}
 
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         self.losses = list(state["losses"].to(device))
-        self.sizes, self.hits = list(state["sizes"]), state["hits"]
+        self.sizes, self.before = list(state["sizes"]), state["before"]
         if self.whole:
             self.logits, self.labels = [state["logits"].to(device)], [state["labels"].to(device)]

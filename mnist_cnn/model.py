@@ -45,8 +45,8 @@ class Normalize(nn.Module):
         return not bool(self.mean.isnan().any() or self.std.isnan().any())
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Sets what is `auto` to the values (C,) of each channel."""
-        for name, values in (("mean", mean), ("std", std)):
+        """Sets what is `auto` to the values (C,) of each channel; a constant one gets std 1."""
+        for name, values in (("mean", mean), ("std", std.where(std > 0, 1.0))):
             if (buffer := getattr(self, name)).isnan().any():
                 setattr(self, name, values.view(-1, 1, 1).to(buffer))
         self._find_identity()

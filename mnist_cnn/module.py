@@ -1,8 +1,6 @@
 """DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
 
 import math
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
 from mnist_cnn.pretrained import (
     build_network,
     check_finite_weights,
-    read_checkpoint,
     read_weights,
     write_weights,
 )
@@ -219,21 +216,22 @@ class DigitClassifier(L.LightningModule):
         }
 
     def log_epoch(self, stage: str) -> None:
-        """Logs the exact means over all images of the epoch, on whatever rank they were."""
+        """Logs the exact means over the images of the epoch, on whatever rank they were."""
         totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
-        loss, hits, images = totals.tolist()
+        loss, images, hits, labelled = totals.tolist()
         if self.epochs_are_steps:
             # Lightning's count of steps is one off in a resumed run. The test comes after the last
             # epoch, where a resumed run drops it from the logs
             self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
-        self.log(f"{stage}/acc", torch.tensor(hits / images, dtype=torch.float64))
-        epoch = self.epoch_metrics[stage]
+        self.log(f"{stage}/acc", torch.tensor(hits / max(labelled, 1), dtype=torch.float64))
         for name, metric in self.metrics.items():
+            epoch = self.epoch_metrics[stage]
+            logits, labels = torch.cat(epoch.logits), torch.cat(epoch.labels)
             metric.to(self.device).reset()
-            metric.update(torch.cat(epoch.logits), torch.cat(epoch.labels))
+            metric.update(logits[labels >= 0], labels[labels >= 0])
             self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
 
     def configure_optimizers(self) -> Any:
@@ -349,56 +347,6 @@ def make_schedule(
             # torch divides by the length of a warm-up of no step
             args["pct_start"] *= 1 + 1e-9
     return instantiate_as(LRScheduler, args, optimizer, key="scheduler", allowlist=CHECKPOINTS)
-
-
-def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> DigitClassifier:
-    """The module that a run's configuration describes, for its data.
-
-    A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
-    initial values.
-
-    Args:
-        config: what conf/train.yaml composes to, as plain values.
-        data: what it is trained on.
-
-    Raises:
-        ValueError: as DigitClassifier does, or the weights do not fit.
-    """
-    parts = ("optimizer", "scheduler", "label_smoothing", "loss", "metrics", "freeze")
-    module = DigitClassifier(
-        model=fitted(config["model"], data),
-        **{key: config[key] for key in parts},
-        monitor=config["objective"]["metric"],
-    )
-    path, strict = config["init_weights"], config["init_strict"]
-    if path is not None and config["ckpt_path"] is None:
-        try:
-            left = module.load_weights(path, strict)
-        except ValueError as e:
-            hint = "; init_strict=false starts from the rest" if strict else ""
-            raise ValueError(f"init_weights: {e}{hint}") from None
-        if left and os.environ.get("RANK", "0") == "0":
-            print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
-    return module
-
-
-def load_best(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, int | None]:
-    """The module with the weights of a run's best checkpoint, and their epoch (from 1).
-
-    Those of the last checkpoint where no metric chose one; the epoch is then None, as it is where
-    there is no checkpoint, and the weights are the module's own.
-    """
-    callback: Any = trainer.checkpoint_callback
-    if hasattr(callback, "best_epoch"):  # this project's
-        path = str(callback.best if callback.best.exists() else callback.last)
-        epoch = callback.best_epoch
-    else:
-        path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
-        if not path:
-            return module, None
-        epoch = read_checkpoint(path)["epoch"] + 1
-    device = trainer.strategy.root_device
-    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), epoch
 
 
 def is_ours(model: Mapping[str, Any]) -> bool:

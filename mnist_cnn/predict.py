@@ -62,59 +62,49 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
     net = pretrained.load_digits(args.ckpt_path)
     failed = False
-    for name in expanded(args.pictures):
-        for page, image in pages(name):
-            answer: dict[str, Any] = {"picture": name, "page": page}
-            readings: list[Reading] = []
-            try:
-                if isinstance(image, Exception):
-                    raise image
-                readings = read_digits(image, net)
-                shown = write_shown(image, readings, name, page) if args.show else None
-                answer["digits"] = [reading_fields(reading) for reading in readings]
-                answer |= {"shown": str(shown)} if shown else {}
-            except (OSError, ValueError) as e:
-                failed = True
-                missing = isinstance(e, FileNotFoundError)
-                answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
-            # outside of the try: a closed pipe is no fault of the picture
-            if args.json:
-                print(json.dumps(answer), flush=True)
-            else:
-                print_answer(answer, readings)
+    for name, number, image in itertools.chain.from_iterable(map(pages, args.pictures)):
+        answer: dict[str, Any] = {"picture": name, "page": number}
+        readings: list[Reading] = []
+        try:
+            if isinstance(image, Exception):
+                raise image
+            readings = read_digits(image, net)
+            shown = {"shown": write_shown(image, readings, name, number)} if args.show else {}
+            answer |= {"digits": [reading_fields(reading) for reading in readings], **shown}
+        except (OSError, ValueError) as e:
+            failed = True
+            missing = isinstance(e, FileNotFoundError)
+            answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
+        # outside of the try: a closed pipe is no fault of the picture
+        if args.json:
+            print(json.dumps(answer), flush=True)
+        else:
+            print_answer(answer, readings)
     sys.exit(1 if failed else 0)
 
 
-def expanded(names: Sequence[str]) -> Iterator[str]:
-    """Iterate over files, and over the pictures in the folders among them."""
-    from mnist_cnn.reading.picture import NAMES
+def pages(name: str) -> "Iterator[tuple[str, int | None, Image.Image | Exception]]":
+    """Iterate over the pages of a file or of a folder's files, or the errors in their place.
 
-    for name in names:
-        inside = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
-        files = [file for file in inside if file.suffix.lower() in NAMES]
-        # a folder without pictures is reported when it is opened
-        yield from [str(file) for file in files if not file.name.endswith(".read.png")] or [name]
-
-
-def pages(name: str) -> "Iterator[tuple[int | None, Image.Image | Exception]]":
-    """Iterate over the pages of a file, or the errors in their place, with their numbers from 1.
-
-    The number is None where there is only one.
+    Each comes with its file and its number from 1, which is None where the file has only one.
     """
     from mnist_cnn.reading.picture import NAMES, load_pages
 
     try:
         if Path(name).is_dir():
+            files = [str(file) for file in sorted(Path(name).iterdir())]
+            files = [f for f in files if f.lower().endswith(NAMES) and not f.endswith(".read.png")]
+            yield from itertools.chain.from_iterable(map(pages, files))
+            if files:
+                return
             raise ValueError(f"{name}: no picture in this folder, none of {', '.join(NAMES)}")
         loaded = load_pages(sys.stdin.buffer.read() if name == "-" else name)
-        first, second = next(loaded), next(loaded, None)
+        ahead = list(itertools.islice(loaded, 2))
     except (OSError, ValueError) as error:
-        yield None, error
+        yield name, None, error
         return
-    if second is None:
-        yield None, first
-    else:
-        yield from enumerate(itertools.chain((first, second), loaded), 1)
+    for number, page in enumerate(itertools.chain(ahead, loaded), 1):
+        yield name, number if len(ahead) > 1 else None, page
 
 
 def reading_fields(reading: "Reading") -> dict[str, Any]:
@@ -133,7 +123,7 @@ def reading_fields(reading: "Reading") -> dict[str, Any]:
 
 def write_shown(
     image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int | None
-) -> Path:
+) -> str:
     """Write what was found beside the picture; ValueError where a file lies in the way."""
     from PIL.PngImagePlugin import PngInfo
 
@@ -146,7 +136,7 @@ def write_shown(
     origin = PngInfo()
     origin.add_text("Software", MARK)
     draw_readings(image, readings).save(path, pnginfo=origin)
-    return path
+    return str(path)
 
 
 def print_answer(answer: dict[str, Any], readings: "Sequence[Reading]") -> None:
@@ -155,22 +145,19 @@ def print_answer(answer: dict[str, Any], readings: "Sequence[Reading]") -> None:
     if "error" in answer:
         print(f"error{page}: {terminal.printable(answer['error'])}", file=sys.stderr)
         return
-    console = terminal.console()
-    console.print(f"{terminal.printable(answer['picture'])}{page}: {in_words(readings)}")
+    print(f"{terminal.printable(answer['picture'])}{page}: {in_words(readings)}")
     if "shown" in answer:
-        console.print(f"  shown in {terminal.printable(answer['shown'])}")
+        print(f"  shown in {terminal.printable(answer['shown'])}")
 
 
 def in_words(readings: "Sequence[Reading]") -> str:
     """The readings row by row, with each digit's confidence."""
-    if not readings:
-        return "no digit found"
     rows = []
     for _, group in itertools.groupby(readings, key=lambda reading: reading.row):
         row = list(group)
         symbols = "".join(reading.symbol for reading in row)
         rows.append(f"{symbols} ({', '.join(map(remark, row))})")
-    return " / ".join(rows)
+    return " / ".join(rows) or "no digit found"
 
 
 def remark(reading: "Reading") -> str:
@@ -179,9 +166,7 @@ def remark(reading: "Reading") -> str:
         return f"{reading.confidence:.0%}"
     if reading.rotation:
         return f"unsure: {reading.best} if it is turned by {reading.rotation}° clockwise?"
-    if not reading.is_digit:
-        return "no digit"
-    return f"unsure: {reading.best}? {reading.confidence:.0%}"
+    return f"unsure: {reading.best}? {reading.confidence:.0%}" if reading.is_digit else "no digit"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A trained network ready for use, wherever it lies: bytes in, probabilities out."""
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,16 +21,34 @@ from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE
 from mnist_cnn.terminal import printable
 
+BATCH = 250  # images that are computed at once
 ABOUT = "about"  # the key of a weights file's metadata
 MAX_PARAMETERS = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
 
 
-class Trained(nn.Module):
+class Probabilities(nn.Module):
+    """The computation of `Trained` alone, without checks and batches: this is what is exported.
+
+    Args:
+        net: gives logits (N, K) of images (N, C, H, W) in [0, 1].
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probabilities (N, K) of uint8 or float images (N, H, W) or (N, C, H, W)."""
+        x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        return self.net(x.unsqueeze(1) if x.dim() == 3 else x).softmax(1)
+
+
+class Trained(Probabilities):
     """A network together with a description of it.
 
     Args:
-        net: gives logits (N, 10) of images (N, C, H, W) in [0, 1].
+        net: as `Probabilities` has it.
         classes: the classes' names, by label; none where they are not known.
         about: where it is known, the configuration of the network (`model`) and of its data.
         epoch: the epochs after which a checkpoint was written.
@@ -41,26 +61,49 @@ class Trained(nn.Module):
         about: Mapping[str, Any] | None = None,
         epoch: int | None = None,
     ):
-        super().__init__()
-        self.net, self.classes, self.epoch = net, classes, epoch
-        self.about = dict(about or {})
+        super().__init__(net)
+        self.classes, self.epoch, self.about = classes, epoch, dict(about or {})
+        shapes = (self.about.get(part, {}).get("shape") for part in ("data", "model"))
+        self.given_shape = next(filter(None, shapes), None)  # a network of the user's may take any
         self.eval()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of an image, as far as it is known; else MNIST's."""
-        shapes = (self.about.get(part, {}).get("shape") for part in ("data", "model"))
-        return tuple(next(filter(None, shapes), SHAPE))
+        return tuple(self.given_shape or SHAPE)
 
     def example(self, n: int) -> Tensor:
         """n black images: uint8 (n, H, W), of several channels (n, C, H, W)."""
         return torch.zeros(n, *self.shape[self.shape[0] == 1 :], dtype=torch.uint8)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Probabilities (N, K) of uint8 images (N, H, W), white on black, or (N, C, H, W)."""
-        if images.dim() == 3:
-            images = images.unsqueeze(1)
-        return self.net(images.float() / 255).softmax(1)
+    @torch.inference_mode()
+    def forward(self, images: Tensor | np.ndarray) -> Tensor:
+        """Probabilities (N, K) of images, white on black, which are computed in batches of 250.
+
+        Args:
+            images: uint8 in 0..255 or float in [0, 1]; (N, C, H, W), or of one channel (N, H, W)
+                or (H, W).
+
+        Raises:
+            ValueError: images of another type, range or size.
+        """
+        given = torch.from_numpy(np.array(images)) if isinstance(images, np.ndarray) else images
+        x = given.unsqueeze(0) if given.dim() == 2 else given
+        x = x.unsqueeze(1) if x.dim() == 3 else x
+        # NaN is in no range
+        in_range = x.is_floating_point() and bool(((x >= 0) & (x <= 1)).all())
+        fits = tuple(x.shape[1:]) == self.shape or (self.given_shape is None and x.dim() == 4)
+        if not (fits and (in_range or x.dtype == torch.uint8)):
+            channels, height, width = self.shape
+            sizes = f"(N, {channels}, {height}, {width})"
+            if channels == 1:
+                sizes = f"({height}, {width}), (N, {height}, {width}) or {sizes}"
+            kind = f"{given.dtype} {tuple(given.shape)}".removeprefix("torch.")
+            span = f" from {x.min():g} to {x.max():g}" if x.numel() else ""
+            allowed = f"uint8 in 0..255 or float in [0, 1], {sizes}"
+            raise ValueError(f"images must be {allowed}, got {kind}{span}")
+        device = next(self.parameters(), x).device
+        return torch.cat([super(Trained, self).forward(part.to(device)) for part in x.split(BATCH)])
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
@@ -236,7 +279,8 @@ def data_root(net: Trained) -> str | None:
     """The folder with the data of the network's training; None where it is not on this machine."""
     data = net.about["data"]
     root, folder = data.get("root"), mnist.FOLDERS.get(data["name"], ".")
-    if isinstance(root, str) and Path(root, folder).expanduser().is_dir():
+    # without a home folder ~ is a name like any other
+    if isinstance(root, str) and Path(os.path.expanduser(Path(root, folder))).is_dir():
         return root
     return None
 

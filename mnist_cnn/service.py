@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from fastapi import Body, FastAPI, HTTPException, Request, Response
@@ -20,9 +20,9 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
+from mnist_cnn.command import versions
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import Net, read_digits, written
-from mnist_cnn.versions import versions
 
 PAGE = Path(__file__).parent / "reading" / "page"
 
@@ -40,46 +40,36 @@ POLICY = (
 
 # pictures worked on at once: each of 100 megapixels takes some hundred megabytes for a while
 _working = threading.BoundedSemaphore(os.cpu_count() or 1)
+_bodies = asyncio.Semaphore(MAX_BODIES)
 _pdf = threading.Lock()  # PDFium must not run in two threads at once
 
 Pixel = Annotated[int, Field(ge=0, le=255)]
 Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
 Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
+Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
 
 
 class FoundDigit(BaseModel):
-    digit: int | None = Field(description="0 to 9, or null where the network is unsure")
-    sign: str = Field(description="the digit; ? for an unsure one, · for what is no digit")
-    best: int = Field(description="the likeliest digit")
-    probabilities: list[float] = Field(description="of the digits 0 to 9")
-    box: list[float] = Field(
-        description="left, top, right, bottom, as shares of the picture's width and height"
-    )
-    image: str = Field(description="the 28x28 bytes that the network saw, in base64")
+    digit: int | None  # null where the network is unsure, or where it is no digit
+    sign: str  # the digit; ? for an unsure one, · for what is no digit
+    best: int  # the likeliest digit
+    probabilities: list[float]  # of the digits 0 to 9
+    box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
+    image: str  # the 28x28 bytes that the network saw, in base64
 
 
 class PictureRead(BaseModel):
-    text: str = Field(description="the digits' signs, a line for each row of writing")
+    text: str  # the signs, a line for each row of writing
     digits: list[FoundDigit]
-    preview: str | None = Field(None, description="the upright picture as a data URL, if asked for")
-
-
-class Images(BaseModel):
-    images: list[Square] = Field(
-        min_length=1, max_length=MAX_IMAGES, description="28x28 pixels each, 255 for ink"
-    )
+    preview: str | None = None  # the upright picture as a data URL, if asked for
 
 
 class Classified(BaseModel):
-    digits: list[int] = Field(description="the likeliest digit of each image")
-    probabilities: list[list[float]] = Field(description="for each image, of the digits 0 to 9")
+    digits: list[int]  # the likeliest of each image
+    probabilities: list[list[float]]  # for each image, of the digits 0 to 9
 
 
-class Refusal(BaseModel):
-    detail: str = Field(description="why the request is refused")
-
-
-def answer(net: Net, content: bytes, preview: bool) -> PictureRead:
+def read_file(net: Net, content: bytes, preview: bool) -> PictureRead:
     """Read the digits of a picture's file; preview adds the picture as it was understood.
 
     Raises:
@@ -101,13 +91,13 @@ def answer(net: Net, content: bytes, preview: bool) -> PictureRead:
         )
         for reading in readings
     ]
-    shown = None
+    read = PictureRead(text=written(readings), digits=found)
     if preview:  # a browser shows neither every format nor the rotation that some files ask for
         small, file = picture.convert("RGB"), io.BytesIO()
         small.thumbnail((PREVIEW, PREVIEW))
         small.save(file, "JPEG", quality=85)
-        shown = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return PictureRead(text=written(readings), digits=found, preview=shown)
+        read.preview = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return read
 
 
 def application(net: Net, hosts: Sequence[str] = ("*",)) -> FastAPI:
@@ -117,7 +107,6 @@ def application(net: Net, hosts: Sequence[str] = ("*",)) -> FastAPI:
         net: probabilities (N, 10) of uint8 images (N, 28, 28).
         hosts: names of this machine that a request may have; `*` is any.
     """
-    refused: dict[int | str, Any] = {422: {"model": Refusal}}
     app = FastAPIOffline(
         title="mnist_cnn",
         description="Reads handwritten digits.",
@@ -125,22 +114,22 @@ def application(net: Net, hosts: Sequence[str] = ("*",)) -> FastAPI:
         redoc_url=None,
     )
 
-    @app.post("/read", responses=refused)
+    @app.post("/read")
     def read_picture(
         content: Annotated[bytes, Body(media_type="application/octet-stream")],
         preview: bool = False,
     ) -> PictureRead:
         """Reads the digits of a picture: PNG, JPEG, WebP, GIF, TIFF and others."""
         try:
-            return answer(net, content, preview)
+            return read_file(net, content, preview)
         except ValueError as error:
             raise HTTPException(422, str(error).removeprefix("the picture: ")) from None
 
-    @app.post("/classify", responses=refused)
-    def classify_images(images: Images) -> Classified:
+    @app.post("/classify")
+    def classify_images(images: Squares) -> Classified:
         """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
         with _working, torch.inference_mode():
-            found = net(torch.tensor(images.images, dtype=torch.uint8)).float()
+            found = net(torch.tensor(images, dtype=torch.uint8)).float()
         return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
 
     @app.get("/health")
@@ -149,7 +138,7 @@ def application(net: Net, hosts: Sequence[str] = ("*",)) -> FastAPI:
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     app.add_exception_handler(RequestValidationError, explain)
-    app.middleware("http")(guard(asyncio.Semaphore(MAX_BODIES)))
+    app.middleware("http")(guard)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     return app
 
@@ -162,21 +151,14 @@ async def explain(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": f"{place}: {fault['msg']}"}, 422)
 
 
-Respond = Callable[[Request], Awaitable[Response]]
-
-
-def guard(bodies: asyncio.Semaphore) -> Callable[[Request, Respond], Awaitable[Response]]:
-    """Make a middleware that refuses what is too large, too slow or sent by another site's page."""
-
-    async def guarded(request: Request, respond: Respond) -> Response:
-        async with bodies if request.method == "POST" else contextlib.nullcontext():
-            response = await refusal(request) or await respond(request)
-        scripts = " 'unsafe-inline'" if request.url.path == "/docs" else ""
-        response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        return response
-
-    return guarded
+async def guard(request: Request, respond: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Answer a request, or refuse what is too large, too slow or sent by another site's page."""
+    async with _bodies if request.method == "POST" else contextlib.nullcontext():
+        response = await refusal(request) or await respond(request)
+    scripts = " 'unsafe-inline'" if request.url.path == "/docs" else ""
+    response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    return response
 
 
 async def refusal(request: Request) -> Response | None:
@@ -185,15 +167,14 @@ async def refusal(request: Request) -> Response | None:
     origin = headers.get("origin")
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
         return JSONResponse({"detail": f"{origin} must be this server's own page"}, 403)
-    if request.method != "POST":
-        return None
-    # a body in chunks has no length, whatever the header says
-    if "content-length" not in headers or "transfer-encoding" in headers:
-        return JSONResponse({"detail": "the body's length must be given, and no chunks"}, 411)
-    if int(headers["content-length"]) > MAX_BYTES:
-        return JSONResponse({"detail": f"the body must be at most {MAX_BYTES // 10**6} MB"}, 413)
-    try:
-        await asyncio.wait_for(request.body(), MAX_SECONDS)
-    except (asyncio.TimeoutError, ClientDisconnect):
-        return JSONResponse({"detail": "the body took too long to arrive"}, 408)
+    if request.method == "POST":
+        # a body in chunks has no length, whatever the header says
+        if "content-length" not in headers or "transfer-encoding" in headers:
+            return JSONResponse({"detail": "the body's length must be given, and no chunks"}, 411)
+        if int(headers["content-length"]) > MAX_BYTES:
+            return JSONResponse({"detail": f"the body must be at most {MAX_BYTES:,} bytes"}, 413)
+        try:
+            await asyncio.wait_for(request.body(), MAX_SECONDS)
+        except (asyncio.TimeoutError, ClientDisconnect):
+            return JSONResponse({"detail": "the body took too long to arrive"}, 408)
     return None

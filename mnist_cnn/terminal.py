@@ -3,7 +3,6 @@
 from typing import Any
 
 from rich.console import Console as Console
-from rich.progress import Progress, ProgressColumn
 
 
 class Plain(Console):
@@ -26,12 +25,6 @@ def console(**options: Any) -> Console:
     if not made.is_terminal:
         made.width = 1000
     return made
-
-
-def progress_bar(*columns: ProgressColumn) -> Progress:
-    """A bar on stderr that is gone when it ends; disabled where stderr is no terminal."""
-    shown = console(stderr=True, soft_wrap=False)
-    return Progress(*columns, console=shown, transient=True, disable=not shown.is_terminal)
 
 
 def printable(text: str) -> str:

@@ -8,13 +8,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_cnn.command import command, hydra_main
-from mnist_cnn.config.check import check, inexact_options
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
-from mnist_cnn.runs.ranks import rank
-from mnist_cnn.sweeps.jobs import attempt
+from mnist_cnn.sweeps import attempt
 from mnist_cnn.sweeps.names import in_sweep
 
 STALE = ("weights.safetensors", "history.png")  # once a run that had ended trains on
@@ -32,6 +31,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
     """
     check(cfg)
+    cfg = with_absolute_paths(cfg)
     with RunFolder(cfg.run_dir, depends_on, extendable, STALE, "train.log").opened(cfg) as run:
         if run.results is not None:
             return run.results
@@ -40,60 +40,44 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         # the heavy imports: here, so that --help and mistakes are answered at once
         import lightning as L
-        from lightning.pytorch.callbacks import ProgressBar
 
         from mnist_cnn.analysis import results
-        from mnist_cnn.callbacks import tensorboard
-        from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
+        from mnist_cnn.build import build_module, build_trainer, load_best
+        from mnist_cnn.callbacks.checkpoint import check_whole
         from mnist_cnn.callbacks.history import History
-        from mnist_cnn.config.instantiate import (
-            instantiate_as,
-            is_custom,
-            make_callbacks,
-            make_data,
-        )
+        from mnist_cnn.callbacks.tensorboard import write_results
+        from mnist_cnn.config.instantiate import make_data
         from mnist_cnn.data.datamodule import described
-        from mnist_cnn.internals.lightning import InPlace, fit, quiet_lightning
-        from mnist_cnn.module import build_module, load_best
-        from mnist_cnn.runs.loggers import make_loggers
+        from mnist_cnn.internals.lightning import fit, quiet_lightning
 
         quiet_lightning()
-        if (inexact := inexact_options(cfg)) and rank() == 0:
-            print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
-        config, start = plain(cfg), run.last or cfg.ckpt_path
+        config, start = plain(cfg), str(run.last) if run.last else cfg.ckpt_path
         if start is not None:
             check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)
-        callbacks = make_callbacks(cfg.callbacks)
-        bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        trainer = instantiate_as(
-            L.Trainer,
-            cfg.trainer,
-            callbacks=callbacks,
-            enable_progress_bar=bar or cfg.trainer.enable_progress_bar,
-            logger=make_loggers(cfg, start),
-            plugins=[InPlace(), *processes.environment()],
-            default_root_dir=run.path,
-            key="trainer",
-        )
-        for callback in callbacks:
-            if isinstance(callback, Checkpoint):
-                callback.run, callback.start = run, start
-                callback.data = config["data"] if is_custom(cfg.data) else {}
+        trainer = build_trainer(cfg, run, start)
         fit(trainer, module, data, start)
         module, best = load_best(trainer, module)
         test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
         module.float()  # what comes out of a training has 32 bits, whatever its precision
-        history = next(callback for callback in callbacks if isinstance(callback, History))
+        history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device
         outcome = results.collect(history, best, test, module, device, config)
         if trainer.is_global_zero:
             module.save_weights(run.path / STALE[0], {"data": described(config["data"], data)})
-            tensorboard.write_results(trainer, module, data, outcome)
+            write_results(trainer, module, data, outcome)
             run.finish(outcome)
         return outcome
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Raise ValueError for a configuration that would fail here, before anything is written."""
+    check(cfg)
+    from mnist_cnn.build import check_machine
+
+    check_machine(cfg)
 
 
 @hydra_main("train")
@@ -109,9 +93,17 @@ def job(cfg: DictConfig) -> float | None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
+    code = 0
     for line in resume.expand(sys.argv[1:] if argv is None else argv):
         sys.argv[1:] = line  # hydra.main reads no other
-        job()
+        try:
+            job()
+        except SystemExit as e:  # one command of a sweep does not keep the others from running
+            if isinstance(e.code, str):
+                print(e.code, file=sys.stderr)
+            code = max(code, e.code if isinstance(e.code, int) else bool(e.code))
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """What the callbacks keep, show and cost."""
 
 import io
-import itertools
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
-import optuna
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -16,15 +15,15 @@ from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.finite import Finite
-from mnist_cnn.callbacks.histograms import Histograms
+from mnist_cnn.callbacks.nan import NaNGuard
 from mnist_cnn.callbacks.progress import ProgressBar
+from mnist_cnn.callbacks.tensorboard import Histograms
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import make_callbacks
 from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.data.mnist import load_split
 from mnist_cnn.data.negatives import MNISTWithNegatives
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.sweeps.optuna import STUDY, storage
 from tests.helpers.training import bare_trainer
 
 
@@ -37,32 +36,57 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
     assert len(best) == results["best_epoch"]
 
 
-def test_adversarial_training_sees_attacked_images_and_the_same_again(data_root):
-    data = MNISTDataModule(root=str(data_root), batch_size=50)
-    data.prepare_data()
-    data.setup("fit")
-    plain = [x for x, _ in itertools.islice(data.train_dataloader(), 3)]
+class Normalized(L.LightningModule):
+    """A batch normalisation that is trained and one that is not, and the images that they see."""
 
-    class Seen(L.Callback):
-        def __init__(self):
-            self.batches = []
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.seen = torch.nn.BatchNorm2d(1), []
+        norm = torch.nn.BatchNorm2d(1)
+        self.net = torch.nn.Sequential(
+            norm, self.frozen, torch.nn.Flatten(), torch.nn.Linear(784, 10)
+        )
 
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            self.batches.append(batch[0])
+    def training_step(self, batch, batch_idx):
+        assert self.net.training
+        assert not self.frozen.training
+        hook = self.net.register_forward_hook(lambda net, images, logits: self.seen.extend(images))
+        loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        hook.remove()
+        return loss
 
-    def train() -> list[torch.Tensor]:
+    def on_train_start(self):
+        self.frozen.eval()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(data_root):
+    images, labels = load_split("mnist", data_root, "train")
+    parts = zip((images[:60].unsqueeze(1) / 255).split(20), labels[:60].split(20), strict=True)
+    batches: Any = list(parts)
+    clean = [x.clone() for x, _ in batches]
+
+    def train() -> Normalized:
         L.seed_everything(0)
-        callbacks = [AdversarialTraining(epsilon=0.3, steps=3), seen := Seen()]
-        trainer = bare_trainer(max_epochs=1, limit_train_batches=3, callbacks=callbacks)
-        trainer.fit(DigitClassifier(), data)
-        return seen.batches
+        module = Normalized()
+        attack = AdversarialTraining(epsilon=0.3, steps=3)
+        loader = DataLoader(batches, batch_size=None)  # hands out these tensors themselves
+        trainer = bare_trainer(max_epochs=1, log_every_n_steps=1, callbacks=[attack])
+        trainer.fit(module, loader)
+        return module
 
     one, same = train(), train()
-    for x, changed, again in zip(plain, one, same, strict=True):
-        assert 0.29 < (changed - x).abs().max() <= 0.3 + 1e-6
-        assert changed.min() >= 0
-        assert changed.max() <= 1
-        assert torch.equal(changed, again)
+    assert one.net[0].num_batches_tracked == 3  # the attacks have moved no statistics
+    assert one.frozen.num_batches_tracked == 0
+    assert not one.net._forward_pre_hooks
+    for x, (handed, _), attacked, again in zip(clean, batches, one.seen, same.seen, strict=True):
+        assert torch.equal(x, handed)
+        assert 0.29 < (attacked - x).abs().max() <= 0.3 + 1e-6
+        assert 0 <= attacked.min() <= attacked.max() <= 1
+        assert torch.equal(attacked, again)
 
 
 def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
@@ -96,51 +120,17 @@ def read_rows(path):
     return history["rows"]
 
 
-def test_a_search_is_told_no_epoch_twice_where_not_every_epoch_validates(short_run, tmp_path):
-    study = optuna.create_study(study_name=STUDY, storage=storage(tmp_path))
-    study.ask()
-    short_run(
-        *("run", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
-        "+callbacks.prune._target_=mnist_cnn.callbacks.prune.Prune",
-        *(f"+callbacks.prune.sweep={tmp_path}", "+callbacks.prune.trial=0"),
-        "+callbacks.prune.monitor=val/loss",
-        "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
-    )
-    (trial,) = optuna.load_study(study_name=STUDY, storage=storage(tmp_path)).trials
-    assert sorted(trial.intermediate_values) == [2, 4]
-
-
 def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
     screen = io.StringIO()
-
-    class OnTerminal(ProgressBar):
-        def on_train_start(self, trainer, pl_module):
-            self.console = terminal.console(file=screen, force_terminal=True, width=100)
-            super().on_train_start(trainer, pl_module)
-
-    bar = OnTerminal(refresh_seconds=1e-9, quiet=False)
-    train_with(bar)
-    shown = screen.getvalue()
-    for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):
-        assert part in shown
-
-
-def train_with(bar: ProgressBar) -> None:
-    from omegaconf import OmegaConf
-
-    from mnist_cnn.data.datamodule import MNISTDataModule
-
-    cfg: dict = OmegaConf.to_container(compose(run_dir="unused"), resolve=True)  # type: ignore[assignment]
-    parts = {key: cfg[key] for key in ("model", "optimizer", "scheduler", "label_smoothing")}
-    data = {key: value for key, value in cfg["data"].items() if key != "_target_"}
-    trainer = bare_trainer(
-        max_epochs=1,
-        limit_train_batches=5,
-        limit_val_batches=1,
-        num_sanity_val_steps=0,
-        callbacks=[bar],
+    bar = ProgressBar(refresh_seconds=1e-9, quiet=False)
+    bar.console = terminal.console(
+        file=screen, force_terminal=True, width=100, legacy_windows=False, soft_wrap=False
     )
-    trainer.fit(DigitClassifier(**parts, monitor="val/loss"), MNISTDataModule(**data))
+    options = {"limit_train_batches": 5, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    trainer = bare_trainer(max_epochs=1, callbacks=[bar], **options)
+    trainer.fit(DigitClassifier(), MNISTDataModule())
+    for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):
+        assert part in screen.getvalue()
 
 
 class OwnData(L.LightningDataModule):
@@ -167,9 +157,9 @@ def test_nan_ends_a_run_on_any_data_in_a_sentence(data, rows, monkeypatch):
     def spoil(self, trainer, pl_module, batch, batch_idx):
         batch[0].fill_(float("nan"))
 
-    monkeypatch.setattr(Finite, "on_train_batch_start", spoil)
+    monkeypatch.setattr(NaNGuard, "on_train_batch_start", spoil)
     options = {"max_epochs": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
-    trainer = bare_trainer(callbacks=[Finite(every_steps=1)], **options)
+    trainer = bare_trainer(callbacks=[NaNGuard(every_steps=1)], **options)
     module = DigitClassifier(loss={"_target_": "mnist_cnn.losses.OutlierExposure"})
     with pytest.raises(ValueError, match=rf"^train/loss=nan at step 1, batch 1 of epoch 1{rows}; "):
         trainer.fit(module, data)
@@ -191,7 +181,7 @@ def test_callbacks_act_in_one_order_whatever_the_order_of_their_keys():
     forward = make_callbacks(DictConfig(nodes))
     backward = make_callbacks(DictConfig(dict(reversed(nodes.items()))))
     ours = [type(callback).__name__ for callback in forward if isinstance(callback, BetweenEpochs)]
-    assert ours == ["Finite", "Histograms", "ProgressBar", "History", "Checkpoint"]
+    assert ours == ["NaNGuard", "Histograms", "ProgressBar", "History", "Checkpoint"]
     assert ours == [type(c).__name__ for c in backward if isinstance(c, BetweenEpochs)]
     others = [type(callback).__name__ for callback in forward][len(ours) :]
     assert others == ["EarlyStopping", "RichModelSummary", "Callback"]

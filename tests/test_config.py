@@ -14,11 +14,11 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, one_line, plain
+from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.module import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network
-from mnist_cnn.train import train
+from mnist_cnn.train import preflight
 
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
 
@@ -59,7 +59,8 @@ def test_every_augmentation_holds_its_arguments(name):
 def test_every_file_passes_the_check(group):
     assert files(group)
     for name in files(group):
-        check(compose([f"{group}={name}"], run_dir="unused"))
+        paths = {"arrays": ["data.path=unused"], "folder": ["data.root=unused"]}.get(name, [])
+        check(compose([f"{group}={name}", *paths], run_dir="unused"))
 
 
 @pytest.mark.parametrize("experiment", files("experiment"))
@@ -87,7 +88,6 @@ def test_the_article_by_name_is_the_default():
             "data.split=hands",
             "data.split: Input should be 'rows', 'writers' or 'writers_by_series'",
         ),
-        ("data.source=web", "data.source: Input should be"),
         ("data.shuffle=perhaps", "data.shuffle: Input should be a valid boolean, got perhaps"),
         ("ckpt_path=''", "ckpt_path: String should have at least 1 character, got ''"),
         ("model=vgg model.stages=[]", "model.stages: List should have at least 1 item"),
@@ -146,26 +146,21 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
     ("override", "key"),
     [
         ("data.foo=1", "data.foo"),
-        ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
-        ("batch_size=5", "did you mean data.batch_size?"),
-        ("optimzer.lr=1", "did you mean optimizer.lr?"),
-        ("model=resnet", "cnn fast_cnn mlp vgg"),
+        ("trainer.max_epoch=3", "trainer.max_epoch"),
+        ("model=resnet", "fast_cnn"),
         ("seed=0,1", "seed"),
     ],
 )
-def test_an_unknown_key_or_file_is_named_in_one_line(override, key):
+def test_an_unknown_key_or_file_is_named(override, key):
     with pytest.raises(errors.HydraException) as refused:
         compose([override], run_dir="unused")
-    line = one_line(refused.value)
-    assert line.startswith("error: ")
-    assert key in line
-    assert "\n" not in line
+    assert key in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("trainer.accelerator=tpu", "trainer.accelerator must be auto or "),
+        ("trainer.accelerator=tpu", "trainer: "),
         (
             "+trainer.epochs=3",
             "lightning.Trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'",
@@ -173,22 +168,19 @@ def test_an_unknown_key_or_file_is_named_in_one_line(override, key):
         ("trainer.precision=half", "Precision 'half' is invalid. Allowed precision values"),
         (
             "trainer.accelerator=cpu trainer.devices=[0]",
-            "trainer.devices must be a whole number on a CPU, got [0]",
+            "trainer: ",
         ),
         ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
         ("optimizer._target_=torch.optim.Foo", "optimizer._target_=torch.optim.Foo"),
-        ("optimizer=sgd optimizer.momentum=-1", "optimizer: Invalid momentum value"),
+        ("optimizer=sgd optimizer.momentum=0.0 optimizer.nesterov=true", "optimizer: Nesterov"),
         ("scheduler._target_=torch.optim.Adam", "scheduler._target_ must be a LRScheduler"),
         ("scheduler.factor=1", "scheduler: Factor should be < 1.0"),
     ],
 )
-def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_folder_is_written(
-    override, line, tmp_path
-):
+def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_run_has_a_folder(override, line):
     with pytest.raises(ValueError, match=r".") as refused:
-        train(compose(override.split(), run_dir=tmp_path / "run"))
-    assert str(refused.value).startswith(line)
-    assert not (tmp_path / "run").exists()
+        preflight(compose(override.split(), run_dir="unused"))
+    assert line in str(refused.value)
 
 
 def test_a_configuration_is_composed_in_any_thread_and_beside_the_users_own_hydra(tmp_path):

@@ -1,9 +1,7 @@
 """A user's own arrays and pictures train, are evaluated, and are refused in one line."""
 
-import hashlib
 from pathlib import Path
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,9 @@ from PIL import Image
 
 from mnist_cnn import export, pretrained
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.config import instantiate
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.module import fitted
 from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
 from tests.helpers.training import SHORT
@@ -46,38 +42,37 @@ def evaluated(run: Path, folder: Path) -> dict:
     return evaluate(compose(argv, run_dir=folder, entry="evaluate"))
 
 
-def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(tmp_path):
-    names = [f"kind {k}" for k in range(20)]
-    save_arrays(tmp_path / "my.npz", classes=names)
-    data = ["data=arrays", f"data.path={tmp_path}/my.npz", "model=cnn", "model.mean=auto"]
-    results = train(compose([*SHORT, *data, "model.std=auto"], run_dir=tmp_path / "run"))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """A network that was trained on arrays in colour of 20 classes with names."""
+    folder = tmp_path_factory.mktemp("arrays")
+    save_arrays(folder / "my.npz", classes=[f"kind {k}" for k in range(20)])
+    data = ["data=arrays", f"data.path={folder}/my.npz", "model.mean=auto", "model.std=auto"]
+    results = train(compose([*SHORT, *data, "logger=none"], run_dir=folder / "run"))
+    return folder / "run", results
+
+
+def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run, tmp_path):
+    run, results = run
+    names = tuple(f"kind {k}" for k in range(20))
     for file in ("checkpoints/best.ckpt", "weights.safetensors"):
-        net = pretrained.load(tmp_path / "run" / file)
-        assert net.classes == tuple(names)
+        net = pretrained.load(run / file)
+        assert (net.classes, net.shape) == (names, (3, 32, 32))
         assert net.net.state_dict()["normalize.mean"].shape == (3, 1, 1)
-    outcome = evaluated(tmp_path / "run", tmp_path / "evaluation")
+    outcome = evaluated(run, tmp_path / "evaluation")
     assert (outcome["images"], outcome["acc"]) == (100, results["test/acc"])
     assert {mistake["label"] for mistake in outcome["mistakes"]} <= set(names)
 
 
-def test_a_network_for_colour_is_exported_and_reads_no_photograph(tmp_path):
-    save_arrays(tmp_path / "my.npz")
-    data = ["data=arrays", f"data.path={tmp_path}/my.npz", "logger=none"]
-    train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
-    net = pretrained.load(tmp_path / "run")
-    assert (net.shape, len(net.classes)) == ((3, 32, 32), 20)
-    record = export.export(net, ["pt2", "safetensors"], tmp_path / "out")
+def test_a_network_for_colour_is_exported_and_reads_no_photograph(run, tmp_path):
+    net = pretrained.load(run[0])
+    record = export.export(net, ["pt2"], tmp_path / "out")
     assert record["files"]["mnist_cnn.pt2"]["agreement"] == 1
-    assert record["test images"] == 0
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
-    with pytest.raises(ValueError, match="--int8"):
-        export.export(net, ["pt2"], tmp_path / "out", int8=True)
-    instantiate.allow(["my_nets.*"])
     with pytest.raises(ValueError, match="trained on digits, got one of arrays"):
-        pretrained.load_digits(tmp_path / "run")
-    instantiate.allow([])
+        pretrained.load_digits(run[0])
 
 
 def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
@@ -90,28 +85,23 @@ def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])
 
 
-def test_the_fingerprint_of_arrays_is_that_of_their_file(tmp_path):
+def test_a_run_on_other_files_is_refused(tmp_path):
     save_arrays(tmp_path / "my.npz")
-    save_arrays(tmp_path / "other.npz", y_test=np.zeros(100, int))
-    first, other = (
-        ArraysDataModule(path=str(tmp_path / name)).fingerprint()
-        for name in ("my.npz", "other.npz")
-    )
-    assert first == hashlib.sha256((tmp_path / "my.npz").read_bytes()).hexdigest() != other
+    data = ["data=arrays", f"data.path={tmp_path}/my.npz"]
+    train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
+    save_arrays(tmp_path / "my.npz", y_test=np.zeros(100, int))
+    with pytest.raises(ValueError, match=r"data\.fingerprint must be"):
+        train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
 
 
-def test_the_fingerprint_of_a_folder_is_that_of_its_pictures_and_their_names(tmp_path):
-    def fingerprint() -> str:
-        return FolderDataModule(root=str(tmp_path)).fingerprint()
-
+def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_names(tmp_path):
     save_pictures(tmp_path)
-    before = fingerprint()
-    (tmp_path / "train" / "a" / "notes.txt").write_text("no picture")
-    assert fingerprint() == before
+    before = fingerprint(str(tmp_path))
     (tmp_path / "train" / "a" / "0.png").rename(tmp_path / "train" / "b" / "0a.png")
-    moved = fingerprint()
+    moved = fingerprint(str(tmp_path))
     (tmp_path / "test" / "c" / "0.png").write_bytes(b"other")
-    assert len({before, moved, fingerprint()}) == 3
+    assert len({before, moved, fingerprint(str(tmp_path))}) == 3
+    assert fingerprint(str(tmp_path / "none")) is None
 
 
 @pytest.mark.parametrize(
@@ -139,6 +129,10 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
             ArraysDataModule(path=str(tmp_path / name)).setup()
     with pytest.raises(ValueError, match=r"^data.root must be a folder with train/CLASS"):
         FolderDataModule(root=str(tmp_path)).setup()
+    save_pictures(tmp_path / "my")
+    (tmp_path / "my" / "test" / "c").rename(tmp_path / "my" / "test" / "d")
+    with pytest.raises(ValueError, match=r"/test/d/\S+ must be of a class in \S+/train, got d$"):
+        FolderDataModule(root=str(tmp_path / "my")).setup("test")
 
 
 @pytest.mark.parametrize("name", ["cnn", "fast_cnn", "vgg"])
@@ -148,19 +142,7 @@ def test_images_that_are_too_small_for_a_network_are_refused(name):
         build_network({**model, "shape": [1, 4, 4]})
 
 
-def test_a_network_of_another_shape_is_refused_by_name(tmp_path):
-    save_arrays(tmp_path / "my.npz")
-    data = ["data=arrays", f"data.path={tmp_path}/my.npz", "test=false", "trainer.max_epochs=1"]
-    train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
-    argv = [o for o in as_trained([f"ckpt_path={tmp_path}/run", "data=mnist"]) if "path=" in o]
-    argv = [o for o in argv if o.startswith("ckpt")] + ["data.val_fraction=0.2", "data.fold=0"]
+def test_a_network_of_another_shape_is_refused_by_name(run, tmp_path):
+    argv = [f"ckpt_path={run[0]}", "data=mnist", "data.val_fraction=0.2", "data.fold=0"]
     with pytest.raises(ValueError, match=r"^model.shape must be \(1, 28, 28\) for data.name=mnist"):
         evaluate(compose(argv, run_dir=tmp_path / "e", entry="evaluate"))
-
-
-def test_a_model_takes_from_the_data_what_it_does_not_say(tmp_path):
-    save_arrays(tmp_path / "my.npz")
-    data = ArraysDataModule(path=str(tmp_path / "my.npz"))
-    assert isinstance(data, L.LightningDataModule)
-    model = fitted({"_target_": "mnist_cnn.model.MLP", "hidden": 8, "dropout": 0.0}, data)
-    assert build_network(model)(torch.rand(2, 3, 32, 32)).shape == (2, 20)

@@ -8,9 +8,9 @@ import torch
 from omegaconf import OmegaConf
 
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, with_absolute_paths
 from mnist_cnn.data import mnist, writers
-from mnist_cnn.data.datamodule import MNISTDataModule, absolute, described
+from mnist_cnn.data.datamodule import MNISTDataModule
 
 
 def module(stage: str | None = None, **changes) -> MNISTDataModule:
@@ -153,21 +153,9 @@ def test_test_images_are_by_other_writers():
     assert not known[0] & known[1]
 
 
-def test_writers_in_a_damaged_file_are_refused(tmp_path, monkeypatch):
-    content = bytearray(writers.FILE.read_bytes())
-    content[1000] ^= 1
-    (tmp_path / "damaged.npz").write_bytes(content)
-    monkeypatch.setattr(writers, "FILE", tmp_path / "damaged.npz")
-    with pytest.raises(OSError, match=r"damaged.npz: is damaged, its SHA-256 is another"):
-        writers.mnist_writers.__wrapped__("train")
-
-
-def test_a_relative_path_is_absolute_in_what_a_file_says_of_the_data(tmp_path, monkeypatch):
+def test_a_relative_path_is_absolute_in_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = {"_target_": "mnist_cnn.data.custom.ArraysDataModule", "path": "my.npz", "fold": 0}
-    assert absolute(config) == {**config, "path": str(tmp_path / "my.npz")}
-    assert absolute({"root": "~/data"}) == {"root": "~/data"}
-    assert absolute({"root": str(tmp_path)}) == {"root": str(tmp_path)}
-    said = described(config, MNISTDataModule())
-    assert said["path"] == str(tmp_path / "my.npz")
-    assert (said["classes"], said["shape"]) == (list("0123456789"), [1, 28, 28])
+    cfg = with_absolute_paths(compose(["data=arrays", "data.path=my.npz"], run_dir="run"))
+    assert cfg.data.path == str(tmp_path / "my.npz")
+    cfg = with_absolute_paths(compose(["data.root=~/data"], run_dir="run"))
+    assert cfg.data.root == "~/data"

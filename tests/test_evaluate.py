@@ -12,16 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams import plugin_data_pb2
-from torch.utils.tensorboard import SummaryWriter
 
-from mnist_cnn import model, pretrained
+from mnist_cnn import pretrained
 from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.callbacks import tensorboard
 from mnist_cnn.config.check import check
-from mnist_cnn.command import one_line
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
@@ -70,11 +65,6 @@ def sweep(folder: Path, other: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def events(folder: Path) -> EventAccumulator:
-    return EventAccumulator(str(folder / "tensorboard" / "short"), {"histograms": 0}).Reload()
 
 
 def composed(ckpt_path: Path | str, *overrides: str, run_dir: Path | str = "unused") -> Any:
@@ -176,16 +166,6 @@ def test_what_each_writer_gets_adds_up(tested):
     assert mean < worst["mean_acc_by_chance"] < outcome["acc"]
 
 
-def test_accuracy_without_the_wrong_labels_leaves_out_just_these(tested):
-    outcome, out = tested
-    skipped = sets.SETS["mnist"].wrong_test_labels
-    table = pd.read_csv(out / "predictions.csv")
-    kept = table[~table["index"].isin(skipped)]
-    left = outcome["without_wrong_labels"]
-    assert left["images"] == len(kept) == 9_985
-    assert left["errors"] == (kept["label"] != kept["prediction"]).sum()
-
-
 def test_a_network_is_compared_with_another_on_the_same_images(folder, other, tmp_path):
     outcome = evaluation(folder, tmp_path / "a", f"compare={other}")
     compared, both = outcome["compare"], outcome["compare"]["difference"]
@@ -281,12 +261,12 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
     "override", ["split=tset", "temperature=2", "mistakes=-1", "shifts=5", "device=tpu"]
 )
 def test_a_wrong_value_is_named(folder, override):
-    with pytest.raises(ValueError, match=f"^{override.split('=')[0]} must be .*, got"):
+    with pytest.raises(ValueError, match=f"^{override.split('=')[0]}\\b.*, got"):
         check(composed(folder, override), "evaluate")
 
 
 def test_a_configuration_without_the_networks_split_is_refused():
-    with pytest.raises(ValueError, match=r"data.val_fraction must be a number .*, got null"):
+    with pytest.raises(ValueError, match=r"data\.val_fraction.*, got null"):
         evaluate(compose(run_dir=".", entry="evaluate"))
 
 
@@ -461,62 +441,3 @@ def test_what_cannot_be_evaluated_is_named(folder, tmp_path):
     content["datamodule_hyper_parameters"]["name"] = "kmnist"
     torch.save(content, tmp_path / "kmnist.ckpt")
     assert "must be trained on mnist" in refused(f"[{folder},{tmp_path}/kmnist.ckpt]")
-
-
-def test_tensorboard_has_the_network_the_digits_and_their_mistakes_by_itself(events):
-    tags = events.Tags()
-    assert tags["graph"]
-    assert {"train/batch", "val/confusion", "val/mistakes"} <= set(tags["images"])
-    assert {f"val/{digit}" for digit in range(10)} <= set(tags["tensors"])
-    assert {"conv1/weight", "dense2/bias"} <= set(tags["histograms"])
-    assert len(events.Histograms("conv1/weight")) == 2  # one an epoch
-    drawn = {node.name: node for node in events.Graph().node}
-    assert list(drawn)[:4] == [
-        "x",
-        "normalize/normalize_mean",
-        "normalize/sub",
-        "normalize/normalize_std",
-    ]
-    assert (drawn["conv1"].op, drawn["relu"].input) == ("Conv2d", ["max_pool2d"])
-    (shape,) = drawn["relu"].attr["_output_shapes"].list.shape
-    assert [dim.size for dim in shape.dim] == [1, 8, 13, 13]
-
-
-def test_tensorboard_draws_the_layers_of_a_stage_inside_of_it():
-    net = model.VGG(stages=[[4], [8]], channel_dropout=0.1, dropout=0.1).eval()
-    drawn = tensorboard.graph(net, torch.zeros(1, 1, 28, 28)).node
-    assert [node.name for node in drawn[:3]] == ["x", "layers/layers_0", "layers/layers_1"]
-    assert [(node.op, list(node.input)) for node in drawn[-2:]] == [
-        ("Linear", [drawn[-3].name]),
-        ("output", [drawn[-2].name]),
-    ]
-
-
-def test_a_network_that_branches_on_its_images_has_no_graph_and_the_log_says_why(caplog, tmp_path):
-    class Branching(torch.nn.Module):
-        def forward(self, x):
-            return x if x.sum() > 0 else -x
-
-    with SummaryWriter(tmp_path) as writer:
-        tensorboard.add_graph(writer, Branching(), torch.zeros(1, 1, 28, 28))
-    assert "torch.fx cannot trace the network: symbolically traced variables" in caplog.text
-    assert not EventAccumulator(str(tmp_path)).Reload().Tags()["graph"]
-
-
-def test_tensorboard_compares_runs_by_their_values_and_real_results(events, results):
-    content = {
-        tag: plugin_data_pb2.HParamsPluginData.FromString(data)
-        for tag, data in events.PluginTagToContent("hparams").items()
-    }
-    compared = [m.name.tag for m in content["_hparams_/experiment"].experiment.metric_infos]
-    assert compared == ["best/val/acc", "best/val/loss", "test/acc", "test/loss"]
-    for tag in compared:
-        assert events.Scalars(tag)[-1].value == pytest.approx(
-            results[tag.removeprefix("best/")], rel=1e-6
-        )
-    given = content["_hparams_/session_start_info"].session_start_info.hparams
-    assert given["lr"].number_value == 1e-3
-    assert given["channels"].string_value == "[8, 16]"
-    assert given["optimizer"].string_value == "Adam"
-    assert {"model", "hidden", "dropout", "batch_size", "seed", "scheduler"} <= set(given)
-    assert "hp_metric" not in events.Tags()["scalars"]

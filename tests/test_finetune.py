@@ -12,9 +12,8 @@ import torch
 
 from mnist_cnn import DigitClassifier
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.checks import check_run
-from mnist_cnn.runs.state import BEST
-from mnist_cnn.train import train
+from mnist_cnn.runs.folder import BEST
+from mnist_cnn.train import preflight, train
 from tests.helpers.folder import contents as end
 from tests.helpers.folder import weights
 from tests.helpers.process import environment
@@ -109,7 +108,7 @@ def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_p
 )
 def test_layers_that_are_not_there_are_refused_with_those_that_are(value, line, tmp_path):
     with pytest.raises(ValueError, match=r".") as refused:
-        check_run(compose([*SHORT, f"freeze={value}"], run_dir=tmp_path / "run"))
+        preflight(compose([*SHORT, f"freeze={value}"], run_dir=tmp_path / "run"))
     assert str(refused.value) == line
 
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.config.check import check
 from mnist_cnn.command import one_line
-from mnist_cnn.config.compose import CONF, compose, files, plain
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import CONF, compose, files, flat, plain
+from mnist_cnn.config.messages import shown
 from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
 
@@ -32,23 +33,12 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [f"{group}={name}" for group in GROUPS for name in files(group)]
 
 
-def keys(node: DictConfig, prefix: str = "") -> dict[str, str]:
-    """Each key below a node, parts and single values, and its value as YAML has it."""
-    found = {}
-    for name in node:
-        key = prefix + str(name)
-        child = node._get_node(name)
-        found[key] = str(child).replace("None", "null")
-        if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation()):
-            found |= keys(child, f"{key}.")
-    return found
-
-
-# where a key is declared: the choice that brings it, or none
+# where a key is declared: the choice that brings it, or none; and its value as YAML has it
 DECLARED: dict[str, tuple[str | None, str]] = {}
 for choice in (None, *CHOICES):
-    for key, value in keys(compose([choice] if choice else [], run_dir="unused")).items():
-        DECLARED.setdefault(key, (choice, value))
+    for key, value in flat(compose([choice] if choice else [], run_dir="unused")).items():
+        DECLARED.setdefault(key, (choice, shown(value)))
+PARTS = sorted({key.rpartition(".")[0] for key in DECLARED} - {""})  # that others lie below
 
 ODD = r"""
 null true false 0 -1 1 2 3 7 0.5 1.5 -0.0 1e-320 1e-9 1e9 1e38 1e39 1e308 1e400 nan -inf inf
@@ -56,8 +46,9 @@ null true false 0 -1 1 2 3 7 0.5 1.5 -0.0 1e-320 1e-9 1e9 1e38 1e39 1e308 1e400 
 [1] [1,2] [[1]] [null,null] {a:1} {a:{b:[]}} ${seed} ${nothing} ${data} ${model} ${run_dir} ${
 ${oc.env:NOT_SET} ${run_name:} ${oc.decode:x} $ "\n" '\0' \ a,b a=b é 日本 ℵ
 min max val/loss train/acc auto cpu gpu 16-mixed bf16-true transformer-engine 00:00:00:00 simple
-Adam SGD LBFGS SparseAdam Adagrad Rprop Optimizer LambdaLR StepLR ExponentialLR CyclicLR Module CNN
-os.system builtins.exec lightning.Trainer mnist_cnn.data.datamodule.MNISTDataModule"""
+torch.optim.SGD torch.optim.LBFGS torch.optim.Rprop torch.optim.Optimizer torch.nn.Module torch.nn
+torch.optim.lr_scheduler.StepLR torch.optim.lr_scheduler.LambdaLR mnist_cnn.model.MLP os.system
+mnist_cnn.model.torch.hub.load lightning.Trainer mnist_cnn.data.datamodule.MNISTDataModule"""
 
 
 def quoted(text: str) -> str:
@@ -90,11 +81,8 @@ def near(declared: str) -> st.SearchStrategy[str]:
 @st.composite
 def override(draw: st.DrawFn) -> list[str]:
     """An override of one key, after the choice that declares the key."""
-    # a single value rather than a part that others lie below
-    parts = {parent.rpartition(".")[0] for parent in DECLARED}
-    single = sorted(DECLARED.keys() - parts)
-    key = draw(st.sampled_from([*single * 4, *sorted(parts - {""})]))
-    choice, declared = DECLARED[key]
+    key = draw(st.sampled_from([*sorted(DECLARED) * 4, *PARTS]))
+    choice, declared = DECLARED.get(key, (None, "null"))
     sign = draw(st.sampled_from([*[""] * 12, "+", "++", "~"]))
     value = draw(st.one_of(VALUES, near(declared), near(declared)))
     return [*([choice] if choice else []), f"{sign}{key}={value}"]

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
@@ -14,6 +15,7 @@ from lightning.pytorch.tuner.tuning import Tuner
 import mnist_cnn
 from mnist_cnn import DigitClassifier, MNISTDataModule, compose
 from mnist_cnn.config.compose import plain
+from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from tests.helpers.process import environment
 
@@ -39,6 +41,37 @@ def test_ten_lines_train_test_and_predict_without_hydra(data_root, tmp_path):
     (file,) = tmp_path.rglob("*.ckpt")
     loaded = mnist_cnn.load(file)
     assert torch.equal(loaded(data.splits["test"][0][:500, 0]), probabilities[:500])
+
+
+def test_what_is_loaded_takes_bytes_and_floats_of_numpy_and_torch_in_any_number():
+    net, images = mnist_cnn.load(), mnist.load_split("mnist", "unused", "test")[0][:260]
+    expected = net(images)
+    assert expected.is_inference()
+    torch.testing.assert_close(expected.sum(1), torch.ones(260))
+    floats = images.float() / 255
+    for same in (images.numpy(), images[:, None], floats, floats.double().numpy()[:, None]):
+        assert torch.equal(net(same), expected)
+    for one in (images[3], floats[3].numpy()):
+        torch.testing.assert_close(net(one), expected[3:4])
+    assert net(images[:0]).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.rand(2, 28, 28) * 255,
+        torch.full((28, 28), torch.nan),
+        torch.ones(2, 28, 28, dtype=torch.int64),
+        torch.rand(2, 3, 28, 28),
+        np.zeros((2, 32, 32), np.uint8),
+        np.zeros(784, np.uint8),
+    ],
+)
+def test_what_is_loaded_refuses_other_images_in_one_line(images):
+    with pytest.raises(
+        ValueError, match=r"^images must be uint8 in 0\.\.255 or float in \[0, 1\], "
+    ):
+        mnist_cnn.load()(images)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -109,8 +142,7 @@ assert "torch" not in sys.modules and "hydra" not in sys.modules
 assert mnist_cnn.__version__
 import mnist_cnn.train, mnist_cnn.evaluate
 from mnist_cnn import *
-from mnist_cnn import evaluate, train
-assert train.__name__ == "train" and callable(train) and callable(evaluate)
+assert callable(mnist_cnn.train.train) and callable(mnist_cnn.evaluate.evaluate)
 assert all(callable(getattr(mnist_cnn, name)) for name in mnist_cnn.__all__)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment(), check=True)

@@ -54,6 +54,14 @@ def test_the_device_stats_monitor_logs_the_load_of_the_processor(tmp_path):
     assert [step for step, _ in logged["val/loss"]] == [1, 2]
 
 
+def test_the_learning_rate_monitor_logs_beside_the_history(tmp_path):
+    run(tmp_path, *added("LearningRateMonitor", "logging_interval:epoch"))
+    logged = scalars(tmp_path / "run")
+    rates = [float(row["lr"]) for row in rows(tmp_path / "run")]
+    assert [rate for _, rate in logged["lr-Adam"]] == pytest.approx(rates)
+    assert [rate for _, rate in logged["lr"]] == pytest.approx(rates)
+
+
 def test_without_psutil_the_device_stats_monitor_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(device_stats_monitor, "_PSUTIL_AVAILABLE", False)
     with pytest.raises(ValueError, match=r"`psutil` is not installed.*; pip install .*monitor\]"):
@@ -62,7 +70,7 @@ def test_without_psutil_the_device_stats_monitor_says_what_to_install(tmp_path, 
 
 def test_lightnings_progress_bar_takes_the_place_of_this_projects(tmp_path, capsys):
     bar = ["callbacks.progress=null", f"+callbacks.bar._target_={LIGHTNINGS}.TQDMProgressBar"]
-    run(tmp_path, *bar, "logger=none")
+    run(tmp_path, *bar, "trainer.enable_progress_bar=true", "logger=none")
     said = capsys.readouterr()
     assert "Epoch 1: 100%" in said.out + said.err
 

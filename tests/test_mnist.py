@@ -12,19 +12,20 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 import torchvision.datasets
 
+from mnist_cnn import pretrained
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
 from tests.helpers.process import environment
 
 NAMES = [f"{name}.gz" for name in mnist.SHA256]
 COUNT = 200  # images of each file of the small set
-PORT_OF_NOBODY = "http://127.0.0.1:9/"
+NOWHERE = "http://127.0.0.1:9/"
 
 
 def idx(shape: tuple[int, ...], values: bytes, code: int = 8) -> bytes:
@@ -51,24 +52,10 @@ def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder and remembers the files that were asked for."""
-
-    asked: ClassVar[list[str]] = []
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path.rpartition("/")[2])
-        super().do_GET()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
+@pytest.fixture(scope="session")
 def url(mirrors: Path) -> Iterator[str]:
     """The address of the mirrors' folder."""
-    Handler.asked.clear()
-    serve = functools.partial(Handler, directory=str(mirrors))
+    serve = functools.partial(SimpleHTTPRequestHandler, directory=str(mirrors))
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
@@ -78,26 +65,34 @@ def url(mirrors: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def fashion(monkeypatch: pytest.MonkeyPatch, mirrors: Path) -> Callable[..., None]:
+def fashion(
+    monkeypatch: pytest.MonkeyPatch, mirrors: Path, url: str
+) -> Iterator[Callable[..., None]]:
     """Points torchvision's Fashion-MNIST to the small archives on these mirrors."""
 
     def use(*addresses: str) -> None:
         kind = torchvision.datasets.FashionMNIST
         sums = [hashlib.md5((mirrors / "good" / name).read_bytes()).hexdigest() for name in NAMES]
-        monkeypatch.setattr(kind, "mirrors", list(addresses))
+        places = [a if a == NOWHERE else f"{url}/{a}/" for a in addresses]
+        monkeypatch.setattr(kind, "mirrors", places)
         monkeypatch.setattr(kind, "resources", list(zip(NAMES, sums, strict=True)))
 
-    return use
+    yield use
+    mnist.load_split.cache_clear()
 
 
-def refused(root: Path, name: str = "fashion_mnist") -> str:
+def refused(root: Path) -> str:
     """The line in which a set is refused."""
-    with pytest.raises(OSError, match=rf"^data\.root={root} has no {name}: ") as error:
-        mnist.prepare(name, root)
+    with pytest.raises(OSError, match=rf"^data\.root={root} has no fashion_mnist: ") as error:
+        mnist.prepare("fashion_mnist", root)
     line = str(error.value)
     assert "\n" not in line
-    assert str(root / mnist.FOLDERS[name] / "raw") in line
+    assert str(root / "FashionMNIST" / "raw") in line
     return line
+
+
+def count(root: Path) -> int:
+    return len(mnist.load_split("fashion_mnist", root, "test")[0])
 
 
 def test_mnist_is_what_torchvision_reads_of_the_original_files(tmp_path):
@@ -113,13 +108,18 @@ def test_mnist_is_what_torchvision_reads_of_the_original_files(tmp_path):
         assert torch.equal(y, theirs.targets)
 
 
-def test_mnist_needs_no_folder_and_writes_nothing(tmp_path):
-    (tmp_path / "file").write_text("")  # nobody can make a folder below it, root included
-    data = MNISTDataModule(root=str(tmp_path / "file" / "below"))
+def test_mnist_needs_no_folder_and_no_home_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    with pytest.raises(RuntimeError, match="home directory"):
+        Path("~").expanduser()
+    monkeypatch.chdir(tmp_path)
+    data = MNISTDataModule()
     data.prepare_data()
     data.setup("test")
     assert len(data.splits["test"][1]) == 10_000
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert pretrained.data_root(pretrained.load()) is None
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["a bit", "half"])
@@ -140,61 +140,46 @@ def test_classes_are_those_of_torchvision():
         assert list(mnist.CLASSES[name]) == named
 
 
-def test_a_set_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"^data\.name must be mnist, .* or qmnist, got emnist"):
-        MNISTDataModule(name="emnist")
-
-
-def test_a_set_is_downloaded_once(tmp_path, url, fashion):
-    fashion(f"{url}/good/")
+def test_a_set_is_downloaded_once_and_then_read_where_nobody_may_write(
+    tmp_path, fashion, monkeypatch
+):
+    fashion("good")
     data = MNISTDataModule(name="fashion_mnist", root=str(tmp_path), val_fraction=0.5)
     data.prepare_data()
     data.setup()
-    asked = list(Handler.asked)  # twice for each file: torchvision looks for a redirection first
-    assert sorted(set(asked)) == sorted(NAMES)
     images, labels = mnist.load_split("mnist", tmp_path, "train")
     assert torch.equal(data.splits["val"][0], images[:100].unsqueeze(1))
     assert torch.equal(data.splits["train"][1], labels[100:COUNT])
     mnist.load_split.cache_clear()
+    fashion(NOWHERE)
+    monkeypatch.delattr(mnist, "FileLock")
     mnist.prepare("fashion_mnist", tmp_path)
-    assert Handler.asked == asked
 
 
-def test_a_mirror_that_fails_is_followed_by_the_next(tmp_path, url, fashion):
-    fashion(PORT_OF_NOBODY, f"{url}/damaged/", f"{url}/good/")
+def test_a_mirror_that_fails_is_followed_by_the_next(tmp_path, fashion):
+    fashion(NOWHERE, "damaged", "good")
     mnist.prepare("fashion_mnist", tmp_path)
-    assert len(mnist.load_split("fashion_mnist", tmp_path, "test")[0]) == COUNT
+    assert count(tmp_path) == COUNT
 
 
 def test_archives_that_a_user_put_there_are_enough(tmp_path, mirrors, fashion):
-    fashion(PORT_OF_NOBODY)
+    fashion(NOWHERE)
     shutil.copytree(mirrors / "good", tmp_path / "FashionMNIST" / "raw")
     mnist.prepare("fashion_mnist", tmp_path)
-    assert len(mnist.load_split("fashion_mnist", tmp_path, "train")[0]) == COUNT
+    assert count(tmp_path) == COUNT
 
 
-def test_without_network_a_line_says_where_the_archives_belong(tmp_path, fashion, monkeypatch):
-    fashion(PORT_OF_NOBODY)
-    line = refused(tmp_path)
-    assert "Connection refused" in line
-    assert ".gz" in line
-    assert not mnist.is_there("fashion_mnist", tmp_path)
-    # its addresses are no mirrors, and its errors of other kinds
-    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: 1 / 0)
-    refused(tmp_path, "qmnist")
-
-
-def test_a_root_that_is_no_folder_is_refused(tmp_path, fashion):
-    fashion(PORT_OF_NOBODY)
-    (tmp_path / "file").write_text("")
-    refused(tmp_path / "file")
+@pytest.mark.parametrize("root", ["folder", "file/below"])
+def test_without_network_or_folder_a_line_says_where_the_archives_belong(tmp_path, fashion, root):
+    fashion(NOWHERE)
+    (tmp_path / "file").write_text("")  # nobody can make a folder below it, root included
+    assert ".gz" in refused(tmp_path / root)
+    assert not mnist.is_there("fashion_mnist", tmp_path / root)
 
 
 @pytest.mark.parametrize("change", [lambda x: x[:-1], lambda x: b"", lambda x: x[:-1] + b"\x0a"])
-def test_a_damaged_file_is_refused_and_fetched_anew_once_it_is_deleted(
-    tmp_path, url, fashion, change
-):
-    fashion(f"{url}/good/")
+def test_a_damaged_file_is_refused_and_fetched_anew_once_it_is_deleted(tmp_path, fashion, change):
+    fashion("good")
     mnist.prepare("fashion_mnist", tmp_path)
     mnist.load_split.cache_clear()
     path = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
@@ -202,15 +187,7 @@ def test_a_damaged_file_is_refused_and_fetched_anew_once_it_is_deleted(
     assert "delete" in refused(tmp_path)
     path.unlink()
     mnist.prepare("fashion_mnist", tmp_path)
-    assert len(mnist.load_split("fashion_mnist", tmp_path, "test")[0]) == COUNT
-
-
-def test_a_set_is_read_where_nobody_may_write(tmp_path, url, fashion, monkeypatch):
-    fashion(f"{url}/good/")
-    mnist.prepare("fashion_mnist", tmp_path)
-    mnist.load_split.cache_clear()
-    monkeypatch.delattr(mnist, "FileLock")
-    mnist.prepare("fashion_mnist", tmp_path)
+    assert count(tmp_path) == COUNT
 
 
 def test_qmnists_class_is_the_first_column_of_its_labels(tmp_path):
@@ -228,29 +205,29 @@ def test_qmnists_class_is_the_first_column_of_its_labels(tmp_path):
     assert torch.equal(y, labels)
 
 
-def test_processes_that_download_at_once_all_succeed_and_ask_once(tmp_path, mirrors, url):
+def test_processes_that_download_at_once_all_succeed(tmp_path, mirrors, url):
     code = f"""
 import hashlib, sys, torchvision.datasets
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from mnist_cnn.data import mnist
-kind = torchvision.datasets.FashionMNIST
+kind, good = torchvision.datasets.FashionMNIST, Path("{mirrors}", "good")
 kind.mirrors = ["{url}/good/"]
-files = [Path("{mirrors}", "good", name) for name, _ in kind.resources]
+files = [good / name for name, _ in kind.resources]
 kind.resources = [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in files]
 print("ready", flush=True)
 sys.stdin.readline()
 mnist.prepare("fashion_mnist", "{tmp_path}")
 print(len(mnist.load_split("fashion_mnist", "{tmp_path}", "train")[0]))
 """
-    start = functools.partial(subprocess.Popen, text=True, env=environment())
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    processes: list[Any] = [start([sys.executable, "-c", code], **pipes) for _ in range(3)]
+    options: Any = {**pipes, "text": True, "env": environment()}
+    processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(3)]
+    assert [out.readline() for process in processes if (out := process.stdout)] == ["ready\n"] * 3
     for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
+        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
         assert process.communicate(timeout=60)[0] == f"{COUNT}\n"
         assert process.returncode == 0
-    assert len(Handler.asked) <= 2 * len(NAMES)  # torchvision looks for a redirection first

@@ -132,6 +132,15 @@ def test_each_channel_may_have_a_mean_and_std_of_its_own():
     torch.testing.assert_close(fitted(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
 
 
+def test_a_constant_channel_is_not_divided_by_zero():
+    x = torch.rand(4, 2, 8, 8)
+    x[:, 1] = 0.3
+    layer = Normalize("auto", "auto", 2)
+    layer.fit(x.mean((0, 2, 3)), x.std((0, 2, 3)))
+    torch.testing.assert_close(layer(x)[:, 1], torch.zeros(4, 8, 8), atol=1e-6, rtol=0)
+    assert layer.std.flatten()[1] == 1
+
+
 def test_one_image_alone_cannot_be_normalised():
     net = FastCNN((4, 4), 8)
     assert net(torch.rand(2, 1, 28, 28)).shape == (2, 10)

@@ -37,11 +37,23 @@ def test_metrics_count_every_image_once_whatever_the_batches():
     tally = EpochMetrics()
     for part, truth in zip(logits.split(10), labels.split(10), strict=True):
         tally.add(F.cross_entropy(part, truth), part, truth)
-    loss, hits, images = tally.totals()
-    assert images == 103
+    loss, images, hits, labelled = tally.totals()
+    assert images == labelled == 103
     assert hits == (logits.argmax(1) == labels).sum()
     assert loss / images == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
-    assert tally.totals(last=2)[2] == 13
+    assert tally.totals(last=2)[1] == 13
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_images_without_a_label_count_in_the_loss_alone_also_after_a_resume(whole):
+    logits, labels = torch.randn(40, 10), torch.arange(40) % 12 - 2
+    tally, resumed = EpochMetrics(whole), EpochMetrics(whole)
+    tally.add(torch.tensor(1.0), logits[:25], labels[:25])
+    resumed.load_state_dict(tally.state_dict(), torch.device("cpu"))
+    for each in (tally, resumed):
+        each.add(torch.tensor(2.0), logits[25:], labels[25:])
+        hits = int((logits.argmax(1) == labels).sum())
+        assert each.totals() == (25 + 30, 40, hits, int((labels >= 0).sum()))
 
 
 def test_labels_are_smoothed_in_training_alone():

@@ -13,7 +13,7 @@ from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribbl
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import THRESHOLD
-from tests.helpers.negatives import kinds, share_read
+from tests.helpers.negatives import KINDS, share_read
 
 
 @pytest.fixture(scope="module")
@@ -66,22 +66,15 @@ def test_their_number_is_set_in_the_configuration():
 
 @pytest.mark.parametrize("what", ["gradients", "blanks"])
 def test_gradients_and_blank_sheets_are_never_read(shipped: Trained, what: str):
-    assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 30) == 0
+    assert share_read(shipped, KINDS[what](np.random.default_rng(1)), 30) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("what", "most"), [("letters", 0.10), ("scribbles", 0.14)])
 def test_few_letters_and_scribbles_are_read(shipped: Trained, what: str, most: float):
-    assert share_read(shipped, kinds()[what](np.random.default_rng(1)), 200) <= most
-
-
-def test_an_empty_or_a_filled_image_is_no_digit(shipped: Trained):
-    images = torch.tensor([0, 128, 255], dtype=torch.uint8).view(3, 1, 1).expand(3, 28, 28)
-    assert (shipped(images).max(1).values < 0.35).all()
+    assert share_read(shipped, KINDS[what](np.random.default_rng(1)), 200) <= most
 
 
 def test_the_shipped_network_knows_98_of_100_test_digits(shipped: Trained):
-    images, _ = mnist.load_split("mnist", "unused", "test")
-    with torch.inference_mode():
-        confidence = torch.cat([shipped(x).max(1).values for x in images.split(500)])
+    confidence = shipped(mnist.load_split("mnist", "unused", "test")[0]).max(1).values
     assert (confidence >= THRESHOLD).float().mean() >= 0.98

@@ -1,6 +1,5 @@
 """Digits that are read, and the doubt about those that are not."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.pretrained import Trained, load
@@ -50,15 +49,10 @@ def test_what_the_network_is_unsure_of_has_no_digit(mnist: Array) -> None:
 def test_a_path_or_a_files_content_is_read_as_the_picture_is(mnist: Array, tmp_path: Path) -> None:
     picture = Image.fromarray(page([mnist[2], mnist[3]]))
     picture.save(tmp_path / "picture.png")
-    sources = (picture, tmp_path / "picture.png", str(tmp_path / "picture.png"))
-    texts = [written(read_digits(source, heaviness)) for source in sources]
-    content = (tmp_path / "picture.png").read_bytes()
-    assert [*texts, written(read_digits(content, heaviness))] == ["1?"] * 4
-
-
-def test_the_threshold_can_be_chosen(mnist: Array) -> None:
-    (reading,) = read_digits(Image.fromarray(page([mnist[3]])), heaviness, threshold=0.5)
-    assert reading.digit == 9
+    for source in (tmp_path / "picture.png", (tmp_path / "picture.png").read_bytes()):
+        assert written(read_digits(source, heaviness)) == "1?"
+        assert written(read_digits(source, heaviness, threshold=0.5)) == "19"
+    assert read_digits(Image.new("L", (300, 200), 255), heaviness) == []
 
 
 def narrow(x: Tensor) -> Tensor:
@@ -80,26 +74,6 @@ def test_a_wide_shape_is_cut_only_where_little_joins_two_sure_digits(
         cv2.line(paper, (52, y), (148, y), 30, 8)
     readings = read_digits(Image.fromarray(paper), narrow)
     assert [reading.digit for reading in readings] == ([1, 1, 1] if count == 2 else [None, 1])
-
-
-def lopsided(x: Tensor) -> Tensor:
-    """As narrow, but it is less sure of a 1 that leans to the left."""
-    probabilities = narrow(x)
-    left = (x[:, :9] > 0).any(1).float().argmax(1) < (x[:, 19:] > 0).any(1).float().argmax(1)
-    probabilities[left & (probabilities[:, 1] == 1), 1] = 0.6
-    return probabilities
-
-
-def test_digits_that_were_cut_apart_are_as_sure_as_the_least_sure() -> None:
-    paper = np.full((200, 240), 240, np.uint8)
-    for top, bottom in ((40, 60), (148, 132)):
-        cv2.line(paper, (top, 50), (bottom, 150), 30, 8)
-    cv2.line(paper, (205, 50), (200, 150), 30, 8)
-    cv2.line(paper, (50, 100), (142, 100), 30, 8)
-    readings = read_digits(Image.fromarray(paper), lopsided)
-    assert [reading.best for reading in readings] == [1, 1, 1]
-    assert [reading.digit for reading in readings] == [None, None, 1]
-    assert [reading.confidence for reading in readings] == pytest.approx([0.6, 0.6, 1])
 
 
 @pytest.fixture(scope="module")
@@ -152,58 +126,25 @@ def test_a_lone_digit_that_lies_on_its_side_is_told_and_not_read(shipped: Traine
     assert (reading.digit, reading.best, reading.rotation) == (None, 2, 90)
 
 
-def headlong(x: Tensor) -> Tensor:
-    """Sure of a 7 in what has a bar at its head, torn between 1 and 4 in all else."""
-    head = x.float().sum(2).argmax(1) < 10
-    probabilities = torch.zeros(len(x), 10)
-    probabilities[head, 7] = 1
-    probabilities[~head, 1], probabilities[~head, 4] = 0.45, 0.55
-    return probabilities
-
-
-def test_a_lone_digit_that_the_network_is_unsure_of_is_not_turned_over() -> None:
-    paper = np.full((300, 300), 235, np.uint8)
-    cv2.line(paper, (150, 90), (150, 210), 40, 12)
-    cv2.line(paper, (110, 210), (190, 210), 40, 12)
-    (reading,) = read_digits(Image.fromarray(paper), headlong)
-    assert (reading.digit, reading.best, reading.rotation) == (None, 4, 0)
-    over = Image.fromarray(paper).rotate(180)
-    assert [reading.digit for reading in read_digits(over, headlong)] == [7]
-
-
-def filling(digit: Array) -> Array:
-    """A large digit from border to border."""
-    x, y, w, h = cv2.boundingRect(digit)
-    return np.uint8(cv2.resize(digit[y : y + h, x : x + w], None, fx=9, fy=9, interpolation=2))
-
-
-def filling_from_8_pixels(digit: Array) -> Array:
-    """The same of a digit that was 8 pixels high."""
-    _, y, _, h = cv2.boundingRect(digit)
-    small = cv2.resize(digit[y : y + h, 4:24], (8, 8), interpolation=cv2.INTER_AREA)
-    return np.asarray(Image.fromarray(small).resize((200, 200), Image.Resampling.BICUBIC))
-
-
-@pytest.mark.parametrize("made", [filling, filling_from_8_pixels])
-def test_a_digit_that_fills_its_picture_is_read(
-    shipped: Trained, made: Callable[[Array], Array]
-) -> None:
-    pictures = [Image.fromarray(255 - made(digit)) for digit in picked("0123456789")]
-    read = [written(read_digits(picture, shipped)) for picture in pictures]
-    assert sum(one == str(n) for n, one in enumerate(read)) >= 9
-
-
-@pytest.mark.parametrize("dark", [True, False])
-def test_a_broad_pen_that_fills_its_picture_is_no_paper(shipped: Trained, dark: bool) -> None:
-    read = []
-    for digit in picked("03689"):
+@pytest.mark.parametrize("height", [8, 200])
+def test_a_digit_that_fills_its_picture_is_read(shipped: Trained, height: int) -> None:
+    right = 0
+    for number, digit in enumerate(picked("0123456789")):
         x, y, w, h = cv2.boundingRect(digit)
-        broad = cv2.dilate(cv2.resize(digit, None, fx=9, fy=9, interpolation=2), np.ones((13, 13)))
-        broad = 200 * (broad[9 * y : 9 * (y + h), 9 * x : 9 * (x + w)] > 127).astype(np.uint8)
-        smooth = cv2.GaussianBlur(broad, (0, 0), 2) + 25
-        picture = Image.fromarray(255 - smooth if dark else smooth)
-        read.append(written(read_digits(picture, shipped)))
-    assert sum(one == right for one, right in zip(read, "03689", strict=True)) >= 4
+        ink = Image.fromarray(255 - digit[y : y + h, x : x + w])
+        size = max(3, w * height // h), height
+        full = ink.resize(size, Image.Resampling.BOX if height < h else Image.Resampling.BICUBIC)
+        right += written(read_digits(full, shipped)) == str(number)
+    assert right >= (9 if height > 8 else 6)
+
+
+def test_neither_colour_nor_a_large_sheet_hides_a_digit(shipped: Trained) -> None:
+    ink = page(picked("273"))[..., None] < 150
+    red_on_equally_light_green = np.where(ink, (220, 60, 50), (120, 150, 90)).astype(np.uint8)
+    assert written(read_digits(Image.fromarray(red_on_equally_light_green), shipped)) == "273"
+    sheet = np.full((2000, 2000), 235, np.uint8)
+    sheet[900:928, 700:728] -= (picked("9")[0] * 0.8).astype(np.uint8)
+    assert written(read_digits(Image.fromarray(sheet), shipped)) == "9"
 
 
 @pytest.mark.parametrize("middle", [(120, 10), (30, 225)])
@@ -224,31 +165,6 @@ def test_more_strokes_than_can_be_read_are_named() -> None:
         read_digits(Image.fromarray(sheet), heaviness)
 
 
-def test_red_on_equally_light_green_is_read(shipped: Trained) -> None:
-    ink = page(picked("273"))[..., None] < 150
-    picture = np.where(ink, (220, 60, 50), (120, 150, 90)).astype(np.uint8)
-    assert written(read_digits(Image.fromarray(picture), shipped)) == "273"
-
-
-def test_a_small_digit_on_a_large_sheet_is_read(shipped: Trained) -> None:
-    sheet = np.full((2000, 2000), 235, np.uint8)
-    sheet[900:928, 700:728] -= (picked("9")[0] * 0.8).astype(np.uint8)
-    assert written(read_digits(Image.fromarray(sheet), shipped)) == "9"
-
-
-@pytest.mark.parametrize("ruled", [False, True])
-def test_rows_of_print_are_read_on_plain_and_on_ruled_paper(shipped: Trained, ruled: bool) -> None:
-    rows = ["31415926535897932384", "62643383279502884197", "16939937510582097494"]
-    font = ImageFont.truetype(DEJAVU, 120)
-    sheet = Image.new("L", (1750, 440), 255)
-    draw = ImageDraw.Draw(sheet)
-    for number, row in enumerate(rows):
-        if ruled:
-            draw.line((0, 150 + 110 * number, 1750, 150 + 110 * number), 170, 2)
-        draw.text((40, 40 + 110 * number), row, 0, font)
-    assert written(read_digits(sheet, shipped)).split("\n") == rows
-
-
 def test_a_page_of_400_digits_is_read(shipped: Trained) -> None:
     images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 20, 28, 28)[:20]
     labels = bundled("t10k-labels-idx1-ubyte", 8).reshape(-1, 20)[:20]
@@ -260,24 +176,15 @@ def test_a_page_of_400_digits_is_read(shipped: Trained) -> None:
     assert draw_readings(Image.fromarray(page(*map(list, images))), readings).width == 2000
 
 
-def test_a_blank_page_has_no_readings_and_never_reaches_the_network() -> None:
-    assert read_digits(Image.new("L", (300, 200), 255), heaviness) == []
-    assert written([]) == ""
-
-
 def test_the_drawing_shows_the_picture_and_what_the_network_saw(mnist: Array) -> None:
     picture = Image.fromarray(page([mnist[2], mnist[3]]))
     readings = read_digits(picture, heaviness)
     bare, drawn = draw_readings(picture, []), draw_readings(picture, readings)
     assert drawn.width == bare.width
     assert drawn.height > bare.height
+    for size in ((2, 5000), (5000, 2)):
+        bare = draw_readings(Image.new("L", size, 255), [])
+        assert (bare.width, bare.height <= 4000) == (1000, True)
     colours = {colour for _, colour in drawn.getcolors(1 << 24) or []}
     assert (0x00, 0x7A, 0x3D) in colours  # read
     assert (0xC0, 0x30, 0x00) in colours  # unsure
-
-
-@pytest.mark.parametrize("size", [(2, 5000), (5000, 2), (1, 1)])
-def test_a_picture_of_any_shape_is_shown_in_a_moderate_size(size):
-    shown = draw_readings(Image.new("L", size, 255), [])
-    assert shown.width == 1000
-    assert shown.height <= 4000

@@ -1,31 +1,12 @@
 """What is printed is what was meant, whatever it is made of."""
 
-from pathlib import Path
-
 import pytest
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis import comparison, tables
-from mnist_cnn.runs import results
-
-ODD = "a[x]b :x: [red]"
 
 
-def test_a_folder_with_brackets_and_colons_is_printed_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / ODD
-    folder.mkdir()
-    (folder / "results.json").touch()
-    numbers = {"best_epoch": 1, "epochs": 1, "seed": 0, "parameters": 1, "seconds": 1, "threads": 1}
-    results.print_results({**numbers, "images/s": None}, folder)
-    assert f"{folder}: results.json" in capsys.readouterr().out
-
-
-def test_a_table_says_which_extra_to_install(capsys: pytest.CaptureFixture[str]) -> None:
-    why = "needs scipy: pip install -e '.[sweep]'"
-    found = {"test/acc": comparison.Difference(None, None, None, None, None, why)}
-    terminal.console().print(tables.comparison_table(found, ("A", "B [x]"), {}))
-    said = capsys.readouterr().out
-    assert why in said
-    assert "A - B [x]" in said
+def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a[x]b :x: [red] 3 " + 300 * "long "
+    terminal.console().print(text)
+    assert capsys.readouterr().out == f"{text}\n"
+    assert terminal.printable("a\x1b[31m\x07b") == "a?[31m?b"

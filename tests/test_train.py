@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.folder import LOCK, state
-from mnist_cnn.sweeps.callback import take_default
+from mnist_cnn.sweeps.callback import take
 from mnist_cnn.train import train
 from tests.helpers.folder import (
     column,
@@ -113,9 +113,10 @@ def test_a_second_process_at_the_same_folder_is_refused(command, tmp_path, witho
 
 def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path):
     configs = [
-        OmegaConf.create({"hydra": {"run": {"dir": f"{tmp_path}/a/12-00"}}}) for _ in range(9)
+        OmegaConf.create({"hydra": {"run": {"dir": f"{tmp_path}/a/${{now:12-00}}"}}})
+        for _ in range(9)
     ]
-    threads = [threading.Thread(target=take_default, args=(cfg, "run")) for cfg in configs]
+    threads = [threading.Thread(target=take, args=(cfg, "run")) for cfg in configs]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,81 +1,32 @@
-"""Runs found in folders."""
+"""Runs found in folders, as a table."""
 
-import csv
 import json
-import math
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import pandas as pd
 
-from mnist_cnn.runs.folder import (
-    FAILED,
-    LAST,
-    LOCK,
-    OVERRIDES,
-    PRUNED,
-    RESULTS,
-    SWEEP,
-    State,
-    flat,
-    state,
-)
+from mnist_cnn.analysis.progress import track
+from mnist_cnn.runs.folder import BEST, FAILED, LAST, LOCK, PRUNED, RESULTS, SWEEP, flat, state
 
-MARKS = {RESULTS, FAILED, PRUNED, LOCK, "train.log"}  # any makes a run's folder
-INSIDE = {".hydra", "checkpoints", "tensorboard", "evaluation"}  # parts of a run, never runs
-ABSENT = "-"  # the value of a key that a configuration does not have
-
-
-@dataclass
-class Run:
-    """One run's folder.
-
-    Attributes:
-        name: path from the folder that was searched.
-        note: reason, progress or advice of a run that is not finished, in one line.
-        config: dotted key to value; of a run that is not finished, what was overridden.
-        results: content of results.json, `config` apart; of a pruned run its last objective.
-    """
-
-    folder: Path
-    name: str
-    state: State | Literal["unreadable"]
-    note: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    results: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def checkpoint(self) -> Path | None:
-        """Its best checkpoint, its last where none is best, None where none is left."""
-        files = (self.folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
-        return next((file for file in files if file.exists()), None)
+MARKS = {RESULTS, FAILED, PRUNED, LOCK}  # any makes a run's folder
 
 
 def find_runs(top: Path) -> Iterator[Path]:
-    """Folders of runs at any depth, `top` among them and those behind symbolic links, each once."""
-    seen = set()
-    for path, folders, names in os.walk(top, followlinks=True):
-        real = os.path.realpath(path)
-        folders[:] = [name for name in folders if not name.startswith(".") and real not in seen]
-        # a sweep may be locked, too
-        if real not in seen and not MARKS.isdisjoint(names) and SWEEP not in names:
+    """Folders of runs at any depth, `top` among them."""
+    for path, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if not MARKS.isdisjoint(files) and SWEEP not in files:  # a sweep may be locked, too
             yield Path(path)
-            folders[:] = [name for name in folders if name not in INSIDE]
-        seen.add(real)
 
 
 def newest_sweep(top: Path) -> Path | None:
     """Folder of the sweep that was started last, of those that have a run."""
-    sweeps = [path for path in top.rglob(SWEEP) if path.is_file()]
-    newest_first = sorted(sweeps, key=lambda path: path.stat().st_mtime, reverse=True)
-    # an evaluation over several values has the same file, and no run
-    return next((path.parent for path in newest_first if any(find_runs(path.parent))), None)
+    sweeps = sorted(top.rglob(SWEEP), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((path.parent for path in sweeps if any(find_runs(path.parent))), None)
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
@@ -83,37 +34,59 @@ def natural_order(name: str) -> list[tuple[int, str]]:
     return [(int(digits or -1), text) for digits, text in re.findall(r"(\d+)|(\D+)", name)]
 
 
-def read_run(folder: Path, name: str) -> Run:
-    """Read a run's folder. Whatever cannot be read is reported in `note`, not raised."""
-    run = Run(folder, name, state(folder))
-    file = {"finished": RESULTS, "failed": FAILED, "pruned": PRUNED}.get(run.state)
+def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
+    """Find and read all runs in some folders, each once: a row a run, see `read_run`.
+
+    Raises:
+        ValueError: a folder does not exist, or there is no run in any of them.
+    """
+    names: dict[Path, tuple[str, Path]] = {}
+    for top in folders:
+        if not top.is_dir():
+            raise ValueError(f"{top}: no such folder")
+        for folder in find_runs(top):
+            name = folder.relative_to(top) if len(folders) == 1 else folder
+            names.setdefault(folder.resolve(), (str(name), folder))
+    if not names:
+        raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
+    ordered = sorted(names.values(), key=lambda pair: natural_order(pair[0]))
+    return pd.DataFrame([read_run(folder, name) for name, folder in track(ordered, "reading")])
+
+
+def read_run(folder: Path, name: str) -> dict[str, Any]:
+    """Read a run's folder. Whatever cannot be read is reported in `message`, not raised.
+
+    Returns:
+        name, folder, state;
+        message: the first line of its error, or its progress;
+        checkpoint: its best one, its last where none is best, None where none is left;
+        config: flat; empty where the run is not finished;
+        results: content of results.json, `config` apart; of a pruned run its last objective.
+    """
+    files = [folder / file for file in (BEST, LAST) if (folder / file).exists()]
+    run: dict[str, Any] = {"name": name, "folder": folder, "state": state(folder), "message": ""}
+    run |= {"checkpoint": files[0] if files else None, "config": {}, "results": {}}
+    file = {"finished": RESULTS, "failed": FAILED, "pruned": PRUNED}.get(run["state"])
     try:
         content = read_json(folder / file) if file else {}
-        if run.state == "finished":
-            run.config = values_of(content.pop("config"))
-            measured = [key for key in content if "/" in key or key == "seconds"]
-            # others make null of NaN
-            numbers = {
-                key: float(math.nan if content[key] is None else content[key]) for key in measured
-            }
-            run.results = content | numbers
-            if missing := {"objective.metric", "objective.mode"} - run.config.keys():
-                raise KeyError(min(missing))
-            return run
-        if run.state == "failed":
-            run.note = first_line(f"{content['type']}: {content['error']}")
-        elif run.state == "pruned":
-            run.note = "after epoch {epoch}: {metric}={value:.4f}".format(**content)
-            run.results = {content["metric"]: content["value"]}
-        elif run.state == "running":
-            run.note = f"{len(read_history(folder))} epochs done"
-        elif (folder / LAST).exists():
-            run.note = f"resume it with ckpt_path={folder}"
-        run.config = read_overrides(folder)
-    except KeyError as e:
-        run.state, run.note = "unreadable", f"{file}: has no {e.args[0]}"
-    except (OSError, ValueError, TypeError, AttributeError) as e:
-        run.state, run.note = "unreadable", f"{file}: {first_line(str(e))}"
+        if file == RESULTS:
+            config = flat(content.pop("config"))
+            measured = {k: v for k, v in content.items() if "/" in k or k == "seconds"}
+            numbers = {key: float("nan" if v is None else v) for key, v in measured.items()}
+            run["results"] = content | numbers
+            run["config"] = {key: value for key, value in config.items() if value != {}}
+            _ = config["objective.metric"], config["objective.mode"]
+        elif file == FAILED:
+            run["message"] = first_line(f"{content['type']}: {content['error']}")
+        elif file == PRUNED:
+            run["message"] = "after epoch {epoch}: {metric}={value:.4f}".format(**content)
+            run["results"] = {content["metric"]: content["value"]}
+        elif run["state"] == "running" and (folder / "history.csv").exists():
+            rows = (folder / "history.csv").read_bytes().count(b"\n")
+            run["message"] = f"{rows - 1} epochs done"
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
+        why = f"has no {e.args[0]}" if isinstance(e, KeyError) else first_line(str(e))
+        run |= {"state": "unreadable", "message": f"{file}: {why}"}
     return run
 
 
@@ -126,36 +99,3 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
-
-
-def read_overrides(folder: Path) -> dict[str, Any]:
-    """Values that a run's command line set, by their whole keys; none where it cannot be read."""
-    found: dict[str, Any] = {}
-    try:
-        for pair in OmegaConf.load(folder / OVERRIDES):
-            found |= parse_pair(str(pair))
-    except (OSError, ValueError, TypeError, AttributeError, YAMLError, OmegaConfBaseException):
-        return {}
-    return found
-
-
-def parse_pair(pair: str) -> dict[str, Any]:
-    """Values by their whole keys of a text key=value, where the value is read as YAML."""
-    return values_of(OmegaConf.from_dotlist([pair]))
-
-
-def values_of(config: Any) -> dict[str, Any]:
-    """Values of a configuration by their whole keys; an empty part has none."""
-    return {key: value for key, value in flat(config).items() if value != {}}
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Rows of history.csv, as far as they are whole."""
-    rows = []
-    try:
-        with (folder / "history.csv").open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                rows.append({k: float(v) for k, v in row.items() if k and v})
-    except (OSError, ValueError):
-        pass
-    return rows

@@ -12,8 +12,8 @@ from omegaconf import ListConfig
 from mnist_cnn.analysis.found import natural_order
 from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
-from mnist_cnn.runs.folder import BEST, OVERRIDES, RESULTS
-from mnist_cnn.runs.resume import quote, take_ckpt_path
+from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP
+from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
 if TYPE_CHECKING:
     from mnist_cnn.pretrained import Trained
@@ -23,7 +23,7 @@ LABELS = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
 def is_sweep(path: Path | str | None) -> bool:
-    names = ("sweep.yaml", "multirun.yaml")
+    names = (SWEEP, "multirun.yaml")  # ours, and Hydra's
     return path is not None and any((Path(path).expanduser() / name).is_file() for name in names)
 
 
@@ -65,6 +65,10 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     from mnist_cnn import pretrained
 
     given, command = take_ckpt_path(argv)
+    if given == "":  # as of a variable of the shell that is not set
+        raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
+    flags = [a for a in command if a in MULTIRUN]  # first, as Hydra 1.3 wants it
+    command = [a for a in command if a not in MULTIRUN]
     paths: list[str | None] = [given]
     try:
         if given and given.startswith("["):
@@ -76,7 +80,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     data = trained_on(nets[0], any(a.startswith("data=") for a in command))
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     place = output_folder(paths[0], files[0], command) if len(paths) == 1 else []
-    return [*data, f"ckpt_path={value}", *place, *command]
+    return [*flags, *data, f"ckpt_path={value}", *place, *command]
 
 
 def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[str]:
@@ -85,7 +89,7 @@ def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[
     parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
     if is_sweep(path):
         folder, parts = Path(str(path)).expanduser().resolve(), parts[:1]
-    elif not (folder / OVERRIDES).is_file():
+    elif not (folder / CONFIG).is_file():
         return []
     changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if a.startswith(LABELS))
     quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split

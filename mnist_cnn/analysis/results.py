@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.versions import versions as versions
+from mnist_cnn.command import versions as versions
 
 
 def collect(
@@ -46,11 +46,7 @@ def collect(
         "processor": processor(),
         "threads": torch.get_num_threads(),
         # PyTorch's own version names its build, as +cpu, which the package's may not
-        "versions": {
-            "python": platform.python_version(),
-            **versions(),
-            "torch": str(torch.__version__),
-        },
+        "versions": {**versions(), "torch": str(torch.__version__)},
         "git_commit": commit(),
         "started": history.run_started.isoformat(timespec="seconds"),
         "finished": now().isoformat(timespec="seconds"),

@@ -2,23 +2,16 @@
 
 import json
 import math
-import statistics
-from collections import Counter
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from rich.measure import Measurement
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis.comparison import Difference
-from mnist_cnn.analysis.found import ABSENT
-from mnist_cnn.analysis.ranking import Group, Leaderboard, Summary, brief, pairs, peculiar_settings
+from mnist_cnn.analysis.ranking import ABSENT, PARTS, Leaderboard, brief
 
 ROWS = 20  # of a table on screen
-WIDE = 10  # columns of hyper-parameters that can still be read
 NUMBER = r"-|nan|inf|[-+]?[\d.]+(e[-+]?\d+)?( ± .*| \(.*)?"  # a cell that is read from the right
 
 
@@ -34,84 +27,55 @@ def metric_head(metric: str) -> str:
     return f"{stage} acc, %" if kind == "acc" else f"{stage} {kind}".strip()
 
 
-def format_summary(metric: str, summary: Summary | None, n: int | None = None) -> str:
-    """Mean ± std, with the number of runs where it is not n."""
-    if summary is None:
+def format_summary(metric: str, group: Mapping[str, Any], usual: int | None = None) -> str:
+    """Mean ± std of a metric in a group, with the number of runs where it is not the usual one."""
+    n, mean, std = (group[f"{metric} {part}"] for part in PARTS)
+    if n is None:
         return "-"
-    text = format_metric(metric, summary.mean)
-    text += "" if summary.std is None else f" ± {format_metric(metric, summary.std)}"
-    return text if summary.n == n else f"{text} (n={summary.n})"
+    spread = "" if std is None else f" ± {format_metric(metric, std)}"
+    text = f"{format_metric(metric, mean)}{spread}"
+    return text if n == usual else f"{text} (n={n})"
 
 
-def settings_table(board: Leaderboard) -> pd.DataFrame:
-    """The settings that tell the groups apart, as text."""
-    rows = [[brief(g.config.get(key, ABSENT)) for key in board.columns] for g in board.groups]
-    return pd.DataFrame(rows, columns=list(board.columns.values()))
-
-
-def usual_settings(board: Leaderboard) -> str:
-    """The most common value of each setting."""
-    return pairs(dict(settings_table(board).agg(statistics.mode)))
-
-
-def unusual_settings(board: Leaderboard) -> pd.Series:
-    """Settings of each group that are not the usual ones."""
-    settings = settings_table(board)
-    unusual = settings.where(settings != settings.agg(statistics.mode), ABSENT)
-    texts = [pairs(dict(row)) or "as usual" for _, row in unusual.iterrows()]
-    return pd.Series(texts, name="settings")
-
-
-def ranking_table(board: Leaderboard, narrow: bool, checkpoints: bool = False) -> pd.DataFrame:
+def ranking_table(board: Leaderboard, checkpoints: bool = False) -> pd.DataFrame:
     """The leaderboard as text, a row a group.
 
     Args:
-        narrow: no column for each setting; one at the end has what is not as usual.
         checkpoints: name the best run's checkpoint, from the folder that was reported.
     """
-    rows = []
-    for group in board.groups:
-        n, best = len(group.runs), group.runs[0]
-        file = best.checkpoint if checkpoints else best.folder
-        place = str(Path(best.name, file.relative_to(best.folder))) if file else "-"
-        numbers = [format_summary(metric, group.summary(metric), n) for metric in board.metrics]
-        rows.append([str(n), *numbers, place])
-    last = "best checkpoint" if checkpoints else "best run"
-    numbers = pd.DataFrame(rows, columns=["n", *map(metric_head, board.metrics), last])
-    rank = pd.Series(numbers.index + 1, name="#").astype(str)
-    parts = [numbers, unusual_settings(board)] if narrow else [settings_table(board), numbers]
-    return pd.concat([rank, *parts], axis=1)
+    table = pd.DataFrame({"#": board.groups["rank"].astype(str)})
+    for key, name in board.columns.items():
+        table[name] = board.groups[key].map(brief)
+    table["n"] = board.groups["n"].astype(str)
+    rows = board.groups.to_dict("records")
+    for metric in board.metrics:
+        table[metric_head(metric)] = [format_summary(metric, row, row["n"]) for row in rows]
+    best = board.ranked.drop_duplicates("rank").sort_values("rank")
+    if not checkpoints:
+        return table.assign(**{"best run": best["name"].to_list()})
+    places = zip(best["name"], best["folder"], best["checkpoint"], strict=True)
+    files = [str(name / file.relative_to(folder)) if file else "-" for name, folder, file in places]
+    return table.assign(**{"best checkpoint": files})
 
 
 def unfinished_table(board: Leaderboard) -> pd.DataFrame:
     """The runs without a result as text."""
-    rows = [(run.name, run.state, "", run.note) for run in board.others]
-    table = pd.DataFrame(rows, columns=["run", "state", "overrides", "message"])
-    return table.assign(overrides=peculiar_settings(board))
-
-
-def is_wide(board: Leaderboard) -> bool:
-    return len(board.columns) > WIDE
+    return board.others[["name", "state", "message"]].rename(columns={"name": "run"})
 
 
 def describe_ranking(board: Leaderboard) -> str:
     """A sentence that says by which numbers groups are ranked."""
-    finished = len(board.finished)
     text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
     if not board.is_ranked:
         text = f"not ranked, since no run has {board.metric}"
-    elif board.n_ranked < finished:
-        text += f" (the objective of {board.n_ranked} of {finished} runs)"
-    if len(board.ranked) < finished:
+    if len(board.ranked) < len(board.finished):
         text += "; exact repeats of a run count once"
-    names = [key.rpartition(".")[2] for key in board.averaged] or ["seed"]
-    but = " and ".join(f"the {name}" for name in names)
+    but = ", ".join(["seed", "fold", *board.over])
     return f"{text}; mean ± standard deviation over n runs alike but for {but}"
 
 
 def count_states(board: Leaderboard) -> str:
-    states = Counter(run.state for run in board.runs)
-    return ", ".join(f"{n:,} {state}" for state, n in states.most_common())
+    return ", ".join(f"{n:,} {state}" for state, n in board.runs["state"].value_counts().items())
 
 
 def screen_table(texts: pd.DataFrame, title: str | None = None) -> Table:
@@ -125,55 +89,25 @@ def screen_table(texts: pd.DataFrame, title: str | None = None) -> Table:
     return table
 
 
-def fits(table: Table, console: terminal.Console) -> bool:
-    """Tell if a console has room for each word of a table."""
-    room = console.options.update(max_width=10_000)
-    return Measurement.get(console, room, table).minimum <= console.width
-
-
 def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
-
-    def more(n: int) -> None:
-        if n > ROWS:
-            console.print(f"and {n - ROWS:,} more: --json and --markdown have all")
-
-    if board.groups:
-        table = screen_table(ranking_table(board, narrow=False))
-        narrow = is_wide(board) or not fits(table, console)
-        if narrow:
-            table = screen_table(ranking_table(board, narrow=True).drop(columns="settings"))
-        console.print(table, soft_wrap=False)
-        if narrow and board.columns:
-            console.print(f"usual {usual_settings(board)}", soft_wrap=False)
-            for rank, settings in enumerate(unusual_settings(board)[:ROWS], 1):
-                console.print(f"{rank:5} {settings}", soft_wrap=False)
-        more(len(board.groups))
-    if board.others:
-        table = screen_table(unfinished_table(board), "without a result")
-        console.print(table, soft_wrap=False)
-        more(len(board.others))
+    parts = {None: ranking_table(board), "without a result": unfinished_table(board)}
+    for title, table in parts.items():
+        if len(table):
+            console.print(screen_table(table, title), soft_wrap=False)
+        if len(table) > ROWS:
+            console.print(f"and {len(table) - ROWS:,} more: --json and --markdown have all")
     console.print(count_states(board))
-    if board.groups:
+    if len(board.groups):
         console.print(describe_ranking(board))
     if board.is_ranked:
-        best = board.groups[0].runs[0]
-        place = f"checkpoint: {best.checkpoint}" if best.checkpoint else f"run: {best.folder}"
-        console.print(f"best {place}")
+        console.print(f"best checkpoint: {board.groups['checkpoint'][0] or '-'}")
 
 
 def to_csv(board: Leaderboard) -> str:
     """One row a group, numbers in full; keys and metrics by their whole names."""
-    metrics = [f"{metric} {part}" for metric in board.metrics for part in Summary._fields]
-    rows = []
-    for rank, group in enumerate(board.groups, 1):
-        row = [rank, *(group.config.get(key) for key in board.columns), len(group.runs)]
-        for metric in board.metrics:
-            row += group.summary(metric) or [None] * 3
-        rows.append([*row, group.runs[0].checkpoint])
-    heads = ["rank", *board.columns, "n", *metrics, "checkpoint"]
-    table = pd.DataFrame(rows, columns=heads, dtype=object)
-    texts = table.map(lambda value: "" if value is None else str(value))  # a NaN stays nan
+    # a NaN stays nan
+    texts = board.groups.map(lambda value: "" if value is None or value == ABSENT else str(value))
     return texts.to_csv(index=False, lineterminator="\n")
 
 
@@ -181,39 +115,32 @@ def to_json(board: Leaderboard) -> str:
     """Groups with their runs, and the runs without a result; NaN is null."""
     content = {
         "objective": {"metric": board.metric, "mode": board.mode},
-        "groups": [
-            {"rank": rank, **group_record(group, board)}
-            for rank, group in enumerate(board.groups, 1)
-        ],
-        "unfinished": [
-            {"folder": str(run.folder), "state": run.state, "message": run.note, **run.config}
-            for run in board.others
-        ],
+        "groups": [group_record(group, board) for group in board.groups.to_dict("records")],
+        "unfinished": board.others[["folder", "state", "message"]].to_dict("records"),
     }
-    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, allow_nan=False, default=str) + "\n"
 
 
-def group_record(group: Group, board: Leaderboard) -> dict[str, Any]:
-    """A group as JSON has it, its rank apart."""
+def group_record(group: Mapping[str, Any], board: Leaderboard) -> dict[str, Any]:
+    """A group as JSON has it."""
 
     def finite(x: Any) -> Any:
-        return None if isinstance(x, float) and not math.isfinite(x) else x
+        return None if x == ABSENT or (isinstance(x, float) and not math.isfinite(x)) else x
 
-    record: dict[str, Any] = {key: group.config.get(key) for key in board.columns}
-    record = {"config": record, "n": len(group.runs)}
+    config = {key: finite(group[key]) for key in board.columns}
+    record: dict[str, Any] = {"rank": group["rank"], "config": config, "n": group["n"]}
     for metric in board.metrics:
-        if summary := group.summary(metric):
-            record[metric] = {part: finite(x) for part, x in summary._asdict().items()}
-    best = group.runs[0].checkpoint
-    record["checkpoint"] = str(best) if best else None
+        if group[f"{metric} n"]:
+            record[metric] = {p: finite(group[f"{metric} {p}"]) for p in PARTS}
+    record["checkpoint"] = group["checkpoint"]
     record["runs"] = [
         {
-            "folder": str(run.folder),
-            "seed": run.config.get("seed"),
-            "fold": run.config.get("data.fold"),
-            **{metric: finite(run.results.get(metric)) for metric in board.metrics},
+            "folder": run["folder"],
+            "seed": run["config"].get("seed"),
+            "fold": run["config"].get("data.fold"),
+            **{metric: finite(run["results"].get(metric)) for metric in board.metrics},
         }
-        for run in group.runs
+        for run in board.ranked[board.ranked["rank"] == group["rank"]].to_dict("records")
     ]
     return record
 
@@ -221,32 +148,9 @@ def group_record(group: Group, board: Leaderboard) -> dict[str, Any]:
 def to_markdown(board: Leaderboard) -> str:
     """The tables, whole."""
     text = ""
-    for table in (ranking_table(board, is_wide(board), checkpoints=True), unfinished_table(board)):
+    for table in (ranking_table(board, checkpoints=True), unfinished_table(board)):
         lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
         if len(table):
             cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
             text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
-    common = f"usual settings: {usual_settings(board)}\n\n" if is_wide(board) else ""
-    return text + common + describe_ranking(board) + "\n"
-
-
-def comparison_table(
-    found: Mapping[str, Difference], names: tuple[str, str], lower: Collection[str]
-) -> Table:
-    """Differences of two groups, a row a metric; of those in `lower` less is better."""
-    first, second = names
-    table = Table("")
-    for head in (first, second, f"{first} - {second}", "95 % interval"):
-        table.add_column(head, justify="right")
-    table.add_column("")
-    for metric, d in found.items():
-        gap = "-" if d.mean is None else format_metric(metric, d.mean, "+")
-        interval, verdict = "-", d.why
-        if d.interval:
-            low, high = d.interval
-            interval = f"{format_metric(metric, low, '+')} to {format_metric(metric, high, '+')}"
-            better = first if (high < 0) == (metric in lower) else second
-            verdict = "no difference shown" if low <= 0 <= high else f"{better} is better"
-        sides = (format_summary(metric, side) for side in (d.first, d.second))
-        table.add_row(metric_head(metric), *sides, gap, interval, verdict)
-    return table
+    return text + describe_ranking(board) + "\n"

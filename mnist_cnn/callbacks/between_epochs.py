@@ -41,10 +41,10 @@ def in_order(callbacks: Iterable[Callback]) -> list[Callback]:
     """Callbacks in the order in which they act, whatever the order in which they were given.
 
     Those of Lightning and of the user have the order 0 and keep their places among each other. With
-    -5 comes NaNGuard, which ends the run before anything is shown or written of the epoch; Histograms
-    -4, ProgressBar -3; History -2, whose clock of the next epoch starts when these are done; Prune
-    1, which ends the run when the history has the epoch. Checkpoint has -1, which puts it before
-    other checkpoint callbacks; Lightning calls these after all others, so that it saves what the
-    others have noted.
+    -5 comes NaNGuard, which ends the run before anything is shown or written of the epoch;
+    Histograms -4, ProgressBar -3; History -2, whose clock of the next epoch starts when these are
+    done; Prune 1, which ends the run when the history has the epoch. Checkpoint has -1, which puts
+    it before other checkpoint callbacks; Lightning calls these after all others, so that it saves
+    what the others have noted.
     """
     return sorted(callbacks, key=lambda callback: getattr(callback, "order", 0))

@@ -33,8 +33,7 @@ class History(BetweenEpochs):
         self.elapsed = 0.0  # of an interrupted epoch
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.default_root_dir)
-        pl_module.epochs_are_steps = True  # type: ignore[assignment]
+        pl_module.epochs_are_steps = True  # type: ignore[assignment]  # declared as a Tensor
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -51,35 +50,35 @@ class History(BetweenEpochs):
         self.trained = self.trained or time.perf_counter()
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
+        metrics = module.logged_metrics()
+        metrics.pop("step", None)
+        seconds = self.trained - self.started
         images = module.epoch_metrics["train"].images * trainer.world_size
-        row: dict[str, float] = {"epoch": trainer.current_epoch}
-        row |= {
-            key: value for key, value in sorted(module.logged_metrics().items()) if key != "step"
-        }
-        row["seconds"] = self.trained - self.started
-        row["images/s"] = images / row["seconds"]
-        self.rows.append(row)
-        if trainer.is_global_zero:
-            self.write()
+        row = {"epoch": trainer.current_epoch, **dict(sorted(metrics.items()))}
+        self.rows.append({**row, "seconds": seconds, "images/s": images / seconds})
+        self.write(trainer)
 
-    def write(self) -> None:
-        columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        new = self.folder / "history.csv.new"
-        with new.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
+    def write(self, trainer: L.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        file = Path(trainer.default_root_dir, "history.csv")
+        new = file.with_suffix(".csv.new")
+        with new.open("w", encoding="utf-8", newline="") as opened:
+            writer = csv.DictWriter(opened, dict.fromkeys(key for row in self.rows for key in row))
             writer.writeheader()
             writer.writerows(self.rows)
-        replace(new, self.folder / "history.csv")
+        replace(new, file)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # after the last checkpoint, which removes what was drawn of an earlier state
         if self.rows and trainer.is_global_zero:
-            self.write()  # a run that had nothing left to train has no file yet
+            self.write(trainer)  # a run that had nothing left to train has no file yet
+            folder = Path(trainer.default_root_dir)
             best = getattr(trainer.checkpoint_callback, "best_epoch", None)
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]
-            what = [getattr(data, "name", ""), class_name(pl_module.hparams["model"])]
-            title = f"{'/'.join(self.folder.parts[-2:])}: {', '.join(filter(None, what))}"
-            training.history(self.rows, best, title).savefig(self.folder / "history.png", dpi=150)
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]  # undeclared property
+            names = [getattr(data, "name", ""), class_name(pl_module.hparams["model"])]
+            title = f"{'/'.join(folder.parts[-2:])}: {', '.join(filter(None, names))}"
+            training.history(self.rows, best, title).savefig(folder / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.started
@@ -87,5 +86,4 @@ class History(BetweenEpochs):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.elapsed = state_dict["rows"], state_dict["elapsed"]
-        if "started" in state_dict:  # checkpoints of earlier versions lack it
-            self.run_started = datetime.fromisoformat(state_dict["started"])
+        self.run_started = datetime.fromisoformat(state_dict["started"])

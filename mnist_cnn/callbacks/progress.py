@@ -31,29 +31,21 @@ class ProgressBar(BetweenEpochs):
     def __init__(self, *, refresh_seconds: float, quiet: bool):
         self.refresh_seconds = refresh_seconds
         self.console = terminal.console(stderr=True, quiet=quiet, soft_wrap=False)
-        self.due = math.inf
+        self.due, self.mark = math.inf, (0.0, 0)  # next drawing; the last one, images seen by then
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero and self.console.is_terminal and not self.console.quiet:
+            status = TextColumn("epoch {task.fields[epoch]}  {task.fields[status]}")
+            columns = (BarColumn(bar_width=None), status, TimeRemainingColumn(), TextColumn("left"))
             self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[status]}"),
-                TimeRemainingColumn(),
-                TextColumn("left"),
-                console=self.console,
-                auto_refresh=False,
-                transient=True,
-                expand=True,
+                *columns, console=self.console, auto_refresh=False, transient=True, expand=True
             )
-            epochs = trainer.max_epochs or 1
-            self.task = self.bar.add_task(
-                "", total=epochs * trainer.num_training_batches, epoch=1, epochs=epochs, status=""
-            )
+            total = (trainer.max_epochs or 1) * trainer.num_training_batches
+            self.task = self.bar.add_task("", total=total, epoch="", status="")
             self.bar.start()
-        if self.running:
+        if self.running:  # resumed within an epoch
             self.begin(pl_module.epoch_metrics["train"].images)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -61,7 +53,7 @@ class ProgressBar(BetweenEpochs):
         self.begin(0)
 
     def begin(self, images: int) -> None:
-        self.mark = (time.perf_counter(), images)  # when the bar was drawn, images seen by then
+        self.mark = (time.perf_counter(), images)
         if self.bar:
             self.due = self.mark[0] + self.refresh_seconds
 
@@ -69,28 +61,26 @@ class ProgressBar(BetweenEpochs):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.perf_counter()
-        if now < self.due:
+        if now < self.due or self.bar is None:
             return
-        assert self.bar is not None
-        self.due = now + self.refresh_seconds
-        tally = pl_module.epoch_metrics["train"]
-        loss, hits, images = tally.totals(last=self.averaged)
-        seen = tally.images * trainer.world_size
+        metrics = pl_module.epoch_metrics["train"]
+        loss, images, hits, labelled = metrics.totals(last=self.averaged)
+        accuracy = hits / max(labelled, 1)
+        seen = metrics.images * trainer.world_size
         speed = (seen - self.mark[1]) / (now - self.mark[0])
-        self.mark = (now, seen)
+        self.due, self.mark = now + self.refresh_seconds, (now, seen)
         self.bar.update(
             self.task,
             completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
-            epoch=trainer.current_epoch + 1,
-            status=f"loss {loss / images:.4f}  acc {hits / images:.2%}  {speed:,.0f} images/s",
+            epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            status=f"loss {loss / images:.4f}  acc {accuracy:.2%}  {speed:,.0f} images/s",
         )
         self.bar.refresh()
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = module.logged_metrics()
-        epoch = trainer.current_epoch
+        metrics, epoch = module.logged_metrics(), trainer.current_epoch
         cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
         for stage in ("train", "val"):
             if f"{stage}/loss" in metrics:
@@ -113,7 +103,6 @@ class ProgressBar(BetweenEpochs):
         self.stop()
 
     def stop(self) -> None:
-        self.due = math.inf
         if self.bar:
             self.bar.stop()
             self.bar = None

@@ -16,8 +16,8 @@ class Prune(BetweenEpochs):
     """Prunes a trial of a search, and reports each epoch's objective to the search's study.
 
     Args:
-        sweep: the folder of the search.
-        trial: the number of the trial; None: nothing is reported or pruned.
+        trial: the folder of the trial, named by its number in that of the search; under another
+            name, as a trial of several seeds has, nothing is reported or pruned.
         monitor: the objective, a logged metric.
         pruner: one of optuna.pruners.
 
@@ -27,8 +27,9 @@ class Prune(BetweenEpochs):
 
     order = 1
 
-    def __init__(self, *, sweep: str, trial: int | None, monitor: str, pruner: Any):
-        self.sweep, self.number = Path(sweep), trial
+    def __init__(self, *, trial: str, monitor: str, pruner: Any):
+        self.search, name = Path(trial).absolute().parent, Path(trial).name
+        self.number = int(name) if name.isdecimal() else None
         self.monitor, self.pruner = monitor, pruner
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -36,11 +37,11 @@ class Prune(BetweenEpochs):
             return
         import optuna
 
-        from mnist_cnn.sweeps.study import NAME, storage
+        from mnist_cnn.sweeps.search import NAME, storage
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.load_study(study_name=NAME, storage=storage(self.sweep), sampler=None)
-        self.storage = optuna.storages.get_storage(storage(self.sweep))
+        self.storage = storage(self.search)
+        self.study = optuna.load_study(study_name=NAME, storage=self.storage)
         study = self.storage.get_study_id_from_name(NAME)
         self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.number)
 

@@ -1,5 +1,6 @@
 """The configuration's files, and what an entry composes of them."""
 
+import hashlib
 import re
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").i
 VERSION_BASE: dict[str, Any] = (
     {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 )
+PATHS = ("ckpt_path", "init_weights", "data.root", "data.path")
 COMPOSING = threading.Lock()  # Hydra composes with one global object
 
 
@@ -60,7 +62,31 @@ def better(metric: str, objective: str = "", mode: str | None = None) -> str | N
     return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
 
 
+def fingerprint(path: str) -> str | None:
+    """SHA-256 of a file, or of the names and contents of all files in a folder; None without it."""
+    place = Path(path).expanduser()
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    digest = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            return None
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(place).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
 names.register("better", better, replace=True)
+names.register("fingerprint", fingerprint, replace=True)
+
+
+def with_absolute_paths(cfg: DictConfig) -> DictConfig:
+    """A copy of a run's configuration whose paths hold from any working directory."""
+    copy = cfg.copy()
+    for key in PATHS:
+        path = OmegaConf.select(copy, key)
+        if isinstance(path, str) and not path.startswith("~"):
+            OmegaConf.update(copy, key, str(Path(path).absolute()))
+    return copy
 
 
 def compose(
@@ -80,6 +106,8 @@ def compose(
         try:
             with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
                 cfg = hydra.compose(entry, list(overrides))
+        except TypeError as e:  # for a group that is given something else than names
+            raise ValueError(f"{' '.join(overrides)}: {e}") from e
         finally:
             GlobalHydra.instance().hydra = outer
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation

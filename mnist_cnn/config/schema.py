@@ -110,19 +110,40 @@ class Network(Custom):
 
 
 class Optimizer(Custom):
+    """Any optimizer; torch's own judge the ranges of most values, but not all types."""
+
     partial: Later = True
     lr: Positive = 1e-3
     weight_decay: NotNegative = 0.0
+    momentum: NotNegative = 0.0
+    eps: Positive = 1e-8
+    betas: Annotated[list[BelowOne], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    nesterov: bool = False
+    fused: bool | None = None
 
 
 class Schedule(Custom):
+    """Any schedule, as Optimizer."""
+
     partial: Later = True
+    patience: Whole = 1
+    factor: Positive = 0.5
+    threshold: NotNegative = 0.0
+    min_lr: NotNegative = 0.0
+    eta_min: NotNegative = 0.0
+    max_lr: Positive = 1e-3
+    div_factor: Annotated[float, Field(ge=1)] = 25.0
+    final_div_factor: Annotated[float, Field(ge=1)] = 1e4
+    cycle_momentum: bool = True
     interval: Literal["epoch", "step"] = "epoch"  # it is stepped after each
 
 
 class EarlyStopping(Open):
     mode: Mode
     patience: Whole
+    min_delta: NotNegative
+    check_finite: bool
+    strict: bool
 
 
 class Checkpoint(Open):

@@ -23,47 +23,32 @@ class Augment:
     Every digit draws its own amounts; 0 switches a change off. All chance comes from the generator
     that each call is given.
 
-    Args:
-        degrees: greatest rotation to either side.
-        shift: greatest move along x and along y, in pixels.
-        scale: greatest relative change of size, the same for both axes, in [0, 1).
-        stretch: greatest relative change of width against height, in [0, 1).
-        shear: greatest slant to either side, in degrees.
-        elastic: standard deviation of a smooth displacement field, in pixels.
-        thickness: greatest share of a one-pixel dilation or erosion to blend in, in [0, 1].
-        blur: greatest share of a 3x3 mean to blend in, in [0, 1].
-        gamma: greatest change of the exponent of the ink's darkness, as a power of two.
-        strike: probability, in [0, 1], of a random line across the image: what is left of a ruled
-            line.
-        flourish: probability, in [0, 1], of a stroke variant that other schools teach and MNIST's
-            American writers seldom wrote: a one's upstroke and foot, a seven's crossbar, a zero's
-            slash.
-        background: greatest grey of the paper, which rises evenly across it, in [0, 1]; half of
-            the digits get none.
-        noise: greatest standard deviation of noise in the pixels, in [0, 1]; half get none.
-        erase: probability, in [0, 1], of a rectangle of one grey over the image: Z. Zhong et al.,
-            Random erasing data augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896).
-        unchanged: probability, in [0, 1], that an image stays as it is, as sharp as those that
-            the network is to read: the moves blur it a little.
-
     Raises:
         ValueError: an amount out of its range, which `config.schema` has.
     """
 
-    degrees: float = 0.0
-    shift: float = 0.0
-    scale: float = 0.0
-    stretch: float = 0.0
-    shear: float = 0.0
-    elastic: float = 0.0
-    thickness: float = 0.0
-    blur: float = 0.0
-    gamma: float = 0.0
+    degrees: float = 0.0  # greatest rotation to either side
+    shift: float = 0.0  # greatest move along x and along y, in pixels
+    scale: float = 0.0  # greatest relative change of size, the same for both axes
+    stretch: float = 0.0  # greatest relative change of width against height
+    shear: float = 0.0  # greatest slant to either side, in degrees
+    elastic: float = 0.0  # standard deviation of a smooth displacement field, in pixels
+    thickness: float = 0.0  # greatest share of a one-pixel dilation or erosion to blend in
+    blur: float = 0.0  # greatest share of a 3x3 mean to blend in
+    gamma: float = 0.0  # greatest change of the exponent of the darkness, as a power of two
+    # probability of a random line across the image: what is left of a ruled line
     strike: float = 0.0
+    # probability of a stroke variant that other schools teach and MNIST's American writers seldom
+    # wrote: a one's upstroke and foot, a seven's crossbar, a zero's slash
     flourish: float = 0.0
+    # greatest grey of the paper, which rises evenly across it; half of the digits get none
     background: float = 0.0
-    noise: float = 0.0
+    noise: float = 0.0  # greatest standard deviation of noise in the pixels; half get none
+    # probability of a rectangle of one grey over the image: Z. Zhong et al., Random erasing data
+    # augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896)
     erase: float = 0.0
+    # probability that an image stays as it is, as sharp as those that the network is to read: the
+    # moves blur it a little
     unchanged: float = 0.0
 
     def __post_init__(self) -> None:
@@ -81,7 +66,7 @@ class Augment:
             x = vary_strokes(x, y, self.flourish, chance)
         if self.strike:
             x = draw_line(x, self.strike, chance)
-        x = self.move(x, chance)
+        x = move(x, self, chance)
         if self.thickness:
             x = thicken(x, chance.around(self.thickness))
         if self.blur:
@@ -101,36 +86,6 @@ class Augment:
         if self.unchanged:
             x = torch.where(chance.share() < self.unchanged, given, x)
         return x
-
-    def move(self, x: Tensor, chance: "Chance") -> Tensor:
-        """Rotation, slant, size and place in one affine map, bent by the elastic field.
-
-        One bilinear sampling for all of them: each further one would blur the strokes.
-        """
-        half = x.shape[-1] / 2  # grid coordinates run over [-1, 1], so a pixel is 1 / half
-
-        def draw(greatest: float) -> Tensor:
-            return chance.around(greatest).flatten()  # (B,)
-
-        angle = draw(math.radians(self.degrees))
-        slant = torch.tan(draw(math.radians(self.shear)))
-        size = torch.exp(draw(-math.log1p(-self.scale)))
-        width = torch.exp(draw(-math.log1p(-self.stretch) / 2))
-        cos, sin = torch.cos(angle), torch.sin(angle)
-        # rotation @ slant @ diag(size * width, size / width)
-        column = torch.stack([cos * size * width, sin * size * width], 1)  # (B, 2)
-        slanted = torch.stack([cos * slant - sin, sin * slant + cos], 1)
-        slanted = slanted * size[:, None] / width[:, None]
-        place = torch.stack([draw(self.shift), draw(self.shift)], 1) / half
-        theta = torch.stack([column, slanted, place], 2)  # (B, 2, 3)
-        grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (B, 28, 28, 2)
-        if self.elastic:
-            # 6x6 control points bend a stroke without tearing it
-            field = chance.normal(len(x), 2, 6, 6)
-            spread = cubic(6, x.shape[-1], x.device)
-            field = spread @ field @ spread.T  # (B, 2, 28, 28)
-            grid = grid + field.permute(0, 2, 3, 1) * (self.elastic / half)
-        return F.grid_sample(x, grid, align_corners=False)
 
 
 class Chance:
@@ -156,6 +111,36 @@ class Chance:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
 
+def move(x: Tensor, most: Augment, chance: Chance) -> Tensor:
+    """Rotation, slant, size and place in one affine map, bent by the elastic field.
+
+    One bilinear sampling for all of them: each further one would blur the strokes.
+    """
+    half = x.shape[-1] / 2  # grid coordinates run over [-1, 1], so a pixel is 1 / half
+
+    def draw(greatest: float) -> Tensor:
+        return chance.around(greatest).flatten()  # (B,)
+
+    angle = draw(math.radians(most.degrees))
+    slant = torch.tan(draw(math.radians(most.shear)))
+    size = torch.exp(draw(-math.log1p(-most.scale)))
+    width = torch.exp(draw(-math.log1p(-most.stretch) / 2))
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    # rotation @ slant @ diag(size * width, size / width)
+    column = point(cos * size * width, sin * size * width)
+    slanted = point(cos * slant - sin, sin * slant + cos) * size[:, None] / width[:, None]
+    place = point(draw(most.shift), draw(most.shift)) / half
+    theta = torch.stack([column, slanted, place], 2)  # (B, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)  # (B, 28, 28, 2)
+    if most.elastic:
+        # 6x6 control points bend a stroke without tearing it
+        field = chance.normal(len(x), 2, 6, 6)
+        spread = cubic(6, x.shape[-1], x.device)
+        field = spread @ field @ spread.T  # (B, 2, 28, 28)
+        grid = grid + field.permute(0, 2, 3, 1) * (most.elastic / half)
+    return F.grid_sample(x, grid, align_corners=False)
+
+
 @functools.cache
 def cubic(points: int, side: int, device: torch.device) -> Tensor:
     """(side, points): the weights of a bicubic interpolation along one axis, end to end.
@@ -163,8 +148,7 @@ def cubic(points: int, side: int, device: torch.device) -> Tensor:
     Two small products with it take a sixth of the time of `F.interpolate`.
     """
     one_each = torch.eye(points, device=device)[None, None]
-    size = (side, points)
-    return F.interpolate(one_each, size, mode="bicubic", align_corners=True)[0, 0]
+    return F.interpolate(one_each, (side, points), mode="bicubic", align_corners=True)[0, 0]
 
 
 def slope(x: Tensor, chance: Chance) -> Tensor:
@@ -189,10 +173,8 @@ def thicken(x: Tensor, amount: Tensor) -> Tensor:
     """A blend with the grey dilation where the amount is above 0, with the erosion below."""
     thick = F.max_pool2d(x, 3, stride=1, padding=1)
     # a cross erodes half as much as a square: a thin pen must not vanish
-    thin = torch.maximum(
-        F.max_pool2d(-x, (1, 3), stride=1, padding=(0, 1)),
-        F.max_pool2d(-x, (3, 1), stride=1, padding=(1, 0)),
-    ).neg()
+    across, down = F.max_pool2d(-x, (1, 3), 1, (0, 1)), F.max_pool2d(-x, (3, 1), 1, (1, 0))
+    thin = -torch.maximum(across, down)
     return torch.where(amount > 0, x.lerp(thick, amount), x.lerp(thin, -amount))
 
 
@@ -203,10 +185,10 @@ def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
     # through the digit's neighbourhood, not through the empty corners
     offset = chance.around(side / 3).flatten()
     reach = chance.around(side / 6).flatten() + side / 3
-    along = point(angle.cos(), angle.sin())
     middle = (side - 1) / 2 + offset.unsqueeze(1) * point(-angle.sin(), angle.cos())
-    half = reach.unsqueeze(1) * along
-    return ink(x, middle - half, middle + half, chance.share(len(x)) < probability, chance)
+    half = reach.unsqueeze(1) * point(angle.cos(), angle.sin())
+    chosen = chance.share(len(x)) < probability
+    return ink(x, middle - half, middle + half, chosen, chance)
 
 
 def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Tensor:
@@ -227,9 +209,8 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     chosen = draw(0, 1) < probability
     # the upstroke: back down to the left from the top of the one, in some schools far down
     angle, length = draw(math.radians(25), math.radians(70)), height * draw(0.2, 0.8)
-    start = middle(top)
-    end = start + point(-length * angle.sin(), length * angle.cos())
-    x = ink(x, start, end, chosen & (y == 1), chance)
+    way = point(-length * angle.sin(), length * angle.cos())
+    x = ink(x, middle(top), middle(top) + way, chosen & (y == 1), chance)
     # the foot, a level stroke
     half = point(height * draw(0.15, 0.4), height * draw(-0.03, 0.03))
     foot = chosen & (y == 1) & (draw(0, 1) < 0.4)
@@ -240,8 +221,8 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     x = ink(x, middle(row) - half, middle(row) + half, chosen & (y == 7), chance)
     # the slash, from lower left to upper right
     angle, length = draw(math.radians(25), math.radians(65)), height * draw(0.35, 0.65)
-    centre = point(torch.full_like(height, (side - 1) / 2), (top + bottom) / 2)
     half = point(length * angle.sin(), -length * angle.cos())
+    centre = point(torch.full_like(height, (side - 1) / 2), (top + bottom) / 2)
     return ink(x, centre - half, centre + half, chosen & (y == 0), chance)
 
 
@@ -253,13 +234,11 @@ def point(column: Tensor, row: Tensor) -> Tensor:
 def ink(x: Tensor, start: Tensor, end: Tensor, chosen: Tensor, chance: Chance) -> Tensor:
     """Draws an anti-aliased stroke from start to end, (B, 2), on the images chosen, (B,)."""
     axis = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
-    columns, rows = axis.view(1, 1, -1), axis.view(1, -1, 1)
-    dx, dy = columns - start[:, :1, None], rows - start[:, 1:, None]  # (B, 28, 28) by broadcast
-    way = end - start
-    ahead, aside = way[:, :1, None], way[:, 1:, None]  # (B, 1, 1)
+    dx, dy = axis - start[:, :1, None], axis[:, None] - start[:, 1:, None]  # (B, 1, 28), (B, 28, 1)
+    ahead, aside = (end - start)[..., None, None].unbind(1)  # (B, 1, 1)
     share = (dx * ahead + dy * aside) / (ahead**2 + aside**2).clamp(min=1e-6)
-    share = share.clamp(0, 1)
+    share = share.clamp(0, 1)  # (B, 28, 28)
     distance = torch.hypot(dx - share * ahead, dy - share * aside)
     width = chance.around(0.4) + 0.8  # half of the stroke's width
-    stroke = (width + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
-    return torch.where(chosen.view(-1, 1, 1, 1), torch.maximum(x, stroke), x)
+    darkness = (width + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
+    return torch.where(chosen.view(-1, 1, 1, 1), torch.maximum(x, darkness), x)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -18,8 +17,6 @@ from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
-PATHS = ("root", "path")  # the arguments of data modules that name a file or a folder
-
 
 class ImageDataModule(L.LightningDataModule):
     """Images that are held in memory as uint8 and handed out in [0, 1].
@@ -29,8 +26,8 @@ class ImageDataModule(L.LightningDataModule):
     Args:
         batch_size: images of a training step, over all devices.
         eval_batch_size: the same for validation, test and predict.
-        val_fraction: the share of the training file that validates, 0 <= val_fraction < 1; with 0
-            all of it trains, and nothing can be chosen by a validation metric.
+        val_fraction: the share of the training file that validates; with 0 all of it trains, and
+            nothing can be chosen by a validation metric.
         fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
         split: rows, such slices; writers, folds that share no writer with the rest; or
             writers_by_series, see `writers.held_out`. The last two where `writers` knows them.
@@ -46,7 +43,7 @@ class ImageDataModule(L.LightningDataModule):
 
     name: str
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     training = "train"  # the split that is trained on
 
     def __init__(
@@ -82,10 +79,6 @@ class ImageDataModule(L.LightningDataModule):
         """Writers of the images of `train` or `test`; None where they are not known."""
         return None
 
-    def fingerprint(self) -> str | None:
-        """SHA-256 of a user's files; None for a set whose name says what it holds."""
-        return None
-
     def split_writers(self, split: str) -> Writers | None:
         """Writers of the images of `train`, `val` or `test`, once they are set up."""
         known, rows = self.writers("test" if split == "test" else "train"), self.rows[split]
@@ -93,11 +86,12 @@ class ImageDataModule(L.LightningDataModule):
 
     def validation_rows(self, labels: Tensor) -> Tensor:
         """The rows (M,) of the training images that validate, in their order."""
+        if not self.val_fraction:
+            return torch.arange(0)
         check_split(self.split, self.name, self.val_fraction)
         if self.split != "rows" and (known := self.writers("train")):
             return held_out(known, labels, self.split, self.val_fraction, self.fold)
-        size = int(len(labels) * self.val_fraction)
-        if size == 0 and self.val_fraction:
+        if not (size := int(len(labels) * self.val_fraction)):
             allowed = f"0 or at least 1/{len(labels)}"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return torch.arange(self.fold * size, (self.fold + 1) * size)
@@ -182,8 +176,7 @@ class MNISTDataModule(ImageDataModule):
         super().__init__(**options)
         if name not in mnist.CLASSES:
             raise ValueError(must_be("data.name", either(tuple(mnist.CLASSES)), name))
-        self.name, self.root = name, root
-        self.classes = mnist.CLASSES[name]
+        self.name, self.root, self.classes = name, root, mnist.CLASSES[name]
 
     def writers(self, split: str) -> Writers | None:
         return mnist_writers(split) if self.name == "mnist" else None
@@ -211,10 +204,4 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
     }
     if is_custom(config):
         return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
-    return {**absolute(config), **known}
-
-
-def absolute(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A data module's configuration with relative paths made absolute; ~ stays as it is."""
-    relative = [key for key in PATHS if not str(config.get(key, "~")).startswith("~")]
-    return {**config, **{key: str(Path(config[key]).absolute()) for key in relative}}
+    return {**config, **known}

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from mnist_cnn.data.augment import Augment
 
 
+@dataclass(eq=False, repr=False)
 class BatchLoader:
     """Hands out batches of images that lie in memory, as pixels in [0, 1].
 
@@ -19,43 +21,27 @@ class BatchLoader:
     ranks. Each rank takes every `world_size`-th image of a global batch, so that together they
     see each image exactly once.
 
-    Args:
-        images: uint8 (N, 1, 28, 28), on the device that the batches are wanted on.
-        labels: int64 (N,), on the same device.
-        batch_size: images of a global batch; the last batch of an epoch may be smaller.
-        seed: of the order and of the augmentation.
-        shuffle: a new order each epoch; else the order of the images.
-        augment: changes images (B, 1, 28, 28) in [0, 1]; its generator is seeded by (seed, epoch,
-            batch, rank), so it does the same to a batch in a resumed run.
-        augmented_epochs: number of first epochs that are augmented; inf for all.
-        rank, world_size: which share of each batch is handed out.
-
     Yields (x, y): float32 (B, 1, 28, 28) and int64 (B,).
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = False,
-        augment: Augment | None = None,
-        augmented_epochs: float = math.inf,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        self.images, self.labels = images, labels
-        self.batch_size = batch_size
-        self.seed, self.shuffle = seed, shuffle
-        self.augment, self.augmented_epochs = augment, augmented_epochs
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self.batch = 0  # batches handed out in this epoch
-        self.first = 0  # where the next iteration begins, after load_state_dict
+    images: Tensor  # uint8 (N, 1, 28, 28), on the device that the batches are wanted on
+    labels: Tensor  # int64 (N,), on the same device
+    _: KW_ONLY
+    batch_size: int  # images of a global batch; the last batch of an epoch may be smaller
+    seed: int = 0  # of the order and of the augmentation
+    shuffle: bool = False  # a new order each epoch; else the order of the images
+    # changes images in [0, 1]; its generator is seeded by (seed, epoch, batch, rank), so it does
+    # the same to a batch in a resumed run
+    augment: Augment | None = None
+    augmented_epochs: float = math.inf  # number of first epochs that are augmented
+    rank: int = 0  # which share of each batch is handed out
+    world_size: int = 1
 
-    batch_sampler = None  # Lightning asks for it where there is a sampler
+    epoch: int = field(default=0, init=False)
+    batch: int = field(default=0, init=False)  # batches handed out in this epoch
+    first: int = field(default=0, init=False)  # where the next iteration begins, once loaded
+
+    batch_sampler: ClassVar[None] = None  # Lightning asks for it where there is a sampler
 
     @property
     def sampler(self) -> "BatchLoader":
@@ -81,32 +67,27 @@ class BatchLoader:
         """Images of a batch (from 0) over all ranks."""
         return min(self.batch_size, len(self.labels) - batch * self.batch_size)
 
-    def order(self, epoch: int) -> Tensor:
-        """Row numbers (N,) in the order of an epoch (from 0)."""
+    def batches(self, epoch: int) -> tuple[Tensor, ...]:
+        """Row numbers (B,) of each batch of an epoch (from 0), over all ranks."""
         n = len(self.labels)
-        if not self.shuffle:
-            return torch.arange(n)
-        return torch.randperm(n, generator=generator(self.seed, epoch))
-
-    def share(self, order: Tensor, batch: int) -> Tensor:
-        rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return rows[self.rank :: self.world_size]
+        order = torch.arange(n)
+        if self.shuffle:
+            order = torch.randperm(n, generator=generator(self.seed, epoch))
+        return order.to(self.labels.device).split(self.batch_size)
 
     def rows(self, epoch: int, batch: int) -> Tensor:
         """Row numbers (B,) of this rank's share of a batch; both are counted from 0."""
-        return self.share(self.order(epoch), batch)
+        return self.batches(epoch)[batch][self.rank :: self.world_size]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
-        order = self.order(self.epoch).to(self.labels.device)
-        for batch in range(first, len(self)):
-            rows = self.share(order, batch)
+        for batch, whole in enumerate(self.batches(self.epoch)[first:], first):
+            rows = whole[self.rank :: self.world_size]
             self.batch = batch + 1
             x, y = self.images[rows].float().div_(255), self.labels[rows]
             if self.augment and self.epoch < self.augmented_epochs:
-                x = self.augment(
-                    x, y, generator(self.seed, self.epoch, batch, self.rank, device=x.device)
-                )
+                keys = (self.seed, self.epoch, batch, self.rank)
+                x = self.augment(x, y, generator(*keys, device=x.device))
             yield x, y
 
 

@@ -42,11 +42,9 @@ WRONG_TEST_LABELS = (
 
 
 def prepare(name: str, root: str | Path) -> None:
-    """Downloads a set that is not in `root`; MNIST needs no file outside of the package.
+    """Downloads a set, a key of CLASSES, that is not in the folder `root`; ~ is the home folder.
 
-    Args:
-        name: a key of CLASSES.
-        root: the folder of FOLDERS; ~ is the home folder.
+    MNIST needs no file outside of the package.
 
     Raises:
         OSError: it cannot be downloaded, written or read.
@@ -59,11 +57,9 @@ def prepare(name: str, root: str | Path) -> None:
 def is_there(name: str, root: str | Path) -> bool:
     """Return True where both splits of a set can be read without a download."""
     try:
-        for split in ("train", "test"):
-            load_split(name, root, split)
+        return all(load_split(name, root, split) for split in ("train", "test"))
     except OSError:
         return False
-    return True
 
 
 @functools.cache  # the jobs of a sweep share the tensors, and nobody writes into them
@@ -100,12 +96,13 @@ def read_downloaded(
     import torchvision.datasets  # takes a second, which MNIST does not need
 
     folder = Path(root).expanduser()
-    kind, locked = getattr(torchvision.datasets, FOLDERS[name]), contextlib.nullcontext()
+    kind = getattr(torchvision.datasets, FOLDERS[name])
     try:
-        if download:
-            folder.mkdir(parents=True, exist_ok=True)
         # another process may be unpacking the files
-        with FileLock(folder / ".lock") if download else locked:
+        with contextlib.ExitStack() as locked:
+            if download:
+                folder.mkdir(parents=True, exist_ok=True)
+                locked.enter_context(FileLock(folder / ".lock"))
             known = kind(folder, train=split == "train", download=download)
         images, labels = known.data, known.targets
         if labels.ndim == 2:  # QMNIST's: class, writer and more
@@ -114,9 +111,8 @@ def read_downloaded(
             raise ValueError(f"{split} is not one label in 0..9 for each image of 28x28")
     except Exception as error:  # torchvision raises many kinds, some of several lines
         reason = " ".join(str(error).split()) or type(error).__name__
-        files = folder / FOLDERS[name] / "raw"
         raise OSError(
-            f"data.root={folder} has no {name}: {reason}; put the set's .gz archives into {files}, "
-            "or, where its files are damaged, delete them"
+            f"data.root={folder} has no {name}: {reason}; put the set's .gz archives into "
+            f"{folder / FOLDERS[name] / 'raw'}, or, where its files are damaged, delete them"
         ) from None
     return images, labels

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.datamodule import MNISTDataModule
@@ -70,6 +69,50 @@ def make_negatives(digits: Images, n: int, seed: int) -> Images:
     return np.stack([*made, *textures(rng, n - len(made))])
 
 
+# what becomes of a drawing
+
+
+def bend(drawings: Iterator[Image.Image], rng: Generator) -> Iterator[Images]:
+    """Drawings (SIDE, SIDE), as other hands and pens would have made them -> images (28, 28)."""
+    change = Augment(degrees=12, scale=0.1, stretch=0.35, shear=18, elastic=2.2)
+    generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
+    while batch := [np.asarray(drawing) for drawing, _ in zip(drawings, range(500), strict=False)]:
+        whole = torch.from_numpy(np.stack(batch)).unsqueeze(1).float() / 255
+        for x in change(whole, torch.zeros(len(whole)), generator).chunk(10):
+            finer, wider = -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)
+            drawn = (finer, x, wider, F.max_pool2d(wider, 3, 1, 1))[rng.integers(4)]
+            # what is as fine as a hair is no pen's, and would vanish
+            hair = finer.sum((1, 2, 3), keepdim=True) < 0.3 * x.sum((1, 2, 3), keepdim=True)
+            drawn = 255 * torch.where(hair, wider, drawn)
+            yield from map(frame, drawn.byte()[:, 0].numpy())
+
+
+def frame(drawing: Images) -> Images:
+    """A drawing of any size in MNIST's form (28, 28); what is empty stays so."""
+    image = np.zeros((28, 28), np.uint8)
+    rows, columns = np.nonzero(drawing > 60)
+    if len(rows):
+        cut = drawing[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        small = np.asarray(resize(cut, 20, Image.Resampling.BOX))
+        total = max(1, int(small.sum(dtype=np.int64)))
+        height, width = small.shape
+        x = round(13.5 - float(small.sum(0) @ np.arange(width)) / total)
+        y = round(13.5 - float(small.sum(1) @ np.arange(height)) / total)
+        x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
+        image[y : y + height, x : x + width] = small
+    return image
+
+
+def resize(drawing: Images, longer: float, resampling: Image.Resampling) -> Image.Image:
+    """A drawing whose longer side gets that many pixels."""
+    zoom = longer / max(drawing.shape)
+    height, width = (max(1, round(side * zoom)) for side in drawing.shape)
+    return Image.fromarray(drawing).resize((width, height), resampling)
+
+
+# letters, and digits that are none any more
+
+
 def letters(rng: Generator, n: int) -> Iterator[Image.Image]:
     """n drawings of a letter or sign of several alphabets."""
     import matplotlib  # takes a second
@@ -83,27 +126,6 @@ def letters(rng: Generator, n: int) -> Iterator[Image.Image]:
         font = fonts[rng.integers(len(fonts))]
         ImageDraw.Draw(sheet).text((SIDE / 2, SIDE / 2), letter, 255, font, "mm")
         yield sheet
-
-
-def bend(drawings: Iterator[Image.Image], rng: Generator) -> Iterator[Images]:
-    """Drawings (SIDE, SIDE), as other hands and pens would have made them -> images (28, 28)."""
-    change = Augment(degrees=12, scale=0.1, stretch=0.35, shear=18, elastic=2.2)
-    generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
-    while batch := [np.asarray(drawing) for drawing, _ in zip(drawings, range(500), strict=False)]:
-        x = torch.from_numpy(np.stack(batch)).unsqueeze(1).float() / 255
-        x = change(x, torch.zeros(len(x)), generator)
-        for part in x.chunk(10):
-            yield from map(frame, (255 * change_pen(part, rng)).byte()[:, 0].numpy())
-
-
-def change_pen(x: Tensor, rng: Generator) -> Tensor:
-    """Drawings (B, 1, SIDE, SIDE) with their strokes wider or finer by the same amount."""
-    finer = -F.max_pool2d(-x, 3, 1, 1)
-    wider = F.max_pool2d(x, 3, 1, 1)
-    # what is as fine as a hair is no pen's, and would vanish
-    hair = finer.sum((1, 2, 3), keepdim=True) < 0.3 * x.sum((1, 2, 3), keepdim=True)
-    changed = (finer, x, wider, F.max_pool2d(wider, 3, 1, 1))[rng.integers(4)]
-    return torch.where(hair, wider, changed)
 
 
 def neighbours(digits: Images, rng: Generator, n: int) -> Iterator[Image.Image]:
@@ -145,11 +167,10 @@ def spoilt_digits(digits: Images, rng: Generator, n: int) -> Iterator[Images]:
         first, second = digits[rng.integers(len(digits), size=2)]
         kind = rng.integers(5)
         if kind < 2:
-            side = rng.integers(4)
+            side = rng.integers(4)  # top, bottom, left, right
             cut = rng.integers(13, 17) if side % 2 else rng.integers(11, 15)
-            across = first if side < 2 else first.T
-            part = across[cut:] if side % 2 else across[:cut]
-            yield part if side < 2 else part.T
+            part = slice(cut, None) if side % 2 else slice(cut)
+            yield first[part] if side < 2 else first[:, part]
         elif kind < 4:
             yield np.concatenate([first[3:25], second[3:25]], int(rng.integers(2)))
         else:
@@ -173,40 +194,14 @@ def textures(rng: Generator, n: int) -> Iterator[Images]:
             coarse = Image.fromarray(rng.normal(0, 1, (6, 6)).astype(np.float32))
             image = 0.5 + np.asarray(coarse.resize((28, 28), 3)) * rng.uniform(0.5, 8)
         elif kind == 4:  # bars
-            wave = np.sin(along * rng.uniform(6, 30) + angle)
-            image = 0.5 + wave * rng.uniform(0.5, 5)
+            image = 0.5 + np.sin(along * rng.uniform(6, 30) + angle) * rng.uniform(0.5, 5)
         elif kind == 5:  # an edge: a shadow, or the rim of the sheet
             image = 0.5 + (along - rng.uniform(-1, 1)) * rng.uniform(1, 20)
-        else:  # a filled area
+        else:  # a filled area: a box or a disc
             wide, high = rng.uniform(0.25, 0.75, 2)
-            box = np.maximum(np.abs(x) / wide, np.abs(y) / high)
-            disc = np.hypot(x / wide, y / high)
-            image = (1 - (box, disc)[rng.integers(2)]) * 20
+            distance = (np.maximum, np.hypot)[rng.integers(2)]
+            image = (1 - distance(np.abs(x) / wide, np.abs(y) / high)) * 20
         yield (np.clip(image, 0, 1) * 255).astype(np.uint8)
-
-
-def frame(drawing: Images) -> Images:
-    """A drawing of any size in MNIST's form (28, 28); what is empty stays so."""
-    image = np.zeros((28, 28), np.uint8)
-    rows, columns = np.nonzero(drawing > 60)
-    if len(rows):
-        cut = drawing[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        small = np.asarray(resize(cut, 20, Image.Resampling.BOX))
-        total = max(1, int(small.sum(dtype=np.int64)))
-        height, width = small.shape
-        x = round(13.5 - float(small.sum(0) @ np.arange(width)) / total)
-        y = round(13.5 - float(small.sum(1) @ np.arange(height)) / total)
-        x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
-        image[y : y + height, x : x + width] = small
-    return image
-
-
-def resize(drawing: Images, longer: float, resampling: Image.Resampling) -> Image.Image:
-    """A drawing whose longer side gets that many pixels."""
-    height, width = drawing.shape
-    zoom = longer / max(height, width)
-    size = max(1, round(width * zoom)), max(1, round(height * zoom))
-    return Image.fromarray(drawing).resize(size, resampling)
 
 
 # scribbles, each of which is more than a digit
@@ -214,93 +209,75 @@ def resize(drawing: Images, longer: float, resampling: Image.Resampling) -> Imag
 
 def scribbles(rng: Generator, n: int) -> Iterator[Image.Image]:
     """n drawings (SIDE, SIDE) in white on black, of pens of several widths."""
-    kinds = (tangle, tangle, zigzag, zigzag, coil, knot, rosette, grid)
+    kinds = ("tangle", "tangle", "zigzag", "zigzag", "coil", "knot", "rosette", "grid")
     for _ in range(n):
-        strokes = kinds[rng.integers(len(kinds))](rng)
+        strokes = draw_strokes(kinds[rng.integers(len(kinds))], rng)
         angle = rng.uniform(0, 2 * np.pi)
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        sheet = Image.new("L", (SIDE, SIDE))
-        draw = ImageDraw.Draw(sheet)
+        strokes = [stroke @ turn for stroke in strokes]
         pen = int(rng.integers(3, 9))
-        for points in fill_sheet([stroke @ turn for stroke in strokes], rng):
-            draw.line([tuple(point) for point in points.tolist()], 255, pen, joint="curve")
+        # most of the sheet; half of them as wide as high
+        ends = np.concatenate(strokes)
+        low, extent = ends.min(0), np.maximum(np.ptp(ends, 0), 1e-6)
+        if rng.random() < 0.5:
+            extent[:] = extent.max()
+        size = SIDE * rng.uniform(0.5, 0.8, 2)
+        sheet = Image.new("L", (SIDE, SIDE))
+        for stroke in strokes:
+            points = (stroke - low - extent / 2) / extent * size + SIDE / 2
+            ImageDraw.Draw(sheet).line(points.ravel().tolist(), 255, pen, joint="curve")
         yield sheet
 
 
-def fill_sheet(strokes: list[Points], rng: Generator) -> list[Points]:
-    """Strokes scaled to most of the sheet; half of them as wide as high."""
-    ends = np.concatenate(strokes)
-    low, extent = ends.min(0), np.maximum(np.ptp(ends, 0), 1e-6)
-    if rng.random() < 0.5:
-        extent[:] = extent.max()
-    size = SIDE * rng.uniform(0.5, 0.8, 2)
-    return [(stroke - low - extent / 2) / extent * size + SIDE / 2 for stroke in strokes]
-
-
-def tangle(rng: Generator) -> list[Points]:
-    """Two to five strokes, where one alone may be a digit: curves, zigzags, lines, loops."""
-    return [any_stroke(rng) for _ in range(rng.integers(2, 6))]
-
-
-def any_stroke(rng: Generator) -> Points:
-    kind = rng.integers(4)
-    if kind == 0:  # a curve: its direction wanders
-        turns = rng.normal(rng.normal(0, 0.15), rng.uniform(0.05, 0.6), 60).cumsum()
-        steps = rng.uniform(1, 4) * circle(turns)
-        return rng.uniform(20, 64, 2) + steps[: rng.integers(15, 60)].cumsum(0)
-    if kind == 1:  # a zigzag
-        return rng.uniform(14, 70, (int(rng.integers(3, 9)), 2))
-    if kind == 2:
-        return rng.uniform(14, 70, (2, 2))
-    # a loop around some point, not closed
-    angle = rng.uniform(0, 6.3) + np.linspace(0, rng.uniform(2, 20), 50)
-    inner, outer = rng.uniform(4, 26, 2).tolist()
-    loop = circle(angle) * np.linspace(inner, outer, 50)[:, None]
-    return loop * rng.uniform(0.5, 1, 2) + rng.uniform(30, 54, 2)
-
-
-def zigzag(rng: Generator) -> list[Points]:
-    """To and fro, five times or more; where it is dense it fills an area."""
-    n = int(rng.integers(6, 20))
-    along = rng.uniform(0.5, 1.5, n).cumsum()
-    across = np.where(np.arange(n) % 2, 1, -1) * rng.uniform(rng.uniform(0.2, 1), 1, n)
-    bow = rng.normal(0, 0.3) * np.linspace(-1, 1, n) ** 2
-    points = np.stack([along / n, rng.uniform(0.15, 1.2) * across + bow], 1)
-    return [smooth(points) if rng.random() < 0.4 else points]
-
-
-def coil(rng: Generator) -> list[Points]:
-    """Turns around a point, which may move along: a spiral, a spring."""
-    t = np.linspace(0, rng.uniform(2.5, 7), 200)
-    turns = circle(2 * np.pi * t)
-    if rng.random() < 0.4:
-        return [turns * (rng.uniform(0, 0.5) + t[:, None])]
-    return [turns * rng.uniform(0.3, 1) + t[:, None] * [rng.uniform(0.3, 1.2), 0]]
-
-
-def knot(rng: Generator) -> list[Points]:
-    """A closed way through points at random, which crosses itself."""
-    points = rng.uniform(-1, 1, (int(rng.integers(5, 12)), 2))
-    points = np.concatenate([points, points[:1]])
-    return [smooth(points) if rng.random() < 0.5 else points]
-
-
-def rosette(rng: Generator) -> list[Points]:
-    """A spirograph's drawing: petals, stars, meshes."""
-    t = np.linspace(0, 2 * np.pi * rng.integers(2, 6), 300)
-    reach = 1 + rng.uniform(0.4, 2) * np.cos(rng.uniform(2.3, 6) * t)
-    return [circle(t) * reach[:, None]]
-
-
-def grid(rng: Generator) -> list[Points]:
-    """Lines beside each other and others across, or all of them through one point."""
+def draw_strokes(kind: str, rng: Generator) -> list[Points]:
+    """The strokes of one scribble."""
+    if kind == "tangle":  # of several, where one alone may be a digit
+        return [any_stroke(rng) for _ in range(rng.integers(2, 6))]
+    if kind == "zigzag":  # to and fro, five times or more; where it is dense it fills an area
+        n = int(rng.integers(6, 20))
+        along = rng.uniform(0.5, 1.5, n).cumsum()
+        across = np.where(np.arange(n) % 2, 1, -1) * rng.uniform(rng.uniform(0.2, 1), 1, n)
+        bow = rng.normal(0, 0.3) * np.linspace(-1, 1, n) ** 2
+        points = np.stack([along / n, rng.uniform(0.15, 1.2) * across + bow], 1)
+        return [smooth(points) if rng.random() < 0.4 else points]
+    if kind == "coil":  # turns around a point, which may move along: a spiral, a spring
+        t = np.linspace(0, rng.uniform(2.5, 7), 200)
+        turns = circle(2 * np.pi * t)
+        if rng.random() < 0.4:
+            return [turns * (rng.uniform(0, 0.5) + t[:, None])]
+        return [turns * rng.uniform(0.3, 1) + t[:, None] * [rng.uniform(0.3, 1.2), 0]]
+    if kind == "knot":  # a closed way through points at random, which crosses itself
+        points = rng.uniform(-1, 1, (int(rng.integers(5, 12)), 2))
+        points = np.concatenate([points, points[:1]])
+        return [smooth(points) if rng.random() < 0.5 else points]
+    if kind == "rosette":  # a spirograph's drawing: petals, stars, meshes
+        t = np.linspace(0, 2 * np.pi * rng.integers(2, 6), 300)
+        reach = 1 + rng.uniform(0.4, 2) * np.cos(rng.uniform(2.3, 6) * t)
+        return [circle(t) * reach[:, None]]
+    # a grid: lines beside each other and others across, or all of them through one point
     n, m = rng.integers(2, 6, 2)
     if rng.random() < 0.25:
         rays = circle(np.arange(n + 1) * np.pi / (n + 1) + rng.normal(0, 0.1, n + 1))
         return [np.stack([-ray, ray]) + rng.normal(0, 0.05, (2, 2)) for ray in rays]
-    down = [np.array([[x, -1], [x, 1]]) for x in np.linspace(-0.8, 0.8, n)]
-    across = [np.array([[-1, y], [1, y]]) for y in np.linspace(-0.8, 0.8, m)]
-    return [line + rng.normal(0, 0.08, (2, 2)) for line in down + across]
+    lines = [np.array([[x, -1], [x, 1]]) for x in np.linspace(-0.8, 0.8, n)]
+    lines += [np.array([[-1, y], [1, y]]) for y in np.linspace(-0.8, 0.8, m)]
+    return [line + rng.normal(0, 0.08, (2, 2)) for line in lines]
+
+
+def any_stroke(rng: Generator) -> Points:
+    """A curve, a zigzag, a line or a loop."""
+    kind = rng.integers(4)
+    if kind == 0:  # its direction wanders
+        turns = rng.normal(rng.normal(0, 0.15), rng.uniform(0.05, 0.6), 60).cumsum()
+        steps = rng.uniform(1, 4) * circle(turns)
+        return rng.uniform(20, 64, 2) + steps[: rng.integers(15, 60)].cumsum(0)
+    if kind < 3:
+        return rng.uniform(14, 70, (int(rng.integers(3, 9)) if kind == 1 else 2, 2))
+    # around some point, not closed
+    angle = rng.uniform(0, 6.3) + np.linspace(0, rng.uniform(2, 20), 50)
+    inner, outer = rng.uniform(4, 26, 2).tolist()
+    loop = circle(angle) * np.linspace(inner, outer, 50)[:, None]
+    return loop * rng.uniform(0.5, 1, 2) + rng.uniform(30, 54, 2)
 
 
 def circle(angles: NDArray[np.float64]) -> Points:

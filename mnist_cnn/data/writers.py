@@ -8,8 +8,6 @@ The training file has 539 writers, the test file 297 others.
 """
 
 import functools
-import hashlib
-import io
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +17,6 @@ from torch import Tensor
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.mnist import BUNDLED
 
-FILE = BUNDLED / "mnist_writers.npz"
-SHA256 = "e3a29e6a0c71d059690009ddf8737e530d7b422610e3aea567e614db3c772a31"
 SERIES = {0: "employees", 4: "students"}  # of the US Census Bureau; of a high school
 
 
@@ -33,15 +29,8 @@ class Writers(NamedTuple):
 
 @functools.cache
 def mnist_writers(split: str) -> Writers:
-    """Writers of MNIST's `train` or `test` file.
-
-    Raises:
-        OSError: the file in the package is damaged.
-    """
-    content = FILE.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise OSError(f"{FILE}: is damaged, its SHA-256 is another; install the package again")
-    with np.load(io.BytesIO(content)) as file:
+    """Writers of MNIST's `train` or `test` file."""
+    with np.load(BUNDLED / "mnist_writers.npz") as file:
         columns = [file[f"{split}_{column}"].astype(np.int64) for column in Writers._fields]
     return Writers(*map(torch.from_numpy, columns))
 
@@ -54,22 +43,21 @@ def held_out(known: Writers, labels: Tensor, split: str, val_fraction: float, fo
         labels: int64 (N,), on the CPU.
         split: writers, folds that are alike in series and classes; or writers_by_series, fold 0
             the employees and fold 1 the students.
-        val_fraction: the share of a fold, as near as whole writers come to it.
+        val_fraction: the share of a fold, above 0, as near as whole writers come to it.
         fold: which one, from 0.
 
     Raises:
         ValueError: there are more folds than writers can fill.
     """
-    if not val_fraction:
-        return torch.arange(0)
     if split == "writers_by_series":
-        return (known.series == list(SERIES)[fold]).nonzero().flatten()
-    rows = (writer_folds(known, labels, val_fraction) == fold).nonzero().flatten()
-    if not len(rows):
+        chosen = known.series == list(SERIES)[fold]
+    else:
+        chosen = writer_folds(known, labels, val_fraction) == fold
+    if not chosen.any():
         number = len(known.writer.unique())
         allowed = f"far above 1/{number} with data.split=writers, the number of writers"
         raise ValueError(must_be("data.val_fraction", allowed, val_fraction))
-    return rows
+    return chosen.nonzero().flatten()
 
 
 def writer_folds(known: Writers, labels: Tensor, val_fraction: float) -> Tensor:

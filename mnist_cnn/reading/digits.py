@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_cnn.reading.cuts import cut
-from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of
+from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of, resized
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
 from mnist_cnn.reading.shapes import Row, find_rows, joined
 from mnist_cnn.reading.strokes import Box, Strokes, find_ink, holes, stroke_width, two_levels
@@ -33,85 +33,55 @@ LOW, USUAL_HEIGHT = 6, 0.5
 
 @dataclass(frozen=True)
 class Digit:
-    """One digit of a picture.
+    """One digit of a picture."""
 
-    Attributes:
-        box: where it is in the upright picture, in pixels.
-        image: uint8 (28, 28), white ink on black, longest side 20, centred by mass.
-        row: the line of writing that it stands in, from 0 at the top.
-        place: its middle along the line, as the sheet was rotated, in pixels of the ink map.
-    """
-
-    box: Box
-    image: NDArray[np.uint8]
-    row: int
-    place: float
+    box: Box  # in pixels of the upright picture
+    image: NDArray[np.uint8]  # (28, 28), white ink on black, longest side 20, centred by mass
+    row: int  # the line of writing that it stands in, from 0 at the top
+    place: float  # its middle along the line, as the sheet was rotated, in pixels of the ink map
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shape that may be a digit: the parts of a line from `first` to before `last`.
-
-    Attributes:
-        digit: how it looks.
-        cost: how unlikely its cuts and gaps are, as the logarithm of a probability, at least 0.
-        is_mesh: it encloses more than a digit does.
-    """
+    """A shape that may be a digit: the parts of a line from `first` to before `last`."""
 
     first: int
     last: int
     digit: Digit
-    cost: float
-    is_mesh: bool
+    cost: float  # how unlikely its cuts and gaps are, as the logarithm of a probability, at least 0
+    is_mesh: bool  # it encloses more than a digit does
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of writing.
+    """A line of writing."""
 
-    Attributes:
-        parts: the number of its parts; digits are made of one or several neighbours.
-        cuts: the parts that a cut parts from the one before.
-        candidates: what may be a digit.
-        punctuation: what is too small for a digit: points, commas, dashes.
-    """
-
-    parts: int
-    cuts: frozenset[int]
+    parts: int  # their number; digits are made of one or several neighbours
+    cuts: set[int]  # the parts that a cut parts from the one before
     candidates: list[Candidate]
-    punctuation: list[Digit]
+    punctuation: list[Digit]  # too small for a digit: points, commas, dashes
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """The ink of a picture, layers of (H, W), and the way back to the picture.
+    """The ink of a picture, layers of (H, W), and the way back to the picture."""
 
-    Attributes:
-        grey: the light, of the sheet as it lies.
-        mask: the strokes of the pen.
-        faint: all but the noise.
-        back: (3, 3), to pixels of the upright picture, in homogeneous coordinates (x, y, 1).
-        size: width and height of the upright picture.
-    """
-
-    grey: Grey
+    grey: Grey  # the light, of the sheet as it lies
     ink: Ink
-    mask: Mask
-    faint: Mask
-    back: NDArray[np.float64]
-    size: tuple[int, int]
+    mask: Mask  # the strokes of the pen
+    faint: Mask  # all but the noise
+    back: NDArray[np.float64]  # (3, 3), to pixels of the upright picture, in coordinates (x, y, 1)
+    size: tuple[int, int]  # width and height of the upright picture
 
     @classmethod
     def of(cls, image: Image.Image) -> "Sheet":
         """Find the ink of a picture."""
         grey = grey_of(np.asarray(load_picture(image)))
-        zoom = MIN_SIDE / max(grey.shape)
-        if zoom > 1:
-            enlarged = max(1, round(grey.shape[1] * zoom)), max(1, round(grey.shape[0] * zoom))
-            grey = cv2.resize(grey, enlarged, interpolation=cv2.INTER_CUBIC)
-        width, height = upright_size(image)
-        back = np.diag([width / grey.shape[1], height / grey.shape[0], 1.0])
-        return cls(grey, *find_ink(grey), back, (width, height))
+        if max(grey.shape) < MIN_SIDE:
+            grey = resized(grey, MIN_SIDE, cv2.INTER_CUBIC)
+        size = upright_size(image)
+        back = np.diag([size[0] / grey.shape[1], size[1] / grey.shape[0], 1.0])
+        return cls(grey, *find_ink(grey), back, size)
 
     def filled(self) -> list["Sheet"]:
         """The sheet as one that its digits fill, for each of the pens that it may be."""
@@ -131,25 +101,15 @@ class Sheet:
         return replace(self, ink=ink, mask=mask, faint=faint, back=self.back @ back)
 
     def lines(self) -> list[Line]:
-        """The lines of writing and whatever may be a digit in them.
-
-        Raises:
-            TooManyStrokesError: there are too many to put them in lines.
-        """
-        rows = enumerate(find_rows(self.ink, self.mask))
-        return [_line(self, row, number) for number, row in rows]
+        """The lines of writing and whatever may be a digit in them; raises as `find_rows`."""
+        return [_line(self, row, n) for n, row in enumerate(find_rows(self.ink, self.mask))]
 
     def digit(self, shape: Strokes, row: int) -> Digit:
         left, top, right, bottom = shape.box
         corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]).T
         x, y, _ = (self.back @ corners).round(6)
-        width, height = self.size
-        box = (
-            max(0, int(x.min())),
-            max(0, int(y.min())),
-            min(width, int(np.ceil(x.max()))),
-            min(height, int(np.ceil(y.max()))),
-        )
+        right_end, bottom_end = np.minimum(self.size, np.ceil([x.max(), y.max()])).astype(int)
+        box = max(0, int(x.min())), max(0, int(y.min())), int(right_end), int(bottom_end)
         return Digit(box, mnist_image(self.ink, shape), row, (left + right) / 2)
 
     def completed(self, shape: Strokes) -> Strokes | None:
@@ -187,7 +147,8 @@ def _line(sheet: Sheet, row: Row, number: int) -> Line:
             wide = shape.width > WIDEST * max(size, shape.height)
             if last - first > 1 and (wide or sum(gaps) > WIDEST_GAP):
                 break
-            cost = _end(crossed[first]) + _end(crossed[last])
+            ends = [ink for ink in (crossed[first], crossed[last]) if ink is not None]
+            cost = sum(CUT + CUT_INK * ink for ink in ends)
             cost += sum(GAP + GAP_WIDTH * gap for gap in gaps)
             cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
             cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
@@ -196,14 +157,9 @@ def _line(sheet: Sheet, row: Row, number: int) -> Line:
             if (whole := sheet.completed(shape)) is not None:
                 digit = sheet.digit(whole, number)
                 candidates.append(Candidate(first, last, digit, cost + 0.1, is_mesh))
-    cut_before = frozenset(n for n in range(len(parts)) if crossed[n] is not None)
+    cut_before = {n for n in range(len(parts)) if crossed[n] is not None}
     punctuation = [sheet.digit(mark, number) for mark in row.punctuation]
     return Line(len(parts), cut_before, candidates, punctuation)
-
-
-def _end(ink: float | None) -> float:
-    """The cost of one end of a candidate, by the ink that is cut there."""
-    return 0.0 if ink is None else CUT + CUT_INK * ink
 
 
 def mnist_image(ink: Ink, digit: Strokes) -> Grey:
@@ -214,7 +170,7 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     pen = float(np.percentile(dark[digit.mask > 0], 80))
     # paper to 0 and pen to 1, as in the bilevel scans that MNIST was made of, but for the edges
     stroke = np.clip((dark / pen - 0.2) / 0.6, 0, 1)
-    large = _resized(stroke, 160)
+    large = _anti_aliased(stroke, 160)
     thinnest = 160 / 20 * 2.0  # a pen finer than 2 px of 20 is rare in MNIST
     width = stroke_width((large > 0.5).astype(np.uint8))
     if width < thinnest:
@@ -225,16 +181,12 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
         large = cv2.dilate(large, disc)
         x, y, w, h = cv2.boundingRect((large > 0).astype(np.uint8))
         large = large[y : y + h, x : x + w]
-    return _centred(_resized(large, 20))
+    return _centred(_anti_aliased(large, 20))
 
 
-def _resized(stroke: Ink, side: int) -> Ink:
-    """So that the longer side has the given number of pixels, anti-aliased."""
-    height, width = stroke.shape
-    scale = side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.resize(stroke, size, interpolation=how)
+def _anti_aliased(stroke: Ink, side: int) -> Ink:
+    """So that the longer side has the given number of pixels."""
+    return resized(stroke, side, cv2.INTER_AREA if side < max(stroke.shape) else cv2.INTER_LINEAR)
 
 
 def _centred(stroke: Ink) -> Grey:

@@ -76,8 +76,7 @@ def from_border(mask: Mask) -> Mask:
     """The strokes that touch the border of the picture."""
     _, labels = cv2.connectedComponents(mask, connectivity=8)
     rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    outer: Mask = np.isin(labels, rim[rim > 0]).astype(np.uint8)
-    return outer
+    return np.isin(labels, rim[rim > 0]).astype(np.uint8)
 
 
 def _widest(mask: Mask) -> float:
@@ -93,11 +92,14 @@ def stroke_depth(mask: Mask) -> Ink:
 
 def shrunk(grey: Grey, side: int) -> Grey:
     """At most side pixels along the longer side."""
-    shrink = side / max(grey.shape)
-    if shrink >= 1:
-        return grey
-    size = max(1, round(grey.shape[1] * shrink)), max(1, round(grey.shape[0] * shrink))
-    return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return resized(grey, side, cv2.INTER_AREA) if side < max(grey.shape) else grey
+
+
+def resized(image: NDArray[Any], side: int, interpolation: int) -> NDArray[Any]:
+    """So that the longer side has the given number of pixels."""
+    zoom = side / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
+    return cv2.resize(image, size, interpolation=interpolation)
 
 
 def _median(small: Grey, window: float) -> Grey:

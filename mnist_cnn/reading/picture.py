@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from mnist_cnn.config.messages import install
+from mnist_cnn.reading.ink import shrunk
 
 # pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
 # so rare that their decoders are seldom looked at
@@ -41,17 +41,13 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
         ValueError: it holds no picture of FORMATS, no HEIC and no PDF, is damaged, encrypted,
             empty or over 100 megapixels.
     """
-    if isinstance(source, Image.Image):
-        page = _next_page(iter([partial(_upright, source)]), "the picture")
-    else:
-        page = next(load_pages(source))
-    if not isinstance(page, Image.Image):
-        assert page is not None
+    page = next(load_pages(source))
+    if isinstance(page, ValueError):
         raise page
     return page
 
 
-def load_pages(source: Source) -> Iterator[Image.Image | ValueError]:
+def load_pages(source: Source | Image.Image) -> Iterator[Image.Image | ValueError]:
     """Iterate over the pages of a PDF or a TIFF, or the only page of another file.
 
     Of what moves (GIF, WebP, AVIF) that is the first frame. In place of a page that cannot be read
@@ -60,6 +56,9 @@ def load_pages(source: Source) -> Iterator[Image.Image | ValueError]:
     Raises:
         OSError: the file cannot be opened.
     """
+    if isinstance(source, Image.Image):
+        yield from _decoded(iter([partial(_upright, source)]), "the picture")
+        return
     name = "the picture" if isinstance(source, bytes) else os.fspath(source)
     if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
         raise OSError(f"{name}: not a file")  # a pipe would be waited for
@@ -67,9 +66,7 @@ def load_pages(source: Source) -> Iterator[Image.Image | ValueError]:
         head = file.read(1024)
         file.seek(0)
         heic = head[4:8] == b"ftyp" and head[8:12] in HEIC
-        decoders = _pdf_pages(file) if b"%PDF-" in head else _frames(file, heic)
-        while (page := _next_page(decoders, name)) is not None:
-            yield page
+        yield from _decoded(_pdf_pages(file) if b"%PDF-" in head else _frames(file, heic), name)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -79,25 +76,32 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if sideways else image.size
 
 
-def _next_page(decoders: Iterator[Decoder], name: str) -> Image.Image | ValueError | None:
-    """The picture of the next decoder, the reason why it has none, or None after the last."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of anything unusual; what cannot be read raises below
-            warnings.simplefilter("ignore")
-            decode = next(decoders, None)
-            return None if decode is None else decode()
-    except Exception as error:  # decoders of damaged files raise all kinds of errors
-        reason = f"not a picture, damaged, or none of {', '.join(FORMATS)}, HEIC and PDF"
-        if isinstance(error, _UnsuitableError):
-            reason = str(error)
-        if isinstance(error, ModuleNotFoundError):
-            reason = f"reading it needs {error.name}: {install('photo')}"
-        if isinstance(error, Image.DecompressionBombError):
-            reason = f"over {MAX_PIXELS // 10**6} megapixels"
-        if getattr(error, "err_code", None) == PDF_PASSWORD:
-            reason = "an encrypted PDF, which needs a password"
-        return ValueError(f"{name}: {reason}")
+def _decoded(decoders: Iterator[Decoder], name: str) -> Iterator[Image.Image | ValueError]:
+    """The pictures of the decoders, each or the reason why it cannot be read."""
+    while True:
+        page: Image.Image | ValueError
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns of anything unusual; what cannot be read raises below
+                warnings.simplefilter("ignore")
+                if (decode := next(decoders, None)) is None:
+                    return
+                page = decode()
+        except Exception as error:  # decoders of damaged files raise all kinds of errors
+            page = ValueError(f"{name}: {_reason(error)}")
+        yield page
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _UnsuitableError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"reading it needs {error.name}: {install('photo')}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"over {MAX_PIXELS // 10**6} megapixels"
+    if getattr(error, "err_code", None) == PDF_PASSWORD:
+        return "an encrypted PDF, which needs a password"
+    return f"not a picture, damaged, or none of {', '.join(FORMATS)}, HEIC and PDF"
 
 
 def _frames(file: IO[bytes], heic: bool) -> Iterator[Decoder]:
@@ -134,8 +138,7 @@ def _pdf_pages(file: IO[bytes]) -> Iterator[Decoder]:
 
 def _pdf_page(document: Any, number: int) -> Image.Image:
     page = document[number]
-    bitmap = page.render(scale=MAX_SIDE / max(page.get_size()))
-    picture: Image.Image = bitmap.to_pil()
+    picture: Image.Image = page.render(scale=MAX_SIDE / max(page.get_size())).to_pil()
     return picture.convert("RGB")
 
 
@@ -180,10 +183,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     peak = float(values.max())
     whites = (1.0, 255.0, 4095.0, 65535.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)
-    zoom = min(1, MAX_SIDE / max(image.size))
-    size = max(1, round(image.width * zoom)), max(1, round(image.height * zoom))
     # small first: of 100 megapixels each copy as float32 would take 400 MB
-    small = cv2.resize(values, size, interpolation=cv2.INTER_AREA).astype(np.float32).clip(0)
+    small = shrunk(values, MAX_SIDE).astype(np.float32).clip(0)
     return Image.fromarray((small * (255 / white)).astype(np.uint8))
 
 

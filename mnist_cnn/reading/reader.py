@@ -1,6 +1,7 @@
 """The digits that a network reads in a picture."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,28 +29,19 @@ Net = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reading:
-    """One digit of a picture and what it was taken for, or something else that stands there.
+    """One digit of a picture and what it was taken for, or something else that stands there."""
 
-    Attributes:
-        digit: 0 to 9, or None where the network is unsure, or where it is no digit.
-        confidence: the greatest of the probabilities; of digits that were cut apart, the least of
-            theirs: one that is none makes the cuts doubtful.
-        probabilities: of the digits 0 to 9, float32 (10,).
-        box: (left, top, right, bottom) in pixels of the upright picture.
-        image: uint8 (28, 28), what the network saw.
-        row: the line of writing, from 0 at the top.
-        is_candidate: False for punctuation, which is too small for a digit.
-        rotation: degrees clockwise by which the picture must be rotated for `best`; the digit is
-            then None, as a lone digit does not tell which side is up.
-    """
-
-    digit: int | None
+    digit: int | None  # None where the network is unsure, or where it is no digit
+    # the greatest of the probabilities; of digits that were cut apart, the least of theirs: one
+    # that is none makes the cuts doubtful
     confidence: float
-    probabilities: NDArray[np.float32]
-    box: Box
-    image: NDArray[np.uint8]
-    row: int
-    is_candidate: bool = True
+    probabilities: NDArray[np.float32]  # (10,), of the digits 0 to 9
+    box: Box  # (left, top, right, bottom) in pixels of the upright picture
+    image: NDArray[np.uint8]  # (28, 28), what the network saw
+    row: int  # the line of writing, from 0 at the top
+    is_candidate: bool = True  # False for punctuation, which is too small for a digit
+    # degrees clockwise by which the picture must be rotated for `best`; the digit is then None, as
+    # a lone digit does not tell which side is up
     rotation: int = 0
 
     @property
@@ -97,9 +89,16 @@ def read_digits(
     if _score(likeliest) > max(_score(readings), np.log(NO_DIGIT)):
         readings = likeliest
     digits = [reading for reading in readings if reading.is_candidate]
-    if not digits or not (angles := _rotations(digits)):
+    slope = _slope(digits)
+    is_level = not abs(slope) >= STEEP  # NaN is level too
+    if not digits or (is_level and _score(digits) >= np.log(DOUBTFUL)):
         return readings
-    best, score = readings, _score(digits) + (BETTER if _is_level(digits) else 0)
+    # several digits stand along the line through their middles, one way or the other; a lone digit
+    # is not turned over: many are another digit then
+    angles = [90, 270] if len(digits) == 1 else [90, 180, 270]
+    if not is_level:
+        angles = [round(-slope) % 360, round(180 - slope) % 360]
+    best, score = readings, _score(digits) + (BETTER if is_level else 0)
     for angle in angles:
         rotated = _read(sheet.rotated(angle), net, threshold)
         if len(digits) == 1:  # a lone 6 may be a 9: it is not read, but told
@@ -121,32 +120,27 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
         batches = torch.from_numpy(images).split(BATCH)
         probabilities = torch.cat([net(batch) for batch in batches]).float().cpu().numpy()
     probabilities[[candidate.is_mesh for candidate in candidates]] = NONE
-    readings: list[Reading] = []
-    start = 0
-    for line in lines:
-        end = start + len(line.candidates)
-        readings += _read_line(line, probabilities[start:end], threshold)
-        start = end
-    return readings
+    ends = np.cumsum([len(line.candidates) for line in lines])
+    parts = zip(lines, np.split(probabilities, ends[:-1]), strict=True)
+    return [reading for line, part in parts for reading in _read_line(line, part, threshold)]
 
 
 def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float) -> list[Reading]:
-    """The digits and the punctuation of a line, from left to right.
-
-    Args:
-        probabilities: of each candidate's digits, (N, 10).
-    """
+    """The digits and the punctuation of a line, from left to right; probabilities (N, 10)."""
     none = np.full(10, NONE, np.float32)
-    found = [(mark, none, NONE, False) for mark in line.punctuation]
+    found = [
+        (mark.place, Reading(None, NONE, none, mark.box, mark.image, mark.row, False))
+        for mark in line.punctuation
+    ]
     path = _best_path(line, probabilities)
-    for k, confidence in zip(path, _confidences(line, path, probabilities), strict=True):
-        found.append((line.candidates[k].digit, probabilities[k], confidence, True))
-    readings = []
-    for digit, chances, confidence, is_candidate in sorted(found, key=lambda f: f[0].place):
-        read = int(chances.argmax()) if confidence >= threshold else None
-        where = digit.box, digit.image, digit.row
-        readings.append(Reading(read, confidence, chances, *where, is_candidate))
-    return readings
+    shapes = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
+    surest = probabilities[path].max(1)
+    for k, shape in zip(path, shapes, strict=True):
+        sure = float(surest[shapes == shape].min())  # the same for those that were cut apart
+        digit, chances = line.candidates[k].digit, probabilities[k]
+        read = int(chances.argmax()) if sure >= threshold else None
+        found.append((digit.place, Reading(read, sure, chances, digit.box, digit.image, digit.row)))
+    return [reading for _, reading in sorted(found, key=lambda each: each[0])]
 
 
 def _score(readings: Sequence[Reading]) -> float:
@@ -156,47 +150,24 @@ def _score(readings: Sequence[Reading]) -> float:
     return float(np.mean([np.log(reading.confidence) for reading in readings]))
 
 
-def _slope(digits: Sequence[Reading]) -> float | None:
+def _slope(digits: Sequence[Reading]) -> float:
     """Degrees clockwise by which the line through several digits slopes, in [-90, 90).
 
-    None for a lone digit, and where they stand in several lines.
+    NaN for fewer than two, and where they stand in several lines.
     """
-    if len(digits) == 1:
-        return None
+    if len(digits) < 2:
+        return np.nan
     boxes = np.array([reading.box for reading in digits], float)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
     _, spread, axes = np.linalg.svd(middles - middles.mean(0), full_matrices=False)
     if spread[1] > 0.25 * spread[0]:
-        return None
+        return np.nan
     slope = np.degrees(np.arctan2(axes[0, 1], axes[0, 0]))  # clockwise, as y goes down
     return float((slope + 90) % 180 - 90)
 
 
-def _is_level(digits: Sequence[Reading]) -> bool:
-    """True for digits beside each other, False for digits above each other."""
-    return abs(_slope(digits) or 0) < STEEP
-
-
-def _rotations(digits: Sequence[Reading]) -> list[int]:
-    """Degrees clockwise by which a sheet may have to be rotated; none where it is read well.
-
-    The direction of several digits is that of the line through their middles, one way or the other.
-    A lone digit is not rotated by 180 degrees: many are another digit then.
-    """
-    if _is_level(digits) and _score(digits) >= np.log(DOUBTFUL):
-        return []
-    slope = _slope(digits)
-    if slope is None or abs(slope) < STEEP:
-        return [90, 270] if len(digits) == 1 else [90, 180, 270]
-    return [round(-slope) % 360, round(180 - slope) % 360]
-
-
 def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
-    """The candidates that make up a line with the greatest product of probabilities.
-
-    Args:
-        probabilities: of each candidate's digits, (N, 10).
-    """
+    """The candidates that make up a line with the greatest product of probabilities (N, 10)."""
     score = np.full(line.parts + 1, -np.inf)  # of the best way to each place between two parts
     score[0] = 0
     last = np.full(line.parts + 1, -1)  # the candidate that ends there on that way
@@ -213,20 +184,7 @@ def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
     return path[::-1]
 
 
-def _confidences(line: Line, path: list[int], probabilities: NDArray[np.float32]) -> list[float]:
-    """The confidence in each candidate of a path, the same for those that were cut apart."""
-    apart: list[list[int]] = []
-    for k in path:
-        if line.candidates[k].first in line.cuts:
-            apart[-1].append(k)
-        else:
-            apart.append([k])
-    return [float(probabilities[each].max(1).min()) for each in apart for _ in each]
-
-
 def written(readings: Sequence[Reading]) -> str:
     """The readings as text: a line for each row, ? for what is unsure, · for what is no digit."""
-    lines: dict[int, str] = {}
-    for reading in readings:
-        lines[reading.row] = lines.get(reading.row, "") + reading.symbol
-    return "\n".join(lines[row] for row in sorted(lines))
+    rows = itertools.groupby(readings, key=lambda reading: reading.row)
+    return "\n".join("".join(reading.symbol for reading in row) for _, row in rows)

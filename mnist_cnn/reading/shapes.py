@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from mnist_cnn.reading.ink import Ink, Labels, Mask
-from mnist_cnn.reading.strokes import Box, Strokes, stroke_width
+from mnist_cnn.reading.strokes import Strokes, stroke_width
 
 SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
 SPECK = 0.015  # what is smaller must be dark to be a digit
@@ -55,8 +55,8 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
         least = faintest
         if shape.height < speck:
             least = max(0.2, 0.8 * level)
-        elif _touches(shape, mask):
-            least = max(0.15, faintest)
+        elif 0 in shape.box[:2] or shape.box[2] == mask.shape[1] or shape.box[3] == mask.shape[0]:
+            least = max(0.15, faintest)  # shading touches the border of the picture
         return _darkness(ink, shape) > least
 
     large = [shape for shape in large if is_dark(shape)]
@@ -64,13 +64,6 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
         shape for shape in shapes if shape.height < smallest and _darkness(ink, shape) > 0.7 * level
     ]
     return [Row(row, [mark for mark in small if _is_mark(mark, row)]) for row in _rows(large)]
-
-
-def _touches(shape: Strokes, mask: Mask) -> bool:
-    """True for a shape that touches the border of the picture, as shading does."""
-    height, width = mask.shape
-    left, top, right, bottom = shape.box
-    return left == 0 or top == 0 or right == width or bottom == height
 
 
 def _darkness(ink: Ink, shape: Strokes) -> float:
@@ -86,18 +79,17 @@ def _rows(shapes: list[Strokes]) -> list[list[Strokes]]:
     """
     rows: list[list[Strokes]] = []
     for shape in sorted(shapes, key=lambda d: d.box[0] + d.box[2]):
-
-        def shared(row: list[Strokes], shape: Strokes = shape) -> float:
-            last = row[-1]
-            overlap = min(last.box[3], shape.box[3]) - max(last.box[1], shape.box[1])
-            return overlap / min(last.height, shape.height)
-
-        row = max(rows, key=shared, default=None)
-        if row is not None and shared(row) > 0.4:
-            row.append(shape)
+        shared = [_shared_height(row[-1], shape) for row in rows]
+        if max(shared, default=0) > 0.4:
+            rows[int(np.argmax(shared))].append(shape)
         else:
             rows.append([shape])
     return sorted(rows, key=lambda row: float(np.mean([d.box[1] + d.box[3] for d in row])))
+
+
+def _shared_height(a: Strokes, b: Strokes) -> float:
+    overlap = min(a.box[3], b.box[3]) - max(a.box[1], b.box[1])
+    return overlap / min(a.height, b.height)
 
 
 def _is_mark(small: Strokes, row: list[Strokes]) -> bool:
@@ -124,15 +116,13 @@ def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
         raise TooManyStrokesError(
             f"the picture: {keep.sum():,} strokes, over {MOST_PIECES:,}: crop it to the digits"
         )
-    number = np.zeros(len(stats), np.int32)
-    number[keep] = np.arange(1, keep.sum() + 1)
     pieces = []
     for label in np.flatnonzero(keep):
-        left, top, width, height = (int(n) for n in stats[label, :4])
+        left, top, width, height = stats[label, :4].tolist()
         part = labels[top : top + height, left : left + width] == label
         box = left, top, left + width, top + height
         pieces.append(Strokes(box, part.astype(np.uint8)))
-    return pieces, number[labels]
+    return pieces, (keep.cumsum() * keep).astype(np.int32)[labels]
 
 
 def _typical_height(pieces: list[Strokes]) -> float:
@@ -166,8 +156,8 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
         mate = pieces[other - 1]
         if mate.extent < speck:
             continue
-        both = _joined_box([piece.box, mate.box])
-        if both[3] - both[1] > (1.8 if is_dot else 1.5) * max(size, mate.height):
+        height = max(bottom, mate.box[3]) - min(top, mate.box[1])  # of both
+        if height > (1.8 if is_dot else 1.5) * max(size, mate.height):
             continue
         shared = min(right, mate.box[2]) - max(left, mate.box[0])
         stacked = shared > 0.5 * min(piece.width, mate.width)
@@ -180,13 +170,9 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
     return best
 
 
-def _joined_box(boxes: list[Box]) -> Box:
-    left, top, right, bottom = zip(*boxes, strict=True)
-    return min(left), min(top), max(right), max(bottom)
-
-
 def joined(pieces: list[Strokes]) -> Strokes:
-    box = _joined_box([piece.box for piece in pieces])
+    lefts, tops, rights, bottoms = zip(*(piece.box for piece in pieces), strict=True)
+    box = min(lefts), min(tops), max(rights), max(bottoms)
     mask = np.zeros((box[3] - box[1], box[2] - box[0]), np.uint8)
     for piece in pieces:
         left, top = piece.box[0] - box[0], piece.box[1] - box[1]

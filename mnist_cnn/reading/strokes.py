@@ -5,21 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.clutter import border_clutter, ruled_lines
-from mnist_cnn.reading.ink import (
-    FAINTEST,
-    Grey,
-    Ink,
-    Mask,
-    find_strokes,
-    from_border,
-    ink_on,
-    is_light_on_dark,
-    paper_light,
-    paper_window,
-    shrunk,
-    stroke_depth,
-)
+from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
 from mnist_cnn.reading.picture import MIN_SIDE
 
 LIGHTEST = 16  # how much lighter than its ground a light pen must be somewhere, of 255
@@ -61,7 +49,7 @@ def holes(mask: Mask) -> int:
 
 def stroke_width(mask: Mask) -> float:
     """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
-    return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1)
+    return max(1.0, 4 * float(inks.stroke_depth(mask)[mask > 0].mean()) - 1)
 
 
 def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
@@ -69,10 +57,10 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
     if _is_smooth(grey):
         none = np.zeros(grey.shape, np.uint8)
         return none.astype(np.float32), none, none
-    is_light = is_light_on_dark(grey)
+    is_light = inks.is_light_on_dark(grey)
     if is_light:
         grey = 255 - grey
-    paper = paper_light(grey, paper_window(shrunk(grey, 500)))
+    paper = inks.paper_light(grey, inks.paper_window(shrunk(grey, 500)))
     ink, mask, noise = ink_on(grey, paper)
     if noise > NOISY:  # a pen is wider than the grain of the paper
         ink, mask, noise = ink_on(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.5), paper)
@@ -80,11 +68,11 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, Mask]:
         out = found(ink, mask)
         if out.any():
             rest = np.where(out, 0, ink)
-            less = find_strokes(rest, noise)
+            less = inks.find_strokes(rest, noise)
             if less.any():
                 ink, mask = rest, less
     if _is_gradient(grey, 0.03):  # what is left of it at the border is no ink
-        mask = mask - from_border(mask)
+        mask = mask - inks.from_border(mask)
     if is_light:  # on a light sheet, where a share of the light that is missing says little
         _, labels = cv2.connectedComponents(mask, connectivity=8)
         mask = mask & np.isin(labels, labels[paper - grey > LIGHTEST]).astype(np.uint8)

@@ -1,1 +1,1 @@
-"""A run's folder: claimed, described, resumed, and what a finished run leaves in it."""
+"""A run's folder: locked, recorded, resumed; its processes and signals. Nothing of digits."""

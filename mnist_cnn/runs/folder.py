@@ -115,7 +115,7 @@ class RunFolder:
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if SWEEP in found:
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
-        if found and LOCK not in found:
+        if found and LOCK not in found and not (self.path.parent / SWEEP).is_file():
             raise ValueError(f"{self.path} must be empty or a run's, has {found[0]}")
 
     @contextlib.contextmanager
@@ -148,7 +148,9 @@ class RunFolder:
         extendable = self.extendable(now)
         refused = {key: pair for key, pair in changed.items() if key not in extendable}
         if refused:
-            lines = [f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()]
+            lines = [
+                f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()
+            ]
             more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
             text = f"{self.path}: {'; '.join(lines[:3])}{more}"
             if not cfg.get("force"):
@@ -159,7 +161,7 @@ class RunFolder:
             self.results = json.loads(results.read_text("utf-8"))
 
     def outdate(self) -> None:
-        """Remove the results, as a newer checkpoint is about to be written, and record what made it."""
+        """Remove the results, which a newer checkpoint outdates, and record what made that."""
         for name in self.stale:
             (self.path / name).unlink(missing_ok=True)
         self.commit()

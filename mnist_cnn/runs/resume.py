@@ -46,7 +46,9 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     if path.is_dir():
         return [resumed_run(path, rest)]
     if not place or not path.is_file():
-        raise ValueError(f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}")
+        raise ValueError(
+            f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}"
+        )
     start = f"ckpt_path={quote(path)}"
     flags = [a for a in rest if a in MULTIRUN]
     given_now = [a for a in rest if a not in MULTIRUN]
@@ -133,7 +135,7 @@ def config_dirs(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
 
 
 def latest(outputs: Path) -> Path:
-    """The newest run that has not ended, or the newest: no job of a sweep, and none that is running.
+    """The newest run that has not ended, or the newest; no job of a sweep, none that is running.
 
     Raises:
         ValueError: there is no run.
@@ -156,7 +158,7 @@ def latest(outputs: Path) -> Path:
 
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of `ckpt_path=` in a command line, None where it is null or missing, and the rest."""
+    """The value of `ckpt_path=` in a command line, None where there is none, and the rest."""
     given = [a for a in argv if a.startswith("ckpt_path=")]
     place = given[-1].partition("=")[2].strip("'\"") if given else "null"
     return None if place == "null" else place, [a for a in argv if a not in given]

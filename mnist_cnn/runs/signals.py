@@ -59,8 +59,8 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for taken, handler in handlers.items():
+            signal.signal(taken, handler)
 
 
 class StopSignal:

@@ -1,1 +1,76 @@
-"""Sweeps whose jobs are resumed by the same command, for any Hydra application."""
+"""Sweeps that the same command resumes, for any Hydra application: see docs/usage.md."""
+
+import contextlib
+import functools
+import math
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from mnist_cnn.runs.folder import SWEEP, FolderInUseError, Pruned, RunFolder, replace, state
+from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.sweeps.names import in_sweep
+
+PENDING = f"{SWEEP}.new"  # with the command that is about to start its first job
+
+
+def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Make the jobs of a Hydra application's sweep resumable; it goes below `@hydra.main`.
+
+    What the function returns, a number, numbers by name or nothing, is kept as results.json in the
+    job's folder; a job that has it is not run again. A job that fails leaves failed.json, and the
+    sweep goes on. The sweep's objective is the number, or that named hydra.sweeper.metric.
+    """
+
+    def recorded(cfg: DictConfig) -> Mapping[str, Any]:
+        with RunFolder(HydraConfig.get().runtime.output_dir).opened(cfg) as run:
+            if run.results is not None:
+                return run.results
+            outcome = function(cfg)
+            if not isinstance(outcome, Mapping):
+                outcome = {} if outcome is None else {"value": outcome}
+            return run.finish({str(name): float(number) for name, number in outcome.items()})
+
+    @functools.wraps(function)
+    def job(cfg: DictConfig) -> Any:
+        if not in_sweep():
+            return function(cfg)
+        try:
+            return attempt(recorded, cfg, HydraConfig.get().sweeper.get("metric") or "value")
+        except Interrupted as e:
+            print("interrupted; the same command resumes it in the same folder", file=sys.stderr)
+            sys.exit(128 + e.number)
+
+    return job
+
+
+def attempt(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str) -> float:
+    """The metric of a job of a sweep, or NaN: it has none, failed, was pruned, or runs elsewhere.
+
+    Its folder has what happened, for who resumes or reports the sweep.
+
+    Raises:
+        ValueError: the job has finished with another configuration.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with contextlib.suppress(FileNotFoundError):
+        replace(folder.parent / PENDING, folder.parent / SWEEP)  # the command is no mistake
+    if state(folder) == "pruned":  # it stays so within its search
+        return math.nan
+    try:
+        value = run(cfg).get(metric)
+        return math.nan if value is None else float(value)
+    except (Pruned, FolderInUseError) as e:
+        print(f"{folder.name}: {e}")
+    except Interrupted as e:
+        raise Interrupted(e.number, f"resume it with ckpt_path={folder.parent}") from None
+    except Exception as e:
+        RunFolder(folder).fail(e)
+        if state(folder) != "failed":
+            raise
+        print(f"{folder.name}: failed: {' '.join(str(e).split())}")
+    return math.nan

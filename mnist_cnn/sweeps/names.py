@@ -4,40 +4,43 @@ import hashlib
 import inspect
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
+
+from mnist_cnn.runs.resume import key_of
 
 LONGEST = 120  # bytes
 NOT_NAMED = ("ckpt_path", "force", "targets", "run_name")
 
 
 def name_of(overrides: Sequence[str]) -> str:
-    """A folder's name for overrides, of letters, digits and `_ . + -` alone.
+    """A folder's name for overrides, of letters, digits and `_ . + -` alone; empty for none.
 
     Hydra's grammar takes it unquoted. Where characters are replaced or cut, a hash is appended.
     """
-    parts = [re.sub(r"=", "_", o.lstrip("+~"), count=1) for o in overrides]
-    text = "-".join(parts)
+    text = "-".join(o.lstrip("+~").replace("=", "_", 1) for o in overrides)
     name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).lstrip(".-")
     if name == text and len(name) <= LONGEST:
-        return name or "job"
+        return name
     return f"{name[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def job_name() -> str:
-    """The name of this process's job: what is swept, without what all jobs share."""
-    hydra = HydraConfig.get()
-    shared = hydra.job.config.override_dirname.exclude_keys  # see `shared_keys`
-    return name_of([o for o in hydra.overrides.task if key_of(o) not in shared])
+def job_name(*shared: object) -> str:
+    """The name of this process's job: what it overrides but for the keys that all jobs share."""
+    keys = list(map(str, shared))
+    return (
+        name_of(sorted(o for o in HydraConfig.get().overrides.task if key_of(o) not in keys))
+        or "job"
+    )
 
 
 def run_name() -> str:
     """The name of a run, for loggers: all that its command line overrides."""
     overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return name_of([o for o in overrides if key_of(o) not in NOT_NAMED]).replace("job", "default")
+    return name_of([o for o in overrides if key_of(o) not in NOT_NAMED]) or "default"
 
 
 def in_sweep() -> bool:
@@ -50,17 +53,7 @@ def choose(alone: object, swept: object) -> object:
     return swept if in_sweep() else alone
 
 
-def shared_keys(overrides: DictConfig | Sequence[str]) -> list[str]:
-    """The keys that a command line gives one value for all jobs of a sweep."""
-    parsed = OverridesParser.create().parse_overrides([str(o) for o in overrides])
-    return [key_of(o.input_line or "") for o in parsed if not o.is_sweep_override()]
-
-
-def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
-
-
-register = OmegaConf.register_resolver
+register: Any = OmegaConf.register_resolver
 if "replace" not in inspect.signature(register).parameters:  # OmegaConf 2.3
     register = OmegaConf.register_new_resolver
 register("job_name", job_name, replace=True)

@@ -1,16 +1,18 @@
 """Drawings that are no digit, not made as those in training are, and how many are read as one.
 
-    python -m tests.helpers.negatives [CHECKPOINT] [--n 500] [--fonts FOLDER]
+    python -m tests.helpers.negatives [CHECKPOINT] [--n 500]
 
-Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, or of a folder's, bent
-and written with other pens than in `mnist_cnn.data.negatives`. Scribbles are curves of Lissajous,
+Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, bent and written with
+other pens than in `mnist_cnn.data.negatives`. Scribbles are curves of Lissajous,
 hatchings, polygons and waves; they served to find faults, and training has kindred ones, drawn by
 other rules (`mnist_cnn.data.negatives`). Doodles came last: nothing was chosen by them.
 """
 
 import argparse
+import itertools
 import string
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,12 @@ ALIKE = "OoIlSsZzBgq"  # some hand writes a digit so
 SIDE = 240  # of a drawing, in pixels
 
 
-def letters(rng: Generator, alphabet: str, fonts: Path | None = None) -> Iterator[Image.Image]:
+def letters(rng: Generator, alphabet: str) -> Iterator[Image.Image]:
     """Letters without end, one on each sheet."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    names: tuple[str, ...] = ("STIXGeneral.ttf", "STIXGeneralBol.ttf", "STIXGeneralItalic.ttf")
-    names += ("cmr10.ttf", "cmss10.ttf", "cmtt10.ttf", "cmti10.ttf")
-    files = sorted(fonts.glob("*.*")) if fonts else [folder / name for name in names]
-    made = [ImageFont.truetype(file, 130) for file in files]
+    stix = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic")
+    names = (*stix, "cmr10", "cmss10", "cmtt10", "cmti10")
+    made = [ImageFont.truetype(folder / f"{name}.ttf", 130) for name in names]
     while True:
         sheet = Image.new("L", (SIDE, SIDE))
         letter = alphabet[rng.integers(len(alphabet))]
@@ -133,37 +134,32 @@ def _written(strokes: NDArray[Any], rng: Generator) -> Image.Image:
     return Image.fromarray((paper * (1 - 0.8 * strokes / 255.0)).clip(0, 255).astype(np.uint8))
 
 
-def kinds(fonts: Path | None = None) -> dict[str, Callable[[Generator], Iterator[Image.Image]]]:
-    """Endless drawings of each kind."""
-    others = "".join(sorted(set(string.ascii_letters) - set(ALIKE)))
-    return {
-        "letters": lambda rng: letters(rng, others, fonts),
-        f"the letters {ALIKE}": lambda rng: letters(rng, ALIKE, fonts),
-        "scribbles": scribbles,
-        "doodles": doodles,
-        "gradients": gradients,
-        "blanks": blanks,
-    }
+# endless drawings of each kind
+KINDS: dict[str, Callable[[Generator], Iterator[Image.Image]]] = {
+    "letters": partial(letters, alphabet="".join(sorted({*string.ascii_letters} - {*ALIKE}))),
+    f"the letters {ALIKE}": partial(letters, alphabet=ALIKE),
+    "scribbles": scribbles,
+    "doodles": doodles,
+    "gradients": gradients,
+    "blanks": blanks,
+}
 
 
 def share_read(net: Net, drawings: Iterator[Image.Image], n: int) -> float:
     """The share of n drawings in which the network reads a digit."""
-    read = 0
-    for _, drawing in zip(range(n), drawings, strict=False):
-        read += any(reading.digit is not None for reading in read_digits(drawing, net))
-    return read / n
+    readings = [read_digits(drawing, net) for drawing in itertools.islice(drawings, n)]
+    return sum(any(each.digit is not None for each in read) for read in readings) / n
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
     parser.add_argument("--n", type=int, default=500, help="drawings of each kind")
-    parser.add_argument("--fonts", type=Path, help="a folder with fonts for the letters")
     args = parser.parse_args()
     net = pretrained.load(args.checkpoint)
-    for what, drawings in kinds(args.fonts).items():
+    for name, drawings in KINDS.items():
         share = share_read(net, drawings(np.random.default_rng(0)), args.n)
-        print(f"{what}: {share:.1%} read as a digit (n={args.n})", flush=True)
+        print(f"{name}: {share:.1%} read as a digit (n={args.n})", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,8 @@ from mnist_cnn.reading.shapes import find_rows
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 Net = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
 
-PENS = {
-    "black": (30, 30, 35),
-    "blue": (35, 50, 140),
-    "pencil": (105, 105, 110),
-    "red": (180, 35, 45),
-    "green": (25, 105, 60),
-}
+# black, blue, pencil, red, green
+PENS = ((30, 30, 35), (35, 50, 140), (105, 105, 110), (180, 35, 45), (25, 105, 60))
 PAPERS = ((245, 243, 238), (235, 238, 245), (250, 240, 215), (215, 215, 212))
 CHALKS = ((240, 240, 235), (245, 230, 150), (180, 215, 245))
 BOARDS = ((30, 40, 38), (25, 60, 45), (20, 20, 24), (55, 55, 60))
@@ -46,29 +41,17 @@ BOARDS = ((30, 40, 38), (25, 60, 45), (20, 20, 24), (55, 55, 60))
 
 @dataclass(frozen=True)
 class Kind:
-    """What sets a kind of photographs apart.
+    """Properties that set a kind of photographs apart."""
 
-    Attributes:
-        digits: how many stand in a row.
-        tight: cut off where the ink ends.
-        faint: the ink takes 10 to 20 % of the light.
-        behind: writing shows through from the other side, and a corner lies in the shadow.
-        ruled: the probability of ruled paper; None: 0.35, as among all.
-        colours: pairs of a pen and a paper.
-        gaps: between two digits, least and greatest, in digit heights.
-        turned: degrees against the clock.
-        sheet: pixels of the side of a sheet on which the digits are 28 pixels high; 0: none.
-    """
-
-    digits: int = 1
-    tight: bool = False
-    faint: bool = False
-    behind: bool = False
-    ruled: float | None = None
-    colours: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = ()
-    gaps: tuple[float, float] = (-0.05, 0.6)
-    turned: float = 0
-    sheet: int = 0
+    digits: int = 1  # in a row
+    tight: bool = False  # cut off where the ink ends
+    faint: bool = False  # the ink takes 10 to 20 % of the light
+    behind: bool = False  # writing shows through, and a corner lies in the shadow
+    ruled: float = 0.35  # the probability of ruled paper
+    colours: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = ()  # pens and papers
+    gaps: tuple[float, float] = (-0.05, 0.6)  # between two digits, in digit heights
+    turned: float = 0  # degrees against the clock
+    sheet: int = 0  # side in pixels of a sheet on which digits are 28 pixels high; 0: none
 
 
 # pens that are as light as their paper: red on green, blue on red, magenta on green
@@ -95,21 +78,20 @@ KINDS = {
 
 
 def photograph(
-    digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: "Kind | None" = None
+    digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: Kind = KINDS["single digits"]
 ) -> Image.Image:
     """One picture of MNIST digits (28, 28), written side by side."""
-    kind = kind or Kind()
     strokes = _writing(digits, rng, kind)
     height, width = strokes.shape
     dark = rng.random() < 0.25
     board = _pick(BOARDS if dark else PAPERS, rng)
-    pen = _pick(CHALKS if dark else tuple(PENS.values()), rng)
+    pen = _pick(CHALKS if dark else PENS, rng)
     if kind.colours:
         pen, board = np.array(kind.colours[int(rng.integers(len(kind.colours)))], np.float32)
     if kind.faint:
         pen = board + (pen - board) * rng.uniform(0.1, 0.2) / (abs(pen - board).mean() / 255)
     paper: Array = board * (1 + _texture(height, width, rng)[..., None])
-    if not kind.sheet and rng.random() < (0.35 if kind.ruled is None else kind.ruled):
+    if not kind.sheet and rng.random() < kind.ruled:
         paper = _ruled(paper, dark, rng)
     # a pen does not cover evenly
     cover = strokes * np.clip(rng.uniform(0.8, 1) + 2 * _texture(height, width, rng), 0, 1)
@@ -257,31 +239,16 @@ def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
 
 
 def pictures(
-    images: NDArray[np.uint8], labels: NDArray[np.uint8], kind: Kind, n: int, seed: int
+    kind: Kind, n: int, seed: int, split: str = "test"
 ) -> Iterator[tuple[Image.Image, str]]:
     """n photographs of a kind, and what is written on them."""
+    name, count = ("t10k", 10_000) if split == "test" else ("train", 12_000)
+    images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
+    labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
     rng = np.random.default_rng((seed, kind.digits))
     for _ in range(n):
         chosen = rng.integers(len(images), size=kind.digits)
         yield photograph(list(images[chosen]), rng, kind), "".join(str(labels[i]) for i in chosen)
-
-
-def accuracies(
-    net: Net, images: NDArray[np.uint8], labels: NDArray[np.uint8], kind: Kind, n: int, seed: int
-) -> tuple[float, float, float]:
-    """Shares of n photographs of a kind that are read without a mistake.
-
-    The first counts the likeliest digit, the second only what the network is sure of; the third is
-    the share that is read wrongly and surely so.
-    """
-    likely = sure = wrong = 0
-    for image, label in pictures(images, labels, kind, n, seed):
-        readings = read_digits(image, net)
-        likely += "".join(str(reading.best) for reading in readings) == label
-        surely = "".join(reading.symbol for reading in readings)
-        sure += surely == label
-        wrong += surely != label and surely.isdigit()
-    return likely / n, sure / n, wrong / n
 
 
 def bundled(name: str, offset: int) -> NDArray[np.uint8]:
@@ -313,20 +280,18 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="photographs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("test", "val"), default="test")
-    parser.add_argument("--kind", choices=KINDS, help="one kind alone")
     args = parser.parse_args()
-    name, count = ("t10k", 10_000) if args.split == "test" else ("train", 12_000)
-    images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
-    labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
     net = pretrained.load(args.checkpoint)
-    for what, kind in KINDS.items():
-        if args.kind in (None, what):
-            likely, sure, wrong = accuracies(net, images, labels, kind, args.n, args.seed)
-            print(
-                f"{what}: {likely:.1%} read right, {sure:.1%} and surely so, {wrong:.1%} surely "
-                f"wrong (n={args.n})",
-                flush=True,
-            )
+    for name, kind in KINDS.items():
+        likely = sure = wrong = 0
+        for image, label in pictures(kind, args.n, args.seed, args.split):
+            readings = read_digits(image, net)
+            likely += "".join(str(reading.best) for reading in readings) == label
+            surely = "".join(reading.symbol for reading in readings)
+            sure += surely == label
+            wrong += surely != label and surely.isdigit()
+        counts = f"{likely} likely right, {sure} surely right, {wrong} surely wrong"
+        print(f"{name}: of {args.n} {counts}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,138 @@
+"""Module and Trainer of a run, as its configuration describes them."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import ProgressBar
+from omegaconf import DictConfig
+
+from mnist_cnn.callbacks.checkpoint import Checkpoint
+from mnist_cnn.callbacks.loggers import make_loggers
+from mnist_cnn.config.check import inexact_options
+from mnist_cnn.config.compose import plain
+from mnist_cnn.config.instantiate import instantiate_as, is_custom, make_callbacks
+from mnist_cnn.internals.lightning import InPlace, quiet_lightning
+from mnist_cnn.model import frozen
+from mnist_cnn.module import DigitClassifier, fitted
+from mnist_cnn.pretrained import build_network, read_checkpoint, read_weights
+from mnist_cnn.runs import processes
+from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.runs.ranks import rank
+from mnist_cnn.sweeps.names import in_sweep
+
+
+def check_machine(cfg: DictConfig) -> None:
+    """Hold a run's configuration against this machine, before the run has a folder.
+
+    Raises:
+        ValueError: a device that is not here, or a class, a layer or a file that does not exist.
+    """
+    quiet_lightning()
+    processes.check(cfg.trainer)
+    bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
+    plugins = processes.environment()
+    instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
+    config = plain(cfg, "model")
+    # without memory or time, but a user's code may not know that device
+    ours = str(config["_target_"]).startswith("mnist_cnn.")
+    with torch.device("meta" if ours else "cpu"):
+        frozen(build_network(config), cfg.freeze or ())
+    if cfg.init_weights is not None and cfg.ckpt_path is None:
+        try:
+            read_weights(cfg.init_weights)
+        except ValueError as e:
+            raise ValueError(f"init_weights: {e}") from None
+
+
+def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> DigitClassifier:
+    """The module that a run's configuration describes, for its data.
+
+    A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
+    initial values.
+
+    Args:
+        config: what conf/train.yaml composes to, as plain values.
+        data: what it is trained on.
+
+    Raises:
+        ValueError: as DigitClassifier does, or the weights do not fit.
+    """
+    parts = ("optimizer", "scheduler", "label_smoothing", "loss", "metrics", "freeze")
+    module = DigitClassifier(
+        model=fitted(config["model"], data),
+        **{key: config[key] for key in parts},
+        monitor=config["objective"]["metric"],
+    )
+    path, strict = config["init_weights"], config["init_strict"]
+    if path is not None and config["ckpt_path"] is None:
+        try:
+            left = module.load_weights(path, strict)
+        except ValueError as e:
+            hint = "; init_strict=false starts from the rest" if strict else ""
+            raise ValueError(f"init_weights: {e}{hint}") from None
+        if left and rank() == 0:
+            print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
+    return module
+
+
+def load_best(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, int | None]:
+    """The module with the weights of a run's best checkpoint, and their epoch (from 1).
+
+    Those of the last checkpoint where no metric chose one; the epoch is then None, as it is where
+    there is no checkpoint, and the weights are the module's own.
+    """
+    callback: Any = trainer.checkpoint_callback
+    if hasattr(callback, "best_epoch"):  # this project's
+        path = str(callback.best if callback.best.exists() else callback.last)
+        epoch = callback.best_epoch
+    else:
+        path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
+        if not path:
+            return module, None
+        epoch = read_checkpoint(path)["epoch"] + 1
+    device = trainer.strategy.root_device
+    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), epoch
+
+
+def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
+    """The Trainer of a run in its folder.
+
+    Args:
+        start: the checkpoint that the run starts from, None for a new one.
+
+    Raises:
+        ValueError: values that Lightning refuses, or a logger that is not to be had.
+    """
+    if (inexact := inexact_options(cfg)) and rank() == 0:
+        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
+    callbacks = make_callbacks(cfg.callbacks)
+    options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}
+    # our loaders hand out each process's share themselves
+    options["use_distributed_sampler"] = is_custom(cfg.data)
+    options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
+    for callback in callbacks:
+        if isinstance(callback, Checkpoint):
+            callback.run, callback.start = run, start
+            callback.data = plain(cfg, "data") if is_custom(cfg.data) else {}
+    trainer: L.Trainer = instantiate_as(
+        L.Trainer,
+        options,
+        callbacks=callbacks,
+        logger=make_loggers(cfg, start),
+        plugins=[InPlace(), *processes.environment()],
+        default_root_dir=run.path,
+        key="trainer",
+    )
+    return trainer
+
+
+def own_devices(trainer: DictConfig) -> Any:
+    """The Trainer's devices: of several GPUs each job of a sweep gets one, by its number."""
+    devices, count = plain(trainer, "devices"), torch.cuda.device_count()
+    if devices != 1 or count < 2 or trainer.accelerator not in ("auto", "gpu", "cuda"):
+        return devices
+    return [HydraConfig.get().job.num % count] if in_sweep() else devices

@@ -1,0 +1,132 @@
+"""A search by Optuna in a sweep's folder, which the same call finishes."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL
+
+from mnist_cnn.runs.folder import differences, state
+from mnist_cnn.runs.resume import NOT_REPEATED
+
+NAME = "search"  # of the study in the database
+SHELF = ".replaced"  # in the search's folder: the jobs of failed trials
+
+
+def storage(folder: Path) -> optuna.storages.BaseStorage:
+    """The database of the study in a search's folder."""
+    # as a URI, since SQLAlchemy and Optuna give a meaning to ?, % and { in a path
+    file = (folder / "study.db").absolute().as_uri()
+    url = URL.create("sqlite", database=file, query={"uri": "true"})
+    return optuna.storages.get_storage(url.render_as_string())
+
+
+class Search:
+    """The study of a search, and the jobs of its trials, in folders named by the trial's number.
+
+    Args:
+        options: those of hydra/sweeper=resumable_optuna.
+        overrides: the space and what is fixed, by key.
+
+    Raises:
+        ValueError: another search lies in the folder.
+    """
+
+    def __init__(self, folder: Path, options: DictConfig, overrides: Mapping[str, Override]):
+        self.folder, self.options = folder, options
+        swept = {key: o for key, o in overrides.items() if o.is_sweep_override()}
+        self.space = {key: distribution(o) for key, o in swept.items()}
+        self.fixed = {key: str(o.input_line) for key, o in overrides.items() if key not in swept}
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        sampler(options.sampler, 0)  # before there is a file
+        self.study = optuna.create_study(
+            study_name=NAME,
+            storage=storage(folder),
+            direction="maximize" if options.mode == "max" else "minimize",
+            load_if_exists=True,
+        )
+        search = {key: self.fixed[key] for key in self.fixed.keys() - NOT_REPEATED}
+        search |= {key: repr(values) for key, values in self.space.items()}
+        search |= {f"hydra.sweeper.{key}": options[key] for key in ("metric", "mode", "seeds")}
+        before = self.study.user_attrs.get(NAME, search)
+        for key, (old, new) in differences(before, search).items():
+            raise ValueError(f"{key} must be {old} as in {folder}, got {new}; start another search")
+        self.study.set_user_attr(NAME, search)
+
+    def run(self, launch: Callable[..., Any]) -> None:
+        """Run the trials that are missing, those first that were interrupted."""
+        batch = self.trials(TrialState.RUNNING)
+        left = self.options.n_trials - len(self.trials(TrialState.COMPLETE, TrialState.PRUNED))
+        if left > 0:
+            self.shelve_failed()
+        while left > 0:
+            for _ in range(0 if batch else min(self.options.n_jobs, left)):
+                self.study.sampler = sampler(self.options.sampler, len(self.trials()))
+                batch.append(self.study.ask(self.space))
+            jobs = {name: job for trial in batch for name, job in self.jobs(trial).items()}
+            returned = launch(list(jobs.values()), initial_job_idx=batch[0].number)
+            values = dict(zip(jobs, [float(job.return_value) for job in returned], strict=True))
+            for trial in batch:
+                self.tell(trial.number, {name: values[name] for name in self.jobs(trial)})
+            left -= len(batch)
+            batch = []
+
+    def trials(self, *states: TrialState) -> list[Any]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    def jobs(self, trial: FrozenTrial | optuna.Trial) -> dict[str, list[str]]:
+        """The overrides of a trial's jobs, by the names of their folders."""
+        names: dict[str, list[str]] = {str(trial.number): []}
+        if self.options.seeds > 1:
+            seeds = range(self.options.seeds)
+            names = {f"{trial.number}-{n}": [f"{self.options.seed_key}={n}"] for n in seeds}
+        point = [*self.fixed.values(), *(f"{key}={value}" for key, value in trial.params.items())]
+        return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
+
+    def tell(self, number: int, values: Mapping[str, float]) -> None:
+        """Note how a trial has ended, by its jobs' values and folders."""
+        states = {state(self.folder / name) for name in values}
+        if "pruned" in states:
+            self.study.tell(number, state=TrialState.PRUNED)
+        elif all(map(math.isfinite, values.values())):
+            self.study.tell(number, statistics.mean(values.values()))
+        elif "running" not in states:  # else the same search, later, asks it again
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def shelve_failed(self) -> None:
+        """Move the jobs of failed trials away, as others replace them."""
+        for trial in self.trials(TrialState.FAIL):
+            for name in self.jobs(trial):
+                if (self.folder / name).exists():
+                    (self.folder / SHELF).mkdir(exist_ok=True)
+                    (self.folder / name).rename(self.folder / SHELF / name)
+
+
+def distribution(override: Override) -> optuna.distributions.BaseDistribution:
+    """Optuna's distribution of the values that a sweep in Hydra's syntax stands for."""
+    if not override.is_interval_sweep():
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    sweep: Any = override.value()
+    whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
+    kind = IntDistribution if whole else FloatDistribution
+    return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+
+
+def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
+    """The sampler of a trial, seeded by (seed, number): an interrupted search draws the same.
+
+    Args:
+        options: `_target_`, a class in optuna.samplers, and its arguments with `seed`.
+    """
+    kind = getattr(optuna.samplers, options["_target_"].removeprefix("optuna.samplers."))
+    arguments = {key: value for key, value in options.items() if not key.startswith("_")}
+    seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
+    return kind(**arguments, seed=int(seed))

@@ -1,0 +1,243 @@
+"""Searches: resumed as they would have gone on, compared, pruned, replaced where they failed."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+from filelock import FileLock
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from hydra_plugins.resumable_optuna import NODE
+from mnist_cnn.runs.folder import FAILED, LOCK, PRUNED, RESULTS, state
+from mnist_cnn.sweeps.search import NAME, Search, distribution, sampler, storage
+from tests.helpers.process import wait_for
+from tests.helpers.toy import Toy, stamps, start
+from tests.helpers.training import SHORT
+
+SPACE = ("x=interval(0,9)", "y=2")
+
+
+def search(folder: Path, *space: str, **options: Any) -> Search:
+    config = OmegaConf.create({**NODE, "n_trials": 3, **options})
+    parsed = OverridesParser.create().parse_overrides(list(space or SPACE))
+    return Search(folder, config, {o.get_key_element(): o for o in parsed})
+
+
+class Launcher:
+    """Jobs that end as they are told to, by name; otherwise with a value by their number."""
+
+    def __init__(self, folder: Path, **ends: str):
+        self.folder, self.ends, self.jobs = folder, ends, dict[str, list[str]]()
+
+    def __call__(self, jobs: Sequence[list[str]], initial_job_idx: int) -> list[Any]:
+        return [SimpleNamespace(return_value=self.end(job)) for job in jobs]
+
+    def end(self, overrides: list[str]) -> float:
+        name = overrides[-1].removeprefix("hydra.sweep.subdir=")
+        self.jobs[name] = overrides
+        (self.folder / name).mkdir(exist_ok=True)
+        (self.folder / name / LOCK).touch()
+        file = self.ends.get(f"_{name}".replace("-", "_"), RESULTS)
+        (self.folder / name / file).write_text("{}")
+        return float(name[-1]) if file == RESULTS else math.nan
+
+
+def ends(found: Search) -> list[str]:
+    return [trial.state.name for trial in found.study.trials]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("interval(0,0.5)", FloatDistribution(0.0, 0.5)),
+        ("int(interval(1,9))", IntDistribution(1, 9)),
+        ("tag(log,interval(1e-4,1e-2))", FloatDistribution(1e-4, 1e-2, log=True)),
+        ("range(1,10,4)", CategoricalDistribution(["1", "5", "9"])),
+        ("choice(8,true)", CategoricalDistribution(["8", "True"])),
+        ("null,'b c',[1,2]", CategoricalDistribution(["null", "'b c'", "[1,2]"])),
+    ],
+)
+def test_a_sweep_in_hydras_syntax_is_a_distribution_of_optunas(text, values):
+    assert distribution(OverridesParser.create().parse_override(f"key={text}")) == values
+
+
+def test_a_trial_is_drawn_by_seed_and_number():
+    def draw(seed: int, number: int) -> float:
+        one = sampler({"_target_": "optuna.samplers.TPESampler", "seed": seed}, number)
+        return optuna.create_study(sampler=one).ask({"x": FloatDistribution(0, 1)}).params["x"]
+
+    assert draw(3, 1) == draw(3, 1)
+    assert len({draw(3, 1), draw(3, 2), draw(4, 1)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"space": ["x=interval(0,8)", "y=2"]}, "x must be"),
+        ({"space": ["x=interval(0,9)", "y=3"]}, "y must be"),
+        ({"space": ["x=interval(0,9)", "y=2", "z=choice(1,2)"]}, "z must be"),
+        ({"space": ["x=5", "y=2"]}, "x must be"),
+        ({"metric": "val/acc"}, "hydra.sweeper.metric must be"),
+        ({"mode": "max"}, "hydra.sweeper.mode must be"),
+        ({"seeds": 3}, "hydra.sweeper.seeds must be"),
+        ({"sampler": {"_target_": "os.system"}}, "os.system"),
+    ],
+)
+def test_a_search_is_resumed_only_as_it_was_begun(tmp_path, changed, key):
+    search(tmp_path).run(Launcher(tmp_path))
+    space = changed.pop("space", SPACE)
+    with pytest.raises((ValueError, AttributeError), match=key):
+        search(tmp_path, *space, **changed)
+    # these change no trial
+    found = search(tmp_path, *SPACE, "targets=[my.*]", "force=true", n_trials=4, n_jobs=2)
+    found.run(Launcher(tmp_path))
+    assert ends(found) == ["COMPLETE"] * 4
+
+
+def test_failed_trials_are_replaced_and_pruned_ones_stay_pruned(tmp_path):
+    search(tmp_path).run(Launcher(tmp_path, _0=FAILED, _1=PRUNED))
+    (tmp_path / "0" / "notes.txt").touch()
+    found = search(tmp_path)
+    launcher = Launcher(tmp_path)
+    found.run(launcher)
+    assert ends(found) == ["FAIL", "PRUNED", "COMPLETE", "COMPLETE"]
+    assert list(launcher.jobs) == ["3"]
+    assert not (tmp_path / "0").exists()  # no report counts it
+    assert (tmp_path / ".replaced" / "0" / "notes.txt").exists()
+    assert state(tmp_path / "1") == "pruned"
+
+
+def test_a_trial_of_several_seeds_is_their_mean_and_fails_where_one_does(tmp_path):
+    launcher = Launcher(tmp_path, _1_2=FAILED)
+    found = search(tmp_path, seeds=3, n_trials=2)
+    found.run(launcher)
+    assert ends(found) == ["COMPLETE", "FAIL"]
+    assert found.study.trials[0].value == 1.0
+    assert list(launcher.jobs) == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2"]
+    x = f"x={found.study.trials[0].params['x']}"
+    assert launcher.jobs["0-1"] == ["y=2", x, "seed=1", "hydra.sweep.subdir=0-1"]
+
+
+def test_a_trial_that_another_process_runs_is_asked_again_later(tmp_path):
+    found = search(tmp_path, n_trials=1)
+    trial = found.study.ask(found.space)
+    (tmp_path / "0").mkdir()
+
+    def held(jobs: Any, initial_job_idx: int) -> list[Any]:
+        with FileLock(tmp_path / "0" / LOCK):
+            found.tell(0, {"0": math.nan})
+        return [SimpleNamespace(return_value=2.0)]
+
+    found.run(held)
+    (told,) = found.study.trials
+    assert (told.state.name, told.value, told.params) == ("COMPLETE", 2.0, trial.params)
+
+
+@pytest.mark.slow
+def test_a_killed_search_draws_the_trials_of_one_that_was_not(tmp_path):
+    toy = Toy(tmp_path)
+    args = ["hydra/sweeper=resumable_optuna", "hydra.sweeper.metric=loss", "seconds=0.1"]
+    args += ["x=interval(-5,2)", "hydra.sweeper.n_trials=7"]
+    args += ["+hydra.sweeper.sampler.n_startup_trials=2"]
+    for number in (1, 4):
+        process = toy.start(*args)
+        wait_for((toy.sweep / str(number) / LOCK).exists, process)
+        process.kill()
+        process.communicate()
+    before = stamps(toy.sweep, RESULTS)
+    assert toy.finish(*args).returncode == 0
+    assert before.items() <= stamps(toy.sweep, RESULTS).items()
+    assert toy.states() == {str(n): "finished" for n in range(7)}
+    whole = toy.finish(*args, "hydra.sweep.dir=whole")
+    assert whole.returncode == 0, whole.stderr
+    one, two = (
+        [(trial.params, trial.value) for trial in trials(tmp_path / sweep)]
+        for sweep in ("out", "whole")
+    )
+    assert one == two
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=NAME, storage=storage(folder)).trials
+
+
+def test_a_search_of_any_application_in_a_folder_of_any_name(tmp_path):
+    place = tmp_path / "a{b}%20?c"
+    place.mkdir()
+    toy = Toy(place)
+    (place / "broken").touch()
+    args = ["hydra/sweeper=resumable_optuna", "hydra.sweeper.metric=loss", "x=choice(3,1)"]
+    done = toy.finish(*args, "hydra.sweeper.n_trials=4", "hydra/launcher=joblib")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    found = {trial.params["x"]: (trial.state.name, trial.value) for trial in trials(toy.sweep)}
+    assert found == {"3": ("FAIL", None), "1": ("COMPLETE", 0.25)}
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+def test_a_missing_optuna_and_another_search_are_one_line(tmp_path):
+    toy = Toy(tmp_path)
+    args = ["hydra/sweeper=resumable_optuna", "hydra.sweeper.n_trials=1", "x=interval(0,1)"]
+    assert toy.finish(*args, "hydra.sweeper.metric=x").returncode == 0
+    done = toy.finish(*args, "hydra.sweeper.metric=loss")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: hydra.sweeper.metric must be x as in ")
+    assert done.stderr.count("\n") == 1
+    (tmp_path / "optuna.py").write_text("raise ModuleNotFoundError('no module optuna')")
+    done = toy.finish(*args, "hydra.sweeper.metric=x")
+    assert (done.returncode, done.stderr) == (1, "error: no module optuna\n")
+
+
+def test_an_epoch_without_validation_is_not_reported(short_run, tmp_path):
+    search(tmp_path).study.ask()
+    short_run(
+        *("0", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "logger=none"),
+        "+callbacks.prune._target_=mnist_cnn.callbacks.prune.Prune",
+        *("+callbacks.prune.trial=${run_dir}", "+callbacks.prune.monitor=val/loss"),
+        "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
+    )
+    (trial,) = trials(tmp_path)
+    assert sorted(trial.intermediate_values) == [2, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_search_of_trainings_is_resumed_prunes_the_worse_and_replaces_failures(tmp_path):
+    # good, bad, not a number
+    space = ["optimizer.lr=choice(0.01,1e-9,1e30)", "seed=3", "data.batch_size=64"]
+    space += ["model.hidden=8", "model.dropout=0.0", "callbacks.prune.pruner.n_startup_trials=1"]
+    space += ["callbacks.prune.pruner.n_warmup_steps=0", "hydra.sweeper.n_trials=4"]
+    quick = [*SHORT, "trainer.max_epochs=4", "logger=none", "test=false", "hydra.sweep.dir=s"]
+
+    search = ["-m", "hparams_search=optuna", *quick, *space]
+    process = start(tmp_path, "-m", "mnist_cnn.train", *search)
+    wait_for((tmp_path / "s" / "2" / LOCK).exists, process)
+    process.kill()
+    process.communicate()
+    running = trials(tmp_path / "s")[2].params
+    for _ in range(5):
+        process = start(tmp_path, "-m", "mnist_cnn.train", f"ckpt_path={tmp_path / 's'}")
+        _, err = process.communicate(timeout=200)
+        if process.returncode == 0:
+            break
+        assert "failed" in err
+    assert process.returncode == 0
+    found = trials(tmp_path / "s")
+    assert found[2].params == running
+    for trial in found:
+        end, lr = trial.state.name, trial.params["optimizer.lr"]
+        folder = tmp_path / "s" / str(trial.number)
+        if end == "COMPLETE":
+            results = json.loads((folder / RESULTS).read_text())
+            assert (trial.value, len(trial.intermediate_values)) == (results["val/loss"], 4)
+        elif end == "PRUNED":
+            assert state(folder) == "pruned"
+        else:
+            assert (end, lr, folder.exists()) == ("FAIL", "1e+30", False)
+    assert {trial.state.name for trial in found} == {"COMPLETE", "PRUNED", "FAIL"}
