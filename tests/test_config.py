@@ -16,7 +16,7 @@ from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
 from mnist_cnn.data.augment import Augment
-from mnist_cnn.module import make_optimizer, make_schedule
+from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import preflight
 
