@@ -104,7 +104,7 @@ def test_the_article_by_name_is_the_default():
         ("trainer.limit_val_batches=-1", "trainer.limit_val_batches: Input should be greater"),
         ("trainer.max_time=1h", "trainer.max_time: String should match pattern"),
         ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience: Input should"),
-        ("callbacks.history=null", "callbacks.history must be keys and values, got null"),
+        ("callbacks.history=null", "callbacks.history: Input should be a valid dictionary"),
         ("seed=-1", "seed: Input should be greater than or equal to 0, got -1"),
         ("augment=mild data.augment.scale=1", "data.augment.scale: Input should be less than or"),
         # what does not go together
@@ -246,7 +246,8 @@ def test_parts_are_made_as_hydra_makes_them():
     parts = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.Flatten"}, layer]}
     net = build_network(OmegaConf.create(parts))
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
-    made = instantiate.called({"_target_": dict, "_partial_": True, "a": 1}, b=2)
+    node = {"_target_": "dict", "_partial_": True, "a": 1}
+    made = instantiate.called(node, {"dict": dict}, b=2)
     assert made(c=3) == {"a": 1, "b": 2, "c": 3}
 
 

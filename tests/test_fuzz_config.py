@@ -17,14 +17,15 @@ import pytest
 from hydra.errors import HydraException
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.command import one_line
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, compose, files, flat, plain
+from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.config.messages import shown
 from mnist_cnn.pretrained import build_network
+from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import train
 
 MORE = int(os.environ.get("FUZZ", 0))
@@ -36,7 +37,8 @@ CHOICES = [f"{group}={name}" for group in GROUPS for name in files(group)]
 # where a key is declared: the choice that brings it, or none; and its value as YAML has it
 DECLARED: dict[str, tuple[str | None, str]] = {}
 for choice in (None, *CHOICES):
-    for key, value in flat(compose([choice] if choice else [], run_dir="unused")).items():
+    composed = compose([choice] if choice else [], run_dir="unused")
+    for key, value in flat(OmegaConf.to_container(composed)).items():
         DECLARED.setdefault(key, (choice, shown(value)))
 PARTS = sorted({key.rpartition(".")[0] for key in DECLARED} - {""})  # that others lie below
 
