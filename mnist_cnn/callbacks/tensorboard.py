@@ -1,6 +1,5 @@
-"""The results of a finished run for its loggers, pictures for TensorBoard; weights' histograms."""
+"""The results of a finished run for its loggers; histograms of weights."""
 
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,17 +7,13 @@ import lightning as L
 from lightning.pytorch.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 
-from mnist_cnn.analysis import scores
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.loggers import RESULTS
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.module import DigitClassifier
 from mnist_cnn.plots import evaluation
 from mnist_cnn.runs.folder import flat
 
-IMAGES, MISTAKES = 32, 24  # drawn of the first batch and of the mistakes
-JUDGED = 4000  # validation images that are read again for the pictures, in 0.4 s
-
+IMAGES = 32  # drawn of the first batch
 # of the configuration, in TensorBoard's table of runs
 COMPARED = (
     *("model._target_", "model.channels", "model.hidden", "model.dropout", "optimizer._target_"),
@@ -41,15 +36,12 @@ class Histograms(BetweenEpochs):
                     logger.experiment.add_histogram(tag, weights.detach(), trainer.current_epoch)
 
 
-def write_results(
-    trainer: L.Trainer, module: DigitClassifier, data: Any, outcome: Mapping[str, Any]
-) -> None:
+def write_results(trainer: L.Trainer, data: Any, outcome: Mapping[str, Any]) -> None:
     """Write the results of a trainer that has finished into its loggers.
 
     Args:
-        trainer: it has fitted the module to the data.
-        module: with the weights that were kept.
-        data: the data module that it was trained on; there are no pictures of a user's own.
+        trainer: it has fitted to the data.
+        data: the data module; there is no picture of a user's own.
         outcome: what results.json holds.
     """
     if not trainer.is_global_zero:
@@ -57,50 +49,31 @@ def write_results(
     numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            drawn = figures(module, data) if isinstance(data, ImageDataModule) else {}
-            fill_tensorboard(logger, drawn, trainer.current_epoch + 1, outcome)
+            figure = first_batch(data) if isinstance(data, ImageDataModule) else None
+            fill_tensorboard(logger, figure, trainer.current_epoch + 1, outcome)
         elif isinstance(logger, MLFlowLogger | WandbLogger):
             logger.log_metrics(numbers)
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
 
 
-def figures(module: DigitClassifier, data: ImageDataModule) -> dict[str, Figure]:
-    """Images as training sees them, and how the kept weights read the first validation images.
-
-    The mistakes on the test images are left to `evaluate`, so that nobody tunes by them in passing.
-    """
+def first_batch(data: ImageDataModule) -> Figure:
+    """The first images as training sees them."""
     x, y = (part[:IMAGES].cpu() for part in next(iter(data.train_dataloader())))
     labels = [data.classes[label] for label in y]
     title = f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}"
-    drawn = {"train/batch": evaluation.gallery(x[:, 0].numpy(), labels, title)}
-    if "val" not in data.splits:
-        return drawn
-    loader = data.loader("val", data.eval_batch_size, rank=0, world_size=1)
-    batches = itertools.islice(loader, -(-JUDGED // data.eval_batch_size))
-    module.eval()
-    (predictions,) = scores.predict_batches([module], batches, module.device)
-    matrix = scores.confusion_matrix(predictions).numpy()
-    wrong = scores.most_confident_mistakes(predictions)
-    images = data.splits["val"][0][wrong[:MISTAKES], 0].cpu().numpy()
-    listed = scores.list_mistakes(predictions, data.rows["val"], data.classes, MISTAKES)
-    seen = f"the first {matrix.sum():,} validation images of {data.name}, {len(wrong):,} wrong"
-    drawn["val/confusion"] = evaluation.confusion(matrix, data.classes, f"kept weights on {seen}")
-    drawn["val/mistakes"] = evaluation.mistakes(
-        images, listed, f"most confident mistakes on {seen}"
-    )
-    return drawn
+    return evaluation.gallery(x[:, 0].numpy(), labels, title)
 
 
 def fill_tensorboard(
-    logger: TensorBoardLogger, drawn: Mapping[str, Figure], step: int, outcome: Mapping[str, Any]
+    logger: TensorBoardLogger, figure: Figure | None, step: int, outcome: Mapping[str, Any]
 ) -> None:
-    """Write pictures, hyper-parameters and results into a file beside that of the curves."""
+    """Write the picture, hyper-parameters and results into a file beside that of the curves."""
     results = TensorBoardLogger(
         logger.log_dir, "", "", default_hp_metric=False, filename_suffix=RESULTS
     )
-    for name, figure in drawn.items():
-        results.experiment.add_figure(name, figure, step)
+    if figure is not None:
+        results.experiment.add_figure("train/batch", figure, step)
     metrics = {f"best/{key}": outcome[key] for key in sorted(outcome) if key.startswith("val/")}
     metrics |= {key: outcome[key] for key in sorted(outcome) if key.startswith("test/")}
     values = flat(outcome["config"])
