@@ -9,20 +9,18 @@ import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.nan import NaNGuard
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.callbacks.tensorboard import Histograms
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import make_callbacks
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.mnist import load_split
-from mnist_cnn.data.negatives import MNISTWithNegatives
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
@@ -131,38 +129,6 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
     trainer.fit(DigitClassifier(), MNISTDataModule())
     for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):
         assert part in screen.getvalue()
-
-
-class OwnData(L.LightningDataModule):
-    def train_dataloader(self):
-        images = TensorDataset(torch.rand(20, 1, 28, 28), torch.zeros(20, dtype=torch.long))
-        return DataLoader(images, batch_size=10)
-
-    val_dataloader = train_dataloader
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.parametrize(
-    ("data", "rows"),
-    [
-        (OwnData(), ""),
-        (
-            MNISTWithNegatives(negatives=1000, val_fraction=0.99, batch_size=1000),
-            r", rows (\d+ ){9}\d+ and \d+ more of the training file",
-        ),
-    ],
-    ids=["a loader without rows", "images without rows"],
-)
-def test_nan_ends_a_run_on_any_data_in_a_sentence(data, rows, monkeypatch):
-    def spoil(self, trainer, pl_module, batch, batch_idx):
-        batch[0].fill_(float("nan"))
-
-    monkeypatch.setattr(NaNGuard, "on_train_batch_start", spoil)
-    options = {"max_epochs": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
-    trainer = bare_trainer(callbacks=[NaNGuard(every_steps=1)], **options)
-    module = DigitClassifier(loss={"_target_": "mnist_cnn.losses.OutlierExposure"})
-    with pytest.raises(ValueError, match=rf"^train/loss=nan at step 1, batch 1 of epoch 1{rows}; "):
-        trainer.fit(module, data)
 
 
 def test_results_name_what_the_numbers_depend_on(short_run, tmp_path):
