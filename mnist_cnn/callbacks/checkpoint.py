@@ -195,10 +195,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         self.adopt_best(trainer, checkpoint)
-        reasons = []
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, INEXACT):
-                reasons.append(f"{type(callback).__name__} is not resumed exactly")
+        inexact = [c for c in trainer.callbacks if isinstance(c, INEXACT)]  # type: ignore[attr-defined]
+        reasons = [f"{type(callback).__name__} is not resumed exactly" for callback in inexact]
         if "processes" in checkpoint:
             self.position = loader_position(checkpoint)
             self.restore_process(trainer, pl_module, checkpoint["processes"])
@@ -211,18 +209,16 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             tell_inexact(trainer, reasons)
 
     def adopt_best(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-        """Copy the best checkpoint so far of another run, from whose checkpoint this one starts."""
+        """Copy the best checkpoint of another run from beside the one that this run starts from."""
         if not trainer.is_global_zero or self.best.exists() or self.start is None:
             return
         start = Path(self.start).absolute()
         if start == self.last:
             return
+        best = start.with_name(self.best.name)
         best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
-        for file in (start.with_name(self.best.name), start):
-            best = read_checkpoint(file) if file.is_file() else {}
-            if best_epoch and best.get("epoch") == best_epoch and not within_epoch(best):
-                copy_whole(file, self.best)
-                return
+        if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
+            copy_whole(best, self.best)
 
     def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
         if len(every) == trainer.world_size:
@@ -245,10 +241,6 @@ def check_whole(path: Path | str) -> None:
     except ValueError as e:
         wanted = must_be("ckpt_path", "a checkpoint that training can resume", path)
         raise ValueError(f"{wanted}: {e}") from None
-
-
-def within_epoch(checkpoint: dict[str, Any]) -> bool:
-    return "tally" in checkpoint.get("processes", [{}])[0]
 
 
 def copy_whole(source: Path, target: Path) -> None:

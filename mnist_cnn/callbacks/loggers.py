@@ -1,20 +1,33 @@
-"""The loggers of a run."""
+"""The loggers of a run, and what they get of its results."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+import lightning as L
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.plots import evaluation
 from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.folder import flat
 from mnist_cnn.runs.ranks import rank
 
 # Lightning logs these parts of the configuration itself, as they are after seeing the data
 OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metrics")
 RESULTS = ".results"  # the end of the name of the event file that `write_results` fills
+IMAGES = 32  # drawn of the first batch
+# of the configuration, in TensorBoard's table of runs
+COMPARED = (
+    *("model._target_", "model.channels", "model.hidden", "model.dropout", "optimizer._target_"),
+    *("optimizer.lr", "optimizer.weight_decay", "scheduler._target_", "label_smoothing", "seed"),
+    *("data.batch_size", "data.fold", "trainer.max_epochs"),
+)
 
 
 class TensorBoard(TensorBoardLogger):
@@ -58,3 +71,50 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
             logger.remove_results()
         loggers.append(logger)
     return loggers
+
+
+def write_results(trainer: L.Trainer, data: Any, outcome: Mapping[str, Any]) -> None:
+    """Write the results of a trainer that has finished into its loggers.
+
+    Args:
+        trainer: it has fitted to the data.
+        data: the data module; there is no picture of a user's own.
+        outcome: what results.json holds.
+    """
+    if not trainer.is_global_zero:
+        return
+    numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            figure = first_batch(data) if isinstance(data, ImageDataModule) else None
+            fill_tensorboard(logger, figure, trainer.current_epoch + 1, outcome)
+        elif isinstance(logger, MLFlowLogger | WandbLogger):
+            logger.log_metrics(numbers)
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
+def first_batch(data: ImageDataModule) -> Figure:
+    """The first images as training sees them."""
+    x, y = (part[:IMAGES].cpu() for part in next(iter(data.train_dataloader())))
+    labels = [data.classes[label] for label in y]
+    title = f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}"
+    return evaluation.gallery(x[:, 0].numpy(), labels, title)
+
+
+def fill_tensorboard(
+    logger: TensorBoardLogger, figure: Figure | None, step: int, outcome: Mapping[str, Any]
+) -> None:
+    """Write the picture, hyper-parameters and results into a file beside that of the curves."""
+    results = TensorBoardLogger(
+        logger.log_dir, "", "", default_hp_metric=False, filename_suffix=RESULTS
+    )
+    if figure is not None:
+        results.experiment.add_figure("train/batch", figure, step)
+    metrics = {f"best/{key}": outcome[key] for key in sorted(outcome) if key.startswith("val/")}
+    metrics |= {key: outcome[key] for key in sorted(outcome) if key.startswith("test/")}
+    values = flat(outcome["config"])
+    # TensorBoard takes its columns from one of the runs, so each is always there
+    compared = {key: values.get(key, "none") for key in COMPARED}
+    results.log_hyperparams(compared, metrics, step)
+    results.finalize("success")
