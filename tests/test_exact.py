@@ -239,7 +239,7 @@ def test_a_damaged_checkpoint_or_one_that_would_run_code_is_refused_by_name(tmp_
 
 def test_nan_ends_the_run_and_names_the_step(tmp_path, fault):
     fault("on_train_batch_start 15 nan")
-    named = "train/loss=nan at step 15, batch 5 of epoch 2; .*last.ckpt is from"
+    named = "train/loss=nan at step 15, batch 5 of epoch 2; "
     with pytest.raises(ValueError, match=named):
         run(tmp_path, "data.batch_size=5", "callbacks.checkpoint.every_steps=3")
     assert state(tmp_path) == "failed"

@@ -212,10 +212,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         """Copy the best checkpoint of another run from beside the one that this run starts from."""
         if not trainer.is_global_zero or self.best.exists() or self.start is None:
             return
-        start = Path(self.start).absolute()
-        if start == self.last:
-            return
-        best = start.with_name(self.best.name)
+        best = Path(self.start).with_name(self.best.name)
         best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
         if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
             copy_whole(best, self.best)

@@ -74,20 +74,17 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
 
 
 def write_results(trainer: L.Trainer, data: Any, outcome: Mapping[str, Any]) -> None:
-    """Write the results of a trainer that has finished into its loggers.
+    """Write the results of a trainer that has finished into its loggers, in the first process.
 
     Args:
         trainer: it has fitted to the data.
         data: the data module; there is no picture of a user's own.
         outcome: what results.json holds.
     """
-    if not trainer.is_global_zero:
-        return
     numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            figure = first_batch(data) if isinstance(data, ImageDataModule) else None
-            fill_tensorboard(logger, figure, trainer.current_epoch + 1, outcome)
+            fill_tensorboard(logger, data, trainer.current_epoch + 1, outcome)
         elif isinstance(logger, MLFlowLogger | WandbLogger):
             logger.log_metrics(numbers)
         if isinstance(logger, WandbLogger):
@@ -103,14 +100,14 @@ def first_batch(data: ImageDataModule) -> Figure:
 
 
 def fill_tensorboard(
-    logger: TensorBoardLogger, figure: Figure | None, step: int, outcome: Mapping[str, Any]
+    logger: TensorBoardLogger, data: Any, step: int, outcome: Mapping[str, Any]
 ) -> None:
-    """Write the picture, hyper-parameters and results into a file beside that of the curves."""
+    """Write a picture, hyper-parameters and results into a file beside that of the curves."""
     results = TensorBoardLogger(
         logger.log_dir, "", "", default_hp_metric=False, filename_suffix=RESULTS
     )
-    if figure is not None:
-        results.experiment.add_figure("train/batch", figure, step)
+    if isinstance(data, ImageDataModule):
+        results.experiment.add_figure("train/batch", first_batch(data), step)
     metrics = {f"best/{key}": outcome[key] for key in sorted(outcome) if key.startswith("val/")}
     metrics |= {key: outcome[key] for key in sorted(outcome) if key.startswith("test/")}
     values = flat(outcome["config"])

@@ -38,8 +38,7 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
     """Check the losses of an epoch (from 1) since the last check, the metrics and the weights.
 
     Raises:
-        ValueError: one is infinite or not a number. It tells the step, and the last checkpoint
-            from before.
+        ValueError: one is infinite or not a number. It names the step.
     """
     tally = module.epoch_metrics["train"]
     fault = ""
@@ -54,7 +53,5 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
         if not fault and not value.isfinite().all():
             fault = f"{name} is not finite in epoch {epoch}"
     if fault:
-        last = getattr(trainer.checkpoint_callback, "last", None)
-        kept = f"{last} is from before" if last and last.exists() else "there is no checkpoint yet"
         advice = "a lower optimizer.lr or a trainer.gradient_clip_val may help"
-        raise ValueError(f"{fault}; {kept}; {advice}")
+        raise ValueError(f"{fault}; {advice}")
