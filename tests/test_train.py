@@ -210,12 +210,8 @@ def test_a_run_that_ends_before_its_first_validation_is_trained(tmp_path):
 
 
 def test_a_sound_network_overfits_three_batches(tmp_path):
-    train(
-        compose(
-            ["debug=overfit", "model=mlp", "trainer.accelerator=cpu", "logger=none"],
-            run_dir=tmp_path,
-        )
-    )
+    options = ["debug=overfit", "model=mlp", "trainer.accelerator=cpu", "logger=none"]
+    train(compose(options, run_dir=tmp_path))
     losses = column(tmp_path, "train/loss")
     assert losses[-1] < 0.05 < losses[0]
     assert "test/acc" not in results(tmp_path)
@@ -229,13 +225,6 @@ def test_an_option_of_lightnings_trainer_works_as_in_lightning(option, epochs, t
     found = results(run(tmp_path, f"trainer.{option}"))
     assert found["epochs"] == epochs
     assert found["config"]["trainer"][option.partition("=")[0]]
-
-
-@pytest.mark.slow
-def test_a_profiler_leaves_its_table(command, tmp_path):
-    done = command(*TINY, "debug=profiler", "trainer.limit_train_batches=5", "hydra.run.dir=debug")
-    assert done.returncode == 0, done.stderr
-    assert "run_training_batch" in next((tmp_path / "debug").glob("fit-profile*")).read_text()
 
 
 @pytest.mark.slow
