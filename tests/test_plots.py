@@ -33,14 +33,10 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_a_confusion_matrix_shows_each_count_recall_and_precision():
-    matrix = np.array([[1200, 3, 0], [0, 7, 0], [0, 0, 0]])
-    figure = evaluation.confusion(matrix, "abc", "three classes")
-    shown = texts(figure)
-    assert {"1,200", "3", "7"} <= set(shown)
-    assert "0" not in shown  # no mistake, no number
-    assert shown.count("-") == 2  # c is never there, and never predicted
-    assert {"99.8%", "100.0%", "70.0%"} <= set(shown)  # of a: 1200/1203, 1200/1200; of b: 7/10
+def test_a_confusion_matrix_shows_each_count():
+    figure = evaluation.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
+    assert texts(figure) == ["1,200", "3", "7"]  # no mistake, no number
+    assert texts(evaluation.confusion(np.array([[5, 0], [0, 0]]), "ab", "")) == ["5"]
 
 
 def mistake(index: int, label: str, prediction: str, confidence: float) -> dict[str, Any]:

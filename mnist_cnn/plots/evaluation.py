@@ -18,38 +18,27 @@ CAPTION = 19  # characters that fit above an image
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """A confusion matrix whose mistakes stand out, with recall by row and precision by column.
+    """A confusion matrix whose mistakes stand out.
 
     Args:
         matrix: whole numbers (C, C), images of the row's class read as the column's.
     """
-    n = len(matrix)
-    mistakes = matrix * (1 - np.eye(n, dtype=matrix.dtype))
-    with np.errstate(invalid="ignore"):
-        recall = matrix.diagonal() / matrix.sum(1)
-        precision = matrix.diagonal() / matrix.sum(0)
-    figure = titled(title, (8.4, 8))
+    own = np.eye(len(matrix), dtype=bool)
+    mistakes = np.ma.masked_array(matrix, own | (matrix == 0))
+    most = max(1, matrix[~own].max(initial=0))
+    figure = titled(title, (8, 8))
     axes = figure.add_subplot()
     # the diagonal would drown the mistakes on a common scale
-    axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
-    diagonal = np.ma.masked_equal(np.eye(n), 0)
-    axes.imshow(diagonal, cmap="Blues", vmin=0, vmax=4)
-    middle: Any = {"ha": "center", "va": "center"}
+    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
+    axes.imshow(np.ma.masked_array(own, ~own), cmap="Blues", vmin=0, vmax=4)
     for row, column in np.argwhere(matrix > 0):
         count = matrix[row, column]
-        color = "white" if row != column and count > 0.6 * mistakes.max() else "black"
-        weight = "bold" if row == column else "normal"
-        axes.text(column, row, f"{count:,}", fontsize=9, color=color, fontweight=weight, **middle)
-    for k in range(n):
-        for x, y, value in ((n, k, recall[k]), (k, n, precision[k])):
-            text = "-" if np.isnan(value) else f"{value:.1%}"
-            axes.text(x, y, text, fontsize=8.5, color=VAL, **middle)
+        color = "white" if row != column and count > 0.6 * most else "black"
+        axes.text(column, row, f"{count:,}", fontsize=9, color=color, ha="center", va="center")
     slanted = 45 if max(map(len, classes)) > 3 else 0
-    axes.set_xticks(range(n + 1), [*classes, "recall"], rotation=slanted)
-    axes.set_yticks(range(n + 1), [*classes, "precision"])
-    axes.set(xlabel="read as", ylabel="label", xlim=(-0.5, n + 0.5), ylim=(n + 0.5, -0.5))
-    axes.hlines(n - 0.5, -0.5, n + 0.5, color=TRAIN, lw=0.8)
-    axes.vlines(n - 0.5, -0.5, n + 0.5, color=TRAIN, lw=0.8)
+    axes.set_xticks(range(len(matrix)), classes, rotation=slanted)
+    axes.set_yticks(range(len(matrix)), classes)
+    axes.set(xlabel="read as", ylabel="label")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
