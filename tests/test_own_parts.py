@@ -258,7 +258,7 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folde
         assert (here / "place" / name / "mistakes.png").is_file()
         assert outcome["acc"] == results["test/acc"]
     assert evaluated("weights.safetensors", "split=val", "temperature=true")["images"] == 200
-    with pytest.raises(ValueError, match="split must be test or val, as far as Noise has batches"):
+    with pytest.raises(ValueError, match="Noise has no images of split"):
         evaluated("weights.safetensors", "split=train")
     instantiate.allow([])
     with pytest.raises(ValueError, match=r"data\._target_ must be allowed by targets, got my"):
