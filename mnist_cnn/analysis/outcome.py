@@ -111,7 +111,7 @@ def print_outcome(folder: Path, outcome: Outcome) -> None:
 
 def screen_table(table: pd.DataFrame) -> Table:
     """A table for the screen; shares, all that is not whole, in per cent."""
-    shown = Table(*(Column(name, overflow="fold") for name in table))
+    shown = Table(*(Column(str(name), overflow="fold") for name in table))
     texts = table.map(lambda value: f"{value:.2%}" if isinstance(value, float) else str(value))
     for row in texts.itertuples(index=False):
         shown.add_row(*row)
