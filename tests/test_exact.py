@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data.loader import generator
 from mnist_cnn.runs.folder import BEST, LAST, state
 from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.signals import Interrupted
@@ -201,13 +200,10 @@ def test_a_damaged_checkpoint_or_one_that_would_run_code_is_refused_by_name(tmp_
     assert not (tmp_path / "ran").exists()
 
 
-def test_nan_ends_the_run_and_names_the_step_and_its_images(tmp_path, fault):
+def test_nan_ends_the_run_and_names_the_step(tmp_path, fault):
     fault("on_train_batch_start 15 nan")
-    rows = torch.randperm(48_000, generator=generator(0, 1))[20:25] + 12_000
-    named = f"batch 5 of epoch 2, rows {' '.join(map(str, rows.tolist()))} of the training file"
-    with pytest.raises(
-        ValueError, match=f"train/loss=nan at step 15, {named}; .*last.ckpt is from"
-    ):
+    named = "train/loss=nan at step 15, batch 5 of epoch 2; "
+    with pytest.raises(ValueError, match=named):
         run(tmp_path, "data.batch_size=5", "callbacks.checkpoint.every_steps=3")
     assert state(tmp_path) == "failed"
     assert last(tmp_path)["global_step"] == STEPS + 3  # before
@@ -217,7 +213,7 @@ def test_an_epoch_that_was_cut_short_is_named_when_the_run_is_resumed(tmp_path, 
     run(tmp_path, "trainer.max_steps=17")
     assert "not bit for bit" not in capsys.readouterr().err
     run(tmp_path)
-    said = "not bit for bit the run that it was: epoch 2 ended after 7 of 10 batches"
+    said = "not bit for bit the run that it was: an epoch ended before all its batches"
     assert said in capsys.readouterr().err
 
 
