@@ -18,7 +18,8 @@ from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as, is_custom, make_callbacks
 from mnist_cnn.internals.lightning import InPlace, quiet_lightning
 from mnist_cnn.model import frozen
-from mnist_cnn.module import DigitClassifier, fitted, make_optimizer, make_schedule
+from mnist_cnn.module import DigitClassifier, fitted
+from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network, read_checkpoint, read_weights
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import RunFolder
