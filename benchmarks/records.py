@@ -12,7 +12,6 @@ table and the picture of README.md are made of the records: --readme, --plot
 benchmarks/accuracy.png.
 """
 
-import signal
 import subprocess
 import sys
 import time
@@ -51,17 +50,10 @@ USUAL_EPOCHS = 10
 
 
 def run_command(entry: str, *arguments: str) -> None:
-    """Runs `python -m mnist_cnn.<entry>` and waits until it has ended, Ctrl-C included.
-
-    Raises:
-        subprocess.CalledProcessError: its exit code is not 0; it has said why.
-    """
-    # the terminal sends Ctrl-C to both; without a handler, subprocess would kill the command
-    before = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        subprocess.run([sys.executable, "-m", f"mnist_cnn.{entry}", *arguments], check=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    """Runs `python -m mnist_cnn.<entry>`; where that fails, it has said why, and this ends too."""
+    code = subprocess.run([sys.executable, "-m", f"mnist_cnn.{entry}", *arguments]).returncode
+    if code:
+        sys.exit(code)
 
 
 def train_usual_runs(seeds: Sequence[int], folder: Path) -> None:
@@ -179,15 +171,8 @@ def measure_again(name: str, seeds: list[int], folder: Path | None) -> Record:
         place = Path(OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
         launcher = old["launcher"] if old else []
         about = f", {span(old['elapsed_seconds'])} by the record on {hardware(old)}" if old else ""
-        console.print(f"{name}, seeds {', '.join(map(str, seeds))}{about}")
-    try:
-        new = measure(name, seeds, place, launcher)
-    # SystemExit comes from Lightning, for Ctrl-C
-    except (subprocess.CalledProcessError, KeyboardInterrupt, SystemExit) as e:
-        finish = "" if name == "usual" else f"python -m mnist_cnn.train ckpt_path={place}; "
-        then = f"{finish}python -m benchmarks.records {name} --from {place}"
-        print(f"finish it: {then}", file=sys.stderr)
-        sys.exit(getattr(e, "returncode", 128 + signal.SIGINT))
+        console.print(f"{name}, seeds {', '.join(map(str, seeds))}{about}, in {place}")
+    new = measure(name, seeds, place, launcher)
     console.print(f"{name}: {accuracy(new['test/acc'])}, n={len(new['test/acc'])}, {hardware(new)}")
     if old:
         console.print(markdown(comparison(new, old)))

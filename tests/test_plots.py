@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import sys
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,9 @@ from matplotlib.patches import Rectangle
 
 from mnist_cnn.plots import evaluation, training
 
-ROWS = [
-    {
-        "epoch": e,
-        "train/loss": 1 / e,
-        "train/acc": 0.9,
-        "val/loss": 1.1 / e,
-        "val/acc": 0.8 + e / 100,
-    }
-    for e in (1, 2, 3)
-]
+ROWS = pd.DataFrame({"epoch": [1, 2, 3], "train/acc": 0.9})
+ROWS["train/loss"], ROWS["val/loss"] = 1 / ROWS["epoch"], 1.1 / ROWS["epoch"]
+ROWS = ROWS.assign(**{"val/acc": 0.8 + ROWS["epoch"] / 100}).to_dict("records")
 
 
 def test_history_draws_both_curves_and_marks_the_best_epoch():
@@ -34,48 +26,30 @@ def test_history_draws_both_curves_and_marks_the_best_epoch():
         assert best in axes.get_legend_handles_labels()[1]
 
 
-def test_history_draws_a_run_without_validation():
-    rows = [{k: v for k, v in row.items() if not k.startswith("val")} for row in ROWS]
-    loss, _ = training.history(rows, None, "a run").axes
-    assert [line.get_label() for line in loss.lines] == ["training"]
-
-
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def test_a_confusion_matrix_shows_each_count_recall_and_precision():
+def test_a_confusion_matrix_shows_each_count():
     figure = evaluation.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
-    shown = texts(figure)
-    assert {"1,200", "3", "7"} <= set(shown)
-    assert "0" not in shown  # no mistake, no number
-    assert {"99.8%", "100.0%", "70.0%"} <= set(shown)  # of a: 1200/1203, 1200/1200; of b: 7/10
-
-
-def test_a_confusion_matrix_of_a_class_that_is_never_there_has_no_recall():
-    assert "-" in texts(evaluation.confusion(np.array([[5, 1], [0, 0]]), "ab", ""))
+    assert texts(figure) == ["1,200", "3", "7"]  # no mistake, no number
+    assert texts(evaluation.confusion(np.array([[5, 0], [0, 0]]), "ab", "")) == ["5"]
 
 
 def mistake(index: int, label: str, prediction: str, confidence: float) -> dict[str, Any]:
     return {"index": index, "label": label, "prediction": prediction, "confidence": confidence}
 
 
-def test_a_mistake_is_drawn_with_its_index_label_prediction_and_confidence():
-    images = np.zeros((2, 28, 28), np.uint8)
-    found = [mistake(947, "8", "9", 0.995), mistake(7, "4", "1", 0.5)]
-    figure = evaluation.mistakes(images, found, "two")
-    assert texts(figure) == ["#947\n8 read as 9, 99.5%", "#7\n4 read as 1, 50.0%"]
-    assert len(figure.axes[0].images) == 2
-
-
 def test_long_names_of_classes_do_not_overlap() -> None:
     names = ["Ankle boot", "T-shirt/top"] * 3
-    images = np.zeros((6, 28, 28), np.uint8)
+    images = np.zeros((7, 28, 28), np.uint8)
     found = [mistake(69_999, *read, 1.0) for read in zip(names, names[::-1], strict=True)]
-    figure = evaluation.mistakes(images, found, "clothes")
-    assert texts(figure)[0] == "#69999, 100.0%\nAnkle boot\nread as T-shirt/top"
+    figure = evaluation.mistakes(images, [*found, mistake(947, "8", "9", 0.995)], "clothes")
+    assert texts(figure)[0] == "#69999, 100.0%\nAnkle boot read as\nT-shirt/top"
+    assert texts(figure)[-1] == "#947, 99.5%\n8 read as 9"
+    assert len(figure.axes[0].images) == 7
     figure.draw_without_rendering()
-    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts[:6]]
     assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
@@ -86,14 +60,6 @@ def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
     assert len(figure.axes[0].images) == 300
     assert figure.get_size_inches()[1] < 90
     assert figure.get_suptitle() == "many; the first 300 are drawn"
-
-
-@pytest.mark.parametrize("last", [1, 2, 3])
-def test_epochs_are_whole_numbers(last: int) -> None:
-    for axes in training.history(ROWS[:last], None, "a run").axes:
-        low, high = axes.get_xlim()
-        marks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-        assert marks == list(range(1, last + 1))
 
 
 def test_a_title_is_written_as_it_is_and_fits() -> None:
@@ -116,10 +82,6 @@ def test_images_of_a_gallery_do_not_overlap_and_lie_inside_it():
             assert right <= other[0] or other[1] <= left or bottom <= other[3]
 
 
-def test_a_gallery_of_nothing_says_so():
-    assert "none" in texts(evaluation.gallery(np.zeros((0, 28, 28)), [], "no mistakes"))
-
-
 def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any():
     counts = np.array([0, 4, 96])
     figure = evaluation.reliability(
@@ -127,10 +89,8 @@ def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any
     )
     upper, lower = figure.axes
     bars = [bar for bar in upper.patches if isinstance(bar, Rectangle)]
-    heights = np.array([bar.get_height() for bar in bars]).reshape(2, 3)
-    assert heights.sum(0) == pytest.approx([0, 0.5, 1])
-    assert heights[0, 1] == 0.5  # few images: the pale bars
-    assert [text.get_text() for text in lower.texts] == ["4", "96"]
+    assert [bar.get_height() for bar in bars] == pytest.approx([np.nan, 0.5, 1], nan_ok=True)
+    assert [text.get_text() for text in lower.texts] == ["", "4", "96"]
 
 
 def test_writers_are_drawn_from_the_least_accurate_on_beside_what_chance_gives():
@@ -145,13 +105,3 @@ def test_writers_are_drawn_from_the_least_accurate_on_beside_what_chance_gives()
         np.asarray(lines["all, if errors fell by chance"].get_ydata()).tolist() == chance.tolist()
     )
     assert axes.get_xlim()[1] < 1  # beyond, nobody errs
-
-
-def test_drawing_opens_no_window_manager():
-    for figure in (
-        evaluation.confusion(np.eye(3, dtype=int), "abc", ""),
-        evaluation.gallery(np.zeros((1, 28, 28)), ["x"], ""),
-    ):
-        figure.canvas.draw()
-    pyplot = sys.modules.get("matplotlib.pyplot")
-    assert pyplot is None or pyplot.get_fignums() == []

@@ -110,25 +110,16 @@ def test_a_restart_of_pgd_changes_only_what_still_survives(net, digits, monkeypa
     assert (survivors[0] | ~survivors[1]).all()
 
 
-def test_auroc_is_torchmetrics_also_with_ties():
+def test_auroc_is_torchmetrics_also_with_ties_and_false_positives_are_at_95_percent():
     g = generator(0)
     digits = (torch.randn(500, generator=g) + 1).round(decimals=1)
     others = torch.randn(300, generator=g).round(decimals=1)
     kinds = torch.cat([torch.ones(500), torch.zeros(300)]).long()
+    found = outliers.separation(torch.arange(100.0), torch.tensor([4.0, 5.0, 6.0, 50.0]))
+    assert found["fpr_95"] == 0.75  # above the score that 95 of 100 digits reach
     # it takes scores for logits unless all are in [0, 1]
     expected = binary_auroc((torch.cat([digits, others]) + 10) / 20, kinds).item()
     assert outliers.separation(digits, others)["auroc"] == pytest.approx(expected, abs=1e-6)
-
-
-def test_false_positives_are_counted_where_19_of_20_digits_are_kept():
-    digits = torch.arange(100.0)
-    assert outliers.separation(digits, torch.tensor([4.0, 5.0, 6.0, 50.0]))["fpr_95"] == 0.75
-
-
-def test_a_download_that_failed_leaves_no_set_of_outliers(tmp_path):
-    (tmp_path / "KMNIST" / "raw").mkdir(parents=True)
-    made = outliers.make_outliers(torch.zeros(20, 1, 28, 28), tmp_path)
-    assert set(made) == set(outliers.OUTLIERS)
 
 
 def measured(data: MNISTDataModule, nets: dict[str, nn.Module], *names: str) -> dict[str, Any]:
@@ -145,9 +136,6 @@ def test_suites_give_each_network_its_figures_on_the_same_images(data, net):
     assert first["affine"]["+45 degrees"] < first["affine"]["+20 degrees"]
     assert set(first["outliers"]) == set(outliers.OUTLIERS)
     assert all(0.9 < kind["auroc"] <= 1 for kind in first["outliers"].values())
-    rows = suites.table_rows([first, second])
-    assert [row[0] for row in rows][:2] == ["clean", "field"]
-    assert all(len(row) == 3 for row in rows)
 
 
 def test_attacks_are_reported_by_epsilon(data, net, monkeypatch):
@@ -172,7 +160,6 @@ def test_autoattack_is_reported_by_epsilon_and_leaves_torchs_chance_alone(data, 
     assert torch.equal(torch.random.get_rng_state(), state)
     told = {"images": 4, "autoattack": {"0.5": 0.0}}
     assert found["networks"][0]["autoattack"] == told
-    assert suites.table_rows(found["networks"])[-1] == ["AutoAttack 0.5, first 4 images", "0.0%"]
 
 
 def test_autoattack_without_its_package_names_the_extra(net, digits, monkeypatch):

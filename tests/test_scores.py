@@ -37,29 +37,24 @@ def test_the_interval_of_an_accuracy_is_wilsons(hits, n, low, high):
     assert (part["images"], part["errors"], part["acc"]) == (n, n - hits, hits / n)
 
 
-def test_calibration_error_of_a_case_worked_out_by_hand():
-    # confidence 0.7, 0.7 in one bin, half right: gap 0.2; 0.95 in another, right: gap 0.05
-    predictions = predictions_of([[0.7, 0.3], [0.7, 0.3], [0.05, 0.95]], [0, 1, 1])
-    measured = scores.calibration(predictions)
-    assert measured["ece"] == pytest.approx((2 * 0.2 + 1 * 0.05) / 3)
-    assert measured["loss"] == pytest.approx(-math.log(0.7 * 0.3 * 0.95) / 3)
-
-
 def test_calibration_error_agrees_with_torchmetrics(overconfident):
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     other = multiclass_calibration_error(
         overconfident.probabilities, overconfident.labels, num_classes=10, n_bins=15
     )
-    assert scores.calibration(overconfident)["ece"] == pytest.approx(other.item(), abs=1e-6)
+    measured = scores.calibration(overconfident)
+    assert measured["ece"] == pytest.approx(other.item(), abs=1e-6)
+    p = overconfident.probabilities.gather(1, overconfident.labels[:, None])
+    assert measured["loss"] == pytest.approx(-p.log().mean().item())
 
 
 def test_a_confidence_on_an_edge_belongs_to_the_bin_below_and_every_prediction_to_one_bin():
     predictions = predictions_of([[0.75, 0.25], [0.5, 0.5], [1.0, 0.0]], [0, 0, 0])
-    bins = scores.bin_confidence(predictions, bins=4)
-    assert bins.counts.tolist() == [0, 1, 1, 1]
-    assert bins.confidence[1:].tolist() == pytest.approx([0.5, 0.75, 1.0])
-    assert bins.accuracy[0].isnan()
+    counts, confidence, accuracy = scores.bin_confidence(predictions, bins=4)
+    assert counts.tolist() == [0, 1, 1, 1]
+    assert confidence[1:].tolist() == pytest.approx([0.5, 0.75, 1.0])
+    assert accuracy[0].isnan()
 
 
 def test_scores_of_each_class_agree_with_torchmetrics(overconfident):
@@ -98,6 +93,11 @@ def test_the_temperature_is_found_that_the_logits_were_scaled_by(overconfident):
 def test_the_most_confident_mistake_comes_first():
     predictions = predictions_of([[0.6, 0.4], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]], [1, 1, 0, 0])
     assert scores.most_confident_mistakes(predictions).tolist() == [1, 3, 0]
+
+
+def test_a_mean_of_probabilities_is_finite_where_they_vanish():
+    far = scores.average([torch.tensor([[0.0, 2000.0]]), torch.tensor([[0.0, 3000.0]])])
+    assert far.tolist() == [[pytest.approx(-2000 - math.log(2)), pytest.approx(0)]]
 
 
 def test_a_bootstrap_over_single_images_has_the_width_of_the_normal_interval():

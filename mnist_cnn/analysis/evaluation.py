@@ -13,11 +13,11 @@ from mnist_cnn import pretrained
 from mnist_cnn.analysis import by_writer, scores
 from mnist_cnn.analysis.networks import network_files, network_name
 from mnist_cnn.analysis.progress import track
-from mnist_cnn.analysis.robustness.suites import SUITES, measure_robustness
+from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.mnist import WRONG_TEST_LABELS
@@ -35,7 +35,7 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
     others = network_files(cfg.compare) if cfg.compare is not None else []
     loaded = pretrained.load_all([*files, *others])
     n, device = len(files), pick_device(cfg.device)
-    data = load_images(cfg, loaded[:n], loaded[n:])
+    data = load_images(cfg, loaded)
     nets = [trained.to(device).net for trained in loaded]
 
     def predict(nets: Sequence[nn.Module], split: str) -> list[Predictions]:
@@ -58,7 +58,7 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
         after = scores.calibration(predictions.at_temperature(t))
         calibrated = {"value": t, "fitted_on": "val", **after}
     if cfg.robustness:
-        suites = SUITES if cfg.robustness is True else cfg.robustness
+        suites = DEFAULT if cfg.robustness is True else cfg.robustness
         named = dict(zip(map(network_name, files), nets, strict=False))
         robustness = measure_robustness(named, data, split, suites, device)
     outcome = {
@@ -91,37 +91,26 @@ def each_alone(
     return {"networks": networks, "networks_acc": {"mean": statistics.mean(accuracies), "std": std}}
 
 
-def load_images(
-    cfg: DictConfig, nets: Sequence[Trained], others: Sequence[Trained]
-) -> ImageDataModule:
+def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
     """The data of an evaluation, with the splits that it needs.
-
-    Args:
-        others: networks that the first ones are compared with.
 
     Raises:
         ValueError: the data are not of the kind that the networks take, or the split is not that
             of their training.
     """
+    needed = {cfg.split, "val"} if cfg.temperature else {cfg.split}
+    wanted = "temperature=true" if needed == {"test", "val"} else f"split={cfg.split}"
     made = instantiate.make_data(cfg.data)
     data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
     if data is made:
-        if cfg.split != "test":
-            check_held_out([*nets, *others], cfg, f"split={cfg.split}")
-        elif cfg.temperature:  # which is fitted to the predictions of `nets` alone
-            check_held_out(nets, cfg, "temperature=true")
-        for net in (*nets, *others):
+        if needed != {"test"}:
+            check_held_out(nets, cfg, wanted)
+        for net in nets:
             check_fits(net.about["model"], data)
     data.prepare_data()
     data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
-    if data is not made and cfg.split not in data.rows:
-        allowed = f"test or val, as far as {data.name} has batches of it"
-        raise ValueError(must_be("split", allowed, cfg.split))
-    if (cfg.temperature or cfg.split == "val") and "val" not in data.rows:
-        key = "split=val" if cfg.split == "val" else "temperature=true: nothing to fit it on"
-        raise ValueError(
-            f"{key}: training held out no images, with data.val_fraction={data.val_fraction}"
-        )
+    if missing := needed - data.rows.keys():
+        raise ValueError(f"{wanted}: {data.name} has no images of split {min(missing)}")
     return data
 
 
@@ -135,10 +124,7 @@ def check_held_out(nets: Sequence[Trained], cfg: DictConfig, wanted: str) -> Non
         values = list(dict.fromkeys(net.about["data"].get(key) for net in nets))
         if len(values) > 1:
             trained = f"networks trained with different data.{key} ({', '.join(map(str, values))})"
-            raise ValueError(
-                f"{wanted}: {trained} have only the test images in common that none was trained "
-                "on: use split=test without temperature"
-            )
+            raise ValueError(f"{wanted}: {trained} share no images that none was trained on")
         if cfg.data[key] != values[0]:
             allowed = f"{values[0]} with {wanted}, as in training"
             raise ValueError(must_be(f"data.{key}", allowed, cfg.data[key]))
@@ -146,11 +132,11 @@ def check_held_out(nets: Sequence[Trained], cfg: DictConfig, wanted: str) -> Non
 
 def pick_device(name: str) -> torch.device:
     """The device of that name; auto is the accelerator where there is one, else the CPU."""
-    best = torch.accelerator.current_accelerator(check_available=True)
-    if name not in ("auto", "cpu") and (best is None or best.type != name):
-        available = either(["auto", "cpu", *([best.type] if best else [])])
-        raise ValueError(must_be("device", f"{available} on this machine", name))
-    return torch.device("cpu") if name == "cpu" or best is None else best
+    cpu = torch.device("cpu")
+    best = torch.accelerator.current_accelerator(check_available=True) or cpu
+    if name not in ("auto", "cpu", best.type):
+        raise ValueError(must_be("device", f"auto, cpu or one of this machine ({best})", name))
+    return cpu if name == "cpu" else best
 
 
 def without_wrong_labels(

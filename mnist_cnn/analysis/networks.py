@@ -23,8 +23,7 @@ LABELS = ("data", "shifts=", "temperature=", "compare=", "robustness=")
 
 
 def is_sweep(path: Path | str | None) -> bool:
-    names = (SWEEP, "multirun.yaml")  # ours, and Hydra's
-    return path is not None and any((Path(path).expanduser() / name).is_file() for name in names)
+    return path is not None and (Path(path).expanduser() / SWEEP).is_file()
 
 
 def network_files(ckpt_path: Any) -> list[Path]:
@@ -67,8 +66,6 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     given, command = take_ckpt_path(argv)
     if given == "":  # as of a variable of the shell that is not set
         raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
-    flags = [a for a in command if a in MULTIRUN]  # first, as Hydra 1.3 wants it
-    command = [a for a in command if a not in MULTIRUN]
     paths: list[str | None] = [given]
     try:
         if given and given.startswith("["):
@@ -80,7 +77,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     data = trained_on(nets[0], any(a.startswith("data=") for a in command))
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     place = output_folder(paths[0], files[0], command) if len(paths) == 1 else []
-    return [*flags, *data, f"ckpt_path={value}", *place, *command]
+    whole = [*data, f"ckpt_path={value}", *place, *command]
+    return sorted(whole, key=lambda a: a not in MULTIRUN)  # first, as Hydra 1.3 wants it
 
 
 def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[str]:
@@ -121,7 +119,9 @@ def trained_on(net: "Trained", other_set: bool) -> list[str]:
     # the file may be a stranger's: it names no more than the command allows
     if faults := not_allowed(data["own"], "data", allowlist=()):
         raise ValueError("; ".join(faults))
-    removed = ["~data", *(f"~data.{key}" for key in ("val_fraction", "fold", "seed", "augment"))]
+    unknown = ("val_fraction", "fold", "seed", "augment")
+    # Hydra 1.3 deletes no key that is null
+    removed = ["~data", "data.val_fraction=0", "data.fold=0", *(f"~data.{key}" for key in unknown)]
     values = {check_name(key): value for key, value in data["own"].items() if key != "augment"}
     return [*removed, *(f"+data.{key}={in_grammar(value)}" for key, value in values.items())]
 

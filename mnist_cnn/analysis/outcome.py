@@ -1,6 +1,6 @@
 """The files, pictures and tables of an evaluation."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +8,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
-from rich.columns import Columns
 from rich.table import Column, Table
 
 from mnist_cnn import terminal
 from mnist_cnn.analysis import by_writer, scores
 from mnist_cnn.analysis.networks import network_name
-from mnist_cnn.analysis.robustness.suites import table_rows
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.plots import evaluation
 from mnist_cnn.runs.folder import CONFIG, write_json
 
-LISTED = 20  # networks in the printed table; evaluation.json has them all
 SOMETIMES = ("writers.csv", "writers.png", "robustness.png")  # not in every evaluation's folder
 
 Outcome = Mapping[str, Any]  # the content of evaluation.json
@@ -94,44 +91,31 @@ def describe_evaluation(outcome: Outcome) -> str:
 def print_outcome(folder: Path, outcome: Outcome) -> None:
     """Prints the evaluation's tables and the names of its files."""
     console = terminal.console()
-    console.print()
-    console.print(table_of(total_rows(outcome), "", describe_evaluation(outcome)))
-    if outcome["temperature"] and outcome["split"] == "val":
-        console.print("* fitted on these images: too good for others; measure it with split=test")
-    classes = []
-    for row in outcome["classes"]:
-        shares = (f"{row[metric]:.2%}" for metric in ("precision", "recall", "f1"))
-        classes.append([row["class"], f"{row['images']:,}", *shares])
-    wrong = []
-    for m in outcome["mistakes"][:10]:
-        wrong.append([str(m["index"]), m["label"], m["prediction"], f"{m['confidence']:.2%}"])
-    beside = (
-        table_of(classes, "class", "images", "precision", "recall", "F1"),
-        table_of(wrong, "index", "label", "read as", "confidence"),
-    )
-    console.print(Columns(beside))
-    if (n := len(outcome["networks"])) > 1:
-        alone = []
-        for row in outcome["networks"][:LISTED]:
-            name = network_name(row["ckpt_path"])
-            alone.append([name, f"{row['acc']:.2%}", f"{row['errors']:,}"])
-        if n > LISTED:
-            alone.append([f"and {n - LISTED} more in evaluation.json", "", ""])
-        network = Column("network", overflow="fold")
-        console.print(table_of(alone, network, "accuracy alone", "wrong"))
+    totals = pd.DataFrame(total_rows(outcome), columns=["", describe_evaluation(outcome)])
+    alone = pd.DataFrame(outcome["networks"])[["ckpt_path", "acc", "errors"]]
+    alone["ckpt_path"] = alone["ckpt_path"].map(network_name)
+    tables = [totals, pd.DataFrame(outcome["classes"]), pd.DataFrame(outcome["mistakes"][:10])]
+    if len(alone) > 1:
+        tables.append(alone)
     if robustness := outcome["robustness"]:
-        names = [Column(row["network"], overflow="fold") for row in robustness["networks"]]
-        console.print(table_of(table_rows(robustness["networks"]), "accuracy", *names))
+        by_network = pd.json_normalize(robustness["networks"], sep=" ").set_index("network")
+        tables.append(by_network.astype(object).T.reset_index(names="condition"))
+    console.print()
+    for table in tables:
+        console.print(screen_table(table))
+    if robustness:
         console.print(robustness["note"])
     files = [file.name for kind in ("csv", "png") for file in sorted(folder.glob(f"*.{kind}"))]
     console.print(f"{folder}: {', '.join(['evaluation.json', *files])}")
 
 
-def table_of(rows: Iterable[Sequence[str]], *heads: str | Column) -> Table:
-    table = Table(*heads)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def screen_table(table: pd.DataFrame) -> Table:
+    """A table for the screen; shares, all that is not whole, in per cent."""
+    shown = Table(*(Column(name, overflow="fold") for name in table))
+    texts = table.map(lambda value: f"{value:.2%}" if isinstance(value, float) else str(value))
+    for row in texts.itertuples(index=False):
+        shown.add_row(*row)
+    return shown
 
 
 def total_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
@@ -141,21 +125,16 @@ def total_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     if writers := outcome["writers"]:
         low, high = writers["acc_95"]
         yield f"of {writers['writers']} writers", f"95 % for other writers: {low:.2%} to {high:.2%}"
-        for part in writers["series"]:
-            yield f"{part['writers']} {part['series']}", with_interval(part)
         worst = writers["worst_decile"]
         mean, chance = worst["mean_acc"], worst["mean_acc_by_chance"]
-        yield (
-            f"the {worst['writers']} worst writers",
-            f"{mean:.2%} on average, {chance:.2%} by chance",
-        )
+        means = f"{mean:.2%} on average, {chance:.2%} by chance"
+        yield f"the {worst['writers']} worst writers", means
     if other := outcome["compare"]:
         low, high = (f"{100 * bound:+.2f}" for bound in other["difference_95"])
         points = f"{100 * other['difference']:+.2f} points"
-        alone = f"{other['first_alone_right']:,} and {other['second_alone_right']:,} alone right"
         yield "compared with", with_interval(other)
         yield "difference", f"{points}  (95 % over {other['over']}: {low} to {high})"
-        yield "McNemar's test", f"p = {other['mcnemar_p']:.2g}, {alone}"
+        yield "McNemar's test", f"p = {other['mcnemar_p']:.2g}"
     if len(outcome["networks"]) > 1:
         mean, std = outcome["networks_acc"]["mean"], outcome["networks_acc"]["std"]
         yield "each network alone", f"{mean:.2%} ± {100 * std:.2f} (mean ± std)"
@@ -164,9 +143,10 @@ def total_rows(outcome: Outcome) -> Iterator[tuple[str, str]]:
     yield "loss (mean NLL)", f"{outcome['loss']:.4f}"
     yield "calibration error", f"{outcome['ece']:.2%}"
     if fitted := outcome["temperature"]:
-        in_sample = " *" if fitted["fitted_on"] == outcome["split"] else ""
-        after = f"loss {fitted['loss']:.4f}, calibration error {fitted['ece']:.2%}"
-        yield f"at temperature {fitted['value']:.3f}{in_sample}", after
+        # too good for other images: to be measured with split=test
+        in_sample = ", fitted on these images" if fitted["fitted_on"] == outcome["split"] else ""
+        after = f"loss {fitted['loss']:.4f}, calibration error {fitted['ece']:.2%}{in_sample}"
+        yield f"at temperature {fitted['value']:.3f}", after
 
 
 def with_interval(part: Outcome) -> str:

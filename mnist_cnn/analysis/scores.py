@@ -6,7 +6,7 @@ Shapes: N images, C classes (10), M bins of confidence (15).
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,14 +39,6 @@ class Predictions:
 
     def at_temperature(self, t: float) -> "Predictions":
         return Predictions(self.logits / t, self.labels)
-
-
-class Bins(NamedTuple):
-    """Predictions grouped by their confidence; the means of an empty bin are NaN."""
-
-    counts: Tensor  # int64 (M,)
-    confidence: Tensor  # float64 (M,), mean of the bin
-    accuracy: Tensor  # float64 (M,), mean of the bin
 
 
 def shifted(x: Tensor, shifts: int) -> Iterator[Tensor]:
@@ -121,14 +113,17 @@ def class_table(matrix: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def bin_confidence(predictions: Predictions, bins: int = 15) -> Bins:
-    """Predictions in bins of equal width: bin m of 1 to M holds confidences in ((m-1)/M, m/M]."""
+def bin_confidence(predictions: Predictions, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts (M,), mean confidence (M,) and accuracy (M,) of bins of equal width.
+
+    Bin m of 1 to M holds confidences in ((m-1)/M, m/M]; the means of an empty one are NaN.
+    """
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
     bin_of = torch.bucketize(predictions.confidence, edges)
     counts = torch.bincount(bin_of, minlength=bins)
     confidence = torch.bincount(bin_of, predictions.confidence, minlength=bins) / counts
     accuracy = torch.bincount(bin_of, predictions.hits.double(), minlength=bins) / counts
-    return Bins(counts, confidence, accuracy)
+    return counts, confidence, accuracy
 
 
 def calibration(predictions: Predictions) -> dict[str, float]:
@@ -172,18 +167,15 @@ def most_confident_mistakes(predictions: Predictions) -> Tensor:
 
 
 def list_mistakes(
-    predictions: Predictions, rows: Tensor, classes: tuple[str, ...], most: int
+    predictions: Predictions, rows: Tensor, classes: Sequence[str], most: int
 ) -> list[dict[str, Any]]:
     """The most confident mistakes: the row in the file, label, prediction and its confidence."""
-    return [
-        {
-            "index": int(rows[k]),
-            "label": classes[predictions.labels[k]],
-            "prediction": classes[predictions.predicted[k]],
-            "confidence": predictions.confidence[k].item(),
-        }
-        for k in most_confident_mistakes(predictions)[:most]
-    ]
+    places, names = most_confident_mistakes(predictions)[:most], np.array(classes, dtype=object)
+    table = pd.DataFrame({"index": rows[places].numpy()})
+    table["label"] = names[predictions.labels[places]]
+    table["prediction"] = names[predictions.predicted[places]]
+    table["confidence"] = predictions.confidence[places].numpy()
+    return table.to_dict("records")
 
 
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:

@@ -18,38 +18,27 @@ CAPTION = 19  # characters that fit above an image
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """A confusion matrix whose mistakes stand out, with recall by row and precision by column.
+    """A confusion matrix whose mistakes stand out.
 
     Args:
         matrix: whole numbers (C, C), images of the row's class read as the column's.
     """
-    n = len(matrix)
-    mistakes = matrix * (1 - np.eye(n, dtype=matrix.dtype))
-    with np.errstate(invalid="ignore"):
-        recall = matrix.diagonal() / matrix.sum(1)
-        precision = matrix.diagonal() / matrix.sum(0)
-    figure = titled(title, (8.4, 8))
+    own = np.eye(len(matrix), dtype=bool)
+    mistakes = np.ma.masked_array(matrix, own | (matrix == 0))
+    most = max(1, matrix[~own].max(initial=0))
+    figure = titled(title, (8, 8))
     axes = figure.add_subplot()
     # the diagonal would drown the mistakes on a common scale
-    axes.imshow(np.ma.masked_equal(mistakes, 0), cmap="Reds", vmin=0, vmax=max(1, mistakes.max()))
-    diagonal = np.ma.masked_equal(np.eye(n), 0)
-    axes.imshow(diagonal, cmap="Blues", vmin=0, vmax=4)
-    middle: Any = {"ha": "center", "va": "center"}
+    axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
+    axes.imshow(np.ma.masked_array(own, ~own), cmap="Blues", vmin=0, vmax=4)
     for row, column in np.argwhere(matrix > 0):
         count = matrix[row, column]
-        color = "white" if row != column and count > 0.6 * mistakes.max() else "black"
-        weight = "bold" if row == column else "normal"
-        axes.text(column, row, f"{count:,}", fontsize=9, color=color, fontweight=weight, **middle)
-    for k in range(n):
-        for x, y, value in ((n, k, recall[k]), (k, n, precision[k])):
-            text = "-" if np.isnan(value) else f"{value:.1%}"
-            axes.text(x, y, text, fontsize=8.5, color=VAL, **middle)
+        color = "white" if row != column and count > 0.6 * most else "black"
+        axes.text(column, row, f"{count:,}", fontsize=9, color=color, ha="center", va="center")
     slanted = 45 if max(map(len, classes)) > 3 else 0
-    axes.set_xticks(range(n + 1), [*classes, "recall"], rotation=slanted)
-    axes.set_yticks(range(n + 1), [*classes, "precision"])
-    axes.set(xlabel="read as", ylabel="label", xlim=(-0.5, n + 0.5), ylim=(n + 0.5, -0.5))
-    axes.hlines(n - 0.5, -0.5, n + 0.5, color=TRAIN, lw=0.8)
-    axes.vlines(n - 0.5, -0.5, n + 0.5, color=TRAIN, lw=0.8)
+    axes.set_xticks(range(len(matrix)), classes, rotation=slanted)
+    axes.set_yticks(range(len(matrix)), classes)
+    axes.set(xlabel="read as", ylabel="label")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -94,12 +83,7 @@ def mistakes(images: np.ndarray, rows: Sequence[Mapping[str, Any]], title: str) 
         images: (K, 28, 28), 0 black to 255 white; the first DRAWN are drawn.
         rows: `index`, `label`, `prediction` and `confidence` of each, the last from 0 to 1.
     """
-    names = [row[key] for row in rows for key in ("label", "prediction")]
-    form = (
-        "#{index}\n{label} read as {prediction}, {confidence:.1%}"
-        if max(map(len, names), default=1) == 1
-        else "#{index}, {confidence:.1%}\n{label}\nread as {prediction}"
-    )
+    form = "#{index}, {confidence:.1%}\n{label} read as {prediction}"
     captions = [form.format(**row) for row in rows[:DRAWN]]
     if len(images) > DRAWN:
         title += f"; the first {DRAWN} are drawn"
@@ -109,49 +93,31 @@ def mistakes(images: np.ndarray, rows: Sequence[Mapping[str, Any]], title: str) 
 def reliability(panels: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """Reliability diagrams: the accuracy of predictions of a given confidence, and their number.
 
-    The accuracy of a bin with few images says little, so it is drawn pale.
-
     Args:
         panels: by title, the counts (M,), mean confidence (M,) and accuracy (M,) of M equally wide
             bins of confidence from 0 to 1; means of empty bins are NaN.
     """
-    figure = Figure(figsize=(5.4 * len(panels), 6.4), layout="constrained")
+    figure = Figure(figsize=(5.4 * len(panels), 6), layout="constrained")
     areas = figure.subplots(
         2, len(panels), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 1)
     )
-    for axes, below, (title, (counts, confidence, accuracy)) in zip(
-        *areas, panels.items(), strict=True
+    for (title, (counts, confidence, accuracy)), upper, lower in zip(
+        panels.items(), *areas, strict=True
     ):
         width = 1 / len(counts)
         centres = (np.arange(len(counts)) + 0.5) * width
-        axes.plot([0, 1], [0, 1], ls="--", lw=1, color=TRAIN, label="confidence = accuracy")
-        for chosen, shade, label in (
-            (counts < 10, 0.25, "accuracy of fewer than 10 images"),
-            (counts >= 10, 0.8, "accuracy"),
-        ):
-            heights = np.where(chosen & (counts > 0), accuracy, 0)
-            axes.bar(centres, heights, width * 0.92, color=VAL, alpha=shade, label=label)
-        axes.vlines(confidence, accuracy, confidence, color=MARK, lw=2.5, label="gap")
-        axes.plot(confidence, confidence, "o", ms=4, color=MARK, label="mean confidence")
-        axes.set(title=title, ylim=(0, 1.02), xlim=(0, 1))
-        below.bar(centres, counts, width * 0.92, color=TRAIN)
-        below.set_yscale("log")
-        below.set(xlabel="confidence", ylim=(0.5, max(1, counts.max()) * 6))
-        for x, count in zip(centres, counts, strict=True):
-            if count:
-                below.text(x, count * 1.25, f"{count:,}", ha="center", fontsize=7)
-        for area, shares in ((axes, "y"), (below, "x")):
-            finish(area, shares)
-            area.set_axisbelow(True)
-    areas[0, 0].set_ylabel("accuracy")
-    areas[1, 0].set_ylabel("images")
-    figure.legend(
-        *areas[0, 0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2 if len(panels) == 1 else 5,
-        frameon=False,
-        fontsize=9,
-    )
+        upper.plot([0, 1], [0, 1], ls="--", lw=1, color=TRAIN, label="confidence = accuracy")
+        upper.bar(centres, accuracy, width * 0.92, color=VAL, alpha=0.8, label="accuracy")
+        upper.vlines(confidence, accuracy, confidence, color=MARK, lw=2.5, label="gap")
+        upper.plot(confidence, confidence, "o", ms=4, color=MARK, label="mean confidence")
+        upper.set(title=title, ylabel="accuracy", ylim=(0, 1.02), xlim=(0, 1))
+        upper.legend(frameon=False, fontsize=9)
+        bars = lower.bar(centres, counts, width * 0.92, color=TRAIN)
+        lower.bar_label(bars, [f"{n:,}" if n else "" for n in counts], fontsize=7)
+        lower.set(yscale="log", xlabel="confidence", ylabel="images")
+        lower.set_ylim(0.5, max(1, counts.max()) * 6)
+        finish(upper, "y")
+        finish(lower, "x")
     return figure
 
 

@@ -7,11 +7,15 @@ least to report, and gives an upper bound of the accuracy under attack; AutoAtta
 one, and takes far longer.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from mnist_cnn.config.messages import install
+
+Attack = Callable[[nn.Module, Tensor, Tensor, float, Generator], Tensor]
 
 EPSILONS = (0.1, 0.2, 0.3)
 STEPS, RESTARTS = 40, 3
@@ -87,11 +91,3 @@ def autoattack(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generato
         attack = AutoAttack(net, eps=epsilon, device=x.device, seed=seed)
         moved, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
     return moved
-
-
-# by suite, the attacks by name
-ATTACKS = {
-    "adversarial": {"fgsm": fgsm, "pgd": restarted_pgd},
-    "autoattack": {"autoattack": autoattack},
-}
-TITLES = {"fgsm": "FGSM", "pgd": "PGD", "autoattack": "AutoAttack"}
