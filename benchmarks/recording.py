@@ -79,7 +79,8 @@ def read_runs(folder: Path, seeds: Sequence[int] = ()) -> list[Results]:
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a run's configuration that its result depends on, by whole keys."""
     values = {key: value for key, value in flat(config).items() if value != {}}
-    return {key: value for key, value in ranking.setting(values).items() if key in values}
+    kept = ranking.setting(values) | {ranking.FOLD: values.get(ranking.FOLD)}
+    return {key: value for key, value in values.items() if key in kept}
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
@@ -99,8 +100,10 @@ def check_experiment(run: Results, experiment: str) -> None:
 def launcher_of(run: Results) -> list[str]:
     """The overrides that chose the launcher of a run's sweep."""
     file = run["folder"] / HYDRA
-    hydra = OmegaConf.load(file) if file.exists() else OmegaConf.create()
-    given = OmegaConf.select(hydra, "hydra.overrides.hydra") or ()
+    if not file.exists():
+        return []
+    written: Any = OmegaConf.to_container(OmegaConf.load(file))  # interpolations as such
+    given = written["hydra"]["overrides"]["hydra"]
     return [
         str(text) for text in given if str(text).startswith(("hydra/launcher", "hydra.launcher"))
     ]

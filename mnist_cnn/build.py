@@ -9,6 +9,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
+from torch import nn
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.callbacks.loggers import make_loggers
@@ -17,7 +18,7 @@ from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as, is_custom, make_callbacks
 from mnist_cnn.internals.lightning import InPlace, quiet_lightning
 from mnist_cnn.model import frozen
-from mnist_cnn.module import DigitClassifier, fitted
+from mnist_cnn.module import DigitClassifier, fitted, make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network, read_checkpoint, read_weights
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import RunFolder
@@ -41,6 +42,9 @@ def check_machine(cfg: DictConfig) -> None:
     ours = str(config["_target_"]).startswith("mnist_cnn.")
     with torch.device("meta" if ours else "cpu"):
         frozen(build_network(config), cfg.freeze or ())
+    optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
+    if cfg.scheduler:
+        make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
     if cfg.init_weights is not None and cfg.ckpt_path is None:
         try:
             read_weights(cfg.init_weights)

@@ -1,7 +1,6 @@
-"""DigitClassifier, the LightningModule: loss, metrics, optimizer, schedule, weights on disk."""
+"""DigitClassifier, the LightningModule: loss, metrics, training, weights on disk."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +9,23 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
+from mnist_cnn import optim
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
-from mnist_cnn.pretrained import (
-    build_network,
-    check_finite_weights,
-    read_weights,
-    write_weights,
-)
+from mnist_cnn.pretrained import build_network, check_finite_weights, read_weights, write_weights
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 
-# the tutorial's recipe, as conf/ has it
+# the tutorial's network, as conf/ has it
 MODEL = {
     "_target_": "mnist_cnn.model.CNN",
     **{"channels": [32, 64], "hidden": 128, "dropout": 0.0, "mean": 0.0, "std": 1.0},
 }
-OPTIMIZER = {
-    **{"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "betas": [0.9, 0.999]},
-    **{"eps": 1e-7, "weight_decay": 0.0, "fused": True},
-}
-SCHEDULER = {
-    **{"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "_partial_": True},
-    **{"interval": "epoch", "mode": "min", "factor": 0.5, "patience": 1, "threshold": 1e-4},
-    **{"threshold_mode": "abs", "min_lr": 1e-5},
-}
-# schedules over a whole run, and the argument that is its length
-LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 class DigitClassifier(L.LightningModule):
@@ -77,8 +59,8 @@ class DigitClassifier(L.LightningModule):
         self,
         *,
         model: Mapping[str, Any] = MODEL,
-        optimizer: Mapping[str, Any] = OPTIMIZER,
-        scheduler: Mapping[str, Any] | None = SCHEDULER,
+        optimizer: Mapping[str, Any] = optim.OPTIMIZER,
+        scheduler: Mapping[str, Any] | None = optim.SCHEDULER,
         label_smoothing: float = 0.0,
         monitor: str = "val/loss",
         loss: Mapping[str, Any] | None = None,
@@ -94,22 +76,14 @@ class DigitClassifier(L.LightningModule):
         for layer in frozen(self.net, freeze or ()):
             layer.requires_grad_(False)
         self.loss = loss and instantiate_as(nn.Module, loss, key="loss", allowlist=CHECKPOINTS)
-        self.metrics: dict[str, Metric] = {}  # no part of the module: empty between two epochs
-        for name, node in (metrics or {}).items():
-            key = f"metrics.{name}"
-            self.metrics[name] = instantiate_as(Metric, node, key=key, allowlist=CHECKPOINTS)
-        self.shape: Sequence[int] | None = model.get("shape", SHAPE)  # (C, H, W)
+        self.metrics: dict[str, Metric] = {  # no part of the module: empty between two epochs
+            name: instantiate_as(Metric, node, key=f"metrics.{name}", allowlist=CHECKPOINTS)
+            for name, node in (metrics or {}).items()
+        }
         self.epoch_metrics: dict[str, EpochMetrics] = {}  # of this epoch, by stage
         self.epochs_are_steps = False  # the loggers' axis; in a run's folder it is epochs
         self.epoch_schedule: Any = None  # one that is stepped by epoch
         self.resumed: dict[str, Any] = {}  # of a checkpoint, until the optimizer is made
-
-    @property  # type: ignore[misc]
-    def example_input_array(self) -> Any:
-        """Image (1, C, H, W), as trainer.precision has the weights; None: not known."""
-        if self.shape is None:
-            return None
-        return torch.zeros(1, *self.shape, dtype=next(self.parameters()).dtype)
 
     @property
     def lr(self) -> float:
@@ -128,11 +102,8 @@ class DigitClassifier(L.LightningModule):
         """Fits a normalisation that is `auto` to the training images of the data module."""
         if stage == "fit":
             self.epoch_schedule, self.resumed = None, {}
-        if isinstance(data := self.trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
-            check_fits(self.hparams["model"], data)
-            self.shape = data.shape
-        elif not is_ours(self.hparams["model"]):
-            self.shape = getattr(data, "shape", None)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        check_fits(self.hparams["model"], data)
         for layer in self.net.modules():
             if stage == "fit" and isinstance(layer, Normalize) and not layer.fitted:
                 if not isinstance(data, ImageDataModule):
@@ -235,33 +206,29 @@ class DigitClassifier(L.LightningModule):
             self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
 
     def configure_optimizers(self) -> Any:
-        self.check_resumed()
+        optim.check_resumed(self.resumed.get("hyper_parameters", self.hparams), self.hparams)
         args = dict(self.hparams["optimizer"])
         if args.get("fused") and self.trainer.gradient_clip_val:
             # a fused step unscales the gradients of mixed precision itself, too late to clip them
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         trained = [p for p in self.parameters() if p.requires_grad]
-        optimizer = make_optimizer(args, trained)
+        optimizer = optim.make_optimizer(args, trained)
         config, trainer = self.hparams["scheduler"], self.trainer
         if class_name(config) is None:
             return optimizer
         if config.get("interval") == "step":
-            schedule = make_schedule(config, optimizer, lambda: trainer.estimated_stepping_batches)
-            stepped = {"scheduler": schedule, "interval": "step"}
-            return {"optimizer": optimizer, "lr_scheduler": stepped}
-        schedule = make_schedule(config, optimizer, lambda: trainer.max_epochs or 0)
+            schedule = optim.make_schedule(
+                config, optimizer, lambda: trainer.estimated_stepping_batches
+            )
+            return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        schedule = optim.make_schedule(config, optimizer, lambda: trainer.max_epochs or 0)
         if state := self.resumed.get("epoch_schedule"):
             schedule.load_state_dict(state)
         self.epoch_schedule = schedule
         return optimizer
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if isinstance(scheduler, ReduceLROnPlateau):
-            if metric is not None:  # an epoch without validation
-                scheduler.step(metric)
-        # after the last step there is no next rate: OneCycleLR would go on falling, below zero
-        elif scheduler.last_epoch + 1 < getattr(scheduler, "total_steps", math.inf):
-            scheduler.step()
+        optim.step_schedule(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.epoch_schedule is not None:
@@ -278,26 +245,9 @@ class DigitClassifier(L.LightningModule):
             for group in state["param_groups"]:  # as force=true asks for
                 group.update({key: changed[key] for key in changed.keys() & group.keys()})
 
-    def check_resumed(self) -> None:
-        """Raises ValueError for a checkpoint whose state is of another optimizer or schedule."""
-        old, new = self.resumed.get("hyper_parameters", self.hparams), self.hparams
-        now = "as in the checkpoint that is resumed"
-        before, name = class_name(old["optimizer"]), class_name(new["optimizer"])
-        if before != name:
-            raise ValueError(must_be("optimizer._target_", f"{before}, {now}", name))
-        if (schedule := old["scheduler"]) != new["scheduler"]:
-            raise ValueError(must_be("scheduler", f"{schedule}, {now}", new["scheduler"]))
-        before, lr = old["optimizer"].get("lr"), new["optimizer"].get("lr")
-        if before != lr and class_name(schedule) not in (None, "ReduceLROnPlateau"):
-            raise ValueError(must_be("optimizer.lr", f"{before}, which the schedule is of", lr))
-
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
-        """Writes the network's weights alone, as safetensors.
-
-        The file says which network they belong to (`model`), and whatever is in `about`.
-        """
-        about = {"model": dict(self.hparams["model"]), **(about or {})}
-        write_weights(self.net, about, Path(path))
+        """Writes the network's weights alone, as safetensors, with its config and `about`."""
+        write_weights(self.net, {"model": self.hparams["model"], **(about or {})}, Path(path))
 
     def load_weights(self, path: Path | str, strict: bool = True) -> list[str]:
         """Replaces the network's weights, normalisation included, by those of a file.
@@ -310,8 +260,7 @@ class DigitClassifier(L.LightningModule):
             A line for each that does not fit: its name, and what differs.
 
         Raises:
-            ValueError: the file has no sound weights, or, if strict, does not fit. The network is
-                then as it was.
+            ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
         """
         new, old = read_weights(path), self.net.state_dict()
         fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
@@ -327,51 +276,25 @@ class DigitClassifier(L.LightningModule):
         return faults
 
 
-def make_optimizer(config: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Any:
-    """The Optimizer of a config; ValueError where it or an argument does not exist."""
-    return instantiate_as(Optimizer, config, parameters, key="optimizer", allowlist=CHECKPOINTS)
-
-
-def make_schedule(
-    config: Mapping[str, Any], optimizer: Optimizer, length: Callable[[], int | float]
-) -> Any:
-    """The LRScheduler of a config; ValueError where it or an argument does not exist.
-
-    Args:
-        length: gives the steps or epochs of the run, over which some schedules are laid out.
-    """
-    args = {key: value for key, value in config.items() if key != "interval"}
-    if (key := LENGTHS.get(str(class_name(config)))) is not None:
-        args[key] = int(length())
-        if args.get("pct_start", 0) * args[key] == 1:
-            # torch divides by the length of a warm-up of no step
-            args["pct_start"] *= 1 + 1e-9
-    return instantiate_as(LRScheduler, args, optimizer, key="scheduler", allowlist=CHECKPOINTS)
-
-
-def is_ours(model: Mapping[str, Any]) -> bool:
-    """True for a model config of a network of model.py, which has `classes` and `shape`."""
-    return str(model.get("_target_")).startswith("mnist_cnn.model.")
+def facts(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
+    """The arguments of a network of model.py that data decide; none for a user's net or data."""
+    ours = str(model.get("_target_")).startswith("mnist_cnn.model.")
+    if not ours or not isinstance(data, ImageDataModule):
+        return {}
+    return {"shape": list(data.shape), "classes": len(data.classes)}
 
 
 def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
-    """A model config with the number of classes and the shape of the images of a data set.
-
-    A user's model or data set, in place of this project's, leaves it as it is.
-    """
-    if not is_ours(model) or not isinstance(data, ImageDataModule):
-        return dict(model)
-    given = {"classes": len(data.classes), "shape": list(data.shape)}
-    default = {"classes": CLASSES, "shape": list(SHAPE)}
-    return {**{key: v for key, v in given.items() if v != default[key]}, **model}
+    """A model config with the shape of the images and the number of classes of a data set."""
+    default = {"shape": list(SHAPE), "classes": CLASSES}
+    new = {key: v for key, v in facts(model, data).items() if v != default[key]}
+    return {**new, **model}
 
 
-def check_fits(model: Mapping[str, Any], data: ImageDataModule) -> None:
+def check_fits(model: Mapping[str, Any], data: L.LightningDataModule) -> None:
     """Raises ValueError where a network of this project is for images or classes of another set."""
-    if not is_ours(model):
-        return
-    classes, shape = len(data.classes), tuple(data.shape)
-    if (old := tuple(model.get("shape", SHAPE))) != shape:
-        raise ValueError(must_be("model.shape", f"{shape} for data.name={data.name}", old))
-    if (number := model.get("classes", CLASSES)) != classes:
-        raise ValueError(must_be("model.classes", f"{classes} for data.name={data.name}", number))
+    old = {"classes": CLASSES, **model, "shape": list(model.get("shape", SHAPE))}
+    for key, value in facts(model, data).items():
+        if old[key] != value:
+            allowed = f"{value} for data.name={data.name}"
+            raise ValueError(must_be(f"model.{key}", allowed, old[key]))

@@ -45,7 +45,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.build import build_module, build_trainer, load_best
         from mnist_cnn.callbacks.checkpoint import check_whole
         from mnist_cnn.callbacks.history import History
-        from mnist_cnn.callbacks.tensorboard import write_results
+        from mnist_cnn.callbacks.loggers import write_results
         from mnist_cnn.config.instantiate import make_data
         from mnist_cnn.data.datamodule import described
         from mnist_cnn.internals.lightning import fit, quiet_lightning
@@ -67,7 +67,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         outcome = results.collect(history, best, test, module, device, config)
         if trainer.is_global_zero:
             module.save_weights(run.path / STALE[0], {"data": described(config["data"], data)})
-            write_results(trainer, module, data, outcome)
+            write_results(trainer, data, outcome)
             run.finish(outcome)
         return outcome
 

@@ -95,13 +95,16 @@ class Command:
             hook, most, what = draw.choice(POINTS)
             fault = f"{hook} {draw.randint(1, most)} {what}"
         moment = draw.uniform(0.2, 1) * seconds
-        process = self.start(draw.choice(EACH), fault=fault or "- 0 -")
+        process = self.start(fault=fault or "- 0 -")
         everyone = number == signal.SIGKILL and draw.random() < 0.5
         try:
             process.wait(600 if fault else moment)
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number) if everyone else process.send_signal(number)
+        except KeyboardInterrupt:  # of the soak
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         code, _, err = finish(process)
         self.kills[fault or number.name] += code != 0
         said = err.splitlines()[-1] if err else ""
@@ -136,7 +139,7 @@ class Command:
             before = files(run)
             other = ["mnist_cnn.train", *RUN, "data.batch_size=32", f"hydra.run.dir={run}"]
             code, _, err = finish(start(self.folder.parent, *other))
-            if code != 1 or "data.batch_size" not in err or files(run) != before:
+            if code != 1 or "as recorded" not in err or files(run) != before:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
 
     def look_for_foreign(self) -> None:
@@ -158,7 +161,8 @@ class Command:
 
 def interrupted(whole: Command, number: int, seconds: float, draw: random.Random) -> Command:
     """A scenario's command, hit until it ends, and all that is not as it should be."""
-    command = Command(whole.name, whole.folder.parent / f"{whole.name}-{number}")
+    folder = whole.folder.with_name(f"{whole.name}-{number}")
+    command = Command(whole.name, folder, draw.choice(EACH))
     if whole.name == "extended":
         finish(command.start(SHORTER))
     for _ in range(PIECES):
@@ -186,7 +190,7 @@ def copied(old: Command) -> Command:
     copy = old.folder.with_name(f"{old.folder.name}-checkpoints")
     shutil.copytree(old.folder / LAST.parent, copy)
     start = f"ckpt_path={copy / LAST.name}"
-    new = Command(old.name, old.folder.with_name(f"{old.folder.name}-new"), start)
+    new = Command(old.name, old.folder.with_name(f"{old.folder.name}-new"), EACH[0], start)
     new.faults, new.kills = old.faults, old.kills
     return new
 

@@ -1,7 +1,7 @@
 """What the callbacks keep, show and cost."""
 
 import io
-import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,20 +9,17 @@ import lightning as L
 import pytest
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.nan import NaNGuard
 from mnist_cnn.callbacks.progress import ProgressBar
-from mnist_cnn.callbacks.tensorboard import Histograms
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import make_callbacks
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.mnist import load_split
-from mnist_cnn.data.negatives import MNISTWithNegatives
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
@@ -34,6 +31,8 @@ def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
     assert results["best_epoch"] == losses.index(min(losses)) + 1
     best = read_rows(tmp_path / "run" / "checkpoints" / "best.ckpt")
     assert len(best) == results["best_epoch"]
+    depends = {"seed", "device", "processor", "threads", "versions", "git_commit", "config"}
+    assert depends <= set(results)
 
 
 class Normalized(L.LightningModule):
@@ -105,7 +104,7 @@ def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
     takes(DigitClassifier, "training_step", 1)
     takes(DigitClassifier, "validation_step", 100)
     takes(DigitClassifier, "test_step", 1000)
-    takes(Histograms, "epoch_done", 10_000)
+    takes(ProgressBar, "epoch_done", 10_000)
     results = short_run("run")
     assert clock[0] > 20_000
     assert results["seconds"] == 2 * 20
@@ -129,50 +128,9 @@ def test_on_a_terminal_the_bar_shows_loss_accuracy_speed_and_time_left():
     options = {"limit_train_batches": 5, "limit_val_batches": 1, "num_sanity_val_steps": 0}
     trainer = bare_trainer(max_epochs=1, callbacks=[bar], **options)
     trainer.fit(DigitClassifier(), MNISTDataModule())
-    for part in ("epoch 1/1", "loss", "acc", "images/s", "left", "epoch  1/1 │ train"):
+    for part in ("epoch 1/1", "loss", "acc", "left", "epoch  1/1 │ train"):
         assert part in screen.getvalue()
-
-
-class OwnData(L.LightningDataModule):
-    def train_dataloader(self):
-        images = TensorDataset(torch.rand(20, 1, 28, 28), torch.zeros(20, dtype=torch.long))
-        return DataLoader(images, batch_size=10)
-
-    val_dataloader = train_dataloader
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-@pytest.mark.parametrize(
-    ("data", "rows"),
-    [
-        (OwnData(), ""),
-        (
-            MNISTWithNegatives(negatives=1000, val_fraction=0.99, batch_size=1000),
-            r", rows (\d+ ){9}\d+ and \d+ more of the training file",
-        ),
-    ],
-    ids=["a loader without rows", "images without rows"],
-)
-def test_nan_ends_a_run_on_any_data_in_a_sentence(data, rows, monkeypatch):
-    def spoil(self, trainer, pl_module, batch, batch_idx):
-        batch[0].fill_(float("nan"))
-
-    monkeypatch.setattr(NaNGuard, "on_train_batch_start", spoil)
-    options = {"max_epochs": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
-    trainer = bare_trainer(callbacks=[NaNGuard(every_steps=1)], **options)
-    module = DigitClassifier(loss={"_target_": "mnist_cnn.losses.OutlierExposure"})
-    with pytest.raises(ValueError, match=rf"^train/loss=nan at step 1, batch 1 of epoch 1{rows}; "):
-        trainer.fit(module, data)
-
-
-def test_results_name_what_the_numbers_depend_on(short_run, tmp_path):
-    short_run("run")
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert {"seed", "device", "processor", "threads", "versions", "git_commit", "config"} <= set(
-        results
-    )
-    assert results["versions"]["torch"] == torch.__version__
-    assert results["config"]["data"]["batch_size"] == 64
+    assert re.search(r"[1-9][\d,]* images/s", screen.getvalue())
 
 
 def test_callbacks_act_in_one_order_whatever_the_order_of_their_keys():
@@ -181,7 +139,7 @@ def test_callbacks_act_in_one_order_whatever_the_order_of_their_keys():
     forward = make_callbacks(DictConfig(nodes))
     backward = make_callbacks(DictConfig(dict(reversed(nodes.items()))))
     ours = [type(callback).__name__ for callback in forward if isinstance(callback, BetweenEpochs)]
-    assert ours == ["NaNGuard", "Histograms", "ProgressBar", "History", "Checkpoint"]
+    assert ours == ["NaNGuard", "ProgressBar", "History", "Checkpoint"]
     assert ours == [type(c).__name__ for c in backward if isinstance(c, BetweenEpochs)]
     others = [type(callback).__name__ for callback in forward][len(ours) :]
     assert others == ["EarlyStopping", "RichModelSummary", "Callback"]

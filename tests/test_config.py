@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
-from mnist_cnn.data.augment import Augment
-from mnist_cnn.module import make_optimizer, make_schedule
+from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import preflight
 
@@ -49,25 +48,14 @@ def test_every_file_of_the_trainer_holds_its_arguments(name):
     assert set(cfg.trainer) - {"_target_"} <= set(inspect.signature(L.Trainer).parameters)
 
 
-@pytest.mark.parametrize("name", [name for name in files("augment") if name != "none"])
-def test_every_augmentation_holds_its_arguments(name):
-    cfg = compose([f"augment={name}"], run_dir="unused")
-    assert set(cfg.data.augment) == set(inspect.signature(Augment).parameters)
-
-
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_file_passes_the_check(group):
     assert files(group)
     for name in files(group):
         paths = {"arrays": ["data.path=unused"], "folder": ["data.root=unused"]}.get(name, [])
         check(compose([f"{group}={name}", *paths], run_dir="unused"))
-
-
-@pytest.mark.parametrize("experiment", files("experiment"))
-def test_every_experiment_may_be_trained_without_its_augmentation(experiment):
-    cfg = compose([f"experiment={experiment}", "augment=none"], run_dir="unused")
-    check(cfg)
-    assert not cfg.data.augment
+        if group == "experiment":
+            check(compose([f"{group}={name}", "augment=none"], run_dir="unused"))
 
 
 def test_the_article_by_name_is_the_default():
@@ -83,48 +71,30 @@ def test_the_article_by_name_is_the_default():
     [
         ("data.val_fraction=1.2", "data.val_fraction: Input should be less than 1, got 1.2"),
         ("data.batch_size=0", "data.batch_size: Input should be greater than or equal to 1, got 0"),
-        ("data.batch_size=64.5", "data.batch_size: Input should be a valid integer, got 64.5"),
-        (
-            "data.split=hands",
-            "data.split: Input should be 'rows', 'writers' or 'writers_by_series'",
-        ),
-        ("data.shuffle=perhaps", "data.shuffle: Input should be a valid boolean, got perhaps"),
         ("ckpt_path=''", "ckpt_path: String should have at least 1 character, got ''"),
-        ("model=vgg model.stages=[]", "model.stages: List should have at least 1 item"),
         ("model.channels=[1]", "model.channels: List should have at least 2 items"),
         ("model.hidden=1000000000", "model.hidden: Input should be less than or equal to 65536"),
-        ("model.dropout=1", "model.dropout: Input should be less than 1, got 1"),
         ("model.std=0", "model.std: Input should be greater than 0 or "),
         ("model._target_=[a]", "model._target_: Input should be a valid string, got ['a']"),
         ("optimizer.lr=-1", "optimizer.lr: Input should be greater than 0, got -1"),
         ("optimizer.lr=nan", "optimizer.lr: Input should be a finite number, got nan"),
-        ("optimizer._partial_=false", "optimizer._partial_: Input should be True, got false"),
         ("scheduler.interval=batch", "scheduler.interval: Input should be 'epoch' or 'step'"),
-        ("trainer.max_epochs=ten", "trainer.max_epochs: Input should be a valid integer, got ten"),
-        ("trainer.limit_val_batches=-1", "trainer.limit_val_batches: Input should be greater"),
         ("trainer.max_time=1h", "trainer.max_time: String should match pattern"),
         ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience: Input should"),
-        ("callbacks.history=null", "callbacks.history must be keys and values, got null"),
+        ("callbacks.history=null", "callbacks.history: Input should be a valid dictionary"),
+        ("+metrics.f1._target_=1", "metrics.f1._target_: Input should be a valid string, got 1"),
         ("seed=-1", "seed: Input should be greater than or equal to 0, got -1"),
         ("augment=mild data.augment.scale=1", "data.augment.scale: Input should be less than or"),
         # what does not go together
-        (
-            "data.val_fraction=0",
-            "data.val_fraction must be > 0 for callbacks.early_stopping (val/l",
-        ),
+        ("data.val_fraction=0", "data.val_fraction must be > 0 for callbacks.early_stopping (val"),
         ("trainer.limit_val_batches=0", "trainer.limit_val_batches must be > 0 for callbacks."),
         ("data.clean_epochs=10", "data.clean_epochs must be less than trainer.max_epochs=10, got"),
         ("data.fold=7", "data.fold must be 0 to 4 with data.val_fraction=0.2, got 7"),
         ("data=kmnist data.split=writers", "data.split must be rows with data=kmnist, got writers"),
-        (
-            "data.split=writers_by_series",
-            "data.val_fraction must be 0.5 with data.split=writers_by",
-        ),
+        ("data.split=writers_by_series", "data.val_fraction must be 0.5 with data.split=writers"),
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
-        (
-            "objective.metric=accuracy",
-            "objective.metric must be train/loss, train/acc, val/loss or",
-        ),
+        ("objective.metric=accuracy", "objective.metric must be train/loss, train/acc, val/loss"),
+        ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("+loss._target_=torch.nn.NLLLoss label_smoothing=0.1", "label_smoothing must be 0 where"),
         # what may not be named
         ("+callbacks.mine._target_=os.mkdir", "callbacks.mine._target_ must be mnist_cnn.*, li"),
@@ -144,12 +114,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
 
 @pytest.mark.parametrize(
     ("override", "key"),
-    [
-        ("data.foo=1", "data.foo"),
-        ("trainer.max_epoch=3", "trainer.max_epoch"),
-        ("model=resnet", "fast_cnn"),
-        ("seed=0,1", "seed"),
-    ],
+    [("trainer.max_epoch=3", "trainer.max_epoch"), ("model=resnet", "fast_cnn")],
 )
 def test_an_unknown_key_or_file_is_named(override, key):
     with pytest.raises(errors.HydraException) as refused:
@@ -161,15 +126,8 @@ def test_an_unknown_key_or_file_is_named(override, key):
     ("override", "line"),
     [
         ("trainer.accelerator=tpu", "trainer: "),
-        (
-            "+trainer.epochs=3",
-            "lightning.Trainer: Trainer.__init__() got an unexpected keyword argument 'epochs'",
-        ),
-        ("trainer.precision=half", "Precision 'half' is invalid. Allowed precision values"),
-        (
-            "trainer.accelerator=cpu trainer.devices=[0]",
-            "trainer: ",
-        ),
+        ("+trainer.epochs=3", "lightning.Trainer: Trainer.__init__() got an unexpected keyword"),
+        ("trainer.accelerator=cpu trainer.devices=[0]", "trainer: "),
         ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
         ("optimizer._target_=torch.optim.Foo", "optimizer._target_=torch.optim.Foo"),
         ("optimizer=sgd optimizer.momentum=0.0 optimizer.nesterov=true", "optimizer: Nesterov"),
@@ -196,10 +154,6 @@ def test_a_name_given_to_a_run_stays_when_it_is_composed_from_python():
     assert compose(["run_name=x"], run_dir="unused").run_name == "x"
     assert compose(["run_name=x"], run_dir="unused", run_name="y").run_name == "y"
     assert compose(run_dir="unused").run_name == ""
-
-
-def test_a_callback_may_be_left_out():
-    check(compose(["callbacks.early_stopping=null", "callbacks.progress=null"], run_dir="unused"))
 
 
 @pytest.mark.parametrize(
@@ -246,13 +200,11 @@ def test_parts_are_made_as_hydra_makes_them():
     parts = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.Flatten"}, layer]}
     net = build_network(OmegaConf.create(parts))
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
-    made = instantiate.called({"_target_": dict, "_partial_": True, "a": 1}, b=2)
+    node = {"_target_": "dict", "_partial_": True, "a": 1}
+    made = instantiate.called(node, {"dict": dict}, b=2)
     assert made(c=3) == {"a": 1, "b": 2, "c": 3}
 
 
-def test_what_lightning_refuses_is_an_error_of_the_user():
-    trainer = compose(["trainer.accelerator=tpu"], run_dir="unused").trainer
-    with pytest.raises(ValueError, match=r"torch_xla|TPU"):
-        instantiate.instantiate_as(L.Trainer, trainer)
+def test_what_is_made_must_be_of_the_kind_that_is_wanted():
     with pytest.raises(ValueError, match=r"_target_ must be a Callback, got lightning\.Trainer"):
         instantiate.instantiate_as(L.Callback, {"_target_": "lightning.Trainer", "logger": False})

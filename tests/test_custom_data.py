@@ -131,7 +131,7 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
         FolderDataModule(root=str(tmp_path)).setup()
     save_pictures(tmp_path / "my")
     (tmp_path / "my" / "test" / "c").rename(tmp_path / "my" / "test" / "d")
-    with pytest.raises(ValueError, match=r"/test/d/\S+ must be of a class in \S+/train, got d$"):
+    with pytest.raises(ValueError, match=r"/test must be of a class in \S+/train, got d$"):
         FolderDataModule(root=str(tmp_path / "my")).setup("test")
 
 
@@ -144,5 +144,5 @@ def test_images_that_are_too_small_for_a_network_are_refused(name):
 
 def test_a_network_of_another_shape_is_refused_by_name(run, tmp_path):
     argv = [f"ckpt_path={run[0]}", "data=mnist", "data.val_fraction=0.2", "data.fold=0"]
-    with pytest.raises(ValueError, match=r"^model.shape must be \(1, 28, 28\) for data.name=mnist"):
+    with pytest.raises(ValueError, match=r"^model.shape must be \[1, 28, 28\] for data.name=mnist"):
         evaluate(compose(argv, run_dir=tmp_path / "e", entry="evaluate"))

@@ -157,5 +157,5 @@ def test_a_relative_path_is_absolute_in_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = with_absolute_paths(compose(["data=arrays", "data.path=my.npz"], run_dir="run"))
     assert cfg.data.path == str(tmp_path / "my.npz")
-    cfg = with_absolute_paths(compose(["data.root=~/data"], run_dir="run"))
+    cfg = with_absolute_paths(compose(["data.root='~/data'"], run_dir="run"))
     assert cfg.data.root == "~/data"

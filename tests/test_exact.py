@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data.loader import generator
 from mnist_cnn.runs.folder import BEST, LAST, state
 from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.signals import Interrupted
@@ -70,38 +69,10 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "recipe", ["plateau", "averaged weights, nothing validates", "stopped early"]
-)
-def test_a_process_that_is_killed_at_any_point_ends_like_one_that_was_not(tmp_path, recipe):
-    options = [*TINY, "trainer.max_epochs=3", *FAULT, *RECIPES[recipe], "run_name=x"]
-    options += ["logger=tensorboard", "callbacks.checkpoint.every_steps=4"]
-
-    def trained(folder: str, point: str = "", *more: str) -> int:
-        command = ["mnist_cnn.train", *options, *more, f"hydra.run.dir={folder}"]
-        code, _, err = finish(start(tmp_path, *command, FAULT=point or "- 0 -"))
-        assert not code or point, err
-        return code
-
-    trained("whole")
-    for point in (
-        "on_train_batch_start 1 SIGKILL",  # before there is a checkpoint
-        "on_save_checkpoint 1 cut",  # while the first is written
-        "on_train_batch_start 6 SIGKILL",
-        "on_save_checkpoint 2 cut",  # while another is written over it
-        "on_validation_start 1 SIGKILL",
-        "on_train_batch_start 11 SIGKILL",  # between two epochs
-        "on_train_batch_start 29 SIGKILL",
-        "on_fit_end 1 SIGKILL",  # the last checkpoint is there, nothing else
-        "on_test_start 1 SIGKILL",
-    ):
-        code = trained("cut", point)
-        assert code in (-signal.SIGKILL, -signal.SIGXFSZ, 0)
-        if (tmp_path / "cut" / LAST).exists():
-            last(tmp_path / "cut")  # it is whole
-        assert (tmp_path / "cut" / "results.json").exists() is (code == 0)
-    trained("cut")
-    assert not differences(tmp_path / "whole", tmp_path / "cut")
+@pytest.mark.parametrize("scenario", ["plateau", "averaged", "extended", "copied", "sweep", "ddp"])
+def test_processes_that_are_killed_at_any_point_end_like_those_that_are_not(tmp_path, scenario):
+    code, out, err = finish(start(tmp_path, "tests.soak", "--kills=4", f"--scenarios={scenario}"))
+    assert code == 0, out + err
 
 
 def test_checkpoints_within_an_epoch_change_nothing(tmp_path, fault):
@@ -135,15 +106,6 @@ def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault
     with pytest.raises(ValueError, match=r"current_epoch=3, .*max_epochs=2"):
         run(cut, "test=true", "trainer.max_epochs=2")
     assert not differences(whole, cut)
-
-
-@pytest.mark.parametrize("option", ["scheduler=one_cycle", "callbacks=averaging"])
-def test_a_run_that_is_laid_out_for_its_length_cannot_become_longer(tmp_path, option):
-    quiet = [option, "callbacks.summary=null", "trainer.max_epochs=1"]
-    before = files(run(tmp_path, *quiet))
-    with pytest.raises(ValueError, match=r"trainer\.max_epochs must be 1 as recorded, got 2"):
-        run(tmp_path, *quiet, "trainer.max_epochs=2")
-    assert files(tmp_path) == before
 
 
 def test_a_copied_checkpoint_starts_a_new_run_beside_the_old_one(tmp_path):
@@ -238,13 +200,10 @@ def test_a_damaged_checkpoint_or_one_that_would_run_code_is_refused_by_name(tmp_
     assert not (tmp_path / "ran").exists()
 
 
-def test_nan_ends_the_run_and_names_the_step_and_its_images(tmp_path, fault):
+def test_nan_ends_the_run_and_names_the_step(tmp_path, fault):
     fault("on_train_batch_start 15 nan")
-    rows = torch.randperm(48_000, generator=generator(0, 1))[20:25] + 12_000
-    named = f"batch 5 of epoch 2, rows {' '.join(map(str, rows.tolist()))} of the training file"
-    with pytest.raises(
-        ValueError, match=f"train/loss=nan at step 15, {named}; .*last.ckpt is from"
-    ):
+    named = "train/loss=nan at step 15, batch 5 of epoch 2; "
+    with pytest.raises(ValueError, match=named):
         run(tmp_path, "data.batch_size=5", "callbacks.checkpoint.every_steps=3")
     assert state(tmp_path) == "failed"
     assert last(tmp_path)["global_step"] == STEPS + 3  # before
@@ -254,7 +213,7 @@ def test_an_epoch_that_was_cut_short_is_named_when_the_run_is_resumed(tmp_path, 
     run(tmp_path, "trainer.max_steps=17")
     assert "not bit for bit" not in capsys.readouterr().err
     run(tmp_path)
-    said = "not bit for bit the run that it was: epoch 2 ended after 7 of 10 batches"
+    said = "not bit for bit the run that it was: an epoch ended before all its batches"
     assert said in capsys.readouterr().err
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
-from lightning.pytorch.tuner.tuning import Tuner
 
 import mnist_cnn
 from mnist_cnn import DigitClassifier, MNISTDataModule, compose
@@ -88,20 +87,6 @@ def test_lightnings_finders_set_the_learning_rate_and_the_batch_size(data_root, 
     assert data.batch_size == 4  # from 2, doubled by a trial
     assert module.lr != 0.001
     assert module.hparams["optimizer"]["lr"] == module.lr
-
-
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
-def test_lightnings_tuner_finds_a_learning_rate_and_a_batch_size(data_root, tmp_path):
-    data, module = MNISTDataModule(root=str(data_root)), DigitClassifier()
-    trainer = L.Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **FEW)
-    tuner = Tuner(trainer)
-    found = tuner.lr_find(module, data, num_training=20)
-    assert found is not None
-    assert module.lr == found.suggestion() != 0.001
-    assert tuner.scale_batch_size(module, data, max_trials=2, steps_per_trial=1) == 4
-    assert data.batch_size == 4
-    trainer.fit(module, data)
-    assert trainer.global_step == 40
 
 
 def test_the_constructors_defaults_are_those_of_the_configuration():

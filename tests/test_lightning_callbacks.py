@@ -45,18 +45,18 @@ def test_the_batch_size_finder_sets_the_size_of_the_batches(tmp_path, caplog, mo
         assert float(row["images/s"]) * float(row["seconds"]) == pytest.approx(20 * 16)
 
 
-def test_the_device_stats_monitor_logs_the_load_of_the_processor(tmp_path):
+def test_the_monitors_log_beside_the_history(tmp_path):
     pytest.importorskip("psutil")
-    run(tmp_path, *added("DeviceStatsMonitor", "cpu_stats:true"), "trainer.log_every_n_steps=5")
+    options = [
+        *added("DeviceStatsMonitor", "cpu_stats:true"),
+        f"+callbacks.rate._target_={LIGHTNINGS}.LearningRateMonitor",
+        *("+callbacks.rate.logging_interval=epoch", "trainer.log_every_n_steps=5"),
+    ]
+    run(tmp_path, *options)
     logged = scalars(tmp_path / "run")
     (name,) = (key for key in logged if key.endswith("on_train_batch_end/cpu_percent"))
     assert len(logged[name]) == 2 * 20 // 5
     assert [step for step, _ in logged["val/loss"]] == [1, 2]
-
-
-def test_the_learning_rate_monitor_logs_beside_the_history(tmp_path):
-    run(tmp_path, *added("LearningRateMonitor", "logging_interval:epoch"))
-    logged = scalars(tmp_path / "run")
     rates = [float(row["lr"]) for row in rows(tmp_path / "run")]
     assert [rate for _, rate in logged["lr-Adam"]] == pytest.approx(rates)
     assert [rate for _, rate in logged["lr"]] == pytest.approx(rates)
@@ -90,10 +90,8 @@ def test_stochastic_weight_averaging_averages_the_last_epochs(tmp_path, capsys):
 
 def test_lightnings_checkpoint_takes_the_place_of_this_projects(tmp_path):
     outcome = run(
-        tmp_path,
-        "callbacks.checkpoint=null",
+        *(tmp_path, "callbacks.checkpoint=null", "logger=none"),
         *added("ModelCheckpoint", "monitor:val/loss"),
-        "logger=none",
     )
     assert outcome["epochs"] == 2
     (file,) = (tmp_path / "run").rglob("*.ckpt")

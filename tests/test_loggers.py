@@ -1,12 +1,11 @@
 """TensorBoard, Weights & Biases and MLflow, for real and without a network."""
 
-import importlib.util
-import json
+import importlib
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
+from lightning_utilities.core.imports import RequirementCache
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
@@ -25,7 +24,7 @@ QUICK = [*SHORT, "trainer.limit_train_batches=5", "trainer.max_epochs=1"]
 def points(run: Path) -> EventAccumulator:
     """Every point that was written for TensorBoard, those of an earlier state included."""
     folder = str(run / "tensorboard" / "x")
-    return EventAccumulator(folder, {"histograms": 0}, purge_orphaned_data=False).Reload()
+    return EventAccumulator(folder, purge_orphaned_data=False).Reload()
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +43,7 @@ def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(extend
         assert [point.step for point in events.Scalars("val/loss")] == epochs
         for tag in ("test/acc", "test/loss", "best/val/acc", "best/val/loss"):
             assert len(events.Scalars(tag)) == 1
-        for tag in ("train/batch", "val/confusion", "val/mistakes"):
-            assert len(events.Images(tag)) == 1
-        assert len(events.Histograms("conv1/weight")) == len(epochs)
+        assert len(events.Images("train/batch")) == 1
     (accuracy,) = second.Scalars("test/acc")
     assert accuracy.value == pytest.approx(outcome["test/acc"])
 
@@ -59,10 +56,10 @@ def test_tensorboard_compares_runs_by_their_values_and_real_results(extended):
     compared = [m.name.tag for m in content["_hparams_/experiment"].experiment.metric_infos]
     assert compared == ["best/val/acc", "best/val/loss", "test/acc", "test/loss"]
     given = content["_hparams_/session_start_info"].session_start_info.hparams
-    assert given["lr"].number_value == 1e-3
-    assert given["channels"].string_value == "[32, 64]"
-    assert given["optimizer"].string_value == "Adam"
-    assert given["batch_size"].number_value == 64
+    assert given["optimizer.lr"].number_value == 1e-3
+    assert given["model.channels"].string_value == "[32, 64]"
+    assert given["optimizer._target_"].string_value == "torch.optim.Adam"
+    assert given["data.batch_size"].number_value == 64
 
 
 @pytest.mark.parametrize("name", ["../../x", "..", "a/b"])
@@ -72,12 +69,12 @@ def test_a_runs_name_does_not_lead_out_of_its_folder(name, tmp_path):
     assert not list(tmp_path.rglob("*tfevents*"))
 
 
-def files(client: Any, run: str, folder: str | None = None) -> set[str]:
-    return {file.path for file in client.list_artifacts(run, folder)}
+def ids(run: Path) -> list[str]:
+    return [folder.name.rpartition("-")[2] for folder in sorted(run.glob("wandb/offline-run-*"))]
 
 
 @pytest.mark.slow
-def test_trackers_get_all_of_a_run_which_is_continued_but_not_by_its_copy(tmp_path, monkeypatch):
+def test_trackers_get_a_run_which_wandb_continues_but_not_by_its_copy(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
@@ -85,64 +82,43 @@ def test_trackers_get_all_of_a_run_which_is_continued_but_not_by_its_copy(tmp_pa
     options = [*QUICK, *BOTH, "seed=7"]
     train(compose(options, run_dir=run, run_name="mine"))
     shutil.copytree(run, copied)
-    ids = json.loads((run / "trackers.json").read_text())
     more = [*options, "trainer.max_epochs=2"]
     outcome = train(compose(more, run_dir=run, run_name="mine"))
-    assert json.loads((run / "trackers.json").read_text()) == ids
     train(compose(more, run_dir=copied, run_name="mine"))
-    others = json.loads((copied / "trackers.json").read_text())
-    assert all(others[name] != ids[name] for name in ("wandb", "mlflow"))
+    first, again = ids(run)
+    assert first == again  # wandb sync makes one run of them
+    assert len({first, *ids(copied)}) == 2
 
     client = mlflow.MlflowClient("sqlite:///outputs/mlflow.db")
-    found = client.get_run(ids["mlflow"])
-    assert (found.info.run_name, found.info.status) == ("mine", "FINISHED")
-    assert found.data.params["seed"] == "7"
-    assert found.data.params["data/batch_size"] == "64"
-    assert found.data.metrics["results/val/loss"] == outcome["val/loss"]
-    curve = client.get_metric_history(ids["mlflow"], "val/loss")
-    assert [point.step for point in curve] == [1, 2]
-    assert "history.png" in files(client, ids["mlflow"])
-    assert files(client, ids["mlflow"], "val") == {"val/confusion.png", "val/mistakes.png"}
-    assert files(client, ids["mlflow"], "checkpoints") == {"checkpoints/best.ckpt"}
-
-    folders = list((run / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2  # wandb sync makes one run of them
-    assert all(folder.name.endswith(ids["wandb"]) for folder in folders)
-    media = {str(path.relative_to(run)) for path in (run / "wandb").rglob("media/**/*.png")}
-    assert any("confusion" in path for path in media)
-    assert any("history" in path for path in media)
+    (experiment,) = client.search_experiments(filter_string="name = 'mnist_cnn'")
+    _, resumed, new = client.search_runs([experiment.experiment_id])  # the latest first
+    assert (resumed.info.run_name, resumed.info.status) == ("mine", "FINISHED")
+    assert resumed.data.params["seed"] == "7"
+    assert resumed.data.params["data/batch_size"] == "64"
+    assert resumed.data.metrics["results/val/loss"] == outcome["val/loss"]
+    for epoch, found in enumerate((new, resumed), 1):
+        curve = client.get_metric_history(found.info.run_id, "val/loss")
+        assert [point.step for point in curve] == [epoch]
 
 
 @pytest.mark.slow
 def test_a_sweep_groups_its_runs(command, tmp_path):
     mlflow = pytest.importorskip("mlflow")
-    options = [*BOTH, *QUICK, "test=false", "seed=0,1", "hydra.sweep.dir=a/b"]
-    done = command("-m", *options)
+    done = command("-m", *BOTH, *QUICK, "test=false", "seed=0,1", "hydra.sweep.dir=a/b")
     assert done.returncode == 0, done.stderr
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert [run.data.tags["sweep"] for run in runs] == ["a/b", "a/b"]
     assert {run.data.params["seed"] for run in runs} == {"0", "1"}
-    assert len(list(Path(tmp_path, "a/b").glob("*/wandb/offline-run-*"))) == 2
+    jobs = [ids(job) for job in Path(tmp_path, "a/b").iterdir() if job.is_dir()]
+    assert len(jobs) == 2
+    assert jobs[0] != jobs[1]
 
 
-def test_nobody_logged_in_at_a_tracker_ends_in_one_line(command, tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("HOME", str(tmp_path))  # no ~/.netrc of a login
-    for name in ("WANDB_API_KEY", "WANDB_MODE"):  # Lightning sets the mode for good
-        monkeypatch.delenv(name, raising=False)
-    done = command(*QUICK, "logger=wandb")
-    assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: W&B: No API key configured")
-    assert last.endswith("; logger.wandb.offline=true needs no server")
-
-
-def test_a_tracker_that_is_not_installed_is_told_with_its_extra(tmp_path, monkeypatch):
-    cfg = compose([*SHORT, "logger=[csv,wandb]"], run_dir=tmp_path)
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "wandb" else found(name)
-    )
-    with pytest.raises(ValueError, match=r"logger=wandb: not installed: .*wandb"):
+@pytest.mark.parametrize(("module", "name"), [("wandb", "WANDB"), ("mlflow", "MLFLOW")])
+def test_a_tracker_that_is_not_installed_is_named(module, name, tmp_path, monkeypatch):
+    lightnings = importlib.import_module(f"lightning.pytorch.loggers.{module}")
+    monkeypatch.setattr(lightnings, f"_{name}_AVAILABLE", RequirementCache(f"{module}>=999"))
+    cfg = compose([*SHORT, f"logger=[csv,{module}]"], run_dir=tmp_path)
+    with pytest.raises(ValueError, match=rf"^logger.{module}: .*{module}>=999"):
         make_loggers(cfg, None)

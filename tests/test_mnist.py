@@ -1,6 +1,5 @@
-"""MNIST from the package; the other sets as torchvision downloads them, from 127.0.0.1 only."""
+"""MNIST from the package; the other sets of archives as torchvision downloads them."""
 
-import functools
 import gzip
 import hashlib
 import math
@@ -8,9 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from tests.helpers.process import environment
 
 NAMES = [f"{name}.gz" for name in mnist.SHA256]
 COUNT = 200  # images of each file of the small set
-NOWHERE = "http://127.0.0.1:9/"
 
 
 def idx(shape: tuple[int, ...], values: bytes, code: int = 8) -> bytes:
@@ -41,43 +37,23 @@ def original(name: str, count: int) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def mirrors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders good, with archives of 200 real digits, and damaged, with the same cut off."""
-    folder = tmp_path_factory.mktemp("mirrors")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of torchvision's archives of Fashion-MNIST, here with 200 real digits."""
+    folder = tmp_path_factory.mktemp("archives")
     for name in mnist.SHA256:
-        archive = gzip.compress(original(name, COUNT), 1)
-        for kind, content in (("good", archive), ("damaged", archive[:-1])):
-            (folder / kind).mkdir(exist_ok=True)
-            (folder / kind / f"{name}.gz").write_bytes(content)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(original(name, COUNT), 1))
     return folder
 
 
-@pytest.fixture(scope="session")
-def url(mirrors: Path) -> Iterator[str]:
-    """The address of the mirrors' folder."""
-    serve = functools.partial(SimpleHTTPRequestHandler, directory=str(mirrors))
-    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
 @pytest.fixture
-def fashion(
-    monkeypatch: pytest.MonkeyPatch, mirrors: Path, url: str
-) -> Iterator[Callable[..., None]]:
-    """Points torchvision's Fashion-MNIST to the small archives on these mirrors."""
-
-    def use(*addresses: str) -> None:
-        kind = torchvision.datasets.FashionMNIST
-        sums = [hashlib.md5((mirrors / "good" / name).read_bytes()).hexdigest() for name in NAMES]
-        places = [a if a == NOWHERE else f"{url}/{a}/" for a in addresses]
-        monkeypatch.setattr(kind, "mirrors", places)
-        monkeypatch.setattr(kind, "resources", list(zip(NAMES, sums, strict=True)))
-
-    yield use
+def fashion(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with these archives, for a torchvision that can download nothing else."""
+    kind = torchvision.datasets.FashionMNIST
+    sums = [hashlib.md5((archives / name).read_bytes()).hexdigest() for name in NAMES]
+    monkeypatch.setattr(kind, "mirrors", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(kind, "resources", list(zip(NAMES, sums, strict=True)))
+    shutil.copytree(archives, tmp_path / "FashionMNIST" / "raw")
+    yield tmp_path
     mnist.load_split.cache_clear()
 
 
@@ -140,54 +116,34 @@ def test_classes_are_those_of_torchvision():
         assert list(mnist.CLASSES[name]) == named
 
 
-def test_a_set_is_downloaded_once_and_then_read_where_nobody_may_write(
-    tmp_path, fashion, monkeypatch
-):
-    fashion("good")
-    data = MNISTDataModule(name="fashion_mnist", root=str(tmp_path), val_fraction=0.5)
+def test_a_set_is_unpacked_once_and_then_read_where_nobody_may_write(fashion, monkeypatch):
+    data = MNISTDataModule(name="fashion_mnist", root=str(fashion), val_fraction=0.5)
     data.prepare_data()
     data.setup()
-    images, labels = mnist.load_split("mnist", tmp_path, "train")
+    images, labels = mnist.load_split("mnist", fashion, "train")
     assert torch.equal(data.splits["val"][0], images[:100].unsqueeze(1))
     assert torch.equal(data.splits["train"][1], labels[100:COUNT])
     mnist.load_split.cache_clear()
-    fashion(NOWHERE)
     monkeypatch.delattr(mnist, "FileLock")
-    mnist.prepare("fashion_mnist", tmp_path)
-
-
-def test_a_mirror_that_fails_is_followed_by_the_next(tmp_path, fashion):
-    fashion(NOWHERE, "damaged", "good")
-    mnist.prepare("fashion_mnist", tmp_path)
-    assert count(tmp_path) == COUNT
-
-
-def test_archives_that_a_user_put_there_are_enough(tmp_path, mirrors, fashion):
-    fashion(NOWHERE)
-    shutil.copytree(mirrors / "good", tmp_path / "FashionMNIST" / "raw")
-    mnist.prepare("fashion_mnist", tmp_path)
-    assert count(tmp_path) == COUNT
+    mnist.prepare("fashion_mnist", fashion)
 
 
 @pytest.mark.parametrize("root", ["folder", "file/below"])
-def test_without_network_or_folder_a_line_says_where_the_archives_belong(tmp_path, fashion, root):
-    fashion(NOWHERE)
-    (tmp_path / "file").write_text("")  # nobody can make a folder below it, root included
-    assert ".gz" in refused(tmp_path / root)
-    assert not mnist.is_there("fashion_mnist", tmp_path / root)
+def test_without_network_or_folder_a_line_says_where_the_archives_belong(fashion, root):
+    (fashion / "file").write_text("")  # nobody can make a folder below it, root included
+    assert ".gz" in refused(fashion / root)
 
 
 @pytest.mark.parametrize("change", [lambda x: x[:-1], lambda x: b"", lambda x: x[:-1] + b"\x0a"])
-def test_a_damaged_file_is_refused_and_fetched_anew_once_it_is_deleted(tmp_path, fashion, change):
-    fashion("good")
-    mnist.prepare("fashion_mnist", tmp_path)
+def test_a_damaged_file_is_refused_and_unpacked_anew_once_it_is_deleted(fashion, change):
+    mnist.prepare("fashion_mnist", fashion)
     mnist.load_split.cache_clear()
-    path = tmp_path / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    path = fashion / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
     path.write_bytes(change(path.read_bytes()))
-    assert "delete" in refused(tmp_path)
+    assert "delete" in refused(fashion)
     path.unlink()
-    mnist.prepare("fashion_mnist", tmp_path)
-    assert count(tmp_path) == COUNT
+    mnist.prepare("fashion_mnist", fashion)
+    assert count(fashion) == COUNT
 
 
 def test_qmnists_class_is_the_first_column_of_its_labels(tmp_path):
@@ -205,24 +161,21 @@ def test_qmnists_class_is_the_first_column_of_its_labels(tmp_path):
     assert torch.equal(y, labels)
 
 
-def test_processes_that_download_at_once_all_succeed(tmp_path, mirrors, url):
+def test_processes_that_unpack_at_once_all_succeed(fashion):
+    kind = torchvision.datasets.FashionMNIST
     code = f"""
-import hashlib, sys, torchvision.datasets
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+import sys, torchvision.datasets
 from mnist_cnn.data import mnist
-kind, good = torchvision.datasets.FashionMNIST, Path("{mirrors}", "good")
-kind.mirrors = ["{url}/good/"]
-files = [good / name for name, _ in kind.resources]
-kind.resources = [(f.name, hashlib.md5(f.read_bytes()).hexdigest()) for f in files]
+kind = torchvision.datasets.FashionMNIST
+kind.mirrors, kind.resources = {kind.mirrors}, {kind.resources}
 print("ready", flush=True)
 sys.stdin.readline()
-mnist.prepare("fashion_mnist", "{tmp_path}")
-print(len(mnist.load_split("fashion_mnist", "{tmp_path}", "train")[0]))
+mnist.prepare("fashion_mnist", "{fashion}")
+print(len(mnist.load_split("fashion_mnist", "{fashion}", "train")[0]))
 """
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    options: Any = {**pipes, "text": True, "env": environment()}
-    processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(3)]
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, env=environment(), **pipes) for _ in range(3)]
     assert [out.readline() for process in processes if (out := process.stdout)] == ["ready\n"] * 3
     for process in processes:
         assert process.stdin is not None

@@ -14,10 +14,6 @@ def parameters(net: torch.nn.Module) -> int:
     return sum(p.numel() for p in net.parameters())
 
 
-def test_the_tutorials_network_has_its_parameters():
-    assert parameters(CNN((32, 64), 128, 0.0)) == 225_034
-
-
 @pytest.mark.parametrize("config", files("model"))
 def test_a_network_has_as_many_parameters_as_its_file_says(config):
     net = build_network(plain(compose([f"model={config}"], run_dir="unused"), "model"))
@@ -28,33 +24,14 @@ def test_a_network_has_as_many_parameters_as_its_file_says(config):
 
 
 def test_each_stage_halves_the_image():
-    net = VGG(((4,), (6, 8), (10,)), channel_dropout=0.0, dropout=0.0)
+    net = VGG(((4,), (6, 8), (10,)), channel_dropout=0.2, dropout=0.0)
     sizes = []
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.register_forward_hook(lambda layer, args, out: sizes.append(out.shape[1:]))
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     assert sizes == [(4, 14, 14), (6, 14, 14), (8, 7, 7), (10, 3, 3)]
-
-
-def test_whole_channels_are_dropped_after_each_stage_in_training_alone():
-    net = VGG(((8,), (16,)), channel_dropout=0.5, dropout=0.0)
-    kept = []
-    for layer in net.modules():
-        if isinstance(layer, nn.Dropout2d):
-            layer.register_forward_hook(
-                lambda layer, args, out: kept.append((out / args[0]).flatten(2))
-            )
-    x = torch.rand(4, 1, 28, 28)
-    net(x)
-    assert len(kept) == 2
-    for factors in kept:  # NaN where ReLU had left a zero
-        channels = factors.nanmean(2)
-        assert set(channels[~channels.isnan()].tolist()) == {0.0, 2.0}
-        assert torch.equal(factors.nan_to_num(0).amax(2), channels.nan_to_num(0))
-    kept.clear()
-    net.eval()(x)
-    assert {1.0} == {factor for factors in kept for factor in factors[~factors.isnan()].tolist()}
+    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout2d)] == [0.2] * 3
 
 
 def test_a_digit_does_not_see_its_batch_mates():
@@ -93,14 +70,6 @@ def test_weights_start_glorot_uniform_and_biases_at_zero():
     assert all(not p.any() for name, p in net.named_parameters() if name.endswith("bias"))
 
 
-def test_dropout_acts_in_training_only():
-    net = CNN((32, 64), 128, 0.5)
-    x = torch.rand(2, 1, 28, 28)
-    assert not torch.equal(net(x), net(x))
-    net.eval()
-    assert torch.equal(net(x), net(x))
-
-
 @pytest.mark.parametrize("config", ["cnn", "fast_cnn", "mlp", "vgg"])
 def test_a_networks_first_layer_normalises_its_images(config):
     options = plain(compose([f"model={config}"], run_dir="unused"), "model")
@@ -123,22 +92,15 @@ def test_nothing_is_computed_where_mean_0_and_std_1_change_nothing():
     assert torch.equal(layer(x), x - 0.5)
 
 
-def test_each_channel_may_have_a_mean_and_std_of_its_own():
+def test_each_channel_may_have_a_mean_and_std_of_its_own_and_a_constant_one_stays_finite():
     x = torch.rand(4, 3, 8, 8)
-    mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
-    given, fitted = Normalize(mean.tolist(), std.tolist(), 3), Normalize("auto", "auto", 3)
-    fitted.fit(mean, std)
-    assert torch.equal(fitted(x), given(x))
-    torch.testing.assert_close(fitted(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
-
-
-def test_a_constant_channel_is_not_divided_by_zero():
-    x = torch.rand(4, 2, 8, 8)
     x[:, 1] = 0.3
-    layer = Normalize("auto", "auto", 2)
-    layer.fit(x.mean((0, 2, 3)), x.std((0, 2, 3)))
-    torch.testing.assert_close(layer(x)[:, 1], torch.zeros(4, 8, 8), atol=1e-6, rtol=0)
-    assert layer.std.flatten()[1] == 1
+    mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3))
+    std[1] = 0
+    fitted = Normalize("auto", "auto", 3)
+    fitted.fit(mean, std)
+    assert torch.equal(fitted(x), Normalize(mean.tolist(), std.where(std > 0, 1).tolist(), 3)(x))
+    torch.testing.assert_close(fitted(x).mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_one_image_alone_cannot_be_normalised():

@@ -5,9 +5,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose
-from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.data import mnist
 from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribbles
 from mnist_cnn.losses import OutlierExposure
@@ -52,16 +49,6 @@ def test_the_loss_is_cross_entropy_for_digits_and_that_to_all_classes_for_negati
     alike = F.cross_entropy(logits[~digits], torch.full((2, 10), 0.1), reduction="sum")
     loss = OutlierExposure(weight=0.5)(logits, labels)
     torch.testing.assert_close(loss, (right + 0.5 * alike) / 6)
-
-
-def test_their_number_is_set_in_the_configuration():
-    overrides = ["experiment=photo", "data.negatives=70", "data.val_fraction=0.99"]
-    cfg = compose(overrides, run_dir="unused")
-    check(cfg)
-    data = make_data(cfg.data)
-    data.setup("fit")
-    labels = torch.cat([y for _, y in data.train_dataloader()])
-    assert (labels == -1).sum() == 70
 
 
 @pytest.mark.parametrize("what", ["gradients", "blanks"])

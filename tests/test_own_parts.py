@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from mnist_cnn import pretrained
@@ -18,7 +17,6 @@ from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
-from tests.helpers.folder import weights
 from tests.helpers.process import environment
 from tests.helpers.training import SHORT
 
@@ -81,23 +79,6 @@ class Focal(nn.Module):
         },
         ["loss=mine"],
     ),
-    "optimizer": (
-        {
-            "my_pkg/optim.py": """
-from torch.optim import SGD
-
-class Mine(SGD):
-    pass
-""",
-            "my_conf/optimizer/mine.yaml": """
-_target_: my_pkg.optim.Mine
-_partial_: true
-lr: 0.1
-momentum: 0.5
-""",
-        },
-        ["optimizer=mine"],
-    ),
     "schedule": (
         {
             "my_pkg/schedules.py": """
@@ -127,22 +108,6 @@ class Note(Callback):
 """,
         },
         ["+callbacks.note._target_=my_pkg.callbacks.Note"],
-    ),
-    "logger": (
-        {
-            "my_pkg/loggers.py": """
-from lightning.pytorch.loggers import CSVLogger
-
-class Mine(CSVLogger):
-    pass
-""",
-            "my_conf/logger/mine.yaml": """
-mine:
-  _target_: my_pkg.loggers.Mine
-  save_dir: ${run_dir}
-""",
-        },
-        ["logger=mine"],
     ),
     "metric": (
         {
@@ -192,12 +157,8 @@ def test_a_part_of_the_users_own_trains_without_a_change_in_the_package(part, fo
     assert outcome["val/loss"] > 0
     if part == "callback":
         assert (run / "noted.txt").read_text() == "8"
-    if part == "logger":
-        assert list(run.rglob("metrics.csv"))
     if part == "metric":
         assert {"train/f1", "val/f1", "test/f1"} <= outcome.keys()
-    if part == "optimizer":
-        assert (outcome["config"]["optimizer"]["lr"]) == 0.1
 
 
 def said_by(folder: Path, command: str, *args: str, ok: bool = True) -> str:
@@ -264,20 +225,6 @@ def test_a_checkpoint_never_imports_code_by_itself(folder):
     assert "my_pkg" not in sys.modules
     instantiate.allow(["my_pkg.*"])
     pretrained.load(here / "run")
-
-
-def test_a_network_of_the_users_own_starts_from_weights_and_freezes_layers(folder):
-    here = folder("network")
-    own_net = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
-    overrides = [*TINY, "logger=none", *own_net]
-    train(compose(overrides, run_dir=here / "run"))
-    frozen = [*overrides, f"init_weights={here}/run", "freeze=[layers.1]"]
-    train(compose(frozen, run_dir=here / "fine"))
-    before, after = weights(here / "run"), weights(here / "fine")
-    assert torch.equal(after["layers.1.weight"], before["layers.1.weight"])
-    assert not torch.equal(after["layers.2.weight"], before["layers.2.weight"])
-    with pytest.raises(ValueError, match=r"freeze must be of layers, layers\.1, layers\.2, got 1"):
-        train(compose([*overrides, "freeze=['1']"], run_dir=here / "odd"))
 
 
 def test_a_metric_that_is_not_logged_is_named_with_those_that_are():

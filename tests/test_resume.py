@@ -112,6 +112,10 @@ def test_a_sweep_is_resumed_by_each_of_its_commands(tmp_path):
         ["-m", *first["hydra"], "seed=0,1", folder],
         ["-m", "--config-dir=/mine", "targets=[]", "seed=2", folder],
     ]
+    allow = "targets=[my.*]"
+    assert expand([f"ckpt_path={sweep}", allow])[1] == [
+        *("-m", "--config-dir=/mine", "seed=2", allow, folder)
+    ]
     # another launcher has other keys
     basic = "hydra/launcher=basic"
     assert expand([f"ckpt_path={sweep}", basic])[0] == ["-m", "seed=0,1", basic, folder]

@@ -77,11 +77,7 @@ def test_the_same_call_returns_the_results_of_a_run_that_has_ended(tmp_path):
 @pytest.mark.parametrize(
     ("error", "file", "content"),
     [
-        (
-            RuntimeError("out of\nmemory"),
-            FAILED,
-            {"type": "RuntimeError", "error": "out of\nmemory"},
-        ),
+        (RuntimeError("no\nmemory"), FAILED, {"type": "RuntimeError", "error": "no\nmemory"}),
         (Pruned(2, "val/loss", 2.3), PRUNED, {"epoch": 2, "metric": "val/loss", "value": 2.3}),
     ],
     ids=["failed", "pruned"],

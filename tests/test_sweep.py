@@ -62,9 +62,8 @@ def test_the_same_command_runs_what_is_missing_and_more_values_extend_it(toy):
     assert json.loads((toy.sweep / "x_1" / RESULTS).read_text()) == {"loss": 0.25, "x": 1}
     before = stamps(toy.sweep, RESULTS)
 
-    done = toy.finish(
-        "x=1", "y=5"
-    )  # the name is that of the sweep, and the others are not forgotten
+    # the name is that of the sweep, and the others are not forgotten
+    done = toy.finish("x=1", "y=5")
     assert (done.returncode, list(toy.states())) == (1, ["x_1", "x_3"])
     (toy.folder / "broken").unlink()
     done = toy.finish("y=5", "x=3,2,1")
@@ -204,39 +203,14 @@ def test_the_decorator_and_the_plugin_import_nothing_heavy_and_nothing_of_digits
     assert not {"torch", "lightning", "pydantic", "optuna"} & set(loaded)
 
 
-def recorded(sweep: Path, *commands: dict[str, list[str]]) -> Path:
-    sweep.mkdir()
-    empty: dict[str, list[str]] = {"hydra": [], "task": [], "config_dirs": []}
-    content = {"application": "train", "commands": [{**empty, **c} for c in commands]}
-    OmegaConf.save(content, sweep / SWEEP)
-    return sweep
-
-
-def test_ckpt_path_repeats_the_commands_of_a_sweep_with_what_is_given_now(tmp_path):
-    first = {
-        "hydra": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        "task": ["seed=0,1", "data.batch_size=32", "targets=[os.*]", "force=true"],
-        "config_dirs": [str(tmp_path)],
-    }
-    sweep = recorded(tmp_path / "sweep", first, {"task": ["seed=2", "+model.x=1"]})
-    same = [f"hydra.sweep.dir='{sweep}'"]
-    options = [f"--config-dir={tmp_path}", "targets=[]"]
-    joblib = first["hydra"]
-    assert resume.expand([f"ckpt_path={sweep}"]) == [
-        ["-m", *options, *joblib, "seed=0,1", "data.batch_size=32", *same],
-        ["-m", "seed=2", "+model.x=1", *same],
-    ]
-    now = ["seed=3", "hydra/launcher=basic", "targets=[my.*]"]
-    assert resume.expand(["-m", f"ckpt_path={sweep}", *now]) == [
-        ["-m", options[0], "data.batch_size=32", *now, *same],
-        ["-m", "+model.x=1", *now, *same],
-    ]
-
-
 def test_a_command_of_a_sweep_that_fails_does_not_keep_the_others_from_running(
     tmp_path, monkeypatch, capsys
 ):
-    sweep = recorded(tmp_path / "sweep", {"task": ["seed=1"]}, {"task": ["seed=2"]}, {})
+    empty: dict[str, list[str]] = {"hydra": [], "config_dirs": [], "task": []}
+    commands = [{**empty, "task": ["seed=1"]}, {**empty, "task": ["seed=2"]}, empty]
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    OmegaConf.save({"application": "train", "commands": commands}, sweep / SWEEP)
     module = sys.modules["mnist_cnn.train"]
     ends = iter([SystemExit("error: one"), SystemExit(2), None])
     seen = []

@@ -118,7 +118,9 @@ def trained_on(net: "Trained", other_set: bool) -> list[str]:
     # the file may be a stranger's: it names no more than the command allows
     if faults := not_allowed(data["own"], "data", allowlist=()):
         raise ValueError("; ".join(faults))
-    removed = ["~data", *(f"~data.{key}" for key in ("val_fraction", "fold", "seed", "augment"))]
+    unknown = ("val_fraction", "fold", "seed", "augment")
+    # Hydra 1.3 deletes no key that is null
+    removed = ["~data", "data.val_fraction=0", "data.fold=0", *(f"~data.{key}" for key in unknown)]
     values = {check_name(key): value for key, value in data["own"].items() if key != "augment"}
     return [*removed, *(f"+data.{key}={in_grammar(value)}" for key, value in values.items())]
 

@@ -40,11 +40,9 @@ class BetweenEpochs(Callback):
 def in_order(callbacks: Iterable[Callback]) -> list[Callback]:
     """Callbacks in the order in which they act, whatever the order in which they were given.
 
-    Those of Lightning and of the user have the order 0 and keep their places among each other. With
-    -5 comes NaNGuard, which ends the run before anything is shown or written of the epoch;
-    Histograms -4, ProgressBar -3; History -2, whose clock of the next epoch starts when these are
-    done; Prune 1, which ends the run when the history has the epoch. Checkpoint has -1, which puts
-    it before other checkpoint callbacks; Lightning calls these after all others, so that it saves
-    what the others have noted.
+    NaNGuard (-5) ends a run before anything is shown or written of the epoch; ProgressBar -3;
+    History (-2) starts the clock of the next epoch when these are done; Checkpoint (-1) comes
+    before other checkpoint callbacks, which Lightning calls after all others; those of Lightning
+    and the user 0, in the order given; Prune (1) ends a run when the history has the epoch.
     """
     return sorted(callbacks, key=lambda callback: getattr(callback, "order", 0))

@@ -76,30 +76,23 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     order = -1
 
     def __init__(
-        self,
-        *,
-        monitor: str,
-        mode: str,
-        every_seconds: float | None,
-        every_steps: int | None,
+        self, *, monitor: str, mode: str, every_seconds: float | None, every_steps: int | None
     ):
         self.monitor, self.mode = monitor, mode
         self.every_seconds, self.every_steps = every_seconds or math.inf, every_steps
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None
-        self.improved = False
         self.run: RunFolder | None = None
         self.start: Path | str | None = None
         self.data: dict[str, Any] = {}
         self.loaded: dict[str, Any] | None = None  # this process's random generators
         self.position: dict[str, Any] = {}  # of the loader
-        self.cut = ""  # says that the last epoch ended before all its batches
         self.due = math.inf
         self.stop = StopSignal()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.folder = Path(trainer.default_root_dir)
-        self.best, self.last = self.folder / BEST, self.folder / LAST
+        folder = Path(trainer.default_root_dir)
+        self.best, self.last = folder / BEST, folder / LAST
         # Lightning does so too, but only after loading a checkpoint: 64 bits would become 32
         trainer.precision_plugin.convert_module(pl_module)
 
@@ -113,8 +106,10 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 loader.load_state_dict(self.position)
             callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
             trainer.should_stop |= any(map(stopped_early, callbacks))
-            if self.cut and not training_is_over(trainer):
-                tell_inexact(trainer, [self.cut])
+            steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+            cut = not self.running and trainer.global_step != trainer.current_epoch * steps
+            if cut and not training_is_over(trainer):
+                tell_inexact(trainer, ["an epoch ended before all its batches were trained on"])
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 
@@ -137,41 +132,32 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             return
         if score < self.best_score if self.mode == "min" else score > self.best_score:
             self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
-            self.improved = True
 
     def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        done, batches = close_epoch(trainer), trainer.num_training_batches
-        self.cut = f"epoch {trainer.current_epoch} ended after {done} of {batches} batches"
-        self.cut *= done < batches
+        close_epoch(trainer)
         self.save(trainer, module)
         (stop,) = agree(trainer, self.stop.received)
         if stop:
             raise Interrupted(stop)
 
     def save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        check_finite(trainer, module, trainer.current_epoch + mid_epoch(trainer))
+        within, epoch = mid_epoch(trainer), trainer.current_epoch
+        check_finite(trainer, module, epoch + within)
         new = self.last.with_suffix(".new")
         try:
             trainer.save_checkpoint(new, weights_only=False)
             if trainer.is_global_zero:
-                self.put_in_place(new)
+                if self.run is not None:
+                    self.run.outdate()
+                if self.best_epoch == epoch and not within:
+                    copy_whole(new, self.best)
+                replace(new, self.last)
         except OSError:  # a full disk, most likely: give back what was taken
             for file in self.last.parent.glob("*.new"):
                 file.unlink()
             raise
         trainer.strategy.barrier("a checkpoint is in its place")
-        self.improved = False
         self.due = time.monotonic() + self.every_seconds
-
-    def put_in_place(self, new: Path) -> None:
-        if self.run is not None:
-            self.run.outdate()
-            self.run = None
-        if self.improved:
-            copy = self.best.with_suffix(".new")
-            shutil.copyfile(new, copy)
-            replace(copy, self.best)
-        replace(new, self.last)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_end(trainer, pl_module)
@@ -183,12 +169,11 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.stop.ignore()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch, "cut": self.cut}
+        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.best.exists():  # a run may start from a checkpoint without it
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
-        self.cut = state_dict["cut"]
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
@@ -210,10 +195,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         self.adopt_best(trainer, checkpoint)
-        reasons = []
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, INEXACT):
-                reasons.append(f"{type(callback).__name__} is not resumed exactly")
+        inexact = [c for c in trainer.callbacks if isinstance(c, INEXACT)]  # type: ignore[attr-defined]
+        reasons = [f"{type(callback).__name__} is not resumed exactly" for callback in inexact]
         if "processes" in checkpoint:
             self.position = loader_position(checkpoint)
             self.restore_process(trainer, pl_module, checkpoint["processes"])
@@ -226,25 +209,13 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             tell_inexact(trainer, reasons)
 
     def adopt_best(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-        """Copy the best checkpoint so far of another run, from whose checkpoint this one starts."""
+        """Copy the best checkpoint of another run from beside the one that this run starts from."""
         if not trainer.is_global_zero or self.best.exists() or self.start is None:
             return
-        start = Path(self.start).absolute()
-        if start == self.last:
-            return
+        best = Path(self.start).with_name(self.best.name)
         best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
-        whole = "tally" not in checkpoint.get("processes", [{}])[0]
-        beside = start.with_name(self.best.name)
-        if best_epoch and beside.is_file() and read_checkpoint(beside)["epoch"] == best_epoch:
-            source = beside
-        elif best_epoch and whole and checkpoint["epoch"] == best_epoch:
-            source = start
-        else:
-            return
-        self.best.parent.mkdir(parents=True, exist_ok=True)
-        new = self.best.with_suffix(".new")
-        shutil.copyfile(source, new)
-        replace(new, self.best)
+        if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
+            copy_whole(best, self.best)
 
     def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
         if len(every) == trainer.world_size:
@@ -267,6 +238,13 @@ def check_whole(path: Path | str) -> None:
     except ValueError as e:
         wanted = must_be("ckpt_path", "a checkpoint that training can resume", path)
         raise ValueError(f"{wanted}: {e}") from None
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_suffix(".new")
+    shutil.copyfile(source, new)
+    replace(new, target)
 
 
 def agree(trainer: L.Trainer, *numbers: int) -> list[int]:

@@ -10,7 +10,6 @@ import lightning as L
 
 from mnist_cnn.analysis.results import now
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.plots import training
 from mnist_cnn.runs.folder import replace
 
@@ -50,9 +49,8 @@ class History(BetweenEpochs):
         self.trained = self.trained or time.perf_counter()
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
-        metrics = module.logged_metrics()
+        metrics, seconds = module.logged_metrics(), self.trained - self.started
         metrics.pop("step", None)
-        seconds = self.trained - self.started
         images = module.epoch_metrics["train"].images * trainer.world_size
         row = {"epoch": trainer.current_epoch, **dict(sorted(metrics.items()))}
         self.rows.append({**row, "seconds": seconds, "images/s": images / seconds})
@@ -75,10 +73,8 @@ class History(BetweenEpochs):
             self.write(trainer)  # a run that had nothing left to train has no file yet
             folder = Path(trainer.default_root_dir)
             best = getattr(trainer.checkpoint_callback, "best_epoch", None)
-            data: Any = trainer.datamodule  # type: ignore[attr-defined]  # undeclared property
-            names = [getattr(data, "name", ""), class_name(pl_module.hparams["model"])]
-            title = f"{'/'.join(folder.parts[-2:])}: {', '.join(filter(None, names))}"
-            training.history(self.rows, best, title).savefig(folder / "history.png", dpi=150)
+            figure = training.history(self.rows, best, "/".join(folder.parts[-2:]))
+            figure.savefig(folder / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.started

@@ -1,27 +1,33 @@
-"""The loggers of a run."""
+"""The loggers of a run, and what they get of its results."""
 
-import importlib.util
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+import lightning as L
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
-from mnist_cnn.config.messages import install, must_be
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.plots import evaluation
 from mnist_cnn.pretrained import read_checkpoint
-from mnist_cnn.runs.folder import SWEEP, write_json
+from mnist_cnn.runs.folder import flat
 from mnist_cnn.runs.ranks import rank
 
-TRACKED = "trackers.json"  # the ids of the runs of W&B and MLflow that are this run
-
-# parts of the configuration that Lightning logs of the module, as they are after seeing the data
+# Lightning logs these parts of the configuration itself, as they are after seeing the data
 OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metrics")
 RESULTS = ".results"  # the end of the name of the event file that `write_results` fills
+IMAGES = 32  # drawn of the first batch
+# of the configuration, in TensorBoard's table of runs
+COMPARED = (
+    *("model._target_", "model.channels", "model.hidden", "model.dropout", "optimizer._target_"),
+    *("optimizer.lr", "optimizer.weight_decay", "scheduler._target_", "label_smoothing", "seed"),
+    *("data.batch_size", "data.fold", "trainer.max_epochs"),
+)
 
 
 class TensorBoard(TensorBoardLogger):
@@ -41,83 +47,71 @@ class TensorBoard(TensorBoardLogger):
 
 
 def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
-    """The loggers that a configuration names.
+    """The loggers that a configuration names, which have logged it.
 
     One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
-    from, since it is logged anew. A resumed run continues its runs of W&B and MLflow, a copy of its
-    folder begins new ones, and so does `force`.
+    from, since it is logged anew.
 
     Raises:
-        ValueError: run_name leads out of the run's folder, a tracker is missing, or W&B refuses.
+        ValueError: run_name leads out of the run's folder, or a logger is not installed.
     """
     if {"/", "\\"} & set(str(cfg.run_name)) or cfg.run_name == "..":
         raise ValueError(must_be("run_name", "a name without / and \\", cfg.run_name))
-    for name in {"wandb", "mlflow"} & set(cfg.get("logger") or {}):
-        if importlib.util.find_spec(name) is None:
-            raise ValueError(f"logger={name}: not installed: {install(name)}")
-    file, folder = Path(cfg.run_dir, TRACKED), str(Path(cfg.run_dir).resolve())
-    known = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    # by force it is another run, and MLflow's parameters cannot change
-    if start is None or cfg.force or known.get("folder") != folder:
-        known = {"folder": folder}
-    loggers, ids = [], dict(known)
+    values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
+    loggers = []
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
-        options = tracker_options(node, Path(folder).parent, known.get(name))
+        options = {}
         if start is not None and node.get("purge_step", 0) is None:
             options["purge_step"] = read_checkpoint(start)["epoch"] + 1
         logger = instantiate_as(Logger, node, key=f"logger.{name}", **options)
-        if isinstance(logger, WandbLogger | MLFlowLogger) and rank() == 0:
-            begin(logger, cfg, resumed=name in known)
-            ids[name] = logger.version
-        elif isinstance(logger, TensorBoard) and rank() == 0 and start is not None:
+        logger.log_hyperparams(values)
+        if isinstance(logger, TensorBoard) and rank() == 0 and start is not None:
             logger.remove_results()
         loggers.append(logger)
-    if len(ids) > 1:
-        write_json(ids, file)
     return loggers
 
 
-def tracker_options(node: DictConfig, above: Path, known: str | None) -> dict[str, Any]:
-    """Arguments for a logger of W&B or MLflow: the run to continue, and the sweep of a job.
+def write_results(trainer: L.Trainer, data: Any, outcome: Mapping[str, Any]) -> None:
+    """Write the results of a trainer that has finished into its loggers, in the first process.
 
     Args:
-        above: the folder that the run's folder lies in, of a job that of the sweep.
-        known: the id of the run to continue.
+        trainer: it has fitted to the data.
+        data: the data module; there is no picture of a user's own.
+        outcome: what results.json holds.
     """
-    kind = str(node.get("_target_")).rpartition(".")[2]
-    sweep = "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else None
-    if kind == "WandbLogger":
-        resumed = {"id": known, "resume": "allow"} if known else {}
-        return {"group": node.get("group") or sweep, **resumed}
-    if kind == "MLFlowLogger":
-        tags = {**(node.get("tags") or {}), **({"sweep": sweep} if sweep else {})}
-        # without a name MLflow makes one up
-        return {"run_id": known, "run_name": node.get("run_name") or None, "tags": tags}
-    return {}
+    numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            fill_tensorboard(logger, data, trainer.current_epoch + 1, outcome)
+        elif isinstance(logger, MLFlowLogger | WandbLogger):
+            logger.log_metrics(numbers)
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
-def begin(logger: WandbLogger | MLFlowLogger, cfg: DictConfig, resumed: bool) -> None:
-    """Begins or continues a run of a tracker, with the configuration as its parameters.
+def first_batch(data: ImageDataModule) -> Figure:
+    """The first images as training sees them."""
+    x, y = (part[:IMAGES].cpu() for part in next(iter(data.train_dataloader())))
+    labels = [data.classes[label] for label in y]
+    title = f"first images of a batch: mean {x.mean():.2f}, std {x.std():.2f}"
+    return evaluation.gallery(x[:, 0].numpy(), labels, title)
 
-    Raises:
-        ValueError: W&B refuses, as where nobody is logged in.
-    """
-    values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
-    if isinstance(logger, WandbLogger):
-        import wandb
 
-        wandb.finish()  # the run of a job that failed before in this process
-        try:
-            logger.log_hyperparams(values)
-        except wandb.errors.Error as error:
-            wandb.teardown()  # it remembers the mode of what it refused
-            reason = str(error).rstrip(".")
-            raise ValueError(f"W&B: {reason}; logger.wandb.offline=true needs no server") from None
-        return
-    Path("outputs").mkdir(exist_ok=True)
-    with FileLock(Path("outputs", ".mlflow.lock")):  # several jobs make the database at once
-        logger.experiment.update_run(str(logger.run_id), status="RUNNING")
-    if not resumed:  # MLflow's parameters cannot change
-        logger.log_hyperparams(values)
+def fill_tensorboard(
+    logger: TensorBoardLogger, data: Any, step: int, outcome: Mapping[str, Any]
+) -> None:
+    """Write a picture, hyper-parameters and results into a file beside that of the curves."""
+    results = TensorBoardLogger(
+        logger.log_dir, "", "", default_hp_metric=False, filename_suffix=RESULTS
+    )
+    if isinstance(data, ImageDataModule):
+        results.experiment.add_figure("train/batch", first_batch(data), step)
+    metrics = {f"best/{key}": outcome[key] for key in sorted(outcome) if key.startswith("val/")}
+    metrics |= {key: outcome[key] for key in sorted(outcome) if key.startswith("test/")}
+    values = flat(outcome["config"])
+    # TensorBoard takes its columns from one of the runs, so each is always there
+    compared = {key: values.get(key, "none") for key in COMPARED}
+    results.log_hyperparams(compared, metrics, step)
+    results.finalize("success")

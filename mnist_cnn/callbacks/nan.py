@@ -6,7 +6,6 @@ import lightning as L
 import torch
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.data.datamodule import ImageDataModule
 
 
 class NaNGuard(BetweenEpochs):
@@ -39,8 +38,7 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
     """Check the losses of an epoch (from 1) since the last check, the metrics and the weights.
 
     Raises:
-        ValueError: one is infinite or not a number. It tells the step, the batch's images by their
-            rows in the training file, and the last checkpoint from before.
+        ValueError: one is infinite or not a number. It names the step.
     """
     tally = module.epoch_metrics["train"]
     fault = ""
@@ -48,21 +46,12 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
     if new and not torch.stack(new).isfinite().all():
         batch = next(k for k, loss in enumerate(tally.losses) if not loss.isfinite())
         step = (epoch - 1) * trainer.num_training_batches + batch + 1
-        fault = f"train/loss={tally.losses[batch].item()} at step {step}, batch {batch + 1} of "
-        fault += f"epoch {epoch}"
-        loader: Any = trainer.train_dataloader
-        if isinstance(data := trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
-            given, known = loader.rows(epoch - 1, batch).cpu(), data.rows["train"]
-            rows = known[given[given < len(known)]].tolist()  # without what was made beside them
-            more = f" and {len(rows) - 10} more" if rows[10:] else ""
-            named = f", rows {' '.join(map(str, rows[:10]))}{more} of the training file"
-            fault += named if rows else ""
+        value = tally.losses[batch].item()
+        fault = f"train/loss={value} at step {step}, batch {batch + 1} of epoch {epoch}"
     tally.looked_at = len(tally.losses)
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
         if not fault and not value.isfinite().all():
             fault = f"{name} is not finite in epoch {epoch}"
     if fault:
-        last = getattr(trainer.checkpoint_callback, "last", None)
-        kept = f"{last} is from before" if last and last.exists() else "there is no checkpoint yet"
         advice = "a lower optimizer.lr or a trainer.gradient_clip_val may help"
-        raise ValueError(f"{fault}; {kept}; {advice}")
+        raise ValueError(f"{fault}; {advice}")

@@ -1,7 +1,6 @@
 """The progress bar, and one line an epoch."""
 
 import logging
-import math
 import time
 from typing import Any
 
@@ -31,7 +30,7 @@ class ProgressBar(BetweenEpochs):
     def __init__(self, *, refresh_seconds: float, quiet: bool):
         self.refresh_seconds = refresh_seconds
         self.console = terminal.console(stderr=True, quiet=quiet, soft_wrap=False)
-        self.due, self.mark = math.inf, (0.0, 0)  # next drawing; the last one, images seen by then
+        self.due = 0.0  # the next drawing
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -45,17 +44,6 @@ class ProgressBar(BetweenEpochs):
             total = (trainer.max_epochs or 1) * trainer.num_training_batches
             self.task = self.bar.add_task("", total=total, epoch="", status="")
             self.bar.start()
-        if self.running:  # resumed within an epoch
-            self.begin(pl_module.epoch_metrics["train"].images)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_epoch_start(trainer, pl_module)
-        self.begin(0)
-
-    def begin(self, images: int) -> None:
-        self.mark = (time.perf_counter(), images)
-        if self.bar:
-            self.due = self.mark[0] + self.refresh_seconds
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -63,15 +51,15 @@ class ProgressBar(BetweenEpochs):
         now = time.perf_counter()
         if now < self.due or self.bar is None:
             return
-        metrics = pl_module.epoch_metrics["train"]
+        metrics, done = pl_module.epoch_metrics["train"], batch_idx + 1
         loss, images, hits, labelled = metrics.totals(last=self.averaged)
         accuracy = hits / max(labelled, 1)
-        seen = metrics.images * trainer.world_size
-        speed = (seen - self.mark[1]) / (now - self.mark[0])
-        self.due, self.mark = now + self.refresh_seconds, (now, seen)
+        batches = self.bar.tasks[0].speed or 0  # a second
+        speed = batches * metrics.images / done * trainer.world_size
+        self.due = now + self.refresh_seconds
         self.bar.update(
             self.task,
-            completed=trainer.current_epoch * trainer.num_training_batches + batch_idx + 1,
+            completed=trainer.current_epoch * trainer.num_training_batches + done,
             epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
             status=f"loss {loss / images:.4f}  acc {accuracy:.2%}  {speed:,.0f} images/s",
         )

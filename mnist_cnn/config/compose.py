@@ -44,18 +44,6 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         raise ValueError(f"{key}: {reason}" if key else reason) from None
 
 
-def flat(node: Any, key: str = "") -> dict[str, Any]:
-    """Every value of a configuration by its whole key, as written: interpolations as such."""
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node)
-    if not isinstance(node, dict):
-        return {key: node}
-    values: dict[str, Any] = {}
-    for name, value in node.items():
-        values |= flat(value, f"{key}.{name}".lstrip("."))
-    return values
-
-
 def better(metric: str, objective: str = "", mode: str | None = None) -> str | None:
     """min for a loss, max for an accuracy; of the objective, another metric, its mode."""
     known = {"loss": "min", "acc": "max"}

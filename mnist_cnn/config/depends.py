@@ -10,7 +10,7 @@ NEUTRAL = (
     *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
     *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
-    *("callbacks.progress", "callbacks.prune", "callbacks.summary", "callbacks.histograms"),
+    *("callbacks.progress", "callbacks.prune", "callbacks.summary"),
     *("callbacks.nan", "callbacks.checkpoint.every_seconds", "callbacks.checkpoint.every_steps"),
 )
 # what a run may be resumed with another value of: it trains on, or is tested after all

@@ -9,7 +9,7 @@ happens to have, as in torch.nn.modules.module.torch.hub.load, leads out of torc
 import fnmatch
 import functools
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mnist_cnn.config.messages import either, must_be
@@ -69,17 +69,25 @@ def refusal(key: str, target: str, name: Any, allowlist: Sequence[str]) -> str:
     return f"{must_be(key, allowed, name)}; for code of your own: targets=[{package}.*]"
 
 
-def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> list[str]:
-    """A sentence for each `_target_` in a part of the configuration that is on no allowlist."""
+def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Each `_target_` in a part of the configuration, by its whole key."""
     if isinstance(node, list):
         node = dict(enumerate(node))
-    if not isinstance(node, Mapping):
-        return []
-    faults = [f for name, v in node.items() for f in not_allowed(v, f"{key}.{name}", allowlist)]
-    target = node.get("_target_")
-    if target is not None and not matches(str(target), [*allowlist, *ALLOWED]):
-        faults.append(refusal(f"{key}._target_", str(target), target, allowlist))
-    return faults
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from targets(value, f"{key}.{name}".lstrip("."))
+        if node.get("_target_") is not None:
+            yield f"{key}._target_".lstrip("."), node["_target_"]
+
+
+def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> list[str]:
+    """A sentence for each `_target_` in a part of the configuration that is on no allowlist."""
+    patterns = [*allowlist, *ALLOWED]
+    return [
+        refusal(where, str(target), target, allowlist)
+        for where, target in targets(node, key)
+        if not matches(str(target), patterns)
+    ]
 
 
 def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
@@ -102,29 +110,16 @@ def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
     return found
 
 
-def located(node: Any, key: str, allowlist: Sequence[str]) -> Any:
-    """A part of the configuration with what each `_target_` names in its place; none is called."""
+def called(node: Any, found: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+    """A part with every `_target_` called, inner ones first; `found` has what they name."""
     if isinstance(node, list):
-        return [located(value, f"{key}.{k}", allowlist) for k, value in enumerate(node)]
+        return [called(value, found) for value in node]
     if not isinstance(node, Mapping):
         return node
-    parts = {name: located(value, f"{key}.{name}", allowlist) for name, value in node.items()}
-    if "_target_" in parts:
-        where = f"{key}._target_".lstrip(".")
-        parts["_target_"] = locate(str(node["_target_"]), where, allowlist)
-    return parts
-
-
-def called(node: Any, *args: Any, **options: Any) -> Any:
-    """A part that was located with every `_target_` called, inner ones first."""
-    if isinstance(node, list):
-        return [called(value) for value in node]
-    if not isinstance(node, dict):
-        return node
-    values = {name: called(value) for name, value in node.items()}
+    values = {name: called(value, found) for name, value in node.items()}
     if "_target_" not in values:
         return values
-    target, partial = values.pop("_target_"), values.pop("_partial_", False)
+    target, partial = found[str(values.pop("_target_"))], values.pop("_partial_", False)
     args = args or values.pop("_args_", ())
     target = functools.partial(target, *args, **{**values, **options})
     return target if partial else target()
@@ -157,19 +152,20 @@ def instantiate_as(
         node = OmegaConf.to_container(node, resolve=True)
     if faults := not_allowed(node, key, allowlist):
         raise ForbiddenError("; ".join(faults))
-    parts, target = located(node, key, allowlist), f"{key}._target_".lstrip(".")
-    found = parts.get("_target_") if isinstance(parts, dict) else None
-    if found is None or (isinstance(found, type) and not issubclass(found, kind)):
-        named = node.get("_target_") if isinstance(node, Mapping) else node
-        raise ValueError(must_be(target, f"a {kind.__name__}", named))
+    found = {str(name): locate(str(name), where, allowlist) for where, name in targets(node, key)}
+    name = node.get("_target_") if isinstance(node, Mapping) else node
+    wanted = must_be(f"{key}._target_".lstrip("."), f"a {kind.__name__}", name)
+    made_by = found.get(str(name))
+    if made_by is None or (isinstance(made_by, type) and not issubclass(made_by, kind)):
+        raise ValueError(wanted)
     try:
-        made = called({**parts, "_partial_": False}, *args, **options)
+        made = called({**node, "_partial_": False}, found, *args, **options)
     # an argument that it does not take; no such device; a package is missing
     except (ValueError, TypeError, MisconfigurationException, ImportError) as e:
-        text = f"{node['_target_']}: {e}".splitlines()[0] if isinstance(e, TypeError) else str(e)
+        text = f"{name}: {e}".splitlines()[0] if isinstance(e, TypeError) else str(e)
         raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
     if not isinstance(made, kind):
-        raise ValueError(must_be(target, f"a {kind.__name__}", node["_target_"]))
+        raise ValueError(wanted)
     return made
 
 

@@ -4,9 +4,9 @@ A value is checked here where it is cheaper than asking the class that it is for
 class would not say which key is wrong. A default means that the part need not have the key.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -47,6 +47,21 @@ class Custom(Open):
     target: Target
 
 
+M = TypeVar("M", bound=Group)
+# beside Target, M for a class of this project, which other classes need not be like
+Either = Annotated[M, Tag("ours")] | Annotated[Custom, Tag("other")]
+
+
+def ours(prefix: str) -> Discriminator:
+    """Choose M of Either[M] where `_target_` begins with the prefix."""
+
+    def tag(part: Any) -> str:
+        target = part.get("_target_") if isinstance(part, dict) else None
+        return "ours" if str(target).startswith(prefix) else "other"
+
+    return Discriminator(tag)
+
+
 class DataDescription(Group):
     """The least that a file says of the data that its network was trained on."""
 
@@ -70,15 +85,6 @@ class Images(Open):
     clean_epochs: Whole
 
 
-class Data(Images):
-    """Its subclasses."""
-
-    target: Target
-    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "arrays", "folder"]
-    augment: dict[str, Any]
-    negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
-
-
 class Augment(Group):
     degrees: Annotated[float, Field(ge=0, le=180)]
     shift: Annotated[float, Field(ge=0, le=14)]
@@ -95,6 +101,15 @@ class Augment(Group):
     noise: Share
     erase: Share
     unchanged: Share
+
+
+class Data(Images):
+    """Its subclasses."""
+
+    target: Target
+    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "arrays", "folder"]
+    augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
+    negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
 
 
 class Network(Custom):
@@ -122,8 +137,8 @@ class Optimizer(Custom):
     fused: bool | None = None
 
 
-class Schedule(Custom):
-    """Any schedule, as Optimizer."""
+class Schedule(Open):
+    """Any schedule, as Optimizer; {} for none. Its `_target_` need not be there."""
 
     partial: Later = True
     patience: Whole = 1
@@ -147,18 +162,16 @@ class EarlyStopping(Open):
 
 
 class Checkpoint(Open):
-    of: ClassVar[str] = "mnist_cnn.callbacks.checkpoint.Checkpoint"  # others judge by themselves
     mode: Mode
     every_seconds: Positive | None
     every_steps: Count | None
 
 
-class Periodic(Open):
+class NaNGuard(Open):
     every_steps: Count
 
 
 class ProgressBar(Open):
-    of: ClassVar[str] = "mnist_cnn.callbacks.progress.ProgressBar"
     refresh_seconds: Positive
     quiet: bool
 
@@ -166,6 +179,19 @@ class ProgressBar(Open):
 class Averaging(Open):
     decay: BelowOne
     update_every_n_steps: Count
+
+
+CHECKPOINT = "mnist_cnn.callbacks.checkpoint.Checkpoint"
+PROGRESS = "mnist_cnn.callbacks.progress.ProgressBar"
+
+
+class Callbacks(Group):
+    early_stopping: EarlyStopping | None
+    checkpoint: Annotated[Either[Checkpoint], ours(CHECKPOINT)] | None
+    nan: NaNGuard | None
+    progress: Annotated[Either[ProgressBar], ours(PROGRESS)] | None
+    history: Custom
+    averaging: Averaging | None
 
 
 class Trainer(Custom):
@@ -200,7 +226,9 @@ class Objective(Group):
     mode: Mode
 
 
-class Train(Open):
+class Train(Group):
+    """conf/train.yaml."""
+
     seed: Seed
     ckpt_path: Text | None
     force: bool
@@ -214,9 +242,18 @@ class Train(Open):
     metrics: dict[str, Custom]
     run_dir: str
     run_name: str
+    objective: Objective
+    trainer: Trainer
+    data: Annotated[Either[Data], ours("mnist_cnn.")]
+    model: Annotated[Either[Network], ours("mnist_cnn.model.")]
+    optimizer: Optimizer
+    scheduler: Schedule | None
+    callbacks: Callbacks
 
 
-class Evaluate(Open):
+class Evaluate(Group):
+    """conf/evaluate.yaml."""
+
     targets: list[str]
     ckpt_path: Text | Texts | None
     compare: Text | Texts | None
@@ -227,3 +264,4 @@ class Evaluate(Open):
     device: Literal["auto", "cpu", "cuda", "mps"]
     mistakes: Whole
     run_dir: str
+    data: Annotated[Either[Data], ours("mnist_cnn.")]

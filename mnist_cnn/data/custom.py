@@ -15,8 +15,6 @@ from torch import Tensor
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule, class_names
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-
 
 class ArraysDataModule(ImageDataModule):
     """Images of an .npz file, as `np.savez(path, x_train=..., y_train=..., ...)` writes it.
@@ -101,23 +99,23 @@ class FolderDataModule(ImageDataModule):
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # the folders when asked
-        return tuple(dict.fromkeys(path.parent.name for path in self.list_pictures("train")))
+        return tuple(self.pictures("train").classes)
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # of the first picture
-        return tuple(self.read_picture(self.list_pictures("train")[0]).shape)
+        return tuple(self.pictures("train")[0][0].shape)
 
-    def list_pictures(self, split: str) -> list[Path]:
-        """The pictures of a split, class by class; ValueError where there are none."""
-        every = sorted(Path(self.root).expanduser().glob(f"{split}/*/*"))
-        found = [path for path in every if path.suffix.lower() in PICTURES]
-        if not found:
-            allowed = f"a folder with {split}/CLASS/*.png"
-            raise ValueError(must_be("data.root", allowed, self.root))
-        return found
+    def pictures(self, split: str) -> Any:
+        """torchvision's ImageFolder of a split, which reads pictures as uint8 (C, H, W)."""
+        from torchvision.datasets import ImageFolder  # takes a second, which MNIST does not need
 
-    def read_picture(self, path: Path) -> Tensor:
-        """The pixels uint8 (C, H, W) of a file."""
+        try:
+            return ImageFolder(Path(self.root).expanduser() / split, loader=self.read_picture)
+        except OSError as e:
+            allowed = f"a folder with {split}/CLASS/*.png ({str(e).splitlines()[0]})"
+            raise ValueError(must_be("data.root", allowed, self.root)) from None
+
+    def read_picture(self, path: str) -> Tensor:
         try:
             with Image.open(path) as file:
                 picture = file.convert("RGB" if self.color else "L")
@@ -130,21 +128,17 @@ class FolderDataModule(ImageDataModule):
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         """The pictures in a mixed order that is the same everywhere, with their labels."""
-        paths = self.list_pictures(split)
+        pictures = self.pictures(split)
+        if unknown := set(pictures.classes) - set(self.classes):
+            allowed = f"of a class in {self.root}/train"
+            raise ValueError(must_be(f"{self.root}/{split}", allowed, ", ".join(unknown)))
         # validation takes a slice: it must hold all classes
-        order = np.random.default_rng(0).permutation(len(paths))
-        images, labels = [], []
-        for path in (paths[k] for k in order):
-            images.append(self.read_picture(path))
-            if images[-1].shape != images[0].shape:
-                size = f"{images[-1].shape[2]}x{images[-1].shape[1]}"
-                raise ValueError(f"data.size must be a number for pictures as {path}, of {size}")
-            if path.parent.name not in self.classes:
-                raise ValueError(
-                    must_be(str(path), f"of a class in {self.root}/train", path.parent.name)
-                )
-            labels.append(self.classes.index(path.parent.name))
-        return torch.stack(images), torch.tensor(labels)
+        order = np.random.default_rng(0).permutation(len(pictures))
+        images, labels = zip(*(pictures[k] for k in order), strict=True)
+        if (n := len({x.shape for x in images})) > 1:
+            raise ValueError(must_be("data.size", f"a number for pictures of {n} sizes", self.size))
+        names = [pictures.classes[label] for label in labels]
+        return torch.stack(images), torch.tensor([self.classes.index(name) for name in names])
 
 
 class CollectedDataModule(ImageDataModule):
@@ -159,42 +153,34 @@ class CollectedDataModule(ImageDataModule):
 
     def __init__(self, data: L.LightningDataModule):
         super().__init__()
-        self.data, self.name, self.classes = data, type(data).__name__, class_names(data)
+        self.data, self.name = data, type(data).__name__
         self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def prepare_data(self) -> None:
         self.data.prepare_data()
 
     def setup(self, stage: str | None = None) -> None:
-        """Collects the images of validation (`fit`), of the test (`test`), or (None) of both.
-
-        Raises:
-            ValueError: a batch is no pair of images and labels.
-        """
+        """Collects the images of validation (`fit`), of the test (`test`), or (None) of both."""
         for split in {"fit": ("val",), "test": ("test",), None: ("val", "test")}[stage]:
             self.data.setup("fit" if split == "val" else "test")
             try:
-                batches = list(getattr(self.data, f"{split}_dataloader")())
+                self.collect(split, list(getattr(self.data, f"{split}_dataloader")()))
             except MisconfigurationException:  # it has none
                 continue
-            for batch in batches:
-                if not (isinstance(batch, tuple | list) and len(batch) == 2 and batch[0].ndim == 4):
-                    allowed = "batches of images (B, C, H, W) and labels (B,)"
-                    what = [tuple(part.shape) for part in batch] if len(batch) == 2 else type(batch)
-                    raise ValueError(must_be(f"{split}_dataloader of {self.name}", allowed, what))
-            if batches:
-                self.keep_batches(split, batches)
+            except (TypeError, ValueError, RuntimeError) as e:
+                allowed = "batches of images (B, C, H, W) and labels (B,)"
+                raise ValueError(must_be(f"{split}_dataloader of {self.name}", allowed, e)) from e
 
-    def keep_batches(self, split: str, batches: list[tuple[Tensor, Tensor]]) -> None:
-        """Takes the batches of a split."""
-        images, labels = (torch.cat([batch[k] for batch in batches]) for k in (0, 1))
+    def collect(self, split: str, batches: list[tuple[Tensor, Tensor]]) -> None:
+        images, labels = map(torch.cat, zip(*batches, strict=True))
+        if images.ndim != 4:
+            raise ValueError(f"images {tuple(images.shape)}")
         low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
         shown = ((images.float() - low) / (high - low) * 255).round().to(torch.uint8)
-        self.batches[split], self.shape = batches, tuple(images.shape[1:])
-        self.splits[split], self.rows[split] = (shown, labels), torch.arange(len(labels))
-        if not class_names(self.data):
-            greatest = max(int(y.max()) for _, y in self.splits.values())
-            self.classes = tuple(map(str, range(greatest + 1)))
+        self.batches[split], self.splits[split] = batches, (shown, labels)
+        self.rows[split], self.shape = torch.arange(len(labels)), tuple(images.shape[1:])
+        numbers = range(1 + max(int(y.max()) for _, y in self.splits.values()))
+        self.classes = class_names(self.data) or tuple(map(str, numbers))
 
     def loader(self, split: str, batch_size: int, **options: Any) -> Any:
         """The batches of a split, of the size that its own loader gave them."""

@@ -49,17 +49,11 @@ def prepare(name: str, root: str | Path) -> None:
     Raises:
         OSError: it cannot be downloaded, written or read.
     """
-    if name in FOLDERS and not is_there(name, root):
-        for split in ("train", "test"):
+    for split in ("train", "test") if name in FOLDERS else ():
+        try:  # where nobody may write too
+            load_split(name, root, split)
+        except OSError:
             read_downloaded(name, root, split, download=True)
-
-
-def is_there(name: str, root: str | Path) -> bool:
-    """Return True where both splits of a set can be read without a download."""
-    try:
-        return all(load_split(name, root, split) for split in ("train", "test"))
-    except OSError:
-        return False
 
 
 @functools.cache  # the jobs of a sweep share the tensors, and nobody writes into them
@@ -98,11 +92,10 @@ def read_downloaded(
     folder = Path(root).expanduser()
     kind = getattr(torchvision.datasets, FOLDERS[name])
     try:
+        if download:
+            folder.mkdir(parents=True, exist_ok=True)
         # another process may be unpacking the files
-        with contextlib.ExitStack() as locked:
-            if download:
-                folder.mkdir(parents=True, exist_ok=True)
-                locked.enter_context(FileLock(folder / ".lock"))
+        with FileLock(folder / ".lock") if download else contextlib.nullcontext():
             known = kind(folder, train=split == "train", download=download)
         images, labels = known.data, known.targets
         if labels.ndim == 2:  # QMNIST's: class, writer and more

@@ -141,7 +141,7 @@ def stopped_early(callback: Callback) -> bool:
     )
 
 
-def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: str | None) -> None:
+def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None) -> None:
     """Trains, from a checkpoint on where there is one.
 
     Raises:

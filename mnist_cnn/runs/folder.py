@@ -1,7 +1,6 @@
 """A run's folder: who is at work in it, with which configuration, and how that ended.
 
-Nothing here knows what a run does. A run is a function of a configuration and a folder: calling it
-again finishes what lies there, or returns what is finished.
+Calling a run again finishes what lies in its folder, or returns what is finished.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ Flat = dict[str, Any]  # the values of a configuration by their whole keys
 
 
 class FolderInUseError(ValueError):
-    """Another process is at work in the folder."""
+    """Another process works in the folder."""
 
 
 class Pruned(Exception):  # noqa: N818, it is no error
@@ -52,8 +51,7 @@ class RunFolder:
     Args:
         path: the folder; it is made where it is missing.
         depends_on: picks from a flat configuration what the results depend on.
-        extendable: the keys, among these, that may change when the run is resumed, because a run
-            can go on with another value: it is then finished anew.
+        extendable: the keys among these with another value of which the run can be finished anew.
         stale: files of the results, which are removed when a newer checkpoint makes them so.
         log: the file in the folder that gets what is logged.
 
@@ -99,8 +97,8 @@ class RunFolder:
         self.check_free()
         with self.locked():
             self.compare(cfg)
-            last = self.path / LAST
-            self.last = last if last.is_file() else None
+            if (self.path / LAST).is_file():
+                self.last = self.path / LAST
             if not (self.path / CONFIG).exists():
                 self.commit()
             if self.results is None:
@@ -149,7 +147,7 @@ class RunFolder:
         refused = {key: pair for key, pair in changed.items() if key not in extendable}
         if refused:
             lines = [
-                f"{key} must be {old} as recorded, got {new}" for key, (old, new) in refused.items()
+                f"{k} must be {old} as recorded, got {new}" for k, (old, new) in refused.items()
             ]
             more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
             text = f"{self.path}: {'; '.join(lines[:3])}{more}"
@@ -199,15 +197,13 @@ class RunFolder:
 
     @contextlib.contextmanager
     def ending(self) -> Iterator[None]:
-        hint = f"resume it with ckpt_path={self.path}"
         try:
             yield
         except Pruned as e:
-            pruned = {"epoch": e.epoch, "metric": e.metric, "value": e.value}
-            write_json(pruned, self.path / PRUNED)
+            write_json(vars(e), self.path / PRUNED)
             raise
         except BaseException as e:  # Rich ends the program where nobody reads what it prints
-            if (stop := interrupted(e, hint)) is not None:
+            if stop := interrupted(e, f"resume it with ckpt_path={self.path}"):
                 raise stop from None
             if isinstance(e, Exception):
                 self.note_failure(e)
@@ -231,16 +227,12 @@ class RunFolder:
 
 
 def record(cfg: DictConfig, folder: Path) -> dict[Path, Any]:
-    """The files that record a configuration, with its overrides where Hydra started the run.
-
-    The configuration comes last: where it is, the others are.
-    """
-    documents: dict[Path, Any] = {}
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        if Path(hydra.runtime.output_dir).absolute() == folder:
-            documents = {OVERRIDES: hydra.overrides.task, HYDRA: {"hydra": hydra}}
-    return {**documents, CONFIG: OmegaConf.to_container(cfg, resolve=True)}
+    """The files that record a configuration, which comes last: where it is, the others are."""
+    content: dict[Path, Any] = {CONFIG: OmegaConf.to_container(cfg, resolve=True)}
+    hydra = HydraConfig.get() if HydraConfig.initialized() else None
+    if hydra is None or Path(hydra.runtime.output_dir).absolute() != folder:
+        return content
+    return {OVERRIDES: hydra.overrides.task, HYDRA: {"hydra": hydra}, **content}
 
 
 def flat(node: Any, key: str = "") -> Flat:

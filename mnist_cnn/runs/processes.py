@@ -1,11 +1,9 @@
 """A run in several processes of this machine, started by torchrun's own launcher.
 
-Each is `python -m mnist_cnn.runs.processes RUN`: it reads the configuration that the starting
-process left in the run's folder, so that it trains the same from the command line, in a sweep under
-any launcher and from Python.
+Each is `python -m mnist_cnn.runs.processes RUN`, and reads the configuration in the run's folder:
+so it trains the same from the command line, in a sweep under any launcher and from Python.
 """
 
-import contextlib
 import json
 import logging
 import os
@@ -13,7 +11,6 @@ import pkgutil
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_cnn.runs.folder import FAILED, PRUNED, RESULTS, Pruned, RunFolder, error_of
 from mnist_cnn.runs.ranks import under_torchrun, world_size
-from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible
+from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible, restore
 
 JOB = Path(".hydra", "processes.yaml")  # the resolved configuration, and Hydra's
 
@@ -47,10 +44,7 @@ def check(trainer: DictConfig) -> None:
 
 
 def environment() -> list[Any]:
-    """Return the Trainer's plugins; without torchrun one that ignores a cluster's variables.
-
-    Lightning would take these for the start of several processes.
-    """
+    """Return the Trainer's plugins; without torchrun one that ignores a cluster's variables."""
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
     return [] if under_torchrun() else [LightningEnvironment()]
@@ -87,12 +81,14 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
         max_restarts=0,
         signals_to_handle=",".join(number.name for number in SIGNALS),
     )
-    write_job(cfg, function, run.path / JOB)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    job: dict[str, Any] = {"function": function, "cfg": OmegaConf.to_container(cfg, resolve=True)}
+    if HydraConfig.initialized():
+        job["hydra"] = HydraConfig.get()
+    OmegaConf.save(job, run.path / JOB)
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     run.lock.release()
     try:
-        with one_thread_each():
-            elastic_launch(config, sys.executable)("-m", __name__, str(run.path))
+        elastic_launch(config, sys.executable)("-m", __name__, str(run.path))
     except SignalException as e:
         raise Interrupted(e.sigval, f"resume it with ckpt_path={run.path}") from None
     except ChildFailedError as e:
@@ -100,33 +96,11 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     finally:
         run.lock.acquire(timeout=60)
         (run.path / JOB).unlink(missing_ok=True)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        restore(handlers)
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
     results: dict[str, Any] = json.loads((run.path / RESULTS).read_text("utf-8"))
     return results
-
-
-@contextlib.contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Inside, a new process gets one thread, as under torchrun, if nothing else is set."""
-    if "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        yield
-    finally:
-        del os.environ["OMP_NUM_THREADS"]
-
-
-def write_job(cfg: DictConfig, function: str, path: Path) -> None:
-    job: dict[str, Any] = {"function": function, "cfg": OmegaConf.to_container(cfg, resolve=True)}
-    if HydraConfig.initialized():
-        job["hydra"] = HydraConfig.get()
-    path.parent.mkdir(exist_ok=True)
-    OmegaConf.save(job, path)
 
 
 def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
@@ -160,6 +134,7 @@ def call(path: Path) -> None:
 
 
 def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as under torchrun; before torch is imported
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
     try:

@@ -23,16 +23,15 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     """The command lines that a command line with `ckpt_path=` stands for.
 
     Args:
-        argv: overrides of Hydra, among them `ckpt_path=` with a run's folder (it is resumed there),
-            a checkpoint (a new run starts from it, with that run's overrides), a sweep's folder
-            (each of its commands is resumed) or `latest` (see `latest`). What else is given comes
-            after what is recorded there, and takes its place.
+        argv: overrides, with `ckpt_path=` a run's folder (it is resumed there), a checkpoint (a new
+            run starts from it, with that run's overrides), a sweep's folder (each of its commands
+            is resumed) or `latest`. What else is given takes the place of what is recorded there.
         outputs: where `latest` is looked for.
 
     Raises:
         ValueError: there is no such folder or file, or nothing is recorded there; `run_dir=`.
     """
-    if any(key_of(a) == "run_dir" for a in argv):
+    if "run_dir" in map(key_of, argv):
         raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
     place, rest = take_ckpt_path(argv)
     rest.sort(key=lambda a: a not in MULTIRUN)  # Hydra 1.3 takes it at the beginning alone
@@ -46,22 +45,20 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     if path.is_dir():
         return [resumed_run(path, rest)]
     if not place or not path.is_file():
-        raise ValueError(
-            f"ckpt_path must be a run's or a sweep's folder or a checkpoint, got {place}"
-        )
+        wanted = "a run's or a sweep's folder or a checkpoint"
+        raise ValueError(f"ckpt_path must be {wanted}, got {place}")
     start = f"ckpt_path={quote(path)}"
-    flags = [a for a in rest if a in MULTIRUN]
-    given_now = [a for a in rest if a not in MULTIRUN]
-    return [[*flags, *recorded(path.parent.parent, [*rest, start]), *given_now, start]]
+    count = sum(a in MULTIRUN for a in rest)  # they stay in front
+    before = recorded(path.parent.parent, [*rest, start])
+    return [[*rest[:count], *before, *rest[count:], start]]
 
 
 def resumed_run(path: Path, given: Sequence[str]) -> list[str]:
-    if not ((path / OVERRIDES).is_file() and (path / CONFIG).is_file()):
-        reason = "is none's that a command line started"
-        raise ValueError(f"ckpt_path must be a run's folder, {path} {reason}")
-    config = OmegaConf.load(path / CONFIG)
+    whole = (path / OVERRIDES).is_file() and (path / CONFIG).is_file()
+    config: Any = OmegaConf.load(path / CONFIG) if whole else {}
     if "trainer" not in config:
-        raise ValueError(f"ckpt_path must be a run's folder, got an evaluation's, {path}")
+        reason = "is an evaluation's" if whole else "is none's that a command line started"
+        raise ValueError(f"ckpt_path must be a run's folder, {path} {reason}")
     if any(a.startswith("hydra.run.dir=") for a in given):  # a new run, as from the checkpoint
         start = f"ckpt_path={quote(path / LAST)}"
         return [*recorded(path, [*given, start]), *given, start]
@@ -118,7 +115,7 @@ def key_of(override: str) -> str:
 
 
 def own_config_dirs(hydra: Any) -> list[str]:
-    """The absolute folders that --config-dir added to the search path."""
+    """The absolute folders of --config-dir."""
     return [
         str(Path(hydra.runtime.cwd, source.path))
         for source in hydra.runtime.config_sources
@@ -130,7 +127,7 @@ def config_dirs(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
     """The options for these folders; their files may name no code that is not allowed anew."""
     if not recorded or any(a.startswith("--config-dir") or a == "-cd" for a in given):
         return []
-    targets = [] if any(key_of(a) == "targets" for a in given) else ["targets=[]"]
+    targets = [] if "targets" in map(key_of, given) else ["targets=[]"]
     return [*(f"--config-dir={folder}" for folder in recorded), *targets]
 
 
@@ -147,8 +144,7 @@ def latest(outputs: Path) -> Path:
     )
     free = []
     for run in runs:
-        own = "trainer" in OmegaConf.load(run / CONFIG)
-        if own and run.parent.parent == outputs and (how := state(run)) != "running":
+        if "trainer" in OmegaConf.load(run / CONFIG) and (how := state(run)) != "running":
             free.append(run)
             if how in ("interrupted", "failed"):
                 return run.absolute()

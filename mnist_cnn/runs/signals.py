@@ -48,19 +48,27 @@ def interrupted(error: BaseException, hint: str = "") -> Interrupted | None:
     return None
 
 
+def handle(handler: Any) -> dict[int, Any]:
+    """Give those signals that are not ignored a handler; return the ones they had."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in heard}
+
+
+def restore(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Inside, each of the signals raises Interrupted; outside, the handlers are those of before."""
-    handlers: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                handlers[number] = signal.signal(number, interrupt)
+    handlers = handle(interrupt)
     try:
         yield
     finally:
-        for taken, handler in handlers.items():
-            signal.signal(taken, handler)
+        restore(handlers)
 
 
 class StopSignal:
@@ -79,10 +87,7 @@ class StopSignal:
     def listen(self, patient: bool) -> None:
         """Take the signals over; a patient listener takes two at once for one."""
         self.received, self.patient, self.first = 0, patient, -math.inf
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self.before[number] = signal.signal(number, self.note)
+        self.before |= handle(self.note)
 
     def note(self, number: int, frame: Any) -> None:
         again = number == signal.SIGINT and self.received
@@ -94,6 +99,5 @@ class StopSignal:
 
     def ignore(self) -> None:
         """Give the signals back."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
+        restore(self.before)
         self.before = {}

@@ -4,12 +4,14 @@ import hashlib
 import inspect
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from mnist_cnn.runs.folder import SWEEP
 from mnist_cnn.runs.resume import key_of
 
 LONGEST = 120  # bytes
@@ -43,6 +45,17 @@ def run_name() -> str:
     return name_of([o for o in overrides if key_of(o) not in NOT_NAMED]) or "default"
 
 
+def run_id(folder: str) -> str:
+    """An id of a run's folder, for loggers that continue the run of an id."""
+    return hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]
+
+
+def sweep_name(folder: str) -> str:
+    """The name of the sweep that a run's folder lies in, such as 2026-01-31/12-00-00, or none."""
+    above = Path(folder).absolute().parent
+    return "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else ""
+
+
 def in_sweep() -> bool:
     """Tell whether Hydra started this as one of several jobs."""
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
@@ -58,4 +71,6 @@ if "replace" not in inspect.signature(register).parameters:  # OmegaConf 2.3
     register = OmegaConf.register_new_resolver
 register("job_name", job_name, replace=True)
 register("run_name", run_name, replace=True)
+register("run_id", run_id, replace=True)
+register("sweep_name", sweep_name, replace=True)
 register("in_sweep", choose, replace=True)

@@ -94,7 +94,8 @@ def contents(run: Path) -> dict[str, str]:
     for name, content in found.items():
         for keys, value in flat(content):
             if not (MEASURED | FOREIGN.keys()) & set(keys):
-                leaves[f"{name}: {'.'.join(keys)}"] = text_of(value).replace(str(run), "RUN")
+                text = text_of(value).replace(str(run), "RUN").replace(str(run.parent), "SWEEP")
+                leaves[f"{name}: {'.'.join(keys)}"] = text
     return leaves
 
 
