@@ -194,11 +194,10 @@ def test_suites_of_robustness_are_in_the_evaluation_its_picture_and_its_table(
     assert not (tmp_path / "robustness.png").exists()  # it was of the evaluation before
 
 
-@pytest.mark.parametrize("several", [False, True])
 def test_temperature_lowers_the_loss_on_validation_and_says_that_it_was_fitted_there(
-    several, folder, tmp_path, capsys
+    folder, tmp_path, capsys
 ):
-    given = f"[{folder},{folder}/checkpoints/last.ckpt]" if several else folder
+    given = f"[{folder},{folder}/checkpoints/last.ckpt]"
     outcome = evaluation(given, tmp_path, "split=val", "temperature=true", "mistakes=0")
     assert outcome["images"] == 6_000
     assert outcome["temperature"]["loss"] < outcome["loss"]

@@ -82,10 +82,10 @@ def each_alone(
     files: Sequence[Path], loaded: Sequence[Trained], each: Sequence[Predictions]
 ) -> dict[str, Any]:
     """The parts `networks` and `networks_acc` of evaluation.json."""
-    networks = []
-    for file, trained, alone in zip(files, loaded, each, strict=False):  # the rest are compared
-        part = {"ckpt_path": str(file), "epoch": trained.epoch}
-        networks.append({**part, **scores.proportion(alone.hits)})
+    networks = [
+        {"ckpt_path": str(file), "epoch": trained.epoch, **scores.proportion(alone.hits)}
+        for file, trained, alone in zip(files, loaded, each, strict=False)  # the rest are compared
+    ]
     accuracies = [part["acc"] for part in networks]
     std = statistics.stdev(accuracies) if len(accuracies) > 1 else None
     return {"networks": networks, "networks_acc": {"mean": statistics.mean(accuracies), "std": std}}

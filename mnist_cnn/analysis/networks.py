@@ -39,13 +39,13 @@ def network_files(ckpt_path: Any) -> list[Path]:
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list | ListConfig) else [ckpt_path]:
-        if not is_sweep(path):
-            paths.append(path)
-            continue
-        jobs = [file.parent for file in Path(path).expanduser().resolve().rglob(RESULTS)]
-        if not jobs:
+        found = [path]
+        if is_sweep(path):
+            files = Path(path).expanduser().resolve().rglob(RESULTS)
+            found = sorted((file.parent for file in files), key=lambda job: natural_order(str(job)))
+        if not found:
             raise ValueError(f"{path}: a sweep of which no run is finished")
-        paths += sorted(jobs, key=lambda job: natural_order(str(job)))
+        paths += found
     if not paths:
         raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
     return list(dict.fromkeys(pretrained.find(path).resolve() for path in paths))
@@ -66,10 +66,9 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     given, command = take_ckpt_path(argv)
     if given == "":  # as of a variable of the shell that is not set
         raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
-    paths: list[str | None] = [given]
+    is_list = given is not None and given.startswith("[")
     try:
-        if given and given.startswith("["):
-            paths = yaml.load(given, yaml.BaseLoader)  # each part is text
+        paths = yaml.load(given, yaml.BaseLoader) if is_list else [given]  # each part is text
         files = network_files(paths)
         nets = pretrained.load_all(files)
     except (ValueError, yaml.YAMLError) as e:
