@@ -9,10 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from omegaconf import OmegaConf
 
-from mnist_cnn.callbacks import tensorboard
-from mnist_cnn.config.compose import compose
 from mnist_cnn.plots import evaluation, training
 
 ROWS = pd.DataFrame({"epoch": [1, 2, 3], "train/acc": 0.9})
@@ -76,16 +73,6 @@ def test_the_picture_of_a_run_names_its_data_set(short_run, monkeypatch) -> None
     monkeypatch.setattr(training, "history", history)
     short_run("mine", "logger=none", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
     assert [title.split("mine: ")[1] for title in titles] == ["mnist, CNN"]
-
-
-def test_tensorboard_compares_runs_by_the_same_few_values_whatever_their_network() -> None:
-    tables = []
-    for chosen in (["model=vgg", "scheduler=none"], ["model=mlp", "optimizer=sgd"], []):
-        config: Any = OmegaConf.to_container(compose(chosen, run_dir="x"), resolve=True)
-        tables.append(tensorboard.compare_by(config))
-    assert [table.keys() == tables[0].keys() for table in tables] == [True] * 3
-    assert len(tables[0]) <= 13
-    assert (tables[0]["model"], tables[1]["optimizer"], tables[2]["lr"]) == ("VGG", "SGD", 1e-3)
 
 
 def test_a_title_is_written_as_it_is_and_fits() -> None:
