@@ -215,6 +215,7 @@ class Trainer(Custom):
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
     log_every_n_steps: Whole | None
+    benchmark: bool | None
     gradient_clip_val: Positive | None
     accumulate_grad_batches: Count
     reload_dataloaders_every_n_epochs: Whole
