@@ -85,6 +85,14 @@ class DigitClassifier(L.LightningModule):
         self.epoch_schedule: Any = None  # one that is stepped by epoch
         self.resumed: dict[str, Any] = {}  # of a checkpoint, until the optimizer is made
 
+    @property  # type: ignore[misc]  # an attribute there
+    def example_input_array(self) -> Any:
+        """Image (1, C, H, W) for the summary, of a network of this project."""
+        model = self.hparams["model"]
+        if not str(model["_target_"]).startswith("mnist_cnn.model."):
+            return None
+        return torch.zeros(1, *model.get("shape", SHAPE), dtype=next(self.parameters()).dtype)
+
     @property
     def lr(self) -> float:
         """The optimizer's learning rate, where Lightning's LearningRateFinder looks for it."""

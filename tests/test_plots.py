@@ -62,19 +62,6 @@ def test_a_picture_of_mistakes_has_at_most_300_however_many_there_are() -> None:
     assert figure.get_suptitle() == "many; the first 300 are drawn"
 
 
-def test_the_picture_of_a_run_names_its_data_set(short_run, monkeypatch) -> None:
-    titles = []
-    drawn = training.history
-
-    def history(rows: Any, best_epoch: int | None, title: str) -> Figure:
-        titles.append(title)
-        return drawn(rows, best_epoch, title)
-
-    monkeypatch.setattr(training, "history", history)
-    short_run("mine", "logger=none", "trainer.max_epochs=1", "trainer.limit_train_batches=2")
-    assert [title.split("mine: ")[1] for title in titles] == ["mnist, CNN"]
-
-
 def test_a_title_is_written_as_it_is_and_fits() -> None:
     title = "outputs/$a$_b: " + "long " * 40
     figure = training.history(ROWS, None, title)

@@ -5,6 +5,9 @@ import hashlib
 import json
 import logging
 import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,8 +52,12 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of each scalar of the run, as TensorBoard shows them."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
-    (folder,) = (run / "tensorboard").iterdir()
-    events = EventAccumulator(str(folder)).Reload()
+    with tempfile.TemporaryDirectory() as place:
+        # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9
+        for file in run.glob("tensorboard/*/events.*"):
+            name = re.sub(r"\.(\d+)(\.results)?$", lambda m: f".{m[1]:0>6}{m[2] or ''}", file.name)
+            shutil.copy(file, Path(place, name))
+        events = EventAccumulator(place).Reload()
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
     }
