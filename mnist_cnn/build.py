@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from torch import nn
 
-from mnist_cnn.callbacks.checkpoint import Checkpoint
+from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.loggers import make_loggers
 from mnist_cnn.config.check import inexact_options
 from mnist_cnn.config.compose import plain
@@ -46,7 +46,9 @@ def check_machine(cfg: DictConfig) -> None:
     optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
     if cfg.scheduler:
         make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
-    if cfg.init_weights is not None and cfg.ckpt_path is None:
+    if cfg.ckpt_path is not None:
+        check_whole(cfg.ckpt_path)
+    elif cfg.init_weights is not None:
         try:
             read_weights(cfg.init_weights)
         except ValueError as e:

@@ -67,7 +67,7 @@ TOOLS = {
     "train": lambda file, picture: [f"ckpt_path={file}", *SHORT, *SMALL],
     "evaluate": lambda file, picture: [f"ckpt_path={file}"],
     "predict": lambda file, picture: [picture, "--checkpoint", file],
-    "export": lambda file, picture: [file, "--format", "safetensors"],
+    "export": lambda file, picture: ["--checkpoint", file, "--format", "safetensors"],
     "demo": lambda file, picture: ["--checkpoint", file, "--port", "0"],
 }
 

@@ -194,7 +194,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
-        self.adopt_best(trainer, checkpoint)
+        self.take_over(trainer, checkpoint)
         inexact = [c for c in trainer.callbacks if isinstance(c, INEXACT)]  # type: ignore[attr-defined]
         reasons = [f"{type(callback).__name__} is not resumed exactly" for callback in inexact]
         if "processes" in checkpoint:
@@ -208,14 +208,15 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if self.start is not None:  # a finder of Lightning's restores what it has saved itself
             tell_inexact(trainer, reasons)
 
-    def adopt_best(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-        """Copy the best checkpoint of another run from beside the one that this run starts from."""
-        if not trainer.is_global_zero or self.best.exists() or self.start is None:
+    def take_over(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
+        """Copy another run's checkpoint that this run starts from, after the best beside it."""
+        if not trainer.is_global_zero or self.last.exists() or self.start is None:
             return
         best = Path(self.start).with_name(self.best.name)
         best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
         if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
             copy_whole(best, self.best)
+        copy_whole(Path(self.start), self.last)
 
     def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
         if len(every) == trainer.world_size:

@@ -213,7 +213,7 @@ class RunFolder:
     def logged(self) -> Iterator[None]:
         """Write what is logged inside to the folder, too."""
         root = logging.getLogger()
-        handler = logging.FileHandler(self.path / self.log, encoding="utf-8", delay=True)
+        handler = logging.FileHandler(self.path / self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
         level = root.level
         root.addHandler(handler)
