@@ -11,11 +11,12 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from torch import nn
 
+from mnist_cnn.callbacks.between_epochs import in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.loggers import make_loggers
 from mnist_cnn.config.check import inexact_options
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.instantiate import instantiate_as, is_custom, make_callbacks
+from mnist_cnn.config.instantiate import instantiate_as, is_custom
 from mnist_cnn.internals.lightning import InPlace, quiet_lightning
 from mnist_cnn.model import frozen
 from mnist_cnn.module import DigitClassifier, fitted
@@ -103,6 +104,15 @@ def load_best(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassif
         epoch = read_checkpoint(path)["epoch"] + 1
     device = trainer.strategy.root_device
     return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), epoch
+
+
+def make_callbacks(nodes: Mapping[Any, Any]) -> list[L.Callback]:
+    """The callbacks of `callbacks` without those that are null, in the order in which they act."""
+    made = []
+    for name, node in nodes.items():
+        if node is not None:
+            made.append(instantiate_as(L.Callback, node, key=f"callbacks.{name}"))
+    return in_order(made)
 
 
 def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
 from mnist_cnn import terminal
+from mnist_cnn.build import make_callbacks
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.config.instantiate import make_callbacks
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.mnist import load_split
 from mnist_cnn.module import DigitClassifier

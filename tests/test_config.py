@@ -12,6 +12,7 @@ import torch
 from hydra import errors
 from omegaconf import OmegaConf
 
+from mnist_cnn.build import make_callbacks
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
@@ -36,7 +37,7 @@ def test_every_experiment_takes_every_model_optimizer_and_schedule(experiment, g
 @pytest.mark.parametrize("name", files("callbacks"))
 def test_every_file_of_callbacks_is_made_in_the_order_in_which_they_act(name):
     cfg = compose([f"callbacks={name}"], run_dir="unused")
-    made = instantiate.make_callbacks(cfg.callbacks)
+    made = make_callbacks(cfg.callbacks)
     assert len(made) == len([node for node in cfg.callbacks.values() if node])
     orders = [getattr(callback, "order", 0) for callback in made]
     assert orders == sorted(orders)

@@ -179,16 +179,3 @@ def make_data(config: Any) -> Any:
     if is_custom(config) and not config.get("augment"):  # of the group augment, unknown to it
         config = {key: value for key, value in config.items() if key != "augment"}
     return instantiate_as(L.LightningDataModule, config, key="data")
-
-
-def make_callbacks(nodes: Any) -> Any:
-    """The callbacks of `callbacks` without those that are null, in the order in which they act."""
-    import lightning as L
-
-    from mnist_cnn.callbacks.between_epochs import in_order
-
-    made = []
-    for name, node in nodes.items():
-        if node is not None:
-            made.append(instantiate_as(L.Callback, node, key=f"callbacks.{name}"))
-    return in_order(made)
