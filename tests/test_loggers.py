@@ -12,6 +12,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from mnist_cnn.callbacks.loggers import make_loggers
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
+from tests.helpers.folder import read_events
 from tests.helpers.training import SHORT
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
@@ -23,8 +24,7 @@ QUICK = [*SHORT, "trainer.limit_train_batches=5", "trainer.max_epochs=1"]
 
 def points(run: Path) -> EventAccumulator:
     """Every point that was written for TensorBoard, those of an earlier state included."""
-    folder = str(run / "tensorboard" / "x")
-    return EventAccumulator(folder, purge_orphaned_data=False).Reload()
+    return read_events(run, purge_orphaned_data=False)
 
 
 @pytest.fixture(scope="module")

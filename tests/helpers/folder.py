@@ -49,15 +49,20 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
 
 
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each scalar of the run, as TensorBoard shows them."""
+def read_events(run: Path, **options: Any) -> EventAccumulator:
+    """What TensorBoard reads of a run."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
     with tempfile.TemporaryDirectory() as place:
         # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9
         for file in run.glob("tensorboard/*/events.*"):
             name = re.sub(r"\.(\d+)(\.results)?$", lambda m: f".{m[1]:0>6}{m[2] or ''}", file.name)
             shutil.copy(file, Path(place, name))
-        events = EventAccumulator(place).Reload()
+        return EventAccumulator(place, **options).Reload()
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each scalar of the run, as TensorBoard shows them."""
+    events = read_events(run)
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
     }
