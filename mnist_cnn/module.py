@@ -89,7 +89,7 @@ class DigitClassifier(L.LightningModule):
     def example_input_array(self) -> Any:
         """Image (1, C, H, W) for the summary, of a network of this project."""
         model = self.hparams["model"]
-        if not str(model["_target_"]).startswith("mnist_cnn.model."):
+        if not is_ours(model):
             return None
         return torch.zeros(1, *model.get("shape", SHAPE), dtype=next(self.parameters()).dtype)
 
@@ -284,10 +284,14 @@ class DigitClassifier(L.LightningModule):
         return faults
 
 
+def is_ours(model: Mapping[str, Any]) -> bool:
+    """Tell whether a model config is of a network of model.py, which has `classes` and `shape`."""
+    return str(model.get("_target_")).startswith("mnist_cnn.model.")
+
+
 def facts(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
     """The arguments of a network of model.py that data decide; none for a user's net or data."""
-    ours = str(model.get("_target_")).startswith("mnist_cnn.model.")
-    if not ours or not isinstance(data, ImageDataModule):
+    if not is_ours(model) or not isinstance(data, ImageDataModule):
         return {}
     return {"shape": list(data.shape), "classes": len(data.classes)}
 

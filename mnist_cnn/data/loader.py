@@ -75,10 +75,6 @@ class BatchLoader:
             order = torch.randperm(n, generator=generator(self.seed, epoch))
         return order.to(self.labels.device).split(self.batch_size)
 
-    def rows(self, epoch: int, batch: int) -> Tensor:
-        """Row numbers (B,) of this rank's share of a batch; both are counted from 0."""
-        return self.batches(epoch)[batch][self.rank :: self.world_size]
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
         for batch, whole in enumerate(self.batches(self.epoch)[first:], first):
