@@ -1,8 +1,12 @@
 """What is printed through rich."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
+from rich import progress
 from rich.console import Console as Console
+
+T = TypeVar("T")
 
 
 class Plain(Console):
@@ -25,6 +29,13 @@ def console(**options: Any) -> Console:
     if not made.is_terminal:
         made.width = 1000
     return made
+
+
+def track(items: Iterable[T], what: str) -> Iterable[T]:
+    """Iterates over the items, with a bar on stderr where that is a terminal."""
+    screen = console(stderr=True, soft_wrap=False)
+    hidden = not screen.is_terminal
+    return progress.track(items, what, console=screen, transient=True, disable=hidden)
 
 
 def printable(text: str) -> str:

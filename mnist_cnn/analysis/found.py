@@ -2,36 +2,24 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mnist_cnn.analysis.progress import track
-from mnist_cnn.runs.folder import BEST, FAILED, LAST, LOCK, PRUNED, RESULTS, SWEEP, flat, state
+from mnist_cnn.runs import folder as files
+from mnist_cnn.terminal import track
 
-MARKS = {RESULTS, FAILED, PRUNED, LOCK}  # any makes a run's folder
+MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any makes a run's folder
 
 
 def find_runs(top: Path) -> Iterator[Path]:
     """Folders of runs at any depth, `top` among them."""
-    for path, folders, files in os.walk(top):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not MARKS.isdisjoint(files) and SWEEP not in files:  # a sweep may be locked, too
+    for path, folders, names in os.walk(top):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if not MARKS.isdisjoint(names) and files.SWEEP not in names:  # a sweep may be locked, too
             yield Path(path)
-
-
-def newest_sweep(top: Path) -> Path | None:
-    """Folder of the sweep that was started last, of those that have a run."""
-    sweeps = sorted(top.rglob(SWEEP), key=lambda path: path.stat().st_mtime, reverse=True)
-    return next((path.parent for path in sweeps if any(find_runs(path.parent))), None)
-
-
-def natural_order(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts 9 before 10."""
-    return [(int(digits or -1), text) for digits, text in re.findall(r"(\d+)|(\D+)", name)]
 
 
 def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
@@ -40,17 +28,15 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
     Raises:
         ValueError: a folder does not exist, or there is no run in any of them.
     """
-    names: dict[Path, tuple[str, Path]] = {}
+    names: dict[Path, str] = {}
     for top in folders:
         if not top.is_dir():
             raise ValueError(f"{top}: no such folder")
-        for folder in find_runs(top):
-            name = folder.relative_to(top) if len(folders) == 1 else folder
-            names.setdefault(folder.resolve(), (str(name), folder))
+        for path in find_runs(top):
+            names[path.resolve()] = str(path.relative_to(top) if len(folders) == 1 else path)
     if not names:
         raise ValueError(f"{', '.join(map(str, folders))}: no runs in there")
-    ordered = sorted(names.values(), key=lambda pair: natural_order(pair[0]))
-    return pd.DataFrame([read_run(folder, name) for name, folder in track(ordered, "reading")])
+    return pd.DataFrame([read_run(path, name) for path, name in track(names.items(), "reading")])
 
 
 def read_run(folder: Path, name: str) -> dict[str, Any]:
@@ -58,35 +44,27 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
 
     Returns:
         name, folder, state;
-        message: the first line of its error, or its progress;
+        message: the first line of its error;
         checkpoint: its best one, its last where none is best, None where none is left;
         config: flat; empty where the run is not finished;
-        results: content of results.json, `config` apart; of a pruned run its last objective.
+        results: content of results.json, `config` apart.
     """
-    files = [folder / file for file in (BEST, LAST) if (folder / file).exists()]
-    run: dict[str, Any] = {"name": name, "folder": folder, "state": state(folder), "message": ""}
-    run |= {"checkpoint": files[0] if files else None, "config": {}, "results": {}}
-    file = {"finished": RESULTS, "failed": FAILED, "pruned": PRUNED}.get(run["state"])
+    state = files.state(folder)
+    checkpoints = [str(folder / c) for c in (files.BEST, files.LAST) if (folder / c).exists()]
+    run: dict[str, Any] = {"name": name, "folder": folder, "state": state, "message": ""}
+    run |= {"checkpoint": next(iter(checkpoints), None), "config": {}, "results": {}}
     try:
-        content = read_json(folder / file) if file else {}
-        if file == RESULTS:
-            config = flat(content.pop("config"))
-            measured = {k: v for k, v in content.items() if "/" in k or k == "seconds"}
-            numbers = {key: float("nan" if v is None else v) for key, v in measured.items()}
-            run["results"] = content | numbers
-            run["config"] = {key: value for key, value in config.items() if value != {}}
+        if state == "failed":
+            run["message"] = files.error_of(folder)
+        if state == "finished":
+            results = read_json(folder / files.RESULTS)
+            config = {k: v for k, v in files.flat(results.pop("config")).items() if v != {}}
             _ = config["objective.metric"], config["objective.mode"]
-        elif file == FAILED:
-            run["message"] = first_line(f"{content['type']}: {content['error']}")
-        elif file == PRUNED:
-            run["message"] = "after epoch {epoch}: {metric}={value:.4f}".format(**content)
-            run["results"] = {content["metric"]: content["value"]}
-        elif run["state"] == "running" and (folder / "history.csv").exists():
-            rows = (folder / "history.csv").read_bytes().count(b"\n")
-            run["message"] = f"{rows - 1} epochs done"
+            metrics = {key: v for key, v in results.items() if "/" in key or key == "seconds"}
+            results |= {key: float("nan" if v is None else v) for key, v in metrics.items()}
+            run |= {"config": config, "results": results}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
-        why = f"has no {e.args[0]}" if isinstance(e, KeyError) else first_line(str(e))
-        run |= {"state": "unreadable", "message": f"{file}: {why}"}
+        run |= {"state": "unreadable", "message": f"{type(e).__name__}: {e}"}
     return run
 
 
@@ -95,7 +73,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not an object of JSON")
     return content
-
-
-def first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")

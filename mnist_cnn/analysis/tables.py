@@ -1,156 +1,122 @@
-"""Tables of ranked runs: on screen, as CSV, JSON and Markdown."""
+"""Tables of ranked runs: on screen, as CSV, JSON and Markdown; the difference of two groups."""
 
-import json
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from rich.table import Table
+from rich.table import Column, Table
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis.ranking import ABSENT, PARTS, Leaderboard, brief
+from mnist_cnn.analysis.ranking import Leaderboard, brief, summarize
 
 ROWS = 20  # of a table on screen
-NUMBER = r"-|nan|inf|[-+]?[\d.]+(e[-+]?\d+)?( ± .*| \(.*)?"  # a cell that is read from the right
+COMPARED = ("val/loss", "val/acc", "test/acc", "seconds")
 
 
 def format_metric(metric: str, value: float, sign: str = "") -> str:
-    """A value of a metric in the unit of `metric_head`."""
-    if metric.endswith("/acc"):
-        return f"{100 * value:{sign}.2f}"
-    return f"{value:{sign}.1f}" if metric == "seconds" else f"{value:{sign}.4f}"
+    """A value of a metric, accuracies in per cent."""
+    return f"{value:{sign}.2%}" if metric.endswith("/acc") else f"{value:{sign}.4g}"
 
 
-def metric_head(metric: str) -> str:
-    stage, _, kind = metric.partition("/")
-    return f"{stage} acc, %" if kind == "acc" else f"{stage} {kind}".strip()
-
-
-def format_summary(metric: str, group: Mapping[str, Any], usual: int | None = None) -> str:
-    """Mean ± std of a metric in a group, with the number of runs where it is not the usual one."""
-    n, mean, std = (group[f"{metric} {part}"] for part in PARTS)
-    if n is None:
+def format_summary(metric: str, group: Mapping[str, Any]) -> str:
+    """Mean ± std of a metric in a group, with the number of runs where not all have it."""
+    n, mean, std = (group[f"{metric} {part}"] for part in ("n", "mean", "std"))
+    if not n:
         return "-"
-    spread = "" if std is None else f" ± {format_metric(metric, std)}"
-    text = f"{format_metric(metric, mean)}{spread}"
-    return text if n == usual else f"{text} (n={n})"
+    spread = f" ± {format_metric(metric, std)}" if n > 1 else ""
+    fewer = f" (n={n})" if n < group["n"] else ""
+    return f"{format_metric(metric, mean)}{spread}{fewer}"
 
 
-def ranking_table(board: Leaderboard, checkpoints: bool = False) -> pd.DataFrame:
-    """The leaderboard as text, a row a group.
-
-    Args:
-        checkpoints: name the best run's checkpoint, from the folder that was reported.
-    """
-    table = pd.DataFrame({"#": board.groups["rank"].astype(str)})
-    for key, name in board.columns.items():
-        table[name] = board.groups[key].map(brief)
-    table["n"] = board.groups["n"].astype(str)
-    rows = board.groups.to_dict("records")
-    for metric in board.metrics:
-        table[metric_head(metric)] = [format_summary(metric, row, row["n"]) for row in rows]
-    best = board.ranked.drop_duplicates("rank").sort_values("rank")
-    if not checkpoints:
-        return table.assign(**{"best run": best["name"].to_list()})
-    places = zip(best["name"], best["folder"], best["checkpoint"], strict=True)
-    files = [str(name / file.relative_to(folder)) if file else "-" for name, folder, file in places]
-    return table.assign(**{"best checkpoint": files})
-
-
-def unfinished_table(board: Leaderboard) -> pd.DataFrame:
-    """The runs without a result as text."""
-    return board.others[["name", "state", "message"]].rename(columns={"name": "run"})
+def ranking_table(board: Leaderboard) -> pd.DataFrame:
+    """The leaderboard as text, a row a group."""
+    rows = []
+    for row, members in zip(board.groups.to_dict("records"), board.members, strict=True):
+        texts = {"#": str(row["rank"])}
+        texts |= {key: brief(row[key]) for key in board.columns}
+        texts["n"] = str(row["n"])
+        texts |= {metric: format_summary(metric, row) for metric in board.metrics}
+        rows.append({**texts, "best run": members["name"].iloc[0]})
+    return pd.DataFrame(rows)
 
 
 def describe_ranking(board: Leaderboard) -> str:
     """A sentence that says by which numbers groups are ranked."""
-    text = f"ranked by {board.metric}, {'lower' if board.mode == 'min' else 'higher'} is better"
-    if not board.is_ranked:
-        text = f"not ranked, since no run has {board.metric}"
-    if len(board.ranked) < len(board.finished):
-        text += "; exact repeats of a run count once"
-    but = ", ".join(["seed", "fold", *board.over])
-    return f"{text}; mean ± standard deviation over n runs alike but for {but}"
+    better = "lower" if board.mode == "min" else "higher"
+    return f"ranked by {board.metric}, {better} is better; mean ± std over seeds and folds"
 
 
-def count_states(board: Leaderboard) -> str:
-    return ", ".join(f"{n:,} {state}" for state, n in board.runs["state"].value_counts().items())
-
-
-def screen_table(texts: pd.DataFrame, title: str | None = None) -> Table:
-    """The first rows as a table for the screen, columns of numbers to the right."""
-    table = Table(title=title, title_justify="left")
-    for name, column in texts.items():
-        numbers = column.str.fullmatch(NUMBER).all()
-        table.add_column(str(name), justify="right" if numbers else "left", overflow="fold")
-    for row in texts.head(ROWS).itertuples(index=False):
+def screen_table(texts: pd.DataFrame) -> Table:
+    """A table of text for the screen."""
+    table = Table(*(Column(str(name), overflow="fold") for name in texts))
+    for row in texts.itertuples(index=False):
         table.add_row(*row)
     return table
 
 
 def print_leaderboard(board: Leaderboard, console: terminal.Console) -> None:
     """Prints the leaderboard, and apart from it the runs without a result."""
-    parts = {None: ranking_table(board), "without a result": unfinished_table(board)}
-    for title, table in parts.items():
+    for table in (ranking_table(board), board.unfinished):
         if len(table):
-            console.print(screen_table(table, title), soft_wrap=False)
+            console.print(screen_table(table.head(ROWS)), soft_wrap=False)
         if len(table) > ROWS:
-            console.print(f"and {len(table) - ROWS:,} more: --json and --markdown have all")
-    console.print(count_states(board))
+            console.print(f"and {len(table) - ROWS:,} more: --markdown has all")
     if len(board.groups):
         console.print(describe_ranking(board))
-    if board.is_ranked:
         console.print(f"best checkpoint: {board.groups['checkpoint'][0] or '-'}")
 
 
 def to_csv(board: Leaderboard) -> str:
     """One row a group, numbers in full; keys and metrics by their whole names."""
-    # a NaN stays nan
-    texts = board.groups.map(lambda value: "" if value is None or value == ABSENT else str(value))
-    return texts.to_csv(index=False, lineterminator="\n")
+    return board.groups.to_csv(index=False, lineterminator="\n")
 
 
 def to_json(board: Leaderboard) -> str:
-    """Groups with their runs, and the runs without a result; NaN is null."""
-    content = {
-        "objective": {"metric": board.metric, "mode": board.mode},
-        "groups": [group_record(group, board) for group in board.groups.to_dict("records")],
-        "unfinished": board.others[["folder", "state", "message"]].to_dict("records"),
-    }
-    return json.dumps(content, indent=2, allow_nan=False, default=str) + "\n"
-
-
-def group_record(group: Mapping[str, Any], board: Leaderboard) -> dict[str, Any]:
-    """A group as JSON has it."""
-
-    def finite(x: Any) -> Any:
-        return None if x == ABSENT or (isinstance(x, float) and not math.isfinite(x)) else x
-
-    config = {key: finite(group[key]) for key in board.columns}
-    record: dict[str, Any] = {"rank": group["rank"], "config": config, "n": group["n"]}
-    for metric in board.metrics:
-        if group[f"{metric} n"]:
-            record[metric] = {p: finite(group[f"{metric} {p}"]) for p in PARTS}
-    record["checkpoint"] = group["checkpoint"]
-    record["runs"] = [
-        {
-            "folder": run["folder"],
-            "seed": run["config"].get("seed"),
-            "fold": run["config"].get("data.fold"),
-            **{metric: finite(run["results"].get(metric)) for metric in board.metrics},
-        }
-        for run in board.ranked[board.ranked["rank"] == group["rank"]].to_dict("records")
-    ]
-    return record
+    """A record a group, as in `to_csv`, with the folders of its runs; NaN is null."""
+    folders = [list(map(str, members["folder"])) for members in board.members]
+    groups = board.groups.assign(runs=folders)
+    return groups.to_json(orient="records", indent=2, double_precision=15) + "\n"
 
 
 def to_markdown(board: Leaderboard) -> str:
     """The tables, whole."""
-    text = ""
-    for table in (ranking_table(board, checkpoints=True), unfinished_table(board)):
-        lines = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]
-        if len(table):
-            cells = ([cell.replace("|", "\\|") for cell in line] for line in lines)
-            text += "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
-    return text + describe_ranking(board) + "\n"
+    lines = []
+    for table in filter(len, (ranking_table(board), board.unfinished)):
+        texts = table.map(lambda text: text.replace("|", "\\|"))
+        rows = [list(texts), ["---"] * texts.shape[1], *texts.to_numpy().tolist()]
+        lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
+    return "\n".join([*lines, describe_ranking(board), ""])
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Compare the means of two groups of finished runs, in pairs where both have the same seeds.
+
+    Returns:
+        A row of text for each metric: the means, their difference and its 95 % confidence interval,
+        in pairs Student's of the differences, otherwise Welch's; and a sentence that says which.
+    """
+    from scipy import stats  # takes a second, which other reports save
+
+    unique = a["repeat"].is_unique and b["repeat"].is_unique
+    paired = unique and {*a["repeat"]} == {*b["repeat"]}
+    rows = []
+    for metric in COMPARED:
+        x, y = (
+            pd.Series([r.get(metric) for r in side["results"]], side["repeat"], dtype=float)
+            for side in (a, b)
+        )
+        with warnings.catch_warnings():
+            # of one run, or of runs without spread
+            warnings.simplefilter("ignore", RuntimeWarning)
+            test = stats.ttest_1samp(x - y, 0) if paired else stats.ttest_ind(x, y, equal_var=False)
+            interval = test.confidence_interval(0.95)
+        means = [format_summary(metric, summarize(side, [metric])) for side in (a, b)]
+        difference = format_metric(metric, x.mean() - y.mean(), "+")
+        ends = " to ".join(format_metric(metric, float(end), "+") for end in interval)
+        rows.append([metric, *means, difference, "-" if math.isnan(interval.low) else ends])
+    sentence = "in pairs of the same seed: Student's t of the differences"
+    if not paired:
+        sentence = "not in pairs, as not every run has a partner of the same seed: Welch's t"
+    return pd.DataFrame(rows, columns=["", "A", "B", "A - B", "95 % interval"]), sentence
