@@ -24,7 +24,7 @@ NoneOrLimit = Whole | Share
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[str], Field(min_length=1)]
 Mode = Literal["min", "max"]
-Suite = Literal["corruptions", "affine", "adversarial", "outliers", "autoattack"]
+Suite = Literal["corruptions", "adversarial", "outliers", "autoattack"]
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]
 Later = Annotated[Literal[True], Field(alias="_partial_")]  # made when its first argument is there
 
@@ -262,7 +262,6 @@ class Evaluate(Group):
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     robustness: bool | Annotated[list[Suite], Field(min_length=1)]
     temperature: bool
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    mistakes: Whole
+    mistakes: Annotated[int, Field(ge=0, le=300)]  # 300 make a picture of 1,200 x 13,000 pixels
     run_dir: str
     data: Annotated[Either[Data], ours("mnist_cnn.")]

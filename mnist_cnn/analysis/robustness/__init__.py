@@ -1,1 +1,1 @@
-"""How a network does under conditions that MNIST does not have; each suite is a module's."""
+"""Suites of conditions that MNIST does not have."""

@@ -26,8 +26,7 @@ def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(net(x), y, reduction="sum")
-        (grad,) = torch.autograd.grad(loss, x)
-    return grad
+        return torch.autograd.grad(loss, x)[0]
 
 
 @torch.no_grad()

@@ -1,105 +1,102 @@
 """The suites of `python -m mnist_cnn.evaluate robustness=...` and their figures."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
-from mnist_cnn.analysis.progress import track
-from mnist_cnn.analysis.robustness import attacks, outliers
-from mnist_cnn.analysis.robustness.corruptions import AFFINE, CORRUPTIONS, Corruption
+from mnist_cnn.analysis.robustness import attacks, images
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.loader import generator
+from mnist_cnn.terminal import track
 
 SEED, BATCH = 0, 500
 ATTACKED = 1000  # images: an attack takes hundreds of passes
-NOTE = (
-    "corruptions are re-made after Mu and Gilmer (2019), they are not the MNIST-C files; "
-    f"PGD has {attacks.STEPS} steps and {attacks.RESTARTS} restarts; FGSM alone is no evidence"
-)
+DEFAULT = ("corruptions", "adversarial", "outliers")  # of robustness=true
 
 
-class Digits(NamedTuple):
-    """What a suite changes: images (N, 1, 28, 28) in [0, 1] on the CPU and their labels (N,)."""
+class Suites:
+    """The suites for one network, each a method of its name.
 
-    images: Tensor
-    labels: Tensor
-    root: str | Path | None  # the folder of the data
-    device: torch.device  # of the network
-
-
-Figures = dict[str, Any]
-Suite = Callable[[nn.Module, Digits], Figures]
-
-
-@torch.no_grad()
-def predict(net: nn.Module, x: Tensor, device: torch.device) -> Tensor:
-    """Logits on the CPU."""
-    return torch.cat([net(part.to(device)).float().cpu() for part in x.split(BATCH)])
-
-
-def accuracy(net: nn.Module, x: Tensor, digits: Digits) -> float:
-    return share(predict(net, x, digits.device).argmax(1) == digits.labels)
-
-
-def share(hits: Tensor) -> float:
-    return hits.double().mean().item()
-
-
-def changed(changes: Mapping[str, Corruption], net: nn.Module, digits: Digits) -> Figures:
-    """The accuracy on images that are changed in each way, and the mean of these."""
-    figures = {}
-    for k, (name, change) in enumerate(track(changes.items(), "changed images")):
-        g = generator(SEED, k)
-        x = torch.cat([change(part, g) for part in digits.images.split(BATCH)])
-        figures[name] = accuracy(net, x, digits)
-    return {**figures, "mean": sum(figures.values()) / len(figures)}
-
-
-def attacked(by_name: Mapping[str, attacks.Attack], net: nn.Module, digits: Digits) -> Figures:
-    """The number of images, and the accuracy under each attack by epsilon."""
-    x, y = (part[:ATTACKED].to(digits.device) for part in digits[:2])
-    figures: Figures = {"images": len(x), **{name: {} for name in by_name}}
-    parts = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
-    for name, attack in by_name.items():
-        for epsilon in track(attacks.EPSILONS, name):
-            hits = []
-            for k, (images, labels) in enumerate(parts):
-                moved = attack(net, images, labels, epsilon, generator(SEED, k))
-                hits.append(attacks.correct(net, moved, labels))
-            figures[name][f"{epsilon}"] = share(torch.cat(hits))
-    return figures
-
-
-def told_from_digits(net: nn.Module, digits: Digits) -> Figures:
-    """How well the probability of the prediction tells each kind of other images from digits.
-
-    D. Hendrycks and K. Gimpel, A baseline for detecting misclassified and out-of-distribution
-    examples, ICLR 2017 (https://arxiv.org/abs/1610.02136).
+    Args:
+        net: gives logits (N, 10).
+        images: float (N, 1, 28, 28) in [0, 1] on the CPU.
+        labels: int64 (N,).
+        device: where the network is.
     """
 
-    def confidence(x: Tensor) -> Tensor:
-        return predict(net, x, digits.device).softmax(1).amax(1)
+    def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, device: torch.device):
+        self.net, self.images, self.labels, self.device = net, images, labels, device
 
-    others = outliers.make_outliers(digits.images[digits.labels != 1][:2000], digits.root)
-    of_digits = confidence(digits.images)
-    return {name: outliers.separation(of_digits, confidence(x)) for name, x in others.items()}
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits on the CPU."""
+        return torch.cat([self.net(part.to(self.device)).float().cpu() for part in x.split(BATCH)])
+
+    def confidence(self, x: Tensor) -> Tensor:
+        return self.predict(x).softmax(1).amax(1)
+
+    def accuracy(self, x: Tensor) -> float:
+        return (self.predict(x).argmax(1) == self.labels).double().mean().item()
+
+    def corruptions(self) -> dict[str, Any]:
+        """The accuracy on images that are changed in each way, and the mean of these."""
+        figures = {}
+        for k, (name, change) in enumerate(track(images.CORRUPTIONS.items(), "corruptions")):
+            g = generator(SEED, k)
+            x = torch.cat([change(part, g) for part in self.images.split(BATCH)])
+            figures[name] = self.accuracy(x)
+        return {**figures, "mean": sum(figures.values()) / len(figures)}
+
+    def adversarial(self) -> dict[str, Any]:
+        return self.attacked(fgsm=attacks.fgsm, pgd=attacks.restarted_pgd)
+
+    def autoattack(self) -> dict[str, Any]:
+        return self.attacked(autoattack=attacks.autoattack)
+
+    def attacked(self, **by_name: attacks.Attack) -> dict[str, Any]:
+        """The number of images, and the accuracy under each attack by epsilon."""
+        x, y = (part[:ATTACKED].to(self.device) for part in (self.images, self.labels))
+        figures: dict[str, Any] = {"images": len(x), **{name: {} for name in by_name}}
+        parts = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
+        for name, attack in by_name.items():
+            for epsilon in track(attacks.EPSILONS, name):
+                hits = []
+                for k, part in enumerate(parts):
+                    moved = attack(self.net, *part, epsilon, generator(SEED, k))
+                    hits.append(attacks.correct(self.net, moved, part[1]))
+                figures[name][f"{epsilon}"] = torch.cat(hits).double().mean().item()
+        return figures
+
+    def outliers(self) -> dict[str, Any]:
+        """Separation of each kind of other images from digits by the probability of the prediction.
+
+        D. Hendrycks and K. Gimpel, A baseline for detecting misclassified and out-of-distribution
+        examples, ICLR 2017 (https://arxiv.org/abs/1610.02136).
+        """
+        digits = self.images[self.labels != 1][:2000]  # half of a one is a one
+        figures, of_digits = {}, self.confidence(self.images)
+        for k, (name, make) in enumerate(images.OUTLIERS.items()):
+            x = [make(part, generator(k, b)) for b, part in enumerate(digits.split(500))]
+            figures[name] = separation(of_digits, self.confidence(torch.cat(x)))
+        return figures
 
 
-SUITES: dict[str, Suite] = {
-    "corruptions": functools.partial(changed, CORRUPTIONS),
-    "affine": functools.partial(changed, AFFINE),
-    "adversarial": functools.partial(
-        attacked, {"fgsm": attacks.fgsm, "pgd": attacks.restarted_pgd}
-    ),
-    "autoattack": functools.partial(attacked, {"autoattack": attacks.autoattack}),
-    "outliers": told_from_digits,
-}
-DEFAULT = [suite for suite in SUITES if suite != "autoattack"]  # of robustness=true
+def separation(digits: Tensor, others: Tensor) -> dict[str, float]:
+    """Separation of digits from other images by scores (N,) and (M,).
+
+    `auroc` is the probability that a digit's score is above another image's, a tie half; `fpr_95`
+    the share of other images above the score that 95 % of the digits reach.
+    """
+    pairs = len(digits) * len(others)
+    threshold = digits.sort().values[int((1 - 0.95) * len(digits))]
+    return {
+        "auroc": float(mannwhitneyu(digits, others).statistic) / pairs,
+        "fpr_95": (others >= threshold).double().mean().item(),
+    }
 
 
 def measure_robustness(
@@ -112,19 +109,17 @@ def measure_robustness(
     """The part `robustness` of evaluation.json: the figures of each network under each suite.
 
     Args:
-        nets: by name, in the order of the table.
-        data: with the split set up.
+        suites: names of methods of Suites.
 
     Raises:
         ValueError: the images are not 28x28 in one channel.
     """
     if data.shape != (1, 28, 28):
         raise ValueError(must_be("robustness", f"false with images of {data.shape}", "true"))
-    images, labels = (part.cpu() for part in data.splits[split])
-    digits = Digits(images.float() / 255, labels, getattr(data, "root", None), device)
-    chosen = {name: suite for name, suite in SUITES.items() if name in suites}
+    x, y = (part.cpu() for part in data.splits[split])
     rows = []
-    for network, net in nets.items():
-        clean = {"network": network, "clean": accuracy(net, digits.images, digits)}
-        rows.append({**clean, **{name: suite(net, digits) for name, suite in chosen.items()}})
-    return {"split": split, "seed": SEED, "note": NOTE, "networks": rows}
+    for name, net in nets.items():
+        tested = Suites(net, x.float() / 255, y, device)
+        clean = {"network": name, "clean": tested.accuracy(tested.images)}
+        rows.append(clean | {suite: getattr(tested, suite)() for suite in suites})
+    return {"split": split, "seed": SEED, "networks": rows}

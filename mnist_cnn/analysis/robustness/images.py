@@ -1,8 +1,9 @@
-"""Fifteen corruptions of digits, rotations, and digits in a larger field.
+"""Fifteen corruptions of digits, and images that are no digits.
 
 The kinds are those of MNIST-C (N. Mu and J. Gilmer, MNIST-C: A Robustness Benchmark for Computer
-Vision, 2019, https://arxiv.org/abs/1906.02337), made anew from their description: the images are
-not those of the published files, and accuracies on them cannot be compared with published ones.
+Vision, 2019, https://arxiv.org/abs/1906.02337), made anew from their description: accuracies cannot
+be compared with published ones. What is no digit lies in a box of 20x20 around the middle, as
+MNIST's digits do. No training here sees any of these.
 
 Every function takes images x (B, 1, H, W) in [0, 1], white on black, on the CPU, and a generator,
 and returns corrupted copies in [0, 1].
@@ -10,11 +11,16 @@ and returns corrupted copies in [0, 1].
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
-from torchvision.transforms.v2.functional import gaussian_blur
+from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
+
+# letters that are written like no digit
+LETTERS = "ACDEFHJKMNPRTUVWXYadefhkmnprtuvwxy"
+FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono-Oblique", "STIXGeneral")
 
 Corruption = Callable[[Tensor, Generator], Tensor]
 Numbers = Sequence[float | Tensor]  # each for all images, or (B,)
@@ -140,18 +146,6 @@ def canny_edges(x: Tensor, g: Generator) -> Tensor:
     return edges.float()[:, None]
 
 
-def field(x: Tensor, g: Generator) -> Tensor:
-    """Anywhere in a field of 40x40, as in affNIST, which is reduced to the size of the image."""
-    height, width = x.shape[-2:]
-    left, top = torch.randint(0, 13, (2, len(x)), generator=g)
-    placed = affine(F.pad(x, (6, 6, 6, 6)), move=(left - 6, top - 6))
-    return F.interpolate(placed, (height, width), mode="bilinear", antialias=True).clamp(0, 1)
-
-
-def rotation(degrees: float) -> Corruption:
-    return lambda x, g: rotated(x, torch.full((len(x),), degrees))
-
-
 CORRUPTIONS: dict[str, Corruption] = {
     "shot_noise": lambda x, g: (torch.poisson(x * 5, generator=g) / 5).clamp(0, 1),
     "impulse_noise": impulse_noise,
@@ -169,7 +163,55 @@ CORRUPTIONS: dict[str, Corruption] = {
     "zigzag": lambda x, g: dotted_line(x, g, corners=7),
     "canny_edges": canny_edges,
 }
-AFFINE: dict[str, Corruption] = {
-    "field": field,
-    **{f"{degrees:+d} degrees": rotation(degrees) for degrees in (-45, -20, 20, 45)},
+
+
+def letters(x: Tensor, g: Generator) -> Tensor:
+    """Letters from the fonts that come with matplotlib, each rotated by up to 10 degrees."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    drawn = []
+    for font in (ImageFont.truetype(str(folder / f"{name}.ttf"), 60) for name in FONTS):
+        for letter in LETTERS:
+            picture = Image.new("L", (120, 120))
+            ImageDraw.Draw(picture).text((30, 20), letter, fill=255, font=font)
+            cut = picture.crop(picture.getbbox())
+            width, height = (max(1, round(20 * side / max(cut.size))) for side in cut.size)
+            image = Image.new("L", (28, 28))
+            small = cut.resize((width, height), Image.Resampling.BOX)
+            image.paste(small, ((28 - width) // 2, (28 - height) // 2))
+            drawn.append(pil_to_tensor(image) / 255)
+    chosen = torch.stack(drawn)[torch.randint(len(drawn), (len(x),), generator=g)]
+    return rotated(chosen, uniform(chosen, g, -10, 10))
+
+
+def scribbles(x: Tensor, g: Generator) -> Tensor:
+    """A pen's path through 8 random points."""
+    knots = 5 + 18 * torch.rand(len(x), 2, 8, generator=g)
+    path = F.interpolate(knots[:, :, None], (1, 120), mode="bicubic", align_corners=True)[:, :, 0]
+    axis = torch.arange(28.0)
+    dx, dy = axis - path[:, 0, :, None, None], axis[:, None] - path[:, 1, :, None, None]
+    distance = torch.hypot(dx, dy).amin(1)  # (B, 28, 28)
+    return (1.6 - distance)[:, None].clamp(0, 1)
+
+
+def noise(x: Tensor, g: Generator) -> Tensor:
+    """White noise in every second image, else blots: smoothed noise above a threshold."""
+    white = torch.rand(x.shape, generator=g)
+    smooth = gaussian_blur(torch.randn(x.shape, generator=g), [9, 9], [1.8, 1.8])
+    blots = (3 * smooth / smooth.std((1, 2, 3), keepdim=True) - 2).clamp(0, 1)
+    return torch.where(torch.arange(len(x)).view(-1, 1, 1, 1) % 2 == 0, white, blots)
+
+
+def parts(x: Tensor, g: Generator) -> Tensor:
+    """The upper, lower, left or right half of each digit x, in the middle of the image."""
+    flat = [F.pad(half, (0, 0, 7, 7)) for half in x.split(14, 2)]
+    tall = [F.pad(half, (7, 7)) for half in x.split(14, 3)]
+    halves = torch.stack(flat + tall)
+    return halves[torch.randint(4, (len(x),), generator=g), torch.arange(len(x))]
+
+
+OUTLIERS: dict[str, Corruption] = {
+    function.__name__: function for function in (letters, scribbles, noise, parts)
 }
