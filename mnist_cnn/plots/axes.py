@@ -1,4 +1,4 @@
-"""What matplotlib's figures share: colors, title, axes."""
+"""Parts that matplotlib's figures share: colors, title, axes."""
 
 import textwrap
 

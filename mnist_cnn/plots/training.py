@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,22 +18,17 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
         best_epoch: the epoch whose checkpoint was kept, or None.
     """
     figure = titled(title, (10, 4.2))
-    for axes, metric, name in zip(
-        figure.subplots(1, 2), ("loss", "acc"), ("cross-entropy", "accuracy"), strict=True
-    ):
-        for stage, label, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
-            known = [row for row in rows if f"{stage}/{metric}" in row]
-            if known:
-                x, y = ([row[key] for row in known] for key in ("epoch", f"{stage}/{metric}"))
-                axes.plot(x, y, "o-", ms=3.5, lw=1.6, color=color, label=label)
-        best = next((r for r in rows if r["epoch"] == best_epoch), None)
-        if best and f"val/{metric}" in best:
-            value = best[f"val/{metric}"]
+    table = pd.DataFrame(rows).set_index("epoch", drop=False)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
+        for stage, color in (("train", TRAIN), ("val", VAL)):
+            if (key := f"{stage}/{metric}") in table:
+                axes.plot(table["epoch"], table[key], "o-", ms=3.5, lw=1.6, color=color, label=key)
+        if best_epoch in table.index and f"val/{metric}" in table:
+            value = table.loc[best_epoch, f"val/{metric}"]
             shown = f"{value:.2%}" if metric == "acc" else f"{value:.4f}"
             label = f"best epoch {best_epoch}: {shown}"
-            axes.axvline(best["epoch"], color=MARK, lw=0.8, ls=":")
-            axes.plot(best["epoch"], value, "o", ms=8, mfc="none", color=MARK, label=label)
-        axes.set(xlabel="epoch", title=name)
+            axes.plot(best_epoch, value, "o", ms=8, mfc="none", color=MARK, label=label)
+        axes.set(xlabel="epoch", title={"loss": "cross-entropy", "acc": "accuracy"}[metric])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         finish(axes, "y" if metric == "acc" else "")
         if axes.get_legend_handles_labels()[0]:
