@@ -1,6 +1,5 @@
 """Evaluates one network or several: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,39 +15,33 @@ from mnist_cnn.sweeps.names import in_sweep
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Evaluate a network, or several as one, on one split and fill cfg.run_dir.
+    """Evaluate a network, or the mean of several's probabilities, and fill cfg.run_dir.
 
-    Several predict by the mean of their probabilities (B. Lakshminarayanan et al., Simple and
-    scalable predictive uncertainty estimation using deep ensembles, NIPS 2017, section 2.4,
-    https://arxiv.org/abs/1612.01474); a temperature is fitted to that mean.
+    Deep ensembles: B. Lakshminarayanan et al., NIPS 2017 (https://arxiv.org/abs/1612.01474).
 
     Args:
-        cfg: what conf/evaluate.yaml composes to. In Python it is, with analysis.networks and
-            config.compose, `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=...)`.
+        cfg: in Python `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=...)`.
 
     Returns:
         The content of evaluation.json.
 
     Raises:
-        ValueError: a value that is not allowed, a file that cannot be read, or a folder with files
-            that no evaluation wrote.
+        ValueError: a wrong value, or a file or folder that cannot be used.
     """
-    folder = Path(cfg.run_dir)
-    try:
-        check(cfg, "evaluate")
-        check_folder(folder)
-        # torch and matplotlib take seconds, which a mistake need not wait for
-        from mnist_cnn.analysis.evaluation import measure
-        from mnist_cnn.analysis.outcome import print_outcome, write_outcome
+    preflight(cfg)
+    # torch and matplotlib take seconds, which a mistake need not wait for
+    from mnist_cnn.analysis.evaluation import measure, print_outcome, write_outcome
 
-        outcome, predictions, data = measure(cfg)
-    except ValueError:
-        with contextlib.suppress(OSError):  # where it is not empty
-            folder.rmdir()  # Hydra has made it
-        raise
+    outcome, predictions, data = measure(cfg)
     write_outcome(cfg, outcome, predictions, data)
-    print_outcome(folder, outcome)
+    print_outcome(Path(cfg.run_dir), outcome)
     return outcome
+
+
+def preflight(cfg: DictConfig) -> None:
+    """Raise ValueError for a wrong value or a folder of other files, before anything is written."""
+    check(cfg, "evaluate")
+    check_folder(Path(cfg.run_dir))
 
 
 @hydra_main("evaluate")

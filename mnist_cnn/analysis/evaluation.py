@@ -1,94 +1,79 @@
-"""The figures of an evaluation: the content of evaluation.json."""
+"""An evaluation: the content of evaluation.json, the other files and what is printed."""
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mnist_cnn import pretrained
-from mnist_cnn.analysis import by_writer, scores
-from mnist_cnn.analysis.networks import network_files, network_name
-from mnist_cnn.analysis.progress import track
+from mnist_cnn import pretrained, terminal
+from mnist_cnn.analysis import scores
+from mnist_cnn.analysis.networks import network_files
 from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
+from mnist_cnn.analysis.tables import screen_table
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.data.mnist import WRONG_TEST_LABELS
 from mnist_cnn.module import check_fits
+from mnist_cnn.plots import evaluation
 from mnist_cnn.pretrained import Trained
+from mnist_cnn.runs.folder import CONFIG, write_json
 
 
 def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
     """The content of evaluation.json, the predictions of all networks as one, and their data.
 
     Raises:
-        ValueError: the networks, the data, the split and the device do not go together.
+        ValueError: the networks, the data and the split do not go together.
     """
     files, split = network_files(cfg.ckpt_path), cfg.split
     others = network_files(cfg.compare) if cfg.compare is not None else []
     loaded = pretrained.load_all([*files, *others])
-    n, device = len(files), pick_device(cfg.device)
     data = load_images(cfg, loaded)
+    n, accelerator = len(files), torch.accelerator.current_accelerator(check_available=True)
+    device = accelerator or torch.device("cpu")
     nets = [trained.to(device).net for trained in loaded]
 
     def predict(nets: Sequence[nn.Module], split: str) -> list[Predictions]:
-        batches = track(data.loader(split, data.eval_batch_size), split)
+        batches = terminal.track(data.loader(split, data.eval_batch_size), split)
         return scores.predict_batches(nets, batches, device, cfg.shifts)
 
     each = predict(nets, split)
     predictions, writers = scores.ensemble(each[:n]), data.split_writers(split)
-    compared = calibrated = robustness = None
-    if others:
-        other = scores.ensemble(each[n:])
-        compared = {
-            "ckpt_path": list(map(str, others)),
-            **scores.proportion(other.hits),
-            **by_writer.difference(predictions, other, writers and writers.writer),
-        }
-    if cfg.temperature:
-        held_out = scores.ensemble(each[:n] if split == "val" else predict(nets[:n], "val"))
-        t = scores.fit_temperature(held_out)
-        after = scores.calibration(predictions.at_temperature(t))
-        calibrated = {"value": t, "fitted_on": "val", **after}
-    if cfg.robustness:
-        suites = DEFAULT if cfg.robustness is True else cfg.robustness
-        named = dict(zip(map(network_name, files), nets, strict=False))
-        robustness = measure_robustness(named, data, split, suites, device)
     outcome = {
         "ckpt_path": list(map(str, files)) if OmegaConf.is_list(cfg.ckpt_path) else str(files[0]),
         "split": split,
         "shifts": cfg.shifts,
-        **each_alone(files, loaded, each),
+        "networks": [
+            {"ckpt_path": str(file), "epoch": trained.epoch, **scores.proportion(alone.hits)}
+            for file, trained, alone in zip(files, loaded, each, strict=False)
+        ],
         "data": {"name": data.name, **plain(cfg, "data")},
         **scores.summary(predictions, data.classes),
-        "without_wrong_labels": without_wrong_labels(split, predictions, data),
-        "writers": writers and by_writer.writer_summary(predictions, writers),
-        "compare": compared,
-        "robustness": robustness,
-        "temperature": calibrated,
+        "writers": writers and scores.writer_summary(predictions, writers),
         "mistakes": scores.list_mistakes(predictions, data.rows[split], data.classes, cfg.mistakes),
     }
+    if others:
+        other = scores.ensemble(each[n:])
+        paired = scores.difference(predictions, other, writers and writers.writer)
+        outcome["compare"] = scores.proportion(other.hits) | paired
+    if cfg.temperature:
+        held_out = scores.ensemble(each[:n] if split == "val" else predict(nets[:n], "val"))
+        t = scores.fit_temperature(held_out)
+        after = scores.calibration(predictions.at_temperature(t))
+        outcome["temperature"] = {"value": t, **after}
+    if cfg.robustness:
+        suites = DEFAULT if cfg.robustness is True else cfg.robustness
+        named = dict(zip(map(str, files), nets, strict=False))
+        outcome["robustness"] = measure_robustness(named, data, split, suites, device)
     return outcome, predictions, data
-
-
-def each_alone(
-    files: Sequence[Path], loaded: Sequence[Trained], each: Sequence[Predictions]
-) -> dict[str, Any]:
-    """The parts `networks` and `networks_acc` of evaluation.json."""
-    networks = [
-        {"ckpt_path": str(file), "epoch": trained.epoch, **scores.proportion(alone.hits)}
-        for file, trained, alone in zip(files, loaded, each, strict=False)  # the rest are compared
-    ]
-    accuracies = [part["acc"] for part in networks]
-    std = statistics.stdev(accuracies) if len(accuracies) > 1 else None
-    return {"networks": networks, "networks_acc": {"mean": statistics.mean(accuracies), "std": std}}
 
 
 def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
@@ -108,42 +93,98 @@ def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
         for net in nets:
             check_fits(net.about["model"], data)
     data.prepare_data()
-    data.setup(None if cfg.temperature else "test" if cfg.split == "test" else "fit")
+    data.setup()
     if missing := needed - data.rows.keys():
         raise ValueError(f"{wanted}: {data.name} has no images of split {min(missing)}")
     return data
 
 
 def check_held_out(nets: Sequence[Trained], cfg: DictConfig, wanted: str) -> None:
-    """Raise ValueError unless cfg.data splits the training file as the training of all nets did.
-
-    Args:
-        wanted: what needs this split, for the message.
-    """
-    for key in ("val_fraction", "fold", "split"):
-        values = list(dict.fromkeys(net.about["data"].get(key) for net in nets))
-        if len(values) > 1:
-            trained = f"networks trained with different data.{key} ({', '.join(map(str, values))})"
-            raise ValueError(f"{wanted}: {trained} share no images that none was trained on")
-        if cfg.data[key] != values[0]:
-            allowed = f"{values[0]} with {wanted}, as in training"
-            raise ValueError(must_be(f"data.{key}", allowed, cfg.data[key]))
+    """Raise ValueError unless cfg.data splits the training file as the training of all nets did."""
+    for net in nets:
+        for key in ("val_fraction", "fold", "split"):
+            trained = net.about["data"].get(key)
+            if cfg.data[key] != trained:
+                allowed = f"{trained} with {wanted}, as in training"
+                raise ValueError(must_be(f"data.{key}", allowed, cfg.data[key]))
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name; auto is the accelerator where there is one, else the CPU."""
-    cpu = torch.device("cpu")
-    best = torch.accelerator.current_accelerator(check_available=True) or cpu
-    if name not in ("auto", "cpu", best.type):
-        raise ValueError(must_be("device", f"auto, cpu or one of this machine ({best})", name))
-    return cpu if name == "cpu" else best
+def write_outcome(
+    cfg: DictConfig, outcome: Mapping[str, Any], predictions: Predictions, data: ImageDataModule
+) -> None:
+    """Writes an evaluation's files and pictures into cfg.run_dir, in place of earlier ones."""
+    folder, split = Path(cfg.run_dir), outcome["split"]
+    (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
+    write_json(outcome, folder / "evaluation.json")  # first: it makes the folder an evaluation's
+    OmegaConf.save(cfg, folder / CONFIG)
+    table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
+    table.insert(0, "index", data.rows[split].numpy())
+    table.insert(1, "label", predictions.labels.numpy())
+    table.insert(2, "prediction", predictions.predicted.numpy())
+    table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
+
+    wrong = outcome["mistakes"]
+    places = scores.most_confident_mistakes(predictions)[: len(wrong)]
+    images = data.splits[split][0][places, 0].cpu().numpy()
+    form = "#{index}, {confidence:.1%}\n{label} read\nas {prediction}"
+    captions = [form.format(**mistake) for mistake in wrong]
+    title = f"{data.name}, {split}: {outcome['errors']:,} of {outcome['images']:,} images wrong"
+    counts, confidence, accuracy = (x.numpy() for x in scores.bin_confidence(predictions))
+    figures = {
+        "confusion": evaluation.confusion(np.array(outcome["confusion"]), data.classes, title),
+        "mistakes": evaluation.gallery(images, captions, title, columns=6, colors="gray_r"),
+        "reliability": evaluation.reliability(counts, confidence, accuracy, title),
+    }
+    for name in ("writers.csv", "writers.png"):  # not every set has writers
+        (folder / name).unlink(missing_ok=True)
+    if writers := data.split_writers(split):
+        people = scores.each_writer(predictions, writers)
+        people.to_csv(folder / "writers.csv", index=False)
+        figures["writers"] = evaluation.writers(people["acc"].to_numpy(), title)
+    for name, figure in figures.items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def without_wrong_labels(
-    split: str, predictions: Predictions, data: ImageDataModule
-) -> dict[str, Any] | None:
-    """The accuracy on test images without the wrong labels; None where none are known."""
-    if split != "test" or data.name != "mnist":
-        return None
-    right = ~torch.isin(data.rows["test"], torch.tensor(WRONG_TEST_LABELS))
-    return scores.proportion(predictions.hits[right])
+def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
+    """Prints the evaluation's tables and the names of its files."""
+    console = terminal.console()
+    totals = pd.DataFrame(total_rows(outcome), columns=["", outcome["split"]])
+    console.print(screen_table(totals))
+    if robustness := outcome.get("robustness"):
+        by_network = pd.json_normalize(robustness["networks"], sep=" ").set_index("network")
+        conditions = by_network.astype(object).T.reset_index(names="condition")
+        texts = conditions.map(lambda x: f"{x:.2%}" if isinstance(x, float) else str(x))
+        console.print(screen_table(texts))
+    files = [file.name for kind in ("csv", "png") for file in sorted(folder.glob(f"*.{kind}"))]
+    console.print(f"{folder}: {', '.join(['evaluation.json', *files])}")
+
+
+def total_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what is measured, and its value."""
+    yield "images", f"{outcome['images']:,} of {outcome['data']['name']}"
+    yield "accuracy", with_interval(outcome)
+    if writers := outcome["writers"]:
+        low, high = writers["acc_95"]
+        yield f"of {writers['writers']} writers", f"95 % for other writers: {low:.2%} to {high:.2%}"
+        worst = writers["worst_decile"]
+        yield f"the {worst['writers']} worst writers", f"{worst['mean_acc']:.2%} on average"
+    if other := outcome.get("compare"):
+        low, high = other["difference_95"]
+        yield "compared with", with_interval(other)
+        interval = f"(95 % over {other['over']}: {low:+.2%} to {high:+.2%})"
+        yield "difference", f"{other['difference']:+.2%}  {interval}"
+        yield "McNemar's test", f"p = {other['mcnemar_p']:.2g}"
+    if len(outcome["networks"]) > 1:
+        alone = pd.Series([network["acc"] for network in outcome["networks"]])
+        yield "each network alone", f"{alone.mean():.2%} ± {alone.std():.2%} (mean ± std)"
+    yield "loss (mean NLL)", f"{outcome['loss']:.4f}"
+    yield "calibration error", f"{outcome['ece']:.2%}"
+    if fitted := outcome.get("temperature"):
+        after = f"loss {fitted['loss']:.4f}, calibration error {fitted['ece']:.2%}"
+        yield f"at temperature {fitted['value']:.3f}", f"{after}, fitted on val"
+
+
+def with_interval(part: Mapping[str, Any]) -> str:
+    """An accuracy with its 95 % interval and the number of errors."""
+    low, high = part["acc_95"]
+    return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"

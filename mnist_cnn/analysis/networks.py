@@ -1,29 +1,17 @@
 """The networks of an evaluation, and the command line that gives it the data of their training."""
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from omegaconf import ListConfig
 
-from mnist_cnn.analysis.found import natural_order
 from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
-from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP
+from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
 from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
-
-if TYPE_CHECKING:
-    from mnist_cnn.pretrained import Trained
-
-# evaluations of one network and split that differ in these have folders of their own
-LABELS = ("data", "shifts=", "temperature=", "compare=", "robustness=")
-
-
-def is_sweep(path: Path | str | None) -> bool:
-    return path is not None and (Path(path).expanduser() / SWEEP).is_file()
 
 
 def network_files(ckpt_path: Any) -> list[Path]:
@@ -33,21 +21,17 @@ def network_files(ckpt_path: Any) -> list[Path]:
     None for the network in the package.
 
     Raises:
-        ValueError: a path does not exist or has no network, or the list is empty.
+        ValueError: a path does not exist or has no network, or there is none.
     """
     from mnist_cnn import pretrained  # torch, which --help does not need
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list | ListConfig) else [ckpt_path]:
-        found = [path]
-        if is_sweep(path):
-            files = Path(path).expanduser().resolve().rglob(RESULTS)
-            found = sorted((file.parent for file in files), key=lambda job: natural_order(str(job)))
-        if not found:
-            raise ValueError(f"{path}: a sweep of which no run is finished")
-        paths += found
+        folder = Path(path or ".").expanduser()
+        files = folder.resolve().rglob(RESULTS) if (folder / SWEEP).is_file() else None
+        paths += [path] if files is None else sorted(file.parent for file in files)
     if not paths:
-        raise ValueError("[]: no network: name runs or sweeps, checkpoints or weights files")
+        raise ValueError(f"{shown(ckpt_path)}: no network: name finished runs, sweeps or files")
     return list(dict.fromkeys(pretrained.find(path).resolve() for path in paths))
 
 
@@ -55,8 +39,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     """The command line of an evaluation, completed with the data of its networks' training.
 
     The set, its folder (where it still exists) and the split into training and validation come
-    from the first network's file; what argv sets counts more. A single run or sweep is evaluated
-    in `evaluation/` of its own folder.
+    from the first network's file; what argv sets counts more. A single run is evaluated in
+    `evaluation/` of its own folder.
 
     Raises:
         ValueError: ckpt_path is not a network of this project, or names networks of several sets.
@@ -73,41 +57,40 @@ def as_trained(argv: Sequence[str]) -> list[str]:
         nets = pretrained.load_all(files)
     except (ValueError, yaml.YAMLError) as e:
         raise ValueError(f"ckpt_path={e}") from None
-    data = trained_on(nets[0], any(a.startswith("data=") for a in command))
+    other_set = any(a.startswith("data=") for a in command)
+    data = trained_on(nets[0].about["data"], pretrained.data_root(nets[0]), other_set)
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
-    place = output_folder(paths[0], files[0], command) if len(paths) == 1 else []
+    place = output_folder(files[0], command) if len(files) == 1 else []
     whole = [*data, f"ckpt_path={value}", *place, *command]
     return sorted(whole, key=lambda a: a not in MULTIRUN)  # first, as Hydra 1.3 wants it
 
 
-def output_folder(path: str | None, file: Path, command: Sequence[str]) -> list[str]:
-    """The override of hydra.run.dir for a run's file or a sweep; none for any other file."""
+def output_folder(file: Path, command: Sequence[str]) -> list[str]:
+    """The override of hydra.run.dir for the file of a run; none for any other file."""
     folder = file.parents[1] if file.parent.name == BEST.parent.name else file.parent
-    parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
-    if is_sweep(path):
-        folder, parts = Path(str(path)).expanduser().resolve(), parts[:1]
-    elif not (folder / CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         return []
-    changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if a.startswith(LABELS))
+    parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
+    own_folder = re.compile("(data.*|shifts|temperature|compare|robustness)=")
+    changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if own_folder.match(a))
     quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split
     return [f"hydra.run.dir={quoted}/{','.join([*parts, *changed])}'"]
 
 
-def trained_on(net: "Trained", other_set: bool) -> list[str]:
+def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> list[str]:
     """The overrides that describe the data of a network's training.
 
     Args:
+        data: their description in the network's file.
+        root: their folder, where it is on this machine.
         other_set: the command line names a set by itself.
 
     Raises:
         ValueError: the data are custom, and `targets` does not allow their code.
     """
-    from mnist_cnn import pretrained
-
-    data = net.about["data"]
     if "own" not in data:
         values = {key: data.get(key) for key in ("val_fraction", "fold", "split", "path")}
-        values["root"] = pretrained.data_root(net)
+        values["root"] = root
         group = [f"data={data['name']}"]
         if other_set:
             del values["split"], group[0]
@@ -118,42 +101,22 @@ def trained_on(net: "Trained", other_set: bool) -> list[str]:
     # the file may be a stranger's: it names no more than the command allows
     if faults := not_allowed(data["own"], "data", allowlist=()):
         raise ValueError("; ".join(faults))
-    unknown = ("val_fraction", "fold", "seed", "augment")
-    # Hydra 1.3 deletes no key that is null
-    removed = ["~data", "data.val_fraction=0", "data.fold=0", *(f"~data.{key}" for key in unknown)]
-    values = {check_name(key): value for key, value in data["own"].items() if key != "augment"}
-    return [*removed, *(f"+data.{key}={in_grammar(value)}" for key, value in values.items())]
+    own = flat({key: value for key, value in data["own"].items() if key != "augment"})
+    if wrong := [key for key in own if not re.fullmatch(r"[\w.]+", key)]:
+        raise ValueError(must_be("a key of data", "a name", wrong[0]))
+    return ["~data", *(f"+data.{key}={in_grammar(value)}" for key, value in own.items())]
 
 
 def in_grammar(value: Any) -> str:
-    """A plain value as Hydra's command line takes it; no interpolation in it is resolved."""
-    if isinstance(value, dict):
-        pairs = (f"{check_name(key)}:{in_grammar(inner)}" for key, inner in value.items())
-        return f"{{{','.join(pairs)}}}"
+    """A value, or a list, as Hydra's command line takes it; no interpolation in it is resolved."""
     if isinstance(value, list):
         return f"[{','.join(map(in_grammar, value))}]"
     return quote(value) if isinstance(value, str) else shown(value)
 
 
-def check_name(key: Any) -> str:
-    """The key as it is; ValueError where it has characters of Hydra's grammar."""
-    if not re.fullmatch(r"\w+", str(key)):
-        raise ValueError(must_be("a key of data", "a name", key))
-    return str(key)
-
-
 def check_folder(folder: Path) -> None:
     """Raise ValueError where files lie in a folder that no evaluation wrote."""
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    others = sorted(names - {"evaluate.log"})  # of an evaluation that ended at once
-    if others and "evaluation.json" not in others:
-        raise ValueError(
-            f"run_dir must be a new or empty folder or an evaluation's, got {folder}, which holds "
-            f"{others[0]}; choose another folder with hydra.run.dir"
-        )
-
-
-def network_name(file: Path | str) -> str:
-    """A checkpoint's path from the current folder; of a run's best one the run's folder."""
-    path = str(file).removeprefix(f"{Path.cwd()}{os.sep}")
-    return path.removesuffix(f"{os.sep}{BEST}")
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if names and "evaluation.json" not in names:
+        allowed = "a new or empty folder or an evaluation's (hydra.run.dir=...)"
+        raise ValueError(must_be("run_dir", allowed, f"{folder}, which holds {names[0]}"))

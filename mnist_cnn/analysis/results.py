@@ -1,5 +1,6 @@
-"""What a finished run leaves for people and programs: results.json and a table."""
+"""The results of a finished run, for people and programs: results.json and a table."""
 
+import functools
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -69,19 +70,15 @@ def processor() -> str:
 
 def commit() -> str | None:
     """The commit of the clone that this code lies in, with a + where it was changed; else None."""
-
-    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True)
-
+    git = ["git", "-C", str(Path(__file__).parent)]
+    ask = functools.partial(subprocess.run, capture_output=True, text=True)
     try:
-        if git("ls-files", "--error-unmatch", __file__).returncode:
-            return None  # an environment inside somebody else's repository
-        head = git("rev-parse", "HEAD")
-        changed = git("diff", "--quiet", "HEAD", "--", "..", "../../conf").returncode
+        # not that of an environment inside somebody else's repository
+        ours = ask([*git, "ls-files", "--error-unmatch", __file__]).returncode == 0
+        names = ["--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+        return ask([*git, "describe", *names]).stdout.strip() or None if ours else None
     except OSError:
         return None
-    return None if head.returncode else head.stdout.strip() + "+" * bool(changed)
 
 
 def print_results(results: Mapping[str, Any], folder: Path) -> None:
@@ -91,15 +88,11 @@ def print_results(results: Mapping[str, Any], folder: Path) -> None:
         if f"{stage}/loss" in results:
             loss, accuracy = results[f"{stage}/loss"], results[f"{stage}/acc"]
             table.add_row(name, f"{loss:.4f}", f"{accuracy:.2%}")
-    speed = f", {results['images/s']:,.0f} images/s" if results["images/s"] else ""
     console = terminal.console()
-    console.print()
     console.print(table)
     console.print(
         f"best epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
-        f"{results['parameters']:,} parameters, {results['seconds']:.1f} s{speed}"
+        f"{results['parameters']:,} parameters, {results['seconds']:.1f} s"
     )
-    best = (folder / "checkpoints/best.ckpt").exists()
-    kept = "checkpoints/best.ckpt" if best else "checkpoints/last.ckpt"
-    names = ("results.json", "history.png", kept, "weights.safetensors")
+    names = ("results.json", "history.png", "checkpoints/best.ckpt", "weights.safetensors")
     console.print(f"{folder}: {', '.join(name for name in names if (folder / name).exists())}")

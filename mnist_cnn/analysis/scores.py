@@ -1,10 +1,12 @@
 """Figures of a network's predictions: functions of its logits and the labels.
 
-Shapes: N images, C classes (10), M bins of confidence (15).
+Images of one writer are easy or hard together, so 10,000 of them say less than 10,000 of as many
+writers would. Shapes: N images, C classes (10), M bins of confidence (15).
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,9 +14,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from mnist_cnn.data.writers import Writers
+
+RESAMPLES = 10_000
 
 
 class Predictions:
@@ -94,12 +101,6 @@ def proportion(hits: Tensor) -> dict[str, Any]:
     return {"images": n, "errors": n - correct, "acc": correct / n, "acc_95": acc_95}
 
 
-def confusion_matrix(predictions: Predictions) -> Tensor:
-    """int64 (C, C): how many images of the row's class were read as the column's."""
-    classes = predictions.logits.shape[1]
-    return multiclass_confusion_matrix(predictions.predicted, predictions.labels, classes)
-
-
 def class_table(matrix: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
     """class, images, precision, recall and f1: a row for each class of a confusion matrix.
 
@@ -142,22 +143,17 @@ def calibration(predictions: Predictions) -> dict[str, float]:
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """The T > 0 whose logits / T have the least negative log-likelihood.
+    """The T in [0.01, 100] whose logits / T have the least negative log-likelihood.
 
     One number for all classes: no prediction changes, only its confidence (Guo et al. 2017,
     section 4.2). To be fitted to images that the network was not trained on.
     """
-    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(predictions.logits / log_t.exp(), predictions.labels)
-        loss.backward()
-        return loss
+    def loss(log_t: float) -> float:
+        return calibration(predictions.at_temperature(math.exp(log_t)))["loss"]
 
-    optimizer.step(closure)
-    return log_t.exp().item()
+    bounds = math.log(0.01), math.log(100)
+    return math.exp(minimize_scalar(loss, bounds=bounds, options={"xatol": 1e-9}).x)
 
 
 def most_confident_mistakes(predictions: Predictions) -> Tensor:
@@ -170,20 +166,92 @@ def list_mistakes(
     predictions: Predictions, rows: Tensor, classes: Sequence[str], most: int
 ) -> list[dict[str, Any]]:
     """The most confident mistakes: the row in the file, label, prediction and its confidence."""
-    places, names = most_confident_mistakes(predictions)[:most], np.array(classes, dtype=object)
-    table = pd.DataFrame({"index": rows[places].numpy()})
-    table["label"] = names[predictions.labels[places]]
-    table["prediction"] = names[predictions.predicted[places]]
-    table["confidence"] = predictions.confidence[places].numpy()
-    return table.to_dict("records")
+    return [
+        {
+            "index": int(rows[k]),
+            "label": classes[int(predictions.labels[k])],
+            "prediction": classes[int(predictions.predicted[k])],
+            "confidence": float(predictions.confidence[k]),
+        }
+        for k in most_confident_mistakes(predictions)[:most]
+    ]
 
 
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """The figures of all images and of each class, as plain values."""
-    matrix = confusion_matrix(predictions)
+    """The figures of all images and of each class, as plain values.
+
+    `confusion` counts the images of the row's class that were read as the column's.
+    """
+    matrix = multiclass_confusion_matrix(predictions.predicted, predictions.labels, len(classes))
     return {
         **proportion(predictions.hits),
         **calibration(predictions),
         "classes": class_table(matrix.numpy(), classes).to_dict("records"),
         "confusion": matrix.tolist(),
+    }
+
+
+def bootstrap_interval(values: Tensor, cluster: Tensor) -> tuple[float, float]:
+    """The 95 % interval of the mean of values (N,) by a bootstrap over clusters (N,).
+
+    Whole clusters are drawn with replacement, as many as there are, and the interval has 95 % of
+    the means of RESAMPLES draws: C. A. Field and A. H. Welsh, Bootstrapping clustered data, Journal
+    of the Royal Statistical Society B 69 (2007), 369-390.
+    """
+    _, index = cluster.unique(return_inverse=True)
+    sizes = torch.bincount(index).double()
+    sums = torch.bincount(index, values.double())
+    # equal clusters are drawn together: of single images there are two or three kinds
+    kinds, counts = np.unique(torch.stack([sums, sizes], 1).numpy(), axis=0, return_counts=True)
+    draws = np.random.default_rng(0).multinomial(len(sizes), counts / len(sizes), RESAMPLES)
+    totals = draws @ kinds  # (RESAMPLES, 2)
+    low, high = np.quantile(totals[:, 0] / totals[:, 1], (0.025, 0.975))
+    return float(low), float(high)
+
+
+def difference(first: Predictions, second: Predictions, writer: Tensor | None) -> dict[str, Any]:
+    """The accuracy of one network minus that of another on the same images.
+
+    `mcnemar_p` is the two-sided p of McNemar's exact test that both err equally often (Q. McNemar,
+    Psychometrika 12 (1947), 153-157), which takes images for independent.
+
+    Args:
+        writer: int64 (N,); the interval is of a bootstrap over writers of the paired differences,
+            or without them over images.
+    """
+    gap = first.hits.double() - second.hits.double()
+    cluster = torch.arange(len(gap)) if writer is None else writer
+    alone = int((gap > 0).sum()), int((gap < 0).sum())
+    return {
+        "difference": gap.mean().item(),
+        "difference_95": bootstrap_interval(gap, cluster),
+        "over": "images" if writer is None else "writers",
+        "first_alone_right": alone[0],
+        "second_alone_right": alone[1],
+        "mcnemar_p": float(binomtest(alone[0], sum(alone)).pvalue) if any(alone) else 1.0,
+    }
+
+
+def each_writer(predictions: Predictions, writers: Writers) -> pd.DataFrame:
+    """writer, images, errors and acc of each writer, the least accurate first."""
+    images = pd.DataFrame({"writer": writers.writer.numpy(), "wrong": ~predictions.hits.numpy()})
+    table = images.groupby("writer")["wrong"].agg(images="size", errors="sum").reset_index()
+    table["acc"] = 1 - table["errors"] / table["images"]
+    return table.sort_values(["acc", "images"], ascending=[True, False], ignore_index=True)
+
+
+def writer_summary(predictions: Predictions, writers: Writers) -> dict[str, Any]:
+    """The part `writers` of evaluation.json.
+
+    `worst_decile` is the tenth of the writers whose accuracy is least.
+    """
+    table = each_writer(predictions, writers)
+    worst = table.head(-(-len(table) // 10))
+    return {
+        "writers": len(table),
+        "acc_95": bootstrap_interval(predictions.hits, writers.writer),
+        "worst_decile": {
+            "writers": len(worst),
+            "mean_acc": float(worst["acc"].mean()),
+        },
     }

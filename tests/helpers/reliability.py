@@ -1,4 +1,4 @@
-"""How far the shipped network's confidence can be trusted: python -m tests.helpers.reliability
+"""Reliability of the shipped network's confidence: python -m tests.helpers.reliability
 
 prints the share of digits on synthetic photographs (single ones and rows, of MNIST's test digits)
 that are read correctly, by confidence.
