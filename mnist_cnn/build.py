@@ -35,7 +35,6 @@ def check_machine(cfg: DictConfig) -> None:
         ValueError: a device that is not here, or a class, a layer or a file that does not exist.
     """
     quiet_lightning()
-    processes.check(cfg.trainer)
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
     instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
@@ -122,9 +121,13 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
         start: the checkpoint that the run starts from, None for a new one.
 
     Raises:
-        ValueError: values that Lightning refuses, or a logger that is not to be had.
+        ValueError: values that Lightning refuses, a damaged checkpoint, or a logger that is not
+            to be had.
     """
-    if (inexact := inexact_options(cfg)) and rank() == 0:
+    quiet_lightning()
+    if start is not None:
+        check_whole(start)
+    if (inexact := inexact_options(plain(cfg, "trainer"))) and rank() == 0:
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = make_callbacks(cfg.callbacks)
     options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}

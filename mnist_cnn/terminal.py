@@ -5,13 +5,6 @@ from typing import Any
 from rich.console import Console as Console
 
 
-class Plain(Console):
-    """A console that leaves a closed pipe to the command, which ends as programs do then."""
-
-    def on_broken_pipe(self) -> None:
-        raise  # rich calls it where it handles the BrokenPipeError
-
-
 def console(**options: Any) -> Console:
     """A console that prints text as it is: `a[b]` is no markup, `:x:` no emoji, 3 has no color.
 
@@ -21,7 +14,7 @@ def console(**options: Any) -> Console:
         options: of rich's Console. Progress bars need soft_wrap=False.
     """
     plain = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
-    made = Plain(**(plain | options))
+    made = Console(**(plain | options))
     if not made.is_terminal:
         made.width = 1000
     return made

@@ -2,16 +2,15 @@
 
 import hashlib
 import re
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_cnn.runs.resume import key_of
 from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
@@ -21,7 +20,6 @@ VERSION_BASE: dict[str, Any] = (
     {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 )
 PATHS = ("ckpt_path", "init_weights", "data.root", "data.path")
-COMPOSING = threading.Lock()  # Hydra composes with one global object
 
 
 def files(group: str) -> list[str]:
@@ -39,9 +37,7 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         value = OmegaConf.select(cfg, key) if key else cfg
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except (OmegaConfBaseException, RecursionError) as e:
-        endless = isinstance(e, RecursionError) or "Recursive" in str(e)
-        reason = "it refers to itself" if endless else " ".join(str(e).split())
-        raise ValueError(f"{key}: {reason}" if key else reason) from None
+        raise ValueError(f"{key}: {' '.join(str(e).split())}".removeprefix(": ")) from None
 
 
 def better(metric: str, objective: str = "", mode: str | None = None) -> str | None:
@@ -88,18 +84,12 @@ def compose(
         run_name: its name in TensorBoard, where it is to have one that no override gives.
         entry: train or evaluate.
     """
-    with COMPOSING:
-        state = GlobalHydra.instance()
-        outer, state.hydra = state.hydra, None  # in a job Hydra has composed something already
-        try:
-            with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
-                cfg = hydra.compose(entry, list(overrides))
-        except TypeError as e:  # for a group that is given something else than names
-            raise ValueError(f"{' '.join(overrides)}: {e}") from e
-        finally:
-            GlobalHydra.instance().hydra = outer
+    try:
+        with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
+            cfg = hydra.compose(entry, list(overrides))
+    except TypeError as e:  # for a group that is given something else than names
+        raise ValueError(f"{' '.join(overrides)}: {e}") from e
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
-    named = any(re.match(r"\+*run_name=", override) for override in overrides)
-    if entry == "train" and (run_name or not named):
+    if entry == "train" and (run_name or "run_name" not in map(key_of, overrides)):
         cfg.run_name = run_name
     return cfg

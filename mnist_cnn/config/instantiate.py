@@ -9,6 +9,7 @@ happens to have, as in torch.nn.modules.module.torch.hub.load, leads out of torc
 import fnmatch
 import functools
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,10 +42,8 @@ def allow(targets: Sequence[str]) -> None:
 def allow_given(argv: Sequence[str]) -> None:
     """Allows what `targets=` of a command line lists: targets=[my_pkg.*,other.nets.*]."""
     for argument in argv:
-        key, _, value = argument.lstrip("+").partition("=")
-        if key == "targets":
-            patterns = (pattern.strip(" '\"") for pattern in value.strip(" '\"[]").split(","))
-            allow([pattern for pattern in patterns if pattern])
+        if argument.startswith("targets="):
+            allow(re.findall(r"[\w.*?]+", argument.partition("=")[2]))
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:
@@ -145,7 +144,6 @@ def instantiate_as(
         ForbiddenError: it names what is on no allowlist.
         ValueError: it makes something else, or the class refuses it, as a device that is not here.
     """
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from omegaconf import OmegaConf
 
     if OmegaConf.is_config(node):
@@ -160,9 +158,8 @@ def instantiate_as(
         raise ValueError(wanted)
     try:
         made = called({**node, "_partial_": False}, found, *args, **options)
-    # an argument that it does not take; no such device; a package is missing
-    except (ValueError, TypeError, MisconfigurationException, ImportError) as e:
-        text = f"{name}: {e}".splitlines()[0] if isinstance(e, TypeError) else str(e)
+    except Exception as e:  # whatever a class raises at its arguments, or without a device
+        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
         raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
     if not isinstance(made, kind):
         raise ValueError(wanted)

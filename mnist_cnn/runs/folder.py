@@ -38,11 +38,8 @@ class Pruned(Exception):  # noqa: N818, it is no error
     """A search pruned a run: `epoch` (from 1), `metric` and `value` say when and why."""
 
     def __init__(self, epoch: int, metric: str, value: float):
-        super().__init__(epoch, metric, value)
+        super().__init__(f"pruned after epoch {epoch}: {metric}={value:.4f}")
         self.epoch, self.metric, self.value = epoch, metric, value
-
-    def __str__(self) -> str:
-        return f"pruned after epoch {self.epoch}: {self.metric}={self.value:.4f}"
 
 
 class RunFolder:
@@ -102,8 +99,8 @@ class RunFolder:
             if not (self.path / CONFIG).exists():
                 self.commit()
             if self.results is None:
-                for file in (FAILED, PRUNED):
-                    (self.path / file).unlink(missing_ok=True)
+                (self.path / FAILED).unlink(missing_ok=True)
+                (self.path / PRUNED).unlink(missing_ok=True)
             ranks.broadcast([self.results, self.last])
             with self.logged(), self.ending():
                 yield self
@@ -144,13 +141,13 @@ class RunFolder:
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
         extendable = self.extendable(now)
-        refused = {key: pair for key, pair in changed.items() if key not in extendable}
+        refused = [
+            f"{key} must be {old} as recorded, got {new}"
+            for key, (old, new) in changed.items()
+            if key not in extendable
+        ]
         if refused:
-            lines = [
-                f"{k} must be {old} as recorded, got {new}" for k, (old, new) in refused.items()
-            ]
-            more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
-            text = f"{self.path}: {'; '.join(lines[:3])}{more}"
+            text = f"{self.path}: {'; '.join(refused)}"
             if not cfg.get("force"):
                 raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
             print(f"forced: {text}", file=sys.stderr)
@@ -267,13 +264,6 @@ def state(folder: Path) -> State:
         if (folder / file).exists():
             return end
     return "interrupted" if lock.exists() else "new"
-
-
-def error_of(folder: Path) -> str:
-    """The first line of the error in failed.json."""
-    failure = json.loads((folder / FAILED).read_text("utf-8"))
-    lines = failure["error"].strip().splitlines() or [failure["type"]]
-    return str(lines[0])
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.folder import LOCK, SWEEP, RunFolder, state
 from mnist_cnn.runs.ranks import under_torchrun
-from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, own_config_dirs, quote
+from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
 from mnist_cnn.sweeps import PENDING
 
 
@@ -86,9 +86,8 @@ class Folders(Callback):
         folder = Path(config.hydra.sweep.dir).absolute()
         if self.report:
             hydra.utils.get_method(self.report)(folder)
-        jobs = {job.parent.name: state(job.parent) for job in sorted(folder.glob(f"*/{LOCK}"))}
-        left = [f"{name} {how}" for name, how in jobs.items() if how in ("failed", "running")]
-        if left:
+        jobs = [(lock.parent.name, state(lock.parent)) for lock in sorted(folder.glob(f"*/{LOCK}"))]
+        if left := [f"{name} {how}" for name, how in jobs if how in ("failed", "running")]:
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {', '.join(left)}")
 
 
@@ -102,15 +101,13 @@ def take(config: DictConfig, kind: str) -> None:
     """Make a folder that is named after the time, under another name where it exists already."""
     if not by_time(config, kind):
         return
-    wanted = folder = Path(config.hydra[kind].dir)
-    for number in itertools.count(2):
-        try:
+    first = Path(config.hydra[kind].dir)
+    for number in itertools.count(1):
+        folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
+        with contextlib.suppress(FileExistsError), read_write(config.hydra):
             folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            folder = wanted.with_name(f"{wanted.name}-{number}")
-    with read_write(config.hydra):
-        config.hydra[kind].dir = str(folder)
+            config.hydra[kind].dir = str(folder)
+            return
 
 
 def check_sweep(folder: Path, application: str) -> None:
@@ -133,7 +130,6 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
     command = {
         "hydra": [str(o) for o in overrides.hydra if o.startswith(OF_SWEEP)],
         "task": list(map(str, overrides.task)),
-        "config_dirs": own_config_dirs(config.hydra),
     }
     known = commands(folder) if (folder / SWEEP).exists() else []
     known = [*(c for c in known if c != command), command]
