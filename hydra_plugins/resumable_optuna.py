@@ -20,7 +20,7 @@ class ResumableOptunaSweeper(Sweeper):
     """Looks for the values with the best objective, which the jobs return."""
 
     def __init__(self, **options: Any):
-        """Take the arguments that Hydra gives a sweeper; `setup` gets them, too."""
+        """Take what `setup` gets, too."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

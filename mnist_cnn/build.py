@@ -14,7 +14,6 @@ from torch import nn
 from mnist_cnn.callbacks.between_epochs import in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.loggers import make_loggers
-from mnist_cnn.config.check import inexact_options
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as, is_custom
 from mnist_cnn.internals.lightning import InPlace, quiet_lightning
@@ -127,8 +126,6 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
     quiet_lightning()
     if start is not None:
         check_whole(start)
-    if (inexact := inexact_options(plain(cfg, "trainer"))) and rank() == 0:
-        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = make_callbacks(cfg.callbacks)
     options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}
     # our loaders hand out each process's share themselves

@@ -2,11 +2,10 @@
 
 import argparse
 import functools
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -15,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE
 from mnist_cnn.runs.resume import take_ckpt_path
-from mnist_cnn.runs.signals import SIGPIPE, Interrupted, interrupted, interruptible
+from mnist_cnn.runs.signals import SIGPIPE, interrupted, interruptible
 from mnist_cnn.sweeps.names import in_sweep
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
@@ -31,30 +30,22 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
 
     @functools.wraps(main)
     def ending(argv: Sequence[str] | None = None) -> None:
-        for stream in (sys.stdout, sys.stderr):  # `?` for what the terminal's encoding lacks
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
         try:
             with interruptible():
                 main(argv)
                 sys.stdout.flush()  # while a closed pipe can still be handled
         except BaseException as e:
-            if (stop := interrupted(e)) is not None:
-                end_by(stop)
-            if isinstance(e, USER_ERRORS):
-                sys.exit(one_line(e))
-            raise
+            if (stop := interrupted(e)) is None:
+                if isinstance(e, USER_ERRORS):
+                    sys.exit(one_line(e))
+                raise
+            if stop.number == SIGPIPE:  # else Python writes there what is still buffered at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            else:
+                print(stop, file=sys.stderr)
+            sys.exit(128 + stop.number)
 
     return ending
-
-
-def end_by(stop: Interrupted) -> NoReturn:
-    """End the program as a signal or a closed pipe asks for."""
-    if stop.number == SIGPIPE:  # else Python writes there what is still buffered when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if stop.number != SIGPIPE or stop.hint:
-        print(stop, file=sys.stderr)
-    sys.exit(128 + stop.number)
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:

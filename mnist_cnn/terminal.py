@@ -6,12 +6,10 @@ from rich.console import Console as Console
 
 
 def console(**options: Any) -> Console:
-    """A console that prints text as it is: `a[b]` is no markup, `:x:` no emoji, 3 has no color.
+    """A rich Console that prints text as it is: `a[b]` is no markup, `:x:` no emoji, 3 has no color.
 
-    It breaks no line of text, and without a terminal no row of a table either.
-
-    Args:
-        options: of rich's Console. Progress bars need soft_wrap=False.
+    It breaks no line of text, and without a terminal no row of a table either. Progress bars need
+    soft_wrap=False.
     """
     plain = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
     made = Console(**(plain | options))

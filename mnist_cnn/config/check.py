@@ -128,14 +128,3 @@ def check_metrics(cfg: DictConfig) -> None:
         if unvalidated and key in waiting and str(metric).startswith("val/"):
             allowed = f"of train/ where nothing is validated, as {logged[0]}"
             raise ValueError(must_be(key, allowed, metric))
-
-
-def inexact_options(trainer: Mapping[str, Any]) -> list[str]:
-    """Return options of the Trainer with which an exact resume is not promised."""
-    usual: dict[str, tuple[Any, ...]] = {
-        "strategy": ("auto", "ddp"),
-        "fast_dev_run": (False,),
-        "val_check_interval": (None, 1.0),
-        "reload_dataloaders_every_n_epochs": (0,),
-    }
-    return [f"trainer.{key}" for key, exact in usual.items() if trainer[key] not in exact]

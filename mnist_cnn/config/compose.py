@@ -10,15 +10,12 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.runs.resume import key_of
 from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
 # of hydra.main and the like: Hydra 1.3 warns where it is missing, 1.4 where it is there
-VERSION_BASE: dict[str, Any] = (
-    {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-)
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}
 PATHS = ("ckpt_path", "init_weights", "data.root", "data.path")
 
 
@@ -28,11 +25,7 @@ def files(group: str) -> list[str]:
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:
-    """The value of a key, or all of cfg, as plain Python values with every interpolation resolved.
-
-    Raises:
-        ValueError: a value refers to something that does not exist, or to itself.
-    """
+    """The value of a key, or all of cfg, as plain Python values; ValueError where it has none."""
     try:
         value = OmegaConf.select(cfg, key) if key else cfg
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -90,6 +83,6 @@ def compose(
     except TypeError as e:  # for a group that is given something else than names
         raise ValueError(f"{' '.join(overrides)}: {e}") from e
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
-    if entry == "train" and (run_name or "run_name" not in map(key_of, overrides)):
+    if run_name:
         cfg.run_name = run_name
     return cfg

@@ -1,9 +1,8 @@
 """Objects that a configuration names by `_target_`, and the allowlists of what it may name.
 
 A name must match an allowlist before anything is imported. What it leads to must live where the
-allowlist says, by its own module and name, before anything is called: an import that a module
-happens to have, as in torch.nn.modules.module.torch.hub.load, leads out of torch.nn. Hydra 1.3 and
-1.4 differ in what they refuse, so the calls are made here, of the objects that were checked.
+allowlist says, before anything is called: torch.nn.modules.module.torch.hub.load leads out of
+torch.nn. Hydra 1.3 and 1.4 differ in what they refuse, so the calls are made here.
 """
 
 import fnmatch
@@ -32,10 +31,7 @@ class ForbiddenError(ValueError):
 
 
 def allow(targets: Sequence[str]) -> None:
-    """Sets the user's own allowlist, patterns such as my_pkg.*.
-
-    They come from the user's command or program, never from a file that is loaded.
-    """
+    """Sets the user's own allowlist; it comes from a command or a program, never from a file."""
     ALLOWED[:] = targets
 
 
@@ -47,9 +43,8 @@ def allow_given(argv: Sequence[str]) -> None:
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:
-    """The name of the class that a part of the configuration names; None where it names none."""
-    target = config.get("_target_")
-    return None if target is None else str(target).rpartition(".")[2]
+    """The name of the class that a part of the configuration names, or None."""
+    return str(config.get("_target_") or "").rpartition(".")[2] or None
 
 
 def is_custom(data: Any) -> bool:

@@ -1,8 +1,7 @@
 """The values that a configuration may have, as pydantic models of its parts.
 
-A value is checked here where it is cheaper than asking the class that it is for, or where that
-class would take it, and fail in the middle of a training. A default means that the part need not
-have the key; other keys are for the class to judge.
+A value is checked here where the class that it is for would take it, and fail in the middle of a
+training. A key with a default may be missing; other keys are for the class to judge.
 """
 
 from typing import Annotated, Any, Literal
@@ -23,7 +22,6 @@ Whole = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)]  # one, or several
-Mode = Literal["min", "max"]
 Suite = Literal["corruptions", "affine", "adversarial", "outliers", "autoattack"]
 # 2, or [n]: the GPU of this number
 Devices = Annotated[
@@ -59,7 +57,6 @@ class Images(Part):
     split: Literal["rows", "writers", "writers_by_series"] = "rows"
     batch_size: Count
     eval_batch_size: Count
-    shuffle: bool
     seed: Seed
     clean_epochs: Whole
 
@@ -71,15 +68,8 @@ class Augment(Part):
     stretch: Annotated[float, Field(ge=0, le=0.9)]
     shear: Annotated[float, Field(ge=0, le=60)]
     elastic: Annotated[float, Field(ge=0, le=5)]
-    thickness: Share
-    blur: Share
     gamma: Annotated[float, Field(ge=0, le=3)]
-    strike: Share
-    flourish: Share
-    background: Share
-    noise: Share
-    erase: Share
-    unchanged: Share
+    __pydantic_extra__: dict[str, Share]  # all others
 
 
 class Data(Images):
@@ -122,7 +112,6 @@ class Callback(Custom):
     refresh_seconds: Positive = 0.5
     patience: Whole = 0
     min_delta: NotNegative = 0.0
-    update_every_n_steps: Count = 1
 
 
 class Callbacks(Part):
@@ -151,10 +140,6 @@ class Trainer(Custom):
     detect_anomaly: bool
 
 
-class Objective(Part):
-    mode: Mode
-
-
 class Train(Part):
     """conf/train.yaml."""
 
@@ -166,7 +151,7 @@ class Train(Part):
     targets: list[str]
     loss: Custom | None
     metrics: dict[str, Custom] | None
-    objective: Objective
+    objective: dict[str, str]
     trainer: Trainer
     data: Custom
     model: Custom
@@ -184,6 +169,5 @@ class Evaluate(Part):
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     robustness: Annotated[list[Suite], BeforeValidator(lambda v: [] if isinstance(v, bool) else v)]
-    device: Literal["auto", "cpu", "cuda", "mps"]
     mistakes: Whole
     data: Custom

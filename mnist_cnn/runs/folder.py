@@ -46,7 +46,6 @@ class RunFolder:
     """The folder of one run. It is opened before anything is done for the run.
 
     Args:
-        path: the folder; it is made where it is missing.
         depends_on: picks from a flat configuration what the results depend on.
         extendable: the keys among these with another value of which the run can be finished anew.
         stale: files of the results, which are removed when a newer checkpoint makes them so.
@@ -77,11 +76,8 @@ class RunFolder:
     def opened(self, cfg: DictConfig) -> Iterator["RunFolder"]:
         """Lock the folder; record the configuration, or compare it with the recorded one.
 
-        What is raised inside is noted in failed.json, or in pruned.json.
-
-        Args:
-            cfg: the run's configuration. With `force` it may differ from the recorded one; with
-                `ckpt_path` it is compared with that of the checkpoint's run.
+        What is raised inside is noted in failed.json, or in pruned.json. With `cfg.force` the
+        configuration may differ; with `cfg.ckpt_path` it is compared with the checkpoint's run.
 
         Raises:
             FolderInUseError: another process works there.
@@ -126,11 +122,7 @@ class RunFolder:
             self.lock.release()
 
     def compare(self, cfg: DictConfig) -> None:
-        """Look at what is recorded, which decides whether the results there count.
-
-        Raises:
-            ValueError: the results would depend on another configuration.
-        """
+        """Raise ValueError where the results would depend on another configuration."""
         now = flat(OmegaConf.to_container(cfg, resolve=True))
         self.pending = record(cfg, self.path)
         recorded = self.path / CONFIG
@@ -260,10 +252,8 @@ def state(folder: Path) -> State:
         except OSError:  # a folder that only others may write
             pass
     ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
-    for file, end in ends.items():
-        if (folder / file).exists():
-            return end
-    return "interrupted" if lock.exists() else "new"
+    ends[LOCK] = "interrupted"
+    return next((end for file, end in ends.items() if (folder / file).exists()), "new")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

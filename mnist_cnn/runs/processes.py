@@ -37,13 +37,9 @@ def environment() -> list[Any]:
 
 
 def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[str, Any]:
-    """Call `package.module:function` with cfg in `count` processes; rank 0 holds the lock.
+    """Call `package.module:function` with cfg in `count` processes; return its results.json.
 
-    Args:
-        run: the run's folder, opened by this process.
-
-    Returns:
-        What results.json holds.
+    Rank 0 takes over the lock of the folder, which this process has opened.
 
     Raises:
         ValueError: a process has failed or was killed.

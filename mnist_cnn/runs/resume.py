@@ -21,11 +21,7 @@ OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run
 
 
 def run(job: Callable[[], Any], argv: Sequence[str]) -> None:
-    """Call a function of hydra.main with each command line that a command line stands for.
-
-    Raises:
-        SystemExit: with the highest exit code, where one is not 0.
-    """
+    """Call a function of hydra.main with each command line that a command line stands for."""
     codes = [0]
     for line in expand(argv):
         sys.argv[1:] = line  # hydra.main reads no other
@@ -72,7 +68,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
         name = f"run_name={OmegaConf.load(path / CONFIG).run_name}"
         overrides += repeated([name], [*overrides, *rest])
     else:
-        wanted = "a sweep's folder or a checkpoint" + (", or a run's folder" if not many else "")
+        wanted = "a sweep's folder or a checkpoint" + ("" if many else ", or a run's folder")
         raise ValueError(f"ckpt_path must be {wanted}, got {place}")
     return [[*many, *overrides, *rest[len(many) :], where]]
 
@@ -119,11 +115,7 @@ def key_of(override: str) -> str:
 
 
 def latest(outputs: Path) -> Path:
-    """The newest run that has not ended, or the newest; no job of a sweep, none that is running.
-
-    Raises:
-        ValueError: there is no run.
-    """
+    """The newest run that has not ended, or the newest; no job of a sweep, none that is running."""
     files = list(outputs.glob(f"*/*/{OVERRIDES}"))
     files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     states = {file.parents[1].absolute(): state(file.parents[1]) for file in files}

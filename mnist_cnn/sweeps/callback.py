@@ -51,8 +51,6 @@ class Folders(Callback):
 
     @refusal()
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if under_torchrun() and by_time(config, "run"):
-            raise ValueError("hydra.run.dir must be given under torchrun, the same for all")
         if self.check:
             with read_write(config.hydra.runtime), open_dict(config):
                 config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
@@ -91,16 +89,13 @@ class Folders(Callback):
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {', '.join(left)}")
 
 
-def by_time(config: DictConfig, kind: str) -> bool:
-    """Tell whether hydra.<kind>.dir is named after the time, and not by the user."""
-    node: Any = OmegaConf.to_container(config.hydra[kind])
-    return "${now:" in node["dir"]
-
-
 def take(config: DictConfig, kind: str) -> None:
     """Make a folder that is named after the time, under another name where it exists already."""
-    if not by_time(config, kind):
+    node: Any = OmegaConf.to_container(config.hydra[kind])
+    if "${now:" not in node["dir"]:
         return
+    if under_torchrun():
+        raise ValueError(f"hydra.{kind}.dir must be given under torchrun, the same for all")
     first = Path(config.hydra[kind].dir)
     for number in itertools.count(1):
         folder = first.with_name(f"{first.name}-{number}") if number > 1 else first

@@ -105,11 +105,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 
 def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of a trial, seeded by (seed, number): an interrupted search draws the same.
-
-    Args:
-        options: `_target_`, a class in optuna.samplers, and its arguments with `seed`.
-    """
+    """A class in optuna.samplers, seeded by (seed, number): an interrupted search draws the same."""
     kind = getattr(optuna.samplers, options["_target_"].removeprefix("optuna.samplers."))
     arguments = {key: value for key, value in options.items() if not key.startswith("_")}
     seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
