@@ -6,7 +6,7 @@ from rich.console import Console as Console
 
 
 def console(**options: Any) -> Console:
-    """A rich Console that prints text as it is: `a[b]` is no markup, `:x:` no emoji, 3 has no color.
+    """A console of rich that prints text as it is: `a[b]` is no markup, `:x:` no emoji.
 
     It breaks no line of text, and without a terminal no row of a table either. Progress bars need
     soft_wrap=False.

@@ -23,10 +23,8 @@ def shown(value: Any) -> str:
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra of a clone; of a wheel the extra's name.
-
-    It never names this project, which an index may know as somebody else's.
-    """
+    """The command that installs an extra of a clone; of a wheel the extra's name."""
+    # this project's own name an index may know as somebody else's
     clone = Path(__file__).parents[2]
     if (clone / "pyproject.toml").is_file():
         return f'pip install -e "{clone}[{extra}]"'

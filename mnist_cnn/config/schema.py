@@ -50,8 +50,6 @@ class DataDescription(Part):
 
 
 class Images(Part):
-    """`data.datamodule.ImageDataModule`."""
-
     val_fraction: BelowOne
     fold: Whole
     split: Literal["rows", "writers", "writers_by_series"] = "rows"
@@ -73,20 +71,15 @@ class Augment(Part):
 
 
 class Data(Images):
-    """Its subclasses."""
-
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "arrays", "folder"]
     augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
     negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
 
 
 class Network(Part):
-    """The networks of model.py."""
-
     channels: list[Count] = [32, 64]
     hidden: Count = 128
     dropout: BelowOne = 0.0
-    channel_dropout: BelowOne = 0.0
 
 
 class Optimizer(Custom):
@@ -95,8 +88,6 @@ class Optimizer(Custom):
 
 
 class Schedule(Part):
-    """{} for none."""
-
     patience: Whole = 1
     threshold: NotNegative = 0.0
     min_lr: NotNegative = 0.0

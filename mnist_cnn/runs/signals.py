@@ -67,18 +67,15 @@ def interruptible() -> Iterator[None]:
 
 
 class StopSignal:
-    """A signal to stop that is answered when the step is done.
-
-    `received` is its number, 0 for none. A second SIGINT raises Interrupted on the spot.
-    """
+    """A signal to stop, `received`, that is answered when the step is done; 0 for none."""
 
     def __init__(self) -> None:
         self.received = 0
         self.before: dict[int, Any] = {}  # the handlers that were there
 
     def listen(self, patient: bool) -> None:
-        """Take the signals over; a patient listener takes any number of them for one."""
-        # as a launcher of processes passes on the Ctrl-C that they have had from the terminal
+        """Take the signals over. A second SIGINT raises Interrupted, unless `patient`."""
+        # a launcher of processes passes on the Ctrl-C that they have had from the terminal
         self.received, self.patient = 0, patient
         self.before |= handle(self.note)
 

@@ -36,11 +36,8 @@ class Folders(Callback):
     """Checks a configuration before any folder exists, and gives each run or sweep its own.
 
     A sweep's folder is locked while it runs. Its jobs are named by what is swept. It ends with a
-    report, and with exit code 1 where a job there has failed or is running.
-
-    Args:
-        check: `package.module.function` of a run's configuration; it raises ValueError.
-        report: likewise, of a sweep's folder.
+    report, and with exit code 1 where a job there has failed or is running. `check` is the
+    `package.module.function` of a run's configuration, `report` that of a sweep's folder.
     """
 
     # of the class, since joblib's workers get a copy of the callback, and a lock has none

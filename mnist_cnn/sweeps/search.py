@@ -29,10 +29,7 @@ class Search:
 
     Args:
         options: those of hydra/sweeper=resumable_optuna.
-        overrides: the space and what is fixed, by key.
-
-    Raises:
-        ValueError: another search lies in the folder.
+        overrides: the space and what is fixed, by key; of another search they raise ValueError.
     """
 
     def __init__(self, folder: Path, options: DictConfig, overrides: Mapping[str, Override]):
@@ -105,7 +102,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 
 def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
-    """A class in optuna.samplers, seeded by (seed, number): an interrupted search draws the same."""
+    """A sampler of Optuna, seeded by (seed, number): an interrupted search draws the same."""
     kind = getattr(optuna.samplers, options["_target_"].removeprefix("optuna.samplers."))
     arguments = {key: value for key, value in options.items() if not key.startswith("_")}
     seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
