@@ -20,7 +20,7 @@ class ResumableOptunaSweeper(Sweeper):
     """Looks for the values with the best objective, which the jobs return."""
 
     def __init__(self, **options: Any):
-        """Take the arguments that Hydra gives a sweeper; `setup` gets them, too."""
+        """Take what `setup` gets, too."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -48,12 +48,11 @@ class ResumableOptunaSweeper(Sweeper):
 NODE = {
     "_target_": f"{__name__}.ResumableOptunaSweeper",
     "_recursive_": False,
-    "n_trials": 30,  # those that failed are replaced when the search is resumed
+    "n_trials": 30,  # those that failed are run again when the search is resumed
     "n_jobs": 1,  # trials that are drawn and launched at once
     "metric": None,  # the objective's name, where the jobs return several numbers
     "mode": "min",  # or max
-    "seeds": 1,  # n: a trial is the mean of n jobs with seeds from 0, and fails where one does
-    "seed_key": "seed",
+    "seeds": 1,  # n: a trial is the mean of n jobs with seed=0, 1, ..., and fails where one does
     "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 0},
     "params": None,  # the space, and fixed values, by key; the command line's come after
 }

@@ -14,7 +14,6 @@ from torch import nn
 from mnist_cnn.callbacks.between_epochs import in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.loggers import make_loggers
-from mnist_cnn.config.check import inexact_options
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as, is_custom
 from mnist_cnn.internals.lightning import InPlace, quiet_lightning
@@ -35,7 +34,6 @@ def check_machine(cfg: DictConfig) -> None:
         ValueError: a device that is not here, or a class, a layer or a file that does not exist.
     """
     quiet_lightning()
-    processes.check(cfg.trainer)
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
     instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
@@ -122,10 +120,12 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
         start: the checkpoint that the run starts from, None for a new one.
 
     Raises:
-        ValueError: values that Lightning refuses, or a logger that is not to be had.
+        ValueError: values that Lightning refuses, a damaged checkpoint, or a logger that is not
+            to be had.
     """
-    if (inexact := inexact_options(cfg)) and rank() == 0:
-        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
+    quiet_lightning()
+    if start is not None:
+        check_whole(start)
     callbacks = make_callbacks(cfg.callbacks)
     options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}
     # our loaders hand out each process's share themselves

@@ -1,15 +1,11 @@
 """The frame of a command: options, and the end by a mistake, a signal or a closed pipe."""
 
 import argparse
-import contextlib
 import functools
-import importlib.metadata
-import io
 import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -17,53 +13,39 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE
-from mnist_cnn.runs.signals import SIGPIPE, Interrupted, interrupted, interruptible
+from mnist_cnn.runs.resume import take_ckpt_path
+from mnist_cnn.runs.signals import SIGPIPE, interrupted, interruptible
 from mnist_cnn.sweeps.names import in_sweep
 
 # what a user can get wrong; anything else is a fault of ours and keeps its traceback
 USER_ERRORS = (ValueError, OSError, OmegaConfBaseException)
-PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
     """Make main(argv) end as users of a terminal expect, without a traceback.
 
     A user's mistake ends it with one line and exit code 1; SIGINT, SIGTERM and SIGUSR1 with one
-    line, and a closed pipe (as after `| head -1`) silently, with the conventional exit codes. With
-    --version the versions are all that it prints.
+    line, and a closed pipe (as after `| head -1`) silently, with the conventional exit codes.
     """
 
     @functools.wraps(main)
     def ending(argv: Sequence[str] | None = None) -> None:
-        for stream in (sys.stdout, sys.stderr):  # `?` for what the terminal's encoding lacks
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")
         try:
             with interruptible():
-                if "--version" in (sys.argv[1:] if argv is None else argv):
-                    found = {"mnist-cnn": "not installed", **versions()}
-                    print(", ".join(f"{package} {number}" for package, number in found.items()))
-                else:
-                    main(argv)
+                main(argv)
                 sys.stdout.flush()  # while a closed pipe can still be handled
         except BaseException as e:
-            if (stop := interrupted(e)) is not None:
-                end_by(stop)
-            if isinstance(e, USER_ERRORS):
-                sys.exit(one_line(e))
-            raise
+            if (stop := interrupted(e)) is None:
+                if isinstance(e, USER_ERRORS):
+                    sys.exit(one_line(e))
+                raise
+            if stop.number == SIGPIPE:  # else Python writes there what is still buffered at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            else:
+                print(stop, file=sys.stderr)
+            sys.exit(128 + stop.number)
 
     return ending
-
-
-def end_by(stop: Interrupted) -> NoReturn:
-    """End the program as a signal or a closed pipe asks for."""
-    if stop.number == SIGPIPE:
-        # else Python writes there what is still buffered when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if stop.number != SIGPIPE or stop.hint:
-        print(stop, file=sys.stderr)
-    sys.exit(128 + stop.number)
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
@@ -92,15 +74,6 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
     return decorate
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python and of PACKAGES; a clone that is not installed has none of its own."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
-
-
 def one_line(error: BaseException) -> str:
     return f"error: {' '.join(str(error).split())}"
 
@@ -114,19 +87,15 @@ targets=[PKG.*]  your own code that the network is of, where it is: a file never
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """The options of a command that uses a trained network, with the network as `ckpt_path`.
 
-    It is named as in training and evaluation: ckpt_path=PATH; --ckpt_path PATH is the same. What
-    targets= lists may be imported from then on.
+    It is named as in training and evaluation: ckpt_path=PATH. What targets= lists may be imported
+    from then on.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"{parser.description}\n\n{NETWORK}"
-    parser.add_argument("--version", action="store_true", help="print the versions, then end")
-    parser.add_argument("--ckpt_path", "--checkpoint", help=argparse.SUPPRESS)
     given = sys.argv[1:] if argv is None else argv
-    # before what may be many files, among which argparse takes no option
-    network = [f"--{a}" for a in given if a.startswith("ckpt_path=")]
     instantiate.allow_given(given)
-    keys = ("ckpt_path=", "targets=")
-    args = parser.parse_args(network + [a for a in given if not a.startswith(keys)])
-    if args.ckpt_path == "":
+    place, rest = take_ckpt_path(given)
+    if place == "":
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
-    return args
+    options = [a for a in rest if not a.startswith("targets=")]
+    return parser.parse_args(options, argparse.Namespace(ckpt_path=place))

@@ -20,7 +20,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
-from mnist_cnn.command import versions
+from mnist_cnn.analysis.results import versions
 from mnist_cnn.reading.picture import load_picture
 from mnist_cnn.reading.reader import Net, read_digits, written
 

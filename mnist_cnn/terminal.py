@@ -9,23 +9,14 @@ from rich.console import Console as Console
 T = TypeVar("T")
 
 
-class Plain(Console):
-    """A console that leaves a closed pipe to the command, which ends as programs do then."""
-
-    def on_broken_pipe(self) -> None:
-        raise  # rich calls it where it handles the BrokenPipeError
-
-
 def console(**options: Any) -> Console:
-    """A console that prints text as it is: `a[b]` is no markup, `:x:` no emoji, 3 has no color.
+    """A console of rich that prints text as it is: `a[b]` is no markup, `:x:` no emoji.
 
-    It breaks no line of text, and without a terminal no row of a table either.
-
-    Args:
-        options: of rich's Console. Progress bars need soft_wrap=False.
+    It breaks no line of text, and without a terminal no row of a table either. Progress bars need
+    soft_wrap=False.
     """
     plain = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
-    made = Plain(**(plain | options))
+    made = Console(**(plain | options))
     if not made.is_terminal:
         made.width = 1000
     return made

@@ -43,17 +43,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
         from mnist_cnn.analysis import results
         from mnist_cnn.build import build_module, build_trainer, load_best
-        from mnist_cnn.callbacks.checkpoint import check_whole
         from mnist_cnn.callbacks.history import History
         from mnist_cnn.callbacks.loggers import write_results
         from mnist_cnn.config.instantiate import make_data
         from mnist_cnn.data.datamodule import described
-        from mnist_cnn.internals.lightning import fit, quiet_lightning
+        from mnist_cnn.internals.lightning import fit
 
-        quiet_lightning()
         config, start = plain(cfg), str(run.last) if run.last else cfg.ckpt_path
-        if start is not None:
-            check_whole(start)
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)
@@ -93,17 +89,7 @@ def job(cfg: DictConfig) -> float | None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    code = 0
-    for line in resume.expand(sys.argv[1:] if argv is None else argv):
-        sys.argv[1:] = line  # hydra.main reads no other
-        try:
-            job()
-        except SystemExit as e:  # one command of a sweep does not keep the others from running
-            if isinstance(e.code, str):
-                print(e.code, file=sys.stderr)
-            code = max(code, e.code if isinstance(e.code, int) else bool(e.code))
-    if code:
-        sys.exit(code)
+    resume.run(job, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

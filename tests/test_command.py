@@ -1,12 +1,9 @@
 """How commands end: by a mistake, by a signal, by a reader that is gone."""
 
-import importlib
-import importlib.metadata
 import os
 import signal
 
 import pytest
-import torch
 
 from mnist_cnn.command import command
 from tests.helpers.process import environment, finish, start
@@ -82,12 +79,3 @@ def test_a_fault_of_the_project_keeps_its_traceback():
 
     with pytest.raises(ZeroDivisionError):
         main()
-
-
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "export", "report", "demo"])
-def test_each_command_prints_the_versions_in_one_line(name, capsys):
-    importlib.import_module(f"mnist_cnn.{name}").main(["--version"])
-    out = capsys.readouterr().out
-    assert out.startswith(f"mnist-cnn {importlib.metadata.version('mnist-cnn')}, python 3.")
-    assert f", torch {torch.__version__.partition('+')[0]}" in out
-    assert out.count("\n") == 1

@@ -50,19 +50,14 @@ def test_the_locked_versions_are_those_of_the_records():
     assert "://" not in lock
 
 
-def test_an_install_hint_is_the_readmes_in_a_clone_and_names_the_packages_beside_a_wheel(
+def test_an_install_hint_is_a_command_in_a_clone_and_names_the_extra_of_a_wheel(
     tmp_path, monkeypatch
 ):
-    monkeypatch.chdir(ROOT)
-    assert messages.install("photo") == 'pip install -e ".[photo]"'
-    monkeypatch.chdir(tmp_path)
     assert messages.install("photo") == f'pip install -e "{ROOT}[photo]"'
     installed = tmp_path / "site-packages" / "mnist_cnn" / "config" / "messages.py"
     monkeypatch.setattr(messages, "__file__", str(installed))
     hint = messages.install("demo")
-    assert hint.startswith("pip install ")
-    for package in ("uvicorn", "opencv-python-headless", "pillow"):  # of its own extra as well
-        assert re.search(rf'"{package}[<>]\S+"', hint)
+    assert "demo" in hint
     assert "mnist" not in hint  # that name may be somebody else's on an index
 
 

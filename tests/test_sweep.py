@@ -14,7 +14,6 @@ from filelock import FileLock
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-import mnist_cnn.train  # noqa: F401, sys.modules has it as a module
 from mnist_cnn.runs import resume
 from mnist_cnn.runs.folder import FAILED, LOCK, RESULTS, SWEEP
 from mnist_cnn.sweeps.names import name_of
@@ -206,12 +205,9 @@ def test_the_decorator_and_the_plugin_import_nothing_heavy_and_nothing_of_digits
 def test_a_command_of_a_sweep_that_fails_does_not_keep_the_others_from_running(
     tmp_path, monkeypatch, capsys
 ):
-    empty: dict[str, list[str]] = {"hydra": [], "config_dirs": [], "task": []}
-    commands = [{**empty, "task": ["seed=1"]}, {**empty, "task": ["seed=2"]}, empty]
-    sweep = tmp_path / "sweep"
-    sweep.mkdir()
-    OmegaConf.save({"application": "train", "commands": commands}, sweep / SWEEP)
-    module = sys.modules["mnist_cnn.train"]
+    commands = [{"hydra": [], "task": [f"seed={n}"]} for n in range(3)]
+    OmegaConf.save({"application": "train", "commands": commands}, tmp_path / SWEEP)
+    monkeypatch.setattr(sys, "argv", ["train"])
     ends = iter([SystemExit("error: one"), SystemExit(2), None])
     seen = []
 
@@ -220,11 +216,9 @@ def test_a_command_of_a_sweep_that_fails_does_not_keep_the_others_from_running(
         if end := next(ends):
             raise end
 
-    monkeypatch.setattr(module, "job", job)
-    monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(SystemExit) as end:
-        vars(module)["main"]([f"ckpt_path={sweep}"])
-    assert seen == ["seed=1", "seed=2", f"hydra.sweep.dir='{sweep}'"]
+        resume.run(job, [f"ckpt_path={tmp_path}"])
+    assert seen == ["seed=0", "seed=1", "seed=2"]
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: one\n"
 

@@ -1,6 +1,8 @@
 """The results of a finished run, for people and programs: results.json and a table."""
 
+import contextlib
 import functools
+import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +14,8 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.command import versions as versions
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
 
 def collect(
@@ -66,6 +69,15 @@ def processor() -> str:
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of PACKAGES; a clone that is not installed has none of its own."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def commit() -> str | None:

@@ -2,13 +2,11 @@
 
 import hashlib
 import re
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -17,11 +15,8 @@ from mnist_cnn.sweeps import names
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
 # of hydra.main and the like: Hydra 1.3 warns where it is missing, 1.4 where it is there
-VERSION_BASE: dict[str, Any] = (
-    {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
-)
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}
 PATHS = ("ckpt_path", "init_weights", "data.root", "data.path")
-COMPOSING = threading.Lock()  # Hydra composes with one global object
 
 
 def files(group: str) -> list[str]:
@@ -30,18 +25,12 @@ def files(group: str) -> list[str]:
 
 
 def plain(cfg: DictConfig, key: str = "") -> Any:
-    """The value of a key, or all of cfg, as plain Python values with every interpolation resolved.
-
-    Raises:
-        ValueError: a value refers to something that does not exist, or to itself.
-    """
+    """The value of a key, or all of cfg, as plain Python values; ValueError where it has none."""
     try:
         value = OmegaConf.select(cfg, key) if key else cfg
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except (OmegaConfBaseException, RecursionError) as e:
-        endless = isinstance(e, RecursionError) or "Recursive" in str(e)
-        reason = "it refers to itself" if endless else " ".join(str(e).split())
-        raise ValueError(f"{key}: {reason}" if key else reason) from None
+        raise ValueError(f"{key}: {' '.join(str(e).split())}".removeprefix(": ")) from None
 
 
 def better(metric: str, objective: str = "", mode: str | None = None) -> str | None:
@@ -88,18 +77,12 @@ def compose(
         run_name: its name in TensorBoard, where it is to have one that no override gives.
         entry: train or evaluate.
     """
-    with COMPOSING:
-        state = GlobalHydra.instance()
-        outer, state.hydra = state.hydra, None  # in a job Hydra has composed something already
-        try:
-            with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
-                cfg = hydra.compose(entry, list(overrides))
-        except TypeError as e:  # for a group that is given something else than names
-            raise ValueError(f"{' '.join(overrides)}: {e}") from e
-        finally:
-            GlobalHydra.instance().hydra = outer
+    try:
+        with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
+            cfg = hydra.compose(entry, list(overrides))
+    except TypeError as e:  # for a group that is given something else than names
+        raise ValueError(f"{' '.join(overrides)}: {e}") from e
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
-    named = any(re.match(r"\+*run_name=", override) for override in overrides)
-    if entry == "train" and (run_name or not named):
+    if run_name:
         cfg.run_name = run_name
     return cfg

@@ -6,8 +6,7 @@ from typing import Any
 # keys, and groups of keys, that change no result
 NEUTRAL = (
     *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
-    *("data.root", "data.eval_batch_size"),
-    *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
+    *("data.root", "trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
     *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
     *("callbacks.progress", "callbacks.prune", "callbacks.summary"),
@@ -20,11 +19,8 @@ LAID_OUT = ("OneCycleLR", "CosineAnnealingLR")  # schedules for a number of epoc
 
 def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a flat configuration without those that change no result."""
-    neutral = set(NEUTRAL)
-    if str(config.get("trainer.limit_val_batches", 1.0)) != "1.0":  # batches that choose the images
-        neutral.remove("data.eval_batch_size")
-    below = tuple(f"{key}." for key in neutral)
-    return {k: v for k, v in config.items() if k not in neutral and not k.startswith(below)}
+    below = tuple(f"{key}." for key in NEUTRAL)
+    return {k: v for k, v in config.items() if k not in NEUTRAL and not k.startswith(below)}
 
 
 def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -33,9 +29,7 @@ def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
     A schedule, an augmentation or an average of the weights that is laid out for the whole run
     leaves no other number of epochs.
     """
-    schedule = str(config.get("scheduler._target_", config.get("scheduler.name"))).rpartition(".")[
-        2
-    ]
+    schedule = str(config.get("scheduler._target_")).rpartition(".")[2]
     averaged = any(key.startswith("callbacks.averaging.") for key in config)
     if schedule in LAID_OUT or config.get("data.clean_epochs") or averaged:
         return ("test",)

@@ -1,14 +1,14 @@
 """Objects that a configuration names by `_target_`, and the allowlists of what it may name.
 
 A name must match an allowlist before anything is imported. What it leads to must live where the
-allowlist says, by its own module and name, before anything is called: an import that a module
-happens to have, as in torch.nn.modules.module.torch.hub.load, leads out of torch.nn. Hydra 1.3 and
-1.4 differ in what they refuse, so the calls are made here, of the objects that were checked.
+allowlist says, before anything is called: torch.nn.modules.module.torch.hub.load leads out of
+torch.nn. Hydra 1.3 and 1.4 differ in what they refuse, so the calls are made here.
 """
 
 import fnmatch
 import functools
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -31,26 +31,20 @@ class ForbiddenError(ValueError):
 
 
 def allow(targets: Sequence[str]) -> None:
-    """Sets the user's own allowlist, patterns such as my_pkg.*.
-
-    They come from the user's command or program, never from a file that is loaded.
-    """
+    """Sets the user's own allowlist; it comes from a command or a program, never from a file."""
     ALLOWED[:] = targets
 
 
 def allow_given(argv: Sequence[str]) -> None:
     """Allows what `targets=` of a command line lists: targets=[my_pkg.*,other.nets.*]."""
     for argument in argv:
-        key, _, value = argument.lstrip("+").partition("=")
-        if key == "targets":
-            patterns = (pattern.strip(" '\"") for pattern in value.strip(" '\"[]").split(","))
-            allow([pattern for pattern in patterns if pattern])
+        if argument.startswith("targets="):
+            allow(re.findall(r"[\w.*?]+", argument.partition("=")[2]))
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:
-    """The name of the class that a part of the configuration names; None where it names none."""
-    target = config.get("_target_")
-    return None if target is None else str(target).rpartition(".")[2]
+    """The name of the class that a part of the configuration names, or None."""
+    return str(config.get("_target_") or "").rpartition(".")[2] or None
 
 
 def is_custom(data: Any) -> bool:
@@ -145,7 +139,6 @@ def instantiate_as(
         ForbiddenError: it names what is on no allowlist.
         ValueError: it makes something else, or the class refuses it, as a device that is not here.
     """
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
     from omegaconf import OmegaConf
 
     if OmegaConf.is_config(node):
@@ -160,9 +153,8 @@ def instantiate_as(
         raise ValueError(wanted)
     try:
         made = called({**node, "_partial_": False}, found, *args, **options)
-    # an argument that it does not take; no such device; a package is missing
-    except (ValueError, TypeError, MisconfigurationException, ImportError) as e:
-        text = f"{name}: {e}".splitlines()[0] if isinstance(e, TypeError) else str(e)
+    except Exception as e:  # whatever a class raises at its arguments, or without a device
+        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
         raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
     if not isinstance(made, kind):
         raise ValueError(wanted)

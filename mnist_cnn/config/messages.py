@@ -1,7 +1,5 @@
 """Sentences for mistakes: `key must be X, got Y`, and how an extra is installed."""
 
-import importlib.metadata
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,25 +23,9 @@ def shown(value: Any) -> str:
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra of this project, from a clone or beside a wheel.
-
-    It never names this project, which an index may know as somebody else's.
-    """
+    """The command that installs an extra of a clone; of a wheel the extra's name."""
+    # this project's own name an index may know as somebody else's
     clone = Path(__file__).parents[2]
     if (clone / "pyproject.toml").is_file():
-        return f'pip install -e "{"." if Path.cwd() == clone else clone}[{extra}]"'
-    return f"pip install {' '.join(requirements(extra))}"
-
-
-def requirements(extra: str) -> list[str]:
-    """The requirements of an extra of the installed package, those of its own extras included."""
-    found: list[str] = []
-    for line in importlib.metadata.requires("mnist-cnn") or ():
-        requirement, _, marker = line.partition(";")
-        if re.search(rf"""extra == ['"]{extra}['"]""", marker):
-            inner = re.fullmatch(r"mnist[-_]cnn\[(.+)\]", requirement.strip())
-            for name in inner[1].split(",") if inner else ():
-                found += requirements(name)
-            if not inner:
-                found.append(f'"{requirement.strip()}"')
-    return found
+        return f'pip install -e "{clone}[{extra}]"'
+    return f"the extra {extra} of this package"

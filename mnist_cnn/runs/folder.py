@@ -38,18 +38,14 @@ class Pruned(Exception):  # noqa: N818, it is no error
     """A search pruned a run: `epoch` (from 1), `metric` and `value` say when and why."""
 
     def __init__(self, epoch: int, metric: str, value: float):
-        super().__init__(epoch, metric, value)
+        super().__init__(f"pruned after epoch {epoch}: {metric}={value:.4f}")
         self.epoch, self.metric, self.value = epoch, metric, value
-
-    def __str__(self) -> str:
-        return f"pruned after epoch {self.epoch}: {self.metric}={self.value:.4f}"
 
 
 class RunFolder:
     """The folder of one run. It is opened before anything is done for the run.
 
     Args:
-        path: the folder; it is made where it is missing.
         depends_on: picks from a flat configuration what the results depend on.
         extendable: the keys among these with another value of which the run can be finished anew.
         stale: files of the results, which are removed when a newer checkpoint makes them so.
@@ -80,11 +76,8 @@ class RunFolder:
     def opened(self, cfg: DictConfig) -> Iterator["RunFolder"]:
         """Lock the folder; record the configuration, or compare it with the recorded one.
 
-        What is raised inside is noted in failed.json, or in pruned.json.
-
-        Args:
-            cfg: the run's configuration. With `force` it may differ from the recorded one; with
-                `ckpt_path` it is compared with that of the checkpoint's run.
+        What is raised inside is noted in failed.json, or in pruned.json. With `cfg.force` the
+        configuration may differ; with `cfg.ckpt_path` it is compared with the checkpoint's run.
 
         Raises:
             FolderInUseError: another process works there.
@@ -102,8 +95,8 @@ class RunFolder:
             if not (self.path / CONFIG).exists():
                 self.commit()
             if self.results is None:
-                for file in (FAILED, PRUNED):
-                    (self.path / file).unlink(missing_ok=True)
+                (self.path / FAILED).unlink(missing_ok=True)
+                (self.path / PRUNED).unlink(missing_ok=True)
             ranks.broadcast([self.results, self.last])
             with self.logged(), self.ending():
                 yield self
@@ -129,11 +122,7 @@ class RunFolder:
             self.lock.release()
 
     def compare(self, cfg: DictConfig) -> None:
-        """Look at what is recorded, which decides whether the results there count.
-
-        Raises:
-            ValueError: the results would depend on another configuration.
-        """
+        """Raise ValueError where the results would depend on another configuration."""
         now = flat(OmegaConf.to_container(cfg, resolve=True))
         self.pending = record(cfg, self.path)
         recorded = self.path / CONFIG
@@ -144,13 +133,13 @@ class RunFolder:
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
         extendable = self.extendable(now)
-        refused = {key: pair for key, pair in changed.items() if key not in extendable}
+        refused = [
+            f"{key} must be {old} as recorded, got {new}"
+            for key, (old, new) in changed.items()
+            if key not in extendable
+        ]
         if refused:
-            lines = [
-                f"{k} must be {old} as recorded, got {new}" for k, (old, new) in refused.items()
-            ]
-            more = f"; and {len(lines) - 3} keys more" * (len(lines) > 3)
-            text = f"{self.path}: {'; '.join(lines[:3])}{more}"
+            text = f"{self.path}: {'; '.join(refused)}"
             if not cfg.get("force"):
                 raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
             print(f"forced: {text}", file=sys.stderr)
@@ -263,17 +252,8 @@ def state(folder: Path) -> State:
         except OSError:  # a folder that only others may write
             pass
     ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
-    for file, end in ends.items():
-        if (folder / file).exists():
-            return end
-    return "interrupted" if lock.exists() else "new"
-
-
-def error_of(folder: Path) -> str:
-    """The first line of the error in failed.json."""
-    failure = json.loads((folder / FAILED).read_text("utf-8"))
-    lines = failure["error"].strip().splitlines() or [failure["type"]]
-    return str(lines[0])
+    ends[LOCK] = "interrupted"
+    return next((end for file, end in ends.items() if (folder / file).exists()), "new")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -14,12 +14,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.runs.folder import FAILED, PRUNED, RESULTS, Pruned, RunFolder, error_of
-from mnist_cnn.runs.ranks import under_torchrun, world_size
+from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder
+from mnist_cnn.runs.ranks import under_torchrun
 from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible, restore
 
 JOB = Path(".hydra", "processes.yaml")  # the resolved configuration, and Hydra's
@@ -30,19 +29,6 @@ def wanted(trainer: DictConfig) -> bool:
     return isinstance(trainer.devices, int) and trainer.devices > 1 and not under_torchrun()
 
 
-def check(trainer: DictConfig) -> None:
-    """Raise ValueError where the Trainer does not fit the processes that are to train together."""
-    ddp = str(trainer.strategy).startswith("ddp")
-    if not ddp and (world_size() > 1 or wanted(trainer)):
-        count = max(world_size(), trainer.devices)
-        raise ValueError(f"trainer.devices: several processes need trainer=ddp, got {count}")
-    if wanted(trainer) and trainer.num_nodes > 1:
-        raise ValueError(
-            f"trainer.num_nodes must be 1 without torchrun, got {trainer.num_nodes}: "
-            "torchrun --nproc-per-node 2 -m mnist_cnn.train trainer=ddp"
-        )
-
-
 def environment() -> list[Any]:
     """Return the Trainer's plugins; without torchrun one that ignores a cluster's variables."""
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -51,13 +37,9 @@ def environment() -> list[Any]:
 
 
 def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[str, Any]:
-    """Call `package.module:function` with cfg in `count` processes; rank 0 holds the lock.
+    """Call `package.module:function` with cfg in `count` processes; return its results.json.
 
-    Args:
-        run: the run's folder, opened by this process.
-
-    Returns:
-        What results.json holds.
+    Rank 0 takes over the lock of the folder, which this process has opened.
 
     Raises:
         ValueError: a process has failed or was killed.
@@ -92,7 +74,10 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     except SignalException as e:
         raise Interrupted(e.sigval, f"resume it with ckpt_path={run.path}") from None
     except ChildFailedError as e:
-        raise ValueError(failure(run.path, e.failures, count)) from None
+        rank, first = e.get_first_failure()
+        reason: Any = first.message  # of an exception its name and text, and more
+        text = reason["message"] if isinstance(reason, dict) else reason
+        raise ValueError(f"process {rank}: {text}") from None
     finally:
         run.lock.acquire(timeout=60)
         (run.path / JOB).unlink(missing_ok=True)
@@ -103,33 +88,11 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     return results
 
 
-def failure(folder: Path, failures: dict[int, Any], count: int) -> str:
-    """The reason, in one line, why some of `count` processes have failed.
-
-    Args:
-        failures: of torchrun's launcher, by rank.
-    """
-    rank, first = min(failures.items(), key=lambda item: item[1].timestamp)
-    if rank == 0 and first.exitcode > 0 and (folder / FAILED).exists():
-        return error_of(folder)
-    if first.exitcode < 0:
-        what = f"was killed by {first.signal_name()}"
-    elif isinstance(first.message, dict):
-        what = first.message.get("message", "failed")
-    else:
-        what = f"ended with exit code {first.exitcode}"
-    return f"process {rank} (of 0 to {count - 1}): {what}"
-
-
 def call(path: Path) -> None:
     """Call the function of a job in this process, as a part of Hydra's job where it was one."""
-    job = OmegaConf.load(path)
-    assert isinstance(job, DictConfig)
+    job: Any = OmegaConf.load(path)
     if "hydra" in job:
-        whole = OmegaConf.create({"hydra": OmegaConf.structured(HydraConf)})
-        with open_dict(whole.hydra):
-            whole.hydra.merge_with(job.hydra)
-        HydraConfig.instance().set_config(whole)
+        HydraConfig.instance().cfg = job
     pkgutil.resolve_name(job.function)(job.cfg)
 
 
@@ -145,7 +108,7 @@ def main() -> None:
     except Interrupted as e:
         sys.exit(128 + e.number)
     except Exception as e:
-        get_error_handler().record_exception(e)  # for `failure`
+        get_error_handler().record_exception(e)  # for `launch`
         sys.exit(1)
 
 

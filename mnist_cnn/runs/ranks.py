@@ -24,24 +24,16 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
-def connect() -> None:
-    """Connect this process with the others that torchrun started."""
-    from torch import distributed
-
-    if distributed.is_initialized():
-        return
-    if sys.platform == "linux":  # where torchrun is killed, its processes would train on alone
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    distributed.init_process_group()  # Lightning takes it over
-    atexit.register(distributed.destroy_process_group)
-
-
 def broadcast(values: list[Any]) -> list[Any]:
     """The values of rank 0, in all processes."""
     if world_size() == 1 or not under_torchrun():
         return values
     from torch import distributed
 
-    connect()
+    if not distributed.is_initialized():
+        if sys.platform == "linux":  # where torchrun is killed, its processes would train on alone
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        distributed.init_process_group()  # Lightning takes it over
+        atexit.register(distributed.destroy_process_group)
     distributed.broadcast_object_list(values)
     return values

@@ -1,13 +1,14 @@
 """The command line that resumes a run or a sweep: `ckpt_path=` as the overrides recorded there."""
 
 import re
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from mnist_cnn.runs.folder import CONFIG, HYDRA, LAST, OVERRIDES, SWEEP, state
+from mnist_cnn.runs.folder import CONFIG, LAST, OVERRIDES, SWEEP, state
 
 # what may be imported is for who resumes a run to say: its folder may be a stranger's
 NOT_REPEATED = ("targets", "force", "run_dir")
@@ -17,6 +18,21 @@ OF_HYDRA = re.compile(r"-|[+~]*([^=]*@)?hydra\b")  # options, and keys of Hydra'
 SAMPLER = re.compile(r"hydra\.sweeper\.sampler\._target_=optuna\.samplers\.\w+")
 MULTIRUN = ("-m", "--multirun")
 OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
+
+
+def run(job: Callable[[], Any], argv: Sequence[str]) -> None:
+    """Call a function of hydra.main with each command line that a command line stands for."""
+    codes = [0]
+    for line in expand(argv):
+        sys.argv[1:] = line  # hydra.main reads no other
+        try:
+            job()
+        except SystemExit as e:  # one command of a sweep does not keep the others from running
+            codes.append(e.code if isinstance(e.code, int) else bool(e.code))
+            if isinstance(e.code, str):
+                print(e.code, file=sys.stderr)
+    if any(codes):
+        sys.exit(max(codes))
 
 
 def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[str]]:
@@ -40,45 +56,30 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     path = latest(Path(outputs)) if place == "latest" else Path(place).expanduser().absolute()
     if (path / SWEEP).is_file():
         return [resumed_sweep(path, command, rest) for command in commands(path)]
-    if set(MULTIRUN) & set(rest) and path.is_dir():
-        raise ValueError(f"ckpt_path must be a sweep's folder or a checkpoint with -m, got {place}")
-    if path.is_dir():
-        return [resumed_run(path, rest)]
-    if not place or not path.is_file():
-        wanted = "a run's or a sweep's folder or a checkpoint"
+    many = [a for a in rest if a in MULTIRUN]
+    if path.is_dir() and "hydra.run.dir" in map(key_of, rest):
+        path /= LAST  # a new run starts from it
+    if path.is_file():
+        where = f"ckpt_path={quote(path)}"
+        overrides = recorded(path.parent.parent, [*rest, where])
+    elif (path / OVERRIDES).is_file() and (path / CONFIG).is_file() and not many:
+        where = f"hydra.run.dir={quote(path)}"
+        overrides = recorded(path, rest)
+        name = f"run_name={OmegaConf.load(path / CONFIG).run_name}"
+        overrides += repeated([name], [*overrides, *rest])
+    else:
+        wanted = "a sweep's folder or a checkpoint" + ("" if many else ", or a run's folder")
         raise ValueError(f"ckpt_path must be {wanted}, got {place}")
-    start = f"ckpt_path={quote(path)}"
-    count = sum(a in MULTIRUN for a in rest)  # they stay in front
-    before = recorded(path.parent.parent, [*rest, start])
-    return [[*rest[:count], *before, *rest[count:], start]]
-
-
-def resumed_run(path: Path, given: Sequence[str]) -> list[str]:
-    whole = (path / OVERRIDES).is_file() and (path / CONFIG).is_file()
-    config: Any = OmegaConf.load(path / CONFIG) if whole else {}
-    if "trainer" not in config:
-        reason = "is an evaluation's" if whole else "is none's that a command line started"
-        raise ValueError(f"ckpt_path must be a run's folder, {path} {reason}")
-    if any(a.startswith("hydra.run.dir=") for a in given):  # a new run, as from the checkpoint
-        start = f"ckpt_path={quote(path / LAST)}"
-        return [*recorded(path, [*given, start]), *given, start]
-    overrides = recorded(path, given)
-    overrides += repeated([f"run_name={config.run_name}"], [*overrides, *given])
-    return [*overrides, *given, f"hydra.run.dir={quote(path)}"]
+    return [[*many, *overrides, *rest[len(many) :], where]]
 
 
 def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> list[str]:
     chosen = [a for a in given if a not in MULTIRUN]
     # another launcher or sweeper does not know the keys of the one before
     groups = [key_of(a).replace("/", ".") for a in chosen if a.startswith("hydra/")]
-    return [
-        "-m",
-        *config_dirs(command["config_dirs"], chosen),
-        *repeated(filter(of_sweep, command["hydra"]), [*chosen, *groups]),
-        *repeated(command["task"], chosen),
-        *chosen,
-        f"hydra.sweep.dir={quote(path)}",
-    ]
+    of_hydra = repeated(filter(of_sweep, command["hydra"]), [*chosen, *groups])
+    overrides = repeated(command["task"], chosen)
+    return ["-m", *of_hydra, *overrides, *chosen, f"hydra.sweep.dir={quote(path)}"]
 
 
 def commands(sweep: Path) -> list[dict[str, Any]]:
@@ -91,8 +92,7 @@ def recorded(path: Path, given: Sequence[str]) -> list[str]:
     """The overrides that a run was started with, without those that are given now."""
     if not (path / OVERRIDES).is_file():
         return []
-    overrides = repeated(map(str, OmegaConf.load(path / OVERRIDES)), [*given, *OF_SEARCH])
-    return [*config_dirs(own_config_dirs(OmegaConf.load(path / HYDRA).hydra), given), *overrides]
+    return repeated(map(str, OmegaConf.load(path / OVERRIDES)), [*given, *OF_SEARCH])
 
 
 def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
@@ -114,43 +114,15 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def own_config_dirs(hydra: Any) -> list[str]:
-    """The absolute folders of --config-dir."""
-    return [
-        str(Path(hydra.runtime.cwd, source.path))
-        for source in hydra.runtime.config_sources
-        if source.provider == "command-line"
-    ]
-
-
-def config_dirs(recorded: Sequence[str], given: Sequence[str]) -> list[str]:
-    """The options for these folders; their files may name no code that is not allowed anew."""
-    if not recorded or any(a.startswith("--config-dir") or a == "-cd" for a in given):
-        return []
-    targets = [] if "targets" in map(key_of, given) else ["targets=[]"]
-    return [*(f"--config-dir={folder}" for folder in recorded), *targets]
-
-
 def latest(outputs: Path) -> Path:
-    """The newest run that has not ended, or the newest; no job of a sweep, none that is running.
-
-    Raises:
-        ValueError: there is no run.
-    """
-    runs = sorted(
-        (file.parent.parent for file in outputs.glob(f"*/*/{OVERRIDES}")),
-        key=lambda run: (run / OVERRIDES).stat().st_mtime,
-        reverse=True,
-    )
-    free = []
-    for run in runs:
-        if "trainer" in OmegaConf.load(run / CONFIG) and (how := state(run)) != "running":
-            free.append(run)
-            if how in ("interrupted", "failed"):
-                return run.absolute()
+    """The newest run that has not ended, or the newest; no job of a sweep, none that is running."""
+    files = list(outputs.glob(f"*/*/{OVERRIDES}"))
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    states = {file.parents[1].absolute(): state(file.parents[1]) for file in files}
+    free = [run for run, how in states.items() if how != "running"]
     if not free:
         raise ValueError(f"ckpt_path=latest: there is no run in {outputs.absolute()}")
-    return free[0].absolute()
+    return next((run for run in free if states[run] in ("interrupted", "failed")), free[0])
 
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -1,11 +1,9 @@
 """Signals that ask a run to stop."""
 
 import contextlib
-import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,11 +20,8 @@ class Interrupted(BaseException):
         self.number, self.hint = number, hint
 
     def __str__(self) -> str:
-        if self.number == SIGPIPE:
-            what = "output closed"
-        else:
-            what = f"interrupted by {signal.Signals(self.number).name}"
-        return f"{what}; {self.hint}".removesuffix("; ")
+        name = "SIGPIPE" if self.number == SIGPIPE else signal.Signals(self.number).name
+        return f"interrupted by {name}; {self.hint}".removesuffix("; ")
 
 
 def interrupt(number: int, frame: Any) -> None:
@@ -72,29 +67,23 @@ def interruptible() -> Iterator[None]:
 
 
 class StopSignal:
-    """A signal to stop that is answered when the step is done.
-
-    `received` is its number, 0 for none. A second SIGINT raises Interrupted on the spot.
-    """
-
-    # a launcher of processes passes on the Ctrl-C that they have had from the terminal already
-    echo = 2.0  # seconds
+    """A signal to stop, `received`, that is answered when the step is done; 0 for none."""
 
     def __init__(self) -> None:
         self.received = 0
         self.before: dict[int, Any] = {}  # the handlers that were there
 
     def listen(self, patient: bool) -> None:
-        """Take the signals over; a patient listener takes two at once for one."""
-        self.received, self.patient, self.first = 0, patient, -math.inf
+        """Take the signals over. A second SIGINT raises Interrupted, unless `patient`."""
+        # a launcher of processes passes on the Ctrl-C that they have had from the terminal
+        self.received, self.patient = 0, patient
         self.before |= handle(self.note)
 
     def note(self, number: int, frame: Any) -> None:
-        again = number == signal.SIGINT and self.received
-        if again and not (self.patient and time.monotonic() < self.first + self.echo):
+        if number == signal.SIGINT and self.received and not self.patient:
             raise Interrupted(number)
         if not self.received:
-            self.received, self.first = number, time.monotonic()
+            self.received = number
             os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
 
     def ignore(self) -> None:

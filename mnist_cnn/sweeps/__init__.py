@@ -51,8 +51,6 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
 def attempt(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str) -> float:
     """The metric of a job of a sweep, or NaN: it has none, failed, was pruned, or runs elsewhere.
 
-    Its folder has what happened, for who resumes or reports the sweep.
-
     Raises:
         ValueError: the job has finished with another configuration.
     """

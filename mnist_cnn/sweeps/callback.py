@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.folder import LOCK, SWEEP, RunFolder, state
 from mnist_cnn.runs.ranks import under_torchrun
-from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, own_config_dirs, quote
+from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
 from mnist_cnn.sweeps import PENDING
 
 
@@ -36,11 +36,8 @@ class Folders(Callback):
     """Checks a configuration before any folder exists, and gives each run or sweep its own.
 
     A sweep's folder is locked while it runs. Its jobs are named by what is swept. It ends with a
-    report, and with exit code 1 where a job there has failed or is running.
-
-    Args:
-        check: `package.module.function` of a run's configuration; it raises ValueError.
-        report: likewise, of a sweep's folder.
+    report, and with exit code 1 where a job there has failed or is running. `check` is the
+    `package.module.function` of a run's configuration, `report` that of a sweep's folder.
     """
 
     # of the class, since joblib's workers get a copy of the callback, and a lock has none
@@ -51,8 +48,6 @@ class Folders(Callback):
 
     @refusal()
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if under_torchrun() and by_time(config, "run"):
-            raise ValueError("hydra.run.dir must be given under torchrun, the same for all")
         if self.check:
             with read_write(config.hydra.runtime), open_dict(config):
                 config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
@@ -86,31 +81,25 @@ class Folders(Callback):
         folder = Path(config.hydra.sweep.dir).absolute()
         if self.report:
             hydra.utils.get_method(self.report)(folder)
-        jobs = {job.parent.name: state(job.parent) for job in sorted(folder.glob(f"*/{LOCK}"))}
-        left = [f"{name} {how}" for name, how in jobs.items() if how in ("failed", "running")]
-        if left:
+        jobs = [(lock.parent.name, state(lock.parent)) for lock in sorted(folder.glob(f"*/{LOCK}"))]
+        if left := [f"{name} {how}" for name, how in jobs if how in ("failed", "running")]:
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {', '.join(left)}")
-
-
-def by_time(config: DictConfig, kind: str) -> bool:
-    """Tell whether hydra.<kind>.dir is named after the time, and not by the user."""
-    node: Any = OmegaConf.to_container(config.hydra[kind])
-    return "${now:" in node["dir"]
 
 
 def take(config: DictConfig, kind: str) -> None:
     """Make a folder that is named after the time, under another name where it exists already."""
-    if not by_time(config, kind):
+    node: Any = OmegaConf.to_container(config.hydra[kind])
+    if "${now:" not in node["dir"]:
         return
-    wanted = folder = Path(config.hydra[kind].dir)
-    for number in itertools.count(2):
-        try:
+    if under_torchrun():
+        raise ValueError(f"hydra.{kind}.dir must be given under torchrun, the same for all")
+    first = Path(config.hydra[kind].dir)
+    for number in itertools.count(1):
+        folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
+        with contextlib.suppress(FileExistsError), read_write(config.hydra):
             folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            folder = wanted.with_name(f"{wanted.name}-{number}")
-    with read_write(config.hydra):
-        config.hydra[kind].dir = str(folder)
+            config.hydra[kind].dir = str(folder)
+            return
 
 
 def check_sweep(folder: Path, application: str) -> None:
@@ -133,7 +122,6 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
     command = {
         "hydra": [str(o) for o in overrides.hydra if o.startswith(OF_SWEEP)],
         "task": list(map(str, overrides.task)),
-        "config_dirs": own_config_dirs(config.hydra),
     }
     known = commands(folder) if (folder / SWEEP).exists() else []
     known = [*(c for c in known if c != command), command]

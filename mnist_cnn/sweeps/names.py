@@ -19,9 +19,9 @@ NOT_NAMED = ("ckpt_path", "force", "targets", "run_name")
 
 
 def name_of(overrides: Sequence[str]) -> str:
-    """A folder's name for overrides, of letters, digits and `_ . + -` alone; empty for none.
+    """A folder's name for overrides, which Hydra's grammar takes unquoted; empty for none.
 
-    Hydra's grammar takes it unquoted. Where characters are replaced or cut, a hash is appended.
+    Where characters are replaced or cut, a hash is appended.
     """
     text = "-".join(o.lstrip("+~").replace("=", "_", 1) for o in overrides)
     name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).lstrip(".-")
@@ -32,11 +32,8 @@ def name_of(overrides: Sequence[str]) -> str:
 
 def job_name(*shared: object) -> str:
     """The name of this process's job: what it overrides but for the keys that all jobs share."""
-    keys = list(map(str, shared))
-    return (
-        name_of(sorted(o for o in HydraConfig.get().overrides.task if key_of(o) not in keys))
-        or "job"
-    )
+    own = [o for o in HydraConfig.get().overrides.task if key_of(o) not in map(str, shared)]
+    return name_of(sorted(own)) or "job"
 
 
 def run_name() -> str:

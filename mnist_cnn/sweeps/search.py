@@ -12,21 +12,16 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import URL
 
 from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
 
 NAME = "search"  # of the study in the database
-SHELF = ".replaced"  # in the search's folder: the jobs of failed trials
 
 
 def storage(folder: Path) -> optuna.storages.BaseStorage:
     """The database of the study in a search's folder."""
-    # as a URI, since SQLAlchemy and Optuna give a meaning to ?, % and { in a path
-    file = (folder / "study.db").absolute().as_uri()
-    url = URL.create("sqlite", database=file, query={"uri": "true"})
-    return optuna.storages.get_storage(url.render_as_string())
+    return optuna.storages.get_storage(f"sqlite:///{folder.absolute() / 'study.db'}")
 
 
 class Search:
@@ -34,10 +29,7 @@ class Search:
 
     Args:
         options: those of hydra/sweeper=resumable_optuna.
-        overrides: the space and what is fixed, by key.
-
-    Raises:
-        ValueError: another search lies in the folder.
+        overrides: the space and what is fixed, by key; of another search they raise ValueError.
     """
 
     def __init__(self, folder: Path, options: DictConfig, overrides: Mapping[str, Override]):
@@ -62,11 +54,9 @@ class Search:
         self.study.set_user_attr(NAME, search)
 
     def run(self, launch: Callable[..., Any]) -> None:
-        """Run the trials that are missing, those first that were interrupted."""
+        """Run the trials that are missing, those first that were interrupted or failed."""
         batch = self.trials(TrialState.RUNNING)
         left = self.options.n_trials - len(self.trials(TrialState.COMPLETE, TrialState.PRUNED))
-        if left > 0:
-            self.shelve_failed()
         while left > 0:
             for _ in range(0 if batch else min(self.options.n_jobs, left)):
                 self.study.sampler = sampler(self.options.sampler, len(self.trials()))
@@ -87,7 +77,7 @@ class Search:
         names: dict[str, list[str]] = {str(trial.number): []}
         if self.options.seeds > 1:
             seeds = range(self.options.seeds)
-            names = {f"{trial.number}-{n}": [f"{self.options.seed_key}={n}"] for n in seeds}
+            names = {f"{trial.number}-{n}": [f"seed={n}"] for n in seeds}
         point = [*self.fixed.values(), *(f"{key}={value}" for key, value in trial.params.items())]
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
 
@@ -98,16 +88,7 @@ class Search:
             self.study.tell(number, state=TrialState.PRUNED)
         elif all(map(math.isfinite, values.values())):
             self.study.tell(number, statistics.mean(values.values()))
-        elif "running" not in states:  # else the same search, later, asks it again
-            self.study.tell(number, state=TrialState.FAIL)
-
-    def shelve_failed(self) -> None:
-        """Move the jobs of failed trials away, as others replace them."""
-        for trial in self.trials(TrialState.FAIL):
-            for name in self.jobs(trial):
-                if (self.folder / name).exists():
-                    (self.folder / SHELF).mkdir(exist_ok=True)
-                    (self.folder / name).rename(self.folder / SHELF / name)
+        # else a job failed or runs elsewhere: the same search, later, runs it again
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
@@ -121,11 +102,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 
 def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
-    """The sampler of a trial, seeded by (seed, number): an interrupted search draws the same.
-
-    Args:
-        options: `_target_`, a class in optuna.samplers, and its arguments with `seed`.
-    """
+    """A sampler of Optuna, seeded by (seed, number): an interrupted search draws the same."""
     kind = getattr(optuna.samplers, options["_target_"].removeprefix("optuna.samplers."))
     arguments = {key: value for key, value in options.items() if not key.startswith("_")}
     seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
