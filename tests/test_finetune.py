@@ -67,7 +67,7 @@ def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source
 
 
 def test_weights_of_which_none_fits_are_refused_also_where_some_need_not(source):
-    other = DigitClassifier(model={"_target_": "mnist_cnn.model.MLP", "hidden": 7, "dropout": 0.0})
+    other = DigitClassifier()
     other.net = torch.nn.Sequential(torch.nn.Linear(3, 3))
     with pytest.raises(ValueError, match="does not fit this network"):
         other.load_weights(source, strict=False)
@@ -106,7 +106,7 @@ def test_layers_that_are_not_there_are_refused_with_those_that_are(value, line, 
 
 def test_weights_that_are_not_there_are_refused_before_anything_is_written(tmp_path):
     (tmp_path / "text").write_text("no weights")
-    for name, reason in (("none", "no such checkpoint"), ("text", "holds no weights")):
+    for name, reason in (("none", "no such checkpoint"), ("text", "not a checkpoint or weights")):
         options = [*SHORT, f"init_weights={tmp_path / name}"]
         with pytest.raises(ValueError, match=f"init_weights: .*{name}.* {reason}|{name}: {reason}"):
             preflight(compose(options, run_dir=tmp_path / "run"))

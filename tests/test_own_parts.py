@@ -263,3 +263,69 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folde
     instantiate.allow([])
     with pytest.raises(ValueError, match=r"data\._target_ must be allowed by targets, got my"):
         as_trained([f"ckpt_path={here}/run"])
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Flat(nn.Sequential):
+    def __init__(self, outputs=10):
+        super().__init__(nn.Flatten(), nn.Linear(784, outputs))
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(28, 28), nn.Linear(28, 28), nn.Linear(784, 10)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.last(self.b(self.a(x)).flatten(1))
+
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 3, dtype=torch.complex64), nn.Linear(2704, 10)
+
+    def forward(self, x):
+        return self.last(self.conv(x.to(torch.complex64)).abs().view(len(x), -1))
+
+class Named(Flat):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+class Remembering(Flat):
+    def get_extra_state(self):
+        return {"seen": 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("net", "more", "said"),
+    [
+        ("Flat", [], None),
+        ("Tied", [], None),
+        ("Viewing", ["optimizer.fused=false"], None),
+        ("Flat", ["+model.outputs=1"], r"logits must be \(2, 10\), got \(2, 1\)|out of bounds"),
+        ("Flat", ["+model.outputs=11"], r"logits must be \(2, 10\), got \(2, 11\)"),
+        ("Named", [], "must be Tensor, not dict"),
+        ("Remembering", [], "'dict' object has no attribute 'detach'"),
+        ("Flat", ["loss={_target_:torch.nn.CrossEntropyLoss,reduction:none}"], "one number"),
+    ],
+)
+def test_a_network_that_would_fail_late_fails_before_the_first_step(net, more, said, folder):
+    here = folder()
+    (here / "my_pkg").mkdir()
+    (here / "my_pkg" / "nets.py").write_text(NETS)
+    (here / "my_conf" / "model").mkdir()
+    (here / "my_conf" / "model" / "mine.yaml").write_text(f"_target_: my_pkg.nets.{net}\n")
+    options = [*TINY, "trainer.max_epochs=1", "targets=[my_pkg.*]", "logger=none", "test=false"]
+    options += [f"hydra.searchpath=[{here}/my_conf]", "model=mine"]
+    cfg = compose([*options, *more], run_dir=here / "run")
+    if said is None:
+        train(cfg)
+        pretrained.load(here / "run")
+        return
+    with pytest.raises(ValueError, match=f"the network or the loss fails on 2 image.*({said})"):
+        train(cfg)
+    assert not (here / "run" / "checkpoints").exists()

@@ -20,6 +20,9 @@ from mnist_cnn.config.messages import either, must_be, shown
 from mnist_cnn.config.schema import Group
 
 TRAINER = CONF / "trainer" / "auto.yaml"
+TUNERS = ("BatchSizeFinder", "LearningRateFinder")
+# what is resumed in the middle of their work begins it anew
+INEXACT = ("GradientAccumulationScheduler", "StochasticWeightAveraging")
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")  # a checkpoint holds them
 
 
@@ -51,6 +54,11 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         check_fold(data["val_fraction"], data["fold"])
         check_split(data.get("split", "rows"), data["name"], data["val_fraction"])
     if entry == "train":
+        for name, node in cfg.callbacks.items():
+            if (kind := class_name(node or {})) in TUNERS:
+                raise ValueError(must_be(f"callbacks.{name}", "no tuner: none is supported", kind))
+        if cfg.loss is None and values["data"].get("negatives"):
+            raise ValueError(must_be("loss", "one that knows data.negatives", None))
         check_trainer(values["trainer"], values["data"].get("clean_epochs", 0))
         check_validation(cfg)
         if cfg.loss and cfg.label_smoothing:
@@ -167,6 +175,6 @@ def inexact_options(cfg: DictConfig) -> list[str]:
     values = plain(cfg, "trainer")
     found = [f"trainer.{key}" for key, exact in usual.items() if values[key] not in exact]
     found += [f"trainer.{key}" for key in set(values) - set(OmegaConf.load(TRAINER))]
-    if (plain(cfg, "callbacks.checkpoint") or {}).get("_target_") != schema.CHECKPOINT:
-        found.append("callbacks.checkpoint")
+    for name, node in cfg.callbacks.items():
+        found += [f"callbacks.{name}"] * (class_name(node or {}) in INEXACT)
     return found

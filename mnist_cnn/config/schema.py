@@ -65,11 +65,14 @@ def ours(prefix: str) -> Discriminator:
 class DataDescription(Group):
     """The least that a file says of the data that its network was trained on."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: Annotated[str, Field(pattern=r"^\w+$")]
     classes: list[str] | None = None
-    val_fraction: BelowOne
-    fold: Whole
-    split: str
+    val_fraction: BelowOne = 0.0
+    fold: Whole = 0
+    split: str = "rows"
+    own: Custom | None = None  # a user's, in place of one of this project's sets
 
 
 class Images(Open):
@@ -162,13 +165,11 @@ class EarlyStopping(Open):
 
 
 class Checkpoint(Open):
+    target: Annotated[Literal["mnist_cnn.callbacks.checkpoint.Checkpoint"], Field(alias="_target_")]
     mode: Mode
     every_seconds: Positive | None
     every_steps: Count | None
-
-
-class NaNGuard(Open):
-    every_steps: Count
+    check_every_steps: Count
 
 
 class ProgressBar(Open):
@@ -181,14 +182,12 @@ class Averaging(Open):
     update_every_n_steps: Count
 
 
-CHECKPOINT = "mnist_cnn.callbacks.checkpoint.Checkpoint"
 PROGRESS = "mnist_cnn.callbacks.progress.ProgressBar"
 
 
 class Callbacks(Group):
     early_stopping: EarlyStopping | None
-    checkpoint: Annotated[Either[Checkpoint], ours(CHECKPOINT)] | None
-    nan: NaNGuard | None
+    checkpoint: Checkpoint
     progress: Annotated[Either[ProgressBar], ours(PROGRESS)] | None
     history: Custom
     averaging: Averaging | None
@@ -242,7 +241,7 @@ class Train(Group):
     loss: Custom | None
     metrics: dict[str, Custom]
     run_dir: str
-    run_name: str
+    run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
     objective: Objective
     trainer: Trainer
     data: Annotated[Either[Data], ours("mnist_cnn.")]
