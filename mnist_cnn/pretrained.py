@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -182,7 +182,10 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
     file = find(path)
     try:
         if not zipfile.is_zipfile(file):
-            return read_safetensors(file)
+            with safe_open(file, "pt") as tensors:
+                about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
+                weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+            return weights, dict(about), None
         content = read_checkpoint(file)
         weights = {
             key.removeprefix("net."): value
@@ -194,16 +197,6 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
         return weights, about, content.get("epoch")
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
-
-
-def read_safetensors(file: Path) -> tuple[Mapping[str, Tensor], dict[str, Any], None]:
-    try:
-        opened = safe_open(file, "pt")
-    except SafetensorError:
-        raise ValueError("neither a file of PyTorch's nor of safetensors', or cut off") from None
-    with opened as tensors:
-        about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
-        return {key: tensors.get_tensor(key) for key in tensors.keys()}, dict(about), None  # noqa: SIM118
 
 
 def load(path: Path | str | None = None) -> Trained:

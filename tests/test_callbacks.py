@@ -19,64 +19,34 @@ from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
 
-def test_best_is_the_epoch_with_the_lowest_validation_loss(short_run, tmp_path):
-    # a learning rate at which training goes up and down
-    results = short_run("run", "trainer.max_epochs=4", "optimizer.lr=0.05", "seed=1")
-    losses = [row["val/loss"] for row in read_rows(tmp_path / "run" / "checkpoints" / "last.ckpt")]
-    assert results["best_epoch"] == losses.index(min(losses)) + 1
-    best = read_rows(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    assert len(best) == results["best_epoch"]
-    depends = {"seed", "device", "processor", "threads", "versions", "git_commit", "config"}
-    assert depends <= set(results)
-
-
-class Normalized(L.LightningModule):
-    """A batch normalisation that is trained and one that is not, and the images that they see."""
-
-    def __init__(self):
-        super().__init__()
-        self.frozen, self.seen = torch.nn.BatchNorm2d(1), []
-        norm = torch.nn.BatchNorm2d(1)
-        self.net = torch.nn.Sequential(
-            norm, self.frozen, torch.nn.Flatten(), torch.nn.Linear(784, 10)
-        )
-
-    def training_step(self, batch, batch_idx):
-        assert self.net.training
-        assert not self.frozen.training
-        hook = self.net.register_forward_hook(lambda net, images, logits: self.seen.extend(images))
-        loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-        hook.remove()
-        return loss
-
-    def on_train_start(self):
-        self.frozen.eval()
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(data_root):
     images, labels = load_split("mnist", data_root, "train")
     parts = zip((images[:60].unsqueeze(1) / 255).split(20), labels[:60].split(20), strict=True)
     batches: Any = list(parts)
     clean = [x.clone() for x, _ in batches]
+    fast = {"_target_": "mnist_cnn.model.FastCNN", "channels": [4, 4], "hidden": 8}
 
-    def train() -> Normalized:
+    def trained() -> tuple[Any, list[torch.Tensor]]:
         L.seed_everything(0)
-        module = Normalized()
-        attack = AdversarialTraining(epsilon=0.3, steps=3)
-        loader = DataLoader(batches, batch_size=None)  # hands out these tensors themselves
-        trainer = bare_trainer(max_epochs=1, log_every_n_steps=1, callbacks=[attack])
-        trainer.fit(module, loader)
-        return module
+        seen: list[torch.Tensor] = []
+        module = DigitClassifier(model=fast, scheduler={}, freeze=["norm1"])
 
-    one, same = train(), train()
-    assert one.net[0].num_batches_tracked == 3  # the attacks have moved no statistics
-    assert one.frozen.num_batches_tracked == 0
-    assert not one.net._forward_pre_hooks
-    for x, (handed, _), attacked, again in zip(clean, batches, one.seen, same.seen, strict=True):
+        def note(layer: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
+            if layer.training:  # an attack runs the network in eval mode
+                seen.append(args[0])
+
+        module.net.normalize.register_forward_pre_hook(note)
+        loader = DataLoader(batches, batch_size=None)  # hands out these tensors themselves
+        attack = AdversarialTraining(epsilon=0.3, steps=3)
+        bare_trainer(max_epochs=1, log_every_n_steps=1, callbacks=[attack]).fit(module, loader)
+        return module.net, seen
+
+    (one, first), (_, second) = trained(), trained()
+    assert one.norm2.num_batches_tracked == 3  # the attacks have moved no statistics
+    assert one.norm1.num_batches_tracked == 0
+    assert not one._forward_pre_hooks
+    for x, (handed, _), attacked, again in zip(clean, batches, first, second, strict=True):
         assert torch.equal(x, handed)
         assert 0.29 < (attacked - x).abs().max() <= 0.3 + 1e-6
         assert 0 <= attacked.min() <= attacked.max() <= 1

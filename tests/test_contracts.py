@@ -198,9 +198,3 @@ def test_checkpoint_callbacks_act_last_and_the_first_of_them_is_the_trainers():
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # Lightning's stubs lack it
     assert callbacks == [other, first, second], "callbacks/default.yaml"
     assert trainer.checkpoint_callback is first
-
-
-def test_a_loader_is_told_each_epoch_through_its_sampler():
-    loader = Numbers()
-    bare_trainer(max_epochs=2).fit(Module(), loader)
-    assert loader.epochs[-2:] == [0, 1], "data.loader"

@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from mnist_cnn.config.compose import CONF, compose, files, plain
-from mnist_cnn.model import CNN, VGG, Normalize
+from mnist_cnn.model import CNN, Normalize
 from mnist_cnn.pretrained import build_network
 
 
@@ -21,23 +20,6 @@ def test_a_network_has_as_many_parameters_as_its_file_says(config):
     assert f"{parameters(net):,} parameters" in comment
     if not config.endswith("_tiny"):
         assert f"{parameters(net):,} parameters" in str(type(net).__doc__)
-
-
-def test_each_stage_halves_the_image():
-    net = VGG(((4,), (6, 8), (10,)), channel_dropout=0.2, dropout=0.0)
-    sizes = []
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.register_forward_hook(lambda layer, args, out: sizes.append(out.shape[1:]))
-    assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
-    assert sizes == [(4, 14, 14), (6, 14, 14), (8, 7, 7), (10, 3, 3)]
-    assert [layer.p for layer in net.modules() if isinstance(layer, nn.Dropout2d)] == [0.2] * 3
-
-
-def test_a_digit_does_not_see_its_batch_mates():
-    net = CNN((32, 64), 128, 0.0).eval()
-    x = torch.randn(5, 1, 28, 28)
-    torch.testing.assert_close(net(x)[:1], net(x[:1]))
 
 
 def test_pooling_before_relu_gives_the_logits_and_gradients_of_relu_before_pooling():
@@ -59,15 +41,6 @@ def test_pooling_before_relu_gives_the_logits_and_gradients_of_relu_before_pooli
         )
     assert len(gradients[0]) == 9
     torch.testing.assert_close(*gradients)
-
-
-def test_weights_start_glorot_uniform_and_biases_at_zero():
-    net = CNN((32, 64), 128, 0.0)
-    limit = (6 / (32 * 9 + 64 * 9)) ** 0.5
-    weights = net.conv2.weight.detach()
-    assert 0.95 * limit < weights.abs().max() <= limit
-    assert weights.std().item() == pytest.approx(limit / 3**0.5, rel=0.05)
-    assert all(not p.any() for name, p in net.named_parameters() if name.endswith("bias"))
 
 
 @pytest.mark.parametrize("config", ["cnn", "fast_cnn", "vgg"])

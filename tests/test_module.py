@@ -1,21 +1,15 @@
 """DigitClassifier: exact metrics, checkpoints that stand alone, weights that fit or are refused."""
 
 import json
-from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
-from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.train import train
@@ -71,16 +65,6 @@ def test_labels_are_smoothed_in_training_alone():
     )
 
 
-def test_a_checkpoint_rebuilds_the_network_without_any_config(short_run, tmp_path):
-    short_run("run", "model.hidden=32", "trainer.max_epochs=1", "test=false")
-    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
-    content = torch.load(path, weights_only=True)  # only plain values and tensors in it
-    assert content["hyper_parameters"]["model"]["hidden"] == 32
-    loaded: Any = DigitClassifier.load_from_checkpoint(path, weights_only=True)
-    assert loaded.net.dense1.out_features == 32
-    assert torch.equal(loaded.net.conv1.weight, content["state_dict"]["net.conv1.weight"])
-
-
 def test_auto_takes_the_mean_and_std_of_the_training_images(short_run, tmp_path):
     changes = ["model.mean=auto", "model.std=auto", "trainer.max_epochs=1", "test=false"]
     short_run("run", *changes, "callbacks=averaging", "trainer.limit_train_batches=3")
@@ -125,26 +109,6 @@ def test_weights_of_another_shape_are_refused_key_by_key_and_change_nothing(tmp_
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-def test_weights_of_another_network_name_what_is_missing_and_what_is_too_many(tmp_path):
-    vgg = {"_target_": "mnist_cnn.model.VGG", "stages": [[4]], "channel_dropout": 0, "dropout": 0}
-    DigitClassifier(model=vgg).save_weights(tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"conv1\.weight: none in the file"):
-        module().load_weights(tmp_path / "w.safetensors")
-    module().save_weights(tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"conv1\.weight: .* in the file, none in the net"):
-        DigitClassifier(model=vgg).load_weights(tmp_path / "w.safetensors")
-
-
-def test_tied_weights_are_written_under_each_name(tmp_path):
-    first, second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
-    second.weight = first.weight
-    net = torch.nn.Sequential(first, second)
-    pretrained.write_weights(net, {}, tmp_path / "w.safetensors")
-    written = load_file(tmp_path / "w.safetensors")
-    assert torch.equal(written["0.weight"], first.weight)
-    assert torch.equal(written["1.weight"], first.weight)
-
-
 @pytest.mark.parametrize(
     ("part", "config", "message"),
     [
@@ -162,35 +126,6 @@ def test_an_optimizer_or_schedule_that_does_not_exist_or_fit_is_refused(part, co
     net.trainer = bare_trainer(max_epochs=1)
     with pytest.raises(ValueError, match=message):
         net.configure_optimizers()
-
-
-@pytest.mark.filterwarnings("ignore:Checkpoint directory")  # three runs share it
-@pytest.mark.parametrize("name", ["ReduceLROnPlateau", "StepLR", "CosineAnnealingLR"])
-def test_a_schedule_by_epoch_resumes_where_it_was(name, data_root, tmp_path):
-    options: dict[str, dict[str, Any]] = {
-        "ReduceLROnPlateau": {"patience": 0, "threshold": 1.0, "threshold_mode": "abs"},
-        "StepLR": {"step_size": 1, "gamma": 0.5},
-    }
-    schedule = {"_target_": f"torch.optim.lr_scheduler.{name}", **options.get(name, {})}
-    data, rates = MNISTDataModule(root=str(data_root)), list[float]()
-
-    class Listen(L.Callback):
-        def on_train_batch_end(self, trainer, *args):
-            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-    def fit(ckpt_path: Path | None = None) -> None:
-        saved = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-        few: dict[str, Any] = {"max_epochs": 4, "limit_train_batches": 1, "limit_val_batches": 1}
-        few |= {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        trainer = L.Trainer(accelerator="cpu", callbacks=[Listen(), saved], **few)
-        module = DigitClassifier(model=CNN, optimizer=ADAM, scheduler=schedule)
-        trainer.fit(module, data, ckpt_path=ckpt_path)
-
-    fit()
-    whole = rates.copy()
-    fit(tmp_path / "epoch=1.ckpt")
-    assert rates == [*whole, *whole[2:]]
-    assert len(set(whole)) > 2
 
 
 @pytest.mark.parametrize("count", [20, 6858])  # batches of 7 among 48,000 images: the last has 1

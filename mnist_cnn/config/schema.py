@@ -210,7 +210,9 @@ class Trainer(Custom):
     limit_val_batches: NoneOrLimit
     limit_test_batches: Limit
     limit_predict_batches: NoneOrLimit
-    val_check_interval: Limit | str | dict[str, Any] | None
+    val_check_interval: Limit | None  # Lightning's own fails with a time
+    enable_checkpointing: Literal[True] | None
+    barebones: Literal[False] = False
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
     log_every_n_steps: Whole | None
