@@ -58,16 +58,12 @@ def test_what_is_loaded_takes_bytes_and_floats_of_numpy_and_torch_in_any_number(
     [
         torch.rand(2, 28, 28) * 255,
         torch.full((28, 28), torch.nan),
-        torch.ones(2, 28, 28, dtype=torch.int64),
         torch.rand(2, 3, 28, 28),
-        np.zeros((2, 32, 32), np.uint8),
         np.zeros(784, np.uint8),
     ],
 )
 def test_what_is_loaded_refuses_other_images_in_one_line(images):
-    with pytest.raises(
-        ValueError, match=r"^images must be uint8 in 0\.\.255 or float in \[0, 1\], "
-    ):
+    with pytest.raises(ValueError, match=r"^images must be uint8 in 0\.\.255 or float in "):
         mnist_cnn.load()(images)
 
 

@@ -141,6 +141,6 @@ def test_a_last_batch_of_one_image_is_refused_by_what_cannot_normalise_it(count,
 
 
 def test_lbfgs_trains(short_run):
-    lbfgs = "optimizer={_target_:torch.optim.LBFGS,_partial_:true,lr:0.1}"
-    changes = ["trainer.max_epochs=1", "test=false", "model.hidden=16"]
-    assert short_run("run", f"{lbfgs}", *changes)["train/loss"] < 2.3
+    lbfgs = "+optimizer={_target_:torch.optim.LBFGS,_partial_:true,max_iter:3}"
+    small = ["model.channels=[4,4]", "model.hidden=8", "trainer.max_epochs=1", "test=false"]
+    assert short_run("run", "~optimizer", lbfgs, *small)["train/loss"] < 2.3

@@ -241,8 +241,7 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
         if not fault and not value.isfinite().all():
             fault = f"{name} is not finite in epoch {epoch}"
     if fault:
-        advice = "a lower optimizer.lr or a trainer.gradient_clip_val may help"
-        raise ValueError(f"{fault}; {advice}")
+        raise ValueError(f"{fault}; a lower optimizer.lr or a trainer.gradient_clip_val may help")
 
 
 def check_whole(path: Path | str) -> None:
