@@ -151,11 +151,11 @@ class DigitClassifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         trainer: Any = self.trainer
-        if isinstance(trainer.datamodule, ImageDataModule):  # of a user's own little is known
+        # of a user's own data or subclass too little is known
+        if isinstance(trainer.datamodule, ImageDataModule) and type(self) is DigitClassifier:
             try_step(self, trainer.datamodule, 2)
-            loader = trainer.train_dataloader
-            last = loader.size(trainer.num_training_batches - 1) // trainer.world_size
-            if last < 2:  # too few for a batch normalisation
+            last = trainer.train_dataloader.size(trainer.num_training_batches - 1)
+            if (last := last // trainer.world_size) < 2:  # too few for a batch normalisation
                 try_step(self, trainer.datamodule, last)
         for layer in frozen(self.net, self.hparams["freeze"] or ()):
             layer.eval()
