@@ -11,16 +11,16 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from torch import nn
 
-from mnist_cnn.callbacks.between_epochs import in_order
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.loggers import make_loggers
+from mnist_cnn.config.check import inexact_callbacks
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as, is_custom
-from mnist_cnn.internals.lightning import InPlace, quiet_lightning
+from mnist_cnn.internals.lightning import quiet_lightning
 from mnist_cnn.model import frozen
 from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
-from mnist_cnn.pretrained import build_network, read_checkpoint, read_weights
+from mnist_cnn.pretrained import build_network, read_file
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.runs.ranks import rank
@@ -37,11 +37,7 @@ def check_machine(cfg: DictConfig) -> None:
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
     instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
-    config = plain(cfg, "model")
-    # without memory or time, but a user's code may not know that device
-    ours = str(config["_target_"]).startswith("mnist_cnn.")
-    with torch.device("meta" if ours else "cpu"):
-        frozen(build_network(config), cfg.freeze or ())
+    frozen(build_network(plain(cfg, "model")), cfg.freeze or ())
     optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
     if cfg.scheduler:
         make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
@@ -49,7 +45,7 @@ def check_machine(cfg: DictConfig) -> None:
         check_whole(cfg.ckpt_path)
     elif cfg.init_weights is not None:
         try:
-            read_weights(cfg.init_weights)
+            read_file(cfg.init_weights)
         except ValueError as e:
             raise ValueError(f"init_weights: {e}") from None
 
@@ -67,9 +63,10 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
     Raises:
         ValueError: as DigitClassifier does, or the weights do not fit.
     """
-    parts = ("optimizer", "scheduler", "label_smoothing", "loss", "metrics", "freeze")
+    parts = ("optimizer", "label_smoothing", "loss", "metrics", "freeze")
     module = DigitClassifier(
         model=fitted(config["model"], data),
+        scheduler=config["scheduler"] or {},
         **{key: config[key] for key in parts},
         monitor=config["objective"]["metric"],
     )
@@ -88,29 +85,12 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
 def load_best(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, int | None]:
     """The module with the weights of a run's best checkpoint, and their epoch (from 1).
 
-    Those of the last checkpoint where no metric chose one; the epoch is then None, as it is where
-    there is no checkpoint, and the weights are the module's own.
+    Those of the last checkpoint where no metric chose one; the epoch is then None.
     """
-    callback: Any = trainer.checkpoint_callback
-    if hasattr(callback, "best_epoch"):  # this project's
-        path = str(callback.best if callback.best.exists() else callback.last)
-        epoch = callback.best_epoch
-    else:
-        path = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
-        if not path:
-            return module, None
-        epoch = read_checkpoint(path)["epoch"] + 1
+    kept: Any = trainer.checkpoint_callback
+    path = kept.best if kept.best.exists() else kept.last
     device = trainer.strategy.root_device
-    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), epoch
-
-
-def make_callbacks(nodes: Mapping[Any, Any]) -> list[L.Callback]:
-    """The callbacks of `callbacks` without those that are null, in the order in which they act."""
-    made = []
-    for name, node in nodes.items():
-        if node is not None:
-            made.append(instantiate_as(L.Callback, node, key=f"callbacks.{name}"))
-    return in_order(made)
+    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), kept.best_epoch
 
 
 def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
@@ -126,21 +106,26 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
     quiet_lightning()
     if start is not None:
         check_whole(start)
-    callbacks = make_callbacks(cfg.callbacks)
+    if (inexact := inexact_callbacks(cfg)) and rank() == 0:
+        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
+    callbacks = [
+        instantiate_as(L.Callback, node, key=f"callbacks.{name}")
+        for name, node in cfg.callbacks.items()
+        if node is not None
+    ]
     options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}
     # our loaders hand out each process's share themselves
     options["use_distributed_sampler"] = is_custom(cfg.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
-    for callback in callbacks:
-        if isinstance(callback, Checkpoint):
-            callback.run, callback.start = run, start
-            callback.data = plain(cfg, "data") if is_custom(cfg.data) else {}
+    keeper = next(callback for callback in callbacks if isinstance(callback, Checkpoint))
+    keeper.run, keeper.start = run, start
+    keeper.data = plain(cfg, "data") if is_custom(cfg.data) else {}
     trainer: L.Trainer = instantiate_as(
         L.Trainer,
         options,
         callbacks=callbacks,
         logger=make_loggers(cfg, start),
-        plugins=[InPlace(), *processes.environment()],
+        plugins=processes.environment(),
         default_root_dir=run.path,
         key="trainer",
     )

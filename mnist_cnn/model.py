@@ -33,12 +33,6 @@ class Normalize(nn.Module):
             values = torch.as_tensor(math.nan if value == "auto" else value, dtype=torch.float32)
             constants = values.view(-1, 1, 1).expand(channels, 1, 1)
             self.register_buffer(name, constants.clone())
-        self.identity = (mean, std) == (0, 1)
-        self.register_load_state_dict_post_hook(Normalize._find_identity)  # type: ignore[no-untyped-call]
-
-    def _find_identity(self, _: Any = None) -> None:
-        # a step of the tutorial's network spends nothing on constants that change nothing
-        self.identity = not self.mean.any() and bool((self.std == 1).all())
 
     @property
     def fitted(self) -> bool:
@@ -49,11 +43,10 @@ class Normalize(nn.Module):
         for name, values in (("mean", mean), ("std", std.where(std > 0, 1.0))):
             if (buffer := getattr(self, name)).isnan().any():
                 setattr(self, name, values.view(-1, 1, 1).to(buffer))
-        self._find_identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W)."""
-        return x if self.identity else (x - self.mean) / self.std
+        return (x - self.mean) / self.std
 
 
 class Network(nn.Module):
@@ -108,30 +101,6 @@ class CNN(Network):
         return self.dense2(self.dropout(x))
 
 
-class MLP(Network):
-    """One hidden layer over the pixels, the baseline without convolution.
-
-    Args:
-        hidden: units of the hidden layer.
-        dropout: probability of dropping each of these units in training.
-        images: those of `Network`.
-
-    407,050 parameters with hidden=512.
-    """
-
-    def __init__(self, hidden: int, dropout: float, **images: Any):
-        super().__init__(**images)
-        self.dense1 = nn.Linear(math.prod(self.shape), hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.dense2 = nn.Linear(hidden, self.classes)
-        init_as_keras(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
-        x = F.relu(self.dense1(self.normalize(x).flatten(1)))  # (B, 512)
-        return self.dense2(self.dropout(x))
-
-
 class FastCNN(Network):
     """Two convolutions on small maps, for training in seconds.
 
@@ -158,11 +127,6 @@ class FastCNN(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
-        if self.training and len(x) == 1:
-            raise ValueError(
-                "data.batch_size must leave no batch of a single image with FastCNN: "
-                "one image has no variance"
-            )
         x = self.normalize(x)
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))  # (B, 16, 7, 7)
         x = F.relu(self.norm2(self.conv2(x)))  # (B, 32, 5, 5)

@@ -7,25 +7,23 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelPruning
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn import optim
+from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
-from mnist_cnn.pretrained import build_network, check_finite_weights, read_weights, write_weights
+from mnist_cnn.pretrained import build_network, is_ours, read_file, write_weights
+from mnist_cnn.trial import try_step
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
-
-# the tutorial's network, as conf/ has it
-MODEL = {
-    "_target_": "mnist_cnn.model.CNN",
-    **{"channels": [32, 64], "hidden": 128, "dropout": 0.0, "mean": 0.0, "std": 1.0},
-}
+USUAL = {"shape": list(SHAPE), "classes": CLASSES}  # of a network of model.py
 
 
 class DigitClassifier(L.LightningModule):
@@ -35,10 +33,11 @@ class DigitClassifier(L.LightningModule):
     network by itself: `DigitClassifier.load_from_checkpoint(path)`.
 
     Args:
-        model: `_target_`, a network of model.py or another, and its arguments.
+        model: `_target_`, a network of model.py or another, and its arguments. Of this and the next
+            two None stands for the tutorial's, as conf/ has them.
         optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
         scheduler: `_target_`, an LRScheduler, its arguments after the optimizer, and `interval`: it
-            is stepped after each epoch (the default) or each step. None or empty: a constant rate.
+            is stepped after each epoch (the default) or each step. Empty: a constant rate.
         label_smoothing: share of a training label that is spread over all classes, in [0, 1).
         monitor: the metric that a plateau schedule looks at.
         loss: `_target_` of a torch.nn.Module and its arguments; it makes the mean loss of logits
@@ -58,9 +57,9 @@ class DigitClassifier(L.LightningModule):
     def __init__(
         self,
         *,
-        model: Mapping[str, Any] = MODEL,
-        optimizer: Mapping[str, Any] = optim.OPTIMIZER,
-        scheduler: Mapping[str, Any] | None = optim.SCHEDULER,
+        model: Mapping[str, Any] | None = None,
+        optimizer: Mapping[str, Any] | None = None,
+        scheduler: Mapping[str, Any] | None = None,
         label_smoothing: float = 0.0,
         monitor: str = "val/loss",
         loss: Mapping[str, Any] | None = None,
@@ -68,11 +67,15 @@ class DigitClassifier(L.LightningModule):
         freeze: Sequence[str] | None = None,
     ):
         super().__init__()
+        if model is None or optimizer is None or scheduler is None:
+            tutorial = compose(run_dir="unused")
+            model = plain(tutorial, "model") if model is None else model
+            optimizer = plain(tutorial, "optimizer") if optimizer is None else optimizer
+            scheduler = plain(tutorial, "scheduler") if scheduler is None else scheduler
         # plain dicts, for the checkpoint
-        model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler or {})
+        model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
-        # convolutions run about a third faster with the channels innermost
-        self.net = build_network(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net: Any = build_network(model)
         for layer in frozen(self.net, freeze or ()):
             layer.requires_grad_(False)
         self.loss = loss and instantiate_as(nn.Module, loss, key="loss", allowlist=CHECKPOINTS)
@@ -83,24 +86,7 @@ class DigitClassifier(L.LightningModule):
         self.epoch_metrics: dict[str, EpochMetrics] = {}  # of this epoch, by stage
         self.epochs_are_steps = False  # the loggers' axis; in a run's folder it is epochs
         self.epoch_schedule: Any = None  # one that is stepped by epoch
-        self.resumed: dict[str, Any] = {}  # of a checkpoint, until the optimizer is made
-
-    @property  # type: ignore[misc]  # an attribute there
-    def example_input_array(self) -> Any:
-        """Image (1, C, H, W) for the summary, of a network of this project."""
-        model = self.hparams["model"]
-        if not is_ours(model):
-            return None
-        return torch.zeros(1, *model.get("shape", SHAPE), dtype=next(self.parameters()).dtype)
-
-    @property
-    def lr(self) -> float:
-        """The optimizer's learning rate, where Lightning's LearningRateFinder looks for it."""
-        return self.hparams["optimizer"]["lr"]
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        self.hparams["optimizer"]["lr"] = value
+        self.resumed: dict[str, Any] | None = None  # its state in a checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
@@ -108,19 +94,24 @@ class DigitClassifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Fits a normalisation that is `auto` to the training images of the data module."""
-        if stage == "fit":
-            self.epoch_schedule, self.resumed = None, {}
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        check_fits(self.hparams["model"], data)
+        check_fits(self.hparams["model"], self.trainer.datamodule)  # type: ignore[attr-defined]
+        if stage != "fit":
+            return
+        self.epoch_schedule = self.resumed = None
+        trainer: Any = self.trainer
+        flat = class_name(self.hparams["optimizer"]) == "LBFGS"
+        if flat or any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):
+            # they view all weights as a row
+            self.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for layer in self.net.modules():
-            if stage == "fit" and isinstance(layer, Normalize) and not layer.fitted:
-                if not isinstance(data, ImageDataModule):
+            if isinstance(layer, Normalize) and not layer.fitted:
+                if not isinstance(trainer.datamodule, ImageDataModule):
                     allowed = "numbers with data that are no ImageDataModule"
                     raise ValueError(must_be("model.mean and model.std", allowed, "auto"))
-                layer.fit(*data.pixel_statistics())
+                layer.fit(*trainer.datamodule.pixel_statistics())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.shared_step("train", batch, self.hparams["label_smoothing"])
+        loss = self.shared_step("train", batch)
         if (ranks := self.trainer.world_size) > 1:
             # gradients are averaged over the ranks, whose shares of a batch may differ by an image
             loader: Any = self.trainer.train_dataloader
@@ -144,25 +135,33 @@ class DigitClassifier(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return self(batch[0]).softmax(1)
 
-    def shared_step(self, stage: str, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
+    def shared_step(self, stage: str, batch: Batch) -> Tensor:
         images, labels = batch
+        smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         logits = self.net(images)
         # a rank's share of a last batch may be empty: the mean of nothing is 0 here
         if len(labels) and self.loss:
             loss = self.loss(logits, labels)
         elif len(labels):
-            loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
         else:
             loss = logits.sum()
         self.epoch_metrics[stage].add(loss, logits, labels)
         return loss
 
     def on_train_start(self) -> None:
+        trainer: Any = self.trainer
+        # of a user's own data or subclass too little is known
+        if isinstance(trainer.datamodule, ImageDataModule) and type(self) is DigitClassifier:
+            try_step(self, trainer.datamodule, 2)
+            last = trainer.train_dataloader.size(trainer.num_training_batches - 1)
+            if (last := last // trainer.world_size) < 2:  # too few for a batch normalisation
+                try_step(self, trainer.datamodule, last)
         for layer in frozen(self.net, self.hparams["freeze"] or ()):
             layer.eval()
 
     def on_train_epoch_start(self) -> None:
-        self.epoch_metrics = {"train": EpochMetrics(whole=bool(self.metrics))}
+        self.epoch_metrics = {"train": EpochMetrics()}
 
     def on_validation_epoch_start(self) -> None:
         self.epoch_metrics["val"] = EpochMetrics()
@@ -214,7 +213,6 @@ class DigitClassifier(L.LightningModule):
             self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
 
     def configure_optimizers(self) -> Any:
-        optim.check_resumed(self.resumed.get("hyper_parameters", self.hparams), self.hparams)
         args = dict(self.hparams["optimizer"])
         if args.get("fused") and self.trainer.gradient_clip_val:
             # a fused step unscales the gradients of mixed precision itself, too late to clip them
@@ -230,8 +228,8 @@ class DigitClassifier(L.LightningModule):
             )
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
         schedule = optim.make_schedule(config, optimizer, lambda: trainer.max_epochs or 0)
-        if state := self.resumed.get("epoch_schedule"):
-            schedule.load_state_dict(state)
+        if self.resumed is not None:
+            schedule.load_state_dict(self.resumed)
         self.epoch_schedule = schedule
         return optimizer
 
@@ -243,10 +241,7 @@ class DigitClassifier(L.LightningModule):
             checkpoint["epoch_schedule"] = self.epoch_schedule.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        keys = ("hyper_parameters", "epoch_schedule")
-        self.resumed = {key: checkpoint[key] for key in keys if key in checkpoint}
-        if self.epoch_schedule is not None:  # a finder of Lightning's goes back to where it began
-            self.epoch_schedule.load_state_dict(self.resumed["epoch_schedule"])
+        self.resumed = checkpoint.get("epoch_schedule")
         old, new = checkpoint["hyper_parameters"]["optimizer"], self.hparams["optimizer"]
         changed = {key: value for key, value in new.items() if old.get(key) != value}
         for state in checkpoint.get("optimizer_states", []):
@@ -270,43 +265,33 @@ class DigitClassifier(L.LightningModule):
         Raises:
             ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
         """
-        new, old = read_weights(path), self.net.state_dict()
+        new, old = read_file(path)[0], self.net.state_dict()
         fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
         faults = []
         for key in sorted((new.keys() | old.keys()) - fitting.keys()):
-            there = tuple(new[key].shape) if key in new else "none"
-            here = tuple(old[key].shape) if key in old else "none"
+            there, here = (tuple(w[key].shape) if key in w else "none" for w in (new, old))
             faults.append(f"{key}: {there} in the file, {here} in the net")
         if faults and (strict or not fitting):
             raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}")
-        check_finite_weights(fitting)
         self.net.load_state_dict({**old, **fitting})
         return faults
 
 
-def is_ours(model: Mapping[str, Any]) -> bool:
-    """Tell whether a model config is of a network of model.py, which has `classes` and `shape`."""
-    return str(model.get("_target_")).startswith("mnist_cnn.model.")
-
-
-def facts(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
+def facts(model: Mapping[str, Any], data: Any) -> dict[str, Any]:
     """The arguments of a network of model.py that data decide; none for a user's net or data."""
     if not is_ours(model) or not isinstance(data, ImageDataModule):
         return {}
     return {"shape": list(data.shape), "classes": len(data.classes)}
 
 
-def fitted(model: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
+def fitted(model: Mapping[str, Any], data: Any) -> dict[str, Any]:
     """A model config with the shape of the images and the number of classes of a data set."""
-    default = {"shape": list(SHAPE), "classes": CLASSES}
-    new = {key: v for key, v in facts(model, data).items() if v != default[key]}
+    new = {key: fact for key, fact in facts(model, data).items() if fact != USUAL[key]}
     return {**new, **model}
 
 
-def check_fits(model: Mapping[str, Any], data: L.LightningDataModule) -> None:
+def check_fits(model: Mapping[str, Any], data: Any) -> None:
     """Raises ValueError where a network of this project is for images or classes of another set."""
-    old = {"classes": CLASSES, **model, "shape": list(model.get("shape", SHAPE))}
-    for key, value in facts(model, data).items():
-        if old[key] != value:
-            allowed = f"{value} for data.name={data.name}"
-            raise ValueError(must_be(f"model.{key}", allowed, old[key]))
+    for key, fact in facts(model, data).items():
+        if (old := model.get(key, USUAL[key])) != fact:
+            raise ValueError(must_be(f"model.{key}", f"{fact} for data.name={data.name}", old))

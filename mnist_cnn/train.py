@@ -63,7 +63,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         outcome = results.collect(history, best, test, module, device, config)
         if trainer.is_global_zero:
             module.save_weights(run.path / STALE[0], {"data": described(config["data"], data)})
-            write_results(trainer, data, outcome)
+            write_results(trainer, outcome)
             run.finish(outcome)
         return outcome
 

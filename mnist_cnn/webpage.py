@@ -63,7 +63,7 @@ def as_layer(module: nn.Module | str) -> Iterator[Layer]:
     """A layer as network.js has it; nothing for one that changes nothing."""
     match module:
         case Normalize():
-            if not module.identity:
+            if module.mean.any() or (module.std != 1).any():
                 scale = 1 / module.std.flatten()
                 yield {"kind": "affine"}, [scale, -module.mean.flatten() * scale]
         case nn.Conv2d(groups=1, dilation=(1, 1), padding_mode="zeros", padding=tuple()):

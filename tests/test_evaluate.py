@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of another architecture, normalisation, fold and split."""
     folder = tmp_path_factory.mktemp("other") / "run"
-    differs = ["model=mlp", "model.mean=0.5", "model.std=0.25", "data.val_fraction=0.1"]
+    differs = ["model=fast_cnn", "model.mean=0.5", "model.std=0.25", "data.val_fraction=0.1"]
     train(compose([*SHORT, *differs, "data.split=writers", "logger=none"], run_dir=folder))
     return folder
 

@@ -1,17 +1,14 @@
 """A run that was interrupted, wherever, ends bit for bit like one that was not."""
 
-import random
 import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.folder import BEST, LAST, state
-from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.helpers.folder import column, differences, files, last, results, scalars
@@ -207,34 +204,3 @@ def test_nan_ends_the_run_and_names_the_step(tmp_path, fault):
         run(tmp_path, "data.batch_size=5", "callbacks.checkpoint.every_steps=3")
     assert state(tmp_path) == "failed"
     assert last(tmp_path)["global_step"] == STEPS + 3  # before
-
-
-def test_an_epoch_that_was_cut_short_is_named_when_the_run_is_resumed(tmp_path, capsys):
-    run(tmp_path, "trainer.max_steps=17")
-    assert "not bit for bit" not in capsys.readouterr().err
-    run(tmp_path)
-    said = "not bit for bit the run that it was: an epoch ended before all its batches"
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint:UserWarning")
-def test_a_run_that_starts_from_a_checkpoint_of_lightnings_says_that_it_is_inexact(
-    tmp_path, capsys
-):
-    other = ["callbacks.checkpoint=null", "+callbacks.own.dirpath=${run_dir}/own"]
-    other += ["+callbacks.own._target_=lightning.pytorch.callbacks.ModelCheckpoint"]
-    run(tmp_path / "run", *other, "+callbacks.own.monitor=val/loss")
-    (best,) = (tmp_path / "run" / "own").glob("*.ckpt")
-    epoch = torch.load(best, weights_only=True)["epoch"]
-    assert results(tmp_path / "run")["best_epoch"] == epoch + 1
-    run(tmp_path / "new", f"ckpt_path='{best}'", "trainer.max_epochs=4", "force=true")
-    assert column(tmp_path / "new", "epoch")[-1] == 4
-    assert "another callback wrote the checkpoint" in capsys.readouterr().err
-
-
-def test_every_random_generator_is_resumed_where_it_was():
-    cpu = torch.device("cpu")
-    states = generators(cpu)
-    drawn = [random.random(), np.random.rand(), torch.rand(1).item()]
-    set_generators(states, cpu)
-    assert [random.random(), np.random.rand(), torch.rand(1).item()] == drawn

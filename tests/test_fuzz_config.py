@@ -42,7 +42,7 @@ null true false 0 -1 1 2 3 0.5 -0.0 1e-320 1e-9 1e9 1e39 1e400 nan -inf 65536 42
 99999999999999999999999 '' ' ' ??? ~ .. [] {} [1] [1,2] [[1]] [null,null] {a:1} {a:{b:[]}}
 ${seed} ${nothing} ${data} ${run_dir} ${ ${oc.env:NOT_SET} $ "\n" '\0' \ a,b a=b é ℵ
 min max val/loss train/acc auto cpu 16-mixed bf16-true 00:00:00:00 simple os.system torch.nn
-torch.optim.LBFGS torch.optim.Optimizer torch.optim.lr_scheduler.LambdaLR mnist_cnn.model.MLP
+torch.optim.LBFGS torch.optim.Optimizer torch.optim.lr_scheduler.LambdaLR mnist_cnn.model.CNN
 mnist_cnn.model.torch.hub.load lightning.Trainer mnist_cnn.data.datamodule.MNISTDataModule"""
 VALUES = st.one_of(
     st.sampled_from(ODD.split()),

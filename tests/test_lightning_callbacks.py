@@ -1,14 +1,10 @@
 """Lightning's own callbacks work in a run, each by one override."""
 
-import json
-import logging
-import math
 from pathlib import Path
 
 import pytest
-from lightning.pytorch.callbacks import device_stats_monitor
+from safetensors.torch import load_file
 
-from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
 from tests.helpers.folder import rows, scalars
@@ -26,46 +22,13 @@ def added(name: str, *arguments: str) -> list[str]:
     return [f"+callbacks.own={{{','.join([f'_target_:{LIGHTNINGS}.{name}', *arguments])}}}"]
 
 
-def test_the_learning_rate_finder_sets_the_rate_of_the_run(tmp_path, capsys):
-    run(tmp_path, *added("LearningRateFinder", "num_training_steps:30"), "logger=none")
-    assert "not bit for bit" not in capsys.readouterr().err
-    found = [float(row["lr"]) for row in rows(tmp_path / "run")]
-    assert len(found) == 2
-    assert 1e-8 < found[0] < 1
-    assert found[0] != 0.001
-
-
-def test_the_batch_size_finder_sets_the_size_of_the_batches(tmp_path, caplog, monkeypatch):
-    # which passes nothing on
-    monkeypatch.setattr(logging.getLogger("lightning.pytorch.tuner"), "handlers", [caplog.handler])
-    finder = added("BatchSizeFinder", "max_trials:2", "steps_per_trial:1", "init_val:8")
-    run(tmp_path, *finder, "logger=none", "test=false")
-    assert "using batch size 16" in caplog.text
-    for row in rows(tmp_path / "run"):  # 20 batches an epoch
-        assert float(row["images/s"]) * float(row["seconds"]) == pytest.approx(20 * 16)
-
-
-def test_the_monitors_log_beside_the_history(tmp_path):
-    pytest.importorskip("psutil")
-    options = [
-        *added("DeviceStatsMonitor", "cpu_stats:true"),
-        f"+callbacks.rate._target_={LIGHTNINGS}.LearningRateMonitor",
-        *("+callbacks.rate.logging_interval=epoch", "trainer.log_every_n_steps=5"),
-    ]
-    run(tmp_path, *options)
+def test_the_monitor_of_rates_logs_beside_the_history(tmp_path):
+    run(tmp_path, *added("LearningRateMonitor", "logging_interval:epoch"))
     logged = scalars(tmp_path / "run")
-    (name,) = (key for key in logged if key.endswith("on_train_batch_end/cpu_percent"))
-    assert len(logged[name]) == 2 * 20 // 5
     assert [step for step, _ in logged["val/loss"]] == [1, 2]
     rates = [float(row["lr"]) for row in rows(tmp_path / "run")]
     assert [rate for _, rate in logged["lr-Adam"]] == pytest.approx(rates)
     assert [rate for _, rate in logged["lr"]] == pytest.approx(rates)
-
-
-def test_without_psutil_the_device_stats_monitor_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(device_stats_monitor, "_PSUTIL_AVAILABLE", False)
-    with pytest.raises(ValueError, match=r"`psutil` is not installed.*; pip install .*monitor\]"):
-        run(tmp_path, *added("DeviceStatsMonitor"))
 
 
 def test_lightnings_progress_bar_takes_the_place_of_this_projects(tmp_path, capsys):
@@ -75,25 +38,33 @@ def test_lightnings_progress_bar_takes_the_place_of_this_projects(tmp_path, caps
     assert "Epoch 1: 100%" in said.out + said.err
 
 
-def test_stochastic_weight_averaging_averages_the_last_epochs(tmp_path, capsys):
-    averaging = added("StochasticWeightAveraging", "swa_lrs:0.01", "swa_epoch_start:2")
-    options = [*averaging, "trainer.max_epochs=4", "logger=none"]
-    run(tmp_path, *options, "callbacks.early_stopping=null")
+def test_stochastic_weight_averaging_sets_the_rate(tmp_path, capsys):
+    averaging = added("StochasticWeightAveraging", "swa_lrs:0.01", "swa_epoch_start:1")
+    run(tmp_path, *averaging, "trainer.max_epochs=3", "logger=none")
     rates = [float(row["lr"]) for row in rows(tmp_path / "run")]
-    # from the second epoch on to 0.01 along half a cosine of ten epochs, a step an epoch
-    way = [(1 - math.cos(math.pi * k / 10)) / 2 for k in range(4)]
-    assert rates == pytest.approx([0.001 + 0.009 * share for share in way], rel=1e-3)
-    capsys.readouterr()
-    run(tmp_path, *options, "trainer.max_epochs=5", f"ckpt_path={tmp_path}/run", "force=true")
-    assert "StochasticWeightAveraging is not resumed exactly" in capsys.readouterr().err
+    assert rates[0] == 0.001 < rates[1] < rates[2]
+    assert "no exact resume is promised with callbacks.own" in capsys.readouterr().err
 
 
-def test_lightnings_checkpoint_takes_the_place_of_this_projects(tmp_path):
-    outcome = run(
-        *(tmp_path, "callbacks.checkpoint=null", "logger=none"),
-        *added("ModelCheckpoint", "monitor:val/loss"),
-    )
-    assert outcome["epochs"] == 2
-    (file,) = (tmp_path / "run").rglob("*.ckpt")
-    assert json.loads((tmp_path / "run" / "results.json").read_text())["best_epoch"]
-    pretrained.load(file)
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        (*added("LearningRateFinder"), "callbacks.own"),
+        (*added("BatchSizeFinder"), "callbacks.own"),
+        ("trainer.enable_checkpointing=false", "trainer.enable_checkpointing"),
+        ("trainer.val_check_interval='00:00:00:01'", "trainer.val_check_interval"),
+        ("+trainer.barebones=true", "trainer.barebones"),
+        ("+data.negatives=9", "loss"),
+    ],
+)
+def test_what_is_not_supported_is_refused_before_there_is_a_folder(override, key, tmp_path):
+    with pytest.raises(ValueError, match=rf"^{key}\b"):
+        run(tmp_path, override)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_pruned_by_lightnings_callback(tmp_path):
+    run(tmp_path, *added("ModelPruning", "pruning_fn:l1_unstructured", "amount:0.5"))
+    net = load_file(tmp_path / "run" / "weights.safetensors")
+    share = sum((w == 0).sum() for w in net.values()) / sum(w.numel() for w in net.values())
+    assert 0.4 < share < 0.8

@@ -6,14 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from mnist_cnn import pretrained
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
@@ -131,7 +128,6 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / "my_conf").mkdir()
         for part in parts:
             for name, text in EXAMPLES[part][0].items():
-                assert text.strip().count("\n") < 30
                 (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
                 (tmp_path / name).write_text(text)
         for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
@@ -196,21 +192,6 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(folder)
     mnist_cnn("evaluate", "ckpt_path=run", targets)
 
 
-@pytest.mark.slow
-def test_predict_export_and_demo_of_a_network_of_the_users_own_ask_for_its_code(folder):
-    here = folder("network")
-    overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
-    train(compose([*TINY, "logger=none", *overrides], run_dir=here / "run"))
-    Image.fromarray(np.zeros((28, 28), np.uint8)).save(here / "blank.png")
-    reading, exporting = ["predict", "blank.png"], ["export", "--format=safetensors"]
-    for command in (reading, exporting, ["demo", "--port=0"]):
-        said = said_by(here, *command, "ckpt_path=run", ok=False)
-        assert "my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in said
-        assert said.count("\n") == 1
-    for command in (reading, exporting):
-        said_by(here, *command, "ckpt_path=run", "targets=[my_pkg.*]")
-
-
 def test_a_checkpoint_never_imports_code_by_itself(folder):
     here = folder("network")
     overrides = [f"hydra.searchpath=[{here}/my_conf]", "targets=[my_pkg.*]", "model=mine"]
@@ -225,16 +206,6 @@ def test_a_checkpoint_never_imports_code_by_itself(folder):
     assert "my_pkg" not in sys.modules
     instantiate.allow(["my_pkg.*"])
     pretrained.load(here / "run")
-
-
-def test_a_metric_that_is_not_logged_is_named_with_those_that_are():
-    metric = "+metrics.f1={_target_:torchmetrics.classification.MulticlassF1Score,num_classes:10}"
-    with pytest.raises(ValueError, match=r"objective\.metric must be .* train/f1, val/loss, "):
-        check(compose([metric, "objective.metric=val/f2"], run_dir="unused"))
-    with pytest.raises(ValueError, match=r"objective\.mode: .*got null"):
-        check(compose([metric, "objective.metric=val/f1"], run_dir="unused"))
-    with pytest.raises(ValueError, match=r"metrics\.acc: .* logged already"):
-        check(compose([metric.replace("f1=", "acc=")], run_dir="unused"))
 
 
 def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folder):
@@ -263,3 +234,66 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(folde
     instantiate.allow([])
     with pytest.raises(ValueError, match=r"data\._target_ must be allowed by targets, got my"):
         as_trained([f"ckpt_path={here}/run"])
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Flat(nn.Sequential):
+    def __init__(self, outputs=10):
+        super().__init__(nn.Flatten(), nn.Linear(784, outputs))
+
+class Tied(nn.Sequential):
+    def __init__(self):
+        first, second = nn.Linear(28, 28), nn.Linear(28, 28)
+        second.weight = first.weight
+        super().__init__(first, second, nn.Flatten(), nn.Linear(784, 10))
+
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 4, 3, dtype=torch.complex64), nn.Linear(2704, 10)
+
+    def forward(self, x):
+        return self.last(self.conv(x.to(torch.complex64)).abs().view(len(x), -1))
+
+class Named(Flat):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
+
+class Remembering(Flat):
+    def get_extra_state(self):
+        return {"seen": 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("net", "more", "said"),
+    [
+        ("Flat", [], None),
+        ("Tied", [], None),
+        ("Viewing", ["optimizer.fused=false"], None),
+        ("Flat", ["+model.outputs=1"], r"logits must be \(2, 10\), got \(2, 1\)|out of bounds"),
+        ("Flat", ["+model.outputs=11"], r"logits must be \(2, 10\), got \(2, 11\)"),
+        ("Named", [], "must be Tensor, not dict"),
+        ("Remembering", [], "'dict' object has no attribute 'detach'"),
+        ("Flat", ["loss={_target_:torch.nn.CrossEntropyLoss,reduction:none}"], "one number"),
+    ],
+)
+def test_a_network_that_would_fail_late_fails_before_the_first_step(net, more, said, folder):
+    here = folder()
+    (here / "my_pkg").mkdir()
+    (here / "my_pkg" / "nets.py").write_text(NETS)
+    (here / "my_conf" / "model").mkdir()
+    (here / "my_conf" / "model" / "mine.yaml").write_text(f"_target_: my_pkg.nets.{net}\n")
+    options = [*TINY, "trainer.max_epochs=1", "targets=[my_pkg.*]", "logger=none", "test=false"]
+    options += [f"hydra.searchpath=[{here}/my_conf]", "model=mine"]
+    cfg = compose([*options, *more], run_dir=here / "run")
+    if said is None:
+        train(cfg)
+        pretrained.load(here / "run")
+        return
+    with pytest.raises(ValueError, match=f"the network or the loss fails on 2 image.*({said})"):
+        train(cfg)
+    assert not (here / "run" / "checkpoints").exists()

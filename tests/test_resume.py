@@ -40,10 +40,10 @@ def test_without_a_checkpoint_a_command_line_stays_as_it_is_but_for_m_which_come
 
 
 def test_a_run_is_resumed_in_its_folder_with_what_was_given_then_and_is_given_now(tmp_path):
-    run = made(tmp_path / "run", "model=mlp", "+optimizer.lr=1", "callbacks.a.b=1", "seed=2")
+    run = made(tmp_path / "run", "model=vgg", "+optimizer.lr=1", "callbacks.a.b=1", "seed=2")
     now = ["optimizer.lr=3", "~callbacks.a"]
     (line,) = expand([f"ckpt_path={run}", *now])
-    assert line == ["model=mlp", "seed=2", "run_name=mine", *now, f"hydra.run.dir='{run}'"]
+    assert line == ["model=vgg", "seed=2", "run_name=mine", *now, f"hydra.run.dir='{run}'"]
 
 
 def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
@@ -74,14 +74,14 @@ def test_what_a_stranger_s_folder_may_not_decide_is_not_repeated(tmp_path, overr
 
 
 def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
-    run = made(tmp_path / "run", "model=mlp", "seed=1")
+    run = made(tmp_path / "run", "model=vgg", "seed=1")
     start = f"ckpt_path='{run / LAST}'"
-    expected = [["model=mlp", "seed=2", start]]
+    expected = [["model=vgg", "seed=2", start]]
     assert expand([f"ckpt_path={run / LAST}", "seed=2"]) == expected
     elsewhere = "hydra.run.dir=new"  # the same of a run's folder and another one
-    assert expand([f"ckpt_path={run}", elsewhere]) == [["model=mlp", "seed=1", elsewhere, start]]
+    assert expand([f"ckpt_path={run}", elsewhere]) == [["model=vgg", "seed=1", elsewhere, start]]
     assert expand([f"ckpt_path={run / LAST}", "-m", "seed=1,2"]) == [
-        ["-m", "model=mlp", "seed=1,2", start]
+        ["-m", "model=vgg", "seed=1,2", start]
     ]
     copy = tmp_path / "copy.ckpt"
     copy.touch()

@@ -131,7 +131,6 @@ DATA = "datamodule_hyper_parameters"
         (f"{DATA}/name", "../../etc", "name"),
         (f"{MODEL}/std", "one", "model: "),
         (f"{DATA}/fold", "${oc.env:HOME}", "fold"),
-        ("state_dict/net.dense2.bias", torch.full((10,), torch.nan), "not all numbers"),
         ("state_dict/net.dense2.bias", torch.zeros(1).expand(10**12), "size mismatch"),
         (f"{MODEL}/\x1b[2J", 1, r"\?\[2J"),
         ("state_dict", None, "NoneType"),

@@ -1,6 +1,5 @@
-"""A callback that acts when an epoch is over altogether, and the order in which callbacks act."""
+"""A callback that acts when an epoch is over altogether."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
@@ -17,7 +16,6 @@ class BetweenEpochs(Callback):
     number of the epoch, counted from 1.
     """
 
-    order = 0  # among a trainer's callbacks, see `in_order`
     running = False  # in an epoch
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
@@ -35,14 +33,3 @@ class BetweenEpochs(Callback):
         if self.running:
             self.epoch_done(trainer, pl_module)
         self.running = False
-
-
-def in_order(callbacks: Iterable[Callback]) -> list[Callback]:
-    """Callbacks in the order in which they act, whatever the order in which they were given.
-
-    NaNGuard (-5) ends a run before anything is shown or written of the epoch; ProgressBar -3;
-    History (-2) starts the clock of the next epoch when these are done; Checkpoint (-1) comes
-    before other checkpoint callbacks, which Lightning calls after all others; those of Lightning
-    and the user 0, in the order given; Prune (1) ends a run when the history has the epoch.
-    """
-    return sorted(callbacks, key=lambda callback: getattr(callback, "order", 0))

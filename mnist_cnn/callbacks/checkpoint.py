@@ -9,16 +9,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    StochasticWeightAveraging,
-)
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.nan import check_finite
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
 from mnist_cnn.internals.lightning import (
@@ -28,21 +22,12 @@ from mnist_cnn.internals.lightning import (
     loader_position,
     mid_epoch,
     stopped_early,
-    training_is_over,
 )
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.signals import Interrupted, StopSignal
-
-# the finders search anew; the scheduler is not told of an epoch that is resumed in its middle
-INEXACT = (
-    BatchSizeFinder,
-    GradientAccumulationScheduler,
-    LearningRateFinder,
-    StochasticWeightAveraging,
-)
 
 
 class Checkpoint(BetweenEpochs, LightningCheckpoint):
@@ -58,6 +43,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         mode: min or max, which way is better.
         every_seconds: within an epoch, `last.ckpt` is written when it is this old; None for never.
         every_steps: and after each this number of batches of an epoch; None for never.
+        check_every_steps: batches between two looks for a loss that is no finite number, each of
+            which waits for the device; there is one more before each checkpoint.
 
     Attributes:
         run: the run's folder, whose results are outdated by the first checkpoint; set it before
@@ -73,13 +60,18 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         OSError: the disk is full, or the like.
     """
 
-    order = -1
-
     def __init__(
-        self, *, monitor: str, mode: str, every_seconds: float | None, every_steps: int | None
+        self,
+        *,
+        monitor: str,
+        mode: str,
+        every_seconds: float | None,
+        every_steps: int | None,
+        check_every_steps: int,
     ):
         self.monitor, self.mode = monitor, mode
         self.every_seconds, self.every_steps = every_seconds or math.inf, every_steps
+        self.check_every_steps = check_every_steps
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None
         self.run: RunFolder | None = None
@@ -106,10 +98,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 loader.load_state_dict(self.position)
             callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
             trainer.should_stop |= any(map(stopped_early, callbacks))
-            steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-            cut = not self.running and trainer.global_step != trainer.current_epoch * steps
-            if cut and not training_is_over(trainer):
-                tell_inexact(trainer, ["an epoch ended before all its batches were trained on"])
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 
@@ -117,6 +105,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = batch_idx + 1
+        if done % self.check_every_steps == 0:
+            check_finite(trainer, pl_module, trainer.current_epoch + 1)
         if done % trainer.accumulate_grad_batches or ends_after_this_batch(trainer, batch_idx):
             return  # half a gradient is not kept; the epoch's own checkpoint comes soon
         due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
@@ -194,19 +184,21 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
+        for part in ("optimizer", "scheduler"):
+            args = checkpoint["hyper_parameters"], pl_module.hparams
+            old, new = (class_name(each[part]) for each in args)
+            if old != new:
+                allowed = f"{old}, as in the checkpoint that is resumed"
+                raise ValueError(must_be(f"{part}._target_", allowed, new))
         self.take_over(trainer, checkpoint)
-        inexact = [c for c in trainer.callbacks if isinstance(c, INEXACT)]  # type: ignore[attr-defined]
-        reasons = [f"{type(callback).__name__} is not resumed exactly" for callback in inexact]
-        if "processes" in checkpoint:
+        if "processes" in checkpoint:  # else another callback wrote it
             self.position = loader_position(checkpoint)
             self.restore_process(trainer, pl_module, checkpoint["processes"])
-            now, before = circumstances(trainer), checkpoint["circumstances"]
-            changed = [f"{k} {v}, now {now[k]}" for k, v in before.items() if v != now[k]]
-            reasons = changed + reasons
-        else:
-            reasons.append("another callback wrote the checkpoint")
-        if self.start is not None:  # a finder of Lightning's restores what it has saved itself
-            tell_inexact(trainer, reasons)
+        now, before = circumstances(trainer), checkpoint.get("circumstances", {})
+        changed = [f"{k} {before.get(k)}, now {v}" for k, v in now.items() if v != before.get(k)]
+        if changed and trainer.is_global_zero:
+            said = "; ".join(changed)
+            print(f"not bit for bit the run that it was: {said}", file=sys.stderr)
 
     def take_over(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
         """Copy another run's checkpoint that this run starts from, after the best beside it."""
@@ -223,13 +215,33 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             own = every[trainer.global_rank]
             self.loaded = own["generators"]
             if "tally" in own:
-                module.epoch_metrics["train"] = tally = EpochMetrics(bool(module.metrics))
+                module.epoch_metrics["train"] = tally = EpochMetrics()
                 tally.load_state_dict(own["tally"], trainer.strategy.root_device)
         elif "tally" in every[0]:
             raise ValueError(
                 f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
                 f"from the end of an epoch, got the middle of one and {len(every)} processes"
             )
+
+
+def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
+    """Check the losses of an epoch (from 1), the metrics and the weights.
+
+    Raises:
+        ValueError: one is infinite or not a number. It names the step.
+    """
+    losses, fault = module.epoch_metrics["train"].losses, ""
+    finite = torch.stack(losses).isfinite().tolist() if losses else []
+    if not all(finite):
+        batch = finite.index(False)
+        step = (epoch - 1) * trainer.num_training_batches + batch + 1
+        value = losses[batch].item()
+        fault = f"train/loss={value} at step {step}, batch {batch + 1} of epoch {epoch}"
+    for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
+        if not fault and not value.isfinite().all():
+            fault = f"{name} is not finite in epoch {epoch}"
+    if fault:
+        raise ValueError(f"{fault}; a lower optimizer.lr or a trainer.gradient_clip_val may help")
 
 
 def check_whole(path: Path | str) -> None:
@@ -265,9 +277,3 @@ def circumstances(trainer: L.Trainer) -> dict[str, Any]:
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),
     }
-
-
-def tell_inexact(trainer: L.Trainer, reasons: list[str]) -> None:
-    """Tells on stderr, once for all processes, why a resumed run is not the one that it was."""
-    if reasons and trainer.is_global_zero:
-        print(f"not bit for bit the run that it was: {'; '.join(reasons)}", file=sys.stderr)

@@ -23,8 +23,6 @@ class History(BetweenEpochs):
     are, those of the epoch before among them. The files lie in the trainer's default_root_dir.
     """
 
-    order = -2
-
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.run_started = now()  # the first time, in a resumed run

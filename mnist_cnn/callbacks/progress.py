@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import lightning as L
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressBar(BetweenEpochs):
-    """A bar with loss, accuracy, images/s and time left, and one line for each finished epoch.
+    """A bar with the loss of a batch and the time left, and one line for each finished epoch.
 
     It draws at intervals of time, not of steps, and from this thread, so it costs the same
     whatever the batch size. Without a terminal only the lines are written.
@@ -23,9 +23,6 @@ class ProgressBar(BetweenEpochs):
         refresh_seconds: seconds between two drawings.
         quiet: only the log gets the lines.
     """
-
-    order = -3
-    averaged = 50  # batches behind the loss and accuracy on the bar
 
     def __init__(self, *, refresh_seconds: float, quiet: bool):
         self.refresh_seconds = refresh_seconds
@@ -36,13 +33,9 @@ class ProgressBar(BetweenEpochs):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero and self.console.is_terminal and not self.console.quiet:
-            status = TextColumn("epoch {task.fields[epoch]}  {task.fields[status]}")
-            columns = (BarColumn(bar_width=None), status, TimeRemainingColumn(), TextColumn("left"))
-            self.bar = Progress(
-                *columns, console=self.console, auto_refresh=False, transient=True, expand=True
-            )
+            self.bar = Progress(console=self.console, auto_refresh=False, transient=True)
             total = (trainer.max_epochs or 1) * trainer.num_training_batches
-            self.task = self.bar.add_task("", total=total, epoch="", status="")
+            self.task = self.bar.add_task("", total=total)
             self.bar.start()
 
     def on_train_batch_end(
@@ -51,17 +44,12 @@ class ProgressBar(BetweenEpochs):
         now = time.perf_counter()
         if now < self.due or self.bar is None:
             return
-        metrics, done = pl_module.epoch_metrics["train"], batch_idx + 1
-        loss, images, hits, labelled = metrics.totals(last=self.averaged)
-        accuracy = hits / max(labelled, 1)
-        batches = self.bar.tasks[0].speed or 0  # a second
-        speed = batches * metrics.images / done * trainer.world_size
         self.due = now + self.refresh_seconds
+        epoch, loss = trainer.current_epoch, pl_module.epoch_metrics["train"].losses[-1]
         self.bar.update(
             self.task,
-            completed=trainer.current_epoch * trainer.num_training_batches + done,
-            epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            status=f"loss {loss / images:.4f}  acc {accuracy:.2%}  {speed:,.0f} images/s",
+            completed=epoch * trainer.num_training_batches + batch_idx + 1,
+            description=f"epoch {epoch + 1}/{trainer.max_epochs}  loss {loss:.4f}",
         )
         self.bar.refresh()
 

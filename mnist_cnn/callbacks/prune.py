@@ -25,8 +25,6 @@ class Prune(BetweenEpochs):
         Pruned: from fitting, at the end of an epoch that is not the last.
     """
 
-    order = 1
-
     def __init__(self, *, trial: str, monitor: str, pruner: Any):
         self.search, name = Path(trial).absolute().parent, Path(trial).name
         self.number = int(name) if name.isdecimal() else None

@@ -19,6 +19,9 @@ from mnist_cnn.config.instantiate import (
 from mnist_cnn.config.messages import either, must_be, shown
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
+TUNERS = ("BatchSizeFinder", "LearningRateFinder")
+# what is resumed in the middle of their work begins it anew
+INEXACT = ("GradientAccumulationScheduler", "StochasticWeightAveraging")
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")  # a checkpoint holds them
 
 
@@ -50,6 +53,11 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         check_fold(cfg.data.val_fraction, cfg.data.fold)
         check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)
     if entry == "train":
+        for name, node in cfg.callbacks.items():
+            if (kind := class_name(node or {})) in TUNERS:
+                raise ValueError(must_be(f"callbacks.{name}", "no tuner: none is supported", kind))
+        if cfg.loss is None and cfg.data.get("negatives"):
+            raise ValueError(must_be("loss", "one that knows data.negatives", None))
         check_trainer(cfg.trainer, cfg.data.get("clean_epochs", 0))
         if cfg.loss and cfg.label_smoothing:
             allowed = "0 where loss is set"
@@ -128,3 +136,9 @@ def check_metrics(cfg: DictConfig) -> None:
         if unvalidated and key in waiting and str(metric).startswith("val/"):
             allowed = f"of train/ where nothing is validated, as {logged[0]}"
             raise ValueError(must_be(key, allowed, metric))
+
+
+def inexact_callbacks(cfg: DictConfig) -> list[str]:
+    """Return the keys of callbacks with which a run is not promised to be resumed exactly."""
+    nodes = cfg.callbacks.items()
+    return [f"callbacks.{name}" for name, node in nodes if class_name(node or {}) in INEXACT]

@@ -10,7 +10,8 @@ NEUTRAL = (
     *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
     *("callbacks.progress", "callbacks.prune", "callbacks.summary"),
-    *("callbacks.nan", "callbacks.checkpoint.every_seconds", "callbacks.checkpoint.every_steps"),
+    *("callbacks.checkpoint.every_seconds", "callbacks.checkpoint.every_steps"),
+    "callbacks.checkpoint.check_every_steps",
 )
 # what a run may be resumed with another value of: it trains on, or is tested after all
 EXTENDABLE = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "test")

@@ -42,11 +42,14 @@ class Custom(Part):
 class DataDescription(Part):
     """The least that a file says of the data that its network was trained on."""
 
+    model_config = ConfigDict(extra="ignore")
+
     name: Annotated[str, Field(pattern=r"^\w+$")]
     classes: list[str] | None = None
-    val_fraction: BelowOne
-    fold: Whole
-    split: str
+    val_fraction: BelowOne = 0.0
+    fold: Whole = 0
+    split: str = "rows"
+    own: Custom | None = None  # a user's, in place of one of this project's sets
 
 
 class Images(Part):
@@ -105,8 +108,14 @@ class Callback(Custom):
     min_delta: NotNegative = 0.0
 
 
+class Checkpoint(Callback):
+    target: Annotated[Literal["mnist_cnn.callbacks.checkpoint.Checkpoint"], Field(alias="_target_")]
+    check_every_steps: Count
+
+
 class Callbacks(Part):
     __pydantic_extra__: dict[str, Callback | None]
+    checkpoint: Checkpoint
     history: Callback
 
 
@@ -123,7 +132,9 @@ class Trainer(Custom):
     max_time: Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")] | None
     limit_train_batches: Positive
     limit_test_batches: Positive
-    val_check_interval: Positive | None
+    val_check_interval: Positive | None  # Lightning's own fails with a time
+    enable_checkpointing: Literal[True] | None
+    barebones: Literal[False] = False
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
     log_every_n_steps: Whole | None
@@ -142,6 +153,7 @@ class Train(Part):
     targets: list[str]
     loss: Custom | None
     metrics: dict[str, Custom] | None
+    run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
     objective: dict[str, str]
     trainer: Trainer
     data: Custom

@@ -4,21 +4,18 @@ Its loops and their counters, what a checkpoint says of them, and the text of it
 a test in tests/test_contracts.py that fails where a new release changes it.
 """
 
-import io
 import logging
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils import deterministic
 
-from mnist_cnn.config.messages import install, must_be
+from mnist_cnn.config.messages import must_be
 
 # parts, as regular expressions, of warnings that tell a user nothing
 WARNINGS: dict[str, type[Warning]] = {
@@ -41,28 +38,10 @@ def quiet_lightning() -> None:
     """Silences what Lightning tells a user without need."""
     # which devices there are, and advertising
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # but a profiler's table was asked for, and what a finder has found
-    for name in ("profilers", "tuner"):
-        asked = logging.getLogger(f"lightning.pytorch.{name}")
-        asked.setLevel(logging.INFO)
-        above = ("lightning.pytorch", "lightning")  # which may show it already
-        if not any(logging.getLogger(logger).handlers for logger in (asked.name, *above)):
-            asked.addHandler(logging.StreamHandler())
+    # but a profiler's table was asked for
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
     for text, category in WARNINGS.items():
         warnings.filterwarnings("ignore", f".*{text}", category)
-
-
-class InPlace(TorchCheckpointIO):
-    """Writes a checkpoint where it is to be; Lightning takes the way over the temporary folder."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
-    ) -> None:
-        buffer = io.BytesIO()  # torch.save turns the errors of a file into errors of its own
-        torch.save(checkpoint, buffer)
-        file = Path(path)  # callbacks of Lightning's own pass text
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(buffer.getbuffer())
 
 
 def resumed_mid_epoch(trainer: L.Trainer) -> bool:
@@ -88,19 +67,17 @@ def ends_after_this_batch(trainer: L.Trainer, batch_idx: int) -> bool:
     return trainer.should_stop and trainer.fit_loop._can_stop_early
 
 
-def close_epoch(trainer: L.Trainer) -> int:
-    """Sets the counters of batches back to the start of an epoch; how many the last one had.
+def close_epoch(trainer: L.Trainer) -> None:
+    """Sets the counters of batches back to the start of an epoch.
 
     To be called when an epoch is over. Lightning does so as the next one starts: from a checkpoint
     written before, with the counts of the former epoch, it would skip the next one.
     """
     loop = trainer.fit_loop.epoch_loop
-    done = loop.batch_progress.current.completed
     loop.batch_progress.reset_on_run()
     loop.scheduler_progress.reset_on_run()
     loop.automatic_optimization.optim_progress.reset_on_run()
     loop.val_loop.batch_progress.total.reset()
-    return done
 
 
 def mid_epoch(trainer: L.Trainer) -> bool:
@@ -123,11 +100,10 @@ def loader_position(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The state of the training loader in a checkpoint, empty where there is none.
 
     Lightning restores it by itself, but not where a schedule has asked for the number of steps
-    before. There is none in what BatchSizeFinder writes before training.
+    before.
     """
-    loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader")
     position: dict[str, Any]
-    (position,) = loaders or [{}]
+    (position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] or [{}]
     return position
 
 
@@ -152,11 +128,8 @@ def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None
         # filling new tensors with NaN, which deterministic mode does, takes 5 % of a step
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not exported
         trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
-    except MisconfigurationException as e:
+    except (MisconfigurationException, ImportError) as e:  # DeviceStatsMonitor needs psutil
         raise ValueError(e) from e
-    except ImportError as e:  # DeviceStatsMonitor
-        hint = f"; {install('monitor')}" if "psutil" in str(e) else ""
-        raise ValueError(f"{e}{hint}") from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         restored = any(getattr(callback, "running", False) for callback in callbacks)

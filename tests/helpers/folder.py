@@ -55,7 +55,7 @@ def read_events(run: Path, **options: Any) -> EventAccumulator:
     with tempfile.TemporaryDirectory() as place:
         # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9
         for file in run.glob("tensorboard/*/events.*"):
-            name = re.sub(r"\.(\d+)(\.results)?$", lambda m: f".{m[1]:0>6}{m[2] or ''}", file.name)
+            name = re.sub(r"\.(\d+)$", lambda m: f".{m[1]:0>6}", file.name)
             shutil.copy(file, Path(place, name))
         return EventAccumulator(place, **options).Reload()
 
