@@ -123,9 +123,9 @@ class Branched(torch.nn.Module):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Branched(), "html export needs a chain of layers, got a branch at add"),
-        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got GELU(approximate='none')"),
-        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got Conv2d(1, 4"),
+        (Branched(), "and dense layers, got a branch at add"),
+        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got gelu"),
+        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got conv2d"),
     ],
 )
 def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message):
