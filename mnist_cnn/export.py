@@ -102,9 +102,7 @@ def describe(net: Trained) -> dict[str, Any]:
     known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
     if "own" in data:
         known["own"] = {"_target_": data["own"]["_target_"]}
-    shape = ", ".join(map(str, ("N", *net.example(1).shape[1:])))
-    takes = f"uint8 ({shape}), 0 to 255, not normalized: mean and std are inside the network"
-    return {**net.about, "data": known, "classes": list(net.classes), "input": takes}
+    return {**net.about, "data": known, "classes": list(net.classes)}
 
 
 def write_pt2(net: Trained, path: Path) -> None:

@@ -63,8 +63,7 @@ def offline_page(browser, page_file) -> Iterator[Any]:
 def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
     offline_page, digits
 ):
-    with torch.no_grad():
-        expected = pretrained.load()(digits).numpy()
+    expected = pretrained.load()(digits).numpy()
     found = offline_page.evaluate("all => all.map(probabilities)", digits.flatten(1).tolist())
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert offline_page.locator(".upload").is_hidden()
@@ -109,10 +108,8 @@ def test_a_page_has_any_network_of_this_project(name, digits):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
     trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
-    with torch.no_grad():
-        expected = trained(digits)
     found = webpage.run_webpage(webpage.webpage(trained, {}))(digits)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, trained(digits), rtol=0, atol=1e-5)
 
 
 class Branched(torch.nn.Module):
