@@ -6,155 +6,168 @@
   mnist_cnn.html         a page to draw on, in any browser, without a server or a network connection
 
 The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
-probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is written
-only after it was run on test images and gave the network's probabilities; export.json beside it
-holds what was measured.
+probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is kept
+only if it was run on images and gave the network's probabilities.
 """
 
 import argparse
-import hashlib
+import copy
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.table import Table
 from torch import Tensor
 
 from mnist_cnn import pretrained, terminal, webpage
-from mnist_cnn.analysis import results
 from mnist_cnn.command import command, parse
-from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
+from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
-from mnist_cnn.formats import FORMATS, OPSET, Predict, describe
-from mnist_cnn.pretrained import Trained
-from mnist_cnn.runs.folder import write_json
+from mnist_cnn.model import SHAPE
+from mnist_cnn.pretrained import Probabilities, Trained
+
+Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 
 BATCHES = (1, 7, 992)  # images that each file is run on; of several sizes because N is free
 DIFFERENCE = 1e-5  # greatest in a probability
-RECORD = "export.json"
+FREE = {"images": {0: torch.export.Dim("N")}}
+OPSET = 18  # the one that PyTorch's exporter itself writes
 
 
-def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, Any]:
-    """Write verified files of a network that `pretrained.load` gave; return export.json.
+def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, float]:
+    """Write verified files of a network that `pretrained.load` gave.
 
     Args:
         formats: of FORMATS.
-        out: the folder of the files; made where it is missing. Files of an earlier export there
-            stay if they are of the same network, and are removed if they are of another.
+        out: the folder of the files; made where it is missing.
+
+    Returns:
+        The greatest difference of a probability from the network's, by the files' names.
 
     Raises:
-        ValueError: a package is missing, a file does not give what the network gives, or one is
-            there that no export wrote.
-        OSError: the folder cannot be written, or there are no images to verify with.
+        ValueError: a file of that name is there, a package is missing, or a file does not give
+            what the network gives. Nothing is written then.
+        OSError: the folder cannot be written.
     """
+    names = [f"mnist_cnn.{kind}" for kind in formats]
+    if old := [name for name in names if (out / name).exists()]:
+        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
     net.requires_grad_(False)
-    images, files = verification_images(net), {}
-    weights, earlier = fingerprint(net), earlier_export(out)
+    differences = {}
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
-        for kind in formats:
-            path = Path(folder, f"mnist_cnn.{kind}")
+        for kind, name in zip(formats, names, strict=True):
+            path = Path(folder, name)
+            write, run = FORMATS[kind]
             try:
-                FORMATS[kind][0](net, path)
-                predict = FORMATS[kind][1](path)
+                write(net, path)
+                differences[name] = verify(name, run(path), net)
             except ModuleNotFoundError as e:
                 raise ValueError(f"{kind} export needs {e.name}: {install('export')}") from None
-            files[path.name] = verify(path, predict, net, images)
-            terminal.console().print(f"{path.name}: run on {sum(BATCHES):,} images")
-        if earlier["weights"] != weights:
-            for name in earlier["files"]:
-                (out / name).unlink()
-            earlier["files"] = {}
-        for kind in formats:
-            Path(folder, f"mnist_cnn.{kind}").replace(out / f"mnist_cnn.{kind}")
-    record = {
-        **describe(net),
-        "weights": weights,
-        "files": {**earlier["files"], **files},
-        "verified images": sum(BATCHES),
-        "opset": OPSET,
-        "versions": results.versions(),
-        "git_commit": results.commit(),
-    }
-    write_json(record, out / RECORD)
-    return record
-
-
-def verification_images(net: Trained) -> Tensor:
-    """Test images of a network's data set, uint8; for one of the user's own data random pixels."""
-    name = net.about["data"]["name"]
-    if name in mnist.CLASSES:
-        root = pretrained.data_root(net) or compose.compose(run_dir=".").data.root
-        mnist.prepare(name, Path(root).expanduser())
-        return mnist.load_split(name, Path(root).expanduser(), "test")[0][: sum(BATCHES)]
-    shape = (sum(BATCHES), *net.example(1).shape[1:])
-    chance = torch.Generator().manual_seed(0)
-    return torch.randint(256, shape, dtype=torch.uint8, generator=chance)
-
-
-def fingerprint(net: Trained) -> str:
-    """SHA-256 of the weights with their names."""
-    digest = hashlib.sha256()
-    for name, weight in net.net.state_dict().items():
-        digest.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def earlier_export(out: Path) -> dict[str, Any]:
-    """Return the `weights` and `files` of the export.json in a folder, of files that are there.
-
-    Raises:
-        ValueError: a file is there that an export would overwrite and that none has written.
-    """
-    try:
-        record = json.loads((out / RECORD).read_bytes())
-        weights, files = record["weights"], dict(record["files"])
-        known = {*files, RECORD}
-    except (OSError, ValueError, KeyError, TypeError):
-        weights, files, known = None, {}, set()
-    names = [f"mnist_cnn.{kind}" for kind in FORMATS]
-    there = [name for name in (*names, RECORD) if (out / name).exists()]
-    if foreign := [name for name in there if name not in known]:
-        raise ValueError(f"--out must be a folder without other programs' {foreign[0]}, got {out}")
-    return {"weights": weights, "files": {name: files[name] for name in there if name in names}}
+        for name in names:
+            Path(folder, name).rename(out / name)
+    return differences
 
 
 @torch.inference_mode()
-def verify(path: Path, predict: Predict, net: Trained, images: Tensor) -> dict[str, float]:
-    """Run a file on images, uint8 (N, H, W) or (N, C, H, W), and return what was measured.
+def verify(name: str, predict: Predict, net: Trained) -> float:
+    """The greatest difference between the probabilities of a file and of its network.
+
+    They are of digits where the network takes images of their size, else of random pixels.
 
     Raises:
-        ValueError: it does not give the network's probabilities.
+        ValueError: it is too great, or an image is read as another class.
     """
+    images = net.example(sum(BATCHES)).random_(generator=torch.Generator().manual_seed(0))
+    if net.shape == SHAPE:
+        images = mnist.load_split("mnist", "", "test")[0][: sum(BATCHES)]
     expected, given = net(images), torch.cat([predict(batch) for batch in images.split(BATCHES)])
     difference = (given - expected).abs().max().item()
     agreement = (given.argmax(1) == expected.argmax(1)).double().mean().item()
     if not (difference <= DIFFERENCE and agreement == 1):  # NaN is a failure too
         raise ValueError(
-            f"{path.name} is not written: its probabilities must be within {DIFFERENCE:.0e} of "
+            f"{name} is not written: its probabilities must be within {DIFFERENCE:.0e} of "
             f"the network's, and all images read alike, got {difference:.1e} and {agreement:.1%}"
         )
-    return {"bytes": path.stat().st_size, "difference": difference, "agreement": agreement}
+    return difference
 
 
-def print_export(record: Mapping[str, Any], out: Path) -> None:
-    """Print the table of export.json."""
-    table = Table("", "bytes", "greatest difference in a probability")
-    for name, row in record["files"].items():
-        table.add_row(name, f"{row['bytes']:,}", f"{row['difference']:.0e}")
-    terminal.console().print(table)
-    terminal.console().print(f"{out}: {', '.join([*record['files'], RECORD])}")
+def describe(net: Trained) -> dict[str, Any]:
+    """Return what each file says about its network; of its data nothing that names a place."""
+    data = net.about["data"]
+    known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
+    if "own" in data:
+        known["own"] = {"_target_": data["own"]["_target_"]}
+    return {**net.about, "data": known, "classes": list(net.classes)}
+
+
+def write_pt2(net: Trained, path: Path) -> None:
+    """The whole model as torch.export has it, with `describe` in its extra file about.json."""
+    # torch.export.save warns of weights with the channels innermost as if they were parts of others
+    plain = Probabilities(copy.deepcopy(net.net)).eval()
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    program = torch.export.export(plain, (net.example(2),), dynamic_shapes=FREE)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of this machine
+    torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
+
+
+def write_onnx(net: Trained, path: Path) -> None:
+    """The whole model as one ONNX file, with `describe` in its metadata, each value as JSON."""
+    import onnx
+
+    with warnings.catch_warnings():
+        # PyTorch's own use of a class of its that is on its way out
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        program = torch.onnx.export(
+            Probabilities(net.net).eval(),
+            (net.example(2),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=FREE,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, model.graph):
+        part.ClearField("metadata_props")  # PyTorch's notes, among them folders of this machine
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in describe(net).items()})
+    onnx.save(model, str(path))
+
+
+def run_onnx(path: Path) -> Predict:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+# by a file's suffix, how it is written, and how to get a function that runs it
+FORMATS: dict[str, tuple[Callable[[Trained, Path], object], Callable[[Path], Predict]]] = {
+    "onnx": (write_onnx, run_onnx),
+    "pt2": (write_pt2, lambda path: torch.export.load(path).module()),
+    "safetensors": (
+        lambda net, path: pretrained.write_weights(net.net, describe(net), path),
+        pretrained.load,
+    ),
+    "html": (
+        lambda net, path: path.write_text(webpage.webpage(net, describe(net)), "utf-8"),
+        lambda path: webpage.run_webpage(path.read_text("utf-8")),
+    ),
+}
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("mnist_cnn.export", description=__doc__.split("\n")[0])
     parser.add_argument("--format", choices=(*FORMATS, "all"), default="all", help="(all)")
-    note = "folder (exported); files of an earlier export there are replaced, others never"
+    note = "folder (exported), in which no file is replaced"
     parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)
     args = parse(parser, argv)
     net = pretrained.load(args.ckpt_path)
@@ -166,7 +179,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         except ValueError as e:
             formats.remove("html")
             terminal.console(stderr=True).print(f"without html: {e}")
-    print_export(export(net, formats, args.out), args.out)
+    for name, difference in export(net, formats, args.out).items():
+        print(f"{args.out / name}: within {difference:.0e} of the network's probabilities")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,15 @@
 import base64
 import html
 import json
-from collections.abc import Callable, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
 from mnist_cnn.data import mnist
-from mnist_cnn.model import SHAPE, Normalize
+from mnist_cnn.model import SHAPE
 from mnist_cnn.pretrained import Trained
 
 PAGE = Path(__file__).parent / "reading" / "page"
@@ -20,13 +19,6 @@ PAGE = Path(__file__).parent / "reading" / "page"
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 Layer = tuple[dict[str, Any], list[Tensor]]  # its settings, its weights
-# functions with settings, as the modules that do the same
-MODULES: dict[str, type[nn.Module]] = {"flatten": nn.Flatten, "max_pool2d": nn.MaxPool2d}
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        return isinstance(module, Normalize) or super().is_leaf_module(module, qualified_name)
 
 
 def digit_layers(net: Trained) -> list[Layer]:
@@ -41,62 +33,54 @@ def digit_layers(net: Trained) -> list[Layer]:
             f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}"
         )
     try:
-        nodes = list(_Tracer().trace(net.net).nodes)
+        program = torch.export.export(net.net, (torch.zeros(2, *SHAPE),))
     except Exception as error:  # a forward of the user's own may do anything
         raise ValueError(f"html export needs a chain of layers, got {error}") from None
-    for before, node in pairwise(nodes):
-        if node.all_input_nodes != [before]:
-            raise ValueError(f"html export needs a chain of layers, got a branch at {node.name}")
-    return [layer for node in nodes[1:-1] for layer in as_layer(_module(net.net, node))]
+    signature, state = program.graph_signature, program.state_dict
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    weights = {name: state[key] for name, key in names.items() if key in state}
+    before = signature.user_inputs[0]
+    layers: list[Layer] = []
+    for node in program.graph.nodes:
+        if node.op == "call_function":
+            inputs = [each.name for each in node.all_input_nodes if each.name not in weights]
+            name = str(node.target).split(".")[1]  # conv2d of aten.conv2d.default
+            operation = name if inputs == [before] else f"a branch at {node}"
+            layers += as_layers(operation, [weights.get(str(a), a) for a in node.args[1:]])
+            before = node.name
+    return layers
 
 
-def _module(net: nn.Module, node: fx.Node) -> nn.Module | str:
-    """The layer of a node; of a function the module that does the same, or the function's name."""
-    if node.op == "call_module":
-        return net.get_submodule(str(node.target))
-    name = str(getattr(node.target, "__name__", node.target))
-    options = {key: value for key, value in node.kwargs.items() if value is not None}
-    return MODULES[name](*node.args[1:], **options) if name in MODULES else name
+def as_layers(operation: str, arguments: Sequence[Any]) -> list[Layer]:
+    """An operation of torch.export as network.js has it; none for one that changes nothing."""
+    match operation, *arguments:
+        case "sub", Tensor() as mean:
+            return [({"kind": "affine"}, [torch.ones_like(mean), -mean])]
+        case "div", Tensor() as std:
+            return [({"kind": "affine"}, [1 / std, torch.zeros_like(std)])]
+        case "conv2d", weight, *options if len(options) < 4:  # neither dilated nor in groups
+            bias, stride, padding = [*options, *(None, [1, 1], [0, 0])[len(options) :]]
+            settings = {"kernel": weight.shape[2:], "stride": stride, "padding": padding}
+            return [({"kind": "convolution", **settings}, [weight, bias_of(weight, bias)])]
+        case "linear", weight, *bias:
+            return [({"kind": "dense"}, [weight, bias_of(weight, *bias)])]
+        case "batch_norm", Tensor() as gain, offset, Tensor() as mean, variance, _, _, eps, _:
+            scale = torch.rsqrt(variance + eps) * gain
+            return [({"kind": "affine"}, [scale, offset - mean * scale])]
+        case "max_pool2d", [size, width], *step if size == width and step in ([], [[size, size]]):
+            return [({"kind": "pool", "size": size}, [])]
+        case ("relu" | "relu_",):
+            return [({"kind": "relu"}, [])]
+        case "dropout" | "feature_dropout" | "flatten", *_:
+            return []
+    raise ValueError(
+        "html export needs a chain of convolutions, max-poolings, batch normalisations, "
+        f"ReLUs and dense layers, got {operation}"
+    )
 
 
-def as_layer(module: nn.Module | str) -> Iterator[Layer]:
-    """A layer as network.js has it; nothing for one that changes nothing."""
-    match module:
-        case Normalize():
-            if module.mean.any() or (module.std != 1).any():
-                scale = 1 / module.std.flatten()
-                yield {"kind": "affine"}, [scale, -module.mean.flatten() * scale]
-        case nn.Conv2d(groups=1, dilation=(1, 1), padding_mode="zeros", padding=tuple()):
-            options = {key: getattr(module, key) for key in ("stride", "padding")}
-            options = {"kind": "convolution", "kernel": module.kernel_size, **options}
-            yield options, [module.weight, _bias(module)]
-        case nn.Linear():
-            yield {"kind": "dense"}, [module.weight, _bias(module)]
-        case nn.BatchNorm1d(running_mean=Tensor() as mean, running_var=Tensor() as variance) | (
-            nn.BatchNorm2d(running_mean=Tensor() as mean, running_var=Tensor() as variance)
-        ):
-            gain, offset = (module.weight, module.bias) if module.affine else (1.0, 0.0)
-            scale = torch.rsqrt(variance + module.eps) * gain
-            yield {"kind": "affine"}, [scale, offset - mean * scale]
-        case nn.MaxPool2d(
-            padding=0, dilation=1, ceil_mode=False, kernel_size=int(size), stride=step
-        ) if step == size:
-            yield {"kind": "pool", "size": size}, []
-        case nn.ReLU() | "relu":
-            yield {"kind": "relu"}, []
-        case nn.Dropout() | nn.Dropout2d() | "dropout":
-            pass
-        case nn.Flatten(start_dim=1, end_dim=-1) | nn.Identity():
-            pass
-        case _:
-            raise ValueError(
-                "html export needs a chain of convolutions, max-poolings, batch normalisations, "
-                f"ReLUs and dense layers, got {module}"
-            )
-
-
-def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
-    return torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias
+def bias_of(weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.zeros(len(weight)) if bias is None else bias
 
 
 def webpage(net: Trained, about: Mapping[str, Any]) -> str:

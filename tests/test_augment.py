@@ -24,10 +24,6 @@ def changed(digits: tuple[Tensor, Tensor], amounts: dict[str, float], seed: int 
     return Augment(**amounts)(*digits, Generator().manual_seed(seed))
 
 
-def test_zeros_change_nothing(digits):
-    torch.testing.assert_close(changed(digits, {}), digits[0], atol=1e-4, rtol=0)
-
-
 def test_a_seed_gives_the_same_batch_and_another_seed_another(digits):
     copy, before = digits[0].clone(), torch.random.get_rng_state()
     one, same, other = changed(digits, ON, 1), changed(digits, ON, 1), changed(digits, ON, 2)
@@ -69,13 +65,6 @@ def test_a_shift_moves_by_at_most_that_many_pixels(digits):
     moved = (centres[1] - centres[0]).abs()
     assert moved.max() < 2.05
     assert moved.mean() == pytest.approx(1.0, abs=0.1)
-
-
-def test_a_scale_changes_the_area_by_its_square(digits):
-    ratio = changed(digits, {"scale": 0.2}).sum((1, 2, 3)) / digits[0].sum((1, 2, 3))
-    assert ratio.min() > 0.8**2 - 0.05
-    assert ratio.max() < 1.25**2 + 0.05
-    assert ratio.std() > 0.1
 
 
 def test_thickness_makes_some_pens_wider_and_some_finer(digits):

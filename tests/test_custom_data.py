@@ -66,8 +66,7 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
 
 def test_a_network_for_colour_is_exported_and_reads_no_photograph(run, tmp_path):
     net = pretrained.load(run[0])
-    record = export.export(net, ["pt2"], tmp_path / "out")
-    assert record["files"]["mnist_cnn.pt2"]["agreement"] == 1
+    assert export.export(net, ["pt2"], tmp_path / "out")["mnist_cnn.pt2"] < 1e-6
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
@@ -107,10 +106,11 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_names(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"x_train": np.zeros((4, 8))}, r"x_train must be uint8 \(N, H, W\), .*, got float64"),
-        ({"y_train": np.zeros(3, int)}, r"y_train must be whole numbers >= 0, \(600,\), got int64"),
-        ({"x_test": np.zeros((100, 8, 8), np.uint8)}, r"test images must be \(3, 32, 32\) as in"),
-        ({"y_test": np.full(100, 20)}, r"test labels must be less than 20, .*, got 20"),
+        ({"x_train": np.zeros((4, 8))}, r"x_train and y_train of \S+ must be uint8 \(N, H, W\), "),
+        ({"y_train": np.zeros(3, int)}, r"x_train .* must be .*, got uint8 .* and int64 \(3,\)"),
+        ({"y_train": np.full(600, -1)}, r"x_train .* whole numbers >= 0"),
+        ({"x_test": np.zeros((100, 8, 8), np.uint8)}, r"test set must be images \(3, 32, 32\) "),
+        ({"y_test": np.full(100, 20)}, r"test set must be .* labels below 20, .*, 20$"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path, changes, line):
@@ -131,7 +131,9 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
         FolderDataModule(root=str(tmp_path)).setup()
     save_pictures(tmp_path / "my")
     (tmp_path / "my" / "test" / "c").rename(tmp_path / "my" / "test" / "d")
-    with pytest.raises(ValueError, match=r"/test must be of a class in \S+/train, got d$"):
+    with pytest.raises(
+        ValueError, match=r"/test must be .* the classes in \S+/train, got a, b, d$"
+    ):
         FolderDataModule(root=str(tmp_path / "my")).setup("test")
 
 

@@ -61,24 +61,13 @@ def test_only_training_is_shuffled():
     data = module()
     assert not torch.equal(next(iter(data.train_dataloader()))[1], data.splits["train"][1][:64])
     assert torch.equal(next(iter(data.val_dataloader()))[1], data.splits["val"][1][:500])
-    unshuffled = module(shuffle=False)
-    first = next(iter(unshuffled.train_dataloader()))[1]
-    assert torch.equal(first, unshuffled.splits["train"][1][:64])
+    first = next(iter(module(shuffle=False).train_dataloader()))[1]
+    assert torch.equal(first, data.splits["train"][1][:64])
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [
-        ("batch_size", 0),
-        ("eval_batch_size", -1),
-        ("val_fraction", 1.5),
-        ("val_fraction", -0.1),
-        ("fold", 5),
-        ("fold", -1),
-        ("split", "hands"),
-        ("seed", -1),
-        ("clean_epochs", -1),
-    ],
+    [("batch_size", 0), ("val_fraction", 1.5), ("fold", 5), ("split", "hands"), ("seed", -1)],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_key(key, value):
     with pytest.raises(ValueError, match=rf"^data\.{key}.*, got {value}$") as refused:
@@ -90,7 +79,10 @@ def test_a_value_out_of_its_range_is_refused_by_its_key(key, value):
     ("changes", "key"),
     [
         ({"val_fraction": 1e-6}, "val_fraction must be .*, got 1e-06"),
-        ({"split": "writers", "val_fraction": 1 / 600, "fold": 599}, "val_fraction must be far ab"),
+        (
+            {"split": "writers", "val_fraction": 1 / 600, "fold": 599},
+            "val_fraction must be 0 or ",
+        ),
         ({"split": "writers_by_series"}, "val_fraction must be 0.5 with"),
     ],
 )
@@ -145,12 +137,6 @@ def test_series_are_folds_of_their_own():
         assert set(known.series[data.rows["val"]].tolist()) == {series}
         assert len(data.rows["val"]) + len(data.rows["train"]) == 60_000
         assert series not in known.series[data.rows["train"]]
-
-
-def test_test_images_are_by_other_writers():
-    known = [set(writers.mnist_writers(split).writer.tolist()) for split in ("train", "test")]
-    assert [len(each) for each in known] == [539, 297]
-    assert not known[0] & known[1]
 
 
 def test_a_relative_path_is_absolute_in_a_run(tmp_path, monkeypatch):

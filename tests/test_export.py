@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mnist_cnn import export, formats, pretrained
+from mnist_cnn import export, pretrained
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
@@ -23,18 +23,10 @@ from mnist_cnn.train import train
 
 # a scaling that is not the identity: a file that forgets it is found out
 TRAINING = [
-    "trainer.accelerator=cpu",
-    "trainer.max_epochs=1",
-    "trainer.limit_train_batches=150",
-    "trainer.limit_val_batches=1",
-    "model.channels=[8,16]",
-    "model.hidden=32",
-    "model.mean=0.1307",
-    "model.std=0.3081",
-    "test=false",
+    *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=150"),
+    *("trainer.limit_val_batches=1", "model.channels=[8,16]", "model.hidden=32"),
+    *("model.mean=0.1307", "model.std=0.3081", "test=false"),
 ]
-
-
 PACKAGES = ("onnx", "onnxscript", "onnxruntime", "py_mini_racer")  # of the extra `export`
 
 
@@ -46,15 +38,14 @@ def trained_run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits(data_root) -> torch.Tensor:
-    return mnist.load_split("mnist", data_root, "test")[0][2000:2300]
+def digits() -> torch.Tensor:
+    return mnist.load_split("mnist", "unused", "test")[0][2000:2300]
 
 
 @pytest.fixture(scope="module")
 def truth(trained_run, digits) -> np.ndarray:
     """The network's own probabilities (300, 10)."""
-    with torch.no_grad():
-        return pretrained.load(trained_run)(digits).numpy()
+    return pretrained.load(trained_run)(digits).numpy()
 
 
 def refusal(*args: Any) -> str:
@@ -73,6 +64,7 @@ def exported(trained_run, tmp_path_factory) -> Path:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
     folder = tmp_path_factory.mktemp("exported")
     export.main([f"ckpt_path={trained_run}", "--out", str(folder)])
+    assert sorted(path.suffix[1:] for path in folder.iterdir()) == sorted(export.FORMATS)
     return folder
 
 
@@ -108,43 +100,25 @@ numpy.save("found.npy", torch.cat([model(images[:1]), model(images[1:])]).numpy(
 
 
 def test_the_weights_load_again(exported, digits, truth):
-    file = exported / "mnist_cnn.safetensors"
-    with torch.no_grad():
-        np.testing.assert_allclose(pretrained.load(file)(digits).numpy(), truth, rtol=0, atol=1e-7)
-    # whoever reads the one reads the other
-    assert file.stat().st_mode == (exported / "export.json").stat().st_mode
-
-
-def test_export_json_holds_what_was_measured(exported):
-    rows = json.loads((exported / "export.json").read_text())["files"]
-    assert list(rows) == [f"mnist_cnn.{kind}" for kind in formats.FORMATS]
-    for name, row in rows.items():
-        assert row["bytes"] == (exported / name).stat().st_size
-        assert row["difference"] <= 1e-5
-        assert row["agreement"] == 1
+    found = pretrained.load(exported / "mnist_cnn.safetensors")(digits)
+    np.testing.assert_allclose(found, truth, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize(("kind", "factor"), [("pt2", 1.001), ("pt2", math.nan), ("html", 1.001)])
 def test_a_file_that_gives_something_else_is_not_written(
     kind, factor, trained_run, tmp_path, monkeypatch
 ):
-    write, run = formats.FORMATS[kind]
+    write, run = export.FORMATS[kind]
 
     def write_other_weights(net: pretrained.Trained, path: Path) -> None:
         other = copy.deepcopy(net)
         other.get_parameter("net.dense2.weight").mul_(factor)
         write(other, path)
 
-    monkeypatch.setitem(formats.FORMATS, kind, (write_other_weights, run))
-    before = tmp_path / f"mnist_cnn.{kind}"
-    before.write_text("an earlier export")
-    earlier = {"weights": "", "files": {before.name: {}}}
-    (tmp_path / "export.json").write_text(json.dumps(earlier))
+    monkeypatch.setitem(export.FORMATS, kind, (write_other_weights, run))
     line = refusal(f"ckpt_path={trained_run}", "--format", kind, "--out", tmp_path)
     assert line.startswith(f"error: mnist_cnn.{kind} is not written: its probabilities must")
-    # no scrap of the failed one either
-    assert {path.name for path in tmp_path.iterdir()} == {before.name, "export.json"}
-    assert before.read_text() == "an earlier export"
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
@@ -154,83 +128,39 @@ def test_a_missing_extra_is_named_in_one_line(package, trained_run, tmp_path, mo
     assert line == f"error: onnx export needs {package}: {install('export')}"
 
 
-def metadata(file: Path) -> dict[str, Any]:
-    """What a file says about its network."""
-    if file.suffix == ".onnx":
-        import onnx
-
-        return {p.key: json.loads(p.value) for p in onnx.load(str(file)).metadata_props}
-    if file.suffix == ".pt2":
-        about = {"about.json": ""}
-        torch.export.load(file, extra_files=about)
-        return json.loads(about["about.json"])
-    with safe_open(file, "pt") as tensors:
-        return json.loads(tensors.metadata()["about"])
-
-
-@pytest.mark.parametrize("kind", ["onnx", "pt2", "safetensors"])
-def test_a_file_says_what_it_is_and_what_it_takes(kind, exported):
-    about = metadata(exported / f"mnist_cnn.{kind}")
-    assert about["classes"] == list("0123456789")
-    assert (about["model"]["mean"], about["model"]["channels"]) == (0.1307, [8, 16])
-    assert about["data"]["name"] == "mnist"
-    assert about["mnist_cnn"]
-    assert "uint8 (N, 28, 28), 0 to 255" in about["input"]
-    assert "centred by mass" in about["input"]
-
-
-def test_no_place_of_the_data_travels_with_a_file():
-    own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me", "size": 32}
-    about = {"model": {}, "data": {"name": "Data", "root": "~/data", "own": own}}
-    net = pretrained.Trained(torch.nn.Identity(), ("a",), about)
-    assert formats.describe(net)["data"] == {
-        "name": "Data",
-        "own": {"_target_": "pkg.Data", "size": 32},
-    }
-    assert "white on black" not in formats.describe(net)["input"]
+def test_a_file_says_what_it_is(exported):
+    onnx, about = pytest.importorskip("onnx"), {"about.json": ""}
+    torch.export.load(exported / "mnist_cnn.pt2", extra_files=about)
+    described = [json.loads(about["about.json"])]
+    properties = onnx.load(str(exported / "mnist_cnn.onnx")).metadata_props
+    described.append({each.key: json.loads(each.value) for each in properties})
+    with safe_open(exported / "mnist_cnn.safetensors", "pt") as tensors:
+        described.append(json.loads(tensors.metadata()["about"]))
+    for each in described:
+        assert (each["classes"], each["data"]["name"]) == (list("0123456789"), "mnist")
+        assert (each["model"]["mean"], each["model"]["channels"]) == (0.1307, [8, 16])
 
 
 def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
     private = [str(Path(export.__file__).parent), str(Path(torch.__file__).parent), str(data_root)]
-    files = [*exported.iterdir()]
-    assert len(files) == 5
-    for file in files:
+    for file in exported.iterdir():
         content = file.read_bytes()
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 content = b"".join(map(archive.read, archive.namelist()))
         assert not [place for place in private if place.encode() in content], file.name
+    own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me"}
+    net = pretrained.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "own": own}})
+    assert export.describe(net)["data"] == {"name": "Data", "own": {"_target_": "pkg.Data"}}
 
 
-@pytest.fixture
-def other(trained_run) -> pretrained.Trained:
-    """Another network of the same configuration."""
-    net = pretrained.load(trained_run)
-    net.get_parameter("net.dense2.bias").data.add_(0.1)
-    return net
-
-
-def test_exports_of_one_network_add_up_and_one_of_another_replaces_them(
-    trained_run, other, tmp_path
-):
-    (tmp_path / "notes.txt").write_text("somebody's own")
+def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_path):
+    (tmp_path / "mnist_cnn.onnx").write_text("somebody's own")
     for kind in ("safetensors", "pt2"):
-        record = export.export(pretrained.load(trained_run), [kind], tmp_path)
-    both = ["mnist_cnn.pt2", "mnist_cnn.safetensors"]
-    assert sorted(record["files"]) == both
-    assert sorted(path.name for path in tmp_path.glob("mnist*")) == both
-    record = export.export(other, ["safetensors"], tmp_path)
-    assert json.loads((tmp_path / "export.json").read_text()) == record
-    assert list(record["files"]) == ["mnist_cnn.safetensors"]
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"mnist_cnn.safetensors", "export.json", "notes.txt"}
-
-
-@pytest.mark.parametrize("record", [None, "[]", "{}", '{"weights": "", "files": {}}'])
-def test_what_no_export_wrote_is_not_overwritten(record, trained_run, tmp_path):
-    (tmp_path / "mnist_cnn.pt2").write_text("somebody's own")
-    if record is not None:
-        (tmp_path / "export.json").write_text(record)
-    line = refusal(f"ckpt_path={trained_run}", "--format", "pt2", "--out", tmp_path)
-    assert line.startswith("error: --out must be a folder without other programs' mnist_cnn.pt2")
-    assert (tmp_path / "mnist_cnn.pt2").read_text() == "somebody's own"
+        export.main([f"ckpt_path={trained_run}", "--format", kind, "--out", str(tmp_path)])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) == 3
+    for kind in ("all", "pt2", "onnx"):
+        line = refusal(f"ckpt_path={trained_run}", "--format", kind, "--out", tmp_path)
+        assert line.startswith("error: --out must be a folder without mnist_cnn.")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -63,8 +63,7 @@ def offline_page(browser, page_file) -> Iterator[Any]:
 def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
     offline_page, digits
 ):
-    with torch.no_grad():
-        expected = pretrained.load()(digits).numpy()
+    expected = pretrained.load()(digits).numpy()
     found = offline_page.evaluate("all => all.map(probabilities)", digits.flatten(1).tolist())
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
     assert offline_page.locator(".upload").is_hidden()
@@ -108,10 +107,8 @@ def test_a_page_has_any_network_of_this_project(name, digits):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
     trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
-    with torch.no_grad():
-        expected = trained(digits)
     found = webpage.run_webpage(webpage.webpage(trained, {}))(digits)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found, trained(digits), rtol=0, atol=1e-5)
 
 
 class Branched(torch.nn.Module):
@@ -122,9 +119,9 @@ class Branched(torch.nn.Module):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Branched(), "html export needs a chain of layers, got a branch at add"),
-        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got GELU(approximate='none')"),
-        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got Conv2d(1, 4"),
+        (Branched(), "and dense layers, got a branch at add"),
+        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got gelu"),
+        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got conv2d"),
     ],
 )
 def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message):

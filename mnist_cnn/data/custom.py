@@ -55,16 +55,13 @@ class ArraysDataModule(ImageDataModule):
         return tuple(map(str, names))
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        try:
-            x, y = (self.arrays[f"{part}_{split}"] for part in "xy")
-        except KeyError as e:
-            raise ValueError(must_be("data.path", f"a file with {e.args[0]}", self.path)) from None
-        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not x.size:
-            what = "uint8 (N, H, W), (N, C, H, W) or (N, H, W, C)"
-            raise ValueError(must_be(f"x_{split}", what, f"{x.dtype} {x.shape}"))
-        if y.shape != x.shape[:1] or y.dtype.kind not in "iu" or y.min() < 0:
-            what = f"whole numbers >= 0, ({len(x)},)"
-            raise ValueError(must_be(f"y_{split}", what, f"{y.dtype} {y.shape}"))
+        x, y = (self.arrays.get(f"{part}_{split}", np.empty(0)) for part in "xy")
+        fits = x.dtype == np.uint8 and x.ndim in (3, 4) and x.size and y.shape == x.shape[:1]
+        if not fits or y.dtype.kind not in "iu" or y.min() < 0:
+            names = f"x_{split} and y_{split} of {self.path}"
+            allowed = "uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), and whole numbers >= 0 (N,)"
+            got = " and ".join(f"{array.dtype} {array.shape}" for array in (x, y))
+            raise ValueError(must_be(names, allowed, got))
         if x.ndim == 3:
             x = x[:, None]
         elif x.shape[-1] in (1, 3, 4):
@@ -129,16 +126,15 @@ class FolderDataModule(ImageDataModule):
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         """The pictures in a mixed order that is the same everywhere, with their labels."""
         pictures = self.pictures(split)
-        if unknown := set(pictures.classes) - set(self.classes):
-            allowed = f"of a class in {self.root}/train"
-            raise ValueError(must_be(f"{self.root}/{split}", allowed, ", ".join(unknown)))
+        if tuple(pictures.classes) != self.classes:
+            allowed = f"a folder of the classes in {self.root}/train"
+            raise ValueError(must_be(f"{self.root}/{split}", allowed, ", ".join(pictures.classes)))
         # validation takes a slice: it must hold all classes
         order = np.random.default_rng(0).permutation(len(pictures))
         images, labels = zip(*(pictures[k] for k in order), strict=True)
         if (n := len({x.shape for x in images})) > 1:
             raise ValueError(must_be("data.size", f"a number for pictures of {n} sizes", self.size))
-        names = [pictures.classes[label] for label in labels]
-        return torch.stack(images), torch.tensor([self.classes.index(name) for name in names])
+        return torch.stack(images), torch.tensor(labels)
 
 
 class CollectedDataModule(ImageDataModule):
@@ -156,30 +152,26 @@ class CollectedDataModule(ImageDataModule):
         self.data, self.name = data, type(data).__name__
         self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
-    def prepare_data(self) -> None:
-        self.data.prepare_data()
-
     def setup(self, stage: str | None = None) -> None:
         """Collects the images of validation (`fit`), of the test (`test`), or (None) of both."""
+        self.data.prepare_data()
         for split in {"fit": ("val",), "test": ("test",), None: ("val", "test")}[stage]:
             self.data.setup("fit" if split == "val" else "test")
             try:
-                self.collect(split, list(getattr(self.data, f"{split}_dataloader")()))
+                batches = list(getattr(self.data, f"{split}_dataloader")())
+                images, labels = map(torch.cat, zip(*batches, strict=True))
+                if images.ndim != 4:
+                    raise ValueError(f"images {tuple(images.shape)}")
             except MisconfigurationException:  # it has none
                 continue
             except (TypeError, ValueError, RuntimeError) as e:
                 allowed = "batches of images (B, C, H, W) and labels (B,)"
                 raise ValueError(must_be(f"{split}_dataloader of {self.name}", allowed, e)) from e
-
-    def collect(self, split: str, batches: list[tuple[Tensor, Tensor]]) -> None:
-        images, labels = map(torch.cat, zip(*batches, strict=True))
-        if images.ndim != 4:
-            raise ValueError(f"images {tuple(images.shape)}")
-        low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
-        shown = ((images.float() - low) / (high - low) * 255).round().to(torch.uint8)
-        self.batches[split], self.splits[split] = batches, (shown, labels)
-        self.rows[split], self.shape = torch.arange(len(labels)), tuple(images.shape[1:])
-        numbers = range(1 + max(int(y.max()) for _, y in self.splits.values()))
+            low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
+            shown = ((images.float() - low) / (high - low) * 255).round().to(torch.uint8)
+            self.batches[split], self.splits[split] = batches, (shown, labels)
+            self.rows[split], self.shape = torch.arange(len(labels)), tuple(images.shape[1:])
+        numbers = range(1 + max((int(y.max()) for _, y in self.splits.values()), default=0))
         self.classes = class_names(self.data) or tuple(map(str, numbers))
 
     def loader(self, split: str, batch_size: int, **options: Any) -> Any:

@@ -89,12 +89,14 @@ class ImageDataModule(L.LightningDataModule):
         if not self.val_fraction:
             return torch.arange(0)
         check_split(self.split, self.name, self.val_fraction)
+        size = int(len(labels) * self.val_fraction)
+        rows = torch.arange(self.fold * size, (self.fold + 1) * size)
         if self.split != "rows" and (known := self.writers("train")):
-            return held_out(known, labels, self.split, self.val_fraction, self.fold)
-        if not (size := int(len(labels) * self.val_fraction)):
-            allowed = f"0 or at least 1/{len(labels)}"
+            rows = held_out(known, labels, self.split, self.val_fraction, self.fold)
+        if not len(rows):
+            allowed = f"0 or enough of {len(labels)} images for every fold"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
-        return torch.arange(self.fold * size, (self.fold + 1) * size)
+        return rows
 
     def setup(self, stage: str | None = None) -> None:
         """Loads what `stage` needs: images uint8 (N, C, H, W) and labels int64 (N,) a split."""
@@ -110,11 +112,10 @@ class ImageDataModule(L.LightningDataModule):
                 self.keep("val", images, labels, val)
         if stage in ("test", "predict", None) and "test" not in self.splits:
             images, labels = self.load("test")
-            if (shape := tuple(images.shape[1:])) != tuple(self.shape):
-                raise ValueError(must_be("test images", f"{self.shape} as in training", shape))
-            if int(labels.max()) >= len(self.classes):
-                allowed = f"less than {len(self.classes)}, the number of classes"
-                raise ValueError(must_be("test labels", allowed, int(labels.max())))
+            shape, k = tuple(images.shape[1:]), len(self.classes)
+            if shape != tuple(self.shape) or int(labels.max()) >= k:
+                allowed = f"images {tuple(self.shape)} with labels below {k}, as in training"
+                raise ValueError(must_be("test set", allowed, f"{shape}, {int(labels.max())}"))
             self.keep("test", images, labels, torch.arange(len(labels)))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
@@ -203,5 +204,5 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
         "shape": list(shape) if isinstance(shape, list | tuple) else None,
     }
     if is_custom(config):
-        return {"name": config["_target_"].rpartition(".")[2], "own": dict(config), **known}
+        config = {"name": config["_target_"].rpartition(".")[2], "own": dict(config)}
     return {**config, **known}

@@ -67,17 +67,13 @@ class BatchLoader:
         """Images of a batch (from 0) over all ranks."""
         return min(self.batch_size, len(self.labels) - batch * self.batch_size)
 
-    def batches(self, epoch: int) -> tuple[Tensor, ...]:
-        """Row numbers (B,) of each batch of an epoch (from 0), over all ranks."""
-        n = len(self.labels)
-        order = torch.arange(n)
-        if self.shuffle:
-            order = torch.randperm(n, generator=generator(self.seed, epoch))
-        return order.to(self.labels.device).split(self.batch_size)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
-        for batch, whole in enumerate(self.batches(self.epoch)[first:], first):
+        order = torch.arange(len(self.labels))
+        if self.shuffle:
+            order = torch.randperm(len(order), generator=generator(self.seed, self.epoch))
+        batches = order.to(self.labels.device).split(self.batch_size)
+        for batch, whole in enumerate(batches[first:], first):
             rows = whole[self.rank :: self.world_size]
             self.batch = batch + 1
             x, y = self.images[rows].float().div_(255), self.labels[rows]

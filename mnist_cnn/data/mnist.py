@@ -1,24 +1,15 @@
 """MNIST, which the package brings along, and sets of its shape, which torchvision downloads."""
 
-import contextlib
 import functools
-import hashlib
 import lzma
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "bundled"
-# SHA-256 of MNIST's files, unpacked; their format: http://yann.lecun.com/exdb/mnist/
-SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
 DIGITS = tuple("0123456789")
 # the classes' names by label, of each set
 CLASSES = {
@@ -53,7 +44,7 @@ def prepare(name: str, root: str | Path) -> None:
         try:  # where nobody may write too
             load_split(name, root, split)
         except OSError:
-            read_downloaded(name, root, split, download=True)
+            torchvision_set(name, root, split, download=True)
 
 
 @functools.cache  # the jobs of a sweep share the tensors, and nobody writes into them
@@ -64,48 +55,40 @@ def load_split(name: str, root: str | Path, split: str) -> tuple[Tensor, Tensor]
         OSError: a file is damaged, or not there: see `prepare`.
     """
     if name in FOLDERS:
-        return read_downloaded(name, root, split)
+        known = torchvision_set(name, root, split)
+        # QMNIST's labels are class, writer and more
+        return known.data, known.targets if known.targets.ndim == 1 else known.targets[:, 0].clone()
     part = {"train": "train", "test": "t10k"}[split]
-    images = read_bundled(f"{part}-images-idx3-ubyte", header=16).reshape(-1, 28, 28)
-    labels = read_bundled(f"{part}-labels-idx1-ubyte", header=8)
-    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+    images = read_bundled(f"{part}-images-idx3-ubyte", header=16)
+    return images.view(-1, 28, 28), read_bundled(f"{part}-labels-idx1-ubyte", header=8).long()
 
 
-def read_bundled(file: str, header: int) -> np.ndarray:
+def read_bundled(file: str, header: int) -> Tensor:
     """The bytes uint8 (N,) of one of MNIST's files behind its header."""
-    path = BUNDLED / f"{file}.xz"
-    try:
-        content = bytearray(lzma.decompress(path.read_bytes()))
-    except lzma.LZMAError:
-        content = bytearray()
-    if hashlib.sha256(content).hexdigest() != SHA256[file]:
-        raise OSError(f"{path}: is damaged, its SHA-256 is another; install the package again")
-    return np.frombuffer(content, np.uint8, offset=header)
+    # damage is found: .xz has checksums
+    content = bytearray(lzma.decompress((BUNDLED / f"{file}.xz").read_bytes()))
+    return torch.frombuffer(content, dtype=torch.uint8, offset=header)
 
 
-def read_downloaded(
-    name: str, root: str | Path, split: str, download: bool = False
-) -> tuple[Tensor, Tensor]:
-    """As `load_split`, by torchvision; with `download` it fetches files that are not there."""
+def torchvision_set(name: str, root: str | Path, split: str, download: bool = False) -> Any:
+    """torchvision's set of that name; with `download` it fetches files that are not there.
+
+    Raises:
+        OSError: as `load_split` and `prepare`.
+    """
     import torchvision.datasets  # takes a second, which MNIST does not need
 
     folder = Path(root).expanduser()
     kind = getattr(torchvision.datasets, FOLDERS[name])
     try:
-        if download:
-            folder.mkdir(parents=True, exist_ok=True)
-        # another process may be unpacking the files
-        with FileLock(folder / ".lock") if download else contextlib.nullcontext():
-            known = kind(folder, train=split == "train", download=download)
-        images, labels = known.data, known.targets
-        if labels.ndim == 2:  # QMNIST's: class, writer and more
-            labels = labels[:, 0].contiguous()
-        if images.shape != (len(labels), 28, 28) or not set(labels.tolist()) <= set(range(10)):
-            raise ValueError(f"{split} is not one label in 0..9 for each image of 28x28")
+        if not download:
+            return kind(folder, train=split == "train")
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # another process may be unpacking the files
+            return kind(folder, train=split == "train", download=True)
     except Exception as error:  # torchvision raises many kinds, some of several lines
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(
             f"data.root={folder} has no {name}: {reason}; put the set's .gz archives into "
             f"{folder / FOLDERS[name] / 'raw'}, or, where its files are damaged, delete them"
         ) from None
-    return images, labels

@@ -5,7 +5,8 @@ longer side 20 pixels, centred by mass. Only what may be made offline is used: t
 Matplotlib brings, strokes drawn at random, and the training digits themselves.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +62,21 @@ def make_negatives(digits: Images, n: int, seed: int) -> Images:
     """n images (n, 28, 28) that are no digit; some are made of digits (N, 28, 28)."""
     rng = np.random.default_rng((seed, 1812_04606))
     made = [
-        *bend(letters(rng, round(0.31 * n)), rng),
-        *bend(scribbles(rng, round(0.33 * n)), rng),
-        *bend(neighbours(digits, rng, round(0.2 * n)), rng),
-        *map(frame, spoilt_digits(digits, rng, round(0.08 * n))),
+        *bend(lambda: letter(rng), round(0.31 * n), rng),
+        *bend(lambda: scribble(rng), round(0.33 * n), rng),
+        *bend(lambda: neighbours(digits, rng), round(0.2 * n), rng),
+        *(frame(spoilt_digit(digits, rng)) for _ in range(round(0.08 * n))),
     ]
-    return np.stack([*made, *textures(rng, n - len(made))])
+    return np.stack([*made, *(texture(rng) for _ in range(n - len(made)))])
 
 
-# what becomes of a drawing
-
-
-def bend(drawings: Iterator[Image.Image], rng: Generator) -> Iterator[Images]:
-    """Drawings (SIDE, SIDE), as other hands and pens would have made them -> images (28, 28)."""
+def bend(draw: Callable[[], Image.Image], n: int, rng: Generator) -> Iterator[Images]:
+    """Images (28, 28) of n drawings (SIDE, SIDE), as other hands and pens would have made them."""
     change = Augment(degrees=12, scale=0.1, stretch=0.35, shear=18, elastic=2.2)
     generator = torch.Generator().manual_seed(int(rng.integers(2**32)))
-    while batch := [np.asarray(drawing) for drawing, _ in zip(drawings, range(500), strict=False)]:
-        whole = torch.from_numpy(np.stack(batch)).unsqueeze(1).float() / 255
+    for start in range(0, n, 501):  # of 501 the last is drawn in vain, in all recorded trainings
+        drawings = [np.asarray(draw()) for _ in range(min(501, n - start))][:500]
+        whole = torch.from_numpy(np.stack(drawings)).unsqueeze(1).float() / 255
         for x in change(whole, torch.zeros(len(whole)), generator).chunk(10):
             finer, wider = -F.max_pool2d(-x, 3, 1, 1), F.max_pool2d(x, 3, 1, 1)
             drawn = (finer, x, wider, F.max_pool2d(wider, 3, 1, 1))[rng.integers(4)]
@@ -94,12 +93,11 @@ def frame(drawing: Images) -> Images:
     if len(rows):
         cut = drawing[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
         small = np.asarray(resize(cut, 20, Image.Resampling.BOX))
-        total = max(1, int(small.sum(dtype=np.int64)))
-        height, width = small.shape
-        x = round(13.5 - float(small.sum(0) @ np.arange(width)) / total)
-        y = round(13.5 - float(small.sum(1) @ np.arange(height)) / total)
-        x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
-        image[y : y + height, x : x + width] = small
+        (height, width), (y, x) = small.shape, np.indices(small.shape)
+        top = round(13.5 - np.average(y, weights=small))
+        left = round(13.5 - np.average(x, weights=small))
+        top, left = min(max(top, 0), 28 - height), min(max(left, 0), 28 - width)
+        image[top : top + height, left : left + width] = small
     return image
 
 
@@ -110,40 +108,38 @@ def resize(drawing: Images, longer: float, resampling: Image.Resampling) -> Imag
     return Image.fromarray(drawing).resize((width, height), resampling)
 
 
-# letters, and digits that are none any more
-
-
-def letters(rng: Generator, n: int) -> Iterator[Image.Image]:
-    """n drawings of a letter or sign of several alphabets."""
+@functools.cache
+def fonts() -> list[ImageFont.FreeTypeFont]:
     import matplotlib  # takes a second
 
     files = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf"))
-    fonts = [ImageFont.truetype(file, 56) for file in files if "Display" not in file.name]
-    for _ in range(n):
-        alphabet = (LETTERS, LETTERS, LETTERS, GREEK, CYRILLIC, SIGNS)[rng.integers(6)]
-        letter = alphabet[rng.integers(len(alphabet))]
-        sheet = Image.new("L", (SIDE, SIDE))
-        font = fonts[rng.integers(len(fonts))]
-        ImageDraw.Draw(sheet).text((SIDE / 2, SIDE / 2), letter, 255, font, "mm")
-        yield sheet
+    return [ImageFont.truetype(file, 56) for file in files if "Display" not in file.name]
 
 
-def neighbours(digits: Images, rng: Generator, n: int) -> Iterator[Image.Image]:
+def letter(rng: Generator) -> Image.Image:
+    """A letter or sign of several alphabets."""
+    alphabet = (LETTERS, LETTERS, LETTERS, GREEK, CYRILLIC, SIGNS)[rng.integers(6)]
+    text = alphabet[rng.integers(len(alphabet))]
+    sheet, font = Image.new("L", (SIDE, SIDE)), fonts()[rng.integers(len(fonts()))]
+    ImageDraw.Draw(sheet).text((SIDE / 2, SIDE / 2), text, 255, font, "mm")
+    return sheet
+
+
+def neighbours(digits: Images, rng: Generator) -> Image.Image:
     """Two or three digits beside each other, or one and a part of the next, as a cut leaves it."""
-    for _ in range(n):
-        first, second, third = digits[rng.integers(len(digits), size=3)]
-        kind = rng.integers(10)
-        if kind < 2:
-            second = beside(second, third, rng)
-        elif kind < 4:
-            second = second[:, second.max(0) > 60]
-            middle = second.shape[1] // 2
-            if middle > 3:  # half a 1 is one
-                second = (second[:, :middle], second[:, middle:])[kind - 2]
-        row = resize(beside(first, second, rng), 0.8 * SIDE, Image.Resampling.BICUBIC)
-        sheet = Image.new("L", (SIDE, SIDE))
-        sheet.paste(row, ((SIDE - row.width) // 2, (SIDE - row.height) // 2))
-        yield sheet
+    first, second, third = digits[rng.integers(len(digits), size=3)]
+    kind = rng.integers(10)
+    if kind < 2:
+        second = beside(second, third, rng)
+    elif kind < 4:
+        second = second[:, second.max(0) > 60]
+        middle = second.shape[1] // 2
+        if middle > 3:  # half a 1 is one
+            second = (second[:, :middle], second[:, middle:])[kind - 2]
+    row = resize(beside(first, second, rng), 0.8 * SIDE, Image.Resampling.BICUBIC)
+    sheet = Image.new("L", (SIDE, SIDE))
+    sheet.paste(row, ((SIDE - row.width) // 2, (SIDE - row.height) // 2))
+    return sheet
 
 
 def beside(one: Images, other: Images, rng: Generator) -> Images:
@@ -161,72 +157,65 @@ def beside(one: Images, other: Images, rng: Generator) -> Images:
     return sheet
 
 
-def spoilt_digits(digits: Images, rng: Generator, n: int) -> Iterator[Images]:
-    """Parts of digits, one digit above another, and digits that lie on their side."""
-    for _ in range(n):
-        first, second = digits[rng.integers(len(digits), size=2)]
-        kind = rng.integers(5)
-        if kind < 2:
-            side = rng.integers(4)  # top, bottom, left, right
-            cut = rng.integers(13, 17) if side % 2 else rng.integers(11, 15)
-            part = slice(cut, None) if side % 2 else slice(cut)
-            yield first[part] if side < 2 else first[:, part]
-        elif kind < 4:
-            yield np.concatenate([first[3:25], second[3:25]], int(rng.integers(2)))
-        else:
-            yield np.rot90(first, int(rng.choice([1, 3])))
+def spoilt_digit(digits: Images, rng: Generator) -> Images:
+    """A part of a digit, one digit above or beside another, or a digit that lies on its side."""
+    first, second = digits[rng.integers(len(digits), size=2)]
+    kind = rng.integers(5)
+    if kind < 2:
+        side = rng.integers(4)  # top, bottom, left, right
+        cut = rng.integers(13, 17) if side % 2 else rng.integers(11, 15)
+        part = slice(cut, None) if side % 2 else slice(cut)
+        return first[part] if side < 2 else first[:, part]
+    if kind < 4:
+        return np.concatenate([first[3:25], second[3:25]], int(rng.integers(2)))
+    return np.rot90(first, int(rng.choice([1, 3])))
 
 
-def textures(rng: Generator, n: int) -> Iterator[Images]:
+def texture(rng: Generator) -> Images:
     """What fills the frame: one grey, a gradient, noise, blots, bars, an edge, a filled area."""
     y, x = np.mgrid[-1:1:28j, -1:1:28j]
-    for _ in range(n):
-        kind = rng.integers(7)
-        angle = rng.uniform(0, 2 * np.pi)
-        along = x * np.cos(angle) + y * np.sin(angle)
-        if kind == 0:
-            image = np.full((28, 28), rng.choice([0.0, 1.0, rng.random()]))
-        elif kind == 1:
-            image = 0.5 + along * rng.uniform(0.1, 1)
-        elif kind == 2:
-            image = rng.normal(rng.random(), rng.uniform(0.02, 0.6), (28, 28))
-        elif kind == 3:  # blots
-            coarse = Image.fromarray(rng.normal(0, 1, (6, 6)).astype(np.float32))
-            image = 0.5 + np.asarray(coarse.resize((28, 28), 3)) * rng.uniform(0.5, 8)
-        elif kind == 4:  # bars
-            image = 0.5 + np.sin(along * rng.uniform(6, 30) + angle) * rng.uniform(0.5, 5)
-        elif kind == 5:  # an edge: a shadow, or the rim of the sheet
-            image = 0.5 + (along - rng.uniform(-1, 1)) * rng.uniform(1, 20)
-        else:  # a filled area: a box or a disc
-            wide, high = rng.uniform(0.25, 0.75, 2)
-            distance = (np.maximum, np.hypot)[rng.integers(2)]
-            image = (1 - distance(np.abs(x) / wide, np.abs(y) / high)) * 20
-        yield (np.clip(image, 0, 1) * 255).astype(np.uint8)
+    kind = rng.integers(7)
+    angle = rng.uniform(0, 2 * np.pi)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    if kind == 0:
+        image = np.full((28, 28), rng.choice([0.0, 1.0, rng.random()]))
+    elif kind == 1:
+        image = 0.5 + along * rng.uniform(0.1, 1)
+    elif kind == 2:
+        image = rng.normal(rng.random(), rng.uniform(0.02, 0.6), (28, 28))
+    elif kind == 3:
+        coarse = Image.fromarray(rng.normal(0, 1, (6, 6)).astype(np.float32))
+        image = 0.5 + np.asarray(coarse.resize((28, 28), 3)) * rng.uniform(0.5, 8)
+    elif kind == 4:
+        image = 0.5 + np.sin(along * rng.uniform(6, 30) + angle) * rng.uniform(0.5, 5)
+    elif kind == 5:  # a shadow, or the rim of the sheet
+        image = 0.5 + (along - rng.uniform(-1, 1)) * rng.uniform(1, 20)
+    else:  # a box or a disc
+        wide, high = rng.uniform(0.25, 0.75, 2)
+        distance = (np.maximum, np.hypot)[rng.integers(2)]
+        image = (1 - distance(np.abs(x) / wide, np.abs(y) / high)) * 20
+    return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-# scribbles, each of which is more than a digit
-
-
-def scribbles(rng: Generator, n: int) -> Iterator[Image.Image]:
-    """n drawings (SIDE, SIDE) in white on black, of pens of several widths."""
+def scribble(rng: Generator) -> Image.Image:
+    """A drawing (SIDE, SIDE) of more than a digit, in white on black, of pens of several widths."""
     kinds = ("tangle", "tangle", "zigzag", "zigzag", "coil", "knot", "rosette", "grid")
-    for _ in range(n):
-        strokes = draw_strokes(kinds[rng.integers(len(kinds))], rng)
-        angle = rng.uniform(0, 2 * np.pi)
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        strokes = [stroke @ turn for stroke in strokes]
-        pen = int(rng.integers(3, 9))
-        # most of the sheet; half of them as wide as high
-        ends = np.concatenate(strokes)
-        low, extent = ends.min(0), np.maximum(np.ptp(ends, 0), 1e-6)
-        if rng.random() < 0.5:
-            extent[:] = extent.max()
-        size = SIDE * rng.uniform(0.5, 0.8, 2)
-        sheet = Image.new("L", (SIDE, SIDE))
-        for stroke in strokes:
-            points = (stroke - low - extent / 2) / extent * size + SIDE / 2
-            ImageDraw.Draw(sheet).line(points.ravel().tolist(), 255, pen, joint="curve")
-        yield sheet
+    strokes = draw_strokes(kinds[rng.integers(len(kinds))], rng)
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    strokes = [stroke @ turn for stroke in strokes]
+    pen = int(rng.integers(3, 9))
+    # most of the sheet; half of them as wide as high
+    ends = np.concatenate(strokes)
+    low, extent = ends.min(0), np.maximum(np.ptp(ends, 0), 1e-6)
+    if rng.random() < 0.5:
+        extent[:] = extent.max()
+    size = SIDE * rng.uniform(0.5, 0.8, 2)
+    sheet = Image.new("L", (SIDE, SIDE))
+    for stroke in strokes:
+        points = (stroke - low - extent / 2) / extent * size + SIDE / 2
+        ImageDraw.Draw(sheet).line(points.ravel().tolist(), 255, pen, joint="curve")
+    return sheet
 
 
 def draw_strokes(kind: str, rng: Generator) -> list[Points]:
