@@ -1,6 +1,6 @@
-"""The results and their records: python -m benchmarks.records [NAME] [--seeds 0,1,2] [--write]
+"""The results and their records: python -m benchmarks.records [NAME] [--from SWEEP] [--write]
 
-Without a NAME the table of results; with one, that result is measured again and compared with its
+Without a NAME the table of results; with one, that result is measured again and shown beside its
 record. A result is that of a file of conf/experiment, trained with each seed, or one of
 
   usual     the usual Lightning + torchvision recipe of benchmarks.usual, for 10 epochs
@@ -8,91 +8,171 @@ record. A result is that of a file of conf/experiment, trained with each seed, o
   ensemble  the same networks together, whose probabilities are averaged
 
 A record, benchmarks/NAME.json, is written by --write from what the runs left, never by hand. The
-table and the picture of README.md are made of the records: --readme, --plot
-benchmarks/accuracy.png.
+table and the picture of README.md are made of the records by --readme.
 """
 
+import json
+import shlex
 import subprocess
 import sys
+import textwrap
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
+from omegaconf import OmegaConf
 
-from benchmarks.recording import (
-    METRICS,
-    RECORDS,
-    Record,
-    Results,
-    check_experiment,
-    invocation,
-    load_records,
-    make_record,
-    read_runs,
-    result_names,
-)
-from benchmarks.tables import accuracy, hardware, markdown, records_table, span, write_readme
-from mnist_cnn import terminal
+from benchmarks import tables
+from benchmarks.tables import NETWORKS, RECORDS, Record
+from mnist_cnn.analysis import ranking
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
-from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.config.compose import compose, files, plain
 from mnist_cnn.report import OUTPUTS, docstring_parser
-from mnist_cnn.runs.folder import RESULTS, write_json
+from mnist_cnn.runs.folder import HYDRA, RESULTS, differences, flat, write_json
 
-SEEDS = [0, 1, 2]  # of a result that has no record yet
+# what the runs of a record have in common beside their configuration
+SAME = ("parameters", "device", "processor", "threads", "versions", "git_commit")
+METRICS = ("test/acc", "val/acc", "seconds")
+
 # evaluated with shifts by a pixel: the networks of an experiment one by one, and together
 SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
-USUAL_EPOCHS = 10
 
 
-def run_command(entry: str, *arguments: str) -> None:
-    """Runs `python -m mnist_cnn.<entry>`; where that fails, it has said why, and this ends too."""
-    code = subprocess.run([sys.executable, "-m", f"mnist_cnn.{entry}", *arguments]).returncode
-    if code:
+def result_names() -> list[str]:
+    """The names of all results, measured or not, in the order of the table."""
+    return list(dict.fromkeys((*NETWORKS, *files("experiment"))))
+
+
+def load_records() -> dict[str, Record]:
+    """All records by name, in the order of the table."""
+    paths = [RECORDS / f"{name}.json" for name in result_names()]
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in paths if path.is_file()}
+
+
+def read_runs(folder: Path) -> list[Record]:
+    """The runs of a sweep's folder, or the one of a run's, in the order of their seeds.
+
+    Raises:
+        ValueError: there are none, or one has no results.
+    """
+    found = sorted(folder.rglob(RESULTS))
+    if begun := {log.parent for log in folder.rglob("train.log")} - {file.parent for file in found}:
+        raise ValueError(f"{min(begun)}: finish it: python -m mnist_cnn.train ckpt_path={folder}")
+    if not found:
+        raise ValueError(f"{folder}: no runs in there")
+    runs = [{**json.loads(file.read_text("utf-8")), "folder": file.parent} for file in found]
+    return sorted(runs, key=lambda run: run["seed"])
+
+
+def setting(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's configuration that its result depends on, by whole keys."""
+    values = {key: value for key, value in flat(config).items() if value != {}}
+    kept = {*ranking.setting(values), ranking.FOLD}
+    return {key: value for key, value in values.items() if key in kept}
+
+
+def setting_of(experiment: str) -> dict[str, Any]:
+    """The setting of an experiment as its file is now."""
+    return setting(plain(compose([f"experiment={experiment}"], run_dir=".")))
+
+
+def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str]) -> str:
+    """The command that measures a result."""
+    if name not in files("experiment"):
+        return f"python -m benchmarks.records {name}"
+    several, listed = "-m " if len(seeds) > 1 else "", ",".join(map(str, seeds))
+    chosen = [f"experiment={name}", f"seed={listed}", *launcher]
+    return f"python -m mnist_cnn.train {several}{' '.join(chosen)}"
+
+
+def launcher_of(run: Record) -> list[str]:
+    """The overrides that chose the launcher of a run's sweep."""
+    file = run["folder"] / HYDRA
+    if not file.exists():
+        return []
+    written: Any = OmegaConf.to_container(OmegaConf.load(file))  # interpolations as such
+    given = written["hydra"]["overrides"]["hydra"]
+    return [o for o in given if o.startswith(("hydra/launcher", "hydra.launcher"))]
+
+
+def make_record(name: str, runs: Sequence[Record], expected: Mapping[str, Any]) -> Record:
+    """The record of finished runs that agree with `expected` in everything but the seed.
+
+    Raises:
+        ValueError: one differs in more, or was not tested.
+    """
+    common = {key: runs[0][key] for key in SAME}
+    for run in runs:
+        found = setting(run["config"]) | {key: run[key] for key in SAME}
+        if changed := differences({**expected, **common}, found):
+            values = textwrap.shorten(str(changed), 300)
+            raise ValueError(f"{run['folder']} must differ in the seed alone: {values}")
+        if "test/acc" not in run:
+            raise ValueError(f"{run['folder']}: its results have no test/acc")
+    seeds, launcher = [run["seed"] for run in runs], launcher_of(runs[0])
+    finished = max(run["finished"] for run in runs)
+    started = min(run["started"] for run in runs)
+    elapsed = datetime.fromisoformat(finished) - datetime.fromisoformat(started)
+    record = {
+        "name": name,
+        "command": invocation(name, seeds, launcher),
+        "launcher": launcher,
+        "seeds": seeds,
+        **{key: [run[key] for run in runs] for key in METRICS if key in runs[0]},
+        "elapsed_seconds": elapsed.total_seconds(),
+        **common,
+        "config": setting(runs[0]["config"]),
+        "finished": finished,
+    }
+    return {**record, "epochs": by_epoch(runs)} if "val/acc" in runs[0] else record
+
+
+def by_epoch(runs: Sequence[Record]) -> list[dict[Hashable, float]]:
+    """Means over runs after each epoch that all of them have."""
+    histories = [pd.read_csv(run["folder"] / "history.csv") for run in runs]
+    clocks = [history.assign(seconds=history["seconds"].cumsum()) for history in histories]
+    epochs = pd.concat(clocks).groupby("epoch")[["seconds", "val/acc"]]
+    return epochs.mean()[epochs.size() == len(runs)].reset_index().to_dict("records")
+
+
+def run_module(*arguments: str) -> None:
+    """Runs `python -m ARGUMENTS`; where that fails, it has said why, and this ends too."""
+    if code := subprocess.run([sys.executable, "-m", *arguments]).returncode:
         sys.exit(code)
 
 
-def train_usual_runs(seeds: Sequence[int], folder: Path) -> None:
-    """Trains the usual recipe with each seed that has no results in a folder yet."""
-    from benchmarks import usual  # torchvision takes seconds
+def train_again(record: Record, folder: Path) -> None:
+    """Trains the runs of a record once more, in a folder."""
+    if record["name"] != "usual":
+        places = [f"hydra.{kind}.dir='{folder}'" for kind in ("run", "sweep")]
+        run_module(*shlex.split(record["command"])[2:], *places)
+        return
+    from benchmarks.usual import train_usual  # torchvision takes seconds
 
-    for seed in seeds:
-        place = folder / str(seed)
-        if (place / RESULTS).exists():
-            continue
-        print(f"usual, seed {seed}")
-        place.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its loader: it is the usual one
-            root = usual.data_folder()
-            outcome = usual.train_usual(root, place, epochs=USUAL_EPOCHS, seed=seed)
-        write_json(outcome, place / RESULTS)
+    for seed in record["seeds"]:
+        outcome = train_usual(folder, epochs=10, seed=seed)
+        (folder / str(seed)).mkdir()
+        write_json(outcome, folder / str(seed) / RESULTS)
 
 
-def shifted_record(name: str, one: Record, runs: Sequence[Results], folder: Path) -> Record:
-    """The record of a sweep's networks, one by one or as an ensemble, averaged over shifts.
-
-    Args:
-        one: the record of the runs.
-        folder: the sweep's; the evaluations lie in there.
-    """
+def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path) -> Record:
+    """The record of runs that have the record `one`, alone or as an ensemble, with shifts."""
     began, outcomes = time.monotonic(), []
     groups = [runs] if name == "ensemble" else [[run] for run in runs]
     for k, group in enumerate(groups):
         place = folder / "evaluation" / name / str(k)
-        listed = ",".join(f"'{run['folder']}'" for run in group)
-        run_command(
-            "evaluate", f"ckpt_path=[{listed}]", f"shifts={SHIFTS}", f"hydra.run.dir='{place}'"
-        )
+        paths = ",".join(f"'{run['folder']}'" for run in group)
+        given = [f"ckpt_path=[{paths}]", f"shifts={SHIFTS}", f"hydra.run.dir='{place}'"]
+        run_module("mnist_cnn.evaluate", *given)
         outcomes.append(read_json(place / "evaluation.json"))
     return {
         **{key: value for key, value in one.items() if key not in (*METRICS, "epochs")},
         "name": name,
-        "command": invocation(name, one["seeds"]),
+        "command": invocation(name, one["seeds"], []),
         "experiment": MEMBERS,
         "networks": len(groups[0]),
         "shifts": SHIFTS,
@@ -105,110 +185,53 @@ def shifted_record(name: str, one: Record, runs: Sequence[Results], folder: Path
     }
 
 
-def measure(
-    name: str, seeds: Sequence[int], folder: Path, launcher: Sequence[str] | None
-) -> Record:
-    """Trains and evaluates what a result needs, in a folder, and makes its record.
-
-    Args:
-        launcher: overrides of the launcher that runs the sweep; None: its runs are there.
-    """
+def record_of(name: str, folder: Path) -> Record:
+    """The record of a result of which a folder has the trained runs."""
+    runs = read_runs(folder)
     if name == "usual":
-        train_usual_runs(seeds, folder)
-        return make_record(name, read_runs(folder, seeds))
+        return make_record(name, runs, setting(runs[0]["config"]))
     experiment = MEMBERS if name in SHIFTED else name
-    if launcher is not None:
-        listed = ",".join(map(str, seeds))
-        chosen = [f"experiment={experiment}", f"seed={listed}", *launcher]
-        run_command("train", "-m", *chosen, f"hydra.sweep.dir='{folder}'")
-    runs = read_runs(folder, seeds)
-    check_experiment(runs[0], experiment)
-    record = make_record(experiment, runs)
+    record = make_record(experiment, runs, setting_of(experiment))
     return shifted_record(name, record, runs, folder) if name in SHIFTED else record
 
 
-def comparison(new: Record, old: Record) -> pd.DataFrame:
-    """The means of a new record and an old one, and their difference with its 95 % interval.
-
-    The interval is Student's of the differences where the seeds are the same, else Welch's. There
-    is none where a side has one run, or nothing varies.
-    """
-    from scipy import stats  # takes a second
-
-    rows = []
-    for metric in METRICS:
-        if metric not in new or metric not in old:
-            continue
-        unit = 1 if metric == "seconds" else 100
-        a, b = (unit * np.array(record[metric]) for record in (new, old))
-        sides = [f"{side.mean():.2f} (n={len(side)})" for side in (a, b)]
-        interval = "-"
-        paired = new["seeds"] == old["seeds"] and len(a) == len(b)
-        varies = np.ptp(a - b) > 0 if paired else np.ptp(a) + np.ptp(b) > 0
-        if min(len(a), len(b)) > 1 and varies:
-            test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-            found = test.confidence_interval(0.95)
-            interval = f"{found.low:+.2f} to {found.high:+.2f}"
-        head = metric if unit == 1 else f"{metric}, %"
-        rows.append((head, *sides, f"{a.mean() - b.mean():+.2f}", interval))
-    return pd.DataFrame(rows, columns=["", "here", "record", "difference", "95 % interval"])
-
-
-def measure_again(name: str, seeds: list[int], folder: Path | None) -> Record:
-    """Measures a result again and compares it with its record.
-
-    Args:
-        seeds: by default those of the record, or all of the folder.
-        folder: take the runs in there.
-    """
-    console, records = terminal.console(), load_records()
-    old, place, launcher = records.get(name), folder, None
-    if not seeds and (folder is None or name == "usual"):
-        known = old or records.get(MEMBERS if name in SHIFTED else name)
-        seeds = known["seeds"] if known else SEEDS
-    if place is None:
-        when = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
-        place = Path(OUTPUTS, "usual" if name == "usual" else "sweeps", f"{when}-{name}")
-        launcher = old["launcher"] if old else []
-        about = f", {span(old['elapsed_seconds'])} by the record on {hardware(old)}" if old else ""
-        console.print(f"{name}, seeds {', '.join(map(str, seeds))}{about}, in {place}")
-    new = measure(name, seeds, place, launcher)
-    console.print(f"{name}: {accuracy(new['test/acc'])}, n={len(new['test/acc'])}, {hardware(new)}")
-    if old:
-        console.print(markdown(comparison(new, old)))
-    return new
+def measure(name: str, folder: Path | None) -> Record:
+    """Measures a result by runs in a folder, or trained again, and shows it beside its record."""
+    records = load_records()
+    if folder is None:
+        source = MEMBERS if name in SHIFTED else name
+        if source not in records:
+            raise ValueError(f"{source} has no record: train it, and name its folder by --from")
+        folder = OUTPUTS / "sweeps" / f"{datetime.now():%Y-%m-%d/%H-%M-%S}-{name}"
+        train_again(records[source], folder)
+    sides = {"here": record_of(name, folder)}
+    if name in records:
+        sides["the record"] = records[name]
+    rows = [[*tables.row(*side), tables.hardware(side[1])] for side in sides.items()]
+    print(tables.markdown(pd.DataFrame(rows, columns=[*tables.COLUMNS, "on"])))
+    return sides["here"]
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("benchmarks.records", __doc__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the result to measure again")
-    parser.add_argument("--seeds", metavar="0,1,2", default="", help="(those of the record)")
-    about = "take this sweep's runs instead of training"
-    parser.add_argument("--from", dest="folder", type=Path, metavar="FOLDER", help=about)
+    about = f"the result to measure again: {', '.join(result_names())}"
+    parser.add_argument("name", nargs="?", metavar="NAME", choices=result_names(), help=about)
+    about = "take the runs of this folder instead of training"
+    parser.add_argument("--from", dest="folder", type=Path, metavar="SWEEP", help=about)
     parser.add_argument("--write", action="store_true", help="write the result as its record")
-    parser.add_argument("--readme", action="store_true", help="write README.md's table")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw README.md's picture")
+    parser.add_argument("--readme", action="store_true", help="write README.md's table and picture")
     args = parser.parse_args(argv)
-    if args.name is None and (args.seeds or args.folder or args.write):
-        parser.error("--seeds, --from and --write need a NAME")
-    if args.name is not None:
-        if args.name not in result_names():
-            raise ValueError(must_be("NAME", either(result_names()), args.name))
-        seeds = [seed.strip() for seed in args.seeds.split(",") if seed.strip()]
-        if not all(map(str.isdecimal, seeds)) or len(set(seeds)) < len(seeds):
-            raise ValueError(must_be("--seeds", "different whole numbers, as in 0,1,2", args.seeds))
-        record = measure_again(args.name, list(map(int, seeds)), args.folder)
+    if args.name:
+        record = measure(args.name, args.folder)
         if args.write:
             write_json(record, RECORDS / f"{args.name}.json")
-    if args.plot:
-        from benchmarks.picture import draw_records  # matplotlib takes a second
-
-        draw_records(load_records(), args.plot)
+    elif args.folder or args.write:
+        parser.error("--from and --write need a NAME")
+    elif not args.readme:
+        print(tables.markdown(tables.records_table(load_records())))
     if args.readme:
-        write_readme(load_records())
-    if not (args.name or args.plot or args.readme):
-        terminal.console().print(markdown(records_table(load_records())))
+        tables.write_readme(load_records())
 
 
 if __name__ == "__main__":

@@ -1,60 +1,54 @@
-"""Measures training speed: python -m benchmarks.speed [--rounds N] [--batches N] [--out FILE]
+"""Measures training speed: python -m benchmarks.speed [--rounds N] [--batches N]
 
-Four ways through the tutorial's network at batch 64, interleaved in one process with the same
-number of threads, so that a slow minute of the machine slows them all. Ratios are taken round by
-round; their median is given, the least and the greatest:
+Three ways through the tutorial's network at batch 64, interleaved in one process, so that a slow
+minute slows them all. Ratios are taken round by round: the median, the least and the greatest.
 
-  usual   Lightning as tutorials use it: torchvision's dataset, transforms and DataLoader, metric
-          objects, the rich progress bar
-  loop    the fastest bare PyTorch loop we know for this network: no Trainer, no metrics
+  usual   Lightning as tutorials use it, see benchmarks.usual
   ours    this project, through its Trainer, with its default callbacks and logger
-  floor   what the processor's matrix multiplication alone would allow
+  loop    the fastest bare PyTorch loop we know for this network: no Trainer, no metrics
 
-With --fast [EXPERIMENT] instead: the whole training of an experiment (by default fast) over one
-epoch of the tutorial's (48,000 images), interleaved. Both are the `seconds` of results.json, from
-the first batch to the last, data in memory, without validation and test. --write puts their ratio
-into the experiment's record.
+--fast [EXPERIMENT]: seconds of an experiment's training (by default fast) over those of an epoch of
+the tutorial's (48,000 images), without validation and test. --write puts the ratio into its record.
+--jobs: seconds of whole runs, as those of a sweep are, and of their steps: those of experiment=fast
+and of ten epochs of the tutorial's, with validation, test and files.
 """
 
+import argparse
 import contextlib
-import functools
-import logging
 import os
 import shutil
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from rich.progress import track
-from torch import Tensor
 
-from benchmarks.recording import RECORDS, load_records
-from benchmarks.tables import markdown
-from benchmarks.usual import BATCH, EPOCH, data_folder, train_usual
-from mnist_cnn import model, terminal
+from benchmarks.records import load_records
+from benchmarks.tables import RECORDS, markdown
+from benchmarks.usual import BATCH, EPOCH, train_usual
+from mnist_cnn import model
 from mnist_cnn.analysis import results
 from mnist_cnn.command import command
-from mnist_cnn.config.compose import compose, files
-from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import write_json
 from mnist_cnn.train import train
 
-MFLOP_PER_IMAGE = 15.4  # forward and backward of the tutorial's network
 LEAST = 4  # batches: the usual recipe, which is slow, takes a quarter of them
 
-Ways = Mapping[str, Callable[[], float]]
 
-
-def bare_loop(images: Tensor, labels: Tensor, batches: int) -> float:
+def bare_loop(batches: int) -> float:
     """Images/s of a bare loop over tensors in memory."""
+    images, labels = mnist.load_split("mnist", "", "train")
+    images, labels = images.unsqueeze(1)[12_000:], labels[12_000:]
     net = model.CNN((32, 64), 128, 0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, eps=1e-7, fused=True)
     started = time.perf_counter()
@@ -67,140 +61,96 @@ def bare_loop(images: Tensor, labels: Tensor, batches: int) -> float:
     return batches * BATCH / (time.perf_counter() - started)
 
 
-def matmul_speed() -> float:
-    """Images/s if the processor did nothing but multiply matrices at its best rate."""
-    a, b = torch.randn(2, 1024, 1024)
-    torch.mm(a, b)
-    started = time.perf_counter()
-    for _ in range(10):
-        torch.mm(a, b)
-    flop_per_second = 10 * 2 * 1024**3 / (time.perf_counter() - started)
-    return flop_per_second / (MFLOP_PER_IMAGE * 1e6)
-
-
-def own_training(folder: Path, key: str, *overrides: str) -> float:
-    """A number of results.json of this project's own training, without a test."""
+def own_training(folder: Path, *overrides: str) -> dict[str, Any]:
+    """This project's results.json of a run, with `job`: seconds of all of it."""
     shutil.rmtree(folder, ignore_errors=True)
-    return train(compose([*overrides, "test=false"], run_dir=folder))[key]
+    started = time.perf_counter()
+    outcome = train(compose(overrides, run_dir=folder))
+    torch.use_deterministic_algorithms(False)
+    return {**outcome, "job": time.perf_counter() - started}
 
 
-def four_ways(folder: Path, batches: int) -> Ways:
-    """Images/s of each way."""
-    root = data_folder()
-    images, labels = mnist.load_split("mnist", root, "train")
-    images, labels = images.unsqueeze(1)[12_000:], labels[12_000:]
-    short = functools.partial(train_usual, epochs=1, batches=batches // LEAST, test=False)
-    ours = ["trainer.max_epochs=1", "trainer.accelerator=cpu", "trainer.limit_val_batches=1"]
-    ours += [f"trainer.limit_train_batches={batches}"]
-    return {
-        "usual": lambda: short(root, folder)["images/s"],
-        "loop": lambda: bare_loop(images, labels, batches),
-        "ours": lambda: own_training(folder / "ours", "images/s", *ours),
-        "floor": matmul_speed,
-    }
+def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
+    """The numbers of a round, by way; the last one is the reference."""
+    run = folder / "run"
+    if args.jobs:
+        fast, ten = own_training(run, "experiment=fast"), own_training(run, "trainer.max_epochs=10")
+        jobs = {"fast": fast, "ten epochs": ten}
+        return {f"{name}, {key}": jobs[name][key] for name in jobs for key in ("job", "seconds")}
+    # validation is not in the numbers, so it need not be long
+    epoch = ["trainer.max_epochs=1", "trainer.limit_val_batches=1", "test=false"]
+    if args.fast:
+        whole = own_training(run, f"experiment={args.fast}", "test=false")["seconds"]
+        article = own_training(run, "experiment=article", *epoch)
+        return {args.fast: whole, "article, one epoch": article["seconds"]}
+    epoch += ["trainer.accelerator=cpu", f"trainer.limit_train_batches={args.batches}"]
+    usual = train_usual(folder, epochs=1, batches=args.batches // LEAST, test=False)
+    ours, loop = own_training(run, *epoch)["images/s"], bare_loop(args.batches)
+    return {"usual": usual["images/s"], "ours": ours, "loop": loop}
 
 
-def whole_training(folder: Path, experiment: str) -> Ways:
-    """Seconds of an experiment's whole training, and of one epoch of the tutorial's."""
-    # validation is not in the seconds, so the tutorial's need not be long
-    epoch = ["experiment=article", "trainer.max_epochs=1", "trainer.limit_val_batches=1"]
-    seconds = functools.partial(own_training, folder / "run", "seconds")
-    return {
-        experiment: functools.partial(seconds, f"experiment={experiment}"),
-        "article, one epoch": functools.partial(seconds, *epoch),
-    }
+def interleave(args: argparse.Namespace) -> pd.DataFrame:
+    """The numbers of the ways, a row a round; a first round more warms up.
 
-
-def interleave(ways: Ways, rounds: int) -> pd.DataFrame:
-    """The numbers of the ways, a row a round; a first round more warms up."""
-    rows = []
-    console = terminal.console(stderr=True, soft_wrap=False)
-    for _ in track(range(rounds + 1), "measuring", console=console):
-        row = {}
-        for name, way in ways.items():
-            torch.use_deterministic_algorithms(False)
-            with quiet():
-                row[name] = way()
-        rows.append(row)
+    What the ways print goes to os.devnull; their progress bars are drawn nevertheless.
+    """
+    rows, terminal = [], sys.stderr
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.dict(os.environ, FORCE_COLOR="1"),  # as on a terminal, and at the same cost
+        Path(os.devnull).open("w", encoding="utf-8") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        for number in range(args.rounds + 1):
+            print(f"round {number} of {args.rounds}", file=terminal)
+            rows.append(measure(Path(folder), args))
     return pd.DataFrame(rows[1:])
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Sends what the ways print to os.devnull; their progress bars are drawn nevertheless."""
-    os.environ["FORCE_COLOR"] = "1"  # as on a terminal, and at the same cost
-    try:
-        with (
-            Path(os.devnull).open("w", encoding="utf-8") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-            contextlib.redirect_stderr(nowhere),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        del os.environ["FORCE_COLOR"]
-
-
-def print_table(rounds: pd.DataFrame, unit: str, reference: str) -> None:
-    """Prints the median of each way, and of its ratios to the reference; warns of noise."""
-    ratios = rounds.div(rounds[reference], axis=0)
+def table(rounds: pd.DataFrame) -> str:
+    """The median of each way, and of its ratios to the last one."""
+    ratios = rounds.div(rounds.iloc[:, -1], axis=0)
     spread = zip(ratios.median(), ratios.min(), ratios.max(), strict=True)
     shown = [f"{median:.2f} ({low:.2f} to {high:.2f})" for median, low, high in spread]
-    digits = 0 if unit == "images/s" else 3
-    medians = [f"{median:,.{digits}f}" for median in rounds.median()]
-    columns = {"way": rounds.columns, unit: medians, f"over {reference}": shown}
-    console = terminal.console()
-    console.print(markdown(pd.DataFrame(columns)))
-    threads = torch.get_num_threads()
-    console.print(f"medians over {len(rounds)} rounds, {threads} threads, {results.processor()}")
-    if (ratios.max() > 4 / 3 * ratios.min()).any():
-        print(
-            "warning: the ratios of the rounds differ by more than a third; other programs keep "
-            "this machine busy: measure again without them",
-            file=sys.stderr,
-        )
+    medians = rounds.median().map("{:,.5g}".format)
+    columns = {"way": rounds.columns, "median": medians, f"over {rounds.columns[-1]}": shown}
+    return markdown(pd.DataFrame(columns))
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
+    records = load_records()
     parser = docstring_parser("benchmarks.speed", __doc__)
-    parser.add_argument("--fast", nargs="?", const="fast", metavar="EXPERIMENT")
+    parser.add_argument("--fast", nargs="?", const="fast", choices=records, metavar="EXPERIMENT")
+    parser.add_argument("--jobs", action="store_true", help="time whole runs")
     parser.add_argument("--rounds", type=int, default=9, help="measurements of each way (9)")
     parser.add_argument("--batches", type=int, default=400, help="steps of a measurement (400)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the JSON file to write")
     parser.add_argument("--write", action="store_true", help="put the ratio into the record")
     args = parser.parse_args(argv)
-    if args.rounds < 1:
-        parser.error(must_be("--rounds", "1 or more", args.rounds))
-    if not LEAST <= args.batches <= EPOCH:
-        parser.error(must_be("--batches", f"{LEAST} to {EPOCH}, an epoch,", args.batches))
-    if args.fast and args.fast not in files("experiment"):
-        raise ValueError(must_be("--fast", either(files("experiment")), args.fast))
-    record = load_records().get(args.fast)
-    if args.write and record is None:
-        parser.error("--write needs --fast with an experiment that has a record")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory() as name:
-        folder, unit = Path(name), "seconds" if args.fast else "images/s"
-        way, reference = (args.fast, "article, one epoch") if args.fast else ("ours", "loop")
-        ways = whole_training(folder, args.fast) if args.fast else four_ways(folder, args.batches)
-        rounds = interleave(ways, args.rounds)
-    print_table(rounds, unit, reference)
-    ratios = rounds[way] / rounds[reference]
-    measured = {
-        "ratio": float(ratios.median()),
-        "ratios": ratios.tolist(),
-        unit: rounds.to_dict("list"),
-        "threads": torch.get_num_threads(),
-        "processor": results.processor(),
-        "versions": results.versions(),
-        "git_commit": results.commit(),
-    }
-    if args.out:
-        write_json(measured, args.out)
-    if args.write and record:
-        write_json({**record, "ratio": measured}, RECORDS / f"{args.fast}.json")
+    if args.rounds < 1 or not LEAST <= args.batches <= EPOCH:
+        given = f"--rounds={args.rounds} --batches={args.batches}"
+        parser.error(f"{given}: must be 1 or more, and {LEAST} to {EPOCH}, an epoch")
+    if args.write and not args.fast:
+        parser.error("--write needs --fast")
+    rounds, threads = interleave(args), torch.get_num_threads()
+    unit = "seconds" if args.fast or args.jobs else "images/s"
+    print(table(rounds))
+    print(f"{unit}, {len(rounds)} rounds, {threads} threads, {results.processor()}")
+    if args.write:
+        ratios = rounds[args.fast] / rounds.iloc[:, -1]
+        ratio = {
+            "ratio": float(ratios.median()),
+            "ratios": ratios.tolist(),
+            "seconds": rounds.to_dict("list"),
+            "threads": threads,
+            "processor": results.processor(),
+            "versions": results.versions(),
+            "git_commit": results.commit(),
+        }
+        write_json({**records[args.fast], "ratio": ratio}, RECORDS / f"{args.fast}.json")
 
 
 if __name__ == "__main__":

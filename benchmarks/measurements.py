@@ -1,0 +1,141 @@
+"""Measurements beside the records: python -m benchmarks.measurements NAME [FOLDER ...]
+
+The table of measurements/NAME.json. The rows of FOLDERs join it, in place of those of the same
+network, fold and seed, and the picture beside it is drawn. NAME is
+
+  splits      which validation predicts the test error; FOLDER is a sweep's
+  front       accuracy by number of parameters, of the records too; FOLDER is a sweep's
+  robustness  networks under other conditions; FOLDER is EXPERIMENT=FOLDER, an evaluation with
+              robustness=true, of several networks A,B,C=FOLDER
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from benchmarks.records import load_records, read_runs
+from benchmarks.tables import RECORDS, accuracy, draw_networks, hardware, markdown
+from mnist_cnn.analysis.found import read_json
+from mnist_cnn.command import command
+from mnist_cnn.plots import evaluation
+from mnist_cnn.report import docstring_parser
+from mnist_cnn.runs.folder import OVERRIDES, write_json
+
+FOLDER = RECORDS / "measurements"
+KEYS = {"network", "experiment", "split", "fold", "stages", "seed"}  # that tell rows apart
+EXPERIMENTS = ["tiny", "fast", "accurate", "article"]  # those of the records in `front`
+SIZES = {10.0**exponent: f"{10**exponent:,}" for exponent in range(2, 7)}
+CONDITIONS = {  # heads of the table by key of a network in evaluation.json
+    "corruptions.mean": "15 corruptions",
+    "affine.mean": "moved, turned",
+    "adversarial.pgd.0.1": "PGD 0.1",
+    "adversarial.pgd.0.3": "PGD 0.3",
+    **{f"outliers.{kind}.fpr_95": kind for kind in ("letters", "scribbles", "noise", "parts")},
+}
+
+
+def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
+    """The rows of a sweep's runs, for `splits` and `front`."""
+    for run in read_runs(Path(folder)):
+        config, overrides = run["config"], OmegaConf.load(run["folder"] / OVERRIDES)
+        (experiment,) = (o for o in map(str, overrides) if o.startswith("experiment="))
+        yield {
+            **run,
+            "experiment": experiment.partition("=")[2],
+            **{key: config["data"][key] for key in ("split", "fold")},
+            "stages": str(config["model"].get("stages")),
+            "epochs": config["trainer"]["max_epochs"],
+            "hardware": hardware(run),
+        }
+
+
+def read_evaluation(given: str) -> list[dict[str, Any]]:
+    """The rows of the networks of NAME=FOLDER, under their new names."""
+    names, _, folder = given.partition("=")
+    evaluated = read_json(Path(folder) / "evaluation.json").get("robustness") or {"networks": []}
+    rows = evaluated["networks"]
+    if len(rows) != len(names.split(",")):
+        raise ValueError(f"{given} must begin with the names of {len(rows)} networks")
+    return [{**row, "network": name} for row, name in zip(rows, names.split(","), strict=True)]
+
+
+def splits(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row an experiment and split: errors in per cent, and how far the two are apart."""
+    rows = {}
+    for group, found in runs.groupby(["experiment", "split"]):
+        val, test = 100 * (1 - found["val/acc"]), 100 * (1 - found["test/acc"])
+        rows[group] = {
+            "n": len(found),
+            "validation error": f"{val.mean():.2f} %",
+            "by fold": ", ".join(val.groupby(found["fold"]).mean().map("{:.2f}".format)),
+            "test error": f"{test.mean():.2f} %",
+            "validation - test": f"{(val - test).mean():+.2f} ± {(val - test).std():.2f}",
+        }
+    return pd.DataFrame(rows).T.rename_axis(["`experiment=`", "validated by"]).reset_index()
+
+
+def networks(runs: pd.DataFrame) -> pd.DataFrame:
+    """`parameters` and the list `test/acc` of each network, by its name, the smallest first."""
+    found = runs.groupby("stages").agg({"parameters": "first", "test/acc": list})
+    recorded = pd.DataFrame(load_records()).T.loc[EXPERIMENTS, found.columns]
+    return pd.concat([found, recorded]).sort_values("parameters")
+
+
+def front(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a network, the smallest first."""
+    found = networks(runs)
+    columns = {
+        "parameters": found["parameters"].map("{:,}".format),
+        "stages or experiment": found.index,
+        "n": found["test/acc"].map(len),
+        "test accuracy": found["test/acc"].map(accuracy),
+    }
+    return pd.DataFrame(columns)
+
+
+def robustness(found: pd.DataFrame) -> pd.DataFrame:
+    """A row a network: accuracies and false positive rates in per cent."""
+    records: Any = found.to_dict("records")
+    flat = pd.json_normalize(records)
+    shares = flat[[*CONDITIONS]].rename(columns=CONDITIONS)
+    shown = shares.apply(lambda column: column.map("{:.1%}".format))
+    shown.insert(0, "clean", flat["clean"].map("{:.2%}".format))
+    shown = shown.apply(lambda column: column.str.replace("%", " %"))
+    shown.insert(0, "network", flat["network"])
+    return shown
+
+
+TABLES = {"splits": splits, "front": front, "robustness": robustness}
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = docstring_parser("benchmarks.measurements", __doc__)
+    parser.add_argument("name", metavar="NAME", choices=TABLES)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER")
+    args = parser.parse_args(argv)
+    read = read_evaluation if args.name == "robustness" else read_sweep
+    file = FOLDER / f"{args.name}.json"
+    known = json.loads(file.read_text("utf-8"))["rows"]
+    new = [row for folder in args.folders for row in read(folder)]
+    rows = pd.DataFrame([*known, *new])[[*known[0]]]
+    rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
+    if new:
+        write_json({"rows": rows.to_dict("records")}, file)
+    if new and args.name == "front":
+        shown = networks(rows).rename(lambda name: "" if name.startswith("[") else name)
+        figure = draw_networks(shown, "number of parameters", SIZES)
+        figure.savefig(FOLDER / "front.png", dpi=110)
+    if new and args.name == "robustness":
+        lines = dict(zip(rows["network"], rows["corruptions"], strict=True))
+        figure = evaluation.corruptions(lines, "mnist, test: accuracy by corruption")
+        figure.savefig(FOLDER / "robustness.png", dpi=100)
+    print(markdown(TABLES[args.name](rows)))
+
+
+if __name__ == "__main__":
+    main()
