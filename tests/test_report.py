@@ -120,7 +120,7 @@ def test_an_objective_that_is_not_a_number_or_not_there_ranks_last(sweep, groups
     assert last["checkpoint"] == str(sweep / HIGH_1 / "checkpoints" / "last.ckpt")
     for job in (LOW_0, LOW_1):
         text = (sweep / job / "results.json").read_text()
-        (sweep / job / "results.json").write_text(text.replace('"val/loss"', '"val/other"'))
+        (sweep / job / "results.json").write_text(text.replace('"val/loss":', '"val/other":'))
     assert groups(sweep)[1]["val/loss n"] == 0
 
 
