@@ -17,6 +17,7 @@ from mnist_cnn.pretrained import Trained
 PAGE = Path(__file__).parent / "reading" / "page"
 # the page may ask no machine for anything
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+USUAL: list[Any] = [None, [1, 1], [0, 0]]  # bias, stride and padding of a convolution
 
 Layer = tuple[dict[str, Any], list[Tensor]]  # its settings, its weights
 
@@ -59,7 +60,7 @@ def as_layers(operation: str, arguments: Sequence[Any]) -> list[Layer]:
         case "div", Tensor() as std:
             return [({"kind": "affine"}, [1 / std, torch.zeros_like(std)])]
         case "conv2d", weight, *options if len(options) < 4:  # neither dilated nor in groups
-            bias, stride, padding = [*options, *(None, [1, 1], [0, 0])[len(options) :]]
+            bias, stride, padding = [*options, *USUAL[len(options) :]]
             settings = {"kernel": weight.shape[2:], "stride": stride, "padding": padding}
             return [({"kind": "convolution", **settings}, [weight, bias_of(weight, bias)])]
         case "linear", weight, *bias:

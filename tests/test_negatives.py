@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mnist_cnn.data import mnist
-from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribbles
+from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribble
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import THRESHOLD
@@ -28,8 +28,9 @@ def test_the_same_seed_makes_the_same_images():
 
 
 def test_scribbles_fill_most_of_their_sheet_and_stay_on_it():
-    for drawing in scribbles(np.random.default_rng(0), 200):
-        rows, columns = np.nonzero(np.asarray(drawing))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows, columns = np.nonzero(np.asarray(scribble(rng)))
         assert 30 <= max(np.ptp(rows), np.ptp(columns)) <= 80
 
 
