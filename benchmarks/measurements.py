@@ -21,7 +21,6 @@ from benchmarks.records import load_records, read_runs
 from benchmarks.tables import RECORDS, accuracy, draw_networks, hardware, markdown
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
-from mnist_cnn.plots import evaluation
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
 
@@ -131,9 +130,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         figure = draw_networks(shown, "number of parameters", SIZES)
         figure.savefig(FOLDER / "front.png", dpi=110)
     if new and args.name == "robustness":
-        lines = dict(zip(rows["network"], rows["corruptions"], strict=True))
-        figure = evaluation.corruptions(lines, "mnist, test: accuracy by corruption")
-        figure.savefig(FOLDER / "robustness.png", dpi=100)
+        lines = pd.DataFrame(list(rows["corruptions"]), index=rows["network"]).T
+        axes = lines.plot(figsize=(9.6, 5.4), style="-o", rot=45, grid=True, ylabel="accuracy")
+        axes.set_xticks(range(len(lines)), lines.index, ha="right")
+        axes.figure.savefig(FOLDER / "robustness.png", dpi=100, bbox_inches="tight")
     print(markdown(TABLES[args.name](rows)))
 
 

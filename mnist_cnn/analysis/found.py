@@ -55,7 +55,8 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
     run |= {"checkpoint": next(iter(checkpoints), None), "config": {}, "results": {}}
     try:
         if state == "failed":
-            run["message"] = files.error_of(folder)
+            failure = read_json(folder / files.FAILED)
+            run["message"] = (failure["error"].strip() or failure["type"]).splitlines()[0]
         if state == "finished":
             results = read_json(folder / files.RESULTS)
             config = {k: v for k, v in files.flat(results.pop("config")).items() if v != {}}
