@@ -270,7 +270,7 @@ def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
 
 
 def circumstances(trainer: L.Trainer) -> dict[str, Any]:
-    """What rounding depends on beside the configuration."""
+    """Return what rounding depends on beside the configuration."""
     return {
         "torch": torch.__version__.split("+")[0],
         "device": trainer.strategy.root_device.type,

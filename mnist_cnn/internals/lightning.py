@@ -45,7 +45,7 @@ def quiet_lightning() -> None:
 
 
 def resumed_mid_epoch(trainer: L.Trainer) -> bool:
-    """Whether the fit that has just started is resumed in the middle of an epoch.
+    """Tell whether the fit that has just started is resumed in the middle of an epoch.
 
     Lightning calls no on_train_epoch_start for such an epoch.
     """
@@ -53,12 +53,12 @@ def resumed_mid_epoch(trainer: L.Trainer) -> bool:
 
 
 def training_is_over(trainer: L.Trainer) -> bool:
-    """Whether no epoch follows, by its number, by steps, or because it is stopped early."""
+    """Tell whether no epoch follows, by its number, by steps, or because it is stopped early."""
     return trainer.fit_loop.done
 
 
 def ends_after_this_batch(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Whether the epoch ends with this batch; to be asked in on_train_batch_end.
+    """Tell whether the epoch ends with this batch, in on_train_batch_end.
 
     A stop waits for min_epochs and min_steps: there is no public way to ask for that.
     """
@@ -81,7 +81,7 @@ def close_epoch(trainer: L.Trainer) -> None:
 
 
 def mid_epoch(trainer: L.Trainer) -> bool:
-    """Whether a batch of an epoch is done that is not over; after close_epoch it is."""
+    """Tell whether a batch of an epoch is done that is not over; after close_epoch it is."""
     return trainer.fit_loop.epoch_loop.batch_progress.current.ready > 0
 
 
@@ -108,7 +108,7 @@ def loader_position(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 def stopped_early(callback: Callback) -> bool:
-    """Whether this is an EarlyStopping that has asked for the end.
+    """Tell whether this is an EarlyStopping that has asked for the end.
 
     Lightning itself forgets `should_stop` in a resumed run.
     """
