@@ -20,7 +20,7 @@ from mnist_cnn.internals.lightning import quiet_lightning
 from mnist_cnn.model import frozen
 from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
-from mnist_cnn.pretrained import build_network, read_file
+from mnist_cnn.pretrained import build_network, read_checkpoint, read_file
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.runs.ranks import rank
@@ -82,15 +82,16 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
     return module
 
 
-def load_best(trainer: L.Trainer, module: DigitClassifier) -> tuple[DigitClassifier, int | None]:
-    """The module with the weights of a run's best checkpoint, and their epoch (from 1).
+def load_best(trainer: L.Trainer, module: DigitClassifier) -> int | None:
+    """Load the weights of a run's best checkpoint, and return their epoch (from 1).
 
     Those of the last checkpoint where no metric chose one; the epoch is then None.
     """
     kept: Any = trainer.checkpoint_callback
-    path = kept.best if kept.best.exists() else kept.last
-    device = trainer.strategy.root_device
-    return DigitClassifier.load_from_checkpoint(path, device, weights_only=True), kept.best_epoch
+    content = read_checkpoint(kept.best if kept.best.exists() else kept.last)
+    module.load_state_dict(content["state_dict"])
+    epoch: int | None = kept.best_epoch
+    return epoch
 
 
 def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:

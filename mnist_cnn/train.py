@@ -55,7 +55,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         module = build_module({**config, "ckpt_path": start}, data)
         trainer = build_trainer(cfg, run, start)
         fit(trainer, module, data, start)
-        module, best = load_best(trainer, module)
+        best = load_best(trainer, module)
         test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
         module.float()  # what comes out of a training has 32 bits, whatever its precision
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped

@@ -19,7 +19,7 @@ from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*(many workers|no `val_dataloader`)")
 def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(data_root):
     images, labels = load_split("mnist", data_root, "train")
     parts = zip((images[:60].unsqueeze(1) / 255).split(20), labels[:60].split(20), strict=True)

@@ -21,7 +21,7 @@ from mnist_cnn.data import mnist
 
 # measured, or how a run was interrupted and resumed: no result
 MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "ckpt_path", "run_dir"}
-MEASURED |= {"every_steps", "every_seconds", "git_commit"}
+MEASURED |= {"every_steps", "every_seconds", "git_commit", "results/seconds", "results/images/s"}
 # a counter of Lightning's for loggers that step by it, which is one too many after some resumes
 MEASURED |= {"_batches_that_stepped"}
 FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
