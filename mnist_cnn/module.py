@@ -102,7 +102,7 @@ class DigitClassifier(L.LightningModule):
         flat = class_name(self.hparams["optimizer"]) == "LBFGS"
         if flat or any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):
             # they view all weights as a row
-            self.net.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            self.net.to(memory_format=torch.contiguous_format)
         for layer in self.net.modules():
             if isinstance(layer, Normalize) and not layer.fitted:
                 if not isinstance(trainer.datamodule, ImageDataModule):
