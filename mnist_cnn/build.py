@@ -87,11 +87,10 @@ def load_best(trainer: L.Trainer, module: DigitClassifier) -> int | None:
 
     Those of the last checkpoint where no metric chose one; the epoch is then None.
     """
-    kept: Any = trainer.checkpoint_callback
+    assert isinstance(kept := trainer.checkpoint_callback, Checkpoint)
     content = read_checkpoint(kept.best if kept.best.exists() else kept.last)
     module.load_state_dict(content["state_dict"])
-    epoch: int | None = kept.best_epoch
-    return epoch
+    return kept.best_epoch
 
 
 def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:

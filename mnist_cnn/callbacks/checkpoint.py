@@ -235,8 +235,8 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
     if not all(finite):
         batch = finite.index(False)
         step = (epoch - 1) * trainer.num_training_batches + batch + 1
-        value = losses[batch].item()
-        fault = f"train/loss={value} at step {step}, batch {batch + 1} of epoch {epoch}"
+        loss = f"train/loss={losses[batch].item()}"
+        fault = f"{loss} at step {step}, batch {batch + 1} of epoch {epoch}"
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
         if not fault and not value.isfinite().all():
             fault = f"{name} is not finite in epoch {epoch}"
