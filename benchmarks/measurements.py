@@ -30,7 +30,6 @@ EXPERIMENTS = ["tiny", "fast", "accurate", "article"]  # those of the records in
 SIZES = {10.0**exponent: f"{10**exponent:,}" for exponent in range(2, 7)}
 CONDITIONS = {  # heads of the table by key of a network in evaluation.json
     "corruptions.mean": "15 corruptions",
-    "affine.mean": "moved, turned",
     "adversarial.pgd.0.1": "PGD 0.1",
     "adversarial.pgd.0.3": "PGD 0.3",
     **{f"outliers.{kind}.fpr_95": kind for kind in ("letters", "scribbles", "noise", "parts")},

@@ -237,7 +237,7 @@ def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other,
         ("TMP/sweep", "no network"),
         ("[]", "no network"),
         ("[RUN,TMP/none]", "none: no such"),
-        ("[RUN,TMP/kmnist.ckpt]", "must be trained on mnist"),
+        ("[RUN,TMP/kmnist.ckpt]", "must be of mnist"),
     ],
 )
 def test_what_cannot_be_evaluated_is_named(folder, tmp_path, ckpt_path, line):

@@ -167,7 +167,7 @@ def test_epochs_without_validation_show_none_and_training_metrics_count_in_each(
 
 
 def test_a_sound_network_overfits_three_batches(tmp_path):
-    options = ["debug=overfit", "model.hidden=32", "trainer.accelerator=cpu", "logger=none"]
+    options = ["debug=overfit", "trainer.accelerator=cpu", "logger=none"]
     train(compose(options, run_dir=tmp_path))
     losses = column(tmp_path, "train/loss")
     assert losses[-1] < 0.05 < losses[0]

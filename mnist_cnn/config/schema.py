@@ -152,7 +152,7 @@ class Train(Part):
     label_smoothing: BelowOne
     targets: list[str]
     loss: Custom | None
-    metrics: dict[str, Custom] | None
+    metrics: dict[str, Custom]
     run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
     objective: dict[str, str]
     trainer: Trainer
@@ -172,5 +172,6 @@ class Evaluate(Part):
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     robustness: Annotated[list[Suite], BeforeValidator(lambda v: [] if isinstance(v, bool) else v)]
-    mistakes: Whole
+    temperature: bool
+    mistakes: Annotated[int, Field(ge=0, le=300)]  # 300 make a picture of 1,200 x 13,000 pixels
     data: Custom
