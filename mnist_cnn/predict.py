@@ -23,17 +23,19 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_cnn import terminal
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
+from mnist_cnn.reading import limits
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mnist_cnn.reading.reader import Reading
+    from mnist_cnn.reading.reader import Net, Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
 
@@ -53,29 +55,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         action="store_true",
         help="write PICTURE.read.png: boxes, readings, what was seen; it replaces its own alone",
     )
+    limits.add_options(parser)
     args = parse(parser, argv)
     # after --help and mistakes are answered
     try:
         from mnist_cnn import pretrained
-        from mnist_cnn.reading.reader import read_digits
+        from mnist_cnn.reading import reader
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    net = pretrained.load_digits(args.ckpt_path)
+    work = partial(read_page, pretrained.load_digits(args.ckpt_path), args.show)
+    slow = [pretrained.__name__, reader.__name__]
+    worker = limits.Worker(work, args.max_seconds, args.max_memory, slow)
     failed = False
-    for name, number, image in itertools.chain.from_iterable(map(pages, args.pictures)):
-        answer: dict[str, Any] = {"picture": name, "page": number}
-        readings: list[Reading] = []
-        try:
-            if isinstance(image, Exception):
-                raise image
-            readings = read_digits(image, net)
-            shown = {"shown": write_shown(image, readings, name, number)} if args.show else {}
-            answer |= {"digits": [reading_fields(reading) for reading in readings], **shown}
-        except (OSError, ValueError) as e:
-            failed = True
-            missing = isinstance(e, FileNotFoundError)
-            answer["error"] = f"{name}: no such file" if missing else " ".join(str(e).split())
-        # outside of the try: a closed pipe is no fault of the picture
+    for answer, readings in itertools.chain.from_iterable(pages(worker, p) for p in args.pictures):
+        failed |= "error" in answer
         if args.json:
             print(json.dumps(answer), flush=True)
         else:
@@ -83,28 +76,63 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(1 if failed else 0)
 
 
-def pages(name: str) -> "Iterator[tuple[str, int | None, Image.Image | Exception]]":
-    """Iterate over the pages of a file or of a folder's files, or the errors in their place.
+def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], list[Reading]]]":
+    """Iterate over the pages of a file or of a folder's files: the JSON of each, its readings.
 
-    Each comes with its file and its number from 1, which is None where the file has only one.
+    Args:
+        read: calls `read_page`.
     """
-    from mnist_cnn.reading.picture import NAMES, load_pages
+    from mnist_cnn.reading.picture import NAMES
 
+    number = count = 1
     try:
         if Path(name).is_dir():
             files = [str(file) for file in sorted(Path(name).iterdir())]
             files = [f for f in files if f.lower().endswith(NAMES) and not f.endswith(".read.png")]
-            yield from itertools.chain.from_iterable(map(pages, files))
+            yield from itertools.chain.from_iterable(pages(read, file) for file in files)
             if files:
                 return
             raise ValueError(f"{name}: no picture in this folder, none of {', '.join(NAMES)}")
-        loaded = load_pages(sys.stdin.buffer.read() if name == "-" else name)
-        ahead = list(itertools.islice(loaded, 2))
-    except (OSError, ValueError) as error:
-        yield name, None, error
-        return
-    for number, page in enumerate(itertools.chain(ahead, loaded), 1):
-        yield name, number if len(ahead) > 1 else None, page
+        source = sys.stdin.buffer.read() if name == "-" else name
+        while number <= count:
+            try:
+                answer, readings, count = read(name, source, number)
+            except limits.LimitError as e:  # the next page may be read all the same
+                answer, readings = failure(name, number if count > 1 else None, e), []
+            yield answer, readings
+            number += 1
+    except (OSError, ValueError) as e:
+        yield failure(name, None, e), []
+
+
+def read_page(
+    net: "Net", show: bool, name: str, source: str | bytes, number: int
+) -> "tuple[dict[str, Any], list[Reading], int]":
+    """The JSON and the readings of a page, counted from 1, and the number of pages."""
+    from mnist_cnn.reading.picture import load_page
+    from mnist_cnn.reading.reader import read_digits
+
+    image, count = load_page(source, number)
+    page = number if count > 1 else None
+    try:
+        if isinstance(image, Exception):
+            raise image
+        readings = read_digits(image, net)
+        shown = {"shown": write_shown(image, readings, name, page)} if show else {}
+    except (OSError, ValueError) as e:
+        return failure(name, page, e), [], count
+    digits = [reading_fields(reading) for reading in readings]
+    return {"picture": name, "page": page, "digits": digits, **shown}, readings, count
+
+
+def failure(name: str, page: int | None, error: Exception) -> dict[str, Any]:
+    """The JSON of a page that was not read."""
+    line = " ".join(str(error).split())
+    if isinstance(error, FileNotFoundError):
+        line = f"{name}: no such file"
+    if isinstance(error, limits.LimitError):
+        line = f"{name}: {line}: see --max-seconds and --max-memory"
+    return {"picture": name, "page": page, "error": line}
 
 
 def reading_fields(reading: "Reading") -> dict[str, Any]:
