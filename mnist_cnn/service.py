@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from mnist_cnn.command import versions
 from mnist_cnn.reading.limits import LimitError, Worker
-from mnist_cnn.reading.picture import load_page
+from mnist_cnn.reading.picture import NoPageError, load_page
 from mnist_cnn.reading.reader import Net, read_digits, written
 
 PAGE = Path(__file__).parent / "reading" / "page"
@@ -44,7 +44,7 @@ POLICY = (
 # by operation: arrays do not wait for pictures
 _bodies = {path: asyncio.Semaphore(MAX_BODIES) for path in ("/read", "/classify")}
 
-Pixel = Annotated[int, Field(ge=0, le=255, strict=True)]
+Pixel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]  # no true, no "5"
 Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
 Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
 Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
@@ -81,11 +81,10 @@ class Refusal(BaseModel):
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status.value: {"model": Refusal, "description": status.phrase}
-    for status in map(HTTPStatus, (400, 403, 408, 411, 413, 422))
+    for status in map(HTTPStatus, (400, 403, 404, 408, 411, 413, 422))
 }
-FILE = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "properties": {"file": FILE}, "required": ["file"]}
-BODIES = {"application/octet-stream": {"schema": FILE}, "multipart/form-data": {"schema": FORM}}
+# a form too, whose schema cannot say that its file is a picture
+BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
 def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> PictureRead:
@@ -136,8 +135,10 @@ def file_in(body: bytes, kind: str) -> bytes:
         form = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
         parts = [part for part in form.walk() if part.get_filename() is not None]
         files = [bytes(part.get_payload(decode=True)) for part in parts]
-    if len(files) != 1 or not files[0]:
-        raise ValueError(f"one file is read, got {len(files)}" if files[0] else "the file is empty")
+    if len(files) != 1:
+        raise ValueError(f"a form must have one file, got {len(files)}")
+    if not files[0]:
+        raise ValueError("the file is empty")
     return files[0]
 
 
@@ -160,7 +161,7 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
     for worker in workers:
         free.put_nowait(worker)
 
-    @app.post("/read", openapi_extra={"requestBody": {"required": True, "content": BODIES}})
+    @app.post("/read", openapi_extra={"requestBody": {"required": True, "content": BODY}})
     async def read_picture(
         request: Request, page: Annotated[int, Query(ge=1)] = 1, preview: bool = False
     ) -> PictureRead:
@@ -175,7 +176,7 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
                 raise ClientDisconnect
             return await asyncio.to_thread(worker, body, kind, page, preview)
         except ValueError as error:
-            status = 413 if isinstance(error, LimitError) else 422
+            status = {LimitError: 413, NoPageError: 404}.get(type(error), 422)
             raise HTTPException(status, str(error).removeprefix("the picture: ")) from None
         finally:
             free.put_nowait(worker)

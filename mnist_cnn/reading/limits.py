@@ -15,7 +15,6 @@ from typing import Any
 
 # forked from a process that has imported what is slow to import, a new one takes 50 ms
 _context: Any = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
-_set_timer: Callable[[int, float], Any] = getattr(signal, "setitimer", lambda *_: None)
 
 
 class LimitError(ValueError):
@@ -62,7 +61,8 @@ class Worker:
             if code == 1:
                 raise RuntimeError("the work failed in its process") from None
             _, seconds, megabytes = self.arguments
-            limit = f"{seconds:g} s" if code == -signal.SIGPROF else f"{megabytes:g} MB of memory"
+            late = code == -getattr(signal, "SIGPROF", 0)
+            limit = f"{seconds:g} s" if late else f"{megabytes:g} MB of memory"
             raise LimitError(f"reading it takes over {limit}") from None
         if isinstance(result, Exception):
             raise result
@@ -82,7 +82,7 @@ def _serve(pipe: Connection, work: Callable[..., Any], seconds: float, megabytes
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             arguments = pipe.recv()
-            _set_timer(signal.ITIMER_PROF, seconds)  # its signal ends the process
+            _limit_time(seconds)
             try:
                 result = work(*arguments)
             except (OSError, ValueError) as error:
@@ -91,8 +91,14 @@ def _serve(pipe: Connection, work: Callable[..., Any], seconds: float, megabytes
                 if isinstance(error, MemoryError) or "allocate" in str(error):
                     os.kill(os.getpid(), signal.SIGKILL)  # no memory to go on with
                 raise
-            _set_timer(signal.ITIMER_PROF, 0)
+            _limit_time(0)
             pipe.send(result)
+
+
+def _limit_time(seconds: float) -> None:
+    """Let a signal end this process after seconds of processor time; 0: no more."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory(megabytes: float) -> None:

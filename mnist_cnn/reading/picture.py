@@ -33,6 +33,10 @@ Source = str | os.PathLike[str] | bytes  # a file's path, or its content
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
+class NoPageError(ValueError):
+    """A file has fewer pages."""
+
+
 def load_picture(source: Source | Image.Image) -> Image.Image:
     """Return a picture, or the first one in its file: upright, RGB or L, opaque, sides <= 2000 px.
 
@@ -52,11 +56,11 @@ def load_page(source: Source, number: int) -> tuple[Image.Image | ValueError, in
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: there is no such page.
+        NoPageError: there is no such page.
     """
     pages = list(load_pages(source, number))
     if not 0 < number <= len(pages):
-        raise ValueError(f"page must be 1 to {len(pages)}, got {number}")
+        raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
     return pages[number - 1], len(pages)
 
 
