@@ -1,12 +1,13 @@
 """Serves a page to draw on, and its reading to programs: python -m mnist_cnn.demo [ckpt_path=PATH]
 
   GET  /          the page
-  POST /read      a picture's file as the body -> the digits in it
+  POST /read      a picture's file as the body, or a form with it -> the digits in it
   POST /classify  {"images": [28x28 values of 0 to 255, ...]} -> 10 probabilities for each image
   GET  /health    {"status": "ok"} once the network is loaded
   GET  /docs      these in detail, with their JSON schemas
 
-Nothing that is served comes from another machine. Pictures are read from memory, never from a file.
+Nothing that is served comes from another machine. Pictures are read from memory, never from a file,
+by three processes, each within limits of time and memory; further pictures wait.
 """
 
 import argparse

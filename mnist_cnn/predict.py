@@ -16,6 +16,8 @@ object for each picture, or for each page of a PDF or a TIFF:
         row            the line of writing, from 0 at the top
     shown      with --show: the picture that it wrote
     error      why the picture was not read; then there are no digits
+
+A process of its own reads, and ends where a page takes more than --max-seconds or --max-memory.
 """
 
 import argparse

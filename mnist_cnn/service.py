@@ -5,8 +5,8 @@ import base64
 import contextlib
 import io
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from email import message_from_bytes
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -131,10 +131,11 @@ def file_in(body: bytes, kind: str) -> bytes:
         ValueError: an empty file, or a form without one or with several.
     """
     files = [body]
-    if kind.startswith("multipart/form-data"):
-        form = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + body)
-        parts = [part for part in form.walk() if part.get_filename() is not None]
-        files = [bytes(part.get_payload(decode=True)) for part in parts]
+    boundary = re.search('boundary="?([^";]+)', kind)
+    if kind.startswith("multipart/form-data") and boundary:  # RFC 7578; email changes the bytes
+        parts = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode())
+        heads = [part.partition(b"\r\n\r\n")[::2] for part in parts]
+        files = [content for head, content in heads if b"filename=" in head.lower()]
     if len(files) != 1:
         raise ValueError(f"a form must have one file, got {len(files)}")
     if not files[0]:
@@ -173,7 +174,7 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
         worker = await free.get()
         try:
             if await request.is_disconnected():
-                raise ClientDisconnect
+                raise HTTPException(408, "the client has gone")  # nobody gets that
             return await asyncio.to_thread(worker, body, kind, page, preview)
         except ValueError as error:
             status = {LimitError: 413, NoPageError: 404}.get(type(error), 422)
