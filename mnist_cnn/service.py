@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -151,11 +151,19 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
         hosts: names of this machine that a request may have; `*` is any.
         workers: they call `read_file` with the network, each for one picture at a time.
     """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for worker in workers:  # what has not been read within the time to end
+            worker.stop()
+
     app = FastAPIOffline(
         title="mnist_cnn",
         description="Reads handwritten digits.",
         version=versions().get("mnist-cnn", "not installed"),
         redoc_url=None,
+        lifespan=lifespan,
         responses=REFUSALS,
     )
     free: asyncio.Queue[Worker] = asyncio.Queue()

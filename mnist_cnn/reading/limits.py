@@ -44,6 +44,10 @@ class Worker:
         self.process.start()
         end.close()  # else the end of the process would not be seen
 
+    def stop(self) -> None:
+        """End a call that is being made, with a LimitError."""
+        self.process.kill()
+
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns, or raise its OSError or ValueError.
 
@@ -51,13 +55,14 @@ class Worker:
             LimitError: it takes too much time or memory.
             RuntimeError: it failed in another way, which the process has printed.
         """
+        if not self.process.is_alive():
+            self._start()
         try:
             self.pipe.send(arguments)
             result = self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             code = self.process.exitcode
-            self._start()
             if code == 1:
                 raise RuntimeError("the work failed in its process") from None
             _, seconds, megabytes = self.arguments
