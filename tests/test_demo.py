@@ -206,7 +206,9 @@ def test_a_slow_upload_shows_how_far_it_is_and_no_reading_of_another(sheet: Shee
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
     sheet.upload(("noise.png", file.getvalue()))
-    sheet.page.wait_for_function("/Sending noise.png: [1-9]/.test(find('message').textContent)")
+    sheet.page.wait_for_function(
+        "() => /Sending noise.png: [1-9]/.test(find('message').textContent)"
+    )
     assert sheet.page.locator(".seen button, .boxes i, .bar.best").count() == 0
     assert sheet.page.locator(".reading").text_content() == ""
 
@@ -233,7 +235,7 @@ def test_long_results_are_whole_lines_that_keys_can_scroll(sheet: Sheet) -> None
     assert height == pytest.approx(5 * line, abs=1)
     reading.focus()
     sheet.page.keyboard.press("End")
-    sheet.page.wait_for_function("find('reading').scrollTop > 0")
+    sheet.page.wait_for_function("() => find('reading').scrollTop > 0")
     for chosen in (55, 0, 30):
         sheet.page.evaluate("chosen => choose(chosen)", chosen)
         tile = sheet.page.locator(".seen button").nth(chosen).bounding_box()

@@ -16,7 +16,6 @@ from typing import Any
 from unittest.mock import ANY
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -158,6 +157,7 @@ def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_is_read(
 
 def memory(pid: int) -> int:
     """Bytes that a process and its children have, what they share counted for each."""
+    psutil = pytest.importorskip("psutil", reason="comes with the extra monitor")
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return sum(process.memory_info().rss for process in processes)
 

@@ -252,7 +252,8 @@ function showText(text) {
   rows.forEach((row, i) => {
     const line = document.createElement("span");
     line.textContent = row;
-    reading.append(i ? "\n" : "", line);
+    if (i) reading.append("\n");
+    reading.append(line);
   });
   reading.classList.toggle("long", text.length > 7 || rows.length > 2);
   reading.tabIndex = reading.scrollHeight > reading.clientHeight ? 0 : -1; // scrolled by keys
