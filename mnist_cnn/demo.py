@@ -1,22 +1,27 @@
 """Serves a page to draw on, and its reading to programs: python -m mnist_cnn.demo [ckpt_path=PATH]
 
   GET  /          the page
-  POST /read      a picture's file as the body -> the digits in it
+  POST /read      a picture's file as the body, or a form with it -> the digits in it
   POST /classify  {"images": [28x28 values of 0 to 255, ...]} -> 10 probabilities for each image
   GET  /health    {"status": "ok"} once the network is loaded
   GET  /docs      these in detail, with their JSON schemas
 
-Nothing that is served comes from another machine. Pictures are read from memory, never from a file.
+Nothing that is served comes from another machine. Pictures are read from memory, never from a file,
+by three processes, each within limits of time and memory; further pictures wait.
 """
 
 import argparse
+import math
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
+from mnist_cnn.reading.limits import Worker, add_options
 
-OWN = ("127.0.0.1", "localhost", "::1", "[::1]")  # names of this machine in a request
+WORKERS = 3  # pictures that are read at once, whatever the number of processors
+OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request
 ANY = ("", "0.0.0.0", "::")  # a --host that listens to all machines
 
 
@@ -35,11 +40,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="name or address by which other machines may ask for it, in addition to --host; may "
         "be repeated; '*' is any, and lets pages of other sites read what is sent",
     )
+    add_options(parser)
     args = parse(parser, argv)
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port must be 0 to 65535, got {args.port}")
     with listen(args.host, args.port) as listening:  # before the slow imports
-        serve(args.ckpt_path, listening, sorted({*OWN, args.host, *args.allow_host} - {*ANY}))
+        serve(args, listening, sorted({*OWN, args.host, *args.allow_host} - {*ANY}))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -54,10 +60,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def serve(ckpt_path: str | None, listening: socket.socket, hosts: Sequence[str]) -> None:
+def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[str]) -> None:
     """Serve until SIGINT or SIGTERM, and then answer what has arrived before the end.
 
     Args:
+        args: the command's options.
         hosts: names of this machine that a request may have; `*` is any.
 
     Raises:
@@ -65,19 +72,20 @@ def serve(ckpt_path: str | None, listening: socket.socket, hosts: Sequence[str])
             missing.
     """
     try:
-        import cv2
         import torch
         import uvicorn
 
         from mnist_cnn import pretrained, service
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
-    # many small pictures at once: threads within each would only get in each other's way
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    app = service.application(pretrained.load_digits(ckpt_path), hosts)
-    limit = service.MAX_SECONDS
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=limit)
+    torch.set_num_threads(1)  # many small pictures: threads would get in each other's way
+    net = pretrained.load_digits(args.ckpt_path)
+    read = partial(service.read_file, net)
+    limit = args.max_seconds, args.max_memory
+    workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
+    app = service.application(net, hosts, workers)
+    grace = math.ceil(2 * args.max_seconds)  # for what is being read
+    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]
     name = f"[{address}]" if ":" in address else address
     print(f"Draw at http://{name}:{port} (Ctrl-C stops)", flush=True)

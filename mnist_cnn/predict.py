@@ -1,23 +1,27 @@
 """Reads handwritten digits in pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
 
-docs/usage.md describes what --json prints.
+docs/usage.md describes what --json prints. A process of its own reads, and ends where a page takes
+more than --max-seconds or --max-memory.
 """
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_cnn import terminal
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
+from mnist_cnn.reading import limits
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mnist_cnn.reading.reader import Reading
+    from mnist_cnn.reading.reader import Net, Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
 
@@ -30,52 +34,74 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")
     note = "write PICTURE.read.png: boxes, readings, what was seen; it replaces its own alone"
     parser.add_argument("--show", action="store_true", help=note)
+    limits.add_options(parser)
     args = parse(parser, argv)
     # after --help and mistakes are answered
     try:
         from mnist_cnn import pretrained
-        from mnist_cnn.reading.reader import read_digits
+        from mnist_cnn.reading import reader
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    net = pretrained.load_digits(args.ckpt_path)
+    work = partial(read_page, pretrained.load_digits(args.ckpt_path), args.show)
+    slow = [pretrained.__name__, reader.__name__]
+    worker = limits.Worker(work, args.max_seconds, args.max_memory, slow)
     failed = False
-    for name, number, page in pages(args.pictures):
-        answer: dict[str, Any] = {"picture": name, "page": number}
-        readings: list[Reading] = []
-        try:
-            if isinstance(page, Exception):
-                raise page
-            readings = read_digits(page, net)
-            if args.show:
-                answer["shown"] = write_shown(page, readings, name, number)
-            answer["digits"] = [reading_fields(reading) for reading in readings]
-        except (OSError, ValueError) as e:
-            failed = True
-            answer["error"] = " ".join(str(e).split())
-        # outside of the try: a closed pipe is no fault of the picture
+    for answer, readings in itertools.chain.from_iterable(pages(worker, p) for p in args.pictures):
+        failed |= "error" in answer
         if args.json:
             print(json.dumps(answer), flush=True)
         elif "error" in answer:
             print(terminal.printable(f"error: {answer['error']}"), file=sys.stderr)
         else:
+            name, number = answer["picture"], answer["page"]
             place = f"{name} page {number}" if number > 1 else name
             print(terminal.printable(f"{place}: {in_words(readings)}"))
     sys.exit(1 if failed else 0)
 
 
-def pages(names: Sequence[str]) -> "Iterator[tuple[str, int, Image.Image | Exception]]":
-    """Iterate over the pages of files with their names and numbers from 1.
+def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], list[Reading]]]":
+    """Iterate over the pages of a file: the JSON of each and its readings.
 
-    In place of a page, or of a file, that cannot be read comes the error.
+    Args:
+        read: calls `read_page`.
     """
-    from mnist_cnn.reading.picture import load_pages
+    number = count = 1
+    try:
+        source = sys.stdin.buffer.read() if name == "-" else name
+        while number <= count:
+            try:
+                answer, readings, count = read(name, source, number)
+            except limits.LimitError as e:  # the next page may be read all the same
+                why = ValueError(f"{name}: {e}: see --max-seconds and --max-memory")
+                answer, readings = failure(name, number, why), []
+            yield answer, readings
+            number += 1
+    except (OSError, ValueError) as e:
+        yield failure(name, number, e), []
 
-    for name in names:
-        try:
-            loaded = load_pages(sys.stdin.buffer.read() if name == "-" else name)
-            yield from ((name, number, page) for number, page in enumerate(loaded, 1))
-        except (OSError, ValueError) as error:
-            yield name, 1, error
+
+def read_page(
+    net: "Net", show: bool, name: str, source: str | bytes, number: int
+) -> "tuple[dict[str, Any], list[Reading], int]":
+    """The JSON and the readings of a page, counted from 1, and the number of pages."""
+    from mnist_cnn.reading.picture import load_page
+    from mnist_cnn.reading.reader import read_digits
+
+    image, count = load_page(source, number)
+    try:
+        if isinstance(image, Exception):
+            raise image
+        readings = read_digits(image, net)
+        shown = {"shown": write_shown(image, readings, name, number)} if show else {}
+    except (OSError, ValueError) as e:
+        return failure(name, number, e), [], count
+    digits = [reading_fields(reading) for reading in readings]
+    return {"picture": name, "page": number, **shown, "digits": digits}, readings, count
+
+
+def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
+    """The JSON of a page that was not read."""
+    return {"picture": name, "page": page, "error": " ".join(str(error).split())}
 
 
 def reading_fields(reading: "Reading") -> dict[str, Any]:

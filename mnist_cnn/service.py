@@ -5,29 +5,32 @@ import base64
 import contextlib
 import io
 import os
-import threading
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import torch
-from fastapi import Body, FastAPI, HTTPException, Request, Response
+from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from fastapi.responses import JSONResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from mnist_cnn.analysis.results import versions
-from mnist_cnn.reading.picture import load_picture
+from mnist_cnn.reading.limits import LimitError, Worker
+from mnist_cnn.reading.picture import NoPageError, load_page
 from mnist_cnn.reading.reader import Net, read_digits, written
 
 PAGE = Path(__file__).parent / "reading" / "page"
+FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
 
 MAX_BYTES = 20_000_000  # of a request's body; reading/page/server.js has it too
-MAX_BODIES = 16  # bodies in memory at once; further requests wait
+MAX_BODIES = 16  # bodies of an operation in memory at once; what waits holds nothing
 MAX_SECONDS = 60  # for a body to arrive: a slow one would keep the others waiting
 MAX_IMAGES = 1000  # of one POST /classify
 PREVIEW = 1000  # longest side in pixels of a picture as it is shown on the sheet
@@ -38,12 +41,10 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 )
 
-# pictures worked on at once: each of 100 megapixels takes some hundred megabytes for a while
-_working = threading.BoundedSemaphore(os.cpu_count() or 1)
-_bodies = asyncio.Semaphore(MAX_BODIES)
-_pdf = threading.Lock()  # PDFium must not run in two threads at once
+# by operation: arrays do not wait for pictures
+_bodies = {path: asyncio.Semaphore(MAX_BODIES) for path in ("/read", "/classify")}
 
-Pixel = Annotated[int, Field(ge=0, le=255)]
+Pixel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]  # no true, no "5"
 Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
 Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
 Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
@@ -51,16 +52,21 @@ Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_
 
 class FoundDigit(BaseModel):
     digit: int | None  # null where the network is unsure, or where it is no digit
+    is_digit: bool  # false for letters, punctuation, scribbles
     sign: str  # the digit; ? for an unsure one, · for what is no digit
-    best: int  # the likeliest digit
+    best: int  # the likeliest digit, whatever its confidence
+    confidence: float  # its probability
     probabilities: list[float]  # of the digits 0 to 9
+    turned: int  # degrees clockwise by which the picture seems to be rotated, else 0
     box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
+    row: int  # the line of writing, from 0 at the top
     image: str  # the 28x28 bytes that the network saw, in base64
 
 
 class PictureRead(BaseModel):
     text: str  # the signs, a line for each row of writing
     digits: list[FoundDigit]
+    pages: int  # of the file
     preview: str | None = None  # the upright picture as a data URL, if asked for
 
 
@@ -69,29 +75,47 @@ class Classified(BaseModel):
     probabilities: list[list[float]]  # for each image, of the digits 0 to 9
 
 
-def read_file(net: Net, content: bytes, preview: bool) -> PictureRead:
-    """Read the digits of a picture's file; preview adds the picture as it was understood.
+class Refusal(BaseModel):
+    detail: str  # why, in one line
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": Refusal, "description": status.phrase}
+    for status in map(HTTPStatus, (400, 403, 404, 408, 411, 413, 422))
+}
+# a form too, whose schema cannot say that its file is a picture
+BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> PictureRead:
+    """Read the digits of a page of a file; preview adds the picture as it was understood.
 
     Raises:
-        ValueError: it is no picture that can be read.
+        ValueError: it is no picture that can be read, or has no such page.
     """
-    with _working:
-        with _pdf if b"%PDF-" in content[:1024] else contextlib.nullcontext():
-            picture = load_picture(content)
-        readings = read_digits(picture, net)
+    if hasattr(os, "setpriority"):  # the server's own process comes first
+        os.setpriority(os.PRIO_PROCESS, 0, 10)
+    picture, pages = load_page(file_in(body, kind), page)
+    if isinstance(picture, ValueError):
+        raise picture
+    readings = read_digits(picture, net)
     sides = (*picture.size, *picture.size)
     found = [
         FoundDigit(
             digit=reading.digit,
+            is_digit=reading.is_digit,
             sign=reading.symbol,
             best=reading.best,
+            confidence=round(reading.confidence, 6),
             probabilities=[round(float(p), 6) for p in reading.probabilities],
+            turned=reading.rotation,
             box=[place / side for place, side in zip(reading.box, sides, strict=True)],
+            row=reading.row,
             image=base64.b64encode(reading.image.tobytes()).decode(),
         )
         for reading in readings
     ]
-    read = PictureRead(text=written(readings), digits=found)
+    read = PictureRead(text=written(readings), digits=found, pages=pages)
     if preview:  # a browser shows neither every format nor the rotation that some files ask for
         small, file = picture.convert("RGB"), io.BytesIO()
         small.thumbnail((PREVIEW, PREVIEW))
@@ -100,35 +124,76 @@ def read_file(net: Net, content: bytes, preview: bool) -> PictureRead:
     return read
 
 
-def application(net: Net, hosts: Sequence[str] = ("*",)) -> FastAPI:
+def file_in(body: bytes, kind: str) -> bytes:
+    """The file in a form of that content type; any other body is the file itself.
+
+    Raises:
+        ValueError: an empty file, or a form without one or with several.
+    """
+    files = [body]
+    boundary = re.search('boundary="?([^";]+)', kind)
+    if kind.startswith("multipart/form-data") and boundary:  # RFC 7578; email changes the bytes
+        parts = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode())
+        heads = [part.partition(b"\r\n\r\n")[::2] for part in parts]
+        files = [content for head, content in heads if b"filename=" in head.lower()]
+    if len(files) != 1:
+        raise ValueError(f"a form must have one file, got {len(files)}")
+    if not files[0]:
+        raise ValueError("the file is empty")
+    return files[0]
+
+
+def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> FastAPI:
     """Make the page and the service.
 
     Args:
         net: probabilities (N, 10) of uint8 images (N, 28, 28).
         hosts: names of this machine that a request may have; `*` is any.
+        workers: they call `read_file` with the network, each for one picture at a time.
     """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for worker in workers:  # what has not been read within the time to end
+            worker.stop()
+
     app = FastAPIOffline(
         title="mnist_cnn",
         description="Reads handwritten digits.",
         version=versions().get("mnist-cnn", "not installed"),
         redoc_url=None,
+        lifespan=lifespan,
+        responses=REFUSALS,
     )
+    free: asyncio.Queue[Worker] = asyncio.Queue()
+    for worker in workers:
+        free.put_nowait(worker)
 
-    @app.post("/read")
-    def read_picture(
-        content: Annotated[bytes, Body(media_type="application/octet-stream")],
-        preview: bool = False,
+    @app.post("/read", openapi_extra={"requestBody": {"required": True, "content": BODY}})
+    async def read_picture(
+        request: Request, page: Annotated[int, Query(ge=1)] = 1, preview: bool = False
     ) -> PictureRead:
-        """Reads the digits of a picture: PNG, JPEG, WebP, GIF, TIFF and others."""
+        """Reads the digits of a picture: PNG, JPEG, WebP, GIF, TIFF, PDF and others.
+
+        The body is its file, of whatever content type, or a form with the file.
+        """
+        body, kind = await request.body(), request.headers.get("content-type", "")
+        worker = await free.get()
         try:
-            return read_file(net, content, preview)
+            if await request.is_disconnected():
+                raise HTTPException(408, "the client has gone")  # nobody gets that
+            return await asyncio.to_thread(worker, body, kind, page, preview)
         except ValueError as error:
-            raise HTTPException(422, str(error).removeprefix("the picture: ")) from None
+            status = {LimitError: 413, NoPageError: 404}.get(type(error), 422)
+            raise HTTPException(status, str(error).removeprefix("the picture: ")) from None
+        finally:
+            free.put_nowait(worker)
 
     @app.post("/classify")
     def classify_images(images: Squares) -> Classified:
         """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
-        with _working, torch.inference_mode():
+        with torch.inference_mode():
             found = net(torch.tensor(images, dtype=torch.uint8)).float()
         return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
 
@@ -136,45 +201,68 @@ def application(net: Net, hosts: Sequence[str] = ("*",)) -> FastAPI:
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    for path, name in FILES.items():
+        app.add_route(path, partial(page_file, PAGE / name))
     app.add_exception_handler(RequestValidationError, explain)
-    app.middleware("http")(guard)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
+    app.add_exception_handler(Exception, explain)
+    app.middleware("http")(partial(guard, hosts))
     return app
 
 
+def page_file(path: Path, request: Request) -> Response:
+    return FileResponse(path)
+
+
 async def explain(request: Request, error: Exception) -> Response:
-    """Answer with the first fault of a request's body, in one line."""
-    assert isinstance(error, RequestValidationError)
+    """Answer with the first fault of a body in one line; the server prints faults of its own."""
+    if not isinstance(error, RequestValidationError):
+        return refused(500, "the server failed")
     fault = error.errors()[0]
-    place = ".".join(map(str, fault["loc"]))
-    return JSONResponse({"detail": f"{place}: {fault['msg']}"}, 422)
+    return refused(422, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
 
 
-async def guard(request: Request, respond: Callable[[Request], Awaitable[Response]]) -> Response:
+async def guard(
+    hosts: Sequence[str], request: Request, respond: Callable[[Request], Awaitable[Response]]
+) -> Response:
     """Answer a request, or refuse what is too large, too slow or sent by another site's page."""
-    async with _bodies if request.method == "POST" else contextlib.nullcontext():
-        response = await refusal(request) or await respond(request)
+    response = refusal(hosts, request)
+    if response is None and request.method == "POST" and request.url.path in _bodies:
+        async with _bodies[request.url.path]:
+            response = await late(request) or await respond(request)
+    response = response or await respond(request)
     scripts = " 'unsafe-inline'" if request.url.path == "/docs" else ""
     response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
     response.headers["X-Content-Type-Options"] = "nosniff"
     return response
 
 
-async def refusal(request: Request) -> Response | None:
-    """Take in the body of a POST; return the refusal of a request, or None."""
-    headers = request.headers
-    origin = headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return JSONResponse({"detail": f"{origin} must be this server's own page"}, 403)
+def refusal(hosts: Sequence[str], request: Request) -> Response | None:
+    """Return the refusal that a request's headers ask for, or None."""
+    headers, name = request.headers, None
+    host, origin = headers.get("host", ""), headers.get("origin")
+    with contextlib.suppress(ValueError):  # of a wrong [ or ]
+        name = urlsplit(f"//{host}").hostname
+    if name not in hosts and "*" not in hosts:
+        return refused(400, f"{host} must be a name of this server, see --allow-host")
+    if origin is not None and origin.partition("://")[2] != host:
+        return refused(403, f"{origin} must be this server's own page")
     if request.method == "POST":
         # a body in chunks has no length, whatever the header says
         if "content-length" not in headers or "transfer-encoding" in headers:
-            return JSONResponse({"detail": "the body's length must be given, and no chunks"}, 411)
+            return refused(411, "the body's length must be given, and no chunks")
         if int(headers["content-length"]) > MAX_BYTES:
-            return JSONResponse({"detail": f"the body must be at most {MAX_BYTES:,} bytes"}, 413)
-        try:
-            await asyncio.wait_for(request.body(), MAX_SECONDS)
-        except (asyncio.TimeoutError, ClientDisconnect):
-            return JSONResponse({"detail": "the body took too long to arrive"}, 408)
+            return refused(413, f"the body must be at most {MAX_BYTES:,} bytes")
     return None
+
+
+async def late(request: Request) -> Response | None:
+    """Receive a request's body; return the refusal of one that takes too long, or None."""
+    try:
+        await asyncio.wait_for(request.body(), MAX_SECONDS)
+    except (asyncio.TimeoutError, ClientDisconnect):
+        return refused(408, "the body took too long to arrive")
+    return None
+
+
+def refused(status: int, reason: str) -> Response:
+    return JSONResponse({"detail": reason}, status)

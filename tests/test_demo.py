@@ -1,11 +1,14 @@
 """The page to draw on, served by the real server, in a real browser."""
 
+import io
 import math
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.helpers.photographs import png
 from tests.helpers.server import running
@@ -52,9 +55,10 @@ class Sheet:
         """Allow what the browser prints of failed requests, which has this text in it."""
         self.wrong[:] = [line for line in self.wrong if text not in line]
 
-    def upload(self, name: str, content: bytes) -> None:
-        file = {"name": name, "mimeType": "image/png", "buffer": content}
-        self.page.set_input_files("input[type=file]", [file])
+    def upload(self, *files: tuple[str, bytes]) -> None:
+        kind = "image/png"
+        chosen = [{"name": name, "mimeType": kind, "buffer": content} for name, content in files]
+        self.page.set_input_files("input[type=file]", chosen)
 
     def reads(self, text: str) -> None:
         """Wait until the page reads text."""
@@ -123,7 +127,7 @@ def test_what_is_drawn_is_read_and_can_be_undone(sheet: Sheet) -> None:
 
 
 def test_an_uploaded_picture_is_read_shown_and_not_drawn_on(sheet: Sheet) -> None:
-    sheet.upload("seven.png", png(7))
+    sheet.upload(("seven.png", png(7)))
     sheet.reads("7")
     shown = sheet.page.evaluate(
         """() => {
@@ -134,7 +138,7 @@ def test_an_uploaded_picture_is_read_shown_and_not_drawn_on(sheet: Sheet) -> Non
         }"""
     )
     assert shown == pytest.approx(3 / 4, abs=0.02)  # a square on a sheet of 4 by 3
-    sheet.upload("row.png", png(*[7, 2, 1, 0] * 3))
+    sheet.upload(("row.png", png(*[7, 2, 1, 0] * 3)))
     sheet.reads("721072107210")
     assert sheet.page.locator(".more").inner_text() == "(scroll: 12)"
     sheet.page.locator(".boxes i").nth(1).evaluate("() => choose(1)")
@@ -142,17 +146,20 @@ def test_an_uploaded_picture_is_read_shown_and_not_drawn_on(sheet: Sheet) -> Non
     assert sheet.page.locator(".seen button").nth(1).get_attribute("aria-pressed") == "true"
 
 
-def test_a_refused_file_is_named_and_its_refusal_replaces_the_answer(sheet: Sheet) -> None:
-    sheet.draw(STROKE)
-    sheet.reads("1")
-    sheet.upload("notes.png", b"no picture at all")
-    sheet.says("notes.png cannot be read: not a picture")
-    sheet.reads("")
-    assert sheet.page.locator(".seen button, .boxes i, .bar.best").count() == 0
+def test_a_refused_file_is_named_and_leaves_the_reading_as_it_was(sheet: Sheet) -> None:
+    sheet.upload(("seven.png", png(7)))
+    sheet.reads("7")
+    for name, content, reason in (
+        ("notes.png", b"no picture at all", "notes.png cannot be read: not a picture"),
+        ("none.png", b"", "none.png is empty"),
+        ("huge.png", bytes(service.MAX_BYTES + 1), "huge.png is too big: at most 20 MB"),
+    ):
+        sheet.upload((name, content))
+        sheet.says(reason)
+        sheet.reads("7")
+        assert sheet.page.locator(".seen button").count() == 1
     sheet.page.click("text=Undo")
-    sheet.says("empty")  # the refused file is no step to take back
-    sheet.upload("huge.png", bytes(service.MAX_BYTES + 1))
-    sheet.says("huge.png is too big: at most 20 MB")
+    sheet.says("empty")  # a refused file is no step to take back
     sheet.page.route("**/read?*", lambda route: route.fulfill(status=500, body="{}"))
     sheet.draw(STROKE)
     sheet.says("The server gives no answer")
@@ -161,3 +168,79 @@ def test_a_refused_file_is_named_and_its_refusal_replaces_the_answer(sheet: Shee
     sheet.reads("10")
     sheet.forgive("422")
     sheet.forgive("500")
+
+
+def test_several_files_and_their_pages_are_read_each_in_its_turn(sheet: Sheet) -> None:
+    pages = [Image.open(io.BytesIO(png(digit))).resize((240, 240)) for digit in (7, 2)]
+    pdf = io.BytesIO()
+    pages[0].save(pdf, "PDF", save_all=True, append_images=pages[1:])
+    sheet.upload(("a.png", png(1)), ("b.pdf", pdf.getvalue()), ("notes.png", b"none"))
+    sheet.reads("1")
+    for place, text in (
+        ("2 of 3: b.pdf", "7"),
+        ("3 of 4: b.pdf, page 2 of 2", "2"),
+        ("4 of 4: notes.png", ""),
+    ):
+        sheet.page.click(".next")
+        sheet.page.wait_for_function(
+            "text => find('place').textContent.startsWith(text)", arg=place
+        )
+        sheet.reads(text)
+    sheet.says("notes.png cannot be read")
+    assert sheet.page.locator(".next").is_disabled()
+    sheet.page.click(".previous")
+    sheet.reads("2")
+    sheet.page.click("text=Undo")  # they came at once
+    sheet.says("empty")
+    sheet.forgive("422")
+
+
+def test_a_slow_upload_shows_how_far_it_is_and_no_reading_of_another(sheet: Sheet) -> None:
+    sheet.draw(STROKE)
+    sheet.reads("1")
+    devices = sheet.page.context.new_cdp_session(sheet.page)
+    devices.send("Network.enable")
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
+    devices.send("Network.emulateNetworkConditions", slow)
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    sheet.upload(("noise.png", file.getvalue()))
+    sheet.page.wait_for_function(
+        "() => /Sending noise.png: [1-9]/.test(find('message').textContent)"
+    )
+    assert sheet.page.locator(".seen button, .boxes i, .bar.best").count() == 0
+    assert sheet.page.locator(".reading").text_content() == ""
+
+
+def test_a_digit_on_its_side_is_said_to_lie_so(sheet: Sheet) -> None:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(png(4))).resize((168, 168)).rotate(90).save(file, "PNG")
+    sheet.upload(("side.png", file.getvalue()))
+    sheet.says("A 4, if the picture is turned by 90° clockwise.")
+    assert sheet.page.locator(".seen button").inner_text() == "4? ↻ 90°"
+
+
+def test_long_results_are_whole_lines_that_keys_can_scroll(sheet: Sheet) -> None:
+    rows = [np.hstack([np.array(Image.open(io.BytesIO(png(7, 2, 1, 0))))] * 2)] * 7
+    paper = Image.fromarray(np.vstack(rows)).resize((1120, 980))
+    file = io.BytesIO()
+    paper.save(file, "PNG")
+    sheet.upload(("rows.png", file.getvalue()))
+    sheet.reads("\n".join(["72107210"] * 7))
+    reading = sheet.page.locator(".reading")
+    height, line = reading.evaluate(
+        "e => [e.clientHeight, e.firstChild.getBoundingClientRect().height]"
+    )
+    assert height == pytest.approx(5 * line, abs=1)
+    reading.focus()
+    sheet.page.keyboard.press("End")
+    sheet.page.wait_for_function("() => find('reading').scrollTop > 0")
+    for chosen in (55, 0, 30):
+        sheet.page.evaluate("chosen => choose(chosen)", chosen)
+        tile = sheet.page.locator(".seen button").nth(chosen).bounding_box()
+        strip = sheet.page.locator(".seen").bounding_box()
+        ring = 5  # around what has the focus
+        assert strip["x"] + ring <= tile["x"]
+        assert tile["x"] + tile["width"] + ring <= strip["x"] + strip["width"]
+        assert strip["y"] + ring <= tile["y"]

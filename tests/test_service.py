@@ -1,23 +1,26 @@
 """The service: the real server as a process of its own."""
 
 import base64
+import http.client
 import io
 import json
 import signal
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from mnist_cnn import demo, pretrained
+from mnist_cnn import demo, predict, pretrained
 from tests.helpers.photographs import bundled, png
 from tests.helpers.server import post, request, running
 
@@ -59,8 +62,10 @@ def test_images_are_classified_as_the_network_itself_does(port: int) -> None:
         ([BLANK[1:]], "at least 28 items"),
         ([[*BLANK[1:], [0] * 29]], "at most 28 items"),
         ([[*BLANK[1:], [256] * 28]], "less than or equal to 255"),
-        ([[*BLANK[1:], [0.5] * 28]], "valid integer"),
-        ([[*BLANK[1:], ["/etc/hostname"] * 28]], "valid integer"),
+        ([[*BLANK[1:], [0.5] * 28]], "multiple of 1"),
+        ([[*BLANK[1:], [True] * 28]], "valid number"),
+        ([[*BLANK[1:], ["5"] * 28]], "valid number"),
+        ([[*BLANK[1:], ["/etc/hostname"] * 28]], "valid number"),
         ("/etc/hostname", "valid list"),
     ],
 )
@@ -71,13 +76,131 @@ def test_what_are_no_images_is_refused_with_its_place(port: int, images: Any, re
     assert reason in answer["detail"]
 
 
-def test_pdfs_of_several_clients_are_read_at_once(port: int) -> None:
-    page = io.BytesIO()
-    Image.open(io.BytesIO(png(7))).resize((480, 480)).save(page, "PDF")
+def form(*files: bytes) -> bytes:
+    """What curl -F file=@x.png sends, with the boundary B."""
+    head = b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n\r\n'
+    return b"".join(head + file + b"\r\n" for file in files) + b"--B--\r\n"
+
+
+def test_a_picture_is_read_whatever_its_content_type_and_in_a_form(port: int) -> None:
+    for kind in ("image/png", "application/json", "multipart/mixed", ""):
+        assert post(port, "/read", png(7), kind)[1]["text"] == "7"
+    kind = "multipart/form-data; boundary=B"
+    status, answer = post(port, "/read?page=1", form(png(7)), kind)
+    assert (status, answer["text"], answer["pages"]) == (200, "7", 1)
+    (digit,) = answer["digits"]
+    assert (digit["row"], digit["turned"], digit["is_digit"]) == (0, 0, True)
+    assert digit["confidence"] == max(digit["probabilities"])
+    for files in ([], [png(7)] * 2, [b""]):
+        status, answer = post(port, "/read", form(*files), kind)
+        assert (status, answer.keys()) == (422, {"detail"})
+    rng = np.random.default_rng(0)
+    for alphabet in (bytes(range(256)), b"\r\n-B\0\xff"):
+        file = bytes(rng.choice(list(alphabet), 10_000).astype(np.uint8))
+        assert service.file_in(form(file), kind) == file
+
+
+def test_an_error_is_json_and_a_wrong_method_is_told_the_right_one(port: int) -> None:
+    for method, path, headers, status in (
+        ("GET", "/read", {}, 405),
+        ("HEAD", "/read", {}, 405),
+        ("PUT", "/classify", {}, 405),
+        ("GET", "/nothing", {}, 404),
+        ("POST", "/read", {}, 422),
+        ("GET", "/health", {"Host": "evil.example"}, 400),
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request(method, path, b"" if method == "POST" else None, headers)
+        response = connection.getresponse()
+        content = response.read()
+        assert response.status == status, path
+        assert response.getheader("allow") == ("POST" if status == 405 else None)
+        assert method == "HEAD" or json.loads(content).keys() == {"detail"}
+        connection.close()
+    schema = json.loads(request(port, "GET", "/openapi.json")[1])
+    for path in ("/read", "/classify"):
+        statuses = {"200", "400", "403", "404", "408", "411", "413", "422"}
+        assert schema["paths"][path]["post"]["responses"].keys() == statuses
+
+
+def bombs() -> dict[str, bytes]:
+    """Files of a few kilobytes: 100,000 filled triangles, and a picture of 98 megapixels."""
+    triangles = zlib.compress(b"0 0 m 600 0 l 300 600 l f\n" * 100_000, 9)
+    objects = (
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 600]/Contents 4 0 R>>",
+        b"<</Length %d/Filter/FlateDecode>>stream\n%s\nendstream" % (len(triangles), triangles),
+    )
+    parts = b"".join(b"%d 0 obj%s endobj\n" % part for part in enumerate(objects, 1))
+    pdf = b"%PDF-1.4\n" + parts + b"trailer<</Root 1 0 R/Size 5>>\n%%EOF"
+    webp = io.BytesIO()
+    Image.new("RGB", (9900, 9900), "white").save(webp, "WEBP", lossless=True, method=0)
+    return {"triangles.pdf": pdf, "white.webp": webp.getvalue()}
+
+
+def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_is_read(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for (name, content), limit in zip(bombs().items(), ("5 s", "1000 MB"), strict=True):
+        assert len(content) < 10_000
+        assert post(port, "/read", content) == (413, {"detail": ANY}), name
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / "z.png").write_bytes(png(7))
+        with pytest.raises(SystemExit):
+            predict.main([str(tmp_path / name), str(tmp_path / "z.png"), "--max-seconds", "5"])
+        out, err = capsys.readouterr()
+        assert f"{name}: reading it takes over {limit}" in err
+        assert out.startswith(f"{tmp_path}/z.png: 7 ")
+    assert post(port, "/read", png(7))[1]["text"] == "7"
+
+
+def memory(pid: int) -> int:
+    """Bytes that a process and its children have, what they share counted for each."""
+    psutil = pytest.importorskip("psutil", reason="comes with the extra monitor")
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    return sum(process.memory_info().rss for process in processes)
+
+
+@pytest.mark.slow
+def test_a_flood_of_costly_files_leaves_memory_and_time_to_others(tmp_path: Path) -> None:
+    with running(tmp_path / "log", "--max-seconds", "1") as (port, server):
+        assert classify(port, [BLANK])[0] == 200
+        before = memory(server.pid)
+        files = list(bombs().values()) * 150
+        with ThreadPoolExecutor(50) as clients:
+            flood = [clients.submit(post, port, "/read", file, timeout=600) for file in files]
+            waits = []
+            while not all(each.done() for each in flood):
+                started = time.monotonic()
+                assert classify(port, [BLANK])[0] == 200
+                waits.append(time.monotonic() - started)
+                time.sleep(0.1)
+        assert {each.result()[0] for each in flood} == {413}
+        assert max(waits) < 1
+        assert memory(server.pid) < before + 200e6
+        for file in files[:50]:  # those are left behind
+            client = socket.create_connection(("127.0.0.1", port))
+            head = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+            client.sendall(head % len(file) + file)
+            client.close()
+        assert post(port, "/read", png(7))[0] == 200
+
+
+def test_pdfs_of_several_clients_are_read_at_once_each_by_its_page(port: int) -> None:
+    first, second = (Image.open(io.BytesIO(png(digit))).resize((480, 480)) for digit in (7, 2))
+    file = io.BytesIO()
+    first.save(file, "PDF", save_all=True, append_images=[second])
     with ThreadPoolExecutor(8) as clients:
-        answers = [clients.submit(post, port, "/read", page.getvalue()) for _ in range(6)]
-    assert {answer.result()[1]["text"] for answer in answers} == {"7"}
-    (digit,) = answers[0].result()[1]["digits"]
+        numbers = (1, 2, 1, 2, 3, 0)
+        asked = [
+            clients.submit(post, port, f"/read?page={number}", file.getvalue())
+            for number in numbers
+        ]
+    answers = [each.result() for each in asked]
+    assert [status for status, _ in answers] == [200] * 4 + [404, 422]
+    assert [(read["text"], read["pages"]) for _, read in answers[:4]] == [("7", 2), ("2", 2)] * 2
+    (digit,) = answers[0][1]["digits"]
     left, top, right, bottom = digit["box"]
     assert 0 <= left < right <= 1
     assert 0 <= top < bottom <= 1

@@ -91,6 +91,29 @@ def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
         assert min(np.abs(each - reading.image / 255).mean() for each in moved) < 0.02
 
 
+def test_rows_close_to_each_other_stay_apart_and_only_a_new_digit_is_read_again(offline_page):
+    def draw(digit: str, left: float, top: float) -> None:
+        strokes = [[(left + x / 5, top + y / 4) for x, y in points] for points in STROKES[digit]]
+        offline_page.evaluate(
+            "strokes => { strokes.forEach((points) => done.push({ points })); change(); }", strokes
+        )
+
+    offline_page.evaluate(
+        "() => { readDigit = ((old) => (part) => (reads++, old(part)))(readDigit); }"
+    )
+    offline_page.evaluate("() => { window.reads = 0; }")
+    # the flag of the lower 5 is 10 pixels below the upper
+    below = 0.17 + 0.034 + 10 / offline_page.evaluate("sheet.clientWidth")
+    for place, digit in enumerate("5005"):
+        draw(digit, 0.1 + place % 2 / 4, 0.1 + place // 2 * below)
+    offline_page.evaluate("() => done.push({ points: [[0.6, 0.2]] })")  # a dot
+    draw("1", 0.7, 0.1)
+    offline_page.wait_for_function(
+        'text => find("reading").textContent === text', arg="50·1\n05", timeout=5000
+    )
+    assert offline_page.evaluate("reads") == 6  # each part once
+
+
 @pytest.mark.parametrize("name", ["FastCNN", "VGG"])
 def test_a_page_has_any_network_of_this_project(name, digits):
     pytest.importorskip("py_mini_racer", reason="comes with the extra export")

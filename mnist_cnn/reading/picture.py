@@ -33,6 +33,10 @@ Source = str | os.PathLike[str] | bytes  # a file's path, or its content
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
+class NoPageError(ValueError):
+    """A file has fewer pages."""
+
+
 def load_picture(source: Source | Image.Image) -> Image.Image:
     """Return a picture, or the first one in its file: upright, RGB or L, opaque, sides <= 2000 px.
 
@@ -47,11 +51,27 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
     return page
 
 
-def load_pages(source: Source | Image.Image) -> Iterator[Image.Image | ValueError]:
+def load_page(source: Source, number: int) -> tuple[Image.Image | ValueError, int]:
+    """Return a page, counted from 1, as `load_pages` has it, and the number of pages.
+
+    Raises:
+        OSError: the file cannot be opened.
+        NoPageError: there is no such page.
+    """
+    pages = list(load_pages(source, number))
+    if not 0 < number <= len(pages):
+        raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
+    return pages[number - 1], len(pages)
+
+
+def load_pages(
+    source: Source | Image.Image, only: int | None = None
+) -> Iterator[Image.Image | ValueError]:
     """Iterate over the pages of a PDF or a TIFF, or the only page of another file.
 
     Of what moves (GIF, WebP, AVIF) that is the first frame. In place of a page that cannot be read
-    comes the error that `load_picture` would raise.
+    comes the error that `load_picture` would raise; with the number of an only one, counted from 1,
+    an error in place of each other page, which is not decoded.
 
     Raises:
         OSError: the file cannot be opened.
@@ -66,7 +86,8 @@ def load_pages(source: Source | Image.Image) -> Iterator[Image.Image | ValueErro
         head = file.read(1024)
         file.seek(0)
         heic = head[4:8] == b"ftyp" and head[8:12] in HEIC
-        yield from _decoded(_pdf_pages(file) if b"%PDF-" in head else _frames(file, heic), name)
+        decoders = _pdf_pages(file) if b"%PDF-" in head else _frames(file, heic)
+        yield from _decoded(decoders, name, only)
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -76,9 +97,11 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if sideways else image.size
 
 
-def _decoded(decoders: Iterator[Decoder], name: str) -> Iterator[Image.Image | ValueError]:
+def _decoded(
+    decoders: Iterator[Decoder], name: str, only: int | None = None
+) -> Iterator[Image.Image | ValueError]:
     """The pictures of the decoders, each or the reason why it cannot be read."""
-    while True:
+    for number in itertools.count(1):
         page: Image.Image | ValueError
         try:
             with warnings.catch_warnings():
@@ -86,7 +109,9 @@ def _decoded(decoders: Iterator[Decoder], name: str) -> Iterator[Image.Image | V
                 warnings.simplefilter("ignore")
                 if (decode := next(decoders, None)) is None:
                     return
-                page = decode()
+                page = decode() if only in (None, number) else ValueError("not asked for")
+        except MemoryError:  # no fault of the file
+            raise
         except Exception as error:  # decoders of damaged files raise all kinds of errors
             page = ValueError(f"{name}: {_reason(error)}")
         yield page

@@ -39,9 +39,11 @@ def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[
         process.stdout.close()
 
 
-def request(port: int, method: str, path: str, *content: Any) -> tuple[int, bytes]:
+def request(
+    port: int, method: str, path: str, *content: Any, timeout: float = 30
+) -> tuple[int, bytes]:
     """Status and body of the answer to one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, *content)
         response = connection.getresponse()
@@ -50,7 +52,10 @@ def request(port: int, method: str, path: str, *content: Any) -> tuple[int, byte
         connection.close()
 
 
-def post(port: int, path: str, body: bytes, kind: str = "image/png") -> tuple[int, Any]:
+def post(
+    port: int, path: str, body: bytes, kind: str = "image/png", timeout: float = 30
+) -> tuple[int, Any]:
     """Status and content of a JSON answer."""
-    status, content = request(port, "POST", path, body, {"Content-Type": kind})
+    headers = {"Content-Type": kind}
+    status, content = request(port, "POST", path, body, headers, timeout=timeout)
     return status, json.loads(content)

@@ -106,27 +106,40 @@ function probabilities(image) {
 // from strokes to MNIST's images
 
 // Digits are made of whole strokes: of digits that touch, or that one stroke writes, nothing is
-// cut apart. A digit is {strokes, box}, its box [left, top, right, bottom] with the pen's width.
+// cut apart. A digit is {strokes, box}, its box [left, top, right, bottom] with the pen's width;
+// isMark for what is too small for one, or a dash.
+
+// Readings by a digit's strokes and their points, so that only what has changed is read again.
+let known = new Map();
 
 async function read({ strokes }) {
   const rows = lines(digitsOf(strokes.map(({ points }) => points)));
+  const before = known;
+  known = new Map();
   const digits = rows.flat().map((written) => {
-    const image = mnistImage(written);
-    const shares = probabilities(image);
-    const best = shares.indexOf(Math.max(...shares));
-    const digit = shares[best] < THRESHOLD ? null : best;
-    return {
-      digit,
-      sign: digit !== null ? String(digit) : shares[best] < NO_DIGIT ? "·" : "?",
-      best,
-      probabilities: shares,
-      box: written.box.map((side, axis) => (axis % 2 ? side / RATIO : side)),
-      image: btoa(String.fromCharCode(...image)),
-    };
+    const key = JSON.stringify(written.strokes) + Boolean(written.isMark);
+    known.set(key, before.get(key) || readDigit(written));
+    return known.get(key);
   });
   const signs = digits.map(({ sign }) => sign);
   const text = rows.map((row) => signs.splice(0, row.length).join("")).join("\n");
   return { text, digits };
+}
+
+function readDigit(written) {
+  const image = mnistImage(written);
+  const shares = written.isMark ? new Array(10).fill(0.1) : probabilities(image);
+  const best = shares.indexOf(Math.max(...shares));
+  const digit = shares[best] < THRESHOLD ? null : best;
+  return {
+    digit,
+    sign: digit !== null ? String(digit) : shares[best] < NO_DIGIT ? "·" : "?",
+    best,
+    confidence: shares[best],
+    probabilities: shares,
+    box: written.box.map((side, axis) => (axis % 2 ? side / RATIO : side)),
+    image: btoa(String.fromCharCode(...image)),
+  };
 }
 
 function digitOf(strokes, pen = PEN) {
@@ -139,32 +152,42 @@ function digitOf(strokes, pen = PEN) {
 const widthOf = ({ box }) => box[2] - box[0];
 const heightOf = ({ box }) => box[3] - box[1];
 
-// Joins the strokes of each digit; drops specks and dashes.
+// Joins the strokes of each digit: those that touch, then each small part and the whole one that
+// is closest to it, so that the flag of a 5 stays with its 5 and not with a digit above.
 function digitsOf(strokes) {
   const digits = [];
   for (const stroke of strokes) {
     let digit = digitOf([stroke]);
-    for (let i; (i = digits.findIndex((other) => areOne(digit, other))) >= 0; ) {
+    for (let i; (i = digits.findIndex((other) => gap(digit, other) <= PEN)) >= 0; ) {
       digit = digitOf([...digits.splice(i, 1)[0].strokes, ...digit.strokes]);
     }
     digits.push(digit);
   }
+  const parts = [...digits].sort((a, b) => heightOf(a) - heightOf(b));
+  for (const part of parts) {
+    if (!digits.includes(part)) continue; // another has joined it
+    const others = digits.filter((other) => other !== part && isPart(part, other));
+    const [closest] = others.sort((a, b) => gap(part, a) - gap(part, b));
+    if (!closest) continue;
+    digits.splice(digits.indexOf(part), 1);
+    const whole = digitOf([...closest.strokes, ...part.strokes]);
+    digits[digits.indexOf(closest)] = whole;
+    parts.push(whole);
+  }
   const tallest = digits.reduce((height, digit) => Math.max(height, heightOf(digit)), 0);
-  return digits.filter(
-    (digit) => heightOf(digit) >= 0.35 * tallest && widthOf(digit) <= 3 * heightOf(digit),
-  );
+  const isDigit = (digit) =>
+    heightOf(digit) >= 0.35 * tallest && widthOf(digit) <= 3 * heightOf(digit);
+  return digits.map((digit) => ({ ...digit, isMark: !isDigit(digit) }));
 }
 
-// Whether two parts are of one digit: they touch, or a small one lies close over or by the other.
-function areOne(a, b) {
-  const shared = overlap(a, b, 0);
-  const size = Math.max(heightOf(a), heightOf(b));
-  if (-Math.max(shared, overlap(a, b, 1)) > size) return false;
-  const between = gap(a, b) - PEN;
-  if (between <= 0) return true;
-  if (Math.min(heightOf(a), heightOf(b)) > 0.75 * size) return false;
-  const stacked = shared > 0.5 * Math.min(widthOf(a), widthOf(b));
-  return between < (stacked ? 0.25 : 0.1) * size;
+// Whether a small part lies close enough over or by another to belong to it.
+function isPart(part, other) {
+  const size = heightOf(other);
+  if (heightOf(part) > 0.75 * size) return false;
+  const shared = overlap(part, other, 0);
+  if (-Math.max(shared, overlap(part, other, 1)) > size) return false;
+  const stacked = shared > 0.5 * Math.min(widthOf(part), widthOf(other));
+  return gap(part, other) - PEN < (stacked ? 0.25 : 0.1) * size;
 }
 
 // The length that two boxes share along an axis; negative where they are apart.
@@ -172,8 +195,10 @@ function overlap({ box: a }, { box: b }, axis) {
   return Math.min(a[axis + 2], b[axis + 2]) - Math.max(a[axis], b[axis]);
 }
 
-// The least distance between the middle lines of two parts' strokes.
+// The least distance between the middle lines of two parts' strokes; Infinity if they are far apart.
 function gap(a, b) {
+  const apart = -Math.min(overlap(a, b, 0), overlap(a, b, 1));
+  if (apart > Math.max(heightOf(a), heightOf(b))) return Infinity;
   const [some, others] = [a, b].map(({ strokes }) => strokes.flatMap(dense));
   let least = Infinity;
   for (const [x, y] of some) {
@@ -192,11 +217,13 @@ function dense(points) {
   });
 }
 
-// Lines of writing from the top, each from the left; a digit belongs to its left neighbour's line.
-function lines(digits) {
+// Lines of writing from the top, each from the left; a digit belongs to its left neighbour's line,
+// a mark to that of the nearest digit.
+function lines(parts) {
   const rows = [];
-  const middle = ({ box }, axis) => box[axis] + box[axis + 2];
-  for (const digit of [...digits].sort((a, b) => middle(a, 0) - middle(b, 0))) {
+  const middle = ({ box }, axis) => (box[axis] + box[axis + 2]) / 2;
+  const byPlace = (a, b) => middle(a, 0) - middle(b, 0);
+  for (const digit of parts.filter(({ isMark }) => !isMark).sort(byPlace)) {
     const shared = rows.map((row) => {
       const neighbour = row[row.length - 1];
       const height = Math.min(heightOf(neighbour), heightOf(digit));
@@ -206,6 +233,14 @@ function lines(digits) {
     if (best >= 0 && shared[best] > 0.4) rows[best].push(digit);
     else rows.push([digit]);
   }
+  for (const mark of parts.filter(({ isMark }) => isMark)) {
+    const beside = [0, 1].map((axis) => (digit) => middle(digit, axis) - middle(mark, axis));
+    const far = (digit) => Math.hypot(...beside.map((distance) => distance(digit)));
+    const [nearest] = rows.flat().sort((a, b) => far(a) - far(b));
+    if (nearest) rows.find((row) => row.includes(nearest)).push(mark);
+    else rows.push([mark]);
+  }
+  for (const row of rows) row.sort(byPlace);
   const height = (row) => row.reduce((sum, digit) => sum + middle(digit, 1), 0) / row.length;
   return rows.sort((a, b) => height(a) - height(b));
 }

@@ -14,13 +14,14 @@ const file = root.querySelector("input");
 
 // what is on the sheet
 
-// Everything done so far, so that undo takes back anything: a stroke {points}, a picture
-// {picture: its file, preview, ratio} or a new sheet {clear}.
+// Everything done so far, so that undo takes back anything: a stroke {points}, pictures {pictures,
+// shown: the index of the one on the sheet} or a new sheet {clear}. A picture is {file, page, pages:
+// of the file, reading: the promise of its reply, preview, ratio}.
 let done = [];
 let changes = 0; // counts them, to tell an answer that is late
 
 const last = () => done[done.length - 1];
-const picture = () => (last() && last().picture ? last() : null);
+const picture = () => (last() && last().pictures ? last().pictures[last().shown] : null);
 
 function strokes() {
   let first = done.length;
@@ -93,6 +94,18 @@ function show() {
   find("clear").disabled = isEmpty();
   find("hint").hidden = !isEmpty();
   sheet.classList.toggle("picture", Boolean(picture()));
+  showPager();
+}
+
+function showPager() {
+  const { pictures = [], shown } = last() || {};
+  find("pager").hidden = pictures.length < 2;
+  if (pictures.length < 2) return;
+  const { file, page, pages } = pictures[shown];
+  const name = pages > 1 ? `${file.name}, page ${page} of ${pages}` : file.name;
+  find("place").textContent = `${shown + 1} of ${pictures.length}: ${name}`;
+  find("previous").disabled = shown === 0;
+  find("next").disabled = shown === pictures.length - 1;
 }
 
 // reading
@@ -101,28 +114,61 @@ const copy = document.createElement("canvas");
 copy.width = SENT;
 copy.height = SENT * RATIO;
 
-function question() {
-  if (picture()) return read({ picture: picture().picture });
+function question(image) {
+  if (image) return (image.reading = image.reading || readPicture(image));
   paint(copy, "#fff");
   return read({ canvas: copy, strokes: strokes() });
 }
 
+async function readPicture(image) {
+  const { file, page } = image;
+  const progress = (share) => {
+    const sent = `Sending ${file.name}: ${Math.round(100 * share)} %`;
+    const wait = share < 1 ? sent : `Reading ${file.name} …`;
+    if (image === picture()) answer({ text: "", digits: [], wait });
+  };
+  progress(0);
+  const reply = await read({ picture: file, page, progress });
+  if (reply.preview) await decode(image, reply.preview);
+  if (reply.pages > 1 && page === 1) addPages(image, reply.pages);
+  return reply;
+}
+
+// Puts the other pages of a file after its first.
+function addPages(image, pages) {
+  const { pictures } = done.find((step) => step.pictures && step.pictures.includes(image)) || {};
+  if (!pictures) return; // taken back
+  image.pages = pages;
+  const others = Array.from({ length: pages - 1 }, (_, i) => ({ file: image.file, page: i + 2, pages }));
+  pictures.splice(pictures.indexOf(image) + 1, 0, ...others);
+}
+
+const IDLE = 120; // milliseconds without a move after which an unfinished stroke is read
 let askedAt = 0; // in milliseconds
 let underway = 0;
 let asked = 0; // the newest state asked about
 let answered = 0; // the newest state shown
+let refusal = ""; // of the file that was given last, while what it would have replaced stays
+let pause = 0; // the timer of the pen
 
 function change() {
   changes += 1;
+  refusal = "";
   show();
   askNow();
 }
 
-// Within a stroke, what is drawn is read whenever no other reading is underway.
 function grow() {
   changes += 1;
+  refusal = "";
   show();
-  if (underway === 0) askNow();
+  askSoon();
+}
+
+// When the pen is idle.
+function askSoon() {
+  clearTimeout(pause);
+  pause = setTimeout(() => underway === 0 && askNow(), IDLE);
 }
 
 function askNow() {
@@ -142,17 +188,22 @@ async function ask() {
   }
   root.dataset.state = "reading";
   underway += 1;
-  const reply = await question();
-  if (reply.preview) await decode(image, reply.preview);
+  const reply = await question(image);
   underway -= 1;
   // it may be late for a stroke that has grown meanwhile, but not for another sheet
-  if (state > answered && page === pages() && !isEmpty()) {
+  if (state > answered && page === pages() && image === picture() && !isEmpty()) {
+    if (reply.refused && image && last().pictures.length === 1) {
+      done.pop(); // what was on the sheet before it stays, with its reading
+      change();
+      refusal = reply.refused;
+      if (isEmpty()) answer(null);
+      return;
+    }
     answered = state;
-    if (reply.refused && image) done.pop(); // what was on the sheet before it stays
     show();
     answer(reply);
   }
-  if (underway === 0) askNow();
+  if (underway === 0) askSoon();
 }
 
 async function decode(image, url) {
@@ -161,7 +212,6 @@ async function decode(image, url) {
   await preview.decode();
   image.preview = preview;
   image.ratio = preview.height / preview.width;
-  show();
 }
 
 // the answer
@@ -179,33 +229,58 @@ for (let digit = 0; digit < 10; digit += 1) {
 function answer(reply) {
   digits = reply ? reply.digits : [];
   const unsure = digits.filter((digit) => digit.digit === null);
-  find("reading").textContent = reply ? reply.text : "";
-  find("reading").classList.toggle("long", Boolean(reply) && reply.text.length > 7);
+  showText(reply ? reply.text : "");
   const message = find("message");
-  message.textContent = message_of(reply, unsure);
+  message.textContent = refusal || messageOf(reply, unsure);
   message.classList.toggle("unsure", unsure.length > 0);
   tiles();
   choose(digits.length - 1);
+  if (reply && reply.wait) find("pace").textContent = "";
   if (answered < changes) return;
   const took = Math.round(performance.now() - askedAt);
   find("pace").textContent = digits.length ? `Read in ${took} ms.` : "";
   root.dataset.took = took;
-  root.dataset.state = !reply ? "empty" : reply.refused ? "refused" : "read";
+  const refused = refusal || (reply && reply.refused);
+  root.dataset.state = refused ? "refused" : reply ? "read" : "empty";
 }
 
-function message_of(reply, unsure) {
+// Each row of writing is a block, so that one that is wrapped is seen to be one.
+function showText(text) {
+  const rows = text ? text.split("\n") : [];
+  const reading = find("reading");
+  reading.replaceChildren();
+  rows.forEach((row, i) => {
+    const line = document.createElement("span");
+    line.textContent = row;
+    if (i) reading.append("\n");
+    reading.append(line);
+  });
+  reading.classList.toggle("long", text.length > 7 || rows.length > 2);
+  reading.tabIndex = reading.scrollHeight > reading.clientHeight ? 0 : -1; // scrolled by keys
+}
+
+function messageOf(reply, unsure) {
   if (!reply) return "The sheet is empty: draw a digit with mouse or finger.";
-  if (reply.refused) return reply.refused;
+  if (reply.wait || reply.refused) return reply.wait || reply.refused;
   if (digits.length === 0) return "No digit found yet.";
   if (!unsure.length) return digits.length === 1 ? "" : `${digits.length} digits`;
+  const { best, turned } = digits[0];
+  if (turned) return `A ${best}, if the picture is turned by ${turned}° clockwise.`;
   const doubts = unsure.filter(({ sign }) => sign === "?").length;
   const others = unsure.length - doubts;
-  const guess = doubts && digits.length === 1 ? `Perhaps a ${digits[0].best}?` : "";
+  const guess = doubts && digits.length === 1 ? `Perhaps a ${best}?` : "";
   return [
     doubts === 1 ? "Unsure of one digit." : doubts ? `Unsure of ${doubts} digits.` : "",
     others === 1 ? "One sign is no digit." : others ? `${others} signs are no digits.` : "",
     guess,
-  ].join(" ");
+  ].filter(Boolean).join(" ");
+}
+
+// How a digit's tile names it.
+function labelOf({ sign, best, confidence, turned }) {
+  if (sign === "·") return "no digit";
+  if (turned) return `${best}? ↻ ${turned}°`;
+  return `${sign === "?" ? `${best}?` : sign} · ${percentage(confidence)}%`;
 }
 
 function tiles() {
@@ -222,10 +297,8 @@ function tiles() {
       pixels.data.set([value, value, value, 255], 4 * i);
     });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
-    const sign = digit.sign === "?" ? `${digit.best}?` : digit.sign;
-    const label = `${sign} · ${percentage(digit.probabilities[digit.best])}%`;
-    tile.setAttribute("aria-label", `Read as ${label.replace(" ·", ",")}`);
-    tile.append(canvas, digit.sign === "·" ? "no digit" : label);
+    tile.setAttribute("aria-label", `Read as ${labelOf(digit).replace(" ·", ",")}`);
+    tile.append(canvas, labelOf(digit));
     tile.addEventListener("click", () => choose(index));
     seen.append(tile);
 
@@ -256,7 +329,8 @@ function choose(index) {
   });
   overflow();
   [...boxes.children].forEach((box, i) => box.classList.toggle("chosen", i === index));
-  find("which").textContent = digits.length > 1 ? `(${index + 1} of ${digits.length})` : "";
+  const turned = chosen && chosen.turned ? `if it is turned by ${chosen.turned}°` : "";
+  find("which").textContent = digits.length > 1 ? `(${index + 1} of ${digits.length})` : turned;
   [...bars.children].forEach((bar, digit) => {
     const share = chosen ? chosen.probabilities[digit] : 0;
     bar.classList.toggle("best", Boolean(chosen) && digit === chosen.best);
@@ -362,14 +436,22 @@ find("clear").addEventListener("click", () => {
   change();
 });
 
-function take(chosen) {
-  if (!chosen || !PICTURES || drawing !== null) return;
-  done.push({ picture: chosen });
+function turnTo(step) {
+  last().shown += step;
+  change();
+}
+
+find("previous").addEventListener("click", () => turnTo(-1));
+find("next").addEventListener("click", () => turnTo(1));
+
+function take(files) {
+  if (!files.length || !PICTURES || drawing !== null) return;
+  done.push({ pictures: [...files].map((file) => ({ file, page: 1, pages: 1 })), shown: 0 });
   change();
 }
 
 file.addEventListener("change", () => {
-  take(file.files[0]);
+  take(file.files);
   file.value = ""; // so that the same file can be chosen again
 });
 
@@ -378,11 +460,11 @@ for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     sheet.classList.toggle("over", PICTURES && (name === "dragenter" || name === "dragover"));
-    if (name === "drop") take(event.dataTransfer.files[0]);
+    if (name === "drop") take(event.dataTransfer.files);
   });
 }
 
-document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+document.addEventListener("paste", (event) => take(event.clipboardData.files));
 document.addEventListener("keydown", (event) => {
   if ((event.ctrlKey || event.metaKey) && !event.shiftKey && event.key.toLowerCase() === "z") {
     event.preventDefault();

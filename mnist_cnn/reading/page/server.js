@@ -3,25 +3,35 @@
 const PICTURES = true; // photographs are read too
 const MAX_BYTES = 20_000_000; // of a picture's file, as the server has it
 
-// What POST /read gives for a picture's file, or without one for the drawing on the canvas; with
-// `refused`, a sentence, where it gives nothing.
-async function read({ canvas, picture }) {
+// What POST /read gives for a page of a picture's file, or without one for the drawing on the canvas;
+// with `refused`, a sentence, where it gives nothing. `progress` is told the share that is sent.
+async function read({ canvas, picture, page = 1, progress = () => {} }) {
   const refused = (sentence) => ({ text: "", digits: [], refused: sentence });
-  const name = picture ? picture.name || "The picture" : "The drawing";
+  const name = picture ? picture.name : "The drawing";
   if (picture && picture.size > MAX_BYTES) {
     return refused(`${name} is too big: at most ${MAX_BYTES / 1e6} MB can be read.`);
   }
+  if (picture && !(await openable(picture))) return refused(`${name} cannot be opened.`);
+  if (picture && picture.size === 0) return refused(`${name} is empty.`);
   const body = picture || (await new Promise((made) => canvas.toBlob(made, "image/png")));
-  try {
-    const response = await fetch(`read?preview=${Boolean(picture)}`, { method: "POST", body });
-    if (response.ok) return await response.json();
-    if (response.status < 500) {
-      return refused(`${name} cannot be read: ${(await response.json()).detail}.`);
-    }
-  } catch (error) {
-    if (picture && !(await openable(picture))) return refused(`${name} cannot be opened.`);
+  const { status, response } = await post(`read?page=${page}&preview=${Boolean(picture)}`, body, progress);
+  if (status === 200 && response) return response;
+  if (status >= 400 && status < 500 && response) {
+    return refused(`${name} cannot be read: ${response.detail}.`);
   }
   return refused("The server gives no answer. Is it still running?");
+}
+
+// Status and content of the answer; status 0 where there is none. (fetch tells no progress.)
+function post(url, body, progress) {
+  return new Promise((resolve) => {
+    const request = new XMLHttpRequest();
+    request.upload.onprogress = ({ loaded, total }) => progress(loaded / total);
+    request.onloadend = () => resolve(request);
+    request.responseType = "json";
+    request.open("POST", url);
+    request.send(body);
+  });
 }
 
 // A folder, or a file that was moved or changed after it was chosen, is not.
