@@ -38,5 +38,6 @@ def cfg(request: pytest.FixtureRequest) -> DictConfig:
 
 
 if __name__ == "__main__":
-    options = ["--pyargs", "mnist_cnn.checks", "--tb=short", *sys.argv[1:]]
+    early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra, a plugin too, is imported already
+    options = ["--pyargs", "mnist_cnn.checks", "--tb=short", early, *sys.argv[1:]]
     sys.exit(pytest.main(options, [sys.modules[__name__]]))
