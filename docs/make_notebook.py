@@ -1,4 +1,4 @@
-"""Makes tutorial.ipynb of tutorial.md, with outputs and pictures: python docs/notebook.py
+"""Makes tutorial.ipynb of tutorial.md, with outputs: python docs/make_notebook.py [FILE]
 
 A block of Python becomes a cell, and so does each block of commands. Blocks of Keras stay text.
 What the page says that they print is left out: the cells print it.
@@ -81,4 +81,4 @@ def small(png: str) -> str:
 
 
 if __name__ == "__main__":
-    nbformat.write(make(), NOTEBOOK)
+    nbformat.write(make(), sys.argv[1] if sys.argv[1:] else NOTEBOOK)
