@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -42,7 +42,7 @@ def cells(page: str) -> list[nbformat.NotebookNode]:
         if block and not picture and not language:
             continue
         if text.strip():
-            made.append(new_markdown_cell(re.sub(r"\]\(\.\./.*?\)", "]", text.strip())))
+            made.append(new_markdown_cell(re.sub(r"\[([^]]*)\]\(\.\./.*?\)", r"\1", text.strip())))
         text = ""
         if picture:
             place = "/".join(filter(None, [FOLDERS.get(picture), picture]))
@@ -60,16 +60,28 @@ def make() -> nbformat.NotebookNode:
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=cells(PAGE.read_text("utf-8")), metadata={"kernelspec": kernel})
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["COLUMNS"] = "110"
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=None, resources={"metadata": {"path": folder}}).execute()
-        for cell in notebook.cells:
-            cell.metadata.clear()  # when it ran
-            for output in cell.get("outputs", []):
-                if "text" in output:
-                    output["text"] = output["text"].replace(folder, "/content")
-                if png := output.get("data", {}).get("image/png"):
-                    output["data"]["image/png"] = small(png)
+    for cell in notebook.cells:
+        cell.metadata.clear()  # when it ran
+        if cell.cell_type == "code":
+            cell.outputs = shortened(cell.outputs, folder)
     return notebook
+
+
+def shortened(outputs: list[nbformat.NotebookNode], folder: str) -> list[nbformat.NotebookNode]:
+    """The text of a cell's outputs in one piece, as it ends up on a terminal, and its pictures."""
+    text = "".join(output.text for output in outputs if output.output_type == "stream")
+    lines = [line.split("\x1b[2K")[-1] for line in text.replace(folder, "/content").splitlines()]
+    lines = [re.sub(r"\x1b\[[\d;?]*\w", "", line).rstrip() for line in lines]
+    # bars that were drawn over; a table's rules begin with a corner
+    lines = [line for line in lines if "━━" not in line or line[0] in "┏┡"]
+    text = "\n".join(lines).strip("\n")
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    for picture in pictures:
+        picture.data = {"image/png": small(picture.data["image/png"])}
+    return [new_output("stream", name="stdout", text=text)] * bool(text) + pictures
 
 
 def small(png: str) -> str:

@@ -24,7 +24,7 @@ from tests.helpers.photographs import KINDS, photograph  # noqa: E402
 
 RUNS, OUT = Path("outputs/overview"), ROOT / "docs" / "images" / "overview.png"
 SEEDS = (3, 4, 8)  # of the photographs
-WIDTH, HEIGHT, MARGIN = 1800, 1180, 24
+WIDTH, MARGIN, TITLE = 1700, 24, 56  # pixels
 SWEEP = "-m experiment=fast data.val_fraction=0.2 optimizer.lr=0.1,0.2,0.4 seed=0,1,2"
 
 
@@ -72,20 +72,20 @@ def report(width: int, height: int) -> Image.Image:
 
 def main() -> None:
     train()
-    left = photographs(620)
-    right = WIDTH - left.width - 3 * MARGIN
+    left = photographs(500)
+    width = WIDTH - left.width - 3 * MARGIN
     curves = Image.open(RUNS / "tutorial" / "history.png").convert("RGB")
-    curves = curves.resize((right, round(curves.height * right / curves.width)))
-    sheet = Image.new("RGB", (WIDTH, HEIGHT), "white")
-    title, draw = ImageFont.load_default(24), ImageDraw.Draw(sheet)
-    place, top = left.width + 2 * MARGIN, MARGIN + 32
-    rest = HEIGHT - 2 * top - curves.height - MARGIN
+    curves = curves.resize((width, round(curves.height * width / curves.width)))
+    height = left.height - curves.height - MARGIN - TITLE
+    right, below = left.width + 2 * MARGIN, TITLE + height + MARGIN + TITLE
+    sheet = Image.new("RGB", (WIDTH, TITLE + left.height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
     for text, picture, x, y in (
-        ("reads photographs", left, MARGIN, top),
-        ("compares runs", report(right, rest), place, top),
-        ("trains in a minute", curves, place, top + rest + MARGIN + 32),
+        ("photographs, read", left, MARGIN, TITLE),
+        ("a sweep, compared", report(width, height), right, TITLE),
+        ("a run's curves", curves, right, below),
     ):
-        draw.text((x, y - 34), text, "#333", title)
+        draw.text((x, y - TITLE + 12), text, "#333", font)
         sheet.paste(picture, (x, y))
     OUT.parent.mkdir(exist_ok=True)
     sheet.quantize(128).save(OUT, optimize=True)
