@@ -38,6 +38,6 @@ def cfg(request: pytest.FixtureRequest) -> DictConfig:
 
 
 if __name__ == "__main__":
-    early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra, a plugin too, is imported already
+    early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra is a plugin of pytest's, too
     options = ["--pyargs", "mnist_cnn.checks", "--tb=short", early, *sys.argv[1:]]
     sys.exit(pytest.main(options, [sys.modules[__name__]]))
