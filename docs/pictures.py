@@ -47,12 +47,7 @@ def photographs(width: int) -> Image.Image:
         )
         drawn = draw_readings(picture, read_digits(picture, net))
         shown.append(drawn.resize((width, round(drawn.height * width / drawn.width))))
-    sheet = Image.new("RGB", (width, sum(s.height for s in shown)), "white")
-    top = 0
-    for picture in shown:
-        sheet.paste(picture, (0, top))
-        top += picture.height
-    return sheet
+    return Image.fromarray(np.concatenate([np.asarray(picture) for picture in shown]))
 
 
 def report(width: int, height: int) -> Image.Image:
@@ -88,7 +83,7 @@ def main() -> None:
         draw.text((x, y - TITLE + 12), text, "#333", font)
         sheet.paste(picture, (x, y))
     OUT.parent.mkdir(exist_ok=True)
-    sheet.quantize(128).save(OUT, optimize=True)
+    sheet.quantize(256, kmeans=4, dither=Image.Dither.NONE).save(OUT, optimize=True)
 
 
 if __name__ == "__main__":
