@@ -152,7 +152,9 @@ def print_export(record: Mapping[str, Any], out: Path) -> None:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("mnist_cnn.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        "python -m mnist_cnn.export", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--format", choices=(*FORMATS, "all"), default="all", help="(all)")
     note = "folder (exported); files of an earlier export there are replaced, others never"
     parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)

@@ -40,7 +40,9 @@ MARK = "mnist_cnn"  # in the pictures that --show writes
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("mnist_cnn.predict", description=__doc__.split(":")[0] + ".")
+    parser = argparse.ArgumentParser(
+        "python -m mnist_cnn.predict", description=__doc__.split(":")[0] + "."
+    )
     parser.add_argument(
         "pictures",
         nargs="+",
