@@ -22,8 +22,8 @@ NETWORKS = {
     "robust": "the same network for noise, blur and other conditions",
     "adversarial": "the same network against attacks on its pixels",
     "fast": "99 % in the fewest seconds",
-    "tiny": "the best network of at most 8,000 parameters, in 15 epochs",
-    "accurate": "the best network of at most 250,000 parameters",
+    "tiny": "our best network of at most 8,000 parameters, in 15 epochs",
+    "accurate": "our best network of at most 250,000 parameters",
     "shifts": "the same networks",
     "ensemble": "an ensemble of these",
 }

@@ -165,7 +165,9 @@ FORMATS: dict[str, tuple[Callable[[Trained, Path], object], Callable[[Path], Pre
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("mnist_cnn.export", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        "python -m mnist_cnn.export", description=__doc__.split("\n")[0]
+    )
     parser.add_argument("--format", choices=(*FORMATS, "all"), default="all", help="(all)")
     note = "folder (exported), in which no file is replaced"
     parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)

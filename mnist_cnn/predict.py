@@ -28,7 +28,8 @@ MARK = "mnist_cnn"  # in the pictures that --show writes
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("mnist_cnn.predict", description=__doc__.split(":")[0] + ".")
+    about = __doc__.split(":")[0] + "."
+    parser = argparse.ArgumentParser("python -m mnist_cnn.predict", description=about)
     note = "PNG, JPEG, HEIC, WebP, TIFF, PDF, ..., or - for standard input"
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=note)
     parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")

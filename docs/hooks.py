@@ -1,0 +1,40 @@
+"""What mkdocs does beside docs/: the README and the model's card are pages of the site, too.
+
+Links to files that are no page, such as code, become plain text: the site says nothing of where the
+repository lies.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"index.md": "README.md", "model_card.md": "mnist_cnn/pretrained/MODEL_CARD.md"}
+PICTURES = ("benchmarks/accuracy.png", "mnist_cnn/pretrained/confidence.png")
+LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#]*)(#[^)]*)?\)")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    for name, source in PAGES.items():
+        text = (ROOT / source).read_text("utf-8")
+        files.append(File.generated(config, name, content=text))
+    for picture in PICTURES:
+        name = Path(picture).name
+        files.append(File.generated(config, name, abs_src_path=str(ROOT / picture)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    for picture in PICTURES:
+        markdown = markdown.replace(f"]({picture})", f"]({Path(picture).name})")
+    names = {source: name for name, source in PAGES.items()}
+
+    def link(found: "re.Match[str]") -> str:
+        text, target, anchor = found[1], found[2], found[3] or ""
+        target = names.get(target.removeprefix("../"), target.removeprefix("docs/"))
+        known = not target or "://" in target or files.get_file_from_path(target)
+        return f"[{text}]({target}{anchor})" if known else text
+
+    return LINK.sub(link, markdown.replace("](docs/", "]("))

@@ -1,0 +1,34 @@
+"""A trained network in the conventions of the Hugging Face hub, for which it needs huggingface_hub.
+
+`HubNetwork.of(RUN).save_pretrained(FOLDER)` writes config.json, model.safetensors and a card, and
+`HubNetwork.from_pretrained(FOLDER)`, or the name of a repository there, reads them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import PyTorchModelHubMixin
+
+from mnist_cnn.pretrained import Probabilities, build_network, load
+
+
+class HubNetwork(Probabilities, PyTorchModelHubMixin, library_name="mnist_cnn", license="mit"):
+    """Probabilities (N, K) of images. Its config.json may name the code that a checkpoint may.
+
+    Args:
+        model: `_target_` of the network and its arguments.
+        classes: the classes' names, by label.
+    """
+
+    def __init__(self, model: Mapping[str, Any], classes: Sequence[str]):
+        super().__init__(build_network(model))
+        self.classes = tuple(classes)
+
+    @classmethod
+    def of(cls, path: Path | str | None = None) -> "HubNetwork":
+        """The network of a run's folder or a file, by default the one that ships."""
+        trained = load(path)
+        made = cls(model=trained.about["model"], classes=list(trained.classes))
+        made.load_state_dict(trained.state_dict())
+        return made.eval()

@@ -1,0 +1,26 @@
+"""A network in the conventions of the Hugging Face hub, from a folder, without a network."""
+
+import json
+
+import pytest
+import torch
+
+from mnist_cnn import load
+
+pytest.importorskip("huggingface_hub", reason='pip install -e ".[hub]"')
+from mnist_cnn.hub import HubNetwork
+
+
+def test_a_network_is_saved_and_loaded_and_names_no_code_of_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    HubNetwork.of().save_pretrained(tmp_path)
+    net = HubNetwork.from_pretrained(tmp_path)
+    images = torch.randint(256, (5, 28, 28), dtype=torch.uint8)
+    torch.testing.assert_close(net(images), load()(images))
+    assert net.classes == load().classes
+    assert not net.training
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["_target_"] = "os.system"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"model\._target_ must be .*, got os\.system"):
+        HubNetwork.from_pretrained(tmp_path)
