@@ -79,7 +79,10 @@ def test_the_article_by_name_is_the_default():
         ("trainer.max_time=1h", "trainer.max_time: String should match pattern"),
         ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience: Input should"),
         ("callbacks.history=null", "callbacks.history: Input should be a valid dictionary"),
-        ("metrics={f1:{_target_:1}}", "metrics.f1._target_: Input should be a valid string, got 1"),
+        (
+            "+metrics={f1:{_target_:1}}",
+            "metrics.f1._target_: Input should be a valid string, got 1",
+        ),
         ("seed=-1", "seed: Input should be greater than or equal to 0, got -1"),
         ("augment=mild data.augment.scale=1", "data.augment.scale: Input should be less than or"),
         # what does not go together
@@ -91,7 +94,7 @@ def test_the_article_by_name_is_the_default():
         ("data.split=writers_by_series", "data.val_fraction must be 0.5 with data.split=writers"),
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         ("trainer=ddp trainer.num_nodes=2", "trainer.num_nodes must be 1 without torchrun, got 2"),
-        ("metrics={acc:{_target_:torch.nn.L1Loss}}", "metrics must have other names than loss and"),
+        ("+metrics={acc:{_target_:torch.nn.L1Loss}}", "metrics.acc: a metric of this name is log"),
         ("objective.metric=accuracy", "objective.metric must be train/loss, train/acc, val/loss"),
         ("loss={_target_:torch.nn.NLLLoss} label_smoothing=0.1", "label_smoothing must be 0 where"),
         # what may not be named

@@ -188,9 +188,10 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(folder)
     targets = "targets=[my_pkg.*]"
     mnist_cnn("train", *own_conf, *TINY, *overrides, where, targets)
     # what may be imported is said anew with each command
-    said = mnist_cnn("train", "ckpt_path=run", "trainer.max_epochs=3", ok=False)
+    again = ["train", *own_conf, "ckpt_path=run", "trainer.max_epochs=3"]
+    said = mnist_cnn(*again, ok=False)
     assert "targets=[my_pkg.*]" in said
-    mnist_cnn("train", "ckpt_path=run", "trainer.max_epochs=3", targets)
+    mnist_cnn(*again, targets)
     said = mnist_cnn("evaluate", "ckpt_path=run", ok=False)
     assert "my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in said
     mnist_cnn("evaluate", "ckpt_path=run", targets)

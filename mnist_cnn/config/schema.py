@@ -141,7 +141,7 @@ class Train(Part):
     label_smoothing: BelowOne
     targets: list[str]
     loss: Custom | None
-    metrics: dict[str, Custom] | None
+    metrics: dict[str, Custom]
     objective: dict[str, str]
     trainer: Trainer
     data: Custom
@@ -160,5 +160,7 @@ class Evaluate(Part):
     split: Literal["test", "val", "train"]
     shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
     robustness: Annotated[list[Suite], BeforeValidator(lambda v: [] if isinstance(v, bool) else v)]
+    temperature: bool
+    device: Literal["auto", "cpu", "cuda", "mps"]
     mistakes: Whole
     data: Custom
