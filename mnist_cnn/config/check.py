@@ -119,11 +119,10 @@ def check_trainer(trainer: DictConfig, clean_epochs: int) -> None:
 def check_metrics(cfg: DictConfig) -> None:
     """Raise ValueError for a metric that is not logged, or whose name is taken."""
     metrics = plain(cfg, "metrics")
-    names = ["loss", "acc", *(metrics if isinstance(metrics, dict) else [])]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            "metrics must have other names than loss and acc, which are logged already"
-        )
+    users = list(metrics) if isinstance(metrics, dict) else []
+    names = ["loss", "acc", *users]
+    if taken := {"loss", "acc"} & set(users):
+        raise ValueError(f"metrics.{min(taken)}: a metric of this name is logged already")
     logged = [f"{stage}/{name}" for stage in ("train", "val") for name in names]
     waiting = ["callbacks.early_stopping.monitor", "callbacks.prune.monitor"]
     if class_name(cfg.scheduler or {}) == "ReduceLROnPlateau":

@@ -6,13 +6,8 @@ from typing import Any
 # keys, and groups of keys, that change no result
 NEUTRAL = (
     *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
-    *(
-        "data.root",
-        "data.eval_batch_size",
-        "trainer.limit_predict_batches",
-        "trainer.log_every_n_steps",
-        "trainer.devices",
-    ),
+    *("data.root", "data.eval_batch_size"),
+    *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
     *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
     *("callbacks.progress", "callbacks.prune", "callbacks.summary"),

@@ -1,4 +1,4 @@
-"""The states of all random generators."""
+"""The states of all random generators, as plain values."""
 
 import random
 from typing import Any
@@ -8,7 +8,6 @@ import torch
 
 
 def generators(device: torch.device) -> dict[str, Any]:
-    """The states of all random generators that a program may draw from, as plain values."""
     algorithm, keys, *rest = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)
     states = {

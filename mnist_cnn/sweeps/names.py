@@ -19,10 +19,7 @@ NOT_NAMED = ("ckpt_path", "force", "targets", "run_name")
 
 
 def name_of(overrides: Sequence[str]) -> str:
-    """A folder's name for overrides, which Hydra's grammar takes unquoted; empty for none.
-
-    Where characters are replaced or cut, a hash is appended.
-    """
+    """A folder's name for overrides, which Hydra's grammar takes unquoted; empty for none."""
     text = "-".join(o.lstrip("+~").replace("=", "_", 1) for o in overrides)
     name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).lstrip(".-")
     if name == text and len(name) <= LONGEST:
