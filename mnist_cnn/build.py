@@ -88,7 +88,8 @@ def load_best(trainer: L.Trainer, module: DigitClassifier) -> int | None:
 
     Those of the last checkpoint where no metric chose one; the epoch is then None.
     """
-    assert isinstance(kept := trainer.checkpoint_callback, Checkpoint)
+    kept = trainer.checkpoint_callback
+    assert isinstance(kept, Checkpoint)
     content = read_checkpoint(kept.best if kept.best.exists() else kept.last)
     module.load_state_dict(content["state_dict"])
     return kept.best_epoch
