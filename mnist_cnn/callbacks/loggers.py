@@ -17,13 +17,10 @@ OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metr
 
 
 def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
-    """The loggers that a configuration names, which have logged it.
+    """The loggers that a configuration names, which have logged it; ValueError without its package.
 
     One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
     from, since it is logged anew: curves, results and the test.
-
-    Raises:
-        ValueError: a logger is not installed.
     """
     values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
     loggers = []
