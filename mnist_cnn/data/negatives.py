@@ -172,7 +172,7 @@ def spoilt_digit(digits: Images, rng: Generator) -> Images:
 
 
 def texture(rng: Generator) -> Images:
-    """What fills the frame: one grey, a gradient, noise, blots, bars, an edge, a filled area."""
+    """An image that fills the frame: grey, a gradient, noise, blots, bars, an edge, an area."""
     y, x = np.mgrid[-1:1:28j, -1:1:28j]
     kind = rng.integers(7)
     angle = rng.uniform(0, 2 * np.pi)

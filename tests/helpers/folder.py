@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, read back and compared bit for bit."""
+"""Files that a run leaves in its folder, read back and compared bit for bit."""
 
 import csv
 import hashlib
@@ -50,7 +50,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def read_events(run: Path, **options: Any) -> EventAccumulator:
-    """What TensorBoard reads of a run."""
+    """Events of a run, as TensorBoard reads them."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
     with tempfile.TemporaryDirectory() as place:
         # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9

@@ -75,7 +75,7 @@ def scribbles(rng: Generator) -> Iterator[Image.Image]:
 
 
 def doodles(rng: Generator) -> Iterator[Image.Image]:
-    """What a hand draws on a telephone: tangles, hearts, houses, faces and arrows, without end."""
+    """Drawings of a hand on a telephone: tangles, hearts, houses, faces and arrows, without end."""
     t = np.linspace(0, 2 * np.pi, 100)
     circle = np.stack([np.sin(t), np.cos(t)], 1)
     heart = np.stack([np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t)) / 16], 1)
