@@ -207,7 +207,7 @@ NOW = {
     "callbacks.progressive.size": 14,
     "data.root": "/data",
     "data.rooted": 1,
-    "data.eval_batch_size": 500,
+    "data.eval_batch_size": 200,
     "optimizer.lr": 0.001,
     "trainer.max_epochs": 10,
     "trainer.devices": 2,

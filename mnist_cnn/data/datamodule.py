@@ -50,7 +50,7 @@ class ImageDataModule(L.LightningDataModule):
         self,
         *,
         batch_size: int = 64,
-        eval_batch_size: int = 500,
+        eval_batch_size: int = 200,
         val_fraction: float = 0.2,
         fold: int = 0,
         split: str = "rows",
