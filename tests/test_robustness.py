@@ -1,6 +1,5 @@
 """Corruptions, attacks and out-of-distribution images, and the figures of networks on them."""
 
-import sys
 
 import pytest
 import torch
@@ -89,14 +88,3 @@ def test_images_that_are_no_digits_of_28_pixels_are_refused(data, net, monkeypat
     monkeypatch.setattr(MNISTDataModule, "shape", (3, 32, 32))
     with pytest.raises(ValueError, match=r"^robustness must be false with images of \(3, 32, 32\)"):
         suites.measure_robustness({"a": net}, data, "test", (), torch.device("cpu"))
-
-
-def test_autoattack_leaves_torchs_chance_alone_and_names_its_extra(net, digits, monkeypatch):
-    x, y = (part[:4] for part in digits)
-    state = torch.random.get_rng_state()
-    moved = attacks.autoattack(net, x, y, 0.5, generator(0))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    assert not attacks.correct(net, moved, y).any()
-    monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(ValueError, match=r"robustness=\[autoattack\] needs pyautoattack: pip"):
-        attacks.autoattack(net, x, y, 0.2, generator(0))

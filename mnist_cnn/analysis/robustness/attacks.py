@@ -3,8 +3,7 @@
 Each takes images x (B, 1, H, W) in [0, 1], labels y (B,), epsilon and a generator, knows the
 network, and returns attacked copies in [0, 1]. A failure of FGSM alone is no evidence of
 robustness: it takes one step, and a network may hide its gradient there. PGD with restarts is the
-least to report, and gives an upper bound of the accuracy under attack; AutoAttack gives a lower
-one, and takes far longer.
+least to report, and gives an upper bound of the accuracy under attack.
 """
 
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-
-from mnist_cnn.config.messages import install
 
 Attack = Callable[[nn.Module, Tensor, Tensor, float, Generator], Tensor]
 
@@ -68,25 +65,4 @@ def restarted_pgd(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Gener
         rows = correct(net, moved, y).nonzero().flatten()
         if len(rows):
             moved[rows] = pgd(net, x[rows], y[rows], epsilon, g)
-    return moved
-
-
-def autoattack(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
-    """The standard four attacks of AutoAttack; of each image the first copy that succeeds.
-
-    F. Croce and M. Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse
-    parameter-free attacks, ICML 2020 (https://arxiv.org/abs/2003.01690).
-
-    Raises:
-        ValueError: their package is not installed.
-    """
-    try:
-        from pyautoattack import AutoAttack
-    except ModuleNotFoundError:
-        hint = install("attack")
-        raise ValueError(f"robustness=[autoattack] needs pyautoattack: {hint}") from None
-    seed = int(torch.randint(2**31, (), generator=g))
-    with torch.random.fork_rng():  # it seeds torch
-        attack = AutoAttack(net, eps=epsilon, device=x.device, seed=seed)
-        moved, _ = attack.run_standard_evaluation(x, y, batch_size=len(x))
     return moved

@@ -54,9 +54,6 @@ class Suites:
     def adversarial(self) -> dict[str, Any]:
         return self.attacked(fgsm=attacks.fgsm, pgd=attacks.restarted_pgd)
 
-    def autoattack(self) -> dict[str, Any]:
-        return self.attacked(autoattack=attacks.autoattack)
-
     def attacked(self, **by_name: attacks.Attack) -> dict[str, Any]:
         """The number of images, and the accuracy under each attack by epsilon."""
         x, y = (part[:ATTACKED].to(self.device) for part in (self.images, self.labels))
