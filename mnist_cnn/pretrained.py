@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning  # noqa: F401, PyTorch 2.6 cannot import it on the meta device below
 import numpy as np
 import torch
 from safetensors import safe_open

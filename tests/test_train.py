@@ -170,7 +170,7 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     options = ["debug=overfit", "trainer.accelerator=cpu", "logger=none"]
     train(compose(options, run_dir=tmp_path))
     losses = column(tmp_path, "train/loss")
-    assert losses[-1] < 0.05 < losses[0]
+    assert losses[-1] < 0.1 < losses[0]
     assert "test/acc" not in results(tmp_path)
 
 

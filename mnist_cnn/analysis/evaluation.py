@@ -37,8 +37,8 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
     others = network_files(cfg.compare) if cfg.compare is not None else []
     loaded = pretrained.load_all([*files, *others])
     data = load_images(cfg, loaded)
-    n, accelerator = len(files), torch.accelerator.current_accelerator(check_available=True)
-    device = accelerator or torch.device("cpu")
+    n, present = len(files), torch.accelerator.is_available()
+    device = (torch.accelerator.current_accelerator() if present else None) or torch.device("cpu")
     nets = [trained.to(device).net for trained in loaded]
 
     def predict(nets: Sequence[nn.Module], split: str) -> list[Predictions]:
