@@ -94,7 +94,7 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
         ValueError: it is no picture that can be read, or has no such page.
     """
     if hasattr(os, "setpriority"):  # the server's own process comes first
-        os.setpriority(os.PRIO_PROCESS, 0, 10)
+        os.setpriority(os.PRIO_PROCESS, 0, 5)
     picture, pages = load_page(file_in(body, kind), page)
     if isinstance(picture, ValueError):
         raise picture

@@ -7,14 +7,17 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 # forked from a process that has imported what is slow to import, a new one takes 50 ms
 _context: Any = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+_lock = threading.Lock()  # of two threads that look for the end of a process one would miss it
 
 
 class LimitError(ValueError):
@@ -34,7 +37,8 @@ class Worker:
     def __init__(
         self, work: Callable[..., Any], seconds: float, megabytes: float, preload: list[str]
     ):
-        self.arguments = work, seconds, megabytes
+        # as bytes: multiprocessing would send an open file for each of a limited number of tensors
+        self.arguments = pickle.dumps(work), seconds, megabytes
         _context.set_forkserver_preload(preload)
         self._start()
 
@@ -55,14 +59,16 @@ class Worker:
             LimitError: it takes too much time or memory.
             RuntimeError: it failed in another way, which the process has printed.
         """
-        if not self.process.is_alive():
-            self._start()
+        with _lock:
+            if not self.process.is_alive():
+                self._start()
         try:
             self.pipe.send(arguments)
             result = self.pipe.recv()
         except (EOFError, ConnectionError):
-            self.process.join()
-            code = self.process.exitcode
+            with _lock:
+                self.process.join()
+                code = self.process.exitcode
             if code == 1:
                 raise RuntimeError("the work failed in its process") from None
             _, seconds, megabytes = self.arguments
@@ -74,7 +80,7 @@ class Worker:
         return result
 
 
-def _serve(pipe: Connection, work: Callable[..., Any], seconds: float, megabytes: float) -> None:
+def _serve(pipe: Connection, pickled: bytes, seconds: float, megabytes: float) -> None:
     """Call the function with what comes through the pipe, until its other end is closed."""
     import cv2
     import torch
@@ -83,6 +89,7 @@ def _serve(pipe: Connection, work: Callable[..., Any], seconds: float, megabytes
     cv2.setNumThreads(1)
     # Ctrl-C in a terminal reaches all processes: the one at the other end ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work = pickle.loads(pickled)
     _limit_memory(megabytes)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
