@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
+from mnist_cnn.analysis.evaluation import on_corrected_labels
 from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
@@ -250,3 +253,13 @@ def test_what_cannot_be_evaluated_is_named(folder, tmp_path, ckpt_path, line):
     given = ckpt_path.replace("TMP", str(tmp_path)).replace("RUN", str(folder))
     with pytest.raises(ValueError, match=rf"^ckpt_path=.*{line}.*$"):
         as_trained([f"ckpt_path={given}"])
+
+
+def test_wrong_labels_are_left_out_or_put_right():
+    labels = mnist.load_split("mnist", "", "test")[1]
+    given = on_corrected_labels(Predictions(one_hot(labels), labels))
+    assert (given["sound"]["images"], given["sound"]["errors"]) == (9985, 0)
+    assert (given["corrected"]["images"], given["corrected"]["errors"]) == (9995, 10)
+    right = labels.clone()
+    right[list(mnist.CORRECTED)] = torch.tensor(list(mnist.CORRECTED.values()))
+    assert on_corrected_labels(Predictions(one_hot(right), labels))["corrected"]["errors"] == 0
