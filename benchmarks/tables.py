@@ -29,10 +29,10 @@ NETWORKS = {
 }
 BEGIN, END = "<!-- records: python -m benchmarks.records --readme -->", "<!-- end of records -->"
 KERAS, KERAS_ACCURACY = "the Keras tutorial's own script", 0.9815
-COLUMNS = ["network", "test accuracy", "n", "parameters", "training", "in all", "command"]
+COLUMNS = ["network", "test accuracy", "n", "parameters", "training", "wall time", "command"]
 NOTE = """\
 Mean ± standard deviation over n seeds on the official 10,000 test images, evaluated once per run, \
-after training. *training* is one run without validation and test, *in all* the time from the \
+after training. *training* is one run without validation and test, *wall time* the time from the \
 first run's start to the last one's end; n_jobs=2 trains two at a time. Measured: {}. The ensemble \
 is one result; its training is the sum over its networks."""
 RATIO = """\
