@@ -49,10 +49,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
-    """hydra.main for conf/<config_name>.yaml, whose function ends a run with one line by a mistake.
-
-    Set HYDRA_FULL_ERROR=1 to see where it comes from.
-    """
+    """hydra.main for conf/<config_name>.yaml; a mistake is one line without HYDRA_FULL_ERROR=1."""
     # Hydra 1.4 asks which code its callbacks and plugins may be
     options = VERSION_BASE or {"execution_whitelist": instantiate.COMMANDS}
 

@@ -43,7 +43,10 @@ def test_a_run_is_resumed_in_its_folder_with_what_was_given_then_and_is_given_no
     run = made(tmp_path / "run", "model=vgg", "+optimizer.lr=1", "callbacks.a.b=1", "seed=2")
     now = ["optimizer.lr=3", "~callbacks.a"]
     (line,) = expand([f"ckpt_path={run}", *now])
-    assert line == ["model=vgg", "seed=2", "run_name=mine", *now, f"hydra.run.dir='{run}'"]
+    assert line == ["model=vgg", "seed=2", "run_name=mine", f"hydra.run.dir='{run}'", *now]
+    # where it stood: argparse takes no override after an option that follows others
+    options = ["--config-dir", "mine"]
+    assert expand([*options, f"ckpt_path={run}", "seed=3"])[0][:3] == [*options, "model=vgg"]
 
 
 def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
@@ -76,16 +79,16 @@ def test_what_a_stranger_s_folder_may_not_decide_is_not_repeated(tmp_path, overr
 def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
     run = made(tmp_path / "run", "model=vgg", "seed=1")
     start = f"ckpt_path='{run / LAST}'"
-    expected = [["model=vgg", "seed=2", start]]
+    expected = [["model=vgg", start, "seed=2"]]
     assert expand([f"ckpt_path={run / LAST}", "seed=2"]) == expected
     elsewhere = "hydra.run.dir=new"  # the same of a run's folder and another one
-    assert expand([f"ckpt_path={run}", elsewhere]) == [["model=vgg", "seed=1", elsewhere, start]]
+    assert expand([f"ckpt_path={run}", elsewhere]) == [["model=vgg", "seed=1", start, elsewhere]]
     assert expand([f"ckpt_path={run / LAST}", "-m", "seed=1,2"]) == [
-        ["-m", "model=vgg", "seed=1,2", start]
+        ["-m", "model=vgg", start, "seed=1,2"]
     ]
     copy = tmp_path / "copy.ckpt"
     copy.touch()
-    assert expand([f"ckpt_path={copy}", "seed=2"]) == [["seed=2", f"ckpt_path='{copy}'"]]
+    assert expand([f"ckpt_path={copy}", "seed=2"]) == [[f"ckpt_path='{copy}'", "seed=2"]]
 
 
 def test_a_sweep_is_resumed_by_each_of_its_commands(tmp_path):
@@ -98,10 +101,10 @@ def test_a_sweep_is_resumed_by_each_of_its_commands(tmp_path):
         ["-m", "seed=2", folder],
     ]
     more = "seed=2,3"
-    assert expand([f"ckpt_path={sweep}", more])[1] == ["-m", more, folder]
+    assert expand([f"ckpt_path={sweep}", more])[1] == ["-m", folder, more]
     # another launcher has other keys
     basic = "hydra/launcher=basic"
-    assert expand([f"ckpt_path={sweep}", basic])[0] == ["-m", "seed=0,1", basic, folder]
+    assert expand([f"ckpt_path={sweep}", basic])[0] == ["-m", "seed=0,1", folder, basic]
 
 
 def test_latest_is_the_newest_run_that_has_not_ended_else_the_newest_that_has(tmp_path):

@@ -41,7 +41,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     Args:
         argv: overrides, with `ckpt_path=` a run's folder (it is resumed there), a checkpoint (a new
             run starts from it, with that run's overrides), a sweep's folder (each of its commands
-            is resumed) or `latest`. What else is given takes the place of what is recorded there.
+            is resumed) or `latest`. What is recorded stands in its place, but for what is given.
         outputs: where `latest` is looked for.
 
     Raises:
@@ -49,14 +49,19 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     """
     if "run_dir" in map(key_of, argv):
         raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
+    argv = sorted(
+        argv, key=lambda a: a not in MULTIRUN
+    )  # Hydra 1.3 takes it at the beginning alone
     place, rest = take_ckpt_path(argv)
-    rest.sort(key=lambda a: a not in MULTIRUN)  # Hydra 1.3 takes it at the beginning alone
     if place is None:
         return [rest]
+    at = next(n for n, a in enumerate(argv) if a.startswith("ckpt_path="))
     path = latest(Path(outputs)) if place == "latest" else Path(place).expanduser().absolute()
     if (path / SWEEP).is_file():
-        return [resumed_sweep(path, command, rest) for command in commands(path)]
-    many = [a for a in rest if a in MULTIRUN]
+        start = ["-m", *(a for a in rest[:at] if a not in MULTIRUN)]
+        lines = [resumed_sweep(path, command, rest) for command in commands(path)]
+        return [[*start, *line, *rest[at:]] for line in lines]
+    many = argv[0] in MULTIRUN
     if path.is_dir() and "hydra.run.dir" in map(key_of, rest):
         path /= LAST  # a new run starts from it
     if path.is_file():
@@ -70,16 +75,14 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     else:
         wanted = "a sweep's folder or a checkpoint" + ("" if many else ", or a run's folder")
         raise ValueError(f"ckpt_path must be {wanted}, got {place}")
-    return [[*many, *overrides, *rest[len(many) :], where]]
+    return [[*rest[:at], *overrides, where, *rest[at:]]]
 
 
 def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> list[str]:
-    chosen = [a for a in given if a not in MULTIRUN]
     # another launcher or sweeper does not know the keys of the one before
-    groups = [key_of(a).replace("/", ".") for a in chosen if a.startswith("hydra/")]
-    of_hydra = repeated(filter(of_sweep, command["hydra"]), [*chosen, *groups])
-    overrides = repeated(command["task"], chosen)
-    return ["-m", *of_hydra, *overrides, *chosen, f"hydra.sweep.dir={quote(path)}"]
+    groups = [key_of(a).replace("/", ".") for a in given if a.startswith("hydra/")]
+    of_hydra = repeated(filter(of_sweep, command["hydra"]), [*given, *groups])
+    return [*of_hydra, *repeated(command["task"], given), f"hydra.sweep.dir={quote(path)}"]
 
 
 def commands(sweep: Path) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ def name_of(overrides: Sequence[str]) -> str:
     name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).lstrip(".-")
     if name == text and len(name) <= LONGEST:
         return name
+    # a hash, where characters were replaced or cut, keeps two names from becoming one
     return f"{name[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
