@@ -211,7 +211,7 @@ def test_a_run_that_ends_before_its_first_validation_is_trained(tmp_path):
 
 
 def test_a_sound_network_overfits_three_batches(tmp_path):
-    options = ["debug=overfit", "model.hidden=32", "trainer.accelerator=cpu", "logger=none"]
+    options = ["debug=overfit", "trainer.accelerator=cpu", "logger=none"]
     train(compose(options, run_dir=tmp_path))
     losses = column(tmp_path, "train/loss")
     assert losses[-1] < 0.05 < losses[0]
