@@ -1,6 +1,5 @@
 """Corruptions, attacks and out-of-distribution images, and the figures of networks on them."""
 
-
 import pytest
 import torch
 from torch import Tensor, nn
