@@ -58,7 +58,7 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
         def job(cfg: DictConfig) -> Any:
             try:
                 return task(cfg)
-            except Exception as e:
+            except BaseException as e:  # Rich ends the program where nobody reads what it prints
                 if (stop := interrupted(e)) is not None:
                     raise stop from None
                 full = in_sweep() or os.environ.get("HYDRA_FULL_ERROR")
