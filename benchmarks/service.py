@@ -48,7 +48,7 @@ def load(url: str, clients: Sequence[int], seconds: float) -> pd.DataFrame:
     rows, expected = [], {}
     for image, _ in pictures(KINDS["single digits"], 50, seed=0):
         image.save(file := io.BytesIO(), "JPEG", quality=90)
-        answer = httpx.post(f"{url}/read", content=file.getvalue()).raise_for_status()
+        answer = httpx.post(f"{url}/read", content=file.getvalue(), timeout=60).raise_for_status()
         expected[file.getvalue()] = answer.content
     for number in clients:
         started = time.monotonic()

@@ -66,7 +66,7 @@ class Sheet:
             """text => document.querySelector(".reading").textContent === text &&
                 document.querySelector(".reader").dataset.state !== "reading" """,
             arg=text,
-            timeout=10_000,
+            timeout=60_000,
         )
 
     def says(self, text: str) -> None:
@@ -74,7 +74,7 @@ class Sheet:
         self.page.wait_for_function(
             'text => document.querySelector(".message").textContent.includes(text)',
             arg=text,
-            timeout=10_000,
+            timeout=60_000,
         )
 
 
