@@ -82,7 +82,7 @@ def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
 def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path):
     options = [*FAULT, "hydra.run.dir=run"]
     err = ended(tmp_path, *options, fault="on_train_batch_start 6 SIGKILL 1", code=1)
-    assert "process 1 (of 0 to 1): was killed by SIGKILL" in err.splitlines()[-1]
+    assert "process 1: Signal 9 (SIGKILL)" in err.splitlines()[-1]
     assert state(tmp_path / "run") == "failed"
 
     slow = ["trainer.max_epochs=1000", "callbacks=no_early_stopping", "callbacks.summary=null"]
@@ -138,6 +138,6 @@ def test_a_job_of_which_a_process_is_killed_has_failed_and_the_sweep_goes_on(tmp
     err = ended(tmp_path, *options, fault="on_train_batch_start 6 SIGKILL 1", code=1)
     assert err.splitlines()[-1].endswith("seed_0 failed, seed_1 failed")
     for job in tmp_path.glob("sweep/*/"):
-        assert "was killed by SIGKILL" in (job / "failed.json").read_text()
+        assert "Signal 9 (SIGKILL)" in (job / "failed.json").read_text()
     ended(tmp_path, *options)
     assert [state(job) for job in tmp_path.glob("sweep/*/")] == ["finished", "finished"]
