@@ -150,7 +150,7 @@ def test_a_killed_joblib_sweep_is_finished_by_the_same_command(toy):
 def test_ctrl_c_in_a_job_is_one_line_and_the_job_can_be_resumed(toy):
     (toy.folder / "broken").touch()
     process = toy.start("x=3,1,2", "seconds=1")
-    wait_for((toy.sweep / "x_1" / LOCK).exists, process)
+    wait_for((toy.sweep / "x_1" / "run.log").exists, process)  # the last step before the function
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
