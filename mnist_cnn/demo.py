@@ -84,7 +84,7 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
     limit = args.max_seconds, args.max_memory
     workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
     app = service.application(net, hosts, workers)
-    grace = math.ceil(2 * args.max_seconds)  # for what is being read
+    grace = math.ceil(4 * args.max_seconds)  # for what has arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]
     name = f"[{address}]" if ":" in address else address

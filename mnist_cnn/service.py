@@ -94,7 +94,8 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
         ValueError: it is no picture that can be read, or has no such page.
     """
     if hasattr(os, "setpriority"):  # the server's own process comes first
-        os.setpriority(os.PRIO_PROCESS, 0, 5)
+        # never below what it has, which only root may
+        os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
     picture, pages = load_page(file_in(body, kind), page)
     if isinstance(picture, ValueError):
         raise picture

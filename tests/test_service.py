@@ -232,7 +232,7 @@ def test_what_is_no_picture_is_refused_with_a_sentence(port: int) -> None:
 
 def test_a_server_that_is_told_to_end_answers_what_has_arrived(tmp_path: Path) -> None:
     large = io.BytesIO()
-    Image.new("L", (8000, 8000), "white").save(large, "PNG")
+    Image.new("L", (4000, 4000), "white").save(large, "PNG")
     with running(tmp_path / "log", "--host", "0.0.0.0", "--allow-host", "digits.example") as (
         port,
         server,

@@ -40,7 +40,7 @@ def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[
 
 
 def request(
-    port: int, method: str, path: str, *content: Any, timeout: float = 30
+    port: int, method: str, path: str, *content: Any, timeout: float = 120
 ) -> tuple[int, bytes]:
     """Status and body of the answer to one request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
@@ -53,7 +53,7 @@ def request(
 
 
 def post(
-    port: int, path: str, body: bytes, kind: str = "image/png", timeout: float = 30
+    port: int, path: str, body: bytes, kind: str = "image/png", timeout: float = 120
 ) -> tuple[int, Any]:
     """Status and content of a JSON answer."""
     headers = {"Content-Type": kind}
