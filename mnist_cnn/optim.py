@@ -8,10 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from mnist_cnn.config.depends import LAID_OUT
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
-
-# schedules over a whole run, and the argument that is its length
-LENGTHS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 def make_optimizer(config: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Any:
@@ -28,7 +26,7 @@ def make_schedule(
         length: gives the steps or epochs of the run, over which some schedules are laid out.
     """
     args = {key: value for key, value in config.items() if key != "interval"}
-    if (key := LENGTHS.get(str(class_name(config)))) is not None:
+    if (key := LAID_OUT.get(str(class_name(config)))) is not None:
         args[key] = int(length())
         if args.get("pct_start", 0) * args[key] == 1:
             # torch divides by the length of a warm-up of no step

@@ -1,4 +1,4 @@
-"""What is printed through rich."""
+"""Consoles and progress bars of rich."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar

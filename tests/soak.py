@@ -3,14 +3,16 @@
     python -m tests.soak --kills 100
 
 Each scenario is a command: a run, a sweep, a search, a run in two processes, one that becomes
-longer. It is carried out once without interruption; then it is started, hit by a signal at a random
-moment, started again, and hit again, until it ends by itself. What each of its runs leaves is
-compared bit for bit: weights, both checkpoints, history, results and TensorBoard's scalars, all but
-what was measured.
+longer, one that starts from copied checkpoints. It is carried out once without interruption; then
+it is started, hit by a signal at a random moment, started again, and hit again, until it ends by
+itself. What each of its runs leaves is compared bit for bit: weights, both checkpoints, history,
+results and TensorBoard's scalars, all but what was measured.
 
-Two counts must be 0: runs that differ; results that, after a kill, are not those of the checkpoint
-beside them. The exit code is 1 where one is not. Signals and moments are drawn from --seed; where a
-moment falls in a run is up to the machine.
+Three counts must be 0: runs that differ; results that, after a kill, are not those of the
+checkpoint beside them; files touched that no run wrote. For the last, such files are put into the
+runs' folders, and other runs, which must be refused, are started there. The exit code is 1 where a
+count is not 0. Signals and moments are drawn from --seed; where a moment falls in a run is up to
+the machine.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from collections import Counter
 from pathlib import Path
 
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS
-from tests.helpers.folder import differences, last, results
+from tests.helpers.folder import FOREIGN, differences, files, last, results
 from tests.helpers.process import finish, start
 from tests.helpers.training import FAULT, TINY
 
@@ -43,6 +45,7 @@ SCENARIOS = {
         *("callbacks.early_stopping.min_delta=10", "callbacks.early_stopping.patience=2"),
     ],
     "extended": ["model.dropout=0.25"],  # first finished with half its epochs
+    "copied": ["augment=photo", "scheduler=one_cycle"],  # once killed, goes on elsewhere
     "ddp": ["trainer=ddp", "trainer.devices=2", "model.dropout=0.25", "augment=photo"],
     "sweep": [*SWEEP, "seed=0,1", "optimizer.lr=1e-3,1e-2"],
     "search": [*SWEEP, "hparams_search=optuna", "hydra.sweeper.n_trials=3"],
@@ -99,8 +102,15 @@ class Command:
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number) if everyone else process.send_signal(number)
+        except KeyboardInterrupt:  # of the soak
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         code, _, err = finish(process)
         self.kills[fault or number.name] += code != 0
+        said = err.splitlines()[-1] if err else ""
+        print(
+            f"{self.folder.name:<20} {fault or number.name:<28} {code:>4} {said[:90]}", flush=True
+        )
         expected = {-signal.SIGKILL, -signal.SIGXFSZ, 0, 128 + number, -number, 1}
         if code not in expected or "Traceback" in err:
             self.faults.append(f"exit code {code} after {fault or number.name}: {err[-500:]}")
@@ -119,12 +129,34 @@ class Command:
             if (run / RESULTS).exists() and (run / FAILED).exists():
                 self.faults.append(f"stale: {name}: results.json beside failed.json")
 
+    def disturb(self) -> None:
+        """Put files of others into its runs, and start another run in one of them."""
+        for run in self.runs().values():
+            for name, text in FOREIGN.items():
+                if (run / name).parent.is_dir():
+                    (run / name).write_text(text)
+        for run in [*self.runs().values()][:1]:
+            before = files(run)
+            other = ["mnist_cnn.train", *RUN, "data.batch_size=32", f"hydra.run.dir={run}"]
+            code, _, err = finish(start(self.folder.parent, *other))
+            if code != 1 or "as recorded" not in err or files(run) != before:
+                self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
+
+    def look_for_foreign(self) -> None:
+        for run in self.runs().values():
+            for name, text in FOREIGN.items():
+                if (run / name).exists() and (run / name).read_text() != text:
+                    self.faults.append(f"foreign: {run / name} was touched")
+
     def compare(self, whole: "Command") -> None:
         if self.runs().keys() != whole.runs().keys():
             self.faults.append(f"has the runs {[*self.runs()]}, not {[*whole.runs()]}")
             return
         for name, run in self.runs().items():
-            self.faults += [f"{name}: {line}" for line in differences(whole.runs()[name], run)]
+            wrong = differences(whole.runs()[name], run)
+            if self.name == "copied":  # its events begin anew
+                wrong = [line for line in wrong if not line.startswith("tensorboard")]
+            self.faults += [f"{name}: {line}" for line in wrong]
 
 
 def interrupted(whole: Command, number: int, seconds: float, draw: random.Random) -> Command:
@@ -138,10 +170,29 @@ def interrupted(whole: Command, number: int, seconds: float, draw: random.Random
         command.check()
         if code == 0:
             break
+        if not command.kills["disturbed"] and any(
+            (r / LAST).exists() for r in command.runs().values()
+        ):
+            command.kills["disturbed"] = 1
+            command.disturb()
+            if whole.name == "copied":
+                command = copied(command)
     else:
         command.whole()
+    command.look_for_foreign()
     command.compare(whole)
+    del command.kills["disturbed"]
     return command
+
+
+def copied(old: Command) -> Command:
+    """The same command in a new folder, from a copy of the checkpoints."""
+    copy = old.folder.with_name(f"{old.folder.name}-checkpoints")
+    shutil.copytree(old.folder / LAST.parent, copy)
+    start = f"ckpt_path={copy / LAST.name}"
+    new = Command(old.name, old.folder.with_name(f"{old.folder.name}-new"), EACH[0], start)
+    new.faults, new.kills = old.faults, old.kills
+    return new
 
 
 def main() -> None:
@@ -163,15 +214,21 @@ def main() -> None:
         draw = random.Random(f"{args.seed} {number}")
         command = interrupted(wholes[name], number, seconds[name], draw)
         print(
-            f"{command.folder.name}: {len(command.faults)} faults", *command.faults[:20], sep="\n  "
+            "\n    ".join(
+                [f"{command.folder.name}: {len(command.faults)} faults", *command.faults[:20]]
+            )
         )
         ended.append(command)
-    faults = [command.faults for command in ended if command.faults]
-    stale = sum(fault.startswith("stale: ") for found in faults for fault in found)
+    kinds = [[f.partition(":")[0] for f in command.faults] for command in ended]
+    count = Counter(kind for found in kinds for kind in found)
+    differ = sum(bool(set(found) - {"stale", "foreign"}) for found in kinds)
     hits: Counter[str] = sum((command.kills for command in ended), Counter())
     print(f"{hits.total()} kills of {len(ended)} commands: {dict(hits.most_common())}")
-    print(f"{len(faults)} commands differ, {stale} stale results")
-    if faults:
+    print(
+        f"{differ} runs differ, {count['stale']} stale results, {count['foreign']} foreign files "
+        "touched"
+    )
+    if any(kinds):
         sys.exit(f"the commands with faults, and those without interruption: {out}")
     shutil.rmtree(out)
 

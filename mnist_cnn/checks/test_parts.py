@@ -1,4 +1,4 @@
-"""What training, resuming, loading and exporting rely on in a network, a loss and a data module."""
+"""Tests of a network, a loss and a data module: training, resuming, loading and exporting."""
 
 import contextlib
 import itertools

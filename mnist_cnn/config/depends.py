@@ -16,7 +16,8 @@ NEUTRAL = (
 )
 # what a run may be resumed with another value of: it trains on, or is tested after all
 EXTENDABLE = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "test")
-LAID_OUT = ("OneCycleLR", "CosineAnnealingLR")  # schedules for a number of epochs
+# schedules over a whole run, and the argument that is its length
+LAID_OUT = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:

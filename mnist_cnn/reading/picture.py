@@ -18,10 +18,6 @@ from mnist_cnn.reading.ink import shrunk
 # pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
 # so rare that their decoders are seldom looked at
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-NAMES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".avif", ".jp2", ".heic", ".heif", ".pdf"),
-)
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # what telephones write
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high

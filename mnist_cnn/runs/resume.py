@@ -49,9 +49,8 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     """
     if "run_dir" in map(key_of, argv):
         raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
-    argv = sorted(
-        argv, key=lambda a: a not in MULTIRUN
-    )  # Hydra 1.3 takes it at the beginning alone
+    # Hydra 1.3 takes it at the beginning alone
+    argv = sorted(argv, key=lambda a: a not in MULTIRUN)
     place, rest = take_ckpt_path(argv)
     if place is None:
         return [rest]
