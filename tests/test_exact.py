@@ -66,7 +66,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["plateau", "averaged", "extended", "search", "sweep", "ddp"])
+@pytest.mark.parametrize("scenario", ["plateau", "averaged", "extended", "copied", "sweep", "ddp"])
 def test_processes_that_are_killed_at_any_point_end_like_those_that_are_not(tmp_path, scenario):
     code, out, err = finish(start(tmp_path, "tests.soak", "--kills=4", f"--scenarios={scenario}"))
     assert code == 0, out + err
