@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -30,6 +31,9 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
 
     @functools.wraps(main)
     def ending(argv: Sequence[str] | None = None) -> None:
+        for stream in (sys.stdout, sys.stderr):  # `?` for what the terminal's encoding lacks
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")
         try:
             with interruptible():
                 main(argv)

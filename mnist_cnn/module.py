@@ -19,7 +19,13 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
-from mnist_cnn.pretrained import build_network, is_ours, read_file, write_weights
+from mnist_cnn.pretrained import (
+    build_network,
+    check_finite_weights,
+    is_ours,
+    read_file,
+    write_weights,
+)
 from mnist_cnn.trial import try_step
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
@@ -273,6 +279,7 @@ class DigitClassifier(L.LightningModule):
             faults.append(f"{key}: {there} in the file, {here} in the net")
         if faults and (strict or not fitting):
             raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}")
+        check_finite_weights(fitting)
         self.net.load_state_dict({**old, **fitting})
         return faults
 

@@ -218,12 +218,19 @@ def load(path: Path | str | None = None) -> Trained:
         DataDescription.model_validate(data)
         net = build_network(model)
         net.load_state_dict(weights)
+        check_finite_weights(net.state_dict())
         classes = tuple(data.get("classes") or mnist.CLASSES.get(data["name"], ()))
         return Trained(net, classes, {"model": model, "data": data}, epoch)
     except ForbiddenError as e:  # the file may well be sound
         raise ValueError(f"{file}: {reason(e)}") from None
     except Exception as e:  # values of another program's
         raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
+
+
+def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights that are infinite or no numbers."""
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError("its weights are not all numbers: that training failed")
 
 
 def load_digits(path: Path | str | None = None) -> Trained:

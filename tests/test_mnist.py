@@ -20,14 +20,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
 from tests.helpers.process import environment
 
-# SHA-256 of MNIST's files, unpacked; their format: http://yann.lecun.com/exdb/mnist/
-SHA256 = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-NAMES = [f"{name}.gz" for name in SHA256]
+NAMES = [f"{name}.gz" for name in mnist.SHA256]
 COUNT = 200  # images of each file of the small set
 
 
@@ -47,7 +40,7 @@ def original(name: str, count: int) -> bytes:
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of torchvision's archives of Fashion-MNIST, here with 200 real digits."""
     folder = tmp_path_factory.mktemp("archives")
-    for name in SHA256:
+    for name in mnist.SHA256:
         (folder / f"{name}.gz").write_bytes(gzip.compress(original(name, COUNT), 1))
     return folder
 
@@ -81,7 +74,7 @@ def count(root: Path) -> int:
 def test_mnist_is_what_torchvision_reads_of_the_original_files(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for name, checksum in SHA256.items():
+    for name, checksum in mnist.SHA256.items():
         content = original(name, 60_000 if "train" in name else 10_000)
         assert hashlib.sha256(content).hexdigest() == checksum
         (raw / name).write_bytes(content)
@@ -163,3 +156,14 @@ print(len(mnist.load_split("fashion_mnist", "{fashion}", "train")[0]))
     processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(3)]
     for process in processes:
         assert process.communicate(timeout=60)[0] == f"{COUNT}\n"
+
+
+@pytest.mark.parametrize("damage", ["a bit", "half"])
+def test_a_damaged_copy_is_refused_in_one_line(tmp_path, monkeypatch, damage):
+    path = tmp_path / "t10k-labels-idx1-ubyte.xz"
+    content = bytearray((mnist.BUNDLED / path.name).read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content if damage == "a bit" else content[: len(content) // 2])
+    monkeypatch.setattr(mnist, "BUNDLED", tmp_path)
+    with pytest.raises(OSError, match=rf"^{path}: is damaged.*; install the package again$"):
+        mnist.read_bundled(path.stem, header=8)

@@ -131,6 +131,7 @@ DATA = "datamodule_hyper_parameters"
         (f"{DATA}/name", "../../etc", "name"),
         (f"{MODEL}/std", "one", "model: "),
         (f"{DATA}/fold", "${oc.env:HOME}", "fold"),
+        ("state_dict/net.dense2.bias", torch.full((10,), torch.nan), "not all numbers"),
         ("state_dict/net.dense2.bias", torch.zeros(1).expand(10**12), "size mismatch"),
         (f"{MODEL}/\x1b[2J", 1, r"\?\[2J"),
         ("state_dict", None, "NoneType"),
@@ -225,3 +226,11 @@ def test_going_on_from_a_spoilt_checkpoint_ends_in_one_line(
     evil = (tmp_path / "evil.ckpt").read_bytes()  # nothing was trained: at most copies are there
     assert all(file.read_bytes() == evil for file in tmp_path.glob("run/checkpoints/*"))
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_code_that_a_checkpoint_names_is_refused_by_its_name(checkpoint, tmp_path: Path) -> None:
+    said = r"evil\.ckpt: model\._target_ must be .*, got os\.system\?; for code of "
+    torch.save(spoilt(checkpoint, f"{MODEL}/_target_", "os.system\x1b"), tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=said) as refused:
+        pretrained.load(tmp_path / "evil.ckpt")
+    assert str(refused.value).isprintable()

@@ -1,13 +1,17 @@
 """Whole commands: from the command line to a run's folder, interrupted and resumed."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
+from hydra.core.utils import setup_globals
+from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.folder import LOCK
+from mnist_cnn.runs.folder import LOCK, state
+from mnist_cnn.sweeps.callback import take
 from mnist_cnn.train import train
 from tests.helpers.folder import (
     column,
@@ -167,10 +171,10 @@ def test_epochs_without_validation_show_none_and_training_metrics_count_in_each(
 
 
 def test_a_sound_network_overfits_three_batches(tmp_path):
-    options = ["debug=overfit", "trainer.accelerator=cpu", "logger=none"]
-    train(compose(options, run_dir=tmp_path))
+    options = ["debug=overfit", "data.eval_batch_size=500", "trainer.accelerator=cpu"]
+    train(compose([*options, "logger=none"], run_dir=tmp_path))
     losses = column(tmp_path, "train/loss")
-    assert losses[-1] < 0.1 < losses[0]
+    assert losses[-1] < 0.05 < losses[0]
     assert "test/acc" not in results(tmp_path)
 
 
@@ -198,3 +202,43 @@ def test_gradients_are_clipped_in_mixed_precision(tmp_path):
         options = ["trainer.precision=bf16-mixed", f"trainer.gradient_clip_val={value}"]
         run(tmp_path / value, *options)
     assert column(tmp_path / "1e-8", "train/loss")[1] > column(tmp_path / "null", "train/loss")[1]
+
+
+def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path):
+    setup_globals()  # registers `now`
+    configs = [
+        OmegaConf.create({"hydra": {"run": {"dir": f"{tmp_path}/a/${{now:12-00}}"}}})
+        for _ in range(9)
+    ]
+    threads = [threading.Thread(target=take, args=(cfg, "run")) for cfg in configs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    taken = {Path(cfg.hydra.run.dir).name for cfg in configs}
+    assert taken == {"12-00", *(f"12-00-{n}" for n in range(2, 10))}
+
+
+@pytest.mark.slow
+def test_an_error_is_one_line_noted_in_the_folder(command, tmp_path):
+    done = command(*TINY, "optimizer.lr=1e30", "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert state(tmp_path / "run") == "failed"
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can_and_the_files_are_utf_8(command, tmp_path):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = command(*TINY, "debug=default", "hydra.run.dir=run", **ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("epoch  1/2 ? train ")
+    assert "epoch  1/2 │ train" in (tmp_path / "run" / "train.log").read_text("utf-8")
+
+
+def test_a_run_that_ends_before_its_first_validation_is_trained(tmp_path):
+    found = results(run(tmp_path, "trainer.max_steps=7", "test=true"))
+    assert found["epochs"] == 1
+    assert "val/loss" not in found
+    assert found["test/acc"] > 0

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ValidationError
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.compose import better, plain
 from mnist_cnn.config.instantiate import (
     CHECKPOINTS,
     COMMANDS,
@@ -117,7 +117,7 @@ def check_trainer(trainer: DictConfig, clean_epochs: int) -> None:
 
 
 def check_metrics(cfg: DictConfig) -> None:
-    """Raise ValueError for a metric that is not logged, or whose name is taken."""
+    """Raise ValueError for a metric that is not logged, whose name is taken, or of other mode."""
     metrics = plain(cfg, "metrics")
     users = list(metrics) if isinstance(metrics, dict) else []
     names = ["loss", "acc", *users]
@@ -132,6 +132,10 @@ def check_metrics(cfg: DictConfig) -> None:
         metric = plain(cfg, key)
         if metric not in logged and (metric is not None or key == "objective.metric"):
             raise ValueError(must_be(key, either(logged), metric))
+        part = key.rpartition(".")[0]
+        mode, known = plain(cfg, f"{part}.mode"), better(str(metric))
+        if known and mode in ("min", "max") and mode != known:
+            raise ValueError(must_be(f"{part}.mode", f"{known} for {metric}", mode))
         if unvalidated and key in waiting and str(metric).startswith("val/"):
             allowed = f"of train/ where nothing is validated, as {logged[0]}"
             raise ValueError(must_be(key, allowed, metric))

@@ -1,6 +1,7 @@
 """MNIST, which the package brings along, and sets of its shape, which torchvision downloads."""
 
 import functools
+import hashlib
 import lzma
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ CLASSES = {
 }
 # of what is downloaded torchvision's class, which fills a folder of that name below data.root
 FOLDERS = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "qmnist": "QMNIST"}
+# SHA-256 of MNIST's files, unpacked; their format: http://yann.lecun.com/exdb/mnist/
+SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 # Labels of MNIST's test images that people hold to be wrong, by row, as the majority has them, and
 # rows on which they do not agree: C. G. Northcutt et al., Pervasive Label Errors in Test Sets
 # Destabilize Machine Learning Benchmarks, NeurIPS 2021 (https://arxiv.org/abs/2103.14749)
@@ -64,8 +72,13 @@ def load_split(name: str, root: str | Path, split: str) -> tuple[Tensor, Tensor]
 
 def read_bundled(file: str, header: int) -> Tensor:
     """The bytes uint8 (N,) of one of MNIST's files behind its header."""
-    # damage is found: .xz has checksums
-    content = bytearray(lzma.decompress((BUNDLED / f"{file}.xz").read_bytes()))
+    path = BUNDLED / f"{file}.xz"
+    try:
+        content = bytearray(lzma.decompress(path.read_bytes()))
+    except lzma.LZMAError:
+        content = bytearray()
+    if hashlib.sha256(content).hexdigest() != SHA256[file]:
+        raise OSError(f"{path}: is damaged, its SHA-256 is another; install the package again")
     return torch.frombuffer(content, dtype=torch.uint8, offset=header)
 
 
