@@ -93,6 +93,10 @@ def test_the_article_by_name_is_the_default():
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         ("trainer=ddp trainer.num_nodes=2", "trainer.num_nodes must be 1 without torchrun, got 2"),
         ("+metrics={acc:{_target_:torch.nn.L1Loss}}", "metrics.acc: a metric of this name is log"),
+        (
+            "callbacks=averaging callbacks.averaging.update_every_n_steps=x",
+            "callbacks.averaging.update_every_n_steps: Input should be a valid integer, got x",
+        ),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=accuracy", "objective.metric must be train/loss, train/acc, val/loss"),
         ("loss={_target_:torch.nn.NLLLoss} label_smoothing=0.1", "label_smoothing must be 0 where"),

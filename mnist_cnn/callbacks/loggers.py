@@ -42,5 +42,6 @@ def write_results(trainer: L.Trainer, outcome: Mapping[str, Any]) -> None:
     for logger in trainer.loggers:
         # a step that a longer run drops, as `purge_step` says
         logger.log_metrics(numbers, trainer.current_epoch + 1)
+        logger.finalize("success")  # else TensorBoard may lose them as the process ends
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()

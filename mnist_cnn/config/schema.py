@@ -106,6 +106,8 @@ class Callback(Custom):
     refresh_seconds: Positive = 0.5
     patience: Whole = 0
     min_delta: NotNegative = 0.0
+    decay: BelowOne = 0.0
+    update_every_n_steps: Count = 1
 
 
 class Checkpoint(Callback):
