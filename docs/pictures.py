@@ -1,7 +1,7 @@
 """Makes images/overview.png, the README's first picture, from real runs: python docs/pictures.py
 
 Left, photographs made of MNIST's test digits as `predict --show` draws them; right, the report of a
-sweep and the curves of the tutorial's network. The runs lie in outputs/overview and are resumed. It
+sweep and the tutorial's run in TensorBoard. The runs lie in outputs/overview and are resumed. It
 needs the extras test and sweep, and Chromium.
 """
 
@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
+from tensorboard import program
 
 from mnist_cnn import load, read_digits
 from mnist_cnn.data import mnist
@@ -50,35 +52,47 @@ def photographs(width: int) -> Image.Image:
     return Image.fromarray(np.concatenate([np.asarray(picture) for picture in shown]))
 
 
-def report(width: int, height: int) -> Image.Image:
-    """The upper part of the sweep's report as a browser shows it."""
-    file, page_width = RUNS / "report.png", 1250
+def screenshot(url: str, name: str, width: int, height: int, close: str = "") -> Image.Image:
+    """The upper part of a page as a browser shows it, once the button `close` is clicked."""
+    file, page_width = RUNS / f"{name}.png", 1400
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         size = {"width": page_width, "height": round(page_width * height / width)}
         page = browser.new_page(viewport=size)  # type: ignore[arg-type]
-        page.goto((RUNS / "sweep" / "report.html").absolute().as_uri())
-        page.wait_for_timeout(2000)  # its figures are drawn
+        page.goto(url)
+        if close:
+            page.get_by_label(close).click()
+        page.wait_for_timeout(4000)  # its figures are drawn
         page.screenshot(path=file)
         browser.close()
     return Image.open(file).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+
+
+def tensorboard(run: Path) -> str:
+    """The address of a TensorBoard that shows a run's curves, as long as this process lives."""
+    board = program.TensorBoard()
+    board.configure(argv=["tensorboard", "--logdir", str(run / "tensorboard"), "--port", "0"])
+    options = urlencode({"tagFilter": "^(train|val)/", "smoothing": 0})
+    return f"{board.launch()}?{options}#timeseries"
 
 
 def main() -> None:
     train()
     left = photographs(500)
     width = WIDTH - left.width - 3 * MARGIN
-    curves = Image.open(RUNS / "tutorial" / "history.png").convert("RGB")
-    curves = curves.resize((width, round(curves.height * width / curves.width)))
-    height = left.height - curves.height - MARGIN - TITLE
+    height = (left.height - MARGIN - TITLE) // 2
     right, below = left.width + 2 * MARGIN, TITLE + height + MARGIN + TITLE
+    page = (RUNS / "sweep" / "report.html").absolute().as_uri()
+    report = screenshot(page, "report", width, height)
+    address = tensorboard(RUNS / "tutorial")
+    curves = screenshot(address, "tensorboard", width, height, close="Close side pane")
     sheet = Image.new("RGB", (WIDTH, TITLE + left.height + MARGIN), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
     for text, picture, x, y in (
         ("photographs, read", left, MARGIN, TITLE),
-        ("a sweep, compared", report(width, height), right, TITLE),
-        ("a run's curves", curves, right, below),
+        ("a sweep, compared", report, right, TITLE),
+        ("a run in TensorBoard", curves, right, below),
     ):
         draw.text((x, y - TITLE + 12), text, "#333", font)
         sheet.paste(picture, (x, y))

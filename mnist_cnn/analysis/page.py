@@ -41,5 +41,6 @@ def draw_settings(board: Leaderboard) -> str:
         return ""
     grid = {"facet_col": "setting", "facet_col_wrap": 4, "template": "plotly_white"}
     figure = px.scatter(pd.DataFrame(rows), x="value", y=board.metric, **grid, hover_name="run")
+    figure.for_each_annotation(lambda title: title.update(text=title.text.partition("=")[2]))
     figure.update_xaxes(matches=None, showticklabels=True, type="category")
     return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})

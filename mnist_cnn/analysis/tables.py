@@ -25,7 +25,8 @@ def format_summary(metric: str, group: Mapping[str, Any]) -> str:
     n, mean, std = (group[f"{metric} {part}"] for part in ("n", "mean", "std"))
     if not n:
         return "-"
-    spread = f" ± {format_metric(metric, std)}" if n > 1 else ""
+    digits = format_metric(metric, std) if metric.endswith("/acc") else f"{std:.2g}"
+    spread = f" ± {digits}" if n > 1 else ""
     fewer = f" (n={n})" if n < group["n"] else ""
     return f"{format_metric(metric, mean)}{spread}{fewer}"
 
