@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from mnist_cnn.config.compose import CONF
-from mnist_cnn.plots.axes import TRAIN, VAL, finish, percent, titled
+from mnist_cnn.plots.axes import TRAIN, VAL, finish, titled
 
 RECORDS, README = CONF.parent / "benchmarks", CONF.parent / "README.md"
 # in the order of the table; other experiments come after them, under their own names
@@ -39,7 +39,7 @@ RATIO = """\
  All of `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
 CLOCK = {1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h"}
-ERRORS = {share: percent(1 - share) for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
+ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
 PICTURE = "![Test accuracy against time of training](benchmarks/accuracy.png)"
 
 Record = dict[str, Any]

@@ -167,6 +167,29 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
         lifespan=lifespan,
         responses=REFUSALS,
     )
+    add_read(app, workers)
+
+    @app.post("/classify")
+    def classify_images(images: Squares) -> Classified:
+        """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
+        with torch.inference_mode():
+            found = net(torch.tensor(images, dtype=torch.uint8)).float()
+        return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    for path, name in FILES.items():
+        app.add_route(path, partial(page_file, PAGE / name))
+    app.add_exception_handler(RequestValidationError, explain)
+    app.add_exception_handler(Exception, explain)
+    app.middleware("http")(partial(guard, hosts))
+    return app
+
+
+def add_read(app: FastAPI, workers: Sequence[Worker]) -> None:
+    """Add the operation that reads pictures, each in one of the workers; others wait."""
     free: asyncio.Queue[Worker] = asyncio.Queue()
     for worker in workers:
         free.put_nowait(worker)
@@ -190,24 +213,6 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
             raise HTTPException(status, str(error).removeprefix("the picture: ")) from None
         finally:
             free.put_nowait(worker)
-
-    @app.post("/classify")
-    def classify_images(images: Squares) -> Classified:
-        """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
-        with torch.inference_mode():
-            found = net(torch.tensor(images, dtype=torch.uint8)).float()
-        return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    for path, name in FILES.items():
-        app.add_route(path, partial(page_file, PAGE / name))
-    app.add_exception_handler(RequestValidationError, explain)
-    app.add_exception_handler(Exception, explain)
-    app.middleware("http")(partial(guard, hosts))
-    return app
 
 
 def page_file(path: Path, request: Request) -> Response:

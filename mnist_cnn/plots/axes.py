@@ -23,8 +23,3 @@ def finish(axes: Axes, shares: str = "") -> None:
         getattr(axes, f"{name}axis").set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def percent(share: float) -> str:
-    """A share as it is written, in per cent."""
-    return f"{100 * share:.4g}%"
