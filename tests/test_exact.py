@@ -86,6 +86,16 @@ def test_checkpoints_within_an_epoch_change_nothing(tmp_path, fault):
     assert [step for step, _ in scalars(cut)["val/loss"]] == [1, 2, 3]
 
 
+def test_what_is_logged_before_the_first_checkpoint_stands_once_in_tensorboard(tmp_path, fault):
+    fault("on_train_epoch_start 2 raise")
+    with pytest.raises(RuntimeError, match="a fault"):
+        run(tmp_path, "logger=tensorboard")
+    assert not (tmp_path / LAST).exists()
+    fault("- 0 -")
+    run(tmp_path, "logger=tensorboard")
+    assert [step for step, _ in scalars(tmp_path)["val/loss"]] == [1, 2, 3]
+
+
 def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault):
     whole = run(tmp_path / "whole", "test=true")
     cut = run(tmp_path / "cut", "trainer.max_epochs=1")

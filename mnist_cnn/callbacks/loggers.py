@@ -20,16 +20,16 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
     """The loggers that a configuration names, which have logged it; ValueError without its package.
 
     One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
-    from, since it is logged anew: curves, results and the test.
+    from, since it is logged anew: curves, results and the test. A run that was killed before its
+    first checkpoint has logged, too.
     """
+    epoch = -1 if start is None else read_checkpoint(start)["epoch"]
     values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
     loggers = []
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
-        options = {}
-        if start is not None and node.get("purge_step", 0) is None:
-            options["purge_step"] = read_checkpoint(start)["epoch"] + 1
+        options = {"purge_step": epoch + 1} if node.get("purge_step", 0) is None else {}
         logger = instantiate_as(Logger, node, key=f"logger.{name}", **options)
         logger.log_hyperparams(values)
         loggers.append(logger)
