@@ -40,10 +40,10 @@ def start(folder: Path, *command: str, **more: str) -> "subprocess.Popen[str]":
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+def finish(process: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[int, str, str]:
     """Wait for the end: exit code, stdout and stderr. Nothing of its group is left behind."""
     try:
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=seconds)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
