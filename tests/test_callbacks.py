@@ -16,7 +16,8 @@ from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.mnist import load_split
 from mnist_cnn.module import DigitClassifier
-from tests.helpers.training import bare_trainer
+from tests.helpers.folder import column, results
+from tests.helpers.training import bare_trainer, trained
 
 
 @pytest.mark.filterwarnings("ignore:.*(many workers|no `val_dataloader`)")
@@ -27,7 +28,7 @@ def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(dat
     clean = [x.clone() for x, _ in batches]
     fast = {"_target_": "mnist_cnn.model.FastCNN", "channels": [4, 4], "hidden": 8}
 
-    def trained() -> tuple[Any, list[torch.Tensor]]:
+    def attacked_training() -> tuple[Any, list[torch.Tensor]]:
         L.seed_everything(0)
         seen: list[torch.Tensor] = []
         module = DigitClassifier(model=fast, scheduler={}, freeze=["norm1"])
@@ -42,7 +43,7 @@ def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(dat
         bare_trainer(max_epochs=1, log_every_n_steps=1, callbacks=[attack]).fit(module, loader)
         return module.net, seen
 
-    (one, first), (_, second) = trained(), trained()
+    (one, first), (_, second) = attacked_training(), attacked_training()
     assert one.norm2.num_batches_tracked == 3  # the attacks have moved no statistics
     assert one.norm1.num_batches_tracked == 0
     assert not one._forward_pre_hooks
@@ -53,7 +54,7 @@ def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(dat
         assert torch.equal(attacked, again)
 
 
-def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
+def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch):
     clock = [0.0]
 
     def takes(owner, name, seconds):
@@ -70,18 +71,11 @@ def test_seconds_are_those_of_training_alone(short_run, tmp_path, monkeypatch):
     takes(DigitClassifier, "validation_step", 100)
     takes(DigitClassifier, "test_step", 1000)
     takes(ProgressBar, "epoch_done", 10_000)
-    results = short_run("run")
+    trained(tmp_path, "test=true")
     assert clock[0] > 20_000
-    assert results["seconds"] == 2 * 20
-    assert results["images/s"] == 64
-    rows = read_rows(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    assert [row["seconds"] for row in rows] == [20, 20]
-
-
-def read_rows(path):
-    state = torch.load(path, weights_only=True)["callbacks"]
-    (history,) = (value for key, value in state.items() if key.startswith("History"))
-    return history["rows"]
+    assert results(tmp_path)["seconds"] == 2 * 10
+    assert results(tmp_path)["images/s"] == 64
+    assert column(tmp_path, "seconds") == [10, 10]
 
 
 def test_on_a_terminal_a_bar_shows_the_loss_and_the_time_left():
@@ -95,3 +89,10 @@ def test_on_a_terminal_a_bar_shows_the_loss_and_the_time_left():
     trainer.fit(DigitClassifier(), MNISTDataModule())
     for part in ("epoch 1/1", "loss", "0:00:0", "epoch  1/1 │ train"):
         assert part in screen.getvalue()
+
+
+def test_text_is_printed_as_it_is(capsys):
+    text = "a[x]b :x: [red] 3 " + 300 * "long "
+    terminal.console().print(text)
+    assert capsys.readouterr().out == f"{text}\n"
+    assert terminal.printable("a\x1b[31m\x07b") == "a?[31m?b"

@@ -1,16 +1,14 @@
 """The checks of a user's parts pass a sound network and fail one that is not."""
 
-import subprocess
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-
-from tests.helpers.process import PATIENCE, environment
-
-NETS = """
 import torch
 from torch import nn
+
+from mnist_cnn.checks import test_parts as checks
+from mnist_cnn.data.datamodule import MNISTDataModule
+from tests.helpers.process import run
 
 
 class Good(nn.Module):
@@ -52,45 +50,29 @@ class Unused(Good):
     def __init__(self):
         super().__init__()
         self.extra = nn.Linear(2, 2)
-"""
 
 
-def checks(folder: Path, *options: str) -> tuple[int, str]:
-    (folder / "nets.py").write_text(NETS)
-    command = [sys.executable, "-m", "mnist_cnn.checks", "-q", *options]
-    done = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=PATIENCE
-    )
-    return done.returncode, done.stdout + done.stderr
+LOGITS = checks.test_network_gives_logits_that_depend_on_the_image_alone
+GRADIENTS = checks.test_every_weight_gets_a_finite_gradient
 
 
-def test_a_sound_network_passes(tmp_path):
-    code, said = checks(tmp_path, "--network=nets.Good")
-    assert code == 0, said
-    assert "failed" not in said
-    assert "skipped" not in said
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("net", "check"),
-    [
-        ("WrongShape", "logits_that_depend"),
-        ("RandomInEval", "logits_that_depend"),
-        ("SeesItsBatch", "logits_that_depend"),
-        ("NotSaved", "safetensors"),
-        ("NotSaved", "stopped_and_resumed"),
-        ("Unused", "finite_gradient"),
-    ],
+    ("check", "broken"),
+    [(LOGITS, WrongShape), (LOGITS, RandomInEval), (LOGITS, SeesItsBatch), (GRADIENTS, Unused)],
 )
-def test_a_broken_network_fails(tmp_path, net, check):
-    code, said = checks(tmp_path, f"--network=nets.{net}", f"-k={check}")
-    assert code == 1, said
+def test_a_broken_network_fails(check, broken):
+    batch = MNISTDataModule(), torch.rand(8, 1, 28, 28), torch.arange(8)
+    check((SimpleNamespace(net=Good(), zero_grad=bool), *batch))
+    with pytest.raises(AssertionError):
+        check((SimpleNamespace(net=broken(), zero_grad=bool), *batch))
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_a_sum_fails(tmp_path):
+def test_a_network_that_is_not_saved_and_a_loss_that_is_a_sum_fail(tmp_path):
     (tmp_path / "loss.yaml").write_text("_target_: torch.nn.CrossEntropyLoss\nreduction: sum\n")
-    code, said = checks(tmp_path, "--loss=loss.yaml", "-k=mean_of_a_batch")
-    assert code == 1
-    assert "it is not the batch's mean" in said
+    parts = ["--network=tests.test_checks.NotSaved", "--loss=loss.yaml"]
+    failing = ("mean_of_a_batch", "stopped_and_resumed", "safetensors")
+    done = run(tmp_path, "mnist_cnn.checks", "-q", *parts, "-k", " or ".join(failing))
+    assert "3 failed" in done.stdout
+    assert all(name in done.stdout.partition("summary")[2] for name in failing)
+    assert "it is not the batch's mean" in done.stdout

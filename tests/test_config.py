@@ -2,12 +2,12 @@
 
 import contextlib
 import inspect
+import itertools
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from hydra import errors
 from lightning import Callback
 from omegaconf import OmegaConf
 
@@ -22,10 +22,11 @@ GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
 
 
 @pytest.mark.parametrize("experiment", files("experiment"))
-@pytest.mark.parametrize("group", ["model", "optimizer", "scheduler"])
-def test_every_experiment_takes_every_model_optimizer_and_schedule(experiment, group):
-    for name in files(group):
-        cfg = compose([f"experiment={experiment}", f"{group}={name}"], run_dir="unused")
+def test_every_experiment_takes_every_model_optimizer_and_schedule(experiment):
+    parts = ("model", "optimizer", "scheduler")
+    for names in itertools.zip_longest(*map(files, parts)):
+        chosen = [f"{part}={name}" for part, name in zip(parts, names, strict=True) if name]
+        cfg = compose([f"experiment={experiment}", *chosen], run_dir="unused")
         net = build_network(plain(cfg, "model"))
         optimizer = make_optimizer(plain(cfg, "optimizer"), list(net.parameters()))
         if cfg.scheduler:
@@ -66,28 +67,22 @@ def test_the_article_by_name_is_the_default():
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("data.val_fraction=1.2", "data.val_fraction: Input should be less than 1, got 1.2"),
-        ("data.batch_size=0", "data.batch_size: Input should be greater than or equal to 1, got 0"),
         ("init_weights=''", "init_weights: String should have at least 1 character, got ''"),
         ("model.channels=[0,1]", "model.channels.0: Input should be greater than or equal to 1"),
         ("model._target_=[a]", "model._target_: Input should be a valid string, got ['a']"),
-        ("optimizer.lr=-1", "optimizer.lr: Input should be greater than 0, got -1"),
         ("optimizer.lr=nan", "optimizer.lr: Input should be a finite number, got nan"),
         ("scheduler.interval=batch", "scheduler.interval: Input should be 'epoch' or 'step'"),
         ("trainer.max_time=1h", "trainer.max_time: String should match pattern"),
-        ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience: Input should"),
         ("callbacks.history=null", "callbacks.history: Input should be a valid dictionary"),
         (
             "+metrics={f1:{_target_:1}}",
             "metrics.f1._target_: Input should be a valid string, got 1",
         ),
-        ("seed=-1", "seed: Input should be greater than or equal to 0, got -1"),
         ("augment=mild data.augment.scale=1", "data.augment.scale: Input should be less than or"),
         # what does not go together
         ("data.val_fraction=0", "objective.metric must be of train/ where nothing is validated"),
         ("trainer.limit_val_batches=0", "objective.metric must be of train/ where nothing is va"),
         ("data.clean_epochs=10", "data.clean_epochs must be less than trainer.max_epochs=10, got"),
-        ("data.fold=7", "data.fold must be 0 to 4 with data.val_fraction=0.2, got 7"),
         ("data=kmnist data.split=writers", "data.split must be rows with data=kmnist, got writers"),
         ("data.split=writers_by_series", "data.val_fraction must be 0.5 with data.split=writers"),
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
@@ -117,16 +112,6 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
 
 
 @pytest.mark.parametrize(
-    ("override", "key"),
-    [("trainer.max_epoch=3", "trainer.max_epoch"), ("model=resnet", "fast_cnn")],
-)
-def test_an_unknown_key_or_file_is_named(override, key):
-    with pytest.raises(errors.HydraException) as refused:
-        compose([override], run_dir="unused")
-    assert key in str(refused.value)
-
-
-@pytest.mark.parametrize(
     ("override", "line"),
     [
         ("trainer.accelerator=tpu", "trainer: "),
@@ -134,7 +119,11 @@ def test_an_unknown_key_or_file_is_named(override, key):
         ("trainer.accelerator=cpu trainer.devices=[0]", "trainer: "),
         ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
         ("optimizer._target_=torch.optim.Foo", "optimizer._target_=torch.optim.Foo"),
+        ("optimizer._target_=torch.optim.swa_utils", "optimizer._target_"),
+        ("optimizer._target_=torch.nn.Linear", "optimizer._target_ must be a Optimizer"),
+        ("+optimizer.foo=1", "optimizer: torch.optim.Adam: "),
         ("optimizer=sgd optimizer.momentum=0.0 optimizer.nesterov=true", "optimizer: Nesterov"),
+        ("scheduler._target_=torch.optim.lr_scheduler.Counter", "scheduler._target_"),
         ("scheduler._target_=torch.optim.Adam", "scheduler._target_ must be a LRScheduler"),
         ("scheduler.factor=1", "scheduler: Factor should be < 1.0"),
         ("optimizer.betas=[]", "optimizer: torch.optim.Adam: "),
@@ -174,12 +163,9 @@ def test_code_is_refused_by_where_it_lives_before_anything_is_called(target, hom
     if nested:
         node = {"_target_": f"{__name__}.Noted", "made": made, "inner": [node]}
     instantiate.allow([f"{__name__}.*"])
-    try:
-        with pytest.raises(instantiate.ForbiddenError, match=home.replace(".", r"\.")):
-            instantiate.instantiate_as(object, node)
-        assert not made
-    finally:
-        instantiate.allow([])
+    with pytest.raises(instantiate.ForbiddenError, match=home.replace(".", r"\.")):
+        instantiate.instantiate_as(object, node)
+    assert not made
 
 
 class Noted:
@@ -193,7 +179,6 @@ def test_a_name_written_in_full_allows_what_it_leads_to():
         expected: Any = pytest.raises(instantiate.ForbiddenError)
         with expected if refused else contextlib.nullcontext():
             assert instantiate.instantiate_as(object, {"_target_": "hashlib.sha256"})
-    instantiate.allow([])
 
 
 def test_parts_are_made_as_hydra_makes_them():

@@ -1,21 +1,19 @@
 """The data module splits the training file as the tutorial does and leaves the test set apart."""
 
 import hashlib
-from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose, with_absolute_paths
 from mnist_cnn.data import mnist, writers
 from mnist_cnn.data.datamodule import MNISTDataModule
+from tests.helpers.training import trained
 
 
 def module(stage: str | None = None, **changes) -> MNISTDataModule:
-    config: Any = OmegaConf.to_container(compose(run_dir="unused").data, resolve=True)
-    data = MNISTDataModule(**{**{k: v for k, v in config.items() if k != "_target_"}, **changes})
+    data = MNISTDataModule(**changes)
     data.prepare_data()
     if stage != "none":
         data.setup(stage)
@@ -79,10 +77,7 @@ def test_a_value_out_of_its_range_is_refused_by_its_key(key, value):
     ("changes", "key"),
     [
         ({"val_fraction": 1e-6}, "val_fraction must be .*, got 1e-06"),
-        (
-            {"split": "writers", "val_fraction": 1 / 600, "fold": 599},
-            "val_fraction must be 0 or ",
-        ),
+        ({"split": "writers", "val_fraction": 1 / 600, "fold": 599}, "val_fraction must be 0 or "),
         ({"split": "writers_by_series"}, "val_fraction must be 0.5 with"),
     ],
 )
@@ -98,9 +93,9 @@ def test_writers_of_other_sets_are_not_known():
         data.validation_rows(torch.zeros(10))
 
 
-def test_runs_of_one_process_share_the_images_and_leave_them_alone(short_run, train_file):
+def test_runs_of_one_process_share_the_images_and_leave_them_alone(tmp_path, train_file):
     before = [tensor.clone() for tensor in train_file]
-    short_run("run", "augment=photo", "trainer.max_epochs=1")
+    trained(tmp_path, "augment=photo", "trainer.max_epochs=1")
     data = module("fit")
     again = mnist.load_split("mnist", data.root, "train")
     assert again is mnist.load_split("mnist", data.root, "train")

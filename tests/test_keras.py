@@ -13,16 +13,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping
-from omegaconf import OmegaConf
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from torch import nn
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.config.instantiate import instantiate_as
+from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_schedule
@@ -34,46 +33,24 @@ def keras() -> Any:
     return np.load(Path(__file__).parent / "keras_article.npz")
 
 
-def default_config() -> Any:
-    return OmegaConf.to_container(compose(run_dir="unused"), resolve=True)
-
-
 def tutorial(keras: Any) -> DigitClassifier:
     """The default module with the recorded initial weights."""
-    cfg = default_config()
-    module = DigitClassifier(
-        model=cfg["model"],
-        optimizer=cfg["optimizer"],
-        scheduler=cfg["scheduler"],
-        label_smoothing=cfg["label_smoothing"],
-        monitor=cfg["objective"]["metric"],
-    )
-    for name, layer in module.net.named_children():
-        if f"init_{name}_kernel" not in keras:
-            continue
+    module = DigitClassifier()
+    for name in ("conv1", "conv2", "dense1", "dense2"):
         kernel = torch.tensor(keras[f"init_{name}_kernel"].astype(np.float32))
-        if isinstance(layer, nn.Conv2d):
+        if name.startswith("conv"):
             kernel = kernel.permute(3, 2, 0, 1)
         elif name == "dense1":  # from (h, w, c) to (c, h, w)
             kernel = kernel.view(5, 5, 64, 128).permute(3, 2, 0, 1).reshape(128, 1600)
         else:
             kernel = kernel.T
-        with torch.no_grad():
-            layer.weight.copy_(kernel)
-            layer.bias.copy_(torch.tensor(keras[f"init_{name}_bias"]))
+        layer = module.get_submodule(f"net.{name}")
+        layer.load_state_dict({"weight": kernel, "bias": torch.tensor(keras[f"init_{name}_bias"])})
     return module
 
 
-def data(**changes: Any) -> MNISTDataModule:
-    config = {k: v for k, v in default_config()["data"].items() if k != "_target_"}
-    return MNISTDataModule(**{**config, **changes})
-
-
 def first_test_probabilities(module: DigitClassifier) -> np.ndarray:
-    digits = data()
-    digits.prepare_data()
-    digits.setup("test")
-    images = digits.splits["test"][0][:256].float() / 255
+    images = mnist.load_split("mnist", "unused", "test")[0][:256, None].float() / 255
     with torch.no_grad():
         return module.eval()(images).softmax(1).numpy()
 
@@ -88,16 +65,12 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
     module = tutorial(keras)
     losses = []
 
-    class Listen(L.Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            losses.append(outputs["loss"].item())
+    def note(trainer, module, outputs, *_):
+        losses.append(outputs["loss"].item())
 
-    trainer = bare_trainer(
-        max_steps=50,
-        limit_val_batches=0,
-        callbacks=[Listen()],
-    )
-    trainer.fit(module, data(shuffle=False))
+    listener = LambdaCallback(on_train_batch_end=note)
+    trainer = bare_trainer(max_steps=50, limit_val_batches=0, callbacks=[listener])
+    trainer.fit(module, MNISTDataModule(shuffle=False))
     recorded = keras["step_loss"]
     np.testing.assert_allclose(losses[:10], recorded[:10], atol=5e-3)
     np.testing.assert_allclose(losses, recorded, atol=0.05)
@@ -109,7 +82,7 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
 
 @pytest.mark.parametrize(("patience", "equal"), [(1, 8), (2, 1)])  # PyTorch counts from 0
 def test_the_learning_rate_falls_when_keras_lowers_it(keras, patience, equal):
-    cfg, agreeing = default_config(), 0
+    cfg, agreeing = DigitClassifier().hparams, 0
     for losses, expected in zip(keras["plateau_val_loss"], keras["plateau_lr"], strict=True):
         optimizer = torch.optim.Adam([nn.Parameter(torch.zeros(1))], lr=cfg["optimizer"]["lr"])
         schedule = make_schedule({**cfg["scheduler"], "patience": patience}, optimizer, int)

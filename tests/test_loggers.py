@@ -9,22 +9,20 @@ from lightning_utilities.core.imports import RequirementCache
 
 from mnist_cnn.callbacks.loggers import make_loggers
 from mnist_cnn.config.compose import compose
-from mnist_cnn.train import train
-from tests.helpers.folder import scalars
-from tests.helpers.training import SHORT
+from tests.helpers.folder import results, scalars
+from tests.helpers.training import SHORT, trained
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
 
 BOTH = ["logger=[tensorboard,wandb,mlflow]", "logger.wandb.offline=true"]
-QUICK = [*SHORT, "trainer.limit_train_batches=5", "trainer.max_epochs=1"]
 
 
 def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_path):
     for epochs in (1, 2):
-        longer = [*QUICK, f"trainer.max_epochs={epochs}"]
-        outcome = train(compose(longer, run_dir=tmp_path / "run", run_name="x"))
-        found = scalars(tmp_path / "run")
+        longer = f"trainer.max_epochs={epochs}"
+        outcome = results(trained(tmp_path, "test=true", "logger=tensorboard", longer))
+        found = scalars(tmp_path)
         assert [step for step, _ in found["val/loss"]] == [*range(1, epochs + 1)]
         for tag in ("test/acc", "results/test/acc"):
             assert found[tag] == [(epochs + 1, pytest.approx(outcome["test/acc"]))]
@@ -40,12 +38,10 @@ def test_trackers_get_a_run_which_wandb_continues_but_not_by_its_copy(tmp_path, 
     pytest.importorskip("wandb")
     monkeypatch.chdir(tmp_path)
     run, copied = tmp_path / "outputs" / "run", tmp_path / "outputs" / "copied"
-    options = [*QUICK, *BOTH, "seed=7"]
-    train(compose(options, run_dir=run, run_name="mine"))
+    trained(run, *BOTH, "seed=7", "trainer.max_epochs=1")
     shutil.copytree(run, copied)
-    more = [*options, "trainer.max_epochs=2"]
-    outcome = train(compose(more, run_dir=run, run_name="mine"))
-    train(compose(more, run_dir=copied, run_name="mine"))
+    outcome = results(trained(run, *BOTH, "seed=7"))
+    trained(copied, *BOTH, "seed=7")
     first, again = ids(run)
     assert first == again  # wandb sync makes one run of them
     assert len({first, *ids(copied)}) == 2
@@ -53,7 +49,7 @@ def test_trackers_get_a_run_which_wandb_continues_but_not_by_its_copy(tmp_path, 
     client = mlflow.MlflowClient("sqlite:///outputs/mlflow.db")
     (experiment,) = client.search_experiments(filter_string="name = 'mnist_cnn'")
     _, resumed, new = client.search_runs([experiment.experiment_id])  # the latest first
-    assert (resumed.info.run_name, resumed.info.status) == ("mine", "FINISHED")
+    assert (resumed.info.run_name, resumed.info.status) == ("x", "FINISHED")
     assert resumed.data.params["seed"] == "7"
     assert resumed.data.params["data/batch_size"] == "64"
     assert resumed.data.metrics["results/val/loss"] == outcome["val/loss"]

@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from mnist_cnn import pretrained
-from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.train import train
-from tests.helpers.training import bare_trainer
+from tests.helpers.folder import results
+from tests.helpers.training import bare_trainer, trained
 
 CNN = {
     **{"_target_": "mnist_cnn.model.CNN", "channels": [4, 8], "hidden": 16, "dropout": 0.0},
@@ -65,9 +64,9 @@ def test_labels_are_smoothed_in_training_alone():
     )
 
 
-def test_auto_takes_the_mean_and_std_of_the_training_images(short_run, tmp_path):
-    changes = ["model.mean=auto", "model.std=auto", "trainer.max_epochs=1", "test=false"]
-    short_run("run", *changes, "callbacks=averaging", "trainer.limit_train_batches=3")
+def test_auto_takes_the_mean_and_std_of_the_training_images(tmp_path):
+    changes = ["model.mean=auto", "model.std=auto", "trainer.max_epochs=1"]
+    trained(tmp_path / "run", *changes, "callbacks=averaging", "callbacks.summary=null")
     for file in ("checkpoints/best.ckpt", "weights.safetensors"):
         net = pretrained.load(tmp_path / "run" / file)
         images, _ = mnist.load_split("mnist", net.about["data"]["root"], "train")
@@ -109,38 +108,17 @@ def test_weights_of_another_shape_are_refused_key_by_key_and_change_nothing(tmp_
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("part", "config", "message"),
-    [
-        ("optimizer", {"_target_": "torch.optim.Foo"}, r"optimizer\._target_=torch\.optim\.Foo"),
-        ("optimizer", {"_target_": "torch.optim.swa_utils"}, r"optimizer\._target_"),
-        ("optimizer", {"_target_": "torch.nn.Linear"}, r"optimizer\._target_ must be a Optimizer"),
-        ("optimizer", {**ADAM, "lr": -1.0}, "Invalid learning rate"),
-        ("optimizer", {**ADAM, "foo": 1}, r"torch\.optim\.Adam: .*foo"),
-        ("scheduler", {"_target_": "torch.optim.lr_scheduler.Counter"}, r"scheduler\._target_"),
-        ("scheduler", {"_target_": "torch.optim.Adam"}, "must be a LRScheduler"),
-    ],
-)
-def test_an_optimizer_or_schedule_that_does_not_exist_or_fit_is_refused(part, config, message):
-    net = DigitClassifier(**{"model": CNN, "optimizer": ADAM, "scheduler": {}, part: config})
-    net.trainer = bare_trainer(max_epochs=1)
-    with pytest.raises(ValueError, match=message):
-        net.configure_optimizers()
-
-
 @pytest.mark.parametrize("count", [20, 6858])  # batches of 7 among 48,000 images: the last has 1
 def test_a_last_batch_of_one_image_is_refused_by_what_cannot_normalise_it(count, tmp_path):
     options = ["model=fast_cnn", "data.batch_size=7", f"trainer.limit_train_batches={count}"]
-    options += ["trainer.accelerator=cpu", "trainer.max_epochs=1", "logger=none", "test=false"]
-    cfg = compose([*options, "trainer.limit_val_batches=1"], run_dir=tmp_path / "run")
+    options += ["model.hidden=8", "trainer.max_epochs=1"]
     if count == 20:
-        train(cfg)
+        trained(tmp_path, *options)
         return
     with pytest.raises(ValueError, match=r"^data\.batch_size=7: .*more than 1 value per channel"):
-        train(cfg)
+        trained(tmp_path, *options)
 
 
-def test_lbfgs_trains(short_run):
+def test_lbfgs_trains(tmp_path):
     lbfgs = "+optimizer={_target_:torch.optim.LBFGS,_partial_:true,max_iter:3}"
-    small = ["model.channels=[4,4]", "model.hidden=8", "trainer.max_epochs=1", "test=false"]
-    assert short_run("run", "~optimizer", lbfgs, *small)["train/loss"] < 2.3
+    assert results(trained(tmp_path, "~optimizer", lbfgs))["train/loss"] < 2.3

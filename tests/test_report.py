@@ -1,6 +1,5 @@
 """Reports: real runs added up, exactly; whatever lies beside them; the page in a real browser."""
 
-import functools
 import importlib.util
 import io
 import itertools
@@ -13,53 +12,49 @@ from typing import Any
 import pandas as pd
 import pytest
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from mnist_cnn import report
 from mnist_cnn.analysis import found, ranking
-from mnist_cnn.config.compose import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs.folder import LOCK, SWEEP
-from mnist_cnn.train import train
+from tests.helpers.training import trained
 
-SHORT = ["trainer=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=5", "logger=none"]
-SHORT += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=1"]
 # by learning rate and seed
 LOW_0, LOW_1, HIGH_0, HIGH_1 = JOBS = ("lr_0.001-0", "lr_0.001-1", "lr_0.01-0", "lr_0.01-1")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+def original(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """A sweep of two learning rates with two seeds each."""
-    sweep = tmp_path_factory.mktemp("trained")
+    sweep = tmp_path_factory.mktemp("original")
     (sweep / SWEEP).touch()
     for job, (lr, seed) in zip(JOBS, itertools.product((1e-3, 1e-2), (0, 1)), strict=True):
-        changed = [f"optimizer.lr={lr}", f"seed={seed}"]
-        train(compose([*SHORT, *changed], run_dir=sweep / job, run_name="x"))
+        trained(sweep / job, f"optimizer.lr={lr}", f"seed={seed}", "test=true")
     return sweep
 
 
 @pytest.fixture
-def sweep(trained: Path, tmp_path: Path) -> Path:
+def sweep(original: Path, tmp_path: Path) -> Path:
     """A copy of the sweep that a test may change."""
-    return shutil.copytree(trained, tmp_path / "outputs" / "sweeps" / "2026-01-01" / "12-00-00")
+    return shutil.copytree(original, tmp_path / "outputs" / "sweeps" / "2026-01-01" / "12-00-00")
 
 
 def results(folder: Path) -> dict[str, Any]:
     return found.read_json(folder / "results.json")
 
 
-def change(folder: Path, values: dict[str, Any] | None = None, **config: Any) -> Path:
-    """Writes other results and another configuration, where a double underscore is a dot."""
-    content = results(folder) | (values or {})
-    for key, value in config.items():
-        *parts, last = key.split("__")
-        functools.reduce(dict.__getitem__, parts, content["config"])[last] = value
-    (folder / "results.json").write_text(json.dumps(content))
+def change(folder: Path, values: dict[str, Any]) -> Path:
+    """Write other results, and another configuration below `config.`."""
+    content = OmegaConf.create(results(folder))
+    for key, value in values.items():
+        OmegaConf.update(content, key, value)
+    (folder / "results.json").write_text(json.dumps(OmegaConf.to_container(content)))
     return folder
 
 
-def add(sweep: Path, job: str, like: str, values: dict[str, Any], **config: Any) -> Path:
-    return change(shutil.copytree(sweep / like, sweep / job), values, **config)
+def add(sweep: Path, job: str, like: str, values: dict[str, Any]) -> Path:
+    return change(shutil.copytree(sweep / like, sweep / job), values)
 
 
 def unfinished(sweep: Path, job: str, file: str, content: Any) -> Path:
@@ -82,7 +77,7 @@ def groups(printed: Any) -> Any:
 
 
 def test_means_and_deviations_are_those_of_the_jobs_in_json_and_csv(sweep, groups, printed):
-    add(sweep, "third", HIGH_1, {"val/loss": 0.1 + 0.2}, seed=2)
+    add(sweep, "third", HIGH_1, {"val/loss": 0.1 + 0.2, "config.seed": 2})
     table = pd.DataFrame(groups(sweep))
     assert sorted(table["n"]) == [2, 3]
     for group in table.to_dict("records"):
@@ -98,13 +93,12 @@ def test_means_and_deviations_are_those_of_the_jobs_in_json_and_csv(sweep, group
 
 
 @pytest.mark.parametrize(("metric", "mode", "best"), [("loss", "min", 2), ("acc", "max", 0)])
-def test_the_validation_objective_ranks_and_test_accuracy_never_does(
-    metric, mode, best, sweep, groups
-):
+def test_validation_ranks_and_test_accuracy_never_does(metric, mode, best, sweep, groups):
     for job, value in zip(JOBS, (0.3, 0.2, 0.1, 0.2), strict=True):
         tested = 1 - value if mode == "max" else value  # the other way round
         values = {"val/loss": value, "val/acc": value, "test/acc": tested}
-        change(sweep / job, values, objective={"metric": f"val/{metric}", "mode": mode})
+        objective = {"config.objective.metric": f"val/{metric}", "config.objective.mode": mode}
+        change(sweep / job, values | objective)
     first, second = groups(sweep)
     rates = [1e-3, 1e-2] if best == 0 else [1e-2, 1e-3]
     assert [group["optimizer.lr"] for group in (first, second)] == rates
@@ -135,11 +129,9 @@ def test_what_does_not_matter_to_a_result_makes_no_group():
         assert ranking.setting({**config, key: value}) != same
 
 
-def test_seeds_and_folds_are_averaged_and_a_run_counts_once_however_often_it_lies_there(
-    sweep, groups, tmp_path, monkeypatch
-):
+def test_seeds_and_folds_are_averaged_and_a_run_counts_once(sweep, groups, tmp_path, monkeypatch):
     for fold, job in enumerate(JOBS):
-        change(sweep / job, data__fold=fold, seed=0)
+        change(sweep / job, {"config.data.fold": fold, "config.seed": 0})
     again = add(sweep, "zz-again", LOW_0, {})
     monkeypatch.chdir(tmp_path)
     for argv in ((sweep,), (), ("outputs", sweep)):
@@ -217,8 +209,8 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
 )
 def test_runs_of_the_same_seeds_are_compared_in_pairs(seed, losses, row, sentence, sweep, printed):
     for job, like in (("low-2", LOW_0), ("high-2", HIGH_0)):
-        add(sweep, job, like, {}, seed=2)
-    change(sweep / HIGH_1, seed=seed)
+        add(sweep, job, like, {"config.seed": 2})
+    change(sweep / HIGH_1, {"config.seed": seed})
     jobs = (LOW_0, LOW_1, "low-2", HIGH_0, HIGH_1, "high-2")
     for job, loss in zip(jobs, (0.30, 0.40, 0.50, *losses), strict=True):
         change(sweep / job, {"val/loss": loss})
@@ -243,7 +235,8 @@ def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep, bro
     pytest.importorskip("plotly", reason="needs the extra sweep")
     for job in range(4, 8):
         target = "<b>a$b$&" if job % 2 else "Adam"
-        add(sweep, f"x{job}", JOBS[job % 4], {"val/loss": 0.5}, optimizer___target_=target)
+        values = {"val/loss": 0.5, "config.optimizer._target_": target}
+        add(sweep, f"x{job}", JOBS[job % 4], values)
     unfinished(sweep, "24", "failed.json", {"type": "OSError", "error": "<script>x()</script>"})
     report.main([str(sweep)])
     requests: list[str] = []

@@ -28,7 +28,12 @@ from mnist_cnn.runs.signals import Interrupted
 from tests.helpers.folder import files
 
 
-def opened(path, *, keep=lambda flat: flat, more=(), stale=(), **values):
+def opened(path, *, neutral="", more=(), stale=(), **values):
+    """A run whose results do not depend on the key `neutral`."""
+
+    def keep(flat):
+        return {key: flat[key] for key in flat if key != neutral}
+
     folder = RunFolder(path, keep, lambda flat: more, stale)
     return folder.opened(OmegaConf.create({"lr": 1, "epochs": 2, **values}))
 
@@ -82,9 +87,7 @@ def test_the_same_call_returns_the_results_of_a_run_that_has_ended(tmp_path):
     ],
     ids=["failed", "pruned"],
 )
-def test_a_run_that_did_not_finish_says_why_until_it_is_opened_again(
-    tmp_path, error, file, content
-):
+def test_a_run_that_did_not_finish_says_why_until_it_is_opened(tmp_path, error, file, content):
     with pytest.raises(type(error)), opened(tmp_path):
         raise error
     assert state(tmp_path) == file.partition(".")[0]
@@ -145,10 +148,9 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path):
 
 
 def test_what_changes_no_result_may_change_and_is_recorded_with_the_next_checkpoint(tmp_path):
-    neutral = {"keep": lambda flat: {key: flat[key] for key in flat if key != "bar"}}
-    with pytest.raises(Interrupted), opened(tmp_path, bar=1, **neutral):
+    with pytest.raises(Interrupted), opened(tmp_path, bar=1, neutral="bar"):
         raise KeyboardInterrupt
-    with opened(tmp_path, bar=2, **neutral) as run:
+    with opened(tmp_path, bar=2, neutral="bar") as run:
         assert recorded(tmp_path)["bar"] == 1
         run.outdate()
         assert recorded(tmp_path)["bar"] == 2
@@ -176,29 +178,27 @@ def test_a_longer_run_counts_the_results_as_outdated_with_its_first_checkpoint(t
 
 def test_force_resumes_with_another_configuration_and_says_which(tmp_path, capsys):
     finished(tmp_path)
-    neutral = {"keep": lambda flat: {k: v for k, v in flat.items() if k != "force"}}
     for error in (RuntimeError("no memory"), KeyboardInterrupt()):  # before a checkpoint
         before = files(tmp_path)
-        forced = opened(tmp_path, lr=2, force=True, **neutral)
+        forced = opened(tmp_path, lr=2, force=True, neutral="force")
         with pytest.raises((RuntimeError, Interrupted)), forced as run:
             stop(run, error)
         assert files(tmp_path) == before
         assert "lr must be 1 as recorded, got 2" in capsys.readouterr().err
-    with opened(tmp_path, lr=2, force=True, **neutral) as run:
+    with opened(tmp_path, lr=2, force=True, neutral="force") as run:
         run.finish({"loss": 0.1})
     assert recorded(tmp_path)["lr"] == 2
 
 
 def test_a_run_from_another_s_checkpoint_is_compared_with_that_run(tmp_path):
     old = finished(tmp_path / "old")
-    neutral = {"keep": lambda flat: {k: v for k, v in flat.items() if k != "ckpt_path"}}
-    start = {"ckpt_path": str(old / LAST), **neutral}
+    start = {"ckpt_path": str(old / LAST), "neutral": "ckpt_path"}
     with pytest.raises(ValueError, match="lr must be 1"), opened(tmp_path / "new", lr=2, **start):
         pass
     with opened(tmp_path / "new", **start) as run:
         assert (run.results, run.last) == (None, None)
     # wherever it lies
-    with opened(tmp_path / "other", ckpt_path="/copy.ckpt", **neutral):
+    with opened(tmp_path / "other", ckpt_path="/copy.ckpt", neutral="ckpt_path"):
         pass
 
 

@@ -16,9 +16,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from hydra_plugins.resumable_optuna import NODE
 from mnist_cnn.runs.folder import FAILED, LOCK, PRUNED, RESULTS, state
 from mnist_cnn.sweeps.search import NAME, Search, distribution, sampler, storage
-from tests.helpers.process import wait_for
-from tests.helpers.toy import Toy, stamps, start
-from tests.helpers.training import SHORT
+from tests.helpers.process import run, start, wait_for
+from tests.helpers.toy import Toy, stamps
+from tests.helpers.training import SHORT, trained
 
 SPACE = ("x=interval(0,9)", "y=2")
 
@@ -170,10 +170,10 @@ def test_a_missing_optuna_is_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (1, "error: no module optuna\n")
 
 
-def test_an_epoch_without_validation_is_not_reported(short_run, tmp_path):
+def test_an_epoch_without_validation_is_not_reported(tmp_path):
     search(tmp_path).study.ask()
-    short_run(
-        *("0", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2", "logger=none"),
+    trained(
+        *(tmp_path / "0", "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2"),
         "+callbacks.prune._target_=mnist_cnn.callbacks.prune.Prune",
         *("+callbacks.prune.trial=${run_dir}", "+callbacks.prune.monitor=val/loss"),
         "+callbacks.prune.pruner._target_=optuna.pruners.NopPruner",
@@ -188,16 +188,13 @@ def test_a_killed_search_of_trainings_is_resumed_and_prunes_the_worse(tmp_path):
     space += ["model.hidden=8", "model.dropout=0.0", "callbacks.prune.pruner.n_startup_trials=1"]
     space += ["callbacks.prune.pruner.n_warmup_steps=0", "hydra.sweeper.n_trials=4"]
     quick = [*SHORT, "trainer.max_epochs=4", "logger=none", "test=false", "hydra.sweep.dir=s"]
-
-    search = ["-m", "hparams_search=optuna", *quick, *space]
-    process = start(tmp_path, "-m", "mnist_cnn.train", *search)
+    process = start(tmp_path, "mnist_cnn.train", "-m", "hparams_search=optuna", *quick, *space)
     wait_for((tmp_path / "s" / "2" / LOCK).exists, process)
     process.kill()
     process.communicate()
     running = trials(tmp_path / "s")[2].params
-    process = start(tmp_path, "-m", "mnist_cnn.train", f"ckpt_path={tmp_path / 's'}")
-    _, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
+    done = run(tmp_path, "mnist_cnn.train", f"ckpt_path={tmp_path / 's'}")
+    assert done.returncode == 0, done.stderr
     found = trials(tmp_path / "s")
     assert found[2].params == running
     for trial in found:

@@ -1,6 +1,7 @@
 """Whole commands: from the command line to a run's folder, interrupted and resumed."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hydra.core.utils import setup_globals
 from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.folder import LOCK, state
+from mnist_cnn.runs.folder import LOCK
 from mnist_cnn.sweeps.callback import take
 from mnist_cnn.train import train
 from tests.helpers.folder import (
@@ -18,14 +19,19 @@ from tests.helpers.folder import (
     files,
     last,
     measured,
-    only_run,
     results,
     rows,
     scalars,
     weights,
 )
-from tests.helpers.process import environment
-from tests.helpers.training import FAULT, SHORT, TINY
+from tests.helpers.process import environment, run
+from tests.helpers.training import FAULT, SHORT, TINY, trained
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs `python -m mnist_cnn.train ARGS` in tmp_path, where a user's warning is an error."""
+    return partial(run, tmp_path, "mnist_cnn.train", PYTHONWARNINGS="error::UserWarning")
 
 
 def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp_path):
@@ -36,7 +42,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     assert "Warning" not in done.stderr
     for shown in ("validation", "test", "parameters", "results.json"):
         assert shown in done.stdout
-    run = only_run(tmp_path)
+    (run,) = tmp_path.glob("outputs/*/*/")
     names = {name for name in files(run) if not name.startswith("tensorboard")}
     hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
     ended = {"history.csv", "history.png", "results.json", "weights.safetensors"}
@@ -50,7 +56,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     started = results(run)["started"]
     done = command("ckpt_path=latest", "trainer.max_epochs=2")
     assert done.returncode == 0, done.stderr
-    assert only_run(tmp_path) == run
+    assert [*tmp_path.glob("outputs/*/*/")] == [run]
     found = results(run)
     assert (found["epochs"], found["started"]) == (2, started)
     assert found["config"]["optimizer"]["lr"] == 0.002
@@ -74,14 +80,12 @@ def without_torch(tmp_path):
     ("override", "line"),
     [
         ("optimizer.lr=-1", "error: optimizer.lr"),
-        ("trainer.max_epochs=ten", "error: trainer.max_epochs"),
         ("data.fold=7", "error: data.fold must be "),
-        ("objective.metric=x", "error: objective.metric must be "),
         ("run_dir=mine", "error: run_dir must be "),
         ("ckpt_path=nowhere", "error: ckpt_path must be "),
     ],
 )
-def test_a_wrong_value_is_answered_in_one_line_at_once_and_leaves_nothing(
+def test_a_wrong_value_is_one_line_and_leaves_nothing(
     command, tmp_path, override, line, without_torch
 ):
     before = files(tmp_path)
@@ -111,38 +115,23 @@ def test_a_second_process_at_the_same_folder_is_refused(command, tmp_path):
     assert files(tmp_path / "run") == {LOCK: b""}
 
 
-@pytest.mark.parametrize(
-    ("signal", "code"),
-    [
-        ("SIGTERM", 143),
-        pytest.param("SIGINT", 130, marks=pytest.mark.slow),
-        pytest.param("SIGUSR1", 138, marks=pytest.mark.slow),
-    ],
-)
-def test_a_signal_ends_a_run_with_one_line_that_resumes_it(command, tmp_path, signal, code):
+def test_a_signal_ends_a_run_with_one_line_that_resumes_it(command, tmp_path):
     options = [*TINY, *FAULT, "hydra.run.dir=run", "logger=tensorboard"]
-    done = command(*options, FAULT=f"on_train_batch_start 13 {signal}")
-    assert done.returncode == code
-    said = f"interrupted by {signal}; resume it with ckpt_path={tmp_path / 'run'}"
+    done = command(*options, FAULT="on_train_batch_start 13 SIGTERM")
+    assert done.returncode == 143
+    said = f"interrupted by SIGTERM; resume it with ckpt_path={tmp_path / 'run'}"
     assert done.stderr.splitlines()[-1] == said
     assert "Traceback" not in done.stderr
     assert last(tmp_path / "run")["global_step"] == 13
-    resume = said.rpartition(" ")[2]
-    if code == 143:
-        done = command(resume, "targets=[tests.helpers.*]")
-        assert done.returncode == 0, done.stderr
-        assert results(tmp_path / "run")["epochs"] == 2
-
-
-def run(folder: Path, *overrides: str) -> Path:
-    train(compose([*TINY, *overrides], run_dir=folder, run_name="x"))
-    return folder
+    done = command(said.rpartition(" ")[2], "targets=[tests.helpers.*]")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "run")["epochs"] == 2
 
 
 def test_the_test_set_is_read_whole_with_the_best_weights(tmp_path):
     every = ["test=true", "trainer.limit_test_batches=1.0"]
     # a rate at which training goes up and down
-    found = results(run(tmp_path, *every, "trainer.max_epochs=4", "optimizer.lr=0.1"))
+    found = results(trained(tmp_path, *every, "trainer.max_epochs=4", "optimizer.lr=0.1"))
     losses = column(tmp_path, "val/loss")
     assert found["best_epoch"] == losses.index(min(losses)) + 1
     loss, acc = measured(tmp_path)
@@ -157,7 +146,7 @@ def test_the_test_set_is_read_whole_with_the_best_weights(tmp_path):
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     seeds = {"first": 0, "again": 0, "other": 1}
     for name, seed in seeds.items():
-        run(tmp_path / name, f"seed={seed}", "model.dropout=0.25")
+        trained(tmp_path / name, f"seed={seed}", "model.dropout=0.25")
     first, again, other = ((tmp_path / name / "weights.safetensors").read_bytes() for name in seeds)
     assert first == again != other
 
@@ -165,7 +154,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 def test_epochs_without_validation_show_none_and_training_metrics_count_in_each(tmp_path):
     options = ["trainer.check_val_every_n_epoch=2", "trainer.max_epochs=4"]
     options += ["objective.metric=train/loss", "scheduler.threshold=10", "scheduler.patience=0"]
-    found = rows(run(tmp_path, *options))
+    found = rows(trained(tmp_path, *options))
     assert [bool(row.get("val/loss")) for row in found] == [False, True, False, True]
     assert column(tmp_path, "lr") == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
 
@@ -183,7 +172,7 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     [("fast_dev_run=true", 1), ("val_check_interval=0.5", 2), ("overfit_batches=3", 2)],
 )
 def test_an_option_of_lightnings_trainer_works_as_in_lightning(option, epochs, tmp_path):
-    found = results(run(tmp_path, f"trainer.{option}"))
+    found = results(trained(tmp_path, f"trainer.{option}"))
     assert found["epochs"] == epochs
     assert found["config"]["trainer"][option.partition("=")[0]]
 
@@ -192,7 +181,7 @@ def test_an_option_of_lightnings_trainer_works_as_in_lightning(option, epochs, t
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "bf16-mixed"])
 def test_every_precision_trains_and_leaves_weights_of_32_bits(tmp_path, precision):
     options = [f"trainer.precision={precision}", "logger=tensorboard", "optimizer.eps=1e-4"]
-    run(tmp_path, *options)
+    trained(tmp_path, *options)
     assert results(tmp_path)["val/loss"] < 2.31
     assert {weight.dtype for weight in weights(tmp_path).values()} == {torch.float32}
 
@@ -200,7 +189,7 @@ def test_every_precision_trains_and_leaves_weights_of_32_bits(tmp_path, precisio
 def test_gradients_are_clipped_in_mixed_precision(tmp_path):
     for value in ("null", "1e-8"):
         options = ["trainer.precision=bf16-mixed", f"trainer.gradient_clip_val={value}"]
-        run(tmp_path / value, *options)
+        trained(tmp_path / value, *options)
     assert column(tmp_path / "1e-8", "train/loss")[1] > column(tmp_path / "null", "train/loss")[1]
 
 
@@ -210,22 +199,10 @@ def test_runs_that_start_in_the_same_second_get_folders_of_their_own(tmp_path):
         OmegaConf.create({"hydra": {"run": {"dir": f"{tmp_path}/a/${{now:12-00}}"}}})
         for _ in range(9)
     ]
-    threads = [threading.Thread(target=take, args=(cfg, "run")) for cfg in configs]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(9) as threads:
+        list(threads.map(take, configs, ["run"] * 9))
     taken = {Path(cfg.hydra.run.dir).name for cfg in configs}
     assert taken == {"12-00", *(f"12-00-{n}" for n in range(2, 10))}
-
-
-@pytest.mark.slow
-def test_an_error_is_one_line_noted_in_the_folder(command, tmp_path):
-    done = command(*TINY, "optimizer.lr=1e30", "hydra.run.dir=run")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in done.stderr
-    assert state(tmp_path / "run") == "failed"
 
 
 @pytest.mark.slow
@@ -238,7 +215,7 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can_and_the_files_are_utf_8(
 
 
 def test_a_run_that_ends_before_its_first_validation_is_trained(tmp_path):
-    found = results(run(tmp_path, "trainer.max_steps=7", "test=true"))
+    found = results(trained(tmp_path, "trainer.max_steps=7", "test=true"))
     assert found["epochs"] == 1
     assert "val/loss" not in found
     assert found["test/acc"] > 0

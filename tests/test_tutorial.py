@@ -1,43 +1,60 @@
-"""docs/tutorial.md: its commands and Python lines run in their order, and print what it says."""
+"""docs/tutorial.md, and the notebook that is made of it, work from their first line to the last."""
 
-import re
-import subprocess
-import sys
-from pathlib import Path
+import importlib
+import itertools
 
 import pytest
 
+from tests.helpers.pages import DOCS, blocks
 from tests.helpers.process import environment
 
-PAGE = Path(__file__).parents[1] / "docs" / "tutorial.md"
+nbformat = pytest.importorskip("nbformat")
+PAGE = (DOCS / "tutorial.md").read_text("utf-8")
+SHORTER = {
+    "trainer.max_epochs=10 ": "trainer.max_epochs=3 ",
+    "trainer.max_epochs=11": "trainer.max_epochs=4",
+    "-m experiment=fast": "-m experiment=fast trainer.limit_train_batches=9",
+}
 
 
-def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and content of each fenced block that is no line of Keras."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [(language, content) for language, content in found if not content.startswith("# Keras")]
+def kinds(notebook) -> list[str]:
+    """The kinds of what is shown, such as image/png."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [kind for output in outputs for kind in output.get("data", {})]
+
+
+@pytest.fixture
+def make_notebook(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    return importlib.import_module("make_notebook")
+
+
+def test_the_notebook_is_the_page(make_notebook):
+    stored = nbformat.read(make_notebook.NOTEBOOK, 4)
+    expected = make_notebook.cells(PAGE)
+    assert [cell.source for cell in stored.cells] == [cell.source for cell in expected]
+    assert make_notebook.NOTEBOOK.stat().st_size < 400_000
+    assert kinds(stored).count("image/png") >= 4
 
 
 @pytest.mark.slow
-def test_the_tutorial_works_from_its_first_line_to_its_last(tmp_path):
-    script = ["import subprocess"]
-    expected = []
-    page = blocks(PAGE.read_text("utf-8"))
-    for (language, content), (after, printed) in zip(page, [*page[1:], ("", "")], strict=True):
-        if language == "python":
-            script.append(content)
-            expected += [printed] * (after == "")
-        elif language == "bash":
-            for line in content.replace("python -m", f"{sys.executable} -m").splitlines():
-                script.append(f"subprocess.run({line!r}, shell=True, check=True, stdout=2)")
-    assert len(expected) == 4
-    (tmp_path / "page.py").write_text("\n".join(script))
-    env = {**environment(), "OMP_NUM_THREADS": "1"}  # several would wait for other programs
-    done = subprocess.run(
-        [sys.executable, "page.py"], cwd=tmp_path, env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == "".join(expected)
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", PAGE.read_text("utf-8")):
-        assert (PAGE.parent / picture).is_file()
-        assert list(tmp_path.rglob(picture)), f"{picture} is not written by the page's commands"
+@pytest.mark.filterwarnings("ignore")
+def test_the_notebook_runs_and_prints_what_the_page_says(make_notebook, tmp_path, monkeypatch):
+    page = PAGE
+    for whole, shorter in SHORTER.items():
+        assert whole in page
+        page = page.replace(whole, shorter)
+    (tmp_path / "page.md").write_text(page)
+    monkeypatch.setattr(make_notebook, "PAGE", tmp_path / "page.md")
+    for name, value in environment(OMP_NUM_THREADS="1", COLUMNS="110").items():
+        monkeypatch.setenv(name, value)  # the notebook's own are set back after it
+    made = make_notebook.make()
+    assert kinds(made).count("image/png") >= 4
+    outputs = {cell.source: cell.outputs for cell in made.cells if cell.cell_type == "code"}
+    printed = [
+        (outputs[content.strip()][0].text, after.strip("\n"))
+        for (kind, content), (language, after) in itertools.pairwise(blocks(PAGE))
+        if (kind, language) == ("python", "")
+    ]
+    assert len(printed) == 4
+    assert all(text == expected for text, expected in printed)

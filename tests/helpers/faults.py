@@ -58,9 +58,6 @@ class KillAt(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.reach("on_train_epoch_start")
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.reach("on_validation_start")
-
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: Any) -> None:
         self.reach("on_save_checkpoint")
 
@@ -69,6 +66,3 @@ class KillAt(Callback):
 
     def on_test_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.reach("on_test_start")
-
-    def on_test_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.reach("on_test_end")

@@ -1,6 +1,5 @@
 """Files that a run leaves in its folder, read back and compared bit for bit."""
 
-import csv
 import hashlib
 import json
 import logging
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,9 +27,10 @@ MEASURED |= {"_batches_that_stepped"}
 FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
 
 
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "history.csv").open() as file:
-        return list(csv.DictReader(file))
+def rows(run: Path) -> list[dict[str, Any]]:
+    """The rows of its history as text."""
+    table = pd.read_csv(run / "history.csv", dtype=str, keep_default_na=False)
+    return table.to_dict("records")
 
 
 def column(run: Path, name: str) -> list[float]:
@@ -49,20 +50,15 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "weights.safetensors")
 
 
-def read_events(run: Path, **options: Any) -> EventAccumulator:
-    """Events of a run, as TensorBoard reads them."""
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each scalar of the run, as TensorBoard shows them."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
     with tempfile.TemporaryDirectory() as place:
         # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9
         for file in run.glob("tensorboard/*/events.*"):
             name = re.sub(r"\.(\d+)$", lambda m: f".{m[1]:0>6}", file.name)
             shutil.copy(file, Path(place, name))
-        return EventAccumulator(place, **options).Reload()
-
-
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each scalar of the run, as TensorBoard shows them."""
-    events = read_events(run)
+        events = EventAccumulator(place).Reload()
     return {
         tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
     }
@@ -77,11 +73,6 @@ def measured(run: Path) -> tuple[float, float]:
     p = torch.cat([net(batch) for batch in images.split(500)]).double()
     losses = -p[torch.arange(len(p)), labels].log()
     return losses.mean().item(), (p.argmax(1) == labels).double().mean().item()
-
-
-def only_run(folder: Path) -> Path:
-    (run,) = folder.glob("outputs/*/*/")
-    return run
 
 
 def files(folder: Path) -> dict[str, bytes]:

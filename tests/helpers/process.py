@@ -23,31 +23,39 @@ def environment(**more: str) -> dict[str, str]:
     return {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": path, **more}
 
 
-def start(folder: Path, *command: str, **more: str) -> "subprocess.Popen[str]":
-    """Begin `python -m COMMAND` in a folder, as the first of a group of processes.
+def start(
+    folder: Path, *command: str, output: int = subprocess.PIPE, **more: str
+) -> "subprocess.Popen[str]":
+    """Begin `python -m COMMAND`, or that of a file, in a folder, as the first of a group.
 
     Args:
         more: environment variables. There is one thread, since rounding depends on their number.
     """
+    module = [] if command[0].endswith(".py") else ["-m"]
     return subprocess.Popen(
-        [sys.executable, "-m", *command],
+        [sys.executable, *module, *command],
         cwd=folder,
         env={**environment(), "OMP_NUM_THREADS": "1", **more},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         text=True,
         start_new_session=True,
     )
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+def finish(process: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[int, str, str]:
     """Wait for the end: exit code, stdout and stderr. Nothing of its group is left behind."""
     try:
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=seconds)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, out, err
+
+
+def run(folder: Path, *command: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    """Start a command and wait for its end."""
+    return subprocess.CompletedProcess(command, *finish(start(folder, *command, **more)))
 
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:

@@ -1,50 +1,28 @@
-"""A small Hydra application that has nothing to do with digits, as processes of its own."""
+"""The Hydra application of the docs, which knows nothing of digits, as processes of its own."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 from mnist_cnn.runs.folder import LOCK, state
-from tests.helpers.process import environment
+from tests.helpers import process
+from tests.helpers.pages import DOCS, blocks
 
-APP = """
-import os, time
-import hydra
-from mnist_cnn.sweeps import resumable
-
-@hydra.main(config_path=".", config_name="app", version_base=None)
-@resumable
-def main(cfg):
+# of docs/usage.md, and what is other here
+_, section = (DOCS / "usage.md").read_text("utf-8").split("\n## Resumable sweeps")
+EXAMPLE = {kind: content for kind, content in blocks(section) if kind != "bash"}
+BODY = """
     time.sleep(cfg.seconds)
     if cfg.x == 3 and os.path.exists("broken"):
         raise ValueError("not three")
     return {"loss": (cfg.x - 1.5) ** 2, "x": cfg.x}
-
-if __name__ == "__main__":
-    main()
 """
 CONFIG = """
-x: 0
 y: 0
 seconds: 0.0
 hydra:
   sweep: {dir: out}
   hydra_logging: {root: {level: ERROR}}
-  callbacks: {sweep: {_target_: mnist_cnn.sweeps.callback.Folders}}
 """
-
-
-def start(folder: Path, *command: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
-    """Start Python in a folder; modules there go before those of the same name elsewhere."""
-    return subprocess.Popen(
-        [sys.executable, "-W", "ignore", *command],
-        cwd=folder,
-        env={**environment(), "PYTHONPATH": f"{folder}:{environment()['PYTHONPATH']}"},
-        stdout=output,
-        stderr=output,
-        text=True,
-        start_new_session=True,
-    )
 
 
 class Toy:
@@ -52,16 +30,16 @@ class Toy:
 
     def __init__(self, folder: Path):
         self.folder, self.sweep = folder, folder / "out"
-        (folder / "app.py").write_text(APP)
-        (folder / "app.yaml").write_text(CONFIG)
+        app = EXAMPLE["python"].replace("    time.sleep(1)\n    return (cfg.x - 1.5) ** 2\n", BODY)
+        (folder / "app.py").write_text(f"import os\n{app}")
+        (folder / "app.yaml").write_text(EXAMPLE["yaml"].replace("hydra:\n", CONFIG))
 
-    def start(self, *args: str, **options: int) -> "subprocess.Popen[str]":
-        return start(self.folder, "app.py", "-m", *args, **options)
+    def start(self, *args: str, output: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+        command = ["app.py", "-m", *args]
+        return process.start(self.folder, *command, output=output, PYTHONWARNINGS="ignore")
 
     def finish(self, *args: str) -> "subprocess.CompletedProcess[str]":
-        process = self.start(*args)
-        out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
+        return subprocess.CompletedProcess(args, *process.finish(self.start(*args)))
 
     def states(self) -> dict[str, str]:
         return {job.parent.name: state(job.parent) for job in sorted(self.sweep.glob(f"*/{LOCK}"))}

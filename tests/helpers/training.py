@@ -1,8 +1,15 @@
 """The options of runs of seconds, and a Trainer that writes nothing."""
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
+
+from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.config.compose import compose
+from mnist_cnn.evaluate import evaluate
+from mnist_cnn.train import train
 
 # 20 steps an epoch, 1,000 images to validate on, 1,000 to test on
 SHORT = [
@@ -25,6 +32,28 @@ TINY = [
 ]
 # a fault of helpers/faults.py, at the point that a test's environment names
 FAULT = ["targets=[tests.helpers.*]", "+callbacks.fault._target_=tests.helpers.faults.KillAt"]
+
+
+def trained(folder: Path, *overrides: str) -> Path:
+    """The folder, after a run of TINY in it with these options."""
+    train(compose([*TINY, *overrides], run_dir=folder, run_name="x"))
+    return folder
+
+
+def save_arrays(path: Path, shape: Any = (3, 32, 32), count: int = 20, **changes: Any) -> None:
+    """Write 600 pictures of noise to train on and 100 to test on, in `count` classes in turn."""
+    chance, arrays = np.random.default_rng(0), dict[str, Any]()
+    for split, n in (("train", 600), ("test", 100)):
+        arrays[f"x_{split}"] = chance.integers(0, 256, (n, *shape), np.uint8)
+        arrays[f"y_{split}"] = np.arange(n) % count
+    np.savez(path, **{**arrays, **changes})
+
+
+def evaluated(ckpt_path: Path, folder: Path, *overrides: str) -> dict[str, Any]:
+    """What an evaluation measures, of which the files go into a folder."""
+    argv = as_trained([f"ckpt_path={ckpt_path}", *overrides])
+    given = [o for o in argv if not o.startswith("hydra")]
+    return evaluate(compose(given, run_dir=folder, entry="evaluate"))
 
 
 def bare_trainer(**options: Any) -> L.Trainer:
