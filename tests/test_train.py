@@ -75,7 +75,7 @@ def without_torch(tmp_path):
     [
         ("optimizer.lr=-1", "error: optimizer.lr"),
         ("trainer.max_epochs=ten", "error: trainer.max_epochs"),
-        ("data.fold=7", "error: data.fold must be "),
+        ("data.fold=7 hydra/job_logging=disabled", "error: data.fold must be "),
         ("objective.metric=x", "error: objective.metric must be "),
         ("run_dir=mine", "error: run_dir must be "),
         ("ckpt_path=nowhere", "error: ckpt_path must be "),
@@ -85,7 +85,7 @@ def test_a_wrong_value_is_answered_in_one_line_at_once_and_leaves_nothing(
     command, tmp_path, override, line, without_torch
 ):
     before = files(tmp_path)
-    done = command(*SHORT, override, **without_torch)
+    done = command(*SHORT, *override.split(), **without_torch)
     assert done.returncode == 1
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
