@@ -16,6 +16,10 @@ PLACES = {
 __all__ = [*PLACES]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return importlib.metadata.version("mnist-cnn")

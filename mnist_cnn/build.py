@@ -75,8 +75,7 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
         try:
             left = module.load_weights(path, strict)
         except ValueError as e:
-            hint = "; init_strict=false starts from the rest" if strict else ""
-            raise ValueError(f"init_weights: {e}{hint}") from None
+            raise ValueError(f"init_weights: {e}") from None
         if left and rank() == 0:
             print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
     return module

@@ -102,7 +102,10 @@ def describe(net: Trained) -> dict[str, Any]:
     known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
     if "own" in data:
         known["own"] = {"_target_": data["own"]["_target_"]}
-    return {**net.about, "data": known, "classes": list(net.classes)}
+    sizes = ", ".join(map(str, net.example(1).shape[1:]))
+    taken = f"uint8 (N, {sizes}), 0 to 255, as in training: MNIST's are white on black and centred"
+    about = {**net.about, "images": f"{taken}; the network itself normalizes them"}
+    return {**about, "data": known, "classes": list(net.classes)}
 
 
 def write_pt2(net: Trained, path: Path) -> None:

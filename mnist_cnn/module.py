@@ -278,7 +278,8 @@ class DigitClassifier(L.LightningModule):
             there, here = (tuple(w[key].shape) if key in w else "none" for w in (new, old))
             faults.append(f"{key}: {there} in the file, {here} in the net")
         if faults and (strict or not fitting):
-            raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}")
+            hint = "; init_strict=false starts from the rest" * bool(fitting)
+            raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}{hint}")
         check_finite_weights(fitting)
         self.net.load_state_dict({**old, **fitting})
         return faults

@@ -139,7 +139,7 @@ def find(path: Path | str | None = None) -> Path:
     Raises:
         ValueError: there is no such file.
     """
-    file = Path(path or SHIPPED).expanduser()
+    file = Path(SHIPPED if path is None else path).expanduser()
     if file.is_dir():
         best = file / "checkpoints" / "best.ckpt"
         file = best if best.exists() else file / "weights.safetensors"

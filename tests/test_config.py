@@ -53,7 +53,7 @@ def test_every_file_passes_the_check(group):
         paths = {"arrays": ["data.path=unused"], "folder": ["data.root=unused"]}.get(name, [])
         check(compose([f"{group}={name}", *paths], run_dir="unused"))
         if group == "experiment":
-            check(compose([f"{group}={name}", "augment=none"], run_dir="unused"))
+            check(compose([f"{group}={name}", "augment=none", "debug=default"], run_dir="unused"))
 
 
 def test_the_article_by_name_is_the_default():
@@ -67,6 +67,7 @@ def test_the_article_by_name_is_the_default():
 @pytest.mark.parametrize(
     ("override", "line"),
     [
+        ("run_name=../../x", "run_name: String should match pattern"),
         ("init_weights=''", "init_weights: String should have at least 1 character, got ''"),
         ("model.channels=[0,1]", "model.channels.0: Input should be greater than or equal to 1"),
         ("model._target_=[a]", "model._target_: Input should be a valid string, got ['a']"),

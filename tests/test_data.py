@@ -4,6 +4,8 @@ import hashlib
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose, with_absolute_paths
@@ -78,6 +80,7 @@ def test_a_value_out_of_its_range_is_refused_by_its_key(key, value):
     [
         ({"val_fraction": 1e-6}, "val_fraction must be .*, got 1e-06"),
         ({"split": "writers", "val_fraction": 1 / 600, "fold": 599}, "val_fraction must be 0 or "),
+        ({"split": "writers", "val_fraction": 0.9999}, "val_fraction must be 0 or .* to training"),
         ({"split": "writers_by_series"}, "val_fraction must be 0.5 with"),
     ],
 )
@@ -140,3 +143,7 @@ def test_a_relative_path_is_absolute_in_a_run(tmp_path, monkeypatch):
     assert cfg.data.path == str(tmp_path / "my.npz")
     cfg = with_absolute_paths(compose(["data.root='~/data'"], run_dir="run"))
     assert cfg.data.root == "~/data"
+    changed = OmegaConf.create({"hydra": {"runtime": {"cwd": "/before"}}})  # hydra.job.chdir=true
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", changed)
+    cfg = with_absolute_paths(compose(["init_weights=x"], run_dir="run", run_name="x"))
+    assert cfg.init_weights == "/before/x"

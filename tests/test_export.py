@@ -138,6 +138,7 @@ def test_a_file_says_what_it_is(exported):
         described.append(json.loads(tensors.metadata()["about"]))
     for each in described:
         assert (each["classes"], each["data"]["name"]) == (list("0123456789"), "mnist")
+        assert each["images"].startswith("uint8 (N, 28, 28), 0 to 255, ")
         assert (each["model"]["mean"], each["model"]["channels"]) == (0.1307, [8, 16])
 
 

@@ -96,7 +96,7 @@ def test_the_public_names_are_imported_when_they_are_used():
     code = """
 import sys, mnist_cnn
 assert "torch" not in sys.modules and "hydra" not in sys.modules
-assert mnist_cnn.__version__
+assert mnist_cnn.__version__ and {*mnist_cnn.__all__} < {*dir(mnist_cnn)}
 import mnist_cnn.train, mnist_cnn.evaluate
 from mnist_cnn import *
 assert callable(mnist_cnn.train.train) and callable(mnist_cnn.evaluate.evaluate)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from mnist_cnn.config.check import inexact_callbacks
+from mnist_cnn.config.compose import compose
 from tests.helpers.folder import column, scalars, weights
 from tests.helpers.training import trained
 
@@ -39,6 +41,10 @@ def test_stochastic_weight_averaging_sets_the_rate(tmp_path, capsys):
     [
         (*added("LearningRateFinder"), "callbacks.own"),
         (*added("BatchSizeFinder"), "callbacks.own"),
+        (*added("BackboneFinetuning"), "callbacks.own"),
+        ("trainer.limit_train_batches=0.0001", "trainer.limit_train_batches"),
+        ("trainer.limit_test_batches=0.01", "trainer.limit_test_batches"),
+        *((f"+trainer.{key}=x", f"trainer.{key}") for key in ("callbacks", "logger", "plugins")),
         ("trainer.enable_checkpointing=false", "trainer.enable_checkpointing"),
         ("trainer.val_check_interval='00:00:00:01'", "trainer.val_check_interval"),
         ("+trainer.barebones=true", "trainer.barebones"),
@@ -49,6 +55,11 @@ def test_what_is_not_supported_is_refused_before_there_is_a_folder(override, key
     with pytest.raises(ValueError, match=rf"^{key}\b"):
         trained(tmp_path / "run", override)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_callback_without_an_exact_resume_is_named():
+    for name in ("GradientAccumulationScheduler", "LearningRateMonitor"):
+        assert inexact_callbacks(compose(added(name), run_dir="unused")) == ["callbacks.own"]
 
 
 def test_weights_are_pruned_by_lightnings_callback(tmp_path):

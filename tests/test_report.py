@@ -106,7 +106,7 @@ def test_validation_ranks_and_test_accuracy_never_does(metric, mode, best, sweep
 
 
 def test_an_objective_that_is_not_a_number_or_not_there_ranks_last(sweep, groups):
-    change(sweep / HIGH_0, {"val/loss": None})
+    change(sweep / HIGH_0, {"val/loss": None, "seconds": None})
     (sweep / HIGH_1 / "checkpoints" / "best.ckpt").unlink()
     first, last = groups(sweep)
     assert [group["optimizer.lr"] for group in (first, last)] == [1e-3, 1e-2]
@@ -133,8 +133,11 @@ def test_seeds_and_folds_are_averaged_and_a_run_counts_once(sweep, groups, tmp_p
     for fold, job in enumerate(JOBS):
         change(sweep / job, {"config.data.fold": fold, "config.seed": 0})
     again = add(sweep, "zz-again", LOW_0, {})
+    (tmp_path / "links").mkdir()
+    for link, place in (("sweep", sweep), ("upwards", tmp_path / "links")):
+        (tmp_path / "links" / link).symlink_to(place)
     monkeypatch.chdir(tmp_path)
-    for argv in ((sweep,), (), ("outputs", sweep)):
+    for argv in ((sweep,), (), ("outputs", sweep), ("links",)):
         by_rate = {group["optimizer.lr"]: group for group in groups(*argv)}
         assert by_rate[1e-3]["n"] == by_rate[1e-2]["n"] == 2
         assert set(by_rate[1e-3]["runs"]) == {str(again), str(sweep / LOW_1)}
@@ -192,6 +195,7 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         (["no/such"], "no such folder"),
         ([tmp_path / "none"], "no runs"),
         ([sweep, "--csv", "no/such"], "no/such"),
+        ([sweep, "--html", "no/such"], "no/such"),
         ([sweep, "--compare", "1", "3"], "1 to 2"),
     ):
         with pytest.raises(SystemExit, match=rf"^error: .*{line}.*$"):

@@ -80,7 +80,7 @@ def without_torch(tmp_path):
     ("override", "line"),
     [
         ("optimizer.lr=-1", "error: optimizer.lr"),
-        ("data.fold=7", "error: data.fold must be "),
+        ("data.fold=7 hydra/job_logging=disabled", "error: data.fold must be "),
         ("run_dir=mine", "error: run_dir must be "),
         ("ckpt_path=nowhere", "error: ckpt_path must be "),
     ],
@@ -89,7 +89,7 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(
     command, tmp_path, override, line, without_torch
 ):
     before = files(tmp_path)
-    done = command(*SHORT, override, **without_torch)
+    done = command(*SHORT, *override.split(), **without_torch)
     assert done.returncode == 1
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1

@@ -15,8 +15,13 @@ MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any makes a r
 
 
 def find_runs(top: Path) -> Iterator[Path]:
-    """Folders of runs at any depth, `top` among them."""
-    for path, folders, names in os.walk(top):
+    """Folders of runs at any depth, `top` among them, also behind links."""
+    seen: set[str] = set()  # a link may lead upwards
+    for path, folders, names in os.walk(top, followlinks=True):
+        if (place := os.path.realpath(path)) in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if not MARKS.isdisjoint(names) and files.SWEEP not in names:  # a sweep may be locked, too
             yield Path(path)

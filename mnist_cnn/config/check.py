@@ -1,5 +1,6 @@
 """Checks a configuration before anything is written: its values, then what does not go together."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +20,9 @@ from mnist_cnn.config.instantiate import (
 from mnist_cnn.config.messages import either, must_be, shown
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
-TUNERS = ("BatchSizeFinder", "LearningRateFinder")
-# what is resumed in the middle of their work begins it anew
-INEXACT = ("GradientAccumulationScheduler", "StochasticWeightAveraging")
+UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")
+# in an epoch that is resumed, these begin their work anew or leave it out
+INEXACT = ("GradientAccumulationScheduler", "LearningRateMonitor", "StochasticWeightAveraging")
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")  # a checkpoint holds them
 
 
@@ -54,10 +55,11 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)
     if entry == "train":
         for name, node in cfg.callbacks.items():
-            if (kind := class_name(node or {})) in TUNERS:
-                raise ValueError(must_be(f"callbacks.{name}", "no tuner: none is supported", kind))
+            if (kind := class_name(node or {})) in UNSUPPORTED:
+                raise ValueError(f"callbacks.{name}: {kind} is not supported")
         if cfg.loss is None and cfg.data.get("negatives"):
             raise ValueError(must_be("loss", "one that knows data.negatives", None))
+        check_limits(cfg.trainer, cfg.data)
         check_trainer(cfg.trainer, cfg.data.get("clean_epochs", 0))
         if cfg.loss and cfg.label_smoothing:
             allowed = "0 where loss is set"
@@ -114,6 +116,20 @@ def check_trainer(trainer: DictConfig, clean_epochs: int) -> None:
     if (epochs := trainer.max_epochs) <= clean_epochs:
         allowed = f"less than trainer.max_epochs={epochs}"
         raise ValueError(must_be("data.clean_epochs", allowed, clean_epochs))
+
+
+def check_limits(trainer: DictConfig, data: DictConfig) -> None:
+    """Raise ValueError for a share of the batches that is less than one, in sets of known size."""
+    if is_custom(data) or data.name in ("arrays", "folder"):
+        return
+    val, test = data.val_fraction, 1 if data.name == "qmnist" else 1 / 6
+    for split, part in {"train": 1 - val, "val": val, "test": test}.items():
+        share = trainer[f"limit_{split}_batches"]
+        size = data.batch_size if split == "train" else data.eval_batch_size
+        batches = math.ceil(60_000 * part / size)
+        if isinstance(share, float) and 0 < share * batches < 1:
+            allowed = f"at least one of {batches} batches"
+            raise ValueError(must_be(f"trainer.limit_{split}_batches", allowed, share))
 
 
 def check_metrics(cfg: DictConfig) -> None:

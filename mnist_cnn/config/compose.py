@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -62,7 +63,7 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
     for key in PATHS:
         path = OmegaConf.select(copy, key)
         if isinstance(path, str) and not path.startswith("~"):
-            OmegaConf.update(copy, key, str(Path(path).absolute()))
+            OmegaConf.update(copy, key, to_absolute_path(path))  # also with hydra.job.chdir
     return copy
 
 

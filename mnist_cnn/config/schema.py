@@ -142,6 +142,11 @@ class Trainer(Custom):
     log_every_n_steps: Whole | None
     accumulate_grad_batches: Count
     detect_anomaly: bool
+    # a run sets them itself
+    callbacks: None = None
+    default_root_dir: None = None
+    logger: None = None
+    plugins: None = None
 
 
 class Train(Part):

@@ -93,8 +93,8 @@ class ImageDataModule(L.LightningDataModule):
         rows = torch.arange(self.fold * size, (self.fold + 1) * size)
         if self.split != "rows" and (known := self.writers("train")):
             rows = held_out(known, labels, self.split, self.val_fraction, self.fold)
-        if not len(rows):
-            allowed = f"0 or enough of {len(labels)} images for every fold"
+        if not 0 < len(rows) < len(labels):
+            allowed = f"0 or leave some of {len(labels)} images to every fold and to training"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return rows
 
