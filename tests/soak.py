@@ -17,6 +17,7 @@ the machine.
 
 import argparse
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -41,9 +42,7 @@ SCENARIOS = {
     "augmented": ["model.dropout=0.25", "augment=photo", "scheduler=one_cycle"],
     "averaged": ["callbacks=averaging", "callbacks.summary=null", "optimizer=sgd"],
     "accumulated": ["trainer.accumulate_grad_batches=3", "scheduler=cosine", "optimizer=adamw"],
-    "stopped_early": [
-        *("callbacks.early_stopping.min_delta=10", "callbacks.early_stopping.patience=2"),
-    ],
+    "stopped_early": [f"callbacks.early_stopping.{key}" for key in ("min_delta=10", "patience=2")],
     "extended": ["model.dropout=0.25"],  # first finished with half its epochs
     "copied": ["augment=photo", "scheduler=one_cycle"],  # once killed, goes on elsewhere
     "ddp": ["trainer=ddp", "trainer.devices=2", "model.dropout=0.25", "augment=photo"],
@@ -114,6 +113,7 @@ class Command:
         expected = {-signal.SIGKILL, -signal.SIGXFSZ, 0, 128 + number, -number, 1}
         if code not in expected or "Traceback" in err:
             self.faults.append(f"exit code {code} after {fault or number.name}: {err[-500:]}")
+        self.check()
         return code
 
     def check(self) -> None:
@@ -142,18 +142,17 @@ class Command:
             if code != 1 or "as recorded" not in err or files(run) != before:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
 
-    def look_for_foreign(self) -> None:
-        for run in self.runs().values():
-            for name, text in FOREIGN.items():
-                if (run / name).exists() and (run / name).read_text() != text:
-                    self.faults.append(f"foreign: {run / name} was touched")
-
     def compare(self, whole: "Command") -> None:
-        if self.runs().keys() != whole.runs().keys():
-            self.faults.append(f"has the runs {[*self.runs()]}, not {[*whole.runs()]}")
+        """Note what differs from the command without interruption, and foreign files touched."""
+        runs, wholes = self.runs(), whole.runs()
+        for run, (name, text) in itertools.product(runs.values(), FOREIGN.items()):
+            if (run / name).exists() and (run / name).read_text() != text:
+                self.faults.append(f"foreign: {run / name} was touched")
+        if runs.keys() != wholes.keys():
+            self.faults.append(f"has the runs {[*runs]}, not {[*wholes]}")
             return
-        for name, run in self.runs().items():
-            wrong = differences(whole.runs()[name], run)
+        for name, run in runs.items():
+            wrong = differences(wholes[name], run)
             if self.name == "copied":  # its events begin anew
                 wrong = [line for line in wrong if not line.startswith("tensorboard")]
             self.faults += [f"{name}: {line}" for line in wrong]
@@ -165,23 +164,17 @@ def interrupted(whole: Command, number: int, seconds: float, draw: random.Random
     command = Command(whole.name, folder, draw.choice(EACH))
     if whole.name == "extended":
         finish(command.start(SHORTER))
+    disturbed = False
     for _ in range(PIECES):
-        code = command.hit(draw, seconds)
-        command.check()
-        if code == 0:
+        if command.hit(draw, seconds) == 0:
             break
-        if not command.kills["disturbed"] and any(
-            (r / LAST).exists() for r in command.runs().values()
-        ):
-            command.kills["disturbed"] = 1
+        if not disturbed and any((run / LAST).exists() for run in command.runs().values()):
+            disturbed = True
             command.disturb()
-            if whole.name == "copied":
-                command = copied(command)
+            command = copied(command) if whole.name == "copied" else command
     else:
         command.whole()
-    command.look_for_foreign()
     command.compare(whole)
-    del command.kills["disturbed"]
     return command
 
 
@@ -214,9 +207,9 @@ def main() -> None:
         draw = random.Random(f"{args.seed} {number}")
         command = interrupted(wholes[name], number, seconds[name], draw)
         print(
-            "\n    ".join(
-                [f"{command.folder.name}: {len(command.faults)} faults", *command.faults[:20]]
-            )
+            f"{command.folder.name}: {len(command.faults)} faults",
+            *command.faults[:20],
+            sep="\n    ",
         )
         ended.append(command)
     kinds = [[f.partition(":")[0] for f in command.faults] for command in ended]
@@ -224,10 +217,8 @@ def main() -> None:
     differ = sum(bool(set(found) - {"stale", "foreign"}) for found in kinds)
     hits: Counter[str] = sum((command.kills for command in ended), Counter())
     print(f"{hits.total()} kills of {len(ended)} commands: {dict(hits.most_common())}")
-    print(
-        f"{differ} runs differ, {count['stale']} stale results, {count['foreign']} foreign files "
-        "touched"
-    )
+    stale, foreign = count["stale"], count["foreign"]
+    print(f"{differ} runs differ, {stale} stale results, {foreign} foreign files touched")
     if any(kinds):
         sys.exit(f"the commands with faults, and those without interruption: {out}")
     shutil.rmtree(out)

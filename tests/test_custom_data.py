@@ -8,23 +8,12 @@ import torch
 from PIL import Image
 
 from mnist_cnn import export, pretrained
-from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
-from tests.helpers.training import SHORT
-
-
-def save_arrays(path: Path, **changes) -> None:
-    """600 and 100 colour pictures of 32x32 in 20 classes."""
-    chance = np.random.default_rng(0)
-    arrays = {}
-    for split, n in (("train", 600), ("test", 100)):
-        arrays[f"x_{split}"] = chance.integers(0, 256, (n, 3, 32, 32), np.uint8)
-        arrays[f"y_{split}"] = np.arange(n) % 20
-    np.savez(path, **{**arrays, **changes})
+from tests.helpers.training import SHORT, evaluated, save_arrays
 
 
 def save_pictures(root: Path) -> None:
@@ -35,11 +24,6 @@ def save_pictures(root: Path) -> None:
         place.mkdir(parents=True, exist_ok=True)
         pixels = chance.integers(0, 80, (20, 24, 3), np.uint8) + np.uint8(80 * kind)
         Image.fromarray(pixels).save(place / f"{k}.png")
-
-
-def evaluated(run: Path, folder: Path) -> dict:
-    argv = [o for o in as_trained([f"ckpt_path={run}"]) if not o.startswith("hydra")]
-    return evaluate(compose(argv, run_dir=folder, entry="evaluate"))
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,37 +10,23 @@ from mnist_cnn.build import build_module
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.runs.folder import BEST
-from mnist_cnn.train import preflight, train
-from tests.helpers.folder import contents as end
-from tests.helpers.folder import weights
-from tests.helpers.training import SHORT
+from mnist_cnn.train import preflight
+from tests.helpers.folder import differences, weights
+from tests.helpers.training import SHORT, save_arrays, trained
 
-TINY = [*SHORT, "model.channels=[4,8]", "model.hidden=16", "logger=none"]
 STILL = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "optimizer.lr=1e-12"]
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of a small network, with a normalisation."""
-    run = tmp_path_factory.mktemp("source") / "run"
-    train(compose([*TINY, "model.mean=0.1", "model.std=0.3"], run_dir=run))
-    return run
-
-
-def first_three_digits(path: Path) -> list[str]:
-    """What a command line says to train on images of 0, 1 and 2 alone, of which it writes some."""
-    chance, arrays = np.random.default_rng(0), dict[str, Any]()
-    for split in ("train", "test"):
-        arrays[f"x_{split}"] = chance.integers(0, 256, (120, 28, 28), np.uint8)
-        arrays[f"y_{split}"] = np.arange(120) % 3
-    np.savez(path, **arrays)
-    return ["data=arrays", f"data.path={path}"]
+    return trained(tmp_path_factory.mktemp("source"), "model.mean=0.1", "model.std=0.3")
 
 
 @pytest.mark.parametrize("what", [".", "checkpoints/best.ckpt", "weights.safetensors"])
 def test_a_run_starts_from_the_weights_and_the_normalisation_of_another(source, tmp_path, what):
-    train(compose([*TINY, *STILL, f"init_weights={source / what}"], run_dir=tmp_path / "run"))
-    before, after = weights(source), weights(tmp_path / "run")
+    before = weights(source)
+    after = weights(trained(tmp_path, *STILL, f"init_weights={source / what}"))
     assert before.keys() == after.keys()
     for key, value in before.items():
         torch.testing.assert_close(after[key], value, rtol=0, atol=1e-6)
@@ -50,39 +34,35 @@ def test_a_run_starts_from_the_weights_and_the_normalisation_of_another(source, 
 
 
 def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source, tmp_path, capsys):
-    data = first_three_digits(tmp_path / "three.npz")
-    options = [*TINY, *STILL, *data, f"init_weights={source}"]
+    save_arrays(tmp_path / "three.npz", (28, 28), 3)
+    fresh = [*STILL, "data=arrays", f"data.path={tmp_path / 'three.npz'}"]
+    options = [*fresh, f"init_weights={source}"]
     with pytest.raises(ValueError, match=r"init_weights: .* does not fit this network") as refused:
-        train(compose(options, run_dir=tmp_path / "run"))
+        trained(tmp_path / "run", *options)
     line = "dense2.bias: (10,) in the file, (3,) in the net; "
-    line += "dense2.weight: (10, 16) in the file, (3, 16) in the net"
+    line += "dense2.weight: (10, 8) in the file, (3, 8) in the net"
     assert str(refused.value).endswith(f": {line}; init_strict=false starts from the rest")
     capsys.readouterr()
-    train(compose([*options, "init_strict=false"], run_dir=tmp_path / "other"))
+    after = weights(trained(tmp_path / "other", *options, "init_strict=false"))
     assert f"init_weights={source}: loaded except {line}\n" in capsys.readouterr().err
-    fresh = [*TINY, *STILL, *data]
-    train(compose(fresh, run_dir=tmp_path / "fresh"))
-    after, initial = weights(tmp_path / "other"), weights(tmp_path / "fresh")
+    initial = weights(trained(tmp_path / "fresh", *fresh))
     torch.testing.assert_close(after["conv1.weight"], weights(source)["conv1.weight"])
     torch.testing.assert_close(after["dense2.weight"], initial["dense2.weight"], rtol=0, atol=1e-6)
 
 
 def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_path):
-    run = tmp_path / "run"
-    cfg = compose([*SHORT, "model=fast_cnn", "freeze=[conv1,norm1]", "logger=none"], run_dir=run)
-    train(cfg)
-    fresh = tmp_path / "fresh"
-    train(compose([*SHORT, *STILL, "model=fast_cnn", "logger=none"], run_dir=fresh))
-    after, initial = weights(run), weights(fresh)
+    run = trained(tmp_path / "run", "model=fast_cnn", "freeze=[conv1,norm1]")
+    initial = weights(trained(tmp_path / "fresh", *STILL, "model=fast_cnn"))
+    after = weights(run)
     torch.testing.assert_close(after["conv1.weight"], initial["conv1.weight"], rtol=0, atol=1e-6)
     assert not after["norm1.running_mean"].any()
     assert after["norm1.num_batches_tracked"] == 0
     assert after["norm2.running_mean"].any()
     assert not torch.allclose(after["conv2.weight"], initial["conv2.weight"], atol=1e-3)
     (state,) = torch.load(run / BEST, weights_only=True)["optimizer_states"]
-    trained = [key for key in after if key.endswith(("weight", "bias"))]
-    frozen = [key for key in trained if key.startswith(("conv1.", "norm1."))]
-    assert len(state["state"]) == len(trained) - len(frozen) == 8
+    learned = [key for key in after if key.endswith(("weight", "bias"))]
+    frozen = [key for key in learned if key.startswith(("conv1.", "norm1."))]
+    assert len(state["state"]) == len(learned) - len(frozen) == 8
 
 
 @pytest.mark.parametrize(
@@ -112,15 +92,12 @@ def test_weights_that_are_not_there_are_refused_before_anything_is_written(tmp_p
 
 def test_a_resumed_run_neither_reads_the_weights_again_nor_thaws_a_layer(source, tmp_path):
     given = Path(shutil.copytree(source, tmp_path / "source"))
-    options = [*TINY, f"init_weights={given}", "freeze=[conv1]", "trainer.max_epochs=2"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(compose(options, run_dir=whole, run_name="x"))
-    train(compose([*options, "trainer.max_epochs=1"], run_dir=cut, run_name="x"))
+    options = [f"init_weights={given}", "freeze=[conv1]"]
+    whole, cut = trained(tmp_path / "whole", *options), tmp_path / "cut"
+    trained(cut, *options, "trainer.max_epochs=1")
     shutil.rmtree(given)
-    again = [*options, f"ckpt_path={cut}"]
-    train(compose(again, run_dir=cut, run_name="x"))
-    assert end(cut) == end(whole)
+    trained(cut, *options, f"ckpt_path={cut}")
+    assert not differences(whole, cut)
     assert torch.equal(weights(cut)["conv1.weight"], weights(source)["conv1.weight"])
-    more = [*again, "trainer.max_epochs=3", "freeze=null"]
     with pytest.raises(ValueError, match=r"freeze must be \['conv1'\] .*, got None"):
-        train(compose(more, run_dir=cut, run_name="x"))
+        trained(cut, *options, f"ckpt_path={cut}", "trainer.max_epochs=3", "freeze=null")

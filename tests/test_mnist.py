@@ -1,15 +1,12 @@
 """MNIST from the package; the other sets of archives as torchvision downloads them."""
 
+import functools
 import gzip
 import hashlib
 import math
-import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -18,9 +15,8 @@ import torchvision.datasets
 from mnist_cnn import pretrained
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
-from tests.helpers.process import environment
+from tests.helpers.process import finish, start
 
-NAMES = [f"{name}.gz" for name in mnist.SHA256]
 COUNT = 200  # images of each file of the small set
 
 
@@ -28,6 +24,7 @@ def idx(shape: tuple[int, ...], values: bytes, code: int = 8) -> bytes:
     return struct.pack(f">4B{len(shape)}I", 0, 0, code, len(shape), *shape) + values
 
 
+@functools.cache
 def original(name: str, count: int) -> bytes:
     """One of MNIST's files, or its beginning."""
     images = "images" in name
@@ -36,23 +33,18 @@ def original(name: str, count: int) -> bytes:
     return idx(shape, values[: math.prod(shape)].numpy().tobytes())
 
 
-@pytest.fixture(scope="session")
-def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of torchvision's archives of Fashion-MNIST, here with 200 real digits."""
-    folder = tmp_path_factory.mktemp("archives")
-    for name in mnist.SHA256:
-        (folder / f"{name}.gz").write_bytes(gzip.compress(original(name, COUNT), 1))
-    return folder
-
-
 @pytest.fixture
-def fashion(archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with these archives, for a torchvision that can download nothing else."""
+def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with archives of 200 digits, for a torchvision that can download nothing else."""
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    archives = {f"{name}.gz": gzip.compress(original(name, COUNT), 1) for name in mnist.SHA256}
+    for name, content in archives.items():
+        (raw / name).write_bytes(content)
+    sums = [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
     kind = torchvision.datasets.FashionMNIST
-    sums = [hashlib.md5((archives / name).read_bytes()).hexdigest() for name in NAMES]
     monkeypatch.setattr(kind, "mirrors", ["http://127.0.0.1:9/"])
-    monkeypatch.setattr(kind, "resources", list(zip(NAMES, sums, strict=True)))
-    shutil.copytree(archives, tmp_path / "FashionMNIST" / "raw")
+    monkeypatch.setattr(kind, "resources", sums)
     yield tmp_path
     mnist.load_split.cache_clear()
 
@@ -144,18 +136,16 @@ def test_qmnists_class_is_the_first_column_of_its_labels(tmp_path):
 
 def test_processes_that_unpack_at_once_all_succeed(fashion):
     kind = torchvision.datasets.FashionMNIST
-    code = f"""
+    (fashion / "unpack.py").write_text(f"""
 import torchvision.datasets
 from mnist_cnn.data import mnist
 kind = torchvision.datasets.FashionMNIST
 kind.mirrors, kind.resources = {kind.mirrors}, {kind.resources}
 mnist.prepare("fashion_mnist", "{fashion}")
 print(len(mnist.load_split("fashion_mnist", "{fashion}", "train")[0]))
-"""
-    options: Any = {"env": environment(), "stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", code], **options) for _ in range(3)]
-    for process in processes:
-        assert process.communicate(timeout=60)[0] == f"{COUNT}\n"
+""")
+    for process in [start(fashion, "unpack.py") for _ in range(2)]:
+        assert finish(process)[:2] == (0, f"{COUNT}\n")
 
 
 @pytest.mark.parametrize("damage", ["a bit", "half"])

@@ -8,6 +8,8 @@ from collections import Counter
 from functools import partial
 
 import pytest
+import torch
+from torch import nn
 
 from mnist_cnn import pretrained
 from mnist_cnn.analysis.networks import as_trained
@@ -156,19 +158,17 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(here)
         as_trained([f"ckpt_path={here}/run"])
 
 
-NETS = """
-import torch
-from torch import nn
-
 class Flat(nn.Sequential):
     def __init__(self, outputs=10):
         super().__init__(nn.Flatten(), nn.Linear(784, outputs))
+
 
 class Tied(nn.Sequential):
     def __init__(self):
         first, second = nn.Linear(28, 28), nn.Linear(28, 28)
         second.weight = first.weight
         super().__init__(first, second, nn.Flatten(), nn.Linear(784, 10))
+
 
 class Viewing(nn.Module):
     def __init__(self):
@@ -178,33 +178,33 @@ class Viewing(nn.Module):
     def forward(self, x):
         return self.last(self.conv(x.to(torch.complex64)).abs().view(len(x), -1))
 
+
 class Named(Flat):
     def forward(self, x):
         return {"logits": super().forward(x)}
 
+
 class Remembering(Flat):
     def get_extra_state(self):
         return {"seen": 1}
-"""
 
 
 @pytest.mark.parametrize(
     ("net", "more", "said"),
     [
-        ("Flat", [], None),
-        ("Tied", [], None),
-        ("Viewing", ["optimizer.fused=false"], None),
-        ("Flat", ["+model.outputs=1"], r"logits must be \(2, 10\), got \(2, 1\)|out of bounds"),
-        ("Flat", ["+model.outputs=11"], r"logits must be \(2, 10\), got \(2, 11\)"),
-        ("Named", [], "must be Tensor, not dict"),
-        ("Remembering", [], "'dict' object has no attribute 'detach'"),
-        ("Flat", ["loss={_target_:torch.nn.CrossEntropyLoss,reduction:none}"], "one number"),
+        (Flat, [], None),
+        (Tied, [], None),
+        (Viewing, ["optimizer.fused=false"], None),
+        (Flat, ["+model.outputs=1"], r"logits must be \(2, 10\), got \(2, 1\)|out of bounds"),
+        (Flat, ["+model.outputs=11"], r"logits must be \(2, 10\), got \(2, 11\)"),
+        (Named, [], "must be Tensor, not dict"),
+        (Remembering, [], "'dict' object has no attribute 'detach'"),
+        (Flat, ["loss={_target_:torch.nn.CrossEntropyLoss,reduction:none}"], "one number"),
     ],
 )
 def test_a_network_that_would_fail_late_fails_before_the_first_step(net, more, said, here):
-    (here / "my_pkg" / "nets.py").write_text(NETS)
-    (here / "my_conf" / "model" / "mine.yaml").write_text(f"_target_: my_pkg.nets.{net}\n")
-    options = [*FEW, "trainer.max_epochs=1", TARGETS, "test=false"]
+    (here / "my_conf" / "model" / "mine.yaml").write_text(f"_target_: {__name__}.{net.__name__}")
+    options = [*FEW, "trainer.max_epochs=1", "targets=[tests.*]", "test=false"]
     options += [f"hydra.searchpath=[{here}/my_conf]", "model=mine"]
     cfg = compose([*options, *more], run_dir=here / "run")
     if said is None:
