@@ -29,7 +29,9 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
-        options = {"purge_step": epoch + 1} if node.get("purge_step", 0) is None else {}
+        options: dict[str, Any] = {}
+        if node.get("purge_step", 0) is None:
+            options["purge_step"] = epoch + 1
         logger = instantiate_as(Logger, node, key=f"logger.{name}", **options)
         logger.log_hyperparams(values)
         loggers.append(logger)
