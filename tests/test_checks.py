@@ -36,6 +36,8 @@ class SeesItsBatch(Good):
 
 
 class NotSaved(Good):
+    scale: torch.Tensor
+
     def __init__(self):
         super().__init__()
         self.register_buffer("scale", torch.ones(()), persistent=False)

@@ -27,7 +27,7 @@ MEASURED |= {"_batches_that_stepped"}
 FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
 
 
-def rows(run: Path) -> list[dict[str, Any]]:
+def rows(run: Path) -> list[dict[Any, Any]]:
     """The rows of its history as text."""
     table = pd.read_csv(run / "history.csv", dtype=str, keep_default_na=False)
     return table.to_dict("records")

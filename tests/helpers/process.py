@@ -53,7 +53,7 @@ def finish(process: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple
     return process.returncode, out, err
 
 
-def run(folder: Path, *command: str, **more: str) -> "subprocess.CompletedProcess[str]":
+def run(folder: Path, *command: str, **more: Any) -> "subprocess.CompletedProcess[str]":
     """Start a command and wait for its end."""
     return subprocess.CompletedProcess(command, *finish(start(folder, *command, **more)))
 
