@@ -181,7 +181,7 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
         large = cv2.dilate(large, disc)
         x, y, w, h = cv2.boundingRect((large > 0).astype(np.uint8))
         large = large[y : y + h, x : x + w]
-    return _centred(_anti_aliased(large, 20))
+    return centred(_anti_aliased(large, 20))
 
 
 def _anti_aliased(stroke: Ink, side: int) -> Ink:
@@ -189,7 +189,7 @@ def _anti_aliased(stroke: Ink, side: int) -> Ink:
     return resized(stroke, side, cv2.INTER_AREA if side < max(stroke.shape) else cv2.INTER_LINEAR)
 
 
-def _centred(stroke: Ink) -> Grey:
+def centred(stroke: Ink) -> Grey:
     """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
     height, width = stroke.shape
     image = np.zeros((28, 28), np.uint8)
