@@ -7,7 +7,7 @@ in reading order, none for a picture without) and `kind`. Of the digits that are
 reading order,
 
 - right: they are the label;
-- wrong: one of them is not in the label, or the label has more, and nothing that was found tells so;
+- wrong: one of them is not in the label, or the label has more and no doubt is told;
 - unsure: the rest;
 - a picture without digits is right where none is read surely, and wrong otherwise.
 
