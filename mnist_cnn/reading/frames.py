@@ -39,11 +39,6 @@ class Cell:
         right, bottom = np.ceil(self.corners.max(0)).astype(int).tolist()
         return left, top, right, bottom
 
-    def distance(self, box: Box) -> float:
-        """From the middle of a box to that of the cell, in widths or heights of it: within, 0.5."""
-        middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-        return float(np.abs((middle - self.corners.mean(0)) / np.ptp(self.corners, axis=0)).max())
-
 
 def find_frames(mask: Mask, written: Mask, ruled: Mask) -> tuple[NDArray[np.bool_], list[Cell]]:
     """The strokes that are frames, (H, W), and the cells within; of a circle there is one cell.

@@ -93,7 +93,8 @@ def _rows(shapes: list[Strokes]) -> list[list[Strokes]]:
     """
     rows: list[list[Strokes]] = []
     for shape in sorted(shapes, key=lambda d: d.box[0] + d.box[2]):
-        shared = [_shared_height(row[-1], shape) for row in rows]
+        # the last two: one of them may be a low letter or a raised digit
+        shared = [max(_shared_height(last, shape) for last in row[-2:]) for row in rows]
         if max(shared, default=0) > 0.4:
             rows[int(np.argmax(shared))].append(shape)
         else:
@@ -205,12 +206,14 @@ def by_cells(rows: list[Row], cells: list[Cell]) -> list[Row]:
     An empty cell is a line with nothing but its box.
     """
     cells = in_grids(cells)
+    corners = np.array([cell.corners for cell in cells]).reshape(-1, 4, 2)
     own: dict[tuple[int, int], Row] = {}  # by the cell that it stands in, -1 for none, and its line
     for n, row in enumerate(rows):
         for several, name in ((row.shapes, "shapes"), (row.punctuation, "punctuation")):
             for shape in several:
-                near = [cell.distance(shape.box) for cell in cells]
-                k = int(np.argmin(near)) if min(near, default=1) < BESIDE else -1
+                middle = np.array([shape.box[0] + shape.box[2], shape.box[1] + shape.box[3]]) / 2
+                far = (np.abs(middle - corners.mean(1)) / np.ptp(corners, axis=1)).max(1)
+                k = int(np.argmin(far)) if far.min(initial=1) < BESIDE else -1
                 getattr(own.setdefault((k, n), Row([], [])), name).append(shape)
     for k in set(range(len(cells))) - {k for k, _ in own}:
         left, top, right, bottom = cells[k].box
