@@ -100,3 +100,16 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     options = [a for a in rest if not a.startswith("targets=")]
     return parser.parse_args(options, argparse.Namespace(ckpt_path=place))
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the limits of a page's reading to the options of a command."""
+    for name, default, unit in (("--max-seconds", 5, "S"), ("--max-memory", 1000, "MB")):
+        note = f"for a page (default: {default})"
+        parser.add_argument(name, type=_positive, default=default, metavar=unit, help=note)
+
+
+def _positive(text: str) -> float:
+    if not 0 < float(text) < 1e6:
+        raise ValueError(text)
+    return float(text)

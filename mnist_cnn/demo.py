@@ -16,9 +16,9 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
-from mnist_cnn.command import command, parse
+from mnist_cnn.command import add_limits, command, parse
 from mnist_cnn.config.messages import install
-from mnist_cnn.reading.limits import Worker, add_options
+from mnist_cnn.reading.limits import Worker
 
 WORKERS = 3  # pictures that are read at once, whatever the number of processors
 OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="name or address by which other machines may ask for it, in addition to --host; may "
         "be repeated; '*' is any, and lets pages of other sites read what is sent",
     )
-    add_options(parser)
+    add_limits(parser)
     args = parse(parser, argv)
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port must be 0 to 65535, got {args.port}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_cnn import terminal
-from mnist_cnn.command import command, parse
+from mnist_cnn.command import add_limits, command, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading import limits
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")
     note = "write PICTURE.read.png: boxes, readings, what was seen; it replaces its own alone"
     parser.add_argument("--show", action="store_true", help=note)
-    limits.add_options(parser)
+    add_limits(parser)
     args = parse(parser, argv)
     # after --help and mistakes are answered
     try:
@@ -116,6 +116,8 @@ def reading_fields(reading: "Reading") -> dict[str, Any]:
         "turned": reading.rotation,
         "box": list(reading.box),
         "row": reading.row,
+        "column": reading.column,
+        "sign": reading.symbol,
     }
 
 
@@ -136,11 +138,13 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
 
 
 def in_words(readings: "Sequence[Reading]") -> str:
-    """The readings, row by row, then the confidence of each, or the doubt about it."""
-    from mnist_cnn.reading.reader import written
+    """The readings, row by row, then the confidence of each digit, or the doubt about it."""
+    from mnist_cnn.reading.reader import UNKNOWN, written
 
     remarks = []
     for reading in readings:
+        if not reading.is_digit and reading.sign != UNKNOWN:
+            continue
         remark = f"{reading.confidence:.0%}" if reading.is_digit else "no digit"
         if reading.rotation:
             remark = f"{reading.best} if it is turned by {reading.rotation}° clockwise?"
@@ -148,7 +152,7 @@ def in_words(readings: "Sequence[Reading]") -> str:
             remark = f"{reading.best}? {remark}"
         remarks.append(remark)
     rows = written(readings).replace("\n", " / ")
-    return f"{rows} ({', '.join(remarks)})" if readings else "no digit found"
+    return f"{rows} ({', '.join(remarks)})" if remarks else "no digit found"
 
 
 if __name__ == "__main__":

@@ -53,13 +53,16 @@ Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_
 class FoundDigit(BaseModel):
     digit: int | None  # null where the network is unsure, or where it is no digit
     is_digit: bool  # false for letters, punctuation, scribbles
-    sign: str  # the digit; ? for an unsure one, · for what is no digit
+    # the digit; ? for an unsure one; of what is no digit + - \u00d7 ÷ = / ( ) . , : or · for any
+    # other, a space for an empty cell
+    sign: str
     best: int  # the likeliest digit, whatever its confidence
     confidence: float  # its probability
     probabilities: list[float]  # of the digits 0 to 9
     turned: int  # degrees clockwise by which the picture seems to be rotated, else 0
     box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
     row: int  # the line of writing, from 0 at the top
+    column: int | None  # of a table or a grid, from 0 at the left
     image: str  # the 28x28 bytes that the network saw, in base64
 
 
@@ -112,6 +115,7 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
             turned=reading.rotation,
             box=[place / side for place, side in zip(reading.box, sides, strict=True)],
             row=reading.row,
+            column=reading.column,
             image=base64.b64encode(reading.image.tobytes()).decode(),
         )
         for reading in readings

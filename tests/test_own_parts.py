@@ -16,8 +16,8 @@ from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
 from mnist_cnn.train import train
+from tests.helpers.docs import DOCS, blocks
 from tests.helpers.folder import column
-from tests.helpers.pages import DOCS, blocks
 from tests.helpers.process import run
 from tests.helpers.training import SHORT, evaluated
 

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from tests.helpers.pages import DOCS, blocks
+from tests.helpers.docs import DOCS, blocks
 from tests.helpers.process import environment
 
 nbformat = pytest.importorskip("nbformat")

@@ -4,54 +4,72 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.reading.ink import Ink, Labels, Mask, shrunk
+from mnist_cnn.reading.ink import MOST_HOLES, Ink, Labels, Mask, breadth, holes
 
-LARGE = 0.015  # what is no speck, as a share of the longer side of the picture
+LARGE = 0.015  # what is no speck, as a share of the picture's breadth
+LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
+ACROSS, DOWN = 1.9, 2.0  # length of lines in heights of the writing; a 1 is upright too
 
 
-def ruled_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
-    """The ruled lines among the strokes, but for the places where the pen crosses them."""
-    across = _level_lines(ink, mask, parallels=3)
-    # writing has upright strokes beside each other, so it takes more of them to make a grid
-    down = _level_lines(np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), parallels=6).T
+def straight_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
+    """Lines that are longer than a digit's strokes, but for where the pen crosses them.
+
+    Ruled and squared paper, underlines, edges of shadows.
+    """
+    size = writing_size(mask)
+    if not size:
+        return np.zeros(mask.shape, bool)
+    across = _level_lines(ink, mask, ACROSS * size, size)
+    down = _level_lines(
+        np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), DOWN * size, size
+    ).T
     return across | down
 
 
-def _level_lines(ink: Ink, mask: Mask, parallels: int) -> NDArray[np.bool_]:
-    """Lines, nearly level, from border to border, or long ones among this number of parallels."""
-    small = (shrunk(mask * 255, 500) > 60).astype(np.uint8)
-    width = small.shape[1]
-    # thickened, a line up to 4 degrees off level still holds a level bar
-    thick = cv2.dilate(small, np.ones((5, 5), np.uint8))
-    bars = cv2.morphologyEx(thick, cv2.MORPH_OPEN, np.ones((1, max(8, width // 6)), np.uint8))
+def writing_size(mask: Mask) -> float:
+    """About the height of writing in pixels, 0 for none: half of all ink is in larger pieces."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    stats[0] = 0
+    stats[stats[:, 2] >= 10 * stats[:, 3], 4] = 0  # a line: width and height; area
+    none = 0.0
+    while stats[:, 4].any():  # nor frames and squared paper
+        n = int(np.argmax(stats[:, 2] * stats[:, 3] * (stats[:, 4] > 0)))
+        x, y, w, h, _ = stats[n]
+        if holes((labels[y : y + h, x : x + w] == n).astype(np.uint8)) <= MOST_HOLES:
+            break
+        stats[n, 4], none = 0, LARGEST * min(mask.shape)
+    _, _, wide, high, area = stats[stats[:, 4] > 0].T
+    # as writing that lies on its side, but not as a row that touches
+    extent = np.where(wide < 2 * high, np.maximum(wide, high), high)
+    return float(np.median(np.repeat(extent, area))) if len(area) else none
+
+
+def _level_lines(ink: Ink, mask: Mask, length: float, size: float) -> NDArray[np.bool_]:
+    """Thin strokes, nearly level, of at least this length, but for where the pen crosses them."""
+    # thickened, a line that is a few degrees off level is made of shorter level bars
+    thick = cv2.dilate(mask, np.ones((5, 3), np.uint8))
+    bars = cv2.morphologyEx(
+        thick, cv2.MORPH_OPEN, np.ones((1, max(9, round(length / 3))), np.uint8)
+    )
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bars, connectivity=8)
-    left, length = stats[:, cv2.CC_STAT_LEFT], stats[:, cv2.CC_STAT_WIDTH]
-    thickness = np.full(len(stats), np.inf)
-    for n in np.flatnonzero(length > 0.4 * width):
-        columns = (labels == n).sum(0)
+    lines = np.zeros(mask.shape, np.uint8)
+    for n in np.flatnonzero(stats[:, cv2.CC_STAT_WIDTH] >= length)[1:]:
+        x, y, width, height, _ = stats[n]
+        part = slice(y, y + height), slice(x, x + width)
+        line = labels[part] == n
         # the median passes over the strokes that the line touches; 4 pixels were added above
-        thickness[n] = np.median(columns[columns > 0]) - 4
-    thin = (thickness < length / 40 + 1) & (np.arange(len(stats)) > 0)
-    for n in np.flatnonzero(thin):
-        # a row of digits is joined by the thickening alone
-        thin[n] = (small & (labels == n)).any(0).sum() > 0.75 * length[n]
-    margin = 0.03 * width + 3
-    through = thin & (left <= margin) & (left + length >= width - margin)
-    long = thin & (length > 0.4 * width)
-    ruled = through | long if long.sum() >= parallels else through
-    if not ruled.any():
-        return np.zeros(mask.shape, bool)
-    lines = cv2.resize(ruled[labels].astype(np.uint8), mask.shape[::-1], interpolation=0)
+        thickness = max(1.0, float(np.median(line.sum(0))) - 4)
+        if thickness < min(0.3 * size, width / 8):
+            # a pen goes on above or below the line
+            pen = np.ones((round(2 * thickness) + 6, 1), np.uint8)
+            crossing = cv2.morphologyEx(mask[part], cv2.MORPH_OPEN, pen)
+            lines[part] |= line & (crossing == 0)
     lines &= mask
-    zoom = max(mask.shape) / max(small.shape)
-    breadth = int(np.ceil((max(thickness[ruled].max(), 1) + 1) * zoom))
-    # a pen stroke goes on above and below the line that it crosses
-    bridge = np.ones((breadth + 3, 1), np.uint8)
-    crossing = cv2.morphologyEx(mask & ~lines & 1, cv2.MORPH_CLOSE, bridge)
+    if not lines.any():
+        return lines > 0
     # and is darker than a printed line, but for its edges
     darker = (ink > 1.4 * float(np.median(ink[lines > 0]))).astype(np.uint8)
-    pen = cv2.dilate(darker, np.ones((5, 5), np.uint8))
-    return (lines > 0) & (crossing == 0) & (pen == 0)
+    return (lines > 0) & (cv2.dilate(darker, np.ones((5, 5), np.uint8)) == 0)
 
 
 def border_clutter(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
@@ -62,7 +80,7 @@ def border_clutter(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
-    large = extent >= LARGE * max(mask.shape)
+    large = extent >= LARGE * breadth(mask.shape)
     large[0] = False
     sides = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
     contact = np.array([np.bincount(side, minlength=count) / len(side) for side in sides]).max(0)

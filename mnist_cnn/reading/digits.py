@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_cnn.reading.cuts import cut
-from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of, resized
+from mnist_cnn.reading.frames import Cell
+from mnist_cnn.reading.ink import MOST_HOLES, Grey, Ink, Mask, grey_of, holes, resized
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
-from mnist_cnn.reading.shapes import Row, find_rows, joined
-from mnist_cnn.reading.strokes import Box, Strokes, find_ink, holes, stroke_width, two_levels
+from mnist_cnn.reading.shapes import Row, by_cells, find_rows, joined
+from mnist_cnn.reading.signs import told_apart
+from mnist_cnn.reading.strokes import Box, Strokes, fillings, find_ink, stroke_width
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
 WIDEST = 1.5  # a candidate of several parts, as a share of its height
-MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
 # costs, chosen on rows of validation digits: of an end of a candidate at a cut, and there for each
 # width of the pen that is cut; of a gap inside, and for each height of the line that it is wide;
 # for each height of the line that a candidate is wider than most digits, or lower
@@ -39,6 +40,8 @@ class Digit:
     image: NDArray[np.uint8]  # (28, 28), white ink on black, longest side 20, centred by mass
     row: int  # the line of writing that it stands in, from 0 at the top
     place: float  # its middle along the line, as the sheet was rotated, in pixels of the ink map
+    column: int | None = None  # of a table or a grid, from 0 at the left
+    sign: str | None = None  # of what is no digit; a space for an empty cell
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Line:
     parts: int  # their number; digits are made of one or several neighbours
     cuts: set[int]  # the parts that a cut parts from the one before
     candidates: list[Candidate]
-    punctuation: list[Digit]  # too small for a digit: points, commas, dashes
+    signs: list[Digit]  # what is no digit: points, commas, dashes, brackets, empty cells
 
 
 @dataclass(frozen=True)
@@ -70,22 +73,19 @@ class Sheet:
     ink: Ink
     mask: Mask  # the strokes of the pen
     faint: Mask  # all but the noise
+    cells: list[Cell]  # of forms and tables
     back: NDArray[np.float64]  # (3, 3), to pixels of the upright picture, in coordinates (x, y, 1)
     size: tuple[int, int]  # width and height of the upright picture
 
     @classmethod
-    def of(cls, image: Image.Image) -> "Sheet":
-        """Find the ink of a picture."""
+    def of(cls, image: Image.Image, otherwise: bool = False) -> "Sheet":
+        """Find the ink of a picture; otherwise: take the lighter for ink where the darker seems."""
         grey = grey_of(np.asarray(load_picture(image)))
         if max(grey.shape) < MIN_SIDE:
             grey = resized(grey, MIN_SIDE, cv2.INTER_CUBIC)
         size = upright_size(image)
         back = np.diag([size[0] / grey.shape[1], size[1] / grey.shape[0], 1.0])
-        return cls(grey, *find_ink(grey), back, size)
-
-    def filled(self) -> list["Sheet"]:
-        """The sheet as one that its digits fill, for each of the pens that it may be."""
-        return [Sheet(self.grey, *layers, self.back, self.size) for layers in two_levels(self.grey)]
+        return cls(grey, *find_ink(grey, otherwise), back, size)
 
     def rotated(self, degrees: float) -> "Sheet":
         """The sheet, rotated clockwise."""
@@ -97,20 +97,41 @@ class Sheet:
         ink = cv2.warpAffine(self.ink, turn, size, flags=cv2.INTER_LINEAR)
         mask = cv2.warpAffine(self.mask, turn, size, flags=cv2.INTER_NEAREST)
         faint = cv2.warpAffine(self.faint, turn, size, flags=cv2.INTER_NEAREST)
-        back = np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
-        return replace(self, ink=ink, mask=mask, faint=faint, back=self.back @ back)
+        back = self.back @ np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
+        cells = [Cell(c.corners @ turn[:, :2].T + turn[:, 2], c.group) for c in self.cells]
+        return replace(self, ink=ink, mask=mask, faint=faint, cells=cells, back=back)
 
-    def lines(self) -> list[Line]:
-        """The lines of writing and whatever may be a digit in them; raises as `find_rows`."""
-        return [_line(self, row, n) for n, row in enumerate(find_rows(self.ink, self.mask))]
+    def rows(self) -> list[Row]:
+        """The lines of writing, each cell by itself; raises as `find_rows`."""
+        return by_cells(find_rows(self.ink, self.mask), self.cells)
 
-    def digit(self, shape: Strokes, row: int) -> Digit:
-        left, top, right, bottom = shape.box
+    def lines(self, rows: list[Row]) -> list[Line]:
+        """Whatever may be a digit in lines of writing."""
+        return [_line(self, row) for row in rows]
+
+    def box(self, box: Box) -> Box:
+        """A box of the ink map in pixels of the upright picture."""
+        left, top, right, bottom = box
         corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]).T
         x, y, _ = (self.back @ corners).round(6)
         right_end, bottom_end = np.minimum(self.size, np.ceil([x.max(), y.max()])).astype(int)
-        box = max(0, int(x.min())), max(0, int(y.min())), int(right_end), int(bottom_end)
-        return Digit(box, mnist_image(self.ink, shape), row, (left + right) / 2)
+        return max(0, int(x.min())), max(0, int(y.min())), int(right_end), int(bottom_end)
+
+    def digit(self, shape: Strokes, row: Row, sign: str | None = None) -> Digit:
+        """A shape of a line as the network sees it."""
+        place = (shape.box[0] + shape.box[2]) / 2
+        image = mnist_image(self.ink, shape) if shape.mask.any() else np.zeros((28, 28), np.uint8)
+        return Digit(self.box(shape.box), image, row.number, place, row.column, sign)
+
+    def plain(self) -> list[Digit]:
+        """All that is darker, or all that is lighter, as one digit."""
+        found = []
+        for ink in fillings(self.grey):
+            x, y, width, height = cv2.boundingRect(ink)
+            small = _anti_aliased(ink[y : y + height, x : x + width].astype(np.float32), 20)
+            box = self.box((x, y, x + width, y + height))
+            found.append(Digit(box, centred(small), 0, x + width / 2))
+        return found
 
     def completed(self, shape: Strokes) -> Strokes | None:
         """A shape with what fainter ink joins to it inside its box, or None where there is none."""
@@ -125,15 +146,18 @@ class Sheet:
         return Strokes(shape.box, whole) if 1.04 < grown < 2 else None
 
 
-def _line(sheet: Sheet, row: Row, number: int) -> Line:
+def _line(sheet: Sheet, row: Row) -> Line:
     """The candidates of a line: runs of parts that lie next to each other."""
     parts: list[Strokes] = []
     crossed: list[float | None] = [None]  # ink of the cut before each part; None: there is a gap
-    for shape in row.shapes:
-        own, cuts = cut(shape, alone=len(row.shapes) == 1)
+    shapes, told = told_apart(row)
+    signs = [sheet.digit(shape, row, sign) for shape, sign in told]
+    beside = [sign.place for sign in signs]
+    for shape in shapes:
+        own, cuts = cut(shape, alone=len(shapes) == 1)
         parts += own
         crossed += [*cuts, None]
-    size = float(np.median([shape.height for shape in row.shapes]))
+    size = float(np.median([shape.height for shape in shapes])) if shapes else 0
     candidates = []
     for first in range(len(parts)):
         for last in range(first + 1, len(parts) + 1):
@@ -145,21 +169,23 @@ def _line(sheet: Sheet, row: Row, number: int) -> Line:
             ]
             shape = joined(run)
             wide = shape.width > WIDEST * max(size, shape.height)
-            if last - first > 1 and (wide or sum(gaps) > WIDEST_GAP):
+            ends = run[0].box[0] + run[0].width / 2, run[-1].box[2] - run[-1].width / 2
+            apart = any(ends[0] < place < ends[1] for place in beside)
+            if last - first > 1 and (wide or apart or sum(gaps) > WIDEST_GAP):
                 break
-            ends = [ink for ink in (crossed[first], crossed[last]) if ink is not None]
-            cost = sum(CUT + CUT_INK * ink for ink in ends)
+            cut_ends = [ink for ink in (crossed[first], crossed[last]) if ink is not None]
+            cost = sum(CUT + CUT_INK * ink for ink in cut_ends)
             cost += sum(GAP + GAP_WIDTH * gap for gap in gaps)
             cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
             cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
             is_mesh = holes(shape.mask) > MOST_HOLES
-            candidates.append(Candidate(first, last, sheet.digit(shape, number), cost, is_mesh))
+            digit = sheet.digit(shape, row)
+            candidates.append(Candidate(first, last, digit, cost, is_mesh))
             if (whole := sheet.completed(shape)) is not None:
-                digit = sheet.digit(whole, number)
+                digit = sheet.digit(whole, row)
                 candidates.append(Candidate(first, last, digit, cost + 0.1, is_mesh))
     cut_before = {n for n in range(len(parts)) if crossed[n] is not None}
-    punctuation = [sheet.digit(mark, number) for mark in row.punctuation]
-    return Line(len(parts), cut_before, candidates, punctuation)
+    return Line(len(parts), cut_before, candidates, signs)
 
 
 def mnist_image(ink: Ink, digit: Strokes) -> Grey:
@@ -181,7 +207,7 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
         large = cv2.dilate(large, disc)
         x, y, w, h = cv2.boundingRect((large > 0).astype(np.uint8))
         large = large[y : y + h, x : x + w]
-    return _centred(_anti_aliased(large, 20))
+    return centred(_anti_aliased(large, 20))
 
 
 def _anti_aliased(stroke: Ink, side: int) -> Ink:
@@ -189,7 +215,7 @@ def _anti_aliased(stroke: Ink, side: int) -> Ink:
     return resized(stroke, side, cv2.INTER_AREA if side < max(stroke.shape) else cv2.INTER_LINEAR)
 
 
-def _centred(stroke: Ink) -> Grey:
+def centred(stroke: Ink) -> Grey:
     """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
     height, width = stroke.shape
     image = np.zeros((28, 28), np.uint8)

@@ -3,7 +3,6 @@
 On Windows there are no limits, on macOS none of memory.
 """
 
-import argparse
 import contextlib
 import multiprocessing
 import os
@@ -122,22 +121,3 @@ def _limit_memory(megabytes: float) -> None:
             data = int(file.read().split()[5]) * resource.getpagesize()
         limit = data + round(megabytes * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the limits of a page's reading to the options of a command."""
-    add = parser.add_argument
-    add("--max-seconds", type=_positive, default=5, metavar="S", help="for a page (default: 5)")
-    add(
-        "--max-memory",
-        type=_positive,
-        default=1000,
-        metavar="MB",
-        help="for a page (default: 1000)",
-    )
-
-
-def _positive(text: str) -> float:
-    if not 0 < float(text) < 1e6:
-        raise ValueError(text)
-    return float(text)

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 import os
 import stat
 import warnings
@@ -144,7 +145,7 @@ def _frames(file: IO[bytes], heic: bool) -> Iterator[Decoder]:
 
 def _frame(image: Image.Image) -> Image.Image:
     _check_size(image)
-    image.draft(None, (MAX_SIDE, MAX_SIDE))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
+    image.draft(None, _fitting(*image.size))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
     return _upright(image)
 
 
@@ -176,6 +177,15 @@ def _check_size(image: Image.Image) -> None:
         )
 
 
+def _fitting(width: int, height: int) -> tuple[int, int]:
+    """The size to read a picture at: at most MAX_SIDE a side, or of a strip as many pixels.
+
+    A strip is longer than 4 times its shorter side.
+    """
+    zoom = max(MAX_SIDE / max(width, height), MAX_SIDE / 2 / math.sqrt(width * height))
+    return max(1, round(width * min(1, zoom))), max(1, round(height * min(1, zoom)))
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """At most MAX_SIDE pixels a side, RGB or L, opaque, rotated as its EXIF says."""
     _check_size(image)
@@ -187,7 +197,7 @@ def _upright(image: Image.Image) -> Image.Image:
         small = image.convert("L" if image.mode in ("1", "L") else "RGB")
     if small is image:
         small = image.copy()
-    small.thumbnail((MAX_SIDE, MAX_SIDE), reducing_gap=3)
+    small.thumbnail(_fitting(*small.size), reducing_gap=3)
     if small.mode == "RGBA":
         small = _opaque(small)
     # conversion keeps the EXIF of some formats and loses that of others

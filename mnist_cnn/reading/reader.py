@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn.reading.digits import Line, Sheet
+from mnist_cnn.reading.digits import Digit, Line, Sheet
 from mnist_cnn.reading.picture import Source, load_picture
 from mnist_cnn.reading.shapes import TooManyStrokesError
+from mnist_cnn.reading.signs import UNKNOWN
 from mnist_cnn.reading.strokes import Box
 
 THRESHOLD = 0.80  # confidence below which a digit is left unread
@@ -22,6 +23,10 @@ NO_DIGIT = 0.35  # below it no digit stands out among the ten
 
 DOUBTFUL = 0.8  # below this mean confidence a sheet may have to be rotated
 STEEP = 20  # degrees: so may a line that slopes more
+MANY, TEXT = 6, 0.6  # of so many digits and dots this share is sure, or the sheet is text
+UNCERTAIN = "·.,:÷"  # signs that are anywhere in text and in objects
+PAGE, PRINT = 40, 0.25  # of so many shapes as they are this share is sure, or they are no digits
+SECOND = 0.9  # confidence in what is read only at a second look
 BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
@@ -39,10 +44,12 @@ class Reading:
     box: Box  # (left, top, right, bottom) in pixels of the upright picture
     image: NDArray[np.uint8]  # (28, 28), what the network saw
     row: int  # the line of writing, from 0 at the top
-    is_candidate: bool = True  # False for punctuation, which is too small for a digit
+    is_candidate: bool = True  # False for signs and empty cells, which the network has not read
     # degrees clockwise by which the picture must be rotated for `best`; the digit is then None, as
     # a lone digit does not tell which side is up
     rotation: int = 0
+    column: int | None = None  # of a table or a grid, from 0 at the left
+    sign: str = UNKNOWN  # of what is no digit, see `reading.signs`; a space for an empty cell
 
     @property
     def best(self) -> int:
@@ -56,10 +63,10 @@ class Reading:
 
     @property
     def symbol(self) -> str:
-        """The digit; ? where the network is unsure which, and a point where it is none."""
+        """The digit; ? where the network is unsure which; the sign where it is none."""
         if self.digit is not None:
             return str(self.digit)
-        return "?" if self.is_digit else "·"
+        return "?" if self.is_digit else self.sign
 
 
 def read_digits(
@@ -80,14 +87,44 @@ def read_digits(
     Raises:
         OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes.
     """
-    sheet = Sheet.of(picture if isinstance(picture, Image.Image) else load_picture(picture))
+    image = picture if isinstance(picture, Image.Image) else load_picture(picture)
+    sheet = Sheet.of(image)
+    readings = _read_rotated(sheet, net, threshold)
+    if not any(_is_sure(reading) or reading.rotation for reading in readings):
+        readings = _second_opinion(image, sheet, readings, net, threshold)
+    marks = [reading for reading in readings if reading.sign in UNCERTAIN]
+    if len(marks) >= MANY and sum(map(_is_sure, marks)) < TEXT * len(marks):
+        readings = [replace(reading, digit=None) for reading in readings]
+    return readings
+
+
+def _is_sure(reading: Reading) -> bool:
+    return reading.digit is not None
+
+
+def _second_opinion(
+    image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
+) -> list[Reading]:
+    """What is read where the ink is the lighter, or where the sheet holds a single digit."""
+    if sum(reading.is_candidate for reading in readings) >= MANY:
+        return readings
+    with contextlib.suppress(TooManyStrokesError):
+        other = _read(Sheet.of(image, otherwise=True), net, threshold)
+        if _score(other) > np.log(SECOND):
+            return other
+    if len(readings) > 3:
+        return readings
+    plain = sheet.plain()
+    chances = _probabilities(net, plain)
+    if not plain or chances.max() < SECOND:
+        return readings
+    k = int(chances.max(1).argmax())
+    return [_reading(plain[k], chances[k], float(chances.max()), threshold)]
+
+
+def _read_rotated(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
+    """The likeliest readings of a sheet, whichever of its sides is up."""
     readings = _read(sheet, net, threshold)
-    filled: list[list[Reading]] = []
-    with contextlib.suppress(TooManyStrokesError):  # what is paper to find_ink is noise here
-        filled = [_read(each, net, threshold) for each in sheet.filled()]
-    likeliest = max(filled, key=_score, default=[])
-    if _score(likeliest) > max(_score(readings), np.log(NO_DIGIT)):
-        readings = likeliest
     digits = [reading for reading in readings if reading.is_candidate]
     slope = _slope(digits)
     is_level = not abs(slope) >= STEEP  # NaN is level too
@@ -101,6 +138,8 @@ def read_digits(
     best, score = readings, _score(digits) + (BETTER if is_level else 0)
     for angle in angles:
         rotated = _read(sheet.rotated(angle), net, threshold)
+        if len(digits) == 1 and sum(each.is_candidate for each in rotated) > 1:
+            continue
         if len(digits) == 1:  # a lone 6 may be a 9: it is not read, but told
             read = [reading for reading in rotated if reading.digit is not None]
             rotated = [replace(reading, digit=None, rotation=angle) for reading in read]
@@ -111,26 +150,46 @@ def read_digits(
 
 def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
     """The likeliest readings of the lines of writing on a sheet."""
-    lines = sheet.lines()
-    candidates = [candidate for line in lines for candidate in line.candidates]
-    if not candidates:
+    rows = sheet.rows()
+    if sum(len(row.shapes) for row in rows) >= PAGE:  # print takes long to cut apart
+        whole = [sheet.digit(shape, row) for row in rows for shape in row.shapes]
+        surest = (chances := _probabilities(net, whole)).max(1)
+        if (surest >= threshold).mean() < PRINT:
+            each = zip(whole, chances, surest, strict=True)
+            return [replace(_reading(*of, threshold), digit=None) for of in each]
+    lines = sheet.lines(rows)
+    if not lines:
         return []
-    images = np.stack([candidate.digit.image for candidate in candidates])
-    with torch.inference_mode():
-        batches = torch.from_numpy(images).split(BATCH)
-        probabilities = torch.cat([net(batch) for batch in batches]).float().cpu().numpy()
+    candidates = [candidate for line in lines for candidate in line.candidates]
+    probabilities = _probabilities(net, [candidate.digit for candidate in candidates])
     probabilities[[candidate.is_mesh for candidate in candidates]] = NONE
     ends = np.cumsum([len(line.candidates) for line in lines])
     parts = zip(lines, np.split(probabilities, ends[:-1]), strict=True)
     return [reading for line, part in parts for reading in _read_line(line, part, threshold)]
 
 
+def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
+    """What the network takes shapes for: (N, 10)."""
+    if not digits:
+        return np.empty((0, 10), np.float32)
+    images = torch.from_numpy(np.stack([digit.image for digit in digits]))
+    with torch.inference_mode():
+        found = torch.cat([net(batch) for batch in images.split(BATCH)])
+    return found.float().cpu().numpy()
+
+
+def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold: float) -> Reading:
+    read = int(chances.argmax()) if sure >= threshold else None
+    place = digit.box, digit.image, digit.row
+    return Reading(read, sure, chances, *place, column=digit.column)
+
+
 def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float) -> list[Reading]:
     """The digits and the punctuation of a line, from left to right; probabilities (N, 10)."""
     none = np.full(10, NONE, np.float32)
     found = [
-        (mark.place, Reading(None, NONE, none, mark.box, mark.image, mark.row, False))
-        for mark in line.punctuation
+        (mark.place, replace(_reading(mark, none, NONE, 1), is_candidate=False, sign=mark.sign))
+        for mark in line.signs
     ]
     path = _best_path(line, probabilities)
     shapes = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
@@ -138,16 +197,14 @@ def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float)
     for k, shape in zip(path, shapes, strict=True):
         sure = float(surest[shapes == shape].min())  # the same for those that were cut apart
         digit, chances = line.candidates[k].digit, probabilities[k]
-        read = int(chances.argmax()) if sure >= threshold else None
-        found.append((digit.place, Reading(read, sure, chances, digit.box, digit.image, digit.row)))
+        found.append((digit.place, _reading(digit, chances, sure, threshold)))
     return [reading for _, reading in sorted(found, key=lambda each: each[0])]
 
 
 def _score(readings: Sequence[Reading]) -> float:
-    """The mean logarithm of the confidence; that of nothing is the least that there is."""
-    if not readings:
-        return -np.inf
-    return float(np.mean([np.log(reading.confidence) for reading in readings]))
+    """The mean logarithm of the digits' confidence; that of none is the least that there is."""
+    digits = [np.log(reading.confidence) for reading in readings if reading.is_candidate]
+    return float(np.mean(digits)) if digits else -np.inf
 
 
 def _slope(digits: Sequence[Reading]) -> float:
@@ -185,6 +242,13 @@ def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
 
 
 def written(readings: Sequence[Reading]) -> str:
-    """The readings as text: a line for each row, ? for what is unsure, · for what is no digit."""
-    rows = itertools.groupby(readings, key=lambda reading: reading.row)
-    return "\n".join("".join(reading.symbol for reading in row) for _, row in rows)
+    """The readings as text, a line for each row: ? for what is unsure, · for an unknown sign.
+
+    Cells of a row stand beside each other where each holds one digit at most, else between bars.
+    """
+    lines = []
+    for _, row in itertools.groupby(readings, key=lambda reading: reading.row):
+        cells = itertools.groupby(row, key=lambda reading: reading.column)
+        texts = ["".join(reading.symbol for reading in cell) for _, cell in cells]
+        lines.append(("" if max(map(len, texts)) == 1 else " | ").join(texts))
+    return "\n".join(lines)

@@ -1,15 +1,18 @@
 """Connected strokes, joined to the shapes that may be digits, and these in lines of writing."""
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
-from mnist_cnn.reading.ink import Ink, Labels, Mask
+from mnist_cnn.reading.frames import Cell, in_grids
+from mnist_cnn.reading.ink import Ink, Labels, Mask, breadth
 from mnist_cnn.reading.strokes import Strokes, stroke_width
 
 SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
 SPECK = 0.015  # what is smaller must be dark to be a digit
+BESIDE = 0.7  # of a cell, from its middle: what stands there is read with it
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
 # of an i's dot, in heights of the line: its size, and how far above the i it stands
 SMALLEST_DOT, LARGEST_DOT, DOT_GAP = 0.1, 0.35, 0.45
@@ -26,6 +29,8 @@ class Row:
 
     shapes: list[Strokes]
     punctuation: list[Strokes]
+    number: int = 0  # from the top
+    column: int | None = None  # of a cell
 
 
 def find_rows(ink: Ink, mask: Mask) -> list[Row]:
@@ -37,19 +42,20 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
     pieces, labels = _pieces(mask)
     if not pieces:
         return []
-    size = _typical_height(pieces)
+    # half of all ink is in higher pieces: dots and dashes weigh little
+    size = float(np.median(np.concatenate([np.full(p.mask.sum(), p.height) for p in pieces])))
     owner = np.arange(len(pieces) + 1)  # label -> label of the shape that it belongs to
     for label in sorted(range(1, len(pieces) + 1), key=lambda n: pieces[n - 1].extent):
         partner = _partner(label, pieces, labels, size)
         if partner:
             owner[owner == owner[label]] = owner[partner]
     shapes = [joined([pieces[n - 1] for n in np.flatnonzero(owner == o)]) for o in set(owner[1:])]
-    smallest = max(SMALLEST * max(mask.shape), 0.35 * size)
+    smallest = max(SMALLEST * breadth(mask.shape), 0.35 * size)
     large = [shape for shape in shapes if shape.height >= smallest and _is_written(shape)]
     if not large:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
-    faintest, speck = FAINTEST_SHAPE * level, SPECK * max(mask.shape)
+    faintest, speck = FAINTEST_SHAPE * level, SPECK * breadth(mask.shape)
 
     def is_dark(shape: Strokes) -> bool:
         least = faintest
@@ -59,11 +65,19 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
             least = max(0.15, faintest)  # shading touches the border of the picture
         return _darkness(ink, shape) > least
 
-    large = [shape for shape in large if is_dark(shape)]
-    small = [
-        shape for shape in shapes if shape.height < smallest and _darkness(ink, shape) > 0.7 * level
-    ]
-    return [Row(row, [mark for mark in small if _is_mark(mark, row)]) for row in _rows(large)]
+    lines = _rows([shape for shape in large if is_dark(shape)])
+    small = [shape for shape in shapes if shape.height < smallest and not _is_rule(shape, size)]
+    small = [shape for shape in small if _darkness(ink, shape) > 0.7 * level]
+    # a comma or a dash that is as high as a low digit makes no line of its own
+    low = [row for row in lines if len(row) == 1 and row[0].height < 0.6 * size]
+    lines = [row for row in lines if not any(row is each for each in low)]
+    for row in low:
+        if any(_is_mark(row[0], other) for other in lines):
+            small += row
+        else:
+            lines.append(row)
+    rows = [Row(row, [mark for mark in small if _is_mark(mark, row)]) for row in lines]
+    return sorted(rows, key=lambda row: np.mean([d.box[1] + d.box[3] for d in row.shapes]))
 
 
 def _darkness(ink: Ink, shape: Strokes) -> float:
@@ -73,18 +87,19 @@ def _darkness(ink: Ink, shape: Strokes) -> float:
 
 
 def _rows(shapes: list[Strokes]) -> list[list[Strokes]]:
-    """Lines of writing, from the top; a shape belongs to the line of its left neighbour.
+    """Lines of writing; a shape belongs to that of its left neighbour.
 
     Neighbours rather than a common height: a line of writing may slope.
     """
     rows: list[list[Strokes]] = []
     for shape in sorted(shapes, key=lambda d: d.box[0] + d.box[2]):
-        shared = [_shared_height(row[-1], shape) for row in rows]
+        # the last two: one of them may be a low letter or a raised digit
+        shared = [max(_shared_height(last, shape) for last in row[-2:]) for row in rows]
         if max(shared, default=0) > 0.4:
             rows[int(np.argmax(shared))].append(shape)
         else:
             rows.append([shape])
-    return sorted(rows, key=lambda row: float(np.mean([d.box[1] + d.box[3] for d in row])))
+    return rows
 
 
 def _shared_height(a: Strokes, b: Strokes) -> float:
@@ -110,7 +125,7 @@ def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
     """Connected strokes without specks; piece n has label n + 1."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
-    keep = extent >= max(3, SMALLEST / 3 * max(mask.shape))
+    keep = extent >= max(3, SMALLEST / 3 * breadth(mask.shape))
     keep[0] = False
     if keep.sum() > MOST_PIECES:
         raise TooManyStrokesError(
@@ -125,13 +140,9 @@ def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
     return pieces, (keep.cumsum() * keep).astype(np.int32)[labels]
 
 
-def _typical_height(pieces: list[Strokes]) -> float:
-    """The height at which half of all ink is in higher pieces: dots and dashes weigh little."""
-    heights = np.array([piece.height for piece in pieces])
-    weights = np.array([piece.mask.sum() for piece in pieces])
-    order = np.argsort(heights)
-    middle = np.searchsorted(np.cumsum(weights[order]), weights.sum() / 2)
-    return float(heights[order][middle])
+def _is_rule(piece: Strokes, size: float) -> bool:
+    """True for a line under digits or between them."""
+    return piece.width > size and piece.height < 0.5 * size and not _is_written(piece)
 
 
 def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> int:
@@ -141,7 +152,7 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
     """
     piece = pieces[label - 1]
     speck = 0.2 * size  # what a digit does not miss; dots lie about
-    if piece.height > 0.75 * size or piece.extent < SMALLEST_DOT * size:
+    if piece.height > 0.75 * size or piece.extent < SMALLEST_DOT * size or _is_rule(piece, size):
         return 0
     is_dot = piece.extent < LARGEST_DOT * size
     left, top, right, bottom = piece.box
@@ -154,7 +165,7 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
         if other in (0, label):
             continue
         mate = pieces[other - 1]
-        if mate.extent < speck:
+        if mate.extent < speck or _is_rule(mate, size):
             continue
         height = max(bottom, mate.box[3]) - min(top, mate.box[1])  # of both
         if height > (1.8 if is_dot else 1.5) * max(size, mate.height):
@@ -187,3 +198,36 @@ def _is_written(shape: Strokes) -> bool:
         return float(shape.mask.sum()) > 1.7 * shape.width * stroke_width(shape.mask)
     filled = shape.mask.mean()
     return bool(shape.width < 0.6 * shape.height or filled < 0.85)
+
+
+def by_cells(rows: list[Row], cells: list[Cell]) -> list[Row]:
+    """Lines of writing with their numbers, each cell by itself.
+
+    An empty cell is a line with nothing but its box.
+    """
+    cells = in_grids(cells)
+    corners = np.array([cell.corners for cell in cells]).reshape(-1, 4, 2)
+    own: dict[tuple[int, int], Row] = {}  # by the cell that it stands in, -1 for none, and its line
+    for n, row in enumerate(rows):
+        for several, name in ((row.shapes, "shapes"), (row.punctuation, "punctuation")):
+            for shape in several:
+                middle = np.array([shape.box[0] + shape.box[2], shape.box[1] + shape.box[3]]) / 2
+                far = (np.abs(middle - corners.mean(1)) / np.ptp(corners, axis=1)).max(1)
+                k = int(np.argmin(far)) if far.min(initial=1) < BESIDE else -1
+                getattr(own.setdefault((k, n), Row([], [])), name).append(shape)
+    for k in set(range(len(cells))) - {k for k, _ in own}:
+        left, top, right, bottom = cells[k].box
+        empty = np.zeros((bottom - top, right - left), np.uint8)
+        own[k, 0] = Row([], [Strokes((left, top, right, bottom), empty)])
+    placed: list[tuple[float, int, int, int, Row]] = []
+    for (k, n), row in own.items():
+        middles = [(s.box[1] + s.box[3]) / 2 for s in row.shapes + row.punctuation]
+        cell = cells[k] if k >= 0 else Cell(np.zeros((4, 2)), -1, float(np.mean(middles)), -1)
+        placed.append((cell.level, cell.group, cell.column, n, row))
+    placed.sort(key=lambda each: each[:4])
+    lines = enumerate(itertools.groupby(placed, key=lambda each: each[:2]))
+    return [
+        replace(row, number=number, column=column if column >= 0 else None)
+        for number, (_, line) in lines
+        for _, _, column, _, row in line
+    ]

@@ -19,6 +19,7 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
     width, highest = (2000, 6000) if many else (1000, 4000)
     picture = load_picture(image).convert("RGB")
     upright = upright_size(image)
+    readings = [reading for reading in readings if reading.symbol != " "]
     zoom = min(width / upright[0], highest / upright[1])
     height = max(1, round(upright[1] * zoom))
     picture = picture.resize((max(1, round(upright[0] * zoom)), height))
@@ -33,7 +34,7 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
     size = min(20, max(9, 0.35 * zoom * heights[len(heights) // 2])) if heights else 20
     label_font, font = ImageFont.load_default(size), ImageFont.load_default(12 if many else 20)
     for number, reading in enumerate(readings):
-        colour = "#007a3d" if reading.digit is not None else "#c03000"
+        colour = "#c03000" if reading.symbol in "?·" else "#007a3d"
         left, top, right, bottom = (round(side * zoom) for side in reading.box)
         line = 3 if size > 12 else 1
         draw.rectangle((left - line, top - line, right + 1, bottom + 1), None, colour, line)
@@ -44,7 +45,8 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
         x, y = number % columns * tile, height + number // columns * (tile + gap)
         seen = Image.fromarray(reading.image).resize((tile - 4, tile - 4), Image.Resampling.NEAREST)
         sheet.paste(seen, (x + 2, y + gap - 4))
-        draw.text((x + 4, y + 6), f"{label} {reading.confidence:.0%}", colour, font)
+        sure = f" {reading.confidence:.0%}" if reading.is_candidate else ""
+        draw.text((x + 4, y + 6), label + sure, colour, font)
     if not readings:
         draw.text((12, 12), "no digit found", "#c03000", font)
     return sheet

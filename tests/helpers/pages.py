@@ -1,12 +1,220 @@
-"""What the pages of docs/ tell a reader to write and to run."""
+"""Made pages of what people have: forms, tables, dates, prices, sums; and how they are read.
 
-import re
-from pathlib import Path
+    python -m tests.helpers.pages [CHECKPOINT] [--n 200] [--kind KIND]
 
-DOCS = Path(__file__).parents[2] / "docs"
+Digits are MNIST's validation digits, signs are strokes of the same pen, drawn from one seed.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.pictures import common, verdict
+from mnist_cnn import pretrained
+from mnist_cnn.reading.reader import read_digits, written
+from tests.helpers.photographs import bundled
+
+Array = NDArray[Any]
+VALIDATION = 12_000  # the first rows of MNIST's training images
+# strokes of signs in a box of width and height 1, its foot at the digits' foot; the last is the
+# width as a share of a digit's height
+SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
+    "+": ([[(0, 0.5), (1, 0.5)], [(0.5, 0.2), (0.5, 0.8)]], 0.6),
+    "-": ([[(0, 0.5), (1, 0.5)]], 0.45),
+    "=": ([[(0, 0.38), (1, 0.38)], [(0, 0.62), (1, 0.62)]], 0.55),
+    "×": ([[(0, 0.25), (1, 0.75)], [(0, 0.75), (1, 0.25)]], 0.5),
+    "÷": ([[(0, 0.5), (1, 0.5)], [(0.5, 0.25), (0.5, 0.26)], [(0.5, 0.74), (0.5, 0.75)]], 0.55),
+    "/": ([[(0, 1.1), (1, -0.15)]], 0.45),
+    "(": ([[(1, -0.1), (0.3, 0.15), (0, 0.5), (0.3, 0.85), (1, 1.1)]], 0.25),
+    ")": ([[(0, -0.1), (0.7, 0.15), (1, 0.5), (0.7, 0.85), (0, 1.1)]], 0.25),
+    ".": ([[(0.5, 0.97), (0.5, 0.98)]], 0.2),
+    ",": ([[(0.6, 0.95), (0.3, 1.2)]], 0.2),
+    ":": ([[(0.5, 0.3), (0.5, 0.31)], [(0.5, 0.8), (0.5, 0.81)]], 0.2),
+}
 
 
-def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and content of each fenced block that is no line of Keras."""
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [(language, content) for language, content in found if not content.startswith("# Keras")]
+class Pen:
+    """Writes digits and signs on a sheet: float32 (H, W), 1 where the ink is."""
+
+    def __init__(self, rng: Generator, height: int, width: int):
+        images = bundled("train-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+        self.images = images[:VALIDATION]
+        self.labels = bundled("train-labels-idx1-ubyte", 8)[:VALIDATION]
+        self.rng, self.ink = rng, np.zeros((height, width), np.float32)
+
+    def digit(self, digit: str, left: float, top: float, size: int) -> float:
+        """Write a digit of which the longer side has that size; return its right end."""
+        image = self.images[self.rng.choice(np.flatnonzero(self.labels == int(digit)))]
+        x, y, w, h = cv2.boundingRect(image)
+        wide, high = (max(2, round(side * size / max(w, h))) for side in (w, h))
+        own = cv2.resize(image[y : y + h, x : x + w] / np.float32(255), (wide, high), None, 0, 0, 2)
+        foot = round(top) + size
+        place = self.ink[foot - high : foot, round(left) : round(left) + wide]
+        np.maximum(place, (own.clip(0, 1) * 1.6 - 0.3).clip(0, 1), out=place)
+        return left + wide
+
+    def line(self, points: list[tuple[float, float]], pen: int) -> None:
+        where = (np.array(points) * 16).round().astype(np.int32)
+        cv2.polylines(self.ink, [where], False, 1.0, pen, cv2.LINE_AA, 4)
+
+    def text(self, text: str, left: float, top: float, size: int) -> float:
+        """Write digits and signs in a row and return its right end."""
+        pen = max(2, round(size / 10))
+        for sign in text:
+            if sign.isdigit():
+                left = self.digit(sign, left, top, size)
+            else:
+                strokes, wide = SIGNS[sign]
+                wide *= self.rng.uniform(0.85, 1.15)
+                for stroke in strokes:
+                    shaken = self.rng.normal(0, 0.02, (len(stroke), 2)) + stroke
+                    self.line(
+                        [(left + x * wide * size, top + y * size) for x, y in shaken.tolist()],
+                        pen if len(stroke) > 2 or stroke[0][0] != stroke[1][0] or sign == "+"
+                        else round(1.6 * pen),
+                    )  # fmt: skip
+                left += wide * size
+            left += self.rng.uniform(0.15, 0.35) * size
+        return left
+
+    def picture(self) -> Image.Image:
+        """The sheet as a scan or a photograph shows it."""
+        rng = self.rng
+        turn = cv2.getRotationMatrix2D((self.ink.shape[1] / 2, self.ink.shape[0] / 2), 0, 1)
+        turn[:, :2] += np.array([[0, 1], [-1, 0]]) * np.tan(np.radians(rng.uniform(-1, 1)))
+        ink = cv2.warpAffine(self.ink, turn, self.ink.shape[::-1])
+        ink = cv2.GaussianBlur(ink, (0, 0), rng.uniform(0.3, 1.0))
+        paper = rng.uniform(200, 250) - rng.uniform(120, 190) * ink
+        return Image.fromarray((paper + rng.normal(0, 3, ink.shape)).clip(0, 255).astype(np.uint8))
+
+
+def numbers(rng: Generator, low: int, high: int) -> str:
+    return "".join(map(str, rng.integers(0, 10, int(rng.integers(low, high + 1)))))
+
+
+def grid(rng: Generator, rows: int, columns: int, filled: float, most: int) -> tuple[Pen, str]:
+    """A table; its text as `written` has it."""
+    size = int(rng.integers(30, 56))
+    side = round(size * rng.uniform(1.4, 2.0))
+    wide = side if most == 1 else round(size * 1.1 * most + side)
+    pen = Pen(rng, rows * side + 80, columns * wide + 80)
+    rule = int(rng.integers(1, 4))
+    for n in range(rows + 1):
+        y = 40 + n * side
+        pen.line(
+            [(40, y), (40 + columns * wide, y)], rule + (most == 1 and rows == 9 and n % 3 == 0)
+        )
+    for n in range(columns + 1):
+        x = 40 + n * wide
+        pen.line([(x, 40), (x, 40 + rows * side)], rule + (most == 1 and rows == 9 and n % 3 == 0))
+    texts = [
+        [numbers(rng, 1, most) if rng.random() < filled else "" for _ in range(columns)]
+        for _ in range(rows)
+    ]
+    for n, row in enumerate(texts):
+        for k, text in enumerate(row):
+            left = 40 + k * wide + (wide - size * len(text)) * rng.uniform(0.35, 0.6)
+            top = 40 + n * side + (side - size) * rng.uniform(0.3, 0.7)
+            pen.text(text, left, top, size)
+    joint = "" if max(len(text) for row in texts for text in row) < 2 else " | "
+    lines = []
+    for row in texts:
+        own = "" if max(map(len, row)) < 2 else joint
+        lines.append(own.join(text or " " for text in row))
+    return pen, "\n".join(lines)
+
+
+def row(rng: Generator, text: str, below: bool = False) -> tuple[Pen, str]:
+    size = int(rng.integers(40, 90))
+    pen = Pen(rng, size * 3, round(size * (len(text) + 3)))
+    right = pen.text(text, size, size, size)
+    if below:
+        y = 2 * size + rng.uniform(-0.04, 0.15) * size
+        slope = rng.uniform(-0.02, 0.02) * (right - size)
+        pen.line([(0.8 * size, y), (right, y + slope)], max(2, round(size / rng.uniform(10, 25))))
+    return pen, text
+
+
+def date(rng: Generator) -> str:
+    sign = "/" if rng.random() < 0.6 else str(rng.choice([".", "-"]))
+    return sign.join((f"{rng.integers(1, 32)}", f"{rng.integers(1, 13):02}", numbers(rng, 4, 4)))
+
+
+def phone(rng: Generator) -> str:
+    forms = ["+{}-{}-{}".format, "({}){}-{}".format, "{}/{}-{}".format]
+    return forms[rng.integers(3)](numbers(rng, 2, 3), numbers(rng, 3, 3), numbers(rng, 3, 4))
+
+
+def price(rng: Generator) -> str:
+    return f"{numbers(rng, 1, 3)}{rng.choice(['.', ','])}{numbers(rng, 2, 2)}"
+
+
+def total(rng: Generator) -> str:
+    a, b, c = numbers(rng, 1, 2), numbers(rng, 1, 2), numbers(rng, 1, 3)
+    return f"{a}{rng.choice(list('+-×÷'))}{b}={c}"
+
+
+KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
+    "boxes": lambda rng: grid(rng, 1, int(rng.integers(4, 10)), 1, 1),
+    "sudoku": lambda rng: grid(rng, 9, 9, 0.4, 1),
+    "tables": lambda rng: grid(rng, int(rng.integers(3, 7)), int(rng.integers(2, 6)), 0.9, 3),
+    "dates": lambda rng: row(rng, date(rng)),
+    "phones": lambda rng: row(rng, phone(rng)),
+    "prices": lambda rng: row(rng, price(rng)),
+    "sums": lambda rng: row(rng, total(rng)),
+    "underlines": lambda rng: row(rng, numbers(rng, 2, 6), below=True),
+    "shadows": lambda rng: row(rng, numbers(rng, 2, 6)),
+}
+
+
+def page(kind: str, seed: int) -> tuple[Image.Image, str]:
+    """A page of a kind, and its text."""
+    rng = np.random.default_rng((seed, list(KINDS).index(kind)))
+    pen, text = KINDS[kind](rng)
+    picture = pen.picture()
+    if kind == "shadows":  # with a hard edge, across the sheet at any angle
+        y, x = np.mgrid[-1 : 1 : picture.height * 1j, -1 : 1 : picture.width * 1j]
+        angle, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.6, 0.6)
+        dark = np.where(x * np.cos(angle) + y * np.sin(angle) > edge, rng.uniform(0.5, 0.8), 1)
+        light = cv2.GaussianBlur(dark, (0, 0), 1)
+        picture = Image.fromarray((np.asarray(picture) * light).astype(np.uint8))
+    return picture, text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
+    parser.add_argument("--n", type=int, default=200, help="pages of each kind")
+    parser.add_argument("--kind", choices=KINDS, help="only this one")
+    parser.add_argument("--all", action="store_true", help="print each that is not right")
+    args = parser.parse_args()
+    net = pretrained.load(args.checkpoint)
+    for kind in [args.kind] if args.kind else KINDS:
+        verdicts, digits, count, same = [], 0, 0, 0
+        for seed in range(args.n):
+            picture, text = page(kind, seed)
+            readings = read_digits(picture, net)
+            label = "".join(filter(str.isdigit, text))
+            sure = "".join(str(r.digit) for r in readings if r.digit is not None)
+            doubts = sum(r.digit is None and r.sign == "·" for r in readings)
+            verdicts.append(verdict(label, sure, doubts))
+            digits, count = digits + common(sure, label), count + len(label)
+            same += written(readings) == text
+            if args.all and written(readings) != text:
+                print(seed, repr(text), repr(written(readings)))
+        right, wrong = (verdicts.count(each) / args.n for each in ("right", "wrong"))
+        print(
+            f"{kind}: {same / args.n:.1%} as written, digits right on {right:.1%} of pages and "
+            f"surely wrong on {wrong:.1%}, {digits / count:.1%} of {count} digits (n={args.n})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,6 @@ from PIL import Image
 from mnist_cnn import pretrained
 from mnist_cnn.reading.digits import Digit, Sheet
 from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.reading.shapes import find_rows
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 Net = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
@@ -270,8 +269,7 @@ def png(*digits: int) -> bytes:
 def find_digits(image: Image.Image) -> list[Digit]:
     """The shapes in a picture, rows from top to bottom, each from left to right."""
     sheet = Sheet.of(image)
-    rows = enumerate(find_rows(sheet.ink, sheet.mask))
-    return [sheet.digit(shape, number) for number, row in rows for shape in row.shapes]
+    return [sheet.digit(shape, row) for row in sheet.rows() for shape in row.shapes]
 
 
 def main() -> None:

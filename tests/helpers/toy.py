@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mnist_cnn.runs.folder import LOCK, state
 from tests.helpers import process
-from tests.helpers.pages import DOCS, blocks
+from tests.helpers.docs import DOCS, blocks
 
 # of docs/usage.md, and what is other here
 _, section = (DOCS / "usage.md").read_text("utf-8").split("\n## Resumable sweeps")

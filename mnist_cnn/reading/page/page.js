@@ -228,7 +228,8 @@ for (let digit = 0; digit < 10; digit += 1) {
 
 function answer(reply) {
   digits = reply ? reply.digits : [];
-  const unsure = digits.filter((digit) => digit.digit === null);
+  // neither a sign that is known nor an empty cell
+  const unsure = digits.filter(({ sign }) => sign === "?" || sign === "·");
   showText(reply ? reply.text : "");
   const message = find("message");
   message.textContent = refusal || messageOf(reply, unsure);
@@ -263,7 +264,8 @@ function messageOf(reply, unsure) {
   if (!reply) return "The sheet is empty: draw a digit with mouse or finger.";
   if (reply.wait || reply.refused) return reply.wait || reply.refused;
   if (digits.length === 0) return "No digit found yet.";
-  if (!unsure.length) return digits.length === 1 ? "" : `${digits.length} digits`;
+  const read = digits.filter(({ digit }) => digit !== null).length;
+  if (!unsure.length) return read === 1 ? "" : `${read} digits`;
   const { best, turned } = digits[0];
   if (turned) return `A ${best}, if the picture is turned by ${turned}° clockwise.`;
   const doubts = unsure.filter(({ sign }) => sign === "?").length;
@@ -279,7 +281,9 @@ function messageOf(reply, unsure) {
 // How a digit's tile names it.
 function labelOf({ sign, best, confidence, turned }) {
   if (sign === "·") return "no digit";
+  if (sign === " ") return "empty";
   if (turned) return `${best}? ↻ ${turned}°`;
+  if (sign !== "?" && Number.isNaN(Number(sign))) return sign;
   return `${sign === "?" ? `${best}?` : sign} · ${percentage(confidence)}%`;
 }
 
@@ -304,7 +308,7 @@ function tiles() {
 
     const box = document.createElement("i");
     const [x0, y0, x1, y1] = digit.box;
-    box.classList.toggle("unsure", digit.digit === null);
+    box.classList.toggle("unsure", digit.sign === "?" || digit.sign === "·");
     Object.assign(box.style, {
       left: `calc(${100 * (left + x0 * wide)}% - 6px)`,
       top: `calc(${100 * (top + y0 * high)}% - 6px)`,

@@ -1,0 +1,75 @@
+"""Forms, tables, signs and text: what stands beside digits."""
+
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from mnist_cnn.pretrained import Trained, load
+from mnist_cnn.reading.reader import read_digits, written
+from tests.helpers.pages import Pen, page
+
+FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Trained:
+    return load()
+
+
+def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told(shipped: Trained) -> None:
+    picture, text = page("sudoku", 1)
+    readings = read_digits(picture, shipped)
+    cells = {(reading.row, reading.column): reading.symbol for reading in readings}
+    assert len(cells) == len(readings) == 81
+    expected = {(n, k): s for n, row in enumerate(text.split("\n")) for k, s in enumerate(row)}
+    assert {at for at, sign in cells.items() if sign == " "} == {
+        at for at, sign in expected.items() if sign == " "
+    }
+    assert sum(cells[at] == sign for at, sign in expected.items()) >= 79
+    assert max(reading.row for reading in readings) == 8
+
+
+@pytest.mark.parametrize(
+    "kind", ["boxes", "tables", "dates", "phones", "prices", "sums", "underlines"]
+)
+def test_forms_and_signs_come_out_as_written(shipped: Trained, kind: str) -> None:
+    pages = [page(kind, seed) for seed in range(8)]
+    right = [written(read_digits(picture, shipped)) == text for picture, text in pages]
+    assert sum(right) >= 4
+
+
+def test_of_text_nothing_is_sure_although_some_letters_look_like_digits(shipped: Trained) -> None:
+    sheet = Image.new("L", (1200, 400), 240)
+    font = ImageFont.truetype(FONT, 60)
+    text = "Reading what people\nwrite is another skill\nbesides counting"
+    ImageDraw.Draw(sheet).multiline_text((40, 40), text, 30, font, spacing=30)
+    readings = read_digits(sheet, shipped)
+    assert len(readings) >= 6
+    assert all(reading.digit is None for reading in readings)
+
+
+def test_a_long_strip_is_read(shipped: Trained) -> None:
+    pen = Pen(np.random.default_rng(3), 150, 6000)
+    digits = "0123456789" * 4
+    for n, digit in enumerate(digits):
+        pen.digit(digit, 60 + 145 * n, 45, 60)
+    readings = read_digits(Image.fromarray((235 - 190 * pen.ink).astype(np.uint8)), shipped)
+    assert len(readings) == 40
+    sure = [reading.symbol for reading in readings]
+    assert sum(one == other for one, other in zip(sure, digits, strict=True)) >= 37
+
+
+def test_squared_paper_is_no_table(shipped: Trained) -> None:
+    pen = Pen(np.random.default_rng(5), 400, 900)
+    pen.text("40271", 100, 120, 110)
+    paper = np.asarray(pen.picture()).copy()
+    for at in range(20, 900, 50):
+        cv2.line(paper, (at, 0), (at, 400), 150, 2)
+        cv2.line(paper, (0, at), (900, at), 150, 2)
+    readings = read_digits(Image.fromarray(paper), shipped)
+    assert written(readings) == "40271"
+    assert {reading.column for reading in readings} == {None}
