@@ -4,10 +4,12 @@
   mnist_cnn.pt2          the whole model for torch.export.load, without this project's code
   mnist_cnn.safetensors  the weights alone, for pretrained.load and ckpt_path
   mnist_cnn.html         a page to draw on, in any browser, without a server or a network connection
+  mnist_cnn.c and .h     integers alone, for microcontrollers; only with --format c
 
 The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
 probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is kept
-only if it was run on images and gave the network's probabilities.
+only if it was run on images and gave the network's probabilities; of the C file, whose weights have
+few bits, c_file.py says what is compared.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist_cnn import pretrained, terminal, webpage
+from mnist_cnn import c_file, pretrained, terminal, webpage
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.config.schema import DataDescription
@@ -171,11 +173,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m mnist_cnn.export", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--format", choices=(*FORMATS, "all"), default="all", help="(all)")
+    parser.add_argument("--format", choices=(*FORMATS, "c", "all"), default="all", help="(all)")
+    note = "of a weight in the C file (those it was trained with, else 8)"
+    parser.add_argument("--bits", type=int, choices=range(2, 9), help=note)
     note = "folder (exported), in which no file is replaced"
     parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)
     args = parse(parser, argv)
     net = pretrained.load(args.ckpt_path)
+    if args.format == "c":
+        print(f"{args.out / c_file.FILES[0]}: {c_file.export_c(net, args.bits, args.out)}")
+        return
+    if args.bits:
+        parser.error("--bits needs --format c")
     formats = [args.format]
     if args.format == "all":
         formats = list(FORMATS)

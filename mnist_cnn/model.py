@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 CLASSES, SHAPE = 10, (1, 28, 28)  # of MNIST
 
@@ -134,6 +135,31 @@ class FastCNN(Network):
         return self.dense2(x)
 
 
+def odd_multiples(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The nearest odd numbers (O, ...), up to 2**bits - 1, for weights (O, ...), and their unit.
+
+    The unit (O, 1, ...), one of each output, leaves its greatest weight as it is: rounding again
+    changes nothing.
+    """
+    top = 2**bits - 1
+    greatest = weight.abs().flatten(1).amax(1).clamp(min=1e-12)
+    unit = greatest.view(-1, *[1] * (weight.dim() - 1)) / top
+    return (2 * (weight / (2 * unit)).floor() + 1).clamp(-top, top), unit
+
+
+def rounded(weight: Tensor, bits: int | None) -> Tensor:
+    """Weights (O, ...) of so many bits, as `odd_multiples` has them; None: as they are.
+
+    The gradient passes as if nothing were rounded: Y. Bengio et al., Estimating or propagating
+    gradients through stochastic neurons, 2013, https://arxiv.org/abs/1308.3432.
+    """
+    if bits is None:
+        return weight
+    odd, unit = odd_multiples(weight.detach(), bits)
+    # a clone has the strides of its weights, a sum not always: it would slow the next layers
+    return weight.clone().add_(odd * unit - weight.detach())
+
+
 class VGG(Network):
     """3x3 convolutions with batch normalisation, in stages that each halve the image.
 
@@ -145,15 +171,22 @@ class VGG(Network):
             (J. Tompson et al., Efficient object localization using convolutional networks, CVPR
             2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
+        bits: of each weight, from 2 on, as `rounded` has them; None: they are floats.
         images: those of `Network`.
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
 
     def __init__(
-        self, stages: Sequence[Sequence[int]], channel_dropout: float, dropout: float, **images: Any
+        self,
+        stages: Sequence[Sequence[int]],
+        channel_dropout: float,
+        dropout: float,
+        bits: int | None = None,
+        **images: Any,
     ):
         super().__init__(**images)
+        self.bits = bits
         layers: list[nn.Module] = []
         channels, height, width = self.shape
         for widths in stages:
@@ -171,7 +204,18 @@ class VGG(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
-        return self.layers(self.normalize(x))
+        x = self.normalize(x)
+        if self.bits is None:
+            return self.layers(x)
+        named = self.layers.named_parameters()
+        weights = {name: rounded(p, self.bits) for name, p in named if p.dim() > 1}
+        return functional_call(self.layers, weights, x)
+
+    def round_weights(self) -> None:
+        """Rounds its weights for good: it computes as before, with what its layers have."""
+        for weight in (p for p in self.layers.parameters() if p.dim() > 1):
+            weight.data = rounded(weight.data, self.bits)
+        self.bits = None
 
 
 def pixels(channels: int, height: int, width: int) -> int:

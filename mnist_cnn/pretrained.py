@@ -19,7 +19,7 @@ from mnist_cnn.config.instantiate import CHECKPOINTS, ForbiddenError, instantiat
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
-from mnist_cnn.model import SHAPE
+from mnist_cnn.model import SHAPE, VGG
 from mnist_cnn.terminal import printable
 
 BATCH = 250  # images that are computed at once
@@ -219,6 +219,8 @@ def load(path: Path | str | None = None) -> Trained:
         net = build_network(model)
         net.load_state_dict(weights)
         check_finite_weights(net.state_dict())
+        if isinstance(net, VGG):
+            net.round_weights()
         classes = tuple(data.get("classes") or mnist.CLASSES.get(data["name"], ()))
         return Trained(net, classes, {"model": model, "data": data}, epoch)
     except ForbiddenError as e:  # the file may well be sound

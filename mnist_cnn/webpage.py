@@ -22,21 +22,24 @@ USUAL: list[Any] = [None, [1, 1], [0, 0]]  # bias, stride and padding of a convo
 Layer = tuple[dict[str, Any], list[Tensor]]  # its settings, its weights
 
 
-def digit_layers(net: Trained) -> list[Layer]:
+def digit_layers(net: Trained, kind: str = "html") -> list[Layer]:
     """The layers of a network as reading/page/network.js has them.
+
+    Args:
+        kind: the format that the error message names.
 
     Raises:
         ValueError: it reads no digits of 28x28, or is no chain of layers that network.js computes.
     """
     if net.classes != mnist.DIGITS or net.shape != SHAPE:
         raise ValueError(
-            "html export needs a network trained on digits of 1 x 28 x 28, got one of "
+            f"{kind} export needs a network trained on digits of 1 x 28 x 28, got one of "
             f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}"
         )
     try:
         program = torch.export.export(net.net, (torch.zeros(2, *SHAPE),))
     except Exception as error:  # a forward of the user's own may do anything
-        raise ValueError(f"html export needs a chain of layers, got {error}") from None
+        raise ValueError(f"{kind} export needs a chain of layers, got {error}") from None
     signature, state = program.graph_signature, program.state_dict
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     weights = {name: state[key] for name, key in names.items() if key in state}
@@ -47,12 +50,12 @@ def digit_layers(net: Trained) -> list[Layer]:
             inputs = [each.name for each in node.all_input_nodes if each.name not in weights]
             name = str(node.target).split(".")[1]  # conv2d of aten.conv2d.default
             operation = name if inputs == [before] else f"a branch at {node}"
-            layers += as_layers(operation, [weights.get(str(a), a) for a in node.args[1:]])
+            layers += as_layers(kind, operation, [weights.get(str(a), a) for a in node.args[1:]])
             before = node.name
     return layers
 
 
-def as_layers(operation: str, arguments: Sequence[Any]) -> list[Layer]:
+def as_layers(kind: str, operation: str, arguments: Sequence[Any]) -> list[Layer]:
     """An operation of torch.export as network.js has it; none for one that changes nothing."""
     match operation, *arguments:
         case "sub", Tensor() as mean:
@@ -75,7 +78,7 @@ def as_layers(operation: str, arguments: Sequence[Any]) -> list[Layer]:
         case "dropout" | "feature_dropout" | "flatten", *_:
             return []
     raise ValueError(
-        "html export needs a chain of convolutions, max-poolings, batch normalisations, "
+        f"{kind} export needs a chain of convolutions, max-poolings, batch normalisations, "
         f"ReLUs and dense layers, got {operation}"
     )
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mnist_cnn.config.compose import CONF, compose, files, plain
-from mnist_cnn.model import CNN, Normalize
+from mnist_cnn.model import CNN, VGG, Normalize, rounded
 from mnist_cnn.pretrained import build_network
 
 
@@ -87,3 +88,25 @@ def test_a_layer_of_torch_that_is_too_large_is_refused_before_it_takes_memory():
     vast = {"_target_": "torch.nn.Linear", "in_features": 10**9, "out_features": 10**6}
     with pytest.raises(ValueError, match="at most 100,000,000 parameters"):
         build_network({"_target_": "torch.nn.Sequential", "_args_": [vast]})
+
+
+def test_weights_of_few_bits_are_odd_multiples_of_a_step_of_their_channel():
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    (found := rounded(weight, 3)).sum().backward()
+    torch.testing.assert_close(weight.grad, torch.ones_like(weight))
+    multiples = found.detach() * 7 / weight.detach().abs().amax((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(multiples, 2 * (multiples / 2).floor() + 1)
+    assert (found - weight).abs().amax((1, 2, 3)).le(weight.abs().amax((1, 2, 3)) / 7 + 1e-6).all()
+    torch.testing.assert_close(rounded(found, 3), found)
+
+
+def test_a_network_with_weights_of_few_bits_computes_with_them_and_trains_floats():
+    plain, few = (VGG([[4], [4]], 0.0, 0.0, bits=bits) for bits in (None, 4))
+    few.load_state_dict(plain.state_dict())
+    for layer in plain.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.weight.data = rounded(layer.weight.data, 4)
+    x = torch.rand(5, 1, 28, 28)
+    torch.testing.assert_close(few(x), plain(x))
+    few(x).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in few.parameters())

@@ -83,6 +83,7 @@ class Network(Part):
     channels: list[Count] = [32, 64]
     hidden: Count = 128
     dropout: BelowOne = 0.0
+    bits: Annotated[int, Field(ge=2, le=8)] | None = None
 
 
 class Optimizer(Custom):
