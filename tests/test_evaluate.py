@@ -114,7 +114,10 @@ def test_writers_and_the_worst_tenth_of_them_add_up(tested):
 
 
 def test_a_network_is_compared_with_another_on_the_same_images(folder, other, tested, tmp_path):
-    compared = evaluation(folder, tmp_path, f"compare={other}")["compare"]
+    # the other one's validation split is another: the temperature is the first one's
+    outcome = evaluation(folder, tmp_path, f"compare={other}", "temperature=true")
+    assert outcome["temperature"] == tested[0]["temperature"]
+    compared = outcome["compare"]
     difference = compared["difference"]
     assert difference == pytest.approx(tested[0]["acc"] - compared["acc"])
     assert compared["over"] == "writers"

@@ -37,8 +37,8 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
     files, split = network_files(cfg.ckpt_path), cfg.split
     others = network_files(cfg.compare) if cfg.compare is not None else []
     loaded = pretrained.load_all([*files, *others])
-    data = load_images(cfg, loaded)
     n, present = len(files), torch.accelerator.is_available()
+    data = load_images(cfg, loaded, n)
     device = (torch.accelerator.current_accelerator() if present else None) or torch.device("cpu")
     nets = [trained.to(device).net for trained in loaded]
 
@@ -94,8 +94,8 @@ def on_corrected_labels(predictions: Predictions) -> dict[str, Any]:
     return {"sound": scores.proportion(predictions.hits[clear]), "corrected": corrected}
 
 
-def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
-    """The data of an evaluation, with the splits that it needs.
+def load_images(cfg: DictConfig, nets: Sequence[Trained], n: int) -> ImageDataModule:
+    """The data of an evaluation of n networks, and those compared, with the splits that it needs.
 
     Raises:
         ValueError: the data are not of the kind that the networks take, or the split is not that
@@ -107,7 +107,8 @@ def load_images(cfg: DictConfig, nets: Sequence[Trained]) -> ImageDataModule:
     data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
     if data is made:
         if needed != {"test"}:
-            check_held_out(nets, cfg, wanted)
+            # a temperature is fitted to the first n alone
+            check_held_out(nets[:n] if cfg.split == "test" else nets, cfg, wanted)
         for net in nets:
             check_fits(net.about["model"], data)
     data.prepare_data()
