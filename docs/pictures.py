@@ -18,7 +18,7 @@ from tensorboard import program
 
 from mnist_cnn import load, read_digits
 from mnist_cnn.data import mnist
-from mnist_cnn.reading.show import draw_readings
+from mnist_cnn.plots.readings import draw_readings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the photographs of the tests

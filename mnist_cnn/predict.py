@@ -125,7 +125,7 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
     """Write what was found beside the picture; ValueError where a file lies in the way."""
     from PIL.PngImagePlugin import PngInfo
 
-    from mnist_cnn.reading.show import draw_readings
+    from mnist_cnn.plots.readings import draw_readings
 
     stem = "stdin" if name == "-" else name
     path = Path(f"{stem}.{page}.read.png" if page > 1 else f"{stem}.read.png")

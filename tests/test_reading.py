@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import read_digits, written
-from mnist_cnn.reading.show import draw_readings
+from mnist_cnn.plots.readings import draw_readings
 from tests.helpers.photographs import bundled, find_digits, page
 
 Array = NDArray[np.uint8]

@@ -37,7 +37,9 @@ def writing_size(mask: Mask) -> float:
         x, y, w, h, _ = stats[n]
         if holes((labels[y : y + h, x : x + w] == n).astype(np.uint8)) <= MOST_HOLES:
             break
-        stats[n, 4], none = 0, LARGEST * min(mask.shape)
+        stats[n, 4] = 0
+        if max(w / mask.shape[1], h / mask.shape[0]) > 0.9:
+            none = LARGEST * min(mask.shape)
     _, _, wide, high, area = stats[stats[:, 4] > 0].T
     # as writing that lies on its side, but not as a row that touches
     extent = np.where(wide < 2 * high, np.maximum(wide, high), high)

@@ -129,8 +129,9 @@ class Sheet:
         for ink in fillings(self.grey):
             x, y, width, height = cv2.boundingRect(ink)
             small = _anti_aliased(ink[y : y + height, x : x + width].astype(np.float32), 20)
-            box = self.box((x, y, x + width, y + height))
-            found.append(Digit(box, centred(small), 0, x + width / 2))
+            if holes((small > 0.5).astype(np.uint8)) <= MOST_HOLES:
+                box = self.box((x, y, x + width, y + height))
+                found.append(Digit(box, centred(small), 0, x + width / 2))
         return found
 
     def completed(self, shape: Strokes) -> Strokes | None:

@@ -90,8 +90,7 @@ def read_digits(
     image = picture if isinstance(picture, Image.Image) else load_picture(picture)
     sheet = Sheet.of(image)
     readings = _read_rotated(sheet, net, threshold)
-    if not any(_is_sure(reading) or reading.rotation for reading in readings):
-        readings = _second_opinion(image, sheet, readings, net, threshold)
+    readings = _second_opinion(image, sheet, readings, net, threshold)
     marks = [reading for reading in readings if reading.sign in UNCERTAIN]
     if len(marks) >= MANY and sum(map(_is_sure, marks)) < TEXT * len(marks):
         readings = [replace(reading, digit=None) for reading in readings]
@@ -105,21 +104,31 @@ def _is_sure(reading: Reading) -> bool:
 def _second_opinion(
     image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
 ) -> list[Reading]:
-    """What is read where the ink is the lighter, or where the sheet holds a single digit."""
-    if sum(reading.is_candidate for reading in readings) >= MANY:
+    """What is read where the ink is the lighter, or where the picture holds a single digit."""
+    is_sure = any(_is_sure(reading) or reading.rotation for reading in readings)
+    count = sum(reading.is_candidate for reading in readings)
+    # the network has told that it is none; a mesh may be a digit that is sketched
+    is_none = any(r.is_candidate and np.float32(NONE) < r.confidence < NO_DIGIT for r in readings)
+    if count >= MANY or (is_sure and count > 1):
         return readings
-    with contextlib.suppress(TooManyStrokesError):
-        other = _read(Sheet.of(image, otherwise=True), net, threshold)
-        if _score(other) > np.log(SECOND):
-            return other
-    if len(readings) > 3:
-        return readings
-    plain = sheet.plain()
+    if not is_sure and not is_none:
+        with contextlib.suppress(TooManyStrokesError):
+            other = _read(Sheet.of(image, otherwise=True), net, threshold)
+            if _score(other) > np.log(SECOND):
+                return other
+    plain = sheet.plain() if len(readings) <= 3 else []
     chances = _probabilities(net, plain)
-    if not plain or chances.max() < SECOND:
-        return readings
-    k = int(chances.max(1).argmax())
-    return [_reading(plain[k], chances[k], float(chances.max()), threshold)]
+    best, least = readings, max(threshold, np.exp(_score(readings)))
+    for digit, each in zip(plain, chances, strict=True):
+        width, height = digit.box[2] - digit.box[0], digit.box[3] - digit.box[1]
+        # a digit that fills its picture leaves little paper to tell it from
+        fills = max(width / sheet.size[0], height / sheet.size[1]) > 0.9
+        # what was seen as a digit before, but not surely, must be the same one
+        agrees = all(r.best == each.argmax() or r.confidence < NO_DIGIT for r in readings)
+        agrees &= not is_sure and not is_none
+        if (fills or agrees) and each.max() > (least if fills else SECOND):
+            best, least = [_reading(digit, each, float(each.max()), threshold)], each.max()
+    return best
 
 
 def _read_rotated(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
