@@ -5,11 +5,15 @@ network, fold and seed, and the picture beside it is drawn. NAME is
 
   splits      which validation predicts the test error; FOLDER is a sweep's
   front       accuracy by number of parameters, of the records too; FOLDER is a sweep's
+  bytes       accuracy of the C file by its bytes of constants; FOLDER is a sweep's, whose networks
+              are rounded to 8, 6, 5 and 4 bits where they were not trained with few
   robustness  networks under other conditions; FOLDER is EXPERIMENT=FOLDER, an evaluation with
               robustness=true, of several networks A,B,C=FOLDER
 """
 
 import json
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +23,22 @@ from omegaconf import OmegaConf
 
 from benchmarks.records import load_records, read_runs
 from benchmarks.tables import RECORDS, accuracy, draw_networks, hardware, markdown
+from mnist_cnn import c_file, pretrained
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
+from mnist_cnn.data import mnist
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
 
 FOLDER = RECORDS / "measurements"
-KEYS = {"network", "experiment", "split", "fold", "stages", "seed"}  # that tell rows apart
+# that tell rows apart
+KEYS = {"network", "experiment", "split", "fold", "stages", "seed", "trained with", "bits"}
 EXPERIMENTS = ["tiny", "fast", "accurate", "article"]  # those of the records in `front`
 SIZES = {10.0**exponent: f"{10**exponent:,}" for exponent in range(2, 7)}
+KILOBYTES = {1000.0 * k: f"{k}" for k in (1, 2, 3, 4, 6, 8, 12)}
+# bytes of weights, accuracy of single runs on images of 16 x 16:
+# https://github.com/cpldcpu/BitNetMCU/blob/main/docs/documentation_cnn.md
+BITNETMCU = {3200: 0.9892, 5400: 0.9906, 7300: 0.9928, 9300: 0.9944, 11000: 0.9955, 13000: 0.9958}
 CONDITIONS = {  # heads of the table by key of a network in evaluation.json
     "corruptions.mean": "15 corruptions",
     "adversarial.pgd.0.1": "PGD 0.1",
@@ -49,6 +60,30 @@ def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
             "epochs": config["trainer"]["max_epochs"],
             "hardware": hardware(run),
         }
+
+
+def read_bytes(folder: str) -> Iterator[dict[str, Any]]:
+    """The rows of a sweep's networks as C files, run on all test images."""
+    images, labels = mnist.load_split("mnist", "", "test")
+    for run in read_sweep(folder):
+        net = pretrained.load(run["folder"])
+        trained = run["config"]["model"].get("bits")
+        for bits in [trained] if trained else (8, 6, 5, 4):
+            with tempfile.TemporaryDirectory() as place:
+                c_file.write_c(net, bits, Path(place))
+                program = c_file.compile_c(Path(place))
+            start = time.perf_counter()
+            acc = (program(images).argmax(1) == labels).double().mean().item()
+            yield {
+                **{key: run[key] for key in ("stages", "seed", "epochs", "parameters")},
+                "trained with": f"{trained} bits" if trained else "floats",
+                "bits": bits,
+                "bytes": program.constants,
+                "memory": program.memory,
+                "ms": 1000 * (time.perf_counter() - start) / len(images),
+                "test/acc": round(acc, 4),
+                "hardware": run["hardware"],
+            }
 
 
 def read_evaluation(given: str) -> list[dict[str, Any]]:
@@ -95,6 +130,30 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def small_networks(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a network and width of its weights, the least bytes first."""
+    rules = dict.fromkeys(("parameters", "memory"), "first")
+    groups = runs.groupby(["stages", "trained with", "bits"])
+    found = groups.agg({**rules, "bytes": "max", "ms": "median", "test/acc": list})
+    return found.sort_values("bytes").reset_index()
+
+
+def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a network and width of its weights, the smallest first."""
+    found = small_networks(runs)
+    columns = {
+        "bytes of constants": found["bytes"].map("{:,}".format),
+        "of memory": found["memory"].map("{:,}".format),
+        "stages": found["stages"],
+        "trained with": found["trained with"],
+        "bits a weight": found["bits"],
+        "n": found["test/acc"].map(len),
+        "test accuracy": found["test/acc"].map(accuracy),
+        "ms an image": found["ms"].map("{:.1f}".format),
+    }
+    return pd.DataFrame(columns)
+
+
 def robustness(found: pd.DataFrame) -> pd.DataFrame:
     """A row a network: accuracies and false positive rates in per cent."""
     records: Any = found.to_dict("records")
@@ -107,7 +166,8 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-TABLES = {"splits": splits, "front": front, "robustness": robustness}
+TABLES = {"splits": splits, "front": front, "bytes": bytes_table, "robustness": robustness}
+READ = {"bytes": read_bytes, "robustness": read_evaluation}
 
 
 @command
@@ -116,11 +176,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("name", metavar="NAME", choices=TABLES)
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     args = parser.parse_args(argv)
-    read = read_evaluation if args.name == "robustness" else read_sweep
+    read = READ.get(args.name, read_sweep)
     file = FOLDER / f"{args.name}.json"
     known = json.loads(file.read_text("utf-8"))["rows"]
     new = [row for folder in args.folders for row in read(folder)]
-    rows = pd.DataFrame([*known, *new])[[*known[0]]]
+    rows = pd.DataFrame([*known, *new])[[*(known or new)[0]]]
     rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
     if new:
         write_json({"rows": rows.to_dict("records")}, file)
@@ -128,6 +188,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown = networks(rows).rename(lambda name: "" if name.startswith("[") else name)
         figure = draw_networks(shown, "number of parameters", SIZES)
         figure.savefig(FOLDER / "front.png", dpi=110)
+    if new and args.name == "bytes":
+        ours = small_networks(rows).set_index("bits")[["bytes", "test/acc"]]
+        theirs = [(size, [acc]) for size, acc in BITNETMCU.items()]
+        others = pd.DataFrame(theirs, ["BitNetMCU"] * len(theirs), ours.columns)
+        shown = pd.concat([ours.rename("{} bits".format), others])
+        figure = draw_networks(shown, "kilobytes of constants", KILOBYTES)
+        figure.savefig(FOLDER / "bytes.png", dpi=110)
     if new and args.name == "robustness":
         lines = pd.DataFrame(list(rows["corruptions"]), index=rows["network"]).T
         axes = lines.plot(figsize=(9.6, 5.4), style="-o", rot=45, grid=True, ylabel="accuracy")
