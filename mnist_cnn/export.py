@@ -70,6 +70,10 @@ def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, float]:
                 differences[name] = verify(name, run(path), net)
             except ModuleNotFoundError as e:
                 raise ValueError(f"{kind} export needs {e.name}: {install('export')}") from None
+            except ValueError:
+                raise
+            except Exception as e:  # of others' programs, as for a network that fixes N
+                raise ValueError(f"{name} is not written: {pretrained.reason(e)}") from e
         for name in names:
             Path(folder, name).rename(out / name)
     return differences

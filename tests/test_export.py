@@ -121,6 +121,18 @@ def test_a_file_that_gives_something_else_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+class Fixed(torch.nn.Module):
+    def forward(self, x):
+        return torch.stack([image.flatten()[:10] for image in x])
+
+
+def test_a_network_that_fixes_the_number_of_images_is_refused_in_one_line(tmp_path):
+    net = pretrained.Trained(Fixed(), mnist.DIGITS, {"data": {"name": "mnist"}})
+    with pytest.raises(ValueError, match=r"^mnist_cnn\.pt2 is not written: .*N") as refused:
+        export.export(net, ["pt2"], tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_extra_is_named_in_one_line(package, trained_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
