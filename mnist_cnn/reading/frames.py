@@ -100,10 +100,10 @@ def _straight(mask: Mask, length: int) -> Mask:
     level, upright = (np.ones(size, np.uint8) for size in ((1, length), (length, 1)))
     along = cv2.dilate(mask, np.ones((3, 5), np.uint8))
     down = cv2.dilate(mask, np.ones((5, 3), np.uint8))
-    lines: Mask = cv2.morphologyEx(along, cv2.MORPH_OPEN, level)
+    lines = cv2.morphologyEx(along, cv2.MORPH_OPEN, level)
     lines = cv2.morphologyEx(lines, cv2.MORPH_CLOSE, level)  # where a digit crosses them
     others = cv2.morphologyEx(down, cv2.MORPH_OPEN, upright)
-    return lines | cv2.morphologyEx(others, cv2.MORPH_CLOSE, upright)
+    return cv2.bitwise_or(lines, cv2.morphologyEx(others, cv2.MORPH_CLOSE, upright))
 
 
 def _digits(written: Mask, length: int) -> Mask:
