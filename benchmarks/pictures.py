@@ -18,6 +18,7 @@ network. In kinds with several digits it does so with each contour.
 import argparse
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,10 +58,10 @@ def by_recipe(picture: Image.Image, net: Net, several: bool) -> list[int | None]
     ink = 255 - ink if border.mean() > 127 else ink
     if not ink.any():
         return []
-    boxes = [cv2.boundingRect(ink)]
+    boxes: list[Any] = [cv2.boundingRect(ink)]
     if several:
         contours, _ = cv2.findContours(ink, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        boxes = sorted(map(cv2.boundingRect, contours))
+        boxes = sorted(tuple(cv2.boundingRect(contour)) for contour in contours)
         boxes = [box for box in boxes if box[3] > 0.01 * max(ink.shape)][:1000]
     images = []
     for x, y, w, h in boxes:
@@ -81,19 +82,24 @@ def measure(folder: Path, net: Net) -> pd.DataFrame:
     index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
     several = index.groupby("kind").label.transform(lambda labels: labels.str.len().max() > 1)
     rows = []
-    for n, entry in enumerate(index.itertuples()):
-        path = folder / entry.file
-        path = path if path.exists() else folder / "img" / entry.file
+    for n, entry in enumerate(index.to_dict("records")):
+        path = folder / entry["file"]
+        path = path if path.exists() else folder / "img" / entry["file"]
         start = time.process_time()
         readings = read_digits(path, net)
         seconds = time.process_time() - start
         sure = "".join(str(reading.digit) for reading in readings if reading.digit is not None)
         plain = by_recipe(load_picture(path), net, several[n])
         surely = "".join(str(digit) for digit in plain if digit is not None)
-        row = {"file": entry.file, "kind": entry.kind, "label": entry.label, "read": sure}
-        row["verdict"] = verdict(entry.label, sure, len(readings) - len(sure))
-        row["recipe"] = verdict(entry.label, surely, len(plain) - len(surely))
-        row |= {"sure": len(sure), "foreign": len(sure) - common(sure, entry.label)}
+        row: dict[str, Any] = {
+            "file": entry["file"],
+            "kind": entry["kind"],
+            "label": entry["label"],
+            "read": sure,
+        }
+        row["verdict"] = verdict(entry["label"], sure, len(readings) - len(sure))
+        row["recipe"] = verdict(entry["label"], surely, len(plain) - len(surely))
+        row |= {"sure": len(sure), "foreign": len(sure) - common(sure, entry["label"])}
         rows.append(row | {"seconds": seconds})
     return pd.DataFrame(rows)
 
@@ -105,7 +111,7 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     parts |= {"all with digits": digits, "without mixed": digits[digits.kind != "mixed"]}
     rows = {}
     for kind, part in parts.items():
-        row = {"n": len(part)}
+        row: dict[str, Any] = {"n": len(part)}
         for who in ("verdict", "recipe"):
             for what in ("right", "wrong", "unsure"):
                 name = what if who == "verdict" else f"recipe {what}"

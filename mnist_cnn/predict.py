@@ -139,7 +139,8 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
 
 def in_words(readings: "Sequence[Reading]") -> str:
     """The readings, row by row, then the confidence of each digit, or the doubt about it."""
-    from mnist_cnn.reading.reader import UNKNOWN, written
+    from mnist_cnn.reading.reader import written
+    from mnist_cnn.reading.signs import UNKNOWN
 
     remarks = []
     for reading in readings:

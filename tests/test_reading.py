@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mnist_cnn.plots.readings import draw_readings
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import read_digits, written
-from mnist_cnn.plots.readings import draw_readings
 from tests.helpers.photographs import bundled, find_digits, page
 
 Array = NDArray[np.uint8]

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.reading.digits import Digit, Line, Sheet
+from mnist_cnn.reading.frames import Box
 from mnist_cnn.reading.picture import Source, load_picture
 from mnist_cnn.reading.shapes import TooManyStrokesError
 from mnist_cnn.reading.signs import UNKNOWN
-from mnist_cnn.reading.strokes import Box
 
 THRESHOLD = 0.80  # confidence below which a digit is left unread
 NONE = 0.1  # the probability of each digit in what is none
@@ -197,7 +197,10 @@ def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float)
     """The digits and the punctuation of a line, from left to right; probabilities (N, 10)."""
     none = np.full(10, NONE, np.float32)
     found = [
-        (mark.place, replace(_reading(mark, none, NONE, 1), is_candidate=False, sign=mark.sign))
+        (
+            mark.place,
+            replace(_reading(mark, none, NONE, 1), is_candidate=False, sign=str(mark.sign)),
+        )
         for mark in line.signs
     ]
     path = _best_path(line, probabilities)
