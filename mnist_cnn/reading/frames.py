@@ -105,7 +105,7 @@ def _straight(mask: Mask, length: int) -> Mask:
     lines = cv2.morphologyEx(lines, cv2.MORPH_CLOSE, level)  # where a digit crosses them
     others: Mask = cv2.morphologyEx(down, cv2.MORPH_OPEN, upright)
     others = cv2.morphologyEx(others, cv2.MORPH_CLOSE, upright)
-    return lines | others
+    return cv2.bitwise_or(lines, others)
 
 
 def _digits(written: Mask, length: int) -> Mask:
