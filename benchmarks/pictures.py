@@ -58,7 +58,7 @@ def by_recipe(picture: Image.Image, net: Net, several: bool) -> list[int | None]
     ink = 255 - ink if border.mean() > 127 else ink
     if not ink.any():
         return []
-    boxes = [cv2.boundingRect(ink)]
+    boxes: list[Any] = [cv2.boundingRect(ink)]
     if several:
         contours, _ = cv2.findContours(ink, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         boxes = sorted(map(cv2.boundingRect, contours), key=tuple)

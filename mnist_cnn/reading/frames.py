@@ -19,6 +19,7 @@ LENGTH = 0.75  # of the straight strokes that make frames, in heights of the wri
 RECTANGLE = 0.82  # of a cell's smallest rectangle is the cell; of a circle's are 0.79
 SLACK = 0.2  # of a cell, by which a digit in it may cross its frame
 COVERED = 0.45  # of what a frame encloses are its cells
+WHOLE = 0.85  # of the rows and columns of a grid are cells
 MARGIN = 0.06  # of a cell, in which the frame may bulge
 INSIDE = 0.2  # height of what is written in a cell, as a share of the cell's, at least
 LARGEST = 0.5  # what is larger, as a share of the picture, frames the sheet
@@ -151,6 +152,8 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
         width, height = np.median(np.ptp(corners, axis=1), axis=0)
         rows = _ranks(y - slope * x, 0.5 * height)
         columns = _ranks(x + slope * y, 0.5 * width)
+        if len(rows) < WHOLE * (rows.max() + 1) * (columns.max() + 1):
+            continue  # squared paper, of which parts are found
         for own, row, column in zip(corners, rows, columns, strict=True):
             placed.append(Cell(own, number, float(y[rows == row].mean()), int(column)))
     return placed
