@@ -18,7 +18,7 @@ from functools import partial
 
 from mnist_cnn.command import add_limits, command, parse
 from mnist_cnn.config.messages import install
-from mnist_cnn.reading.limits import Worker
+from mnist_cnn.limits import Worker
 
 WORKERS = 3  # pictures that are read at once, whatever the number of processors
 OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request

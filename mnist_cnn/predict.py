@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_cnn import terminal
+from mnist_cnn import limits, terminal
 from mnist_cnn.command import add_limits, command, parse
 from mnist_cnn.config.messages import install
-from mnist_cnn.reading import limits
 
 if TYPE_CHECKING:
     from PIL import Image

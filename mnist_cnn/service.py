@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import ClientDisconnect
 
 from mnist_cnn.analysis.results import versions
-from mnist_cnn.reading.limits import LimitError, Worker
+from mnist_cnn.limits import LimitError, Worker
 from mnist_cnn.reading.picture import NoPageError, load_page
 from mnist_cnn.reading.reader import Net, read_digits, written
 
