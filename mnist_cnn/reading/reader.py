@@ -114,7 +114,8 @@ def _second_opinion(
     if not is_sure and not is_none:
         with contextlib.suppress(TooManyStrokesError):
             other = _read(Sheet.of(image, otherwise=True), net, threshold)
-            if _score(other) > np.log(SECOND):
+            # a single one may be the paper that a loop of a scribble encloses
+            if _score(other) > np.log(SECOND) and sum(r.is_candidate for r in other) > 1:
                 return other
     plain = sheet.plain() if len(readings) <= 3 else []
     chances = _probabilities(net, plain)

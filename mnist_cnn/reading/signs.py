@@ -9,7 +9,7 @@ from mnist_cnn.reading.shapes import Row, joined
 from mnist_cnn.reading.strokes import Strokes, stroke_width
 
 UNKNOWN = "·"
-TALL = 1.12  # height of strokes and brackets, in heights of the line: a 1 is lower
+TALL = 1.2  # height of strokes and brackets, in heights of the line: a 1 is lower
 PEN = 1.3  # half the width of a stroke as a share of the depth where two cross
 LEAN = 0.2  # of a stroke that is no 1, its width by its height
 
