@@ -17,7 +17,7 @@ from mnist_cnn.runs import resume
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS, SWEEP
 from mnist_cnn.sweeps.names import name_of
 from tests.helpers.process import environment, finish, run, start, wait_for
-from tests.helpers.toy import Toy, stamps
+from tests.helpers.toy import EXAMPLE, Toy, stamps
 from tests.helpers.training import SHORT
 
 TRAIN = ["mnist_cnn.train", "-m", *SHORT, "logger=none", "hydra.sweep.dir=sweep"]
@@ -173,6 +173,21 @@ def test_each_launcher_runs_the_jobs(toy, launcher):
     assert toy.states() == {"x_1": "finished", "x_3": "failed"}
     (toy.folder / "broken").unlink()
     assert toy.finish("x=1,3", f"hydra/launcher={launcher}").returncode == 0
+
+
+def test_the_example_in_the_docs_is_resumed_after_a_kill(tmp_path):
+    toy = Toy(tmp_path)
+    (tmp_path / "app.py").write_text(EXAMPLE["python"])
+    (tmp_path / "app.yaml").write_text(EXAMPLE["yaml"])
+    process = toy.start("x=1,2,3", "hydra.sweep.dir=out")
+    wait_for((toy.sweep / "x_2" / LOCK).exists, process)
+    process.kill()
+    process.communicate()
+    assert toy.states() == {"x_1": "finished", "x_2": "interrupted"}
+    before = stamps(toy.sweep, RESULTS)
+    assert toy.finish("x=1,2,3", "hydra.sweep.dir=out").returncode == 0
+    assert toy.states() == {"x_1": "finished", "x_2": "finished", "x_3": "finished"}
+    assert before.items() <= stamps(toy.sweep, RESULTS).items()
 
 
 def test_the_decorator_and_the_plugin_import_nothing_heavy_and_nothing_of_digits():
