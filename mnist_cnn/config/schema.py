@@ -60,6 +60,7 @@ class Images(Part):
     eval_batch_size: Count
     seed: Seed
     clean_epochs: Whole
+    per_class: Count | None = None
 
 
 class Augment(Part):
