@@ -20,7 +20,7 @@ NETWORKS = {
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
     "photo": "a network for photographs; it ships with the package",
     "robust": "the same network for noise, blur and other conditions",
-    "adversarial": "the same network against attacks on its pixels",
+    "certified": "a network certified against changes of its pixels",
     "fast": "99 % in the fewest seconds",
     "tiny": "our best network of at most 8,000 parameters, in 15 epochs",
     "accurate": "our best network of at most 250,000 parameters",
