@@ -36,7 +36,7 @@ from mnist_cnn.runs.folder import HYDRA, RESULTS, differences, flat, write_json
 
 # what the runs of a record have in common beside their configuration
 SAME = ("parameters", "device", "processor", "threads", "versions", "git_commit")
-METRICS = ("test/acc", "val/acc", "seconds")
+METRICS = ("test/acc", "test/acc_sound", "test/acc_corrected", "val/acc", "seconds")
 
 # evaluated with shifts by a pixel: the networks of an experiment one by one, and together
 SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
@@ -177,6 +177,10 @@ def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path)
         "networks": len(groups[0]),
         "shifts": SHIFTS,
         "test/acc": [outcome["acc"] for outcome in outcomes],
+        **{
+            f"test/acc_{name}": [outcome["labels"][name]["acc"] for outcome in outcomes]
+            for name in outcomes[0].get("labels", ())
+        },
         "errors": [outcome["errors"] for outcome in outcomes],
         "images": outcomes[0]["images"],
         "seconds": [sum(run["seconds"] for run in group) for group in groups],

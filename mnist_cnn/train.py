@@ -56,7 +56,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer = build_trainer(cfg, run, start)
         fit(trainer, module, data, start)
         best = load_best(trainer, module)
-        test = trainer.test(module, data, verbose=False)[0] if cfg.test else {}
+        test = dict(trainer.test(module, data, verbose=False)[0]) if cfg.test else {}
+        if test:
+            test |= results.label_accuracies(trainer, module, data)
         module.float()  # what comes out of a training has 32 bits, whatever its precision
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device

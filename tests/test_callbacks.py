@@ -2,56 +2,14 @@
 
 import io
 from types import SimpleNamespace
-from typing import Any
-
-import lightning as L
-import pytest
-import torch
-from torch.utils.data import DataLoader
 
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
-from mnist_cnn.callbacks.adversarial import AdversarialTraining
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.data.datamodule import MNISTDataModule
-from mnist_cnn.data.mnist import load_split
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.folder import column, results
 from tests.helpers.training import bare_trainer, trained
-
-
-@pytest.mark.filterwarnings("ignore:.*(many workers|no `val_dataloader`)")
-def test_adversarial_training_changes_what_the_network_sees_and_nothing_else(data_root):
-    images, labels = load_split("mnist", data_root, "train")
-    parts = zip((images[:60].unsqueeze(1) / 255).split(20), labels[:60].split(20), strict=True)
-    batches: Any = list(parts)
-    clean = [x.clone() for x, _ in batches]
-    fast = {"_target_": "mnist_cnn.model.FastCNN", "channels": [4, 4], "hidden": 8}
-
-    def attacked_training() -> tuple[Any, list[torch.Tensor]]:
-        L.seed_everything(0)
-        seen: list[torch.Tensor] = []
-        module = DigitClassifier(model=fast, scheduler={}, freeze=["norm1"])
-
-        def note(layer: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-            if layer.training:  # an attack runs the network in eval mode
-                seen.append(args[0])
-
-        module.net.normalize.register_forward_pre_hook(note)
-        loader = DataLoader(batches, batch_size=None)  # hands out these tensors themselves
-        attack = AdversarialTraining(epsilon=0.3, steps=3)
-        bare_trainer(max_epochs=1, log_every_n_steps=1, callbacks=[attack]).fit(module, loader)
-        return module.net, seen
-
-    (one, first), (_, second) = attacked_training(), attacked_training()
-    assert one.norm2.num_batches_tracked == 3  # the attacks have moved no statistics
-    assert one.norm1.num_batches_tracked == 0
-    assert not one._forward_pre_hooks
-    for x, (handed, _), attacked, again in zip(clean, batches, first, second, strict=True):
-        assert torch.equal(x, handed)
-        assert 0.29 < (attacked - x).abs().max() <= 0.3 + 1e-6
-        assert 0 <= attacked.min() <= attacked.max() <= 1
-        assert torch.equal(attacked, again)
 
 
 def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch):

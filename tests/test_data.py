@@ -50,6 +50,21 @@ def test_all_sixty_thousand_train_where_nothing_validates(split):
     assert len(data.val_dataloader()) == 0
 
 
+def test_a_choice_per_class_is_by_seed_and_within_every_greater_one(train_file):
+    few, more = (module("fit", per_class=n, seed=1).rows["train"] for n in (3, 30))
+    for n, rows in ((3, few), (30, more)):
+        assert torch.equal(torch.bincount(train_file[1][rows]), torch.full((10,), n))
+    assert set(few.tolist()) < set(more.tolist())
+    assert not set(more.tolist()) & set(range(12_000))  # which validate
+    other = module("fit", per_class=30, seed=2).rows["train"]
+    assert len(set(more.tolist()) & set(other.tolist())) < 30
+
+
+def test_more_than_a_class_has_is_refused():
+    with pytest.raises(ValueError, match=r"^data\.per_class must be at most 4373, .* got 4400$"):
+        module("fit", per_class=4400)
+
+
 def test_all_ten_thousand_test_images_are_handed_out_in_order():
     data = module("test")
     for loader in (data.test_dataloader(), data.predict_dataloader()):
@@ -67,7 +82,14 @@ def test_only_training_is_shuffled():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("batch_size", 0), ("val_fraction", 1.5), ("fold", 5), ("split", "hands"), ("seed", -1)],
+    [
+        ("batch_size", 0),
+        ("val_fraction", 1.5),
+        ("fold", 5),
+        ("split", "hands"),
+        ("seed", -1),
+        ("per_class", 0),
+    ],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_key(key, value):
     with pytest.raises(ValueError, match=rf"^data\.{key}.*, got {value}$") as refused:

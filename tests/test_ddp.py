@@ -41,6 +41,9 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
     loss, acc = measured(tmp_path / "two")  # of 10,000 images, each counted once
     assert found == results(tmp_path / "two")
     assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)
+    corrected = 9995 * found["test/acc_corrected"]  # of both processes
+    assert corrected == pytest.approx(round(corrected))
+    assert found["test/acc_corrected"] == pytest.approx(acc, abs=1.5e-3)
     assert found["test/loss"] == pytest.approx(loss, rel=1e-4)
     assert len((tmp_path / "two" / "train.log").read_text().splitlines()) == 2  # by one of them
     before = files(tmp_path / "two")

@@ -66,6 +66,8 @@ def test_it_agrees_to_the_last_image_with_the_runs_own_test(tested, folder):
     outcome, results = tested[0], json.loads((folder / "results.json").read_text())
     assert outcome["images"] == 10_000
     assert outcome["acc"] == results["test/acc"]
+    for name, figures in outcome["labels"].items():
+        assert figures["acc"] == results[f"test/acc_{name}"]
     assert outcome["loss"] == pytest.approx(results["test/loss"], rel=1e-5)
 
 

@@ -80,18 +80,10 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
 
 
 def on_corrected_labels(predictions: Predictions) -> dict[str, Any]:
-    """The part `labels` of evaluation.json: the accuracy without MNIST's wrong test labels.
-
-    `sound` leaves out the 15 images whose label is wrong or ambiguous, `corrected` puts the wrong
-    ones right and leaves out the ambiguous ones.
-    """
-    labels, clear = predictions.labels.clone(), torch.ones(len(predictions.labels)).bool()
-    wrong = list(mnist.CORRECTED)
-    labels[wrong] = torch.tensor(list(mnist.CORRECTED.values()))
-    clear[list(mnist.AMBIGUOUS)] = False
-    corrected = scores.proportion((predictions.predicted == labels)[clear])
-    clear[wrong] = False
-    return {"sound": scores.proportion(predictions.hits[clear]), "corrected": corrected}
+    """The part `labels` of evaluation.json: the figures on sound and corrected test labels."""
+    rows = torch.arange(len(predictions.labels))
+    hits = mnist.hits_by_labels(predictions.predicted, predictions.labels, rows)
+    return {name: scores.proportion(part) for name, part in hits.items()}
 
 
 def load_images(cfg: DictConfig, nets: Sequence[Trained], n: int) -> ImageDataModule:

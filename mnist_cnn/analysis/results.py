@@ -14,6 +14,8 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.data.mnist import hits_by_labels
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
@@ -56,6 +58,25 @@ def collect(
         "finished": now().isoformat(timespec="seconds"),
         "config": config,
     }
+
+
+def label_accuracies(trainer: Any, module: Any, data: Any) -> dict[str, float]:
+    """test/acc_sound and test/acc_corrected of the test that has ended; {} of a set but MNIST.
+
+    As `hits_by_labels` has them, over the images of all processes.
+    """
+    if not isinstance(data, MNISTDataModule) or data.name != "mnist":
+        return {}
+    epoch, world = module.epoch_metrics["test"], trainer.world_size
+    predicted, labels = torch.cat(epoch.logits).argmax(1).cpu(), torch.cat(epoch.labels).cpu()
+    batches = torch.arange(len(data.rows["test"])).split(data.eval_batch_size)
+    rows = torch.cat([batch[trainer.global_rank :: world] for batch in batches])[: len(labels)]
+    found = {}
+    for name, hits in hits_by_labels(predicted, labels, rows).items():
+        counts = torch.tensor([int(hits.sum()), len(hits)], device=trainer.strategy.root_device)
+        correct, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        found[f"test/acc_{name}"] = correct / images
+    return found
 
 
 def now() -> datetime:

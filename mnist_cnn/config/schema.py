@@ -22,7 +22,7 @@ Whole = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)]  # one, or several
-Suite = Literal["corruptions", "adversarial", "outliers"]
+Suite = Literal["corruptions", "adversarial", "certified", "outliers"]
 # 2, or [n]: the GPU of this number
 Devices = Annotated[
     Count, BeforeValidator(lambda n: 1 if isinstance(n, list) and len(n) == 1 else n)
@@ -60,6 +60,7 @@ class Images(Part):
     eval_batch_size: Count
     seed: Seed
     clean_epochs: Whole
+    per_class: Count | None = None
 
 
 class Augment(Part):

@@ -14,8 +14,10 @@ from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
-from mnist_cnn.data.loader import BatchLoader
+from mnist_cnn.data.loader import BatchLoader, generator
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
+
+CHOICE = 2**31  # in place of an epoch's number: the choice of `per_class` has an order of its own
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -36,6 +38,7 @@ class ImageDataModule(L.LightningDataModule):
         augment: arguments of `augment.Augment` for the training images; none where it is empty.
         clean_epochs: number of last epochs of trainer.max_epochs without augmentation; a run
             that stops early may not come to them.
+        per_class: training images of each class, chosen by seed: more contain fewer; None: all.
 
     Raises:
         ValueError: a value out of its range, or a file that is not what it should be.
@@ -58,12 +61,14 @@ class ImageDataModule(L.LightningDataModule):
         seed: int = 0,
         augment: Mapping[str, float] | None = None,
         clean_epochs: int = 0,
+        per_class: int | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()  # a subclass's too
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs
+        self.per_class = per_class
         self.augment = Augment(**augment) if augment else None
         values = {key: getattr(self, key) for key in schema.Images.model_fields}
         check_values("data", schema.Images, values)
@@ -98,6 +103,18 @@ class ImageDataModule(L.LightningDataModule):
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return rows
 
+    def training_rows(self, labels: Tensor, train: Tensor) -> Tensor:
+        """The rows (M,) of the training images of a mask (N,), `per_class` of each class."""
+        rows = train.nonzero().flatten()
+        if self.per_class is None:
+            return rows
+        order = rows[torch.randperm(len(rows), generator=generator(self.seed, CHOICE))]
+        found = [order[labels[order] == k][: self.per_class] for k in range(len(self.classes))]
+        if (least := min(map(len, found))) < self.per_class:
+            allowed = f"at most {least}, as many as a class has to train on"
+            raise ValueError(must_be("data.per_class", allowed, self.per_class))
+        return torch.cat(found).sort().values
+
     def setup(self, stage: str | None = None) -> None:
         """Loads what `stage` needs: images uint8 (N, C, H, W) and labels int64 (N,) a split."""
         # for the checkpoint
@@ -107,7 +124,7 @@ class ImageDataModule(L.LightningDataModule):
             val = self.validation_rows(labels)
             train = torch.ones(len(labels), dtype=torch.bool)
             train[val] = False
-            self.keep("train", images, labels, train.nonzero().flatten())
+            self.keep("train", images, labels, self.training_rows(labels, train))
             if len(val):  # with val_fraction=0 there is no val
                 self.keep("val", images, labels, val)
         if stage in ("test", "predict", None) and "test" not in self.splits:

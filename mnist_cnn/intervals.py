@@ -1,0 +1,139 @@
+"""Bounds of what a network computes from changed images, by interval arithmetic.
+
+S. Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust
+models, 2018 (https://arxiv.org/abs/1810.12715). Bounds hold for exact arithmetic: what a network's
+own rounding moves, some 1e-6 of a logit, is not in them.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+HANDLERS: dict[Any, Callable[..., "Interval"]] = {}  # by function of torch
+
+
+class Interval:
+    """All tensors between center - radius and center + radius.
+
+    A network takes one in place of its images, and returns one in place of its logits: PyTorch asks
+    `__torch_function__` for what its functions make of it. Convolutions, linear layers, batch
+    normalisation, ReLU and pooling are known, dropout but in training.
+
+    Args:
+        center, radius: of the same shape; radius is at least 0.
+        layer: input and weight (K, D) of the linear layer that made it.
+
+    Raises:
+        NotImplementedError: a network calls another function.
+    """
+
+    def __init__(self, center: Tensor, radius: Tensor, layer: Any = None):
+        self.center, self.radius, self.layer = center, radius, layer
+
+    @classmethod
+    def between(cls, lower: Tensor, upper: Tensor) -> "Interval":
+        return cls((upper + lower) / 2, (upper - lower) / 2)
+
+    @classmethod
+    def around(cls, images: Tensor, epsilon: float) -> "Interval":
+        """Images in [0, 1] whose pixels differ from these by at most epsilon."""
+        return cls.between((images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1))
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in HANDLERS:
+            raise NotImplementedError(f"{func.__name__} of an interval")
+        return HANDLERS[func](*args, **(kwargs or {}))
+
+    def __sub__(self, other: Tensor) -> "Interval":
+        return Interval(self.center - other, self.radius)
+
+    def __truediv__(self, other: Tensor) -> "Interval":
+        return Interval(self.center / other, self.radius / other.abs())
+
+    def dim(self) -> int:
+        return self.center.dim()
+
+    def flatten(self, *dims: int) -> "Interval":
+        return Interval(self.center.flatten(*dims), self.radius.flatten(*dims))
+
+    def margins(self, labels: Tensor) -> Tensor:
+        """Upper bounds (B, K) of each logit minus that of the label (B,), for logits (B, K).
+
+        Differences of the weights of a last linear layer make them tighter than its bounds are.
+        """
+        if self.layer is None:
+            lower = (self.center - self.radius).gather(1, labels[:, None])
+            upper = self.center + self.radius - lower
+            return upper.scatter(1, labels[:, None], 0.0)
+        inputs, weight = self.layer
+        rows, k = torch.arange(len(labels)), len(weight)
+        differences = (weight - weight[:, None]).abs()  # (K, K, D), by label and logit
+        radius = F.linear(inputs.radius, differences.flatten(0, 1)).view(-1, k, k)[rows, labels]
+        return self.center - self.center.gather(1, labels[:, None]) + radius
+
+
+def linear(x: Interval, weight: Tensor, bias: Tensor | None = None) -> Interval:
+    center, radius = F.linear(x.center, weight, bias), F.linear(x.radius, weight.abs())
+    return Interval(center, radius, layer=(x, weight))
+
+
+def conv2d(x: Interval, weight: Tensor, bias: Tensor | None = None, *args: Any) -> Interval:
+    radius = F.conv2d(x.radius, weight.abs(), None, *args)
+    return Interval(F.conv2d(x.center, weight, bias, *args), radius)
+
+
+def monotone(function: Callable[..., Tensor]) -> Callable[..., Interval]:
+    """The handler of a function that is greatest and least at the bounds."""
+
+    def handler(x: Interval, *args: Any, **kwargs: Any) -> Interval:
+        bounds = (x.center - x.radius, x.center + x.radius)
+        return Interval.between(*(function(bound, *args, **kwargs) for bound in bounds))
+
+    return handler
+
+
+def batch_norm(
+    x: Interval,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Interval:
+    """Batch normalisation; in training by the statistics of the centers."""
+    center = F.batch_norm(x.center, mean, var, weight, bias, training, momentum, eps)
+    if training:
+        var = x.center.var([d for d in range(x.dim()) if d != 1], correction=0)
+    scale = weight.abs() * (var + eps).rsqrt()
+    return Interval(center, x.radius * scale.view(-1, *[1] * (x.dim() - 2)))
+
+
+def dropout(x: Interval, p: float, training: bool, inplace: bool) -> Interval:
+    if training and p:
+        raise NotImplementedError("dropout of an interval in training")
+    return x
+
+
+HANDLERS |= {F.linear: linear, F.conv2d: conv2d, F.batch_norm: batch_norm}
+HANDLERS |= {F.dropout: dropout, F.dropout2d: dropout}
+INCREASING = (F.relu, torch.relu, F.hardtanh, F.max_pool2d, F.avg_pool2d)
+HANDLERS |= {function: monotone(function) for function in INCREASING}
+
+
+@torch.no_grad()
+def certified(net: Callable[..., Any], images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """bool (B,): the images that are classified correctly however pixels change by up to epsilon.
+
+    Of images in [0, 1]; others may be correct as well.
+
+    Raises:
+        NotImplementedError: the network calls a function that `Interval` does not know.
+    """
+    margins = net(Interval.around(images, epsilon)).margins(labels)
+    return margins.scatter(1, labels[:, None], -torch.inf).amax(1) < 0

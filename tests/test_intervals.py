@@ -1,0 +1,74 @@
+"""Interval bounds hold what a network can compute, and training on them keeps images certified."""
+
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnist_cnn import model
+from mnist_cnn.analysis.robustness import attacks
+from mnist_cnn.analysis.robustness.suites import Suites
+from mnist_cnn.callbacks.certified import CertifiedTraining
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.data.loader import generator
+from mnist_cnn.data.mnist import load_split
+from mnist_cnn.intervals import Interval, certified
+from mnist_cnn.module import DigitClassifier
+from tests.helpers.training import bare_trainer
+
+CLIPPED: dict[str, Any] = {"channels": [4, 4], "hidden": 8, "mean": 0.3, "std": 0.4}
+NETWORKS = [
+    model.CNN(channels=(4, 4), hidden=8, dropout=0.5),
+    model.FastCNN(channels=(4, 4), hidden=8, mean=0.13, std=0.31),
+    model.VGG(stages=((4,), (4, 4)), channel_dropout=0.1, dropout=0.1),
+    model.ClippedCNN(**CLIPPED),
+    nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU()),  # not a linear layer at the end
+]
+
+
+def digits(n: int) -> tuple[Tensor, Tensor]:
+    images, labels = load_split("mnist", "unused", "train")
+    return images[:n].unsqueeze(1) / 255, labels[:n]
+
+
+@pytest.mark.parametrize("net", NETWORKS, ids=lambda net: type(net).__name__)
+def test_the_margins_hold_those_of_every_changed_image(net: nn.Module):
+    x, y = digits(50)
+    net.train()(x)  # statistics that are not those of a new batch normalisation
+    net = net.eval().double()
+    for epsilon in (0.0, 0.05):
+        bounds = net(Interval.around(x.double(), epsilon)).margins(y)
+        for noise in (-1, 1, *torch.rand(5, *x.shape, generator=generator(0)).mul(2).sub(1)):
+            logits = net((x.double() + epsilon * noise).clamp(0, 1))
+            margins = logits - logits.gather(1, y[:, None])
+            assert (margins <= bounds + 1e-9).all()
+            assert epsilon or torch.allclose(margins, bounds)
+
+
+def test_training_on_bounds_certifies_images_that_no_attack_changes():
+    config = {"_target_": "mnist_cnn.model.ClippedCNN", **CLIPPED}
+    L.seed_everything(0)
+    options: dict[str, Any] = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01}}
+    module = DigitClassifier(model=config, scheduler={}, **options)
+    training = CertifiedTraining(epsilon=0.1, grown=0.5)
+    batches = {"limit_train_batches": 100, "limit_val_batches": 0}
+    trainer = bare_trainer(max_epochs=1, callbacks=[training], **batches)
+    trainer.fit(module, MNISTDataModule())
+    net = module.net.eval()
+    assert not net._forward_pre_hooks
+    assert not net._forward_hooks
+    x, y = digits(300)
+    shares = [certified(net, x, y, epsilon).double().mean() for epsilon in (0.0, 0.1, 0.3)]
+    assert shares[0] == attacks.correct(net, x, y).double().mean()
+    assert shares[0] > shares[1] > 0.6 > shares[2]
+    safe = certified(net, x, y, 0.1)
+    attacked = attacks.restarted_pgd(net, x[safe], y[safe], 0.1, generator(0))
+    assert attacks.correct(net, attacked, y[safe]).all()
+
+
+def test_a_network_of_other_layers_has_no_certificate():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Sigmoid())
+    (message,) = Suites(net, *digits(5), torch.device("cpu")).certified().values()
+    assert "sigmoid" in message
