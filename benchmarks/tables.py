@@ -38,7 +38,7 @@ where the weights are gone. *training* is one run without validation and test, *
 time from the first run's start to the last one's end; n_jobs=2 trains two at a time. Measured: \
 {}. The ensemble is one result; its training is the sum over its networks."""
 RATIO = """\
- All of `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
+ `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
 CLOCK = {1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h"}
 ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
