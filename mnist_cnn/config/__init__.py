@@ -1,1 +1,1 @@
-"""What a configuration may be: its schema, how it is composed, what is said of mistakes."""
+"""The schema of a configuration, its composition, and messages about mistakes."""

@@ -1,4 +1,4 @@
-"""What is used of Lightning that it does not promise, as read in release 2.6.6.
+"""The parts of Lightning that are used without its promise, as read in release 2.6.6.
 
 Its loops and their counters, what a checkpoint says of them, and the text of its warnings. Each has
 a test in tests/test_contracts.py that fails where a new release changes it.

@@ -106,7 +106,7 @@ class Sheet:
         return by_cells(find_rows(self.ink, self.mask), self.cells)
 
     def lines(self, rows: list[Row]) -> list[Line]:
-        """Whatever may be a digit in lines of writing."""
+        """The shapes in lines of writing that may be digits."""
         return [_line(self, row) for row in rows]
 
     def box(self, box: Box) -> Box:

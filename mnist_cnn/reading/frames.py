@@ -79,7 +79,7 @@ def find_frames(mask: Mask, written: Mask, ruled: Mask) -> tuple[NDArray[np.bool
 
 
 def _inside(holes: list[Contour], box: Box) -> Mask:
-    """What is within a frame's cells, in a box: x, y, width, height."""
+    """The ink within a frame's cells, in a box: x, y, width, height."""
     # a stroke that touches the frame is a notch of the hole, not of its hull; but there, near its
     # border, a frame that is drawn by hand bulges
     x, y, w, h = box

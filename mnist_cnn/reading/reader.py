@@ -104,7 +104,7 @@ def _is_sure(reading: Reading) -> bool:
 def _second_opinion(
     image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
 ) -> list[Reading]:
-    """What is read where the ink is the lighter, or where the picture holds a single digit."""
+    """The readings with the lighter part as ink, or with the picture as a single digit."""
     is_sure = any(_is_sure(reading) or reading.rotation for reading in readings)
     count = sum(reading.is_candidate for reading in readings)
     # the network has told that it is none; a mesh may be a digit that is sketched
@@ -179,7 +179,7 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
 
 
 def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
-    """What the network takes shapes for: (N, 10)."""
+    """The probabilities (N, 10) that the network gives to shapes."""
     if not digits:
         return np.empty((0, 10), np.float32)
     images = torch.from_numpy(np.stack([digit.image for digit in digits]))

@@ -115,7 +115,7 @@ def _has_stubs(mask: Mask) -> bool:
 
 
 def told_apart(row: Row) -> tuple[list[Strokes], list[tuple[Strokes, str]]]:
-    """What may be digits in a line of writing, and its signs; a space for an empty cell."""
+    """The possible digits in a line of writing, and its signs; a space for an empty cell."""
     marks: list[Strokes] = []
     for mark in sorted(row.punctuation, key=lambda mark: mark.box[0]):
         if marks and mark.box[0] + 0.4 * mark.width < marks[-1].box[2]:

@@ -79,7 +79,7 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, Mask, list
 
 
 def fillings(grey: Grey) -> list[Mask]:
-    """What may be the ink of a picture that one digit fills: its darker part, its lighter part.
+    """The possible ink of a picture that one digit fills: its darker part, its lighter part.
 
     None where there are not two levels of light.
     """
