@@ -1,4 +1,4 @@
-"""How a folder of pictures is read, by kind, beside the recipe of the usual tutorials.
+"""Verdicts on how a folder of pictures is read, by kind, beside the recipe of the usual tutorials.
 
     python -m benchmarks.pictures FOLDER [CHECKPOINT]
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mnist_cnn.command import new_files
 from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, odd_multiples
 from mnist_cnn.pretrained import Trained, is_ours
@@ -193,15 +194,12 @@ def export_c(net: Trained, bits: int | None, out: Path) -> str:
         ValueError: a file is there, the network or the compiler does not fit, or the file reads too
             many digits otherwise than the network. Nothing is written then.
     """
-    if old := [name for name in FILES if (out / name).exists()]:
-        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
     model = net.about["model"]
     bits = bits or (is_ours(model) and model.get("bits")) or 8
     images, labels = (part[:IMAGES] for part in mnist.load_split("mnist", "", "test"))
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
-        write_c(net, bits, Path(folder))
-        compiled, start = compile_c(Path(folder)), time.perf_counter()
+    with new_files(out, FILES) as folder:
+        write_c(net, bits, folder)
+        compiled, start = compile_c(folder), time.perf_counter()
         found = compiled(images).argmax(1)
         each = (time.perf_counter() - start) / IMAGES
         alike = (found == net(images).argmax(1)).double().mean().item()
@@ -210,8 +208,6 @@ def export_c(net: Trained, bits: int | None, out: Path) -> str:
                 f"{FILES[0]} is not written: with {bits} bits a weight it must read at least "
                 f"{AGREEMENT:.0%} of {IMAGES:,} digits as the network reads them, got {alike:.1%}"
             )
-        for name in FILES:
-            Path(folder, name).rename(out / name)
     return (
         f"{bits} bits a weight, {compiled.constants:,} bytes of constants, {compiled.memory:,} of "
         f"working memory, {1e3 * each:.2f} ms an image; {alike:.1%} of {IMAGES:,} digits read as "

@@ -1,11 +1,14 @@
 """The frame of a command: options, and the end by a mistake, a signal or a closed pipe."""
 
 import argparse
+import contextlib
 import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -100,6 +103,22 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     options = [a for a in rest if not a.startswith("targets=")]
     return parser.parse_args(options, argparse.Namespace(ckpt_path=place))
+
+
+@contextlib.contextmanager
+def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder whose files of these names end in `out`, all of them or none.
+
+    Raises:
+        ValueError: a file of such a name is there.
+    """
+    if old := [name for name in names if (out / name).exists()]:
+        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+        yield Path(folder)
+        for name in names:
+            Path(folder, name).rename(out / name)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

@@ -15,7 +15,6 @@ few bits, c_file.py says what is compared.
 import argparse
 import copy
 import json
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ import torch
 from torch import Tensor
 
 from mnist_cnn import c_file, pretrained, terminal, webpage
-from mnist_cnn.command import command, parse
+from mnist_cnn.command import command, new_files, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
@@ -56,14 +55,11 @@ def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, float]:
         OSError: the folder cannot be written.
     """
     names = [f"mnist_cnn.{kind}" for kind in formats]
-    if old := [name for name in names if (out / name).exists()]:
-        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
     net.requires_grad_(False)
     differences = {}
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+    with new_files(out, names) as folder:
         for kind, name in zip(formats, names, strict=True):
-            path = Path(folder, name)
+            path = folder / name
             write, run = FORMATS[kind]
             try:
                 write(net, path)
@@ -74,8 +70,6 @@ def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, float]:
                 raise
             except Exception as e:  # of others' programs, as for a network that fixes N
                 raise ValueError(f"{name} is not written: {pretrained.reason(e)}") from e
-        for name in names:
-            Path(folder, name).rename(out / name)
     return differences
 
 

@@ -15,9 +15,9 @@ ROWS = 20  # of a table on screen
 COMPARED = ("val/loss", "val/acc", "test/acc", "seconds")
 
 
-def format_metric(metric: str, value: float, sign: str = "") -> str:
-    """A value of a metric, accuracies in per cent."""
-    return f"{value:{sign}.2%}" if metric.endswith("/acc") else f"{value:{sign}.4g}"
+def format_metric(metric: str, value: float, sign: str = "", digits: int = 4) -> str:
+    """A value of a metric in so many digits, accuracies in hundredths of a per cent."""
+    return f"{value:{sign}.2%}" if metric.endswith("/acc") else f"{value:{sign}.{digits}g}"
 
 
 def format_summary(metric: str, group: Mapping[str, Any]) -> str:
@@ -25,8 +25,7 @@ def format_summary(metric: str, group: Mapping[str, Any]) -> str:
     n, mean, std = (group[f"{metric} {part}"] for part in ("n", "mean", "std"))
     if not n:
         return "-"
-    digits = format_metric(metric, std) if metric.endswith("/acc") else f"{std:.2g}"
-    spread = f" ± {digits}" if n > 1 else ""
+    spread = f" ± {format_metric(metric, std, digits=2)}" if n > 1 else ""
     fewer = f" (n={n})" if n < group["n"] else ""
     return f"{format_metric(metric, mean)}{spread}{fewer}"
 

@@ -23,7 +23,6 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
     from, since it is logged anew: curves, results and the test. A run that was killed before its
     first checkpoint has logged, too.
     """
-    epoch = -1 if start is None else read_checkpoint(start)["epoch"]
     values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
     loggers = []
     for name, node in (cfg.get("logger") or {}).items():
@@ -31,7 +30,7 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
             continue
         options: dict[str, Any] = {}
         if node.get("purge_step", 0) is None:
-            options["purge_step"] = epoch + 1
+            options["purge_step"] = read_checkpoint(start)["epoch"] + 1 if start is not None else 0
         logger = instantiate_as(Logger, node, key=f"logger.{name}", **options)
         logger.log_hyperparams(values)
         loggers.append(logger)
