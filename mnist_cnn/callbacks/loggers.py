@@ -8,12 +8,13 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
 
+from mnist_cnn.config.check import OF_MODULE
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.pretrained import read_checkpoint
 
 # Lightning logs these parts of the configuration itself, as they are after seeing the data
-OF_MODULE = ("model", "optimizer", "scheduler", "label_smoothing", "loss", "metrics")
+LOGGED = (*OF_MODULE, "label_smoothing")
 
 
 def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
@@ -23,7 +24,7 @@ def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
     from, since it is logged anew: curves, results and the test. A run that was killed before its
     first checkpoint has logged, too.
     """
-    values = {key: value for key, value in plain(cfg).items() if key not in OF_MODULE}
+    values = {key: value for key, value in plain(cfg).items() if key not in LOGGED}
     loggers = []
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
