@@ -16,7 +16,10 @@ from mnist_cnn.pretrained import Trained
 
 PAGE = Path(__file__).parent / "reading" / "page"
 # the page may ask no machine for anything
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
+    "style-src 'unsafe-inline'; img-src data:"
+)
 USUAL: list[Any] = [None, [1, 1], [0, 0]]  # bias, stride and padding of a convolution
 
 Layer = tuple[dict[str, Any], list[Tensor]]  # its settings, its weights

@@ -20,6 +20,11 @@ from tests.helpers.photographs import bundled
 STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "0": [[(0.5 - 0.3 * math.sin(t / 5), 0.5 - 0.3 * math.cos(t / 5)) for t in range(32)]],
     "1": [[(0.5, 0.2 + t / 50) for t in range(31)]],
+    "3": [
+        [(0.47 + 0.22 * math.sin(t / 4), 0.34 - 0.14 * math.cos(t / 4)) for t in range(-4, 13)]
+        + [(0.45 + 0.25 * math.sin(t / 4), 0.65 - 0.17 * math.cos(t / 4)) for t in range(18)]
+    ],
+    "4": [[(0.4, 0.2), (0.2, 0.6), (0.75, 0.6)], [(0.6, 0.3), (0.58, 0.82)]],
     "5": [
         [(0.32, 0.24), (0.3, 0.48)]
         + [(0.45 + 0.22 * math.sin(t / 4), 0.62 - 0.2 * math.cos(t / 4)) for t in range(-2, 14)],
@@ -50,14 +55,14 @@ def offline_page(browser, page_file) -> Iterator[Any]:
     context.set_offline(True)
     page = context.new_page()
     wrong: list[str] = []
-    page.on("request", lambda request: wrong.append(request.url))
+    page.on("request", lambda request: wrong.append(request.url.partition(":null/")[0]))
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto(page_file.as_uri())
     page.wait_for_selector(".reader[data-ready]")
     yield page
     context.close()
-    assert wrong == [page_file.as_uri()]
+    assert wrong == [page_file.as_uri(), "blob"]  # itself, and its own script as a worker
 
 
 def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
@@ -112,6 +117,56 @@ def test_rows_close_to_each_other_stay_apart_and_only_a_new_digit_is_read_again(
         'text => find("reading").textContent === text', arg="50·1\n05", timeout=5000
     )
     assert offline_page.evaluate("reads") == 6  # each part once
+
+
+@pytest.mark.parametrize("upper", [0.6, 1])  # the height of the upper row by that of the lower
+def test_rows_of_different_height_are_read_with_gaps_of_ten_pixels(offline_page, upper):
+    width = offline_page.evaluate("sheet.clientWidth")
+    pen = offline_page.evaluate("PEN") * width
+    top = left = 40.0
+    drawn = []
+    for height in (100 * upper, 100):
+        left = 40
+        for digit in "345":
+            xs, ys = np.array([point for points in STROKES[digit] for point in points]).T
+            scale = np.array([60 / np.ptp(xs), height / np.ptp(ys)])
+            for points in STROKES[digit]:
+                drawn.append((np.array(points) - [xs.min(), ys.min()]) * scale + [left, top])
+            left += 60 + pen + 10
+        top += height + pen + 10
+    offline_page.evaluate(
+        "all => { all.forEach((points) => done.push({ points })); change(); }",
+        [(points / width).tolist() for points in drawn],
+    )
+    offline_page.wait_for_function(
+        'text => find("reading").textContent === text', arg="345\n345", timeout=5000
+    )
+
+
+def test_a_sixth_digit_asks_the_network_once_and_not_in_the_thread_that_draws(offline_page):
+    offline_page.evaluate(
+        """() => {
+            window.asked = [];
+            const post = Worker.prototype.postMessage;
+            Worker.prototype.postMessage = function (image, ports) {
+                window.asked.push(image);
+                return post.call(this, image, ports);
+            };
+            probabilities = () => { throw new Error("it is computed in the thread that draws"); };
+        }"""
+    )
+    for place in range(6):
+        offline_page.evaluate(
+            """points => {
+                done.push({ points: [] });
+                for (const point of points) (last().points.push(point), grow());
+                askNow();  // as at the end of a stroke
+            }""",
+            [[(place + x) / 7, y / 4] for x, y in STROKES["0"][0]],
+        )
+        offline_page.wait_for_function("n => digits.length === n", arg=place + 1)
+        assert offline_page.evaluate("window.asked.length") == place + 1
+    assert offline_page.locator(".reading").text_content() == "000000"
 
 
 @pytest.mark.parametrize("name", ["FastCNN", "VGG"])

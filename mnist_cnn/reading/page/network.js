@@ -21,30 +21,21 @@ const layers = (() => {
 })();
 
 const OPERATIONS = {
-  convolution({ kernel, stride, padding, arrays: [weight, bias] }, map) {
+  convolution({ kernel: [high, wide], stride, padding, arrays: [weight, bias] }, map) {
     const x = padded(map, padding);
-    const [height, width] = [0, 1].map(
-      (axis) => Math.floor(([x.height, x.width][axis] - kernel[axis]) / stride[axis]) + 1,
-    );
-    const data = new Float32Array(bias.length * height * width);
-    let at = 0; // in weight
-    for (let out = 0; out < bias.length; out += 1) {
-      const plane = data.subarray(out * height * width, (out + 1) * height * width).fill(bias[out]);
-      for (let channel = 0; channel < x.channels; channel += 1) {
-        for (let dy = 0; dy < kernel[0]; dy += 1) {
-          for (let dx = 0; dx < kernel[1]; dx += 1) {
-            const w = weight[at++];
-            for (let y = 0; y < height; y += 1) {
-              let from = (channel * x.height + y * stride[0] + dy) * x.width + dx;
-              for (let to = y * width; to < (y + 1) * width; to += 1, from += stride[1]) {
-                plane[to] += w * x.data[from];
-              }
-            }
-          }
-        }
+    const height = Math.floor((x.height - high) / stride[0]) + 1;
+    const width = Math.floor((x.width - wide) / stride[1]) + 1;
+    const patches = new Float32Array((height * width * weight.length) / bias.length);
+    let to = 0;
+    for (let place = 0; place < height * width; place += 1) {
+      const corner = Math.floor(place / width) * stride[0] * x.width + (place % width) * stride[1];
+      for (let row = 0; row < x.channels * high; row += 1) {
+        const line = Math.floor(row / high) * x.height + (row % high);
+        const from = corner + line * x.width;
+        for (let at = from; at < from + wide; at += 1) patches[to++] = x.data[at];
       }
     }
-    return { data, channels: bias.length, height, width };
+    return { data: products(weight, bias, patches), channels: bias.length, height, width };
   },
 
   pool({ size }, x) {
@@ -73,13 +64,37 @@ const OPERATIONS = {
   },
 
   dense({ arrays: [weight, bias] }, x) {
-    const inputs = x.data.length;
-    const data = bias.map((constant, out) =>
-      x.data.reduce((sum, value, i) => sum + weight[out * inputs + i] * value, constant),
-    );
-    return { data, channels: data.length, height: 1, width: 1 };
+    return { data: products(weight, bias, x.data), channels: bias.length, height: 1, width: 1 };
   },
 };
+
+// (N, P): rows of a weight (N, K) times each of the patches (P, K), plus bias. Of four rows at
+// once: a value is then read once for the four.
+function products(weight, bias, patches) {
+  const depth = weight.length / bias.length;
+  const places = patches.length / depth;
+  const data = new Float32Array(bias.length * places);
+  for (let first = 0; first < bias.length; first += 4) {
+    // the last row again where fewer are left
+    const rows = [0, 1, 2, 3].map((i) => Math.min(first + i, bias.length - 1));
+    const [a, b, c, d] = rows.map((row) => weight.subarray(row * depth, (row + 1) * depth));
+    for (let place = 0; place < places; place += 1) {
+      let [p, q, r, s] = rows.map((row) => bias[row]);
+      for (let k = 0, at = place * depth; k < depth; k += 1, at += 1) {
+        const value = patches[at];
+        p += a[k] * value;
+        q += b[k] * value;
+        r += c[k] * value;
+        s += d[k] * value;
+      }
+      data[rows[0] * places + place] = p;
+      data[rows[1] * places + place] = q;
+      data[rows[2] * places + place] = r;
+      data[rows[3] * places + place] = s;
+    }
+  }
+  return data;
+}
 
 function padded(x, [high, wide]) {
   if (!high && !wide) return x;
@@ -103,32 +118,50 @@ function probabilities(image) {
   return powers.map((power) => power / sum);
 }
 
+// A copy of this script computes in a thread of its own, so that drawing goes on meanwhile.
+let worker;
+if (globalThis.document) {
+  const script = new Blob([document.currentScript.textContent]);
+  worker = new Worker(URL.createObjectURL(script));
+} else {
+  globalThis.onmessage = ({ data, ports: [port] }) => port.postMessage(probabilities(data));
+  probabilities(new Uint8Array(784)); // compiled before the first digit
+}
+
+function probabilitiesOf(image) {
+  const { port1, port2 } = new MessageChannel();
+  worker.postMessage(image, [port2]);
+  return new Promise((answer) => (port1.onmessage = ({ data }) => answer(data)));
+}
+
 // from strokes to MNIST's images
 
-// Digits are made of whole strokes: of digits that touch, or that one stroke writes, nothing is
-// cut apart. A digit is {strokes, box}, its box [left, top, right, bottom] with the pen's width;
-// isMark for what is too small for one, or a dash.
+// Parts are made of whole strokes: of digits that touch, or that one stroke writes, nothing is
+// cut apart; else they are grouped as reading/shapes.py groups the strokes of a picture. A part is
+// {strokes, points: of the strokes' middle lines, ink: their length, width, height, extent: the
+// longer of both, box: [left, top, right, bottom]}, all with the pen's width.
 
-// Readings by a digit's strokes and their points, so that only what has changed is read again.
+// Readings by a part's strokes, so that only what has changed is read again.
 let known = new Map();
 
 async function read({ strokes }) {
-  const rows = lines(digitsOf(strokes.map(({ points }) => points)));
+  const rows = lines(partsOf(strokes.map(({ points }) => points)));
   const before = known;
   known = new Map();
-  const digits = rows.flat().map((written) => {
-    const key = JSON.stringify(written.strokes) + Boolean(written.isMark);
-    known.set(key, before.get(key) || readDigit(written));
+  const readings = rows.flat().map((part) => {
+    const key = JSON.stringify(part.strokes) + part.isMark;
+    known.set(key, before.get(key) || readDigit(part));
     return known.get(key);
   });
+  const digits = await Promise.all(readings);
   const signs = digits.map(({ sign }) => sign);
   const text = rows.map((row) => signs.splice(0, row.length).join("")).join("\n");
   return { text, digits };
 }
 
-function readDigit(written) {
-  const image = mnistImage(written);
-  const shares = written.isMark ? new Array(10).fill(0.1) : probabilities(image);
+async function readDigit(part) {
+  const image = mnistImage(part);
+  const shares = part.isMark ? new Array(10).fill(0.1) : await probabilitiesOf(image);
   const best = shares.indexOf(Math.max(...shares));
   const digit = shares[best] < THRESHOLD ? null : best;
   return {
@@ -137,74 +170,25 @@ function readDigit(written) {
     best,
     confidence: shares[best],
     probabilities: shares,
-    box: written.box.map((side, axis) => (axis % 2 ? side / RATIO : side)),
+    box: part.box.map((side, axis) => (axis % 2 ? side / RATIO : side)),
     image: btoa(String.fromCharCode(...image)),
   };
 }
 
-function digitOf(strokes, pen = PEN) {
-  const [x, y] = [0, 1].map((axis) => strokes.flat().map((point) => point[axis]));
-  const least = (values) => values.reduce((a, b) => Math.min(a, b)) - pen / 2;
-  const most = (values) => values.reduce((a, b) => Math.max(a, b)) + pen / 2;
-  return { strokes, box: [least(x), least(y), most(x), most(y)] };
+function partOf(strokes, pen = PEN) {
+  const points = strokes.flatMap(dense);
+  const [x, y] = [0, 1].map((axis) => points.map((point) => point[axis]));
+  const [left, top] = [x, y].map((places) => places.reduce((a, b) => Math.min(a, b)) - pen / 2);
+  const [right, bottom] = [x, y].map((places) => places.reduce((a, b) => Math.max(a, b)) + pen / 2);
+  const [width, height] = [right - left, bottom - top];
+  const extent = Math.max(width, height);
+  const ink = strokes.reduce((sum, stroke) => sum + pen + lengthOf(stroke), 0);
+  return { strokes, points, ink, width, height, extent, box: [left, top, right, bottom] };
 }
 
-const widthOf = ({ box }) => box[2] - box[0];
-const heightOf = ({ box }) => box[3] - box[1];
-
-// Joins the strokes of each digit: those that touch, then each small part and the whole one that
-// is closest to it, so that the flag of a 5 stays with its 5 and not with a digit above.
-function digitsOf(strokes) {
-  const digits = [];
-  for (const stroke of strokes) {
-    let digit = digitOf([stroke]);
-    for (let i; (i = digits.findIndex((other) => gap(digit, other) <= PEN)) >= 0; ) {
-      digit = digitOf([...digits.splice(i, 1)[0].strokes, ...digit.strokes]);
-    }
-    digits.push(digit);
-  }
-  const parts = [...digits].sort((a, b) => heightOf(a) - heightOf(b));
-  for (const part of parts) {
-    if (!digits.includes(part)) continue; // another has joined it
-    const others = digits.filter((other) => other !== part && isPart(part, other));
-    const [closest] = others.sort((a, b) => gap(part, a) - gap(part, b));
-    if (!closest) continue;
-    digits.splice(digits.indexOf(part), 1);
-    const whole = digitOf([...closest.strokes, ...part.strokes]);
-    digits[digits.indexOf(closest)] = whole;
-    parts.push(whole);
-  }
-  const tallest = digits.reduce((height, digit) => Math.max(height, heightOf(digit)), 0);
-  const isDigit = (digit) =>
-    heightOf(digit) >= 0.35 * tallest && widthOf(digit) <= 3 * heightOf(digit);
-  return digits.map((digit) => ({ ...digit, isMark: !isDigit(digit) }));
-}
-
-// Whether a small part lies close enough over or by another to belong to it.
-function isPart(part, other) {
-  const size = heightOf(other);
-  if (heightOf(part) > 0.75 * size) return false;
-  const shared = overlap(part, other, 0);
-  if (-Math.max(shared, overlap(part, other, 1)) > size) return false;
-  const stacked = shared > 0.5 * Math.min(widthOf(part), widthOf(other));
-  return gap(part, other) - PEN < (stacked ? 0.25 : 0.1) * size;
-}
-
-// The length that two boxes share along an axis; negative where they are apart.
-function overlap({ box: a }, { box: b }, axis) {
-  return Math.min(a[axis + 2], b[axis + 2]) - Math.max(a[axis], b[axis]);
-}
-
-// The least distance between the middle lines of two parts' strokes; Infinity if they are far apart.
-function gap(a, b) {
-  const apart = -Math.min(overlap(a, b, 0), overlap(a, b, 1));
-  if (apart > Math.max(heightOf(a), heightOf(b))) return Infinity;
-  const [some, others] = [a, b].map(({ strokes }) => strokes.flatMap(dense));
-  let least = Infinity;
-  for (const [x, y] of some) {
-    for (const [u, v] of others) least = Math.min(least, Math.hypot(x - u, y - v));
-  }
-  return least;
+function lengthOf(points) {
+  const to = ([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1]);
+  return points.slice(1).reduce((sum, point, i) => sum + to(point, i), 0);
 }
 
 // A stroke's points with more between them, so that none are further apart than half the pen.
@@ -217,18 +201,85 @@ function dense(points) {
   });
 }
 
-// Lines of writing from the top, each from the left; a digit belongs to its left neighbour's line,
-// a mark to that of the nearest digit.
+// The parts that strokes are joined to: those that touch, then each small one and its partner.
+function partsOf(strokes) {
+  const pieces = [];
+  for (const stroke of strokes) {
+    let piece = partOf([stroke]);
+    for (let i; (i = pieces.findIndex((other) => gap(piece, other, 0) <= 0)) >= 0; ) {
+      piece = partOf([...pieces.splice(i, 1)[0].strokes, ...piece.strokes]);
+    }
+    pieces.push(piece);
+  }
+  const size = usualHeight(pieces);
+  for (const piece of pieces) piece.group = [piece];
+  for (const piece of [...pieces].sort((a, b) => a.extent - b.extent)) {
+    const partner = partnerOf(piece, pieces, size);
+    if (!partner || partner.group === piece.group) continue;
+    partner.group.push(...piece.group);
+    for (const each of piece.group) each.group = partner.group;
+  }
+  const groups = [...new Set(pieces.map(({ group }) => group))];
+  const parts = groups.map((group) => partOf(group.flatMap((piece) => piece.strokes)));
+  return parts.map((part) => ({ ...part, isMark: part.height < 0.35 * size || isDash(part) }));
+}
+
+// Half of all ink is in higher pieces: dots and dashes weigh little.
+function usualHeight(pieces) {
+  const sorted = [...pieces].sort((a, b) => b.height - a.height);
+  let left = pieces.reduce((sum, { ink }) => sum + ink, 0) / 2;
+  return sorted.reduce((size, { ink, height }) => ((left -= ink) + ink > 0 ? height : size), 0);
+}
+
+// Digits that touch are wide too, but no single stroke.
+const isDash = ({ width, height, ink }) => width > 3 * height && ink < 1.7 * width;
+
+// The piece that an incomplete one belongs to: a 5's flag lies over its body.
+function partnerOf(piece, pieces, size) {
+  const isRule = (part) => part.width > size && part.height < 0.5 * size && isDash(part);
+  if (piece.height > 0.75 * size || isRule(piece)) return null;
+  const isDot = piece.extent < 0.35 * size;
+  let [best, least] = [null, (isDot ? 0.45 : 0.25) * size];
+  for (const mate of pieces) {
+    if (mate === piece || mate.extent < 0.2 * size || isRule(mate)) continue;
+    const both = Math.max(piece.box[3], mate.box[3]) - Math.min(piece.box[1], mate.box[1]);
+    if (both > (isDot ? 1.8 : 1.5) * Math.max(size, mate.height)) continue;
+    const shared = overlap(piece, mate, 0);
+    const stacked = shared > 0.5 * Math.min(piece.width, mate.width);
+    const isOver = isDot && stacked && piece.box[3] <= mate.box[1];
+    const near = gap(piece, mate, least);
+    if (!isOver && (piece.extent < 0.2 * size || near > 0.25 * size)) continue;
+    // beside each other they may be two digits, which nothing would cut apart
+    const isBeside = shared > 0 && near < 0.1 * size;
+    if (near < least && (stacked || isBeside)) [best, least] = [mate, near];
+  }
+  return best;
+}
+
+// The length that two boxes share along an axis; negative where they are apart.
+function overlap({ box: a }, { box: b }, axis) {
+  return Math.min(a[axis + 2], b[axis + 2]) - Math.max(a[axis], b[axis]);
+}
+
+// The least distance between two parts' ink, negative where they touch; Infinity beyond a reach.
+function gap(a, b, reach) {
+  if (Math.min(overlap(a, b, 0), overlap(a, b, 1)) < -reach) return Infinity;
+  let least = Infinity; // its square
+  for (const [x, y] of a.points) {
+    for (const [u, v] of b.points) least = Math.min(least, (x - u) ** 2 + (y - v) ** 2);
+  }
+  return Math.sqrt(least) - PEN;
+}
+
+// Lines of writing from the top, each from the left. A digit belongs to the line of its left
+// neighbour or the one before, which may be low; a mark to that of the nearest digit.
 function lines(parts) {
   const rows = [];
   const middle = ({ box }, axis) => (box[axis] + box[axis + 2]) / 2;
   const byPlace = (a, b) => middle(a, 0) - middle(b, 0);
   for (const digit of parts.filter(({ isMark }) => !isMark).sort(byPlace)) {
-    const shared = rows.map((row) => {
-      const neighbour = row[row.length - 1];
-      const height = Math.min(heightOf(neighbour), heightOf(digit));
-      return overlap(neighbour, digit, 1) / height;
-    });
+    const share = (other) => overlap(other, digit, 1) / Math.min(other.height, digit.height);
+    const shared = rows.map((row) => Math.max(...row.slice(-2).map(share)));
     const best = shared.indexOf(Math.max(...shared));
     if (best >= 0 && shared[best] > 0.4) rows[best].push(digit);
     else rows.push([digit]);
@@ -249,9 +300,9 @@ function lines(parts) {
 function mnistImage(digit) {
   const fine = 8; // pixels of the drawing for one of the image
   // a pen finer than 2 pixels of 20 is rare in MNIST
-  const width = Math.max(PEN, Math.max(widthOf(digit), heightOf(digit)) / 10);
-  const whole = digitOf(digit.strokes, width);
-  const scale = (20 * fine) / Math.max(widthOf(whole), heightOf(whole));
+  const width = Math.max(PEN, digit.extent / 10);
+  const whole = partOf(digit.strokes, width);
+  const scale = (20 * fine) / whole.extent;
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 20 * fine;
   const pen = canvas.getContext("2d");
@@ -267,7 +318,7 @@ function mnistImage(digit) {
   const mass = small.reduce((sum, value) => sum + value);
   const [left, top] = [(i) => i % 20, (i) => Math.floor(i / 20)].map((place, axis) => {
     const centre = small.reduce((sum, value, i) => sum + value * place(i), 0) / mass;
-    const side = Math.ceil((scale * (axis ? heightOf(whole) : widthOf(whole))) / fine - 0.01);
+    const side = Math.ceil((scale * (axis ? whole.height : whole.width)) / fine - 0.01);
     return Math.min(Math.max(Math.round(14 - centre), 0), 28 - side);
   });
   const image = new Uint8Array(784);
