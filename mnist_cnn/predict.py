@@ -84,6 +84,7 @@ def read_page(
     net: "Net", show: bool, name: str, source: str | bytes, number: int
 ) -> "tuple[dict[str, Any], list[Reading], int]":
     """The JSON and the readings of a page, counted from 1, and the number of pages."""
+    from mnist_cnn.reading.found import FoundDigit
     from mnist_cnn.reading.picture import load_page
     from mnist_cnn.reading.reader import read_digits
 
@@ -95,29 +96,13 @@ def read_page(
         shown = {"shown": write_shown(image, readings, name, number)} if show else {}
     except (OSError, ValueError) as e:
         return failure(name, number, e), [], count
-    digits = [reading_fields(reading) for reading in readings]
+    digits = [FoundDigit.model_validate(reading).model_dump() for reading in readings]
     return {"picture": name, "page": number, **shown, "digits": digits}, readings, count
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
     """The JSON of a page that was not read."""
     return {"picture": name, "page": page, "error": " ".join(str(error).split())}
-
-
-def reading_fields(reading: "Reading") -> dict[str, Any]:
-    """A reading as it stands in the JSON."""
-    return {
-        "digit": reading.digit,
-        "is_digit": reading.is_digit,
-        "best": reading.best,
-        "confidence": round(reading.confidence, 4),
-        "probabilities": [round(float(p), 4) for p in reading.probabilities],
-        "turned": reading.rotation,
-        "box": list(reading.box),
-        "row": reading.row,
-        "column": reading.column,
-        "sign": reading.symbol,
-    }
 
 
 def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int) -> str:

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from mnist_cnn.analysis.results import versions
 from mnist_cnn.limits import LimitError, Worker
+from mnist_cnn.reading.found import FoundDigit
 from mnist_cnn.reading.picture import NoPageError, load_page
 from mnist_cnn.reading.reader import Net, read_digits, written
 
@@ -50,25 +51,14 @@ Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
 Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
 
 
-class FoundDigit(BaseModel):
-    digit: int | None  # null where the network is unsure, or where it is no digit
-    is_digit: bool  # false for letters, punctuation, scribbles
-    # the digit; ? for an unsure one; of what is no digit + - \u00d7 ÷ = / ( ) . , : or · for any
-    # other, a space for an empty cell
-    sign: str
-    best: int  # the likeliest digit, whatever its confidence
-    confidence: float  # its probability
-    probabilities: list[float]  # of the digits 0 to 9
-    turned: int  # degrees clockwise by which the picture seems to be rotated, else 0
+class SeenDigit(FoundDigit):
     box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
-    row: int  # the line of writing, from 0 at the top
-    column: int | None  # of a table or a grid, from 0 at the left
     image: str  # the 28x28 bytes that the network saw, in base64
 
 
 class PictureRead(BaseModel):
     text: str  # the signs, a line for each row of writing
-    digits: list[FoundDigit]
+    digits: list[SeenDigit]
     pages: int  # of the file
     preview: str | None = None  # the upright picture as a data URL, if asked for
 
@@ -104,22 +94,12 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
         raise picture
     readings = read_digits(picture, net)
     sides = (*picture.size, *picture.size)
-    found = [
-        FoundDigit(
-            digit=reading.digit,
-            is_digit=reading.is_digit,
-            sign=reading.symbol,
-            best=reading.best,
-            confidence=round(reading.confidence, 6),
-            probabilities=[round(float(p), 6) for p in reading.probabilities],
-            turned=reading.rotation,
-            box=[place / side for place, side in zip(reading.box, sides, strict=True)],
-            row=reading.row,
-            column=reading.column,
-            image=base64.b64encode(reading.image.tobytes()).decode(),
-        )
-        for reading in readings
-    ]
+    found = []
+    for reading in readings:
+        fields = FoundDigit.model_validate(reading).model_dump()
+        fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
+        image = base64.b64encode(reading.image.tobytes()).decode()
+        found.append(SeenDigit(**fields, image=image))
     read = PictureRead(text=written(readings), digits=found, pages=pages)
     if preview:  # a browser shows neither every format nor the rotation that some files ask for
         small, file = picture.convert("RGB"), io.BytesIO()
