@@ -7,6 +7,7 @@ network, fold and seed, and the picture beside it is drawn. NAME is
   front       accuracy by number of parameters, of the records too; FOLDER is a sweep's
   bytes       accuracy of the C file by its bytes of constants; FOLDER is a sweep's, whose networks
               are rounded to 8, 6, 5 and 4 bits where they were not trained with few
+  labels      accuracy by the number of training images; FOLDER is a sweep's over data.per_class
   robustness  networks under other conditions; FOLDER is EXPERIMENT=FOLDER, an evaluation with
               robustness=true, of several networks A,B,C=FOLDER
 """
@@ -27,14 +28,17 @@ from mnist_cnn import c_file, pretrained
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
 from mnist_cnn.data import mnist
+from mnist_cnn.plots.axes import finish
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
 
 FOLDER = RECORDS / "measurements"
 # that tell rows apart
 KEYS = {"network", "experiment", "split", "fold", "stages", "seed", "trained with", "bits"}
+KEYS |= {"epochs", "per_class"}
 EXPERIMENTS = ["tiny", "fast", "accurate", "article"]  # those of the records in `front`
 SIZES = {10.0**exponent: f"{10**exponent:,}" for exponent in range(2, 7)}
+ALL = 6000  # images of a class, about, where all are taken
 KILOBYTES = {1000.0 * k: f"{k}" for k in (1, 2, 3, 4, 6, 8, 12)}
 # bytes of weights, accuracy of single runs on images of 16 x 16:
 # https://github.com/cpldcpu/BitNetMCU/blob/main/docs/documentation_cnn.md
@@ -60,6 +64,14 @@ def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
             "epochs": config["trainer"]["max_epochs"],
             "hardware": hardware(run),
         }
+
+
+def read_labels(folder: str) -> Iterator[dict[str, Any]]:
+    """The rows of a sweep's runs by the images of a class that they are trained on."""
+    for run in read_sweep(folder):
+        chosen = run["config"]["data"]["per_class"]
+        kept = {key: run[key] for key in ("experiment", "seed", "test/acc", "hardware")}
+        yield {**kept, "per_class": chosen or ALL}
 
 
 def read_bytes(folder: str) -> Iterator[dict[str, Any]]:
@@ -133,7 +145,7 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
 def small_networks(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a network and width of its weights, the least bytes first."""
     rules = dict.fromkeys(("parameters", "memory"), "first")
-    groups = runs.groupby(["stages", "trained with", "bits"])
+    groups = runs.groupby(["stages", "epochs", "trained with", "bits"])
     found = groups.agg({**rules, "bytes": "max", "ms": "median", "test/acc": list})
     return found.sort_values("bytes").reset_index()
 
@@ -145,6 +157,7 @@ def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
         "bytes of constants": found["bytes"].map("{:,}".format),
         "of memory": found["memory"].map("{:,}".format),
         "stages": found["stages"],
+        "epochs": found["epochs"],
         "trained with": found["trained with"],
         "bits a weight": found["bits"],
         "n": found["test/acc"].map(len),
@@ -152,6 +165,13 @@ def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
         "ms an image": found["ms"].map("{:.1f}".format),
     }
     return pd.DataFrame(columns)
+
+
+def labels(runs: pd.DataFrame) -> pd.DataFrame:
+    """A row a number of images of a class, a column an experiment."""
+    found = runs.groupby(["per_class", "experiment"])["test/acc"].agg(list).unstack()
+    shown = found.map(lambda values: f"{accuracy(values)} (n = {len(values)})")
+    return shown.rename({ALL: "all"}).rename_axis("images of a class").reset_index()
 
 
 def robustness(found: pd.DataFrame) -> pd.DataFrame:
@@ -166,8 +186,9 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-TABLES = {"splits": splits, "front": front, "bytes": bytes_table, "robustness": robustness}
-READ = {"bytes": read_bytes, "robustness": read_evaluation}
+TABLES = {"splits": splits, "front": front, "bytes": bytes_table, "labels": labels}
+TABLES["robustness"] = robustness
+READ = {"bytes": read_bytes, "labels": read_labels, "robustness": read_evaluation}
 
 
 @command
@@ -195,6 +216,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown = pd.concat([ours.rename("{} bits".format), others])
         figure = draw_networks(shown, "kilobytes of constants", KILOBYTES)
         figure.savefig(FOLDER / "bytes.png", dpi=110)
+    if new and args.name == "labels":
+        errors = (1 - rows.pivot_table("test/acc", "per_class", "experiment")).rename_axis(None)
+        texts = {"xlabel": "training images of a class", "ylabel": "test error"}
+        axes = errors.plot(loglog=True, style="-o", **texts)
+        axes.set_xticks(errors.index, errors.rename({ALL: "all"}).index)
+        axes.set_yticks(shares := [0.01, 0.02, 0.05, 0.1, 0.2, 0.5], map("{:.0%}".format, shares))
+        axes.minorticks_off()
+        finish(axes)
+        axes.figure.savefig(FOLDER / "labels.png", dpi=110)
     if new and args.name == "robustness":
         lines = pd.DataFrame(list(rows["corruptions"]), index=rows["network"]).T
         axes = lines.plot(figsize=(9.6, 5.4), style="-o", rot=45, grid=True, ylabel="accuracy")

@@ -138,8 +138,8 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
     """Test accuracy against a cost: a point with a bar of ± std a network.
 
     Both axes are logarithmic, that of accuracy in the errors, so that 99.2 % and 99.7 % are as far
-    apart as they are hard to reach; more is up. What is only compared with is grey. A row
-    of the table has a network's cost, and the accuracies of its runs.
+    apart as they are hard to reach; more is up. What is only compared with is grey, its name
+    below. A row of the table has a network's cost, and the accuracies of its runs.
     """
     figure = titled(f"MNIST: accuracy on the 10,000 test images and {cost}", (9, 5.4))
     axes = figure.add_subplot()
@@ -147,11 +147,12 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
     for name, x, accuracies in networks.itertuples():
         errors = [1 - accuracy for accuracy in accuracies]
         error, std = statistics.mean(errors), statistics.stdev(errors) if errors[1:] else 0
-        color = TRAIN if name in ("usual", "BitNetMCU") else VAL
+        others = name in ("usual", "BitNetMCU")
+        color, side, edge = (TRAIN, -1, "top") if others else (VAL, 1, "bottom")
         axes.errorbar(x, error, std, fmt="o", ms=5.5, capsize=2.5, color=color)
-        style: Any = {"color": color, "ha": "center", "va": "bottom", "fontsize": 9}
-        label, place = f"{name}\n{1 - error:.2%}", (x, error - std)
-        axes.annotate(label, place, (0, 6), textcoords="offset points", **style)
+        style: Any = {"color": color, "ha": "center", "va": edge, "fontsize": 9}
+        label, place = f"{name}\n{1 - error:.2%}", (x, error - side * std)
+        axes.annotate(label, place, (0, 6 * side), textcoords="offset points", **style)
     axes.axhline(1 - KERAS_ACCURACY, color=TRAIN, lw=0.8, ls=":", zorder=0)
     style = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "color": TRAIN}
     axes.text(0.01, 0.985 * (1 - KERAS_ACCURACY), f"{KERAS}, {KERAS_ACCURACY:.2%}", **style)
