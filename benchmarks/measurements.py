@@ -167,7 +167,7 @@ def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def labels(runs: pd.DataFrame) -> pd.DataFrame:
+def label_table(runs: pd.DataFrame) -> pd.DataFrame:
     """A row a number of images of a class, a column an experiment."""
     found = runs.groupby(["per_class", "experiment"])["test/acc"].agg(list).unstack()
     shown = found.map(lambda values: f"{accuracy(values)} (n = {len(values)})")
@@ -186,7 +186,7 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-TABLES = {"splits": splits, "front": front, "bytes": bytes_table, "labels": labels}
+TABLES = {"splits": splits, "front": front, "bytes": bytes_table, "labels": label_table}
 TABLES["robustness"] = robustness
 READ = {"bytes": read_bytes, "labels": read_labels, "robustness": read_evaluation}
 
