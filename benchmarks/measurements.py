@@ -186,8 +186,13 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-TABLES = {"splits": splits, "front": front, "bytes": bytes_table, "labels": label_table}
-TABLES["robustness"] = robustness
+TABLES = {
+    "splits": splits,
+    "front": front,
+    "bytes": bytes_table,
+    "labels": label_table,
+    "robustness": robustness,
+}
 READ = {"bytes": read_bytes, "labels": read_labels, "robustness": read_evaluation}
 
 
