@@ -73,6 +73,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in (*FORMATS, "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
     args = options.parse_args(argv)
+    for kind in (*FORMATS, "html"):
+        if (path := getattr(args, kind)) and not path.parent.is_dir():
+            raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
     paths = {kind: path for kind in FORMATS if (path := getattr(args, kind))}
     console = terminal.console(stderr=Path("-") in paths.values())
     if args.compare:

@@ -82,6 +82,10 @@ def test_the_article_by_name_is_the_default():
         ("augment=mild data.augment.scale=1", "data.augment.scale: Input should be less than or"),
         # what does not go together
         ("data.val_fraction=0", "objective.metric must be of train/ where nothing is validated"),
+        (
+            "data.per_class=1 trainer.limit_train_batches=0.01",
+            "trainer.limit_train_batches must be at least one of 1 batches",
+        ),
         ("trainer.limit_val_batches=0", "objective.metric must be of train/ where nothing is va"),
         ("data.clean_epochs=10", "data.clean_epochs must be less than trainer.max_epochs=10, got"),
         ("data=kmnist data.split=writers", "data.split must be rows with data=kmnist, got writers"),

@@ -67,6 +67,12 @@ def test_what_is_loaded_refuses_other_images_in_one_line(images):
         mnist_cnn.load()(images)
 
 
+def test_an_empty_path_is_no_network(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="no such checkpoint, weights file or run's folder"):
+        mnist_cnn.load("")
+
+
 def test_the_constructors_defaults_are_those_of_the_configuration():
     cfg: Any = plain(compose(run_dir="unused"))
     given = dict(DigitClassifier().hparams)

@@ -108,6 +108,13 @@ def test_without_network_or_folder_a_line_says_where_the_archives_belong(fashion
     assert ".gz" in refused(fashion / root)
 
 
+def test_without_a_home_folder_a_line_says_so(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # whom no machine knows
+    with pytest.raises(OSError, match="data.root=~/x .* HOME"):
+        mnist.prepare("kmnist", "~/x")
+
+
 def test_a_damaged_file_is_refused_and_unpacked_anew_once_it_is_deleted(fashion):
     mnist.prepare("fashion_mnist", fashion)
     mnist.load_split.cache_clear()

@@ -195,7 +195,7 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         (["no/such"], "no such folder"),
         ([tmp_path / "none"], "no runs"),
         ([sweep, "--csv", "no/such"], "no/such"),
-        ([sweep, "--html", "no/such"], "no/such"),
+        ([sweep, "--html", "no/such"], "--html must be .* no/such"),
         ([sweep, "--compare", "1", "3"], "1 to 2"),
     ):
         with pytest.raises(SystemExit, match=rf"^error: .*{line}.*$"):

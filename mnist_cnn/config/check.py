@@ -20,6 +20,7 @@ from mnist_cnn.config.instantiate import (
 from mnist_cnn.config.messages import either, must_be, shown
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
+IMAGES, CLASSES = 60_000, 10  # of the training file of each set of known size
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")
 # in an epoch that is resumed, these begin their work anew or leave it out
 INEXACT = ("GradientAccumulationScheduler", "LearningRateMonitor", "StochasticWeightAveraging")
@@ -89,8 +90,8 @@ def check_values(part: str, group: type[BaseModel], values: Mapping[str, Any]) -
 
 def check_fold(val_fraction: float, fold: int) -> None:
     """Raise ValueError where the training file has no slice `fold` of that size."""
-    # no set has more images; in binary, 1 / 0.2 need not reach 5
-    folds = int(min(1 / val_fraction, 60_000) + 1e-9) if val_fraction else 1
+    # in binary, 1 / 0.2 need not reach 5
+    folds = int(min(1 / val_fraction, IMAGES) + 1e-9) if val_fraction else 1
     if not 0 <= fold < folds:
         allowed = f"0 to {folds - 1} with data.val_fraction={val_fraction}"
         raise ValueError(must_be("data.fold", allowed, fold))
@@ -122,11 +123,12 @@ def check_limits(trainer: DictConfig, data: DictConfig) -> None:
     """Raise ValueError for a share of the batches that is less than one, in sets of known size."""
     if is_custom(data) or data.name in ("arrays", "folder"):
         return
-    val, test = data.val_fraction, 1 if data.name == "qmnist" else 1 / 6
-    for split, part in {"train": 1 - val, "val": val, "test": test}.items():
+    val, test = data.val_fraction, IMAGES if data.name == "qmnist" else IMAGES / 6
+    train = CLASSES * data.per_class if data.per_class else IMAGES * (1 - val)
+    for split, images in {"train": train, "val": IMAGES * val, "test": test}.items():
         share = trainer[f"limit_{split}_batches"]
         size = data.batch_size if split == "train" else data.eval_batch_size
-        batches = math.ceil(60_000 * part / size)
+        batches = math.ceil(images / size)
         if isinstance(share, float) and 0 < share * batches < 1:
             allowed = f"at least one of {batches} batches"
             raise ValueError(must_be(f"trainer.limit_{split}_batches", allowed, share))

@@ -108,7 +108,10 @@ def torchvision_set(name: str, root: str | Path, split: str, download: bool = Fa
     """
     import torchvision.datasets  # takes a second, which MNIST does not need
 
-    folder = Path(root).expanduser()
+    try:
+        folder = Path(root).expanduser()
+    except RuntimeError:
+        raise OSError(f"data.root={root} needs a home folder, and HOME is not set") from None
     kind = getattr(torchvision.datasets, FOLDERS[name])
     try:
         if not download:
