@@ -111,7 +111,7 @@ def test_without_network_or_folder_a_line_says_where_the_archives_belong(fashion
 def test_without_a_home_folder_a_line_says_so(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # whom no machine knows
-    with pytest.raises(OSError, match="data.root=~/x .* HOME"):
+    with pytest.raises(OSError, match=r"data.root=~/x .* HOME"):
         mnist.prepare("kmnist", "~/x")
 
 
