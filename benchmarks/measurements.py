@@ -186,6 +186,37 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def draw_front(runs: pd.DataFrame, file: Path) -> None:
+    shown = networks(runs).rename(lambda name: "" if name.startswith("[") else name)
+    draw_networks(shown, "number of parameters", SIZES).savefig(file, dpi=110)
+
+
+def draw_bytes(runs: pd.DataFrame, file: Path) -> None:
+    ours = small_networks(runs).set_index("bits")[["bytes", "test/acc"]]
+    theirs = [(size, [acc]) for size, acc in BITNETMCU.items()]
+    others = pd.DataFrame(theirs, ["BitNetMCU"] * len(theirs), ours.columns)
+    shown = pd.concat([ours.rename("{} bits".format), others])
+    draw_networks(shown, "kilobytes of constants", KILOBYTES).savefig(file, dpi=110)
+
+
+def draw_labels(runs: pd.DataFrame, file: Path) -> None:
+    errors = (1 - runs.pivot_table("test/acc", "per_class", "experiment")).rename_axis(None)
+    texts = {"xlabel": "training images of a class", "ylabel": "test error"}
+    axes = errors.plot(loglog=True, style="-o", **texts)
+    axes.set_xticks(errors.index, errors.rename({ALL: "all"}).index)
+    axes.set_yticks(shares := [0.01, 0.02, 0.05, 0.1, 0.2, 0.5], map("{:.0%}".format, shares))
+    axes.minorticks_off()
+    finish(axes)
+    axes.figure.savefig(file, dpi=110)
+
+
+def draw_robustness(found: pd.DataFrame, file: Path) -> None:
+    lines = pd.DataFrame(list(found["corruptions"]), index=found["network"]).T
+    axes = lines.plot(figsize=(9.6, 5.4), style="-o", rot=45, grid=True, ylabel="accuracy")
+    axes.set_xticks(range(len(lines)), lines.index, ha="right")
+    axes.figure.savefig(file, dpi=100, bbox_inches="tight")
+
+
 TABLES = {
     "splits": splits,
     "front": front,
@@ -194,6 +225,12 @@ TABLES = {
     "robustness": robustness,
 }
 READ = {"bytes": read_bytes, "labels": read_labels, "robustness": read_evaluation}
+DRAW = {
+    "front": draw_front,
+    "bytes": draw_bytes,
+    "labels": draw_labels,
+    "robustness": draw_robustness,
+}
 
 
 @command
@@ -210,31 +247,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
     if new:
         write_json({"rows": rows.to_dict("records")}, file)
-    if new and args.name == "front":
-        shown = networks(rows).rename(lambda name: "" if name.startswith("[") else name)
-        figure = draw_networks(shown, "number of parameters", SIZES)
-        figure.savefig(FOLDER / "front.png", dpi=110)
-    if new and args.name == "bytes":
-        ours = small_networks(rows).set_index("bits")[["bytes", "test/acc"]]
-        theirs = [(size, [acc]) for size, acc in BITNETMCU.items()]
-        others = pd.DataFrame(theirs, ["BitNetMCU"] * len(theirs), ours.columns)
-        shown = pd.concat([ours.rename("{} bits".format), others])
-        figure = draw_networks(shown, "kilobytes of constants", KILOBYTES)
-        figure.savefig(FOLDER / "bytes.png", dpi=110)
-    if new and args.name == "labels":
-        errors = (1 - rows.pivot_table("test/acc", "per_class", "experiment")).rename_axis(None)
-        texts = {"xlabel": "training images of a class", "ylabel": "test error"}
-        axes = errors.plot(loglog=True, style="-o", **texts)
-        axes.set_xticks(errors.index, errors.rename({ALL: "all"}).index)
-        axes.set_yticks(shares := [0.01, 0.02, 0.05, 0.1, 0.2, 0.5], map("{:.0%}".format, shares))
-        axes.minorticks_off()
-        finish(axes)
-        axes.figure.savefig(FOLDER / "labels.png", dpi=110)
-    if new and args.name == "robustness":
-        lines = pd.DataFrame(list(rows["corruptions"]), index=rows["network"]).T
-        axes = lines.plot(figsize=(9.6, 5.4), style="-o", rot=45, grid=True, ylabel="accuracy")
-        axes.set_xticks(range(len(lines)), lines.index, ha="right")
-        axes.figure.savefig(FOLDER / "robustness.png", dpi=100, bbox_inches="tight")
+        if args.name in DRAW:
+            DRAW[args.name](rows, FOLDER / f"{args.name}.png")
     print(markdown(TABLES[args.name](rows)))
 
 

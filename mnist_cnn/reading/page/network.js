@@ -228,7 +228,11 @@ function partsOf(strokes) {
 function usualHeight(pieces) {
   const sorted = [...pieces].sort((a, b) => b.height - a.height);
   let left = pieces.reduce((sum, { ink }) => sum + ink, 0) / 2;
-  return sorted.reduce((size, { ink, height }) => ((left -= ink) + ink > 0 ? height : size), 0);
+  for (const { ink, height } of sorted) {
+    left -= ink;
+    if (left <= 0) return height;
+  }
+  return 0;
 }
 
 // Digits that touch are wide too, but no single stroke.
