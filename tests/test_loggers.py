@@ -15,7 +15,10 @@ from tests.helpers.training import SHORT, trained
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
 
+# MLflow opens a relative path once in a process, wherever that was: other tests have other names
+DATABASE = "sqlite:///outputs/trackers.db"
 BOTH = ["logger=[tensorboard,wandb,mlflow]", "logger.wandb.offline=true"]
+BOTH += [f"logger.mlflow.tracking_uri={DATABASE}"]
 
 
 def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_path):
@@ -46,7 +49,7 @@ def test_trackers_get_a_run_which_wandb_continues_but_not_by_its_copy(tmp_path, 
     assert first == again  # wandb sync makes one run of them
     assert len({first, *ids(copied)}) == 2
 
-    client = mlflow.MlflowClient("sqlite:///outputs/mlflow.db")
+    client = mlflow.MlflowClient(DATABASE)
     (experiment,) = client.search_experiments(filter_string="name = 'mnist_cnn'")
     _, resumed, new = client.search_runs([experiment.experiment_id])  # the latest first
     assert (resumed.info.run_name, resumed.info.status) == ("x", "FINISHED")
