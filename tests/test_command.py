@@ -9,9 +9,18 @@ from mnist_cnn.command import command
 from tests.helpers.process import environment, finish, start
 from tests.helpers.training import TINY
 
-# stands for PyTorch, whose import takes seconds; the second as a library that hides a Ctrl-C
-SLOW = 'import time\nprint("importing", flush=True)\ntry: time.sleep(60)\n'
+# stands for PyTorch, whose import takes seconds; one as a library that hides a Ctrl-C, one that is
+# in the callback of a weak reference, where Python ignores errors
+SLEEP = 'print("importing", flush=True); time.sleep(60)'
+SLOW = f"import time\ntry: {SLEEP}\n"
+CALLBACK = f"""
+import time, weakref
+def callback(reference): {SLEEP}
+ref = weakref.ref(weakref.WeakSet(), callback)
+time.sleep(60)
+"""
 IMPORTS = {"plain": SLOW + "finally: pass", "hiding": SLOW + "except BaseException: 1 / 0"}
+IMPORTS["ignoring"] = CALLBACK
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,7 @@ IMPORTS = {"plain": SLOW + "finally: pass", "hiding": SLOW + "except BaseExcepti
     [
         ("train", "plain", signal.SIGTERM, 143),
         ("predict x.png", "hiding", signal.SIGINT, 130),
+        ("predict x.png", "ignoring", signal.SIGTERM, 143),
         pytest.param("demo --port 0", "plain", signal.SIGUSR1, 138, marks=pytest.mark.slow),
     ],
 )

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -56,13 +57,24 @@ def restore(handlers: dict[int, Any]) -> None:
         signal.signal(number, handler)
 
 
+def repeat(ignored: Any) -> None:
+    """Raise a signal again that came where Python ignores errors, as in a weak reference's callback."""
+    error = ignored.exc_value
+    if isinstance(error, Interrupted):
+        threading.Timer(0.01, os.kill, [os.getpid(), error.number]).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Inside, each of the signals raises Interrupted; outside, the handlers are those of before."""
-    handlers = handle(interrupt)
+    handlers, hook = handle(interrupt), sys.unraisablehook
+    sys.unraisablehook = repeat
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         restore(handlers)
 
 
