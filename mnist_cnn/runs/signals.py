@@ -58,7 +58,7 @@ def restore(handlers: dict[int, Any]) -> None:
 
 
 def repeat(ignored: Any) -> None:
-    """Raise a signal again that came where Python ignores errors, as in a weak reference's callback."""
+    """Raise a signal again that came where Python ignores errors: in callbacks, for example."""
     error = ignored.exc_value
     if isinstance(error, Interrupted):
         threading.Timer(0.01, os.kill, [os.getpid(), error.number]).start()
