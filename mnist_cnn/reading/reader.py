@@ -27,6 +27,8 @@ MANY, TEXT = 6, 0.6  # of so many digits and dots this share is sure, or the she
 UNCERTAIN = "·.,:÷"  # signs that are anywhere in text and in objects
 PAGE, PRINT = 40, 0.25  # of so many shapes as they are this share is sure, or they are no digits
 SECOND = 0.9  # confidence in what is read only at a second look
+STROKES = "/()+×"  # signs that a digit may have the form of
+ALIKE = (1, 4)  # the digits that a stroke and two that cross look like to the network
 BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
@@ -170,10 +172,9 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
     lines = sheet.lines(rows)
     if not lines:
         return []
-    candidates = [candidate for line in lines for candidate in line.candidates]
-    probabilities = _probabilities(net, [candidate.digit for candidate in candidates])
-    probabilities[[candidate.is_mesh for candidate in candidates]] = NONE
-    ends = np.cumsum([len(line.candidates) for line in lines])
+    digits = [[*(candidate.digit for candidate in line.candidates), *line.signs] for line in lines]
+    probabilities = _probabilities(net, [digit for line in digits for digit in line])
+    ends = np.cumsum([len(line) for line in digits])
     parts = zip(lines, np.split(probabilities, ends[:-1]), strict=True)
     return [reading for line, part in parts for reading in _read_line(line, part, threshold)]
 
@@ -195,15 +196,21 @@ def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold:
 
 
 def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float) -> list[Reading]:
-    """The digits and the punctuation of a line, from left to right; probabilities (N, 10)."""
+    """The digits and the punctuation of a line, from left to right.
+
+    Probabilities (N, 10) are of its candidates and then of its signs.
+    """
     none = np.full(10, NONE, np.float32)
-    found = [
-        (
-            mark.place,
-            replace(_reading(mark, none, NONE, 1), is_candidate=False, sign=mark.sign or UNKNOWN),
-        )
-        for mark in line.signs
-    ]
+    probabilities, others = np.split(probabilities, [len(line.candidates)])
+    probabilities[[candidate.is_mesh for candidate in line.candidates]] = NONE
+    found = []
+    for mark, chances in zip(line.signs, others, strict=True):
+        reading = _reading(mark, none, NONE, 1)
+        reading = replace(reading, is_candidate=False, sign=mark.sign or UNKNOWN)
+        is_digit = chances.max() > SECOND and chances.argmax() not in ALIKE
+        if is_digit and reading.sign in STROKES:
+            reading = _reading(mark, chances, float(chances.max()), threshold)
+        found.append((mark.place, reading))
     path = _best_path(line, probabilities)
     shapes = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
     surest = probabilities[path].max(1)
