@@ -9,6 +9,7 @@ from mnist_cnn.reading.ink import MOST_HOLES, Ink, Labels, Mask, breadth, holes
 LARGE = 0.015  # what is no speck, as a share of the picture's breadth
 LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
 ACROSS, DOWN = 1.9, 2.0  # length of lines in heights of the writing; a 1 is upright too
+EDGE = 2  # pixels of a line beyond its thickness, where it fades
 
 
 def straight_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
@@ -54,19 +55,22 @@ def _level_lines(ink: Ink, mask: Mask, length: float, size: float) -> NDArray[np
         thick, cv2.MORPH_OPEN, np.ones((1, max(9, round(length / 3))), np.uint8)
     )
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bars, connectivity=8)
-    lines = np.zeros(mask.shape, np.uint8)
+    lines, thickest = np.zeros(mask.shape, np.uint8), 0.0
     for n in np.flatnonzero(stats[:, cv2.CC_STAT_WIDTH] >= length)[1:]:
         x, y, width, height, _ = stats[n]
-        part = slice(y, y + height), slice(x, x + width)
-        line = labels[part] == n
+        line = labels[y : y + height, x : x + width] == n
         # the median passes over the strokes that the line touches; 4 pixels were added above
         thickness = max(1.0, float(np.median(line.sum(0))) - 4)
         if thickness < min(0.3 * size, width / 8):
-            # a pen goes on above or below the line
-            pen = np.ones((round(2 * thickness) + 6, 1), np.uint8)
-            crossing = cv2.morphologyEx(mask[part], cv2.MORPH_OPEN, pen)
-            lines[part] |= line & (crossing == 0)
-    lines &= mask
+            # where level strokes lie along it, it goes straight on between the places beside them
+            rows, bare = np.arange(height)[:, None], np.flatnonzero(line.sum(0) <= thickness + 5)
+            middle = (rows * line).sum(0)[bare] / line.sum(0)[bare]
+            line &= np.abs(rows - np.interp(np.arange(width), bare, middle)) <= thickness / 2 + EDGE
+            lines[y : y + height, x : x + width] |= line
+            thickest = max(thickest, thickness)
+    # the pen that crosses a line goes on above and below it
+    gap = np.ones((round(thickest) + 6, 3), np.uint8)
+    lines &= mask & (1 - cv2.morphologyEx(mask & (1 - lines), cv2.MORPH_CLOSE, gap))
     if not lines.any():
         return lines > 0
     # and is darker than a printed line, but for its edges
