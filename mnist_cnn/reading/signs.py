@@ -132,18 +132,12 @@ def told_apart(row: Row) -> tuple[list[Strokes], list[tuple[Strokes, str]]]:
         beside = [other for other in row.shapes if other is not shape]
         near = min(beside, key=lambda other: abs(other.box[0] - shape.box[0]), default=shape)
         sign = sign_of(shape, size, (near.box[1] + near.box[3]) / 2)
-        if sign == "/" and not _is_between(shape, beside, size):
-            sign = None
+        if sign == "/":  # a 1 that leans may stand at an end
+            left, right = shape.box[0] - size, shape.box[2] + size
+            around = [other for other in beside if left < other.box[2] and other.box[0] < right]
+            sign = "/" if len({other.box[0] < shape.box[0] for other in around}) == 2 else None
         if sign or any(shape is mark for mark in marks):
             signs.append((shape, sign or UNKNOWN))
         else:
             digits.append(shape)
     return digits, signs
-
-
-def _is_between(shape: Strokes, beside: list[Strokes], size: float) -> bool:
-    """True where a shape has a neighbour on either side, at most `size` away."""
-    left, _, right, _ = shape.box
-    before = [left - other.box[2] for other in beside if other.box[0] < left]
-    after = [other.box[0] - right for other in beside if other.box[0] >= left]
-    return max(min(before, default=size), min(after, default=size)) < size
