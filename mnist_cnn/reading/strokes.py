@@ -69,8 +69,6 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, Mask, list
             less = inks.find_strokes(rest, noise)
             if less.any():
                 ink, mask = rest, less
-    if _is_gradient(grey, 0.03):  # what is left of it at the border is no ink
-        mask = mask - inks.from_border(mask)
     if is_light:  # on a light sheet, where a share of the light that is missing says little
         _, labels = cv2.connectedComponents(mask, connectivity=8)
         mask = mask & np.isin(labels, labels[paper - grey > LIGHTEST]).astype(np.uint8)
