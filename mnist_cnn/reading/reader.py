@@ -24,6 +24,7 @@ NO_DIGIT = 0.35  # below it no digit stands out among the ten
 DOUBTFUL = 0.8  # below this mean confidence a sheet may have to be rotated
 STEEP = 20  # degrees: so may a line that slopes more
 MANY, TEXT = 6, 0.6  # of so many digits and dots this share is sure, or the sheet is text
+WORDS = 0.3  # beside words of which fewer are, a line of which all are is a number
 UNCERTAIN = "·.,:÷"  # signs that are anywhere in text and in objects
 PAGE, PRINT = 40, 0.25  # of so many shapes as they are this share is sure, or they are no digits
 SECOND = 0.9  # confidence in what is read only at a second look
@@ -95,7 +96,11 @@ def read_digits(
     readings = _second_opinion(image, sheet, readings, net, threshold)
     marks = [reading for reading in readings if reading.sign in UNCERTAIN]
     if len(marks) >= MANY and sum(map(_is_sure, marks)) < TEXT * len(marks):
-        readings = [replace(reading, digit=None) for reading in readings]
+        rows = [mark.row for mark in marks]
+        words = {mark.row for mark in marks if not _is_sure(mark) or rows.count(mark.row) < 2}
+        sure = [_is_sure(mark) for mark in marks if mark.row in words]
+        text = words if sum(sure) < WORDS * len(sure) else rows
+        readings = [replace(r, digit=None) if r.row in text else r for r in readings]
     return readings
 
 
