@@ -156,7 +156,7 @@ def _line(sheet: Sheet, row: Row) -> Line:
     signs = [sheet.digit(shape, row, sign) for shape, sign in told]
     beside = [sign.place for sign in signs]
     for shape in shapes:
-        own, cuts = cut(shape, alone=len(shapes) == 1)
+        own, cuts = ([shape], []) if row.is_single else cut(shape, alone=len(shapes) == 1)
         parts += own
         crossed += [*cuts, None]
     size = float(np.median([shape.height for shape in shapes])) if shapes else 0
@@ -200,7 +200,8 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     stroke = np.clip((dark / pen - 0.2) / 0.6, 0, 1)
     large = _anti_aliased(stroke, 160)
     width = stroke_width((large > 0.5).astype(np.uint8))
-    usual = float(np.clip(width, *(160 / 20 * pen for pen in PENS)))
+    finest, widest = (160 / 20 * pixels for pixels in PENS)
+    usual = min(max(width, finest), widest)
     if width != usual:
         change = round(abs(usual - width)) | 1
         pad = change // 2 + 1

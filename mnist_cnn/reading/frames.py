@@ -34,12 +34,6 @@ class Cell:
     level: float = 0  # the height of the middle of its row
     column: int = 0
 
-    @property
-    def box(self) -> Box:
-        left, top = self.corners.min(0).astype(int).tolist()
-        right, bottom = np.ceil(self.corners.max(0)).astype(int).tolist()
-        return left, top, right, bottom
-
 
 def find_frames(mask: Mask, written: Mask, ruled: Mask) -> tuple[NDArray[np.bool_], list[Cell]]:
     """The strokes that are frames, (H, W), and the cells within; of a circle there is one cell.

@@ -27,6 +27,7 @@ MANY, TEXT = 6, 0.6  # of so many digits and dots this share is sure, or the she
 WORDS = 0.3  # beside words of which fewer are, a line of which all are is a number
 UNCERTAIN = "·.,:÷"  # signs that are anywhere in text and in objects
 PAGE, PRINT = 40, 0.5  # of so many shapes as they are this share is sure, or they are no digits
+LIKELY = 0.5  # a digit with it is what stands in a cell, where those in most cells are sure
 SECOND = 0.9  # confidence in what is read only at a second look
 STROKES = "/()+×"  # signs that a digit may have the form of
 ALIKE = (1, 4)  # the digits that a stroke and two that cross look like to the network
@@ -172,16 +173,27 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
         whole = [sheet.digit(shape, row) for row in rows for shape in row.shapes]
         surest = (chances := _probabilities(net, whole)).max(1)
         if (surest >= threshold).mean() < PRINT:
-            each = zip(whole, chances, surest, strict=True)
-            return [replace(_reading(*of, threshold), digit=None) for of in each]
+            shapes = zip(whole, chances, surest, strict=True)
+            return [replace(_reading(*of, threshold), digit=None) for of in shapes]
     lines = sheet.lines(rows)
     if not lines:
         return []
-    digits = [[*(candidate.digit for candidate in line.candidates), *line.signs] for line in lines]
-    probabilities = _probabilities(net, [digit for line in digits for digit in line])
-    ends = np.cumsum([len(line) for line in digits])
-    parts = zip(lines, np.split(probabilities, ends[:-1]), strict=True)
-    return [reading for line, part in parts for reading in _read_line(line, part, threshold)]
+    candidates = [candidate for line in lines for candidate in line.candidates]
+    signs = [sign for line in lines for sign in line.signs]
+    asked = _probabilities(net, [*(candidate.digit for candidate in candidates), *signs])
+    probabilities, of_signs = np.split(asked, [len(candidates)])
+    held = np.array([c.digit.column is not None and c.cost == 0 for c in candidates], bool)
+    surest = probabilities.max(1)
+    if (surest[held] >= threshold).sum() > TEXT * held.sum():
+        held &= surest >= LIKELY
+        # of the chance that it is none each of the ten has a tenth, and most have nothing else
+        digits = (probabilities[held] - np.median(probabilities[held], 1, keepdims=True)).clip(0)
+        probabilities[held] = digits / digits.sum(1, keepdims=True)
+    probabilities[[candidate.is_mesh for candidate in candidates]] = NONE
+    parts = np.split(probabilities, np.cumsum([len(line.candidates) for line in lines])[:-1])
+    others = np.split(of_signs, np.cumsum([len(line.signs) for line in lines])[:-1])
+    each = zip(lines, parts, others, strict=True)
+    return [reading for of in each for reading in _read_line(*of, threshold)]
 
 
 def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
@@ -200,16 +212,16 @@ def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold:
     return Reading(read, sure, chances, *place, column=digit.column)
 
 
-def _read_line(line: Line, probabilities: NDArray[np.float32], threshold: float) -> list[Reading]:
-    """The digits and the punctuation of a line, from left to right.
-
-    Probabilities (N, 10) are of its candidates and then of its signs.
-    """
+def _read_line(
+    line: Line,
+    probabilities: NDArray[np.float32],
+    of_signs: NDArray[np.float32],
+    threshold: float,
+) -> list[Reading]:
+    """The digits and the signs of a line, from left to right; probabilities (N, 10)."""
     none = np.full(10, NONE, np.float32)
-    probabilities, others = np.split(probabilities, [len(line.candidates)])
-    probabilities[[candidate.is_mesh for candidate in line.candidates]] = NONE
     found = []
-    for mark, chances in zip(line.signs, others, strict=True):
+    for mark, chances in zip(line.signs, of_signs, strict=True):
         reading = _reading(mark, none, NONE, 1)
         reading = replace(reading, is_candidate=False, sign=mark.sign or UNKNOWN)
         is_digit = chances.max() > SECOND and chances.argmax() not in ALIKE

@@ -1,6 +1,7 @@
 """Connected strokes, joined to the shapes that may be digits, and these in lines of writing."""
 
 import itertools
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import cv2
@@ -13,6 +14,7 @@ from mnist_cnn.reading.strokes import Strokes, stroke_width
 SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
 SPECK = 0.015  # what is smaller must be dark to be a digit
 BESIDE = 0.7  # of a cell, from its middle: what stands there is read with it
+FORM, SINGLE = 3, 0.7  # of so many filled cells this share holds one shape: each is for one digit
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
 # of an i's dot, in heights of the line: its size, and how far above the i it stands
 SMALLEST_DOT, LARGEST_DOT, DOT_GAP = 0.1, 0.35, 0.45
@@ -31,6 +33,7 @@ class Row:
     punctuation: list[Strokes]
     number: int = 0  # from the top
     column: int | None = None  # of a cell
+    is_single: bool = False  # it is one digit, as in the other cells
 
 
 def find_rows(ink: Ink, mask: Mask) -> list[Row]:
@@ -215,10 +218,15 @@ def by_cells(rows: list[Row], cells: list[Cell]) -> list[Row]:
                 far = (np.abs(middle - corners.mean(1)) / np.ptp(corners, axis=1)).max(1)
                 k = int(np.argmin(far)) if far.min(initial=1) < BESIDE else -1
                 getattr(own.setdefault((k, n), Row([], [])), name).append(shape)
+    held = Counter(k for (k, _), row in own.items() for _ in row.shapes if k >= 0)
+    if len(held) >= FORM and list(held.values()).count(1) >= SINGLE * len(held):
+        for k in held:
+            inside = [own.pop(at) for at in list(own) if at[0] == k]
+            pieces = [shape for row in inside for shape in row.shapes]
+            own[k, 0] = Row([joined(pieces)], [], is_single=True)
     for k in set(range(len(cells))) - {k for k, _ in own}:
-        left, top, right, bottom = cells[k].box
-        empty = np.zeros((bottom - top, right - left), np.uint8)
-        own[k, 0] = Row([], [Strokes((left, top, right, bottom), empty)])
+        x, y, wide, high = cv2.boundingRect(cells[k].corners.astype(np.float32))
+        own[k, 0] = Row([], [Strokes((x, y, x + wide, y + high), np.zeros((high, wide), np.uint8))])
     placed: list[tuple[float, int, int, int, Row]] = []
     for (k, n), row in own.items():
         middles = [(s.box[1] + s.box[3]) / 2 for s in row.shapes + row.punctuation]
