@@ -86,7 +86,7 @@ def read_page(
     """The JSON and the readings of a page, counted from 1, and the number of pages."""
     from mnist_cnn.reading.picture import load_page
     from mnist_cnn.reading.reader import read_digits
-    from mnist_cnn.reading_json import FoundDigit
+    from mnist_cnn.readings import FoundDigit
 
     image, count = load_page(source, number)
     try:
@@ -123,8 +123,8 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
 
 def in_words(readings: "Sequence[Reading]") -> str:
     """The readings, row by row, then the confidence of each digit, or the doubt about it."""
-    from mnist_cnn.reading.reader import written
     from mnist_cnn.reading.signs import UNKNOWN
+    from mnist_cnn.readings import written
 
     remarks = []
     for reading in readings:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from mnist_cnn.plots.readings import draw_readings
 from mnist_cnn.pretrained import Trained, load
-from mnist_cnn.reading.reader import read_digits, written
+from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.readings import written
 from tests.helpers.photographs import bundled, find_digits, page
 
 Array = NDArray[np.uint8]

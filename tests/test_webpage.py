@@ -13,7 +13,8 @@ import torch
 
 from mnist_cnn import pretrained, webpage
 from mnist_cnn.reading.picture import load_picture
-from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits, written
+from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits
+from mnist_cnn.readings import written
 from tests.helpers.photographs import bundled
 
 # strokes of some digits, in shares of a square

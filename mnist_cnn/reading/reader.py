@@ -1,7 +1,6 @@
 """The digits that a network reads in a picture."""
 
 import contextlib
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -276,16 +275,3 @@ def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
         path.append(int(last[place]))
         place = line.candidates[path[-1]].first
     return path[::-1]
-
-
-def written(readings: Sequence[Reading]) -> str:
-    """The readings as text, a line for each row: ? for what is unsure, · for an unknown sign.
-
-    Cells of a row stand beside each other where each holds one digit at most, else between bars.
-    """
-    lines = []
-    for _, row in itertools.groupby(readings, key=lambda reading: reading.row):
-        cells = itertools.groupby(row, key=lambda reading: reading.column)
-        texts = ["".join(reading.symbol for reading in cell) for _, cell in cells]
-        lines.append(("" if max(map(len, texts)) == 1 else " | ").join(texts))
-    return "\n".join(lines)

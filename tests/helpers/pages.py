@@ -17,7 +17,8 @@ from PIL import Image
 
 from benchmarks.pictures import common, verdict
 from mnist_cnn import pretrained
-from mnist_cnn.reading.reader import read_digits, written
+from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.readings import written
 from tests.helpers.photographs import bundled
 
 Array = NDArray[Any]

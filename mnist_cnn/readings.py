@@ -1,9 +1,12 @@
-"""A reading in JSON, as the command and the service give it."""
+"""Readings in JSON and as text, as the command and the service give them."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+
+from mnist_cnn.reading.reader import Reading
 
 Share = Annotated[float, AfterValidator(lambda share: round(share, 6))]
 Shares = Annotated[list[Share], BeforeValidator(list)]
@@ -25,3 +28,16 @@ class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
     box: Sequence[int | float]  # left, top, right, bottom in pixels of the upright picture
     row: int  # the line of writing, from 0 at the top
     column: int | None  # of a table or a grid, from 0 at the left
+
+
+def written(readings: Sequence[Reading]) -> str:
+    """The readings as text, a line for each row: ? for what is unsure, · for an unknown sign.
+
+    Cells of a row stand beside each other where each holds one digit at most, else between bars.
+    """
+    lines = []
+    for _, row in itertools.groupby(readings, key=lambda reading: reading.row):
+        cells = itertools.groupby(row, key=lambda reading: reading.column)
+        texts = ["".join(reading.symbol for reading in cell) for _, cell in cells]
+        lines.append(("" if max(map(len, texts)) == 1 else " | ").join(texts))
+    return "\n".join(lines)
