@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pictures import common
 from mnist_cnn.pretrained import Trained, load
-from mnist_cnn.reading.reader import read_digits, written
+from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.readings import written
 from tests.helpers.pages import Pen, page
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -116,7 +116,8 @@ def _second_opinion(
     count = sum(reading.is_candidate for reading in readings)
     # the network has told that it is none; a mesh may be a digit that is sketched
     is_none = any(r.is_candidate and np.float32(NONE) < r.confidence < NO_DIGIT for r in readings)
-    if count >= MANY or (is_sure and count > 1):
+    is_doubtful = any(r.is_candidate and not _is_sure(r) for r in readings)
+    if count >= MANY or (count > 1 and not is_doubtful):
         return readings
     if not is_sure and not is_none:
         with contextlib.suppress(TooManyStrokesError):
@@ -124,7 +125,7 @@ def _second_opinion(
             # a single one may be the paper that a loop of a scribble encloses
             if _score(other) > np.log(SECOND) and sum(r.is_candidate for r in other) > 1:
                 return other
-    plain = sheet.plain() if len(readings) <= 3 else []
+    plain = sheet.plain()
     chances = _probabilities(net, plain)
     best, least = readings, max(threshold, np.exp(_score(readings)))
     for digit, each in zip(plain, chances, strict=True):
