@@ -41,6 +41,10 @@ class Augment:
     # probability of a stroke variant that other schools teach and MNIST's American writers seldom
     # wrote: a one's upstroke and foot, a seven's crossbar, a zero's slash
     flourish: float = 0.0
+    hollow: float = 0.0  # probability that the outline of the strokes stands for them
+    gap: float = 0.0  # probability of a gap, a straight line across the strokes
+    # probability that the image is as one of 9 to 14 pixels a side was, made larger
+    coarse: float = 0.0
     # greatest grey of the paper, which rises evenly across it; half of the digits get none
     background: float = 0.0
     noise: float = 0.0  # greatest standard deviation of noise in the pixels; half get none
@@ -66,7 +70,14 @@ class Augment:
             x = vary_strokes(x, y, self.flourish, chance)
         if self.strike:
             x = draw_line(x, self.strike, chance)
+        if self.gap:
+            x = 1 - draw_line(1 - x, self.gap, chance)
+        if self.hollow:
+            outline = F.max_pool2d(x, 3, stride=1, padding=1) - x
+            x = torch.where(chance.share() < self.hollow, outline, x)
         x = move(x, self, chance)
+        if self.coarse:
+            x = coarsen(x, self.coarse, chance)
         if self.thickness:
             x = thicken(x, chance.around(self.thickness))
         if self.blur:
@@ -178,6 +189,16 @@ def thicken(x: Tensor, amount: Tensor) -> Tensor:
     return torch.where(amount > 0, x.lerp(thick, amount), x.lerp(thin, -amount))
 
 
+def coarsen(x: Tensor, probability: float, chance: Chance) -> Tensor:
+    """Takes a share of the images to few pixels and back, with edges that are sharp again."""
+    cells = 9 + int(6 * chance.share(1))
+    small = F.adaptive_avg_pool2d(x, cells)
+    smooth = F.interpolate(small, x.shape[-2:], mode="bicubic", align_corners=False)
+    darkest = smooth.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
+    sharp = ((smooth / darkest - 0.2) / 0.6).clamp(0, 1)  # as the reader has them
+    return torch.where(chance.share() < probability, sharp, x)
+
+
 def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
     """Draws a straight random line over a share of the images."""
     side = x.shape[-1]
@@ -207,10 +228,12 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
         return point((line * axis).sum(1) / line.sum(1).clamp(min=1e-6), row.to(x.dtype))
 
     chosen = draw(0, 1) < probability
-    # the upstroke: back down to the left from the top of the one, in some schools far down
-    angle, length = draw(math.radians(25), math.radians(70)), height * draw(0.2, 0.8)
+    # the upstroke: back down to the left from the top of the one or below, in some schools far down
+    below = draw(-0.3, 0.4).clamp(min=0)
+    angle, length = draw(math.radians(25), math.radians(90)), height * draw(0.2, 0.8) * (1 - below)
     way = point(-length * angle.sin(), length * angle.cos())
-    x = ink(x, middle(top), middle(top) + way, chosen & (y == 1), chance)
+    start = middle((top + height * below).round().long())
+    x = ink(x, start, start + way, chosen & (y == 1), chance)
     # the foot, a level stroke
     half = point(height * draw(0.15, 0.4), height * draw(-0.03, 0.03))
     foot = chosen & (y == 1) & (draw(0, 1) < 0.4)
