@@ -30,6 +30,7 @@ CUT, CUT_INK = 0.05, 0.08
 GAP, GAP_WIDTH = 0.15, 0.75
 WIDE, USUAL_WIDTH = 1.2, 0.9
 LOW, USUAL_HEIGHT = 6, 0.5
+PENS = 2.0, 4.0  # widths in pixels of 20: finer and wider pens are rare in MNIST
 
 
 @dataclass(frozen=True)
@@ -198,14 +199,14 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     # paper to 0 and pen to 1, as in the bilevel scans that MNIST was made of, but for the edges
     stroke = np.clip((dark / pen - 0.2) / 0.6, 0, 1)
     large = _anti_aliased(stroke, 160)
-    thinnest = 160 / 20 * 2.0  # a pen finer than 2 px of 20 is rare in MNIST
     width = stroke_width((large > 0.5).astype(np.uint8))
-    if width < thinnest:
-        grow = round(thinnest - width) | 1
-        pad = grow // 2 + 1
+    usual = float(np.clip(width, *(160 / 20 * pen for pen in PENS)))
+    if width != usual:
+        change = round(abs(usual - width)) | 1
+        pad = change // 2 + 1
         large = cv2.copyMakeBorder(large, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (grow, grow))
-        large = cv2.dilate(large, disc)
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (change, change))
+        large = cv2.dilate(large, disc) if width < usual else cv2.erode(large, disc)
         x, y, w, h = cv2.boundingRect((large > 0).astype(np.uint8))
         large = large[y : y + h, x : x + w]
     return centred(_anti_aliased(large, 20))
