@@ -39,7 +39,7 @@ class Augment:
     # probability of a random line across the image: what is left of a ruled line
     strike: float = 0.0
     # probability of a stroke variant that other schools teach and MNIST's American writers seldom
-    # wrote: a one's upstroke and foot, a seven's crossbar, a zero's slash
+    # wrote: a one's upstroke and foot, an open four, a seven's crossbar, a zero's slash
     flourish: float = 0.0
     hollow: float = 0.0  # probability that the outline of the strokes stands for them
     gap: float = 0.0  # probability of a gap, a straight line across the strokes
@@ -213,7 +213,7 @@ def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
 
 
 def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Tensor:
-    """Gives ones an upstroke and perhaps a foot, sevens a crossbar and zeros a slash."""
+    """Gives ones an upstroke and perhaps a foot, sevens a crossbar, zeros a slash; opens fours."""
     side, draw = x.shape[-1], chance.between
     axis = torch.arange(side, device=x.device, dtype=x.dtype)
     darkness = x.squeeze(1)  # (B, 28, 28)
@@ -242,6 +242,16 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     row = (top + height * draw(0.4, 0.6)).round().long()
     half = point(height * draw(0.15, 0.3), height * draw(-0.08, 0.05))
     x = ink(x, middle(row) - half, middle(row) + half, chosen & (y == 7), chance)
+    # a four of two strokes: down to the left and across, then down through that
+    open_four = chosen & (y == 4) & (draw(0, 1) < 0.5)
+    x = torch.where(open_four.view(-1, 1, 1, 1), 0, x)
+    corner = point(draw(5, 9), draw(13, 18))
+    across = point(draw(10, 18), draw(-2, 2))
+    x = ink(x, point(draw(8, 16), draw(3, 7)), corner, open_four, chance)
+    x = ink(x, corner, corner + across, open_four, chance)
+    x = ink(
+        x, point(draw(12, 19), draw(5, 13)), point(draw(11, 18), draw(22, 25)), open_four, chance
+    )
     # the slash, from lower left to upper right
     angle, length = draw(math.radians(25), math.radians(65)), height * draw(0.35, 0.65)
     half = point(length * angle.sin(), -length * angle.cos())
@@ -262,6 +272,6 @@ def ink(x: Tensor, start: Tensor, end: Tensor, chosen: Tensor, chance: Chance) -
     share = (dx * ahead + dy * aside) / (ahead**2 + aside**2).clamp(min=1e-6)
     share = share.clamp(0, 1)  # (B, 28, 28)
     distance = torch.hypot(dx - share * ahead, dy - share * aside)
-    width = chance.around(0.4) + 0.8  # half of the stroke's width
+    width = chance.around(0.6) + 1  # half of the stroke's width
     darkness = (width + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
     return torch.where(chosen.view(-1, 1, 1, 1), torch.maximum(x, darkness), x)
