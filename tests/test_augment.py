@@ -80,7 +80,7 @@ def test_only_ones_fours_sevens_and_zeros_get_stroke_variants(digits):
     usual = torch.isin(y, torch.tensor([0, 1, 7]))
     assert not different[~usual & (y != 4)].any()
     assert different[usual].float().mean() > 0.95
-    assert 0.2 < different[y == 4].float().mean() < 0.8  # the others are as they were
+    assert 0.1 < different[y == 4].float().mean() < 0.8  # the others are as they were
 
 
 def test_an_empty_image_stays_finite():

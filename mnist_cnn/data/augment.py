@@ -243,7 +243,7 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     half = point(height * draw(0.15, 0.3), height * draw(-0.08, 0.05))
     x = ink(x, middle(row) - half, middle(row) + half, chosen & (y == 7), chance)
     # a four of two strokes: down to the left and across, then down through that
-    open_four = chosen & (y == 4) & (draw(0, 1) < 0.5)
+    open_four = chosen & (y == 4) & (draw(0, 1) < 0.3)
     x = torch.where(open_four.view(-1, 1, 1, 1), 0, x)
     corner = point(draw(5, 9), draw(13, 18))
     across = point(draw(10, 18), draw(-2, 2))
