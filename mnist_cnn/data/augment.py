@@ -39,8 +39,12 @@ class Augment:
     # probability of a random line across the image: what is left of a ruled line
     strike: float = 0.0
     # probability of a stroke variant that other schools teach and MNIST's American writers seldom
-    # wrote: a one's upstroke and foot, a seven's crossbar, a zero's slash
+    # wrote: a one's upstroke and foot, an open four, a seven's crossbar, a zero's slash
     flourish: float = 0.0
+    hollow: float = 0.0  # probability that the outline of the strokes stands for them
+    gap: float = 0.0  # probability of a gap, a straight line across the strokes
+    # probability that the image is as one of 9 to 14 pixels a side was, made larger
+    coarse: float = 0.0
     # greatest grey of the paper, which rises evenly across it; half of the digits get none
     background: float = 0.0
     noise: float = 0.0  # greatest standard deviation of noise in the pixels; half get none
@@ -66,7 +70,14 @@ class Augment:
             x = vary_strokes(x, y, self.flourish, chance)
         if self.strike:
             x = draw_line(x, self.strike, chance)
+        if self.gap:
+            x = 1 - draw_line(1 - x, self.gap, chance)
+        if self.hollow:
+            outline = F.max_pool2d(x, 3, stride=1, padding=1) - x
+            x = torch.where(chance.share() < self.hollow, outline, x)
         x = move(x, self, chance)
+        if self.coarse:
+            x = coarsen(x, self.coarse, chance)
         if self.thickness:
             x = thicken(x, chance.around(self.thickness))
         if self.blur:
@@ -178,6 +189,16 @@ def thicken(x: Tensor, amount: Tensor) -> Tensor:
     return torch.where(amount > 0, x.lerp(thick, amount), x.lerp(thin, -amount))
 
 
+def coarsen(x: Tensor, probability: float, chance: Chance) -> Tensor:
+    """Takes a share of the images to few pixels and back, with edges that are sharp again."""
+    cells = 9 + int(6 * chance.share(1))
+    small = F.adaptive_avg_pool2d(x, cells)
+    smooth = F.interpolate(small, x.shape[-2:], mode="bicubic", align_corners=False)
+    darkest = smooth.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
+    sharp = ((smooth / darkest - 0.2) / 0.6).clamp(0, 1)  # as the reader has them
+    return torch.where(chance.share() < probability, sharp, x)
+
+
 def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
     """Draws a straight random line over a share of the images."""
     side = x.shape[-1]
@@ -192,7 +213,7 @@ def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
 
 
 def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Tensor:
-    """Gives ones an upstroke and perhaps a foot, sevens a crossbar and zeros a slash."""
+    """Gives ones an upstroke and perhaps a foot, sevens a crossbar, zeros a slash; opens fours."""
     side, draw = x.shape[-1], chance.between
     axis = torch.arange(side, device=x.device, dtype=x.dtype)
     darkness = x.squeeze(1)  # (B, 28, 28)
@@ -207,10 +228,12 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
         return point((line * axis).sum(1) / line.sum(1).clamp(min=1e-6), row.to(x.dtype))
 
     chosen = draw(0, 1) < probability
-    # the upstroke: back down to the left from the top of the one, in some schools far down
-    angle, length = draw(math.radians(25), math.radians(70)), height * draw(0.2, 0.8)
+    # the upstroke: back down to the left from the top of the one or below, in some schools far down
+    below = draw(-0.3, 0.4).clamp(min=0)
+    angle, length = draw(math.radians(25), math.radians(90)), height * draw(0.2, 0.8) * (1 - below)
     way = point(-length * angle.sin(), length * angle.cos())
-    x = ink(x, middle(top), middle(top) + way, chosen & (y == 1), chance)
+    start = middle((top + height * below).round().long())
+    x = ink(x, start, start + way, chosen & (y == 1), chance)
     # the foot, a level stroke
     half = point(height * draw(0.15, 0.4), height * draw(-0.03, 0.03))
     foot = chosen & (y == 1) & (draw(0, 1) < 0.4)
@@ -219,6 +242,16 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     row = (top + height * draw(0.4, 0.6)).round().long()
     half = point(height * draw(0.15, 0.3), height * draw(-0.08, 0.05))
     x = ink(x, middle(row) - half, middle(row) + half, chosen & (y == 7), chance)
+    # a four of two strokes: down to the left and across, then down through that
+    open_four = chosen & (y == 4) & (draw(0, 1) < 0.3)
+    x = torch.where(open_four.view(-1, 1, 1, 1), 0, x)
+    corner = point(draw(5, 9), draw(13, 18))
+    across = point(draw(10, 18), draw(-2, 2))
+    x = ink(x, point(draw(8, 16), draw(3, 7)), corner, open_four, chance)
+    x = ink(x, corner, corner + across, open_four, chance)
+    x = ink(
+        x, point(draw(12, 19), draw(5, 13)), point(draw(11, 18), draw(22, 25)), open_four, chance
+    )
     # the slash, from lower left to upper right
     angle, length = draw(math.radians(25), math.radians(65)), height * draw(0.35, 0.65)
     half = point(length * angle.sin(), -length * angle.cos())
@@ -239,6 +272,6 @@ def ink(x: Tensor, start: Tensor, end: Tensor, chosen: Tensor, chance: Chance) -
     share = (dx * ahead + dy * aside) / (ahead**2 + aside**2).clamp(min=1e-6)
     share = share.clamp(0, 1)  # (B, 28, 28)
     distance = torch.hypot(dx - share * ahead, dy - share * aside)
-    width = chance.around(0.4) + 0.8  # half of the stroke's width
+    width = chance.around(0.6) + 1  # half of the stroke's width
     darkness = (width + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
     return torch.where(chosen.view(-1, 1, 1, 1), torch.maximum(x, darkness), x)
