@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"index.md": "README.md", "model_card.md": "mnist_cnn/pretrained/MODEL_CARD.md"}
-PICTURES = ("benchmarks/accuracy.png", "mnist_cnn/pretrained/confidence.png")
+PICTURE = "benchmarks/accuracy.png"  # of the README
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#]*)(#[^)]*)?\)")
 
 
@@ -20,15 +20,13 @@ def on_files(files: Files, config: Any) -> Files:
     for name, source in PAGES.items():
         text = (ROOT / source).read_text("utf-8")
         files.append(File.generated(config, name, content=text))
-    for picture in PICTURES:
-        name = Path(picture).name
-        files.append(File.generated(config, name, abs_src_path=str(ROOT / picture)))
+    name = Path(PICTURE).name
+    files.append(File.generated(config, name, abs_src_path=str(ROOT / PICTURE)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    for picture in PICTURES:
-        markdown = markdown.replace(f"]({picture})", f"]({Path(picture).name})")
+    markdown = markdown.replace(f"]({PICTURE})", f"]({Path(PICTURE).name})")
     names = {source: name for name, source in PAGES.items()}
 
     def link(found: "re.Match[str]") -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.pictures import common
 from mnist_cnn.plots.readings import draw_readings
 from mnist_cnn.pretrained import Trained, load
 from mnist_cnn.reading.reader import read_digits
@@ -174,7 +175,7 @@ def test_a_page_of_400_digits_is_read(shipped: Trained) -> None:
     rows = written(readings).split("\n")
     assert len(rows) == 20
     expected = ["".join(map(str, row)) for row in labels]
-    assert sum(row == right for row, right in zip(rows, expected, strict=True)) >= 15
+    assert sum(map(common, rows, expected)) >= 390
     assert draw_readings(Image.fromarray(page(*map(list, images))), readings).width == 2000
 
 
