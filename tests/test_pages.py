@@ -54,6 +54,25 @@ def test_of_text_nothing_is_sure_although_some_letters_look_like_digits(shipped:
     assert all(reading.digit is None for reading in readings)
 
 
+def test_a_number_under_words_is_read_and_they_are_not(shipped: Trained) -> None:
+    pen = Pen(np.random.default_rng(1), 300, 1000)
+    pen.text("4027136", 100, 170, 80)
+    sheet = Image.fromarray((240 - 200 * pen.ink).astype(np.uint8))
+    font = ImageFont.truetype(FONT, 60)
+    ImageDraw.Draw(sheet).text((40, 40), "Amount paid", 30, font)
+    words, number = written(read_digits(sheet, shipped)).split("\n")
+    assert set(words) <= set("?·")
+    assert number == "4027136"
+
+
+def test_a_leaning_stroke_is_a_sign_between_digits_and_a_one_at_an_end(shipped: Trained) -> None:
+    for text, expected in (("25/36", "25/36"), ("/25", "125")):
+        pen = Pen(np.random.default_rng(1), 240, 80 * (len(text) + 3))
+        pen.text(text, 80, 80, 80)
+        sheet = Image.fromarray((240 - 200 * pen.ink).astype(np.uint8))
+        assert written(read_digits(sheet, shipped)).replace("?", "1") == expected
+
+
 def test_a_long_strip_is_read(shipped: Trained) -> None:
     pen = Pen(np.random.default_rng(3), 150, 6000)
     digits = "0123456789" * 4

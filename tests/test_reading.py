@@ -141,6 +141,13 @@ def test_a_digit_that_fills_its_picture_is_read(shipped: Trained, height: int) -
     assert right >= (9 if height > 8 else 6)
 
 
+def test_a_pen_wider_than_any_of_mnist_is_thinned() -> None:
+    sheet = np.full((400, 400), 235, np.uint8)
+    cv2.line(sheet, (200, 100), (200, 300), 40, 110)
+    (digit,) = find_digits(Image.fromarray(sheet))
+    assert 3 <= (digit.image[14] > 127).sum() <= 5  # of 20; 6 as it is
+
+
 def test_neither_colour_nor_a_large_sheet_hides_a_digit(shipped: Trained) -> None:
     ink = page(picked("273"))[..., None] < 150
     red_on_equally_light_green = np.where(ink, (220, 60, 50), (120, 150, 90)).astype(np.uint8)
