@@ -71,6 +71,7 @@ class Augment(Part):
     shear: Annotated[float, Field(ge=0, le=60)]
     elastic: Annotated[float, Field(ge=0, le=5)]
     gamma: Annotated[float, Field(ge=0, le=3)]
+    pen: Annotated[float, Field(ge=0.4, le=14)] = 1.2
     __pydantic_extra__: dict[str, Share]  # all others
 
 

@@ -15,6 +15,8 @@ from torch import Generator, Tensor
 from mnist_cnn.config import schema
 from mnist_cnn.config.check import check_values
 
+FINEST = 0.4  # half of the width of the finest stroke that is drawn, in pixels
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -41,6 +43,7 @@ class Augment:
     # probability of a stroke variant that other schools teach and MNIST's American writers seldom
     # wrote: a one's upstroke and foot, an open four, a seven's crossbar, a zero's slash
     flourish: float = 0.0
+    pen: float = 1.2  # greatest half of the width of strokes that are drawn, in pixels; least: 0.4
     hollow: float = 0.0  # probability that the outline of the strokes stands for them
     gap: float = 0.0  # probability of a gap, a straight line across the strokes
     # probability that the image is as one of 9 to 14 pixels a side was, made larger
@@ -64,7 +67,7 @@ class Augment:
         Labels y (B,) stay as they are. The generator must live on the device of x; equal
         generator states give equal results.
         """
-        chance = Chance(x, generator)
+        chance = Chance(x, generator, self.pen)
         given = x
         if self.flourish:
             x = vary_strokes(x, y, self.flourish, chance)
@@ -102,8 +105,8 @@ class Augment:
 class Chance:
     """Random numbers for a batch, from one generator on the batch's device."""
 
-    def __init__(self, x: Tensor, generator: Generator):
-        self.n, self.device, self.generator = len(x), x.device, generator
+    def __init__(self, x: Tensor, generator: Generator, pen: float):
+        self.n, self.device, self.generator, self.pen = len(x), x.device, generator, pen
 
     def share(self, *shape: int) -> Tensor:
         """Uniform in [0, 1): one number per image, (B, 1, 1, 1), or as many as `shape` says."""
@@ -117,6 +120,10 @@ class Chance:
     def between(self, low: float, high: float) -> Tensor:
         """Uniform in [low, high], (B,)."""
         return low + (high - low) * self.share(self.n)
+
+    def half_width(self) -> Tensor:
+        """Half of a stroke's width in pixels, (B, 1, 1, 1)."""
+        return self.around((self.pen - FINEST) / 2) + (self.pen + FINEST) / 2
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=self.device)
@@ -272,6 +279,5 @@ def ink(x: Tensor, start: Tensor, end: Tensor, chosen: Tensor, chance: Chance) -
     share = (dx * ahead + dy * aside) / (ahead**2 + aside**2).clamp(min=1e-6)
     share = share.clamp(0, 1)  # (B, 28, 28)
     distance = torch.hypot(dx - share * ahead, dy - share * aside)
-    width = chance.around(0.6) + 1  # half of the stroke's width
-    darkness = (width + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
+    darkness = (chance.half_width() + 0.5 - distance.unsqueeze(1)).clamp(0, 1)
     return torch.where(chosen.view(-1, 1, 1, 1), torch.maximum(x, darkness), x)
