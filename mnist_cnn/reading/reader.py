@@ -125,18 +125,18 @@ def _second_opinion(
             # a single one may be the paper that a loop of a scribble encloses
             if _score(other) > np.log(SECOND) and sum(r.is_candidate for r in other) > 1:
                 return other
-    plain = sheet.plain()
-    chances = _probabilities(net, plain)
     best, least = readings, max(threshold, np.exp(_score(readings)))
-    for digit, each in zip(plain, chances, strict=True):
+    for digit in sheet.plain():
         width, height = digit.box[2] - digit.box[0], digit.box[3] - digit.box[1]
         # a digit that fills its picture leaves little paper to tell it from
         fills = max(width / sheet.size[0], height / sheet.size[1]) > 0.9
+        if not fills and (is_sure or is_none):
+            continue
+        (chances,) = _probabilities(net, [digit])
         # what was seen as a digit before, but not surely, must be the same one
-        agrees = all(r.best == each.argmax() or r.confidence < NO_DIGIT for r in readings)
-        agrees &= not is_sure and not is_none
-        if (fills or agrees) and each.max() > (least if fills else SECOND):
-            best, least = [_reading(digit, each, float(each.max()), threshold)], each.max()
+        agrees = all(r.best == chances.argmax() or r.confidence < NO_DIGIT for r in readings)
+        if chances.max() > (least if fills else SECOND) and (fills or agrees):
+            best, least = [_reading(digit, chances, float(chances.max()), threshold)], chances.max()
     return best
 
 
