@@ -85,16 +85,29 @@ def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
     offline_page.wait_for_function(
         'text => find("reading").textContent === text', arg=drawn, timeout=5000
     )
-    picture = offline_page.evaluate('() => (paint(copy, "#fff"), copy.toDataURL())')
+    assert readings_beside_tiles(offline_page) == drawn
+
+
+def test_the_page_thins_a_pen_that_is_wide_for_its_digit_as_the_reader_does(offline_page):
+    (points,) = STROKES["0"]
+    small = [[0.45 + x / 6, 0.45 + y / 6] for x, y in points]
+    offline_page.evaluate("points => { done.push({ points }); change(); }", small)
+    offline_page.wait_for_function("() => digits.length === 1 && digits[0].image", timeout=5000)
+    readings_beside_tiles(offline_page)
+
+
+def readings_beside_tiles(page: Any) -> str:
+    """The page's drawing as the reader reads it, from the same images as the page."""
+    picture = page.evaluate('() => (paint(copy, "#fff"), copy.toDataURL())')
     image = load_picture(base64.b64decode(picture.partition(",")[2]))
     readings = read_digits(image, pretrained.load())
-    assert written(readings) == drawn
-    tiles = offline_page.evaluate("() => digits.map((digit) => digit.image)")
+    tiles = page.evaluate("() => digits.map((digit) => digit.image)")
     for reading, tile in zip(readings, tiles, strict=True):
         seen = np.frombuffer(base64.b64decode(tile), np.uint8).reshape(28, 28) / 255
         # where a half is rounded the other way, it is centred a pixel beside
         moved = [np.roll(seen, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
         assert min(np.abs(each - reading.image / 255).mean() for each in moved) < 0.02
+    return written(readings)
 
 
 def test_rows_close_to_each_other_stay_apart_and_only_a_new_digit_is_read_again(offline_page):

@@ -303,8 +303,8 @@ function lines(parts) {
 // The digit as MNIST has it: 28x28 values of 0 to 255, longest side 20, centred by mass.
 function mnistImage(digit) {
   const fine = 8; // pixels of the drawing for one of the image
-  // a pen finer than 2 pixels of 20 is rare in MNIST
-  const width = Math.max(PEN, digit.extent / 10);
+  // pens finer than 2 pixels of 20 or wider than 4 are rare in MNIST
+  const width = Math.min(Math.max(PEN, digit.extent / 10), digit.extent / 5);
   const whole = partOf(digit.strokes, width);
   const scale = (20 * fine) / whole.extent;
   const canvas = document.createElement("canvas");
