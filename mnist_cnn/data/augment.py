@@ -250,10 +250,10 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     half = point(height * draw(0.15, 0.3), height * draw(-0.08, 0.05))
     x = ink(x, middle(row) - half, middle(row) + half, chosen & (y == 7), chance)
     # a four of two strokes: down to the left and across, then down through that
-    open_four = chosen & (y == 4) & (draw(0, 1) < 0.3)
+    open_four = chosen & (y == 4) & (draw(0, 1) < 0.5)
     x = torch.where(open_four.view(-1, 1, 1, 1), 0, x)
     corner = point(draw(5, 9), draw(13, 18))
-    across = point(draw(10, 18), draw(-2, 2))
+    across = point(draw(6, 18), draw(-2, 2))
     x = ink(x, point(draw(8, 16), draw(3, 7)), corner, open_four, chance)
     x = ink(x, corner, corner + across, open_four, chance)
     x = ink(
