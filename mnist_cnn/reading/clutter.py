@@ -8,7 +8,7 @@ from mnist_cnn.reading.ink import MOST_HOLES, Ink, Labels, Mask, breadth, holes
 
 LARGE = 0.015  # what is no speck, as a share of the picture's breadth
 LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
-ACROSS, DOWN = 1.9, 2.0  # length of lines in heights of the writing; a 1 is upright too
+ACROSS, DOWN = 1.9, 2.6  # length of lines in heights of the writing; a 9 is upright too
 EDGE = 2  # pixels of a line beyond its thickness, where it fades
 
 

@@ -15,11 +15,11 @@ from PIL import Image
 
 from mnist_cnn.reading.cuts import cut
 from mnist_cnn.reading.frames import Box, Cell
-from mnist_cnn.reading.ink import MOST_HOLES, Grey, Ink, Mask, grey_of, holes, resized
+from mnist_cnn.reading.ink import MOST_HOLES, Grey, Ink, Mask, grey_of, holes, resized, stroke_width
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
 from mnist_cnn.reading.shapes import Row, by_cells, find_rows, joined
 from mnist_cnn.reading.signs import told_apart
-from mnist_cnn.reading.strokes import Strokes, fillings, find_ink, stroke_width
+from mnist_cnn.reading.strokes import Strokes, fillings, find_ink
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
 WIDEST = 1.5  # a candidate of several parts, as a share of its height

@@ -14,6 +14,9 @@ Labels = NDArray[Any]  # int32, 0 for paper
 STRIDE = 3  # every third pixel is enough for a median
 PINPRICK = 0.001  # area of what is no hole in a stroke, as a share of the squared height
 MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
+# sides of the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least;
+# as a share of the breadth, from which on it would pass over shadows
+PENS, NARROW, WIDE = 4, 13, 0.3
 FAINTEST = 0.06  # what takes less of the light is the paper's texture
 
 
@@ -53,27 +56,6 @@ def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     return ink, find_strokes(ink, noise), noise
 
 
-def paper_window(small: Grey) -> float:
-    """The window to look for paper in, a share of the longer side.
-
-    A thick pen in a tight crop needs a large window, a deep shadow a small one, and a shadow gives
-    itself away: it reaches the border, and lies along it, or a smaller window leaves little of it.
-    """
-    window = 1.0
-    _, mask, _ = ink_on(small, paper_light(small, window))
-    for smaller in (0.5, 0.25):
-        outer = from_border(mask)
-        if not outer.any():  # a filled area is wide too, and would be hollowed
-            break
-        _, less, _ = ink_on(small, paper_light(small, smaller))
-        border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-        left = less * outer
-        narrower = _widest(left) < 0.5 * _widest(outer) or left.mean() < 0.9 * outer.mean()
-        if narrower or border.mean() > 0.15:
-            window, mask = smaller, less
-    return window
-
-
 def from_border(mask: Mask) -> Mask:
     """The strokes that touch the border of the picture."""
     _, labels = cv2.connectedComponents(mask, connectivity=8)
@@ -81,15 +63,15 @@ def from_border(mask: Mask) -> Mask:
     return np.isin(labels, rim[rim > 0]).astype(np.uint8)
 
 
-def _widest(mask: Mask) -> float:
-    """The width of the widest stroke, in pixels; 0 where there is none."""
-    return 2 * float(stroke_depth(mask).max())
-
-
 def stroke_depth(mask: Mask) -> Ink:
     """The distance of each pixel from the paper; the border of the picture counts as paper."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+
+
+def stroke_width(mask: Mask) -> float:
+    """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
+    return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1)
 
 
 def breadth(shape: tuple[int, ...]) -> int:
@@ -131,24 +113,42 @@ def is_light_on_dark(grey: Grey) -> bool:
     return float(np.sum((small - _median(small, 0.5).astype(np.float64)) ** 3)) > 0
 
 
-def paper_light(grey: Grey, window: float) -> Ink:
-    """The light of the bare paper at every pixel, at least 1; window as in _median."""
+def paper_light(grey: Grey) -> Ink:
+    """The light of the bare paper at every pixel, at least 1."""
     small = shrunk(grey, 200)
-    paper: Ink = np.maximum(_median(small, window), 1)
-    for _ in range(2):
-        # the large window misses finer shading: take it from the paper between the strokes
-        share = np.clip(1 - small / paper, 0, 1)
-        limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
-        # half of the threshold and a margin, as a stroke fades out at its edges
-        bare: Ink = (share < max(limit / 255 / 2, FAINTEST / 2)).astype(np.float32)
-        bare = cv2.erode(bare, np.ones((5, 5), np.uint8))
-        sigma = breadth(small.shape) / 25
-        weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
-        light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
-        filled = np.where(bare > 0, small, light / weight).round().astype(np.uint8)
-        # where no stroke is left a small window will do, and it keeps edges, as a mean does not
-        paper = np.maximum(_median(filled, 0.125), 1)
-    return cv2.resize(paper.astype(np.float32), grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    paper: Ink = np.maximum(_median(small, 1.0), 1)
+    strokes = 1 - _bare(small, paper)
+    inner = strokes - from_border(strokes)  # without shadows and the ground around the sheet
+    pen = stroke_width(inner if inner.any() else strokes) if strokes.any() else 1
+    side = max(NARROW, round(PENS * pen)) | 1
+    if side < WIDE * breadth(small.shape):
+        # what is wider than strokes keeps its light, up to its edges, whichever way these lie
+        wide = cv2.copyMakeBorder(small, side, side, side, side, cv2.BORDER_REPLICATE)
+        light: Ink = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+        light = np.maximum(_median(light[side:-side, side:-side], 0.05), 1)
+        grain = float(np.median(1 - small / light))  # of which that is the lightest
+        paper = light * (1 - max(0.0, grain))
+    else:
+        for _ in range(2):
+            # the large window misses finer shading: take it from the paper between the strokes
+            bare: Ink = _bare(small, paper).astype(np.float32)
+            sigma = breadth(small.shape) / 25
+            weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
+            light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
+            filled = np.where(bare > 0, small, light / weight).round().astype(np.uint8)
+            # where no stroke is left a small window will do, and it keeps edges
+            paper = np.maximum(_median(filled, 0.125), 1)
+    paper = np.maximum(paper, 1).astype(np.float32)
+    return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _bare(small: Grey, paper: Ink) -> Mask:
+    """The paper between the strokes, without their edges."""
+    share = np.clip(1 - small / paper, 0, 1)
+    limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
+    # half of the threshold and a margin, as a stroke fades out at its edges
+    bare = (share < max(limit / 255 / 2, FAINTEST / 2)).astype(np.uint8)
+    return cv2.erode(bare, np.ones((5, 5), np.uint8))
 
 
 def find_strokes(ink: Ink, noise: float) -> Mask:

@@ -16,7 +16,7 @@ from mnist_cnn.reading.picture import Source, load_picture
 from mnist_cnn.reading.shapes import TooManyStrokesError
 from mnist_cnn.reading.signs import UNKNOWN
 
-THRESHOLD = 0.80  # confidence below which a digit is left unread
+THRESHOLD = 0.75  # confidence below which a digit is left unread
 NONE = 0.1  # the probability of each digit in what is none
 NO_DIGIT = 0.35  # below it no digit stands out among the ten
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from mnist_cnn.reading.frames import Cell, in_grids
-from mnist_cnn.reading.ink import Ink, Labels, Mask, breadth
-from mnist_cnn.reading.strokes import Strokes, stroke_width
+from mnist_cnn.reading.ink import Ink, Labels, Mask, breadth, stroke_width
+from mnist_cnn.reading.strokes import Strokes
 
 SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
 SPECK = 0.015  # what is smaller must be dark to be a digit

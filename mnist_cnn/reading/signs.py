@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.reading.ink import Mask, holes, stroke_depth
+from mnist_cnn.reading.ink import Mask, holes, stroke_depth, stroke_width
 from mnist_cnn.reading.shapes import Row, joined
-from mnist_cnn.reading.strokes import Strokes, stroke_width
+from mnist_cnn.reading.strokes import Strokes
 
 UNKNOWN = "·"
 TALL = 1.2  # height of strokes and brackets, in heights of the line: a 1 is lower

@@ -37,11 +37,6 @@ class Strokes:
         return max(self.width, self.height)
 
 
-def stroke_width(mask: Mask) -> float:
-    """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
-    return max(1.0, 4 * float(inks.stroke_depth(mask)[mask > 0].mean()) - 1)
-
-
 def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, Mask, list[Cell]]:
     """The ink map of a grey picture, masks of its pen strokes and of all but the noise, and cells.
 
@@ -53,7 +48,7 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, Mask, list
     is_light = inks.is_light_on_dark(grey) != otherwise
     if is_light:
         grey = 255 - grey
-    paper = inks.paper_light(grey, inks.paper_window(shrunk(grey, 500)))
+    paper = inks.paper_light(grey)
     ink, mask, noise = ink_on(grey, paper)
     if noise > NOISY:  # a pen is wider than the grain of the paper
         ink, mask, noise = ink_on(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.5), paper)
