@@ -36,7 +36,7 @@ def writing_size(mask: Mask) -> float:
     while stats[:, 4].any():  # nor frames and squared paper
         n = int(np.argmax(stats[:, 2] * stats[:, 3] * (stats[:, 4] > 0)))
         x, y, w, h, _ = stats[n]
-        if holes((labels[y : y + h, x : x + w] == n).astype(np.uint8)) <= MOST_HOLES:
+        if len(holes((labels[y : y + h, x : x + w] == n).astype(np.uint8))) <= MOST_HOLES:
             break
         stats[n, 4] = 0
         if max(w / mask.shape[1], h / mask.shape[0]) > 0.9:

@@ -130,7 +130,7 @@ class Sheet:
         for ink in fillings(self.grey):
             x, y, width, height = cv2.boundingRect(ink)
             small = _anti_aliased(ink[y : y + height, x : x + width].astype(np.float32), 20)
-            if holes((small > 0.5).astype(np.uint8)) <= MOST_HOLES:
+            if len(holes((small > 0.5).astype(np.uint8))) <= MOST_HOLES:
                 box = self.box((x, y, x + width, y + height))
                 found.append(Digit(box, centred(small), 0, x + width / 2))
         return found
@@ -180,7 +180,7 @@ def _line(sheet: Sheet, row: Row) -> Line:
             cost += sum(GAP + GAP_WIDTH * gap for gap in gaps)
             cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
             cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
-            is_mesh = holes(shape.mask) > MOST_HOLES
+            is_mesh = len(holes(shape.mask)) > MOST_HOLES
             digit = sheet.digit(shape, row)
             candidates.append(Candidate(first, last, digit, cost, is_mesh))
             if (whole := sheet.completed(shape)) is not None:

@@ -14,8 +14,8 @@ Labels = NDArray[Any]  # int32, 0 for paper
 STRIDE = 3  # every third pixel is enough for a median
 PINPRICK = 0.001  # area of what is no hole in a stroke, as a share of the squared height
 MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
-# sides of the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least;
-# as a share of the breadth, from which on it would pass over shadows
+# the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least; as a
+# share of the breadth, from which on it would pass over shadows
 PENS, NARROW, WIDE = 4, 13, 0.3
 FAINTEST = 0.06  # what takes less of the light is the paper's texture
 
@@ -79,13 +79,13 @@ def breadth(shape: tuple[int, ...]) -> int:
     return min(max(shape[:2]), 4 * min(shape[:2]))
 
 
-def holes(mask: Mask) -> int:
-    """The number of areas of paper that the strokes enclose, without pinpricks."""
+def holes(mask: Mask) -> NDArray[np.float64]:
+    """The middles (N, 2) of what strokes enclose, as shares of the sides, the highest first."""
     paper = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    _, _, stats, _ = cv2.connectedComponentsWithStats(paper, connectivity=4)
-    # the first is the ink; the paper around counts as one
-    large = stats[1:, cv2.CC_STAT_AREA] >= PINPRICK * max(mask.shape) ** 2
-    return int(large.sum()) - 1
+    _, labels, stats, middles = cv2.connectedComponentsWithStats(paper, connectivity=4)
+    large = stats[:, cv2.CC_STAT_AREA] >= PINPRICK * max(mask.shape) ** 2
+    large[[0, labels[0, 0]]] = False  # the ink, and the paper around
+    return (middles[large] - 0.5) / mask.shape[::-1]
 
 
 def shrunk(grey: Grey, side: int) -> Grey:
@@ -126,8 +126,7 @@ def paper_light(grey: Grey) -> Ink:
         wide = cv2.copyMakeBorder(small, side, side, side, side, cv2.BORDER_REPLICATE)
         light: Ink = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
         light = np.maximum(_median(light[side:-side, side:-side], 0.05), 1)
-        grain = float(np.median(1 - small / light))  # of which that is the lightest
-        paper = light * (1 - max(0.0, grain))
+        paper = light * min(1.0, float(np.median(small / light)))  # the lightest of the grain
     else:
         for _ in range(2):
             # the large window misses finer shading: take it from the paper between the strokes

@@ -12,7 +12,6 @@ from mnist_cnn.reading.ink import Ink, Labels, Mask, breadth, stroke_width
 from mnist_cnn.reading.strokes import Strokes
 
 SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
-SPECK = 0.015  # what is smaller must be dark to be a digit
 BESIDE = 0.7  # of a cell, from its middle: what stands there is read with it
 FORM, SINGLE = 3, 0.7  # of so many filled cells this share holds one shape: each is for one digit
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
@@ -58,17 +57,8 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
     if not large:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
-    faintest, speck = FAINTEST_SHAPE * level, SPECK * breadth(mask.shape)
-
-    def is_dark(shape: Strokes) -> bool:
-        least = faintest
-        if shape.height < speck:
-            least = max(0.2, 0.8 * level)
-        elif 0 in shape.box[:2] or shape.box[2] == mask.shape[1] or shape.box[3] == mask.shape[0]:
-            least = max(0.15, faintest)  # shading touches the border of the picture
-        return _darkness(ink, shape) > least
-
-    lines = _rows([shape for shape in large if is_dark(shape)])
+    faintest = FAINTEST_SHAPE * level
+    lines = _rows([shape for shape in large if _darkness(ink, shape) > faintest])
     small = [shape for shape in shapes if shape.height < smallest and not _is_rule(shape, size)]
     small = [shape for shape in small if _darkness(ink, shape) > 0.7 * level]
     # a comma or a dash that is as high as a low digit makes no line of its own

@@ -1,4 +1,6 @@
-"""Signs beside digits, told by their shape: + - × ÷ = / ( ) . , : and · for what is unknown."""
+"""Signs beside digits, told by their shape: + - × ÷ = / ( ) . , : % $ and · for what is unknown."""
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -11,6 +13,8 @@ from mnist_cnn.reading.strokes import Strokes
 UNKNOWN = "·"
 TALL = 1.2  # height of strokes and brackets, in heights of the line: a 1 is lower
 PEN = 1.3  # half the width of a stroke as a share of the depth where two cross
+APART = 0.4  # the circles of a percent sign, in shares of its width and height
+CIRCLE = 0.6  # height of one of them, in shares of the sign's: that of digits is greater
 LEAN = 0.2  # of a stroke that is no 1, its width by its height
 
 
@@ -33,6 +37,8 @@ def sign_of(shape: Strokes, size: float, middle: float) -> str | None:
         return ":"
     if len(stats) in (2, 3) and dashes.sum() == 1 and dots.sum() == len(stats) - 1:
         return "÷"  # one of the dots may touch the dash
+    if _is_percent(shape):
+        return "%"
     if len(stats) != 1:
         return UNKNOWN if shape.height < 0.35 * size else None
     if dashes.all():
@@ -42,15 +48,27 @@ def sign_of(shape: Strokes, size: float, middle: float) -> str | None:
     return UNKNOWN if shape.height < 0.35 * size else _stroked(shape, size)
 
 
+def _is_percent(shape: Strokes) -> bool:
+    """True where one circle stands below another and to the right of it."""
+    middles = holes(shape.mask)
+    return len(middles) == 2 and bool((middles[1] - middles[0] > APART).all())
+
+
+def _are_percent(left: Strokes, right: Strokes) -> bool:
+    """True where the stroke of a percent sign, or one of its circles, stands apart."""
+    lower, higher = sorted((left.height, right.height))
+    return lower < CIRCLE * higher and _is_percent(joined([left, right]))
+
+
 def _stroked(shape: Strokes, size: float) -> str | None:
     """The sign of strokes as high as digits are, or nearly so."""
-    enclosed = holes(shape.mask)
+    enclosed = len(holes(shape.mask))
     wide = shape.width / shape.height
     if enclosed == 0 and 0.6 < wide < 1.7:
         return _crossed(shape.mask)
     tall = shape.height > TALL * size
     if enclosed >= 2 and tall and wide > 0.35 and _has_stubs(shape.mask):
-        return UNKNOWN  # a dollar
+        return "$"
     if enclosed or not tall or wide > 0.9:
         return None
     return _bent(shape.mask)
@@ -114,22 +132,27 @@ def _has_stubs(mask: Mask) -> bool:
     return narrow and all(0.25 < each.mean() / width < 0.75 for each in ends)
 
 
+def _merged(shapes: list[Strokes], are_one: Callable[[Strokes, Strokes], bool]) -> list[Strokes]:
+    """Shapes from left to right, neighbours that are one sign joined."""
+    found: list[Strokes] = []
+    for shape in sorted(shapes, key=lambda shape: shape.box[0]):
+        before = [found.pop()] if found and are_one(found[-1], shape) else []
+        found.append(joined([*before, shape]))
+    return found
+
+
 def told_apart(row: Row) -> tuple[list[Strokes], list[tuple[Strokes, str]]]:
     """The possible digits in a line of writing, and its signs; a space for an empty cell."""
-    marks: list[Strokes] = []
-    for mark in sorted(row.punctuation, key=lambda mark: mark.box[0]):
-        if marks and mark.box[0] + 0.4 * mark.width < marks[-1].box[2]:
-            marks[-1] = joined([marks[-1], mark])  # those above each other are one sign
-        else:
-            marks.append(mark)
+    marks = _merged(row.punctuation, lambda a, b: b.box[0] + 0.4 * b.width < a.box[2])
+    shapes = _merged(row.shapes, _are_percent)
     digits = []
     signs = [(mark, UNKNOWN if mark.mask.any() else " ") for mark in marks]
-    if len(row.shapes) + len(marks) < 2:  # nothing to compare it with
-        return row.shapes, signs
-    size = float(np.median([shape.height for shape in row.shapes or marks]))
+    if len(shapes) + len(marks) < 2:  # nothing to compare it with
+        return shapes, signs
+    size = float(np.median([shape.height for shape in shapes or marks]))
     signs = []
-    for shape in (*row.shapes, *marks):
-        beside = [other for other in row.shapes if other is not shape]
+    for shape in (*shapes, *marks):
+        beside = [other for other in shapes if other is not shape]
         near = min(beside, key=lambda other: abs(other.box[0] - shape.box[0]), default=shape)
         sign = sign_of(shape, size, (near.box[1] + near.box[3]) / 2)
         if sign == "/":  # a 1 that leans may stand at an end

@@ -23,6 +23,14 @@ from tests.helpers.photographs import bundled
 
 Array = NDArray[Any]
 VALIDATION = 12_000  # the first rows of MNIST's training images
+
+
+def circle(x: float, y: float) -> list[tuple[float, float]]:
+    """A small circle around a point, as a stroke."""
+    angles = np.linspace(0, 2 * np.pi, 13)
+    return [(x + 0.17 * np.sin(a), y - 0.2 * np.cos(a)) for a in angles]
+
+
 # strokes of signs in a box of width and height 1, its foot at the digits' foot; the last is the
 # width as a share of a digit's height
 SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
@@ -37,6 +45,7 @@ SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
     ".": ([[(0.5, 0.97), (0.5, 0.98)]], 0.2),
     ",": ([[(0.6, 0.95), (0.3, 1.2)]], 0.2),
     ":": ([[(0.5, 0.3), (0.5, 0.31)], [(0.5, 0.8), (0.5, 0.81)]], 0.2),
+    "%": ([circle(0.2, 0.2), circle(0.8, 0.8), [(0.2, 1), (0.8, 0)]], 0.75),
 }
 
 
@@ -161,6 +170,10 @@ def total(rng: Generator) -> str:
     return f"{a}{rng.choice(list('+-×÷'))}{b}={c}"
 
 
+def percent(rng: Generator) -> str:
+    return f"{numbers(rng, 1, 3)}%"
+
+
 KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "boxes": lambda rng: grid(rng, 1, int(rng.integers(4, 10)), 1, 1),
     "sudoku": lambda rng: grid(rng, 9, 9, 0.4, 1),
@@ -171,6 +184,7 @@ KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "sums": lambda rng: row(rng, total(rng)),
     "underlines": lambda rng: row(rng, numbers(rng, 2, 6), below=True),
     "shadows": lambda rng: row(rng, numbers(rng, 2, 6)),
+    "percents": lambda rng: row(rng, percent(rng)),
 }
 
 
