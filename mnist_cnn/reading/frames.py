@@ -146,8 +146,8 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
         width, height = np.median(np.ptp(corners, axis=1), axis=0)
         rows = _ranks(y - slope * x, 0.5 * height)
         columns = _ranks(x + slope * y, 0.5 * width)
-        if len(rows) < WHOLE * (rows.max() + 1) * (columns.max() + 1):
-            continue  # squared paper, of which parts are found
+        if not WHOLE <= len(rows) / ((rows.max() + 1) * (columns.max() + 1)) <= 1:
+            continue  # squared paper, of which parts are found, or a rule is missed
         for own, row, column in zip(corners, rows, columns, strict=True):
             placed.append(Cell(own, number, float(y[rows == row].mean()), int(column)))
     return placed
