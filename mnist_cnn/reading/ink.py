@@ -135,7 +135,6 @@ def paper_light(grey: Grey) -> Ink:
             weight = cv2.GaussianBlur(bare, (0, 0), sigma) + 1e-3
             light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
             filled = np.where(bare > 0, small, light / weight).round().astype(np.uint8)
-            # where no stroke is left a small window will do, and it keeps edges
             paper = np.maximum(_median(filled, 0.125), 1)
     paper = np.maximum(paper, 1).astype(np.float32)
     return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)

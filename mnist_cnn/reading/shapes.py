@@ -58,7 +58,9 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
     faintest = FAINTEST_SHAPE * level
-    lines = _rows([shape for shape in large if _darkness(ink, shape) > faintest])
+    edges = np.array((0, 0, *mask.shape[::-1]))  # which shading touches
+    least = [max(faintest, 0.15 * (edges == shape.box).any()) for shape in large]
+    lines = _rows([s for s, dark in zip(large, least, strict=True) if _darkness(ink, s) > dark])
     small = [shape for shape in shapes if shape.height < smallest and not _is_rule(shape, size)]
     small = [shape for shape in small if _darkness(ink, shape) > 0.7 * level]
     # a comma or a dash that is as high as a low digit makes no line of its own

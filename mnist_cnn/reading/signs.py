@@ -145,12 +145,11 @@ def told_apart(row: Row) -> tuple[list[Strokes], list[tuple[Strokes, str]]]:
     """The possible digits in a line of writing, and its signs; a space for an empty cell."""
     marks = _merged(row.punctuation, lambda a, b: b.box[0] + 0.4 * b.width < a.box[2])
     shapes = _merged(row.shapes, _are_percent)
-    digits = []
     signs = [(mark, UNKNOWN if mark.mask.any() else " ") for mark in marks]
     if len(shapes) + len(marks) < 2:  # nothing to compare it with
         return shapes, signs
     size = float(np.median([shape.height for shape in shapes or marks]))
-    signs = []
+    digits, signs = [], []
     for shape in (*shapes, *marks):
         beside = [other for other in shapes if other is not shape]
         near = min(beside, key=lambda other: abs(other.box[0] - shape.box[0]), default=shape)

@@ -12,7 +12,7 @@ from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
 from mnist_cnn.reading.picture import MIN_SIDE
 
 LIGHTEST = 16  # how much lighter than its ground a light pen must be somewhere, of 255
-SMOOTH = 0.15  # of the range of light: what changes less over a 20th of the side has no edges
+SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
 MOST_CORNERS = 2  # of a picture that a digit fills are ink: no digit reaches more
 NOISY = 0.01  # standard deviation of the paper's grain, as a share of its light
 
