@@ -37,7 +37,7 @@ def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told(shipped: 
 
 @pytest.mark.parametrize(
     "kind",
-    ["boxes", "tables", "dates", "phones", "prices", "sums", "underlines", "percents"],
+    ["boxes", "tables", "dates", "phones", "prices", "sums", "underlines", "shadows", "percents"],
 )
 def test_forms_and_signs_come_out_as_written(shipped: Trained, kind: str) -> None:
     pages = [page(kind, seed) for seed in range(8)]
