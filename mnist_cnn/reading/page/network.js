@@ -2,7 +2,7 @@
 // order, and their weights as float32 in base64.
 
 const PICTURES = false; // drawings alone
-const THRESHOLD = 0.8; // the confidence below which a digit is left unread, as in reader.py
+const THRESHOLD = 0.75; // the confidence below which a digit is left unread, as in reader.py
 const NO_DIGIT = 0.35; // that below which it is none
 
 // the network
