@@ -57,9 +57,8 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
     if not large:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
-    faintest = FAINTEST_SHAPE * level
     edges = np.array((0, 0, *mask.shape[::-1]))  # which shading touches
-    least = [max(faintest, 0.15 * (edges == shape.box).any()) for shape in large]
+    least = [max(FAINTEST_SHAPE * level, 0.15 * (edges == shape.box).any()) for shape in large]
     lines = _rows([s for s, dark in zip(large, least, strict=True) if _darkness(ink, s) > dark])
     small = [shape for shape in shapes if shape.height < smallest and not _is_rule(shape, size)]
     small = [shape for shape in small if _darkness(ink, shape) > 0.7 * level]

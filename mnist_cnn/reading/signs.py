@@ -37,7 +37,8 @@ def sign_of(shape: Strokes, size: float, middle: float) -> str | None:
         return ":"
     if len(stats) in (2, 3) and dashes.sum() == 1 and dots.sum() == len(stats) - 1:
         return "÷"  # one of the dots may touch the dash
-    if _is_percent(shape):
+    enclosed = holes(shape.mask)
+    if _are_circles(enclosed):
         return "%"
     if len(stats) != 1:
         return UNKNOWN if shape.height < 0.35 * size else None
@@ -45,24 +46,22 @@ def sign_of(shape: Strokes, size: float, middle: float) -> str | None:
         return "-" if abs(level) < 0.3 else UNKNOWN
     if shape.height < 0.55 * size and level > 0.25:
         return "," if shape.height > 1.5 * shape.width or level > 0.62 else "."
-    return UNKNOWN if shape.height < 0.35 * size else _stroked(shape, size)
+    return UNKNOWN if shape.height < 0.35 * size else _stroked(shape, size, len(enclosed))
 
 
-def _is_percent(shape: Strokes) -> bool:
-    """True where one circle stands below another and to the right of it."""
-    middles = holes(shape.mask)
+def _are_circles(middles: NDArray[np.float64]) -> bool:
+    """True for the middles (N, 2) of a percent sign: one below the other and to its right."""
     return len(middles) == 2 and bool((middles[1] - middles[0] > APART).all())
 
 
 def _are_percent(left: Strokes, right: Strokes) -> bool:
     """True where the stroke of a percent sign, or one of its circles, stands apart."""
     lower, higher = sorted((left.height, right.height))
-    return lower < CIRCLE * higher and _is_percent(joined([left, right]))
+    return lower < CIRCLE * higher and _are_circles(holes(joined([left, right]).mask))
 
 
-def _stroked(shape: Strokes, size: float) -> str | None:
-    """The sign of strokes as high as digits are, or nearly so."""
-    enclosed = len(holes(shape.mask))
+def _stroked(shape: Strokes, size: float, enclosed: int) -> str | None:
+    """The sign of strokes as high as digits are, or nearly so, that enclose so many areas."""
     wide = shape.width / shape.height
     if enclosed == 0 and 0.6 < wide < 1.7:
         return _crossed(shape.mask)
@@ -136,8 +135,10 @@ def _merged(shapes: list[Strokes], are_one: Callable[[Strokes, Strokes], bool]) 
     """Shapes from left to right, neighbours that are one sign joined."""
     found: list[Strokes] = []
     for shape in sorted(shapes, key=lambda shape: shape.box[0]):
-        before = [found.pop()] if found and are_one(found[-1], shape) else []
-        found.append(joined([*before, shape]))
+        if found and are_one(found[-1], shape):
+            found[-1] = joined([found[-1], shape])
+        else:
+            found.append(shape)
     return found
 
 
