@@ -106,6 +106,7 @@ def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path)
     while state(tmp_path / "slow") == "running":
         assert time.monotonic() < deadline
     finish(process)
+    assert len(list((tmp_path / "slow" / ".hydra").iterdir())) == 3  # Hydra's own
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """A run in several processes of this machine, started by torchrun's own launcher.
 
-Each is `python -m mnist_cnn.runs.processes RUN`, and reads the configuration in the run's folder:
-so it trains the same from the command line, in a sweep under any launcher and from Python.
+Each is `python -m mnist_cnn.runs.processes`, and reads its configuration from the environment: so
+it trains the same from the command line, in a sweep under any launcher and from Python, and a
+killed run leaves no file of its processes behind.
 """
 
 import json
@@ -11,7 +12,6 @@ import pkgutil
 import signal
 import sys
 import uuid
-from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -21,7 +21,7 @@ from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder
 from mnist_cnn.runs.ranks import under_torchrun
 from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible, restore
 
-JOB = Path(".hydra", "processes.yaml")  # the resolved configuration, and Hydra's
+JOB = "MNIST_CNN_JOB"  # the variable with the resolved configuration, and Hydra's, as YAML
 
 
 def wanted(trainer: DictConfig) -> bool:
@@ -66,11 +66,11 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     job: dict[str, Any] = {"function": function, "cfg": OmegaConf.to_container(cfg, resolve=True)}
     if HydraConfig.initialized():
         job["hydra"] = HydraConfig.get()
-    OmegaConf.save(job, run.path / JOB)
+    os.environ[JOB] = OmegaConf.to_yaml(job)
     handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     run.lock.release()
     try:
-        elastic_launch(config, sys.executable)("-m", __name__, str(run.path))
+        elastic_launch(config, sys.executable)("-m", __name__)
     except SignalException as e:
         raise Interrupted(e.sigval, f"resume it with ckpt_path={run.path}") from None
     except ChildFailedError as e:
@@ -80,7 +80,7 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
         raise ValueError(f"process {rank}: {text}") from None
     finally:
         run.lock.acquire(timeout=60)
-        (run.path / JOB).unlink(missing_ok=True)
+        del os.environ[JOB]
         restore(handlers)
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
@@ -88,9 +88,9 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     return results
 
 
-def call(path: Path) -> None:
+def call(text: str) -> None:
     """Call the function of a job in this process, as a part of Hydra's job where it was one."""
-    job: Any = OmegaConf.load(path)
+    job: Any = OmegaConf.create(text)
     if "hydra" in job:
         HydraConfig.instance().cfg = job
     pkgutil.resolve_name(job.function)(job.cfg)
@@ -102,7 +102,7 @@ def main() -> None:
 
     try:
         with interruptible():
-            call(Path(sys.argv[1], JOB))
+            call(os.environ.pop(JOB))
     except Pruned:
         pass
     except Interrupted as e:
