@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder
-from mnist_cnn.runs.ranks import under_torchrun
+from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible, restore
 
 JOB = "MNIST_CNN_JOB"  # the variable with the resolved configuration, and Hydra's, as YAML
@@ -97,6 +97,7 @@ def call(text: str) -> None:
 
 
 def main() -> None:
+    end_with_launcher()  # before the imports, which take seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as under torchrun; before torch is imported
     from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 

@@ -24,6 +24,15 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
+def end_with_launcher() -> None:
+    """Kill this process when its launcher is killed: it would train on alone, or wait for others.
+
+    What waits for others hears no other signal; a run that is killed is resumed exactly.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def broadcast(values: list[Any]) -> list[Any]:
     """The values of rank 0, in all processes."""
     if world_size() == 1 or not under_torchrun():
@@ -31,8 +40,7 @@ def broadcast(values: list[Any]) -> list[Any]:
     from torch import distributed
 
     if not distributed.is_initialized():
-        if sys.platform == "linux":  # where torchrun is killed, its processes would train on alone
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        end_with_launcher()
         distributed.init_process_group()  # Lightning takes it over
         atexit.register(distributed.destroy_process_group)
     distributed.broadcast_object_list(values)
