@@ -109,8 +109,10 @@ def _median(small: Grey, window: float) -> Grey:
 def is_light_on_dark(grey: Grey) -> bool:
     """True where what stands out most from its surroundings is lighter than they are."""
     small = shrunk(grey, 200)
-    # cubes: soft shadows cover much but stand out little
-    return float(np.sum((small - _median(small, 0.5).astype(np.float64)) ** 3)) > 0
+    # the first is misled by soft shadows, the second by strokes without paper between them
+    around = _median(small, 0.5), cv2.GaussianBlur(small, (0, 0), breadth(small.shape) / 10)
+    cubes = (small - np.stack(around).astype(np.float64)) ** 3
+    return bool((cubes.sum((1, 2)) / (np.abs(cubes).sum((1, 2)) + 1)).sum() > 0)
 
 
 def paper_light(grey: Grey) -> Ink:
