@@ -106,10 +106,6 @@ class Sheet:
         """The lines of writing, each cell by itself; raises as `find_rows`."""
         return by_cells(find_rows(self.ink, self.mask), self.cells)
 
-    def lines(self, rows: list[Row]) -> list[Line]:
-        """The shapes in lines of writing that may be digits."""
-        return [_line(self, row) for row in rows]
-
     def box(self, box: Box) -> Box:
         """A box of the ink map in pixels of the upright picture."""
         left, top, right, bottom = box
@@ -148,8 +144,8 @@ class Sheet:
         return Strokes(shape.box, whole) if 1.04 < grown < 2 else None
 
 
-def _line(sheet: Sheet, row: Row) -> Line:
-    """The candidates of a line: runs of parts that lie next to each other."""
+def line_of(sheet: Sheet, row: Row) -> Line:
+    """The candidates in a line of writing: runs of parts that lie next to each other."""
     parts: list[Strokes] = []
     crossed: list[float | None] = [None]  # ink of the cut before each part; None: there is a gap
     shapes, told = told_apart(row)

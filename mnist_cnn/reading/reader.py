@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn.reading.digits import Digit, Line, Sheet
+from mnist_cnn.reading.digits import Digit, Line, Sheet, line_of
 from mnist_cnn.reading.frames import Box
 from mnist_cnn.reading.picture import Source, load_picture
 from mnist_cnn.reading.shapes import TooManyStrokesError
@@ -175,7 +175,7 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
         if (surest >= threshold).mean() < PRINT:
             shapes = zip(whole, chances, surest, strict=True)
             return [replace(_reading(*of, threshold), digit=None) for of in shapes]
-    lines = sheet.lines(rows)
+    lines = [line_of(sheet, row) for row in rows]
     if not lines:
         return []
     candidates = [candidate for line in lines for candidate in line.candidates]
