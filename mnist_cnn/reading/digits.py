@@ -73,7 +73,6 @@ class Sheet:
     grey: Grey  # the light, of the sheet as it lies
     ink: Ink
     mask: Mask  # the strokes of the pen
-    faint: Mask  # all but the noise
     cells: list[Cell]  # of forms and tables
     back: NDArray[np.float64]  # (3, 3), to pixels of the upright picture, in coordinates (x, y, 1)
     size: tuple[int, int]  # width and height of the upright picture
@@ -97,10 +96,9 @@ class Sheet:
         size = int(wide), int(high)
         ink = cv2.warpAffine(self.ink, turn, size, flags=cv2.INTER_LINEAR)
         mask = cv2.warpAffine(self.mask, turn, size, flags=cv2.INTER_NEAREST)
-        faint = cv2.warpAffine(self.faint, turn, size, flags=cv2.INTER_NEAREST)
         back = self.back @ np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
         cells = [Cell(c.corners @ turn[:, :2].T + turn[:, 2], c.group) for c in self.cells]
-        return replace(self, ink=ink, mask=mask, faint=faint, cells=cells, back=back)
+        return replace(self, ink=ink, mask=mask, cells=cells, back=back)
 
     def rows(self) -> list[Row]:
         """The lines of writing, each cell by itself; raises as `find_rows`."""
@@ -130,18 +128,6 @@ class Sheet:
                 box = self.box((x, y, x + width, y + height))
                 found.append(Digit(box, centred(small), 0, x + width / 2))
         return found
-
-    def completed(self, shape: Strokes) -> Strokes | None:
-        """A shape with what fainter ink joins to it inside its box, or None where there is none."""
-        left, top, right, bottom = shape.box
-        faint: Mask = self.faint[top:bottom, left:right] | shape.mask
-        count, labels = cv2.connectedComponents(faint, connectivity=8)
-        kept = np.zeros(count, np.uint8)
-        kept[labels[shape.mask > 0]] = 1
-        kept[0] = 0
-        whole = kept[labels]
-        grown = float(whole.sum()) / float(shape.mask.sum())
-        return Strokes(shape.box, whole) if 1.04 < grown < 2 else None
 
 
 def line_of(sheet: Sheet, row: Row) -> Line:
@@ -177,11 +163,7 @@ def line_of(sheet: Sheet, row: Row) -> Line:
             cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
             cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
             is_mesh = len(holes(shape.mask)) > MOST_HOLES
-            digit = sheet.digit(shape, row)
-            candidates.append(Candidate(first, last, digit, cost, is_mesh))
-            if (whole := sheet.completed(shape)) is not None:
-                digit = sheet.digit(whole, row)
-                candidates.append(Candidate(first, last, digit, cost + 0.1, is_mesh))
+            candidates.append(Candidate(first, last, sheet.digit(shape, row), cost, is_mesh))
     cut_before = {n for n in range(len(parts)) if crossed[n] is not None}
     return Line(len(parts), cut_before, candidates, signs)
 

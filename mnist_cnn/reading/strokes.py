@@ -37,14 +37,14 @@ class Strokes:
         return max(self.width, self.height)
 
 
-def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, Mask, list[Cell]]:
-    """The ink map of a grey picture, masks of its pen strokes and of all but the noise, and cells.
+def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, list[Cell]]:
+    """The ink map of a grey picture, the mask of its pen strokes, and cells.
 
     Otherwise: the ink is lighter where it seems to be darker than the paper, or the other way.
     """
     if _is_smooth(grey):
         none = np.zeros(grey.shape, np.uint8)
-        return none.astype(np.float32), none, none, []
+        return none.astype(np.float32), none, []
     is_light = inks.is_light_on_dark(grey) != otherwise
     if is_light:
         grey = 255 - grey
@@ -67,8 +67,7 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, Mask, list
     if is_light:  # on a light sheet, where a share of the light that is missing says little
         _, labels = cv2.connectedComponents(mask, connectivity=8)
         mask = mask & np.isin(labels, labels[paper - grey > LIGHTEST]).astype(np.uint8)
-    faint: Mask = (ink > max(FAINTEST, 4 * noise)).astype(np.uint8)
-    return ink, mask, faint, cells
+    return ink, mask, cells
 
 
 def fillings(grey: Grey) -> list[Mask]:
