@@ -1,4 +1,4 @@
-"""Signs beside digits, told by their shape: + - × ÷ = / ( ) . , : % $ and · for what is unknown."""
+"""Signs beside digits by their shape: + - × ÷ = / ( ) . , : % $ # and · for what is unknown."""
 
 from collections.abc import Callable
 
@@ -65,6 +65,9 @@ def _stroked(shape: Strokes, size: float, enclosed: int) -> str | None:
     wide = shape.width / shape.height
     if enclosed == 0 and 0.6 < wide < 1.7:
         return _crossed(shape.mask)
+    around = [_ways(shape.mask, shape.width / 2, shape.height / 2, each) for each in (0.42, 0.46)]
+    if enclosed == 1 and all(len(ways) > 5 for ways in around):
+        return "#"  # of eight ends two may meet
     tall = shape.height > TALL * size
     if enclosed >= 2 and tall and wide > 0.35 and _has_stubs(shape.mask):
         return "$"
@@ -82,18 +85,9 @@ def _crossed(mask: Mask) -> str | None:
     if not inner.size or inner.max() <= 0:
         return None
     y, x = np.add(np.unravel_index(int(inner.argmax()), inner.shape), (y0, x0))
-    angles = np.arange(0, 360, 5)
-    found = []
-    for radius in (0.33, 0.42):
-        radians = np.radians(angles)
-        xs = np.round(x + radius * width * np.cos(radians)).astype(int).clip(0, width - 1)
-        ys = np.round(y + radius * height * np.sin(radians)).astype(int).clip(0, height - 1)
-        on = mask[ys, xs] > 0
-        starts = np.flatnonzero(on & ~np.roll(on, 1))
-        if len(starts) != 4 or on.mean() > 0.7:
-            return None
-        runs = [int(np.argmin(np.append(np.roll(on, -s), False))) for s in starts]
-        found.append(np.array([5 * (s + (n - 1) / 2) for s, n in zip(starts, runs, strict=True)]))
+    found = [_ways(mask, x, y, radius) for radius in (0.33, 0.42)]
+    if any(len(each) != 4 for each in found):
+        return None
     ways = found[1]
     if (np.abs(np.diff(ways, append=ways[0] + 360) - 90) > 32).any():
         return None
@@ -103,6 +97,25 @@ def _crossed(mask: Mask) -> str | None:
     if (off < 22).all():  # a 4 has ink beside its two strokes
         return "+" if beside.mean() < 0.07 else None
     return "×" if (off > 14).all() else None
+
+
+def _ways(mask: Mask, x: float, y: float, radius: float) -> NDArray[np.float64]:
+    """Directions in degrees in which ink crosses an ellipse; none where most of it is ink.
+
+    Args:
+        x, y: its middle, in pixels.
+        radius: as a share of the sides of the mask.
+    """
+    height, width = mask.shape
+    angles = np.radians(np.arange(0, 360, 5))
+    xs = np.round(x + radius * width * np.cos(angles)).astype(int).clip(0, width - 1)
+    ys = np.round(y + radius * height * np.sin(angles)).astype(int).clip(0, height - 1)
+    on = mask[ys, xs] > 0
+    if on.mean() > 0.7:
+        return np.empty(0)
+    starts = np.flatnonzero(on & ~np.roll(on, 1))
+    runs = [int(np.argmin(np.append(np.roll(on, -s), False))) for s in starts]
+    return np.array([5 * (s + (n - 1) / 2) for s, n in zip(starts, runs, strict=True)])
 
 
 def _bent(mask: Mask) -> str | None:

@@ -46,6 +46,10 @@ SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
     ",": ([[(0.6, 0.95), (0.3, 1.2)]], 0.2),
     ":": ([[(0.5, 0.3), (0.5, 0.31)], [(0.5, 0.8), (0.5, 0.81)]], 0.2),
     "%": ([circle(0.2, 0.2), circle(0.8, 0.8), [(0.2, 1), (0.8, 0)]], 0.75),
+    "#": (
+        [[(x, 0), (x - 0.15, 1)] for x in (0.4, 0.75)] + [[(0, y), (1, y)] for y in (0.35, 0.65)],
+        0.65,
+    ),
 }
 
 
@@ -174,6 +178,10 @@ def percent(rng: Generator) -> str:
     return f"{numbers(rng, 1, 3)}%"
 
 
+def number(rng: Generator) -> str:
+    return f"#{numbers(rng, 1, 3)}"
+
+
 KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "boxes": lambda rng: grid(rng, 1, int(rng.integers(4, 10)), 1, 1),
     "sudoku": lambda rng: grid(rng, 9, 9, 0.4, 1),
@@ -185,6 +193,7 @@ KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "underlines": lambda rng: row(rng, numbers(rng, 2, 6), below=True),
     "shadows": lambda rng: row(rng, numbers(rng, 2, 6)),
     "percents": lambda rng: row(rng, percent(rng)),
+    "hashes": lambda rng: row(rng, number(rng)),
 }
 
 
