@@ -65,9 +65,9 @@ def _stroked(shape: Strokes, size: float, enclosed: int) -> str | None:
     wide = shape.width / shape.height
     if enclosed == 0 and 0.6 < wide < 1.7:
         return _crossed(shape.mask)
-    around = [_ways(shape.mask, shape.width / 2, shape.height / 2, each) for each in (0.42, 0.46)]
-    if enclosed == 1 and all(len(ways) > 5 for ways in around):
-        return "#"  # of eight ends two may meet
+    middle = shape.width / 2, shape.height / 2
+    if enclosed == 1 and sum(len(_ways(shape.mask, *middle, at)) for at in (0.42, 0.46)) > 13:
+        return "#"  # eight ends twice, of which two may meet
     tall = shape.height > TALL * size
     if enclosed >= 2 and tall and wide > 0.35 and _has_stubs(shape.mask):
         return "$"
