@@ -20,6 +20,7 @@ RECTANGLE = 0.82  # of a cell's smallest rectangle is the cell; of a circle's ar
 SLACK = 0.2  # of a cell, by which a digit in it may cross its frame
 COVERED = 0.45  # of what a frame encloses are its cells
 WHOLE = 0.85  # of the rows and columns of a grid are cells
+UNLIKE = 0.35  # of a grid's usual cell, by which one that is no whole cell differs from all others
 MARGIN = 0.06  # of a cell, in which the frame may bulge
 INSIDE = 0.2  # height of what is written in a cell, as a share of the cell's, at least
 LARGEST = 0.5  # what is larger, as a share of the picture, frames the sheet
@@ -59,27 +60,31 @@ def find_frames(mask: Mask, written: Mask, ruled: Mask) -> tuple[NDArray[np.bool
     for outline, holes in groups.items():
         if sum(map(cv2.contourArea, holes)) < COVERED * cv2.contourArea(contours[outline]):
             continue  # sketched strokes enclose a little here and there
+        small = [hole for hole in holes if cv2.contourArea(hole) < LARGEST * mask.size]
+        found = [Cell(cv2.boxPoints(cv2.minAreaRect(hole)), outline) for hole in small]
+        corners = [cell.corners.round().astype(np.int32)[:, None] for cell in in_grids(found)]
         x, y, w, h = cv2.boundingRect(contours[outline])
         part = slice(y, y + h), slice(x, x + w)
-        within = _inside(holes, (x, y, w, h))
+        within = _inside(holes, corners, (x, y, w, h))
         empty = (ruled[part] & within).sum() < 0.3 * (written[part] & within).sum()
         if empty and _is_form(written[part], within, holes, (x, y)):
             outer = np.zeros((h, w), np.uint8)
             cv2.drawContours(outer, contours, outline, 1, -1, offset=(-x, -y))
             frame[part] |= outer & ~within & 1
-            small = [hole for hole in holes if cv2.contourArea(hole) < LARGEST * mask.size]
-            cells += [Cell(cv2.boxPoints(cv2.minAreaRect(hole)), outline) for hole in small]
+            cells += found
     return (frame & mask) > 0, cells
 
 
-def _inside(holes: list[Contour], box: Box) -> Mask:
-    """The ink within a frame's cells, in a box: x, y, width, height."""
+def _inside(holes: list[Contour], cells: list[Contour], box: Box) -> Mask:
+    """The ink within a frame's holes and cells, in a box: x, y, width, height."""
     # a stroke that touches the frame is a notch of the hole, not of its hull; but there, near its
     # border, a frame that is drawn by hand bulges
     x, y, w, h = box
-    hulls = [cv2.convexHull(hole) for hole in holes]
+    hulls = [cv2.convexHull(hole) for hole in [*holes, *cells]]
     side = np.median([min(cv2.boundingRect(hull)[2:]) for hull in hulls])
-    within = cv2.drawContours(np.zeros((h, w), np.uint8), hulls, -1, 1, -1, offset=(-x, -y))
+    within = np.zeros((h, w), np.uint8)
+    for hull in hulls:  # some overlap
+        cv2.fillConvexPoly(within, hull - (x, y), 1)
     within = cv2.erode(within, np.ones((2 * round(MARGIN * side) + 1,) * 2, np.uint8))
     cv2.drawContours(within, holes, -1, 1, -1, offset=(-x, -y))
     return cv2.erode(within, np.ones((3, 3), np.uint8))
@@ -134,7 +139,10 @@ def _is_form(written: Mask, within: Mask, holes: list[Contour], origin: tuple[in
 
 
 def in_grids(cells: list[Cell]) -> list[Cell]:
-    """The cells with the rows and the columns in which those that are drawn together stand."""
+    """The cells with the rows and the columns in which those that are drawn together stand.
+
+    The few that are missing in a grid are added.
+    """
     placed = []
     for number, group in itertools.groupby(cells, key=lambda cell: cell.group):
         corners = np.array([cell.corners for cell in group])
@@ -142,14 +150,27 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
         sides = np.diff(corners[:, :3], axis=1).reshape(-1, 2)
         sides = sides[np.abs(sides[:, 0]) > np.abs(sides[:, 1])]
         slope = float(np.median(sides[:, 1] / sides[:, 0])) if len(sides) else 0.0
-        x, y = corners.mean(1).T
-        width, height = np.median(np.ptp(corners, axis=1), axis=0)
-        rows = _ranks(y - slope * x, 0.5 * height)
-        columns = _ranks(x + slope * y, 0.5 * width)
-        if not WHOLE <= len(rows) / ((rows.max() + 1) * (columns.max() + 1)) <= 1:
-            continue  # squared paper, of which parts are found, or a rule is missed
-        for own, row, column in zip(corners, rows, columns, strict=True):
-            placed.append(Cell(own, number, float(y[rows == row].mean()), int(column)))
+        middles, sizes = (
+            corners.mean(1) @ np.array([[1, -slope], [slope, 1]]),
+            np.ptp(corners, axis=1),
+        )
+        usual = np.median(sizes, axis=0)
+        # a stroke may part a cell, or a rule between two be missed: no others are as those are
+        apart = np.abs(middles[:, None] - middles) / usual + np.abs(sizes[:, None] / sizes - 1)
+        alike = (apart < UNLIKE).sum(1)  # (N, 2), in its column and in its row
+        whole = (alike > np.median(alike, axis=0) / 2).all(1)
+        corners, (across, down) = corners[whole], middles[whole].T
+        rows, columns = _ranks(down, 0.5 * usual[1]), _ranks(across, 0.5 * usual[0])
+        places = list(itertools.product(range(rows.max() + 1), range(columns.max() + 1)))
+        if not WHOLE <= len(corners) / len(places) <= 1:
+            continue  # squared paper, of which parts are found, or many rules are missed
+        for row, column in places:
+            found = (rows == row) & (columns == column)
+            like = int(np.argmax(found if found.any() else columns == column))
+            far = 0 if found.any() else down[rows == row].mean() - down[like]
+            own = corners[like] + far * np.array([-slope, 1])
+            level = float(corners[rows == row, :, 1].mean())
+            placed.append(Cell(own, number, level, column))
     return placed
 
 
