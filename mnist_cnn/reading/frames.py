@@ -82,7 +82,7 @@ def _inside(holes: list[Contour], cells: list[Contour], box: Box) -> Mask:
     x, y, w, h = box
     hulls = [cv2.convexHull(hole) for hole in [*holes, *cells]]
     side = np.median([min(cv2.boundingRect(hull)[2:]) for hull in hulls])
-    within = np.zeros((h, w), np.uint8)
+    within: Mask = np.zeros((h, w), np.uint8)
     for hull in hulls:  # some overlap
         cv2.fillConvexPoly(within, hull - (x, y), 1)
     within = cv2.erode(within, np.ones((2 * round(MARGIN * side) + 1,) * 2, np.uint8))
@@ -150,10 +150,8 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
         sides = np.diff(corners[:, :3], axis=1).reshape(-1, 2)
         sides = sides[np.abs(sides[:, 0]) > np.abs(sides[:, 1])]
         slope = float(np.median(sides[:, 1] / sides[:, 0])) if len(sides) else 0.0
-        middles, sizes = (
-            corners.mean(1) @ np.array([[1, -slope], [slope, 1]]),
-            np.ptp(corners, axis=1),
-        )
+        middles = corners.mean(1) @ np.array([[1, -slope], [slope, 1]])
+        sizes = np.ptp(corners, axis=1)
         usual = np.median(sizes, axis=0)
         # a stroke may part a cell, or a rule between two be missed: no others are as those are
         apart = np.abs(middles[:, None] - middles) / usual + np.abs(sizes[:, None] / sizes - 1)
@@ -169,8 +167,7 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
             like = int(np.argmax(found if found.any() else columns == column))
             far = 0 if found.any() else down[rows == row].mean() - down[like]
             own = corners[like] + far * np.array([-slope, 1])
-            level = float(corners[rows == row, :, 1].mean())
-            placed.append(Cell(own, number, level, column))
+            placed.append(Cell(own, number, float(corners[rows == row, :, 1].mean()), column))
     return placed
 
 

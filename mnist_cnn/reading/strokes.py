@@ -11,7 +11,6 @@ from mnist_cnn.reading.frames import Box, Cell, find_frames
 from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
 from mnist_cnn.reading.picture import MIN_SIDE
 
-LIGHTEST = 16  # how much lighter than its ground a light pen must be somewhere, of 255
 SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
 MOST_CORNERS = 2  # of a picture that a digit fills are ink: no digit reaches more
 NOISY = 0.01  # standard deviation of the paper's grain, as a share of its light
@@ -64,9 +63,6 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, list[Cell]
             less = inks.find_strokes(rest, noise)
             if less.any():
                 ink, mask = rest, less
-    if is_light:  # on a light sheet, where a share of the light that is missing says little
-        _, labels = cv2.connectedComponents(mask, connectivity=8)
-        mask = mask & np.isin(labels, labels[paper - grey > LIGHTEST]).astype(np.uint8)
     return ink, mask, cells
 
 
