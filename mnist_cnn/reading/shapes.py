@@ -109,12 +109,14 @@ def _is_mark(small: Strokes, row: list[Strokes]) -> bool:
     It stands beside a digit of the line, at most about a digit's height away.
     """
     left, top, right, bottom = small.box
-    near = min(row, key=lambda d: max(d.box[0] - right, left - d.box[2]))
-    apart = max(near.box[0] - right, left - near.box[2])
-    middle = ((top + bottom) / 2 - near.box[1]) / near.height  # 0 at the top of the digit
-    thick = min(small.width, small.height) / near.height
-    inside = 0.25 < middle < 1.15 and bottom < near.box[3] + 0.35 * near.height
-    return inside and -0.05 * near.height < apart < 1.2 * near.height and thick > 0.05
+    apart = [max(d.box[0] - right, left - d.box[2]) / d.height for d in row]
+    return min(apart) > -0.05 and any(
+        0.25 < ((top + bottom) / 2 - near.box[1]) / near.height < 1.15  # 0 at the digit's top
+        and bottom < near.box[3] + 0.35 * near.height
+        and min(small.width, small.height) > 0.05 * near.height
+        for near, far in zip(row, apart, strict=True)
+        if far < 1.2
+    )
 
 
 def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
