@@ -39,7 +39,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     They lie in `checkpoints/` of the trainer's default_root_dir.
 
     Args:
-        monitor: a logged metric, such as val/loss.
+        monitor: a logged metric, such as val/loss; None: only the last is kept.
         mode: min or max, which way is better.
         every_seconds: within an epoch, `last.ckpt` is written when it is this old; None for never.
         every_steps: and after each this number of batches of an epoch; None for never.
@@ -63,7 +63,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def __init__(
         self,
         *,
-        monitor: str,
+        monitor: str | None,
         mode: str,
         every_seconds: float | None,
         every_steps: int | None,
@@ -117,7 +117,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             raise Interrupted(stop)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        score = trainer.callback_metrics.get(self.monitor)
+        score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
         if score is None:
             return
         if score < self.best_score if self.mode == "min" else score > self.best_score:
