@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pictures import common
 from mnist_cnn.pretrained import Trained, load
+from mnist_cnn.reading.ink import is_light_on_dark
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import written
 from tests.helpers.pages import KINDS, Pen, page
@@ -22,8 +23,11 @@ def shipped() -> Trained:
     return load()
 
 
-def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told(shipped: Trained) -> None:
-    picture, text = page("sudoku", 1)
+@pytest.mark.parametrize("seed", [1, 54])  # in the other, digits touch the rules of nine cells
+def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told(
+    shipped: Trained, seed: int
+) -> None:
+    picture, text = page("sudoku", seed)
     readings = [r for r in read_digits(picture, shipped) if r.is_candidate or r.sign == " "]
     cells = {(reading.row, reading.column): reading.symbol for reading in readings}
     assert len(cells) == 81
@@ -92,3 +96,19 @@ def test_squared_paper_is_no_table(shipped: Trained) -> None:
     readings = read_digits(Image.fromarray(paper), shipped)
     assert written(readings) == "40271"
     assert {reading.column for reading in readings} == {None}
+
+
+def test_a_comma_below_a_high_digit_is_kept(shipped: Trained) -> None:
+    picture, text = page("prices", 7)
+    assert written(read_digits(picture, shipped)) == text == "09,25"
+
+
+def test_dark_writing_is_told_from_light_where_the_light_fades(shipped: Trained) -> None:
+    pen = Pen(np.random.default_rng(1), 700, 1000)
+    for n, text in enumerate(("4027136", "5813642", "3056174")):
+        pen.text(text, 150, 100 + 200 * n, 60)
+    y, x = np.mgrid[0:1:700j, 0:1:1000j]
+    light = 110 + 140 * np.exp(-12 * ((x - 0.2) ** 2 + y**2))  # of a lamp
+    sheet = (light * (1 - 0.45 * pen.ink)).astype(np.uint8)
+    assert not is_light_on_dark(sheet)
+    assert written(read_digits(Image.fromarray(sheet), shipped)) == "4027136\n5813642\n3056174"
