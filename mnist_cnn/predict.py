@@ -84,9 +84,8 @@ def read_page(
     net: "Net", show: bool, name: str, source: str | bytes, number: int
 ) -> "tuple[dict[str, Any], list[Reading], int]":
     """The JSON and the readings of a page, counted from 1, and the number of pages."""
-    from mnist_cnn.reading.picture import load_page
     from mnist_cnn.reading.reader import read_digits
-    from mnist_cnn.readings import FoundDigit
+    from mnist_cnn.readings import FoundDigit, load_page
 
     image, count = load_page(source, number)
     try:

@@ -1,15 +1,34 @@
-"""Readings in JSON and as text, as the command and the service give them."""
+"""Pages of a file, and readings in JSON and as text, as the command and the service give them."""
 
 import itertools
 from collections.abc import Sequence
 from typing import Annotated
 
+from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
+from mnist_cnn.reading.picture import Source, load_pages
 from mnist_cnn.reading.reader import Reading
 
 Share = Annotated[float, AfterValidator(lambda share: round(share, 6))]
 Shares = Annotated[list[Share], BeforeValidator(list)]
+
+
+class NoPageError(ValueError):
+    """A file has fewer pages."""
+
+
+def load_page(source: Source, number: int) -> tuple[Image.Image | ValueError, int]:
+    """Return a page, counted from 1, as `load_pages` has it, and the number of pages.
+
+    Raises:
+        OSError: the file cannot be opened.
+        NoPageError: there is no such page.
+    """
+    pages = list(load_pages(source, number))
+    if not 0 < number <= len(pages):
+        raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
+    return pages[number - 1], len(pages)
 
 
 class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):

@@ -23,9 +23,8 @@ from starlette.requests import ClientDisconnect
 
 from mnist_cnn.analysis.results import versions
 from mnist_cnn.limits import LimitError, Worker
-from mnist_cnn.reading.picture import NoPageError, load_page
 from mnist_cnn.reading.reader import Net, read_digits
-from mnist_cnn.readings import FoundDigit, written
+from mnist_cnn.readings import FoundDigit, NoPageError, load_page, written
 
 PAGE = Path(__file__).parent / "reading" / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}

@@ -30,10 +30,6 @@ Source = str | os.PathLike[str] | bytes  # a file's path, or its content
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
-class NoPageError(ValueError):
-    """A file has fewer pages."""
-
-
 def load_picture(source: Source | Image.Image) -> Image.Image:
     """Return a picture, or the first one in its file: upright, RGB or L, opaque, sides <= 2000 px.
 
@@ -46,19 +42,6 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
     if isinstance(page, ValueError):
         raise page
     return page
-
-
-def load_page(source: Source, number: int) -> tuple[Image.Image | ValueError, int]:
-    """Return a page, counted from 1, as `load_pages` has it, and the number of pages.
-
-    Raises:
-        OSError: the file cannot be opened.
-        NoPageError: there is no such page.
-    """
-    pages = list(load_pages(source, number))
-    if not 0 < number <= len(pages):
-        raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
-    return pages[number - 1], len(pages)
 
 
 def load_pages(

@@ -79,7 +79,7 @@ def fillings(grey: Grey) -> list[Mask]:
     apart = float(sides[1].mean() - sides[0].mean())
     spread = max(0.5, *(float(side.std()) for side in sides))
     # the two halves of noise are 2.65 apart, those of an even gradient 3.5
-    if apart < 2.7 * spread:
+    if apart < 2.7 * spread or _is_gradient(small, 0.1 if apart > 5 * spread else 0.25):
         return []
     light: Mask = (grey > split).astype(np.uint8)
     corners = light[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
@@ -92,3 +92,13 @@ def _is_smooth(grey: Grey) -> bool:
     near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
     change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
     return float(change.max()) < SMOOTH * (float(small.max()) - float(small.min()))
+
+
+def _is_gradient(grey: Grey, rest: float) -> bool:
+    """True where a surface of second order explains the light, but for this share of it."""
+    small = cv2.resize(grey, (24, 24), interpolation=cv2.INTER_AREA).astype(np.float64)
+    y, x = np.mgrid[-1:1:24j, -1:1:24j].reshape(2, -1)
+    surface = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
+    light = small.ravel() - small.mean()
+    left = light - surface @ np.linalg.lstsq(surface, light, rcond=None)[0]
+    return float(left @ left) <= rest * float(light @ light)
