@@ -1,5 +1,6 @@
 """Forms, tables, signs and text: what stands beside digits."""
 
+import tracemalloc
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pictures import common
 from mnist_cnn.pretrained import Trained, load
+from mnist_cnn.reading.frames import Cell, in_grids
 from mnist_cnn.reading.ink import is_light_on_dark
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import written
@@ -112,3 +114,16 @@ def test_dark_writing_is_told_from_light_where_the_light_fades(shipped: Trained)
     sheet = (light * (1 - 0.45 * pen.ink)).astype(np.uint8)
     assert not is_light_on_dark(sheet)
     assert written(read_digits(Image.fromarray(sheet), shipped)) == "4027136\n5813642\n3056174"
+
+
+def test_a_fine_grid_is_completed_in_memory_that_grows_with_its_cells() -> None:
+    corners = np.array([(0, 0), (8, 0), (8, 8), (0, 8)], float)
+    places = [(column, row) for row in range(50) for column in range(50) if (row, column) != (7, 9)]
+    cells = [Cell(corners + 10 * np.array(place), group=1) for place in places]
+    tracemalloc.start()
+    found = in_grids(cells)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found) == 2500
+    assert found[7 * 50 + 9].corners.tolist() == (corners + np.array((90, 70))).tolist()
+    assert peak < 20e6  # bytes; one number for each pair of cells takes 50e6

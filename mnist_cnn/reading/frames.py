@@ -62,10 +62,9 @@ def find_frames(mask: Mask, written: Mask, ruled: Mask) -> tuple[NDArray[np.bool
             continue  # sketched strokes enclose a little here and there
         small = [hole for hole in holes if cv2.contourArea(hole) < LARGEST * mask.size]
         found = [Cell(cv2.boxPoints(cv2.minAreaRect(hole)), outline) for hole in small]
-        corners = [cell.corners.round().astype(np.int32)[:, None] for cell in in_grids(found)]
         x, y, w, h = cv2.boundingRect(contours[outline])
         part = slice(y, y + h), slice(x, x + w)
-        within = _inside(holes, corners, (x, y, w, h))
+        within = _inside(holes, in_grids(found), (x, y, w, h))
         empty = (ruled[part] & within).sum() < 0.3 * (written[part] & within).sum()
         if empty and _is_form(written[part], within, holes, (x, y)):
             outer = np.zeros((h, w), np.uint8)
@@ -75,12 +74,12 @@ def find_frames(mask: Mask, written: Mask, ruled: Mask) -> tuple[NDArray[np.bool
     return (frame & mask) > 0, cells
 
 
-def _inside(holes: list[Contour], cells: list[Contour], box: Box) -> Mask:
+def _inside(holes: list[Contour], cells: list[Cell], box: Box) -> Mask:
     """The ink within a frame's holes and cells, in a box: x, y, width, height."""
     # a stroke that touches the frame is a notch of the hole, not of its hull; but there, near its
     # border, a frame that is drawn by hand bulges
     x, y, w, h = box
-    hulls = [cv2.convexHull(hole) for hole in [*holes, *cells]]
+    hulls = [*map(cv2.convexHull, holes), *(c.corners.round().astype(np.int32) for c in cells)]
     side = np.median([min(cv2.boundingRect(hull)[2:]) for hull in hulls])
     within: Mask = np.zeros((h, w), np.uint8)
     for hull in hulls:  # some overlap
@@ -139,10 +138,7 @@ def _is_form(written: Mask, within: Mask, holes: list[Contour], origin: tuple[in
 
 
 def in_grids(cells: list[Cell]) -> list[Cell]:
-    """The cells with the rows and the columns in which those that are drawn together stand.
-
-    The few that are missing in a grid are added.
-    """
+    """The cells of grids, the few that are missing among them, with their rows and columns."""
     placed = []
     for number, group in itertools.groupby(cells, key=lambda cell: cell.group):
         corners = np.array([cell.corners for cell in group])
@@ -154,21 +150,34 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
         sizes = np.ptp(corners, axis=1)
         usual = np.median(sizes, axis=0)
         # a stroke may part a cell, or a rule between two be missed: no others are as those are
-        apart = np.abs(middles[:, None] - middles) / usual + np.abs(sizes[:, None] / sizes - 1)
-        alike = (apart < UNLIKE).sum(1)  # (N, 2), in its column and in its row
-        whole = (alike > np.median(alike, axis=0) / 2).all(1)
+        alike = np.stack([_alike(*each) for each in zip(middles.T, sizes.T, usual, strict=True)])
+        whole = (alike > np.median(alike, axis=1, keepdims=True) / 2).all(0)
         corners, (across, down) = corners[whole], middles[whole].T
         rows, columns = _ranks(down, 0.5 * usual[1]), _ranks(across, 0.5 * usual[0])
-        places = list(itertools.product(range(rows.max() + 1), range(columns.max() + 1)))
-        if not WHOLE <= len(corners) / len(places) <= 1:
+        if not WHOLE <= len(corners) / ((rows.max() + 1) * (columns.max() + 1)) <= 1:
             continue  # squared paper, of which parts are found, or many rules are missed
-        for row, column in places:
-            found = (rows == row) & (columns == column)
-            like = int(np.argmax(found if found.any() else columns == column))
-            far = 0 if found.any() else down[rows == row].mean() - down[like]
-            own = corners[like] + far * np.array([-slope, 1])
-            placed.append(Cell(own, number, float(corners[rows == row, :, 1].mean()), column))
+        known = dict(zip(zip(rows[::-1], columns[::-1], strict=True), corners[::-1], strict=True))
+        for row in range(rows.max() + 1):
+            level = float(corners[rows == row, :, 1].mean())
+            for column in range(columns.max() + 1):
+                own = known.get((row, column))
+                if own is None:  # as the first of its column
+                    far = down[rows == row].mean() - down[columns == column][0]
+                    own = corners[columns == column][0] + far * np.array([-slope, 1])
+                placed.append(Cell(own, number, level, column))
     return placed
+
+
+def _alike(middles: Corners, sizes: Corners, usual: float) -> NDArray[np.int64]:
+    """For each cell how many stand and are as large as it along one axis, itself among them."""
+    order = np.argsort(middles)
+    place, size = middles[order], sizes[order]
+    starts, ends = (np.searchsorted(place, place + side * UNLIKE * usual) for side in (-1, 1))
+    counts = np.empty(len(order), np.int64)
+    for n, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        unlike = np.abs(place[start:end] - place[n]) / usual + np.abs(size[n] / size[start:end] - 1)
+        counts[order[n]] = (unlike < UNLIKE).sum()
+    return counts
 
 
 def _ranks(places: NDArray[np.float64], apart: float) -> NDArray[np.int64]:
