@@ -34,8 +34,10 @@ def plain(cfg: DictConfig, key: str = "") -> Any:
         raise ValueError(f"{key}: {' '.join(str(e).split())}".removeprefix(": ")) from None
 
 
-def better(metric: str, objective: str = "", mode: str | None = None) -> str | None:
-    """min for a loss, max for an accuracy; of the objective, another metric, its mode."""
+def better(metric: str | None, objective: str = "", mode: str | None = None) -> str | None:
+    """min for a loss or no metric, max for an accuracy; of the objective, another one, its mode."""
+    if metric is None:
+        return "min"
     known = {"loss": "min", "acc": "max"}
     return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
 
