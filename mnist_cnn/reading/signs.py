@@ -85,10 +85,9 @@ def _crossed(mask: Mask) -> str | None:
     if not inner.size or inner.max() <= 0:
         return None
     y, x = np.add(np.unravel_index(int(inner.argmax()), inner.shape), (y0, x0))
-    found = [_ways(mask, x, y, radius) for radius in (0.33, 0.42)]
-    if any(len(each) != 4 for each in found):
+    ways = _ways(mask, x, y, 0.42)
+    if len(ways) != 4 or len(_ways(mask, x, y, 0.33)) != 4:
         return None
-    ways = found[1]
     if (np.abs(np.diff(ways, append=ways[0] + 360) - 90) > 32).any():
         return None
     off = np.abs((ways + 45) % 90 - 45)  # degrees from level and upright

@@ -44,8 +44,7 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, list[Cell]
     if _is_smooth(grey):
         none = np.zeros(grey.shape, np.uint8)
         return none.astype(np.float32), none, []
-    is_light = inks.is_light_on_dark(grey) != otherwise
-    if is_light:
+    if inks.is_light_on_dark(grey) != otherwise:
         grey = 255 - grey
     paper = inks.paper_light(grey)
     ink, mask, noise = ink_on(grey, paper)

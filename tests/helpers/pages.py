@@ -183,10 +183,6 @@ def percent(rng: Generator) -> str:
     return f"{numbers(rng, 1, 3)}%"
 
 
-def number(rng: Generator) -> str:
-    return f"#{numbers(rng, 1, 3)}"
-
-
 KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "boxes": lambda rng: grid(rng, 1, int(rng.integers(4, 10)), 1, 1),
     "sudoku": lambda rng: grid(rng, 9, 9, 0.4, 1),
@@ -198,7 +194,7 @@ KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "underlines": lambda rng: row(rng, numbers(rng, 2, 6), below=True),
     "shadows": lambda rng: row(rng, numbers(rng, 2, 6)),
     "percents": lambda rng: row(rng, percent(rng)),
-    "hashes": lambda rng: row(rng, number(rng)),
+    "hashes": lambda rng: row(rng, f"#{numbers(rng, 1, 3)}"),
 }
 
 
