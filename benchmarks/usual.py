@@ -96,6 +96,11 @@ def train_usual(
         unseen = torch.utils.data.DataLoader(dataset(folder, train=False), batch_size=BATCH)
         (outcome,) = trainer.test(module, unseen, verbose=False)
         tested["test/acc"] = round(outcome["test/acc"], 4)  # of 10,000 images; it is float32
+        with torch.inference_mode():
+            predicted = torch.cat([module.net(x).argmax(1) for x, _ in unseen])
+        rows = torch.arange(len(predicted))
+        for name, hits in mnist.hits_by_labels(predicted, unseen.dataset.targets, rows).items():
+            tested[f"test/acc_{name}"] = int(hits.sum()) / len(hits)
     row = {"epoch": epochs, "seconds": seconds, "images/s": epochs * batches * BATCH / seconds}
     history = types.SimpleNamespace(rows=[row], run_started=started)
     config = {"epochs": epochs, "batches": batches, "seed": seed}
