@@ -157,6 +157,23 @@ def test_neither_colour_nor_a_large_sheet_hides_a_digit(shipped: Trained) -> Non
     assert written(read_digits(Image.fromarray(sheet), shipped)) == "9"
 
 
+@pytest.mark.parametrize("reach", [60, 160])
+def test_a_table_beside_the_sheet_is_no_digit(shipped: Trained, reach: int) -> None:
+    paper = np.pad(page(picked("2435"), picked("0718")), ((0, 0), (0, 100)), constant_values=235)
+    height, width = paper.shape
+    corners = (width - reach, 0), (width, 0), (width, height * 3 // 4)
+    cv2.fillPoly(paper, [np.array(corners, np.int32)], 40, lineType=cv2.LINE_AA)
+    picture = Image.fromarray(cv2.GaussianBlur(paper, (0, 0), 1))
+    assert written(read_digits(picture, shipped)) == "2435\n0718"
+
+
+def test_a_dashed_line_is_no_column_of_ones(shipped: Trained) -> None:
+    paper = page(picked("24 35"), picked("07 18"))
+    for top in range(10, paper.shape[0] - 60, 75):
+        cv2.line(paper, (272 + top // 20, top), (275 + top // 20, top + 55), 60, 8)
+    assert written(read_digits(Image.fromarray(paper), shipped)) == "2435\n0718"
+
+
 @pytest.mark.parametrize("middle", [(120, 10), (30, 225)])
 def test_light_that_falls_off_around_a_point_is_no_ink(middle: tuple[int, int]) -> None:
     y, x = np.mgrid[:240, :240]

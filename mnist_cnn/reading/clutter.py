@@ -9,6 +9,7 @@ from mnist_cnn.reading.ink import MOST_HOLES, Ink, Labels, Mask, breadth, holes
 LARGE = 0.015  # what is no speck, as a share of the picture's breadth
 LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
 ACROSS, DOWN = 1.9, 2.6  # length of lines in heights of the writing; a 9 is upright too
+ALONG = 0.7  # of the width or height of a rim lies along the border
 EDGE = 2  # pixels of a line beyond its thickness, where it fades
 
 
@@ -20,6 +21,9 @@ def straight_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     size = writing_size(mask)
     if not size:
         return np.zeros(mask.shape, bool)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    rims = _contact(labels, count).max(0) > ALONG * stats[:, 2:4].max(1)
+    mask = mask * ~rims[labels]  # whose parts may look like a 1
     across = _level_lines(ink, mask, ACROSS * size, size)
     down = _level_lines(
         np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), DOWN * size, size
@@ -81,16 +85,14 @@ def _level_lines(ink: Ink, mask: Mask, length: float, size: float) -> NDArray[np
 def border_clutter(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     """The strokes that are shadows or the paper's edge rather than a digit cut off by the border.
 
-    They lie along the border, or their outline is less sharp than that of the writing. Where
-    nothing large lies off the border, nothing is clutter.
+    They lie along a fifth of the border, or along it for most of their extent, or their outline is
+    less sharp than that of the writing. Where nothing large lies off the border, none is clutter.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
-    large = extent >= LARGE * breadth(mask.shape)
-    large[0] = False
-    sides = [labels[0], labels[-1], labels[:, 0], labels[:, -1]]
-    contact = np.array([np.bincount(side, minlength=count) / len(side) for side in sides]).max(0)
-    if not (contact > 0).any() or not (large & (contact == 0)).any():
+    contact, extent = _contact(labels, count), stats[:, 2:4].max(1)
+    touches = contact.any(0)
+    inner = (extent >= LARGE * breadth(mask.shape)) & ~touches
+    if not inner.any():
         return np.zeros(mask.shape, bool)
     smooth = cv2.GaussianBlur(ink, (0, 0), 1)
     slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
@@ -100,11 +102,18 @@ def border_clutter(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     sharpness = _means(slope[outline], labels[outline], count) / np.maximum(
         _means(ink[labels > 0], labels[labels > 0], count), 1e-3
     )
-    sharpest = sharpness[large & (contact == 0)].max()
-    clutter = (contact > 0.2) | ((contact > 0) & (sharpness < 0.6 * sharpest))
+    clutter = touches & (sharpness < 0.6 * sharpness[inner].max())
+    clutter |= (0.2 * np.array(mask.shape)[[1, 1, 0, 0]] < contact.T).any(1)
+    clutter |= contact.max(0) > ALONG * extent
     clutter[0] = False
     # with its soft edge
     return cv2.dilate(clutter[labels].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+
+
+def _contact(labels: Labels, count: int) -> NDArray[np.int64]:
+    """Pixels of each label along the upper, lower, left and right border, (4, count)."""
+    sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
+    return np.array([np.bincount(side, minlength=count) for side in sides])
 
 
 def _means(values: Ink, labels: Labels, count: int) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
 # the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least; as a
 # share of the breadth, from which on it would pass over shadows
 PENS, NARROW, WIDE = 4, 13, 0.3
+STEP = 1.5  # of light from one pixel of 200 to the next: at the edge of a sheet it is the darker's
 FAINTEST = 0.06  # what takes less of the light is the paper's texture
 
 
@@ -138,7 +139,8 @@ def paper_light(grey: Grey) -> Ink:
             light = cv2.GaussianBlur(bare * small, (0, 0), sigma) + 1e-3 * paper
             filled = np.where(bare > 0, small, light / weight).round().astype(np.uint8)
             paper = np.maximum(_median(filled, 0.125), 1)
-    paper = np.maximum(paper, 1).astype(np.float32)
+    darker, lighter = cv2.erode(paper, np.ones((3, 3))), cv2.dilate(paper, np.ones((3, 3)))
+    paper = np.maximum(np.where(lighter > STEP * darker, darker, paper), 1).astype(np.float32)
     return cv2.resize(paper, grey.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
