@@ -31,11 +31,8 @@ def cut(shape: Strokes, alone: bool) -> tuple[list[Strokes], list[float]]:
     if width < (NARROWEST_ALONE if alone else NARROWEST) * height:
         return [shape], []
     zoom = HEIGHT / height
-    small: Ink = cv2.resize(
-        shape.mask.astype(np.float32),
-        (max(1, round(width * zoom)), HEIGHT),
-        interpolation=cv2.INTER_AREA,
-    )
+    size = max(1, round(width * zoom)), HEIGHT
+    small: Ink = cv2.resize(shape.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     pen = max(1.0, stroke_width(shape.mask) * zoom)
     paths, costs = _cheapest_paths(small / pen)
     chosen = _chosen(small, paths, costs)

@@ -208,11 +208,8 @@ def _opaque(image: Image.Image) -> Image.Image:
     light = 0.299 * red + 0.587 * green + 0.114 * blue
     if (alpha > 127).mean() > 0.5:
         ground = float(np.median(light[alpha > 127]))  # cut-out paper: more of the same
-    elif alpha.any():
-        # drawn on nothing: dark ink wants white paper, light ink a black one
-        ground = 255.0 if np.average(light, weights=alpha) < 128 else 0.0
-    else:
-        ground = 255.0
+    else:  # drawn on nothing: dark ink wants white paper, light ink a black one
+        ground = 0.0 if alpha.any() and np.average(light, weights=alpha) >= 128 else 255.0
     paper = Image.new("RGBA", image.size, (round(ground),) * 3 + (255,))
     paper.alpha_composite(image)
     return paper.convert("RGB")
