@@ -93,13 +93,14 @@ def train_usual(
     trainer.fit(module, torch.utils.data.DataLoader(images, batch_size=BATCH, shuffle=True))
     seconds, tested = timer.time_elapsed("train"), {}
     if test:
-        unseen = torch.utils.data.DataLoader(dataset(folder, train=False), batch_size=BATCH)
-        (outcome,) = trainer.test(module, unseen, verbose=False)
+        unseen = dataset(folder, train=False)
+        loader = torch.utils.data.DataLoader(unseen, batch_size=BATCH)
+        (outcome,) = trainer.test(module, loader, verbose=False)
         tested["test/acc"] = round(outcome["test/acc"], 4)  # of 10,000 images; it is float32
         with torch.inference_mode():
-            predicted = torch.cat([module.net(x).argmax(1) for x, _ in unseen])
+            predicted = torch.cat([module.net(x).argmax(1) for x, _ in loader])
         rows = torch.arange(len(predicted))
-        for name, hits in mnist.hits_by_labels(predicted, unseen.dataset.targets, rows).items():
+        for name, hits in mnist.hits_by_labels(predicted, unseen.targets, rows).items():
             tested[f"test/acc_{name}"] = int(hits.sum()) / len(hits)
     row = {"epoch": epochs, "seconds": seconds, "images/s": epochs * batches * BATCH / seconds}
     history = types.SimpleNamespace(rows=[row], run_started=started)
