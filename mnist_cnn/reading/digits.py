@@ -78,14 +78,14 @@ class Sheet:
     size: tuple[int, int]  # width and height of the upright picture
 
     @classmethod
-    def of(cls, image: Image.Image) -> "Sheet":
-        """Find the ink of a picture."""
+    def of(cls, image: Image.Image, otherwise: bool = False) -> "Sheet":
+        """Find the ink of a picture; otherwise: take the lighter for ink where the darker seems."""
         grey = grey_of(np.asarray(load_picture(image)))
         if max(grey.shape) < MIN_SIDE:
             grey = resized(grey, MIN_SIDE, cv2.INTER_CUBIC)
         size = upright_size(image)
         back = np.diag([size[0] / grey.shape[1], size[1] / grey.shape[0], 1.0])
-        return cls(grey, *find_ink(grey), back, size)
+        return cls(grey, *find_ink(grey, otherwise), back, size)
 
     def rotated(self, degrees: float) -> "Sheet":
         """The sheet, rotated clockwise."""
@@ -164,7 +164,7 @@ def line_of(sheet: Sheet, row: Row) -> Line:
             cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
             is_mesh = len(holes(shape.mask)) > MOST_HOLES
             candidates.append(Candidate(first, last, sheet.digit(shape, row), cost, is_mesh))
-    cut_before = {n for n, ink in enumerate(crossed) if ink is not None}
+    cut_before = {n for n in range(len(parts)) if crossed[n] is not None}
     return Line(len(parts), cut_before, candidates, signs)
 
 

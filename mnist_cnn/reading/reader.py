@@ -1,5 +1,6 @@
 """The digits that a network reads in a picture."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from mnist_cnn.reading.digits import Digit, Line, Sheet, line_of
 from mnist_cnn.reading.frames import Box
 from mnist_cnn.reading.picture import Source, load_picture
+from mnist_cnn.reading.shapes import TooManyStrokesError
 from mnist_cnn.reading.signs import UNKNOWN
 
 THRESHOLD = 0.75  # confidence below which a digit is left unread
@@ -88,30 +90,41 @@ def read_digits(
     Raises:
         OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes.
     """
-    sheet = Sheet.of(picture if isinstance(picture, Image.Image) else load_picture(picture))
+    image = picture if isinstance(picture, Image.Image) else load_picture(picture)
+    sheet = Sheet.of(image)
     readings = _read_rotated(sheet, net, threshold)
-    readings = _second_opinion(sheet, readings, net, threshold)
+    readings = _second_opinion(image, sheet, readings, net, threshold)
     marks = [reading for reading in readings if reading.sign in UNCERTAIN]
-    if len(marks) >= MANY and sum(mark.digit is not None for mark in marks) < TEXT * len(marks):
+    if len(marks) >= MANY and sum(map(_is_sure, marks)) < TEXT * len(marks):
         rows = [mark.row for mark in marks]
-        words = {mark.row for mark in marks if mark.digit is None or rows.count(mark.row) < 2}
-        sure = [mark.digit is not None for mark in marks if mark.row in words]
+        words = {mark.row for mark in marks if not _is_sure(mark) or rows.count(mark.row) < 2}
+        sure = [_is_sure(mark) for mark in marks if mark.row in words]
         text = words if sum(sure) < WORDS * len(sure) else rows
         readings = [replace(r, digit=None) if r.row in text else r for r in readings]
     return readings
 
 
+def _is_sure(reading: Reading) -> bool:
+    return reading.digit is not None
+
+
 def _second_opinion(
-    sheet: Sheet, readings: list[Reading], net: Net, threshold: float
+    image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
 ) -> list[Reading]:
-    """The readings, or that of the whole picture as a single digit."""
-    is_sure = any(reading.digit is not None or reading.rotation for reading in readings)
+    """The readings with the lighter part as ink, or with the picture as a single digit."""
+    is_sure = any(_is_sure(reading) or reading.rotation for reading in readings)
     count = sum(reading.is_candidate for reading in readings)
     # the network has told that it is none; a mesh may be a digit that is sketched
     is_none = any(r.is_candidate and np.float32(NONE) < r.confidence < NO_DIGIT for r in readings)
-    is_doubtful = any(r.is_candidate and r.digit is None for r in readings)
+    is_doubtful = any(r.is_candidate and not _is_sure(r) for r in readings)
     if count >= MANY or (count > 1 and not is_doubtful):
         return readings
+    if not is_sure and not is_none:
+        with contextlib.suppress(TooManyStrokesError):
+            other = _read(Sheet.of(image, otherwise=True), net, threshold)
+            # a single one may be the paper that a loop of a scribble encloses
+            if _score(other) > np.log(SECOND) and sum(r.is_candidate for r in other) > 1:
+                return other
     best, least = readings, max(threshold, np.exp(_score(readings)))
     for digit in sheet.plain():
         width, height = digit.box[2] - digit.box[0], digit.box[3] - digit.box[1]
@@ -195,7 +208,8 @@ def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
 
 def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold: float) -> Reading:
     read = int(chances.argmax()) if sure >= threshold else None
-    return Reading(read, sure, chances, digit.box, digit.image, digit.row, column=digit.column)
+    place = digit.box, digit.image, digit.row
+    return Reading(read, sure, chances, *place, column=digit.column)
 
 
 def _read_line(

@@ -36,12 +36,15 @@ class Strokes:
         return max(self.width, self.height)
 
 
-def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
-    """The ink map of a grey picture, the mask of its pen strokes, and cells."""
+def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, list[Cell]]:
+    """The ink map of a grey picture, the mask of its pen strokes, and cells.
+
+    Otherwise: the ink is lighter where it seems to be darker than the paper, or the other way.
+    """
     if _is_smooth(grey):
         none = np.zeros(grey.shape, np.uint8)
         return none.astype(np.float32), none, []
-    if inks.is_light_on_dark(grey):
+    if inks.is_light_on_dark(grey) != otherwise:
         grey = 255 - grey
     paper = inks.paper_light(grey)
     ink, mask, noise = ink_on(grey, paper)
