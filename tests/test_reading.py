@@ -167,11 +167,12 @@ def test_a_table_beside_the_sheet_is_no_digit(shipped: Trained, reach: int) -> N
     assert written(read_digits(picture, shipped)) == "2435\n0718"
 
 
-def test_a_dashed_line_is_no_column_of_ones(shipped: Trained) -> None:
-    paper = page(picked("24 35"), picked("07 18"))
-    for top in range(10, paper.shape[0] - 60, 75):
-        cv2.line(paper, (272 + top // 20, top), (275 + top // 20, top + 55), 60, 8)
-    assert written(read_digits(Image.fromarray(paper), shipped)) == "2435\n0718"
+@pytest.mark.parametrize("degrees", [0, 4, -7, 12])
+def test_a_sheet_on_a_dark_table_is_read(shipped: Trained, degrees: float) -> None:
+    paper = np.pad(page(picked("2435"), picked("0718")), 150, constant_values=50)
+    turned = Image.fromarray(paper).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=50)
+    for picture in (turned, Image.eval(turned, lambda light: 255 - light)):
+        assert written(read_digits(picture, shipped)) == "2435\n0718"
 
 
 @pytest.mark.parametrize("middle", [(120, 10), (30, 225)])

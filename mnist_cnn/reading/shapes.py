@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_cnn.reading.frames import Cell, in_grids
 from mnist_cnn.reading.ink import Ink, Labels, Mask, breadth, stroke_width
@@ -18,7 +17,6 @@ FORM, SINGLE = 3, 0.7  # of so many filled cells this share holds one shape: eac
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
 # of an i's dot, in heights of the line: its size, and how far above the i it stands
 SMALLEST_DOT, LARGEST_DOT, DOT_GAP = 0.1, 0.35, 0.45
-NARROW, DASH_GAP = 0.4, 0.4  # width of a dash, gap to the next, as shares of its height
 FAINTEST_SHAPE = 0.45  # ink of a shape as a share of the usual one: what is fainter shows through
 
 
@@ -56,7 +54,6 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
     shapes = [joined([pieces[n - 1] for n in np.flatnonzero(owner == o)]) for o in set(owner[1:])]
     smallest = max(SMALLEST * breadth(mask.shape), 0.35 * size)
     large = [shape for shape in shapes if shape.height >= smallest and _is_written(shape)]
-    large = [s for s, is_dash in zip(large, _dashed(large), strict=True) if not is_dash]
     if not large:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
@@ -73,19 +70,6 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
             lines.append(row)
     rows = [Row(row, [mark for mark in small if _is_mark(mark, row)]) for row in lines]
     return sorted(rows, key=lambda row: np.mean([d.box[1] + d.box[3] for d in row.shapes]))
-
-
-def _dashed(shapes: list[Strokes]) -> NDArray[np.bool_]:
-    """True for upright strokes of which three or more follow one another: a line, not ones."""
-    left, top, right, bottom = np.array([shape.box for shape in shapes]).reshape(-1, 4).T
-    height = bottom - top
-    upright = right - left < NARROW * height
-    reach = DASH_GAP * np.minimum.outer(height, height)
-    aside = np.maximum.outer(left, left) - np.minimum.outer(right, right)
-    follows = (np.abs(top - bottom[:, None]) < reach) & (2 * aside < reach)
-    follows &= np.outer(upright, upright)  # [upper, lower]
-    middle = follows.any(0) & follows.any(1)
-    return middle | follows[:, middle].any(1) | follows[middle].any(0)
 
 
 def _darkness(ink: Ink, shape: Strokes) -> float:
