@@ -95,28 +95,24 @@ def read_digits(
     readings = _read_rotated(sheet, net, threshold)
     readings = _second_opinion(image, sheet, readings, net, threshold)
     marks = [reading for reading in readings if reading.sign in UNCERTAIN]
-    if len(marks) >= MANY and sum(map(_is_sure, marks)) < TEXT * len(marks):
+    if len(marks) >= MANY and sum(mark.digit is not None for mark in marks) < TEXT * len(marks):
         rows = [mark.row for mark in marks]
-        words = {mark.row for mark in marks if not _is_sure(mark) or rows.count(mark.row) < 2}
-        sure = [_is_sure(mark) for mark in marks if mark.row in words]
+        words = {mark.row for mark in marks if mark.digit is None or rows.count(mark.row) < 2}
+        sure = [mark.digit is not None for mark in marks if mark.row in words]
         text = words if sum(sure) < WORDS * len(sure) else rows
         readings = [replace(r, digit=None) if r.row in text else r for r in readings]
     return readings
-
-
-def _is_sure(reading: Reading) -> bool:
-    return reading.digit is not None
 
 
 def _second_opinion(
     image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
 ) -> list[Reading]:
     """The readings with the lighter part as ink, or with the picture as a single digit."""
-    is_sure = any(_is_sure(reading) or reading.rotation for reading in readings)
+    is_sure = any(reading.digit is not None or reading.rotation for reading in readings)
     count = sum(reading.is_candidate for reading in readings)
     # the network has told that it is none; a mesh may be a digit that is sketched
     is_none = any(r.is_candidate and np.float32(NONE) < r.confidence < NO_DIGIT for r in readings)
-    is_doubtful = any(r.is_candidate and not _is_sure(r) for r in readings)
+    is_doubtful = any(r.is_candidate and r.digit is None for r in readings)
     if count >= MANY or (count > 1 and not is_doubtful):
         return readings
     if not is_sure and not is_none:
