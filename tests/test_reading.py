@@ -167,12 +167,16 @@ def test_a_table_beside_the_sheet_is_no_digit(shipped: Trained, reach: int) -> N
     assert written(read_digits(picture, shipped)) == "2435\n0718"
 
 
+@pytest.mark.parametrize("grain", [0, 8])
 @pytest.mark.parametrize("degrees", [0, 4, -7, 12])
-def test_a_sheet_on_a_dark_table_is_read(shipped: Trained, degrees: float) -> None:
-    paper = np.pad(page(picked("2435"), picked("0718")), 150, constant_values=50)
-    turned = Image.fromarray(paper).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=50)
-    for picture in (turned, Image.eval(turned, lambda light: 255 - light)):
-        assert written(read_digits(picture, shipped)) == "2435\n0718"
+def test_a_sheet_on_a_dark_table_is_read(shipped: Trained, degrees: float, grain: float) -> None:
+    paper = np.pad(page(picked("2435"), picked("0718")), 150)
+    turned = np.asarray(Image.fromarray(paper).rotate(degrees, Image.Resampling.BICUBIC))
+    wood = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, turned.shape), (0, 0), 8, None, 1)
+    table = np.clip(50 + grain * wood / wood.std(), 0, 255)
+    picture = np.where(turned > 0, turned, table).astype(np.uint8)
+    for light in (picture, 255 - picture):
+        assert written(read_digits(Image.fromarray(light), shipped)) == "2435\n0718"
 
 
 @pytest.mark.parametrize("middle", [(120, 10), (30, 225)])

@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.reading.ink import MOST_HOLES, Ink, Labels, Mask, breadth, holes
+from mnist_cnn.reading.ink import MOST_HOLES, Ink, Mask, breadth, holes
 
 LARGE = 0.015  # what is no speck, as a share of the picture's breadth
 LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
 ACROSS, DOWN = 1.9, 2.6  # length of lines in heights of the writing; a 9 is upright too
-ALONG = 0.7  # of the width or height of a rim lies along the border
+ALONG = 0.7  # of the extent of a rim lies along the border, of a digit that is cut off less
 EDGE = 2  # pixels of a line beyond its thickness, where it fades
 
 
@@ -21,9 +21,6 @@ def straight_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     size = writing_size(mask)
     if not size:
         return np.zeros(mask.shape, bool)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    rims = _contact(labels, count).max(0) > ALONG * stats[:, 2:4].max(1)
-    mask = mask * ~rims[labels]  # whose parts may look like a 1
     across = _level_lines(ink, mask, ACROSS * size, size)
     down = _level_lines(
         np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), DOWN * size, size
@@ -82,41 +79,16 @@ def _level_lines(ink: Ink, mask: Mask, length: float, size: float) -> NDArray[np
     return (lines > 0) & (cv2.dilate(darker, np.ones((5, 5), np.uint8)) == 0)
 
 
-def border_clutter(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
-    """The strokes that are shadows or the paper's edge rather than a digit cut off by the border.
-
-    They lie along a fifth of the border, or along it for most of their extent, or their outline is
-    less sharp than that of the writing. Where nothing large lies off the border, none is clutter.
-    """
+def border_clutter(mask: Mask) -> NDArray[np.bool_]:
+    """The strokes that lie along the border, such as a shadow's rim, where others lie off it."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    contact, extent = _contact(labels, count), stats[:, 2:4].max(1)
-    touches = contact.any(0)
-    inner = (extent >= LARGE * breadth(mask.shape)) & ~touches
-    if not inner.any():
+    sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
+    contact = np.array([np.bincount(side, minlength=count) for side in sides])
+    extent = stats[:, 2:4].max(1)
+    if not (extent[~contact.any(0)] >= LARGE * breadth(mask.shape)).any():
         return np.zeros(mask.shape, bool)
-    smooth = cv2.GaussianBlur(ink, (0, 0), 1)
-    slope = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1))
-    inside = cv2.erode((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8))
-    outline = (labels > 0) & (inside == 0)
-    # relative to the darkness of each: faint strokes are as sharp as dark ones
-    sharpness = _means(slope[outline], labels[outline], count) / np.maximum(
-        _means(ink[labels > 0], labels[labels > 0], count), 1e-3
-    )
-    clutter = touches & (sharpness < 0.6 * sharpness[inner].max())
-    clutter |= (0.2 * np.array(mask.shape)[[1, 1, 0, 0]] < contact.T).any(1)
-    clutter |= contact.max(0) > ALONG * extent
+    clutter = contact.max(0) > ALONG * extent
+    clutter |= contact[:2].any(0) & contact[2:].any(0)  # across a corner
     clutter[0] = False
     # with its soft edge
     return cv2.dilate(clutter[labels].astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-
-
-def _contact(labels: Labels, count: int) -> NDArray[np.int64]:
-    """Pixels of each label along the upper, lower, left and right border, (4, count)."""
-    sides = labels[0], labels[-1], labels[:, 0], labels[:, -1]
-    return np.array([np.bincount(side, minlength=count) for side in sides])
-
-
-def _means(values: Ink, labels: Labels, count: int) -> NDArray[np.float64]:
-    """The mean of the values that have each label, 0 for none."""
-    total = np.bincount(labels, values, minlength=count)
-    return total / np.maximum(np.bincount(labels, minlength=count), 1)

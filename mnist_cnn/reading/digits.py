@@ -19,7 +19,7 @@ from mnist_cnn.reading.ink import MOST_HOLES, Grey, Ink, Mask, grey_of, holes, r
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
 from mnist_cnn.reading.shapes import Row, by_cells, find_rows, joined
 from mnist_cnn.reading.signs import told_apart
-from mnist_cnn.reading.strokes import Strokes, fillings, find_ink
+from mnist_cnn.reading.strokes import Strokes, fillings, find_ink, find_sheet
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
 WIDEST = 1.5  # a candidate of several parts, as a share of its height
@@ -78,14 +78,25 @@ class Sheet:
     size: tuple[int, int]  # width and height of the upright picture
 
     @classmethod
-    def of(cls, image: Image.Image, otherwise: bool = False) -> "Sheet":
-        """Find the ink of a picture; otherwise: take the lighter for ink where the darker seems."""
+    def of(cls, image: Image.Image) -> "Sheet":
+        """Find the ink of a picture."""
         grey = grey_of(np.asarray(load_picture(image)))
         if max(grey.shape) < MIN_SIDE:
             grey = resized(grey, MIN_SIDE, cv2.INTER_CUBIC)
         size = upright_size(image)
         back = np.diag([size[0] / grey.shape[1], size[1] / grey.shape[0], 1.0])
-        return cls(grey, *find_ink(grey, otherwise), back, size)
+        return cls(grey, *find_ink(grey), back, size)
+
+    def on_table(self) -> "Sheet | None":
+        """The sheet by itself that the picture shows on a table; None where it shows none."""
+        if (corners := find_sheet(self.grey)) is None:
+            return None
+        width, height = np.linalg.norm(corners[[1, 3]] - corners[0], axis=1).round()
+        ends = np.array([(0, 0), (width, 0), (0, height)], np.float32)
+        turn = cv2.getAffineTransform(corners[[0, 1, 3]], ends)
+        grey = cv2.warpAffine(self.grey, turn, (int(width), int(height)))
+        back = self.back @ np.linalg.inv(np.vstack([turn, [0, 0, 1]]))
+        return Sheet(grey, *find_ink(grey), back, self.size)
 
     def rotated(self, degrees: float) -> "Sheet":
         """The sheet, rotated clockwise."""

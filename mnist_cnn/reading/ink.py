@@ -72,7 +72,7 @@ def stroke_depth(mask: Mask) -> Ink:
 
 def stroke_width(mask: Mask) -> float:
     """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
-    return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1)
+    return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1) if mask.any() else 1.0
 
 
 def breadth(shape: tuple[int, ...]) -> int:

@@ -107,7 +107,7 @@ def read_digits(
 def _second_opinion(
     image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
 ) -> list[Reading]:
-    """The readings with the lighter part as ink, or with the picture as a single digit."""
+    """The readings of a sheet in the picture, or with the picture as a single digit."""
     is_sure = any(reading.digit is not None or reading.rotation for reading in readings)
     count = sum(reading.is_candidate for reading in readings)
     # the network has told that it is none; a mesh may be a digit that is sketched
@@ -115,11 +115,10 @@ def _second_opinion(
     is_doubtful = any(r.is_candidate and r.digit is None for r in readings)
     if count >= MANY or (count > 1 and not is_doubtful):
         return readings
-    if not is_sure and not is_none:
+    if not is_sure and (inner := sheet.on_table()):
         with contextlib.suppress(TooManyStrokesError):
-            other = _read(Sheet.of(image, otherwise=True), net, threshold)
-            # a single one may be the paper that a loop of a scribble encloses
-            if _score(other) > np.log(SECOND) and sum(r.is_candidate for r in other) > 1:
+            other = _read_rotated(inner, net, threshold)
+            if _score(other) > _score(readings):
                 return other
     best, least = readings, max(threshold, np.exp(_score(readings)))
     for digit in sheet.plain():

@@ -17,6 +17,7 @@ FORM, SINGLE = 3, 0.7  # of so many filled cells this share holds one shape: eac
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
 # of an i's dot, in heights of the line: its size, and how far above the i it stands
 SMALLEST_DOT, LARGEST_DOT, DOT_GAP = 0.1, 0.35, 0.45
+SHADING = 0.15  # ink at the border that may be none
 FAINTEST_SHAPE = 0.45  # ink of a shape as a share of the usual one: what is fainter shows through
 
 
@@ -57,7 +58,9 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
     if not large:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
-    lines = _rows([s for s in large if _darkness(ink, s) > FAINTEST_SHAPE * level])
+    edges = np.array((0, 0, *mask.shape[::-1]))  # which shading touches
+    least = [max(FAINTEST_SHAPE * level, SHADING * (edges == s.box).any()) for s in large]
+    lines = _rows([s for s, dark in zip(large, least, strict=True) if _darkness(ink, s) > dark])
     small = [shape for shape in shapes if shape.height < smallest and not _is_rule(shape, size)]
     small = [shape for shape in small if _darkness(ink, shape) > 0.7 * level]
     # a comma or a dash that is as high as a low digit makes no line of its own

@@ -4,15 +4,18 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.clutter import border_clutter, straight_lines
-from mnist_cnn.reading.frames import Box, Cell, find_frames
+from mnist_cnn.reading.frames import Box, Cell, Corners, find_frames
 from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
 from mnist_cnn.reading.picture import MIN_SIDE
 
 SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
 MOST_CORNERS = 2  # of a picture that a digit fills are ink: no digit reaches more
+LEAST, MOST, FILLED = 0.1, 0.9, 0.85  # of the picture is a sheet on a table; of its rectangle
+INSET = 0.02  # of its sides is left out with the edges
 NOISY = 0.01  # standard deviation of the paper's grain, as a share of its light
 
 
@@ -36,15 +39,12 @@ class Strokes:
         return max(self.width, self.height)
 
 
-def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, list[Cell]]:
-    """The ink map of a grey picture, the mask of its pen strokes, and cells.
-
-    Otherwise: the ink is lighter where it seems to be darker than the paper, or the other way.
-    """
+def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
+    """The ink map of a grey picture, the mask of its pen strokes, and cells."""
     if _is_smooth(grey):
         none = np.zeros(grey.shape, np.uint8)
         return none.astype(np.float32), none, []
-    if inks.is_light_on_dark(grey) != otherwise:
+    if inks.is_light_on_dark(grey):
         grey = 255 - grey
     paper = inks.paper_light(grey)
     ink, mask, noise = ink_on(grey, paper)
@@ -55,14 +55,32 @@ def find_ink(grey: Grey, otherwise: bool = False) -> tuple[Ink, Mask, list[Cell]
     pen = float(np.median(ink[mask > 0])) if mask.any() else 1.0
     rules = ink > max(FAINTEST, 4 * noise, 0.2 * pen)
     frame, cells = find_frames(rules.astype(np.uint8), mask - lines, lines)
-    for found in (None, straight_lines, border_clutter):
-        out = found(ink, mask) if found else frame
-        if out.any():
-            rest = np.where(out, 0, ink)
-            less = inks.find_strokes(rest, noise)
-            if less.any():
-                ink, mask = rest, less
+    ink, mask = _without(frame, ink, mask, noise)
+    ink, mask = _without(border_clutter(mask), ink, mask, noise)
+    ink, mask = _without(straight_lines(ink, mask), ink, mask, noise)
     return ink, mask, cells
+
+
+def _without(out: NDArray[np.bool_], ink: Ink, mask: Mask, noise: float) -> tuple[Ink, Mask]:
+    """The ink and the mask without what is no writing; as they are where nothing would be left."""
+    rest = np.where(out, 0, ink)
+    less = inks.find_strokes(rest, noise) if out.any() else mask
+    return (rest, less) if less.any() else (ink, mask)
+
+
+def find_sheet(grey: Grey) -> Corners | None:
+    """The corners (4, 2) of a sheet on a darker or lighter table, from the upper left; or None."""
+    small = cv2.medianBlur(shrunk(grey, 200), 5)
+    _, sheet = cv2.threshold(small, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    sheet ^= np.uint8(np.median(sheet[[0, -1]]))  # the table is at the border
+    outlines, _ = cv2.findContours(sheet, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    outline = max(outlines, key=cv2.contourArea, default=np.zeros((1, 1, 2), np.int32))
+    corners = cv2.boxPoints(cv2.minAreaRect(outline))
+    area = cv2.contourArea(outline)
+    if not LEAST < area / small.size < MOST or area < FILLED * cv2.contourArea(corners):
+        return None
+    corners += INSET * (corners.mean(0) - corners)
+    return np.roll(corners, -corners.sum(1).argmin(), 0) * (grey.shape[1] / small.shape[1])
 
 
 def fillings(grey: Grey) -> list[Mask]:

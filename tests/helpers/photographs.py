@@ -36,6 +36,7 @@ PENS = ((30, 30, 35), (35, 50, 140), (105, 105, 110), (180, 35, 45), (25, 105, 6
 PAPERS = ((245, 243, 238), (235, 238, 245), (250, 240, 215), (215, 215, 212))
 CHALKS = ((240, 240, 235), (245, 230, 150), (180, 215, 245))
 BOARDS = ((30, 40, 38), (25, 60, 45), (20, 20, 24), (55, 55, 60))
+TABLES = ((95, 65, 45), (150, 110, 75), (60, 62, 68), (30, 30, 34), (120, 125, 130))
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Kind:
     gaps: tuple[float, float] = (-0.05, 0.6)  # between two digits, in digit heights
     turned: float = 0  # degrees against the clock
     sheet: int = 0  # side in pixels of a sheet on which digits are 28 pixels high; 0: none
+    table: bool = False  # the sheet lies on a darker table, which surrounds it
 
 
 # pens that are as light as their paper: red on green, blue on red, magenta on green
@@ -73,6 +75,7 @@ KINDS = {
     "turned 45": Kind(digits=5, turned=45),
     "turned 90": Kind(digits=5, turned=90),
     "touching": Kind(digits=5, gaps=(-0.12, -0.02)),
+    "on a table": Kind(digits=5, ruled=0, table=True),
 }
 
 
@@ -82,7 +85,7 @@ def photograph(
     """One picture of MNIST digits (28, 28), written side by side."""
     strokes = _writing(digits, rng, kind)
     height, width = strokes.shape
-    dark = rng.random() < 0.25
+    dark = rng.random() < 0.25 and not kind.table
     board = _pick(BOARDS if dark else PAPERS, rng)
     pen = _pick(CHALKS if dark else PENS, rng)
     if kind.colours:
@@ -111,6 +114,8 @@ def photograph(
         picture = picture[y : y + h, x : x + w]
     if kind.sheet:
         picture = _on_sheet(picture, strokes, kind.sheet, rng)
+    if kind.table:
+        picture = _on_table(picture, rng)
     file = io.BytesIO()
     image = Image.fromarray(picture.clip(0, 255).astype(np.uint8))
     image.save(file, "JPEG", quality=int(rng.integers(35, 95)))
@@ -128,6 +133,31 @@ def _on_sheet(picture: Array, strokes: Array, side: int, rng: Generator) -> Arra
     x, y = (int(rng.integers(50, side - 50 - n)) for n in small.shape[1::-1])
     sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
     return sheet * _light(side, side, rng)[..., None]
+
+
+def _on_table(sheet: Array, rng: Generator) -> Array:
+    """A sheet in perspective on a table with the grain of wood, and its soft shadow."""
+    height, width = sheet.shape[:2]
+    size = int(width * rng.uniform(1.15, 1.9)), int(height * rng.uniform(1.15, 1.9))
+    grain = cv2.GaussianBlur(rng.normal(0, 1, size[::-1]), (0, 0), rng.uniform(2, 30), None, 1)
+    table = _pick(TABLES, rng) * (1 + rng.uniform(0, 0.1) * grain / grain.std())[..., None]
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-8, 8), 1)
+    aside = (np.array(size) - (width, height)) * rng.uniform(0.4, 0.6, 2)
+    ends = (
+        cv2.transform(corners[None], turn)[0]
+        + aside
+        + rng.uniform(-0.03, 0.03, (4, 2))
+        * (
+            width,
+            height,
+        )
+    )
+    place = cv2.getPerspectiveTransform(corners, ends.astype(np.float32))
+    covered = cv2.warpPerspective(np.ones((height, width)), place, size)[..., None]
+    shadow = cv2.GaussianBlur(covered, (0, 0), rng.uniform(3, 15))[..., None]
+    table *= 1 - 0.35 * shadow
+    return table + covered * (cv2.warpPerspective(sheet, place, size) - table)
 
 
 def _pick(colours: Sequence[tuple[int, int, int]], rng: Generator) -> Array:
@@ -278,9 +308,11 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=1000, help="photographs of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("test", "val"), default="test")
+    parser.add_argument("--kind", choices=KINDS, help="of all kinds this one")
     args = parser.parse_args()
     net = pretrained.load(args.checkpoint)
-    for name, kind in KINDS.items():
+    for name in [args.kind] if args.kind else KINDS:
+        kind = KINDS[name]
         likely = sure = wrong = 0
         for image, label in pictures(kind, args.n, args.seed, args.split):
             readings = read_digits(image, net)
