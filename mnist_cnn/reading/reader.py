@@ -90,10 +90,9 @@ def read_digits(
     Raises:
         OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes.
     """
-    image = picture if isinstance(picture, Image.Image) else load_picture(picture)
-    sheet = Sheet.of(image)
+    sheet = Sheet.of(picture if isinstance(picture, Image.Image) else load_picture(picture))
     readings = _read_rotated(sheet, net, threshold)
-    readings = _second_opinion(image, sheet, readings, net, threshold)
+    readings = _second_opinion(sheet, readings, net, threshold)
     marks = [reading for reading in readings if reading.sign in UNCERTAIN]
     if len(marks) >= MANY and sum(mark.digit is not None for mark in marks) < TEXT * len(marks):
         rows = [mark.row for mark in marks]
@@ -105,7 +104,7 @@ def read_digits(
 
 
 def _second_opinion(
-    image: Image.Image, sheet: Sheet, readings: list[Reading], net: Net, threshold: float
+    sheet: Sheet, readings: list[Reading], net: Net, threshold: float
 ) -> list[Reading]:
     """The readings of a sheet in the picture, or with the picture as a single digit."""
     is_sure = any(reading.digit is not None or reading.rotation for reading in readings)
