@@ -63,8 +63,8 @@ def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
 
 def _without(out: NDArray[np.bool_], ink: Ink, mask: Mask, noise: float) -> tuple[Ink, Mask]:
     """The ink and the mask without what is no writing; as they are where nothing would be left."""
-    rest = np.where(out, 0, ink)
-    less = inks.find_strokes(rest, noise) if out.any() else mask
+    rest = np.where(out, 0, ink) if out.any() else ink
+    less = mask if rest is ink else inks.find_strokes(rest, noise)
     return (rest, less) if less.any() else (ink, mask)
 
 

@@ -144,15 +144,8 @@ def _on_table(sheet: Array, rng: Generator) -> Array:
     corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-8, 8), 1)
     aside = (np.array(size) - (width, height)) * rng.uniform(0.4, 0.6, 2)
-    ends = (
-        cv2.transform(corners[None], turn)[0]
-        + aside
-        + rng.uniform(-0.03, 0.03, (4, 2))
-        * (
-            width,
-            height,
-        )
-    )
+    askew = rng.uniform(-0.03, 0.03, (4, 2)) * (width, height)
+    ends = cv2.transform(corners[None], turn)[0] + aside + askew
     place = cv2.getPerspectiveTransform(corners, ends.astype(np.float32))
     covered = cv2.warpPerspective(np.ones((height, width)), place, size)[..., None]
     shadow = cv2.GaussianBlur(covered, (0, 0), rng.uniform(3, 15))[..., None]
