@@ -57,13 +57,6 @@ def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     return ink, find_strokes(ink, noise), noise
 
 
-def from_border(mask: Mask) -> Mask:
-    """The strokes that touch the border of the picture."""
-    _, labels = cv2.connectedComponents(mask, connectivity=8)
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    return np.isin(labels, rim[rim > 0]).astype(np.uint8)
-
-
 def stroke_depth(mask: Mask) -> Ink:
     """The distance of each pixel from the paper; the border of the picture counts as paper."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -121,7 +114,10 @@ def paper_light(grey: Grey) -> Ink:
     small = shrunk(grey, 200)
     paper: Ink = np.maximum(_median(small, 1.0), 1)
     strokes = 1 - _bare(small, paper)
-    inner = strokes - from_border(strokes)  # without shadows and the ground around the sheet
+    # without what touches the border: shadows, and the ground around the sheet
+    framed = cv2.copyMakeBorder(strokes, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
+    cv2.floodFill(framed, None, (0, 0), 0, flags=8)
+    inner = framed[1:-1, 1:-1]
     pen = stroke_width(inner if inner.any() else strokes) if strokes.any() else 1
     side = max(NARROW, round(PENS * pen)) | 1
     if side < WIDE * breadth(small.shape):
