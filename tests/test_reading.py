@@ -48,6 +48,17 @@ def test_what_the_network_is_unsure_of_has_no_digit(mnist: Array) -> None:
     assert written(readings) == "1?\n1"
 
 
+def test_the_network_is_asked_about_images_as_soft_as_those_of_training(mnist: Array) -> None:
+    asked: list[Tensor] = []
+
+    def network(x: Tensor) -> Tensor:
+        asked.append(x)
+        return heaviness(x)
+
+    (reading,) = read_digits(Image.fromarray(page([mnist[2]])), network)
+    assert (asked[0][0].numpy() == cv2.GaussianBlur(reading.image, (3, 3), 0)).all()
+
+
 def test_a_path_or_a_files_content_is_read_as_the_picture_is(mnist: Array, tmp_path: Path) -> None:
     picture = Image.fromarray(page([mnist[2], mnist[3]]))
     picture.save(tmp_path / "picture.png")
@@ -59,7 +70,7 @@ def test_a_path_or_a_files_content_is_read_as_the_picture_is(mnist: Array, tmp_p
 
 def narrow(x: Tensor) -> Tensor:
     """Sure of a 1 in what is narrow, of nothing in what is wide."""
-    wide = (x > 0).any(1).sum(1) > 14
+    wide = (x > 64).any(1).sum(1) > 14
     probabilities = torch.full((len(x), 10), 0.1)
     probabilities[~wide] = torch.eye(10)[1]
     return probabilities

@@ -118,6 +118,13 @@ function probabilities(image) {
   return powers.map((power) => power / sum);
 }
 
+// As soft as the sampling of augmentation leaves the images of training, as in reader.py.
+function softened(image) {
+  const weight = Float32Array.of(1, 2, 1, 2, 4, 2, 1, 2, 1).map((share) => share / 16);
+  const kernel = { kernel: [3, 3], stride: [1, 1], padding: [1, 1], arrays: [weight, [0]] };
+  return OPERATIONS.convolution(kernel, { data: image, channels: 1, height: 28, width: 28 }).data;
+}
+
 // A copy of this script computes in a thread of its own, so that drawing goes on meanwhile.
 let worker;
 if (globalThis.document) {
@@ -161,7 +168,7 @@ async function read({ strokes }) {
 
 async function readDigit(part) {
   const image = mnistImage(part);
-  const shares = part.isMark ? new Array(10).fill(0.1) : await probabilitiesOf(image);
+  const shares = part.isMark ? new Array(10).fill(0.1) : await probabilitiesOf(softened(image));
   const best = shares.indexOf(Math.max(...shares));
   const digit = shares[best] < THRESHOLD ? null : best;
   return {
