@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks.pictures import common
@@ -138,6 +138,14 @@ def test_a_lone_digit_that_lies_on_its_side_is_told_and_not_read(shipped: Traine
     picture = Image.fromarray(page(picked("2"))).rotate(90)
     (reading,) = read_digits(picture, shipped)
     assert (reading.digit, reading.best, reading.rotation) == (None, 2, 90)
+
+
+@pytest.mark.parametrize("font", ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"])
+def test_a_letter_is_neither_cut_into_digits_nor_turned_to_one(shipped: Trained, font: str) -> None:
+    sheet = Image.new("L", (260, 260), 230)
+    letters = ImageFont.truetype(DEJAVU.with_name(font), 130)
+    ImageDraw.Draw(sheet).text((130, 130), "m", 40, letters, "mm")
+    assert [reading for reading in read_digits(sheet, shipped) if reading.digit is not None] == []
 
 
 @pytest.mark.parametrize("height", [8, 200])

@@ -30,6 +30,7 @@ PAGE, PRINT = 40, 0.5  # of so many shapes as they are this share is sure, or th
 LIKELY = 0.5  # a digit with it is what stands in a cell, where those in most cells are sure
 SECOND = 0.9  # confidence in what is read only at a second look
 STROKES = "/()+×"  # signs that a digit may have the form of
+UPRIGHT = (1, 7)  # the digits that an m or a w is cut into
 ALIKE = (1, 4)  # the digits that a stroke and two that cross look like to the network
 BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
@@ -151,9 +152,10 @@ def _read_rotated(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
     best, score = readings, _score(digits) + (BETTER if is_level else 0)
     for angle in angles:
         rotated = _read(sheet.rotated(angle), net, threshold)
-        if len(digits) == 1 and sum(each.is_candidate for each in rotated) > 1:
+        is_lone = sum(each.is_candidate for each in rotated) == 1
+        if len(digits) == 1 and not is_lone:
             continue
-        if len(digits) == 1:  # a lone 6 may be a 9: it is not read, but told
+        if is_lone:  # a lone 6 may be a 9: it is not read, but told
             read = [reading for reading in rotated if reading.digit is not None]
             rotated = [replace(reading, digit=None, rotation=angle) for reading in read]
         if _score(rotated) > score:
@@ -225,9 +227,11 @@ def _read_line(
         found.append((mark.place, reading))
     path = _best_path(line, probabilities)
     shapes = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
-    surest = probabilities[path].max(1)
+    surest, best = probabilities[path].max(1), probabilities[path].argmax(1)
     for k, shape in zip(path, shapes, strict=True):
-        sure = float(surest[shapes == shape].min())  # the same for those that were cut apart
+        parts = shapes == shape
+        is_letter = parts.sum() > 2 and np.isin(best[parts], UPRIGHT).all()
+        sure = NONE if is_letter else float(surest[parts].min())  # the same for all of a shape
         digit, chances = line.candidates[k].digit, probabilities[k]
         found.append((digit.place, _reading(digit, chances, sure, threshold)))
     return [reading for _, reading in sorted(found, key=lambda each: each[0])]
