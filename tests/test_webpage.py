@@ -74,7 +74,9 @@ def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
     flat = digits.flatten(1).tolist()
     found = offline_page.evaluate("all => all.map(probabilities)", flat)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    soft = offline_page.evaluate("all => all.map((image) => [...softened(Uint8Array.from(image))])", flat)
+    soft = offline_page.evaluate(
+        "all => all.map((image) => [...softened(Uint8Array.from(image))])", flat
+    )
     blurred = [cv2.GaussianBlur(image, (3, 3), 0).ravel() for image in digits.numpy()]
     np.testing.assert_allclose(soft, blurred, rtol=0, atol=0.5)  # of 255, rounded there
     assert offline_page.locator(".upload").is_hidden()
