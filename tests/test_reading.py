@@ -121,6 +121,12 @@ def test_signs_are_written_and_are_no_digits(shipped: Trained) -> None:
     assert [n for n, reading in enumerate(readings) if not reading.is_digit] == [1, 4]
 
 
+def test_a_filled_mark_between_digits_is_not_left_out_silently(shipped: Trained) -> None:
+    paper = page(picked("3 14"))
+    cv2.rectangle(paper, (186, 80), (234, 120), 50, -1)  # = with a wide pen
+    assert written(read_digits(Image.fromarray(paper), shipped)) == "3·14"
+
+
 @pytest.mark.parametrize("degrees", [45, 90, 180, 270])
 def test_a_row_is_read_whichever_way_it_is_turned(shipped: Trained, degrees: int) -> None:
     row = Image.fromarray(page(picked("2435")))

@@ -43,8 +43,7 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
         return grey
     axis = axes[0] if axes[0].sum() > 0 else -axes[0]
     mixed = picture @ axis.astype(np.float32)
-    low, high = float(mixed.min()), float(mixed.max())
-    return ((mixed - low) * (200 / max(high - low, 1)) + 55).astype(np.uint8)
+    return cv2.normalize(mixed, mixed, 55, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
 def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:

@@ -54,15 +54,16 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
             owner[owner == owner[label]] = owner[partner]
     shapes = [joined([pieces[n - 1] for n in np.flatnonzero(owner == o)]) for o in set(owner[1:])]
     smallest = max(SMALLEST * breadth(mask.shape), 0.35 * size)
-    large = [shape for shape in shapes if shape.height >= smallest and _is_written(shape)]
+    is_large = [shape.height >= smallest and _is_written(shape) for shape in shapes]
+    large = list(itertools.compress(shapes, is_large))
     if not large:
         return []
     level = float(np.median([_darkness(ink, shape) for shape in large]))
     edges = np.array((0, 0, *mask.shape[::-1]))  # which shading touches
     least = [max(FAINTEST_SHAPE * level, SHADING * (edges == s.box).any()) for s in large]
     lines = _rows([s for s, dark in zip(large, least, strict=True) if _darkness(ink, s) > dark])
-    small = [shape for shape in shapes if shape.height < smallest and not _is_rule(shape, size)]
-    small = [shape for shape in small if _darkness(ink, shape) > 0.7 * level]
+    rest = [shape for shape, is_one in zip(shapes, is_large, strict=True) if not is_one]
+    small = [s for s in rest if not _is_rule(s, size) and _darkness(ink, s) > 0.7 * level]
     # a comma or a dash that is as high as a low digit makes no line of its own
     low = [row for row in lines if len(row) == 1 and row[0].height < 0.6 * size]
     lines = [row for row in lines if not any(row is each for each in low)]
