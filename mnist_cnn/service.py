@@ -52,7 +52,7 @@ Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_
 
 class SeenDigit(FoundDigit):
     box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
-    image: str  # the 28x28 bytes that the network saw, in base64
+    image: str  # its 28x28 bytes in base64, which the network sees a little softer
 
 
 class PictureRead(BaseModel):
