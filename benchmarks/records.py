@@ -179,7 +179,7 @@ def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path)
         "test/acc": [outcome["acc"] for outcome in outcomes],
         **{
             f"test/acc_{name}": [outcome["labels"][name]["acc"] for outcome in outcomes]
-            for name in outcomes[0].get("labels", ())
+            for name in outcomes[0]["labels"]
         },
         "errors": [outcome["errors"] for outcome in outcomes],
         "images": outcomes[0]["images"],

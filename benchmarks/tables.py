@@ -33,10 +33,10 @@ COLUMNS = ["network", "test accuracy", "n", "parameters", "sound labels", "corre
 COLUMNS += ["training", "wall time", "command"]
 NOTE = """\
 Mean ± standard deviation over n seeds on the official 10,000 test images, evaluated once per run, \
-after training. 9,985 have *sound labels*, and 9,995 once wrong ones are *corrected*; a dash is \
-where the weights are gone. *training* is one run without validation and test, *wall time* the \
-time from the first run's start to the last one's end; n_jobs=2 trains two at a time. Measured: \
-{}. The ensemble is one result; its training is the sum over its networks."""
+after training. 9,985 have *sound labels*, and 9,995 once wrong ones are *corrected*. *training* \
+is one run without validation and test, *wall time* the time from the first run's start to the \
+last one's end; n_jobs=2 trains two at a time. Other programs ran beside accurate and photo. \
+Measured: {}. The ensemble is one result; its training is the sum over its networks."""
 RATIO = """\
  `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
@@ -138,8 +138,9 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
     """Test accuracy against a cost: a point with a bar of ± std a network.
 
     Both axes are logarithmic, that of accuracy in the errors, so that 99.2 % and 99.7 % are as far
-    apart as they are hard to reach; more is up. What is only compared with is grey, its name
-    below. A row of the table has a network's cost, and the accuracies of its runs.
+    apart as they are hard to reach; more is up. What is only compared with is grey. Names stand
+    above, but where another network is. A row of the table has a network's cost, and the accuracies
+    of its runs.
     """
     figure = titled(f"MNIST: accuracy on the 10,000 test images and {cost}", (9, 5.4))
     axes = figure.add_subplot()
@@ -148,7 +149,8 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
         errors = [1 - accuracy for accuracy in accuracies]
         error, std = statistics.mean(errors), statistics.stdev(errors) if errors[1:] else 0
         others = name in ("usual", "BitNetMCU")
-        color, side, edge = (TRAIN, -1, "top") if others else (VAL, 1, "bottom")
+        color = TRAIN if others else VAL
+        side, edge = (-1, "top") if others or name == "photo" else (1, "bottom")
         axes.errorbar(x, error, std, fmt="o", ms=5.5, capsize=2.5, color=color)
         style: Any = {"color": color, "ha": "center", "va": edge, "fontsize": 9}
         label, place = f"{name}\n{1 - error:.2%}", (x, error - side * std)

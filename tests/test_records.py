@@ -154,7 +154,9 @@ def test_networks_are_evaluated_with_shifts_one_by_one_or_together(
         started.append(arguments[1])
         place = Path(arguments[-1].partition("=")[2].strip("'"))
         place.mkdir(parents=True)
-        (place / "evaluation.json").write_text('{"acc": 0.9971, "errors": 29, "images": 10000}')
+        labels = {name: {"acc": 0.998} for name in ("sound", "corrected")}
+        outcome = {"acc": 0.9971, "labels": labels, "errors": 29, "images": 10000}
+        (place / "evaluation.json").write_text(json.dumps(outcome))
 
     monkeypatch.setattr(records, "run_module", evaluate)
     monkeypatch.setattr(records, "setting_of", lambda name: records.setting(runs[0]["config"]))
