@@ -197,9 +197,9 @@ def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
     if not digits:
         return np.empty((0, 10), np.float32)
     # as soft as the sampling of augmentation leaves the images of training
-    soft = np.stack([cv2.GaussianBlur(digit.image, (3, 3), 0) for digit in digits])
+    soft = [cv2.GaussianBlur(d.image, (3, 3), 0, None, 0, cv2.BORDER_CONSTANT) for d in digits]
     with torch.inference_mode():
-        found = torch.cat([net(batch) for batch in torch.from_numpy(soft).split(BATCH)])
+        found = torch.cat([net(part) for part in torch.from_numpy(np.stack(soft)).split(BATCH)])
     return found.float().cpu().numpy()
 
 
