@@ -134,7 +134,7 @@ class Sheet:
         found = []
         for ink in fillings(self.grey):
             x, y, width, height = cv2.boundingRect(ink)
-            small = _anti_aliased(ink[y : y + height, x : x + width].astype(np.float32), 20)
+            small = resized(ink[y : y + height, x : x + width].astype(np.float32), 20)
             if len(holes((small > 0.5).astype(np.uint8))) <= MOST_HOLES:
                 box = self.box((x, y, x + width, y + height))
                 found.append(Digit(box, centred(small), 0, x + width / 2))
@@ -187,7 +187,7 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     pen = float(np.percentile(dark[digit.mask > 0], 80))
     # paper to 0 and pen to 1, as in the bilevel scans that MNIST was made of, but for the edges
     stroke = np.clip((dark / pen - 0.2) / 0.6, 0, 1)
-    large = _anti_aliased(stroke, 160)
+    large = resized(stroke, 160)
     width = stroke_width((large > 0.5).astype(np.uint8))
     finest, widest = (160 / 20 * pixels for pixels in PENS)
     usual = min(max(width, finest), widest)
@@ -199,12 +199,7 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
         large = cv2.dilate(large, disc) if width < usual else cv2.erode(large, disc)
         x, y, w, h = cv2.boundingRect((large > 0).astype(np.uint8))
         large = large[y : y + h, x : x + w]
-    return centred(_anti_aliased(large, 20))
-
-
-def _anti_aliased(stroke: Ink, side: int) -> Ink:
-    """So that the longer side has the given number of pixels."""
-    return resized(stroke, side, cv2.INTER_AREA if side < max(stroke.shape) else cv2.INTER_LINEAR)
+    return centred(resized(large, 20))
 
 
 def centred(stroke: Ink) -> Grey:

@@ -84,14 +84,14 @@ def holes(mask: Mask) -> NDArray[np.float64]:
 def shrunk(grey: Grey, side: int) -> Grey:
     """So that its breadth has at most side pixels."""
     zoom = side / breadth(grey.shape)
-    return resized(grey, round(zoom * max(grey.shape)), cv2.INTER_AREA) if zoom < 1 else grey
+    return resized(grey, round(zoom * max(grey.shape))) if zoom < 1 else grey
 
 
-def resized(image: NDArray[Any], side: int, interpolation: int) -> NDArray[Any]:
-    """So that the longer side has the given number of pixels."""
+def resized(image: NDArray[Any], side: int, enlarge: int = cv2.INTER_LINEAR) -> NDArray[Any]:
+    """So that the longer side has the given number of pixels; enlarged by that interpolation."""
     zoom = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
-    return cv2.resize(image, size, interpolation=interpolation)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else enlarge)
 
 
 def _median(small: Grey, window: float) -> Grey:

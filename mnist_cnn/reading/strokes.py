@@ -42,8 +42,7 @@ class Strokes:
 def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
     """The ink map of a grey picture, the mask of its pen strokes, and cells."""
     if _is_smooth(grey):
-        none = np.zeros(grey.shape, np.uint8)
-        return none.astype(np.float32), none, []
+        return np.zeros(grey.shape, np.float32), np.zeros(grey.shape, np.uint8), []
     if inks.is_light_on_dark(grey):
         grey = 255 - grey
     paper = inks.paper_light(grey)
