@@ -111,7 +111,11 @@ def _digits(written: Mask, length: int) -> Mask:
     wide, high = stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT]
     lone = (high < 2 * length) & (wide < 2 * length) & (wide > 0.3 * high)
     lone &= (high > 0.9 * length) & (stats[:, cv2.CC_STAT_AREA] > 0.18 * wide * high)
-    return cv2.dilate(lone[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
+    digits = lone[labels].astype(np.uint8)
+    for n in np.flatnonzero(lone):  # without the frame's upright strokes that they touch
+        x, y, w, h, _ = stats[n]
+        digits[y : y + h, x : x + w] *= ~(labels[y : y + h, x : x + w] == n).all(0)
+    return cv2.dilate(digits, np.ones((3, 3), np.uint8))
 
 
 def _is_form(written: Mask, within: Mask, holes: list[Contour], origin: tuple[int, int]) -> bool:
@@ -170,14 +174,9 @@ def in_grids(cells: list[Cell]) -> list[Cell]:
 
 def _alike(middles: Corners, sizes: Corners, usual: float) -> NDArray[np.int64]:
     """For each cell how many stand and are as large as it along one axis, itself among them."""
-    order = np.argsort(middles)
-    place, size = middles[order], sizes[order]
-    starts, ends = (np.searchsorted(place, place + side * UNLIKE * usual) for side in (-1, 1))
-    counts = np.empty(len(order), np.int64)
-    for n, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        unlike = np.abs(place[start:end] - place[n]) / usual + np.abs(size[n] / size[start:end] - 1)
-        counts[order[n]] = (unlike < UNLIKE).sum()
-    return counts
+    each = zip(middles, sizes, strict=True)
+    unlike = (np.abs(middles - own) / usual + np.abs(size / sizes - 1) for own, size in each)
+    return np.array([(apart < UNLIKE).sum() for apart in unlike])
 
 
 def _ranks(places: NDArray[np.float64], apart: float) -> NDArray[np.int64]:
