@@ -10,6 +10,7 @@ LARGE = 0.015  # what is no speck, as a share of the picture's breadth
 LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
 ACROSS, DOWN = 1.9, 2.6  # length of lines in heights of the writing; a 9 is upright too
 ALONG = 0.7  # of the extent of a rim lies along the border, of a digit that is cut off less
+FRAMED = 0.6  # of its box is inside a frame, of underlined digits less
 EDGE = 2  # pixels of a line beyond its thickness, where it fades
 
 
@@ -37,7 +38,13 @@ def writing_size(mask: Mask) -> float:
     while stats[:, 4].any():  # nor frames and squared paper
         n = int(np.argmax(stats[:, 2] * stats[:, 3] * (stats[:, 4] > 0)))
         x, y, w, h, _ = stats[n]
-        if len(holes((labels[y : y + h, x : x + w] == n).astype(np.uint8))) <= MOST_HOLES:
+        piece = (labels[y : y + h, x : x + w] == n).astype(np.uint8)
+        outlines, _ = cv2.findContours(piece, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        if len(holes(piece)) <= MOST_HOLES or cv2.contourArea(outlines[0]) < FRAMED * w * h:
+            _, _, above, _ = cv2.connectedComponentsWithStats(piece[: h - h // 3])
+            digits = (above[1:, 3] > h / 2).sum()
+            if digits > 1 and w < 2 * h and piece[-1 - h // 5 :].any(0).all():
+                stats[n, 2:4] = w // digits  # underlined: of one of them
             break
         stats[n, 4] = 0
         if max(w / mask.shape[1], h / mask.shape[0]) > 0.9:
