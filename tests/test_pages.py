@@ -48,6 +48,20 @@ def test_forms_and_signs_come_out_as_written(shipped: Trained, kind: str) -> Non
     assert sum(signs) >= 0.85 * sum(len(text) for _, text in pages)
 
 
+@pytest.mark.parametrize(
+    ("kind", "seed"),
+    [
+        pytest.param("underlines", 31, id="two digits touch their underline"),
+        pytest.param("underlines", 163, id="underlined digits enclose as much as a frame"),
+        pytest.param("boxes", 113, id="digits touch upright strokes of a frame"),
+        pytest.param("dates", 167, id="a low digit is no point"),
+    ],
+)
+def test_lines_and_points_are_told_from_digits(shipped: Trained, kind: str, seed: int) -> None:
+    picture, text = page(kind, seed)
+    assert written(read_digits(picture, shipped)) == text
+
+
 def test_of_text_nothing_is_sure_although_some_letters_look_like_digits(shipped: Trained) -> None:
     sheet = Image.new("L", (1200, 400), 240)
     font = ImageFont.truetype(FONT, 60)

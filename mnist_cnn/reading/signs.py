@@ -44,7 +44,7 @@ def sign_of(shape: Strokes, size: float, middle: float) -> str | None:
         return UNKNOWN if shape.height < 0.35 * size else None
     if dashes.all():
         return "-" if abs(level) < 0.3 else UNKNOWN
-    if shape.height < 0.55 * size and level > 0.25:
+    if shape.extent < 0.55 * size and level > 0.25:
         return "," if shape.height > 1.5 * shape.width or level > 0.62 else "."
     return UNKNOWN if shape.height < 0.35 * size else _stroked(shape, size, len(enclosed))
 
