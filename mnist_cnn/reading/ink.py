@@ -11,7 +11,6 @@ Grey = NDArray[Any]  # uint8
 Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
 Labels = NDArray[Any]  # int32, 0 for paper
-STRIDE = 3  # every third pixel is enough for a median
 PINPRICK = 0.001  # area of what is no hole in a stroke, as a share of the squared height
 MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
 # the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least; as a
@@ -49,9 +48,9 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
 def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
     signed = 1 - grey / paper
-    noise = 1.48 * float(np.median(np.abs(signed[::STRIDE, ::STRIDE])))
+    noise = 1.48 * float(np.median(np.abs(signed)))
     # one level of light is no ink, however dark the paper
-    noise = max(noise, 0.4 / float(np.median(paper[::STRIDE, ::STRIDE])))
+    noise = max(noise, 0.4 / float(np.median(paper)))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
     return ink, find_strokes(ink, noise), noise
 
@@ -151,8 +150,7 @@ def _bare(small: Grey, paper: Ink) -> Mask:
 def find_strokes(ink: Ink, noise: float) -> Mask:
     """0 or 1: ink about as dark as the pen, and what fainter ink touches it."""
     floor = max(FAINTEST, 4 * noise)
-    some = ink[::STRIDE, ::STRIDE] if min(ink.shape) > 500 else ink
-    dark = some[some > floor]
+    dark = ink[ink > floor]
     if not dark.size:
         return np.zeros(ink.shape, np.uint8)
     levels = (dark * 255).astype(np.uint8)
@@ -162,5 +160,4 @@ def find_strokes(ink: Ink, noise: float) -> Mask:
     count, labels = cv2.connectedComponents(mask, connectivity=8)
     inked = np.zeros(count, np.uint8)
     inked[labels[ink > max(floor, 0.6 * pen)]] = 1
-    inked[0] = 0
     return inked[labels]

@@ -159,9 +159,7 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
     around = labels[y : bottom + reach, x : right + reach]
     gap = cv2.distanceTransform((around != label).astype(np.uint8), cv2.DIST_L2, 5)
     best, least = 0, float(reach)
-    for other in np.unique(around):
-        if other in (0, label):
-            continue
+    for other in np.setdiff1d(around, (0, label)):
         mate = pieces[other - 1]
         if mate.extent < speck or _is_rule(mate, size):
             continue
