@@ -55,9 +55,11 @@ def test_forms_and_signs_come_out_as_written(shipped: Trained, kind: str) -> Non
         pytest.param("underlines", 163, id="underlined digits enclose as much as a frame"),
         pytest.param("boxes", 113, id="digits touch upright strokes of a frame"),
         pytest.param("dates", 167, id="a low digit is no point"),
+        pytest.param("phones", 118, id="a dash touches the digits beside it"),
+        pytest.param("phones", 94, id="a plus touches a digit"),
     ],
 )
-def test_lines_and_points_are_told_from_digits(shipped: Trained, kind: str, seed: int) -> None:
+def test_lines_and_signs_are_told_from_digits(shipped: Trained, kind: str, seed: int) -> None:
     picture, text = page(kind, seed)
     assert written(read_digits(picture, shipped)) == text
 

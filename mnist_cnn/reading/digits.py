@@ -18,7 +18,7 @@ from mnist_cnn.reading.frames import Box, Cell
 from mnist_cnn.reading.ink import MOST_HOLES, Grey, Ink, Mask, grey_of, holes, resized, stroke_width
 from mnist_cnn.reading.picture import MIN_SIDE, load_picture, upright_size
 from mnist_cnn.reading.shapes import Row, by_cells, find_rows, joined
-from mnist_cnn.reading.signs import told_apart
+from mnist_cnn.reading.signs import sign_of, told_apart
 from mnist_cnn.reading.strokes import Strokes, fillings, find_ink, find_sheet
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
@@ -153,6 +153,7 @@ def line_of(sheet: Sheet, row: Row) -> Line:
         parts += own
         crossed += [*cuts, None]
     size = float(np.median([shape.height for shape in shapes])) if shapes else 0
+    middle = float(np.median([sum(shape.box[1::2]) / 2 for shape in shapes])) if shapes else 0
     candidates = []
     for first in range(len(parts)):
         for last in range(first + 1, len(parts) + 1):
@@ -169,12 +170,15 @@ def line_of(sheet: Sheet, row: Row) -> Line:
             if last - first > 1 and (wide or apart or sum(gaps) > WIDEST_GAP):
                 break
             cut_ends = [ink for ink in (crossed[first], crossed[last]) if ink is not None]
+            sign = sign_of(shape, size, middle) if cut_ends and last - first == 1 else None
             cost = sum(CUT + CUT_INK * ink for ink in cut_ends)
             cost += sum(GAP + GAP_WIDTH * gap for gap in gaps)
-            cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
-            cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
+            if sign not in ("+", "-"):  # a digit may touch these
+                sign = None
+                cost += WIDE * max(0.0, shape.width / size - USUAL_WIDTH)
+                cost += LOW * max(0.0, USUAL_HEIGHT - shape.height / size)
             is_mesh = len(holes(shape.mask)) > MOST_HOLES
-            candidates.append(Candidate(first, last, sheet.digit(shape, row), cost, is_mesh))
+            candidates.append(Candidate(first, last, sheet.digit(shape, row, sign), cost, is_mesh))
     cut_before = {n for n in range(len(parts)) if crossed[n] is not None}
     return Line(len(parts), cut_before, candidates, signs)
 

@@ -29,9 +29,10 @@ UNCERTAIN = "·.,:÷"  # signs that are anywhere in text and in objects
 PAGE, PRINT = 40, 0.5  # of so many shapes as they are this share is sure, or they are no digits
 LIKELY = 0.5  # a digit with it is what stands in a cell, where those in most cells are sure
 SECOND = 0.9  # confidence in what is read only at a second look
-STROKES = "/()+×"  # signs that a digit may have the form of
+STROKES = tuple("/()+×")  # signs that a digit may have the form of
 UPRIGHT = (1, 7)  # the digits that an m or a w is cut into
 ALIKE = (1, 4)  # the digits that a stroke and two that cross look like to the network
+SIGNED = 0.9 * np.eye(10)[UPRIGHT[0]]  # of a sign that digits touch, as if it were an upright one
 BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
@@ -186,6 +187,7 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
         digits = (probabilities[held] - np.median(probabilities[held], 1, keepdims=True)).clip(0)
         probabilities[held] = digits / digits.sum(1, keepdims=True)
     probabilities[[candidate.is_mesh for candidate in candidates]] = NONE
+    probabilities[[candidate.digit.sign is not None for candidate in candidates]] = SIGNED
     parts = np.split(probabilities, np.cumsum([len(line.candidates) for line in lines])[:-1])
     others = np.split(of_signs, np.cumsum([len(line.signs) for line in lines])[:-1])
     each = zip(lines, parts, others, strict=True)
@@ -204,8 +206,11 @@ def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
 
 
 def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold: float) -> Reading:
-    read = int(chances.argmax()) if sure >= threshold else None
     place = digit.box, digit.image, digit.row
+    if digit.sign is not None:
+        none = np.full(10, NONE, np.float32)
+        return Reading(None, NONE, none, *place, False, column=digit.column, sign=digit.sign)
+    read = int(chances.argmax()) if sure >= threshold else None
     return Reading(read, sure, chances, *place, column=digit.column)
 
 
@@ -216,15 +221,11 @@ def _read_line(
     threshold: float,
 ) -> list[Reading]:
     """The digits and the signs of a line, from left to right; probabilities (N, 10)."""
-    none = np.full(10, NONE, np.float32)
     found = []
     for mark, chances in zip(line.signs, of_signs, strict=True):
-        reading = _reading(mark, none, NONE, 1)
-        reading = replace(reading, is_candidate=False, sign=mark.sign or UNKNOWN)
         is_digit = chances.max() > SECOND and chances.argmax() not in ALIKE
-        if is_digit and reading.sign in STROKES:
-            reading = _reading(mark, chances, float(chances.max()), threshold)
-        found.append((mark.place, reading))
+        own = replace(mark, sign=None) if is_digit and mark.sign in STROKES else mark
+        found.append((mark.place, _reading(own, chances, float(chances.max()), threshold)))
     path = _best_path(line, probabilities)
     shapes = np.cumsum([line.candidates[k].first not in line.cuts for k in path])
     surest, best = probabilities[path].max(1), probabilities[path].argmax(1)
