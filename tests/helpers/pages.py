@@ -216,13 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
     parser.add_argument("--n", type=int, default=200, help="pages of each kind")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first page")
     parser.add_argument("--kind", choices=KINDS, help="only this one")
     parser.add_argument("--all", action="store_true", help="print each that is not right")
     args = parser.parse_args()
     net = pretrained.load(args.checkpoint)
     for kind in [args.kind] if args.kind else KINDS:
         verdicts, digits, count, same = [], 0, 0, 0
-        for seed in range(args.n):
+        for seed in range(args.first, args.first + args.n):
             picture, text = page(kind, seed)
             readings = read_digits(picture, net)
             label = "".join(filter(str.isdigit, text))
