@@ -50,50 +50,6 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
-class MomentNormalize(nn.Module):
-    """Digits moved, deslanted and brought nearer to one size, as the moments of their ink say.
-
-    After R. G. Casey, Moment normalization of handprinted characters, IBM Journal of Research and
-    Development 14(5), 1970. Each image is sampled once, bilinearly.
-
-    Args:
-        share: of the change to the usual width and height that is made, in [0, 1]: as a power,
-            for with all of it a 1 would be as wide as a 0.
-    """
-
-    USUAL = 0.30, 0.36  # standard deviation of MNIST's ink along x and y, in halves of the side
-    CHANGES = 0.5, 1.6  # the least and the greatest of width and height that are made usual
-    STEEPEST = 0.6  # slant that is taken away, x by y
-
-    def __init__(self, share: float):
-        super().__init__()
-        self.share = share
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1], white ink on black."""
-        ink = x.mean(1)
-        total = ink.sum((1, 2), keepdim=True).clamp(min=1e-3)
-
-        def mean(values: Tensor) -> Tensor:
-            return (ink * values).sum((1, 2), keepdim=True) / total  # (B, 1, 1)
-
-        height, width = x.shape[2:]
-        rows = (2 * torch.arange(height, device=x.device) + 1).view(1, -1, 1) / height - 1
-        columns = (2 * torch.arange(width, device=x.device) + 1).view(1, 1, -1) / width - 1
-        left, top = mean(columns), mean(rows)
-        across, down = columns - left, rows - top
-        upright, both = mean(down * down), mean(across * down)
-        slant = (both / upright.clamp(min=1e-3)).clamp(-self.STEEPEST, self.STEEPEST)
-        level = mean((across - slant * down) ** 2)
-        wide, high = (
-            (variance.clamp(min=1e-4).sqrt() / usual).clamp(*self.CHANGES) ** self.share
-            for variance, usual in zip((level, upright), self.USUAL, strict=True)
-        )
-        from_x, from_y = wide * columns + slant * high * rows + left, high * rows + top
-        grid = torch.stack(torch.broadcast_tensors(from_x, from_y), -1)
-        return F.grid_sample(x, grid, align_corners=False)
-
-
 class Network(nn.Module):
     """The base of the networks below, which normalise images (B, C, H, W) in [0, 1] themselves.
 
@@ -216,7 +172,6 @@ class VGG(Network):
             2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
         bits: of each weight, from 2 on, as `rounded` has them; None: they are floats.
-        moments: the share of `MomentNormalize`, which the images pass first; None: they do not.
         images: those of `Network`.
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)), 289,130 parameters with
@@ -229,12 +184,10 @@ class VGG(Network):
         channel_dropout: float,
         dropout: float,
         bits: int | None = None,
-        moments: float | None = None,
         **images: Any,
     ):
         super().__init__(**images)
         self.bits = bits
-        self.pose = nn.Identity() if moments is None else MomentNormalize(moments)
         layers: list[nn.Module] = []
         channels, height, width = self.shape
         for widths in stages:
@@ -252,7 +205,7 @@ class VGG(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
-        x = self.normalize(self.pose(x))
+        x = self.normalize(x)
         if self.bits is None:
             return self.layers(x)
         named = self.layers.named_parameters()

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mnist_cnn.config.compose import CONF, compose, files, plain
-from mnist_cnn.data import mnist
-from mnist_cnn.model import CNN, VGG, MomentNormalize, Normalize, rounded
+from mnist_cnn.model import CNN, VGG, Normalize, rounded
 from mnist_cnn.pretrained import build_network
 
 
@@ -22,19 +21,6 @@ def test_a_network_has_as_many_parameters_as_its_file_says(config):
     assert f"{parameters(net):,} parameters" in comment
     if not config.endswith("_tiny"):
         assert f"{parameters(net):,} parameters" in str(type(net).__doc__)
-
-
-def test_a_digits_place_slant_and_size_are_normalised_by_its_moments():
-    images = mnist.load_split("mnist", "unused", "test")[0][:64, None].float() / 255
-    map_ = torch.tensor([[1.2, 0.3, 0.1], [0.0, 0.9, -0.1]]).expand(len(images), 2, 3)
-    grid = F.affine_grid(map_, list(images.shape), align_corners=False)
-    other = F.grid_sample(images, grid, align_corners=False)
-    apart = (images - other).abs().mean((1, 2, 3))
-    wholly, partly = (MomentNormalize(share) for share in (1.0, 0.5))
-    left = [(net(images) - net(other)).abs().mean((1, 2, 3)) / apart for net in (wholly, partly)]
-    assert left[0].median() < 0.25
-    assert left[0].median() < left[1].median() < 0.6
-    assert not wholly(torch.zeros(1, 1, 28, 28)).any()
 
 
 def test_pooling_before_relu_gives_the_logits_and_gradients_of_relu_before_pooling():
