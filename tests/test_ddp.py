@@ -1,8 +1,10 @@
 """Two processes that train together: the run that one alone would make, and an end in common."""
 
+import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -26,6 +28,10 @@ def ended(folder: Path, *args: str, launcher=(), code: int = 0, fault: str = "- 
     done = run(folder, *command, FAULT=fault)
     assert done.returncode == code, done.stderr
     return done.stderr
+
+
+def imports_torch(processes: list[psutil.Process]) -> bool:
+    return any("libtorch" in file.path for each in processes for file in each.memory_maps())
 
 
 def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, monkeypatch):
@@ -96,6 +102,12 @@ def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path)
     assert code == 143
     assert err.count("interrupted by") == 1
     assert err.splitlines()[-1].endswith(f"resume it with ckpt_path={tmp_path / 'slow'}")
+
+    process = start(tmp_path, "mnist_cnn.train", *TINY, *DDP, *slow, "hydra.run.dir=slow")
+    wait_for(lambda: imports_torch(psutil.Process(process.pid).children()), process)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert (code, err.count("interrupted by SIGINT"), "Traceback" in err) == (130, 1, False)
 
     stopped = (tmp_path / "slow" / LAST).stat().st_mtime_ns
     process = start(tmp_path, "mnist_cnn.train", *TINY, *DDP, *slow, "hydra.run.dir=slow")

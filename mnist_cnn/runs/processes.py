@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import pkgutil
-import signal
 import sys
 import uuid
 from typing import Any
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
-from mnist_cnn.runs.signals import SIGNALS, Interrupted, interruptible, restore
+from mnist_cnn.runs.signals import Interrupted, interruptible
 
 JOB = "MNIST_CNN_JOB"  # the variable with the resolved configuration, and Hydra's, as YAML
 
@@ -52,6 +51,9 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
 
     for name in ("multiprocessing.api", "agent.server.api"):  # what they say is in the error
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
+    # Interrupted in the place of PyTorch's handlers, which are there before 2.10: those pass SIGINT
+    # on, and a Python that is starting prints a traceback; without them processes get SIGTERM
+    ours: Any = {"signals_to_handle": ""} if hasattr(LaunchConfig, "signals_to_handle") else {}
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -61,18 +63,18 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
         rdzv_endpoint="localhost:0",  # a free port
         local_addr="localhost",
         max_restarts=0,
-        signals_to_handle=",".join(number.name for number in SIGNALS),
+        **ours,
     )
     job: dict[str, Any] = {"function": function, "cfg": OmegaConf.to_container(cfg, resolve=True)}
     if HydraConfig.initialized():
         job["hydra"] = HydraConfig.get()
     os.environ[JOB] = OmegaConf.to_yaml(job)
-    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     run.lock.release()
     try:
-        elastic_launch(config, sys.executable)("-m", __name__)
+        with interruptible():
+            elastic_launch(config, sys.executable)("-m", __name__)
     except SignalException as e:
-        raise Interrupted(e.sigval, f"resume it with ckpt_path={run.path}") from None
+        raise Interrupted(e.sigval) from None
     except ChildFailedError as e:
         rank, first = e.get_first_failure()
         reason: Any = first.message  # of an exception its name and text, and more
@@ -81,7 +83,6 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     finally:
         run.lock.acquire(timeout=60)
         del os.environ[JOB]
-        restore(handlers)
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
     results: dict[str, Any] = json.loads((run.path / RESULTS).read_text("utf-8"))
