@@ -51,8 +51,8 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
 
     for name in ("multiprocessing.api", "agent.server.api"):  # what they say is in the error
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
-    # Interrupted in the place of PyTorch's handlers, which are there before 2.10: those pass SIGINT
-    # on, and a Python that is starting prints a traceback; without them processes get SIGTERM
+    # without PyTorch's handlers (always there before 2.10) the processes end by SIGTERM; they pass
+    # SIGINT on, which a Python that is starting answers with a traceback
     ours: Any = {"signals_to_handle": ""} if hasattr(LaunchConfig, "signals_to_handle") else {}
     config = LaunchConfig(
         min_nodes=1,
@@ -100,8 +100,6 @@ def call(text: str) -> None:
 def main() -> None:
     end_with_launcher()  # before the imports, which take seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as under torchrun; before torch is imported
-    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
-
     try:
         with interruptible():
             call(os.environ.pop(JOB))
@@ -110,6 +108,8 @@ def main() -> None:
     except Interrupted as e:
         sys.exit(128 + e.number)
     except Exception as e:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
         get_error_handler().record_exception(e)  # for `launch`
         sys.exit(1)
 
