@@ -48,9 +48,9 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
 def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
     """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
     signed = 1 - grey / paper
-    noise = 1.48 * float(np.median(np.abs(signed)))
+    noise = 1.48 * float(np.median(np.abs(signed[::3])))
     # one level of light is no ink, however dark the paper
-    noise = max(noise, 0.4 / float(np.median(paper)))
+    noise = max(noise, 0.4 / float(np.median(paper[::3])))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
     return ink, find_strokes(ink, noise), noise
 
