@@ -57,6 +57,11 @@ def test_forms_and_signs_come_out_as_written(shipped: Trained, kind: str) -> Non
         pytest.param("dates", 167, id="a low digit is no point"),
         pytest.param("phones", 118, id="a dash touches the digits beside it"),
         pytest.param("phones", 94, id="a plus touches a digit"),
+        pytest.param("tables", 13, id="a flag stands apart from its 5"),
+        pytest.param("tables", 39, id="a 4 that is open below looks like a plus"),
+        pytest.param("tables", 87, id="a 0 is half as wide again as it is high"),
+        pytest.param("tables", 95, id="a small 8 has lost its loops to the lens"),
+        pytest.param("tables", 180, id="some cells hold several digits, most hold one"),
     ],
 )
 def test_lines_and_signs_are_told_from_digits(shipped: Trained, kind: str, seed: int) -> None:

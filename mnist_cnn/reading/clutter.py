@@ -23,10 +23,8 @@ def straight_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     if not size:
         return np.zeros(mask.shape, bool)
     across = _level_lines(ink, mask, ACROSS * size, size)
-    down = _level_lines(
-        np.ascontiguousarray(ink.T), np.ascontiguousarray(mask.T), DOWN * size, size
-    ).T
-    return across | down
+    turned = [np.ascontiguousarray(each.T) for each in (ink, mask)]
+    return across | _level_lines(*turned, DOWN * size, size).T
 
 
 def writing_size(mask: Mask) -> float:
@@ -59,9 +57,8 @@ def _level_lines(ink: Ink, mask: Mask, length: float, size: float) -> NDArray[np
     """Thin strokes, nearly level, of at least this length, but for where the pen crosses them."""
     # thickened, a line that is a few degrees off level is made of shorter level bars
     thick = cv2.dilate(mask, np.ones((5, 3), np.uint8))
-    bars = cv2.morphologyEx(
-        thick, cv2.MORPH_OPEN, np.ones((1, max(9, round(length / 3))), np.uint8)
-    )
+    level = np.ones((1, max(9, round(length / 3))), np.uint8)
+    bars = cv2.morphologyEx(thick, cv2.MORPH_OPEN, level)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(bars, connectivity=8)
     lines, thickest = np.zeros(mask.shape, np.uint8), 0.0
     for n in np.flatnonzero(stats[:, cv2.CC_STAT_WIDTH] >= length)[1:]:

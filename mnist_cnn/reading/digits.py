@@ -22,7 +22,7 @@ from mnist_cnn.reading.signs import sign_of, told_apart
 from mnist_cnn.reading.strokes import Strokes, fillings, find_ink, find_sheet
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
-WIDEST = 1.5  # a candidate of several parts, as a share of its height
+WIDEST = 1.8  # a candidate of several parts, as a share of its height
 # costs, chosen on rows of validation digits: of an end of a candidate at a cut, and there for each
 # width of the pen that is cut; of a gap inside, and for each height of the line that it is wide;
 # for each height of the line that a candidate is wider than most digits, or lower
@@ -30,6 +30,7 @@ CUT, CUT_INK = 0.05, 0.08
 GAP, GAP_WIDTH = 0.15, 0.75
 WIDE, USUAL_WIDTH = 1.2, 0.9
 LOW, USUAL_HEIGHT = 6, 0.5
+SHARP = 0.3  # by which the edges of strokes are sharpened, which the lens has blurred
 PENS = 2.0, 4.0  # widths in pixels of 20: finer and wider pens are rare in MNIST
 
 
@@ -188,6 +189,8 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     left, top, right, bottom = digit.box
     own = cv2.dilate(digit.mask, np.ones((3, 3), np.uint8))
     dark = ink[top:bottom, left:right] * own
+    blurred = cv2.GaussianBlur(dark, (0, 0), 1, None, 0, cv2.BORDER_CONSTANT)
+    dark += SHARP * (dark - blurred)
     pen = float(np.percentile(dark[digit.mask > 0], 80))
     # paper to 0 and pen to 1, as in the bilevel scans that MNIST was made of, but for the edges
     stroke = np.clip((dark / pen - 0.2) / 0.6, 0, 1)

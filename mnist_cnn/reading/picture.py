@@ -73,8 +73,7 @@ def load_pages(
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Width and height after the rotation that the picture's EXIF asks for."""
     image.load()  # Pillow turns a TIFF when it loads it
-    sideways = image.getexif().get(_ORIENTATION, 1) >= 5
-    return image.size[::-1] if sideways else image.size
+    return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
 
 
 def _decoded(
@@ -178,8 +177,7 @@ def _upright(image: Image.Image) -> Image.Image:
         small = image.convert("RGBA")
     else:
         small = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    if small is image:
-        small = image.copy()
+    small = image.copy() if small is image else small
     small.thumbnail(_fitting(*small.size), reducing_gap=3)
     if small.mode == "RGBA":
         small = _opaque(small)

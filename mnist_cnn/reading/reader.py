@@ -23,7 +23,7 @@ NO_DIGIT = 0.35  # below it no digit stands out among the ten
 
 DOUBTFUL = 0.8  # below this mean confidence a sheet may have to be rotated
 STEEP = 20  # degrees: so may a line that slopes more
-MANY, TEXT = 6, 0.6  # of so many digits and dots this share is sure, or the sheet is text
+MANY, TEXT = 6, 0.65  # of so many digits and dots this share is sure, or the sheet is text
 WORDS = 0.3  # beside words of which fewer are, a line of which all are is a number
 UNCERTAIN = "·.,:÷"  # signs that are anywhere in text and in objects
 PAGE, PRINT = 40, 0.5  # of so many shapes as they are this share is sure, or they are no digits
@@ -36,6 +36,7 @@ SIGNED = 0.9 * np.eye(10)[UPRIGHT[0]]  # of a sign that digits touch, as if it w
 BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the logarithm of confidence
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
+Chances = NDArray[np.float32]  # of the ten digits
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Reading:
     # the greatest of the probabilities; of digits that were cut apart, the least of theirs: one
     # that is none makes the cuts doubtful
     confidence: float
-    probabilities: NDArray[np.float32]  # (10,), of the digits 0 to 9
+    probabilities: Chances  # (10,)
     box: Box  # (left, top, right, bottom) in pixels of the upright picture
     image: NDArray[np.uint8]  # (28, 28), which the network sees a little softer
     row: int  # the line of writing, from 0 at the top
@@ -194,7 +195,7 @@ def _read(sheet: Sheet, net: Net, threshold: float) -> list[Reading]:
     return [reading for of in each for reading in _read_line(*of, threshold)]
 
 
-def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
+def _probabilities(net: Net, digits: Sequence[Digit]) -> Chances:
     """The probabilities (N, 10) that the network gives to shapes."""
     if not digits:
         return np.empty((0, 10), np.float32)
@@ -205,7 +206,7 @@ def _probabilities(net: Net, digits: Sequence[Digit]) -> NDArray[np.float32]:
     return found.float().cpu().numpy()
 
 
-def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold: float) -> Reading:
+def _reading(digit: Digit, chances: Chances, sure: float, threshold: float) -> Reading:
     place = digit.box, digit.image, digit.row
     if digit.sign is not None:
         none = np.full(10, NONE, np.float32)
@@ -215,10 +216,7 @@ def _reading(digit: Digit, chances: NDArray[np.float32], sure: float, threshold:
 
 
 def _read_line(
-    line: Line,
-    probabilities: NDArray[np.float32],
-    of_signs: NDArray[np.float32],
-    threshold: float,
+    line: Line, probabilities: Chances, of_signs: Chances, threshold: float
 ) -> list[Reading]:
     """The digits and the signs of a line, from left to right; probabilities (N, 10)."""
     found = []
@@ -260,7 +258,7 @@ def _slope(digits: Sequence[Reading]) -> float:
     return float((slope + 90) % 180 - 90)
 
 
-def _best_path(line: Line, probabilities: NDArray[np.float32]) -> list[int]:
+def _best_path(line: Line, probabilities: Chances) -> list[int]:
     """The candidates that make up a line with the greatest product of probabilities (N, 10)."""
     score = np.full(line.parts + 1, -np.inf)  # of the best way to each place between two parts
     score[0] = 0

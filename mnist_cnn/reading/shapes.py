@@ -167,7 +167,8 @@ def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> 
         if height > (1.8 if is_dot else 1.5) * max(size, mate.height):
             continue
         shared = min(right, mate.box[2]) - max(left, mate.box[0])
-        stacked = shared > 0.5 * min(piece.width, mate.width)
+        is_over = bottom < mate.box[1] + 3  # as a flag, of which little may lie above the body
+        stacked = shared > (0.15 if is_over else 0.5) * min(piece.width, mate.width)
         near = float(gap[around == other].min())
         over = is_dot and stacked and bottom <= mate.box[1]
         if not over and (piece.extent < speck or near > 0.25 * size):
@@ -214,9 +215,11 @@ def by_cells(rows: list[Row], cells: list[Cell]) -> list[Row]:
     held = Counter(k for (k, _), row in own.items() for _ in row.shapes if k >= 0)
     if len(held) >= FORM and list(held.values()).count(1) >= SINGLE * len(held):
         for k in held:
-            inside = [own.pop(at) for at in list(own) if at[0] == k]
-            pieces = [shape for row in inside for shape in row.shapes]
-            own[k, 0] = Row([joined(pieces)], [], is_single=True)
+            inside = [at for at in own if at[0] == k]
+            digit = joined([shape for at in inside for shape in own[at].shapes])
+            if digit.width < 2 * digit.height:  # not several
+                own = {at: row for at, row in own.items() if at not in inside}
+                own[k, 0] = Row([digit], [], is_single=True)
     for k in set(range(len(cells))) - {k for k, _ in own}:
         x, y, wide, high = cv2.boundingRect(cells[k].corners.astype(np.float32))
         own[k, 0] = Row([], [Strokes((x, y, x + wide, y + high), np.zeros((high, wide), np.uint8))])
