@@ -23,8 +23,8 @@ def straight_lines(ink: Ink, mask: Mask) -> NDArray[np.bool_]:
     if not size:
         return np.zeros(mask.shape, bool)
     across = _level_lines(ink, mask, ACROSS * size, size)
-    turned = [np.ascontiguousarray(each.T) for each in (ink, mask)]
-    return across | _level_lines(*turned, DOWN * size, size).T
+    turned_ink, turned_mask = (np.ascontiguousarray(each.T) for each in (ink, mask))
+    return across | _level_lines(turned_ink, turned_mask, DOWN * size, size).T
 
 
 def writing_size(mask: Mask) -> float:

@@ -30,7 +30,7 @@ CUT, CUT_INK = 0.05, 0.08
 GAP, GAP_WIDTH = 0.15, 0.75
 WIDE, USUAL_WIDTH = 1.2, 0.9
 LOW, USUAL_HEIGHT = 6, 0.5
-SHARP = 0.3  # by which the edges of strokes are sharpened, which the lens has blurred
+SHARP = 0.2  # by which the edges of strokes are sharpened, which the lens has blurred
 PENS = 2.0, 4.0  # widths in pixels of 20: finer and wider pens are rare in MNIST
 
 
@@ -190,7 +190,7 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
     own = cv2.dilate(digit.mask, np.ones((3, 3), np.uint8))
     dark = ink[top:bottom, left:right] * own
     blurred = cv2.GaussianBlur(dark, (0, 0), 1, None, 0, cv2.BORDER_CONSTANT)
-    dark += SHARP * (dark - blurred)
+    dark = cv2.addWeighted(dark, 1 + SHARP, blurred, -SHARP, 0)
     pen = float(np.percentile(dark[digit.mask > 0], 80))
     # paper to 0 and pen to 1, as in the bilevel scans that MNIST was made of, but for the edges
     stroke = np.clip((dark / pen - 0.2) / 0.6, 0, 1)
