@@ -80,6 +80,7 @@ def _crossed(mask: Mask) -> str | None:
     """+ or × where two strokes cross in the middle, with four ends."""
     height, width = mask.shape
     depth = stroke_depth(mask)
+    # a + crosses in the middle of its width, a 4 beside it
     y0, x0 = round(0.25 * height), round(0.38 * width)
     inner = depth[y0 : height - y0, x0 : width - x0]
     if not inner.size or inner.max() <= 0:
