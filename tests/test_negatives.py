@@ -1,5 +1,7 @@
 """Negatives: how they are made and learned, and what the shipped network does with its like."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,11 @@ def test_the_loss_is_cross_entropy_for_digits_and_that_to_all_classes_for_negati
 @pytest.mark.parametrize("what", ["gradients", "blanks"])
 def test_gradients_and_blank_sheets_are_never_read(shipped: Trained, what: str):
     assert share_read(shipped, KINDS[what](np.random.default_rng(1)), 30) == 0
+
+
+def test_a_speck_of_a_few_pixels_is_no_digit(shipped: Trained):
+    sheet = next(itertools.islice(KINDS["blanks"](np.random.default_rng(0)), 82, None))
+    assert share_read(shipped, iter([sheet]), 1) == 0
 
 
 @pytest.mark.slow

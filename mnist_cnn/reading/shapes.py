@@ -11,7 +11,7 @@ from mnist_cnn.reading.frames import Cell, in_grids
 from mnist_cnn.reading.ink import Ink, Labels, Mask, breadth, stroke_width
 from mnist_cnn.reading.strokes import Strokes
 
-SMALLEST = 0.008  # height of a digit as a share of the picture's longer side
+SMALLEST, LOWEST = 0.008, 8  # height of a digit: share of the longer side, and in pixels
 BESIDE = 0.7  # of a cell, from its middle: what stands there is read with it
 FORM, SINGLE = 3, 0.7  # of so many filled cells this share holds one shape: each is for one digit
 MOST_PIECES = 3000  # a picture in more pieces is noise or a page of print
@@ -53,7 +53,7 @@ def find_rows(ink: Ink, mask: Mask) -> list[Row]:
         if partner:
             owner[owner == owner[label]] = owner[partner]
     shapes = [joined([pieces[n - 1] for n in np.flatnonzero(owner == o)]) for o in set(owner[1:])]
-    smallest = max(SMALLEST * breadth(mask.shape), 0.35 * size)
+    smallest = max(LOWEST, SMALLEST * breadth(mask.shape), 0.35 * size)
     is_large = [shape.height >= smallest and _is_written(shape) for shape in shapes]
     large = list(itertools.compress(shapes, is_large))
     if not large:
