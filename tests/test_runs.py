@@ -114,7 +114,10 @@ def test_what_stops_a_run_says_how_to_resume_it_and_notes_no_failure(tmp_path, e
     assert state(tmp_path) == "interrupted"
 
 
-@pytest.mark.parametrize("names", [["thesis.txt"], ["train.log", "results.json"], [LOCK, SWEEP]])
+FOREIGN = [["thesis.txt"], ["train.log", "results.json"], [LOCK, SWEEP], [".lock", "results.json"]]
+
+
+@pytest.mark.parametrize("names", FOREIGN)
 def test_a_folder_that_is_no_run_s_is_refused_and_untouched(tmp_path, names):
     for name in names:
         (tmp_path / name).write_text(f"mine: {name}")
@@ -123,6 +126,16 @@ def test_a_folder_that_is_no_run_s_is_refused_and_untouched(tmp_path, names):
         pass
     RunFolder(tmp_path).fail(ValueError("a job of a sweep"))
     assert files(tmp_path) == before
+
+
+def test_a_foreign_folder_within_a_sweep_is_refused_and_untouched(tmp_path):
+    (tmp_path / SWEEP).write_text("application: train\ncommands: []")
+    job = tmp_path / "seed_1"
+    job.mkdir()
+    (job / "results.json").write_text("mine")
+    with pytest.raises(ValueError, match=f"{job} must be empty or a run's"), opened(job):
+        pass
+    assert files(job) == {"results.json": b"mine"}
 
 
 def test_a_folder_in_which_another_process_works_is_refused_and_untouched(tmp_path):

@@ -20,7 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.runs import ranks
 from mnist_cnn.runs.signals import interrupted
 
-LOCK = ".lock"  # held while a process works in the folder; the system releases it after a kill
+# held while a process works in the folder; the system releases it after a kill. Its name alone says
+# that the folder is a run's: older releases of filelock empty the file
+LOCK = ".mnist_cnn.lock"
 SWEEP = "sweep.yaml"  # in the folder of a sweep
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
 CONFIG, OVERRIDES, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("config", "overrides", "hydra"))
@@ -106,7 +108,8 @@ class RunFolder:
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if SWEEP in found:
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
-        if found and LOCK not in found and not (self.path.parent / SWEEP).is_file():
+        found = [name for name in found if name != hydra_log()]
+        if found and LOCK not in found:
             raise ValueError(f"{self.path} must be empty or a run's, has {found[0]}")
 
     @contextlib.contextmanager
@@ -222,6 +225,11 @@ def record(cfg: DictConfig, folder: Path) -> dict[Path, Any]:
     if hydra is None or Path(hydra.runtime.output_dir).absolute() != folder:
         return content
     return {OVERRIDES: hydra.overrides.task, HYDRA: {"hydra": hydra}, **content}
+
+
+def hydra_log() -> str:
+    """Return the name of the log that Hydra opens in a job's folder before the job is called."""
+    return f"{HydraConfig.get().job.name}.log" if HydraConfig.initialized() else ""
 
 
 def flat(node: Any, key: str = "") -> Flat:
