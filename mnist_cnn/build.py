@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -22,7 +23,7 @@ from mnist_cnn.module import DigitClassifier, fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network, read_checkpoint, read_file
 from mnist_cnn.runs import processes
-from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.ranks import rank
 from mnist_cnn.sweeps.names import in_sweep
 
@@ -41,6 +42,8 @@ def check_machine(cfg: DictConfig) -> None:
     optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
     if cfg.scheduler:
         make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
+    if (Path(cfg.run_dir) / LAST).is_file():
+        return  # it is resumed from there, and needs no file that it started from
     if cfg.ckpt_path is not None:
         check_whole(cfg.ckpt_path)
     elif cfg.init_weights is not None:

@@ -9,10 +9,11 @@ import torch
 from mnist_cnn.build import build_module
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.data.datamodule import MNISTDataModule
-from mnist_cnn.runs.folder import BEST
+from mnist_cnn.runs.folder import BEST, LAST
 from mnist_cnn.train import preflight
 from tests.helpers.folder import differences, weights
-from tests.helpers.training import SHORT, save_arrays, trained
+from tests.helpers.process import run
+from tests.helpers.training import SHORT, TINY, save_arrays, trained
 
 STILL = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "optimizer.lr=1e-12"]
 
@@ -51,15 +52,15 @@ def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source
 
 
 def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_path):
-    run = trained(tmp_path / "run", "model=fast_cnn", "freeze=[conv1,norm1]")
+    folder = trained(tmp_path / "run", "model=fast_cnn", "freeze=[conv1,norm1]")
     initial = weights(trained(tmp_path / "fresh", *STILL, "model=fast_cnn"))
-    after = weights(run)
+    after = weights(folder)
     torch.testing.assert_close(after["conv1.weight"], initial["conv1.weight"], rtol=0, atol=1e-6)
     assert not after["norm1.running_mean"].any()
     assert after["norm1.num_batches_tracked"] == 0
     assert after["norm2.running_mean"].any()
     assert not torch.allclose(after["conv2.weight"], initial["conv2.weight"], atol=1e-3)
-    (state,) = torch.load(run / BEST, weights_only=True)["optimizer_states"]
+    (state,) = torch.load(folder / BEST, weights_only=True)["optimizer_states"]
     learned = [key for key in after if key.endswith(("weight", "bias"))]
     frozen = [key for key in learned if key.startswith(("conv1.", "norm1."))]
     assert len(state["state"]) == len(learned) - len(frozen) == 8
@@ -101,3 +102,31 @@ def test_a_resumed_run_neither_reads_the_weights_again_nor_thaws_a_layer(source,
     assert torch.equal(weights(cut)["conv1.weight"], weights(source)["conv1.weight"])
     with pytest.raises(ValueError, match=r"freeze must be \['conv1'\] .*, got None"):
         trained(cut, *options, f"ckpt_path={cut}", "trainer.max_epochs=3", "freeze=null")
+
+
+def test_a_run_with_a_checkpoint_needs_neither_the_weights_nor_the_directory_of_then(
+    source, tmp_path
+):
+    for folder in ("then", "now"):
+        (tmp_path / folder).mkdir()
+    save_arrays(tmp_path / "then" / "x.npz", (28, 28), 10)
+    given = Path(shutil.copy(source / "weights.safetensors", tmp_path / "then"))
+    options = [*TINY, f"init_weights={given.name}", "data=arrays", "data.path=x.npz"]
+    for name, epochs in (("whole", 2), ("cut", 1)):
+        place = [f"hydra.run.dir={tmp_path / name}", "run_name=x", f"trainer.max_epochs={epochs}"]
+        done = run(tmp_path / "then", "mnist_cnn.train", *options, *place)
+        assert done.returncode == 0, done.stderr
+    given.unlink()
+    cut = f"ckpt_path={tmp_path / 'cut'}"
+    done = run(tmp_path / "now", "mnist_cnn.train", cut, "trainer.max_epochs=2")
+    assert done.returncode == 0, done.stderr
+    assert not differences(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_with_a_checkpoint_does_not_need_the_one_that_it_started_from(source, tmp_path):
+    start = Path(shutil.copytree(source, tmp_path / "start"))
+    options = [*TINY, "model.mean=0.1", "model.std=0.3", "trainer.max_epochs=3"]
+    options += [f"ckpt_path={start / LAST}"]
+    trained(tmp_path / "run", *options)
+    shutil.rmtree(start)
+    preflight(compose(options, run_dir=tmp_path / "run"))

@@ -49,6 +49,32 @@ def test_a_run_is_resumed_in_its_folder_with_what_was_given_then_and_is_given_no
     assert expand([*options, f"ckpt_path={run}", "seed=3"])[0][:3] == [*options, "model=vgg"]
 
 
+def test_a_file_that_a_command_names_is_found_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["init_weights='a b.ckpt'", "+data.path=x.npz", "data.root=~/data", "init_weights=null"]
+    (line,) = expand([*given, "init_weights=${oc.env:HOME}/a", "data.root=/data", "model.path=x"])
+    found = [f"init_weights='{tmp_path}/a b.ckpt'", f"+data.path='{tmp_path}/x.npz'", *given[2:]]
+    assert line == [*found, "init_weights=${oc.env:HOME}/a", "data.root=/data", "model.path=x"]
+    swept = f"init_weights='{tmp_path}/a','{tmp_path}/b'"
+    assert expand(["-m", "init_weights=a,b"]) == [["-m", swept]]
+    broken = "init_weights=[a"  # for Hydra to refuse
+    assert expand([broken]) == [[broken]]
+
+
+def test_a_file_that_a_file_of_the_configuration_named_is_that_of_then(tmp_path):
+    run = made(tmp_path / "run", "experiment=mine")
+    save(run / CONFIG, {"run_name": "mine", "init_weights": "/then", "data": {"path": "/x.npz"}})
+    (line,) = expand([f"ckpt_path={run}"])
+    assert line[1:-1] == ["run_name=mine", "init_weights='/then'", "data.path='/x.npz'"]
+    (line,) = expand([f"ckpt_path={run}", "data=mnist", "init_weights=/now"])
+    assert line[1:] == [
+        "run_name=mine",
+        f"hydra.run.dir='{run}'",
+        "data=mnist",
+        "init_weights=/now",
+    ]
+
+
 def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
     run = made(tmp_path / "a run")
     monkeypatch.chdir(tmp_path)

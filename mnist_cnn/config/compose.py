@@ -11,13 +11,14 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_cnn.runs import resume
 from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
 # of hydra.main and the like: Hydra 1.3 warns where it is missing, 1.4 where it is there
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}
-PATHS = ("ckpt_path", "init_weights", "data.root", "data.path")
+PATHS = ("ckpt_path", *resume.PATHS)
 
 
 def files(group: str) -> list[str]:

@@ -1,11 +1,15 @@
 """The command line that resumes a run or a sweep: `ckpt_path=` as the overrides recorded there."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mnist_cnn.runs.folder import CONFIG, LAST, OVERRIDES, SWEEP, state
@@ -17,6 +21,8 @@ OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper
 OF_HYDRA = re.compile(r"-|[+~]*([^=]*@)?hydra\b")  # options, and keys of Hydra's own
 SAMPLER = re.compile(r"hydra\.sweeper\.sampler\._target_=optuna\.samplers\.\w+")
 MULTIRUN = ("-m", "--multirun")
+# files, which are found from the working directory of the command that named them
+PATHS = ("init_weights", "data.root", "data.path")
 OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
 
 
@@ -50,7 +56,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     if "run_dir" in map(key_of, argv):
         raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
     # Hydra 1.3 takes it at the beginning alone
-    argv = sorted(argv, key=lambda a: a not in MULTIRUN)
+    argv = sorted(map(absolute, argv), key=lambda a: a not in MULTIRUN)
     place, rest = take_ckpt_path(argv)
     if place is None:
         return [rest]
@@ -69,8 +75,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     elif (path / OVERRIDES).is_file() and (path / CONFIG).is_file() and not many:
         where = f"hydra.run.dir={quote(path)}"
         overrides = recorded(path, rest)
-        name = f"run_name={OmegaConf.load(path / CONFIG).run_name}"
-        overrides += repeated([name], [*overrides, *rest])
+        overrides += repeated(settled(path), [*overrides, *rest])
     else:
         wanted = "a sweep's folder or a checkpoint" + ("" if many else ", or a run's folder")
         raise ValueError(f"ckpt_path must be {wanted}, got {place}")
@@ -97,6 +102,14 @@ def recorded(path: Path, given: Sequence[str]) -> list[str]:
     return repeated(map(str, OmegaConf.load(path / OVERRIDES)), [*given, *OF_SEARCH])
 
 
+def settled(path: Path) -> list[str]:
+    """What a run's files of the configuration decided then, and might decide otherwise now."""
+    config = OmegaConf.load(path / CONFIG)
+    files = {key: OmegaConf.select(config, key) for key in ("init_weights", "data.path")}
+    named = [f"{key}={quote(file)}" for key, file in files.items() if isinstance(file, str)]
+    return [f"run_name={config.run_name}", *named]
+
+
 def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
     """The recorded overrides whose keys, and groups of keys, are not given anew."""
     left_out = (*NOT_REPEATED, *map(key_of, given))
@@ -114,6 +127,24 @@ def of_sweep(override: str) -> bool:
 
 def key_of(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
+
+
+def absolute(override: str) -> str:
+    """An override of a path, or of several that are swept, as it holds from any directory."""
+    if key_of(override) not in PATHS:
+        return override
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:  # which Hydra will say better
+        return override
+    every = value.list if isinstance(value, ChoiceSweep) else [value]
+    texts = [part.text if isinstance(part, QuotedString) else part for part in every]
+    files = [text for text in texts if isinstance(text, str) and not re.search(r"^~|\$\{", text)]
+    if len(files) < len(texts) or all(map(os.path.isabs, files)):
+        return override
+    return (
+        f"{override.partition('=')[0]}={','.join(quote(Path(file).absolute()) for file in files)}"
+    )
 
 
 def latest(outputs: Path) -> Path:
