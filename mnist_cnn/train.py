@@ -81,7 +81,7 @@ def preflight(cfg: DictConfig) -> None:
 @hydra_main("train")
 def job(cfg: DictConfig) -> float | None:
     if in_sweep():
-        return attempt(train, cfg, cfg.objective.metric)
+        return attempt(train, cfg, cfg.objective.metric, preflight)
     outcome = train(cfg)
     from mnist_cnn.analysis.results import print_results
 

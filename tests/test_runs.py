@@ -124,7 +124,6 @@ def test_a_folder_that_is_no_run_s_is_refused_and_untouched(tmp_path, names):
     before = files(tmp_path)
     with pytest.raises(ValueError, match=f"{tmp_path} .*"), opened(tmp_path):
         pass
-    RunFolder(tmp_path).fail(ValueError("a job of a sweep"))
     assert files(tmp_path) == before
 
 
@@ -145,7 +144,6 @@ def test_a_folder_in_which_another_process_works_is_refused_and_untouched(tmp_pa
         assert state(tmp_path) == "running"
         with pytest.raises(FolderInUseError, match=str(tmp_path)), opened(tmp_path, lr=2):
             pass
-        RunFolder(tmp_path).fail(ValueError("elsewhere"))
     assert files(tmp_path) == before
 
 
@@ -155,9 +153,7 @@ def test_another_configuration_is_refused_by_its_keys(tmp_path):
     other = opened(tmp_path, lr=3, new="x")
     with pytest.raises(ValueError, match=r"lr must be 1 as recorded, got 3.*; new must be"), other:
         pass
-    RunFolder(tmp_path).fail(ValueError("so the job failed"))
     assert files(tmp_path) == before
-    assert not (tmp_path / FAILED).exists()  # it has finished
 
 
 def test_what_changes_no_result_may_change_and_is_recorded_with_the_next_checkpoint(tmp_path):

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mnist_cnn.runs import resume
-from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS, SWEEP
+from mnist_cnn.runs.folder import FAILED, LAST, LOCK, PENDING, RESULTS, SWEEP
 from mnist_cnn.sweeps.names import name_of
 from tests.helpers.process import environment, finish, run, start, wait_for
 from tests.helpers.toy import EXAMPLE, Toy, stamps
@@ -22,6 +22,7 @@ from tests.helpers.training import SHORT
 
 TRAIN = ["mnist_cnn.train", "-m", *SHORT, "logger=none", "hydra.sweep.dir=sweep"]
 TRAIN += ["hydra.callbacks.folders.report=null"]
+NOTES = {LOCK, PENDING, "multirun.yaml"}  # of a command of which no job has been opened
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -74,19 +75,40 @@ def test_the_same_command_runs_what_is_missing_and_more_values_extend_it(toy):
 def test_a_finished_job_is_not_mixed_with_another_configuration(toy):
     assert toy.finish("x=1").returncode == 0
     before = stamps(toy.sweep, RESULTS)
-    done = toy.finish("x=1", "y=7")
-    assert done.returncode == 1
-    assert "y must be 0 as recorded, got 7" in done.stderr
-    assert before == stamps(toy.sweep, RESULTS)
-    assert toy.states() == {"job": "finished"}
-    assert not (toy.sweep / "job" / FAILED).exists()
+    for launcher in ([], JOBLIB):
+        done = toy.finish("x=1", "y=7", *launcher)
+        line = "1 of 1 jobs in .*: job refused; y must be 0 as recorded, got 7; force=.*"
+        assert (done.returncode, bool(re.fullmatch(f"error: {line}\n", done.stderr))) == (1, True)
+        assert before == stamps(toy.sweep, RESULTS)
+        assert toy.states() == {"job": "finished"}
+        assert not (toy.sweep / "job" / FAILED).exists()
 
 
-def test_a_command_with_a_mistake_is_not_kept_with_those_that_are_repeated(toy):
+def test_a_command_is_repeated_once_a_job_of_it_has_been_opened(toy):
+    def kept() -> list[list[str]]:
+        return [command["task"] for command in resume.commands(toy.sweep)]
+
     toy.finish("x=1,2", "nonsense=1")
+    assert not (toy.sweep / SWEEP).exists()
     toy.finish("x=1,2")
-    (command,) = resume.commands(toy.sweep)
-    assert command["task"] == ["x=1,2"]
+    toy.finish("x=1,2", "y=7")  # both have finished otherwise
+    assert kept() == [["x=1,2"]]
+    done = toy.finish("x=1,2,4", "y=7")
+    assert "2 of 3 jobs" in done.stderr
+    assert kept() == [["x=1,2"], ["x=1,2,4", "y=7"]]
+
+
+def test_a_command_of_wrong_values_alone_is_not_repeated(tmp_path):
+    missing = "model._target_=mnist_cnn.model.Foo"  # known only when it is imported
+    for mistake in ("optimizer.lr=-1,-2", f"seed=0,1 {missing}"):
+        done = run(tmp_path, *TRAIN, *mistake.split())
+        assert done.stderr.startswith("error: 2 of 2 jobs in "), done.stderr
+        assert done.stderr.count("\n") == 1
+        assert {path.name for path in (tmp_path / "sweep").iterdir()} == NOTES
+    half = ["optimizer.lr=-1,0.1", "model.channels=[4,4]", "trainer.limit_train_batches=1"]
+    run(tmp_path, *TRAIN, *half)
+    (command,) = resume.commands(tmp_path / "sweep")
+    assert half[0] in command["task"]
 
 
 @pytest.mark.parametrize("foreign", ["multirun.yaml", "thesis.txt", LOCK + "/x", ".hydra", SWEEP])
@@ -219,26 +241,27 @@ def test_a_command_of_a_sweep_that_fails_keeps_no_other_back(tmp_path, monkeypat
     assert capsys.readouterr().err == "error: one\n"
 
 
-def test_a_wrong_value_is_a_failed_job_of_its_own_before_torch_is_imported(tmp_path):
+def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):
     (tmp_path / "torch.py").write_text("raise RuntimeError('imported')")
     fixed = ["data.batch_size=64", "model.hidden=8", "model.dropout=0.0", "seed=-1"]
     done = run(tmp_path, *TRAIN, "hparams_search=grid", *fixed, PYTHONWARNINGS="ignore")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     for lr in ("0.0003", "0.001", "0.003"):  # what all jobs share is in no name
-        failure = json.loads((tmp_path / "sweep" / f"optimizer.lr_{lr}" / FAILED).read_text())
-        assert failure["error"].startswith("seed")
+        assert f"optimizer.lr_{lr} refused" in done.stderr
+    assert "; seed: Input should be " in done.stderr
 
 
 @pytest.mark.slow
 def test_a_signal_ends_a_sweep_with_a_failed_job_in_one_line(tmp_path):
-    longer = ["seed=-1,0,1", "trainer.max_epochs=999", "callbacks=no_early_stopping"]
+    losses = "loss={_target_:torch.nn.MSELoss},null"  # the first takes no labels
+    longer = ["seed=0,1", losses, "trainer.max_epochs=999", "callbacks=no_early_stopping"]
     process = start(tmp_path, *TRAIN, *longer, PYTHONWARNINGS="ignore")
-    wait_for((tmp_path / "sweep" / "seed_0" / LAST).exists, process)
+    wait_for((tmp_path / "sweep" / "loss_null-seed_0" / LAST).exists, process)
     process.terminate()
     code, _, err = finish(process)
     assert code == 143
     last = err.splitlines()[-1]
     assert last == f"interrupted by SIGTERM; resume it with ckpt_path={tmp_path / 'sweep'}"
     assert "Traceback" not in err
-    assert not (tmp_path / "sweep" / "seed_1").exists()
+    assert not (tmp_path / "sweep" / "loss_null-seed_1").exists()

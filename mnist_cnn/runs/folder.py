@@ -24,6 +24,7 @@ from mnist_cnn.runs.signals import interrupted
 # that the folder is a run's: older releases of filelock empty the file
 LOCK = ".mnist_cnn.lock"
 SWEEP = "sweep.yaml"  # in the folder of a sweep
+PENDING = f"{SWEEP}.new"  # with the command of which no job has been opened yet
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
 CONFIG, OVERRIDES, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("config", "overrides", "hydra"))
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
@@ -92,6 +93,8 @@ class RunFolder:
         self.check_free()
         with self.locked():
             self.compare(cfg)
+            with contextlib.suppress(FileNotFoundError):  # the command of its sweep is no mistake
+                replace(self.path.parent / PENDING, self.path.parent / SWEEP)
             if (self.path / LAST).is_file():
                 self.last = self.path / LAST
             if not (self.path / CONFIG).exists():
@@ -171,13 +174,6 @@ class RunFolder:
         self.commit()
         write_json(results, self.path / RESULTS)
         return dict(results)
-
-    def fail(self, error: Exception) -> None:
-        """Note an error of a run that could not be opened, unless the folder is not this run's."""
-        with contextlib.suppress(ValueError):
-            self.check_free()
-            with self.locked():
-                self.note_failure(error)
 
     def note_failure(self, error: Exception) -> None:
         if (self.path / RESULTS).exists():  # a finished run that could not be extended

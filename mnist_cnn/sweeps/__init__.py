@@ -11,11 +11,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist_cnn.runs.folder import SWEEP, FolderInUseError, Pruned, RunFolder, replace, state
+from mnist_cnn.runs.folder import FolderInUseError, Pruned, RunFolder, state
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.sweeps.names import in_sweep
 
-PENDING = f"{SWEEP}.new"  # with the command that is about to start its first job
+REFUSED = ".{}.refused"  # why a job, by its name, was not run; until the sweep ends
 
 
 def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -48,18 +48,25 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
     return job
 
 
-def attempt(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, metric: str) -> float:
-    """The metric of a job of a sweep, or NaN: it has none, failed, was pruned, or runs elsewhere.
+def attempt(
+    run: Callable[[DictConfig], Mapping[str, Any]],
+    cfg: DictConfig,
+    metric: str,
+    check: Callable[[DictConfig], None] = lambda cfg: None,
+) -> float:
+    """Run a job of a sweep; return its metric.
 
-    Raises:
-        ValueError: the job has finished with another configuration.
+    NaN stands for none: the job has none, failed, was pruned or refused, or runs elsewhere.
+
+    Args:
+        run: opens the RunFolder of the job, and returns its results.
+        check: raises ValueError for a configuration that is not to be run.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    with contextlib.suppress(FileNotFoundError):
-        replace(folder.parent / PENDING, folder.parent / SWEEP)  # the command is no mistake
     if state(folder) == "pruned":  # it stays so within its search
         return math.nan
     try:
+        check(cfg)
         value = run(cfg).get(metric)
         return math.nan if value is None else float(value)
     except (Pruned, FolderInUseError) as e:
@@ -67,8 +74,13 @@ def attempt(run: Callable[[DictConfig], Mapping[str, Any]], cfg: DictConfig, met
     except Interrupted as e:
         raise Interrupted(e.number, f"resume it with ckpt_path={folder.parent}") from None
     except Exception as e:
-        RunFolder(folder).fail(e)
-        if state(folder) != "failed":
-            raise
-        print(f"{folder.name}: failed: {' '.join(str(e).split())}")
+        reason = " ".join(str(e).split()).removeprefix(f"{folder}: ")
+        how = "failed" if state(folder) == "failed" else "refused"
+        if how == "refused":  # what lies in its folder stays as it is
+            if not isinstance(e, ValueError):
+                raise
+            folder.with_name(REFUSED.format(folder.name)).write_text(reason, "utf-8")
+            with contextlib.suppress(OSError):  # unless Hydra has just made it
+                folder.rmdir()
+        print(f"{folder.name}: {how}: {reason}")
     return math.nan

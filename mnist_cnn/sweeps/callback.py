@@ -15,10 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_cnn.runs.folder import LOCK, SWEEP, RunFolder, state
+from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
 from mnist_cnn.runs.ranks import under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
-from mnist_cnn.sweeps import PENDING
+from mnist_cnn.sweeps import REFUSED
 
 
 @contextlib.contextmanager
@@ -36,8 +36,8 @@ class Folders(Callback):
     """Checks a configuration before any folder exists, and gives each run or sweep its own.
 
     A sweep's folder is locked while it runs. Its jobs are named by what is swept. It ends with a
-    report, and with exit code 1 where a job there has failed or is running. `check` is the
-    `package.module.function` of a run's configuration, `report` that of a sweep's folder.
+    report, and with exit code 1 where a job there has failed, was refused or is running. `check` is
+    the `package.module.function` of a run's configuration, `report` that of a sweep's folder.
     """
 
     # of the class, since joblib's workers get a copy of the callback, and a lock has none
@@ -65,6 +65,7 @@ class Folders(Callback):
         check_sweep(folder, config.hydra.job.name)
         Folders.held.close()
         Folders.held.enter_context(RunFolder(folder).locked())
+        refused_jobs(folder)
         shared = record_command(folder, config)
         with read_write(config.hydra):  # each job is composed anew, from these
             config.hydra.overrides.hydra += [
@@ -81,9 +82,13 @@ class Folders(Callback):
         folder = Path(config.hydra.sweep.dir).absolute()
         if self.report:
             hydra.utils.get_method(self.report)(folder)
-        jobs = [(lock.parent.name, state(lock.parent)) for lock in sorted(folder.glob(f"*/{LOCK}"))]
-        if left := [f"{name} {how}" for name, how in jobs if how in ("failed", "running")]:
-            sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {', '.join(left)}")
+        jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
+        refused = refused_jobs(folder)
+        jobs |= dict.fromkeys(refused, "refused")
+        ends = ("failed", "running", "refused")
+        if left := [f"{name} {how}" for name, how in sorted(jobs.items()) if how in ends]:
+            names = "; ".join([", ".join(left), *dict.fromkeys(refused.values())])
+            sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {names}")
 
 
 def take(config: DictConfig, kind: str) -> None:
@@ -113,10 +118,20 @@ def check_sweep(folder: Path, application: str) -> None:
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
 
 
+def refused_jobs(folder: Path) -> dict[str, str]:
+    """Return the reasons why jobs of a sweep were refused, by their names, and forget them."""
+    reasons = {}
+    for file in sorted(folder.glob(REFUSED.format("*"))):
+        reasons[file.stem[1:]] = file.read_text("utf-8")
+        file.unlink()
+    return reasons
+
+
 def record_command(folder: Path, config: DictConfig) -> list[str]:
     """Add a command to those of a sweep; return the keys that all its jobs share.
 
-    What has been swept before is named in each job, too: it may get one more value.
+    It waits in PENDING until one of its jobs is opened. What has been swept before is named in each
+    job, too: it may get one more value.
     """
     overrides = config.hydra.overrides
     command = {
