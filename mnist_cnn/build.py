@@ -1,5 +1,6 @@
 """Module and Trainer of a run, as its configuration describes them."""
 
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +10,21 @@ import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
 from torch import nn
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
+from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import make_loggers
-from mnist_cnn.config.check import inexact_callbacks
+from mnist_cnn.config.check import OF_MODULE, inexact_callbacks, monitored
 from mnist_cnn.config.compose import plain
-from mnist_cnn.config.instantiate import instantiate_as, is_custom
+from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.lightning import quiet_lightning
-from mnist_cnn.model import frozen
-from mnist_cnn.module import DigitClassifier, fitted
+from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
-from mnist_cnn.pretrained import build_network, read_checkpoint, read_file
+from mnist_cnn.pretrained import read_checkpoint, read_file
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.ranks import rank
@@ -38,10 +41,14 @@ def check_machine(cfg: DictConfig) -> None:
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
     instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
-    frozen(build_network(plain(cfg, "model")), cfg.freeze or ())
-    optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
-    if cfg.scheduler:
-        make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
+    module = make_module(plain(cfg))
+    if cfg.test and not is_overridden("test_step", module):
+        wanted = f"false with {cfg.module._target_}, which has no test_step"
+        raise ValueError(must_be("test", wanted, cfg.test))
+    if cfg.optimizer:
+        optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
+        if cfg.scheduler:
+            make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
     if (Path(cfg.run_dir) / LAST).is_file():
         return  # it is resumed from there, and needs no file that it started from
     if cfg.ckpt_path is not None:
@@ -53,7 +60,56 @@ def check_machine(cfg: DictConfig) -> None:
             raise ValueError(f"init_weights: {e}") from None
 
 
-def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> DigitClassifier:
+def make_module(config: Mapping[str, Any]) -> L.LightningModule:
+    """Make the module of a configuration, from its own keys and the parts that it takes.
+
+    `module` has its class and its own keys. Of the parts (OF_MODULE) the constructor gets those
+    that it has parameters for, as plain dicts. A part or key that it does not take is refused.
+
+    Raises:
+        ForbiddenError: the class is on no allowlist.
+        ValueError: it is no LightningModule, or its constructor refuses what is configured.
+    """
+    own = {key: value for key, value in config["module"].items() if key != "_target_"}
+    name = config["module"]["_target_"]
+    kind = locate(name, "module._target_", COMMANDS)
+    if not (isinstance(kind, type) and issubclass(kind, L.LightningModule)):
+        raise ValueError(must_be("module._target_", "a LightningModule", name))
+    taken = parameters(kind)
+    if unknown := [key for key in own if key in OF_MODULE or key not in taken]:
+        known = ", ".join(sorted(taken - {*OF_MODULE})) or "no keys"
+        raise ValueError(f"module.{unknown[0]}: {name} takes {known}")
+    parts = {key: config[key] for key in OF_MODULE}
+    for key in ("scheduler", "metrics"):
+        parts[key] = parts[key] or {}
+    if surplus := [key for key, part in parts.items() if part and key not in taken]:
+        without = f"~{' ~'.join(surplus)}"
+        raise ValueError(f"{' and '.join(surplus)}: {name} takes none; leave out: {without}")
+    for key in ("model", "optimizer"):
+        if key in taken and not parts[key]:
+            raise ValueError(must_be(key, f"set, which {name} takes", parts[key]))
+    try:
+        return kind(**own, **{key: part for key, part in parts.items() if key in taken})
+    except ValueError:
+        raise
+    except Exception as e:  # whatever a class raises at its arguments
+        raise ValueError(f"module: {name}: {' '.join(str(e).split())}") from e
+
+
+def parameters(kind: type) -> set[str]:
+    """Return the names that a constructor takes; with **kwargs those of its base class, too."""
+    names: set[str] = set()
+    for base in kind.__mro__[: kind.__mro__.index(L.LightningModule)]:
+        if "__init__" not in vars(base):
+            continue
+        given = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        names |= {p.name for p in given if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in given):
+            break
+    return names
+
+
+def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Any:
     """The module that a run's configuration describes, for its data.
 
     A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
@@ -64,17 +120,15 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
         data: what it is trained on.
 
     Raises:
-        ValueError: as DigitClassifier does, or the weights do not fit.
+        ValueError: as `make_module` does, or the weights do not fit.
     """
-    parts = ("optimizer", "label_smoothing", "loss", "metrics", "freeze")
-    module = DigitClassifier(
-        model=fitted(config["model"], data),
-        scheduler=config["scheduler"] or {},
-        **{key: config[key] for key in parts},
-        monitor=config["objective"]["metric"],
-    )
+    model = config["model"]
+    module: Any = make_module({**config, "model": model and fitted(model, data)})
     path, strict = config["init_weights"], config["init_strict"]
     if path is not None and config["ckpt_path"] is None:
+        if not hasattr(module, "load_weights"):
+            wanted = f"null with {config['module']['_target_']}, which has no load_weights"
+            raise ValueError(must_be("init_weights", wanted, path))
         try:
             left = module.load_weights(path, strict)
         except ValueError as e:
@@ -84,7 +138,7 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Digi
     return module
 
 
-def load_best(trainer: L.Trainer, module: DigitClassifier) -> int | None:
+def load_best(trainer: L.Trainer, module: L.LightningModule) -> int | None:
     """Load the weights of a run's best checkpoint, and return their epoch (from 1).
 
     Those of the last checkpoint where no metric chose one; the epoch is then None.
@@ -96,10 +150,13 @@ def load_best(trainer: L.Trainer, module: DigitClassifier) -> int | None:
     return kept.best_epoch
 
 
-def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig, run: RunFolder, start: Any, module: L.LightningModule
+) -> L.Trainer:
     """The Trainer of a run in its folder.
 
     Args:
+        module: what it is to train.
         start: the checkpoint that the run starts from, None for a new one.
 
     Raises:
@@ -120,6 +177,8 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
     # our loaders hand out each process's share themselves
     options["use_distributed_sampler"] = is_custom(cfg.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
+    history = next(callback for callback in callbacks if isinstance(callback, History))
+    history.monitored = monitored(cfg)
     keeper = next(callback for callback in callbacks if isinstance(callback, Checkpoint))
     keeper.run, keeper.start = run, start
     keeper.data = plain(cfg, "data") if is_custom(cfg.data) else {}
@@ -127,7 +186,7 @@ def build_trainer(cfg: DictConfig, run: RunFolder, start: Any) -> L.Trainer:
         L.Trainer,
         options,
         callbacks=callbacks,
-        logger=make_loggers(cfg, start),
+        logger=make_loggers(cfg, start, module),
         plugins=processes.environment(),
         default_root_dir=run.path,
         key="trainer",

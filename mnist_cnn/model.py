@@ -278,9 +278,11 @@ def frozen(net: nn.Module, names: Sequence[str]) -> list[nn.Module]:
         if name and next(layer.parameters(), None) is not None
     }
     if unknown := [name for name in names if name not in layers]:
-        raise ValueError(f"freeze must be of {', '.join(layers)}, got {', '.join(unknown)}")
+        raise ValueError(f"module.freeze must be of {', '.join(layers)}, got {', '.join(unknown)}")
     chosen = [layers[name] for name in names]
     still = {p for layer in chosen for p in layer.parameters()}
     if still.issuperset(net.parameters()):
-        raise ValueError(f"freeze must leave a layer to train, got all of {', '.join(layers)}")
+        raise ValueError(
+            f"module.freeze must leave a layer to train, got all of {', '.join(layers)}"
+        )
     return chosen

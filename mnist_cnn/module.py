@@ -17,7 +17,7 @@ from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.metrics import EpochMetrics
+from mnist_cnn.metrics import EpochMetrics, label_accuracies
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
 from mnist_cnn.pretrained import (
     build_network,
@@ -73,6 +73,12 @@ class DigitClassifier(L.LightningModule):
         freeze: Sequence[str] | None = None,
     ):
         super().__init__()
+        if loss and label_smoothing:
+            raise ValueError(
+                must_be("module.label_smoothing", "0 where loss is set", label_smoothing)
+            )
+        if taken := {"loss", "acc"} & set(metrics or ()):
+            raise ValueError(f"metrics.{min(taken)}: a metric of this name is logged already")
         if model is None or optimizer is None or scheduler is None:
             tutorial = compose(run_dir="unused")
             model = plain(tutorial, "model") if model is None else model
@@ -90,7 +96,6 @@ class DigitClassifier(L.LightningModule):
             for name, node in (metrics or {}).items()
         }
         self.epoch_metrics: dict[str, EpochMetrics] = {}  # of this epoch, by stage
-        self.epochs_are_steps = False  # the loggers' axis; in a run's folder it is epochs
         self.epoch_schedule: Any = None  # one that is stepped by epoch
         self.resumed: dict[str, Any] | None = None  # its state in a checkpoint
 
@@ -188,16 +193,11 @@ class DigitClassifier(L.LightningModule):
         # here, once the rate is logged and before the checkpoint of the epoch is written: Lightning
         # would step it earlier or later, and not at all in an epoch that was resumed
         if self.epoch_schedule and not self.trainer.lr_scheduler_configs:  # which SWA brings
-            score = self.logged_metrics().get(self.hparams["monitor"])
+            monitor = self.hparams["monitor"]
+            # Lightning also has the metrics of an earlier validation
+            fresh = "val" in self.epoch_metrics or not monitor.startswith("val/")
+            score = self.trainer.callback_metrics.get(monitor) if fresh else None
             self.lr_scheduler_step(self.epoch_schedule, score)
-
-    def logged_metrics(self) -> dict[str, float]:
-        """The metrics logged in this epoch: Lightning also has those of an earlier validation."""
-        return {
-            key: float(value)
-            for key, value in self.trainer.callback_metrics.items()
-            if "val" in self.epoch_metrics or not key.startswith("val/")
-        }
 
     def log_epoch(self, stage: str) -> None:
         """Logs the exact means over the images of the epoch, on whatever rank they were."""
@@ -205,10 +205,6 @@ class DigitClassifier(L.LightningModule):
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
         loss, images, hits, labelled = totals.tolist()
-        if self.epochs_are_steps:
-            # Lightning's count of steps is one off in a resumed run. The test comes after the last
-            # epoch, where a resumed run drops it from the logs
-            self.log("step", float(self.current_epoch + 1))
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / max(labelled, 1), dtype=torch.float64))
         for name, metric in self.metrics.items():
@@ -253,6 +249,10 @@ class DigitClassifier(L.LightningModule):
         for state in checkpoint.get("optimizer_states", []):
             for group in state["param_groups"]:  # as force=true asks for
                 group.update({key: changed[key] for key in changed.keys() & group.keys()})
+
+    def test_results(self) -> dict[str, float]:
+        """Results of the test that has ended beside what was logged, by name."""
+        return label_accuracies(self.epoch_metrics["test"], self.trainer)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
         """Writes the network's weights alone, as safetensors, with its config and `about`."""

@@ -53,18 +53,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = make_data(cfg.data)
         module = build_module({**config, "ckpt_path": start}, data)
-        trainer = build_trainer(cfg, run, start)
+        trainer = build_trainer(cfg, run, start, module)
         fit(trainer, module, data, start)
         best = load_best(trainer, module)
         test = dict(trainer.test(module, data, verbose=False)[0]) if cfg.test else {}
-        if test:
-            test |= results.label_accuracies(trainer, module, data)
+        if test and hasattr(module, "test_results"):
+            test |= module.test_results()
         module.float()  # what comes out of a training has 32 bits, whatever its precision
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device
         outcome = results.collect(history, best, test, module, device, config)
         if trainer.is_global_zero:
-            module.save_weights(run.path / STALE[0], {"data": described(config["data"], data)})
+            if hasattr(module, "save_weights"):
+                about = {"data": described(config["data"], data)}
+                module.save_weights(run.path / STALE[0], about)
             write_results(trainer, outcome)
             run.finish(outcome)
         return outcome

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.build import build_trainer, own_devices
 from mnist_cnn.config.compose import compose
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs.folder import LAST, RESULTS, RunFolder, state
 from mnist_cnn.train import train
 from tests.helpers.folder import column, contents, differences, files, measured, results
@@ -61,7 +62,7 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
 def test_a_users_own_data_are_split_over_the_processes_by_lightning(data, tmp_path):
     cfg = compose([*TINY, *DDP], run_dir=tmp_path)
     cfg.data._target_ = data
-    trainer = build_trainer(cfg, RunFolder(tmp_path), None)
+    trainer = build_trainer(cfg, RunFolder(tmp_path), None, DigitClassifier())
     assert trainer._accelerator_connector.use_distributed_sampler is (data == "my.Numbers")
 
 

@@ -20,7 +20,7 @@ RECIPES = {
     "averaged weights, nothing validates": [
         *("callbacks=averaging", "callbacks.averaging.update_every_n_steps=3"),
         *("scheduler=one_cycle", "data.val_fraction=0", "callbacks.summary=null"),
-        *("data.clean_epochs=1", "augment=mild", "label_smoothing=0.1"),
+        *("data.clean_epochs=1", "augment=mild", "module.label_smoothing=0.1"),
     ],
     "accumulated gradients": ["trainer.accumulate_grad_batches=3", "scheduler=cosine"],
     "64 bits": ["trainer.precision=64-true", "optimizer=adamw"],

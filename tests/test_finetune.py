@@ -52,7 +52,7 @@ def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source
 
 
 def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_path):
-    folder = trained(tmp_path / "run", "model=fast_cnn", "freeze=[conv1,norm1]")
+    folder = trained(tmp_path / "run", "model=fast_cnn", "module.freeze=[conv1,norm1]")
     initial = weights(trained(tmp_path / "fresh", *STILL, "model=fast_cnn"))
     after = weights(folder)
     torch.testing.assert_close(after["conv1.weight"], initial["conv1.weight"], rtol=0, atol=1e-6)
@@ -69,14 +69,17 @@ def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_p
 @pytest.mark.parametrize(
     ("value", "line"),
     [
-        ("[conv9]", "freeze must be of conv1, conv2, dense1, dense2, got conv9"),
-        ("[conv1,conv2,dense1,dense2]", "freeze must leave a layer to train, got all of conv1"),
-        ("conv1", "freeze: Input should be a valid list, got conv1"),
+        ("[conv9]", "module.freeze must be of conv1, conv2, dense1, dense2, got conv9"),
+        (
+            "[conv1,conv2,dense1,dense2]",
+            "module.freeze must leave a layer to train, got all of conv1",
+        ),
+        ("conv1", "module.freeze: Input should be a valid list, got conv1"),
     ],
 )
 def test_layers_that_are_not_there_are_refused_with_those_that_are(value, line, tmp_path):
     with pytest.raises(ValueError, match=f"^{line}"):
-        preflight(compose([*SHORT, f"freeze={value}"], run_dir=tmp_path / "run"))
+        preflight(compose([*SHORT, f"module.freeze={value}"], run_dir=tmp_path / "run"))
 
 
 def test_weights_that_are_not_there_are_refused_before_anything_is_written(tmp_path):
@@ -93,15 +96,15 @@ def test_weights_that_are_not_there_are_refused_before_anything_is_written(tmp_p
 
 def test_a_resumed_run_neither_reads_the_weights_again_nor_thaws_a_layer(source, tmp_path):
     given = Path(shutil.copytree(source, tmp_path / "source"))
-    options = [f"init_weights={given}", "freeze=[conv1]"]
+    options = [f"init_weights={given}", "module.freeze=[conv1]"]
     whole, cut = trained(tmp_path / "whole", *options), tmp_path / "cut"
     trained(cut, *options, "trainer.max_epochs=1")
     shutil.rmtree(given)
     trained(cut, *options, f"ckpt_path={cut}")
     assert not differences(whole, cut)
     assert torch.equal(weights(cut)["conv1.weight"], weights(source)["conv1.weight"])
-    with pytest.raises(ValueError, match=r"freeze must be \['conv1'\] .*, got None"):
-        trained(cut, *options, f"ckpt_path={cut}", "trainer.max_epochs=3", "freeze=null")
+    with pytest.raises(ValueError, match=r"module.freeze must be \['conv1'\] .*, got None"):
+        trained(cut, *options, f"ckpt_path={cut}", "trainer.max_epochs=3", "module.freeze=null")
 
 
 def test_a_run_with_a_checkpoint_needs_neither_the_weights_nor_the_directory_of_then(

@@ -75,10 +75,10 @@ def test_an_empty_path_is_no_network(tmp_path, monkeypatch):
 
 def test_the_constructors_defaults_are_those_of_the_configuration():
     cfg: Any = plain(compose(run_dir="unused"))
-    given = dict(DigitClassifier().hparams)
-    assert given.pop("monitor") == cfg["objective"]["metric"]
+    given, own = dict(DigitClassifier().hparams), cfg["module"]
+    assert own.pop("_target_") == "mnist_cnn.module.DigitClassifier"
     assert (given.pop("metrics") or {}) == cfg["metrics"]
-    assert given == {key: cfg[key] for key in given}
+    assert given == own | {key: cfg[key] for key in given.keys() - own.keys()}
 
 
 @pytest.mark.parametrize(

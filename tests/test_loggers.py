@@ -9,6 +9,7 @@ from lightning_utilities.core.imports import RequirementCache
 
 from mnist_cnn.callbacks.loggers import make_loggers
 from mnist_cnn.config.compose import compose
+from mnist_cnn.module import DigitClassifier
 from tests.helpers.folder import results, scalars
 from tests.helpers.training import SHORT, trained
 
@@ -67,4 +68,4 @@ def test_a_tracker_that_is_not_installed_is_named(module, name, tmp_path, monkey
     monkeypatch.setattr(lightnings, f"_{name}_AVAILABLE", RequirementCache(f"{module}>=999"))
     cfg = compose([*SHORT, f"logger=[csv,{module}]"], run_dir=tmp_path)
     with pytest.raises(ValueError, match=rf"^logger.{module}: .*{module}>=999"):
-        make_loggers(cfg, None)
+        make_loggers(cfg, None, DigitClassifier())

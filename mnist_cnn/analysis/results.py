@@ -14,9 +14,9 @@ import torch
 from rich.table import Table
 
 from mnist_cnn import terminal
-from mnist_cnn.data.datamodule import MNISTDataModule
-from mnist_cnn.data.mnist import hits_by_labels
 
+OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # of a row of the history, not metrics
+STAGES = {"train": "training", "val": "validation", "test": "test"}
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
 
@@ -38,10 +38,9 @@ def collect(
     """
     rows = history.rows
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
-    metrics = {key: kept[key] for key in kept if "/" in key and key != "images/s"}
     return {
-        **metrics,
-        **{key: test[key] for key in test if "/" in key},
+        **{key: kept[key] for key in kept if key not in OF_EPOCH},
+        **{key: test[key] for key in test if key != "step"},
         "epochs": len(rows),
         "best_epoch": int(kept["epoch"]) if kept else None,
         "seconds": sum(row["seconds"] for row in rows),
@@ -58,25 +57,6 @@ def collect(
         "finished": now().isoformat(timespec="seconds"),
         "config": config,
     }
-
-
-def label_accuracies(trainer: Any, module: Any, data: Any) -> dict[str, float]:
-    """test/acc_sound and test/acc_corrected of the test that has ended; {} of a set but MNIST.
-
-    As `hits_by_labels` has them, over the images of all processes.
-    """
-    if not isinstance(data, MNISTDataModule) or data.name != "mnist":
-        return {}
-    epoch, world = module.epoch_metrics["test"], trainer.world_size
-    predicted, labels = torch.cat(epoch.logits).argmax(1).cpu(), torch.cat(epoch.labels).cpu()
-    batches = torch.arange(len(data.rows["test"])).split(data.eval_batch_size)
-    rows = torch.cat([batch[trainer.global_rank :: world] for batch in batches])[: len(labels)]
-    found = {}
-    for name, hits in hits_by_labels(predicted, labels, rows).items():
-        counts = torch.tensor([int(hits.sum()), len(hits)], device=trainer.strategy.root_device)
-        correct, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
-        found[f"test/acc_{name}"] = correct / images
-    return found
 
 
 def now() -> datetime:
@@ -116,16 +96,26 @@ def commit() -> str | None:
 
 def print_results(results: Mapping[str, Any], folder: Path) -> None:
     """Prints the run's table and where its files are."""
-    table = Table("", "loss", "accuracy")
-    for stage, name in (("train", "training"), ("val", "validation"), ("test", "test")):
-        if f"{stage}/loss" in results:
-            loss, accuracy = results[f"{stage}/loss"], results[f"{stage}/acc"]
-            table.add_row(name, f"{loss:.4f}", f"{accuracy:.2%}")
+    by_stage: dict[str, dict[str, float]] = {stage: {} for stage in STAGES}
+    for key, value in results.items():
+        stage, _, name = key.partition("/")
+        if stage in STAGES and name:
+            by_stage[stage][name] = value
+    names = list(dict.fromkeys(name for metrics in by_stage.values() for name in metrics))
+    table = Table("", *names)
+    for stage, metrics in by_stage.items():
+        cells = [metric_text(name, metrics[name]) if name in metrics else "" for name in names]
+        if metrics:
+            table.add_row(STAGES[stage], *cells)
     console = terminal.console()
     console.print(table)
     console.print(
         f"best epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
         f"{results['parameters']:,} parameters, {results['seconds']:.1f} s"
     )
-    names = ("results.json", "history.png", "checkpoints/best.ckpt", "weights.safetensors")
-    console.print(f"{folder}: {', '.join(name for name in names if (folder / name).exists())}")
+    written = ("results.json", "history.png", "checkpoints/best.ckpt", "weights.safetensors")
+    console.print(f"{folder}: {', '.join(name for name in written if (folder / name).exists())}")
+
+
+def metric_text(name: str, value: float) -> str:
+    return f"{value:.2%}" if name.startswith("acc") else f"{value:.4f}"

@@ -17,9 +17,21 @@ class BetweenEpochs(Callback):
     """
 
     running = False  # in an epoch
+    validated = False  # in this epoch
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         raise NotImplementedError
+
+    def logged(self, trainer: L.Trainer) -> dict[str, float]:
+        """The metrics logged in this epoch: Lightning also has those of an earlier validation."""
+        return {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name != "step" and (self.validated or not name.startswith("val"))
+        }
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.validated = not trainer.sanity_checking
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.running = resumed_mid_epoch(trainer)
@@ -27,7 +39,7 @@ class BetweenEpochs(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.running:
             self.epoch_done(trainer, pl_module)
-        self.running = True
+        self.running, self.validated = True, False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.running:

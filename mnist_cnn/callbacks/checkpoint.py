@@ -170,7 +170,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     ) -> None:
         correct_counters(trainer, checkpoint)
         own: dict[str, Any] = {"generators": generators(pl_module.device)}
-        if mid_epoch(trainer):
+        if mid_epoch(trainer) and hasattr(pl_module, "epoch_metrics"):
             own["tally"] = pl_module.epoch_metrics["train"].state_dict()
         every: list[Any] = [own]
         if trainer.world_size > 1:
@@ -185,8 +185,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         for part in ("optimizer", "scheduler"):
-            args = checkpoint["hyper_parameters"], pl_module.hparams
-            old, new = (class_name(each[part]) for each in args)
+            args = checkpoint.get("hyper_parameters", {}), pl_module.hparams
+            old, new = (class_name(each.get(part) or {}) for each in args)
             if old != new:
                 allowed = f"{old}, as in the checkpoint that is resumed"
                 raise ValueError(must_be(f"{part}._target_", allowed, new))
@@ -230,7 +230,8 @@ def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
     Raises:
         ValueError: one is infinite or not a number. It names the step.
     """
-    losses, fault = module.epoch_metrics["train"].losses, ""
+    known = getattr(module, "epoch_metrics", {}).get("train")
+    losses, fault = known.losses if known else [], ""
     finite = torch.stack(losses).isfinite().tolist() if losses else []
     if not all(finite):
         batch = finite.index(False)

@@ -2,14 +2,17 @@
 
 import csv
 import time
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+from torch import Tensor
 
 from mnist_cnn.analysis.results import now
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.plots import training
 from mnist_cnn.runs.folder import replace
 
@@ -28,9 +31,8 @@ class History(BetweenEpochs):
         self.run_started = now()  # the first time, in a resumed run
         self.started = self.trained = 0.0  # of this epoch's clock
         self.elapsed = 0.0  # of an interrupted epoch
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        pl_module.epochs_are_steps = True  # type: ignore[assignment]  # declared as a Tensor
+        self.samples = 0  # of this epoch, in this process
+        self.monitored: dict[str, str] = {}  # metrics that must be logged, by their keys
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -38,21 +40,45 @@ class History(BetweenEpochs):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self.started, self.trained = time.perf_counter(), 0.0
+        self.started, self.trained, self.samples = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.samples += batch_size(batch)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.trained = self.trained or time.perf_counter()
+        log_epoch(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        log_epoch(trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        log_epoch(trainer, pl_module)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
-        metrics, seconds = module.logged_metrics(), self.trained - self.started
-        metrics.pop("step", None)
-        images = module.epoch_metrics["train"].images * trainer.world_size
+        metrics, seconds = self.logged(trainer), self.trained - self.started
+        self.check_monitored(metrics)
+        samples = self.samples * trainer.world_size
         row = {"epoch": trainer.current_epoch, **dict(sorted(metrics.items()))}
-        self.rows.append({**row, "seconds": seconds, "images/s": images / seconds})
+        self.rows.append({**row, "seconds": seconds, "images/s": samples / seconds})
         self.write(trainer)
+
+    def check_monitored(self, metrics: Mapping[str, float]) -> None:
+        """Raise ValueError for a monitored metric that the first epoch has not logged.
+
+        Those of a validation are waited for until there is one.
+        """
+        for key, metric in self.monitored.items():
+            if metric not in metrics and (self.validated or not metric.startswith("val")):
+                logged = either(list(metrics)) or "logged, which nothing is"
+                raise ValueError(must_be(key, logged, metric))
+        if self.validated:
+            self.monitored = {}
 
     def write(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
@@ -76,8 +102,32 @@ class History(BetweenEpochs):
 
     def state_dict(self) -> dict[str, Any]:
         elapsed = time.perf_counter() - self.started
-        return {"rows": self.rows, "elapsed": elapsed, "started": self.run_started.isoformat()}
+        state = {"rows": self.rows, "elapsed": elapsed, "samples": self.samples}
+        return {**state, "started": self.run_started.isoformat()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.elapsed = state_dict["rows"], state_dict["elapsed"]
+        self.samples = state_dict["samples"]
         self.run_started = datetime.fromisoformat(state_dict["started"])
+
+
+def log_epoch(trainer: L.Trainer, module: L.LightningModule) -> None:
+    """Make the epoch the axis of what is logged at its end, and one more that of the test.
+
+    Lightning's count of steps is one off in a resumed run. The test comes after the last epoch,
+    where a resumed run drops it from the logs.
+    """
+    module.log("step", float(trainer.current_epoch + 1))
+
+
+def batch_size(batch: Any) -> int:
+    """Samples of a batch: the length of the first tensor in it, 1 where there is none."""
+    return next((len(tensor) for tensor in tensors(batch) if tensor.dim()), 1)
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping | list | tuple):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from tensors(part)

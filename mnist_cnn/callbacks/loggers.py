@@ -8,23 +8,22 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig
 
-from mnist_cnn.config.check import OF_MODULE
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.pretrained import read_checkpoint
 
-# Lightning logs these parts of the configuration itself, as they are after seeing the data
-LOGGED = (*OF_MODULE, "label_smoothing")
 
-
-def make_loggers(cfg: DictConfig, start: Path | str | None) -> list[Logger]:
+def make_loggers(
+    cfg: DictConfig, start: Path | str | None, module: L.LightningModule
+) -> list[Logger]:
     """The loggers that a configuration names, which have logged it; ValueError without its package.
 
     One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
     from, since it is logged anew: curves, results and the test. A run that was killed before its
     first checkpoint has logged, too.
     """
-    values = {key: value for key, value in plain(cfg).items() if key not in LOGGED}
+    # Lightning logs the module's own itself, as they are after seeing the data
+    values = {key: value for key, value in plain(cfg).items() if key not in module.hparams}
     loggers = []
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:

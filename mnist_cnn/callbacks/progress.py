@@ -45,24 +45,26 @@ class ProgressBar(BetweenEpochs):
         if now < self.due or self.bar is None:
             return
         self.due = now + self.refresh_seconds
-        epoch, loss = trainer.current_epoch, pl_module.epoch_metrics["train"].losses[-1]
-        self.bar.update(
-            self.task,
-            completed=epoch * trainer.num_training_batches + batch_idx + 1,
-            description=f"epoch {epoch + 1}/{trainer.max_epochs}  loss {loss:.4f}",
+        epoch, about = (
+            trainer.current_epoch,
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
         )
+        if isinstance(outputs, dict) and "loss" in outputs:  # not with manual optimization
+            about += f"  loss {outputs['loss']:.4f}"
+        done = epoch * trainer.num_training_batches + batch_idx + 1
+        self.bar.update(self.task, completed=done, description=about)
         self.bar.refresh()
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         if not trainer.is_global_zero:
             return
-        metrics, epoch = module.logged_metrics(), trainer.current_epoch
+        metrics, epoch = self.logged(trainer), trainer.current_epoch
         cells = [f"epoch {epoch:>2}/{trainer.max_epochs}"]
         for stage in ("train", "val"):
-            if f"{stage}/loss" in metrics:
-                loss, accuracy = metrics[f"{stage}/loss"], metrics[f"{stage}/acc"]
-                cells.append(f"{stage} {loss:.4f} {accuracy:7.2%}")
-        cells.append(f"lr {metrics['lr']:.1e}")
+            names = [name for name in metrics if name.startswith(f"{stage}/")]
+            shown = (brief(name.partition("/")[2], metrics.pop(name)) for name in names)
+            cells += [" ".join((stage, *shown))] if names else []
+        cells += [brief(name, value) for name, value in metrics.items()]
         if epoch == getattr(trainer.checkpoint_callback, "best_epoch", None):
             cells.append("best")
         line = " │ ".join(cells)
@@ -82,3 +84,9 @@ class ProgressBar(BetweenEpochs):
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def brief(name: str, value: float) -> str:
+    """A metric on a line; loss and accuracy are known by their form."""
+    forms = {"loss": f"{value:.4f}", "acc": f"{value:7.2%}", "lr": f"lr {value:.1e}"}
+    return forms.get(name, f"{name} {value:.4g}")

@@ -44,7 +44,7 @@ class Prune(BetweenEpochs):
         self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.number)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
-        value = module.logged_metrics().get(self.monitor, math.nan)
+        value = self.logged(trainer).get(self.monitor, math.nan)
         if self.number is None or not math.isfinite(value):
             return
         epoch = trainer.current_epoch

@@ -17,14 +17,15 @@ from mnist_cnn.config.instantiate import (
     is_custom,
     not_allowed,
 )
-from mnist_cnn.config.messages import either, must_be, shown
+from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
 IMAGES, CLASSES = 60_000, 10  # of the training file of each set of known size
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")
 # in an epoch that is resumed, these begin their work anew or leave it out
 INEXACT = ("GradientAccumulationScheduler", "LearningRateMonitor", "StochasticWeightAveraging")
-OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")  # a checkpoint holds them
+# parts that a module's constructor may take; a checkpoint holds them
+OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
 
 
 def check(cfg: DictConfig, entry: str = "train") -> None:
@@ -39,14 +40,15 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     if entry == "train":
         if "trainer" not in cfg:
             raise ValueError("--config-name must be a configuration of a training, as train is")
-        check_metrics(cfg)  # first: of an unknown metric no mode is known either
+        check_monitors(cfg)
         model = schema.Train
     faults = wrong_values("", model, {key: plain(cfg, key) for key in model.model_fields})
-    for key, group in schema.OURS.items():
-        if not is_custom(part := plain(cfg, key)):
+    for key, (place, group) in schema.OURS.items():
+        part = plain(cfg, key)
+        if isinstance(part, dict) and str(part.get("_target_")).startswith(place):
             faults += wrong_values(key, group, part)
     written: Any = OmegaConf.to_container(cfg)
-    for part in (*OF_MODULE, "data", "trainer", "callbacks", "logger"):
+    for part in (*OF_MODULE, "module", "data", "trainer", "callbacks", "logger"):
         allowlist = CHECKPOINTS if part in OF_MODULE else COMMANDS
         faults += not_allowed(written.get(part), part, allowlist)
     if faults:
@@ -62,9 +64,6 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             raise ValueError(must_be("loss", "one that knows data.negatives", None))
         check_limits(cfg.trainer, cfg.data)
         check_trainer(cfg.trainer, cfg.data.get("clean_epochs", 0))
-        if cfg.loss and cfg.label_smoothing:
-            allowed = "0 where loss is set"
-            raise ValueError(must_be("label_smoothing", allowed, cfg.label_smoothing))
 
 
 def wrong_values(part: str, group: type[BaseModel], values: Any) -> list[str]:
@@ -134,28 +133,33 @@ def check_limits(trainer: DictConfig, data: DictConfig) -> None:
             raise ValueError(must_be(f"trainer.limit_{split}_batches", allowed, share))
 
 
-def check_metrics(cfg: DictConfig) -> None:
-    """Raise ValueError for a metric that is not logged, whose name is taken, or of other mode."""
-    metrics = plain(cfg, "metrics")
-    users = list(metrics) if isinstance(metrics, dict) else []
-    names = ["loss", "acc", *users]
-    if taken := {"loss", "acc"} & set(users):
-        raise ValueError(f"metrics.{min(taken)}: a metric of this name is logged already")
-    logged = [f"{stage}/{name}" for stage in ("train", "val") for name in names]
-    waiting = ["callbacks.early_stopping.monitor", "callbacks.prune.monitor"]
+def monitored(cfg: DictConfig) -> dict[str, str]:
+    """Return the metrics that the objective and the callbacks look at, by their keys."""
+    callbacks = plain(cfg, "callbacks")
+    names = callbacks if isinstance(callbacks, dict) else ()
+    keys = ("objective.metric", *(f"callbacks.{name}.monitor" for name in names))
+    values = {key: plain(cfg, key) for key in keys}
+    return {key: metric for key, metric in values.items() if isinstance(metric, str)}
+
+
+def check_monitors(cfg: DictConfig) -> None:
+    """Raise ValueError for a mode that is unknown or wrong, or a metric that no epoch can have.
+
+    Whether the module logs a metric of this name is seen after the first validation.
+    """
+    waiting = ["callbacks.early_stopping", "callbacks.prune"]
     if class_name(cfg.scheduler or {}) == "ReduceLROnPlateau":
-        waiting.append("objective.metric")
+        waiting.append("objective")
     unvalidated = 0 in (plain(cfg, "data.val_fraction"), plain(cfg, "trainer.limit_val_batches"))
-    for key in ("objective.metric", "callbacks.checkpoint.monitor", *waiting):
-        metric = plain(cfg, key)
-        if metric not in logged and (metric is not None or key == "objective.metric"):
-            raise ValueError(must_be(key, either(logged), metric))
+    for key, metric in monitored(cfg).items():
         part = key.rpartition(".")[0]
-        mode, known = plain(cfg, f"{part}.mode"), better(str(metric))
-        if known and mode in ("min", "max") and mode != known:
-            raise ValueError(must_be(f"{part}.mode", f"{known} for {metric}", mode))
-        if unvalidated and key in waiting and str(metric).startswith("val/"):
-            allowed = f"of train/ where nothing is validated, as {logged[0]}"
+        node, known = plain(cfg, part), better(metric)
+        mode = node.get("mode")
+        if "mode" in node and mode not in ([known] if known else ["min", "max"]):
+            allowed = known or "min or max"
+            raise ValueError(must_be(f"{part}.mode", f"{allowed} for {metric}", mode))
+        if unvalidated and part in waiting and metric.startswith("val/"):
+            allowed = "of train/ where nothing is validated, as train/loss"
             raise ValueError(must_be(key, allowed, metric))
 
 

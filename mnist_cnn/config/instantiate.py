@@ -48,9 +48,9 @@ def class_name(config: Mapping[str, Any]) -> str | None:
 
 
 def is_custom(data: Any) -> bool:
-    """True for the configuration of a LightningDataModule that is not of this package."""
+    """True for the configuration of a LightningDataModule that is not of mnist_cnn.data."""
     target = data.get("_target_") if hasattr(data, "get") else None
-    return not str(target).startswith("mnist_cnn.")
+    return not str(target).startswith("mnist_cnn.data.")
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -124,8 +124,17 @@ class Callbacks(Part):
     history: Callback
 
 
-# of this project's classes, which others in their place need not be like
-OURS: dict[str, type[Part]] = {"data": Data, "model": Network}
+class Classifier(Custom):
+    label_smoothing: BelowOne = 0.0
+    freeze: list[str] | None = None
+
+
+# parts of this project whose values are known; a class of another module judges its own
+OURS: dict[str, tuple[str, type[Part]]] = {
+    "data": ("mnist_cnn.data.", Data),
+    "model": ("mnist_cnn.model.", Network),
+    "module": ("mnist_cnn.module.", Classifier),
+}
 
 
 class Trainer(Custom):
@@ -158,18 +167,17 @@ class Train(Part):
     seed: Seed
     ckpt_path: Text | None
     init_weights: Text | None
-    freeze: list[str] | None
-    label_smoothing: BelowOne
     targets: list[str]
-    loss: Custom | None
-    metrics: dict[str, Custom]
     run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
     objective: dict[str, str]
     trainer: Trainer
     data: Custom
-    model: Custom
-    optimizer: Optimizer
+    module: Custom
+    model: Custom | None
+    optimizer: Optimizer | None
     scheduler: Schedule | None
+    loss: Custom | None
+    metrics: dict[str, Custom] | None
     callbacks: Callbacks
 
 

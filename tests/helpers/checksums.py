@@ -25,7 +25,7 @@ RUNS = {
         *("experiment=photo", "trainer.precision=32-true", "trainer.max_epochs=2"),
         "trainer.limit_train_batches=10",
     ],
-    "freeze": ["freeze=[conv1]", "trainer.max_epochs=2", "trainer.limit_train_batches=20"],
+    "freeze": ["module.freeze=[conv1]", "trainer.max_epochs=2", "trainer.limit_train_batches=20"],
     "resumed": ["trainer.max_epochs=2", "trainer.limit_train_batches=40"],
     "ddp": [
         *("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1"),
