@@ -11,6 +11,7 @@ from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
+from mnist_cnn.ended import why_ended
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.sweeps import attempt
@@ -32,7 +33,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     check(cfg)
     cfg = with_absolute_paths(cfg)
-    with RunFolder(cfg.run_dir, depends_on, extendable, STALE, "train.log").opened(cfg) as run:
+    folder = RunFolder(cfg.run_dir, depends_on, extendable, why_ended, STALE, "train.log")
+    with folder.opened(cfg) as run:
         if run.results is not None:
             return run.results
         if processes.wanted(cfg.trainer):

@@ -110,9 +110,27 @@ def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault
     assert set(before) - set(files(cut)) == {"results.json", "weights.safetensors", "history.png"}
     run(cut, "test=true")
     assert not differences(whole, cut)
-    with pytest.raises(ValueError, match=r"current_epoch=3, .*max_epochs=2"):
+    before = files(cut)
+    with pytest.raises(ValueError, match=r"trainer.max_epochs must be at least 3, .*got 2"):
         run(cut, "test=true", "trainer.max_epochs=2")
+    with pytest.raises(ValueError, match=r"seed must be 0 .*; force=true has nothing to resume"):
+        run(cut, "test=true", "seed=1", "force=true")
+    run(cut, "test=false")  # the test that is there stays
+    assert files(cut) == before
+
+
+def test_a_run_that_stopped_early_says_so_when_it_is_extended(tmp_path, capsys):
+    stops = ["callbacks.early_stopping.min_delta=10", "callbacks.early_stopping.patience=1"]
+    whole, cut = run(tmp_path / "whole", *stops, "trainer.max_epochs=9"), tmp_path / "cut"
+    run(cut, *stops, "trainer.max_epochs=4")
+    assert "left to train" not in capsys.readouterr().err
+    run(cut, *stops, "trainer.max_epochs=9")
+    said = f"{cut}: nothing is left to train: callbacks.early_stopping ended it after epoch 2\n"
+    assert capsys.readouterr().err == said
     assert not differences(whole, cut)
+    with pytest.warns(UserWarning, match="EarlyStopping"):  # Lightning misses it
+        run(cut, "callbacks=no_early_stopping", "callbacks.summary=null", "force=true")
+    assert results(cut)["epochs"] == 3
 
 
 def test_a_copied_checkpoint_starts_a_new_run_beside_the_old_one(tmp_path):

@@ -28,13 +28,13 @@ from mnist_cnn.runs.signals import Interrupted
 from tests.helpers.folder import files
 
 
-def opened(path, *, neutral="", more=(), stale=(), **values):
-    """A run whose results do not depend on the key `neutral`."""
+def opened(path, *, neutral="", more=(), ended="", stale=(), **values):
+    """A run whose results do not depend on the key `neutral`, with nothing to train if `ended`."""
 
     def keep(flat):
         return {key: flat[key] for key in flat if key != neutral}
 
-    folder = RunFolder(path, keep, lambda flat: more, stale)
+    folder = RunFolder(path, keep, lambda flat: more, lambda file, cfg: ended, stale)
     return folder.opened(OmegaConf.create({"lr": 1, "epochs": 2, **values}))
 
 
@@ -197,6 +197,35 @@ def test_force_resumes_with_another_configuration_and_says_which(tmp_path, capsy
     with opened(tmp_path, lr=2, force=True, neutral="force") as run:
         run.finish({"loss": 0.1})
     assert recorded(tmp_path)["lr"] == 2
+
+
+def test_force_has_nothing_to_change_where_nothing_is_left_to_train(tmp_path, capsys):
+    finished(tmp_path)
+    before = files(tmp_path)
+    forced = opened(tmp_path, lr=2, force=True, neutral="force", ended="2 epochs are trained")
+    with pytest.raises(ValueError, match=r"lr must be 1 as recorded, got 2; .*2 epochs"), forced:
+        pass
+    assert files(tmp_path) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_is_left_out_takes_nothing_from_the_results(tmp_path, capsys):
+    finished(tmp_path, test=True)
+    before = files(tmp_path)
+    for longer, said in (({}, ""), ({"epochs": 4, "ended": "stopped"}, "left to train: stopped")):
+        with opened(tmp_path, test=False, more=["test", "epochs"], **longer) as run:
+            assert run.results == {"loss": 0.5}
+        assert said in capsys.readouterr().err
+    assert files(tmp_path) == before
+    with opened(tmp_path, test=False, epochs=4, more=["test", "epochs"]) as run:
+        assert run.results is None  # which are those of more epochs then
+
+
+@pytest.mark.parametrize("values", [{"test": True}, {"test": False, "epochs": 4}])
+def test_a_step_or_a_length_that_is_added_is_carried_out(tmp_path, values):
+    finished(tmp_path, test=False)
+    with opened(tmp_path, more=["test", "epochs"], ended="2 epochs", **values) as run:
+        assert run.results is None
 
 
 def test_a_run_from_another_s_checkpoint_is_compared_with_that_run(tmp_path):

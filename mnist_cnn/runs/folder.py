@@ -31,6 +31,7 @@ LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
 Flat = dict[str, Any]  # the values of a configuration by their whole keys
+Changes = dict[str, tuple[Any, Any]]  # by such keys, the value as recorded and the one of now
 
 
 class FolderInUseError(ValueError):
@@ -51,6 +52,7 @@ class RunFolder:
     Args:
         depends_on: picks from a flat configuration what the results depend on.
         extendable: the keys among these with another value of which the run can be finished anew.
+        ended: says why a checkpoint leaves nothing to train; empty where it leaves something.
         stale: files of the results, which are removed when a newer checkpoint makes them so.
         log: the file in the folder that gets what is logged.
 
@@ -64,11 +66,12 @@ class RunFolder:
         path: Path | str,
         depends_on: Callable[[Flat], Flat] = dict,
         extendable: Callable[[Flat], Collection[str]] = lambda config: (),
+        ended: Callable[[Path, DictConfig], str] = lambda checkpoint, cfg: "",
         stale: Collection[str] = (),
         log: str = "run.log",
     ):
         self.path = Path(path).absolute()
-        self.depends_on, self.extendable = depends_on, extendable
+        self.depends_on, self.extendable, self.ended = depends_on, extendable, ended
         self.stale, self.log = (RESULTS, FAILED, PRUNED, *stale), log
         self.lock = FileLock(self.path / LOCK, timeout=0)
         self.results: dict[str, Any] | None = None
@@ -131,27 +134,38 @@ class RunFolder:
         """Raise ValueError where the results would depend on another configuration."""
         now = flat(OmegaConf.to_container(cfg, resolve=True))
         self.pending = record(cfg, self.path)
-        recorded = self.path / CONFIG
-        if not recorded.exists() and cfg.get("ckpt_path"):
-            recorded = Path(cfg.ckpt_path).absolute().parent.parent / CONFIG
+        last, recorded = self.path / LAST, self.path / CONFIG
+        start = last if last.is_file() else cfg.get("ckpt_path")
+        if start and not recorded.exists():
+            recorded = Path(start).absolute().parent.parent / CONFIG
         if not recorded.is_file():
             return
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
-        extendable = self.extendable(now)
-        refused = [
-            f"{key} must be {old} as recorded, got {new}"
-            for key, (old, new) in changed.items()
-            if key not in extendable
-        ]
-        if refused:
-            text = f"{self.path}: {'; '.join(refused)}"
-            if not cfg.get("force"):
-                raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
-            print(f"forced: {text}", file=sys.stderr)
+        ended = self.ended(Path(start), cfg) if changed and start else ""
+        allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
+        if refused := {key: changed[key] for key in changed if key not in allowed}:
+            self.force(refused, ended, forced=bool(cfg.get("force")))
+        # a step, as the test, that is left out now takes nothing from the results that are there
+        off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
+        longer = changed.keys() - off - on
+        if longer and ended:
+            print(f"{self.path}: nothing is left to train: {ended}", file=sys.stderr)
         results = self.path / RESULTS
-        if not changed and results.exists():
+        if results.exists() and not on and (not longer or (ended and off)):
             self.results = json.loads(results.read_text("utf-8"))
+
+    def force(self, changed: Changes, ended: str, *, forced: bool) -> None:
+        """Raise ValueError for changed values, unless they are forced on what is left to train."""
+        keys = [
+            f"{key} must be {old} as recorded, got {new}" for key, (old, new) in changed.items()
+        ]
+        text = f"{self.path}: {'; '.join(keys)}"
+        if not forced:
+            raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
+        if ended:  # only the record would change, and be false
+            raise ValueError(f"{text}; force=true has nothing to resume: {ended}")
+        print(f"forced: {text}", file=sys.stderr)
 
     def outdate(self) -> None:
         """Remove the results, which a newer checkpoint outdates, and record what made that."""
@@ -238,7 +252,7 @@ def flat(node: Any, key: str = "") -> Flat:
     return found
 
 
-def differences(old: Flat, new: Flat) -> dict[str, tuple[Any, Any]]:
+def differences(old: Flat, new: Flat) -> Changes:
     """The keys whose values differ, with both; a key that is missing counts as null."""
     keys = sorted(old.keys() | new.keys())
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
