@@ -146,12 +146,16 @@ def test_latest_is_the_newest_run_that_has_not_ended_else_the_newest_that_has(tm
 
     with pytest.raises(ValueError, match=f"ckpt_path=latest.*{tmp_path}"):
         latest()
-    run("sweeps/2026-01-01/job", 98)
+    for sweep in ("sweeps/2026-01-01", "mine"):
+        run(f"{sweep}/job", 98)
+        (tmp_path / sweep / SWEEP).touch()
+    with pytest.raises(ValueError, match="there is no run"):
+        latest()
     older = run("2026-01-01/older", 1, RESULTS)
     assert latest() == str(older)
-    newer = run("2026-01-01/newer", 2, RESULTS)
+    newer = run("a/b/c/newer", 2, RESULTS)
     assert latest() == str(newer)
-    cut = run("2026-01-01/cut", 0)
+    cut = run("cut", 0)
     assert latest() == str(cut)
     with FileLock(cut / LOCK):
         assert latest() == str(newer)

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from mnist_cnn.runs.folder import CONFIG, LAST, OVERRIDES, SWEEP, state
+from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, SWEEP, state
 
 # what may be imported is for who resumes a run to say: its folder may be a stranger's
 NOT_REPEATED = ("targets", "force", "run_dir")
@@ -149,13 +149,21 @@ def absolute(override: str) -> str:
 
 def latest(outputs: Path) -> Path:
     """The newest run that has not ended, or the newest; no job of a sweep, none that is running."""
-    files = list(outputs.glob(f"*/*/{OVERRIDES}"))
-    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
-    states = {file.parents[1].absolute(): state(file.parents[1]) for file in files}
+    runs = sorted(runs_below(outputs), key=lambda run: (run / OVERRIDES).stat().st_mtime)
+    states = {run.absolute(): state(run) for run in reversed(runs)}
     free = [run for run, how in states.items() if how != "running"]
     if not free:
         raise ValueError(f"ckpt_path=latest: there is no run in {outputs.absolute()}")
     return next((run for run in free if states[run] in ("interrupted", "failed")), free[0])
+
+
+def runs_below(outputs: Path) -> Iterator[Path]:
+    """The folders of runs at any depth, but not those in a sweep."""
+    for path, folders, names in os.walk(outputs):
+        if not {LOCK, SWEEP}.isdisjoint(names):
+            folders.clear()
+            if SWEEP not in names and Path(path, OVERRIDES).is_file():
+                yield Path(path)
 
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
