@@ -36,12 +36,13 @@ class ResumableOptunaSweeper(Sweeper):
         from mnist_cnn.sweeps.callback import refusal
 
         with refusal():
-            from mnist_cnn.sweeps.search import Search
+            from mnist_cnn.sweeps.search import Options, Search
 
-            params = [f"{key}={value}" for key, value in (self.options.params or {}).items()]
+            options = Options.of(self.options)
+            params = [f"{key}={value}" for key, value in (options.params or {}).items()]
             overrides = self.parser.parse_overrides([*params, *arguments])
             by_key = {o.get_key_element(): o for o in overrides}
-            search = Search(self.folder, self.options, by_key)
+            search = Search(self.folder, options, by_key)
         search.run(self.launch)
 
 
@@ -51,7 +52,7 @@ NODE = {
     "n_trials": 30,  # those that failed are run again when the search is resumed
     "n_jobs": 1,  # trials that are drawn and launched at once
     "metric": None,  # the objective's name, where the jobs return several numbers
-    "mode": "min",  # or max
+    "mode": "min",  # or max; minimize and maximize are the same
     "seeds": 1,  # n: a trial is the mean of n jobs with seed=0, 1, ..., and fails where one does
     "sampler": {"_target_": "optuna.samplers.TPESampler", "seed": 0},
     "params": None,  # the space, and fixed values, by key; the command line's come after

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,12 @@ def check_machine(cfg: DictConfig) -> None:
     quiet_lightning()
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
-    instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run's own Trainer gives them
+        trainer = instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
+    asked = str(cfg.trainer.precision)
+    if "bf16" in trainer.precision and "bf16" not in asked:  # Lightning takes it instead on a CPU
+        raise ValueError(must_be("trainer.precision", f"{trainer.precision} on a CPU", asked))
     module = make_module(plain(cfg))
     if cfg.test and not is_overridden("test_step", module):
         wanted = f"false with {cfg.module._target_}, which has no test_step"

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import itertools
+import re
 from typing import Any
 
 import lightning as L
@@ -16,8 +17,10 @@ from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network
+from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import preflight
 
+PATHS = {"data=arrays": ["data.path=unused"], "data=folder": ["data.root=unused"]}
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
 
 
@@ -50,8 +53,8 @@ def test_every_file_of_the_trainer_holds_its_arguments(name):
 def test_every_file_passes_the_check(group):
     assert files(group)
     for name in files(group):
-        paths = {"arrays": ["data.path=unused"], "folder": ["data.root=unused"]}.get(name, [])
-        check(compose([f"{group}={name}", *paths], run_dir="unused"))
+        choice = f"{group}={name}"
+        check(compose([choice, *PATHS.get(choice, [])], run_dir="unused"))
         if group == "experiment":
             check(compose([f"{group}={name}", "augment=none", "debug=default"], run_dir="unused"))
 
@@ -96,6 +99,10 @@ def test_the_article_by_name_is_the_default():
             "callbacks=averaging callbacks.averaging.update_every_n_steps=x",
             "callbacks.averaging.update_every_n_steps: Input should be a valid integer, got x",
         ),
+        ("trainer.max_steps=0", "trainer.max_steps: Input should not be zero, got 0"),
+        ("trainer.max_time=00:00:00:00", "trainer.max_time: Input should not be zero, got 00:00"),
+        ("data.per_class=100000", "data.per_class must be at most 4800 with data.val_fraction=0.2"),
+        ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
         ("module.label_smoothing=1.0", "module.label_smoothing: Input should be less than 1"),
@@ -121,6 +128,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("trainer.accelerator=tpu", "trainer: "),
         ("+trainer.epochs=3", "lightning.Trainer: Trainer.__init__() got an unexpected keyword"),
         ("trainer.accelerator=cpu trainer.devices=[0]", "trainer: "),
+        ("trainer.accelerator=cpu trainer.precision=16-mixed", "trainer.precision must be bf16-mi"),
         ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
         ("optimizer._target_=torch.optim.Foo", "optimizer._target_=torch.optim.Foo"),
         ("optimizer._target_=torch.optim.swa_utils", "optimizer._target_"),
@@ -147,6 +155,23 @@ def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_run_has_a_fol
     with pytest.raises(ValueError, match=r".") as refused:
         preflight(compose(override.split(), run_dir="unused"))
     assert line in str(refused.value)
+
+
+def test_what_our_files_set_to_true_or_false_is_nothing_else():
+    choices = [[f"{group}={name}"] for group in GROUPS for name in files(group)]
+    choices = [[*choice, *PATHS.get(choice[0], [])] for choice in choices]
+    seen: set[str] = set()
+    for entry, choice in [("evaluate", []), *(("train", choice) for choice in choices)]:
+        cfg = compose(choice, run_dir="unused", entry=entry)
+        values = flat(OmegaConf.to_container(cfg))
+        found = {key for key, value in values.items() if isinstance(value, bool)} - seen
+        for key in sorted(found):
+            changed = cfg.copy()
+            OmegaConf.update(changed, key, "no")
+            with pytest.raises(ValueError, match=rf"^{re.escape(key)}: Input should be "):
+                check(changed, entry)
+        seen |= found
+    assert {"test", "force", "init_strict", "data.color", "logger.wandb.offline"} <= seen
 
 
 def test_another_entry_s_configuration_is_no_training():

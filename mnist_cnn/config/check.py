@@ -64,6 +64,10 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
             raise ValueError(must_be("loss", "one that knows data.negatives", None))
         check_limits(cfg.trainer, cfg.data)
         check_trainer(cfg.trainer, cfg.data.get("clean_epochs", 0))
+        schedule = cfg.scheduler or {}
+        if class_name(schedule) == "ReduceLROnPlateau" and schedule.get("interval") == "step":
+            allowed = "epoch with ReduceLROnPlateau, which follows a metric of an epoch"
+            raise ValueError(must_be("scheduler.interval", allowed, "step"))
 
 
 def wrong_values(part: str, group: type[BaseModel], values: Any) -> list[str]:
@@ -119,11 +123,16 @@ def check_trainer(trainer: DictConfig, clean_epochs: int) -> None:
 
 
 def check_limits(trainer: DictConfig, data: DictConfig) -> None:
-    """Raise ValueError for a share of the batches that is less than one, in sets of known size."""
+    """Raise ValueError for numbers of images and batches that sets of known size do not have."""
     if is_custom(data) or data.name in ("arrays", "folder"):
         return
     val, test = data.val_fraction, IMAGES if data.name == "qmnist" else IMAGES / 6
-    train = CLASSES * data.per_class if data.per_class else IMAGES * (1 - val)
+    train = IMAGES * (1 - val)
+    if data.per_class:
+        if CLASSES * data.per_class > train:  # what a class has at most, where all have as many
+            allowed = f"at most {int(train / CLASSES)} with data.val_fraction={val}"
+            raise ValueError(must_be("data.per_class", allowed, data.per_class))
+        train = CLASSES * data.per_class
     for split, images in {"train": train, "val": IMAGES * val, "test": test}.items():
         share = trainer[f"limit_{split}_batches"]
         size = data.batch_size if split == "train" else data.eval_batch_size

@@ -6,11 +6,18 @@ training. A key with a default may be missing; other keys are for the class to j
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 def listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
+
+
+def not_zero(value: Any) -> Any:
+    if value in (0, "00:00:00:00"):
+        raise PydanticCustomError("not_zero", "Input should not be zero")
+    return value
 
 
 Positive = Annotated[float, Field(gt=0)]
@@ -23,6 +30,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)]  # one, or several
 Suite = Literal["corruptions", "adversarial", "certified", "outliers"]
+# a number of batches, or true
+Batches = Annotated[Whole, BeforeValidator(lambda n: int(n) if isinstance(n, bool) else n)]
+Steps = Annotated[int, Field(ge=-1), AfterValidator(not_zero)]  # -1: no limit
+Time = Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$"), AfterValidator(not_zero)]
 # 2, or [n]: the GPU of this number
 Devices = Annotated[
     Count, BeforeValidator(lambda n: 1 if isinstance(n, list) and len(n) == 1 else n)
@@ -37,6 +48,7 @@ class Custom(Part):
     """A part that is made by its `_target_`, whose constructor judges."""
 
     target: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]
+    partial: Annotated[bool, Field(alias="_partial_")] = False
 
 
 class DataDescription(Part):
@@ -58,6 +70,7 @@ class Images(Part):
     split: Literal["rows", "writers", "writers_by_series"] = "rows"
     batch_size: Count
     eval_batch_size: Count
+    shuffle: bool
     seed: Seed
     clean_epochs: Whole
     per_class: Count | None = None
@@ -78,6 +91,7 @@ class Augment(Part):
 class Data(Images):
     name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "arrays", "folder"]
     augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
+    color: bool = True  # of data.custom.FolderDataModule
     negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
 
 
@@ -91,6 +105,7 @@ class Network(Part):
 class Optimizer(Custom):
     lr: Positive = 1e-3
     nesterov: bool = False
+    fused: bool | None = None
 
 
 class Schedule(Part):
@@ -99,11 +114,16 @@ class Schedule(Part):
     min_lr: NotNegative = 0.0
     eta_min: NotNegative = 0.0
     interval: Literal["epoch", "step"] = "epoch"  # it is stepped after each
+    cycle_momentum: bool = True
+    partial: Annotated[bool, Field(alias="_partial_")] = False
 
 
 class Callback(Custom):
     """Any callback; these arguments of ours and of Lightning's mean the same everywhere."""
 
+    quiet: bool = False
+    check_finite: bool = True
+    strict: bool = True
     every_steps: Count | None = None
     every_seconds: Positive | None = None
     refresh_seconds: Positive = 0.5
@@ -122,6 +142,12 @@ class Callbacks(Part):
     __pydantic_extra__: dict[str, Callback | None]
     checkpoint: Checkpoint
     history: Callback
+
+
+class Logger(Custom):
+    default_hp_metric: bool = True
+    offline: bool = False
+    log_model: Literal[True, False, "all"] = False
 
 
 class Classifier(Custom):
@@ -143,17 +169,26 @@ class Trainer(Custom):
     devices: Devices
     num_nodes: Count
     max_epochs: Count
-    max_time: Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")] | None
+    max_steps: Steps
+    max_time: Time | None
     limit_train_batches: Positive
     limit_test_batches: Positive
     val_check_interval: Positive | None  # Lightning's own fails with a time
     enable_checkpointing: Literal[True] | None
+    enable_model_summary: bool
+    enable_progress_bar: bool
+    fast_dev_run: Batches
     barebones: Literal[False] = False
     check_val_every_n_epoch: Count | None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
     log_every_n_steps: Whole | None
     accumulate_grad_batches: Count
     detect_anomaly: bool
+    deterministic: Literal[True, False, "warn"] | None
+    benchmark: bool | None
+    inference_mode: bool
+    sync_batchnorm: bool
+    use_distributed_sampler: bool
     # a run sets them itself
     callbacks: None = None
     default_root_dir: None = None
@@ -166,7 +201,10 @@ class Train(Part):
 
     seed: Seed
     ckpt_path: Text | None
+    force: bool
+    test: bool
     init_weights: Text | None
+    init_strict: bool
     targets: list[str]
     run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
     objective: dict[str, str]
@@ -179,6 +217,7 @@ class Train(Part):
     loss: Custom | None
     metrics: dict[str, Custom] | None
     callbacks: Callbacks
+    logger: dict[str, Logger | None] | None
 
 
 class Evaluate(Part):

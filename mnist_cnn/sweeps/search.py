@@ -4,14 +4,15 @@ import math
 import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import optuna
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
 
 from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
@@ -24,15 +25,44 @@ def storage(folder: Path) -> optuna.storages.BaseStorage:
     return optuna.storages.get_storage(f"sqlite:///{folder.absolute() / 'study.db'}")
 
 
+def short(mode: Any) -> Any:
+    """min or max, for Optuna's own minimize and maximize as well."""
+    return mode.removesuffix("imize") if isinstance(mode, str) else mode
+
+
+class Options(BaseModel):
+    """The options of hydra/sweeper=resumable_optuna that a search is run by."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    n_trials: PositiveInt
+    n_jobs: PositiveInt
+    seeds: PositiveInt
+    metric: str | None
+    mode: Annotated[Literal["min", "max"], BeforeValidator(short)]
+    sampler: dict[str, Any]
+    params: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Options":
+        """The options in a configuration; ValueError names the first that is wrong."""
+        try:
+            return cls.model_validate(OmegaConf.to_container(config, resolve=True))
+        except ValidationError as e:
+            fault = e.errors()[0]
+            key = ".".join(map(str, ("hydra.sweeper", *fault["loc"])))
+            raise ValueError(f"{key}: {fault['msg']}, got {fault['input']}") from None
+
+
 class Search:
     """The study of a search, and the jobs of its trials, in folders named by the trial's number.
 
     Args:
-        options: those of hydra/sweeper=resumable_optuna.
+        options: how it is run.
         overrides: the space and what is fixed, by key; of another search they raise ValueError.
     """
 
-    def __init__(self, folder: Path, options: DictConfig, overrides: Mapping[str, Override]):
+    def __init__(self, folder: Path, options: Options, overrides: Mapping[str, Override]):
         self.folder, self.options = folder, options
         swept = {key: o for key, o in overrides.items() if o.is_sweep_override()}
         self.space = {key: distribution(o) for key, o in swept.items()}
@@ -47,7 +77,8 @@ class Search:
         )
         search = {key: self.fixed[key] for key in self.fixed.keys() - NOT_REPEATED}
         search |= {key: repr(values) for key, values in self.space.items()}
-        search |= {f"hydra.sweeper.{key}": options[key] for key in ("metric", "mode", "seeds")}
+        kept = options.model_dump(include={"metric", "mode", "seeds"})
+        search |= {f"hydra.sweeper.{key}": value for key, value in kept.items()}
         before = self.study.user_attrs.get(NAME, search)
         for key, (old, new) in differences(before, search).items():
             raise ValueError(f"{key} must be {old} as in {folder}, got {new}; start another search")
@@ -103,7 +134,10 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
     """A sampler of Optuna, seeded by (seed, number): an interrupted search draws the same."""
-    kind = getattr(optuna.samplers, options["_target_"].removeprefix("optuna.samplers."))
+    name = str(options.get("_target_"))
+    kind = getattr(optuna.samplers, name.removeprefix("optuna.samplers."), None)
+    if kind is None:
+        raise ValueError(f"hydra.sweeper.sampler._target_: optuna.samplers has no {name}")
     arguments = {key: value for key, value in options.items() if not key.startswith("_")}
     seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
     return kind(**arguments, seed=int(seed))
