@@ -258,6 +258,16 @@ def test_results_depend_on_whole_keys():
     assert set(depends_on(NOW)) == keys
 
 
+def test_results_do_not_depend_on_where_the_run_lies():
+    def values(folder: str) -> dict[str, Any]:
+        mine = {"file": f"{folder}/x.csv", "all": [{"db": f"sqlite:///{folder}/y"}, folder, 3]}
+        return depends_on(flat({"run_dir": folder, "data": mine}))
+
+    assert values("/runs/1") == values("/moved to/2")
+    others = {"data.a": "/runs/12", "data.b": "/old/runs/1", "data.c": "/runs/1.csv"}
+    assert depends_on({"run_dir": "/runs/1", **others}) == others
+
+
 @pytest.mark.parametrize(
     ("values", "epochs"),
     [

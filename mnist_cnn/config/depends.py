@@ -1,5 +1,7 @@
 """The part of a configuration that the results of a run depend on."""
 
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +23,26 @@ LAID_OUT = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a flat configuration without those that change no result."""
+    """The values of a flat configuration without those that change no result.
+
+    The run's own folder in a value is `${run_dir}` again: where a run lies changes no result.
+    """
     below = tuple(f"{key}." for key in NEUTRAL)
-    return {k: v for k, v in config.items() if k not in NEUTRAL and not k.startswith(below)}
+    kept = {k: v for k, v in config.items() if k not in NEUTRAL and not k.startswith(below)}
+    folder = str(config.get("run_dir"))
+    return without(folder, kept) if os.path.isabs(folder) else kept
+
+
+def without(folder: str, value: Any) -> Any:
+    """A value, of whatever depth, with `${run_dir}` in place of a folder."""
+    if isinstance(value, Mapping):
+        return {key: without(folder, part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without(folder, part) for part in value]
+    if not isinstance(value, str):
+        return value
+    # not in /a/runs/1 for /runs/1, nor in /runs/12
+    return re.sub(rf"(?<![\w.-]){re.escape(folder)}(?![^/\\])", "${run_dir}", value)
 
 
 def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
