@@ -156,7 +156,7 @@ def test_a_killed_sweep_is_finished_by_the_same_command(toy, launcher):
     killed = toy.start(*args, output=subprocess.DEVNULL)
     try:
         wait_for((toy.sweep / "x_4" / LOCK).exists, killed)
-        killed.kill()  # workers finish their jobs
+        killed.kill()
         killed.wait()
         before = stamps(toy.sweep, RESULTS)
         for _ in range(9):
@@ -168,6 +168,14 @@ def test_a_killed_sweep_is_finished_by_the_same_command(toy, launcher):
         assert before.items() <= stamps(toy.sweep, RESULTS).items()
     finally:
         finish(killed)
+
+
+def test_a_key_that_jobs_lack_in_their_names_is_said_with_its_value(toy):
+    assert toy.finish("x=1,2").stderr == ""
+    done = toy.finish("x=1,2", "y=0,7")
+    assert done.stderr.startswith("y was 0 in the 2 jobs of ")
+    assert done.stderr.count("\n") == 1
+    assert toy.finish("x=1,2", "y=0,7").stderr == ""
 
 
 def test_ctrl_c_in_a_job_is_one_line_and_the_job_can_be_resumed(toy):

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
 from mnist_cnn.runs.ranks import under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
 from mnist_cnn.sweeps import REFUSED
+from mnist_cnn.sweeps.names import renamed
 
 
 @contextlib.contextmanager
@@ -139,8 +140,16 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
         "task": list(map(str, overrides.task)),
     }
     known = commands(folder) if (folder / SWEEP).exists() else []
+    before = swept_keys(known)
     known = [*(c for c in known if c != command), command]
     OmegaConf.save({"application": config.hydra.job.name, "commands": known}, folder / PENDING)
-    parse = OverridesParser.create().parse_override
-    swept = {key_of(o) for c in known for o in c["task"] if parse(o).is_sweep_override()}
+    swept = swept_keys(known)
+    for line in renamed(folder, sorted(swept - before)):
+        print(line, file=sys.stderr)
     return [key for key in map(key_of, command["task"]) if key not in swept]
+
+
+def swept_keys(commands: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the keys that any of a sweep's commands sweeps."""
+    parse = OverridesParser.create().parse_override
+    return {key_of(o) for c in commands for o in c["task"] if parse(o).is_sweep_override()}

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from mnist_cnn.runs.folder import SWEEP
+from mnist_cnn.runs.folder import CONFIG, SWEEP
 from mnist_cnn.runs.resume import key_of
 
 LONGEST = 120  # bytes
@@ -32,6 +32,18 @@ def job_name(*shared: object) -> str:
     """The name of this process's job: what it overrides but for the keys that all jobs share."""
     own = [o for o in HydraConfig.get().overrides.task if key_of(o) not in map(str, shared)]
     return name_of(sorted(own)) or "job"
+
+
+def renamed(sweep: Path, keys: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each key that is swept for the first time where there are jobs already.
+
+    Their names lack it: with the value that they had they are other jobs now.
+    """
+    jobs = [OmegaConf.load(file) for file in sorted(sweep.glob(f"*/{CONFIG}"))]
+    for key in keys if jobs else ():
+        had = ", ".join(sorted({str(OmegaConf.select(job, key)) for job in jobs}))
+        yield f"{key} was {had} in the {len(jobs)} jobs of {sweep}, whose names lack it: a job with"
+        " the same value is run again under another name"
 
 
 def run_name() -> str:
