@@ -170,6 +170,20 @@ def test_a_killed_sweep_is_finished_by_the_same_command(toy, launcher):
         finish(killed)
 
 
+def test_the_workers_of_a_killed_sweep_end_with_it(toy):
+    killed = toy.start("x=1,2", "seconds=100", *JOBLIB, output=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: [*toy.states().values()] == ["running"] * 2, killed)
+        killed.kill()
+        killed.wait()
+        deadline = time.monotonic() + 30
+        while "running" in toy.states().values() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert toy.states() == {"x_1": "interrupted", "x_2": "interrupted"}
+    finally:
+        finish(killed)
+
+
 def test_a_key_that_jobs_lack_in_their_names_is_said_with_its_value(toy):
     assert toy.finish("x=1,2").stderr == ""
     done = toy.finish("x=1,2", "y=0,7")

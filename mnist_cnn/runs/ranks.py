@@ -24,13 +24,13 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
-def end_with_launcher() -> None:
-    """Kill this process when its launcher is killed: it would train on alone, or wait for others.
+def end_with_launcher(number: int = signal.SIGKILL) -> None:
+    """Send this process a signal when its launcher is killed: it would train on alone.
 
-    What waits for others hears no other signal; a run that is killed is resumed exactly.
+    What waits for other processes hears none but SIGKILL; a run that is killed is resumed exactly.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def broadcast(values: list[Any]) -> list[Any]:

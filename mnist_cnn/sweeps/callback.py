@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
-from mnist_cnn.runs.ranks import under_torchrun
+from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
 from mnist_cnn.sweeps import REFUSED
 from mnist_cnn.sweeps.names import renamed
@@ -74,6 +76,10 @@ class Folders(Callback):
                 f"hydra.sweep.subdir='${{job_name:{','.join(shared)}}}'",
                 "hydra.output_subdir=null",  # a job writes .hydra when it has locked its folder
             ]
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if multiprocessing.parent_process():  # a worker of joblib's, which outlives a killed sweep
+            end_with_launcher(signal.SIGTERM)
 
     @refusal()
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
