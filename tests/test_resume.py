@@ -20,7 +20,7 @@ def save(path: Path, content: Any) -> None:
 def made(folder: Path, *overrides: str) -> Path:
     """A run's folder with what a command line would have recorded, and a checkpoint."""
     save(folder / OVERRIDES, list(overrides))
-    save(folder / CONFIG, {"run_name": "mine"})
+    save(folder / CONFIG, {})
     (folder / LAST).parent.mkdir()
     (folder / LAST).touch()
     (folder / LOCK).touch()
@@ -43,7 +43,7 @@ def test_a_run_is_resumed_in_its_folder_with_what_was_given_then_and_is_given_no
     run = made(tmp_path / "run", "model=vgg", "+optimizer.lr=1", "callbacks.a.b=1", "seed=2")
     now = ["optimizer.lr=3", "~callbacks.a"]
     (line,) = expand([f"ckpt_path={run}", *now])
-    assert line == ["model=vgg", "seed=2", "run_name=mine", f"hydra.run.dir='{run}'", *now]
+    assert line == ["model=vgg", "seed=2", f"hydra.run.dir='{run}'", *now]
     # where it stood: argparse takes no override after an option that follows others
     options = ["--config-dir", "mine"]
     assert expand([*options, f"ckpt_path={run}", "seed=3"])[0][:3] == [*options, "model=vgg"]
@@ -63,12 +63,11 @@ def test_a_file_that_a_command_names_is_found_from_any_directory(tmp_path, monke
 
 def test_a_file_that_a_file_of_the_configuration_named_is_that_of_then(tmp_path):
     run = made(tmp_path / "run", "experiment=mine")
-    save(run / CONFIG, {"run_name": "mine", "init_weights": "/then", "data": {"path": "/x.npz"}})
+    save(run / CONFIG, {"init_weights": "/then", "data": {"path": "/x.npz"}})
     (line,) = expand([f"ckpt_path={run}"])
-    assert line[1:-1] == ["run_name=mine", "init_weights='/then'", "data.path='/x.npz'"]
+    assert line[1:-1] == ["init_weights='/then'", "data.path='/x.npz'"]
     (line,) = expand([f"ckpt_path={run}", "data=mnist", "init_weights=/now"])
     assert line[1:] == [
-        "run_name=mine",
         f"hydra.run.dir='{run}'",
         "data=mnist",
         "init_weights=/now",
@@ -78,7 +77,7 @@ def test_a_file_that_a_file_of_the_configuration_named_is_that_of_then(tmp_path)
 def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
     run = made(tmp_path / "a run")
     monkeypatch.chdir(tmp_path)
-    expected = [["run_name=mine", f"hydra.run.dir='{run}'"]]
+    expected = [[f"hydra.run.dir='{run}'"]]
     assert expand(["ckpt_path=a run"]) == expand(["ckpt_path='a run'"]) == expected
 
 
@@ -94,7 +93,7 @@ def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
 )
 def test_what_a_stranger_s_folder_may_not_decide_is_not_repeated(tmp_path, override):
     run = made(tmp_path / "run", override, "seed=1")
-    assert expand([f"ckpt_path={run}"])[0][:-1] == ["seed=1", "run_name=mine"]
+    assert expand([f"ckpt_path={run}"])[0][:-1] == ["seed=1"]
     assert expand([f"ckpt_path={run / LAST}"])[0][:-1] == ["seed=1"]
     sweep = swept(tmp_path / "sweep", {"hydra": [override], "task": [override, "seed=1,2"]})
     (line,) = expand([f"ckpt_path={sweep}"])

@@ -49,14 +49,15 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     kept = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "train.log", LOCK}
     assert names == hydra | ended | kept
 
-    done = command(f"ckpt_path={run}")  # it has ended
+    done = command("ckpt_path=latest")  # it has ended
     assert (done.returncode, done.stderr) == (0, "")
     assert "best epoch 1 of 1" in done.stdout
 
     started = results(run)["started"]
-    done = command("ckpt_path=latest", "trainer.max_epochs=2")
+    done = command(*options, "trainer.max_epochs=2", "optimizer.lr=0.002", f"hydra.run.dir={run}")
     assert done.returncode == 0, done.stderr
     assert [*tmp_path.glob("outputs/*/*/")] == [run]
+    assert len([*run.glob("tensorboard/*")]) == 1  # where the old test is dropped
     found = results(run)
     assert (found["epochs"], found["started"]) == (2, started)
     assert found["config"]["optimizer"]["lr"] == 0.002

@@ -103,11 +103,10 @@ def recorded(path: Path, given: Sequence[str]) -> list[str]:
 
 
 def settled(path: Path) -> list[str]:
-    """What a run's files of the configuration decided then, and might decide otherwise now."""
+    """The files that a run started from, which its configuration may have named relatively."""
     config = OmegaConf.load(path / CONFIG)
     files = {key: OmegaConf.select(config, key) for key in ("init_weights", "data.path")}
-    named = [f"{key}={quote(file)}" for key, file in files.items() if isinstance(file, str)]
-    return [f"run_name={config.run_name}", *named]
+    return [f"{key}={quote(file)}" for key, file in files.items() if isinstance(file, str)]
 
 
 def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:

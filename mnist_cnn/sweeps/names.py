@@ -47,9 +47,15 @@ def renamed(sweep: Path, keys: Sequence[str]) -> Iterator[str]:
 
 
 def run_name() -> str:
-    """The name of a run, for loggers: all that its command line overrides."""
-    overrides = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return name_of([o for o in overrides if key_of(o) not in NOT_NAMED]) or "default"
+    """The name of a run, for loggers: the recorded one, or all that its command line overrides."""
+    if not HydraConfig.initialized():
+        return "default"
+    hydra = HydraConfig.get()
+    recorded = Path(OmegaConf.select(hydra, "runtime.output_dir") or "", CONFIG)
+    # a run that is extended keeps its name, by which TensorBoard finds what it is to drop
+    known = OmegaConf.select(OmegaConf.load(recorded), "run_name") if recorded.is_file() else None
+    own = [o for o in hydra.overrides.task if key_of(o) not in NOT_NAMED]
+    return known or name_of(own) or "default"
 
 
 def run_id(folder: str) -> str:
