@@ -1,11 +1,12 @@
 """Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--compare A B]
 
 Runs are found at any depth and grouped by everything in their configuration but the seed and the
-fold (data.fold). Groups are ranked by the validation objective alone; test accuracy is shown and
-never ranks.
+fold (data.fold). The groups of each data set are ranked by the validation objective alone; test
+accuracy is shown and never ranks. A and B are folders of runs of one configuration each, or ranks.
 
-report.html, a page to explore with tables and a figure, goes into the folder that was reported,
-unless --csv, --json, --markdown or --html say what to write instead; - is standard output.
+report.html, a page to explore with tables, a figure of each setting and learning curves, goes into
+the folder that was reported, unless --csv, --json, --markdown or --html say what to write instead;
+- is standard output.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import pandas as pd
 
 from mnist_cnn import terminal
 from mnist_cnn.analysis import found, tables
-from mnist_cnn.analysis.ranking import Leaderboard
+from mnist_cnn.analysis.ranking import Ranking, data_set, differing, setting
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install, must_be
 
@@ -25,29 +26,39 @@ OUTPUTS, PAGE = Path("outputs"), "report.html"
 FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_markdown}
 
 
-def write_page(board: Leaderboard, path: Path, folder: Path) -> str:
+def write_page(ranking: Ranking, path: Path, folder: Path) -> str:
     """Write the page of a folder's report; return its path, or a sentence that says why not."""
     if importlib.util.find_spec("plotly") is None:
         return f"{path.name} was not written: it needs plotly: {install('sweep')}"
     from mnist_cnn.analysis.page import fill_page
 
-    fill_page(board, path, folder)
+    fill_page(ranking, path, folder)
     return str(path)
 
 
 def report(folder: Path) -> None:
     """Print the leaderboard of a sweep that has just ended, and write its page."""
-    board = Leaderboard(found.read_runs([folder]))
-    tables.print_leaderboard(board, terminal.console())
-    print(write_page(board, folder / PAGE, folder))
+    ranking = Ranking(found.read_runs([folder]))
+    tables.print_ranking(ranking, terminal.console())
+    print(write_page(ranking, folder / PAGE, folder))
 
 
 def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
-    """The runs of a side of a comparison: a folder, or a rank of the leaderboard of `folders`."""
+    """The runs of a side of a comparison: a folder, or a rank of the leaderboard of `folders`.
+
+    Raises:
+        ValueError: it is neither, or the folder has no finished runs or those of several
+            configurations, which are no repetitions of each other.
+    """
     if Path(side).is_dir():
-        return Leaderboard(found.read_runs([Path(side)])).finished
-    board = Leaderboard(found.read_runs(folders))
-    by_rank = {str(rank): runs for rank, runs in enumerate(board.members, 1)}
+        groups = Ranking(found.read_runs([Path(side)])).members
+        if len(groups) == 1:
+            return groups[0]
+        keys = differing([setting(group["config"].iloc[0]) for group in groups])
+        got = f"{side}, where runs differ in {', '.join(keys)}" if keys else f"{side} without any"
+        raise ValueError(must_be("--compare", "a folder of runs of one configuration", got))
+    groups = Ranking(found.read_runs(folders)).members
+    by_rank = {str(rank): runs for rank, runs in enumerate(groups, 1)}
     if side not in by_rank:
         raise ValueError(must_be("--compare", f"a folder or a rank, 1 to {len(by_rank)}", side))
     return by_rank[side]
@@ -80,21 +91,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = terminal.console(stderr=Path("-") in paths.values())
     if args.compare:
         a, b = (compared_runs(side, args.folders) for side in args.compare)
+        if len(sets := {data_set(side["config"].iloc[0]) for side in (a, b)}) > 1:
+            raise ValueError(must_be("--compare", "two groups of one data set", " and ".join(sets)))
         table, sentence = tables.compare(a, b)
         console.print(tables.screen_table(table), soft_wrap=False)
         console.print(sentence)
         return
-    board = Leaderboard(found.read_runs(args.folders))
-    tables.print_leaderboard(board, console)
+    ranking = Ranking(found.read_runs(args.folders))
+    tables.print_ranking(ranking, console)
     for kind, path in paths.items():
         if path == Path("-"):
-            print(FORMATS[kind](board), end="")
+            print(FORMATS[kind](ranking), end="")
         else:
-            path.write_text(FORMATS[kind](board), "utf-8")
+            path.write_text(FORMATS[kind](ranking), "utf-8")
             console.print(str(path))
     page = args.html or (args.folders[0] / PAGE if not paths and len(args.folders) == 1 else None)
     if page:
-        console.print(write_page(board, page, args.folders[0]))
+        console.print(write_page(ranking, page, args.folders[0]))
 
 
 if __name__ == "__main__":

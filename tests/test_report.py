@@ -4,6 +4,7 @@ import importlib.util
 import io
 import itertools
 import json
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -15,9 +16,10 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from mnist_cnn import report
-from mnist_cnn.analysis import found, ranking
+from mnist_cnn.analysis import found, ranking, tables
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs.folder import LOCK, SWEEP
+from mnist_cnn.terminal import Console
 from tests.helpers.training import trained
 
 # by learning rate and seed
@@ -191,12 +193,16 @@ def test_no_half_written_file_is_a_crash(sweep):
 
 def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
     (tmp_path / "none").mkdir()
+    (tmp_path / "bad" / "run").mkdir(parents=True)
+    (tmp_path / "bad" / "run" / "failed.json").write_text("{}")
     for argv, line in (
         (["no/such"], "no such folder"),
         ([tmp_path / "none"], "no runs"),
         ([sweep, "--csv", "no/such"], "no/such"),
         ([sweep, "--html", "no/such"], "--html must be .* no/such"),
         ([sweep, "--compare", "1", "3"], "1 to 2"),
+        ([sweep, "--compare", sweep, "1"], r"--compare must be .* differ in optimizer\.lr"),
+        ([sweep, "--compare", "1", tmp_path / "bad"], "--compare must be .* without any"),
     ):
         with pytest.raises(SystemExit, match=rf"^error: .*{line}.*$"):
             report.main([*map(str, argv)])
@@ -220,10 +226,117 @@ def test_runs_of_the_same_seeds_are_compared_in_pairs(seed, losses, row, sentenc
         change(sweep / job, {"val/loss": loss})
     said = printed(sweep, "--compare", "2", "1")
     line = next(line for line in said.splitlines() if "val/loss" in line)
-    cells = [cell.strip() for cell in line.split("│")[1:-1]]
+    cells = re.split(r"\s{2,}", line.strip())
     assert cells[1] == "0.4 ± 0.1"
     assert tuple(cells[3:]) == row
     assert sentence in said
+
+
+def test_data_sets_are_ranked_apart_and_not_compared(sweep, groups, printed):
+    other = {"config.data.name": "kmnist", "val/loss": 1e-3}
+    add(sweep, "k0", LOW_0, other)
+    pictures = {"data.name": "folder", "data.root": "x"}
+    for job, content in (("f0", "3fa9"), ("f1", "ab01")):
+        config = pictures | {"data.fingerprint": content, "optimizer.lr": 0.1}
+        add(sweep, job, LOW_0, {f"config.{key}": value for key, value in config.items()})
+    found = [(group["data"], group["rank"], group["n"]) for group in groups(sweep)]
+    assert found[:2] == [("mnist", 1, 2), ("mnist", 2, 2)]
+    assert [rank for _, rank, _ in found] == [1, 2, 3, 4, 5]
+    assert {name for name, *_ in found[2:]} == {"kmnist", "folder (3fa9)", "folder (ab01)"}
+    assert "kmnist: ranked by val/loss" in printed(sweep)
+    with pytest.raises(SystemExit, match=r"--compare must be .* one data set"):
+        report.main([str(sweep), "--compare", "1", "3"])
+
+
+def test_null_is_not_nan_and_a_whole_number_stays_one(sweep, groups, printed):
+    for job, few in zip(JOBS, (None, None, 300, 300), strict=True):
+        change(sweep / job, {"config.data.per_class": few})
+    assert {group["data.per_class"] for group in groups(sweep)} == {None, 300}
+    said = printed(sweep, "--markdown", "-")
+    assert "nan" not in said
+    assert {"null", "300"} <= set(said.split())
+
+
+def printed_by(console: Console, table: Any) -> list[str]:
+    with console.capture() as said:
+        console.print(table, soft_wrap=False)
+    return said.get().splitlines()
+
+
+def board_of(*configs: dict[str, Any], **more: Any) -> ranking.Leaderboard:
+    """The leaderboard of runs of these values, the first the best, each at its own loss."""
+    base = {"objective.metric": "val/loss", "objective.mode": "min", "data.name": "mnist"}
+    run = {"state": "finished", "message": "", "checkpoint": "x", "folder": Path("x")}
+    run |= {"logarithmic": set(), **more}
+    rows = []
+    for loss, config in enumerate(configs, 1):
+        results = {"val/loss": loss / 100, "val/acc": 0.9, "test/acc": 0.9, "seconds": 12.345}
+        rows.append({**run, "name": "x", "config": base | config, "results": results})
+    (board,) = ranking.Ranking(pd.DataFrame(rows)).boards
+    return board
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_metrics_come_first_and_of_many_settings_those_of_the_most_values(width):
+    keys = [f"model.argument_{letter}" for letter in "abcdefgh"]
+    board = board_of(
+        *({key: n >> k & 1 for k, key in enumerate(keys)} | {"z": n} for n in range(9))
+    )
+    console = Console(width=width, file=io.StringIO(), soft_wrap=True)
+    table, left_out = tables.fitted_table(board, console)
+    lines = [line.rstrip() for line in printed_by(console, table)]
+    head = lines[1].split()
+    assert head[:7] == ["#", "val/loss", "val/acc", "test/acc", "seconds", "n", "z"]
+    assert len(head[6:]) - head.count("run") * 2 == len(board.columns) - left_out
+    assert max(map(len, lines)) <= width
+    assert (left_out > 0) == (width == 80)
+
+
+def test_a_class_is_named_without_its_module_where_that_tells_them_apart():
+    optimizers = ("torch.optim.SGD", "mine.Best", "mine.Best")
+    networks = ("a.Net", "b.Net", "a.Net")
+    keys = ("optimizer._target_", "model._target_")
+    names = zip(optimizers, networks, strict=True)
+    board = board_of(*(dict(zip(keys, pair, strict=True)) for pair in names))
+    titles, labels = tables.setting_labels(board)
+    assert {*titles.values()} == {"optimizer", "model"}
+    assert {*labels["optimizer._target_"].values()} == {"SGD", "Best"}
+    assert {*labels["model._target_"].values()} == {"a.Net", "b.Net"}
+
+
+@pytest.mark.parametrize(
+    ("values", "searched", "kind"),
+    [
+        ((0.001178, 0.00884, 0.001339), {"x"}, "log"),
+        ((1e-3, 1e-4, 1e-2), set(), "log"),  # of a grid
+        ((0.3, 0.1, 0.2), set(), "linear"),
+        ((0, 0.001, 1), {"x"}, "linear"),
+        ((10, None, 9), set(), "category"),
+        (("b", 10, 9.5), set(), "category"),
+        ((True, False, True), set(), "category"),
+    ],
+)
+def test_numbers_lie_on_an_axis_in_their_order(values, searched, kind):
+    page = pytest.importorskip("mnist_cnn.analysis.page", reason="needs the extra sweep")
+    board = board_of(
+        *({"x": value, "k": n} for n, value in enumerate(values)), logarithmic=searched
+    )
+    figure = page.draw_setting(board, "x")
+    assert (figure.layout.xaxis.type or "linear") == kind
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("x", "val/loss")
+    if kind == "category":
+        order = {(10, None, 9): ("9", "10", "null"), ("b", 10, 9.5): ("9.5", "10", "b")}
+        assert figure.layout.xaxis.categoryarray == order.get(values, ("false", "true"))
+    else:
+        assert tuple(figure.data[0].x) == values
+
+
+def test_what_a_search_was_told_to_draw_in_logs_is_known(tmp_path):
+    (tmp_path / "0" / ".hydra").mkdir(parents=True)
+    (tmp_path / SWEEP).write_text("task: ['a.b=tag(log,interval(1,2))', c=1]")
+    text = "params:\n  optimizer.lr: tag(log, interval(1e-4, 1e-2))\n  x: interval(0,1)"
+    (tmp_path / "0" / ".hydra" / "hydra.yaml").write_text(text)
+    assert found.searched_in_logs(tmp_path / "0") == {"a.b", "optimizer.lr"}
 
 
 def test_a_sweep_ends_with_its_page_and_without_plotly_with_a_sentence(sweep, capsys, monkeypatch):
@@ -233,6 +346,21 @@ def test_a_sweep_ends_with_its_page_and_without_plotly_with_a_sentence(sweep, ca
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report.report(sweep)
     assert capsys.readouterr().out.splitlines()[-1].endswith(install("sweep"))
+
+
+def test_the_page_has_curves_and_no_section_without_content(sweep):
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    shutil.rmtree(sweep / HIGH_0)
+    shutil.rmtree(sweep / HIGH_1)
+    report.main([str(sweep)])
+    page = (sweep / "report.html").read_text("utf-8")
+    kinds = re.findall(r'<section class="(\w*)"', page)
+    assert kinds == ["leaderboard", "curves"]  # one group, and every run has a result
+    assert page.count('"text":"epoch"') >= 4  # train and val, loss and acc
+    (sweep / LOW_0 / "history.csv").unlink()
+    (sweep / LOW_1 / "history.csv").write_bytes(b"\xff\x00")
+    report.main([str(sweep)])
+    assert '<section class="curves"' not in (sweep / "report.html").read_text("utf-8")
 
 
 def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep, browser):
@@ -250,8 +378,8 @@ def test_the_page_draws_in_a_browser_and_asks_no_machine_for_anything(sweep, bro
     tab.on("pageerror", lambda error: wrong.append(str(error)))
     tab.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
     tab.goto((sweep / "report.html").as_uri())
-    tab.wait_for_selector("#settings .point")
-    drawn, text = tab.locator("#settings .point").count(), tab.inner_text("main")
+    tab.wait_for_selector(".settings .point")
+    drawn, text = tab.locator(".settings .point").count(), tab.inner_text("main")
     overflow = tab.evaluate("document.documentElement.scrollWidth - innerWidth")
     tab.close()
     assert wrong == []

@@ -1,7 +1,9 @@
 """Runs found in folders, as a table."""
 
+import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,14 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
         message: the first line of its error;
         checkpoint: its best one, its last where none is best, None where none is left;
         config: flat; empty where the run is not finished;
-        results: content of results.json, `config` apart.
+        results: content of results.json, `config` apart;
+        logarithmic: see `searched_in_logs`.
     """
     state = files.state(folder)
     checkpoints = [str(folder / c) for c in (files.BEST, files.LAST) if (folder / c).exists()]
     run: dict[str, Any] = {"name": name, "folder": folder, "state": state, "message": ""}
     run |= {"checkpoint": next(iter(checkpoints), None), "config": {}, "results": {}}
+    run["logarithmic"] = searched_in_logs(folder)
     try:
         if state == "failed":
             failure = read_json(folder / files.FAILED)
@@ -79,3 +83,21 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("not an object of JSON")
     return content
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """The history of a run, a row an epoch; no rows where its file is missing or damaged."""
+    try:
+        history = pd.read_csv(folder / "history.csv")
+    except (OSError, ValueError):  # pandas' own errors are ValueErrors
+        return pd.DataFrame()
+    return history if "epoch" in history else pd.DataFrame()
+
+
+def searched_in_logs(folder: Path) -> set[str]:
+    """The keys that the sweep of a job was told to search on a logarithmic scale: tag(log, ...)."""
+    texts = []
+    for file in (folder.parent / files.SWEEP, folder / files.CONFIG.parent / "hydra.yaml"):
+        with contextlib.suppress(OSError, ValueError):
+            texts.append(file.read_text("utf-8"))
+    return set(re.findall(r"([\w.]+)[=:] ?tag\(log\b", "\n".join(texts)))

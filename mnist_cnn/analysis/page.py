@@ -1,46 +1,151 @@
-"""The page of a report: its tables and a figure in one HTML file. Needs plotly, of `sweep`."""
+"""The page of a report: its tables and figures in one HTML file. Needs plotly, of `sweep`."""
 
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import pandas as pd
-import plotly.express as px
+import plotly.graph_objects as go
+from plotly.colors import qualitative
 from plotly.offline import get_plotlyjs
 
 from mnist_cnn.analysis import tables
-from mnist_cnn.analysis.ranking import Leaderboard, brief
+from mnist_cnn.analysis.found import read_history
+from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 
 TEMPLATE = Path(__file__).with_name("report.html")
+FEW = 6  # values that an axis names one by one
 
 
-def fill_page(board: Leaderboard, path: Path, folder: Path) -> None:
+def fill_page(ranking: Ranking, path: Path, folder: Path) -> None:
     """Write the page of a folder's report: it needs no other file, and asks no other machine."""
-    parts = tables.ranking_table(board), board.unfinished
-    leaderboard, unfinished = (table.to_html(index=False, border=0) for table in parts)
+    sections = [part for board in ranking.boards for part in board_sections(board)]
+    if len(ranking.unfinished):
+        sections.append(section("Without a result", html_table(ranking.unfinished)))
     content = Template(TEMPLATE.read_text("utf-8")).substitute(
         title=escape(f"Report of {'/'.join(folder.resolve().parts[-2:])}"),
-        facts=escape(tables.describe_ranking(board)),
-        leaderboard=leaderboard,
-        settings=draw_settings(board),
-        unfinished=unfinished,
+        sections="\n".join(sections),
         plotly=get_plotlyjs(),
     )
     path.write_text(content, "utf-8")
 
 
-def draw_settings(board: Leaderboard) -> str:
-    """HTML of a figure: the objective of each run against each setting that tells groups apart."""
-    rows = [
-        {"run": escape(run["name"]), "setting": key, "value": brief(run["config"].get(key))}
-        | {board.metric: run["value"]}
-        for run in board.finished.to_dict("records")
-        for key in board.columns
-    ]
-    if not rows:
-        return ""
-    grid = {"facet_col": "setting", "facet_col_wrap": 4, "template": "plotly_white"}
-    figure = px.scatter(pd.DataFrame(rows), x="value", y=board.metric, **grid, hover_name="run")
-    figure.for_each_annotation(lambda title: title.update(text=title.text.partition("=")[2]))
-    figure.update_xaxes(matches=None, showticklabels=True, type="category")
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+def board_sections(board: Leaderboard) -> Iterator[str]:
+    """Yield the sections of a data set that have content: leaderboard, settings, curves."""
+    about = f"<p>{escape(tables.describe_ranking(board))}</p>"
+    table = html_table(tables.ranking_table(board))
+    yield section(board.data, about + table, "leaderboard")
+    if settings := [draw_setting(board, key) for key in board.columns]:
+        yield section(f"{board.data}: each run by its settings", grid(settings), "settings")
+    if curves := draw_curves(board):
+        colors = zip(board.groups["rank"], qualitative.Plotly, strict=False)
+        ranks = " ".join(f'<b style="color: {color}">#{rank}</b>' for rank, color in colors)
+        yield section(f"{board.data}: learning curves", f"<p>{ranks}</p>{grid(curves)}", "curves")
+
+
+def section(title: str, content: str, kind: str = "") -> str:
+    return f'<section class="{kind}"><h2>{escape(title)}</h2>{content}</section>'
+
+
+def html_table(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0)
+
+
+def grid(figures: Sequence[go.Figure]) -> str:
+    """HTML of small figures beside each other, as many as the window is wide."""
+    config = {"displaylogo": False, "responsive": True}
+    options = {"full_html": False, "include_plotlyjs": False, "config": config}
+    margin = {"l": 60, "r": 12, "t": 20, "b": 50}
+    layout = {"template": "plotly_white", "font_size": 11, "height": 270, "margin": margin}
+    parts = [figure.update_layout(**layout).to_html(**options) for figure in figures]
+    return f'<div class="grid">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
+def draw_setting(board: Leaderboard, key: str) -> go.Figure:
+    """The objective of each run against a setting: a number on an axis of numbers."""
+    titles, labels = tables.setting_labels(board)
+    title = titles[key]
+    settings = [config.get(key) for config in board.finished["config"]]
+    runs = board.finished[["name", "value"]].reset_index(drop=True)
+    runs["setting"] = pd.Series(settings, dtype=object)  # else null would become NaN
+    numbers = runs[[is_number(value) for value in settings]]
+    missing = runs["setting"].isna().sum()
+    figure = go.Figure()
+    if len(numbers) == len(runs) or (
+        len(numbers) + missing == len(runs) and numbers["setting"].nunique() > FEW
+    ):
+        runs, title = numbers, f"{title} ({missing} without)" if missing else title
+        searched = any(key in keys for keys in board.finished["logarithmic"])
+        set_scale(figure.layout.xaxis, list(runs["setting"]), searched)
+    else:
+        runs["setting"] = [escape(labels[key].get(repr(v), brief(v))) for v in runs["setting"]]
+        order = sorted({*runs["setting"]}, key=category_order)
+        figure.update_xaxes(type="category", categoryorder="array", categoryarray=order)
+    set_scale(figure.layout.yaxis, list(runs["value"].dropna()))
+    figure.update_layout(xaxis_title=title, yaxis_title=board.metric)
+    names = [escape(name) for name in runs["name"]]
+    return figure.add_scatter(x=runs["setting"], y=runs["value"], mode="markers", hovertext=names)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def category_order(text: str) -> tuple[int, float, str]:
+    """A key of sorting: numbers by size, then words, then null."""
+    try:
+        return 0, float(text), text
+    except ValueError:
+        return 2 if text == "null" else 1, 0.0, text
+
+
+def set_scale(axis: Any, numbers: Sequence[float], logarithmic: bool = False) -> None:
+    """Give an axis of these numbers its scale.
+
+    It is logarithmic where that is asked for, or where numbers over a factor of 5 lie more evenly
+    on it; where not all are positive it never is.
+    """
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    if low <= 0:
+        return
+    wide = high > 5 * low and unevenness(map(math.log, numbers)) < unevenness(numbers)
+    axis.update(exponentformat="e", type="log" if logarithmic or wide else "linear")
+    if axis.type == "log" and len({*numbers}) <= FEW:
+        axis.update(tickvals=numbers, ticktext=[brief(number) for number in numbers])
+    elif axis.type == "log":  # labels at 1, 2 and 5, or at powers of ten
+        axis.update(minorloglabels="complete", dtick="D2" if high < 50 * low else 1)
+
+
+def unevenness(values: Any) -> float:
+    """The sum of the squares of the gaps between distinct values, as fractions of their range."""
+    known = sorted({*values})
+    width = known[-1] - known[0] or 1
+    return sum(((b - a) / width) ** 2 for a, b in itertools.pairwise(known))
+
+
+def draw_curves(board: Leaderboard) -> list[go.Figure]:
+    """A figure for each metric of the histories: a line for each run of the best groups."""
+    figures: dict[str, go.Figure] = {}
+    # as many as there are colors
+    best = zip(board.groups["rank"], board.members, qualitative.Plotly, strict=False)
+    for rank, members, color in best:
+        for folder, name in members[["folder", "name"]].to_numpy():
+            history = read_history(folder)
+            for metric in (column for column in history if "/" in column and column != "images/s"):
+                axes = {"xaxis_title": "epoch", "yaxis_title": metric}
+                figure = figures.setdefault(metric, go.Figure(layout=axes))
+                figure.add_scatter(
+                    x=history["epoch"],
+                    y=history[metric],
+                    mode="lines+markers" if len(history) == 1 else "lines",
+                    line={"color": color, "width": 1.5},
+                    name=f"#{rank}",
+                    showlegend=False,
+                    hovertext=escape(name),
+                )
+    order = sorted(figures, key=lambda metric: (metric != board.metric, metric))
+    return [figures[metric] for metric in order]

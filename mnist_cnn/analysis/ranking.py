@@ -1,46 +1,77 @@
-"""Runs grouped by configuration and ranked by their objective."""
+"""Runs grouped by configuration and ranked by their objective, those of each data set apart."""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mnist_cnn.config.depends import depends_on
+from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import shown
 
 REPEATED = {"seed", "dirpath", "save_dir"}  # last names of keys that do not tell groups apart
 FOLD = "data.fold"  # repeats a run on other images, as its seed does
 
 
-class Leaderboard:
-    """Groups of finished runs, the best first, by the mean of the objective alone.
+class Ranking:
+    """The runs of some folders, as a report has them.
 
     Args:
         runs: a row a run, see `found.read_run`.
 
     Attributes:
-        metric, mode: the objective of most finished runs.
-        metrics: what is summarized of each group.
-        finished: the finished runs that count: of one configuration, seed and fold the last.
-        unfinished: name, state and message of the others.
-        members: the runs of each group, the best first.
-        groups: a row a group: rank, the value of each key in `columns`, and what `summarize` gives.
-        columns: the keys that tell the groups apart.
+        boards: the leaderboard of each data set, that of the most runs first; ranks go on from one
+            to the next, so that a rank names one group.
+        unfinished: name, state and message of the runs without a result.
     """
 
     def __init__(self, runs: pd.DataFrame):
         done = runs["state"] == "finished"
         self.unfinished = runs.loc[~done, ["name", "state", "message"]]
-        objectives = [(c["objective.metric"], c["objective.mode"]) for c in runs["config"][done]]
-        self.metric, self.mode = statistics.mode(objectives or [("val/loss", "min")])
-        self.metrics = list(dict.fromkeys((self.metric, "val/acc", "test/acc", "seconds")))
-        finished = runs[done].assign(
-            setting=[repr(setting(config)) for config in runs["config"][done]],
-            repeat=[f"{c.get('seed')} {c.get(FOLD)}" for c in runs["config"][done]],
-            value=[results.get(self.metric, math.nan) for results in runs["results"][done]],
+        finished = runs[done].assign(data=[data_set(config) for config in runs["config"][done]])
+        sizes = finished["data"].value_counts()
+        self.boards: list[Leaderboard] = []
+        for name in sorted(sizes.index, key=lambda name: -sizes[name]):
+            of_set = finished[finished["data"] == name].drop(columns="data")
+            self.boards.append(Leaderboard(of_set, name, 1 + len(self.members)))
+
+    @property
+    def members(self) -> list[pd.DataFrame]:
+        """The runs of each group, by rank."""
+        return [members for board in self.boards for members in board.members]
+
+
+class Leaderboard:
+    """Groups of finished runs on one data set, the best first, by the mean of the objective alone.
+
+    Args:
+        runs: a row a finished run, see `found.read_run`.
+        data: the name of the data set.
+        first: the rank of the best group.
+
+    Attributes:
+        metric, mode: the objective of most runs.
+        metrics: what is summarized of each group.
+        finished: the runs that count: of one configuration, seed and fold the last.
+        members: the runs of each group, the best first.
+        groups: a row a group: rank, the value of each key in `columns`, and what `summarize` gives.
+        columns: the keys that tell the groups apart, those of the most values first.
+    """
+
+    def __init__(self, runs: pd.DataFrame, data: str, first: int = 1):
+        self.data = data
+        objectives = [(c["objective.metric"], c["objective.mode"]) for c in runs["config"]]
+        self.metric, self.mode = statistics.mode(objectives)
+        known = {metric for results in runs["results"] for metric in results}
+        shown = ("val/acc", "test/acc", "seconds")
+        self.metrics = list(dict.fromkeys((self.metric, *filter(known.__contains__, shown))))
+        finished = runs.assign(
+            setting=[repr(setting(config)) for config in runs["config"]],
+            repeat=[f"{c.get('seed')} {c.get(FOLD)}" for c in runs["config"]],
+            value=[results.get(self.metric, math.nan) for results in runs["results"]],
         )
         self.finished = finished.drop_duplicates(["setting", "repeat"], keep="last")
 
@@ -51,13 +82,23 @@ class Leaderboard:
         self.members = [alike[k] for k in means.sort_values(**upwards).index]
 
         chosen = [setting(group["config"].iloc[0]) for group in self.members]
-        self.columns = differing(chosen)
-        rows = [
-            {key: config.get(key) for key in self.columns} | summarize(group, self.metrics)
-            for config, group in zip(chosen, self.members, strict=True)
-        ]
-        self.groups = pd.DataFrame(rows)
-        self.groups.insert(0, "rank", range(1, len(rows) + 1))
+        self.columns = sorted(differing(chosen), key=lambda key: -len(distinct(chosen, key)))
+        self.groups = pd.DataFrame({"rank": range(first, first + len(chosen))})
+        for key in self.columns:
+            # as objects: among numbers null would become NaN, and whole numbers fractions
+            values = [config.get(key) for config in chosen]
+            self.groups[key] = pd.Series(values, dtype=object)
+        summaries = pd.DataFrame([summarize(group, self.metrics) for group in self.members])
+        self.groups = self.groups.join(summaries)
+
+
+def data_set(config: Mapping[str, Any]) -> str:
+    """The name of the data set of a flat configuration; arrays and pictures are told by content."""
+    target, name = str(config.get("data._target_")), config.get("data.name")
+    if is_custom({"_target_": target}):
+        return str(name or target.rpartition(".")[2])
+    content = config.get("data.fingerprint")
+    return f"{name} ({content[:8]})" if content else str(name)
 
 
 def summarize(group: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
@@ -103,6 +144,11 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
             kept.append(key)
             seen |= {values, pattern}
     return kept
+
+
+def distinct(configs: Iterable[Mapping[str, Any]], key: str) -> set[str]:
+    """The values of a key in configurations, as text."""
+    return {repr(config.get(key)) for config in configs}
 
 
 def brief(value: Any) -> str:
