@@ -1,5 +1,7 @@
 """What `internals/lightning.py` uses of Lightning without a promise is as it was read."""
 
+import os
+import warnings
 from typing import Any
 
 import lightning as L
@@ -158,3 +160,15 @@ def test_a_stop_is_forgotten_in_a_resumed_run_but_not_by_early_stopping(tmp_path
     assert not wall.stopped_early(callback)
     callback.load_state_dict({**callback.state_dict(), "stopping_reason": 1})
     assert wall.stopped_early(callback)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_run_on_a_computer_with_srun_is_not_told_to_use_it(quiet, tmp_path, monkeypatch):
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if quiet:
+            wall.quiet_lightning()
+        bare_trainer()
+    assert any("srun" in str(warning.message) for warning in told) is not quiet

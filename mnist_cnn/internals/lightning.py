@@ -29,6 +29,8 @@ WARNINGS: dict[str, type[Warning]] = {
     "is smaller than the logging interval": Warning,
     # the data module hands out the batches that trainer.overfit_batches asks for
     "You requested to overfit but enabled": Warning,
+    # a run that was started without it was meant so: mnist_cnn starts its processes by itself
+    "The `srun` command is available": Warning,
     # mixed precision keeps the weights in 32 bits, as the summary has it
     "Precision .* is not supported by the model summary": Warning,
 }
