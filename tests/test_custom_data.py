@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -58,14 +59,39 @@ def test_a_network_for_colour_is_exported_and_reads_no_photograph(run, tmp_path)
         pretrained.load_digits(run[0])
 
 
-def test_a_network_trains_on_a_folder_of_pictures_by_class(tmp_path):
+def test_a_network_trains_on_a_folder_of_pictures_and_each_is_found_by_its_file(tmp_path):
     save_pictures(tmp_path / "my")
-    data = ["data=folder", f"data.root={tmp_path}/my", "model=fast_cnn", "data.batch_size=16"]
-    results = train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
-    assert results["parameters"] > 0
-    assert pretrained.load(tmp_path / "run").classes == ("a", "b", "c")
+    data = ["data=folder", f"data.root={tmp_path}/my", "data.name=letters", "data.size=28"]
+    more = ["data.color=false", "model=fast_cnn", "data.batch_size=16", "logger=none"]
+    results = train(compose([*SHORT, *data, *more], run_dir=tmp_path / "run"))
+    net = pretrained.load(tmp_path / "run")
+    assert (net.classes, net.shape) == (("a", "b", "c"), (1, 28, 28))
     outcome = evaluated(tmp_path / "run", tmp_path / "evaluation")
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])
+    assert outcome["data"]["name"] == "letters"
+    table = pd.read_csv(tmp_path / "evaluation" / "predictions.csv")
+    assert [Path(file).parent.name for file in table["file"]] == ["abc"[k] for k in table["label"]]
+    module = FolderDataModule(root=f"{tmp_path}/my", size=28, color=False)
+    pictures = [module.read_picture(str(tmp_path / "my" / file)) for file in table["file"][:9]]
+    p = net(torch.stack(pictures)).numpy()
+    np.testing.assert_allclose(table[["p0", "p1", "p2"]][:9], p, rtol=1e-4)
+    wrong = set(table["file"][table["label"] != table["prediction"]])
+    assert set() < {mistake["file"] for mistake in outcome["mistakes"]} <= wrong
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["data=folder"], r"^data\.root must be given"),
+        (["data=arrays"], r"^data\.path must be given"),
+        (["data=arrays", "data.path=x", "data.name=mnist"], r"^data\.name must be none of mnist, "),
+        (["data.name=letters"], r"^data\.name must be mnist, .*got letters"),
+    ],
+)
+def test_what_a_data_set_lacks_is_named(overrides, line, tmp_path):
+    with pytest.raises(ValueError, match=line):
+        train(compose(overrides, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_on_other_files_is_refused(tmp_path):

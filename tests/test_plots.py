@@ -56,6 +56,19 @@ def test_images_of_a_gallery_and_captions_do_not_overlap_and_lie_inside_it(capti
         assert not any(box.overlaps(other) for other in boxes[k + 1 :])
 
 
+def test_a_gallery_shows_colours_as_they_are_and_keeps_the_form_of_a_picture():
+    red = np.zeros((1, 10, 20, 3), np.uint8)
+    red[..., 0] = 255
+    figure = evaluation.gallery(red, ["red"], "", columns=1)
+    figure.draw_without_rendering()
+    (image,) = figure.axes[0].images
+    assert np.asarray(image.get_array())[5, 5].tolist() == [255, 0, 0]
+    left, right, bottom, top = image.get_extent()
+    assert right - left == pytest.approx(2 * abs(top - bottom))
+    grey = evaluation.gallery(np.full((1, 2, 2), 100, np.uint8), ["grey"], "", columns=1)
+    assert grey.axes[0].images[0].get_clim() == (0, 255)  # not stretched
+
+
 def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any():
     counts = np.array([0, 4, 96])
     confidence, accuracy = np.array([np.nan, 0.6, 0.9]), np.array([np.nan, 0.5, 1])

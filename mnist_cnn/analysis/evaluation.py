@@ -21,7 +21,7 @@ from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import CollectedDataModule
-from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
 from mnist_cnn.module import check_fits
 from mnist_cnn.plots import evaluation
 from mnist_cnn.pretrained import Trained
@@ -59,7 +59,9 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
         "data": {"name": data.name, **plain(cfg, "data")},
         **scores.summary(predictions, data.classes),
         "writers": writers and scores.writer_summary(predictions, writers),
-        "mistakes": scores.list_mistakes(predictions, data.rows[split], data.classes, cfg.mistakes),
+        "mistakes": scores.list_mistakes(
+            predictions, data.rows[split], data.classes, cfg.mistakes, data.split_files(split)
+        ),
     }
     if (data.name, split) == ("mnist", "test"):
         outcome["labels"] = on_corrected_labels(predictions)
@@ -132,18 +134,28 @@ def write_outcome(
     table.insert(0, "index", data.rows[split].numpy())
     table.insert(1, "label", predictions.labels.numpy())
     table.insert(2, "prediction", predictions.predicted.numpy())
+    if files := data.split_files(split):
+        table.insert(1, "file", files)
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
 
     wrong = outcome["mistakes"]
     places = scores.most_confident_mistakes(predictions)[: len(wrong)]
-    images = data.splits[split][0][places, 0].cpu().numpy()
-    form = "#{index}, {confidence:.1%}\n{label} read\nas {prediction}"
-    captions = [form.format(**mistake) for mistake in wrong]
+    images = data.splits[split][0][places].cpu().numpy()
+    form = "{place}\n{label} read as\n{prediction}, {confidence:.1%}"
+    names = [Path(m["file"]).name[-20:] if "file" in m else f"#{m['index']}" for m in wrong]
+    captions = [form.format(place=name, **m) for name, m in zip(names, wrong, strict=True)]
     title = f"{data.name}, {split}: {outcome['errors']:,} of {outcome['images']:,} images wrong"
     counts, confidence, accuracy = (x.numpy() for x in scores.bin_confidence(predictions))
     figures = {
         "confusion": evaluation.confusion(np.array(outcome["confusion"]), data.classes, title),
-        "mistakes": evaluation.gallery(images, captions, title, columns=6, colors="gray_r"),
+        "mistakes": evaluation.gallery(
+            np.moveaxis(images, 1, -1) if images.shape[1] == 3 else images[:, 0],
+            captions,
+            title,
+            columns=6,
+            # the public sets are white on black: on paper black on white
+            colors="gray_r" if isinstance(data, MNISTDataModule) else "gray",
+        ),
         "reliability": evaluation.reliability(counts, confidence, accuracy, title),
     }
     for name in ("writers.csv", "writers.png"):  # not every set has writers

@@ -10,6 +10,7 @@ from omegaconf import ListConfig
 
 from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
+from mnist_cnn.config.schema import PUBLIC
 from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
 from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
@@ -89,10 +90,13 @@ def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> li
         ValueError: the data are custom, and `targets` does not allow their code.
     """
     if "own" not in data:
-        values = {key: data.get(key) for key in ("val_fraction", "fold", "split", "path")}
-        values["root"] = root
-        group = [f"data={data['name']}"]
+        keys = ("name", "val_fraction", "fold", "split", "path", "color", "size")
+        values = {key: data.get(key) for key in keys} | {"root": root}
+        # a checkpoint does not say which class the data were of
+        kind = data["name"] if data["name"] in PUBLIC else "arrays" if "path" in data else "folder"
+        group = [f"data={kind}"]
         if other_set:
+            del values["name"], values["color"], values["size"]
             del values["split"], group[0]
         known = {key: value for key, value in values.items() if value is not None}
         return [*group, *(f"data.{key}={in_grammar(value)}" for key, value in known.items())]

@@ -135,7 +135,8 @@ def draw_curves(board: Leaderboard) -> list[go.Figure]:
     for rank, members, color in best:
         for folder, name in members[["folder", "name"]].to_numpy():
             history = read_history(folder)
-            for metric in (column for column in history if "/" in column and column != "images/s"):
+            columns = map(str, history.columns)
+            for metric in (name for name in columns if "/" in name and name != "images/s"):
                 axes = {"xaxis_title": "epoch", "yaxis_title": metric}
                 figure = figures.setdefault(metric, go.Figure(layout=axes))
                 figure.add_scatter(

@@ -163,12 +163,21 @@ def most_confident_mistakes(predictions: Predictions) -> Tensor:
 
 
 def list_mistakes(
-    predictions: Predictions, rows: Tensor, classes: Sequence[str], most: int
+    predictions: Predictions,
+    rows: Tensor,
+    classes: Sequence[str],
+    most: int,
+    files: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """The most confident mistakes: the row in the file, label, prediction and its confidence."""
+    """The most confident mistakes: the row in the file, label, prediction and its confidence.
+
+    Args:
+        files: of the images (N,), where each has one.
+    """
     return [
         {
             "index": int(rows[k]),
+            **({"file": files[int(k)]} if files else {}),
             "label": classes[int(predictions.labels[k])],
             "prediction": classes[int(predictions.predicted[k])],
             "confidence": float(predictions.confidence[k]),

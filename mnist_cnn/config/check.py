@@ -17,10 +17,12 @@ from mnist_cnn.config.instantiate import (
     is_custom,
     not_allowed,
 )
-from mnist_cnn.config.messages import must_be, shown
+from mnist_cnn.config.messages import either, must_be, shown
+from mnist_cnn.runs.folder import flat
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
 IMAGES, CLASSES = 60_000, 10  # of the training file of each set of known size
+FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # sets of the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")
 # in an epoch that is resumed, these begin their work anew or leave it out
 INEXACT = ("GradientAccumulationScheduler", "LearningRateMonitor", "StochasticWeightAveraging")
@@ -34,6 +36,9 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
     Raises:
         ValueError: one line; for each wrong value its key, what is wrong with it and what it is.
     """
+    written: Any = OmegaConf.to_container(cfg)
+    if missing := [key for key, value in flat(written).items() if value == "???"]:
+        raise ValueError("; ".join(f"{key} must be given: {key}=..." for key in missing))
     targets = plain(cfg, "targets") or []
     allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])
     model: type[schema.Part] = schema.Evaluate
@@ -47,13 +52,13 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         part = plain(cfg, key)
         if isinstance(part, dict) and str(part.get("_target_")).startswith(place):
             faults += wrong_values(key, group, part)
-    written: Any = OmegaConf.to_container(cfg)
     for part in (*OF_MODULE, "module", "data", "trainer", "callbacks", "logger"):
         allowlist = CHECKPOINTS if part in OF_MODULE else COMMANDS
         faults += not_allowed(written.get(part), part, allowlist)
     if faults:
         raise ValueError("; ".join(dict.fromkeys(faults)))
     if not is_custom(cfg.data):
+        check_name(cfg.data)
         check_fold(cfg.data.val_fraction, cfg.data.fold)
         check_split(cfg.data.get("split", "rows"), cfg.data.name, cfg.data.val_fraction)
     if entry == "train":
@@ -100,6 +105,18 @@ def check_fold(val_fraction: float, fold: int) -> None:
         raise ValueError(must_be("data.fold", allowed, fold))
 
 
+def check_name(data: DictConfig) -> None:
+    """Raise ValueError where the user's files have the name of a public set, or that has another.
+
+    Some figures are given for MNIST alone, by its name.
+    """
+    if class_name(data) in FROM_FILES and data.name in schema.PUBLIC:
+        allowed = f"none of {either(schema.PUBLIC)}, with files of your own"
+        raise ValueError(must_be("data.name", allowed, data.name))
+    if class_name(data) not in FROM_FILES and data.name not in schema.PUBLIC:
+        raise ValueError(must_be("data.name", either(schema.PUBLIC), data.name))
+
+
 def check_split(split: str, name: str, val_fraction: float) -> None:
     """Raise ValueError where a set's writers are not known, or do not make folds of that size."""
     if split != "rows" and val_fraction and name != "mnist":
@@ -124,7 +141,7 @@ def check_trainer(trainer: DictConfig, clean_epochs: int) -> None:
 
 def check_limits(trainer: DictConfig, data: DictConfig) -> None:
     """Raise ValueError for numbers of images and batches that sets of known size do not have."""
-    if is_custom(data) or data.name in ("arrays", "folder"):
+    if is_custom(data) or class_name(data) in FROM_FILES:
         return
     val, test = data.val_fraction, IMAGES if data.name == "qmnist" else IMAGES / 6
     train = IMAGES * (1 - val)

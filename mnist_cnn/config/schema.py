@@ -29,6 +29,7 @@ Whole = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)]  # one, or several
+PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")  # data sets of known files
 Suite = Literal["corruptions", "adversarial", "certified", "outliers"]
 # a number of batches, or true
 Batches = Annotated[Whole, BeforeValidator(lambda n: int(n) if isinstance(n, bool) else n)]
@@ -89,7 +90,7 @@ class Augment(Part):
 
 
 class Data(Images):
-    name: Literal["mnist", "fashion_mnist", "kmnist", "qmnist", "arrays", "folder"]
+    name: Annotated[str, Field(pattern=r"^\w+$")]
     augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
     color: bool = True  # of data.custom.FolderDataModule
     negatives: Count | None = None  # of data.negatives.MNISTWithNegatives

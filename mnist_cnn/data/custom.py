@@ -129,12 +129,21 @@ class FolderDataModule(ImageDataModule):
         if tuple(pictures.classes) != self.classes:
             allowed = f"a folder of the classes in {self.root}/train"
             raise ValueError(must_be(f"{self.root}/{split}", allowed, ", ".join(pictures.classes)))
-        # validation takes a slice: it must hold all classes
-        order = np.random.default_rng(0).permutation(len(pictures))
-        images, labels = zip(*(pictures[k] for k in order), strict=True)
+        images, labels = zip(*(pictures[k] for k in mixed(len(pictures))), strict=True)
         if (n := len({x.shape for x in images})) > 1:
             raise ValueError(must_be("data.size", f"a number for pictures of {n} sizes", self.size))
         return torch.stack(images), torch.tensor(labels)
+
+    def files(self, split: str) -> list[str]:
+        """The pictures of `load`, as paths below the folder."""
+        found = [Path(path) for path, _ in self.pictures(split).samples]
+        root = Path(self.root).expanduser()
+        return [found[k].relative_to(root).as_posix() for k in mixed(len(found))]
+
+
+def mixed(n: int) -> np.ndarray:
+    """An order of n pictures that is the same everywhere; a slice, to validate, has all classes."""
+    return np.random.default_rng(0).permutation(n)
 
 
 class CollectedDataModule(ImageDataModule):

@@ -84,6 +84,15 @@ class ImageDataModule(L.LightningDataModule):
         """Writers of the images of `train` or `test`; None where they are not known."""
         return None
 
+    def files(self, split: str) -> list[str] | None:
+        """Where each image of `train` or `test` is from; None where it has no file of its own."""
+        return None
+
+    def split_files(self, split: str) -> list[str] | None:
+        """The files of the images of `train`, `val` or `test`, once they are set up."""
+        known = self.files("test" if split == "test" else "train")
+        return known and [known[row] for row in self.rows[split].tolist()]
+
     def split_writers(self, split: str) -> Writers | None:
         """Writers of the images of `train`, `val` or `test`, once they are set up."""
         known, rows = self.writers("test" if split == "test" else "train"), self.rows[split]

@@ -35,7 +35,7 @@ def gallery(
     """Images beside each other, each under its caption.
 
     Args:
-        images: (K, 28, 28), 0 black to 255 or 1 white; K may be 0.
+        images: (K, H, W), or in colour (K, H, W, 3); uint8, or float from 0 to 1; K may be 0.
         captions: K texts, all of as many lines.
     """
     rows = max(1, -(-len(images) // columns))
@@ -43,9 +43,13 @@ def gallery(
     figure = titled(title, (1.25 * columns, 1.25 * (1 + text) * rows + 0.4))
     # one axes for all: laying out one for each takes seconds
     axes = figure.add_subplot(anchor="N")
+    height, width = 0.46 * np.array(images.shape[1:3]) / max(images.shape[1:3])
+    white = 255 if images.dtype == np.uint8 else 1
     for k, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = k % columns, k // columns * (1 + text) + text
-        axes.imshow(image, cmap=colors, extent=(left + 0.04, left + 0.96, top + 0.96, top + 0.04))
+        x, y = left + 0.5, top + 0.5
+        extent = (x - width, x + width, y + height, y - height)
+        axes.imshow(image, cmap=colors, vmin=0, vmax=white, extent=extent)
         axes.text(left + 0.5, top, caption, ha="center", va="bottom", fontsize=8)
     axes.set(xlim=(0, columns), ylim=(rows * (1 + text), 0), aspect="equal")
     axes.axis("off")
