@@ -7,28 +7,32 @@ import io
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.compose import CONF, VERSION_BASE
+from mnist_cnn.config.compose import CONF, VERSION_BASE, explained
+from mnist_cnn.runs.errors import FULL_ERROR, USER_ERRORS, handed_on, one_line, raised_by_hydra
+from mnist_cnn.runs.folder import FAILED
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.signals import SIGPIPE, interrupted, interruptible
 from mnist_cnn.sweeps.names import in_sweep
 
-# what a user can get wrong; anything else is a fault of ours and keeps its traceback
-USER_ERRORS = (ValueError, OSError, OmegaConfBaseException)
+VERSIONS = {"mnist_cnn": "mnist-cnn", "PyTorch": "torch", "Lightning": "lightning"}
+VERSIONS["Hydra"] = "hydra-core"
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
     """Make main(argv) end as users of a terminal expect, without a traceback.
 
-    A user's mistake ends it with one line and exit code 1; SIGINT, SIGTERM and SIGUSR1 with one
+    A user's mistake ends it with one line and exit code 1, or with HYDRA_FULL_ERROR=1 with its
+    traceback; SIGINT, SIGTERM and SIGUSR1 with one
     line, and a closed pipe (as after `| head -1`) silently, with the conventional exit codes.
     """
 
@@ -39,12 +43,16 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                 stream.reconfigure(errors="replace")
         try:
             with interruptible():
+                if "--version" in (sys.argv[1:] if argv is None else argv):
+                    print(", ".join(f"{name} {version(of)}" for name, of in VERSIONS.items()))
+                    return
+                check_working_directory()
                 main(argv)
                 sys.stdout.flush()  # while a closed pipe can still be handled
         except BaseException as e:
             if (stop := interrupted(e)) is None:
-                if isinstance(e, USER_ERRORS):
-                    sys.exit(one_line(e))
+                if isinstance(e, USER_ERRORS) and os.environ.get(FULL_ERROR) != "1":
+                    raise SystemExit(one_line(e)) from None
                 raise
             if stop.number == SIGPIPE:  # else Python writes there what is still buffered at its end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -56,7 +64,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
-    """hydra.main for conf/<config_name>.yaml; a mistake is one line without HYDRA_FULL_ERROR=1."""
+    """hydra.main for conf/<config_name>.yaml; a mistake, of Hydra's notice too, is one line."""
     # Hydra 1.4 asks which code its callbacks and plugins may be
     options = VERSION_BASE or {"execution_whitelist": instantiate.COMMANDS}
 
@@ -68,18 +76,37 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
             except BaseException as e:  # Rich ends the program where nobody reads what it prints
                 if (stop := interrupted(e)) is not None:
                     raise stop from None
-                full = in_sweep() or os.environ.get("HYDRA_FULL_ERROR")
-                if full or not isinstance(e, USER_ERRORS):
+                if in_sweep() or not isinstance(e, USER_ERRORS):
                     raise
-                sys.exit(one_line(e))
+                raise SystemExit(one_line(e, Path(cfg.run_dir, FAILED))) from e
 
-        return hydra.main(config_path=str(CONF), config_name=config_name, **options)(job)
+        start = hydra.main(config_path=str(CONF), config_name=config_name, **options)(job)
+
+        def run() -> None:
+            with handed_on() as full:
+                try:
+                    start()
+                except SystemExit as e:
+                    if full and isinstance(e.__cause__, Exception):
+                        traceback.print_exception(e.__cause__)
+                    raise
+                except Exception as e:
+                    mistake = isinstance(e, USER_ERRORS) or raised_by_hydra(e)
+                    if full or not mistake or interrupted(e):
+                        raise
+                    raise SystemExit(one_line(explained(e, sys.argv[1:]))) from e
+
+        return run
 
     return decorate
 
 
-def one_line(error: BaseException) -> str:
-    return f"error: {' '.join(str(error).split())}"
+def check_working_directory() -> None:
+    """Raise ValueError where the working directory was deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError("the working directory must exist, it was deleted") from None
 
 
 NETWORK = """\

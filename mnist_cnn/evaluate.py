@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mnist_cnn.analysis.networks import as_trained, check_folder
-from mnist_cnn.command import command, hydra_main, one_line
+from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
+from mnist_cnn.runs.errors import one_line
 from mnist_cnn.sweeps.names import in_sweep
 
 

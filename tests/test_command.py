@@ -1,11 +1,21 @@
 """How commands end: by a mistake, by a signal, by a reader that is gone."""
 
+import inspect
+import json
 import os
 import signal
+import sys
 
 import pytest
+from torch import Tensor, nn
 
+import mnist_cnn
 from mnist_cnn.command import command
+from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import compose
+from mnist_cnn.runs.errors import one_line
+from mnist_cnn.runs.folder import FAILED
+from mnist_cnn.train import main as train_command
 from tests.helpers.process import environment, finish, start
 from tests.helpers.training import TINY
 
@@ -58,11 +68,14 @@ def test_a_reader_that_is_gone_ends_a_command_without_a_traceback(tmp_path):
     assert "error" not in err.lower()
 
 
+HERE = f"({__file__}, line {{}}; traceback: HYDRA_FULL_ERROR=1)"
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ValueError("no\n  number"), "error: no number"),
-        (FileNotFoundError(2, "missing", "x.png"), "error: [Errno 2] missing: 'x.png'"),
+        (ValueError("no\n  number"), f"error: no number {HERE}"),
+        (FileNotFoundError(2, "missing", "x.png"), f"error: [Errno 2] missing: 'x.png' {HERE}"),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -71,15 +84,81 @@ def test_what_stops_a_command_is_one_line_or_an_exit_code(error, code):
     def main(argv):
         raise error
 
+    line = inspect.currentframe().f_lineno - 2  # type: ignore[union-attr]
     with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == code
+        main([])
+    assert end.value.code == (code.format(line) if isinstance(code, str) else code)
 
 
-def test_a_fault_of_the_project_keeps_its_traceback():
+def test_a_mistake_that_the_project_or_a_library_finds_has_no_place():
+    for override in ("data.fold=9", "seed='"):
+        with pytest.raises(Exception, match=r".") as found:
+            check(compose([override], run_dir="unused"))
+        assert one_line(found.value).endswith(str(found.value).split()[-1])
+
+
+def test_a_bug_of_the_project_keeps_its_traceback():
     @command
     def main(argv):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        main()
+        main([])
+
+
+class Broken(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(784, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise ValueError("broken here")
+
+
+def test_a_mistake_in_a_user_s_code_is_one_line_with_its_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    broken = f"+model={{_target_:{__name__}.Broken}}"
+    options = ["logger=none", "trainer.accelerator=cpu", "targets=[tests.*]", "~model", broken]
+    with pytest.raises(SystemExit) as end:
+        train_command([*options, f"hydra.run.dir={tmp_path}/run"])
+    assert end.value.code == 1
+    line = Broken.forward.__code__.co_firstlineno + 1
+    place = f"({__file__}, line {line}; traceback in {tmp_path / 'run' / FAILED})"
+    assert capsys.readouterr().err.endswith(f"broken here {place}\n")
+    assert "in forward" in json.loads((tmp_path / "run" / FAILED).read_text())["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        *((f"{group}=null", f"{group} must be ") for group in ("model", "data", "callbacks")),
+        ("trainer.foo=1", "Could not override 'trainer.foo'."),
+        ("optimzer.lr=1", "Could not override 'optimzer.lr'."),
+        ("model=nope", "In 'train': Could not find 'model/nope'"),
+        ("seed='", "LexerNoViableAltException: seed='"),
+        ("hydra.run.dir=/dev/null/x", "hydra.run.dir=/dev/null/x: "),
+    ],
+)
+def test_what_hydra_refuses_is_one_line(override, line, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        train_command([override])
+    assert end.value.code == 1
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith(f"error: {line}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_deleted_working_directory_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit, match="working directory"):
+        train_command([])
+
+
+def test_each_command_tells_its_own_version_and_those_of_what_it_stands_on(capsys):
+    train_command(["--version"])
+    assert capsys.readouterr().out.startswith(f"mnist_cnn {mnist_cnn.__version__}, PyTorch ")

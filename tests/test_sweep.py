@@ -124,6 +124,25 @@ def test_a_folder_that_is_no_sweep_of_this_application_is_left_as_it_is(toy, for
     assert stamps(toy.sweep) == before
 
 
+SEARCH = "hydra/sweeper=resumable_optuna hydra.sweeper.params={nonsense:'choice(1,2)'}"
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ("x=1,2 nonsense=1,2", "Could not override 'nonsense'"),
+        ("x=1,2 hydra.sweep.subdir=${hydra.job.num}", "hydra.sweep.subdir"),
+        ("x=1,2 hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size"),
+        (SEARCH, "hydra.sweeper.params.nonsense"),
+    ],
+)
+def test_a_sweep_that_cannot_begin_has_no_folder(toy, options, key):
+    done = toy.finish(*options.split())
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(f"error: {key}")
+    assert not toy.sweep.exists()
+
+
 def test_a_sweep_and_a_job_of_another_process_are_left_to_it(toy):
     for job in ("x_1", "x_2"):
         (toy.sweep / job).mkdir(parents=True)

@@ -11,7 +11,9 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.runs import resume
+from mnist_cnn.runs.errors import raised_by_hydra
 from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
@@ -70,6 +72,29 @@ def with_absolute_paths(cfg: DictConfig) -> DictConfig:
     return copy
 
 
+def explained(error: Exception, overrides: Sequence[str]) -> Exception:
+    """Name the group where Hydra's error does not: one that is given something else than a name."""
+    if type(error) not in (TypeError, ValueError) or not raised_by_hydra(error):
+        return error
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if (
+            key
+            and (CONF / key).is_dir()
+            and (value == "null" or not value.strip("'\"[ ")[:1].isalpha())
+        ):
+            return ValueError(must_be(key, either(files(key)), value))
+    return ValueError(f"{' '.join(overrides)}: {error}")
+
+
+def tutorial(part: str) -> dict[str, Any]:
+    """The tutorial's model, optimizer or scheduler, as conf/ has it; Hydra may be at work."""
+    name = {"model": "cnn", "optimizer": "adam", "scheduler": "plateau"}[part]
+    nodes = {part: OmegaConf.load(CONF / part / f"{name}.yaml"), "objective": {"mode": "min"}}
+    found: dict[str, Any] = plain(OmegaConf.create(nodes), part)
+    return found
+
+
 def compose(
     overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = "", entry: str = "train"
 ) -> DictConfig:
@@ -84,8 +109,8 @@ def compose(
     try:
         with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
             cfg = hydra.compose(entry, list(overrides))
-    except TypeError as e:  # for a group that is given something else than names
-        raise ValueError(f"{' '.join(overrides)}: {e}") from e
+    except (TypeError, ValueError) as e:
+        raise explained(e, overrides) from e
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
     if run_name:
         cfg.run_name = run_name

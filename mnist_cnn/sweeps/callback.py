@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import multiprocessing
-import os
 import signal
 import sys
 import traceback
@@ -12,11 +11,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mnist_cnn.runs.errors import USER_ERRORS, one_line
 from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
@@ -26,13 +29,13 @@ from mnist_cnn.sweeps.names import renamed
 
 @contextlib.contextmanager
 def refusal() -> Iterator[None]:
-    """End the program with one line by an error inside; Hydra would only warn of it."""
+    """End the program by an error inside, of a user with one line; Hydra would only warn of it."""
     try:
         yield
     except Exception as e:
-        if os.environ.get("HYDRA_FULL_ERROR"):
+        if not isinstance(e, (*USER_ERRORS, ImportError)):  # such as of Optuna
             traceback.print_exc()
-        sys.exit(f"error: {' '.join(str(e).split())}")
+        raise SystemExit(one_line(e)) from e
 
 
 class Folders(Callback):
@@ -63,6 +66,7 @@ class Folders(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if under_torchrun():
             raise ValueError("torchrun starts the processes of one run: leave out -m")
+        check_first_job(config)
         take(config, "sweep")
         folder = Path(config.hydra.sweep.dir).absolute()
         check_sweep(folder, config.hydra.job.name)
@@ -98,20 +102,54 @@ class Folders(Callback):
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {names}")
 
 
+def check_first_job(config: DictConfig) -> None:
+    """Raise ValueError for a sweep whose first job cannot be composed, or which names its jobs."""
+    given: Any = OmegaConf.to_container(config.hydra.overrides)
+    if "hydra.sweep.subdir" in map(key_of, given["hydra"]):
+        raise ValueError("hydra.sweep.subdir must be left out: what is swept names the jobs")
+    size = config.hydra.sweeper.get("max_batch_size")
+    if size is not None and size < 1:
+        raise ValueError(f"hydra.sweeper.max_batch_size must be at least 1, got {size}")
+    params = config.hydra.sweeper.get("params") or {}
+    overrides = [*(f"{key}={value}" for key, value in params.items()), *given["task"]]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    try:
+        GlobalHydra.instance().config_loader().load_sweep_config(config, [*map(first, parsed)])
+    except HydraException as e:
+        key = next((f"hydra.sweeper.params.{key}: " for key in params if key in str(e)), "")
+        raise ValueError(f"{key}{e}") from e
+
+
+def first(override: Override) -> str:
+    """An override of the first value that is swept."""
+    text = str(override.input_line)
+    if not override.is_sweep_override():
+        return text
+    value: Any = override.value()
+    interval = override.is_interval_sweep()
+    one = value.start if interval else next(iter(override.sweep_string_iterator()))
+    return f"{text.partition('=')[0]}={one}"
+
+
 def take(config: DictConfig, kind: str) -> None:
     """Make a folder that is named after the time, under another name where it exists already."""
     node: Any = OmegaConf.to_container(config.hydra[kind])
-    if "${now:" not in node["dir"]:
-        return
-    if under_torchrun():
+    first, named = Path(config.hydra[kind].dir), "${now:" in node["dir"]
+    if named and under_torchrun():
         raise ValueError(f"hydra.{kind}.dir must be given under torchrun, the same for all")
-    first = Path(config.hydra[kind].dir)
     for number in itertools.count(1):
         folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
-        with contextlib.suppress(FileExistsError), read_write(config.hydra):
-            folder.mkdir(parents=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=not named)
+        except FileExistsError:
+            if named:
+                continue
+            raise ValueError(f"hydra.{kind}.dir must be a folder, got {folder}") from None
+        except OSError as e:
+            raise ValueError(f"hydra.{kind}.dir={folder}: {e}") from e
+        with read_write(config.hydra):
             config.hydra[kind].dir = str(folder)
-            return
+        return
 
 
 def check_sweep(folder: Path, application: str) -> None:
@@ -140,11 +178,9 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
     It waits in PENDING until one of its jobs is opened. What has been swept before is named in each
     job, too: it may get one more value.
     """
-    overrides = config.hydra.overrides
-    command = {
-        "hydra": [str(o) for o in overrides.hydra if o.startswith(OF_SWEEP)],
-        "task": list(map(str, overrides.task)),
-    }
+    given: Any = OmegaConf.to_container(config.hydra.overrides)
+    of_hydra = [override for override in given["hydra"] if override.startswith(OF_SWEEP)]
+    command = {"hydra": of_hydra, "task": given["task"]}
     known = commands(folder) if (folder / SWEEP).exists() else []
     before = swept_keys(known)
     known = [*(c for c in known if c != command), command]

@@ -1,0 +1,69 @@
+"""Mistakes of a user, in one line."""
+
+import os
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 where a user wants tracebacks
+# anything else is a bug of ours, and keeps its traceback
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+PACKAGE = Path(__file__).parents[1]
+OURS = {PACKAGE, PACKAGE.with_name("hydra_plugins")}
+LIBRARIES = ("site-packages", "dist-packages")
+STANDARD = sysconfig.get_path("stdlib")
+
+
+def one_line(error: BaseException, failed: Path | None = None) -> str:
+    """Return the message of an error, with the line of the user's own code that it comes from.
+
+    Args:
+        failed: the file that may have its traceback.
+    """
+    # Hydra lists where it looked for a file
+    text = " ".join(str(error).split()).partition(" Config search path:")[0]
+    if line := line_of_user(error):
+        known = failed is not None and failed.exists()
+        text += f" ({line}; {f'traceback in {failed}' if known else f'traceback: {FULL_ERROR}=1'})"
+    return f"error: {text}"
+
+
+def line_of_user(error: BaseException) -> str | None:
+    """Return the user's file and line that an error comes from; None where it comes from ours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    trace, found = error.__traceback__, None
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if not OURS.isdisjoint(Path(file).parents):
+            found = None
+        elif not file.startswith((STANDARD, "<")) and not any(name in file for name in LIBRARIES):
+            found = f"{file}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return found
+
+
+def raised_by_hydra(error: BaseException) -> bool:
+    """Tell whether Hydra itself raised an error: the command line is wrong, whatever its type."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return str(module).partition(".")[0] in ("hydra", "omegaconf")
+
+
+@contextmanager
+def handed_on() -> Iterator[bool]:
+    """Have Hydra hand on errors, which it prints itself otherwise; give what the user asked for."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield before == "1"
+    finally:
+        del os.environ[FULL_ERROR]
+        if before is not None:
+            os.environ[FULL_ERROR] = before
