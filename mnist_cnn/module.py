@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn import optim
-from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.config.compose import tutorial
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
@@ -80,10 +80,9 @@ class DigitClassifier(L.LightningModule):
         if taken := {"loss", "acc"} & set(metrics or ()):
             raise ValueError(f"metrics.{min(taken)}: a metric of this name is logged already")
         if model is None or optimizer is None or scheduler is None:
-            tutorial = compose(run_dir="unused")
-            model = plain(tutorial, "model") if model is None else model
-            optimizer = plain(tutorial, "optimizer") if optimizer is None else optimizer
-            scheduler = plain(tutorial, "scheduler") if scheduler is None else scheduler
+            model = tutorial("model") if model is None else model
+            optimizer = tutorial("optimizer") if optimizer is None else optimizer
+            scheduler = tutorial("scheduler") if scheduler is None else scheduler
         # plain dicts, for the checkpoint
         model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()

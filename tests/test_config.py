@@ -6,6 +6,7 @@ import itertools
 import re
 from typing import Any
 
+import hydra
 import lightning as L
 import pytest
 import torch
@@ -14,7 +15,8 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, compose, files, plain
+from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.pretrained import build_network
 from mnist_cnn.runs.folder import flat
@@ -177,6 +179,14 @@ def test_what_our_files_set_to_true_or_false_is_nothing_else():
 def test_another_entry_s_configuration_is_no_training():
     with pytest.raises(ValueError, match="--config-name"):
         check(compose(entry="evaluate", run_dir="unused"))
+
+
+def test_the_module_s_defaults_are_the_tutorial_s_inside_any_hydra_application():
+    tutorial = compose(run_dir="unused")
+    with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
+        module = DigitClassifier()
+    for part in ("model", "optimizer", "scheduler"):
+        assert module.hparams[part] == plain(tutorial, part)
 
 
 def test_a_name_given_to_a_run_stays_when_it_is_composed_from_python():
