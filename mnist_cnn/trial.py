@@ -1,5 +1,6 @@
 """A step of training that is tried on a copy: what would fail late fails at once."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
     The random generators are left where they were.
 
     Raises:
-        ValueError: the network or the loss fails, does not give what it must, or cannot be saved.
+        ValueError: the network, the loss or a metric fails or does not give what it must, or the
+            weights cannot be saved.
     """
     states = generators(module.device)
     try:
@@ -36,5 +38,23 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
     except Exception as e:  # whatever a user's code raises
         key = f"data.batch_size={data.batch_size}: the last batch: " if n < 2 else ""
         raise ValueError(f"{key}the network or the loss fails on {n} image(s): {reason(e)}") from e
+    else:
+        try_metrics(copy, metrics)
     finally:
         set_generators(states, module.device)
+
+
+def try_metrics(module: Any, outputs: EpochMetrics) -> None:
+    """Raise ValueError for a metric of a module that fails, or that is more than one number."""
+    logits, labels = torch.cat(outputs.logits), torch.cat(outputs.labels)
+    for name, metric in module.metrics.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as of classes that these images lack
+                metric.to(module.device).update(logits, labels)
+                value = metric.compute()
+        except Exception as e:  # whatever a user's code raises
+            raise ValueError(f"metrics.{name} fails on {len(labels)} image(s): {reason(e)}") from e
+        if not torch.is_tensor(value) or value.numel() != 1:
+            found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__
+            raise ValueError(must_be(f"metrics.{name}", "one number", found))

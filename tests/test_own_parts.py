@@ -157,6 +157,10 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(here)
         as_trained([f"ckpt_path={here}/run"])
 
 
+MATRIX = "torchmetrics.classification.MulticlassConfusionMatrix"
+MATRIX = f"+metrics={{m:{{_target_:{MATRIX},num_classes:10}}}}"
+
+
 class Flat(nn.Sequential):
     def __init__(self, outputs=10):
         super().__init__(nn.Flatten(), nn.Linear(784, outputs))
@@ -199,6 +203,8 @@ class Remembering(Flat):
         (Named, [], "must be Tensor, not dict"),
         (Remembering, [], "'dict' object has no attribute 'detach'"),
         (Flat, ["loss={_target_:torch.nn.CrossEntropyLoss,reduction:none}"], "one number"),
+        (Flat, [MATRIX], r"^metrics\.m must be one number, got \(10, 10\)"),
+        (Flat, [MATRIX.replace("10", "3")], r"^metrics\.m fails on 2 image"),
     ],
 )
 def test_a_network_that_would_fail_late_fails_before_the_first_step(net, more, said, here):
@@ -210,6 +216,7 @@ def test_a_network_that_would_fail_late_fails_before_the_first_step(net, more, s
         train(cfg)
         pretrained.load(here / "run")
         return
-    with pytest.raises(ValueError, match=f"the network or the loss fails on 2 image.*({said})"):
+    place = "" if said.startswith("^") else "the network or the loss fails on 2 image.*"
+    with pytest.raises(ValueError, match=f"{place}({said})"):
         train(cfg)
     assert not (here / "run" / "checkpoints").exists()
