@@ -20,7 +20,8 @@ def test_a_network_is_saved_and_loaded_and_names_no_code_of_others(tmp_path, mon
     assert net.classes == load().classes
     assert not net.training
     config = json.loads((tmp_path / "config.json").read_text())
-    config["model"]["_target_"] = "os.system"
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"model\._target_ must be .*, got os\.system"):
-        HubNetwork.from_pretrained(tmp_path)
+    for name in ("os.system", "torchmetrics.functional.image.lpips._LPIPS"):
+        config["model"] = {"_target_": name}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=rf"model\._target_ must be .*, got {name}"):
+            HubNetwork.from_pretrained(tmp_path)

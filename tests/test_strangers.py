@@ -2,8 +2,13 @@
 
 import contextlib
 import copy
+import functools
+import itertools
 import os
 import re
+import resource
+import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +19,12 @@ import torch
 from PIL import Image
 
 from mnist_cnn import pretrained
+from mnist_cnn.config import size
 from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
+from mnist_cnn.optim import make_optimizer
 from mnist_cnn.train import train
-from tests.helpers import process
+from tests.helpers import parts, process
 from tests.helpers.training import SHORT
 
 SMALL = ["model.channels=[2,2]", "model.hidden=4", "trainer.limit_train_batches=2", "logger=none"]
@@ -83,6 +90,7 @@ def spoilt(content: dict[str, Any], path: str, value: object) -> dict[str, Any]:
     return content
 
 
+LPIPS = "torchmetrics.functional.image.lpips"
 MODEL = "hyper_parameters/model"
 DATA = "datamodule_hyper_parameters"
 
@@ -93,11 +101,16 @@ DATA = "datamodule_hyper_parameters"
         (f"{MODEL}/_target_", "mnist_cnn.model.Foo", r"model\._target_=mnist_cnn\.model\.Foo"),
         (f"{MODEL}/_target_", "mnist_cnn.model.frozen", "which is no class"),
         (f"{MODEL}/_target_", "torch.nn.modules.module.torch.hub.load", "which is torch.hub.load"),
-        (f"{MODEL}/_target_", "torch.nn.init.zeros_", "no class"),
+        (f"{MODEL}/_target_", "torch.nn.init.zeros_", r"got torch\.nn\.init\.zeros_;"),
+        (f"{MODEL}/_target_", f"{LPIPS}._LPIPS", r"got torchmetrics\.functional"),
+        (f"{MODEL}/_target_", "torchmetrics.MetricCollection", "which is torchmetrics.collections"),
+        (f"{MODEL}/_target_", "torch.nn.DataParallel", r"which is torch\.nn\.parallel"),
+        (f"{MODEL}/_target_", "torch.nn.modules.loss._Loss", "which is no class of a layer"),
+        (f"{MODEL}/_target_", "torch.nn.TransformerEncoder", "which is no class of a layer"),
         (f"{MODEL}/_target_", "torch.optim.Adam", "_target_ must be a Module"),
         (f"{MODEL}/_target_", ["CNN"], "_target_"),
-        (f"{MODEL}/channels", [10**9, 10**9], "model: "),
-        (f"{MODEL}/channels", [10**4, 10**4], r"at most 100,000,000 parameters, got"),
+        (f"{MODEL}/channels", [10**9, 10**9], "model must have at most"),
+        (f"{MODEL}/channels", [10**4, 10**4], r"at most 100,000,000 parameters and buffers, got"),
         (f"{MODEL}/channels", {"_target_": "torch.hub.load"}, r"channels\._target_ must be"),
         (f"{MODEL}/hidden", 10**30, "model: "),
         (f"{MODEL}/hidden", -1, "model: "),
@@ -207,3 +220,74 @@ def test_going_on_from_a_spoilt_checkpoint_is_refused(path, value, checkpoint, t
     evil = (tmp_path / "evil.ckpt").read_bytes()  # nothing was trained: at most copies are there
     assert all(file.read_bytes() == evil for file in tmp_path.glob("run/checkpoints/*"))
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_no_class_that_a_file_may_name_opens_a_file_or_a_connection(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("not for anybody else")
+    refused = 0
+    with parts.isolated() as asked, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, kind in parts.allowed_classes().items():
+            kind(**parts.arguments(kind))
+            for argument in parts.names_of(kind):  # nor where any of them is a path
+                try:
+                    kind(**{**parts.arguments(kind), argument: str(secret)})
+                except Exception:
+                    refused += 1
+            assert not asked, name
+        with pytest.raises(PermissionError):
+            secret.read_text()  # it watches
+    assert refused > 500
+
+
+@pytest.mark.slow
+def test_no_number_in_a_file_takes_memory_or_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(size, "MAX_CALLS", 2000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for kind in parts.allowed_classes().values():
+        if not issubclass(kind, torch.nn.Module):
+            continue
+        for argument, number in itertools.product(parts.names_of(kind), (10**8, 10**12)):
+            given = {**parts.arguments(kind), argument: number}
+            started = time.process_time()
+            with contextlib.suppress(Exception), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                size.check_size(functools.partial(kind, **given), "model")
+            assert time.process_time() - started < 2, (kind, argument)
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert taken < 500_000  # kilobytes; of one such number alone it would be 400 MB or more
+
+
+CLASSIFICATION = "torchmetrics.classification"
+VAST: dict[str, dict[str, Any]] = {
+    "a buffer": {"_target_": "torch.nn.BatchNorm2d", "num_features": 10**9, "affine": False},
+    "a state": {"_target_": f"{CLASSIFICATION}.MulticlassConfusionMatrix", "num_classes": 10**5},
+    "layers": {"_target_": "torch.nn.LSTM", "input_size": 1, "hidden_size": 1, "num_layers": 10**9},
+    "an argument": {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.ReLU"}]},
+}
+for _ in range(20):  # each twice in the next: a million layers in a file of some kilobytes
+    VAST["an argument"] = {"_target_": "torch.nn.Sequential", "_args_": [VAST["an argument"]] * 2}
+
+
+@pytest.mark.parametrize("what", VAST)
+def test_what_is_too_large_is_refused_before_it_takes_memory(
+    what: str, checkpoint, tmp_path: Path
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch.save(spoilt(checkpoint, MODEL, VAST[what]), tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=r"evil\.ckpt.*model must have "):
+        pretrained.load(tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=r"^loss must have "):
+        DigitClassifier(loss=VAST[what])
+    optimizer = {"_target_": "torch.optim.SGD", "lr": VAST[what]}
+    with pytest.raises(ValueError, match=r"^optimizer must have "):
+        make_optimizer(optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_lightning_builds_no_metric_of_a_stranger(checkpoint, tmp_path: Path) -> None:
+    evil = {"x": {"_target_": f"{LPIPS}._LPIPS"}}
+    torch.save(spoilt(checkpoint, "hyper_parameters/metrics", evil), tmp_path / "evil.ckpt")
+    with pytest.raises(ValueError, match=r"^metrics\.x\._target_ must be .*got torchmetrics\.func"):
+        DigitClassifier.load_from_checkpoint(tmp_path / "evil.ckpt", weights_only=True)

@@ -14,11 +14,21 @@ from typing import Any
 
 from mnist_cnn.config.messages import either, must_be
 
-LIBRARIES = ("torch.nn.*", "torch.optim.*", "torchmetrics.*")
+# names in short, and the modules where the classes live: none of them opens a file or a connection,
+# as torchmetrics.functional.image.lpips does
+LIBRARIES = (
+    "torch.nn.[A-Z]*",
+    "torch.nn.modules.*",
+    "torch.optim.*",
+    "torchmetrics.[A-Z]*",
+    *(f"torchmetrics.{part}.*" for part in ("classification", "regression", "aggregation")),
+)
 
 # for the network, loss, metrics, optimizer and schedule, which a stranger's checkpoint may name:
-# classes alone
+# public classes of these kinds alone
 CHECKPOINTS = ("mnist_cnn.model.*", "mnist_cnn.losses.*", *LIBRARIES)
+# they copy any layer as often as a number says: where it has no weights nothing can be counted
+UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 
 # for what only a command names
 COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
@@ -58,7 +68,8 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def refusal(key: str, target: str, name: Any, allowlist: Sequence[str]) -> str:
-    allowed = either([*allowlist, *ALLOWED]) or "allowed by targets"
+    places = [pattern for pattern in allowlist if "[" not in pattern]  # without names in short
+    allowed = either([*places, *ALLOWED]) or "allowed by targets"
     package = target.partition(".")[0]
     return f"{must_be(key, allowed, name)}; for code of your own: targets=[{package}.*]"
 
@@ -88,20 +99,45 @@ def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
     """The class or function of a name that is on an allowlist.
 
     Raises:
-        ForbiddenError: it lives elsewhere, or, from a checkpoint, is no class.
+        ForbiddenError: it lives elsewhere, or, from a checkpoint, is no part of a network.
         ValueError: there is none of this name.
     """
     try:
         found: Any = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as e:
         raise ValueError(f"{key}={target}: {e}") from e
-    home = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
-    known = target in ALLOWED or matches(home, ALLOWED)  # who wrote the whole name meant its object
-    plain = allowlist is CHECKPOINTS and not isinstance(found, type)
-    if not known and (plain or not matches(home, allowlist)):
-        name = f"{target}, which is {home}" if home != target else f"{target}, which is no class"
-        raise ForbiddenError(refusal(key, home, name, allowlist))
+    if is_users(found, target):
+        return found
+    home = home_of(found)
+    if not matches(home, allowlist):
+        raise ForbiddenError(refusal(key, home, f"{target}, which is {home}", allowlist))
+    if allowlist is CHECKPOINTS and not is_part(found):
+        what = (
+            f"{target}, which is no class of a layer, a loss, a metric, an optimizer or a schedule"
+        )
+        raise ForbiddenError(refusal(key, home, what, allowlist))
     return found
+
+
+def home_of(found: Any) -> str:
+    return f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+
+
+def is_users(found: Any, target: str) -> bool:
+    """Tell whether the user allowed an object; who wrote the whole name meant its object."""
+    return target in ALLOWED or matches(home_of(found), ALLOWED)
+
+
+def is_part(found: Any) -> bool:
+    """Tell whether an object is a class that a stranger's checkpoint may name."""
+    from torch import nn
+    from torch.optim import Optimizer, lr_scheduler
+
+    kinds = (nn.Module, Optimizer, lr_scheduler.LRScheduler)
+    if not isinstance(found, type) or not issubclass(found, kinds):
+        return False
+    public = found.__qualname__.isidentifier() and not found.__qualname__.startswith("_")
+    return public and found.__qualname__ not in UNCOUNTED
 
 
 def called(node: Any, found: Mapping[str, Any], *args: Any, **options: Any) -> Any:
@@ -135,14 +171,21 @@ def instantiate_as(
         key: where the part stands in the configuration.
         allowlist: what may be named beside what the user allowed.
 
+    What a checkpoint may name is measured before it is made, unless code of the user's is in it.
+
     Raises:
         ForbiddenError: it names what is on no allowlist.
-        ValueError: it makes something else, or the class refuses it, as a device that is not here.
+        ValueError: it makes something else, is too large, or the class refuses it, as a device that
+            is not here.
     """
     from omegaconf import OmegaConf
 
     if OmegaConf.is_config(node):
         node = OmegaConf.to_container(node, resolve=True)
+    if allowlist is CHECKPOINTS:
+        from mnist_cnn.config import size  # torch, which a check of the configuration does not need
+
+        size.check_parts(node, key)
     if faults := not_allowed(node, key, allowlist):
         raise ForbiddenError("; ".join(faults))
     found = {str(name): locate(str(name), where, allowlist) for where, name in targets(node, key)}
@@ -151,8 +194,14 @@ def instantiate_as(
     made_by = found.get(str(name))
     if made_by is None or (isinstance(made_by, type) and not issubclass(made_by, kind)):
         raise ValueError(wanted)
+    whole = {**node, "_partial_": False}
     try:
-        made = called({**node, "_partial_": False}, found, *args, **options)
+        users = any(is_users(part, name) for name, part in found.items())
+        if allowlist is CHECKPOINTS and not users:
+            # an optimizer and a schedule would change what they are given: their arguments alone
+            measured = list(node.values()) if args or options else whole
+            size.check_size(lambda: called(measured, found), key)
+        made = called(whole, found, *args, **options)
     except Exception as e:  # whatever a class raises at its arguments, or without a device
         text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
         raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
