@@ -50,7 +50,7 @@ def run_name() -> str:
     """The name of a run, for loggers: the recorded one, or all that its command line overrides."""
     if not HydraConfig.initialized():
         return "default"
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()
     recorded = Path(OmegaConf.select(hydra, "runtime.output_dir") or "", CONFIG)
     # a run that is extended keeps its name, by which TensorBoard finds what it is to drop
     known = OmegaConf.select(OmegaConf.load(recorded), "run_name") if recorded.is_file() else None
