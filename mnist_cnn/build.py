@@ -17,7 +17,7 @@ from torch import nn
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.history import History
-from mnist_cnn.callbacks.loggers import make_loggers
+from mnist_cnn.callbacks.loggers import DropLater, make_loggers
 from mnist_cnn.config.check import OF_MODULE, inexact_callbacks, monitored
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate
@@ -191,8 +191,8 @@ def build_trainer(
     trainer: L.Trainer = instantiate_as(
         L.Trainer,
         options,
-        callbacks=callbacks,
-        logger=make_loggers(cfg, start, module),
+        callbacks=[DropLater(start), *callbacks],
+        logger=make_loggers(cfg, module),
         plugins=processes.environment(),
         default_root_dir=run.path,
         key="trainer",

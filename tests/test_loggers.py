@@ -23,13 +23,20 @@ BOTH += [f"logger.mlflow.tracking_uri={DATABASE}"]
 
 
 def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_path):
-    for epochs in (1, 2):
-        longer = f"trainer.max_epochs={epochs}"
-        outcome = results(trained(tmp_path, "test=true", "logger=tensorboard", longer))
+    for epochs, test in ((1, "false"), (1, "true"), (2, "true")):
+        options = ["logger=tensorboard", f"test={test}", f"trainer.max_epochs={epochs}"]
+        outcome = results(trained(tmp_path, *options))
         found = scalars(tmp_path)
         assert [step for step, _ in found["val/loss"]] == [*range(1, epochs + 1)]
-        for tag in ("test/acc", "results/test/acc"):
-            assert found[tag] == [(epochs + 1, pytest.approx(outcome["test/acc"]))]
+        for tag in {"test/acc", "results/test/acc", "results/val/acc"} & found.keys():
+            value = outcome[tag.removeprefix("results/")]
+            assert found[tag] == [(epochs + 1, pytest.approx(value))]
+        assert ("test/acc" in found) == (test == "true")
+    before = scalars(tmp_path)
+    forced = ["logger=tensorboard", "optimizer=sgd", "trainer.max_epochs=3", "force=true"]
+    with pytest.raises(ValueError, match="optimizer"):  # Adam's state is not SGD's
+        trained(tmp_path, "test=true", *forced)
+    assert scalars(tmp_path) == before
 
 
 def ids(run: Path) -> list[str]:
@@ -68,4 +75,4 @@ def test_a_tracker_that_is_not_installed_is_named(module, name, tmp_path, monkey
     monkeypatch.setattr(lightnings, f"_{name}_AVAILABLE", RequirementCache(f"{module}>=999"))
     cfg = compose([*SHORT, f"logger=[csv,{module}]"], run_dir=tmp_path)
     with pytest.raises(ValueError, match=rf"^logger.{module}: .*{module}>=999"):
-        make_loggers(cfg, None, DigitClassifier())
+        make_loggers(cfg, DigitClassifier())

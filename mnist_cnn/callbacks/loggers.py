@@ -5,22 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.pretrained import read_checkpoint
 
 
-def make_loggers(
-    cfg: DictConfig, start: Path | str | None, module: L.LightningModule
-) -> list[Logger]:
-    """The loggers that a configuration names, which have logged it; ValueError without its package.
+def make_loggers(cfg: DictConfig, module: L.LightningModule) -> list[Logger]:
+    """The loggers that a configuration names, which have logged it.
 
-    One whose `purge_step` is null drops what was logged after the checkpoint that a run starts
-    from, since it is logged anew: curves, results and the test. A run that was killed before its
-    first checkpoint has logged, too.
+    Raises:
+        ValueError: the package of one is not installed.
     """
     # Lightning logs the module's own itself, as they are after seeing the data
     values = {key: value for key, value in plain(cfg).items() if key not in module.hparams}
@@ -28,20 +27,44 @@ def make_loggers(
     for name, node in (cfg.get("logger") or {}).items():
         if node is None:
             continue
-        options: dict[str, Any] = {}
-        if node.get("purge_step", 0) is None:
-            options["purge_step"] = read_checkpoint(start)["epoch"] + 1 if start is not None else 0
-        logger = instantiate_as(Logger, node, key=f"logger.{name}", **options)
+        logger = instantiate_as(Logger, node, key=f"logger.{name}")
         logger.log_hyperparams(values)
         loggers.append(logger)
     return loggers
+
+
+class DropLater(Callback):
+    """Drops from TensorBoard what was logged after the checkpoint that a run starts from.
+
+    Curves, results and the test are logged anew, also by a run that was killed before its first
+    checkpoint. A command that is refused while the checkpoint is restored drops nothing.
+    """
+
+    def __init__(self, start: Path | str | None):
+        self.step = read_checkpoint(start)["epoch"] + 1 if start is not None else 1
+        self.dropped = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.drop(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.drop(trainer)  # there was nothing left to train
+
+    def drop(self, trainer: L.Trainer) -> None:
+        if self.dropped or not trainer.is_global_zero:
+            return
+        self.dropped = True
+        restart = Event(step=self.step, session_log=SessionLog(status=SessionLog.START))
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.file_writer.add_event(restart)
 
 
 def write_results(trainer: L.Trainer, outcome: Mapping[str, Any]) -> None:
     """Write what results.json holds into the loggers of a trainer, in the first process."""
     numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
     for logger in trainer.loggers:
-        # a step that a longer run drops, as `purge_step` says
+        # a step that a longer run drops
         logger.log_metrics(numbers, trainer.current_epoch + 1)
         logger.finalize("success")  # else TensorBoard may lose them as the process ends
         if isinstance(logger, WandbLogger):
