@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from mnist_cnn import terminal
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.progress import ProgressBar
+from mnist_cnn.callbacks.summary import Summary
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.folder import column, results
@@ -47,6 +48,21 @@ def test_on_a_terminal_a_bar_shows_the_loss_and_the_time_left():
     trainer.fit(DigitClassifier(), MNISTDataModule())
     for part in ("epoch 1/1", "loss", "0:00:0", "epoch  1/1 │ train"):
         assert part in screen.getvalue()
+
+
+def test_the_table_of_layers_has_their_operations_and_no_column_of_one_value(capsys):
+    limits = {"limit_train_batches": 1, "limit_val_batches": 0}
+    trainer = bare_trainer(max_epochs=1, callbacks=[Summary(max_depth=2)], **limits)
+    trainer.fit(DigitClassifier(), MNISTDataModule())
+    head, *rows = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "┃│"]
+    assert [name.strip() for name in head.strip("┃").split("┃")] == [
+        *("Name", "Type", "Params", "FLOPs", "In sizes", "Out sizes"),
+    ]
+    cells = [[cell.strip() for cell in row.strip("│").split("│")] for row in rows]
+    flops = {name: count for name, _, _, count, *_ in cells}
+    # 2 x 9 x 26 x 26 x 32 multiplications and additions
+    assert flops["net.conv1"] == "389 K"
+    assert flops["net"] == "5.3 M"
 
 
 def test_text_is_printed_as_it_is(capsys):

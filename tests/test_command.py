@@ -124,7 +124,8 @@ def test_a_mistake_in_a_user_s_code_is_one_line_with_its_place(tmp_path, monkeyp
     assert end.value.code == 1
     line = Broken.forward.__code__.co_firstlineno + 1
     place = f"({__file__}, line {line}; traceback in {tmp_path / 'run' / FAILED})"
-    assert capsys.readouterr().err.endswith(f"broken here {place}\n")
+    step = "error: the network or the loss fails on 2 image(s): broken here"
+    assert capsys.readouterr().err == f"{step} {place}\n"
     assert "in forward" in json.loads((tmp_path / "run" / FAILED).read_text())["traceback"]
 
 

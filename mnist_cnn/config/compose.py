@@ -110,7 +110,8 @@ def compose(
         with hydra.initialize_config_dir(str(CONF), **VERSION_BASE):
             cfg = hydra.compose(entry, list(overrides))
     except (TypeError, ValueError) as e:
-        raise explained(e, overrides) from e
+        told = explained(e, overrides)
+        raise told from (None if told is e else e)
     cfg.run_dir = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(run_dir))  # no interpolation
     if run_name:
         cfg.run_name = run_name

@@ -34,7 +34,7 @@ def one_line(error: BaseException, failed: Path | None = None) -> str:
 
 def line_of_user(error: BaseException) -> str | None:
     """Return the user's file and line that an error comes from; None where it comes from ours."""
-    while error.__cause__ is not None:
+    while error.__cause__ not in (None, error):
         error = error.__cause__
     trace, found = error.__traceback__, None
     while trace is not None:
