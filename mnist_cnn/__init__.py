@@ -2,7 +2,16 @@
 
 import importlib
 import importlib.metadata
+import os
+import signal
+import sys
 from typing import Any
+
+# a command, whose imports take seconds: until it listens to signals, Ctrl-C ends it silently
+_program = os.path.basename("".join(sys.argv[:1]))  # -m while Python looks for mnist_cnn.train
+_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+if _interrupts and (_program == "-m" or _program.startswith("mnist-cnn-")):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 # imported when they are first used: torch takes seconds
 PLACES = {

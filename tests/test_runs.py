@@ -1,7 +1,11 @@
 """RunFolder: one process to a folder, results that count, and nothing of others touched."""
 
+import importlib
 import json
 import logging
+import signal
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ from mnist_cnn.runs.folder import (
     state,
 )
 from mnist_cnn.runs.signals import Interrupted
+from tests.helpers import process
 from tests.helpers.folder import files
 
 
@@ -115,6 +120,31 @@ def test_what_stops_a_run_says_how_to_resume_it_and_notes_no_failure(tmp_path, e
 
 
 FOREIGN = [["thesis.txt"], ["train.log", "results.json"], [LOCK, SWEEP], [".lock", "results.json"]]
+
+
+def test_ctrl_c_while_a_command_is_imported_leaves_no_traceback(tmp_path):
+    (tmp_path / "omegaconf.py").write_text("import time; open('here', 'w'); time.sleep(60)")
+    path = f"{tmp_path}:{process.environment()['PYTHONPATH']}"
+    command = process.start(tmp_path, "mnist_cnn.train", PYTHONPATH=path)
+    process.wait_for((tmp_path / "here").exists, command)
+    command.send_signal(signal.SIGINT)
+    assert process.finish(command) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("outer", [False, True], ids=["", "in a program that is imported"])
+def test_a_signal_during_an_import_is_answered_when_it_is_over(tmp_path, monkeypatch, outer):
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"kills_{outer}"
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); done = True"
+    (tmp_path / f"{name}.py").write_text(kill)
+    program = "import time\nfrom mnist_cnn.runs.signals import interruptible\n"
+    program += f"with interruptible():\n    import {name}\n    time.sleep(60)"
+    (tmp_path / "program.py").write_text(program)
+    imported = partial(importlib.import_module, "program")
+    call = imported if outer else partial(exec, program)
+    with pytest.raises(Interrupted):
+        call()
+    assert sys.modules[name].done
 
 
 @pytest.mark.parametrize("names", FOREIGN)

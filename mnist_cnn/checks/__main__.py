@@ -1,5 +1,6 @@
 """The options, and the configuration that they give to the checks."""
 
+import signal
 import sys
 
 import pytest
@@ -38,6 +39,7 @@ def cfg(request: pytest.FixtureRequest) -> DictConfig:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest says where it was
     early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra is a plugin of pytest's, too
     options = ["--pyargs", "mnist_cnn.checks", "--tb=short", early, *sys.argv[1:]]
     sys.exit(pytest.main(options, [sys.modules[__name__]]))

@@ -1,11 +1,15 @@
 """Signals that ask a run to stop."""
 
 import contextlib
+import inspect
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
+from functools import partial
+from types import FrameType
 from typing import Any
 
 SIGPIPE = 13  # not in signal on Windows
@@ -25,9 +29,31 @@ class Interrupted(BaseException):
         return f"interrupted by {name}; {self.hint}".removesuffix("; ")
 
 
-def interrupt(number: int, frame: Any) -> None:
-    """Handle a signal by raising Interrupted."""
-    raise Interrupted(number)
+def interrupt(number: int, frame: FrameType | None, outer: int = 0) -> None:
+    """Handle a signal by raising Interrupted, or later while modules are being imported.
+
+    A module of which half was imported fails in any way where it is used.
+
+    Args:
+        outer: the imports that were under way when the signals were taken over.
+    """
+    if imports(frame) > outer:
+        again(number)
+    else:
+        raise Interrupted(number)
+
+
+def imports(frame: FrameType | None) -> int:
+    """Count the frames of Python's import in a stack."""
+    names = (f.f_code.co_filename for f, _ in traceback.walk_stack(frame))
+    return sum(name.startswith("<frozen importlib") for name in names)
+
+
+def again(number: int) -> None:
+    """Send this process a signal a moment later."""
+    timer = threading.Timer(0.01, os.kill, [os.getpid(), number])
+    timer.daemon = True  # the end of the program does not wait for it
+    timer.start()
 
 
 def interrupted(error: BaseException, hint: str = "") -> Interrupted | None:
@@ -61,7 +87,7 @@ def repeat(ignored: Any) -> None:
     """Raise a signal again that came where Python ignores errors: in callbacks, for example."""
     error = ignored.exc_value
     if isinstance(error, Interrupted):
-        threading.Timer(0.01, os.kill, [os.getpid(), error.number]).start()
+        again(error.number)
     else:
         sys.__unraisablehook__(ignored)
 
@@ -69,7 +95,8 @@ def repeat(ignored: Any) -> None:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Inside, each of the signals raises Interrupted; outside, the handlers are those of before."""
-    handlers, hook = handle(interrupt), sys.unraisablehook
+    outer = imports(inspect.currentframe())
+    handlers, hook = handle(partial(interrupt, outer=outer)), sys.unraisablehook
     sys.unraisablehook = repeat
     try:
         yield
