@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import os
 import signal
 import sys
 from functools import partial
@@ -129,6 +130,22 @@ def test_ctrl_c_while_a_command_is_imported_leaves_no_traceback(tmp_path):
     process.wait_for((tmp_path / "here").exists, command)
     command.send_signal(signal.SIGINT)
     assert process.finish(command) == (-signal.SIGINT, "", "")
+
+
+def test_a_finished_run_in_a_folder_that_cannot_be_written_returns_its_results(
+    tmp_path, monkeypatch
+):
+    finished(tmp_path / "run")
+    before = files(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with opened(tmp_path / "run") as run:
+        assert run.results == {"loss": 0.5}
+    with (
+        pytest.raises(ValueError, match=f"{tmp_path / 'run'} must be a folder"),
+        opened(tmp_path / "run", epochs=4, more=["epochs"]),
+    ):
+        pass
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("outer", [False, True], ids=["", "in a program that is imported"])
