@@ -141,6 +141,10 @@ def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Any:
             raise ValueError(f"init_weights: {e}") from None
         if left and rank() == 0:
             print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
+    if config["compile"]:
+        for part in module.children():  # in place: the names of the weights stay
+            # a kernel for each shape, else it would depend on the shapes that came before
+            part.compile(dynamic=False)
     return module
 
 

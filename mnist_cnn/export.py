@@ -100,8 +100,8 @@ def describe(net: Trained) -> dict[str, Any]:
     """Return what each file says about its network; of its data nothing that names a place."""
     data = net.about["data"]
     known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
-    if "own" in data:
-        known["own"] = {"_target_": data["own"]["_target_"]}
+    if "custom" in data:
+        known["custom"] = {"_target_": data["custom"]["_target_"]}
     sizes = ", ".join(map(str, net.example(1).shape[1:]))
     taken = f"uint8 (N, {sizes}), 0 to 255, as in training: MNIST's are white on black and centred"
     about = {**net.about, "images": f"{taken}; the network itself normalizes them"}

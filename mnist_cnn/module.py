@@ -238,6 +238,7 @@ class DigitClassifier(L.LightningModule):
         optim.step_schedule(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["network"] = "net."  # what the names of the network's weights begin with
         if self.epoch_schedule is not None:
             checkpoint["epoch_schedule"] = self.epoch_schedule.state_dict()
 

@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mnist_cnn.config.file_format import KEY, VERSION, check_format
 from mnist_cnn.config.instantiate import CHECKPOINTS, ForbiddenError, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
@@ -24,7 +25,15 @@ from mnist_cnn.terminal import printable
 BATCH = 250  # images that are computed at once
 ABOUT = "about"  # the key of a weights file's metadata
 FOREIGN = "not a checkpoint or weights of this project"
+NO_CLASSIFIER = (
+    "a checkpoint of a module that is no classifier; only networks that give logits of images can "
+    "be evaluated and exported, and predict"
+)
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
+
+
+class NoClassifierError(ValueError):
+    """A checkpoint of a module that has no network for `load`."""
 
 
 class Probabilities(nn.Module):
@@ -127,8 +136,8 @@ def find(path: Path | str | None = None) -> Path:
     """
     file = Path(SHIPPED if path is None else path).expanduser()
     if file.is_dir():
-        best = file / "checkpoints" / "best.ckpt"
-        file = best if best.exists() else file / "weights.safetensors"
+        names = ("checkpoints/best.ckpt", "weights.safetensors", "checkpoints/last.ckpt")
+        file = next((file / name for name in names if (file / name).exists()), file / names[1])
     if not file.is_file():
         raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
     return file
@@ -150,7 +159,9 @@ def read_checkpoint(file: Path | str) -> Any:
                 raise ValueError("it is compressed, which PyTorch's are not")
             if damaged := archive.testzip():  # torch.load takes no notice of the checksums
                 raise ValueError(f"not whole: {damaged} in it is damaged")
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        check_format(content)
+        return content
     except pickle.UnpicklingError:  # PyTorch's own message tells how to load it all the same
         raise ValueError("it has more than tensors and plain values, which may run code") from None
     except Exception as e:  # PyTorch raises many kinds for files that are not its own
@@ -172,16 +183,22 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
             with safe_open(file, "pt") as tensors:
                 about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+            check_format(about)
             return weights, dict(about), None
         content = read_checkpoint(file)
+        if "state_dict" in content and "network" not in content:
+            raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
+        prefix = content["network"]
         weights = {
-            key.removeprefix("net."): value
+            key.removeprefix(prefix): value
             for key, value in content["state_dict"].items()
-            if key.startswith("net.")  # a loss of the user's own has weights too
+            if key.startswith(prefix)  # a loss of the user's own has weights too
         }
         data = content.get("data") or content.get("datamodule_hyper_parameters", {})
         about = {"model": content["hyper_parameters"].get("model"), "data": data}
         return weights, about, content.get("epoch")
+    except NoClassifierError:
+        raise
     except Exception as e:  # a foreign file fails in as many ways as there are formats
         raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
 
@@ -256,7 +273,8 @@ def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
     there is one, with all values as JSON.
     """
     # save_file would make the file unreadable for others
-    path.write_bytes(save(weights_of(net), {ABOUT: json.dumps(about, sort_keys=True)}))
+    described = json.dumps({**about, KEY: VERSION}, sort_keys=True)
+    path.write_bytes(save(weights_of(net), {ABOUT: described}))
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:

@@ -163,8 +163,8 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
                 content = b"".join(map(archive.read, archive.namelist()))
         assert not [place for place in private if place.encode() in content], file.name
     own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me"}
-    net = pretrained.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "own": own}})
-    assert export.describe(net)["data"] == {"name": "Data", "own": {"_target_": "pkg.Data"}}
+    net = pretrained.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "custom": own}})
+    assert export.describe(net)["data"] == {"name": "Data", "custom": {"_target_": "pkg.Data"}}
 
 
 def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_path):

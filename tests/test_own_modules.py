@@ -1,60 +1,135 @@
-"""Any LightningModule is trained: the configuration names it, and it gets the parts it takes."""
+"""Any LightningModule is trained, resumed, swept and reported; two are those of docs/extend.md."""
 
+import importlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.folder import LAST
+from mnist_cnn.runs.folder import BEST, LAST
 from mnist_cnn.train import preflight, train
-from tests.helpers.folder import column, results
+from tests.helpers.folder import column, results, scalars
+from tests.helpers.process import run
 from tests.helpers.training import TINY
+from tests.test_own_parts import page
 
-OPTIONS = [o for o in TINY if not o.startswith("model.")] + ["targets=[tests.helpers.*]"]
-AUTOENCODER = ["~module", "+module._target_=tests.helpers.modules.Autoencoder"]
-WITHOUT = ["~model", "~scheduler"]  # it takes none
-OBJECTIVE = ["objective.metric=val/mse", "objective.mode=min"]
+PLAIN = [option for option in TINY if not option.startswith("model.")]
+COMMAND = ["--config-dir", "my_conf", "targets=[my_pkg.*,tests.helpers.*]"]
+DDP = ["trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
+MODULES = {"autoencoder": "val/error", "gan": "val/distance"}
+SEARCH = """
+# @package _global_
+defaults:
+  - override /hydra/sweeper: resumable_optuna
+hydra:
+  sweeper:
+    n_trials: 3
+    params:
+      module.width: choice(2, 4, 8)
+callbacks:
+  prune:
+    _target_: mnist_cnn.callbacks.prune.Prune
+    trial: ${run_dir}
+    monitor: ${objective.metric}
+    pruner:
+      _target_: optuna.pruners.ThresholdPruner
+      upper: 0.0
+"""
 
 
-def configured(folder: Path, *overrides: str) -> Any:
-    return compose([*OPTIONS, *AUTOENCODER, *overrides], run_dir=folder, run_name="x")
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with the page's files, whose package can be imported in this process."""
+    for name, text in (page()[0] | {"my_conf/hparams_search/width.yaml": SEARCH}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.invalidate_caches()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
 
 
-def test_a_module_is_made_of_what_it_takes_and_trained(tmp_path):
-    train(configured(tmp_path, *WITHOUT, *OBJECTIVE, "+module.width=5"))
-    found = results(tmp_path)
-    assert found["val/mse"] == min(column(tmp_path, "val/mse"))
+def configured(here: Path, name: str, module: str, *overrides: str) -> Any:
+    place = f"hydra.searchpath=[file://{here / 'my_conf'}]"
+    options = [place, f"module={module}", COMMAND[-1], *PLAIN, *overrides]
+    return compose(options, run_dir=here / name, run_name="x")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_made_of_what_it_takes_and_trained(here, module):
+    train(configured(here, "run", module, "logger=tensorboard"))
+    found, metric = results(here / "run"), MODULES[module]
+    assert found[metric] == min(column(here / "run", metric))
     assert found["images/s"] > 0
-    last = torch.load(tmp_path / LAST, weights_only=True)
-    assert last["state_dict"]["encode.1.weight"].shape == (5, 784)
-    assert last["hyper_parameters"]["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert [step for step, _ in scalars(here / "run")[metric]] == [1, 2]
+    state = torch.load(here / "run" / LAST, weights_only=True)
+    assert len(state["optimizer_states"]) == (2 if module == "gan" else 1)
+
+
+@pytest.mark.slow
+def test_a_module_is_swept_searched_pruned_and_reported_by_its_own_metric(here):
+    swept = ["-m", "module=gan", "module.latent=4,8", "seed=0,1", "hydra.sweep.dir=sweep"]
+    done = run(here, "mnist_cnn.train", *COMMAND, *PLAIN, *swept)
+    assert done.returncode == 0, done.stderr
+    done = run(here, "mnist_cnn.report", "sweep", "--json", "sweep.json")
+    best, other = json.loads((here / "sweep.json").read_text())
+    assert best["val/distance mean"] < other["val/distance mean"]
+    assert (best["n"], {best["module.latent"], other["module.latent"]}) == (2, {4, 8})
+    searched = ["-m", "module=autoencoder", "hparams_search=width", "hydra.sweep.dir=search"]
+    done = run(here, "mnist_cnn.train", *COMMAND, *PLAIN, *searched)
+    assert done.returncode == 0, done.stderr
+    assert len([*(here / "search").glob("*/pruned.json")]) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MODULES)
+def test_the_checks_pass_the_page_s_modules(here, module):
+    done = run(here, "mnist_cnn.checks", "-q", f"--module=my_conf/module/{module}.yaml")
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (
-            [*WITHOUT, "+module.depth=2"],
-            "module.depth: tests.helpers.modules.Autoencoder takes width",
-        ),
-        (["~scheduler"], "model: tests.helpers.modules.Autoencoder takes none"),
-        (["~model", "+metrics.f1._target_=torch.nn.ReLU"], "scheduler and metrics: "),
-        (
-            [*WITHOUT, "~optimizer"],
-            "optimizer must be set, which tests.helpers.modules.Autoencoder takes",
-        ),
-        ([*WITHOUT, "test=true"], "test must be false with tests.helpers.modules.Autoencoder"),
+        (["+module.depth=2"], "module.depth: my_pkg.autoencoder.Autoencoder takes width"),
+        (["model=cnn"], "model: my_pkg.autoencoder.Autoencoder takes none"),
+        (["scheduler=plateau", "+metrics.f1._target_=torch.nn.ReLU"], "scheduler and metrics: "),
+        (["~optimizer"], "optimizer must be set, which my_pkg.autoencoder.Autoencoder takes"),
+        (["test=true"], "test must be false with my_pkg.autoencoder.Autoencoder"),
     ],
 )
-def test_what_a_module_does_not_take_or_lacks_is_refused(overrides, line, tmp_path):
+def test_what_a_module_does_not_take_or_lacks_is_refused(here, overrides, line):
     with pytest.raises(ValueError, match=r".") as refused:
-        preflight(configured(tmp_path, *OBJECTIVE, *overrides))
+        preflight(configured(here, "run", "autoencoder", *overrides))
     assert str(refused.value).startswith(line)
 
 
-def test_a_metric_that_is_not_logged_ends_the_run_with_those_that_are(tmp_path):
-    line = r"^objective.metric must be (val|train)/mse or (val|train)/mse, got val/loss$"
+def test_a_metric_that_is_not_logged_ends_the_run_with_those_that_are(here):
+    cfg = configured(here, "run", "autoencoder", "objective.metric=val/loss")
+    line = r"^objective.metric must be (val|train)/error or (val|train)/error, got val/loss$"
     with pytest.raises(ValueError, match=line):
-        train(configured(tmp_path, *WITHOUT))
+        train(cfg)
+
+
+def test_commands_for_classifiers_say_that_a_module_is_none(here):
+    train(configured(here, "run", "autoencoder"))
+    for place in (here / "run", here / "run" / BEST):
+        with pytest.raises(
+            ValueError, match=r"^.*best.ckpt: a checkpoint of a module that is no cl"
+        ):
+            pretrained.load(place)
+    with pytest.raises(ValueError, match=r"^init_weights must be null with my_pkg"):
+        train(configured(here, "other", "autoencoder", f"init_weights={here / 'run'}"))
+
+
+def test_settings_of_one_s_own_hold_for_every_run(here):
+    (here / "my_conf" / "local").mkdir()
+    (here / "my_conf" / "local" / "default.yaml").write_text("# @package _global_\nseed: 7\n")
+    assert configured(here, "run", "gan").seed == 7
+    assert configured(here, "run", "gan", "seed=1").seed == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mnist_cnn.config.file_format import check_format
 from mnist_cnn.runs import folder as files
 from mnist_cnn.terminal import track
 
@@ -82,6 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError("not an object of JSON")
+    check_format(content)
     return content
 
 

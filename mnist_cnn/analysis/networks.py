@@ -89,7 +89,7 @@ def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> li
     Raises:
         ValueError: the data are custom, and `targets` does not allow their code.
     """
-    if "own" not in data:
+    if "custom" not in data:
         keys = ("name", "val_fraction", "fold", "split", "path", "color", "size")
         values = {key: data.get(key) for key in keys} | {"root": root}
         # a checkpoint does not say which class the data were of
@@ -103,12 +103,12 @@ def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> li
     if other_set:
         return []
     # the file may be a stranger's: it names no more than the command allows
-    if faults := not_allowed(data["own"], "data", allowlist=()):
+    if faults := not_allowed(data["custom"], "data", allowlist=()):
         raise ValueError("; ".join(faults))
-    own = flat({key: value for key, value in data["own"].items() if key != "augment"})
-    if wrong := [key for key in own if not re.fullmatch(r"[\w.]+", key)]:
+    custom = flat({key: value for key, value in data["custom"].items() if key != "augment"})
+    if wrong := [key for key in custom if not re.fullmatch(r"[\w.]+", key)]:
         raise ValueError(must_be("a key of data", "a name", wrong[0]))
-    return ["~data", *(f"+data.{key}={in_grammar(value)}" for key, value in own.items())]
+    return ["~data", *(f"+data.{key}={in_grammar(value)}" for key, value in custom.items())]
 
 
 def in_grammar(value: Any) -> str:

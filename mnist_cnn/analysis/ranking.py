@@ -13,6 +13,7 @@ from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import shown
 
 REPEATED = {"seed", "dirpath", "save_dir"}  # last names of keys that do not tell groups apart
+CLASSIFIER = "mnist_cnn.module.DigitClassifier"
 FOLD = "data.fold"  # repeats a run on other images, as its seed does
 
 
@@ -23,15 +24,15 @@ class Ranking:
         runs: a row a run, see `found.read_run`.
 
     Attributes:
-        boards: the leaderboard of each data set, that of the most runs first; ranks go on from one
-            to the next, so that a rank names one group.
+        boards: the leaderboard of each data set and module, that of the most runs first; ranks go
+            on from one to the next, so that a rank names one group.
         unfinished: name, state and message of the runs without a result.
     """
 
     def __init__(self, runs: pd.DataFrame):
         done = runs["state"] == "finished"
         self.unfinished = runs.loc[~done, ["name", "state", "message"]]
-        finished = runs[done].assign(data=[data_set(config) for config in runs["config"][done]])
+        finished = runs[done].assign(data=[task(config) for config in runs["config"][done]])
         sizes = finished["data"].value_counts()
         self.boards: list[Leaderboard] = []
         for name in sorted(sizes.index, key=lambda name: -sizes[name]):
@@ -99,6 +100,13 @@ def data_set(config: Mapping[str, Any]) -> str:
         return str(name or target.rpartition(".")[2])
     content = config.get("data.fingerprint")
     return f"{name} ({content[:8]})" if content else str(name)
+
+
+def task(config: Mapping[str, Any]) -> str:
+    """The name of the data set, and of the module where it is no classifier of this project's."""
+    module = str(config.get("module._target_", CLASSIFIER))
+    other = "" if module == CLASSIFIER else f", {module.rpartition('.')[2]}"
+    return data_set(config) + other
 
 
 def summarize(group: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,10 @@
-"""Checks that a network, a loss and a data module must pass: python -m mnist_cnn.checks.
+"""Checks that parts of a user's must pass: python -m mnist_cnn.checks [OPTION=PART ...]
 
-`--network my_pkg.nets.Net --loss my_pkg.losses.Focal --data my_conf/data/mine.yaml`: a class, or a
-file with `_target_` and arguments. A part that is not given is this project's own. Other options
-are pytest's.
+--network my_pkg.nets.Net     a network: a class, or a file with `_target_` and arguments
+--loss my_pkg.losses.Focal    a loss
+--data my_conf/data/mine.yaml a data module
+--module my_conf/module/mine.yaml   a LightningModule, by the file that module= chooses
+
+A file in a folder of its group, as model/mine.yaml, is composed as a run composes it, with its
+`defaults`. A part that is not given is this project's own. Other options are pytest's.
 """

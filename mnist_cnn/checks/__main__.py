@@ -1,45 +1,74 @@
 """The options, and the configuration that they give to the checks."""
 
+import importlib.util
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
-import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_cnn import checks
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import targets
 
-PARTS = {"network": "model", "loss": "loss", "data": "data"}  # options, keys of the configuration
+# options, and the keys of the configuration that they set
+PARTS = {"network": "model", "loss": "loss", "data": "data", "module": "module"}
 SHORT = [
     *("trainer=cpu", "trainer.max_epochs=2", "trainer.limit_train_batches=4", "test=false"),
     *("trainer.limit_val_batches=1", "logger=none", "callbacks.summary=null"),
-    *("callbacks.progress.quiet=true", "+callbacks.stop._target_=mnist_cnn.checks.test_parts.Stop"),
+    *("callbacks.progress.quiet=true", "+callbacks.stop._target_=mnist_cnn.checks.runs.Stop"),
 ]
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: Any) -> None:
     for option in PARTS:
         parser.addoption(f"--{option}", metavar="CLASS|FILE.yaml", help=f"{option} to check")
 
 
-@pytest.fixture(scope="session")
-def cfg(request: pytest.FixtureRequest) -> DictConfig:
-    """The configuration of a run of seconds, with the parts that were given."""
-    cfg = compose(SHORT, run_dir="unused")
+def configured(given: dict[str, str]) -> DictConfig:
+    """The configuration of a run of seconds, with the parts that were given, by their keys."""
+    files = {key: Path(part) for key, part in given.items() if part.endswith((".yaml", ".yml"))}
+    # as a run chooses them: my_conf/model/mine.yaml is model=mine with --config-dir my_conf
+    groups = {key: file for key, file in files.items() if file.absolute().parent.name == key}
+    places = dict.fromkeys(f"file://{file.absolute().parents[1]}" for file in groups.values())
+    chosen = [f"{key}={file.stem}" for key, file in groups.items()]
+    cfg = compose([f"hydra.searchpath=[{','.join(places)}]", *chosen, *SHORT], run_dir="unused")
     OmegaConf.set_struct(cfg, False)
-    for option, key in PARTS.items():
-        if given := request.config.getoption(option):
-            file = given.endswith((".yaml", ".yml"))
-            cfg[key] = OmegaConf.load(given) if file else {"_target_": given}
-            named = targets(plain(cfg, key), key)
-            cfg.targets += [f"{str(target).partition('.')[0]}.*" for _, target in named]
+    for key, part in given.items():
+        if key not in groups:
+            cfg[key] = OmegaConf.load(part) if key in files else {"_target_": part}
+        named = targets(plain(cfg, key), key)
+        cfg.targets += [f"{str(target).partition('.')[0]}.*" for _, target in named]
     check(cfg)
     return cfg
 
 
-if __name__ == "__main__":
+def main() -> int:
+    if {"-h", "--help"} & {*sys.argv}:
+        print(checks.__doc__)
+        return 0
+    if importlib.util.find_spec("pytest") is None:
+        sys.exit("error: the checks run by pytest: pip install pytest")
+    import pytest
+
     signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest says where it was
+
+    class Options:
+        pytest_addoption = staticmethod(pytest_addoption)
+
+        @staticmethod
+        @pytest.fixture(scope="session")
+        def cfg(request: pytest.FixtureRequest) -> DictConfig:
+            given = {key: request.config.getoption(option) for option, key in PARTS.items()}
+            return configured({key: part for key, part in given.items() if part})
+
     early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra is a plugin of pytest's, too
-    options = ["--pyargs", "mnist_cnn.checks", "--tb=short", early, *sys.argv[1:]]
-    sys.exit(pytest.main(options, [sys.modules[__name__]]))
+    kind = "module" if any(a.startswith("--module") for a in sys.argv) else "parts"
+    options = ["--pyargs", f"mnist_cnn.checks.test_{kind}", "--tb=short", early, *sys.argv[1:]]
+    return pytest.main(options, [Options()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,36 +1,20 @@
 """Tests of a network, a loss and a data module: training, resuming, loading and exporting."""
 
-import contextlib
 import itertools
-import signal
-from typing import Any, cast
+from typing import Any
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.build import build_module
+from mnist_cnn.checks.runs import different, run
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.data.datamodule import class_names, described
 from mnist_cnn.export import export
-from mnist_cnn.pretrained import Trained, read_checkpoint
-from mnist_cnn.runs.folder import LAST
-from mnist_cnn.runs.signals import Interrupted
-from mnist_cnn.train import train
-
-
-class Stop(Callback):
-    """Stops a training as Ctrl-C does, before the batch number `at`."""
-
-    at: int | None = None
-
-    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        if trainer.global_step == self.at:
-            signal.raise_signal(signal.SIGTERM)
+from mnist_cnn.pretrained import Trained
 
 
 def trained(cfg: Any) -> Any:
@@ -42,10 +26,6 @@ def trained(cfg: Any) -> Any:
     trainer = L.Trainer(max_steps=4, accelerator="cpu", enable_progress_bar=False, **off)
     trainer.fit(module, data)
     return module, data
-
-
-def different(one: Any, two: Any) -> list[str]:
-    return [name for name in one if not torch.equal(one[name], two[name])]
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +79,8 @@ def test_one_seed_gives_the_same_batches_and_the_same_network(cfg):
 
 
 def test_a_run_that_is_stopped_and_resumed_ends_bit_for_bit_the_same(cfg, tmp_path):
-    def weights(run: str, *stops: int | None) -> Any:
-        for Stop.at in stops:
-            with contextlib.suppress(Interrupted):
-                train(cast(DictConfig, OmegaConf.merge(cfg, {"run_dir": str(tmp_path / run)})))
-        return read_checkpoint(tmp_path / run / LAST)["state_dict"]
-
-    whole, resumed = weights("whole", None), weights("resumed", 2, None)
-    assert different(whole, resumed) == []
+    whole, resumed = run(cfg, tmp_path / "whole"), run(cfg, tmp_path / "resumed", 2)
+    assert different(whole["state_dict"], resumed["state_dict"]) == []
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt2", "onnx"])

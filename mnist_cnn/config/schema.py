@@ -62,7 +62,7 @@ class DataDescription(Part):
     val_fraction: BelowOne = 0.0
     fold: Whole = 0
     split: str = "rows"
-    own: Custom | None = None  # a user's, in place of one of this project's sets
+    custom: Custom | None = None  # a user's, in place of one of this project's sets
 
 
 class Images(Part):
@@ -206,6 +206,7 @@ class Train(Part):
     test: bool
     init_weights: Text | None
     init_strict: bool
+    compile: bool
     targets: list[str]
     run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
     objective: dict[str, str]

@@ -230,5 +230,5 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
         "shape": list(shape) if isinstance(shape, list | tuple) else None,
     }
     if is_custom(config):
-        config = {"name": config["_target_"].rpartition(".")[2], "own": dict(config)}
+        config = {"name": config["_target_"].rpartition(".")[2], "custom": dict(config)}
     return {**config, **known}

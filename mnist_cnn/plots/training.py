@@ -1,36 +1,56 @@
 """The figure of a run: its history."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 
+COLORS = {"train": TRAIN, "val": VAL}
+OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns that are no metrics
+PANELS = 6  # metrics that are drawn
+
 
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
-    """Loss and accuracy by epoch, training and validation, with the best epoch marked.
+    """Metrics by epoch, loss and accuracy first, training and validation, with the best epoch.
 
     Args:
-        rows: one per epoch: `epoch` (from 1), `lr`, and any of `train/loss`, `train/acc`,
-            `val/loss`, `val/acc`.
+        rows: one per epoch: `epoch` (from 1), and what was logged, such as `train/loss`.
         best_epoch: the epoch whose checkpoint was kept, or None.
     """
-    figure = titled(title, (10, 4.2))
     table = pd.DataFrame(rows).set_index("epoch", drop=False)
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "acc"), strict=True):
-        for stage, color in (("train", TRAIN), ("val", VAL)):
-            if (key := f"{stage}/{metric}") in table:
-                axes.plot(table["epoch"], table[key], "o-", ms=3.5, lw=1.6, color=color, label=key)
-        if best_epoch in table.index and f"val/{metric}" in table:
-            value = table.loc[best_epoch, f"val/{metric}"]
-            shown = f"{value:.2%}" if metric == "acc" else f"{value:.4f}"
-            label = f"best epoch {best_epoch}: {shown}"
-            axes.plot(best_epoch, value, "o", ms=8, mfc="none", color=MARK, label=label)
-        axes.set(xlabel="epoch", title={"loss": "cross-entropy", "acc": "accuracy"}[metric])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        finish(axes, "y" if metric == "acc" else "")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
+    panels: dict[str, dict[str, str]] = {"loss": {}, "acc": {}}  # columns by stage
+    for key in table.columns.drop(list(OF_EPOCH), errors="ignore"):
+        stage, _, name = str(key).partition("/")
+        known = stage in COLORS and name
+        panels.setdefault(name if known else key, {})[stage if known else "val"] = key
+    drawn = {name: columns for name, columns in panels.items() if columns}
+    names = list(drawn)[:PANELS] or ["loss"]
+    lines = -(-len(names) // 2)
+    figure = titled(title, (10, 4.2 * lines))
+    for position, name in enumerate(names, 1):
+        axes = figure.add_subplot(lines, min(len(names), 2), position)
+        draw(axes, table, name, drawn.get(name, {}), best_epoch)
     return figure
+
+
+def draw(
+    axes: Axes, table: pd.DataFrame, name: str, columns: Mapping[str, str], best_epoch: int | None
+) -> None:
+    """Draw a metric's columns, by stage, and its value in the best epoch."""
+    for stage, key in sorted(columns.items()):
+        axes.plot(table["epoch"], table[key], "o-", ms=3.5, lw=1.6, color=COLORS[stage], label=key)
+    if best_epoch is not None and best_epoch in table.index and "val" in columns:
+        value: Any = table.loc[best_epoch, columns["val"]]
+        shown = f"{value:.2%}" if name == "acc" else f"{value:.4f}"
+        label = f"best epoch {best_epoch}: {shown}"
+        axes.plot(best_epoch, value, "o", ms=8, mfc="none", color=MARK, label=label)
+    axes.set(xlabel="epoch", title={"acc": "accuracy"}.get(name, name))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    finish(axes, "y" if name == "acc" else "")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)

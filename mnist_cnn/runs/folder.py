@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_cnn.config.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs import ranks
 from mnist_cnn.runs.signals import interrupted
 
@@ -160,7 +161,7 @@ class RunFolder:
             print(f"{self.path}: nothing is left to train: {ended}", file=sys.stderr)
         results = self.path / RESULTS
         if results.exists() and not on and (not longer or (ended and off)):
-            self.results = json.loads(results.read_text("utf-8"))
+            self.results = read_results(results)
 
     def force(self, changed: Changes, ended: str, *, forced: bool) -> None:
         """Raise ValueError for changed values, unless they are forced on what is left to train."""
@@ -193,7 +194,7 @@ class RunFolder:
     def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
         """Write results.json, the last file: it says that all the rest is there."""
         self.commit()
-        write_json(results, self.path / RESULTS)
+        write_json({KEY: VERSION, **results}, self.path / RESULTS)
         return dict(results)
 
     def note_failure(self, error: Exception) -> None:
@@ -279,6 +280,16 @@ def state(folder: Path) -> State:
     ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
     ends[LOCK] = "interrupted"
     return next((end for file, end in ends.items() if (folder / file).exists()), "new")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """What RunFolder.finish was given; ValueError for a file of another version."""
+    content = json.loads(path.read_text("utf-8"))
+    try:
+        check_format(content)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+    return {key: value for key, value in content.items() if key != KEY}
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

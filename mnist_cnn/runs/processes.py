@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder
+from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_results
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import Interrupted, interruptible
 
@@ -85,8 +85,7 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
         del os.environ[JOB]
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
-    results: dict[str, Any] = json.loads((run.path / RESULTS).read_text("utf-8"))
-    return results
+    return read_results(run.path / RESULTS)
 
 
 def call(text: str) -> None:

@@ -84,11 +84,12 @@ def files(folder: Path) -> dict[str, bytes]:
 def contents(run: Path) -> dict[str, str]:
     """All that a finished run leaves, as `file: key` -> number, text, or a tensor's checksum."""
     found: dict[str, Any] = {
-        "weights.safetensors": weights(run),
         "history.csv": rows(run),
         "results.json": results(run),
         "files": {name: name for name in files(run) if "tfevents" not in name},
     }
+    if (run / "weights.safetensors").exists():  # of a classifier
+        found["weights.safetensors"] = weights(run)
     if (run / "tensorboard").is_dir():
         found["tensorboard"] = scalars(run)
     for file in (run / "checkpoints").glob("*.ckpt"):

@@ -1,0 +1,43 @@
+"""Short runs for the checks, stopped where a check wants it."""
+
+import contextlib
+import signal
+from pathlib import Path
+from typing import Any, cast
+
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.folder import LAST
+from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.train import train
+
+
+class Stop(Callback):
+    """Stops a training as Ctrl-C does, before the batch number `at`, counted from 0."""
+
+    at: int | None = None
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.current_epoch * trainer.num_training_batches + batch_idx == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def run(cfg: DictConfig, folder: Path, *stops: int, **changes: Any) -> Any:
+    """The last checkpoint of a run in a folder that is stopped and resumed at these batches."""
+    changed: dict[Any, Any] = {**changes, "run_dir": str(folder)}
+    merged = cast(DictConfig, OmegaConf.merge(cfg, changed))
+    for Stop.at in (*stops, None):
+        with contextlib.suppress(Interrupted):
+            train(merged)
+    return read_checkpoint(folder / LAST)
+
+
+def different(one: Any, two: Any) -> list[str]:
+    """The names of tensors that are not the same, bit for bit."""
+    import torch
+
+    return [name for name in one if not torch.equal(one[name], two[name])]

@@ -1,0 +1,36 @@
+"""Files of another version are refused in a line, and nothing is done with them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mnist_cnn import pretrained
+from mnist_cnn.analysis.found import read_runs
+from mnist_cnn.runs.folder import LAST, RESULTS
+from tests.helpers.folder import last
+from tests.helpers.training import trained
+
+LINE = "format_version must be 1, got 2"
+
+
+def changed(file: Path, old: bytes, new: bytes) -> Path:
+    content = file.read_bytes()
+    assert old in content
+    file.write_bytes(content.replace(old, new))
+    return file
+
+
+def test_files_of_another_version_are_refused(tmp_path):
+    run = trained(tmp_path / "run", "trainer.max_epochs=1")
+    weights = changed(run / "weights.safetensors", b'_version\\": 1', b'_version\\": 2')
+    with pytest.raises(ValueError, match=LINE):
+        pretrained.load(weights)
+    results = changed(run / RESULTS, b'_version": 1', b'_version": 2')
+    assert read_runs([run])["message"].tolist() == [f"ValueError: {LINE}: another release wrote it"]
+    with pytest.raises(ValueError, match=f"{RESULTS}: {LINE}"):
+        trained(run, "trainer.max_epochs=1")
+    results.unlink()
+    torch.save(last(run) | {"format_version": 2}, run / LAST)
+    with pytest.raises(ValueError, match=f"^ckpt_path must be .*{LINE}"):
+        trained(run, "trainer.max_epochs=1")
