@@ -3,6 +3,8 @@
 import importlib
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections import defaultdict
 from functools import partial
@@ -119,6 +121,20 @@ def test_the_page_s_parts_work_as_it_says_in_an_empty_folder(here):
     assert list(here.glob("outputs/*/*/metrics.jsonl"))
     (sweep,) = here.glob("outputs/sweeps/*/*")
     assert len(list(sweep.glob("*/results.json"))) == 4
+
+
+@pytest.mark.slow
+def test_a_clone_is_renamed_as_the_page_says(tmp_path):
+    _, rename = (DOCS / "extend.md").read_text("utf-8").split("\n## A clone under another name\n")
+    (_, commands), (_, snippet), *_ = blocks(rename)
+    rest = shutil.ignore_patterns(".git", ".venv*", "outputs", "__pycache__", ".*_cache")
+    clone = shutil.copytree(DOCS.parent, tmp_path / "my_project", ignore=rest)
+    for line in commands.splitlines()[1:3]:  # without cp, git and pip
+        subprocess.run(["bash", "-c", line], cwd=clone, check=True)
+    check = "from my_project import load\nprint(type(load().net).__module__)\n"
+    (clone / "rename.py").write_text(snippet + check)
+    done = run(clone, "rename.py")
+    assert done.stdout == "my_project.model\n", done.stderr
 
 
 def test_a_checkpoint_never_imports_code_by_itself(here):

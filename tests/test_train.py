@@ -184,7 +184,10 @@ def test_a_sound_network_overfits_three_batches(tmp_path):
     train(compose([*options, "logger=none"], run_dir=tmp_path))
     losses = column(tmp_path, "train/loss")
     assert losses[-1] < 0.05 < losses[0]
-    assert "test/acc" not in results(tmp_path)
+    assert set(column(tmp_path, "lr")) == {1e-3}
+    found = results(tmp_path)
+    assert found["best_epoch"] == 1 + losses.index(min(losses)) > 40
+    assert "test/acc" not in found
 
 
 @pytest.mark.parametrize(
