@@ -39,6 +39,16 @@ def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_pa
     assert scalars(tmp_path) == before
 
 
+def test_each_validation_of_an_epoch_has_a_step_of_its_own_in_tensorboard(tmp_path):
+    for epochs in (1, 2):
+        options = [f"trainer.max_epochs={epochs}", "trainer.val_check_interval=0.5"]
+        trained(tmp_path, "test=true", "logger=tensorboard", *options)
+    steps = {tag: [step for step, _ in points] for tag, points in scalars(tmp_path).items()}
+    assert steps["val/loss"] == [5, 10, 15, 20]
+    assert steps["train/loss"] == [10, 20]
+    assert steps["test/acc"] == steps["results/test/acc"] == [21]
+
+
 def ids(run: Path) -> list[str]:
     return [folder.name.rpartition("-")[2] for folder in sorted(run.glob("wandb/offline-run-*"))]
 

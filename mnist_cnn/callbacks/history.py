@@ -112,12 +112,27 @@ class History(BetweenEpochs):
 
 
 def log_epoch(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Make the epoch the axis of what is logged at its end, and one more that of the test.
+    """Give what is logged at the end of an epoch its step; Lightning's own is off in a resumed run.
 
-    Lightning's count of steps is one off in a resumed run. The test comes after the last epoch,
-    where a resumed run drops it from the logs.
+    The test comes after the last epoch, where a resumed run drops it from the logs.
     """
-    module.log("step", float(trainer.current_epoch + 1))
+    module.log("step", float(step_of(trainer, ended=trainer.testing)))
+
+
+def step_of(trainer: L.Trainer, *, ended: bool) -> int:
+    """Return the step of loggers: the epoch, or the optimizer's where an epoch validates often.
+
+    Args:
+        ended: the training has ended: the step after the last.
+    """
+    if validates_often(trainer):
+        return trainer.global_step + ended
+    return trainer.current_epoch + 1  # which is one more once the training has ended
+
+
+def validates_often(trainer: L.Trainer) -> bool:
+    """Tell whether an epoch may have several validations."""
+    return trainer.val_check_interval not in (None, 1.0)
 
 
 def batch_size(batch: Any) -> int:

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
+from mnist_cnn.callbacks.history import step_of, validates_often
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.pretrained import read_checkpoint
@@ -41,7 +42,8 @@ class DropLater(Callback):
     """
 
     def __init__(self, start: Path | str | None):
-        self.step = read_checkpoint(start)["epoch"] + 1 if start is not None else 1
+        content = read_checkpoint(start) if start is not None else {}
+        self.done = {key: content.get(key, 0) for key in ("epoch", "global_step")}
         self.dropped = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -54,7 +56,8 @@ class DropLater(Callback):
         if self.dropped or not trainer.is_global_zero:
             return
         self.dropped = True
-        restart = Event(step=self.step, session_log=SessionLog(status=SessionLog.START))
+        done = self.done["global_step" if validates_often(trainer) else "epoch"]
+        restart = Event(step=done + 1, session_log=SessionLog(status=SessionLog.START))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.file_writer.add_event(restart)
@@ -65,7 +68,7 @@ def write_results(trainer: L.Trainer, outcome: Mapping[str, Any]) -> None:
     numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
     for logger in trainer.loggers:
         # a step that a longer run drops
-        logger.log_metrics(numbers, trainer.current_epoch + 1)
+        logger.log_metrics(numbers, step_of(trainer, ended=True))
         logger.finalize("success")  # else TensorBoard may lose them as the process ends
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
