@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE, explained
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.runs.errors import FULL_ERROR, USER_ERRORS, handed_on, one_line, raised_by_hydra
 from mnist_cnn.runs.folder import FAILED
 from mnist_cnn.runs.resume import take_ckpt_path
@@ -129,7 +130,8 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if place == "":
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     options = [a for a in rest if not a.startswith("targets=")]
-    return parser.parse_args(options, argparse.Namespace(ckpt_path=place))
+    # pictures may stand before options and after them
+    return parser.parse_intermixed_args(options, argparse.Namespace(ckpt_path=place))
 
 
 @contextlib.contextmanager
@@ -139,6 +141,8 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
     Raises:
         ValueError: a file of such a name is there.
     """
+    if out.exists() and not out.is_dir():
+        raise ValueError(must_be("--out", "a folder", f"{out}, which is a file"))
     if old := [name for name in names if (out / name).exists()]:
         raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
     out.mkdir(parents=True, exist_ok=True)
@@ -156,6 +160,9 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> float:
-    if not 0 < float(text) < 1e6:
-        raise ValueError(text)
-    return float(text)
+    try:
+        if 0 < (number := float(text)) < 1e6:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number over 0 and below 1000000, got {text}")

@@ -7,9 +7,12 @@ more than --max-seconds or --max-memory.
 import argparse
 import itertools
 import json
+import os
+import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ from mnist_cnn.config.messages import install
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mnist_cnn.reading.picture import Pages
     from mnist_cnn.reading.reader import Net, Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
@@ -36,13 +40,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--show", action="store_true", help=note)
     add_limits(parser)
     args = parse(parser, argv)
+    for name in args.pictures:
+        if re.match(r"[~+]*[\w./@]+=", name) and not os.path.exists(name):
+            parser.error(f"{name}: the only keys of this command are ckpt_path and targets")
     # after --help and mistakes are answered
     try:
         from mnist_cnn import pretrained
         from mnist_cnn.reading import reader
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    work = partial(read_page, pretrained.load_digits(args.ckpt_path), args.show)
+    work = PageReader(pretrained.load_digits(args.ckpt_path), args.show)
     slow = [pretrained.__name__, reader.__name__]
     worker = limits.Worker(work, args.max_seconds, args.max_memory, slow)
     failed = False
@@ -63,40 +70,62 @@ def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], lis
     """Iterate over the pages of a file: the JSON of each and its readings.
 
     Args:
-        read: calls `read_page`.
+        read: calls a `PageReader`.
     """
     number = count = 1
-    try:
-        source = sys.stdin.buffer.read() if name == "-" else name
-        while number <= count:
-            try:
-                answer, readings, count = read(name, source, number)
-            except limits.LimitError as e:  # the next page may be read all the same
-                why = ValueError(f"{name}: {e}: see --max-seconds and --max-memory")
-                answer, readings = failure(name, number, why), []
-            yield answer, readings
-            number += 1
-    except (OSError, ValueError) as e:
-        yield failure(name, number, e), []
+    # a worker that takes the place of another opens the file again
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            path = name
+            if name == "-":
+                path = os.path.join(folder, "stdin")
+                Path(path).write_bytes(sys.stdin.buffer.read())
+            while number <= count:
+                try:
+                    answer, readings, count = read(name, path, number)
+                except limits.LimitError as e:  # the next page may be read all the same
+                    why = ValueError(f"{name}: {e}: see --max-seconds and --max-memory")
+                    answer, readings = failure(name, number, why), []
+                yield answer, readings
+                number += 1
+        except (OSError, ValueError) as e:
+            yield failure(name, number, e), []
 
 
-def read_page(
-    net: "Net", show: bool, name: str, source: str | bytes, number: int
-) -> "tuple[dict[str, Any], list[Reading], int]":
-    """The JSON and the readings of a page, counted from 1, and the number of pages."""
-    from mnist_cnn.reading.reader import read_digits
-    from mnist_cnn.readings import FoundDigit, load_page
+@dataclass
+class PageReader:
+    """Read a page at each call. The file stays open for its next pages.
 
-    image, count = load_page(source, number)
-    try:
-        if isinstance(image, Exception):
-            raise image
-        readings = read_digits(image, net)
-        shown = {"shown": write_shown(image, readings, name, number)} if show else {}
-    except (OSError, ValueError) as e:
-        return failure(name, number, e), [], count
-    digits = [FoundDigit.model_validate(reading).model_dump() for reading in readings]
-    return {"picture": name, "page": number, **shown, "digits": digits}, readings, count
+    Args:
+        net: probabilities (N, 10) of uint8 images (N, 28, 28).
+        show: write what was found beside the picture, as `write_shown` has it.
+    """
+
+    net: "Net"
+    show: bool
+    pages: "Pages | None" = None  # of the last file
+
+    def __call__(
+        self, name: str, path: str, number: int
+    ) -> "tuple[dict[str, Any], list[Reading], int]":
+        """The JSON and the readings of a page, counted from 1, and the number of pages."""
+        from mnist_cnn.reading.picture import Pages
+        from mnist_cnn.reading.reader import read_digits
+        from mnist_cnn.readings import FoundDigit, page_of
+
+        if self.pages is None or number == 1:
+            if self.pages is not None:
+                self.pages.close()
+            self.pages = Pages(path)
+        count = len(self.pages)
+        try:
+            image = page_of(self.pages, number)
+            readings = read_digits(image, self.net)
+            shown = {"shown": write_shown(image, readings, name, number)} if self.show else {}
+        except (OSError, ValueError) as e:
+            return failure(name, number, ValueError(str(e).replace(path, name))), [], count
+        digits = [FoundDigit.model_validate(reading).model_dump() for reading in readings]
+        return {"picture": name, "page": number, **shown, "digits": digits}, readings, count
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
@@ -105,18 +134,20 @@ def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
 
 
 def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int) -> str:
-    """Write what was found beside the picture; ValueError where a file lies in the way."""
+    """Write what was found beside the picture; ValueError where another file or a link is there."""
     from PIL.PngImagePlugin import PngInfo
 
     from mnist_cnn.plots.readings import draw_readings
 
     stem = "stdin" if name == "-" else name
     path = Path(f"{stem}.{page}.read.png" if page > 1 else f"{stem}.read.png")
-    if path.exists() and MARK.encode() not in path.read_bytes():
+    if path.is_symlink() or (path.exists() and MARK.encode() not in path.read_bytes()):
         raise ValueError(f"{path} exists and is not of --show: move or rename it")
     origin = PngInfo()
     origin.add_text("Software", MARK)
-    draw_readings(image, readings).save(path, pnginfo=origin)
+    path.unlink(missing_ok=True)  # not into it: it may have other names
+    with path.open("xb") as file:
+        draw_readings(image, readings).save(file, "PNG", pnginfo=origin)
     return str(path)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from mnist_cnn.reading.picture import Source, load_pages
+from mnist_cnn.reading.picture import Pages
 from mnist_cnn.reading.reader import Reading
 
 Share = Annotated[float, AfterValidator(lambda share: round(share, 6))]
@@ -18,17 +18,19 @@ class NoPageError(ValueError):
     """A file has fewer pages."""
 
 
-def load_page(source: Source, number: int) -> tuple[Image.Image | ValueError, int]:
-    """Return a page, counted from 1, as `load_pages` has it, and the number of pages.
+def page_of(pages: Pages, number: int) -> Image.Image:
+    """Return a page of a file, counted from 1.
 
     Raises:
-        OSError: the file cannot be opened.
         NoPageError: there is no such page.
+        ValueError: it cannot be read.
     """
-    pages = list(load_pages(source, number))
     if not 0 < number <= len(pages):
         raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
-    return pages[number - 1], len(pages)
+    page = pages[number - 1]
+    if isinstance(page, ValueError):
+        raise page
+    return page
 
 
 class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):

@@ -23,8 +23,9 @@ from starlette.requests import ClientDisconnect
 
 from mnist_cnn.analysis.results import versions
 from mnist_cnn.limits import LimitError, Worker
+from mnist_cnn.reading.picture import Pages
 from mnist_cnn.reading.reader import Net, read_digits
-from mnist_cnn.readings import FoundDigit, NoPageError, load_page, written
+from mnist_cnn.readings import FoundDigit, NoPageError, page_of, written
 
 PAGE = Path(__file__).parent / "reading" / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
@@ -88,9 +89,8 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
     if hasattr(os, "setpriority"):  # the server's own process comes first
         # never below what it has, which only root may
         os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
-    picture, pages = load_page(file_in(body, kind), page)
-    if isinstance(picture, ValueError):
-        raise picture
+    with Pages(file_in(body, kind)) as pages:
+        picture, count = page_of(pages, page), len(pages)
     readings = read_digits(picture, net)
     sides = (*picture.size, *picture.size)
     found = []
@@ -99,7 +99,7 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
         fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
         image = base64.b64encode(reading.image.tobytes()).decode()
         found.append(SeenDigit(**fields, image=image))
-    read = PictureRead(text=written(readings), digits=found, pages=pages)
+    read = PictureRead(text=written(readings), digits=found, pages=count)
     if preview:  # a browser shows neither every format nor the rotation that some files ask for
         small, file = picture.convert("RGB"), io.BytesIO()
         small.thumbnail((PREVIEW, PREVIEW))

@@ -5,18 +5,22 @@ import os
 import re
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pillow_heif
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.reading.picture import FORMATS, load_pages, load_picture, upright_size
+from mnist_cnn.reading.picture import FORMATS, Pages, load_picture, upright_size
+from mnist_cnn.reading.reader import read_digits
 from tests.helpers.photographs import bundled, find_digits, page
 
 Array = NDArray[np.uint8]
@@ -202,7 +206,9 @@ def test_every_page_is_read_and_a_damaged_one_does_not_hide_the_others(
     if damaged is not None:
         place = [found.start() for found in re.finditer(start, file)][damaged]
         file = file[:place] + b"/Type /Pxge\n" + file[place + 12 :]
-    for number, loaded in enumerate(load_pages(file)):
+    with Pages(file) as opened:
+        found = [opened[number] for number in range(len(opened))]
+    for number, loaded in enumerate(found):
         if number == damaged:
             assert str(loaded).startswith("the picture: not a picture, damaged")
         else:
@@ -210,6 +216,42 @@ def test_every_page_is_read_and_a_damaged_one_does_not_hide_the_others(
             (digit,) = find_digits(loaded)
             assert likeness(digit.image, mnist[number]) > 0.8
     assert number == 2
+
+
+def test_many_pages_take_no_longer_each_than_few() -> None:
+    blank = [Image.new("L", (40, 40), 200)] * 800
+    file = encoded(blank[0], "TIFF", save_all=True, append_images=blank[1:])
+    started = time.process_time()
+    with Pages(file) as pages:
+        assert all(isinstance(pages[number], Image.Image) for number in range(800))
+        with pytest.raises(IndexError):
+            pages[800]
+    assert time.process_time() - started < 5  # opened for each anew: 40 s
+
+
+def test_arrays_and_open_files_are_pictures_too(mnist: Array, tmp_path: Path) -> None:
+    drawn = page([mnist[0]])
+    Image.fromarray(drawn).save(tmp_path / "page.png")
+    colours = np.stack([drawn] * 3, 2)
+    with open(tmp_path / "page.png", "rb") as file:
+        alike: tuple[Any, ...] = (drawn, drawn / 255, colours, torch.from_numpy(drawn), file)
+        for same in alike:
+            found = load_picture(same)
+            np.testing.assert_array_equal(np.asarray(found.convert("L")), drawn)
+    with open(tmp_path / "page.png", encoding="latin-1") as text:
+        arrays = drawn.astype(int), drawn / 100, drawn[0], drawn[None]
+        others: tuple[Any, ...] = (text, 3, None, [drawn], *arrays)
+        for wrong in others:
+            with pytest.raises(ValueError, match=r"^the picture: must be a path, .* got "):
+                load_picture(wrong)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, np.nan])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    with pytest.raises(ValueError, match=r"^threshold must be in \[0, 1\], got "):
+        read_digits(
+            Image.new("L", (40, 40)), lambda images: torch.zeros(len(images), 10), threshold
+        )
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])

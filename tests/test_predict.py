@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,6 +72,38 @@ def test_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
     assert read == [f"{pages}: 7210", f"{pages} page 2: 7210", "-: 7210"]
 
 
+def test_a_file_stays_open_for_its_next_pages(row, tmp_path):
+    with Image.open(row) as picture:
+        picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
+    read = predict.PageReader(pretrained.load(), show=False)
+    name = str(tmp_path / "pages.tif")
+    assert read(name, name, 1)[2] == 2
+    (tmp_path / "pages.tif").rename(tmp_path / "away.tif")
+    assert predict.in_words(read(name, name, 2)[1]).startswith("7210")
+    assert read.pages is not None
+    read.pages.close()
+
+
+def test_options_may_stand_among_the_pictures(row, capsys):
+    code, out, _ = run(capsys, str(row), "--json", str(row))
+    assert code == 0
+    assert [json.loads(line)["picture"] for line in out.splitlines()] == [str(row)] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["x.png", "seed=3"], "seed=3: the only keys of this command are ckpt_path and targets"),
+        (["x.png", "--max-seconds", "abc"], "--max-seconds: must be a number .*, got abc"),
+        (["x.png", "--max-memory=nan"], "--max-memory: must be a number .*, got nan"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, line, capsys):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert re.search(line, err.splitlines()[-1])
+
+
 def test_doubt_is_said():
     none = np.full(10, 0.1, np.float32)
     unread = Reading(None, 0.1, none, (0, 0, 9, 9), np.zeros((28, 28), np.uint8), 0)
@@ -91,6 +124,10 @@ def test_show_replaces_its_own_picture_and_no_other(row, tmp_path, capsys):
     code, _, err = run(capsys, str(row), "--show")
     assert (code, mine.read_bytes()) == (1, before)
     assert err == f"error: {mine} exists and is not of --show: move or rename it\n"
+    mine.unlink()
+    mine.symlink_to(tmp_path / "elsewhere.png")
+    assert run(capsys, str(row), "--show")[0] == 1
+    assert not (tmp_path / "elsewhere.png").exists()
     mine.unlink()
     for _ in range(2):
         assert run(capsys, str(row), "--show")[0] == 0

@@ -1,5 +1,6 @@
 """A picture's file, decoded, upright and opaque."""
 
+import contextlib
 import io
 import itertools
 import math
@@ -11,6 +12,7 @@ from functools import partial
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from mnist_cnn.config.messages import install
@@ -25,49 +27,130 @@ MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixel
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
 PDF_PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
 
-Decoder = Callable[[], Image.Image]
-Source = str | os.PathLike[str] | bytes  # a file's path, or its content
+# a file's path, its content or an open file of it, or an array as `load_picture` has it
+Source = str | os.PathLike[str] | bytes | IO[bytes] | NDArray[Any]
+TAKEN = (
+    "a path, bytes, a file opened in binary mode, a PIL image, or an array (H, W), (H, W, 3) or "
+    "(H, W, 4) of uint8 or of floats in [0, 1]"
+)
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
 def load_picture(source: Source | Image.Image) -> Image.Image:
     """Return a picture, or the first one in its file: upright, RGB or L, opaque, sides <= 2000 px.
 
+    Args:
+        source: a file's path, its content, or a file opened in binary mode; a PIL image; or an
+            array (H, W), (H, W, 3) or (H, W, 4) of uint8 or of floats in [0, 1].
+
     Raises:
         OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
         ValueError: it holds no picture of FORMATS, no HEIC and no PDF, is damaged, encrypted,
-            empty or over 100 megapixels.
+            empty or over 100 megapixels; or it is nothing of the above.
     """
-    page = next(load_pages(source))
+    with Pages(source) as pages:
+        page = pages[0]
     if isinstance(page, ValueError):
         raise page
     return page
 
 
-def load_pages(
-    source: Source | Image.Image, only: int | None = None
-) -> Iterator[Image.Image | ValueError]:
-    """Iterate over the pages of a PDF or a TIFF, or the only page of another file.
+class Pages(contextlib.ExitStack):
+    """The pages of a PDF or a TIFF, or the only page of another file, which is opened once.
 
     Of what moves (GIF, WebP, AVIF) that is the first frame. In place of a page that cannot be read
-    comes the error that `load_picture` would raise; with the number of an only one, counted from 1,
-    an error in place of each other page, which is not decoded.
+    comes the error that `load_picture` would raise.
+
+    Args:
+        source: as `load_picture` has it; it stays open until `close` or the end of a `with`.
 
     Raises:
         OSError: the file cannot be opened.
+        ValueError: it is nothing that `load_picture` takes.
     """
-    if isinstance(source, Image.Image):
-        yield from _decoded(iter([partial(_upright, source)]), "the picture")
-        return
-    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
-    if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
-        raise OSError(f"{name}: not a file")  # a pipe would be waited for
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+
+    def __init__(self, source: Source | Image.Image):
+        super().__init__()
+        self._name, self._count = "the picture", 1
+        self._decode: Callable[[int], Image.Image]
+        if isinstance(source, Image.Image) or hasattr(source, "__array__"):
+            self._decode = partial(_whole, source)
+            return
+        file: IO[bytes]
+        if isinstance(source, str | os.PathLike):
+            self._name = os.fspath(source)
+            if not stat.S_ISREG(os.stat(source).st_mode):
+                raise OSError(f"{self._name}: not a file")  # a pipe would be waited for
+            file = self.enter_context(open(source, "rb"))  # noqa: SIM115, this is a stack
+        else:
+            file = io.BytesIO(_content(source))
+        try:
+            self._count, self._decode = self._open(file)
+        except MemoryError:  # no fault of the file
+            raise
+        except Exception as error:  # it stands in place of the first page
+            self._decode = partial(_raise, error)
+
+    def _open(self, file: IO[bytes]) -> tuple[int, Callable[[int], Image.Image]]:
+        """The number of pages and what decodes one."""
         head = file.read(1024)
         file.seek(0)
-        heic = head[4:8] == b"ftyp" and head[8:12] in HEIC
-        decoders = _pdf_pages(file) if b"%PDF-" in head else _frames(file, heic)
-        yield from _decoded(decoders, name, only)
+        if b"%PDF-" in head:
+            import pypdfium2
+
+            document = self.enter_context(pypdfium2.PdfDocument(file.read()))
+            return len(document), partial(_pdf_page, document)
+        if heic := head[4:8] == b"ftyp" and head[8:12] in HEIC:
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        with _quiet():
+            image = self.enter_context(Image.open(file, formats=("HEIF",) if heic else FORMATS))
+            return _frames(image) if image.format == "TIFF" else 1, partial(_frame, image)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> Image.Image | ValueError:
+        """A page, counted from 0, or the reason why it cannot be read."""
+        if not 0 <= number < self._count:
+            raise IndexError(number)
+        try:
+            with _quiet():
+                return self._decode(number)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders of damaged files raise all kinds of errors
+            return ValueError(f"{self._name}: {_reason(error)}")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings: Pillow has one for anything unusual; what cannot be read raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _content(source: Any) -> bytes:
+    """The bytes that were given, or are left in an open file."""
+    content = source.read() if hasattr(source, "read") else source
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise ValueError(f"the picture: must be {TAKEN}, got {type(source).__name__}")
+    return bytes(content)
+
+
+def _whole(source: Any, number: int) -> Image.Image:
+    """The picture of a PIL image or of an array, of whose kinds TAKEN has the list."""
+    if isinstance(source, Image.Image):
+        return _upright(source)
+    array = np.asarray(source)
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if fits and array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():
+        array = (array * 255).round().astype(np.uint8)
+    if not fits or array.dtype != np.uint8:
+        raise _UnsuitableError(f"must be {TAKEN}, got {array.dtype} {array.shape}")
+    return _upright(Image.fromarray(array))
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -76,24 +159,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
 
 
-def _decoded(
-    decoders: Iterator[Decoder], name: str, only: int | None = None
-) -> Iterator[Image.Image | ValueError]:
-    """The pictures of the decoders, each or the reason why it cannot be read."""
-    for number in itertools.count(1):
-        page: Image.Image | ValueError
-        try:
-            with warnings.catch_warnings():
-                # Pillow warns of anything unusual; what cannot be read raises below
-                warnings.simplefilter("ignore")
-                if (decode := next(decoders, None)) is None:
-                    return
-                page = decode() if only in (None, number) else ValueError("not asked for")
-        except MemoryError:  # no fault of the file
-            raise
-        except Exception as error:  # decoders of damaged files raise all kinds of errors
-            page = ValueError(f"{name}: {_reason(error)}")
-        yield page
+def _raise(error: Exception, number: int) -> Image.Image:
+    raise error
 
 
 def _reason(error: Exception) -> str:
@@ -108,39 +175,28 @@ def _reason(error: Exception) -> str:
     return f"not a picture, damaged, or none of {', '.join(FORMATS)}, HEIC and PDF"
 
 
-def _frames(file: IO[bytes], heic: bool) -> Iterator[Decoder]:
-    """Decoders of the frames of a TIFF, of any other picture of the first."""
-    if heic:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    with Image.open(file, formats=("HEIF",) if heic else FORMATS) as image:
-        for frame in itertools.count():
-            try:
-                image.seek(frame)
-            except EOFError:
-                return
-            yield partial(_frame, image)
-            if image.format != "TIFF":
-                return
+def _frames(image: Image.Image) -> int:
+    """The number of frames, one that is damaged included: there the way to the next is lost."""
+    for number in itertools.count(1):
+        try:
+            image.seek(number)
+        except EOFError:
+            return number
+        except Exception:  # when it is asked for it fails again
+            return number + 1
+    raise AssertionError
 
 
-def _frame(image: Image.Image) -> Image.Image:
+def _frame(image: Image.Image, number: int) -> Image.Image:
+    if image.tell() != number:
+        image.seek(number)
     _check_size(image)
     image.draft(None, _fitting(*image.size))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
     return _upright(image)
 
 
-def _pdf_pages(file: IO[bytes]) -> Iterator[Decoder]:
-    """Decoders of the pages of a PDF, the longer side 2000 px."""
-    import pypdfium2
-
-    with pypdfium2.PdfDocument(file.read()) as document:
-        for number in range(len(document)):
-            yield partial(_pdf_page, document, number)
-
-
 def _pdf_page(document: Any, number: int) -> Image.Image:
+    """A page of a PDF, the longer side 2000 px."""
     page = document[number]
     picture: Image.Image = page.render(scale=MAX_SIDE / max(page.get_size())).to_pil()
     return picture.convert("RGB")

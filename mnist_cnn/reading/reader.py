@@ -92,8 +92,11 @@ def read_digits(
         threshold: the confidence below which a digit is left unread, in [0, 1].
 
     Raises:
-        OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes.
+        OSError, ValueError: it cannot be read, see `load_picture`, or has too many strokes; or the
+            threshold is none.
     """
+    if not 0 <= threshold <= 1:  # NaN is neither
+        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
     sheet = Sheet.of(picture if isinstance(picture, Image.Image) else load_picture(picture))
     readings = _read_rotated(sheet, net, threshold)
     readings = _second_opinion(sheet, readings, net, threshold)
