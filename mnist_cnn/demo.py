@@ -87,9 +87,17 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
     grace = math.ceil(4 * args.max_seconds)  # for what has arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]
-    name = f"[{address}]" if ":" in address else address
-    print(f"Draw at http://{name}:{port} (Ctrl-C stops)", flush=True)
+    print(invitation(address, port, args.allow_host), flush=True)
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def invitation(address: str, port: int, allowed: Sequence[str]) -> str:
+    """The lines that say where to draw; of an address of all machines, on this one and others."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    name = f"[{here}]" if ":" in here else here
+    line = f"Draw at http://{name}:{port} (Ctrl-C stops)"
+    others = f"On other machines at http://NAME:{port}, with --allow-host NAME"
+    return line if here == address or allowed else f"{line}\n{others}"
 
 
 if __name__ == "__main__":

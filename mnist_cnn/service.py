@@ -19,9 +19,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
-from starlette.requests import ClientDisconnect
 
 from mnist_cnn.analysis.results import versions
+from mnist_cnn.arrivals import Arrivals
 from mnist_cnn.limits import LimitError, Worker
 from mnist_cnn.reading.picture import Pages
 from mnist_cnn.reading.reader import Net, read_digits
@@ -31,8 +31,6 @@ PAGE = Path(__file__).parent / "reading" / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
 
 MAX_BYTES = 20_000_000  # of a request's body; reading/page/server.js has it too
-MAX_BODIES = 16  # bodies of an operation in memory at once; what waits holds nothing
-MAX_SECONDS = 60  # for a body to arrive: a slow one would keep the others waiting
 MAX_IMAGES = 1000  # of one POST /classify
 PREVIEW = 1000  # longest side in pixels of a picture as it is shown on the sheet
 
@@ -41,9 +39,6 @@ POLICY = (
     "default-src 'self' data: blob:; script-src 'self'{scripts}; "
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 )
-
-# by operation: arrays do not wait for pictures
-_bodies = {path: asyncio.Semaphore(MAX_BODIES) for path in ("/read", "/classify")}
 
 Pixel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]  # no true, no "5"
 Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
@@ -167,7 +162,8 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
         app.add_route(path, partial(page_file, PAGE / name))
     app.add_exception_handler(RequestValidationError, explain)
     app.add_exception_handler(Exception, explain)
-    app.middleware("http")(partial(guard, hosts))
+    app.add_middleware(Arrivals, paths=("/read", "/classify"))  # arrays do not wait for pictures
+    app.middleware("http")(partial(guard, hosts))  # first: it looks at the headers alone
     return app
 
 
@@ -213,12 +209,8 @@ async def explain(request: Request, error: Exception) -> Response:
 async def guard(
     hosts: Sequence[str], request: Request, respond: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Answer a request, or refuse what is too large, too slow or sent by another site's page."""
-    response = refusal(hosts, request)
-    if response is None and request.method == "POST" and request.url.path in _bodies:
-        async with _bodies[request.url.path]:
-            response = await late(request) or await respond(request)
-    response = response or await respond(request)
+    """Answer a request, or refuse what is too large or sent by another site's page."""
+    response = refusal(hosts, request) or await respond(request)
     scripts = " 'unsafe-inline'" if request.url.path == "/docs" else ""
     response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
     response.headers["X-Content-Type-Options"] = "nosniff"
@@ -241,15 +233,6 @@ def refusal(hosts: Sequence[str], request: Request) -> Response | None:
             return refused(411, "the body's length must be given, and no chunks")
         if int(headers["content-length"]) > MAX_BYTES:
             return refused(413, f"the body must be at most {MAX_BYTES:,} bytes")
-    return None
-
-
-async def late(request: Request) -> Response | None:
-    """Receive a request's body; return the refusal of one that takes too long, or None."""
-    try:
-        await asyncio.wait_for(request.body(), MAX_SECONDS)
-    except (asyncio.TimeoutError, ClientDisconnect):
-        return refused(408, "the body took too long to arrive")
     return None
 
 

@@ -26,7 +26,7 @@ from tests.helpers.server import post, request, running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")
 
-from mnist_cnn import service
+from mnist_cnn import arrivals, service
 
 BLANK = [[0] * 28] * 28
 SECRET = "not for anybody else"
@@ -287,16 +287,46 @@ def test_a_request_that_is_too_long_is_not_taken_in(port: int) -> None:
     assert request(port, "POST", "/read", iter([b"{}"]))[0] == 411
 
 
-def test_a_body_that_does_not_arrive_leaves_the_server_to_others(port: int) -> None:
-    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(service.MAX_BODIES - 1)]
-    for client in slow:
-        client.sendall(b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n\r\nx")
+def test_bodies_that_come_slowly_hold_no_place_whatever_their_number(port: int) -> None:
+    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(4 * arrivals.MAX_BODIES)]
+    head = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\n\r\n"
+    for number, client in enumerate(slow):  # half of them need a place
+        client.sendall(head + bytes(2 * arrivals.HEAD if number % 2 else 1))
+    time.sleep(1)  # it has begun to take them in
+    started = time.monotonic()
     assert post(port, "/read", png(7))[0] == 200
+    assert time.monotonic() - started < 20  # a place was held for 60 s
     assert request(port, "GET", "/health") == (200, b'{"status":"ok"}')
+    assert b" 408 " in slow[1].recv(100)
     for client in slow:
         client.close()  # in the middle: neither a traceback nor a place that stays taken
-    for _ in range(service.MAX_BODIES):
-        assert post(port, "/read", png(7))[0] == 200
+    for _ in range(arrivals.MAX_BODIES + 1):
+        assert post(port, "/read", b"no picture")[0] == 422
+
+
+def test_a_slow_body_is_read_where_nobody_waits(port: int) -> None:
+    file = png(7) + bytes(2 * arrivals.HEAD)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        head = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(file)
+        client.sendall(head + file[:-10])
+        time.sleep(4 * arrivals.GRACE)
+        client.sendall(file[-10:])
+        assert b" 200 " in client.recv(100)
+
+
+def test_who_serves_all_machines_is_told_a_name_that_works_and_how_to_allow_others() -> None:
+    everywhere = "http://127.0.0.1:7860", "http://NAME:7860"
+    for address, named, printed in (
+        ("127.0.0.1", [], everywhere[:1]),
+        ("0.0.0.0", [], everywhere),
+        ("0.0.0.0", ["digits.example"], everywhere[:1]),
+        ("::", [], ("http://[::1]:7860", "http://NAME:7860")),
+        ("192.0.2.1", [], ("http://192.0.2.1:7860",)),
+    ):
+        lines = demo.invitation(address, 7860, named).splitlines()
+        assert len(lines) == len(printed)
+        assert all(url in line for url, line in zip(printed, lines, strict=True))
+    assert "--allow-host NAME" in demo.invitation("0.0.0.0", 7860, [])
 
 
 def test_a_port_that_cannot_be_had_is_named() -> None:

@@ -28,9 +28,11 @@ def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[
     assert process.stdout is not None
     try:
         printed = process.stdout.readline()
-        address = re.search(r"http://[\d.]+:(\d+)", printed)
+        address = re.search(r"http://([\d.]+):(\d+)", printed)
         assert address, printed + log.read_text()
-        yield int(address[1]), process
+        host, port = address[1], int(address[2])
+        assert request(port, "GET", "/health", None, {"Host": f"{host}:{port}"})[0] == 200
+        yield port, process
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 128 + signal.SIGINT
         assert log.read_text() == "interrupted by SIGINT\n"
