@@ -4,6 +4,7 @@ import base64
 import html
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +120,23 @@ def run_webpage(page: str) -> Callable[[Tensor], Tensor]:
 
     script = page.partition('<script id="network">')[2].partition("</script>")[0]
     weights = base64.b64decode(script.partition('const WEIGHTS = "')[2].partition('"')[0])
-    engine = MiniRacer()
+    engine = finished(MiniRacer)
     # a browser has atob, the engine alone has not
-    engine.eval(f"const atob = () => {json.dumps(weights.decode('latin-1'))};\n{script}")
-    engine.eval("const all = (images) => images.map(probabilities);")
-    # in parts: each call sends its images as JSON
-    return lambda images: torch.cat(
-        [torch.tensor(engine.call("all", part.flatten(1).tolist())) for part in images.split(100)]
-    )
+    finished(engine.eval, f"const atob = () => {json.dumps(weights.decode('latin-1'))};\n{script}")
+    finished(engine.eval, "const all = (images) => images.map(probabilities);")
+
+    def predict(images: Tensor) -> Tensor:
+        # in parts: each call sends its images as JSON
+        pixels = [part.flatten(1).tolist() for part in images.split(100)]
+        return torch.cat([torch.tensor(finished(engine.call, "all", part)) for part in pixels])
+
+    return predict
+
+
+def finished(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a call returns; a signal that comes in it is answered at its end.
+
+    A call of the engine that is left in the middle prints tracebacks as the program ends.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call, *arguments).result()

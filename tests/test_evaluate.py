@@ -230,6 +230,7 @@ def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other,
     for argv, place in (
         ([f"ckpt_path={folder}"], [f"{start}'"]),
         ([f"ckpt_path={folder}", "compare=x/y"], [f"{start},compare=x_y'"]),
+        ([f"ckpt_path={folder}", "compare=null", "shifts=0"], [f"{start}'"]),  # as by default
         ([f"ckpt_path={folder}/checkpoints/last.ckpt"], [f"{start},last'"]),
         ([f"ckpt_path=[{folder},{other}]"], []),
         ([f"ckpt_path={tmp_path}"], []),

@@ -20,6 +20,7 @@ from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
 from mnist_cnn.train import train
+from tests.helpers.process import environment
 
 # a scaling that is not the identity: a file that forgets it is found out
 TRAINING = [
@@ -177,3 +178,32 @@ def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_p
         line = refusal(f"ckpt_path={trained_run}", "--format", kind, "--out", tmp_path)
         assert line.startswith("error: --out must be a folder without mnist_cnn.")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    file = tmp_path / "mnist_cnn.pt2"
+    line = refusal(f"ckpt_path={trained_run}", "--format", "pt2", "--out", file)
+    assert line.startswith("error: --out must be a folder, got ")
+
+
+STOPPED = """
+import os, signal, sys, threading
+from mnist_cnn import export, webpage
+
+write = webpage.run_webpage
+
+def run_webpage(page):
+    run = write(page)
+    def stopped(images):
+        threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        return run(images)
+    return stopped
+
+webpage.run_webpage = run_webpage
+export.main(["--format", "html", "--out", sys.argv[1]])
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_while_javascript_runs_ends_in_one_line(tmp_path):
+    command = [sys.executable, "-c", STOPPED, str(tmp_path)]
+    done = subprocess.run(command, env=environment(), text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (143, "interrupted by SIGTERM\n")
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from omegaconf import ListConfig
 
+from mnist_cnn.config.compose import CONF
 from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.schema import PUBLIC
@@ -61,7 +62,10 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     other_set = any(a.startswith("data=") for a in command)
     data = trained_on(nets[0].about["data"], pretrained.data_root(nets[0]), other_set)
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
-    place = output_folder(files[0], command) if len(files) == 1 else []
+    defaults = yaml.safe_load((CONF / "evaluate.yaml").read_text("utf-8")).items()
+    usual = {*data, *(f"{key}={shown(default)}" for key, default in defaults)}
+    changes = [a for a in command if a not in usual]
+    place = output_folder(files[0], changes) if len(files) == 1 else []
     whole = [*data, f"ckpt_path={value}", *place, *command]
     return sorted(whole, key=lambda a: a not in MULTIRUN)  # first, as Hydra 1.3 wants it
 
