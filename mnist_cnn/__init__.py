@@ -5,7 +5,26 @@ import importlib.metadata
 import os
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_cnn.config.compose import compose
+    from mnist_cnn.data.datamodule import MNISTDataModule
+    from mnist_cnn.module import DigitClassifier
+    from mnist_cnn.pretrained import load
+    from mnist_cnn.reading.picture import load_picture
+    from mnist_cnn.reading.reader import read_digits
+
+    __version__: str
+
+__all__ = [
+    "DigitClassifier",
+    "MNISTDataModule",
+    "compose",
+    "load",
+    "load_picture",
+    "read_digits",
+]
 
 # a command, whose imports take seconds: until it listens to signals, Ctrl-C ends it silently
 _program = os.path.basename("".join(sys.argv[:1]))  # -m while Python looks for mnist_cnn.train
@@ -22,7 +41,6 @@ PLACES = {
     "load_picture": "reading.picture",
     "read_digits": "reading.reader",
 }
-__all__ = [*PLACES]
 
 
 def __dir__() -> list[str]:

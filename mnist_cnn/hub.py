@@ -10,11 +10,11 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from mnist_cnn.pretrained import Probabilities, build_network, load
+from mnist_cnn.pretrained import Trained, build_network, load
 
 
-class HubNetwork(Probabilities, PyTorchModelHubMixin, library_name="mnist_cnn", license="mit"):
-    """Probabilities (N, K) of images. Its config.json may name the code that a checkpoint may.
+class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", license="mit"):
+    """What `load` gives, by the hub's names. Its config.json may name the code that a file may.
 
     Args:
         model: `_target_` of the network and its arguments.
@@ -22,8 +22,7 @@ class HubNetwork(Probabilities, PyTorchModelHubMixin, library_name="mnist_cnn", 
     """
 
     def __init__(self, model: Mapping[str, Any], classes: Sequence[str]):
-        super().__init__(build_network(model))
-        self.classes = tuple(classes)
+        super().__init__(build_network(model), tuple(classes), {"model": dict(model)})
 
     @classmethod
     def of(cls, path: Path | str | None = None) -> "HubNetwork":
@@ -31,4 +30,4 @@ class HubNetwork(Probabilities, PyTorchModelHubMixin, library_name="mnist_cnn", 
         trained = load(path)
         made = cls(model=trained.about["model"], classes=list(trained.classes))
         made.load_state_dict(trained.state_dict())
-        return made.eval()
+        return made

@@ -1,12 +1,13 @@
 """A trained network ready for use, wherever it lies: bytes in, probabilities out."""
 
 import json
+import math
 import os
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,13 +23,20 @@ from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, VGG
 from mnist_cnn.terminal import printable
 
+if TYPE_CHECKING:
+    from PIL import Image
+
+Images: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any] | Image.Image"
+
 BATCH = 250  # images that are computed at once
+MAX_PIXELS = 10_000_000  # of an image, times its channels
 ABOUT = "about"  # the key of a weights file's metadata
 FOREIGN = "not a checkpoint or weights of this project"
 NO_CLASSIFIER = (
     "a checkpoint of a module that is no classifier; only networks that give logits of images can "
     "be evaluated and exported, and predict"
 )
+EXPORTED = (".onnx", ".pt2", ".html", ".c", ".h")  # files for other programs
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
 
 
@@ -72,8 +80,11 @@ class Trained(Probabilities):
     ):
         super().__init__(net)
         self.classes, self.epoch, self.about = classes, epoch, dict(about or {})
-        shapes = (self.about.get(part, {}).get("shape") for part in ("data", "model"))
-        self.given_shape = next(filter(None, shapes), None)  # a network of the user's may take any
+        model = self.about.get("model") or {}
+        shapes = ((self.about.get("data") or {}).get("shape"), model.get("shape"))
+        usual = SHAPE if is_ours(model) else None  # a network of the user's may take any
+        self.given_shape = next(filter(None, shapes), usual)
+        check_shape(self.given_shape or SHAPE)
         self.eval()
 
     @property
@@ -85,29 +96,71 @@ class Trained(Probabilities):
         """n black images: uint8 (n, H, W), of several channels (n, C, H, W)."""
         return torch.zeros(n, *self.shape[self.shape[0] == 1 :], dtype=torch.uint8)
 
-    @torch.inference_mode()
-    def forward(self, images: Tensor | np.ndarray) -> Tensor:
+    if TYPE_CHECKING:  # of a Module it takes and gives anything
+
+        def __call__(self, images: Images) -> Tensor: ...
+
+    @torch.no_grad()
+    def forward(self, images: Images) -> Tensor:
         """Probabilities (N, K) of images, white on black, which are computed in batches of 250.
 
         Args:
-            images: uint8 in 0..255 or float in [0, 1]; (N, C, H, W), or of one channel (N, H, W)
-                or (H, W).
+            images: a tensor, an array, a list of these or of numbers, or PIL images (1, L or RGB);
+                uint8 in 0..255 or float in [0, 1]; (N, C, H, W), or of one channel (N, H, W) or
+                (H, W).
 
         Raises:
             ValueError: images of another type, range or size.
         """
-        given = torch.from_numpy(np.array(images)) if isinstance(images, np.ndarray) else images
-        x = given.unsqueeze(0) if given.dim() == 2 else given
-        x = x.unsqueeze(1) if x.dim() == 3 else x
-        # NaN is in no range
-        in_range = x.is_floating_point() and bool(((x >= 0) & (x <= 1)).all())
-        fits = tuple(x.shape[1:]) == self.shape or (self.given_shape is None and x.dim() == 4)
-        if not (fits and (in_range or x.dtype == torch.uint8)):
-            allowed = f"uint8 in 0..255 or float in [0, 1], (N, {', '.join(map(str, self.shape))})"
+        try:
+            given = tensor_of(images)
+            x = given.unsqueeze(0) if given.dim() == 2 else given
+            x = x.unsqueeze(1) if x.dim() == 3 else x
+            # NaN is in no range
+            in_range = x.dtype == torch.uint8 or bool(((x >= 0) & (x <= 1)).all())
             kind = f"{given.dtype} {tuple(given.shape)}".removeprefix("torch.")
-            raise ValueError(f"images must be {allowed}, got {kind}")
+        except (TypeError, ValueError, RuntimeError):  # what has no numbers, or sides that differ
+            x, in_range, kind = torch.empty(0), False, type(images).__name__
+        fits = tuple(x.shape[1:]) == self.shape or (self.given_shape is None and x.dim() == 4)
+        if not (fits and in_range and (x.dtype == torch.uint8 or x.is_floating_point())):
+            size = ", ".join(map(str, self.shape))
+            allowed = f"uint8 in 0..255 or float in [0, 1], (N, {size})"
+            taken = "tensors, arrays, lists or PIL images (1, L, RGB)"
+            raise ValueError(f"images must be {allowed}, {taken}, got {kind}")
         device = next(self.parameters(), x).device
         return torch.cat([super(Trained, self).forward(part.to(device)) for part in x.split(BATCH)])
+
+
+def tensor_of(images: Any) -> Tensor:
+    """Images as a tensor; whole numbers of a list up to 255 as uint8.
+
+    Raises:
+        RuntimeError, TypeError, ValueError: they have no numbers, or are of several sizes.
+    """
+    if isinstance(images, Tensor):
+        return images
+    if isinstance(images, list | tuple):
+        inner = [tensor_of(image) for image in images if not isinstance(image, list | float | int)]
+        if inner and len(inner) == len(images):
+            return torch.stack(inner)
+        images = np.array(images)
+        if images.dtype.kind == "i" and ((images >= 0) & (images <= 255)).all():
+            images = images.astype(np.uint8)
+    elif (mode := getattr(images, "mode", None)) in ("1", "L", "RGB"):  # of PIL
+        pixels = np.array(images.convert("L" if mode == "1" else mode))
+        images = pixels.transpose(2, 0, 1) if mode == "RGB" else pixels
+    if not isinstance(images, np.ndarray):
+        raise TypeError(type(images).__name__)
+    # a copy: a tensor can be neither read-only nor backwards
+    return torch.from_numpy(np.array(images, images.dtype.newbyteorder("=")))
+
+
+def check_shape(shape: Any) -> None:
+    """Raise ValueError for a shape (C, H, W) of images that is none, or too large to be meant."""
+    sides = shape if isinstance(shape, list | tuple) and len(shape) == 3 else [0]
+    whole = all(isinstance(side, int) and side > 0 for side in sides)
+    if not whole or math.prod(sides) > MAX_PIXELS:
+        raise ValueError(must_be("shape", f"three sides, of at most {MAX_PIXELS:,} pixels", shape))
 
 
 def is_ours(model: Mapping[str, Any]) -> bool:
@@ -140,6 +193,9 @@ def find(path: Path | str | None = None) -> Path:
         file = next((file / name for name in names if (file / name).exists()), file / names[1])
     if not file.is_file():
         raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
+    if file.suffix in EXPORTED:
+        what = "a run's folder, a checkpoint or a weights file"
+        raise ValueError(f"{file}: must be {what}; {file.suffix} is exported for other programs")
     return file
 
 

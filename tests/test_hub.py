@@ -19,6 +19,9 @@ def test_a_network_is_saved_and_loaded_and_names_no_code_of_others(tmp_path, mon
     torch.testing.assert_close(net(images), load()(images))
     assert net.classes == load().classes
     assert not net.training
+    for wrong in (images.float(), images[:, :27], "image.png"):
+        with pytest.raises(ValueError, match=r"^images must be uint8 in "):
+            net(wrong)
     config = json.loads((tmp_path / "config.json").read_text())
     for name in ("os.system", "torchmetrics.functional.image.lpips._LPIPS"):
         config["model"] = {"_target_": name}

@@ -8,12 +8,14 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mnist_cnn
 from mnist_cnn import DigitClassifier, MNISTDataModule, compose
 from mnist_cnn.config.compose import plain
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
+from tests.helpers import process
 from tests.helpers.process import environment
 
 FEW: dict[str, Any] = {
@@ -43,14 +45,26 @@ def test_ten_lines_train_test_and_predict_without_hydra(data_root, tmp_path):
 def test_what_is_loaded_takes_bytes_and_floats_of_numpy_and_torch_in_any_number():
     net, images = mnist_cnn.load(), mnist.load_split("mnist", "unused", "test")[0][:260]
     expected = net(images)
-    assert expected.is_inference()
+    assert not expected.is_inference()
+    assert not expected.requires_grad
     torch.testing.assert_close(expected.sum(1), torch.ones(260))
     floats = images.float() / 255
     for same in (images.numpy(), images[:, None], floats, floats.double().numpy()[:, None]):
         assert torch.equal(net(same), expected)
-    for one in (images[3], floats[3].numpy()):
+    picture = Image.fromarray(images[3].numpy())
+    for one in (
+        images[3],
+        floats[3].numpy(),
+        picture,
+        [picture],
+        images[3].tolist(),
+        [images[3]],
+    ):
         torch.testing.assert_close(net(one), expected[3:4])
     assert net(images[:0]).shape == (0, 10)
+
+
+NET = mnist_cnn.load()
 
 
 @pytest.mark.parametrize(
@@ -60,11 +74,77 @@ def test_what_is_loaded_takes_bytes_and_floats_of_numpy_and_torch_in_any_number(
         torch.full((28, 28), torch.nan),
         torch.rand(2, 3, 28, 28),
         np.zeros(784, np.uint8),
+        np.zeros((28, 28), int),
+        np.zeros((28, 28), object),
+        Image.new("RGBA", (28, 28)),
+        Image.new("L", (29, 28)),
+        [[0] * 28] * 27 + [[0] * 27],
+        [[256] * 28] * 28,
+        "image.png",
+        b"image",
+        None,
+        3,
     ],
 )
 def test_what_is_loaded_refuses_other_images_in_one_line(images):
-    with pytest.raises(ValueError, match=r"^images must be uint8 in 0\.\.255 or float in "):
-        mnist_cnn.load()(images)
+    with pytest.raises(ValueError, match=r"^images must be uint8 in 0\.\.255 or .*, got ."):
+        NET(images)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2", "html"])
+def test_an_exported_file_is_named_as_such(suffix, tmp_path):
+    (tmp_path / f"mnist_cnn.{suffix}").touch()
+    with pytest.raises(ValueError, match=rf"\.{suffix}: must be a run's folder, a checkpoint or "):
+        mnist_cnn.load(tmp_path / f"mnist_cnn.{suffix}")
+
+
+USER = """
+import lightning as L
+import numpy as np
+import torch
+from mnist_cnn import DigitClassifier, MNISTDataModule, compose, load, load_picture, read_digits
+
+data = MNISTDataModule(batch_size=32)
+module = DigitClassifier(label_smoothing=0.1)
+L.Trainer(max_epochs=1).fit(module, data)
+net = load("outputs/mine")
+probabilities: torch.Tensor = net(np.zeros((2, 28, 28), np.uint8))
+best: int = int(probabilities[0].argmax())
+net([[0.0] * 28] * 28)
+names: tuple[str, ...] = net.classes
+width: int = load_picture("photo.jpg").width
+for reading in read_digits("photo.jpg", net, threshold=0.9):
+    digit: int | None = reading.digit
+    print(reading.symbol, reading.confidence, reading.box)
+cfg = compose(["seed=1"], run_dir="outputs/mine")
+module.save_weights("w.safetensors", {"seed": cfg.seed})
+"""
+WRONG = {
+    "load(3)": "arg-type",
+    "net(3)": "arg-type",
+    "read_digits(3, net)": "arg-type",
+    'DigitClassifier(label_smoothing="a")': "arg-type",
+    "compose(run_dir=3)": "arg-type",
+}
+
+
+@pytest.mark.slow
+def test_a_users_program_is_checked_by_its_types(tmp_path):
+    pytest.importorskip("mypy", reason="needs the extra test")
+    (tmp_path / "user.py").write_text(USER + "\n".join(WRONG))
+    right, path = len(USER.splitlines()), str(process.PACKAGE)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), "user.py"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**environment(), "MYPYPATH": path},
+        text=True,
+        capture_output=True,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
+    for line, (number, kind) in zip(lines, enumerate(WRONG.values(), right + 1), strict=True):
+        assert line.startswith(f"user.py:{number}: error")
+        assert kind in line
 
 
 def test_an_empty_path_is_no_network(tmp_path, monkeypatch):
