@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 from torch import nn
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
+from mnist_cnn.callbacks.exactness import is_inexact
 from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import DropLater, make_loggers
-from mnist_cnn.config.check import OF_MODULE, inexact_callbacks, monitored
+from mnist_cnn.config.check import OF_MODULE, monitored
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate
 from mnist_cnn.config.messages import must_be
@@ -176,13 +177,15 @@ def build_trainer(
     quiet_lightning()
     if start is not None:
         check_whole(start)
-    if (inexact := inexact_callbacks(cfg)) and rank() == 0:
-        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
-    callbacks = [
-        instantiate_as(L.Callback, node, key=f"callbacks.{name}")
+    named = {
+        f"callbacks.{name}": instantiate_as(L.Callback, node, key=f"callbacks.{name}")
         for name, node in cfg.callbacks.items()
         if node is not None
-    ]
+    }
+    inexact = [key for key, callback in named.items() if is_inexact(callback)]
+    if inexact and rank() == 0:
+        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
+    callbacks = list(named.values())
     options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}
     # our loaders hand out each process's share themselves
     options["use_distributed_sampler"] = is_custom(cfg.data)

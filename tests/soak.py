@@ -3,10 +3,10 @@
     python -m tests.soak --kills 100
 
 Each scenario is a command: a run, a sweep, a search, a run in two processes, one that becomes
-longer, one that starts from copied checkpoints. It is carried out once without interruption; then
-it is started, hit by a signal at a random moment, started again, and hit again, until it ends by
-itself. What each of its runs leaves is compared bit for bit: weights, both checkpoints, history,
-results and TensorBoard's scalars, all but what was measured.
+longer, one that starts from copied checkpoints, one with a DataLoader of a user's. It is carried
+out once without interruption; then it is started, hit by a signal at a random moment, started
+again, and hit again, until it ends by itself. What each of its runs leaves is compared bit for bit:
+weights, both checkpoints, history, results and TensorBoard's scalars, all but what was measured.
 
 Three counts must be 0: runs that differ; results that, after a kill, are not those of the
 checkpoint beside them; files touched that no run wrote. For the last, such files are put into the
@@ -31,6 +31,7 @@ from pathlib import Path
 
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS
 from tests.helpers.folder import FOREIGN, differences, files, last, results
+from tests.helpers.own_data import OWN
 from tests.helpers.process import finish, start
 from tests.helpers.training import FAULT, TINY
 
@@ -46,6 +47,8 @@ SCENARIOS = {
     "extended": ["model.dropout=0.25"],  # first finished with half its epochs
     "copied": ["augment=photo", "scheduler=one_cycle"],  # once killed, goes on elsewhere
     "ddp": ["trainer=ddp", "trainer.devices=2", "model.dropout=0.25", "augment=photo"],
+    "own_data": [*OWN, "+data.workers=2", "model.dropout=0.25"],
+    "own_data_ddp": ["trainer=ddp", "trainer.devices=2", *OWN, "+data.workers=2"],
     "sweep": [*SWEEP, "seed=0,1", "optimizer.lr=1e-3,1e-2"],
     "search": [*SWEEP, "hparams_search=optuna", "hydra.sweeper.n_trials=3"],
 }
@@ -137,7 +140,7 @@ class Command:
                     (run / name).write_text(text)
         for run in [*self.runs().values()][:1]:
             before = files(run)
-            other = ["mnist_cnn.train", *RUN, "data.batch_size=32", f"hydra.run.dir={run}"]
+            other = ["mnist_cnn.train", *RUN, "optimizer.lr=0.5", f"hydra.run.dir={run}"]
             code, _, err = finish(start(self.folder.parent, *other))
             if code != 1 or "as recorded" not in err or files(run) != before:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")

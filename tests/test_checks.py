@@ -78,3 +78,9 @@ def test_a_network_that_is_not_saved_and_a_loss_that_is_a_sum_fail(tmp_path):
     assert "3 failed" in done.stdout
     assert all(name in done.stdout.partition("summary")[2] for name in failing)
     assert "it is not the batch's mean" in done.stdout
+
+
+@pytest.mark.slow
+def test_data_with_a_loader_of_pytorchs_pass(tmp_path):
+    done = run(tmp_path, "mnist_cnn.checks", "-q", "--data=tests.helpers.own_data.Own")
+    assert done.returncode == 0, done.stdout

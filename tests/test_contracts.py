@@ -1,4 +1,4 @@
-"""What `internals/lightning.py` uses of Lightning without a promise is as it was read."""
+"""What `internals/` uses of Lightning without a promise is as it was read."""
 
 import os
 import warnings
@@ -9,8 +9,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from mnist_cnn.internals import lightning as wall
+from mnist_cnn.internals import loaders
 from tests.helpers.training import bare_trainer
 
 BATCHES = 4  # of an epoch
@@ -96,11 +98,51 @@ def test_a_resumed_epoch_is_not_announced_and_its_loader_may_be_lost(tmp_path):
     begins, starts, _ = watched(module, path)
     assert begins == [True], "resumed_mid_epoch"
     assert [epoch for epoch, _ in starts] == [2], "resumed_mid_epoch"
-    position = wall.loader_position(torch.load(path, weights_only=True))
-    assert position == {"done": 2}, "loader_position"
-    assert module.batches == [3, 4, 1, 2, 3, 4], "loader_position"
+    positions = loaders.take_positions(torch.load(path, weights_only=True))
+    assert positions == [{"done": 2}], "take_positions"
+    assert module.batches == [3, 4, 1, 2, 3, 4], "take_positions"
     fit(counting, path)
-    assert counting.batches[:2] == [1, 2], "loader_position: it is restored always now"
+    assert counting.batches[:2] == [1, 2], "take_positions: it is restored always now"
+
+
+def test_the_training_loaders_can_be_exchanged_until_the_first_batch():
+    module, done = Module(), []
+    numbers = DataLoader([torch.tensor([float(k)]) for k in range(1, BATCHES + 1)], batch_size=None)
+
+    def on_train_start(trainer, _):
+        assert loaders.make_resumable(trainer) == []
+        assert trainer.train_dataloader is loaders.resumable(trainer)[0], "make_resumable"
+        assert not loaders.fetches_ahead(trainer)
+        loaders.begin_batches(trainer)
+
+    def on_train_batch_end(trainer, *_):
+        done.append(trainer.train_dataloader.done)
+
+    hooks = {"on_train_start": on_train_start, "on_train_batch_end": on_train_batch_end}
+    trainer = bare_trainer(max_epochs=2, callbacks=[LambdaCallback(**hooks)])
+    trainer.fit(module, numbers)
+    assert module.batches == done == [1, 2, 3, 4] * 2, "begin_batches"
+
+
+def test_one_batch_is_fetched_ahead_where_their_number_is_not_known():
+    class Endless:
+        fetched = 0
+
+        def __iter__(self) -> Any:
+            for self.fetched in range(1, 100):
+                yield torch.tensor([float(self.fetched)])
+
+    ahead = []
+
+    def on_train_batch_end(trainer, module, outputs, batch, batch_idx):
+        ahead.append((loaders.fetches_ahead(trainer), endless.fetched - batch_idx - 1))
+
+    for limit, expected in ((None, (True, 1)), (3, (False, 0))):
+        endless, ahead[:] = Endless(), []
+        options = {"max_steps": 3, "limit_train_batches": limit}
+        hooks = [LambdaCallback(on_train_batch_end=on_train_batch_end)]
+        bare_trainer(**options, callbacks=hooks).fit(Module(), endless)
+        assert ahead == [expected] * 3, "fetches_ahead"
 
 
 @pytest.mark.parametrize("closed", [True, False])

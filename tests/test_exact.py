@@ -1,5 +1,6 @@
 """A run that was interrupted, wherever, ends bit for bit like one that was not."""
 
+import contextlib
 import shutil
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from mnist_cnn.runs.folder import BEST, LAST, state
 from mnist_cnn.runs.signals import Interrupted
 from tests.helpers.folder import column, differences, files, last, results, scalars
+from tests.helpers.own_data import OWN
 from tests.helpers.process import finish, start
 from tests.helpers.training import FAULT, trained
 
@@ -61,10 +63,49 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_p
     assert not differences(whole, cut)
 
 
+LOADERS = {
+    "of one process": ["trainer.limit_train_batches=1.0"],
+    "two workers": ["+data.workers=2"],
+    "workers that stay": ["+data.workers=2", "+data.persistent_workers=true"],
+    "a generator of its own": ["+data.kind=own generator"],
+    "a state": ["+data.kind=stateful"],
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_users_own_loader_resumes_within_an_epoch_and_trains_on(tmp_path, fault, loader):
+    options = [*OWN, *LOADERS[loader], "model.dropout=0.3", "callbacks.checkpoint.every_steps=3"]
+    whole, cut = run(tmp_path / "whole", *options, "trainer.max_epochs=2"), tmp_path / "cut"
+    steps = last(whole)["global_step"] // 2
+    for step, epochs in ((7, 1), (None, 1), (steps, 2), (steps + 1, 2), (steps + 7, 2), (None, 2)):
+        fault(f"on_train_batch_start {step} SIGTERM" if step else "- 0 -")
+        with pytest.raises(Interrupted) if step else contextlib.nullcontext():
+            run(cut, *options, f"trainer.max_epochs={epochs}")
+        torch.manual_seed(99)
+    assert not differences(whole, cut)
+
+
+def test_a_stream_has_no_checkpoint_within_an_epoch_and_a_line_says_so(tmp_path, fault, capsys):
+    options = [*OWN, "+data.kind=stream", "callbacks.checkpoint.every_steps=3"]
+    whole, cut = run(tmp_path / "whole", *options), tmp_path / "cut"
+    assert "no checkpoint within an epoch: DataLoader" in capsys.readouterr().err
+    for step, epochs in ((4, 0), (17, 1)):
+        fault(f"on_train_batch_start {step} SIGTERM")
+        with pytest.raises(Interrupted):
+            run(cut, *options)
+        assert (last(cut)["epoch"] if (cut / LAST).exists() else 0) == epochs
+    fault("- 0 -")
+    run(cut, *options)
+    assert not differences(whole, cut)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("scenario", "kills"),
-    [("averaged", 4), ("extended", 4), ("copied", 4), ("sweep", 2), ("ddp", 2)],
+    [
+        *(("averaged", 4), ("extended", 4), ("copied", 4), ("sweep", 2), ("ddp", 2)),
+        *(("own_data", 4), ("own_data_ddp", 2)),
+    ],
 )
 def test_processes_killed_at_any_point_end_like_those_that_are_not(tmp_path, scenario, kills):
     soak = start(tmp_path, "tests.soak", f"--kills={kills}", f"--scenarios={scenario}")

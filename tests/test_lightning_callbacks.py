@@ -1,9 +1,9 @@
 """Lightning's own callbacks work in a run, each by one override."""
 
 import pytest
+from lightning.pytorch import Callback, callbacks
 
-from mnist_cnn.config.check import inexact_callbacks
-from mnist_cnn.config.compose import compose
+from mnist_cnn.callbacks.exactness import is_inexact
 from tests.helpers.folder import column, scalars, weights
 from tests.helpers.training import trained
 
@@ -57,9 +57,35 @@ def test_what_is_not_supported_is_refused_before_there_is_a_folder(override, key
     assert not (tmp_path / "run").exists()
 
 
-def test_a_callback_without_an_exact_resume_is_named():
-    for name in ("GradientAccumulationScheduler", "LearningRateMonitor"):
-        assert inexact_callbacks(compose(added(name), run_dir="unused")) == ["callbacks.own"]
+class Forgetful(Callback):
+    seen = 0
+
+    def on_train_batch_end(self, *args):
+        self.seen += 1
+
+
+class Remembering(Forgetful):
+    def state_dict(self):
+        return {"seen": self.seen}
+
+
+class Between(Callback):
+    def on_train_epoch_end(self, *args):
+        pass
+
+
+def test_a_callback_without_an_exact_resume_is_named(tmp_path, capsys):
+    exact = {
+        Remembering: True,
+        Between: True,
+        callbacks.TQDMProgressBar: True,
+        callbacks.LearningRateMonitor: False,
+        Forgetful: False,
+    }
+    assert {kind: not is_inexact(kind()) for kind in exact} == exact
+    own = [f"+callbacks.own._target_={__name__}.Forgetful", "targets=[tests.*]"]
+    trained(tmp_path, *own, "trainer.max_epochs=1")
+    assert "no exact resume is promised with callbacks.own\n" in capsys.readouterr().err
 
 
 def test_weights_are_pruned_by_lightnings_callback(tmp_path):

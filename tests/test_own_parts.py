@@ -1,5 +1,6 @@
 """Parts of a user's own, outside the repository: those of docs/extend.md, and more."""
 
+import contextlib
 import importlib
 import re
 import shlex
@@ -17,11 +18,12 @@ from mnist_cnn import pretrained
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
+from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.helpers.docs import DOCS, blocks
-from tests.helpers.folder import column
+from tests.helpers.folder import column, differences
 from tests.helpers.process import run
-from tests.helpers.training import SHORT, evaluated
+from tests.helpers.training import FAULT, SHORT, evaluated
 
 FEW = [*SHORT, "trainer.limit_train_batches=4", "callbacks.progress.quiet=true", "logger=none"]
 OWN_CONF = ["--config-dir", "my_conf"]
@@ -107,6 +109,19 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(here):
     assert column(here / "run", "lr") == pytest.approx([3e-4, 1.5e-4, 0.75e-4])
     assert min(column(here / "run", "val/f1")) > 0
     assert "gradient_norm" in (here / "run" / "metrics.jsonl").read_text()
+
+
+def test_the_page_s_callback_is_resumed_within_an_epoch(here, fault):
+    norm = "+callbacks.norm._target_=my_pkg.callbacks.GradientNorm"
+    options = [*FEW, *FAULT, "targets=[tests.helpers.*,my_pkg.*]", norm, "run_name=x"]
+    for name, point in (("whole", "- 0 -"), ("cut", "on_train_batch_start 6 SIGTERM")):
+        fault(point)
+        with pytest.raises(Interrupted) if name == "cut" else contextlib.nullcontext():
+            train(compose(options, run_dir=here / name))
+    fault("- 0 -")
+    train(compose(options, run_dir=here / "cut"))
+    assert len(set(column(here / "whole", "gradient_norm"))) == 2
+    assert not differences(here / "whole", here / "cut")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,15 @@ from mnist_cnn.internals.lightning import (
     close_epoch,
     correct_counters,
     ends_after_this_batch,
-    loader_position,
     mid_epoch,
     stopped_early,
+)
+from mnist_cnn.internals.loaders import (
+    begin_batches,
+    fetches_ahead,
+    make_resumable,
+    resumable,
+    take_positions,
 )
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.pretrained import read_checkpoint
@@ -78,7 +85,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.start: Path | str | None = None
         self.data: dict[str, Any] = {}
         self.loaded: dict[str, Any] | None = None  # this process's random generators
-        self.position: dict[str, Any] = {}  # of the loader
+        self.positions: list[dict[str, Any]] = []  # of its training loaders
+        self.within_epochs = True  # whether its loaders can be resumed there
         self.due = math.inf
         self.stop = StopSignal()
 
@@ -90,14 +98,16 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
+        self.within_epochs = not said_of_loaders(trainer, make_resumable(trainer))
         if self.loaded:
+            for loader, position in zip(resumable(trainer), self.positions, strict=True):
+                loader.load_state_dict(position)
             # last of all callbacks, since setting up draws numbers too
             set_generators(self.loaded, pl_module.device)
-            if self.running and self.position:
-                loader: Any = trainer.train_dataloader
-                loader.load_state_dict(self.position)
             callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
             trainer.should_stop |= any(map(stopped_early, callbacks))
+        if self.loaded or resumable(trainer):
+            begin_batches(trainer)
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 
@@ -111,7 +121,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             return  # half a gradient is not kept; the epoch's own checkpoint comes soon
         due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
         stop, save = agree(trainer, self.stop.received, due)
-        if stop or save:
+        if self.within_epochs and (stop or save):
             self.save(trainer, pl_module)
         if stop:
             raise Interrupted(stop)
@@ -123,8 +133,14 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if score < self.best_score if self.mode == "min" else score > self.best_score:
             self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        make_resumable(trainer)  # new ones, of trainer.reload_dataloaders_every_n_epochs
+        super().on_train_epoch_start(trainer, pl_module)
+
     def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         close_epoch(trainer)
+        for loader in resumable(trainer):
+            loader.end_epoch()
         self.save(trainer, module)
         (stop,) = agree(trainer, self.stop.received)
         if stop:
@@ -170,6 +186,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     ) -> None:
         correct_counters(trainer, checkpoint)
         own: dict[str, Any] = {"generators": generators(pl_module.device)}
+        own["loaders"] = take_positions(checkpoint)
         if mid_epoch(trainer) and hasattr(pl_module, "epoch_metrics"):
             own["tally"] = pl_module.epoch_metrics["train"].state_dict()
         every: list[Any] = [own]
@@ -192,7 +209,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 raise ValueError(must_be(f"{part}._target_", allowed, new))
         self.take_over(trainer, checkpoint)
         if "processes" in checkpoint:  # else another callback wrote it
-            self.position = loader_position(checkpoint)
             self.restore_process(trainer, pl_module, checkpoint["processes"])
         now, before = circumstances(trainer), checkpoint.get("circumstances", {})
         changed = [f"{k} {before.get(k)}, now {v}" for k, v in now.items() if v != before.get(k)]
@@ -213,7 +229,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
         if len(every) == trainer.world_size:
             own = every[trainer.global_rank]
-            self.loaded = own["generators"]
+            self.loaded, self.positions = own["generators"], own["loaders"]
             if "tally" in own:
                 module.epoch_metrics["train"] = tally = EpochMetrics()
                 tally.load_state_dict(own["tally"], trainer.strategy.root_device)
@@ -222,6 +238,24 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
                 f"from the end of an epoch, got the middle of one and {len(every)} processes"
             )
+
+
+def said_of_loaders(trainer: L.Trainer, others: Sequence[Any]) -> str:
+    """Say on stderr, and return, why there can be no checkpoint within an epoch; nothing: `""`."""
+    said = [f"{type(each).__name__} in train_dataloader cannot be replayed" for each in others]
+    if fetches_ahead(trainer):
+        said.append("trainer.limit_train_batches is no number, nor is the loader's length known")
+    if not trainer.is_global_zero:
+        return "; ".join(said)
+    if said:
+        print(f"no checkpoint within an epoch: {'; '.join(said)}", file=sys.stderr)
+    if any(getattr(loader, "persistent_workers", False) for loader in resumable(trainer)):
+        print(
+            "train_dataloader: persistent_workers=True starts new workers each epoch all the same: "
+            "the random states of old ones cannot be resumed",
+            file=sys.stderr,
+        )
+    return "; ".join(said)
 
 
 def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:

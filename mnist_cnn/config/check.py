@@ -24,8 +24,6 @@ from mnist_cnn.runs.ranks import under_torchrun, world_size
 IMAGES, CLASSES = 60_000, 10  # of the training file of each set of known size
 FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # sets of the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")
-# in an epoch that is resumed, these begin their work anew or leave it out
-INEXACT = ("GradientAccumulationScheduler", "LearningRateMonitor", "StochasticWeightAveraging")
 # parts that a module's constructor may take; a checkpoint holds them
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
 
@@ -187,9 +185,3 @@ def check_monitors(cfg: DictConfig) -> None:
         if unvalidated and part in waiting and metric.startswith("val/"):
             allowed = "of train/ where nothing is validated, as train/loss"
             raise ValueError(must_be(key, allowed, metric))
-
-
-def inexact_callbacks(cfg: DictConfig) -> list[str]:
-    """Return the keys of callbacks with which a run is not promised to be resumed exactly."""
-    nodes = cfg.callbacks.items()
-    return [f"callbacks.{name}" for name, node in nodes if class_name(node or {}) in INEXACT]

@@ -98,17 +98,6 @@ def correct_counters(trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
             counts["ready"] = counts["completed"]
 
 
-def loader_position(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The state of the training loader in a checkpoint, empty where there is none.
-
-    Lightning restores it by itself, but not where a schedule has asked for the number of steps
-    before.
-    """
-    position: dict[str, Any]
-    (position,) = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] or [{}]
-    return position
-
-
 def stopped_early(callback: Callback) -> bool:
     """Tell whether this is an EarlyStopping that has asked for the end.
 

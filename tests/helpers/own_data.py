@@ -1,0 +1,92 @@
+"""A user's LightningDataModule, with loaders of PyTorch's and of others."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from mnist_cnn.data.mnist import load_split
+
+OWN = ["~data", "+data._target_=tests.helpers.own_data.Own"]
+IMAGES = 640  # 20 steps an epoch
+
+
+class Jittered(Dataset[tuple[Tensor, int]]):
+    """Digits that are moved, made brighter and noisy by numbers of three generators and its own."""
+
+    def __init__(self) -> None:
+        images, labels = load_split("mnist", "unused", "train")
+        self.images, self.labels = images[:IMAGES], labels[:IMAGES]
+        self.own = np.random.default_rng(5)
+
+    def __len__(self) -> int:
+        return IMAGES
+
+    def __getitem__(self, row: int) -> tuple[Tensor, int]:
+        x = self.images[row].float().div(255).roll(random.randint(-2, 2), -1)
+        x = x * (0.5 + 0.5 * np.random.random()) + 0.1 * torch.rand(x.shape)
+        return x.unsqueeze(0) + 0.1 * float(self.own.random()), int(self.labels[row])
+
+
+class Stream(IterableDataset[tuple[Tensor, int]]):
+    """The same digits, one after the other."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        rows = Jittered()
+        yield from (rows[row] for row in range(IMAGES))
+
+
+class Stateful:
+    """A loader that resumes by itself, and draws nothing of the global generators."""
+
+    def __init__(self, data: Jittered):
+        self.data, self.epoch, self.done, self.first = data, 0, 0, 0
+
+    def __len__(self) -> int:
+        return IMAGES // 32
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        first, self.first = self.first, 0
+        self.epoch += not first
+        order = torch.randperm(IMAGES, generator=torch.Generator().manual_seed(self.epoch))
+        for self.done, rows in enumerate(order.split(32)[first:], first + 1):
+            x = self.data.images[rows].float().div(255).unsqueeze(1)
+            yield x, self.data.labels[rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.first = state["epoch"], state["done"] % len(self)
+
+
+class Own(L.LightningDataModule):
+    """Digits by a loader of a kind: plain, with a generator of its own, stateful or stream.
+
+    Args:
+        workers: of a plain loader.
+        options: more of its arguments.
+    """
+
+    def __init__(self, kind: str = "plain", workers: int = 0, **options: Any):
+        super().__init__()
+        self.kind, self.options = kind, {"num_workers": workers, **options}
+        self.rows = Jittered()
+
+    def train_dataloader(self) -> Any:
+        if self.kind == "stateful":
+            return Stateful(self.rows)
+        if self.kind == "stream":
+            return DataLoader(Stream(), batch_size=32)
+        own = torch.Generator().manual_seed(7) if self.kind == "own generator" else None
+        return DataLoader(self.rows, 32, shuffle=True, generator=own, **self.options)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self.rows, 64)
+
+    test_dataloader = val_dataloader
