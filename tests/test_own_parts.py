@@ -125,6 +125,22 @@ def test_the_page_s_callback_is_resumed_within_an_epoch(here, fault):
 
 
 @pytest.mark.slow
+def test_the_page_s_large_data_are_resumed_within_an_epoch(here, fault, monkeypatch):
+    assert run(here, "my_pkg.make_large", "100000").returncode == 0
+    monkeypatch.chdir(here)
+    options = [*FEW, *FAULT, "targets=[tests.helpers.*,my_pkg.*]", "model=colour", "run_name=x"]
+    options += [f"hydra.searchpath=[{here}/my_conf]"]
+    for data in ("pictures", "mapped"):
+        for name, point in (("whole", "- 0 -"), ("cut", "on_train_batch_start 6 SIGTERM")):
+            fault(point)
+            with pytest.raises(Interrupted) if name == "cut" else contextlib.nullcontext():
+                train(compose([*options, f"data={data}"], run_dir=here / data / name))
+        fault("- 0 -")
+        train(compose([*options, f"data={data}"], run_dir=here / data / "cut"))
+        assert not differences(here / data / "whole", here / data / "cut")
+
+
+@pytest.mark.slow
 def test_the_page_s_parts_work_as_it_says_in_an_empty_folder(here):
     commands = page()[1]
     assert len(commands) > 10
