@@ -90,7 +90,7 @@ class DigitClassifier(L.LightningModule):
         for layer in frozen(self.net, freeze or ()):
             layer.requires_grad_(False)
         self.loss = loss and instantiate_as(nn.Module, loss, key="loss", allowlist=CHECKPOINTS)
-        self.metrics: dict[str, Metric] = {  # no part of the module: empty between two epochs
+        self.metrics: dict[str, Metric] = {  # copied for each epoch
             name: instantiate_as(Metric, node, key=f"metrics.{name}", allowlist=CHECKPOINTS)
             for name, node in (metrics or {}).items()
         }
@@ -171,13 +171,21 @@ class DigitClassifier(L.LightningModule):
             layer.eval()
 
     def on_train_epoch_start(self) -> None:
-        self.epoch_metrics = {"train": EpochMetrics()}
+        self.epoch_metrics = {"train": EpochMetrics(self.metrics, self.device)}
+
+    def epoch_state_dict(self) -> dict[str, Any]:
+        """What a process needs to go on within an epoch."""
+        return {"train": self.epoch_metrics["train"].state_dict(), "stages": [*self.epoch_metrics]}
+
+    def load_epoch_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch_metrics = {k: EpochMetrics(self.metrics, self.device) for k in state["stages"]}
+        self.epoch_metrics["train"].load_state_dict(state["train"])
 
     def on_validation_epoch_start(self) -> None:
-        self.epoch_metrics["val"] = EpochMetrics()
+        self.epoch_metrics["val"] = EpochMetrics(self.metrics, self.device)
 
     def on_test_epoch_start(self) -> None:
-        self.epoch_metrics["test"] = EpochMetrics()
+        self.epoch_metrics["test"] = EpochMetrics(self.metrics, self.device)
 
     def on_validation_epoch_end(self) -> None:
         self.log_epoch("val")
@@ -206,12 +214,8 @@ class DigitClassifier(L.LightningModule):
         loss, images, hits, labelled = totals.tolist()
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / max(labelled, 1), dtype=torch.float64))
-        for name, metric in self.metrics.items():
-            epoch = self.epoch_metrics[stage]
-            logits, labels = torch.cat(epoch.logits), torch.cat(epoch.labels)
-            metric.to(self.device).reset()
-            metric.update(logits[labels >= 0], labels[labels >= 0])
-            self.log(f"{stage}/{name}", metric.compute().double())  # of all processes
+        for name, value in self.epoch_metrics[stage].computed().items():
+            self.log(f"{stage}/{name}", value.double())  # of all processes
 
     def configure_optimizers(self) -> Any:
         args = dict(self.hparams["optimizer"])

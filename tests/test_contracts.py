@@ -10,9 +10,10 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from mnist_cnn.internals import lightning as wall
-from mnist_cnn.internals import loaders
+from mnist_cnn.internals import loaders, results
 from tests.helpers.training import bare_trainer
 
 BATCHES = 4  # of an epoch
@@ -107,7 +108,8 @@ def test_a_resumed_epoch_is_not_announced_and_its_loader_may_be_lost(tmp_path):
 
 def test_the_training_loaders_can_be_exchanged_until_the_first_batch():
     module, done = Module(), []
-    numbers = DataLoader([torch.tensor([float(k)]) for k in range(1, BATCHES + 1)], batch_size=None)
+    data: Any = [torch.tensor([float(k)]) for k in range(1, BATCHES + 1)]
+    numbers = DataLoader(data, batch_size=None)
 
     def on_train_start(trainer, _):
         assert loaders.make_resumable(trainer) == []
@@ -168,26 +170,75 @@ def test_a_checkpoint_between_epochs_needs_its_counters_set_back(tmp_path, close
     assert whole is (closed and corrected), "close_epoch, correct_counters"
 
 
-@pytest.mark.parametrize(
-    ("options", "ends"),
-    [({"min_steps": 6}, [4, 6]), ({"min_epochs": 2}, [4, 8]), ({"max_steps": 1}, [1])],
-)
-def test_a_stop_waits_for_the_first_steps_and_epochs(options, ends):
-    found, over = [], []
+def test_training_is_over_after_the_last_epoch():
+    over = []
+    hooks = {
+        "on_train_epoch_start": lambda trainer, _: over.append(wall.training_is_over(trainer)),
+        "on_train_end": lambda trainer, _: over.append(wall.training_is_over(trainer)),
+    }
+    fit(Module(), **hooks)
+    assert over == [False, False, False, True], "training_is_over"
 
-    def on_train_batch_end(trainer, module, outputs, batch, batch_idx):
-        trainer.should_stop = True
-        if wall.ends_after_this_batch(trainer, batch_idx):
-            found.append(trainer.global_step)
 
-    def on_train_end(trainer, _):
-        over.append(wall.training_is_over(trainer))
+class Logging(Module):
+    """Logs in each way there is."""
 
-    hooks = {"on_train_batch_end": on_train_batch_end, "on_train_end": on_train_end}
-    trainer = fit(Module(), options=options, **hooks)
-    assert trainer.global_step == ends[-1]
-    assert found == ends, "ends_after_this_batch"
-    assert over == [True], "training_is_over"
+    def __init__(self) -> None:
+        super().__init__()
+        self.average = MeanMetric()
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        loss, x = super().training_step(batch, batch_idx), batch.item()
+        self.average.update(0.1 * x)
+        self.log("average", self.average, on_step=False, on_epoch=True)
+        for name, reduce_fx in (("sum", "sum"), ("least", "min"), ("most", max)):
+            self.log(name, 0.1 * x, on_step=False, on_epoch=True, reduce_fx=reduce_fx)
+        self.log("loss", 0.1 * x, on_step=True, on_epoch=True, batch_size=int(x))
+        if x == 1:  # not after the resume
+            self.log("first", 0.1 * x, on_step=False, on_epoch=True)
+        return loss
+
+
+def test_what_is_logged_in_an_epoch_is_not_kept_by_lightning(tmp_path):
+    path, kept, found = tmp_path / "6.ckpt", tmp_path / "kept", {}
+
+    def on_train_batch_end(trainer, module, *_):
+        if trainer.global_step == 6 and not kept.exists():
+            torch.save((results.logged(trainer), results.metric_states(module)), kept)
+            trainer.save_checkpoint(path)
+
+    def on_train_start(trainer, module):
+        if case == "restored":
+            logged, metrics = torch.load(kept, weights_only=True)
+            results.restore_logged(trainer, logged, mid_epoch=True)
+            results.restore_metrics(module, metrics)
+
+    def on_train_epoch_start(trainer, _):
+        if trainer.current_epoch == 2:
+            found[case] = {k: v.item() for k, v in trainer.callback_metrics.items()}
+
+    hooks = {f.__name__: f for f in (on_train_batch_end, on_train_start, on_train_epoch_start)}
+    for case in ("whole", "lost", "restored"):
+        fit(Logging(), None if case == "whole" else path, **hooks)
+    assert found["restored"] == found["whole"], "restore_logged, restore_metrics"
+    assert found["lost"] != found["whole"], "logged: Lightning keeps it now"
+
+
+def test_validation_within_an_epoch_comes_before_the_next_batch_is_fetched():
+    class Validating(Module):
+        def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+            validated.append(self.trainer.global_step)
+
+    class Watched(Numbers):
+        def __iter__(self) -> Any:
+            for number in super().__iter__():
+                yield number
+                told.append(wall.validated_now(trainer))
+
+    validated, told = list[int](), list[bool]()
+    trainer = bare_trainer(max_epochs=1, val_check_interval=2, num_sanity_val_steps=0)
+    trainer.fit(Validating(), Watched(), [torch.zeros(1)])
+    assert (validated, told) == ([2, 4], [False, True, False]), "validated_now"
 
 
 def test_a_stop_is_forgotten_in_a_resumed_run_but_not_by_early_stopping(tmp_path):

@@ -4,16 +4,23 @@ import contextlib
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
+import torchmetrics
+from lightning.pytorch import Callback
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.runs.folder import BEST, LAST, state
 from mnist_cnn.runs.signals import Interrupted
 from tests.helpers.folder import column, differences, files, last, results, scalars
 from tests.helpers.own_data import OWN
 from tests.helpers.process import finish, start
-from tests.helpers.training import FAULT, trained
+from tests.helpers.training import FAULT, bare_trainer, trained
 
 STEPS = 10  # of an epoch
 RECIPES = {
@@ -29,6 +36,7 @@ RECIPES = {
     "steps, not every epoch validates": [
         *("trainer.max_steps=27", "trainer.check_val_every_n_epoch=2"),
     ],
+    "validated within an epoch": ["trainer.val_check_interval=7"],
     "stopped early": [
         *("callbacks.early_stopping.min_delta=10", "callbacks.early_stopping.patience=1"),
         *("trainer.max_epochs=9", "trainer.min_epochs=3"),
@@ -69,6 +77,7 @@ LOADERS = {
     "workers that stay": ["+data.workers=2", "+data.persistent_workers=true"],
     "a generator of its own": ["+data.kind=own generator"],
     "a state": ["+data.kind=stateful"],
+    "a state, in whole epochs": ["+data.kind=stateful", "trainer.limit_train_batches=1.0"],
 }
 
 
@@ -77,12 +86,113 @@ def test_a_users_own_loader_resumes_within_an_epoch_and_trains_on(tmp_path, faul
     options = [*OWN, *LOADERS[loader], "model.dropout=0.3", "callbacks.checkpoint.every_steps=3"]
     whole, cut = run(tmp_path / "whole", *options, "trainer.max_epochs=2"), tmp_path / "cut"
     steps = last(whole)["global_step"] // 2
-    for step, epochs in ((7, 1), (None, 1), (steps, 2), (steps + 1, 2), (steps + 7, 2), (None, 2)):
+    points = ((7, 1), (None, 1), (steps + 1, 2), (steps + 7, 2), (2 * steps, 2), (None, 2))
+    for step, epochs in points:
         fault(f"on_train_batch_start {step} SIGTERM" if step else "- 0 -")
         with pytest.raises(Interrupted) if step else contextlib.nullcontext():
             run(cut, *options, f"trainer.max_epochs={epochs}")
         torch.manual_seed(99)
     assert not differences(whole, cut)
+
+
+class Adversaries(L.LightningModule):
+    """Two optimizers by hand, one of which adds up gradients; each hook draws and logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.nets: Any = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        self.error: Any = torchmetrics.MeanMetric()
+        self.best: Any = torchmetrics.MinMetric()
+
+    def configure_optimizers(self):
+        return [torch.optim.Adam(net.parameters(), 0.01) for net in self.nets]
+
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.eye(40, 4)), batch_size=4, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(TensorDataset(torch.eye(8, 4)), batch_size=4)
+
+    def training_step(self, batch, batch_idx):
+        (batch,) = batch
+        for number, (net, optimizer) in enumerate(zip(self.nets, self.optimizers(), strict=True)):
+            loss = (net(batch + 0.1 * torch.randn_like(batch)) - batch).square().mean()
+            self.manual_backward(loss)
+            if number or batch_idx % 3 == 2:
+                optimizer.step()
+                optimizer.zero_grad()
+            self.log(f"train/loss_{number}", loss, on_step=False, on_epoch=True)
+        self.error.update(loss)
+        self.log("train/error", self.error, on_step=False, on_epoch=True)
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        with torch.no_grad():
+            self.nets[0].bias.add_(0.01 * torch.rand(4))
+        self.log("train/bias", self.nets[0].bias.mean(), on_step=False, on_epoch=True)
+
+    def validation_step(self, batch, batch_idx):
+        loss = self.nets[0](batch[0]).square().mean() * torch.rand(())
+        self.best.update(loss)
+        self.log("val/loss", loss)
+        self.log("val/best", self.best)
+
+    def on_train_start(self):
+        self.best.reset()
+
+
+class Diary(Callback):
+    """Counts the epochs that begin, and keeps what was logged in each."""
+
+    def __init__(self, stop=0):
+        self.stop, self.began, self.rows = stop, 0, []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.current_epoch * 10 + batch_idx + 1 == self.stop:
+            signal.raise_signal(signal.SIGTERM)
+
+    def on_train_epoch_start(self, *args):
+        self.began += 1
+
+    def on_train_epoch_end(self, trainer, module):
+        rows = {k: v.item() for k, v in trainer.callback_metrics.items()}
+        self.rows.append({"began": self.began, **rows})
+
+    def state_dict(self):
+        return {"began": self.began, "rows": self.rows}
+
+    def load_state_dict(self, state):
+        self.began, self.rows = state["began"], list(state["rows"])
+
+
+def fit(folder: Path, start: Path | None, stop: int) -> tuple[list, dict]:
+    torch.manual_seed(3 + bool(start))
+    diary = Diary(stop)
+    keeper: Any = {"monitor": None, "mode": "min", "every_seconds": None, "every_steps": None}
+    trainer = bare_trainer(
+        callbacks=[diary, Checkpoint(**keeper, check_every_steps=4)],
+        enable_checkpointing=True,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        **{"max_epochs": 3, "val_check_interval": 5, "check_val_every_n_epoch": 2},
+    )
+    with pytest.raises(Interrupted) if stop else contextlib.nullcontext():
+        trainer.fit(Adversaries(), ckpt_path=start, weights_only=True if start else None)
+    content = torch.load(folder / LAST, weights_only=True)
+    return diary.rows, {key: content[key] for key in ("state_dict", "optimizer_states")}
+
+
+def test_any_module_is_resumed_exactly_whatever_it_does(tmp_path):
+    rows, state = fit(tmp_path / "whole", None, 0)
+    start = None
+    # at each moment of a gradient's sum, before a validation (which delays the stop), at an
+    # epoch's ends
+    for stop in (2, 4, 8, 10, 11, 14, 15, 17, 19, 20, 21, 25, 30, 0):
+        cut_rows, cut = fit(tmp_path / "cut", start, stop)
+        start = tmp_path / "cut" / LAST
+    assert cut_rows == rows
+    assert [row["began"] for row in rows] == [1, 2, 3]
+    torch.testing.assert_close(cut, state, rtol=0, atol=0)
 
 
 def test_a_stream_has_no_checkpoint_within_an_epoch_and_a_line_says_so(tmp_path, fault, capsys):

@@ -1,13 +1,15 @@
 """DigitClassifier: exact metrics, checkpoints that stand alone, weights that fit or are refused."""
 
 import json
+import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from torchmetrics.classification import MulticlassF1Score
 
-from mnist_cnn import pretrained
+from mnist_cnn import metrics, pretrained
 from mnist_cnn.data import mnist
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
@@ -42,11 +44,29 @@ def test_images_without_a_label_count_in_the_loss_alone_also_after_a_resume():
     logits, labels = torch.randn(40, 10), torch.arange(40) % 12 - 2
     tally, resumed = EpochMetrics(), EpochMetrics()
     tally.add(torch.tensor(1.0), logits[:25], labels[:25])
-    resumed.load_state_dict(tally.state_dict(), torch.device("cpu"))
+    resumed.load_state_dict(tally.state_dict())
     for each in (tally, resumed):
         each.add(torch.tensor(2.0), logits[25:], labels[25:])
         hits = int((logits.argmax(1) == labels).sum())
         assert each.totals() == (25 + 30, 40, hits, int((labels >= 0).sum()))
+
+
+def test_logits_are_counted_and_dropped_before_they_are_many_also_after_a_resume(monkeypatch):
+    logits, labels = torch.randn(500, 10), torch.arange(500) % 12 - 2
+    f1 = {"f1": MulticlassF1Score(10, average="macro")}
+    each = {"all kept": EpochMetrics(f1), "few": EpochMetrics(f1), "resumed": EpochMetrics(f1)}
+    for number, rows in enumerate(torch.arange(500).split(30)):
+        for name, found in each.items():
+            monkeypatch.setattr(metrics, "KEPT", math.inf if name == "all kept" else 1000)
+            found.add(torch.tensor(0.1 * number), logits[rows], labels[rows])
+            assert name == "all kept" or sum(x.numel() for x in found.logits) < 1000
+        if number in (2, 3, 7):  # before, just after and long after some are dropped
+            state, each["resumed"] = each["resumed"].state_dict(), EpochMetrics(f1)
+            each["resumed"].load_state_dict(state)
+    totals = {found.totals() for found in each.values()}
+    scores = {found.computed()["f1"].item() for found in each.values()}
+    assert (len(totals), len(scores)) == (1, 1)
+    assert f1["f1"].update_count == 0
 
 
 def test_labels_are_smoothed_in_training_alone():

@@ -1,39 +1,42 @@
 """Keeps the checkpoints of a run: exact ones, written whenever it may be interrupted."""
 
+import copy
 import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
+from torch import Tensor
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.finite import Loss, check_finite
+from mnist_cnn.callbacks.process_state import (
+    process_of,
+    process_state,
+    restore_process,
+    resume_loaders,
+    unresumable,
+)
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
 from mnist_cnn.internals.lightning import (
     close_epoch,
     correct_counters,
-    ends_after_this_batch,
     mid_epoch,
     stopped_early,
+    validated_now,
 )
-from mnist_cnn.internals.loaders import (
-    begin_batches,
-    fetches_ahead,
-    make_resumable,
-    resumable,
-    take_positions,
-)
-from mnist_cnn.metrics import EpochMetrics
+from mnist_cnn.internals.loaders import begin_batches, make_resumable, resumable
 from mnist_cnn.pretrained import read_checkpoint
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
-from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 
 
@@ -43,6 +46,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     Both are complete: a run that is resumed from one ends, bit for bit, where it would have ended.
     A file is replaced by a whole new one or not at all, and only while all numbers are finite.
     A signal to stop is answered when the step is done: with a checkpoint, then Interrupted.
+    What a module keeps from batch to batch belongs in its state_dict, on_save_checkpoint or a
+    torchmetrics.Metric, of which each process keeps its own. It may also have `epoch_state_dict()`
+    and `load_epoch_state_dict(state)`: what a process needs to go on within an epoch.
     They lie in `checkpoints/` of the trainer's default_root_dir.
 
     Args:
@@ -84,9 +90,11 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.run: RunFolder | None = None
         self.start: Path | str | None = None
         self.data: dict[str, Any] = {}
-        self.loaded: dict[str, Any] | None = None  # this process's random generators
-        self.positions: list[dict[str, Any]] = []  # of its training loaders
+        self.process: dict[str, Any] | None = None  # the state of this one in a checkpoint
+        self.callbacks: dict[str, Any] = {}  # and those of all callbacks
+        self.losses: list[Loss] = []  # since the last look for one that is not finite
         self.within_epochs = True  # whether its loaders can be resumed there
+        self.epoch_begins = False  # whether on_train_epoch_start is being called
         self.due = math.inf
         self.stop = StopSignal()
 
@@ -98,31 +106,86 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
-        self.within_epochs = not said_of_loaders(trainer, make_resumable(trainer))
-        if self.loaded:
-            for loader, position in zip(resumable(trainer), self.positions, strict=True):
-                loader.load_state_dict(position)
-            # last of all callbacks, since setting up draws numbers too
-            set_generators(self.loaded, pl_module.device)
+        reasons = unresumable(trainer, self.take_loaders(trainer, pl_module))
+        if reasons and trainer.is_global_zero:
+            print(f"no checkpoint within an epoch: {'; '.join(reasons)}", file=sys.stderr)
+        self.within_epochs = not reasons
+        if self.process:
             callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
             trainer.should_stop |= any(map(stopped_early, callbacks))
-        if self.loaded or resumable(trainer):
+            resume_loaders(trainer, self.process, partial(self.restore, trainer, pl_module))
+            if not self.process["within_epoch"] and not self.process["epoch_begins"]:
+                self.restore(trainer, pl_module)  # a run that had ended trains on
+        if self.process or resumable(trainer):
             begin_batches(trainer)
         self.due = time.monotonic() + self.every_seconds
         self.stop.listen(patient=trainer.world_size > 1)
 
+    def take_loaders(self, trainer: L.Trainer, module: L.LightningModule) -> list[Any]:
+        """Make the training loaders resumable; return those that cannot be."""
+        others = make_resumable(trainer)
+        for loader in resumable(trainer)[:1]:
+            loader.between = partial(self.between_batches, trainer, module)
+        return others
+
+    def restore(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Restore what this process had: the last hooks before a batch have been called."""
+        assert self.process
+        restore_process(trainer, module, self.process)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
+            if isinstance(callback, BetweenEpochs) and self.process["within_epoch"]:
+                callback.validated = self.process["validated"]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.take_loaders(trainer, pl_module)  # trainer.reload_dataloaders_every_n_epochs
+        self.epoch_begins = True
+        super().on_train_epoch_start(trainer, pl_module)
+        self.epoch_begins = False
+        if self.process and self.process["epoch_begins"]:
+            # this hook of all callbacks was called before the checkpoint was written, and now again
+            self.restore(trainer, pl_module)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
+                if state := self.callbacks.get(callback.state_key):
+                    callback.load_state_dict(state)
+            begin_batches(trainer)
+        self.process = None
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = batch_idx + 1
-        if done % self.check_every_steps == 0:
-            check_finite(trainer, pl_module, trainer.current_epoch + 1)
-        if done % trainer.accumulate_grad_batches or ends_after_this_batch(trainer, batch_idx):
-            return  # half a gradient is not kept; the epoch's own checkpoint comes soon
-        due = time.monotonic() >= self.due or done % (self.every_steps or math.inf) == 0
-        stop, save = agree(trainer, self.stop.received, due)
-        if self.within_epochs and (stop or save):
-            self.save(trainer, pl_module)
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor):
+            self.losses.append(Loss(trainer.current_epoch + 1, batch_idx + 1, loss.detach()))
+        if (batch_idx + 1) % self.check_every_steps == 0:
+            self.check_losses(trainer, pl_module)
+        if not self.within_epochs:
+            self.answer_stop(trainer)
+
+    def check_losses(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        losses, self.losses = self.losses, []
+        check_finite(trainer, module, losses)
+
+    def between_batches(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Save and stop where it is time to.
+
+        No hook comes after that of the module at the end of a batch, and after a validation.
+        """
+        done = trainer.fit_loop.batch_idx + 1
+        if done % (self.every_steps or math.inf) == 0:
+            self.due = -math.inf
+        # half a gradient is not kept
+        if not self.within_epochs or done % trainer.accumulate_grad_batches:
+            return
+        if validated_now(trainer):
+            return
+        stop, save = agree(trainer, self.stop.received, time.monotonic() >= self.due)
+        if stop or save:
+            self.save(trainer, module)
+        if stop:
+            raise Interrupted(stop)
+
+    def answer_stop(self, trainer: L.Trainer) -> None:
+        (stop,) = agree(trainer, self.stop.received)
         if stop:
             raise Interrupted(stop)
 
@@ -133,22 +196,16 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if score < self.best_score if self.mode == "min" else score > self.best_score:
             self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        make_resumable(trainer)  # new ones, of trainer.reload_dataloaders_every_n_epochs
-        super().on_train_epoch_start(trainer, pl_module)
-
     def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         close_epoch(trainer)
         for loader in resumable(trainer):
             loader.end_epoch()
         self.save(trainer, module)
-        (stop,) = agree(trainer, self.stop.received)
-        if stop:
-            raise Interrupted(stop)
+        self.answer_stop(trainer)
 
     def save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         within, epoch = mid_epoch(trainer), trainer.current_epoch
-        check_finite(trainer, module, epoch + within)
+        self.check_losses(trainer, module)
         new = self.last.with_suffix(".new")
         try:
             trainer.save_checkpoint(new, weights_only=False)
@@ -185,10 +242,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         correct_counters(trainer, checkpoint)
-        own: dict[str, Any] = {"generators": generators(pl_module.device)}
-        own["loaders"] = take_positions(checkpoint)
-        if mid_epoch(trainer) and hasattr(pl_module, "epoch_metrics"):
-            own["tally"] = pl_module.epoch_metrics["train"].state_dict()
+        own = process_state(trainer, pl_module, checkpoint)
+        own |= {"validated": self.validated, "epoch_begins": self.epoch_begins}
         every: list[Any] = [own]
         if trainer.world_size > 1:
             every = [None] * trainer.world_size
@@ -201,15 +256,16 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
+        parameters = checkpoint.get("hyper_parameters", {}), pl_module.hparams
         for part in ("optimizer", "scheduler"):
-            args = checkpoint.get("hyper_parameters", {}), pl_module.hparams
-            old, new = (class_name(each.get(part) or {}) for each in args)
+            old, new = (class_name(args.get(part) or {}) for args in parameters)
             if old != new:
                 allowed = f"{old}, as in the checkpoint that is resumed"
                 raise ValueError(must_be(f"{part}._target_", allowed, new))
         self.take_over(trainer, checkpoint)
         if "processes" in checkpoint:  # else another callback wrote it
-            self.restore_process(trainer, pl_module, checkpoint["processes"])
+            self.process = process_of(trainer, checkpoint["processes"])
+            self.callbacks = copy.deepcopy(checkpoint["callbacks"])
         now, before = circumstances(trainer), checkpoint.get("circumstances", {})
         changed = [f"{k} {before.get(k)}, now {v}" for k, v in now.items() if v != before.get(k)]
         if changed and trainer.is_global_zero:
@@ -225,58 +281,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
             copy_whole(best, self.best)
         copy_whole(Path(self.start), self.last)
-
-    def restore_process(self, trainer: L.Trainer, module: Any, every: list[dict[str, Any]]) -> None:
-        if len(every) == trainer.world_size:
-            own = every[trainer.global_rank]
-            self.loaded, self.positions = own["generators"], own["loaders"]
-            if "tally" in own:
-                module.epoch_metrics["train"] = tally = EpochMetrics()
-                tally.load_state_dict(own["tally"], trainer.strategy.root_device)
-        elif "tally" in every[0]:
-            raise ValueError(
-                f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
-                f"from the end of an epoch, got the middle of one and {len(every)} processes"
-            )
-
-
-def said_of_loaders(trainer: L.Trainer, others: Sequence[Any]) -> str:
-    """Say on stderr, and return, why there can be no checkpoint within an epoch; nothing: `""`."""
-    said = [f"{type(each).__name__} in train_dataloader cannot be replayed" for each in others]
-    if fetches_ahead(trainer):
-        said.append("trainer.limit_train_batches is no number, nor is the loader's length known")
-    if not trainer.is_global_zero:
-        return "; ".join(said)
-    if said:
-        print(f"no checkpoint within an epoch: {'; '.join(said)}", file=sys.stderr)
-    if any(getattr(loader, "persistent_workers", False) for loader in resumable(trainer)):
-        print(
-            "train_dataloader: persistent_workers=True starts new workers each epoch all the same: "
-            "the random states of old ones cannot be resumed",
-            file=sys.stderr,
-        )
-    return "; ".join(said)
-
-
-def check_finite(trainer: L.Trainer, module: Any, epoch: int) -> None:
-    """Check the losses of an epoch (from 1), the metrics and the weights.
-
-    Raises:
-        ValueError: one is infinite or not a number. It names the step.
-    """
-    known = getattr(module, "epoch_metrics", {}).get("train")
-    losses, fault = known.losses if known else [], ""
-    finite = torch.stack(losses).isfinite().tolist() if losses else []
-    if not all(finite):
-        batch = finite.index(False)
-        step = (epoch - 1) * trainer.num_training_batches + batch + 1
-        loss = f"train/loss={losses[batch].item()}"
-        fault = f"{loss} at step {step}, batch {batch + 1} of epoch {epoch}"
-    for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
-        if not fault and not value.isfinite().all():
-            fault = f"{name} is not finite in epoch {epoch}"
-    if fault:
-        raise ValueError(f"{fault}; a lower optimizer.lr or a trainer.gradient_clip_val may help")
 
 
 def check_whole(path: Path | str) -> None:

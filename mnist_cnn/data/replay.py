@@ -2,11 +2,12 @@
 
 import random
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.data import sized_len
 from torch.utils.data import DataLoader, IterableDataset
 
 from mnist_cnn.runs.generators import generators, set_generators
@@ -42,16 +43,26 @@ class ReplayLoader:
     Args:
         loader: gives the same batches again from the same random states, or has a `state_dict`.
         device: of the training, whose generator is restored, too.
+
+    Attributes:
+        restore: called when a resumed epoch is at its position, before its first batch.
+        between: called between two batches, when the next one is asked for.
     """
 
     def __init__(self, loader: Any, device: torch.device):
         self.loader, self.device = loader, device
+        self.restore: Callable[[], Any] = bool
+        self.between: Callable[[], Any] = bool
         self.done = 0  # batches handed out in this epoch
+        self.batches: Iterator[Any] = iter(())
+        self.cut_short = False  # whether the epoch that is over left some out
         self.begun: dict[str, Any] = {}  # the random states before the first of them
         self.resumed: dict[str, Any] | None = None  # the state to go on from
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["loader"], name)
+        if "loader" not in self.__dict__:  # while it is copied
+            raise AttributeError(name)
+        return getattr(self.loader, name)
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -59,55 +70,65 @@ class ReplayLoader:
     def __iter__(self) -> Iterator[Any]:
         # a generator: nothing is drawn before the first batch is asked for, when all hooks that
         # come before an epoch have drawn their own
-        resumed, self.resumed = self.resumed, None
-        self.done = 0
-        if resumed and not has_state(self.loader):
-            self.set_states(resumed["begun"])
-        self.begun = {} if has_state(self.loader) else self.states()
-        if getattr(self.loader, "persistent_workers", False) and not has_state(self.loader):
-            # workers of an earlier epoch have random states that nobody can read
-            self.loader._iterator = None
-        batches = iter(self.loader)
+        resumed, self.resumed, self.done = self.resumed, None, 0
+        by_itself = has_state(self.loader)
+        if not by_itself:
+            if resumed:
+                set_generators(resumed["begun"]["global"], self.device)
+                self.set_own(resumed["begun"]["own"])
+            self.begun = {"global": generators(self.device), "own": self.own()}
+            if getattr(self.loader, "persistent_workers", False):
+                # workers of an earlier epoch have random states that nobody can read
+                self.loader._iterator = None
+        self.batches = iter(self.loader)
         if resumed:
-            if not has_state(self.loader):
-                for _ in range(resumed["done"]):
-                    next(batches)
+            for _ in range(0 if by_itself else resumed["done"]):
+                next(self.batches)
             self.done = resumed["done"]
-            self.set_states(resumed["now"])
-        for batch in batches:
+            self.set_own(resumed["own"])
+            self.restore()
+        for batch in self.batches:
             self.done += 1
             yield batch
+            self.between()
 
     def end_epoch(self) -> None:
-        """Set the position to the start of an epoch."""
+        """Set the position between two epochs."""
+        if has_state(self.loader) and self.done:
+            self.cut_short = self.done != sized_len(self.loader)
+            if not self.cut_short:
+                next(self.batches, None)  # has none, and tells the loader that its epoch is over
         self.done, self.begun = 0, {}
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"done": self.done, "begun": self.begun, "now": self.states()}
+        state = {"done": self.done, "begun": self.begun, "own": self.own()}
         if has_state(self.loader):
-            state["loader"] = self.loader.state_dict()
+            state |= {"loader": self.loader.state_dict(), "cut_short": self.cut_short}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if has_state(self.loader):
             self.loader.load_state_dict(state["loader"])
             if not state["done"]:
-                # torchdata's makes its finished iterator now, and draws for it, not at the first
-                # batch of the next epoch
-                self.loader.state_dict()
+                self.leave_epoch(state["cut_short"])
         self.resumed = state if state["done"] else None
-        self.set_states(state["now"])
+        self.set_own(state["own"])
 
-    def states(self) -> dict[str, Any]:
-        """The states of all global generators, and of those that the loader and its parts hold."""
-        own = {name: get_state(found) for name, found in own_generators(self.loader).items()}
-        return {"global": generators(self.device), "own": own}
+    def leave_epoch(self, cut_short: bool) -> None:
+        """Have a loader whose epoch is over begin the next one at the next `iter`, as it would."""
+        if cut_short:  # by trainer.limit_train_batches: it would go on with the rest
+            next(iter(self.loader), None)
+        else:  # torchdata's draws for its finished iterator now, not in the next epoch
+            self.loader.state_dict()
 
-    def set_states(self, states: dict[str, Any]) -> None:
-        set_generators(states["global"], self.device)
+    def own(self) -> dict[str, Any]:
+        """The states of the generators that the loader and its parts hold."""
+        return {name: get_state(found) for name, found in own_generators(self.loader).items()}
+
+    def set_own(self, states: dict[str, Any]) -> None:
         found = own_generators(self.loader)
-        for name in found.keys() & states["own"].keys():
-            set_state(found[name], states["own"][name])
+        for name in found.keys() & states.keys():
+            set_state(found[name], states[name])
 
 
 def own_generators(loader: Any) -> dict[str, Any]:

@@ -59,14 +59,13 @@ def training_is_over(trainer: L.Trainer) -> bool:
     return trainer.fit_loop.done
 
 
-def ends_after_this_batch(trainer: L.Trainer, batch_idx: int) -> bool:
-    """Tell whether the epoch ends with this batch, in on_train_batch_end.
+def validated_now(trainer: L.Trainer) -> bool:
+    """Tell, between two batches of an epoch, whether a validation has come after the former.
 
-    A stop waits for min_epochs and min_steps: there is no public way to ask for that.
+    Lightning would step a plateau schedule twice when it is resumed from there.
     """
-    if batch_idx + 1 == trainer.num_training_batches or trainer.global_step == trainer.max_steps:
-        return True
-    return trainer.should_stop and trainer.fit_loop._can_stop_early
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
 def close_epoch(trainer: L.Trainer) -> None:

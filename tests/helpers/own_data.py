@@ -8,7 +8,7 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mnist_cnn.data.mnist import load_split
 
@@ -87,6 +87,7 @@ class Own(L.LightningDataModule):
         return DataLoader(self.rows, 32, shuffle=True, generator=own, **self.options)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(self.rows, 64)
+        x = self.rows.images[:64].float().div(255).unsqueeze(1)
+        return DataLoader(TensorDataset(x, self.rows.labels[:64]), 32)
 
     test_dataloader = val_dataloader

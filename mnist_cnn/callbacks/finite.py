@@ -1,0 +1,37 @@
+"""A look for numbers that are not finite."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from mnist_cnn.internals.lightning import mid_epoch
+
+
+class Loss(NamedTuple):
+    """The loss of a batch: its epoch, its number in the epoch, both from 1, and its value."""
+
+    epoch: int
+    batch: int
+    value: Tensor
+
+
+def check_finite(trainer: L.Trainer, module: L.LightningModule, losses: Sequence[Loss]) -> None:
+    """Check losses of training, the logged metrics and the weights, which waits for the device.
+
+    Raises:
+        ValueError: one is infinite or not a number. It names the step.
+    """
+    fault = ""
+    finite = torch.stack([loss.value for loss in losses]).isfinite().tolist() if losses else []
+    if not all(finite):
+        epoch, batch, value = losses[finite.index(False)]
+        step = (epoch - 1) * trainer.num_training_batches + batch
+        fault = f"train/loss={value.item()} at step {step}, batch {batch} of epoch {epoch}"
+    for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
+        if not fault and not value.isfinite().all():
+            fault = f"{name} is not finite in epoch {trainer.current_epoch + mid_epoch(trainer)}"
+    if fault:
+        raise ValueError(f"{fault}; a lower optimizer.lr or a trainer.gradient_clip_val may help")

@@ -1,0 +1,100 @@
+"""What a process of a training keeps that Lightning leaves out of checkpoints."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning as L
+
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.internals.lightning import mid_epoch
+from mnist_cnn.internals.loaders import fetches_ahead, resumable, take_positions
+from mnist_cnn.internals.results import logged, metric_states, restore_logged, restore_metrics
+from mnist_cnn.runs.generators import generators, set_generators
+
+
+def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The state of this process, for a checkpoint that is about to be written.
+
+    It has the random generators, the positions of the training loaders (taken out of the
+    checkpoint), what was logged in the epoch, the states of the module's torchmetrics, with manual
+    optimization the gradients, and, within an epoch, what `epoch_state_dict` of the module returns,
+    if it has one.
+    """
+    within = mid_epoch(trainer)
+    state: dict[str, Any] = {
+        "within_epoch": within,
+        "generators": generators(module.device),
+        "loaders": take_positions(checkpoint),
+        "logged": logged(trainer),
+        "metrics": metric_states(module),
+    }
+    if not module.automatic_optimization:  # it may add up gradients of several batches
+        grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        state["gradients"] = {name: grad.cpu() for name, grad in grads.items()}
+    if within and hasattr(module, "epoch_state_dict"):
+        state["epoch"] = module.epoch_state_dict()
+    return state
+
+
+def process_of(trainer: L.Trainer, every: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The state of this process among those of a checkpoint; None where their number is another.
+
+    Raises:
+        ValueError: it is, and the checkpoint is of the middle of an epoch.
+    """
+    if len(every) == trainer.world_size:
+        return every[trainer.global_rank]
+    if every[0]["within_epoch"]:
+        raise ValueError(
+            f"ckpt_path must be a checkpoint that {trainer.world_size} processes wrote, or one "
+            f"from the end of an epoch, got the middle of one and {len(every)} processes"
+        )
+    return None
+
+
+def unresumable(trainer: L.Trainer, others: Sequence[Any]) -> list[str]:
+    """The reasons why an epoch cannot be resumed within; a line says which workers are renewed.
+
+    Args:
+        others: training loaders that cannot be replayed.
+    """
+    reasons = [f"{type(each).__name__} in train_dataloader cannot be replayed" for each in others]
+    if fetches_ahead(trainer):
+        reasons.append("trainer.limit_train_batches is no number, and the loader's length unknown")
+    stay = any(getattr(loader, "persistent_workers", False) for loader in resumable(trainer))
+    if stay and trainer.is_global_zero:
+        print(
+            "train_dataloader: persistent_workers=True starts new workers each epoch all the same: "
+            "the random states of old ones cannot be resumed",
+            file=sys.stderr,
+        )
+    return reasons
+
+
+def restore_process(trainer: L.Trainer, module: Any, state: dict[str, Any]) -> None:
+    """Restore all but the positions of the loaders: before a batch, when no hook comes any more."""
+    set_generators(state["generators"], module.device)
+    restore_logged(trainer, state["logged"], state["within_epoch"])
+    restore_metrics(module, state["metrics"])
+    for name, p in module.named_parameters():
+        if "gradients" in state:
+            grad = state["gradients"].get(name)
+            p.grad = grad if grad is None else grad.to(p.device)
+    if "epoch" in state:
+        module.load_epoch_state_dict(state["epoch"])
+
+
+def resume_loaders(trainer: L.Trainer, state: dict[str, Any], restore: Callable[[], Any]) -> None:
+    """Set the training loaders to their positions; `restore` is called before the first batch.
+
+    Raises:
+        ValueError: there are more or fewer loaders than in the checkpoint.
+    """
+    loaders, positions = resumable(trainer), state["loaders"]
+    if len(loaders) != len(positions):
+        allowed = f"{len(positions)} loaders, as in the checkpoint that is resumed"
+        raise ValueError(must_be("train_dataloader", allowed, len(loaders)))
+    for loader, position in zip(loaders, positions, strict=True):
+        loader.load_state_dict(position)
+        loader.restore = restore
