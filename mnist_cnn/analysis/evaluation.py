@@ -141,9 +141,11 @@ def write_outcome(
     wrong = outcome["mistakes"]
     places = scores.most_confident_mistakes(predictions)[: len(wrong)]
     images = data.splits[split][0][places].cpu().numpy()
-    form = "{place}\n{label} read as\n{prediction}, {confidence:.1%}"
-    names = [Path(m["file"]).name[-20:] if "file" in m else f"#{m['index']}" for m in wrong]
-    captions = [form.format(place=name, **m) for name, m in zip(names, wrong, strict=True)]
+    form = "#{index}, {confidence:.1%}\n{label} read\nas {prediction}"
+    if wrong and "file" in wrong[0]:
+        form = "{name}\n{label} read\nas {prediction}, {confidence:.0%}"
+    names = [Path(mistake.get("file", "")).name[-20:] for mistake in wrong]
+    captions = [form.format(name=name, **m) for name, m in zip(names, wrong, strict=True)]
     title = f"{data.name}, {split}: {outcome['errors']:,} of {outcome['images']:,} images wrong"
     counts, confidence, accuracy = (x.numpy() for x in scores.bin_confidence(predictions))
     figures = {
