@@ -165,6 +165,7 @@ def test_epochs_without_validation_show_none_and_training_metrics_count_in_each(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 def test_a_compiled_network_is_resumed_exactly(tmp_path, fault):
     # the last batch of an epoch has 24 images, and is a kernel of its own
     options = [*FAULT, "compile=true", "data.per_class=15", "data.batch_size=42"]

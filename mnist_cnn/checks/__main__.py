@@ -4,7 +4,6 @@ import importlib.util
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,11 +19,6 @@ SHORT = [
     *("trainer.limit_val_batches=1", "logger=none", "callbacks.summary=null"),
     *("callbacks.progress.quiet=true", "+callbacks.stop._target_=mnist_cnn.checks.runs.Stop"),
 ]
-
-
-def pytest_addoption(parser: Any) -> None:
-    for option in PARTS:
-        parser.addoption(f"--{option}", metavar="CLASS|FILE.yaml", help=f"{option} to check")
 
 
 def configured(given: dict[str, str]) -> DictConfig:
@@ -56,11 +50,13 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest says where it was
 
     class Options:
-        pytest_addoption = staticmethod(pytest_addoption)
+        def pytest_addoption(self, parser: pytest.Parser) -> None:
+            for option in PARTS:
+                about = f"{option} to check"
+                parser.addoption(f"--{option}", metavar="CLASS|FILE.yaml", help=about)
 
-        @staticmethod
         @pytest.fixture(scope="session")
-        def cfg(request: pytest.FixtureRequest) -> DictConfig:
+        def cfg(self, request: pytest.FixtureRequest) -> DictConfig:
             given = {key: request.config.getoption(option) for option, key in PARTS.items()}
             return configured({key: part for key, part in given.items() if part})
 
