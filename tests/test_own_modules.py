@@ -11,11 +11,12 @@ import torch
 
 from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.folder import BEST, LAST
+from mnist_cnn.runs.folder import BEST, LAST, RESULTS
+from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import preflight, train
-from tests.helpers.folder import column, results, scalars
+from tests.helpers.folder import column, differences, results, scalars
 from tests.helpers.process import run
-from tests.helpers.training import TINY
+from tests.helpers.training import FAULT, TINY
 from tests.test_own_parts import page
 
 PLAIN = [option for option in TINY if not option.startswith("model.")]
@@ -70,6 +71,35 @@ def test_a_module_is_made_of_what_it_takes_and_trained(here, module):
     assert [step for step, _ in scalars(here / "run")[metric]] == [1, 2]
     state = torch.load(here / "run" / LAST, weights_only=True)
     assert len(state["optimizer_states"]) == (2 if module == "gan" else 1)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here, fault, module):
+    options = [*FAULT[1:], "trainer.max_epochs=3", "callbacks.checkpoint.every_steps=3"]
+    train(configured(here, "whole", module, *options))
+    for number, step in enumerate((1, 3, 5, 10, 11, 14, 19, 20, 24, 30)):
+        fault(f"on_train_batch_start {step} {('SIGTERM', 'raise')[number % 2]}")
+        with pytest.raises((Interrupted, RuntimeError), match=r"SIGTERM|a fault in"):
+            train(configured(here, "cut", module, *options))
+        torch.manual_seed(99)  # whatever the process drew meanwhile
+    fault("- 0 -")
+    train(configured(here, "cut", module, *options))
+    assert not differences(here / "whole", here / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MODULES)
+def test_two_processes_that_are_killed_end_bit_for_bit(here, module):
+    options = [*COMMAND, f"module={module}", *PLAIN, *DDP, *FAULT[1:], "run_name=x"]
+    options += ["callbacks.checkpoint.every_steps=3"]
+    done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=whole")
+    assert done.returncode == 0, done.stderr
+    for fault in ("on_train_batch_start 6 SIGKILL 1", "on_train_batch_start 14 SIGTERM"):
+        run(here, "mnist_cnn.train", *options, "hydra.run.dir=cut", FAULT=fault)
+        assert not (here / "cut" / RESULTS).exists()
+    done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=cut")
+    assert done.returncode == 0, done.stderr
+    assert not differences(here / "whole", here / "cut")
 
 
 @pytest.mark.slow

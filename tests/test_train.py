@@ -1,6 +1,5 @@
 """Whole commands: from the command line to a run's folder, interrupted and resumed."""
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,10 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.folder import LOCK
-from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.sweeps.callback import take
 from mnist_cnn.train import train
 from tests.helpers.folder import (
     column,
-    differences,
     files,
     last,
     measured,
@@ -161,23 +158,6 @@ def test_epochs_without_validation_show_none_and_training_metrics_count_in_each(
     found = rows(trained(tmp_path, *options))
     assert [bool(row.get("val/loss")) for row in found] == [False, True, False, True]
     assert column(tmp_path, "lr") == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
-def test_a_compiled_network_is_resumed_exactly(tmp_path, fault):
-    # the last batch of an epoch has 24 images, and is a kernel of its own
-    options = [*FAULT, "compile=true", "data.per_class=15", "data.batch_size=42"]
-    for name, faults in (("whole", ()), ("cut", (2, 6))):
-        torch._dynamo.reset()
-        for step in faults:
-            fault(f"on_train_batch_start {step} SIGTERM")
-            with pytest.raises(Interrupted):
-                trained(tmp_path / name, *options)
-            torch._dynamo.reset()  # as in a process of its own
-        trained(tmp_path / name, *options)
-    assert not differences(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_sound_network_overfits_three_batches(tmp_path):

@@ -24,6 +24,7 @@ from mnist_cnn.callbacks.process_state import (
     resume_loaders,
     unresumable,
 )
+from mnist_cnn.config.file_format import KEY, VERSION
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
@@ -242,6 +243,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]
     ) -> None:
         correct_counters(trainer, checkpoint)
+        checkpoint[KEY] = VERSION
         own = process_state(trainer, pl_module, checkpoint)
         own |= {"validated": self.validated, "epoch_begins": self.epoch_begins}
         every: list[Any] = [own]
@@ -249,7 +251,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             every = [None] * trainer.world_size
             torch.distributed.all_gather_object(every, own)
         checkpoint["processes"] = every
-        checkpoint["circumstances"] = circumstances(trainer)
+        checkpoint["environment"] = environment(trainer)
         if self.data:
             checkpoint["data"] = described(self.data, trainer.datamodule)  # type: ignore[attr-defined]
 
@@ -266,7 +268,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if "processes" in checkpoint:  # else another callback wrote it
             self.process = process_of(trainer, checkpoint["processes"])
             self.callbacks = copy.deepcopy(checkpoint["callbacks"])
-        now, before = circumstances(trainer), checkpoint.get("circumstances", {})
+        now, before = environment(trainer), checkpoint.get("environment", {})
         changed = [f"{k} {before.get(k)}, now {v}" for k, v in now.items() if v != before.get(k)]
         if changed and trainer.is_global_zero:
             said = "; ".join(changed)
@@ -308,7 +310,7 @@ def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
     return [int(number) for number in every]
 
 
-def circumstances(trainer: L.Trainer) -> dict[str, Any]:
+def environment(trainer: L.Trainer) -> dict[str, Any]:
     """Return what rounding depends on beside the configuration."""
     return {
         "torch": torch.__version__.split("+")[0],
