@@ -1,6 +1,7 @@
 """The command line that `ckpt_path=` stands for, by what is recorded in a folder."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, RESULTS, SWEEP
+from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, PENDING, RESULTS, SWEEP
 from mnist_cnn.runs.resume import expand
+from mnist_cnn.sweeps.callback import record_command
 
 
 def save(path: Path, content: Any) -> None:
@@ -87,18 +89,32 @@ def test_a_relative_path_and_quotes_name_the_same_run(tmp_path, monkeypatch):
         *("targets=[evil.*]", "++targets=[evil.*]", "targets.0=evil.*", "force=true"),
         *("hparams_search=optuna", "callbacks.prune.trial=3"),
         *("hydra.callbacks.x._target_=os.system", "+hydra.searchpath=[/evil]", "hydra/output=x"),
-        *("--config-dir=/evil", "-m", "hydra.launcher.x={_target_: os.system}"),
-        "run_dir=/etc",
+        *("--config-dir=/evil", "-m", "hydra.launcher.setup=[evil]"),
+        *("run_dir=/etc", "targets[0]=evil.*", "+model@_global_.hydra.callbacks=x"),
     ],
 )
 def test_what_a_stranger_s_folder_may_not_decide_is_not_repeated(tmp_path, override):
     run = made(tmp_path / "run", override, "seed=1")
     assert expand([f"ckpt_path={run}"])[0][:-1] == ["seed=1"]
     assert expand([f"ckpt_path={run / LAST}"])[0][:-1] == ["seed=1"]
-    sweep = swept(tmp_path / "sweep", {"hydra": [override], "task": [override, "seed=1,2"]})
+    sweep = swept(tmp_path / "sweep", {"task": [override, "seed=1,2"]})
     (line,) = expand([f"ckpt_path={sweep}"])
     kept = [override] if override.startswith(("hparams_search", "callbacks.prune")) else []
     assert line[1:-1] == [*kept, "seed=1,2"]
+
+
+@pytest.mark.parametrize("choice", ["experiment=/../../evil", "+a@b.c=[x,../y]", "logger=${a}x"])
+def test_a_folder_names_no_file_outside_the_configuration(tmp_path, choice):
+    kept = ["init_weights=/a/../b", "model.path=../x", "model.x=${seed}"]
+    run = made(tmp_path / "run", choice, *kept)
+    sweep = swept(tmp_path / "sweep", {"task": [choice, *kept]})
+    key = choice.partition("=")[0]
+    for place in (run, run / LAST, sweep):
+        with pytest.raises(ValueError, match=re.escape(choice)):
+            expand([f"ckpt_path={place}"])
+        (line,) = expand([f"ckpt_path={place}", f"{key}=mine"])
+        assert f"{key}=mine" in line
+        assert set(kept) < set(line)
 
 
 def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
@@ -130,6 +146,75 @@ def test_a_sweep_is_resumed_by_each_of_its_commands(tmp_path):
     # another launcher has other keys
     basic = "hydra/launcher=basic"
     assert expand([f"ckpt_path={sweep}", basic])[0] == ["-m", "seed=0,1", folder, basic]
+
+
+OF_SEARCH = [
+    *("+hydra/sweeper=resumable_optuna", "hydra/launcher=slurm", "hydra.sweeper.mode=maximize"),
+    *("hydra.sweeper.metric=val/loss", "+hydra.sweeper.sampler.n_startup_trials=2"),
+    *("hydra.sweeper.sampler._target_=optuna.samplers.RandomSampler", "~hydra.sweeper.params.x"),
+    "+hydra.sweeper.params.lr='tag(log, interval(1e-4, 1e-2))'",
+    *("hydra.sweeper.params={a.b: 'choice(1,2)', c: 3}", "~hydra.sweeper.params"),
+    *("+hydra.launcher.n_jobs=2", "hydra.launcher.partition=gpu", "~hydra.launcher.qos"),
+    *("hydra.launcher.gres=gpu:a100:2", "hydra.launcher.ray.init.address=auto"),
+]
+
+
+def test_a_search_is_resumed_with_all_that_its_command_said_of_it(tmp_path):
+    others = ["hydra.job.chdir=true", "hydra.run.dir=x"]
+    overrides = {"hydra": [*OF_SEARCH, *others], "task": ["seed=1"]}
+    record_command(
+        tmp_path, OmegaConf.create({"hydra": {"overrides": overrides, "job": {"name": "train"}}})
+    )
+    (tmp_path / PENDING).rename(tmp_path / SWEEP)
+    (line,) = expand([f"ckpt_path={tmp_path}"])
+    assert line == ["-m", *OF_SEARCH, "seed=1", f"hydra.sweep.dir='{tmp_path}'"]
+    now = "hydra.sweeper.params.x=3"
+    assert "~hydra.sweeper.params.x" not in expand([f"ckpt_path={tmp_path}", now])[0]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("hydra.launcher.setup=[touch evil]", "+hydra.launcher.setup=[touch evil]"),
+        *("hydra.launcher={setup: [touch evil]}", "++hydra={launcher: {setup: [x]}}"),
+        *("hydra.launcher.additional_parameters={wrap: evil}", "hydra[launcher].setup=[evil]"),
+        *("hydra.launcher.partition='gpu\ntouch evil'", "hydra.launcher.partition=gpu\n"),
+        *("hydra.launcher.name=${oc.env:HOME}", "hydra.launcher.pre_dispatch=exit()"),
+        *("hydra.launcher.submitit_folder=/evil", "hydra.launcher.temp_folder=/evil"),
+        *("hydra.launcher.ray.init.address=evil:6379", "hydra.launcher._target_=os.system"),
+        *("hydra/launcher=../../evil", "hydra/launcher@hydra.sweeper=joblib"),
+        *("hydra.sweeper._target_=os.system", "+hydra.sweeper._recursive_=true"),
+        *(
+            "hydra.sweeper.storage=postgresql://evil",
+            "hydra.sweeper.sampler.x={_target_: os.system}",
+        ),
+        *(
+            "hydra.sweeper.sampler._target_=os.system",
+            "hydra.sweeper.params.x={_target_: os.system}",
+        ),
+        *(
+            "hydra.sweeper.params.x._target_=os.system",
+            "hydra.sweeper.params={_target_: os.system}",
+        ),
+        *("hydra.sweeper.params={x: [{_target_: os.system}]}", "hydra.sweeper.params={x: ${a}}"),
+        *("+hydra.sweeper.params.targets='[evil.*]'", "hydra.sweeper.params={targets[0]: evil.x}"),
+        *("hydra.sweeper.params={+targets: '[evil.*]'}", "hydra.sweeper.params={x@hydra.y: z}"),
+        *("hydra.sweeper.params={hydra.launcher.setup: '[evil]'}", "hydra.sweeper.params=x"),
+        *("hydra.sweeper.params.experiment=../evil", "hydra.sweeper.params={\\ hydra.a: 1}"),
+        *("hydra.callbacks.x._target_=os.system", "--config-dir=/evil", "hydra.searchpath=[/evil]"),
+    ],
+)
+def test_a_sweep_s_folder_cannot_say_what_is_run(tmp_path, override):
+    sweep = swept(tmp_path, {"hydra": ["hydra/launcher=slurm", override], "task": ["seed=1,2"]})
+    with pytest.raises(ValueError, match=re.escape(repr(override))) as refused:
+        expand([f"ckpt_path={sweep}"])
+    assert "\n" not in str(refused.value)
+    if re.match(r"hydra\.launcher\.|hydra\.sweeper\.[ps]", override):
+        given = f"{override.partition('=')[0]}=mine"
+        assert expand([f"ckpt_path={sweep}", given])[0][1:-2] == [
+            "hydra/launcher=slurm",
+            "seed=1,2",
+        ]
 
 
 def test_latest_is_the_newest_run_that_has_not_ended_else_the_newest_that_has(tmp_path):

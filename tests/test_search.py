@@ -204,8 +204,8 @@ def test_an_epoch_without_validation_is_not_reported(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_search_of_trainings_is_resumed_and_prunes_the_worse(tmp_path):
-    space = ["optimizer.lr=choice(0.01,1e-9)", "seed=3", "data.batch_size=64"]
-    space += ["model.hidden=8", "model.dropout=0.0", "callbacks.prune.pruner.n_startup_trials=1"]
+    space = ["~hydra.sweeper.params", "optimizer.lr=choice(0.01,1e-9)", "seed=3"]
+    space += ["model.hidden=8", "callbacks.prune.pruner.n_startup_trials=1"]
     space += ["callbacks.prune.pruner.n_warmup_steps=0", "hydra.sweeper.n_trials=4"]
     quick = [*SHORT, "trainer.max_epochs=4", "logger=none", "test=false", "hydra.sweep.dir=s"]
     process = start(tmp_path, "mnist_cnn.train", "-m", "hparams_search=optuna", *quick, *space)

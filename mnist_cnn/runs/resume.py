@@ -16,10 +16,33 @@ from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, SWEEP, state
 
 # what may be imported is for who resumes a run to say: its folder may be a stranger's
 NOT_REPEATED = ("targets", "force", "run_dir")
-# of Hydra's own keys, how a sweep is run
-OF_SWEEP = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
-OF_HYDRA = re.compile(r"-|[+~]*([^=]*@)?hydra\b")  # options, and keys of Hydra's own
-SAMPLER = re.compile(r"hydra\.sweeper\.sampler\._target_=optuna\.samplers\.\w+")
+OF_HYDRA = re.compile(r"-|[+~]*([^=]*@([^=]*\.)?)?hydra\b")  # options, and keys of Hydra's own
+OF_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper)\b")  # of these, how a sweep is run
+# Those that are repeated. A sweep's file may be a stranger's: no key whose value reaches a shell
+# (setup, additional_parameters), an evaluation (joblib's pre_dispatch), an import, a file that is
+# unpickled (submitit_folder) or an address; and no value but a word, as a line break ends a comment
+# in a batch script.
+PLAIN = re.compile(
+    r"""[+~]*hydra(
+    /(launcher|sweeper)=[\w-]+
+    | \.launcher\.(
+        n_jobs | batch_size | timeout | verbose
+        | timeout_min | max_num_timeout | signal_delay_s | array_parallelism
+        | name | comment | partition | qos | account | constraint | exclude | gres
+        | nodes | (tasks|gpus)_per_node | cpus_per_(task|gpu) | gpus_per_task
+        | mem_gb | mem_per_[cg]pu | stderr_to_stdout
+        | ray\.init\.num_cpus | ray\.remote\.(num_[cg]pus|max_retries)
+      )(=[\w.:+/-]*)?
+    | \.launcher\.ray\.init\.address=(auto|local)
+    | \.sweeper\.(n_trials|n_jobs|seeds|metric|mode|max_batch_size|sampler\.[a-z]\w*)(=[\w.:+/-]*)?
+    | \.sweeper\.sampler\._target_=optuna\.samplers\.[A-Z]\w*
+    )""",
+    re.ASCII | re.VERBOSE,
+)
+PARAMS = "hydra.sweeper.params"
+SWEPT = re.compile(r"[a-z]\w*([./-][a-z\d]\w*)*", re.ASCII | re.IGNORECASE)  # a key in them
+# the name of a file of the configuration that need not be one of the user's own
+ELSEWHERE = re.compile(r"[+~]*[^=.@]*(@[^=]*)?=.*(\.\.|\$)", re.DOTALL)
 MULTIRUN = ("-m", "--multirun")
 # files, which are found from the working directory of the command that named them
 PATHS = ("init_weights", "data.root", "data.path")
@@ -85,7 +108,10 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
 def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> list[str]:
     # another launcher or sweeper does not know the keys of the one before
     groups = [key_of(a).replace("/", ".") for a in given if a.startswith("hydra/")]
-    of_hydra = repeated(filter(of_sweep, command["hydra"]), [*given, *groups])
+    of_hydra = not_given(command["hydra"], [*given, *groups])
+    for override in of_hydra:
+        if not plain(override):
+            raise not_repeated(override)
     return [*of_hydra, *repeated(command["task"], given), f"hydra.sweep.dir={quote(path)}"]
 
 
@@ -99,7 +125,8 @@ def recorded(path: Path, given: Sequence[str]) -> list[str]:
     """The overrides that a run was started with, without those that are given now."""
     if not (path / OVERRIDES).is_file():
         return []
-    return repeated(map(str, OmegaConf.load(path / OVERRIDES)), [*given, *OF_SEARCH])
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(path / OVERRIDES))  # none is resolved
+    return repeated(map(str, overrides), [*given, *OF_SEARCH])
 
 
 def settled(path: Path) -> list[str]:
@@ -110,22 +137,68 @@ def settled(path: Path) -> list[str]:
 
 
 def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
-    """The recorded overrides whose keys, and groups of keys, are not given anew."""
+    """The recorded overrides whose keys, and groups of keys, are not given anew; none of Hydra's.
+
+    Raises:
+        ValueError: one may name a file outside the folders of the configuration.
+    """
+    kept = [o for o in not_given(recorded, given) if not OF_HYDRA.match(o)]
+    for override in kept:
+        if ELSEWHERE.match(override) and key_of(override) not in PATHS:
+            raise not_repeated(override)
+    return kept
+
+
+def not_given(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
     left_out = (*NOT_REPEATED, *map(key_of, given))
     below = tuple(f"{key}." for key in left_out)
-    own = (o for o in recorded if of_sweep(o) or not OF_HYDRA.match(o))
-    keys = [(override, key_of(override)) for override in own]
+    keys = [(override, key_of(override)) for override in recorded]
     return [o for o, key in keys if key not in left_out and not key.startswith(below)]
 
 
-def of_sweep(override: str) -> bool:
-    """Tell whether an override chooses how a sweep is run, and nothing that is imported for it."""
-    names_code = "_target_" in override or "$" in override
-    return override.startswith(OF_SWEEP) and bool(not names_code or SAMPLER.fullmatch(override))
+def not_repeated(override: str) -> ValueError:
+    return ValueError(
+        f"{override!r} must be given anew: ckpt_path repeats no key that may run code"
+    )
+
+
+def plain(override: str) -> bool:
+    """Tell whether an override of how a sweep is run can run nothing."""
+    if PLAIN.fullmatch(override):
+        return True
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+        value = parsed.value()
+    except HydraException:
+        return False
+    key = str(parsed.key_or_group)
+    if key != PARAMS:
+        return key.startswith(f"{PARAMS}.") and may_be_swept(key.removeprefix(f"{PARAMS}."), value)
+    params = {} if value is None else value
+    return isinstance(params, dict) and all(may_be_swept(*item) for item in params.items())
+
+
+def may_be_swept(key: Any, value: Any) -> bool:
+    """Tell whether a key and its values, or one to delete (None), may stand in a sweep's space.
+
+    Of a dictionary there Hydra would call `_target_`; each key becomes an override of the jobs.
+    """
+    key = str(key).replace("\\", "")  # which escapes a dot
+    text = value.text if isinstance(value, QuotedString) else value
+    scalar = text is None or isinstance(text, str | int | float)
+    if not scalar or "$" in str(text) or not SWEPT.fullmatch(key):
+        return False
+    override = f"{key}={text}"
+    return (
+        override in not_given([override], [])
+        and not OF_HYDRA.match(override)
+        and not ELSEWHERE.match(override)
+    )
 
 
 def key_of(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+    """The key of an override, with dots for brackets."""
+    return re.sub(r"\[([^]]*)\]", r".\1", override.partition("=")[0].lstrip("+~"))
 
 
 def absolute(override: str) -> str:

@@ -179,7 +179,7 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
     job, too: it may get one more value.
     """
     given: Any = OmegaConf.to_container(config.hydra.overrides)
-    of_hydra = [override for override in given["hydra"] if override.startswith(OF_SWEEP)]
+    of_hydra = [override for override in given["hydra"] if OF_SWEEP.match(override)]
     command = {"hydra": of_hydra, "task": given["task"]}
     known = commands(folder) if (folder / SWEEP).exists() else []
     before = swept_keys(known)

@@ -41,7 +41,7 @@ class Options(BaseModel):
     metric: str | None
     mode: Annotated[Literal["min", "max"], BeforeValidator(short)]
     sampler: dict[str, Any]
-    params: dict[str, Any] | None
+    params: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, config: DictConfig) -> "Options":
