@@ -1,0 +1,183 @@
+"""Pages that are made while training goes on, each from (seed, epoch, index) alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from mnist_cnn.data import mnist
+from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Sources
+from mnist_cnn.data.synthetic.pages import page
+from mnist_cnn.data.synthetic.sheet import SIZES, STRIDE, SYMBOLS
+from mnist_cnn.data.writers import mnist_writers, writer_folds
+
+Batch = tuple[Tensor, Tensor, Tensor]  # ink, rules, marks
+MOST = 160  # characters of a page that are kept
+VALIDATION_SEED = 2019  # of pages that no training sees, whatever its seed
+
+
+class PageDataset(Dataset[Batch]):
+    """Pages by (epoch, index): ink uint8 (1, H, W), rules uint8 (1, h, w), marks (N, 7)."""
+
+    def __init__(self, sources: Sources, seed: int):
+        self.sources, self.seed = sources, seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        cv2.setNumThreads(1)  # a worker is a process of its own
+        made = page(np.random.default_rng((self.seed, *key)), self.sources)
+        ink = (made.ink * 255).round().astype(np.uint8)
+        h, w = (side // STRIDE for side in made.rules.shape)
+        rules = made.rules.reshape(h, STRIDE, w, STRIDE).max((1, 3)) > 0.4
+        rows = [
+            (SYMBOLS.find(mark.symbol) if mark.symbol else -1, *mark.box, mark.size)
+            for mark in made.marks
+        ]
+        marks = torch.tensor(rows, dtype=torch.float32).view(-1, 6)
+        flag = flags(marks[:, 5])
+        flag = torch.where((marks[:, 0] < 0) & (flag > 0), 0, flag)
+        marks = torch.cat([marks, flag[:, None]], 1)[flag >= 0]
+        marks[:, 0].clamp_(min=0)
+        return torch.from_numpy(ink)[None], torch.from_numpy(rules)[None].to(torch.uint8), marks
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """The keys of the pages of an epoch, from `first` on: one rank's share of them.
+
+    It is a DistributedSampler for Lightning to leave in its place, and to announce each epoch to.
+
+    Args:
+        pages: of an epoch.
+        rank: of this process.
+        world_size: the number of processes.
+        fixed: the pages of each epoch are those of the first.
+    """
+
+    def __init__(self, pages: int, rank: int = 0, world_size: int = 1, fixed: bool = False):
+        self.pages, self.rank, self.world_size = pages, rank, world_size
+        self.epoch = self.first = 0
+        self.fixed = fixed
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = 0 if self.fixed else epoch
+
+    def __len__(self) -> int:
+        return self.pages // self.world_size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for index in range(self.first, len(self)):
+            yield self.epoch, index * self.world_size + self.rank
+
+
+class PageLoader(DataLoader[Batch]):
+    """Batches of pages; its position within an epoch can be saved and restored.
+
+    The position counts batches that were handed out, not those that workers have begun. Pages
+    before it are not made again.
+    """
+
+    sampler: EpochSampler
+
+    def __init__(self, dataset: PageDataset, sampler: EpochSampler, batch_size: int, workers: int):
+        super().__init__(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            drop_last=True,
+        )
+        self.start: tuple[int, int] | None = None  # the epoch and the batch to go on with
+        self.batch = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator: it starts late
+        epoch, self.batch = self.start or (None, 0)
+        self.start = None
+        if epoch is not None and epoch != self.sampler.epoch:
+            self.batch = 0  # the position was of another epoch
+        self.sampler.first = self.batch * int(self.batch_size or 1)
+        for batch in super().__iter__():
+            self.batch += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.sampler.epoch, "batch": self.batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.start = state["epoch"], state["batch"]
+        self.sampler.epoch = state["epoch"]
+
+
+class PagesDataModule(L.LightningDataModule):
+    """Made pages of handwriting and print.
+
+    Training draws from the writers of MNIST's training file and from fonts that validation does not
+    have. A page depends on (seed, epoch, index) alone, so a resumed run sees the same ones.
+
+    Args:
+        pages: made for an epoch.
+        val_pages: the same ones in each validation.
+        batch_size: pages of a step, over all devices.
+        workers: processes that make pages; 0: the training's own.
+        seed: of the pages of training.
+        fold: of `writers.writer_folds`, whose writers validate.
+    """
+
+    def __init__(
+        self,
+        *,
+        pages: int = 16_000,
+        val_pages: int = 640,
+        batch_size: int = 32,
+        workers: int = 1,
+        seed: int = 0,
+        fold: int = 0,
+    ):
+        super().__init__()
+        self.save_hyperparameters()
+        self.pages, self.val_pages, self.batch_size = pages, val_pages, batch_size
+        self.workers, self.seed, self.fold = workers, seed, fold
+
+    def loader(self, split: str, pages: int, seed: int) -> PageLoader:
+        dataset = PageDataset(sources(split, self.fold), seed)
+        trainer: Any = self.trainer
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        sampler = EpochSampler(pages, rank, world_size, fixed=split == "val")
+        return PageLoader(dataset, sampler, self.batch_size // world_size, self.workers)
+
+    def train_dataloader(self) -> PageLoader:
+        return self.loader("train", self.pages, self.seed)
+
+    def val_dataloader(self) -> PageLoader:
+        return self.loader("val", self.val_pages, VALIDATION_SEED)
+
+
+def collate(batch: list[Batch]) -> Batch:
+    """Stack pages; fewer characters than the most are filled up with nothing."""
+    ink, rules, marks = zip(*batch, strict=True)
+    n = min(MOST, max(1, *map(len, marks)))
+    full = torch.full((len(marks), n, 7), -1.0)
+    full[..., 1:5] = -1e4
+    for k, own in enumerate(marks):
+        full[k, : min(n, len(own))] = own[:n]
+    return torch.stack(ink), torch.stack(rules), full
+
+
+def sources(split: str, fold: int = 0) -> Sources:
+    """Digits and fonts for training, or for validation: those of the writers of one fold."""
+    images, labels = mnist.load_split("mnist", "", "train")
+    held = writer_folds(mnist_writers("train"), labels, 0.2) == fold
+    rows = held if split == "val" else ~held
+    fonts = VALIDATION_FONTS if split == "val" else TRAINING_FONTS
+    return Sources(images[rows].numpy(), labels[rows].numpy(), fonts)
+
+
+def flags(size: Tensor) -> Tensor:
+    """1 for sizes that are to be found, 0 for those near them, -1 for others."""
+    least, most = SIZES
+    found, near = (size >= least) & (size <= most), (size >= 0.85 * least) & (size <= 1.18 * most)
+    return torch.where(found, 1, torch.where(near, 0, -1))

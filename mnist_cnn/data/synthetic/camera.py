@@ -1,0 +1,109 @@
+"""What happens to a page before it is seen: turns, edges, patterns, few pixels, blur, noise."""
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from mnist_cnn.data.synthetic import clutter
+from mnist_cnn.data.synthetic.sheet import Mark, Page
+
+
+def finish(made: Page, size: float, rng: Generator) -> None:
+    """Turn the page a little, add what lies over and under it, and look at it with a camera."""
+    height, width = made.ink.shape
+    if rng.random() < 0.4:
+        turn(made, rng.normal(0, 4))
+    if rng.random() < 0.06:  # light that falls on a fold or on its edge
+        clutter.edge(rng, made.ink)
+    if rng.random() < 0.3:
+        clutter.pattern(rng, made.ink)
+    if rng.random() < 0.08:  # the other side of the sheet
+        through = cv2.GaussianBlur(made.ink[:, ::-1], (0, 0), rng.uniform(0.8, 2))
+        shifted = np.roll(through, rng.integers(-30, 30, 2), (0, 1))
+        np.maximum(made.ink, shifted * np.float32(rng.uniform(0.1, 0.3)), out=made.ink)
+    if rng.random() < 0.15:
+        clutter.speckle(rng, made.ink)
+    if rng.random() < 0.2:  # rules that have nothing to do with the text
+        for _ in range(int(rng.integers(1, 4))):
+            x, y = rng.uniform(0, 1, 2) * (width, height)
+            ends = (
+                [(-5, y), (width + 5, y + rng.normal(0, 4))]
+                if rng.random() < 0.6
+                else [(x, -5), (x + rng.normal(0, 4), height + 5)]
+            )
+            made.rule(ends, rng.uniform(1, max(1.5, size / 10)), rng.uniform(0.2, 1.1))
+    ink = made.ink
+    if rng.random() < 0.2:  # few pixels
+        zoom = rng.uniform(0.3, 0.9)
+        small = cv2.resize(
+            ink, (round(width * zoom), round(height * zoom)), interpolation=cv2.INTER_AREA
+        )
+        ink = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    blur = rng.uniform(0.25, 1.1) if rng.random() < 0.9 else rng.uniform(1.1, 2)
+    ink = cv2.GaussianBlur(ink, (0, 0), blur)
+    if rng.random() < 0.3:  # sharpened, as telephones do
+        ink = ink + rng.uniform(0.3, 1.2) * (ink - cv2.GaussianBlur(ink, (0, 0), 1.5))
+    if rng.random() < 0.35:  # the pen or the paper is uneven
+        ink = ink * (1 + rng.uniform(0.03, 0.25) * clutter.grain(rng, ink.shape, rng.uniform(1, 4)))
+    ink = ink * rng.uniform(0.6, 1.15)
+    noise = rng.uniform(0, 0.03) if rng.random() < 0.7 else rng.uniform(0.03, 0.1)
+    ink = ink + noise * rng.standard_normal(ink.shape, np.float32)
+    if rng.random() < 0.3:
+        ink = ink + rng.uniform(0, 0.06) * clutter.grain(rng, ink.shape, rng.uniform(2, 12))
+    ink = np.clip(ink, 0, 1).astype(np.float32)
+    if rng.random() < 0.15:  # blocks of a JPEG file
+        _, file = cv2.imencode(
+            ".jpg",
+            (255 * ink).astype(np.uint8),
+            (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 75))),
+        )
+        ink = cv2.imdecode(file, cv2.IMREAD_GRAYSCALE) / np.float32(255)
+    made.ink = ink
+    if rng.random() < 0.15:
+        crop(made, rng)
+    if rng.random() < 0.02:  # light on dark, taken for dark on light: nothing is to be found
+        made.ink, made.rules, made.marks = 1 - made.ink, np.zeros_like(made.rules), []
+
+
+def crop(made: Page, rng: Generator) -> None:
+    """Leave a part of a page, as a picture that was cut out, with bare paper around it."""
+    height, width = made.ink.shape
+    left, right = sorted(rng.uniform(-0.2, 1.2, 2) * width)
+    top, bottom = sorted(rng.uniform(-0.2, 1.2, 2) * height)
+    if right - left < 0.3 * width or bottom - top < 0.3 * height:
+        return
+    inside = np.zeros_like(made.ink)
+    inside[max(0, int(top)) : max(0, int(bottom)), max(0, int(left)) : max(0, int(right))] = 1
+    made.ink, made.rules = made.ink * inside, made.rules * inside
+    marks = []
+    for mark in made.marks:
+        l, t, r, b = mark.box  # noqa: E741
+        box = max(l, left), max(t, top), min(r, right), min(b, bottom)
+        if box[2] <= box[0] or box[3] <= box[1]:
+            continue
+        whole = (box[2] - box[0]) * (box[3] - box[1]) > 0.8 * (r - l) * (b - t)
+        marks.append(Mark(mark.symbol if whole else "", box, mark.size, mark.line))
+    made.marks = marks
+
+
+def turn(made: Page, degrees: float) -> None:
+    """Turn a page about its middle, and its boxes with it."""
+    height, width = made.ink.shape
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    made.ink = cv2.warpAffine(made.ink, matrix, (width, height))
+    made.rules = cv2.warpAffine(made.rules, matrix, (width, height))
+    marks = []
+    lean = abs(np.sin(np.radians(degrees)))
+    for mark in made.marks:
+        left, top, right, bottom = mark.box
+        x, y = matrix @ [(left + right) / 2, (top + bottom) / 2, 1]
+        # ink seldom fills the corners of its box
+        w = (right - left) + 0.5 * lean * (bottom - top)
+        h = (bottom - top) + 0.5 * lean * (right - left)
+        if 0 <= x < width and 0 <= y < height:
+            marks.append(
+                Mark(
+                    mark.symbol, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), mark.size, mark.line
+                )
+            )
+    made.marks = marks

@@ -1,0 +1,345 @@
+"""How writing stands on a page: in rows, grids, tables and boxes, or anywhere."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+
+from mnist_cnn.data.synthetic import clutter
+from mnist_cnn.data.synthetic.characters import LETTERS, Hand, Sources
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, Mark, Page
+from mnist_cnn.data.synthetic.texts import SHARES, TEXTS, digits
+
+POWERS = {"²": "2", "³": "3"}
+
+
+@dataclass(frozen=True)
+class Pen:
+    """What the layouts write with."""
+
+    rng: Generator
+    sources: Sources
+    page: Page
+    size: float
+    strength: float = 1.0
+
+    def hand(self, size: float | None = None, source: str | None = None) -> Hand:
+        return Hand.any(self.rng, self.sources, size or self.size, source)
+
+    def text(
+        self,
+        hand: Hand,
+        text: str,
+        left: float,
+        middle: float,
+        slope: float = 0.0,
+        gaps: tuple[float, float] = (0.0, 0.5),
+    ) -> float:
+        """Write a text and return where it ends.
+
+        Args:
+            hand: who writes it.
+            text: digits, signs, letters and spaces.
+            left: where it begins.
+            middle: height of the line's middle there.
+            slope: of the line, downwards.
+            gaps: between two characters, as fractions of the size; below 0 they overlap.
+        """
+        rng, size, start = self.rng, hand.size, left
+        drift = rng.uniform(0, 0.07)
+        for character in text:
+            if character == " ":
+                left += size * rng.uniform(0.4, 1.2)
+                continue
+            if character in POWERS:  # a small digit, raised
+                small = self.hand(size * rng.uniform(0.45, 0.62), hand.source)
+                glyph = small.write(POWERS[character], self.sources, rng)
+                top = middle + slope * (left - start) - size * rng.uniform(0.55, 0.75)
+                self.page.put(glyph, left, top, POWERS[character], small.size, self.strength)
+                left += glyph.shape[1] + rng.uniform(0, 0.2) * size
+                continue
+            glyph = hand.write(character, self.sources, rng)
+            h, w = glyph.shape
+            foot = middle + 0.5 * size + slope * (left - start) + rng.normal(0, drift) * size
+            top = (
+                foot - h
+                if character.isdecimal() or character in LETTERS
+                else self._sign_top(character, foot, size, h)
+            )
+            gap = rng.uniform(*gaps) * size
+            if character in ".,:" or (character == "-" and rng.random() < 0.3):
+                gap = rng.uniform(-0.12, 0.25) * size  # near the digit before
+            symbol = character if character.isdecimal() or character in SIGNS else OTHER
+            place = left + (gap if character in ".,:" else 0)
+            self.page.put(glyph, place, top, symbol, size, self.strength)
+            left = place + w + (rng.uniform(-0.1, 0.25) * size if character in ".,:" else gap)
+        return left
+
+    def _sign_top(self, sign: str, foot: float, size: float, h: int) -> float:
+        rng = self.rng
+        if sign == ".":
+            return foot - h * rng.uniform(0.3, 1.1) - size * rng.uniform(0, 0.1)
+        if sign == ",":
+            return foot - size * rng.uniform(0.02, 0.2)
+        if sign in "°":
+            return foot - size * rng.uniform(0.95, 1.2)
+        if sign == ":":
+            return foot - h - size * rng.uniform(0, 0.2)
+        # signs stand around the middle of the digits
+        return foot - size * rng.uniform(0.4, 0.6) - h / 2
+
+
+def rows(pen: Pen, kind: str | None = None) -> None:
+    """Write lines of text, one below the other, some on ruled lines."""
+    rng, page = pen.rng, pen.page
+    height, width = page.ink.shape
+    slope = rng.normal(0, 0.04)
+    tight_row = rng.random() < 0.4
+    step = pen.size * rng.uniform(1.15, 2.4)
+    middle = rng.uniform(-0.2, 0.9) * pen.size
+    middle += rng.uniform(0, height / 2) if rng.random() < 0.3 else 0
+    ruled = rng.random() < 0.3
+    foot, rule = rng.uniform(0.45, 0.75), rng.uniform(1, max(1.2, pen.size / 14))
+    strength = rng.uniform(0.2, 1.1)
+    hand = pen.hand()
+    while middle < height + 0.3 * pen.size:
+        if rng.random() < 0.25:
+            hand = pen.hand()
+        left = rng.uniform(-0.4, 1.5) * pen.size
+        while left < width:
+            name = kind or str(rng.choice(list(TEXTS), p=SHARES))
+            low = rng.uniform(-0.15, 0.0) if tight_row else rng.uniform(0, 0.3)
+            gaps = (low, low + rng.uniform(0.05, 0.2 if tight_row else 0.9))
+            left = pen.text(hand, TEXTS[name](rng), left, middle + slope * left, slope, gaps)
+            left += pen.size * rng.uniform(0.5, 3)
+        if ruled:
+            y = middle + foot * pen.size
+            end = y + slope * width * rng.uniform(0, 1.3)
+            page.rule([(-5, y), (width + 5, end)], rule, strength)
+        middle += step
+        page.line += 1
+
+
+def grid(pen: Pen) -> None:
+    """Write single digits into the cells of a grid, some cells with small notes, some empty."""
+    rng, page = pen.rng, pen.page
+    side = pen.size * rng.uniform(1.15, 2.3)
+    across, down = side * rng.uniform(0.85, 1.2), side
+    x0, y0 = rng.uniform(-1, 0.6) * across, rng.uniform(-1, 0.6) * down
+    columns, lines = int(rng.integers(2, 12)), int(rng.integers(1, 12))
+    thin, strength = rng.uniform(1, max(1.2, pen.size / 12)), rng.uniform(0.25, 1.2)
+    thick, every = thin + rng.uniform(0, 3), int(rng.choice([3, 100]))
+    slant, lean = rng.normal(0, 0.03, 2)
+
+    def at(column: float, row: float) -> tuple[float, float]:
+        x, y = x0 + column * across, y0 + row * down
+        return x + lean * y, y + slant * x
+
+    for n in range(lines + 1):
+        rule = thick if n % every == 0 else thin
+        page.rule([at(0, n), at(columns, n)], rule, strength)
+    for n in range(columns + 1):
+        rule = thick if n % every == 0 else thin
+        page.rule([at(n, 0), at(n, lines)], rule, strength)
+    printed, written = pen.hand(pen.size * rng.uniform(0.85, 1), "font"), pen.hand()
+    share, filled = rng.choice([0, 0.5, 0.5, 1]), rng.uniform(0.2, 1)
+    notes = rng.random() < 0.35
+    for row in range(lines):
+        for column in range(columns):
+            if rng.random() > filled:
+                if notes and rng.random() < 0.4:
+                    small = pen.hand(
+                        pen.size * rng.uniform(0.3, 0.55), "pen" if rng.random() < 0.6 else "mnist"
+                    )
+                    x, y = at(column + rng.uniform(0.05, 0.35), row + rng.uniform(0.2, 0.4))
+                    pen.text(small, digits(rng, 1, 4), x, y, 0, (0, 0.2))
+                continue
+            hand = printed if rng.random() < share else written
+            symbol = digits(rng, 1, 1)
+            glyph = hand.write(symbol, pen.sources, rng)
+            x, y = at(column + 0.5, row + 0.5)
+            shake = rng.normal(0, 0.02 if hand is printed else 0.07, 2) * side
+            page.put(
+                glyph,
+                x - glyph.shape[1] / 2 + shake[0],
+                y - glyph.shape[0] / 2 + shake[1],
+                symbol,
+                hand.size,
+                pen.strength,
+            )
+            page.line += 1
+
+
+def table(pen: Pen) -> None:
+    """Write numbers into a table, with or without its rules."""
+    rng, page = pen.rng, pen.page
+    height, width = page.ink.shape
+    most = int(rng.integers(1, 5))
+    across, down = pen.size * (0.9 * most + rng.uniform(0.4, 1)), pen.size * rng.uniform(1.3, 2)
+    x0, y0 = rng.uniform(-0.5, 0.5) * pen.size, rng.uniform(-0.5, 0.5) * pen.size
+    thin, strength = rng.uniform(1, 3), rng.uniform(0.25, 1.1)
+    level, upright = rng.random(2) < 0.8
+    if level:
+        for y in np.arange(y0, height + down, down):
+            page.rule([(x0, y), (width + 9, y)], thin, strength)
+    if upright:
+        for x in np.arange(x0, width + across, across):
+            page.rule([(x, y0), (x, height + 9)], thin, strength)
+    hand = pen.hand()
+    kind = rng.choice(["digits", "amount"], p=[0.8, 0.2])
+    for y in np.arange(y0, height, down):
+        for x in np.arange(x0, width, across):
+            if rng.random() < 0.85:
+                if kind == "digits":
+                    text = digits(rng, 1, most)
+                else:
+                    whole = digits(rng, 1, max(1, most - 1))
+                    text = f"{whole}{rng.choice(['.', ','])}{digits(rng, 1, 2)}"
+                left, middle = rng.uniform(0.05, 0.4) * pen.size, down * rng.uniform(0.4, 0.6)
+                pen.text(hand, text, x + left, y + middle, 0, (0, 0.25))
+                page.line += 1
+
+
+def comb(pen: Pen) -> None:
+    """Write digits into the boxes of forms, one each."""
+    rng, page = pen.rng, pen.page
+    height, width = page.ink.shape
+    y = rng.uniform(-0.3, 0.8) * pen.size
+    while y < height:
+        side, apart = pen.size * rng.uniform(1.05, 1.7), pen.size * rng.choice([0, 0, 0.15, 0.4])
+        tall = pen.size * rng.uniform(1.05, 1.7)
+        x, hand = rng.uniform(-0.5, 1) * pen.size, pen.hand()
+        rule, strength = rng.uniform(1, max(1.2, pen.size / 14)), rng.uniform(0.25, 1.1)
+        end = x + side * rng.integers(2, 12)
+        closed = rng.random() < 0.8  # else only a foot and ticks between digits
+        while x < min(width, end):
+            top = y if closed else y + 0.6 * tall
+            page.rule(
+                [(x, top), (x, y + tall), (x + side, y + tall), (x + side, top)], rule, strength
+            )
+            if closed:
+                page.rule([(x, y), (x + side, y)], rule, strength)
+            if rng.random() < 0.85:
+                character = digits(rng, 1, 1)
+                glyph = hand.write(character, pen.sources, rng)
+                shake = rng.normal(0, 0.06, 2) * pen.size
+                page.put(
+                    glyph,
+                    x + (side - glyph.shape[1]) / 2 + shake[0],
+                    y + (tall - glyph.shape[0]) / 2 + shake[1],
+                    character,
+                    pen.size,
+                    pen.strength,
+                )
+            x += side + apart
+        page.line += 1
+        y += tall + pen.size * rng.uniform(0.2, 1.2)
+
+
+def scattered(pen: Pen) -> None:
+    """Write characters anywhere, each by another hand, without touching."""
+    rng, page = pen.rng, pen.page
+    height, width = page.ink.shape
+    for _ in range(int(rng.integers(1, 9))):
+        hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
+        character = digits(rng, 1, 1)
+        glyph = hand.write(character, pen.sources, rng)
+        h, w = glyph.shape
+        for _ in range(8):
+            x = -0.1 * w + rng.random() * max(0.0, width - 0.8 * w)
+            y = -0.1 * h + rng.random() * max(0.0, height - 0.8 * h)
+            taken = any(
+                x < r + 3 and x + w > l - 3 and y < b + 3 and y + h > t - 3
+                for l, t, r, b in (m.box for m in page.marks)  # noqa: E741
+            )
+            if not taken:
+                page.put(glyph, x, y, character, hand.size, pen.strength)
+                page.line += 1
+                break
+
+
+def spoilt(pen: Pen) -> None:
+    """Write rows in which characters are crossed out or overwritten."""
+    rng, page = pen.rng, pen.page
+    first = len(page.marks)
+    rows(pen, "number" if rng.random() < 0.7 else "amount")
+    for k in range(first, len(page.marks)):
+        mark = page.marks[k]
+        if not mark.symbol.isdecimal() or rng.random() > 0.2:
+            continue
+        left, top, right, bottom = mark.box
+        w, h = right - left, bottom - top
+        if rng.random() < 0.35:  # another digit over it
+            hand = pen.hand(mark.size)
+            glyph = hand.write(digits(rng, 1, 1), pen.sources, rng)
+            shake = rng.normal(0, 0.1, 2) * mark.size
+            x, y = left + (w - glyph.shape[1]) / 2 + shake[0], bottom - glyph.shape[0] + shake[1]
+            box = (
+                min(left, x),
+                min(top, y),
+                max(right, x + glyph.shape[1]),
+                max(bottom, y + glyph.shape[0]),
+            )
+            page.put(glyph, x, y, OTHER, mark.size, pen.strength)
+            page.marks.pop()
+        else:
+            pen_width = max(1.0, mark.size * rng.uniform(0.05, 0.12))
+            ends = []
+            kind = rng.integers(4)
+            if kind in (0, 1):
+                n = int(rng.integers(1, 4))
+                for _ in range(n):
+                    ends.append(
+                        [
+                            (left - 0.2 * mark.size, rng.uniform(top, bottom)),
+                            (right + 0.2 * mark.size, rng.uniform(top, bottom)),
+                        ]
+                    )
+            elif kind == 2:
+                ends = [
+                    [(left - 2, top - 2), (right + 2, bottom + 2)],
+                    [(left - 2, bottom + 2), (right + 2, top - 2)],
+                ]
+            else:
+                n = int(rng.integers(5, 14))
+                xs = np.linspace(left, right, n)
+                ends = [[(x, bottom if i % 2 else top) for i, x in enumerate(xs)]]
+            if len(ends) == 1 and kind < 2:  # one level stroke through a digit may be its own
+                ends.append(
+                    [
+                        (left - 0.25 * mark.size, top + 0.35 * h),
+                        (right + 0.25 * mark.size, top + 0.7 * h),
+                    ]
+                )
+            for points in ends:
+                clutter.add_line(
+                    page.ink,
+                    np.array(points, np.float64) + rng.normal(0, 1, (len(points), 2)),
+                    pen_width,
+                    1.0,
+                )
+            box = (left - 0.15 * mark.size, top, right + 0.15 * mark.size, bottom)
+        page.marks[k] = Mark(OTHER, box, mark.size, mark.line)
+
+
+def letters(pen: Pen) -> None:
+    """Write words, print or handwriting, without any digit."""
+    rng = pen.rng
+    rows(pen, "word" if rng.random() < 0.8 else "mixed")
+
+
+def blank(pen: Pen) -> None:
+    """Leave the page to clutter."""
+
+
+LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
+    "rows": (0.43, rows),
+    "grid": (0.14, grid),
+    "table": (0.06, table),
+    "comb": (0.07, comb),
+    "scattered": (0.10, scattered),
+    "spoilt": (0.06, spoilt),
+    "letters": (0.07, letters),
+    "blank": (0.07, blank),
+}

@@ -1,0 +1,64 @@
+"""Made pages: the ink of rows, forms, grids and clutter, with each character's class and box.
+
+A page is drawn from a generator alone. Sizes are in pixels; boxes are (left, top, right, bottom).
+"""
+
+import numpy as np
+from numpy.random import Generator
+
+from mnist_cnn.data.synthetic import clutter
+from mnist_cnn.data.synthetic.camera import finish
+from mnist_cnn.data.synthetic.characters import Sources
+from mnist_cnn.data.synthetic.layouts import LAYOUTS, Pen
+from mnist_cnn.data.synthetic.sheet import HEIGHT, WIDTH, Mark, Page
+
+
+def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WIDTH) -> Page:
+    """Draw a page of any kind."""
+    if rng.random() < 0.03:
+        return lying(rng, sources, height, width)
+    made = Page.empty(height, width)
+    r = rng.random()
+    size = (
+        rng.uniform(20, 44)
+        if r < 0.78
+        else rng.uniform(9, 20)
+        if r < 0.88
+        else rng.uniform(44, 110)
+    )
+    pen = Pen(rng, sources, made, size, rng.uniform(0.55, 1) if rng.random() < 0.2 else 1.0)
+    probabilities = np.array([share for share, _ in LAYOUTS.values()])
+    name = str(rng.choice(list(LAYOUTS), p=probabilities / probabilities.sum()))
+    is_blank = name == "blank"
+    if rng.random() < (0.5 if is_blank else 0.15):
+        for _ in range(int(rng.integers(1, 4))):
+            clutter.scribble(rng, made.ink, size)
+    if rng.random() < (0.5 if is_blank else 0.12):
+        for _ in range(int(rng.integers(1, 4))):
+            clutter.doodle(rng, made.ink, size)
+    if is_blank and rng.random() < 0.4:
+        clutter.texture(rng, made.ink)
+    LAYOUTS[name][1](pen)
+    finish(made, size, rng)
+    return made
+
+
+def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
+    """Draw a page that lies on its side: what looks like another character is passed over."""
+    made = page(rng, sources, width, height)
+    made.ink, made.rules = (np.ascontiguousarray(np.rot90(part)) for part in (made.ink, made.rules))
+    marks = []
+    for mark in made.marks:
+        left, top, right, bottom = mark.box
+        if mark.symbol in ("", *"018-=/()+×÷.:%°"):
+            box = top, height - right, bottom, height - left
+            marks.append(Mark("", box, mark.size, mark.line))
+    made.marks = marks
+    if rng.random() < 0.5:
+        made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
+        made.marks = [
+            Mark("", (width - r, height - b, width - l, height - t), m.size, m.line)
+            for m in marks
+            for l, t, r, b in [m.box]  # noqa: E741
+        ]
+    return made

@@ -1,0 +1,76 @@
+"""What is written in a line: numbers, amounts, dates, sums, words."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+
+from mnist_cnn.data.synthetic.characters import LETTERS
+
+
+def digits(rng: Generator, low: int, high: int) -> str:
+    return "".join(map(str, rng.integers(0, 10, int(rng.integers(low, high + 1)))))
+
+
+def _amount(rng: Generator) -> str:
+    if rng.random() < 0.3:  # round amounts have many zeros
+        text = f"{rng.integers(1, 999)}" + rng.choice(
+            ["000", "00", ".000", ",000", " 000", ".00", ",00"]
+        )
+    elif rng.random() < 0.5:
+        text = f"{rng.integers(1, 1000)}{rng.choice(['.', ',', ' ', '.'])}{digits(rng, 3, 3)}"
+    else:
+        text = digits(rng, 2, 6)
+    start = rng.choice(["", "", "", "$", "=", "#", "-", "("])
+    return start + text + rng.choice(["", "", "", ".", "-", ".-", "=", ",", "/", "--", "#", ")"])
+
+
+def _date(rng: Generator) -> str:
+    sign = rng.choice(["/", ".", "-"])
+    return sign.join((f"{rng.integers(1, 32)}", f"{rng.integers(1, 13):02}", digits(rng, 2, 4)))
+
+
+def _phone(rng: Generator) -> str:
+    form = rng.choice(["+{}-{}-{}", "({}){}-{}", "{}/{}-{}", "{} {} {}"])
+    return form.format(digits(rng, 2, 3), digits(rng, 3, 3), digits(rng, 3, 4))
+
+
+def _sum(rng: Generator) -> str:
+    left, right, total = digits(rng, 1, 2), digits(rng, 1, 2), digits(rng, 1, 3)
+    return f"{left}{rng.choice(list('+-×÷/'))}{right}={total}"
+
+
+def _unit(rng: Generator) -> str:
+    return rng.choice(
+        ["{}%", "{}°", "#{}", "${}", "{}:{}", "({})", "{}°C", "{}m", "+{}", "-{}", "±{}"]
+    ).format(digits(rng, 1, 3), digits(rng, 2, 2))
+
+
+def _word(rng: Generator) -> str:
+    return "".join(
+        rng.choice(list(LETTERS[:46] if rng.random() < 0.9 else LETTERS), int(rng.integers(1, 8)))
+    )
+
+
+def _mixed(rng: Generator) -> str:
+    start = f"{_word(rng)} {digits(rng, 1, 4)} {rng.choice(list(LETTERS[:40]))}"
+    return f"{start}{rng.choice(['=', '+', '-'])}{digits(rng, 1, 2)}"
+
+
+TEXTS: dict[str, Callable[[Generator], str]] = {
+    "number": lambda rng: digits(rng, 1, 9),
+    "amount": _amount,
+    "date": _date,
+    "phone": _phone,
+    "sum": _sum,
+    "unit": _unit,
+    "word": lambda rng: f"{_word(rng)} {_word(rng)}",
+    "power": lambda rng: (
+        rng.choice(["{}²", "{}³", "{}²={}", "x² {} {}"])
+        .format(digits(rng, 1, 2), digits(rng, 1, 3))
+        .replace("x", "k")
+    ),
+    "mixed": _mixed,
+}
+# the probability of each in a line of any
+SHARES = np.array([0.3, 0.25, 0.08, 0.08, 0.09, 0.06, 0.05, 0.03, 0.06])
