@@ -26,12 +26,20 @@ LIBRARIES = (
 
 # for the network, loss, metrics, optimizer and schedule, which a stranger's checkpoint may name:
 # public classes of these kinds alone
-CHECKPOINTS = ("mnist_cnn.model.*", "mnist_cnn.losses.*", *LIBRARIES)
+CHECKPOINTS = (
+    "mnist_cnn.model.*",
+    "mnist_cnn.detection.network.Detector",
+    "mnist_cnn.losses.*",
+    *LIBRARIES,
+)
 # they copy any layer as often as a number says: where it has no weights nothing can be counted
 UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 
 # for what only a command names
 COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
+
+# where the data modules of images are, whose batches are held in memory
+IMAGES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.", "mnist_cnn.data.negatives.")
 
 ALLOWED: list[str] = []  # by the user, in this process
 
@@ -58,9 +66,9 @@ def class_name(config: Mapping[str, Any]) -> str | None:
 
 
 def is_custom(data: Any) -> bool:
-    """True for the configuration of a LightningDataModule that is not of mnist_cnn.data."""
+    """True for the configuration of a LightningDataModule that is not of images of this project."""
     target = data.get("_target_") if hasattr(data, "get") else None
-    return not str(target).startswith("mnist_cnn.data.")
+    return not str(target).startswith(IMAGES)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from mnist_cnn.config.instantiate import IMAGES
+
 
 def listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
@@ -157,8 +159,8 @@ class Classifier(Custom):
 
 
 # parts of this project whose values are known; a class of another module judges its own
-OURS: dict[str, tuple[str, type[Part]]] = {
-    "data": ("mnist_cnn.data.", Data),
+OURS: dict[str, tuple[str | tuple[str, ...], type[Part]]] = {
+    "data": (IMAGES, Data),
     "model": ("mnist_cnn.model.", Network),
     "module": ("mnist_cnn.module.", Classifier),
 }

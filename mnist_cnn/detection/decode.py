@@ -1,0 +1,106 @@
+"""Characters from the maps of the network."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist_cnn.data.synthetic.sheet import STRIDE, SYMBOLS
+from mnist_cnn.detection.loss import UNIT, split
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+LEAST = 0.15  # the probability of a centre below which nothing is kept
+SAME = 0.45  # two boxes that share so much of the smaller one are one character
+
+
+@dataclass(frozen=True)
+class Character:
+    """A character in place."""
+
+    box: Box
+    found: float  # the height of the peak: the probability that a character is there
+    probabilities: NDArray[np.float32]  # (26,) of SYMBOLS, of a character that is there
+    line: tuple[float, float] = (1.0, 0.0)  # of the network's calibration
+
+    @property
+    def symbol(self) -> str:
+        return SYMBOLS[int(self.probabilities.argmax())]
+
+    @property
+    def score(self) -> float:
+        """The probability that this symbol is there."""
+        p = min(max(self.found * float(self.probabilities.max()), 1e-6), 1 - 1e-6)
+        slope, offset = self.line
+        return 1 / (1 + math.exp(-slope * math.log(p / (1 - p)) - offset))
+
+    @property
+    def height(self) -> float:
+        return self.box[3] - self.box[1]
+
+    def moved(self, zoom: float, x: float, y: float) -> "Character":
+        """The character where it was before a picture was enlarged by zoom and cut at (x, y)."""
+        left, top, right, bottom = self.box
+        box = ((left + x) / zoom, (top + y) / zoom, (right + x) / zoom, (bottom + y) / zoom)
+        return replace(self, box=box)
+
+
+def characters(maps: Tensor) -> list[Character]:
+    """The peaks of the maps (32, h, w) of one image, each character once."""
+    made = split(maps[None].float())
+    centre = made["centre"][0, 0].sigmoid()
+    peak = (F.max_pool2d(centre[None], 3, 1, 1)[0] == centre) & (centre > LEAST)
+    ys, xs = peak.nonzero(as_tuple=True)
+    found = centre[ys, xs].tolist()
+    kinds = made["symbol"][0][:, ys, xs].softmax(0).T.cpu().numpy()
+    sides = (made["box"][0][:, ys, xs].T * UNIT).clamp(min=0.5)
+    middle = torch.stack([xs, ys], 1).float() * STRIDE + STRIDE / 2
+    boxes = torch.cat([middle - sides[:, :2], middle + sides[:, 2:]], 1).tolist()
+    every = [Character(tuple(b), p, k) for b, p, k in zip(boxes, found, kinds, strict=True)]
+    return [group[0] for group in grouped(every)]
+
+
+def shared(a: Box, b: Box) -> float:
+    """The part of the smaller box that both cover."""
+    wide = min(a[2], b[2]) - max(a[0], b[0])
+    high = min(a[3], b[3]) - max(a[1], b[1])
+    if wide <= 0 or high <= 0:
+        return 0.0
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return wide * high / max(1e-6, min(areas))
+
+
+def grouped(found: Sequence[Character]) -> list[list[Character]]:
+    """Characters that lie on each other, the most probable one first."""
+    groups: list[list[Character]] = []
+    for each in sorted(found, key=lambda c: -c.score):
+        same = (group for group in groups if shared(each.box, group[0].box) >= SAME)
+        own = next(same, None)
+        if own is None:
+            groups.append([each])
+        else:
+            own.append(each)
+    return groups
+
+
+def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
+    """Characters of several views of one picture, each once.
+
+    Views that find the same character are averaged, as the members of an ensemble are.
+    """
+    made = []
+    for group in grouped([each for view in views for each in view]):
+        first = group[0]
+        alike = [
+            c
+            for c in group
+            if shared(c.box, first.box) > 0.7 and 0.6 < c.height / first.height < 1.7
+        ]
+        weights = np.array([max(c.found, 1e-6) for c in alike])
+        mean = np.average([c.probabilities for c in alike], axis=0, weights=weights)
+        made.append(replace(first, probabilities=mean.astype(np.float32)))
+    return made

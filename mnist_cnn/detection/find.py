@@ -1,0 +1,118 @@
+"""The characters in the ink of a picture, whatever their size."""
+
+import math
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnist_cnn.data.synthetic.sheet import STRIDE
+from mnist_cnn.data.synthetic.strokes import Array
+from mnist_cnn.detection.decode import Character, characters, merged
+from mnist_cnn.detection.network import CHANNELS
+
+SMALL = 600  # pixels of the longer side on which the scale is chosen
+SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
+TILE, CONTEXT = 640, 64  # pixels of what the network sees at once, and of that around what is kept
+FAINT = 0.15  # ink below which nothing is written
+FINEST = 1.5  # pixels of a pen that the network sees
+MARGIN = 16  # pixels of paper around a picture
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the network finds at one zoom: characters, and ruled lines as probabilities (h, w)."""
+
+    zoom: float
+    characters: list[Character]
+    rules: Array  # a cell is STRIDE pixels; the first begins MARGIN pixels before the picture
+
+    @property
+    def weight(self) -> float:
+        """How much it explains: the sum of log-odds of what is more likely there than not."""
+        scores = np.array([each.score for each in self.characters])
+        p = scores[scores > 0.5].clip(0, 0.995)
+        return float(np.log(p / (1 - p)).sum())
+
+
+def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
+    """Ink (H, W) enlarged by zoom; a pen of that width stays to be seen, however small it gets."""
+    size = [max(8, round(side * zoom)) for side in ink.shape[::-1]]
+    if zoom >= 1:
+        return cv2.resize(ink, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    if wider := round(max(0.0, FINEST / zoom - pen)):
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider + 1, wider + 1))
+        ink = cv2.dilate(ink, disc)
+    return cv2.resize(ink, size, interpolation=cv2.INTER_AREA).clip(0, 1)
+
+
+def maps_of(net: nn.Module, ink: Array) -> Tensor:
+    """The network's maps (32, h, w) of ink (H, W), tile by tile where there is ink."""
+    h, w = (-(-side // STRIDE) for side in ink.shape)
+    padded = np.zeros((h * STRIDE, w * STRIDE), np.float32)
+    padded[: ink.shape[0], : ink.shape[1]] = ink
+    maps = torch.full((sum(CHANNELS.values()), h, w), -20.0)
+    step, context = TILE // STRIDE, CONTEXT // STRIDE
+    for y in range(0, h, step):
+        for x in range(0, w, step):
+            if (
+                padded[y * STRIDE : (y + step) * STRIDE, x * STRIDE : (x + step) * STRIDE].max()
+                < FAINT
+            ):
+                continue
+            top, left = max(0, y - context), max(0, x - context)
+            bottom, right = min(h, y + step + context), min(w, x + step + context)
+            tile = padded[top * STRIDE : bottom * STRIDE, left * STRIDE : right * STRIDE]
+            with torch.inference_mode():
+                part = net(torch.from_numpy(np.ascontiguousarray(tile))[None, None])[0]
+            end_y, end_x = min(h, y + step), min(w, x + step)
+            maps[:, y:end_y, x:end_x] = part[:, y - top : end_y - top, x - left : end_x - left]
+    return maps
+
+
+def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> Found:
+    """What the network finds in ink (H, W) that is enlarged by zoom, in pixels of the ink."""
+    large = np.pad(resized(ink, zoom, pen), MARGIN)
+    zoom = (large.shape[1] - 2 * MARGIN) / ink.shape[1]
+    maps = maps_of(net, large)
+    slope, offset = net.calibration.tolist()  # type: ignore[operator]  # a buffer
+    found = [
+        replace(each.moved(zoom, -MARGIN, -MARGIN), line=(slope, offset))
+        for each in characters(maps)
+    ]
+    return Found(zoom, found, maps[1].sigmoid().numpy())
+
+
+def scales(
+    net: nn.Module, ink: Array, pen: float = math.inf, steps: Array = SCALES
+) -> dict[float, Found]:
+    """What the network finds in small ink (H, W), by zoom."""
+    longest = max(ink.shape)
+    sensible = [s for s in steps if longest * s >= 20 and (longest * s <= 1.6 * SMALL or s <= 1)]
+    return {float(scale): at_zoom(net, ink, scale, pen) for scale in sensible}
+
+
+def reduced(ink: Array, longest: int, pen: float) -> tuple[Array, float, float]:
+    """Ink of at most so many pixels a side, its zoom, and the width of its pen."""
+    zoom = min(1.0, longest / max(ink.shape))
+    return (resized(ink, zoom, pen), zoom, max(FINEST, pen * zoom)) if zoom < 1 else (ink, 1.0, pen)
+
+
+def find(
+    net: nn.Module, ink: Array, pen: float = math.inf, passes: int = 2
+) -> tuple[list[Character], Found]:
+    """The characters of ink (H, W), at the zooms that explain most of it, and the best of these.
+
+    Args:
+        net: the network.
+        ink: (H, W) in [0, 1].
+        pen: the width of its strokes in pixels.
+        passes: the number of zooms at which all of it is seen.
+    """
+    small, zoom, fine = reduced(ink, SMALL, pen)
+    tried = scales(net, small, fine)
+    best = sorted(tried, key=lambda scale: -tried[scale].weight)[:passes]
+    found = [tried[s] if zoom == 1 else at_zoom(net, ink, s * zoom, pen) for s in best]
+    return merged([one.characters for one in found]), max(found, key=lambda one: one.weight)

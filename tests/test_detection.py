@@ -1,0 +1,189 @@
+"""Made pages, the network that finds characters on them, and how its maps are read."""
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_cnn.config.compose import compose
+from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
+from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.texts import TEXTS
+from mnist_cnn.detection.decode import characters
+from mnist_cnn.detection.loss import UNIT, detection_loss, targets
+from mnist_cnn.detection.module import CharacterDetector, counted
+from mnist_cnn.detection.network import CHANNELS, Detector
+from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.train import train
+from tests.helpers.folder import last, rows
+from tests.helpers.training import FAULT
+
+MODULE = {
+    "model": {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "dilations": [1]},
+    "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
+    "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 1e-3},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> PageDataset:
+    return PageDataset(sources("train"), 0)
+
+
+def perfect_maps(marks: torch.Tensor, height: int = 32, width: int = 40) -> torch.Tensor:
+    """The maps (32, h, w) of a network that makes no error."""
+    heat, _, kinds, boxes, _ = targets(marks[None], height, width)
+    maps = torch.zeros(sum(CHANNELS.values()), height, width)
+    maps[0] = torch.logit(heat[0], 1e-4)
+    maps[1] = -10
+    maps[2:6] = boxes[0]
+    maps[6:] = 20 * torch.nn.functional.one_hot(kinds[0], len(SYMBOLS)).permute(2, 0, 1)
+    return maps
+
+
+def test_a_page_depends_on_seed_epoch_and_index_alone(dataset):
+    first = dataset[3, 5]
+    np.random.seed(1)
+    torch.manual_seed(1)
+    for one, other in zip(first, PageDataset(dataset.sources, 0)[3, 5], strict=True):
+        assert torch.equal(one, other)
+    for key in ((3, 6), (4, 5)):
+        assert not torch.equal(first[0], dataset[key][0])
+    assert not torch.equal(first[0], PageDataset(dataset.sources, 1)[3, 5][0])
+
+
+def test_pages_have_every_digit_and_other_writing(dataset):
+    seen = {SYMBOLS[int(row[0])] for k in range(200) for row in dataset[0, k][2] if row[6] > 0}
+    assert seen >= {*"0123456789", OTHER}
+
+
+def test_texts_have_every_sign():
+    rng = np.random.default_rng(0)
+    written = "".join(text(rng) for text in TEXTS.values() for _ in range(300))
+    assert set(SIGNS) <= set(written)
+
+
+def test_characters_of_other_sizes_are_no_targets(dataset):
+    rows = torch.cat([dataset[0, k][2] for k in range(100)])
+    size, flag = rows[:, 5], rows[:, 6]
+    assert ((size[flag > 0] >= SIZES[0]) & (size[flag > 0] <= SIZES[1])).all()
+    assert (flag >= 0).all()
+
+
+def test_boxes_hold_the_ink_of_their_characters(dataset):
+    dark = []
+    for k in range(100):
+        ink, _, marks = dataset[1, k]
+        for _, left, top, right, bottom, *_, flag in marks.tolist():
+            part = ink[0, max(0, int(top)) : int(bottom) + 1, max(0, int(left)) : int(right) + 1]
+            if flag > 0:
+                dark.append(int(part.max()) > 60)
+    assert np.mean(dark) > 0.98
+
+
+def test_validation_has_other_writers_and_fonts_than_training():
+    train, val = sources("train"), sources("val")
+    assert len(train.images) + len(val.images) == 60_000
+    assert not set(TRAINING_FONTS) & set(VALIDATION_FONTS)
+    assert not {row.tobytes() for row in val.images} & {row.tobytes() for row in train.images}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_where_it_was_stopped(workers):
+    module = PagesDataModule(pages=24, val_pages=8, batch_size=4, workers=workers)
+    loader = module.train_dataloader()
+    loader.sampler.set_epoch(2)
+    batches = list(loader)
+    stopped, seen = module.train_dataloader(), []
+    stopped.sampler.set_epoch(2)
+    for batch in stopped:
+        seen.append(batch)
+        if len(seen) == 2:
+            break
+    resumed = module.train_dataloader()
+    resumed.load_state_dict(stopped.state_dict())
+    seen += list(resumed)
+    assert len(batches) == len(seen) == 6
+    for one, other in zip(batches, seen, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_each_validation_has_the_same_pages():
+    loader = PagesDataModule(val_pages=4, batch_size=2, workers=0).val_dataloader()
+    first = [batch[0] for batch in loader]
+    loader.sampler.set_epoch(3)
+    assert all(torch.equal(a, b[0]) for a, b in zip(first, loader, strict=True))
+
+
+def test_two_processes_make_the_pages_of_one():
+    keys = [list(EpochSampler(10, rank, 2)) for rank in range(2)]
+    assert sorted(keys[0] + keys[1]) == list(EpochSampler(10))
+
+
+def test_maps_without_error_give_the_characters_of_a_page(dataset):
+    found = there = 0
+    for k in range(40):
+        if not len(marks := dataset[2, k][2]):
+            continue
+        right, _, own = counted(perfect_maps(marks), marks)
+        found, there = found + right, there + own
+    assert found > 0.97 * there  # the middles of two that overlap may share a cell
+
+
+def test_a_box_is_found_where_it_is():
+    marks = torch.tensor([[7, 40, 20, 60, 52, 32, 1.0]])
+    (found,) = characters(perfect_maps(marks))
+    assert found.symbol == "7"
+    np.testing.assert_allclose(found.box, (40, 20, 60, 52), atol=1e-3)
+
+
+def test_what_is_passed_over_changes_no_loss():
+    torch.manual_seed(0)
+    maps, rules = torch.randn(1, 32, 8, 10), torch.zeros(1, 1, 8, 10)
+    marks = torch.tensor([[[3, 4, 4, 12, 28, 24, 1.0], [0, 20, 4, 36, 28, 24, 0.0]]])
+    before = detection_loss(maps, rules, marks)["centre"]
+    x = int(28 / STRIDE)
+    maps[0, 0, 3, x] += 5.0
+    assert torch.equal(before, detection_loss(maps, rules, marks)["centre"])
+    assert UNIT > 0
+
+
+def test_every_part_of_the_loss_falls_to_nothing_for_maps_without_error():
+    marks = torch.tensor([[7, 40, 20, 60, 52, 32, 1.0], [1, 80, 20, 96, 52, 32, 1.0]])
+    parts = detection_loss(perfect_maps(marks)[None], torch.zeros(1, 1, 32, 40), marks[None])
+    assert all(part < 0.05 for part in parts.values())
+
+
+def test_the_network_sees_a_page_as_it_sees_its_parts():
+    torch.manual_seed(0)
+    net = Detector(width=8, dilations=[1, 2]).eval()
+    x = torch.rand(1, 1, 160, 160)
+    whole, part = net(x), net(x[..., :96, :96])
+    torch.testing.assert_close(whole[..., :12, :12], part[..., :12, :12], atol=1e-5, rtol=1e-4)
+
+
+def test_a_module_is_rebuilt_from_its_plain_values():
+    module = CharacterDetector(**MODULE)
+    again = CharacterDetector(**module.hparams)
+    assert again.net.state_dict().keys() == module.net.state_dict().keys()
+
+
+def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
+    options = [
+        *("experiment=reader", "data.pages=24", "data.batch_size=4", "data.val_pages=4"),
+        *("data.workers=0", "model.width=8", "model.dilations=[1]", "trainer.max_epochs=2"),
+        *("trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none", *FAULT),
+    ]
+    whole, stopped = (compose(options, run_dir=tmp_path / n, run_name="x") for n in "ab")
+    train(whole)
+    for step in (3, 9):
+        monkeypatch.setenv("FAULT", f"on_train_batch_start {step} SIGINT")
+        with pytest.raises(Interrupted):
+            train(stopped)
+    monkeypatch.delenv("FAULT")
+    train(stopped)
+    one, other = last(tmp_path / "a")["state_dict"], last(tmp_path / "b")["state_dict"]
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert rows(tmp_path / "a")[-1]["val/loss"] == rows(tmp_path / "b")[-1]["val/loss"]
+    load_reader(tmp_path / "b")
