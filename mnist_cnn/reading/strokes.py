@@ -41,7 +41,7 @@ class Strokes:
 
 def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
     """The ink map of a grey picture, the mask of its pen strokes, and cells."""
-    if _is_smooth(grey):
+    if is_smooth(grey):
         return np.zeros(grey.shape, np.float32), np.zeros(grey.shape, np.uint8), []
     if inks.is_light_on_dark(grey):
         grey = 255 - grey
@@ -102,12 +102,12 @@ def fillings(grey: Grey) -> list[Mask]:
     return [ink for ink, n in ((1 - light, 4 - corners), (light, corners)) if n <= MOST_CORNERS]
 
 
-def _is_smooth(grey: Grey) -> bool:
+def is_smooth(grey: Grey) -> bool:
     """True where the light changes too little over any short way for the edge of a stroke."""
     small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
     near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
     change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
-    return float(change.max()) < SMOOTH * (float(small.max()) - float(small.min()))
+    return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))
 
 
 def _is_gradient(grey: Grey, rest: float) -> bool:

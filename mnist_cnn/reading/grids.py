@@ -1,0 +1,112 @@
+"""Grids of cells, found in the map of ruled lines."""
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_cnn.data.synthetic.strokes import Array
+
+Points = NDArray[np.float64]
+RULED = 0.4  # the probability from which a cell of the map is a line
+LEAST_SIDE = 4  # of a cell, in cells of the map
+RECTANGLE = 0.75  # of its rectangle a cell fills, in perspective too
+BESIDE = 0.4  # of a side by which the next cell may be off
+LEAST_CELLS = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells in rows and columns, and where points (column, row) of the paper are in the map."""
+
+    shape: tuple[int, int]  # rows, columns
+    place: NDArray[np.float64]  # (3, 3), from (column, row, 1) to pixels
+
+    def cell_of(self, x: float, y: float) -> tuple[int, int] | None:
+        """The row and column of a point; None outside."""
+        u, v, w = np.linalg.solve(self.place, [x, y, 1.0])
+        column, row = int(np.floor(u / w)), int(np.floor(v / w))
+        return (row, column) if 0 <= row < self.shape[0] and 0 <= column < self.shape[1] else None
+
+    @property
+    def corners(self) -> Points:
+        """The corners (4, 2) of the grid, clockwise from the upper left."""
+        rows, columns = self.shape
+        ends = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float64)
+        return cv2.perspectiveTransform(ends[None], self.place)[0]
+
+
+def cells(rules: Array) -> Points:
+    """The corners (N, 4, 2) of what lines enclose, clockwise from the upper left."""
+    mask = (rules > RULED).astype(np.uint8)
+    contours, levels = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    found = []
+    for contour, (*_, parent) in zip(
+        contours, levels[0] if levels is not None else (), strict=True
+    ):
+        if parent < 0:
+            continue
+        hull = cv2.convexHull(contour)[:, 0].astype(np.float64)
+        _, (a, b), _ = cv2.minAreaRect(hull.astype(np.float32))
+        if min(a, b) < LEAST_SIDE or cv2.contourArea(contour) < RECTANGLE * a * b:
+            continue
+        total, apart = hull.sum(1), hull[:, 0] - hull[:, 1]
+        ends = hull[[total.argmin(), apart.argmax(), total.argmax(), apart.argmin()]]
+        found.append(ends)
+    return np.array(found, np.float64).reshape(-1, 4, 2)
+
+
+def grids(rules: Array) -> list[Grid]:
+    """The grids in a map of ruled lines (h, w), in cells of the map, the largest first."""
+    corners = cells(rules)
+    middle = corners.mean(1)
+    right = (corners[:, 1] - corners[:, 0] + corners[:, 2] - corners[:, 3]) / 2
+    down = (corners[:, 3] - corners[:, 0] + corners[:, 2] - corners[:, 1]) / 2
+    thick = 2.0  # of a line, in cells of the map
+    right *= 1 + thick / np.linalg.norm(right, axis=1, keepdims=True)
+    down *= 1 + thick / np.linalg.norm(down, axis=1, keepdims=True)
+    beside: list[list[tuple[int, int, int]]] = [[] for _ in middle]
+    for k in range(len(middle)):
+        for way, step in ((right, (1, 0)), (down, (0, 1))):
+            apart = np.linalg.norm(middle - middle[k] - way[k], axis=1) / np.linalg.norm(way[k])
+            n = int(apart.argmin())
+            alike = 0.6 < np.linalg.norm(way[n]) / np.linalg.norm(way[k]) < 1.6
+            if n != k and apart[n] < BESIDE and alike:
+                beside[k].append((n, *step))
+                beside[n].append((k, -step[0], -step[1]))
+    places: dict[int, tuple[int, int]] = {}
+    made = []
+    for k in range(len(middle)):
+        if k in places:
+            continue
+        own, queue = {k: (0, 0)}, deque([k])
+        while queue:
+            n = queue.popleft()
+            for other, x, y in beside[n]:
+                if other not in own:
+                    own[other] = own[n][0] + x, own[n][1] + y
+                    queue.append(other)
+        places |= own
+        if len(own) >= LEAST_CELLS and (grid := _fitted(corners, own)) is not None:
+            made.append((len(own), grid))
+    return [grid for _, grid in sorted(made, key=lambda each: -each[0])]
+
+
+def _fitted(corners: Points, own: dict[int, tuple[int, int]]) -> Grid | None:
+    """The grid through cells whose columns and rows are known."""
+    keys = list(own)
+    at = np.array([own[k] for k in keys], np.float64)
+    at -= at.min(0)
+    columns, rows = (at.max(0) + 1).astype(int).tolist()
+    plane = at + 0.5
+    ends = corners[keys].mean(1)
+    if (
+        min(columns, rows) == 1
+    ):  # a row of boxes has no second direction of its own: its corners have
+        unit = np.array([(0.06, 0.06), (0.94, 0.06), (0.94, 0.94), (0.06, 0.94)])
+        plane = (at[:, None] + unit).reshape(-1, 2)
+        ends = corners[keys].reshape(-1, 2)
+    place, _ = cv2.findHomography(plane, ends, cv2.RANSAC, 2.0)
+    return None if place is None else Grid((rows, columns), np.asarray(place, np.float64))

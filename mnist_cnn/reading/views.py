@@ -1,0 +1,98 @@
+"""The view of a picture in which its writing stands upright and dark on light."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from mnist_cnn.data.synthetic.strokes import Array
+from mnist_cnn.detection.decode import Character
+from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
+from mnist_cnn.reading import ink as inks
+from mnist_cnn.reading.layout import slope_of
+from mnist_cnn.reading.strokes import is_smooth
+
+LEAST = 0.3  # the probability below which a character is left out
+LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
+SMALL = 400  # pixels of the longer side on which other views are tried
+BETTER = 1.3  # another view must explain so much more than the picture as it lies
+STEEP = 8  # degrees of slope from which a view is turned once more
+ANGLES = (0, 90, 270, 45, 315, 135, 225, 180)  # in this order; the first of the best is taken
+
+
+@dataclass(frozen=True)
+class View:
+    """The characters of a picture that was turned."""
+
+    found: list[Character]  # in pixels of the turned ink
+    best: Found  # at the zoom that explains most
+    ink: Array  # (H, W), turned
+    degrees: float  # clockwise
+    back: NDArray[np.float64]  # (2, 3), to pixels of the picture
+
+    @property
+    def is_plain(self) -> bool:
+        """True where digits are found that are mostly certain."""
+        scores = [c.score for c in self.found if c.symbol.isdecimal() and c.score > LEAST]
+        return bool(scores) and float(np.mean(scores)) > LIKELY
+
+
+def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
+    """The ink (H, W) of a grey picture as a fraction of the pen's, and the width of its strokes.
+
+    Args:
+        grey: uint8 (H, W).
+        light: it is lighter than the paper.
+    """
+    if is_smooth(grey):
+        return np.zeros(grey.shape, np.float32), 1.0
+    grey = 255 - grey if light else grey
+    ink, mask, _ = inks.ink_on(grey, inks.paper_light(grey))
+    dark = float(np.percentile(ink[mask > 0], 70)) if mask.any() else 1.0
+    ink = np.clip(ink / max(dark, inks.FAINTEST), 0, 1).astype(np.float32)
+    return ink, inks.stroke_width(mask)
+
+
+def rotated(ink: Array, degrees: float) -> tuple[Array, NDArray[np.float64]]:
+    """Ink turned clockwise, and the way back (2, 3) to its pixels."""
+    height, width = ink.shape
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1)
+    wide, high = np.ceil(np.abs(turn[:, :2]) @ [width, height]).astype(int)
+    turn[:, 2] += (wide - width) / 2, (high - height) / 2
+    turned = cv2.warpAffine(ink, turn, (int(wide), int(high)), flags=cv2.INTER_LINEAR)
+    return turned, np.asarray(cv2.invertAffineTransform(turn), np.float64)
+
+
+def view(net: nn.Module, ink: Array, pen: float, degrees: float = 0) -> View:
+    """What the network finds in ink that is turned clockwise."""
+    turned, back = rotated(ink, degrees) if degrees else (ink, np.eye(2, 3))
+    return View(*find(net, turned, pen), turned, degrees, back)
+
+
+def upright(net: nn.Module, grey: Array) -> View:
+    """The view of a grey picture that the network explains best.
+
+    Where the picture as it lies is plain no other is tried; these cost several passes over a small
+    copy of it.
+    """
+    light = inks.is_light_on_dark(grey)
+    ink, pen = ink_of(grey, light)
+    plain = view(net, ink, pen)
+    if plain.is_plain:
+        return plain
+    chosen, most = None, BETTER * max(1.0, plain.best.weight)
+    for other in (light, not light):
+        whole = (ink, pen) if other == light else ink_of(grey, other)
+        small, _, fine = reduced(whole[0], SMALL, whole[1])
+        for degrees in ANGLES if other == light else ANGLES[:3]:
+            tried = scales(net, rotated(small, degrees)[0], fine, SCALES[::2])
+            weight = max(one.weight for one in tried.values())
+            if weight > most and (degrees or other != light):
+                chosen, most = (*whole, degrees), weight
+    if chosen is None:
+        return plain
+    again = view(net, *chosen)
+    slope = float(np.degrees(np.arctan(slope_of(again.found))))
+    return view(net, *chosen[:2], chosen[2] - slope) if abs(slope) > STEEP else again

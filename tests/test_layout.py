@@ -1,0 +1,116 @@
+"""Lines and grids of characters that were found on a page."""
+
+import cv2
+import numpy as np
+import pytest
+
+from mnist_cnn.data.synthetic.sheet import SYMBOLS
+from mnist_cnn.detection.decode import Character, grouped, merged
+from mnist_cnn.reading.grids import grids
+from mnist_cnn.reading.layout import lines, slope_of
+
+
+def character(symbol: str, x: float, y: float, height: float = 30, found: float = 0.9) -> Character:
+    """A character whose middle is at (x, y)."""
+    probabilities = np.full(len(SYMBOLS), 0.1 / (len(SYMBOLS) - 1), np.float32)
+    probabilities[SYMBOLS.index(symbol)] = 0.9
+    box = (x - height / 3, y - height / 2, x + height / 3, y + height / 2)
+    return Character(box, found, probabilities)
+
+
+def row(text: str, x: float, y: float, step: float = 30, slope: float = 0.0) -> list[Character]:
+    return [
+        character(symbol, x + k * step, y + slope * k * step, 8 if symbol in ".,-" else 30)
+        for k, symbol in enumerate(text)
+    ]
+
+
+def texts(found: list[Character]) -> list[str]:
+    return ["".join(each.symbol for each in line) for line in lines(found)]
+
+
+def test_lines_are_read_from_top_to_bottom_and_from_left_to_right():
+    found = [*row("456", 50, 100), *row("123", 20, 40)]
+    assert texts(found[::-1]) == ["123", "456"]
+
+
+@pytest.mark.parametrize("slope", [-0.15, 0.1, 0.2])
+def test_a_line_may_slope(slope):
+    found = [*row("1234567", 50, 150, slope=slope), *row("7654321", 50, 215, slope=slope)]
+    assert slope_of(found) == pytest.approx(slope, abs=0.02)
+    assert texts(found) == ["1234567", "7654321"]
+
+
+def test_a_point_belongs_to_the_line_at_whose_foot_it_is():
+    found = [*row("12", 20, 40), character(".", 80, 53, 6), *row("34", 95, 40), *row("56", 20, 90)]
+    assert texts(found) == ["12.34", "56"]
+
+
+def test_nothing_gives_no_line():
+    assert lines([]) == []
+
+
+def test_of_characters_on_each_other_the_most_probable_is_kept():
+    strong, weak = character("7", 50, 50), character("1", 52, 50, 25, found=0.4)
+    assert [group[0].symbol for group in grouped([weak, strong])] == ["7"]
+
+
+def test_views_of_a_character_are_averaged():
+    sure, other = character("7", 50, 50), character("1", 50, 50, found=0.45)
+    (mean,) = merged([[sure], [other]])
+    assert mean.symbol == "7"
+    assert sure.probabilities.max() > mean.probabilities.max()
+
+
+def ruled(rows: int, columns: int, corners: list[tuple[int, int]], size: int = 200) -> np.ndarray:
+    """A map of ruled lines with a grid that is seen in perspective."""
+    ends = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
+    place = cv2.getPerspectiveTransform(ends, np.array(corners, np.float32))
+    sheet = np.zeros((size, size), np.uint8)
+    ways = [[(0, n), (columns, n)] for n in range(rows + 1)]
+    ways += [[(n, 0), (n, rows)] for n in range(columns + 1)]
+    for way in ways:
+        points = cv2.perspectiveTransform(np.array([way], np.float32), place).round().astype(int)
+        cv2.polylines(sheet, [points.astype(np.int32)], False, 255, 2)
+    return sheet / np.float32(255)
+
+
+CORNERS = {
+    "level": [(20, 20), (180, 20), (180, 180), (20, 180)],
+    "turned": [(50, 15), (185, 50), (150, 185), (15, 150)],
+    "in perspective": [(50, 30), (150, 25), (190, 180), (15, 185)],
+}
+
+
+@pytest.mark.parametrize("corners", CORNERS.values(), ids=CORNERS)
+def test_a_grid_is_found_with_each_of_its_cells(corners):
+    (grid,) = grids(ruled(9, 9, corners))
+    assert grid.shape == (9, 9)
+    np.testing.assert_allclose(grid.corners, corners, atol=4)
+    ends = np.array([(0, 0), (9, 0), (9, 9), (0, 9)], np.float32)
+    place = cv2.getPerspectiveTransform(ends, np.array(corners, np.float32))
+    for r in range(9):
+        for c in range(9):
+            ((x, y),) = cv2.perspectiveTransform(
+                np.array([[(c + 0.5, r + 0.5)]], np.float32), place
+            )[0]
+            assert grid.cell_of(x, y) == (r, c)
+    assert grid.cell_of(0, 0) is None
+
+
+def test_a_grid_survives_a_gap_in_a_line():
+    rules = ruled(9, 9, CORNERS["level"])
+    rules[58:70, 86:94] = 0
+    (grid, *_) = grids(rules)
+    assert grid.shape == (9, 9)
+
+
+def test_a_row_of_boxes_is_a_grid_of_one_row():
+    (grid,) = grids(ruled(1, 6, [(20, 80), (180, 85), (180, 112), (20, 107)]))
+    assert grid.shape == (1, 6)
+
+
+def test_lines_that_enclose_nothing_are_no_grid():
+    rules = np.zeros((100, 100), np.float32)
+    rules[::20] = 1
+    assert grids(rules) == []
