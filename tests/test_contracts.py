@@ -200,7 +200,8 @@ class Logging(Module):
 
 
 def test_what_is_logged_in_an_epoch_is_not_kept_by_lightning(tmp_path):
-    path, kept, found = tmp_path / "6.ckpt", tmp_path / "kept", {}
+    path, kept = tmp_path / "6.ckpt", tmp_path / "kept"
+    found: dict[str, Any] = {}
 
     def on_train_batch_end(trainer, module, *_):
         if trainer.global_step == 6 and not kept.exists():
