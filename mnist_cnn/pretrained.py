@@ -15,12 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mnist_cnn.config.file_format import KEY, VERSION, check_format
 from mnist_cnn.config.instantiate import CHECKPOINTS, ForbiddenError, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, VGG
+from mnist_cnn.runs.file_format import KEY, VERSION, check_format
 from mnist_cnn.terminal import printable
 
 if TYPE_CHECKING:

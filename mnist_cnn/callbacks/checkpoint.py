@@ -24,7 +24,6 @@ from mnist_cnn.callbacks.process_state import (
     resume_loaders,
     unresumable,
 )
-from mnist_cnn.config.file_format import KEY, VERSION
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
@@ -37,6 +36,7 @@ from mnist_cnn.internals.lightning import (
 )
 from mnist_cnn.internals.loaders import begin_batches, make_resumable, resumable
 from mnist_cnn.pretrained import read_checkpoint
+from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 

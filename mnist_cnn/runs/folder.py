@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.config.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs import ranks
+from mnist_cnn.runs.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs.signals import interrupted
 
 # held while a process works in the folder; the system releases it after a kill. Its name alone says
