@@ -59,7 +59,11 @@ def test_the_same_command_runs_what_is_missing_and_more_values_extend_it(toy):
     assert done.stderr == f"error: 1 of 2 jobs in {toy.sweep}: x_3 failed\n"
     assert toy.states() == {"x_1": "finished", "x_3": "failed"}
     assert json.loads((toy.sweep / "x_3" / FAILED).read_text())["error"] == "not three"
-    assert json.loads((toy.sweep / "x_1" / RESULTS).read_text()) == {"loss": 0.25, "x": 1}
+    assert json.loads((toy.sweep / "x_1" / RESULTS).read_text()) == {
+        "format_version": 1,
+        "loss": 0.25,
+        "x": 1,
+    }
     before = stamps(toy.sweep, RESULTS)
 
     # the name is that of the sweep, and the others are not forgotten
