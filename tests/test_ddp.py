@@ -46,7 +46,7 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
     one, two = (column(tmp_path / name, "train/loss") for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-4)
     loss, acc = measured(tmp_path / "two")  # of 10,000 images, each counted once
-    assert found == results(tmp_path / "two")
+    assert {"format_version": 1, **found} == results(tmp_path / "two")
     assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)
     corrected = 9995 * found["test/acc_corrected"]  # of both processes
     assert corrected == pytest.approx(round(corrected))

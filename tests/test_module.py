@@ -104,7 +104,7 @@ def test_weights_go_into_a_new_network(tmp_path):
     assert torch.equal(trained(x), fresh(x))
     with safe_open(tmp_path / "w.safetensors", "pt") as file:
         about = json.loads(file.metadata()["about"])
-    assert about == {"model": CNN, "data": {"fold": 0}}
+    assert about == {"model": CNN, "data": {"fold": 0}, "format_version": 1}
 
 
 def test_equal_weights_give_equal_files_that_others_may_read(tmp_path):
