@@ -42,9 +42,14 @@ METRICS = ("test/acc", "test/acc_sound", "test/acc_corrected", "val/acc", "secon
 SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
 
 
+def experiments() -> list[str]:
+    """The experiments whose result is a test accuracy; the reader's is `benchmarks.reader`'s."""
+    return [name for name in files("experiment") if name != "reader"]
+
+
 def result_names() -> list[str]:
     """The names of all results, measured or not, in the order of the table."""
-    return list(dict.fromkeys((*NETWORKS, *files("experiment"))))
+    return list(dict.fromkeys((*NETWORKS, *experiments())))
 
 
 def load_records() -> dict[str, Record]:
@@ -82,7 +87,7 @@ def setting_of(experiment: str) -> dict[str, Any]:
 
 def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str]) -> str:
     """The command that measures a result."""
-    if name not in files("experiment"):
+    if name not in experiments():
         return f"python -m benchmarks.records {name}"
     several, listed = "-m " if len(seeds) > 1 else "", ",".join(map(str, seeds))
     chosen = [f"experiment={name}", f"seed={listed}", *launcher]

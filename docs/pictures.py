@@ -1,5 +1,7 @@
-"""Makes images/overview.png, the README's first picture, from real runs: python docs/pictures.py
+"""Makes the pictures of these pages: python docs/pictures.py [pages]
 
+`pages` makes images/made_pages.png, pages that the reader is trained on. Without it,
+images/overview.png, the README's first picture, is made from real runs:
 Left, photographs made of MNIST's test digits as `predict --show` draws them; right, the report of a
 sweep and the tutorial's run in TensorBoard. The runs lie in outputs/overview and are resumed. It
 needs the extras test and sweep, and Chromium.
@@ -18,6 +20,8 @@ from tensorboard import program
 
 from mnist_cnn import load, read_digits
 from mnist_cnn.data import mnist
+from mnist_cnn.data.pages import PageDataset, sources
+from mnist_cnn.data.synthetic.sheet import OTHER, SYMBOLS
 from mnist_cnn.plots.readings import draw_readings
 
 ROOT = Path(__file__).parents[1]
@@ -77,7 +81,30 @@ def tensorboard(run: Path) -> str:
     return f"{board.launch()}?{options}#timeseries"
 
 
+def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
+    """Draw pages, with the box of each character that is a target: digits, signs, other writing."""
+    dataset = PageDataset(sources("train"), 0)
+    sheets = []
+    for index in range(rows * columns):
+        ink, _, marks = dataset[0, index]
+        page = Image.fromarray(255 - ink[0].numpy()).convert("RGB")
+        page = page.resize((page.width * zoom, page.height * zoom), Image.Resampling.BICUBIC)
+        draw = ImageDraw.Draw(page)
+        for kind, *box, _, flag in marks.tolist():
+            symbol = SYMBOLS[int(kind)]
+            colour = "#197" if symbol.isdecimal() else "#a33" if symbol == OTHER else "#36c"
+            if flag > 0:
+                draw.rectangle([side * zoom for side in box], outline=colour, width=2)
+        sheets.append(np.pad(np.asarray(page), ((0, 8), (0, 8), (0, 0)), constant_values=255))
+    lines = [np.hstack(sheets[k : k + columns]) for k in range(0, len(sheets), columns)]
+    picture = Image.fromarray(np.vstack(lines))
+    picture.quantize(32).save(OUT.with_name("made_pages.png"), optimize=True)
+
+
 def main() -> None:
+    if sys.argv[1:] == ["pages"]:
+        made_pages()
+        return
     train()
     left = photographs(500)
     width = WIDTH - left.width - 3 * MARGIN

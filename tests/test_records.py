@@ -12,7 +12,6 @@ import pytest
 
 from benchmarks import measurements, records, tables
 from benchmarks.usual import train_usual
-from mnist_cnn.config import compose
 from tests.helpers.process import environment
 
 REPOSITORY = Path(__file__).parents[1]
@@ -89,7 +88,7 @@ def test_readme_has_the_table_that_the_records_make() -> None:
     assert table == f"\n\n{tables.readme(records.load_records())}\n"  # benchmarks.records --readme
 
 
-@pytest.mark.parametrize("experiment", compose.files("experiment"))
+@pytest.mark.parametrize("experiment", records.experiments())
 def test_an_experiment_states_what_its_record_says(experiment: str) -> None:
     record = records.load_records()[experiment]
     seeds = record["seeds"]
@@ -99,6 +98,13 @@ def test_an_experiment_states_what_its_record_says(experiment: str) -> None:
     header = " ".join(line.lstrip("# ") for line in lines if line.startswith("#"))
     assert stated in header
     assert tables.span(record["elapsed_seconds"]) in header
+
+
+def test_the_reader_states_what_its_record_says() -> None:
+    record = json.loads((tables.RECORDS / "reader.json").read_text("utf-8"))
+    header = " ".join((REPOSITORY / "conf" / "experiment" / "reader.yaml").read_text().split())
+    assert f"val/error {record['val/error']:.4f}" in header
+    assert record["config"] == records.setting_of("reader")
 
 
 @pytest.mark.parametrize("name", records.load_records())

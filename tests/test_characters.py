@@ -1,0 +1,108 @@
+"""Pictures that the learned reader reads."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from mnist_cnn.detection.calibration import fit, log_odds
+from mnist_cnn.detection.find import resized
+from mnist_cnn.detection.network import Detector
+from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.pretrained import SHIPPED, write_weights
+from mnist_cnn.reading.characters import read_characters
+from mnist_cnn.readings import written
+from tests.helpers import pages
+from tests.helpers.photographs import KINDS, pictures
+
+
+@pytest.fixture(scope="module")
+def net() -> Detector:
+    return load_reader()
+
+
+def guess(picture: Image.Image, net: Detector) -> str:
+    return "".join(str(each.best) for each in read_characters(picture, net) if each.is_candidate)
+
+
+@pytest.mark.parametrize(("kind", "least"), [("single digits", 10), ("rows of 5", 9)])
+def test_photographs_of_digits_are_read(net, kind, least):
+    made = list(pictures(KINDS[kind], 12, 7, "val"))
+    assert sum(guess(picture, net) == label for picture, label in made) >= least
+
+
+def test_chalk_on_a_board_is_read_as_ink_on_paper(net):
+    picture, text = pages.page("underlines", 3)
+    assert guess(picture, net) == guess(ImageOps.invert(picture.convert("L")), net) == text
+
+
+def test_a_picture_that_lies_on_its_side_is_read_and_told(net):
+    picture, text = pages.page("underlines", 3)
+    lying = picture.rotate(90, expand=True, fillcolor=230)
+    readings = read_characters(lying, net)
+    assert "".join(str(each.best) for each in readings) == text
+    assert {each.rotation for each in readings} == {90}
+
+
+def test_boxes_are_where_the_digits_stand(net):
+    sheet = np.full((300, 500), 235, np.uint8)
+    part = pages.Pen(np.random.default_rng(0), 60, 60)
+    part.digit("4", 5, 5, 50)
+    sheet[120:180, 300:360] -= (part.ink * 200).astype(np.uint8)
+    (reading,) = read_characters(Image.fromarray(sheet), net)
+    assert reading.digit == 4
+    left, top, right, bottom = reading.box
+    assert 295 <= left < right <= 365
+    assert 115 <= top < bottom <= 185
+    assert reading.image.shape == (28, 28)
+
+
+def test_cells_of_a_grid_have_rows_and_columns_and_may_be_empty(net):
+    picture, text = pages.page("sudoku", 1)
+    readings = read_characters(picture, net)
+    lines = written(readings).split("\n")
+    assert [len(line) for line in lines] == [9] * 9
+    same = sum(a == b for a, b in zip("".join(lines), text.replace("\n", ""), strict=True))
+    assert same >= 76  # of 81
+
+
+@pytest.mark.parametrize("light", [0, 128, 255])
+def test_an_empty_sheet_has_nothing_on_it(net, light):
+    assert read_characters(Image.new("L", (320, 200), light), net) == []
+
+
+def test_below_the_threshold_a_digit_is_left_unread(net):
+    picture, _ = pages.page("underlines", 3)
+    assert all(each.digit is None for each in read_characters(picture, net, threshold=1.0))
+    assert all(each.digit is not None for each in read_characters(picture, net, threshold=0.0))
+
+
+def test_a_fine_pen_is_still_there_in_a_small_copy():
+    ink = np.zeros((600, 600), np.float32)
+    ink[:, 300:302] = 1
+    assert resized(ink, 0.05).max() < 0.2
+    assert resized(ink, 0.05, pen=2).max() > 0.7
+
+
+def test_calibration_finds_the_line_by_which_scores_were_bent():
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.02, 0.98, 20_000)
+    true = 1 / (1 + np.exp(-(1.7 * log_odds(scores) + 0.8)))
+    slope, offset = fit(scores, (rng.random(len(scores)) < true).astype(float))
+    assert slope == pytest.approx(1.7, abs=0.1)
+    assert offset == pytest.approx(0.8, abs=0.1)
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no reader of pictures"):
+        load_reader(SHIPPED)
+    with pytest.raises(ValueError, match=r"no such checkpoint"):
+        load_reader(tmp_path / "none.safetensors")
+    broken = Detector(width=8, dilations=[1])
+    torch.nn.init.constant_(broken.head.weight, torch.nan)
+    about = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "dilations": [1]}
+    write_weights(broken, {"model": about}, tmp_path / "nan.safetensors")
+    with pytest.raises(ValueError, match="not all numbers"):
+        load_reader(tmp_path / "nan.safetensors")
