@@ -1,12 +1,14 @@
 """Made pages, the network that finds characters on them, and how its maps are read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
-from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS
+from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS
 from mnist_cnn.data.synthetic.texts import TEXTS
 from mnist_cnn.detection.decode import characters
@@ -80,6 +82,16 @@ def test_boxes_hold_the_ink_of_their_characters(dataset):
             if flag > 0:
                 dark.append(int(part.max()) > 60)
     assert np.mean(dark) > 0.98
+
+
+@pytest.mark.parametrize("pen", [0.03, 0.1, 0.22])
+def test_paper_around_a_digit_has_no_ink_however_wide_the_pen(dataset, pen):
+    rng = np.random.default_rng(0)
+    for digit in "0123456789":
+        hand = replace(Hand.any(rng, dataset.sources, 40, "mnist"), pen=pen * 40, flourish=0.0)
+        ink = hand.write(digit, dataset.sources, rng)
+        corners = ink[[0, 0, -1, -1], [0, -1, 0, -1]]
+        assert corners.min() == 0
 
 
 def test_validation_has_other_writers_and_fonts_than_training():

@@ -71,7 +71,7 @@ class Hand:
         return cls(
             source=source,
             size=size,
-            pen=max(1.0, pen * size),
+            pen=max(0.6, pen * size),
             slant=rng.normal(0.1, 0.15),
             aspect=rng.uniform(0.4, 0.85),
             bend=np.exp(rng.normal(0, 0.18, 2)),
@@ -143,7 +143,8 @@ class Hand:
         ink = warped(image, turn, cv2.INTER_CUBIC)
         # a finer or a wider pen, as this hand has
         finer = np.clip(0.55 - 2.2 * self.pen / self.size + rng.normal(0, 0.05), 0.15, 0.6)
-        ink = np.clip((ink - finer) * rng.uniform(1.6, 4) + 0.5, 0, 1)
+        sharp = max(rng.uniform(1.6, 4), 0.5 / finer)  # so that paper stays without ink
+        ink = np.clip((ink - finer) * sharp + 0.5, 0, 1)
         if rng.random() < self.flourish:
             ink = self._flourished(ink, digit, rng)
         return tight(ink)

@@ -73,4 +73,4 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     "mixed": _mixed,
 }
 # the probability of each in a line of any
-SHARES = np.array([0.3, 0.25, 0.08, 0.08, 0.09, 0.06, 0.05, 0.03, 0.06])
+SHARES = np.array([0.25, 0.25, 0.08, 0.08, 0.09, 0.1, 0.05, 0.03, 0.07])
