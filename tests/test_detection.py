@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -103,6 +104,8 @@ def test_validation_has_other_writers_and_fonts_than_training():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_goes_on_where_it_was_stopped(workers):
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.float32), (0, 0), 3)  # starts OpenCV's threads
     module = PagesDataModule(pages=24, val_pages=8, batch_size=4, workers=workers)
     loader = module.train_dataloader()
     loader.sampler.set_epoch(2)

@@ -28,7 +28,7 @@ class PageDataset(Dataset[Batch]):
         self.sources, self.seed = sources, seed
 
     def __getitem__(self, key: tuple[int, int]) -> Batch:
-        cv2.setNumThreads(1)  # a worker is a process of its own
+        use_one_thread()
         made = page(np.random.default_rng((self.seed, *key)), self.sources)
         ink = (made.ink * 255).round().astype(np.uint8)
         h, w = (side // STRIDE for side in made.rules.shape)
@@ -95,6 +95,7 @@ class PageLoader(DataLoader[Batch]):
         self.batch = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator: it starts late
+        use_one_thread()
         epoch, self.batch = self.start or (None, 0)
         self.start = None
         if epoch is not None and epoch != self.sampler.epoch:
@@ -154,6 +155,15 @@ class PagesDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> PageLoader:
         return self.loader("val", self.val_pages, VALIDATION_SEED)
+
+
+def use_one_thread() -> None:
+    """Have OpenCV use this thread alone: its pool does not survive the fork of a worker.
+
+    In a worker it is too late: there OpenCV would wait for threads of the parent for ever.
+    """
+    if cv2.getNumThreads() > 1:
+        cv2.setNumThreads(1)
 
 
 def collate(batch: list[Batch]) -> Batch:
