@@ -1,8 +1,6 @@
 """Any LightningModule is trained, resumed, swept and reported; two are those of docs/extend.md."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ from mnist_cnn.train import preflight, train
 from tests.helpers.folder import column, differences, results, scalars
 from tests.helpers.process import run
 from tests.helpers.training import FAULT, TINY
-from tests.test_own_parts import page
+from tests.test_own_parts import page, unpacked
 
 PLAIN = [option for option in TINY if not option.startswith("model.")]
 COMMAND = ["--config-dir", "my_conf", "targets=[my_pkg.*,tests.helpers.*]"]
@@ -44,15 +42,8 @@ callbacks:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """A folder with the page's files, whose package can be imported in this process."""
-    for name, text in (page()[0] | {"my_conf/hparams_search/width.yaml": SEARCH}).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
-        monkeypatch.delitem(sys.modules, name)
-    importlib.invalidate_caches()
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    files = page()[0] | {"my_conf/hparams_search/width.yaml": SEARCH}
+    return unpacked(files, tmp_path, monkeypatch)
 
 
 def configured(here: Path, name: str, module: str, *overrides: str) -> Any:

@@ -75,17 +75,21 @@ def page() -> tuple[dict[str, str], list[str]]:
     return files, commands
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with these files, whose package can be imported in this process."""
-    for name, text in (page()[0] | MORE).items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+def unpacked(files, folder, monkeypatch):
+    """The folder with these files, whose package can be imported in this process."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_pkg"]:
         monkeypatch.delitem(sys.modules, name)
     importlib.invalidate_caches()
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return tmp_path
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    return unpacked(page()[0] | MORE, tmp_path, monkeypatch)
 
 
 def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(here):
