@@ -9,7 +9,7 @@ import torch
 
 from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
-from mnist_cnn.runs.folder import BEST, LAST
+from mnist_cnn.runs.folder import BEST, LAST, RESULTS
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import preflight, train
 from tests.helpers.folder import column, differences, results, scalars
@@ -19,6 +19,7 @@ from tests.test_own_parts import page, unpacked
 
 PLAIN = [option for option in TINY if not option.startswith("model.")]
 COMMAND = ["--config-dir", "my_conf", "targets=[my_pkg.*,tests.helpers.*]"]
+DDP = ["trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
 MODULES = {"autoencoder": "val/error", "gan": "val/distance"}
 SEARCH = """
 # @package _global_
@@ -74,6 +75,21 @@ def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here
         torch.manual_seed(99)  # whatever the process drew meanwhile
     fault("- 0 -")
     train(configured(here, "cut", module, *options))
+    assert not differences(here / "whole", here / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", MODULES)
+def test_two_processes_that_are_killed_end_bit_for_bit(here, module):
+    options = [*COMMAND, f"module={module}", *PLAIN, *DDP, *FAULT[1:], "run_name=x"]
+    options += ["callbacks.checkpoint.every_steps=3"]
+    done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=whole")
+    assert done.returncode == 0, done.stderr
+    for fault in ("on_train_batch_start 6 SIGKILL 1", "on_train_batch_start 14 SIGTERM"):
+        run(here, "mnist_cnn.train", *options, "hydra.run.dir=cut", FAULT=fault)
+        assert not (here / "cut" / RESULTS).exists()
+    done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=cut")
+    assert done.returncode == 0, done.stderr
     assert not differences(here / "whole", here / "cut")
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,8 +91,10 @@ class RunFolder:
             FolderInUseError: another process works there.
             ValueError: something else lies there, or a run with another configuration.
         """
+        accelerator = OmegaConf.select(cfg, "trainer.accelerator")
+        broadcast = partial(ranks.broadcast, accelerator=accelerator)
         if ranks.rank() > 0:  # rank 0 has the folder
-            self.results, self.last = ranks.broadcast([None, None])
+            self.results, self.last = broadcast([None, None])
             yield self
             return
         self.check_free()
@@ -99,7 +102,7 @@ class RunFolder:
             self.compare(cfg)
             if self.results is None:
                 raise ValueError(f"{self.path} must be a folder that can be written")
-            ranks.broadcast([self.results, self.last])
+            broadcast([self.results, self.last])
             yield self  # what has ended is read alone
             return
         with self.locked():
@@ -113,7 +116,7 @@ class RunFolder:
             if self.results is None:
                 (self.path / FAILED).unlink(missing_ok=True)
                 (self.path / PRUNED).unlink(missing_ok=True)
-            ranks.broadcast([self.results, self.last])
+            broadcast([self.results, self.last])
             with self.logged(), self.ending():
                 yield self
 

@@ -33,15 +33,23 @@ def end_with_launcher(number: int = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
-def broadcast(values: list[Any]) -> list[Any]:
-    """The values of rank 0, in all processes."""
+def broadcast(values: list[Any], accelerator: str | None) -> list[Any]:
+    """Return the values of rank 0 in all processes, which are joined at the first call.
+
+    Args:
+        accelerator: what they are going to train on, as the Trainer takes it; None where no
+            Lightning is used.
+    """
     if world_size() == 1 or not under_torchrun():
         return values
-    from torch import distributed
+    from torch import cuda, distributed
 
     if not distributed.is_initialized():
         end_with_launcher()
-        distributed.init_process_group()  # Lightning takes it over
+        # Lightning takes the group over. It must be told of gloo, for which it divides sums: gloo's
+        # own mean fails for integers, with which Lightning counts what sync_dist=True averages
+        on_cpu = accelerator == "cpu" or not cuda.is_available()
+        distributed.init_process_group("gloo" if on_cpu else None)
         atexit.register(distributed.destroy_process_group)
     distributed.broadcast_object_list(values)
     return values
