@@ -1,5 +1,6 @@
 """Two processes that train together: the run that one alone would make, and an end in common."""
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -85,7 +86,9 @@ def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
     err = ended(tmp_path, *FAULT, "hydra.run.dir=run", fault=fault, code=1)
     assert err.splitlines()[-1].endswith("a fault in on_train_batch_start")
     assert "Traceback" not in err
-    assert "a fault in on_train_batch_start" in (tmp_path / "run" / "failed.json").read_text()
+    failed = json.loads((tmp_path / "run" / "failed.json").read_text())
+    assert failed["error"].endswith("a fault in on_train_batch_start")
+    assert "faults.py" in failed["traceback"]  # that of the process
 
 
 @pytest.mark.slow

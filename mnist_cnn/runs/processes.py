@@ -23,6 +23,10 @@ from mnist_cnn.runs.signals import Interrupted, interruptible
 JOB = "MNIST_CNN_JOB"  # the variable with the resolved configuration, and Hydra's, as YAML
 
 
+class RemoteTraceback(Exception):  # noqa: N818, it is the cause of one
+    """The traceback of an error in another process, as text."""
+
+
 def wanted(trainer: DictConfig) -> bool:
     """Tell whether this process is to start those of a run: torchrun has not."""
     return isinstance(trainer.devices, int) and trainer.devices > 1 and not under_torchrun()
@@ -78,8 +82,10 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
     except ChildFailedError as e:
         rank, first = e.get_first_failure()
         reason: Any = first.message  # of an exception its name and text, and more
-        text = reason["message"] if isinstance(reason, dict) else reason
-        raise ValueError(f"process {rank}: {text}") from None
+        if not isinstance(reason, dict):
+            raise ValueError(f"process {rank}: {reason}") from None
+        trace = RemoteTraceback(reason["extraInfo"]["py_callstack"])
+        raise ValueError(f"process {rank}: {reason['message']}") from trace
     finally:
         run.lock.acquire(timeout=60)
         del os.environ[JOB]
