@@ -183,6 +183,7 @@ def build_trainer(
         if node is not None
     }
     inexact = [key for key, callback in named.items() if is_inexact(callback)]
+    inexact += ["compile"] * cfg.compile  # kernels may be chosen by their speed
     if inexact and rank() == 0:
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = list(named.values())

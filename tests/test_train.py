@@ -1,5 +1,7 @@
 """Whole commands: from the command line to a run's folder, interrupted and resumed."""
 
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,8 @@ from tests.helpers.folder import (
 )
 from tests.helpers.process import environment, run
 from tests.helpers.training import FAULT, SHORT, TINY, trained
+
+CXX = os.environ.get("CXX", "g++")  # as torch.compile takes it
 
 
 @pytest.fixture
@@ -223,3 +227,25 @@ def test_a_run_that_ends_before_its_first_validation_is_trained(tmp_path):
     assert found["epochs"] == 1
     assert "val/loss" not in found
     assert found["test/acc"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(CXX) is None, reason="a C++ compiler is missing")
+def test_a_compiled_network_trains_like_one_that_is_not(command, tmp_path):
+    plain, compiled = trained(tmp_path / "plain", "trainer.max_epochs=1"), tmp_path / "compiled"
+    options = [*TINY, "compile=true", "trainer.max_epochs=1", f"hydra.run.dir={compiled}"]
+    done = command(*options, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "kernels"))
+    assert done.returncode == 0, done.stderr
+    assert "no exact resume is promised with compile\n" in done.stderr
+    assert any((tmp_path / "kernels").rglob("*.so"))
+    assert column(compiled, "val/loss") == pytest.approx(column(plain, "val/loss"), rel=1e-4)
+    assert weights(compiled).keys() == weights(plain).keys()
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_compiled_here_is_one_line(command, tmp_path):
+    none = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kernels")}
+    done = command(*TINY, "compile=true", **none)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert last.startswith("error: compile must be false here, got true: ")

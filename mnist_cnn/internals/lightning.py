@@ -111,8 +111,8 @@ def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None
     """Trains, from a checkpoint on where there is one.
 
     Raises:
-        ValueError: what Lightning raises where values exclude each other, or a checkpoint does not
-            fit the network.
+        ValueError: what Lightning raises where values exclude each other, a checkpoint does not
+            fit the network, or torch.compile fails, as without a C++ compiler.
     """
     try:
         # filling new tensors with NaN, which deterministic mode does, takes 5 % of a step
@@ -121,6 +121,9 @@ def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None
     except (MisconfigurationException, ImportError) as e:  # DeviceStatsMonitor needs psutil
         raise ValueError(e) from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:
+        if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = " ".join(str(e).partition("\n\n")[0].split())
+            raise ValueError(f"{must_be('compile', 'false here', True)}: {reason}") from e
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         restored = any(getattr(callback, "running", False) for callback in callbacks)
         if ckpt_path is None or restored:
