@@ -84,3 +84,21 @@ def test_a_network_that_is_not_saved_and_a_loss_that_is_a_sum_fail(tmp_path):
 def test_data_with_a_loader_of_pytorchs_pass(tmp_path):
     done = run(tmp_path, "mnist_cnn.checks", "-q", "--data=tests.helpers.own_data.Own")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("defaults: [cnn]\n", "error: mine.yaml must be in a folder named model, as it has defau"),
+        (
+            "_target_: tests.test_checks.Nowhere\n",
+            "error: model._target_=tests.test_checks.Nowhere: ",
+        ),
+    ],
+)
+def test_a_part_that_is_not_to_be_had_is_one_line(tmp_path, content, line):
+    (tmp_path / "mine.yaml").write_text(content)
+    done = run(tmp_path, "mnist_cnn.checks", "--network=mine.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1

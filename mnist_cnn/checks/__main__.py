@@ -1,16 +1,21 @@
 """The options, and the configuration that they give to the checks."""
 
+import argparse
 import importlib.util
-import signal
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import checks
+from mnist_cnn.command import command
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import compose, plain
-from mnist_cnn.config.instantiate import targets
+from mnist_cnn.config.instantiate import COMMANDS, locate, targets
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.runs.signals import Interrupted, handle, interrupted
 
 # options, and the keys of the configuration that they set
 PARTS = {"network": "model", "loss": "loss", "data": "data", "module": "module"}
@@ -21,8 +26,14 @@ SHORT = [
 ]
 
 
-def configured(given: dict[str, str]) -> DictConfig:
-    """The configuration of a run of seconds, with the parts that were given, by their keys."""
+def configured(parts: Mapping[str, str]) -> DictConfig:
+    """Return the configuration of a run of seconds with these parts, by their options.
+
+    Raises:
+        ValueError: a part is not to be had, or its file has `defaults` and lies where Hydra
+            cannot choose it.
+    """
+    given = {PARTS[option]: part for option, part in parts.items()}
     files = {key: Path(part) for key, part in given.items() if part.endswith((".yaml", ".yml"))}
     # as a run chooses them: my_conf/model/mine.yaml is model=mine with --config-dir my_conf
     groups = {key: file for key, file in files.items() if file.absolute().parent.name == key}
@@ -33,38 +44,53 @@ def configured(given: dict[str, str]) -> DictConfig:
     for key, part in given.items():
         if key not in groups:
             cfg[key] = OmegaConf.load(part) if key in files else {"_target_": part}
-        named = targets(plain(cfg, key), key)
-        cfg.targets += [f"{str(target).partition('.')[0]}.*" for _, target in named]
+            if "defaults" in cfg[key]:
+                allowed = f"in a folder named {key}, as it has defaults"
+                raise ValueError(must_be(part, allowed, files[key].absolute().parent))
+    named = [pair for key in given for pair in targets(plain(cfg, key), key)]
+    cfg.targets += [f"{str(name).partition('.')[0]}.*" for _, name in named]
     check(cfg)
+    for where, name in named:
+        locate(name, where, COMMANDS)
     return cfg
 
 
-def main() -> int:
-    if {"-h", "--help"} & {*sys.argv}:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    given = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & {*given}:
         print(checks.__doc__)
-        return 0
+        return
     if importlib.util.find_spec("pytest") is None:
-        sys.exit("error: the checks run by pytest: pip install pytest")
+        raise ValueError("the checks run by pytest: pip install pytest")
     import pytest
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest says where it was
+    parser = argparse.ArgumentParser(prog="mnist_cnn.checks", allow_abbrev=False, add_help=False)
+    for option in PARTS:
+        parser.add_argument(f"--{option}", metavar="CLASS|FILE.yaml")
+    parts, options = parser.parse_known_args(given)
+    config = configured({option: part for option, part in vars(parts).items() if part})
 
-    class Options:
-        def pytest_addoption(self, parser: pytest.Parser) -> None:
-            for option in PARTS:
-                about = f"{option} to check"
-                parser.addoption(f"--{option}", metavar="CLASS|FILE.yaml", help=about)
+    def stop(number: int, frame: Any) -> None:
+        interruption = Interrupted(number)
+        pytest.exit(str(interruption), 128 + number)
 
+    class Plugin:
         @pytest.fixture(scope="session")
-        def cfg(self, request: pytest.FixtureRequest) -> DictConfig:
-            given = {key: request.config.getoption(option) for option, key in PARTS.items()}
-            return configured({key: part for key, part in given.items() if part})
+        def cfg(self) -> DictConfig:
+            return config
 
+        def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
+            # a run that a signal has stopped
+            if call.excinfo and (interruption := interrupted(call.excinfo.value)):
+                stop(interruption.number, None)
+
+    handle(stop)  # of pytest, which says where it was
     early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra is a plugin of pytest's, too
-    kind = "module" if any(a.startswith("--module") for a in sys.argv) else "parts"
-    options = ["--pyargs", f"mnist_cnn.checks.test_{kind}", "--tb=short", early, *sys.argv[1:]]
-    return pytest.main(options, [Options()])
+    kind = "module" if parts.module else "parts"
+    files = ["--pyargs", f"mnist_cnn.checks.test_{kind}"]
+    sys.exit(pytest.main([*files, "--tb=short", early, *options], [Plugin()]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
