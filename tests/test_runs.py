@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -75,6 +76,14 @@ def test_a_run_is_new_then_running_then_finished(tmp_path):
     assert recorded(path) == {"lr": 1, "epochs": 2}
     assert (path / "run.log").read_text().endswith("] one line\n")
     assert set(files(path)) == {LOCK, RESULTS, str(CONFIG), "run.log"}
+
+
+def test_results_that_are_no_finite_numbers_are_null(tmp_path):
+    with opened(tmp_path) as run:
+        run.finish({"loss": math.nan, "each": [{"a": math.inf}, 0.5]})
+    refuse = partial(pytest.fail, "JSON has no such number")
+    content = json.loads((tmp_path / RESULTS).read_text(), parse_constant=refuse)
+    assert content == {"format_version": 1, "loss": None, "each": [{"a": None}, 0.5]}
 
 
 def test_the_same_call_returns_the_results_of_a_run_that_has_ended(tmp_path):

@@ -96,7 +96,7 @@ def commit() -> str | None:
 
 def print_results(results: Mapping[str, Any], folder: Path) -> None:
     """Prints the run's table and where its files are."""
-    by_stage: dict[str, dict[str, float]] = {stage: {} for stage in STAGES}
+    by_stage: dict[str, dict[str, float | None]] = {stage: {} for stage in STAGES}
     for key, value in results.items():
         stage, _, name = key.partition("/")
         if stage in STAGES and name:
@@ -117,5 +117,7 @@ def print_results(results: Mapping[str, Any], folder: Path) -> None:
     console.print(f"{folder}: {', '.join(name for name in written if (folder / name).exists())}")
 
 
-def metric_text(name: str, value: float) -> str:
+def metric_text(name: str, value: float | None) -> str:
+    if value is None:  # it was not finite
+        return "null"
     return f"{value:.2%}" if name.startswith("acc") else f"{value:.4f}"

@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.runs import ranks
-from mnist_cnn.runs.file_format import KEY, VERSION, check_format
+from mnist_cnn.runs.file_format import KEY, VERSION, check_format, finite
 from mnist_cnn.runs.signals import interrupted
 
 # held while a process works in the folder; the system releases it after a kill. Its name alone says
@@ -297,7 +297,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    new.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
     replace(new, path)
 
 
