@@ -108,6 +108,7 @@ def test_the_article_by_name_is_the_default():
         ("trainer.max_steps=0", "trainer.max_steps: Input should not be zero, got 0"),
         ("trainer.max_time=00:00:00:00", "trainer.max_time: Input should not be zero, got 00:00"),
         ("data.per_class=100000", "data.per_class must be at most 4800 with data.val_fraction=0.2"),
+        ("data.per_class=4400", "data.per_class must be at most 4373, as many as a class has to"),
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),

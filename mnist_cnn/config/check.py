@@ -15,6 +15,7 @@ from mnist_cnn.config.instantiate import (
     allow,
     class_name,
     is_custom,
+    make_data,
     not_allowed,
 )
 from mnist_cnn.config.messages import either, must_be, shown
@@ -22,6 +23,7 @@ from mnist_cnn.runs.folder import flat
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
 IMAGES, CLASSES = 60_000, 10  # of the training file of each set of known size
+SMALLEST = 0.8  # of the mean size of a class, below which no fold's smallest class is
 FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # sets of the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")
 # parts that a module's constructor may take; a checkpoint holds them
@@ -147,6 +149,8 @@ def check_limits(trainer: DictConfig, data: DictConfig) -> None:
         if CLASSES * data.per_class > train:  # what a class has at most, where all have as many
             allowed = f"at most {int(train / CLASSES)} with data.val_fraction={val}"
             raise ValueError(must_be("data.per_class", allowed, data.per_class))
+        if CLASSES * data.per_class > SMALLEST * train:  # only the labels tell
+            make_data(data).setup("fit")
         train = CLASSES * data.per_class
     for split, images in {"train": train, "val": IMAGES * val, "test": test}.items():
         share = trainer[f"limit_{split}_batches"]
