@@ -12,6 +12,7 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.folder import BEST, LAST, RESULTS
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import preflight, train
+from tests.helpers.docs import DOCS
 from tests.helpers.folder import column, differences, results, scalars
 from tests.helpers.process import run
 from tests.helpers.training import FAULT, TINY
@@ -147,6 +148,17 @@ def test_commands_for_classifiers_say_that_a_module_is_none(here):
             pretrained.load(place)
     with pytest.raises(ValueError, match=r"^init_weights must be null with my_pkg"):
         train(configured(here, "other", "autoencoder", f"init_weights={here / 'run'}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", [["evaluate"], ["export", "--out=out"], ["predict", str(DOCS / "drawing.png")]]
+)
+def test_each_command_for_classifiers_ends_in_a_line_at_another_module_s_run(here, command):
+    train(configured(here, "run", "autoencoder"))
+    done = run(here, f"mnist_cnn.{command[0]}", *command[1:], "ckpt_path=run", COMMAND[-1])
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "best.ckpt: a checkpoint of a module that is no classifier; " in done.stderr
 
 
 def test_settings_of_one_s_own_hold_for_every_run(here):
