@@ -14,12 +14,14 @@ from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import preflight, train
 from tests.helpers.docs import DOCS
 from tests.helpers.folder import column, differences, results, scalars
+from tests.helpers.moments import faults
 from tests.helpers.process import run
 from tests.helpers.training import FAULT, TINY
 from tests.test_own_parts import page, unpacked
 
 PLAIN = [option for option in TINY if not option.startswith("model.")]
 COMMAND = ["--config-dir", "my_conf", "targets=[my_pkg.*,tests.helpers.*]"]
+THREE_EPOCHS = ["trainer.max_epochs=3", "callbacks.checkpoint.every_steps=3"]
 DDP = ["trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
 MODULES = {"autoencoder": "val/error", "gan": "val/distance"}
 SEARCH = """
@@ -67,10 +69,10 @@ def test_a_module_is_made_of_what_it_takes_and_trained(here, module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here, fault, module):
-    options = [*FAULT[1:], "trainer.max_epochs=3", "callbacks.checkpoint.every_steps=3"]
+    options = [*FAULT[1:], *THREE_EPOCHS]
     train(configured(here, "whole", module, *options))
-    for number, step in enumerate((1, 3, 5, 10, 11, 14, 19, 20, 24, 30)):
-        fault(f"on_train_batch_start {step} {('SIGTERM', 'raise')[number % 2]}")
+    for point in faults():
+        fault(point)
         with pytest.raises((Interrupted, RuntimeError), match=r"SIGTERM|a fault in"):
             train(configured(here, "cut", module, *options))
         torch.manual_seed(99)  # whatever the process drew meanwhile
@@ -81,8 +83,18 @@ def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
-def test_two_processes_that_are_killed_end_bit_for_bit(here, module):
-    options = [*COMMAND, f"module={module}", *PLAIN, *DDP, *FAULT[1:], "run_name=x"]
+def test_two_processes_that_are_stopped_at_ten_moments_end_bit_for_bit(here, module):
+    options = [f"hydra.searchpath=[file://{here / 'my_conf'}]", COMMAND[-1], f"module={module}"]
+    options += [*PLAIN, *THREE_EPOCHS, *DDP, *FAULT[1:], "run_name=x"]
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    done = run(here, *torchrun, "tests.helpers.moments", *options)
+    assert done.returncode == 0, done.stderr
+    assert not differences(here / "whole", here / "cut")
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_end_bit_for_bit(here):
+    options = [*COMMAND, "module=gan", *PLAIN, *DDP, *FAULT[1:], "run_name=x"]
     options += ["callbacks.checkpoint.every_steps=3"]
     done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stderr
