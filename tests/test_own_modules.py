@@ -82,6 +82,17 @@ def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here
 
 
 @pytest.mark.slow
+def test_a_mean_over_two_processes_weighs_each_sample_alike(here):
+    odd = [*PLAIN, "data.eval_batch_size=333", "callbacks.summary=null"]  # of which none has half
+    train(configured(here, "one", "autoencoder", *odd))
+    options = [*COMMAND, "module=autoencoder", *odd, *DDP, "hydra.run.dir=two"]
+    done = run(here, "mnist_cnn.train", *options)
+    assert done.returncode == 0, done.stderr
+    one, two = (column(here / name, "val/error") for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 def test_two_processes_that_are_stopped_at_ten_moments_end_bit_for_bit(here, module):
     options = [f"hydra.searchpath=[file://{here / 'my_conf'}]", COMMAND[-1], f"module={module}"]

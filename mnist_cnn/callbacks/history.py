@@ -13,6 +13,7 @@ from torch import Tensor
 from mnist_cnn.analysis.results import now
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.internals.results import count_exactly
 from mnist_cnn.plots import training
 from mnist_cnn.runs.folder import replace
 
@@ -46,6 +47,13 @@ class History(BetweenEpochs):
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.samples += batch_size(batch)
+        count_exactly(trainer)
+
+    def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        count_exactly(trainer)
+
+    def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        count_exactly(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.trained = time.perf_counter()

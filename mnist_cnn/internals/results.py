@@ -52,6 +52,19 @@ def restore_logged(trainer: L.Trainer, state: dict[str, Any], mid_epoch: bool) -
     connector._first_loop_iter = True if mid_epoch else None
 
 
+def count_exactly(trainer: L.Trainer) -> None:
+    """Have the samples of each mean over all processes counted as no integers, after a batch.
+
+    Lightning averages the counts as it averages the sums, and rounds the average of integers down:
+    33 and 32 samples would weigh as 32 and 32.
+    """
+    if trainer.world_size == 1 or trainer._results is None:
+        return
+    for item in trainer._results.values():
+        if item.is_tensor and item.meta.is_mean_reduction and item.meta.sync.should:
+            item.cumulated_batch_size = torch.as_tensor(item.cumulated_batch_size).double()
+
+
 def packed(item: Any) -> dict[str, Any]:
     sync, meta = item.meta.sync, item.meta
     state: dict[str, Any] = {
