@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mnist_cnn.data.synthetic.sheet import STRIDE
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character, characters, merged
-from mnist_cnn.detection.network import CHANNELS
+from mnist_cnn.detection.network import CHANNELS, COARSEST
 
 SMALL = 600  # pixels of the longer side on which the scale is chosen
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
-TILE, CONTEXT = 640, 64  # pixels of what the network sees at once, and of that around what is kept
+TILE, CONTEXT = 640, 96  # pixels of what the network sees at once, and of that around what is kept
 FAINT = 0.15  # ink below which nothing is written
 FINEST = 1.5  # pixels of a pen that the network sees
 MARGIN = 16  # pixels of paper around a picture
@@ -50,7 +50,7 @@ def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
 
 def maps_of(net: nn.Module, ink: Array) -> Tensor:
     """The network's maps (32, h, w) of ink (H, W), tile by tile where there is ink."""
-    h, w = (-(-side // STRIDE) for side in ink.shape)
+    h, w = (-(-side // COARSEST) * COARSEST // STRIDE for side in ink.shape)
     padded = np.zeros((h * STRIDE, w * STRIDE), np.float32)
     padded[: ink.shape[0], : ink.shape[1]] = ink
     maps = torch.full((sum(CHANNELS.values()), h, w), -20.0)

@@ -13,9 +13,9 @@ def digits(rng: Generator, low: int, high: int) -> str:
 
 
 def _amount(rng: Generator) -> str:
-    if rng.random() < 0.3:  # round amounts have many zeros
+    if rng.random() < 0.4:  # round amounts have many zeros
         text = f"{rng.integers(1, 999)}" + rng.choice(
-            ["000", "00", ".000", ",000", " 000", ".00", ",00"]
+            ["000", "00", "0000", ".000", ",000", " 000", ".000", ".00", ",00"]
         )
     elif rng.random() < 0.5:
         text = f"{rng.integers(1, 1000)}{rng.choice(['.', ',', ' ', '.'])}{digits(rng, 3, 3)}"
@@ -73,4 +73,4 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     "mixed": _mixed,
 }
 # the probability of each in a line of any
-SHARES = np.array([0.25, 0.25, 0.08, 0.08, 0.09, 0.1, 0.05, 0.03, 0.07])
+SHARES = np.array([0.25, 0.31, 0.08, 0.07, 0.08, 0.09, 0.04, 0.03, 0.05])
