@@ -23,7 +23,12 @@ from tests.helpers.folder import last, rows
 from tests.helpers.training import FAULT
 
 MODULE = {
-    "model": {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "dilations": [1]},
+    "model": {
+        "_target_": "mnist_cnn.detection.network.Detector",
+        "width": 8,
+        "deep_width": 8,
+        "blocks": 1,
+    },
     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 1e-3},
 }
@@ -172,7 +177,7 @@ def test_every_part_of_the_loss_falls_to_nothing_for_maps_without_error():
 
 def test_the_network_sees_a_page_as_it_sees_its_parts():
     torch.manual_seed(0)
-    net = Detector(width=8, dilations=[1, 2]).eval()
+    net = Detector(width=8, deep_width=8, blocks=2).eval()
     x = torch.rand(1, 1, 160, 160)
     whole, part = net(x), net(x[..., :96, :96])
     torch.testing.assert_close(whole[..., :12, :12], part[..., :12, :12], atol=1e-5, rtol=1e-4)
@@ -187,7 +192,7 @@ def test_a_module_is_rebuilt_from_its_plain_values():
 def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
     options = [
         *("experiment=reader", "data.pages=24", "data.batch_size=4", "data.val_pages=4"),
-        *("data.workers=0", "model.width=8", "model.dilations=[1]", "trainer.max_epochs=2"),
+        *("data.workers=0", *(f"model.{k}={v}" for k, v in SMALL.items()), "trainer.max_epochs=2"),
         *("trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none", *FAULT),
     ]
     whole, stopped = (compose(options, run_dir=tmp_path / n, run_name="x") for n in "ab")

@@ -77,9 +77,9 @@ def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> F
     large = np.pad(resized(ink, zoom, pen), MARGIN)
     zoom = (large.shape[1] - 2 * MARGIN) / ink.shape[1]
     maps = maps_of(net, large)
-    slope, offset = net.calibration.tolist()  # type: ignore[operator]  # a buffer
+    weights = net.character_weights.tolist()  # type: ignore[operator]  # a buffer
     found = [
-        replace(each.moved(zoom, -MARGIN, -MARGIN), line=(slope, offset))
+        replace(each.moved(zoom, -MARGIN, -MARGIN), weights=tuple(weights))
         for each in characters(maps)
     ]
     return Found(zoom, found, maps[1].sigmoid().numpy())

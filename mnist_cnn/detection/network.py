@@ -11,6 +11,8 @@ COARSEST = (
     8  # pixels of a cell of the deepest maps; the sides of what the network sees are multiples
 )
 
+EVIDENCE = 6  # numbers that tell of errors in a line, see `lines.evidence`
+
 
 class Block(nn.Module):
     """A convolution, batch normalisation and ReLU."""
@@ -62,17 +64,19 @@ class Detector(nn.Module):
         self.up = nn.Conv2d(deep_width, width, 1)
         self.last = nn.Sequential(Residual(width), Residual(width))
         self.head = nn.Conv2d(width, sum(CHANNELS.values()), 1)
-        # slope and offset of the log-odds of what is found, see `calibration.calibrate`
-        self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
+        # of the log-odds of what is found, and of what tells of errors in a line, each with an
+        # offset at its end: see `calibration.calibrate`
+        self.register_buffer("character_weights", torch.tensor([1.0, 0.0]))
+        self.register_buffer("line_weights", torch.tensor([-1.0] * EVIDENCE + [0.0]))
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         nn.init.constant_(self.head.bias[:2], -4.0)  # type: ignore[index]  # few cells are centres
 
     def forward(self, x: Tensor) -> Tensor:
         """Return maps (B, 32, H / 4, W / 4) of ink x (B, 1, H, W) in [0, 1].
 
-        H and W are multiples of COARSEST. Channels: logits of a centre and of a ruled line; the distances
-        from the middle of the cell to the left, top, right and bottom of the box, in units of
-        16 pixels; logits of SYMBOLS.
+        H and W are multiples of COARSEST. Channels: logits of a centre and of a ruled line; the
+        distances from the middle of the cell to the left, top, right and bottom of the box, in
+        units of 16 pixels; logits of SYMBOLS.
         """
         x = self.stem(x)  # (B, width, H / 4, W / 4)
         deep = self.up(self.deep(x))  # (B, width, H / 8, W / 8)

@@ -10,8 +10,8 @@ from torch import nn
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
+from mnist_cnn.detection.lines import slope_of
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.layout import slope_of
 from mnist_cnn.reading.strokes import is_smooth
 
 LEAST = 0.3  # the probability below which a character is left out
