@@ -17,6 +17,8 @@ from mnist_cnn.readings import written
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures
 
+SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
+
 
 @pytest.fixture(scope="module")
 def net() -> Detector:
@@ -101,10 +103,9 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path):
         load_reader(SHIPPED)
     with pytest.raises(ValueError, match=r"no such checkpoint"):
         load_reader(tmp_path / "none.safetensors")
-    broken = Detector(width=8, deep_width=8, blocks=1)
+    broken = Detector(**SMALL)
     torch.nn.init.constant_(broken.head.weight, torch.nan)
-    about = {"_target_": "mnist_cnn.detection.network.Detector"}
-    about |= {"width": 8, "deep_width": 8, "blocks": 1}
+    about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
     write_weights(broken, {"model": about}, tmp_path / "nan.safetensors")
     with pytest.raises(ValueError, match="not all numbers"):
         load_reader(tmp_path / "nan.safetensors")

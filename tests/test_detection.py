@@ -22,13 +22,9 @@ from mnist_cnn.train import train
 from tests.helpers.folder import last, rows
 from tests.helpers.training import FAULT
 
+SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
 MODULE = {
-    "model": {
-        "_target_": "mnist_cnn.detection.network.Detector",
-        "width": 8,
-        "deep_width": 8,
-        "blocks": 1,
-    },
+    "model": {"_target_": "mnist_cnn.detection.network.Detector", **SMALL},
     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 1e-3},
 }
