@@ -98,7 +98,8 @@ def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
 
 def split(found: Sequence[Character]) -> tuple[list[Character], list[Character]]:
     """Characters that are probable enough to be read, and the others."""
-    kept, dropped = [], []
+    kept: list[Character] = []
+    dropped: list[Character] = []
     for each in found:
         (kept if each.score > KEPT else dropped).append(each)
     return kept, dropped
