@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import nn
 
 from mnist_cnn.data.synthetic.characters import Sources
-from mnist_cnn.data.synthetic.pages import page
+from mnist_cnn.data.synthetic.pages import page, strip
 from mnist_cnn.data.synthetic.sheet import Page
 from mnist_cnn.detection.decode import Character, shared
 from mnist_cnn.detection.find import find
@@ -18,6 +18,7 @@ from mnist_cnn.detection.lines import TALL, band, evidence, lines, split, unexpl
 from mnist_cnn.detection.network import EVIDENCE
 
 SIDES = 360, 480  # height and width of the pages, as those of small pictures
+STRIPS = 4
 COVERED = 0.5  # of a character that is there, by one that is found
 DECAY = 1e-4  # of the weights of evidence
 Floats = NDArray[np.float64]
@@ -54,8 +55,12 @@ def line_verdict(line: Sequence[Character], there: Page) -> bool | None:
 
 
 def made_pages(sources: Sources, pages: int, seed: int) -> Iterator[Page]:
+    """Pages and, for each of them, STRIPS lines that were cut out."""
     for index in range(pages):
-        yield page(np.random.default_rng((seed, index)), sources, *SIDES)
+        rng = np.random.default_rng((seed, index))
+        yield page(rng, sources, *SIDES)
+        for _ in range(STRIPS):
+            yield strip(rng, sources)
 
 
 def fit(evidence: Floats, right: Floats) -> Floats:

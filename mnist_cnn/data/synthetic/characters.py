@@ -15,6 +15,8 @@ from mnist_cnn.data.synthetic.strokes import Array, Form, Points
 
 # without what some hand writes as a digit or a sign: O I l S Z B b g q o s z i x t X and the like
 LETTERS = "ACDEFGHJKLMNPQRTUVWYacdefhjkmnpruvwyÄÖÜßéçñ&@?ΓΔΘΛΞΠΣΦΨΩαεηκλμπφψωБДЖИЛФЦЩЯджфцщя"
+# of these, what a digit of some hand looks like: letters among letters alone, digits among digits
+LIKE_DIGITS = "ACDGJLPTUVYacdefghjnpruvyFHW"
 HEIGHT = 64  # of a font's digit in the cache, in pixels
 FIRM = 0.5  # the ink that counts as the pen's
 

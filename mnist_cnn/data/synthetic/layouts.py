@@ -264,7 +264,9 @@ def scattered(pen: Pen) -> None:
     height, width = page.ink.shape
     for _ in range(int(rng.integers(1, 9))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
-        character = digits(rng, 1, 1)
+        character = (
+            digits(rng, 1, 1) if rng.random() < 0.85 else str(rng.choice(list(LETTERS[:34])))
+        )
         glyph = hand.write(character, pen.sources, rng)
         h, w = glyph.shape
         for _ in range(8):
@@ -275,7 +277,8 @@ def scattered(pen: Pen) -> None:
                 for l, t, r, b in (m.box for m in page.marks)  # noqa: E741
             )
             if not taken:
-                page.put(glyph, x, y, character, hand.size, pen.strength)
+                symbol = character if character.isdecimal() else OTHER
+                page.put(glyph, x, y, symbol, hand.size, pen.strength)
                 page.line += 1
                 break
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from mnist_cnn.data.synthetic.characters import LETTERS
+from mnist_cnn.data.synthetic.characters import LETTERS, LIKE_DIGITS
 
 
 def digits(rng: Generator, low: int, high: int) -> str:
@@ -46,14 +46,15 @@ def _unit(rng: Generator) -> str:
     ).format(digits(rng, 1, 3), digits(rng, 2, 2))
 
 
-def _word(rng: Generator) -> str:
-    return "".join(
-        rng.choice(list(LETTERS[:46] if rng.random() < 0.9 else LETTERS), int(rng.integers(1, 8)))
-    )
+def _word(rng: Generator, beside_digits: bool = False) -> str:
+    letters = LETTERS[:46] if rng.random() < 0.9 else LETTERS
+    if beside_digits:
+        letters = "".join(letter for letter in letters if letter not in LIKE_DIGITS)
+    return "".join(rng.choice(list(letters), int(rng.integers(1, 8))))
 
 
 def _mixed(rng: Generator) -> str:
-    start = f"{_word(rng)} {digits(rng, 1, 4)} {rng.choice(list(LETTERS[:40]))}"
+    start = f"{_word(rng, True)} {digits(rng, 1, 4)} {_word(rng, True)[0]}"
     return f"{start}{rng.choice(['=', '+', '-'])}{digits(rng, 1, 2)}"
 
 
