@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
 from mnist_cnn.detection.lines import confidence, evidence, lines, split, unexplained
@@ -56,8 +56,15 @@ def read_characters(
     for number, row in enumerate(in_rows(kept, tables, cell_of)):
         own = [each for each, _ in row if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
+        digits = sum(each.symbol.isdecimal() for each in own)
+        # in a line of digits what is none and no sign is a digit that cannot be made out
+        unclear = 2 * digits > sum(each.symbol not in SIGNS for each in own)
         for each, column in row:
+            is_digit = each is not None and (
+                each.symbol.isdecimal() or (unclear and each.symbol == OTHER)
+            )
             about: dict[str, Any] = {"row": number, "column": column, "line": sure}
+            about["is_candidate"] = is_digit
             box = tuple(np.array(place_of(seen, each) if each else (0, 0, 0, 0)) * scale)
             readings.append(reading(seen, each, box, math.inf if lone else threshold, about))
     return readings
@@ -146,20 +153,18 @@ def reading(
     empty = np.zeros((28, 28), np.uint8)
     if each is None:
         none = np.zeros(10, np.float32)
-        return Reading(None, 0.0, none, box, empty, is_candidate=False, sign=" ", **about)
+        return Reading(None, 0.0, none, box, empty, sign=" ", **about)
     chances = np.array([each.calibrated(float(p)) for p in each.probabilities[:10]], np.float32)
     sure = float(chances.max())
-    is_digit = each.symbol.isdecimal()
     left, top, right, bottom = (max(0, round(side)) for side in each.box)
     ink = seen.ink[top:bottom, left:right]
     return Reading(
-        int(chances.argmax()) if is_digit and sure >= threshold else None,
+        int(chances.argmax()) if each.symbol.isdecimal() and sure >= threshold else None,
         sure,
         chances,
         tuple(round(side) for side in box),  # type: ignore[arg-type]  # four sides
         centred(resized(ink, 20)) if ink.size and ink.max() > 0 else empty,
-        is_candidate=is_digit,
         rotation=round(seen.degrees) % 360,
-        sign=UNKNOWN if is_digit or each.symbol == OTHER else each.symbol,
+        sign=each.symbol if each.symbol in SIGNS else UNKNOWN,
         **about,
     )
