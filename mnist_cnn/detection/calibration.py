@@ -1,6 +1,6 @@
 """Scores that mean what they say: of characters at 75 %, 75 % are right."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -12,46 +12,15 @@ from torch import nn
 from mnist_cnn.data.synthetic.characters import Sources
 from mnist_cnn.data.synthetic.pages import page, strip
 from mnist_cnn.data.synthetic.sheet import Page
-from mnist_cnn.detection.decode import Character, shared
 from mnist_cnn.detection.find import find
-from mnist_cnn.detection.lines import TALL, band, evidence, lines, split, unexplained
+from mnist_cnn.detection.lines import evidence, lines, split, unexplained
 from mnist_cnn.detection.network import EVIDENCE
+from mnist_cnn.detection.scores import line_texts, matches
 
 SIDES = 360, 480  # height and width of the pages, as those of small pictures
 STRIPS = 4
-COVERED = 0.5  # of a character that is there, by one that is found
 DECAY = 1e-4  # of the weights of evidence
 Floats = NDArray[np.float64]
-
-
-def verdicts(found: Sequence[Character], there: Page) -> list[tuple[float, bool]]:
-    """The score of each character that is found, and whether it is right.
-
-    What lies on a character that is cut off counts neither way.
-    """
-    pairs = []
-    for each in found:
-        over = max(there.marks, key=lambda mark: shared(each.box, mark.box), default=None)
-        covered = shared(each.box, over.box) if over else 0.0
-        if over and covered > COVERED and not over.symbol:
-            continue
-        pairs.append((each.score, bool(over and covered > COVERED and over.symbol == each.symbol)))
-    return pairs
-
-
-def line_verdict(line: Sequence[Character], there: Page) -> bool | None:
-    """Whether the digits of a line are right; None where a part of it is cut off."""
-    left, top, right, bottom = band(line)
-    marks = []
-    for mark in there.marks:
-        x, y = (mark.box[0] + mark.box[2]) / 2, (mark.box[1] + mark.box[3]) / 2
-        is_tall = mark.box[3] - mark.box[1] > TALL * (bottom - top)
-        if left < x < right and top < y < bottom and is_tall:
-            marks.append((x, mark.symbol))
-    if not all(symbol for _, symbol in marks):
-        return None
-    text = "".join(symbol for _, symbol in sorted(marks) if symbol.isdecimal())
-    return text == "".join(each.symbol for each in line if each.symbol.isdecimal())
 
 
 def made_pages(sources: Sources, pages: int, seed: int) -> Iterator[Page]:
@@ -94,7 +63,11 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
     line: torch.Tensor = net.line_weights  # type: ignore[assignment]
     character.copy_(torch.tensor([1.0, 0.0]))
     seen = [(find(net, made.ink), made) for made in made_pages(sources, pages, seed)]
-    pairs = [pair for (found, _), made in seen for pair in verdicts(found, made)]
+    pairs = [
+        (each.score, is_right)
+        for (found, _), made in seen
+        for each, is_right in matches(found, made.marks)
+    ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
     slope, offset = fit(log_odds(scores)[:, None], right)
     character.copy_(torch.tensor([slope, offset]))
@@ -104,8 +77,8 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
         kept, dropped = split(scored)
         left = unexplained(made.ink, kept, best)
         for own in lines(kept):
-            is_right = line_verdict(own, made)
-            if is_right is not None:
+            texts = line_texts(own, made.marks)
+            if texts is not None:
                 rows.append(evidence(own, dropped, left))
-                verdict.append(is_right)
+                verdict.append(texts[0] == texts[1])
     line.copy_(torch.tensor(fit(np.array(rows).reshape(-1, EVIDENCE), np.array(verdict, float))))
