@@ -13,7 +13,7 @@ from mnist_cnn.data.synthetic.characters import Sources
 from mnist_cnn.data.synthetic.pages import page, strip
 from mnist_cnn.data.synthetic.sheet import Page
 from mnist_cnn.detection.find import find
-from mnist_cnn.detection.lines import evidence, lines, split, unexplained
+from mnist_cnn.detection.lines import evidence, lines, split
 from mnist_cnn.detection.network import EVIDENCE
 from mnist_cnn.detection.scores import line_texts, matches
 
@@ -74,8 +74,7 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
     rows, verdict = [], []
     for (found, best), made in seen:
         scored = [replace(each, weights=(slope, offset)) for each in found]
-        kept, dropped = split(scored)
-        left = unexplained(made.ink, kept, best)
+        kept, dropped, left = split(scored, made.ink, best)
         for own in lines(kept):
             texts = line_texts(own, made.marks)
             if texts is not None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.data.synthetic.sheet import STRIDE
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN, Found
@@ -15,6 +15,8 @@ Points = NDArray[np.float64]  # (N, 2), x and y
 RULED = 0.4  # the probability from which ink is a ruled line's
 INKED = 0.4  # of the pen's ink is written
 KEPT = 0.3  # the probability from which a character is read
+BARE = 0.5  # of a character's ink is explained by nothing else
+RIM = 0.1  # of a character's height around its box belongs to it
 LEAST = 0.02  # the least probability of which the logarithm counts
 TALL = 0.5  # of a line's height are its digits, or more
 
@@ -87,31 +89,73 @@ def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     left[cv2.warpAffine(rules, matrix, ink.shape[::-1], flags=flags) > 0] = 0
     for each in found:
-        rim = 0.1 * each.height
-        x0, y0, x1, y1 = each.box
-        own = np.s_[
-            max(0, round(y0 - rim)) : round(y1 + rim), max(0, round(x0 - rim)) : round(x1 + rim)
-        ]
-        left[own] = 0
+        left[inside(each.box, RIM * each.height)] = 0
     return left
 
 
-def split(found: Sequence[Character]) -> tuple[list[Character], list[Character]]:
-    """Characters that are probable enough to be read, and the others."""
-    kept: list[Character] = []
+def split(
+    found: Sequence[Character], ink: Array, best: Found
+) -> tuple[list[Character], list[Character], Array]:
+    """Split characters into what is read and the rest, and return the ink that is unexplained.
+
+    Read is what is probable; and beside digits, where writing must be something, the likeliest
+    explanation of ink that nothing else explains.
+
+    Args:
+        found: characters of ink (H, W).
+        ink: in [0, 1].
+        best: what was found at one zoom, with its ruled lines.
+    """
+    kept = [each for each in found if each.score > KEPT]
     dropped: list[Character] = []
-    for each in found:
-        (kept if each.score > KEPT else dropped).append(each)
-    return kept, dropped
+    left = unexplained(ink, kept, best)
+    digits = [each for each in kept if each.symbol.isdecimal()]
+    for each in sorted((c for c in found if c.score <= KEPT), key=lambda c: -c.score):
+        own = inside(each.box)
+        is_bare = left[own].sum() > BARE * (ink[own] > INKED).sum()
+        if is_bare and each.symbol not in SIGNS and any(beside(each, digit) for digit in digits):
+            kept.append(each)
+            digits.append(each)
+            left[inside(each.box, RIM * each.height)] = 0
+        else:
+            dropped.append(each)
+    return [*kept, *unknown(left, digits)], dropped, left
+
+
+def unknown(left: Array, digits: Sequence[Character]) -> list[Character]:
+    """What stands beside digits as tall as they are, and was not found: writing of any kind."""
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(left)
+    found = []
+    for x, y, w, h, _ in boxes[1:].tolist():
+        chances = np.eye(len(SYMBOLS), dtype=np.float32)[SYMBOLS.index(OTHER)]
+        each = Character((x, y, x + w, y + h), KEPT, chances, least=0.0)
+        if any(beside(each, digit) for digit in digits):
+            found.append(each)
+    return found
+
+
+def beside(one: Character, other: Character) -> bool:
+    """True where two characters may be neighbours in a line: as high, level and close."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = one.box, other.box
+    high = max(one.height, other.height)
+    is_level = min(y1, v1) - max(y0, v0) > TALL * high
+    return is_level and max(x0, u0) - min(x1, u1) < high
+
+
+def inside(box: tuple[float, float, float, float], rim: float = 0.0) -> tuple[slice, slice]:
+    """The pixels of a box."""
+    left, top, right, bottom = box
+    rows = slice(max(0, round(top - rim)), max(0, round(bottom + rim)))
+    return rows, slice(max(0, round(left - rim)), max(0, round(right + rim)))
 
 
 def band(line: Sequence[Character]) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of where more digits of a line would stand."""
     tall = [each for each in line if each.symbol.isdecimal()] or line
     top, bottom = (float(np.median([each.box[k] for each in tall])) for k in (1, 3))
-    beside = 0.8 * (bottom - top)
+    room = 0.8 * (bottom - top)
     left, right = min(each.box[0] for each in line), max(each.box[2] for each in line)
-    return left - beside, top, right + beside, bottom
+    return left - room, top, right + room, bottom
 
 
 def evidence(
@@ -132,18 +176,18 @@ def evidence(
     signs = [each for each in line if not each.symbol.isdecimal()]
     x0, y0, x1, y1 = band(line)
     height = max(1.0, y1 - y0)
-    beside = [0.0]
+    weak = [0.0]
     for each in dropped:
         x, y = (each.box[0] + each.box[2]) / 2, (each.box[1] + each.box[3]) / 2
         if x0 < x < x1 and y0 < y < y1 and each.height > TALL * height:
-            beside.append(each.digit_score)
-    part = left[max(0, round(y0)) : max(0, round(y1)), max(0, round(x0)) : max(0, round(x1))]
+            weak.append(each.digit_score)
+    part = left[inside((x0, y0, x1, y1))]
     return np.array(
         [
             -sum(np.log(each.score) for each in digits),
             -sum(np.log(max(each.least, LEAST)) for each in digits),
             -sum(np.log(max(1 - each.digit_score, LEAST)) for each in signs),
-            max(beside),
+            max(weak),
             min(1.0, 4 * float(part.sum()) / height**2),
             0.1 * len(digits),
         ]

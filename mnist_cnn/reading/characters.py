@@ -11,7 +11,7 @@ from torch import nn
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
-from mnist_cnn.detection.lines import confidence, evidence, lines, split, unexplained
+from mnist_cnn.detection.lines import confidence, evidence, lines, split
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.digits import centred
 from mnist_cnn.reading.frames import Box
@@ -45,12 +45,11 @@ def read_characters(
     image = load_picture(picture)
     grey = inks.grey_of(np.asarray(image))
     seen = upright(net, grey)
-    kept, dropped = split(seen.found)
+    kept, dropped, left = split(seen.found, seen.ink, seen.best)
     tables, cell_of = placed(seen, kept)
     # a lone digit does not tell which side is up: a 6 may be a 9
     lone = round(seen.degrees) % 360 and sum(each.symbol.isdecimal() for each in kept) == 1
     weights: list[float] = net.line_weights.tolist()  # type: ignore[operator]  # a buffer
-    left = unexplained(seen.ink, kept, seen.best)
     scale = np.tile(np.array(upright_size(image)) / grey.shape[::-1], 2)
     readings = []
     for number, row in enumerate(in_rows(kept, tables, cell_of)):
@@ -61,7 +60,7 @@ def read_characters(
         unclear = 2 * digits > sum(each.symbol not in SIGNS for each in own)
         for each, column in row:
             is_digit = each is not None and (
-                each.symbol.isdecimal() or (unclear and each.symbol == OTHER)
+                each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
             )
             about: dict[str, Any] = {"row": number, "column": column, "line": sure}
             about["is_candidate"] = is_digit
