@@ -74,7 +74,7 @@ class CharacterDetector(L.LightningModule):
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
-        """Write the weights, calibrated on made pages of other writers: half as many as validate."""
+        """Write the weights, calibrated on half as many pages of other writers as validate."""
         net = copy.deepcopy(self.net).float().cpu().eval()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
         calibrate(net, sources("val", data.fold), data.val_pages // 2)

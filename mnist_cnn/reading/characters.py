@@ -56,8 +56,12 @@ def read_characters(
         own = [each for each, _ in row if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
         digits = sum(each.symbol.isdecimal() for each in own)
+        others = sum(each.symbol == OTHER for each in own)
         # in a line of digits what is none and no sign is a digit that cannot be made out
-        unclear = 2 * digits > sum(each.symbol not in SIGNS for each in own)
+        unclear = digits > others
+        # of words none is; of a doubtful line all but what is least probable
+        least = math.inf if lone or others > digits else threshold
+        weakest = min((c for c in own if c.symbol.isdecimal()), key=lambda c: c.score, default=None)
         for each, column in row:
             is_digit = each is not None and (
                 each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
@@ -65,7 +69,8 @@ def read_characters(
             about: dict[str, Any] = {"row": number, "column": column, "line": sure}
             about["is_candidate"] = is_digit
             box = tuple(np.array(place_of(seen, each) if each else (0, 0, 0, 0)) * scale)
-            readings.append(reading(seen, each, box, math.inf if lone else threshold, about))
+            is_doubtful = each is weakest and sure < threshold
+            readings.append(reading(seen, each, box, math.inf if is_doubtful else least, about))
     return readings
 
 
