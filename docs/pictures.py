@@ -24,7 +24,9 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.pages import PageDataset, sources
 from mnist_cnn.data.synthetic.pages import strip
 from mnist_cnn.data.synthetic.sheet import OTHER, SYMBOLS
+from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.plots.readings import draw_readings
+from mnist_cnn.reading.characters import read_characters
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the photographs of the tests
@@ -104,14 +106,15 @@ def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
     picture.quantize(32).save(OUT.with_name("made_pages.png"), optimize=True)
 
 
-def hardest(n: int = 400, rows: int = 6, columns: int = 2) -> None:
+def hardest(n: int = 200, rows: int = 6, columns: int = 2) -> None:
     """Draw the strips of n that are read rightly but least surely, and wrongly but most surely."""
     right, wrong = [], []
+    net = load_reader()
     for index in range(n):
         made = strip(np.random.default_rng((STRIPS_SEED, index)), sources("val"))
         marks = sorted(made.marks, key=lambda mark: mark.box[0])
         picture = Image.fromarray(255 - (255 * made.ink).astype(np.uint8))
-        readings = read_digits(picture)
+        readings = read_characters(picture, net)
         text = "".join(str(each.best) for each in readings if each.is_candidate)
         label = "".join(mark.symbol for mark in marks if mark.symbol.isdecimal())
         if not readings or not label or any(not mark.symbol for mark in marks):
