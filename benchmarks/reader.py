@@ -70,9 +70,9 @@ def amounts(folder: Path, net: Detector) -> None:
     for file, label in zip(index.file, index.label, strict=True):
         readings = read_characters(folder / "img" / file, net)
         guess, unsure = likely(readings), doubts(readings)
-        digits = [each.confidence for each in readings if each.is_candidate]
         row = {"right": guess == label, "wrong characters": distance(label, guess)}
-        row |= {"digits": len(label), "confidence": min(digits, default=0) if not unsure else 0}
+        line = min((each.line for each in readings), default=0.0)
+        row |= {"digits": len(label), "confidence": line}
         row |= {"surely right": not unsure and sure(readings) == label}
         rows.append(row | {"surely wrong": not unsure and sure(readings) != label})
     found = pd.DataFrame(rows)

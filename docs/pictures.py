@@ -1,10 +1,11 @@
-"""Makes the pictures of these pages: python docs/pictures.py [pages]
+"""Makes the pictures of these pages: python docs/pictures.py [pages|hardest]
 
-`pages` makes images/made_pages.png, pages that the reader is trained on. Without it,
-images/overview.png, the README's first picture, is made from real runs:
-Left, photographs made of MNIST's test digits as `predict --show` draws them; right, the report of a
-sweep and the tutorial's run in TensorBoard. The runs lie in outputs/overview and are resumed. It
-needs the extras test and sweep, and Chromium.
+`pages` makes images/made_pages.png, pages that the reader is trained on; `hardest`
+images/hardest.png, strips of validation writers that it reads rightly although it is least sure,
+and those that it reads wrongly although it is surest. Without either, images/overview.png, the
+README's first picture, is made from real runs: left, photographs made of MNIST's test digits as
+`predict --show` draws them; right, the report of a sweep and the tutorial's run in TensorBoard.
+The runs lie in outputs/overview and are resumed. It needs the extras test and sweep, and Chromium.
 """
 
 import shutil
@@ -21,8 +22,11 @@ from tensorboard import program
 from mnist_cnn import load, read_digits
 from mnist_cnn.data import mnist
 from mnist_cnn.data.pages import PageDataset, sources
+from mnist_cnn.data.synthetic.pages import strip
 from mnist_cnn.data.synthetic.sheet import OTHER, SYMBOLS
+from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.plots.readings import draw_readings
+from mnist_cnn.reading.characters import read_characters
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the photographs of the tests
@@ -30,6 +34,7 @@ from tests.helpers.photographs import KINDS, photograph  # noqa: E402
 
 RUNS, OUT = Path("outputs/overview"), ROOT / "docs" / "images" / "overview.png"
 SEEDS = (3, 4, 8)  # of the photographs
+STRIPS_SEED = 2026
 WIDTH, MARGIN, TITLE = 1700, 24, 56  # pixels
 SWEEP = "-m experiment=fast data.val_fraction=0.2 optimizer.lr=0.1,0.2,0.4 seed=0,1,2"
 
@@ -101,10 +106,47 @@ def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
     picture.quantize(32).save(OUT.with_name("made_pages.png"), optimize=True)
 
 
+def hardest(n: int = 200, rows: int = 6, columns: int = 2) -> None:
+    """Draw the strips of n that are read rightly but least surely, and wrongly but most surely."""
+    right, wrong = [], []
+    net = load_reader()
+    for index in range(n):
+        made = strip(np.random.default_rng((STRIPS_SEED, index)), sources("val"))
+        marks = sorted(made.marks, key=lambda mark: mark.box[0])
+        picture = Image.fromarray(255 - (255 * made.ink).astype(np.uint8))
+        readings = read_characters(picture, net)
+        text = "".join(str(each.best) for each in readings if each.is_candidate)
+        label = "".join(mark.symbol for mark in marks if mark.symbol.isdecimal())
+        if not readings or not label or any(not mark.symbol for mark in marks):
+            continue  # it is cut off
+        line = min(each.line for each in readings)
+        (right if text == label else wrong).append((line, picture, f"{text}  {line:.0%}", label))
+    right.sort(key=lambda each: each[0])
+    wrong.sort(key=lambda each: -each[0])
+    width, high, gap = 360, 110, 16
+    sheet = Image.new(
+        "RGB", (2 * columns * (width + gap) + gap, TITLE + rows * (high + gap)), "white"
+    )
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
+    for side, (title, strips) in enumerate((("read rightly", right), ("not", wrong))):
+        start = gap + side * columns * (width + gap)
+        draw.text((start, 12), title, "#333", ImageFont.load_default(24))
+        for k, (_, picture, text, label) in enumerate(strips[: rows * columns]):
+            x = start + k % columns * (width + gap)
+            y = TITLE + k // columns * (high + gap)
+            zoom = min(width / picture.width, (high - 30) / picture.height)
+            size = round(picture.width * zoom), round(picture.height * zoom)
+            sheet.paste(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), (x, y))
+            note = text if side == 0 else f"{text}, it is {label}"
+            draw.text((x, y + high - 28), note, "#007a3d" if side == 0 else "#c03000", font)
+    sheet.quantize(64).save(OUT.with_name("hardest.png"), optimize=True)
+
+
 def main() -> None:
-    if sys.argv[1:] == ["pages"]:
-        made_pages()
-        return
+    for name, make in (("pages", made_pages), ("hardest", hardest)):
+        if sys.argv[1:] == [name]:
+            make()
+            return
     train()
     left = photographs(500)
     width = WIDTH - left.width - 3 * MARGIN

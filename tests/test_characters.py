@@ -17,6 +17,8 @@ from mnist_cnn.readings import written
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures
 
+SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
+
 
 @pytest.fixture(scope="module")
 def net() -> Detector:
@@ -90,7 +92,8 @@ def test_calibration_finds_the_line_by_which_scores_were_bent():
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.02, 0.98, 20_000)
     true = 1 / (1 + np.exp(-(1.7 * log_odds(scores) + 0.8)))
-    slope, offset = fit(scores, (rng.random(len(scores)) < true).astype(float))
+    verdicts = (rng.random(len(scores)) < true).astype(float)
+    slope, offset = fit(log_odds(scores)[:, None], verdicts)
     assert slope == pytest.approx(1.7, abs=0.1)
     assert offset == pytest.approx(0.8, abs=0.1)
 
@@ -100,9 +103,9 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path):
         load_reader(SHIPPED)
     with pytest.raises(ValueError, match=r"no such checkpoint"):
         load_reader(tmp_path / "none.safetensors")
-    broken = Detector(width=8, dilations=[1])
+    broken = Detector(**SMALL)
     torch.nn.init.constant_(broken.head.weight, torch.nan)
-    about = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "dilations": [1]}
+    about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
     write_weights(broken, {"model": about}, tmp_path / "nan.safetensors")
     with pytest.raises(ValueError, match="not all numbers"):
         load_reader(tmp_path / "nan.safetensors")

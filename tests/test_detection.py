@@ -10,20 +10,22 @@ import torch
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
-from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark
 from mnist_cnn.data.synthetic.texts import TEXTS
-from mnist_cnn.detection.decode import characters
+from mnist_cnn.detection.decode import Character, characters
 from mnist_cnn.detection.loss import UNIT, detection_loss, targets
-from mnist_cnn.detection.module import CharacterDetector, counted
+from mnist_cnn.detection.module import CharacterDetector
 from mnist_cnn.detection.network import CHANNELS, Detector
+from mnist_cnn.detection.scores import marks_of, page_scores
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.helpers.folder import last, rows
 from tests.helpers.training import FAULT
 
+SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
 MODULE = {
-    "model": {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "dilations": [1]},
+    "model": {"_target_": "mnist_cnn.detection.network.Detector", **SMALL},
     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 1e-3},
     "scheduler": {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 1e-3},
 }
@@ -137,13 +139,30 @@ def test_two_processes_make_the_pages_of_one():
 
 
 def test_maps_without_error_give_the_characters_of_a_page(dataset):
-    found = there = 0
+    right = there = 0.0
     for k in range(40):
         if not len(marks := dataset[2, k][2]):
             continue
-        right, _, own = counted(perfect_maps(marks), marks)
-        found, there = found + right, there + own
-    assert found > 0.97 * there  # the middles of two that overlap may share a cell
+        own, n = page_scores(characters(perfect_maps(marks)), marks_of(marks))["recall"]
+        right, there = right + own, there + n
+    assert right > 0.97 * there  # the middles of two that overlap may share a cell
+
+
+def character(symbol: str, x: float, score: float = 0.9) -> Character:
+    chances = np.zeros(len(SYMBOLS), np.float32)
+    chances[SYMBOLS.index(symbol)] = 1
+    return Character((x, 0.0, x + 20, 30.0), score, chances)
+
+
+def test_scores_of_a_page_count_what_is_missed_wrong_and_invented():
+    there = [Mark(symbol, (25 * k, 0, 25 * k + 20, 30), 30) for k, symbol in enumerate("123")]
+    found = [character("1", 0), character("7", 25), character("5", 90)]
+    scores = page_scores(found, there)
+    assert scores.pop("edits") == pytest.approx((2, 3))
+    assert scores == {"precision": (1, 3), "recall": (1, 3), "error": (4, 3), "rows": (0, 1)}
+    right = [character(symbol, 25 * k) for k, symbol in enumerate("123")]
+    assert page_scores(right, there)["rows"] == (1, 1)
+    assert page_scores(right, [*there[:2], Mark("", there[2].box, 30)])["rows"] == (0, 0)
 
 
 def test_a_box_is_found_where_it_is():
@@ -172,7 +191,7 @@ def test_every_part_of_the_loss_falls_to_nothing_for_maps_without_error():
 
 def test_the_network_sees_a_page_as_it_sees_its_parts():
     torch.manual_seed(0)
-    net = Detector(width=8, dilations=[1, 2]).eval()
+    net = Detector(width=8, deep_width=8, blocks=2).eval()
     x = torch.rand(1, 1, 160, 160)
     whole, part = net(x), net(x[..., :96, :96])
     torch.testing.assert_close(whole[..., :12, :12], part[..., :12, :12], atol=1e-5, rtol=1e-4)
@@ -187,7 +206,7 @@ def test_a_module_is_rebuilt_from_its_plain_values():
 def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
     options = [
         *("experiment=reader", "data.pages=24", "data.batch_size=4", "data.val_pages=4"),
-        *("data.workers=0", "model.width=8", "model.dilations=[1]", "trainer.max_epochs=2"),
+        *("data.workers=0", *(f"model.{k}={v}" for k, v in SMALL.items()), "trainer.max_epochs=2"),
         *("trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none", *FAULT),
     ]
     whole, stopped = (compose(options, run_dir=tmp_path / n, run_name="x") for n in "ab")

@@ -1,6 +1,7 @@
 """Scores that mean what they say: of characters at 75 %, 75 % are right."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,56 +10,46 @@ from scipy.optimize import minimize
 from torch import nn
 
 from mnist_cnn.data.synthetic.characters import Sources
-from mnist_cnn.data.synthetic.pages import page
+from mnist_cnn.data.synthetic.pages import page, strip
 from mnist_cnn.data.synthetic.sheet import Page
-from mnist_cnn.detection.decode import Character, shared
 from mnist_cnn.detection.find import find
+from mnist_cnn.detection.lines import evidence, lines, split
+from mnist_cnn.detection.network import EVIDENCE
+from mnist_cnn.detection.scores import line_texts, matches
 
 SIDES = 360, 480  # height and width of the pages, as those of small pictures
-COVERED = 0.5  # of a character that is there, by one that is found
+STRIPS = 4
+DECAY = 1e-4  # of the weights of evidence
 Floats = NDArray[np.float64]
 
 
-def verdicts(found: Sequence[Character], there: Page) -> list[tuple[float, bool]]:
-    """The score of each character that is found, and whether it is right.
-
-    What lies on a character that is cut off counts neither way.
-    """
-    pairs = []
-    for each in found:
-        over = max(there.marks, key=lambda mark: shared(each.box, mark.box), default=None)
-        covered = shared(each.box, over.box) if over else 0.0
-        if over and covered > COVERED and not over.symbol:
-            continue
-        pairs.append((each.score, bool(over and covered > COVERED and over.symbol == each.symbol)))
-    return pairs
-
-
-def measured(net: nn.Module, sources: Sources, pages: int, seed: int) -> tuple[Floats, Floats]:
-    """Scores (N,) on made pages, and 1 for those that are right (N,)."""
-    pairs: list[tuple[float, bool]] = []
+def made_pages(sources: Sources, pages: int, seed: int) -> Iterator[Page]:
+    """Pages and, for each of them, STRIPS lines that were cut out."""
     for index in range(pages):
-        made = page(np.random.default_rng((seed, index)), sources, *SIDES)
-        pairs += verdicts(find(net, made.ink)[0], made)
-    scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
-    return scores, right
+        rng = np.random.default_rng((seed, index))
+        yield page(rng, sources, *SIDES)
+        for _ in range(STRIPS):
+            yield strip(rng, sources)
 
 
-def fit(scores: Floats, right: Floats) -> tuple[float, float]:
-    """The slope and the offset of the log-odds that are likeliest (Platt, 1999).
+def fit(evidence: Floats, right: Floats) -> Floats:
+    """Return the weights (N + 1,) of evidence (M, N) that are likeliest; the last is an offset.
 
-    1 and 0, which change nothing, where all are right or none is.
+    A logistic regression, with a little weight decay, so that what never tells of an error has no
+    weight; 1 and 0, which change nothing, where all are right or none is.
     """
+    weights = np.append(np.ones(evidence.shape[1]), 0.0)
     if len(set(right.tolist())) < 2:
-        return 1.0, 0.0
-    x = log_odds(scores)
+        return weights
 
-    def loss(line: Floats) -> float:
-        z = line[0] * x + line[1]
-        return float(np.mean(np.logaddexp(0, z) - right * z))
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        z = evidence @ weights[:-1] + weights[-1]
+        off = 1 / (1 + np.exp(-z)) - right
+        slope = np.append(evidence.T @ off, off.sum()) / len(right) + DECAY * weights
+        value = np.mean(np.logaddexp(0, z) - right * z) + DECAY / 2 * (weights**2).sum()
+        return float(value), slope
 
-    slope, offset = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
-    return float(slope), float(offset)
+    return np.asarray(minimize(loss, weights, jac=True, method="L-BFGS-B").x, np.float64)
 
 
 def log_odds(p: Floats) -> Floats:
@@ -67,7 +58,26 @@ def log_odds(p: Floats) -> Floats:
 
 
 def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) -> None:
-    """Set the calibration of a network by what it finds on made pages."""
-    calibration: torch.Tensor = net.calibration  # type: ignore[assignment]  # a buffer
-    calibration.copy_(torch.tensor([1.0, 0.0]))
-    calibration.copy_(torch.tensor(fit(*measured(net, sources, pages, seed))))
+    """Set the scores of a network's characters, then those of its lines, by made pages."""
+    character: torch.Tensor = net.character_weights  # type: ignore[assignment]  # buffers
+    line: torch.Tensor = net.line_weights  # type: ignore[assignment]
+    character.copy_(torch.tensor([1.0, 0.0]))
+    seen = [(find(net, made.ink), made) for made in made_pages(sources, pages, seed)]
+    pairs = [
+        (each.score, is_right)
+        for (found, _), made in seen
+        for each, is_right in matches(found, made.marks)
+    ]
+    scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
+    slope, offset = fit(log_odds(scores)[:, None], right)
+    character.copy_(torch.tensor([slope, offset]))
+    rows, verdict = [], []
+    for (found, best), made in seen:
+        scored = [replace(each, weights=(slope, offset)) for each in found]
+        kept, dropped, left = split(scored, made.ink, best)
+        for own in lines(kept):
+            texts = line_texts(own, made.marks)
+            if texts is not None:
+                rows.append(evidence(own, dropped, left))
+                verdict.append(texts[0] == texts[1])
+    line.copy_(torch.tensor(fit(np.array(rows).reshape(-1, EVIDENCE), np.array(verdict, float))))

@@ -25,7 +25,8 @@ class Character:
     box: Box
     found: float  # the height of the peak: the probability that a character is there
     probabilities: NDArray[np.float32]  # (26,) of SYMBOLS, of a character that is there
-    line: tuple[float, float] = (1.0, 0.0)  # of the network's calibration
+    weights: tuple[float, float] = (1.0, 0.0)  # of its log-odds, as the network is calibrated
+    least: float = 1.0  # its score where it was seen least
 
     @property
     def symbol(self) -> str:
@@ -34,8 +35,17 @@ class Character:
     @property
     def score(self) -> float:
         """The probability that this symbol is there."""
-        p = min(max(self.found * float(self.probabilities.max()), 1e-6), 1 - 1e-6)
-        slope, offset = self.line
+        return self.calibrated(float(self.probabilities.max()))
+
+    @property
+    def digit_score(self) -> float:
+        """The probability that the likeliest digit is there."""
+        return self.calibrated(float(self.probabilities[:10].max()))
+
+    def calibrated(self, share: float) -> float:
+        """The probability that it is there and one of those that have this share."""
+        p = min(max(self.found * share, 1e-6), 1 - 1e-6)
+        slope, offset = self.weights
         return 1 / (1 + math.exp(-slope * math.log(p / (1 - p)) - offset))
 
     @property
@@ -93,6 +103,7 @@ def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
     Views that find the same character are averaged, as the members of an ensemble are.
     """
     made = []
+    view_of = {id(each): k for k, view in enumerate(views) for each in view}
     for group in grouped([each for view in views for each in view]):
         first = group[0]
         alike = [
@@ -102,5 +113,10 @@ def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
         ]
         weights = np.array([max(c.found, 1e-6) for c in alike])
         mean = np.average([c.probabilities for c in alike], axis=0, weights=weights)
-        made.append(replace(first, probabilities=mean.astype(np.float32)))
+        best = int(mean.argmax())
+        scores = [0.0] * len(views)
+        for each in group:
+            score = each.calibrated(float(each.probabilities[best]))
+            scores[view_of[id(each)]] = max(scores[view_of[id(each)]], score)
+        made.append(replace(first, probabilities=mean.astype(np.float32), least=min(scores)))
     return made

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mnist_cnn.data.synthetic.sheet import STRIDE
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character, characters, merged
-from mnist_cnn.detection.network import CHANNELS
+from mnist_cnn.detection.network import CHANNELS, COARSEST
 
 SMALL = 600  # pixels of the longer side on which the scale is chosen
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
-TILE, CONTEXT = 640, 64  # pixels of what the network sees at once, and of that around what is kept
+TILE, CONTEXT = 640, 96  # pixels of what the network sees at once, and of that around what is kept
 FAINT = 0.15  # ink below which nothing is written
 FINEST = 1.5  # pixels of a pen that the network sees
 MARGIN = 16  # pixels of paper around a picture
@@ -50,7 +50,7 @@ def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
 
 def maps_of(net: nn.Module, ink: Array) -> Tensor:
     """The network's maps (32, h, w) of ink (H, W), tile by tile where there is ink."""
-    h, w = (-(-side // STRIDE) for side in ink.shape)
+    h, w = (-(-side // COARSEST) * COARSEST // STRIDE for side in ink.shape)
     padded = np.zeros((h * STRIDE, w * STRIDE), np.float32)
     padded[: ink.shape[0], : ink.shape[1]] = ink
     maps = torch.full((sum(CHANNELS.values()), h, w), -20.0)
@@ -77,9 +77,9 @@ def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> F
     large = np.pad(resized(ink, zoom, pen), MARGIN)
     zoom = (large.shape[1] - 2 * MARGIN) / ink.shape[1]
     maps = maps_of(net, large)
-    slope, offset = net.calibration.tolist()  # type: ignore[operator]  # a buffer
+    weights = net.character_weights.tolist()  # type: ignore[operator]  # a buffer
     found = [
-        replace(each.moved(zoom, -MARGIN, -MARGIN), line=(slope, offset))
+        replace(each.moved(zoom, -MARGIN, -MARGIN), weights=tuple(weights))
         for each in characters(maps)
     ]
     return Found(zoom, found, maps[1].sigmoid().numpy())

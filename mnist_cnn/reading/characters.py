@@ -2,24 +2,25 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import nn
 
-from mnist_cnn.data.synthetic.sheet import STRIDE
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
+from mnist_cnn.detection.lines import confidence, evidence, lines, split
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.digits import centred
 from mnist_cnn.reading.frames import Box
 from mnist_cnn.reading.grids import Grid, grids
 from mnist_cnn.reading.ink import resized
-from mnist_cnn.reading.layout import lines
 from mnist_cnn.reading.picture import Source, load_picture, upright_size
 from mnist_cnn.reading.reader import THRESHOLD, Reading
 from mnist_cnn.reading.signs import UNKNOWN
-from mnist_cnn.reading.views import LEAST, View, upright
+from mnist_cnn.reading.views import View, upright
 
 INSIDE = 0.8  # of the characters on a grid stand each in one cell, else it is squared paper
 Cell = tuple[int, int, int]  # grid, row, column
@@ -37,23 +38,39 @@ def read_characters(
         threshold: the confidence below which a digit is left unread, in [0, 1].
 
     Raises:
-        OSError, ValueError: it cannot be read, see `load_picture`.
+        OSError, ValueError: it cannot be read, see `load_picture`; or the threshold is none.
     """
+    if not 0 <= threshold <= 1:  # NaN is neither
+        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
     image = load_picture(picture)
     grey = inks.grey_of(np.asarray(image))
     seen = upright(net, grey)
-    scale = np.array(upright_size(image)) / grey.shape[::-1]
-    found = [each for each in seen.found if each.score > LEAST]
-    tables, cell_of = placed(seen, found)
-    rows = in_rows(found, tables, cell_of)
+    kept, dropped, left = split(seen.found, seen.ink, seen.best)
+    tables, cell_of = placed(seen, kept)
     # a lone digit does not tell which side is up: a 6 may be a 9
-    lone = round(seen.degrees) % 360 and sum(each.symbol.isdecimal() for each in found) == 1
-    threshold = math.inf if lone else threshold
+    lone = round(seen.degrees) % 360 and sum(each.symbol.isdecimal() for each in kept) == 1
+    weights: list[float] = net.line_weights.tolist()  # type: ignore[operator]  # a buffer
+    scale = np.tile(np.array(upright_size(image)) / grey.shape[::-1], 2)
     readings = []
-    for number, row in enumerate(rows):
+    for number, row in enumerate(in_rows(kept, tables, cell_of)):
+        own = [each for each, _ in row if each]
+        sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
+        digits = sum(each.symbol.isdecimal() for each in own)
+        others = sum(each.symbol == OTHER for each in own)
+        # in a line of digits what is none and no sign is a digit that cannot be made out
+        unclear = digits > others
+        # of words none is; of a doubtful line all but what is least probable
+        least = math.inf if lone or others > digits else threshold
+        weakest = min((c for c in own if c.symbol.isdecimal()), key=lambda c: c.score, default=None)
         for each, column in row:
-            box = tuple(np.array(place_of(seen, each) if each else (0, 0, 0, 0)) * [*scale, *scale])
-            readings.append(reading(seen, each, box, number, column, threshold))
+            is_digit = each is not None and (
+                each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
+            )
+            about: dict[str, Any] = {"row": number, "column": column, "line": sure}
+            about["is_candidate"] = is_digit
+            box = tuple(np.array(place_of(seen, each) if each else (0, 0, 0, 0)) * scale)
+            is_doubtful = each is weakest and sure < threshold
+            readings.append(reading(seen, each, box, math.inf if is_doubtful else least, about))
     return readings
 
 
@@ -134,28 +151,24 @@ def place_of(seen: View, each: Character) -> tuple[float, ...]:
 
 
 def reading(
-    seen: View, each: Character | None, box: Box, row: int, column: int | None, threshold: float
+    seen: View, each: Character | None, box: Box, threshold: float, about: dict[str, Any]
 ) -> Reading:
     """The reading of a character, or of an empty cell."""
     empty = np.zeros((28, 28), np.uint8)
     if each is None:
         none = np.zeros(10, np.float32)
-        return Reading(None, 0.0, none, box, empty, row, False, column=column, sign=" ")
-    is_digit = each.symbol.isdecimal()
-    chances = each.probabilities[:10] * np.float32(each.score / each.probabilities.max())
+        return Reading(None, 0.0, none, box, empty, sign=" ", **about)
+    chances = np.array([each.calibrated(float(p)) for p in each.probabilities[:10]], np.float32)
     sure = float(chances.max())
     left, top, right, bottom = (max(0, round(side)) for side in each.box)
     ink = seen.ink[top:bottom, left:right]
-    image = centred(resized(ink, 20)) if ink.size and ink.max() > 0 else empty
     return Reading(
-        int(chances.argmax()) if is_digit and sure >= threshold else None,
+        int(chances.argmax()) if each.symbol.isdecimal() and sure >= threshold else None,
         sure,
         chances,
         tuple(round(side) for side in box),  # type: ignore[arg-type]  # four sides
-        image,
-        row,
-        is_digit,
-        round(seen.degrees) % 360,
-        column,
-        UNKNOWN if is_digit or each.symbol == "?" else each.symbol,
+        centred(resized(ink, 20)) if ink.size and ink.max() > 0 else empty,
+        rotation=round(seen.degrees) % 360,
+        sign=each.symbol if each.symbol in SIGNS else UNKNOWN,
+        **about,
     )

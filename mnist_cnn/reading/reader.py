@@ -57,6 +57,7 @@ class Reading:
     rotation: int = 0
     column: int | None = None  # of a table or a grid, from 0 at the left
     sign: str = UNKNOWN  # of what is no digit, see `reading.signs`; a space for an empty cell
+    line: float = 1.0  # the probability that the digits of its row are right
 
     @property
     def best(self) -> int:

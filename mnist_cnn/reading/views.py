@@ -1,6 +1,6 @@
 """The view of a picture in which its writing stands upright and dark on light."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -10,12 +10,13 @@ from torch import nn
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
+from mnist_cnn.detection.lines import slope_of
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.layout import slope_of
 from mnist_cnn.reading.strokes import is_smooth
 
 LEAST = 0.3  # the probability below which a character is left out
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
+TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # another view must explain so much more than the picture as it lies
 STEEP = 8  # degrees of slope from which a view is turned once more
@@ -71,12 +72,28 @@ def view(net: nn.Module, ink: Array, pen: float, degrees: float = 0) -> View:
     return View(*find(net, turned, pen), turned, degrees, back)
 
 
+def enlarged(net: nn.Module, grey: Array, zoom: int) -> View:
+    """The view of a tiny picture: enlarged, with paper around it, half of its size on each side."""
+    large = cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    room = max(large.shape) // 2
+    paper = float(np.median(border))
+    sides = room, room, room, room
+    padded = cv2.copyMakeBorder(large, *sides, cv2.BORDER_CONSTANT, value=paper)
+    seen = upright(net, padded)
+    back = np.array([[1 / zoom, 0, -room / zoom], [0, 1 / zoom, -room / zoom]])
+    return replace(seen, back=back @ np.vstack([seen.back, [0, 0, 1]]))
+
+
 def upright(net: nn.Module, grey: Array) -> View:
     """The view of a grey picture that the network explains best.
 
     Where the picture as it lies is plain no other is tried; these cost several passes over a small
     copy of it.
     """
+    zoom = max(1, -(-TINY // max(grey.shape)))
+    if zoom > 1:
+        return enlarged(net, grey, zoom)
     light = inks.is_light_on_dark(grey)
     ink, pen = ink_of(grey, light)
     plain = view(net, ink, pen)

@@ -12,6 +12,8 @@ def finish(made: Page, size: float, rng: Generator) -> None:
     """Turn the page a little, add what lies over and under it, and look at it with a camera."""
     height, width = made.ink.shape
     if rng.random() < 0.4:
+        buckle(made, rng)
+    if rng.random() < 0.4:
         turn(made, rng.normal(0, 4))
     if rng.random() < 0.06:  # light that falls on a fold or on its edge
         clutter.edge(rng, made.ink)
@@ -84,6 +86,17 @@ def crop(made: Page, rng: Generator) -> None:
         whole = (box[2] - box[0]) * (box[3] - box[1]) > 0.8 * (r - l) * (b - t)
         marks.append(Mark(mark.symbol if whole else "", box, mark.size, mark.line))
     made.marks = marks
+
+
+def buckle(made: Page, rng: Generator) -> None:
+    """Bend a page a little, and every stroke with it; boxes stay, as the shifts are small."""
+    height, width = made.ink.shape
+    coarse = round(height / rng.uniform(10, 40)) + 2, round(width / rng.uniform(10, 40)) + 2
+    shift = rng.normal(0, rng.uniform(0.4, 1.6), (2, *coarse)).astype(np.float32)
+    dx, dy = (cv2.resize(part, (width, height), interpolation=cv2.INTER_CUBIC) for part in shift)
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    made.ink = cv2.remap(made.ink, x + dx, y + dy, cv2.INTER_LINEAR)
+    made.rules = cv2.remap(made.rules, x + dx, y + dy, cv2.INTER_LINEAR)
 
 
 def turn(made: Page, degrees: float) -> None:

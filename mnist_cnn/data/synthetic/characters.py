@@ -15,6 +15,8 @@ from mnist_cnn.data.synthetic.strokes import Array, Form, Points
 
 # without what some hand writes as a digit or a sign: O I l S Z B b g q o s z i x t X and the like
 LETTERS = "ACDEFGHJKLMNPQRTUVWYacdefhjkmnpruvwyÄÖÜßéçñ&@?ΓΔΘΛΞΠΣΦΨΩαεηκλμπφψωБДЖИЛФЦЩЯджфцщя"
+# of these, what a digit of some hand looks like: letters among letters alone, digits among digits
+LIKE_DIGITS = "ACDGJLPTUVYacdefghjnpruvyFHW"
 HEIGHT = 64  # of a font's digit in the cache, in pixels
 FIRM = 0.5  # the ink that counts as the pen's
 
@@ -59,6 +61,9 @@ class Hand:
     usual: dict[str, int]  # of each character the form that this hand writes
     font: str
     low_zeros: float  # height of its zeros as a fraction of other digits'
+    wide_zeros: float  # their width as a fraction of other digits'
+    uneven: float  # standard deviation of the logarithm of its characters' heights
+    joins: float  # probability that a stroke goes on to the next character
     flourish: float  # probability that a stroke is added to a digit of MNIST
 
     @classmethod
@@ -67,18 +72,21 @@ class Hand:
     ) -> "Hand":
         """Draw a hand; of any source, unless one is given."""
         source = source or str(rng.choice(["mnist", "pen", "font"], p=[0.48, 0.38, 0.14]))
-        pen = rng.uniform(0.05, 0.13) if rng.random() < 0.85 else rng.uniform(0.03, 0.22)
+        pen = rng.uniform(0.04, 0.13) if rng.random() < 0.85 else rng.uniform(0.03, 0.22)
         return cls(
             source=source,
             size=size,
             pen=max(0.6, pen * size),
-            slant=rng.normal(0.1, 0.15),
-            aspect=rng.uniform(0.4, 0.85),
+            slant=rng.normal(0.12, 0.18),
+            aspect=rng.uniform(0.4, 0.85) if rng.random() < 0.85 else rng.uniform(0.85, 1.2),
             bend=np.exp(rng.normal(0, 0.18, 2)),
             shake=rng.uniform(0.01, 0.055),
             usual={name: int(rng.integers(len(forms))) for name, forms in FORMS.items()},
             font=str(rng.choice(sources.fonts)),
-            low_zeros=rng.uniform(0.45, 0.8) if rng.random() < 0.15 else 1.0,
+            low_zeros=rng.uniform(0.4, 0.85) if rng.random() < 0.3 else 1.0,
+            wide_zeros=rng.uniform(0.8, 1.4),
+            uneven=rng.uniform(0, 0.06) if rng.random() < 0.75 else rng.uniform(0.06, 0.16),
+            joins=rng.uniform(0.1, 0.8) if rng.random() < 0.15 else 0.0,
             flourish=0.8 if rng.random() < 0.35 else 0.0,
         )
 
@@ -92,11 +100,13 @@ class Hand:
             return self._font(character, rng)
         if not character.isdecimal():
             return self._letter(character, rng)
-        size = self.low_zeros if character == "0" else 1.0
+        size = float(np.exp(rng.normal(0, self.uneven)))
+        wide = rng.uniform(0.85, 1.15)
+        if character == "0":
+            size, wide = size * self.low_zeros, wide * self.wide_zeros * self.low_zeros**-0.7
         if self.source == "mnist":
-            return self._mnist(character, size, sources, rng)
-        form = self._form(character, rng)
-        return self._pen(form, self.aspect * rng.uniform(0.85, 1.15), rng, size)
+            return self._mnist(character, size, wide, sources, rng)
+        return self._pen(self._form(character, rng), self.aspect * wide, rng, size)
 
     def _form(self, character: str, rng: Generator) -> Form:
         """The form of this hand, and now and then another."""
@@ -132,13 +142,15 @@ class Hand:
         turn = np.array([[1.0, -slant], [0.0, 1.0]]) * scale[:, None]
         return tight(warped(drawn, turn))
 
-    def _mnist(self, digit: str, size: float, sources: Sources, rng: Generator) -> Array:
+    def _mnist(
+        self, digit: str, size: float, wide: float, sources: Sources, rng: Generator
+    ) -> Array:
         image = sources.images[rng.choice(sources.rows[int(digit)])]
         x, y, w, h = cv2.boundingRect(image)
         image = image[y : y + h, x : x + w].astype(np.float32) / 255
         angle, shear = np.radians(rng.uniform(-9, 9)), rng.uniform(-0.1, 0.1) + 0.5 * self.slant
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        turn = turn @ [[rng.uniform(0.72, 1.3), -shear], [0, 1]]
+        turn = turn @ [[wide * rng.uniform(0.85, 1.15), -shear], [0, 1]]
         turn = turn * self.size * size / max(w, h) * rng.uniform(0.88, 1.12)
         ink = warped(image, turn, cv2.INTER_CUBIC)
         # a finer or a wider pen, as this hand has

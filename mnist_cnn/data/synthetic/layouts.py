@@ -9,6 +9,7 @@ from numpy.random import Generator
 from mnist_cnn.data.synthetic import clutter
 from mnist_cnn.data.synthetic.characters import LETTERS, Hand, Sources
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, Mark, Page
+from mnist_cnn.data.synthetic.strokes import spline
 from mnist_cnn.data.synthetic.texts import SHARES, TEXTS, digits
 
 POWERS = {"²": "2", "³": "3"}
@@ -47,10 +48,11 @@ class Pen:
             gaps: between two characters, as fractions of the size; below 0 they overlap.
         """
         rng, size, start = self.rng, hand.size, left
-        drift = rng.uniform(0, 0.07)
+        drift = rng.uniform(0, 0.07) if rng.random() < 0.8 else rng.uniform(0.07, 0.15)
+        before: tuple[float, float, float, float] | None = None  # the box of the digit before
         for character in text:
             if character == " ":
-                left += size * rng.uniform(0.4, 1.2)
+                left, before = left + size * rng.uniform(0.4, 1.2), None
                 continue
             if character in POWERS:  # a small digit, raised
                 small = self.hand(size * rng.uniform(0.45, 0.62), hand.source)
@@ -73,8 +75,26 @@ class Pen:
             symbol = character if character.isdecimal() or character in SIGNS else OTHER
             place = left + (gap if character in ".,:" else 0)
             self.page.put(glyph, place, top, symbol, size, self.strength)
+            box = place, top, place + w, top + h
+            if before and character.isdecimal() and rng.random() < hand.joins:
+                self._join(before, box, hand.pen)
+            before = box if character.isdecimal() else None
             left = place + w + (rng.uniform(-0.1, 0.25) * size if character in ".,:" else gap)
         return left
+
+    def _join(
+        self,
+        one: tuple[float, float, float, float],
+        other: tuple[float, float, float, float],
+        pen: float,
+    ) -> None:
+        """Draw the stroke of a pen that was not lifted between two digits."""
+        rng = self.rng
+        start = one[2] - rng.uniform(0, 0.3) * (one[2] - one[0]), rng.uniform(one[1], one[3])
+        end = other[0] + rng.uniform(0, 0.3) * (other[2] - other[0]), rng.uniform(*other[1::2])
+        middle = (np.add(start, end) + rng.normal(0, 0.15, 2) * (one[3] - one[1])) / 2
+        way = spline(np.array([start, middle, end]))
+        clutter.add_line(self.page.ink, way, pen * rng.uniform(0.5, 1), self.strength)
 
     def _sign_top(self, sign: str, foot: float, size: float, h: int) -> float:
         rng = self.rng
@@ -103,13 +123,14 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     foot, rule = rng.uniform(0.45, 0.75), rng.uniform(1, max(1.2, pen.size / 14))
     strength = rng.uniform(0.2, 1.1)
     hand = pen.hand()
+    overlap = rng.uniform(0.05, 0.25)
     while middle < height + 0.3 * pen.size:
         if rng.random() < 0.25:
             hand = pen.hand()
         left = rng.uniform(-0.4, 1.5) * pen.size
         while left < width:
             name = kind or str(rng.choice(list(TEXTS), p=SHARES))
-            low = rng.uniform(-0.15, 0.0) if tight_row else rng.uniform(0, 0.3)
+            low = rng.uniform(-overlap, 0.0) if tight_row else rng.uniform(0, 0.3)
             gaps = (low, low + rng.uniform(0.05, 0.2 if tight_row else 0.9))
             left = pen.text(hand, TEXTS[name](rng), left, middle + slope * left, slope, gaps)
             left += pen.size * rng.uniform(0.5, 3)
@@ -243,7 +264,9 @@ def scattered(pen: Pen) -> None:
     height, width = page.ink.shape
     for _ in range(int(rng.integers(1, 9))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
-        character = digits(rng, 1, 1)
+        character = (
+            digits(rng, 1, 1) if rng.random() < 0.85 else str(rng.choice(list(LETTERS[:34])))
+        )
         glyph = hand.write(character, pen.sources, rng)
         h, w = glyph.shape
         for _ in range(8):
@@ -254,7 +277,8 @@ def scattered(pen: Pen) -> None:
                 for l, t, r, b in (m.box for m in page.marks)  # noqa: E741
             )
             if not taken:
-                page.put(glyph, x, y, character, hand.size, pen.strength)
+                symbol = character if character.isdecimal() else OTHER
+                page.put(glyph, x, y, symbol, hand.size, pen.strength)
                 page.line += 1
                 break
 
@@ -334,7 +358,7 @@ def blank(pen: Pen) -> None:
 
 
 LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
-    "rows": (0.43, rows),
+    "rows": (0.50, rows),
     "grid": (0.14, grid),
     "table": (0.06, table),
     "comb": (0.07, comb),

@@ -11,6 +11,7 @@ from mnist_cnn.data.synthetic.camera import finish
 from mnist_cnn.data.synthetic.characters import Sources
 from mnist_cnn.data.synthetic.layouts import LAYOUTS, Pen
 from mnist_cnn.data.synthetic.sheet import HEIGHT, WIDTH, Mark, Page
+from mnist_cnn.data.synthetic.texts import TEXTS
 
 
 def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WIDTH) -> Page:
@@ -39,6 +40,24 @@ def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WI
     if is_blank and rng.random() < 0.4:
         clutter.texture(rng, made.ink)
     LAYOUTS[name][1](pen)
+    finish(made, size, rng)
+    return made
+
+
+def strip(rng: Generator, sources: Sources) -> Page:
+    """Draw a number or an amount on a strip of paper, as it is cut out of a form."""
+    size = rng.uniform(22, 42)
+    text = TEXTS["amount" if rng.random() < 0.7 else "number"](rng)
+    width = size * (0.9 * len(text) + 2)
+    made = Page.empty(round(size * rng.uniform(1.4, 2.6)), round(width))
+    pen = Pen(rng, sources, made, size, rng.uniform(0.55, 1) if rng.random() < 0.2 else 1.0)
+    height = made.ink.shape[0]
+    if rng.random() < 0.3:
+        y = height - rng.uniform(1, 0.3 * size)
+        made.rule([(-5, y), (width + 5, y)], rng.uniform(1, 3), rng.uniform(0.25, 1.1))
+    low = rng.uniform(-0.15, 0.25)
+    left, middle = rng.uniform(0.2, 0.8) * size, height * rng.uniform(0.45, 0.55)
+    pen.text(pen.hand(), text, left, middle, rng.normal(0, 0.03), (low, low + 0.25))
     finish(made, size, rng)
     return made
 

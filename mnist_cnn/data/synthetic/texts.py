@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from mnist_cnn.data.synthetic.characters import LETTERS
+from mnist_cnn.data.synthetic.characters import LETTERS, LIKE_DIGITS
 
 
 def digits(rng: Generator, low: int, high: int) -> str:
@@ -13,9 +13,9 @@ def digits(rng: Generator, low: int, high: int) -> str:
 
 
 def _amount(rng: Generator) -> str:
-    if rng.random() < 0.3:  # round amounts have many zeros
+    if rng.random() < 0.4:  # round amounts have many zeros
         text = f"{rng.integers(1, 999)}" + rng.choice(
-            ["000", "00", ".000", ",000", " 000", ".00", ",00"]
+            ["000", "00", "0000", ".000", ",000", " 000", ".000", ".00", ",00"]
         )
     elif rng.random() < 0.5:
         text = f"{rng.integers(1, 1000)}{rng.choice(['.', ',', ' ', '.'])}{digits(rng, 3, 3)}"
@@ -46,14 +46,15 @@ def _unit(rng: Generator) -> str:
     ).format(digits(rng, 1, 3), digits(rng, 2, 2))
 
 
-def _word(rng: Generator) -> str:
-    return "".join(
-        rng.choice(list(LETTERS[:46] if rng.random() < 0.9 else LETTERS), int(rng.integers(1, 8)))
-    )
+def _word(rng: Generator, beside_digits: bool = False) -> str:
+    letters = LETTERS[:46] if rng.random() < 0.9 else LETTERS
+    if beside_digits:
+        letters = "".join(letter for letter in letters if letter not in LIKE_DIGITS)
+    return "".join(rng.choice(list(letters), int(rng.integers(1, 8))))
 
 
 def _mixed(rng: Generator) -> str:
-    start = f"{_word(rng)} {digits(rng, 1, 4)} {rng.choice(list(LETTERS[:40]))}"
+    start = f"{_word(rng, True)} {digits(rng, 1, 4)} {_word(rng, True)[0]}"
     return f"{start}{rng.choice(['=', '+', '-'])}{digits(rng, 1, 2)}"
 
 
@@ -73,4 +74,4 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     "mixed": _mixed,
 }
 # the probability of each in a line of any
-SHARES = np.array([0.25, 0.25, 0.08, 0.08, 0.09, 0.1, 0.05, 0.03, 0.07])
+SHARES = np.array([0.25, 0.31, 0.08, 0.07, 0.08, 0.09, 0.04, 0.03, 0.05])

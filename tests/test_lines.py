@@ -6,8 +6,8 @@ import pytest
 
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.decode import Character, grouped, merged
+from mnist_cnn.detection.lines import lines, slope_of
 from mnist_cnn.reading.grids import grids
-from mnist_cnn.reading.layout import lines, slope_of
 
 
 def character(symbol: str, x: float, y: float, height: float = 30, found: float = 0.9) -> Character:

@@ -1,0 +1,199 @@
+"""The lines that characters stand in, and what tells of errors in a line."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.strokes import Array
+from mnist_cnn.detection.decode import Character
+from mnist_cnn.detection.find import MARGIN, Found
+
+Points = NDArray[np.float64]  # (N, 2), x and y
+RULED = 0.4  # the probability from which ink is a ruled line's
+INKED = 0.4  # of the pen's ink is written
+KEPT = 0.3  # the probability from which a character is read
+BARE = 0.5  # of a character's ink is explained by nothing else
+RIM = 0.1  # of a character's height around its box belongs to it
+LEAST = 0.02  # the least probability of which the logarithm counts
+TALL = 0.5  # of a line's height are its digits, or more
+
+
+def middles(found: Sequence[Character]) -> Points:
+    """The middles (N, 2) of boxes."""
+    boxes = np.array([each.box for each in found], np.float64).reshape(-1, 4)
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
+
+
+def slope_of(found: Sequence[Character]) -> float:
+    """The slope of the lines of writing, downwards: the median over neighbours that stand level."""
+    tall = [each for each in found if each.symbol.isdecimal()]
+    if len(tall) < 2:
+        return 0.0
+    places = middles(tall)
+    heights = np.array([each.height for each in tall])
+    apart = places[None] - places[:, None]  # [i, j] from i to j
+    room = np.maximum(heights[:, None], heights[None])
+    beside = (
+        (apart[..., 0] > 0.1 * room)
+        & (apart[..., 0] < 2.5 * room)
+        & (abs(apart[..., 1]) < 0.6 * room)
+    )
+    slopes = []
+    for i in np.flatnonzero(beside.any(1)):
+        j = int(np.where(beside[i], apart[i, :, 0], np.inf).argmin())
+        slopes.append(apart[i, j, 1] / apart[i, j, 0])
+    return float(np.median(slopes)) if slopes else 0.0
+
+
+def lines(found: Sequence[Character]) -> list[list[Character]]:
+    """Characters by line, lines from top to bottom, each from left to right."""
+    if not found:
+        return []
+    slope = slope_of(found)
+    places = middles(found)
+    level = places[:, 1] - slope * places[:, 0]
+    heights = np.array([each.height for each in found])
+    tall = np.array([each.symbol.isdecimal() or each.symbol not in ".,:-=°÷" for each in found])
+    rows: list[list[int]] = []
+    for k in np.argsort(level):
+        if not tall[k]:
+            continue
+        if rows:
+            last = rows[-1]
+            height = float(np.median(heights[last]))
+            if level[k] - float(np.mean(level[last])) < 0.5 * max(
+                height, min(heights[k], 2 * height)
+            ):
+                last.append(int(k))
+                continue
+        rows.append([int(k)])
+    for k in np.flatnonzero(~tall):
+        foot = [
+            abs(float(np.mean(level[row])) - level[k]) / float(np.median(heights[row]))
+            for row in rows
+        ]
+        if foot and min(foot) < 0.9:
+            rows[int(np.argmin(foot))].append(int(k))
+    return [[found[k] for k in sorted(row, key=lambda k: places[k, 0])] for row in rows]
+
+
+def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
+    """Where in ink (H, W) something is written that is neither a character nor a ruled line."""
+    left = (ink > INKED).astype(np.uint8)
+    rules = cv2.dilate((best.rules > RULED).astype(np.uint8), np.ones((3, 3), np.uint8))
+    scale = best.zoom / STRIDE
+    matrix = np.array([[scale, 0, MARGIN / STRIDE - 0.5], [0, scale, MARGIN / STRIDE - 0.5]])
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    left[cv2.warpAffine(rules, matrix, ink.shape[::-1], flags=flags) > 0] = 0
+    for each in found:
+        left[inside(each.box, RIM * each.height)] = 0
+    return left
+
+
+def split(
+    found: Sequence[Character], ink: Array, best: Found
+) -> tuple[list[Character], list[Character], Array]:
+    """Split characters into what is read and the rest, and return the ink that is unexplained.
+
+    Read is what is probable; and beside digits, where writing must be something, the likeliest
+    explanation of ink that nothing else explains.
+
+    Args:
+        found: characters of ink (H, W).
+        ink: in [0, 1].
+        best: what was found at one zoom, with its ruled lines.
+    """
+    kept = [each for each in found if each.score > KEPT]
+    dropped: list[Character] = []
+    left = unexplained(ink, kept, best)
+    digits = [each for each in kept if each.symbol.isdecimal()]
+    for each in sorted((c for c in found if c.score <= KEPT), key=lambda c: -c.score):
+        own = inside(each.box)
+        is_bare = left[own].sum() > BARE * (ink[own] > INKED).sum()
+        if is_bare and each.symbol not in SIGNS and any(beside(each, digit) for digit in digits):
+            kept.append(each)
+            digits.append(each)
+            left[inside(each.box, RIM * each.height)] = 0
+        else:
+            dropped.append(each)
+    return [*kept, *unknown(left, digits)], dropped, left
+
+
+def unknown(left: Array, digits: Sequence[Character]) -> list[Character]:
+    """What stands beside digits as tall as they are, and was not found: writing of any kind."""
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(left)
+    found = []
+    for x, y, w, h, _ in boxes[1:].tolist():
+        chances = np.eye(len(SYMBOLS), dtype=np.float32)[SYMBOLS.index(OTHER)]
+        each = Character((x, y, x + w, y + h), KEPT, chances, least=0.0)
+        if any(beside(each, digit) for digit in digits):
+            found.append(each)
+    return found
+
+
+def beside(one: Character, other: Character) -> bool:
+    """True where two characters may be neighbours in a line: as high, level and close."""
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = one.box, other.box
+    high = max(one.height, other.height)
+    is_level = min(y1, v1) - max(y0, v0) > TALL * high
+    return is_level and max(x0, u0) - min(x1, u1) < high
+
+
+def inside(box: tuple[float, float, float, float], rim: float = 0.0) -> tuple[slice, slice]:
+    """The pixels of a box."""
+    left, top, right, bottom = box
+    rows = slice(max(0, round(top - rim)), max(0, round(bottom + rim)))
+    return rows, slice(max(0, round(left - rim)), max(0, round(right + rim)))
+
+
+def band(line: Sequence[Character]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of where more digits of a line would stand."""
+    tall = [each for each in line if each.symbol.isdecimal()] or line
+    top, bottom = (float(np.median([each.box[k] for each in tall])) for k in (1, 3))
+    room = 0.8 * (bottom - top)
+    left, right = min(each.box[0] for each in line), max(each.box[2] for each in line)
+    return left - room, top, right + room, bottom
+
+
+def evidence(
+    line: Sequence[Character], dropped: Sequence[Character], left: Array
+) -> NDArray[np.float64]:
+    """Return what tells of errors in the digits of a line (EVIDENCE,), each the more the greater.
+
+    The negative logarithms of its digits' scores, and of the least scores at any zoom; that of the
+    chance that no sign is a digit; the score of the likeliest digit that was dropped; ink that
+    nothing explains, in quarters of a squared height; the number of digits, in tens.
+
+    Args:
+        line: its characters.
+        dropped: those of the whole page that are not probable enough.
+        left: ink that nothing explains, see `unexplained`.
+    """
+    digits = [each for each in line if each.symbol.isdecimal()]
+    signs = [each for each in line if not each.symbol.isdecimal()]
+    x0, y0, x1, y1 = band(line)
+    height = max(1.0, y1 - y0)
+    weak = [0.0]
+    for each in dropped:
+        x, y = (each.box[0] + each.box[2]) / 2, (each.box[1] + each.box[3]) / 2
+        if x0 < x < x1 and y0 < y < y1 and each.height > TALL * height:
+            weak.append(each.digit_score)
+    part = left[inside((x0, y0, x1, y1))]
+    return np.array(
+        [
+            -sum(np.log(each.score) for each in digits),
+            -sum(np.log(max(each.least, LEAST)) for each in digits),
+            -sum(np.log(max(1 - each.digit_score, LEAST)) for each in signs),
+            max(weak),
+            min(1.0, 4 * float(part.sum()) / height**2),
+            0.1 * len(digits),
+        ]
+    )
+
+
+def confidence(of: NDArray[np.float64], weights: Sequence[float]) -> float:
+    """Return the probability that the digits of a line are right, by evidence (EVIDENCE,)."""
+    return float(1 / (1 + np.exp(-(of @ np.array(weights[:-1]) + weights[-1]))))

@@ -1,0 +1,76 @@
+"""How far what is found on a made page is from what is there."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torchmetrics.functional.text import char_error_rate
+
+from mnist_cnn.data.synthetic.sheet import SYMBOLS, Mark
+from mnist_cnn.detection.decode import Character, shared
+from mnist_cnn.detection.lines import TALL, band, lines
+
+COVERED = 0.5  # of a character that is there, by one that is found
+
+
+def marks_of(rows: Tensor) -> list[Mark]:
+    """Return the characters of a page as data: rows (N, 7), as `loss.targets` has them."""
+    return [
+        Mark(SYMBOLS[int(kind)] if flag > 0 else "", tuple(box), size)
+        for kind, *box, size, flag in rows.tolist()
+        if flag >= 0
+    ]
+
+
+def matches(found: Sequence[Character], there: Sequence[Mark]) -> Iterator[tuple[Character, bool]]:
+    """Iterate over what was found, each with whether it is right: each mark is found once.
+
+    What lies on a character that is cut off, or of another size, counts neither way.
+    """
+    taken: set[int] = set()
+    for each in found:
+        covers = [shared(each.box, mark.box) for mark in there]
+        own = max(range(len(there)), key=covers.__getitem__, default=-1)
+        if own < 0 or covers[own] <= COVERED:
+            yield each, False
+        elif there[own].symbol:
+            yield each, own not in taken and there[own].symbol == each.symbol
+            taken.add(own)
+
+
+def line_texts(line: Sequence[Character], there: Sequence[Mark]) -> tuple[str, str] | None:
+    """Return the digits of a line, and those that stand there; None where a part is cut off."""
+    left, top, right, bottom = band(line)
+    marks = []
+    for mark in there:
+        x, y = (mark.box[0] + mark.box[2]) / 2, (mark.box[1] + mark.box[3]) / 2
+        is_tall = mark.box[3] - mark.box[1] > TALL * (bottom - top)
+        if left < x < right and top < y < bottom and is_tall:
+            marks.append((x, mark.symbol))
+    if not all(symbol for _, symbol in marks):
+        return None
+    text = "".join(each.symbol for each in line if each.symbol.isdecimal())
+    return text, "".join(symbol for _, symbol in sorted(marks) if symbol.isdecimal())
+
+
+def page_scores(found: Sequence[Character], there: Sequence[Mark]) -> dict[str, tuple[float, int]]:
+    """Return scores of a page, each as a sum and the number that it is divided by.
+
+    precision and recall of characters with their class; error, those that are missed, wrong or
+    invented over those that are there; rows, the share of lines whose digits are right; edits, the
+    edits from their digits to the true ones over the number of these.
+    """
+    verdicts = [is_right for _, is_right in matches(found, there)]
+    right, n = sum(verdicts), sum(bool(mark.symbol) for mark in there)
+    texts = [pair for line in lines(found) if (pair := line_texts(line, there)) and pair[1]]
+    digits = sum(len(true) for _, true in texts)
+    edits = 0.0
+    if texts:
+        own, true = map(list, zip(*texts, strict=True))
+        edits = float(char_error_rate(own, true)) * digits
+    return {
+        "precision": (right, len(verdicts)),
+        "recall": (right, n),
+        "error": (len(verdicts) + n - 2 * right, n),
+        "rows": (sum(own == true for own, true in texts), len(texts)),
+        "edits": (edits, digits),
+    }
