@@ -18,6 +18,8 @@ from torch import Tensor
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.finite import Loss, check_finite
 from mnist_cnn.callbacks.process_state import (
+    all_reduce_max,
+    environment,
     process_of,
     process_state,
     restore_process,
@@ -179,14 +181,14 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             return
         if validated_now(trainer):
             return
-        stop, save = agree(trainer, self.stop.received, time.monotonic() >= self.due)
+        stop, save = all_reduce_max(trainer, self.stop.received, time.monotonic() >= self.due)
         if stop or save:
             self.save(trainer, module)
         if stop:
             raise Interrupted(stop)
 
     def answer_stop(self, trainer: L.Trainer) -> None:
-        (stop,) = agree(trainer, self.stop.received)
+        (stop,) = all_reduce_max(trainer, self.stop.received)
         if stop:
             raise Interrupted(stop)
 
@@ -299,22 +301,3 @@ def copy_whole(source: Path, target: Path) -> None:
     new = target.with_suffix(".new")
     shutil.copyfile(source, new)
     replace(new, target)
-
-
-def agree(trainer: L.Trainer, *numbers: int) -> list[int]:
-    """The largest of each over all processes, which save and stop together or not at all."""
-    if trainer.world_size == 1:
-        return list(numbers)
-    every = torch.tensor(numbers, device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(every, torch.distributed.ReduceOp.MAX)
-    return [int(number) for number in every]
-
-
-def environment(trainer: L.Trainer) -> dict[str, Any]:
-    """Return what rounding depends on beside the configuration."""
-    return {
-        "torch": torch.__version__.split("+")[0],
-        "device": trainer.strategy.root_device.type,
-        "processes": trainer.world_size,
-        "threads": torch.get_num_threads(),
-    }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
+import torch
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.lightning import mid_epoch
@@ -98,3 +99,22 @@ def resume_loaders(trainer: L.Trainer, state: dict[str, Any], restore: Callable[
     for loader, position in zip(loaders, positions, strict=True):
         loader.load_state_dict(position)
         loader.restore = restore
+
+
+def all_reduce_max(trainer: L.Trainer, *numbers: int) -> list[int]:
+    """Return the largest of each number over all processes: they save and stop together."""
+    if trainer.world_size == 1:
+        return list(numbers)
+    every = torch.tensor(numbers, device=trainer.strategy.root_device)
+    torch.distributed.all_reduce(every, torch.distributed.ReduceOp.MAX)
+    return [int(number) for number in every]
+
+
+def environment(trainer: L.Trainer) -> dict[str, Any]:
+    """Return what rounding depends on beside the configuration."""
+    return {
+        "torch": torch.__version__.split("+")[0],
+        "device": trainer.strategy.root_device.type,
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+    }

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
-from mnist_cnn.callbacks.checkpoint import agree
+from mnist_cnn.callbacks.process_state import all_reduce_max
 from mnist_cnn.internals.lightning import training_is_over
 from mnist_cnn.runs.folder import Pruned
 
@@ -52,6 +52,6 @@ class Prune(BetweenEpochs):
         if trainer.is_global_zero:
             self.storage.set_trial_intermediate_value(self.id, epoch, value)
             worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
-        (worse,) = agree(trainer, worse)  # all processes end, or none
+        (worse,) = all_reduce_max(trainer, worse)  # all processes end, or none
         if worse and not training_is_over(trainer):
             raise Pruned(epoch, self.monitor, value)
