@@ -31,10 +31,10 @@ def module(label_smoothing: float = 0.0, **model) -> DigitClassifier:
 
 def test_metrics_count_every_image_once_whatever_the_batches():
     logits, labels = torch.randn(103, 10), torch.randint(10, (103,))
-    tally = EpochMetrics()
+    counts = EpochMetrics()
     for part, truth in zip(logits.split(10), labels.split(10), strict=True):
-        tally.add(F.cross_entropy(part, truth), part, truth)
-    loss, images, hits, labelled = tally.totals()
+        counts.add(F.cross_entropy(part, truth), part, truth)
+    loss, images, hits, labelled = counts.totals()
     assert images == labelled == 103
     assert hits == (logits.argmax(1) == labels).sum()
     assert loss / images == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
@@ -42,10 +42,10 @@ def test_metrics_count_every_image_once_whatever_the_batches():
 
 def test_images_without_a_label_count_in_the_loss_alone_also_after_a_resume():
     logits, labels = torch.randn(40, 10), torch.arange(40) % 12 - 2
-    tally, resumed = EpochMetrics(), EpochMetrics()
-    tally.add(torch.tensor(1.0), logits[:25], labels[:25])
-    resumed.load_state_dict(tally.state_dict())
-    for each in (tally, resumed):
+    counts, resumed = EpochMetrics(), EpochMetrics()
+    counts.add(torch.tensor(1.0), logits[:25], labels[:25])
+    resumed.load_state_dict(counts.state_dict())
+    for each in (counts, resumed):
         each.add(torch.tensor(2.0), logits[25:], labels[25:])
         hits = int((logits.argmax(1) == labels).sum())
         assert each.totals() == (25 + 30, 40, hits, int((labels >= 0).sum()))

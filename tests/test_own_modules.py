@@ -46,8 +46,7 @@ callbacks:
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    files = page()[0] | {"my_conf/hparams_search/width.yaml": SEARCH}
-    return unpacked(files, tmp_path, monkeypatch)
+    return unpacked(page()[0], tmp_path, monkeypatch)
 
 
 def configured(here: Path, name: str, module: str, *overrides: str) -> Any:
@@ -118,15 +117,20 @@ def test_two_processes_that_are_killed_end_bit_for_bit(here):
 
 
 @pytest.mark.slow
-def test_a_module_is_swept_searched_pruned_and_reported_by_its_own_metric(here):
-    swept = ["-m", "module=gan", "module.latent=4,8", "seed=0,1", "hydra.sweep.dir=sweep"]
+@pytest.mark.parametrize(("module", "size"), [("autoencoder", "width"), ("gan", "latent")])
+def test_a_module_is_swept_searched_pruned_and_reported_by_its_own_metric(here, module, size):
+    metric, key = MODULES[module], f"module.{size}"
+    swept = ["-m", f"module={module}", f"{key}=4,8", "seed=0,1", "hydra.sweep.dir=sweep"]
     done = run(here, "mnist_cnn.train", *COMMAND, *PLAIN, *swept)
     assert done.returncode == 0, done.stderr
     done = run(here, "mnist_cnn.report", "sweep", "--json", "sweep.json")
     best, other = json.loads((here / "sweep.json").read_text())
-    assert best["val/distance mean"] < other["val/distance mean"]
-    assert (best["n"], {best["module.latent"], other["module.latent"]}) == (2, {4, 8})
-    searched = ["-m", "module=autoencoder", "hparams_search=width", "hydra.sweep.dir=search"]
+    assert best[f"{metric} mean"] < other[f"{metric} mean"]
+    assert (best["n"], {best[key], other[key]}) == (2, {4, 8})
+    (here / "my_conf" / "hparams_search").mkdir()
+    search = here / "my_conf" / "hparams_search" / "size.yaml"
+    search.write_text(SEARCH.replace("module.width", key))
+    searched = ["-m", f"module={module}", "hparams_search=size", "hydra.sweep.dir=search"]
     done = run(here, "mnist_cnn.train", *COMMAND, *PLAIN, *searched)
     assert done.returncode == 0, done.stderr
     assert len([*(here / "search").glob("*/pruned.json")]) == 3
