@@ -106,7 +106,7 @@ def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
     picture.quantize(32).save(OUT.with_name("made_pages.png"), optimize=True)
 
 
-def hardest(n: int = 200, rows: int = 6, columns: int = 2) -> None:
+def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
     """Draw the strips of n that are read rightly but least surely, and wrongly but most surely."""
     right, wrong = [], []
     net = load_reader()
