@@ -1,5 +1,7 @@
 """Lines and grids of characters that were found on a page."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -53,6 +55,12 @@ def test_nothing_gives_no_line():
 def test_of_characters_on_each_other_the_most_probable_is_kept():
     strong, weak = character("7", 50, 50), character("1", 52, 50, 25, found=0.4)
     assert [group[0].symbol for group in grouped([weak, strong])] == ["7"]
+
+
+def test_a_slim_digit_that_leans_on_another_is_one_of_its_own():
+    zero, one = character("0", 50, 50), character("1", 58, 50, found=0.6)
+    slim = replace(one, box=(55.0, 35.0, 61.0, 65.0))
+    assert [group[0].symbol for group in grouped([zero, slim])] == ["0", "1"]
 
 
 def test_views_of_a_character_are_averaged():

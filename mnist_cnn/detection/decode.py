@@ -15,7 +15,9 @@ from mnist_cnn.detection.loss import UNIT, split
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 LEAST = 0.15  # the probability of a centre below which nothing is kept
-SAME = 0.45  # two boxes that share so much of the smaller one are one character
+# boxes of one character share so much of the smaller one, and their middles are no further apart
+# than this part of the larger one's sides
+SAME, NEAR = 0.45, 0.3
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,18 @@ def shared(a: Box, b: Box) -> float:
     return wide * high / max(1e-6, min(areas))
 
 
+def are_one(a: Box, b: Box) -> bool:
+    """True for the boxes of one character, not for those of neighbours that overlap."""
+    wide, high = (max(box[k + 2] - box[k] for box in (a, b)) for k in (0, 1))
+    x, y = (abs(a[k] + a[k + 2] - b[k] - b[k + 2]) / 2 for k in (0, 1))
+    return shared(a, b) >= SAME and x < NEAR * wide and y < NEAR * high
+
+
 def grouped(found: Sequence[Character]) -> list[list[Character]]:
     """Characters that lie on each other, the most probable one first."""
     groups: list[list[Character]] = []
     for each in sorted(found, key=lambda c: -c.score):
-        same = (group for group in groups if shared(each.box, group[0].box) >= SAME)
+        same = (group for group in groups if are_one(each.box, group[0].box))
         own = next(same, None)
         if own is None:
             groups.append([each])
