@@ -10,6 +10,7 @@ import torch
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
+from mnist_cnn.data.synthetic.pages import lying, tilted
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark
 from mnist_cnn.data.synthetic.texts import TEXTS
 from mnist_cnn.detection.decode import Character, characters
@@ -74,6 +75,13 @@ def test_characters_of_other_sizes_are_no_targets(dataset):
     size, flag = rows[:, 5], rows[:, 6]
     assert ((size[flag > 0] >= SIZES[0]) & (size[flag > 0] <= SIZES[1])).all()
     assert (flag >= 0).all()
+
+
+def test_nothing_is_to_be_found_on_a_page_that_is_not_upright(dataset):
+    for k, draw in enumerate([lying, tilted] * 10):
+        made = draw(np.random.default_rng(k), dataset.sources, 128, 160)
+        assert made.ink.shape == (128, 160)
+        assert not any(mark.symbol for mark in made.marks)
 
 
 def test_boxes_hold_the_ink_of_their_characters(dataset):

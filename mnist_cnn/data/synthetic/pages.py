@@ -7,17 +7,22 @@ import numpy as np
 from numpy.random import Generator
 
 from mnist_cnn.data.synthetic import clutter
-from mnist_cnn.data.synthetic.camera import finish
+from mnist_cnn.data.synthetic.camera import finish, turn
 from mnist_cnn.data.synthetic.characters import Sources
 from mnist_cnn.data.synthetic.layouts import LAYOUTS, Pen
 from mnist_cnn.data.synthetic.sheet import HEIGHT, WIDTH, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
 
+SYMMETRICAL = "018-=/()+×÷.:%°"  # what may look like a character when it is turned
+
 
 def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WIDTH) -> Page:
     """Draw a page of any kind."""
-    if rng.random() < 0.03:
+    r = rng.random()
+    if r < 0.03:
         return lying(rng, sources, height, width)
+    if r < 0.06:
+        return tilted(rng, sources, height, width)
     made = Page.empty(height, width)
     r = rng.random()
     size = (
@@ -63,21 +68,32 @@ def strip(rng: Generator, sources: Sources) -> Page:
 
 
 def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
-    """Draw a page that lies on its side: what looks like another character is passed over."""
+    """Draw a page that lies on its side."""
     made = page(rng, sources, width, height)
     made.ink, made.rules = (np.ascontiguousarray(np.rot90(part)) for part in (made.ink, made.rules))
-    marks = []
-    for mark in made.marks:
+    for k, mark in enumerate(made.marks):
         left, top, right, bottom = mark.box
-        if mark.symbol in ("", *"018-=/()+×÷.:%°"):
-            box = top, height - right, bottom, height - left
-            marks.append(Mark("", box, mark.size, mark.line))
-    made.marks = marks
+        box = top, height - right, bottom, height - left
+        made.marks[k] = Mark(mark.symbol, box, mark.size, mark.line)
+    made.marks = passed_over(made.marks)
     if rng.random() < 0.5:
         made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
         made.marks = [
             Mark("", (width - r, height - b, width - l, height - t), m.size, m.line)
-            for m in marks
+            for m in made.marks
             for l, t, r, b in [m.box]  # noqa: E741
         ]
     return made
+
+
+def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
+    """Draw a page that is turned by about 45 degrees."""
+    made = page(rng, sources, height, width)
+    turn(made, float(rng.choice([-1, 1])) * rng.uniform(28, 62))
+    made.marks = passed_over(made.marks)
+    return made
+
+
+def passed_over(marks: list[Mark]) -> list[Mark]:
+    """Return the marks of a page that is not upright: none but of what may look upright."""
+    return [Mark("", m.box, m.size, m.line) for m in marks if m.symbol in ("", *SYMMETRICAL)]
