@@ -1,11 +1,12 @@
 """A trained network ready for use, wherever it lies: bytes in, probabilities out."""
 
+import contextlib
 import json
 import math
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -224,6 +225,19 @@ def read_checkpoint(file: Path | str) -> Any:
         raise ValueError(reason(e)) from None
 
 
+@contextlib.contextmanager
+def errors_of(file: Path) -> Iterator[None]:
+    """Raise one ValueError that names the file, whatever its content makes fail inside."""
+    try:
+        yield
+    except NoClassifierError:
+        raise
+    except ForbiddenError as e:  # the file may well be sound
+        raise ValueError(f"{file}: {reason(e)}") from None
+    except Exception as e:  # a foreign file fails in as many ways as there are formats
+        raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
+
+
 def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], int | None]:
     """The weights in a file, a description of their `model` and `data`, and a checkpoint's epoch.
 
@@ -234,7 +248,7 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
         ValueError: there is no such file, or it holds no weights of a network.
     """
     file = find(path)
-    try:
+    with errors_of(file):
         if not zipfile.is_zipfile(file):
             with safe_open(file, "pt") as tensors:
                 about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
@@ -253,10 +267,6 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
         data = content.get("data") or content.get("datamodule_hyper_parameters", {})
         about = {"model": content["hyper_parameters"].get("model"), "data": data}
         return weights, about, content.get("epoch")
-    except NoClassifierError:
-        raise
-    except Exception as e:  # a foreign file fails in as many ways as there are formats
-        raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
 
 
 def load(path: Path | str | None = None) -> Trained:
@@ -270,7 +280,7 @@ def load(path: Path | str | None = None) -> Trained:
     """
     file = find(path)
     weights, about, epoch = read_file(file)
-    try:
+    with errors_of(file):
         model, data = dict(about.get("model") or {}), dict(about.get("data") or {})
         if not data:
             raise ValueError("it does not say what it was trained on; weights.safetensors does")
@@ -282,10 +292,6 @@ def load(path: Path | str | None = None) -> Trained:
             net.round_weights()
         classes = tuple(data.get("classes") or mnist.CLASSES.get(data["name"], ()))
         return Trained(net, classes, {"model": model, "data": data}, epoch)
-    except ForbiddenError as e:  # the file may well be sound
-        raise ValueError(f"{file}: {reason(e)}") from None
-    except Exception as e:  # values of another program's
-        raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
 
 
 def check_finite_weights(weights: Mapping[str, Tensor]) -> None:

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from mnist_cnn.config.instantiate import ForbiddenError
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.pretrained import FOREIGN, build_network, check_finite_weights, read_file, reason
+from mnist_cnn.pretrained import build_network, check_finite_weights, errors_of, read_file
 
 SHIPPED = Path(__file__).parents[1] / "pretrained" / "reader.safetensors"
 
@@ -19,14 +18,10 @@ def load_reader(path: Path | str | None = None) -> Detector:
     # a run's weights file, not its checkpoints: its scores are calibrated
     file = file / "weights.safetensors" if file.is_dir() else file
     weights, about, _ = read_file(file)
-    try:
+    with errors_of(file):
         net = build_network(dict(about.get("model") or {}))
         if not isinstance(net, Detector):
             raise ValueError("it is no reader of pictures")
         net.load_state_dict(weights)
         check_finite_weights(net.state_dict())
         return net.eval()
-    except ForbiddenError as e:
-        raise ValueError(f"{file}: {reason(e)}") from None
-    except Exception as e:  # values of another program's
-        raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
