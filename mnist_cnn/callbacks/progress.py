@@ -45,10 +45,8 @@ class ProgressBar(BetweenEpochs):
         if now < self.due or self.bar is None:
             return
         self.due = now + self.refresh_seconds
-        epoch, about = (
-            trainer.current_epoch,
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-        )
+        epoch = trainer.current_epoch
+        about = f"epoch {epoch + 1}/{trainer.max_epochs}"
         if isinstance(outputs, dict) and "loss" in outputs:  # not with manual optimization
             about += f"  loss {outputs['loss']:.4f}"
         done = epoch * trainer.num_training_batches + batch_idx + 1

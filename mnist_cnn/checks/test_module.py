@@ -15,7 +15,7 @@ from mnist_cnn.checks.runs import different, run
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.pretrained import read_checkpoint
-from mnist_cnn.runs.folder import BEST, RESULTS
+from mnist_cnn.runs.folder import BEST, LAST, RESULTS
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(cfg: Any, tmp_path_factory: Any) -> Path:
 
 
 def content(folder: Path) -> Any:
-    return read_checkpoint(folder / "checkpoints" / "last.ckpt")
+    return read_checkpoint(folder / LAST)
 
 
 def logged(checkpoint: Any) -> Any:
