@@ -26,6 +26,7 @@ from typing import Any
 import cv2
 import pandas as pd
 import torch
+from torchmetrics.functional.text import char_error_rate
 
 from benchmarks.pictures import table, verdict
 from benchmarks.records import SAME, setting
@@ -54,30 +55,20 @@ def doubts(readings: list[Reading]) -> int:
     return sum(each.digit is None and each.sign == "·" for each in readings)
 
 
-def distance(one: str, other: str) -> int:
-    """The edits from one text to the other (Levenshtein)."""
-    row = list(range(len(other) + 1))
-    for i, a in enumerate(one, 1):
-        last, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (a != b))
-    return row[-1]
-
-
 def amounts(folder: Path, net: Detector) -> None:
     index = pd.read_csv(folder / "index.csv", dtype=str)
     rows: list[dict[str, Any]] = []
     for file, label in zip(index.file, index.label, strict=True):
         readings = read_characters(folder / "img" / file, net)
         guess, unsure = likely(readings), doubts(readings)
-        row = {"right": guess == label, "wrong characters": distance(label, guess)}
+        row = {"label": label, "guess": guess, "right": guess == label}
         line = min((each.line for each in readings), default=0.0)
-        row |= {"digits": len(label), "confidence": line}
-        row |= {"surely right": not unsure and sure(readings) == label}
+        row |= {"confidence": line, "surely right": not unsure and sure(readings) == label}
         rows.append(row | {"surely wrong": not unsure and sure(readings) != label})
     found = pd.DataFrame(rows)
     print(f"{len(found)} lines: best guess right {found.right.mean():.1%}", end=", ")
-    print(f"wrong characters per digit {found['wrong characters'].sum() / found.digits.sum():.3f}")
+    edits = float(char_error_rate(list(found.guess), list(found.label)))
+    print(f"wrong characters per digit {edits:.3f}")
     print(f"surely right {found['surely right'].mean():.1%}", end=", ")
     print(f"surely wrong {found['surely wrong'].mean():.1%}")
     ranked = found.sort_values("confidence", ascending=False).right.expanding().mean()
