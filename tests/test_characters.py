@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from scipy.special import logit
 
-from mnist_cnn.detection.calibration import fit, log_odds
+from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_reader
@@ -91,9 +92,9 @@ def test_a_fine_pen_is_still_there_in_a_small_copy():
 def test_calibration_finds_the_line_by_which_scores_were_bent():
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.02, 0.98, 20_000)
-    true = 1 / (1 + np.exp(-(1.7 * log_odds(scores) + 0.8)))
+    true = 1 / (1 + np.exp(-(1.7 * logit(scores) + 0.8)))
     verdicts = (rng.random(len(scores)) < true).astype(float)
-    slope, offset = fit(log_odds(scores)[:, None], verdicts)
+    slope, offset = fit(logit(scores)[:, None], verdicts)
     assert slope == pytest.approx(1.7, abs=0.1)
     assert offset == pytest.approx(0.8, abs=0.1)
 

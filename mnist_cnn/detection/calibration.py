@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import expit, logit
 from torch import nn
 
 from mnist_cnn.data.synthetic.characters import Sources
@@ -44,17 +45,12 @@ def fit(evidence: Floats, right: Floats) -> Floats:
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         z = evidence @ weights[:-1] + weights[-1]
-        off = 1 / (1 + np.exp(-z)) - right
+        off = expit(z) - right
         slope = np.append(evidence.T @ off, off.sum()) / len(right) + DECAY * weights
         value = np.mean(np.logaddexp(0, z) - right * z) + DECAY / 2 * (weights**2).sum()
         return float(value), slope
 
     return np.asarray(minimize(loss, weights, jac=True, method="L-BFGS-B").x, np.float64)
-
-
-def log_odds(p: Floats) -> Floats:
-    p = p.clip(1e-6, 1 - 1e-6)
-    return np.log(p / (1 - p))
 
 
 def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) -> None:
@@ -69,7 +65,7 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
         for each, is_right in matches(found, made.marks)
     ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
-    slope, offset = fit(log_odds(scores)[:, None], right)
+    slope, offset = fit(logit(scores)[:, None], right)
     character.copy_(torch.tensor([slope, offset]))
     rows, verdict = [], []
     for (found, best), made in seen:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
+from scipy.special import logit
 from torch import Tensor, nn
 
 from mnist_cnn.data.synthetic.sheet import STRIDE
@@ -34,7 +35,7 @@ class Found:
         """How much it explains: the sum of log-odds of what is more likely there than not."""
         scores = np.array([each.score for each in self.characters])
         p = scores[scores > 0.5].clip(0, 0.995)
-        return float(np.log(p / (1 - p)).sum())
+        return float(logit(p).sum())
 
 
 def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:

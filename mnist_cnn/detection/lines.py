@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import Array
-from mnist_cnn.detection.decode import Character
+from mnist_cnn.detection.decode import Box, Character
 from mnist_cnn.detection.find import MARGIN, Found
 
 Points = NDArray[np.float64]  # (N, 2), x and y
@@ -142,20 +143,27 @@ def beside(one: Character, other: Character) -> bool:
     return is_level and max(x0, u0) - min(x1, u1) < high
 
 
-def inside(box: tuple[float, float, float, float], rim: float = 0.0) -> tuple[slice, slice]:
+def inside(box: Box, rim: float = 0.0) -> tuple[slice, slice]:
     """The pixels of a box."""
     left, top, right, bottom = box
     rows = slice(max(0, round(top - rim)), max(0, round(bottom + rim)))
     return rows, slice(max(0, round(left - rim)), max(0, round(right + rim)))
 
 
-def band(line: Sequence[Character]) -> tuple[float, float, float, float]:
+def band(line: Sequence[Character]) -> Box:
     """Left, top, right and bottom of where more digits of a line would stand."""
     tall = [each for each in line if each.symbol.isdecimal()] or line
     top, bottom = (float(np.median([each.box[k] for each in tall])) for k in (1, 3))
     room = 0.8 * (bottom - top)
     left, right = min(each.box[0] for each in line), max(each.box[2] for each in line)
     return left - room, top, right + room, bottom
+
+
+def within(box: Box, of: Box) -> bool:
+    """True where a box of a line's digits may stand in the line's band."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    is_tall = box[3] - box[1] > TALL * (of[3] - of[1])
+    return of[0] < x < of[2] and of[1] < y < of[3] and is_tall
 
 
 def evidence(
@@ -174,21 +182,16 @@ def evidence(
     """
     digits = [each for each in line if each.symbol.isdecimal()]
     signs = [each for each in line if not each.symbol.isdecimal()]
-    x0, y0, x1, y1 = band(line)
-    height = max(1.0, y1 - y0)
-    weak = [0.0]
-    for each in dropped:
-        x, y = (each.box[0] + each.box[2]) / 2, (each.box[1] + each.box[3]) / 2
-        if x0 < x < x1 and y0 < y < y1 and each.height > TALL * height:
-            weak.append(each.digit_score)
-    part = left[inside((x0, y0, x1, y1))]
+    own = band(line)
+    height = max(1.0, own[3] - own[1])
+    weak = [each.digit_score for each in dropped if within(each.box, own)]
     return np.array(
         [
             -sum(np.log(each.score) for each in digits),
             -sum(np.log(max(each.least, LEAST)) for each in digits),
             -sum(np.log(max(1 - each.digit_score, LEAST)) for each in signs),
-            max(weak),
-            min(1.0, 4 * float(part.sum()) / height**2),
+            max(weak, default=0.0),
+            min(1.0, 4 * float(left[inside(own)].sum()) / height**2),
             0.1 * len(digits),
         ]
     )
@@ -196,4 +199,4 @@ def evidence(
 
 def confidence(of: NDArray[np.float64], weights: Sequence[float]) -> float:
     """Return the probability that the digits of a line are right, by evidence (EVIDENCE,)."""
-    return float(1 / (1 + np.exp(-(of @ np.array(weights[:-1]) + weights[-1]))))
+    return float(expit(of @ np.array(weights[:-1]) + weights[-1]))

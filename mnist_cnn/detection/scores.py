@@ -7,7 +7,7 @@ from torchmetrics.functional.text import char_error_rate
 
 from mnist_cnn.data.synthetic.sheet import SYMBOLS, Mark
 from mnist_cnn.detection.decode import Character, shared
-from mnist_cnn.detection.lines import TALL, band, lines
+from mnist_cnn.detection.lines import band, lines, within
 
 COVERED = 0.5  # of a character that is there, by one that is found
 
@@ -39,17 +39,15 @@ def matches(found: Sequence[Character], there: Sequence[Mark]) -> Iterator[tuple
 
 def line_texts(line: Sequence[Character], there: Sequence[Mark]) -> tuple[str, str] | None:
     """Return the digits of a line, and those that stand there; None where a part is cut off."""
-    left, top, right, bottom = band(line)
-    marks = []
-    for mark in there:
-        x, y = (mark.box[0] + mark.box[2]) / 2, (mark.box[1] + mark.box[3]) / 2
-        is_tall = mark.box[3] - mark.box[1] > TALL * (bottom - top)
-        if left < x < right and top < y < bottom and is_tall:
-            marks.append((x, mark.symbol))
-    if not all(symbol for _, symbol in marks):
+    own = band(line)
+    marks = sorted(
+        (mark for mark in there if within(mark.box, own)),
+        key=lambda mark: (mark.box[0] + mark.box[2], mark.symbol),
+    )
+    if not all(mark.symbol for mark in marks):
         return None
     text = "".join(each.symbol for each in line if each.symbol.isdecimal())
-    return text, "".join(symbol for _, symbol in sorted(marks) if symbol.isdecimal())
+    return text, "".join(mark.symbol for mark in marks if mark.symbol.isdecimal())
 
 
 def page_scores(found: Sequence[Character], there: Sequence[Mark]) -> dict[str, tuple[float, int]]:

@@ -10,11 +10,10 @@ from torch import nn
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
-from mnist_cnn.detection.lines import slope_of
+from mnist_cnn.detection.lines import KEPT, slope_of
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.strokes import is_smooth
 
-LEAST = 0.3  # the probability below which a character is left out
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
@@ -36,7 +35,7 @@ class View:
     @property
     def is_plain(self) -> bool:
         """True where digits are found that are mostly certain."""
-        scores = [c.score for c in self.found if c.symbol.isdecimal() and c.score > LEAST]
+        scores = [c.score for c in self.found if c.symbol.isdecimal() and c.score > KEPT]
         return bool(scores) and float(np.mean(scores)) > LIKELY
 
 
@@ -91,22 +90,21 @@ def upright(net: nn.Module, grey: Array) -> View:
     Where the picture as it lies is plain no other is tried; these cost several passes over a small
     copy of it.
     """
-    zoom = max(1, -(-TINY // max(grey.shape)))
-    if zoom > 1:
-        return enlarged(net, grey, zoom)
+    if (longest := max(grey.shape)) < TINY:
+        return enlarged(net, grey, -(-TINY // longest))
     light = inks.is_light_on_dark(grey)
     ink, pen = ink_of(grey, light)
     plain = view(net, ink, pen)
     if plain.is_plain:
         return plain
     chosen, most = None, BETTER * max(1.0, plain.best.weight)
-    for other in (light, not light):
+    for other, angles in ((light, ANGLES[1:]), (not light, ANGLES[:3])):
         whole = (ink, pen) if other == light else ink_of(grey, other)
         small, _, fine = reduced(whole[0], SMALL, whole[1])
-        for degrees in ANGLES if other == light else ANGLES[:3]:
+        for degrees in angles:
             tried = scales(net, rotated(small, degrees)[0], fine, SCALES[::2])
             weight = max(one.weight for one in tried.values())
-            if weight > most and (degrees or other != light):
+            if weight > most:
                 chosen, most = (*whole, degrees), weight
     if chosen is None:
         return plain
