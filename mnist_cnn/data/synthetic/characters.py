@@ -17,6 +17,12 @@ from mnist_cnn.data.synthetic.strokes import Array, Form, Points
 LETTERS = "ACDEFGHJKLMNPQRTUVWYacdefhjkmnpruvwyÄÖÜßéçñ&@?ΓΔΘΛΞΠΣΦΨΩαεηκλμπφψωБДЖИЛФЦЩЯджфцщя"
 # of these, what a digit of some hand looks like: letters among letters alone, digits among digits
 LIKE_DIGITS = "ACDGJLPTUVYacdefghjnpruvyFHW"
+# letters that some hand writes as a digit or a sign, and which: in words alone
+TWINS = {
+    "O": "0", "o": "0", "I": "1", "l": "1", "i": "1", "Z": "2", "z": "2", "S": "5", "s": "5",
+    "b": "6", "B": "8", "g": "9", "q": "9", "t": "+", "x": "×", "X": "×",
+}  # fmt: skip
+LOW = "aceimnorsuvwxz"  # lower than digits
 HEIGHT = 64  # of a font's digit in the cache, in pixels
 FIRM = 0.5  # the ink that counts as the pen's
 
@@ -64,6 +70,7 @@ class Hand:
     wide_zeros: float  # their width as a fraction of other digits'
     uneven: float  # standard deviation of the logarithm of its characters' heights
     joins: float  # probability that a stroke goes on to the next character
+    cursive: float  # probability that a stroke goes on to the next letter of a word
     flourish: float  # probability that a stroke is added to a digit of MNIST
 
     @classmethod
@@ -87,6 +94,7 @@ class Hand:
             wide_zeros=rng.uniform(0.8, 1.4),
             uneven=rng.uniform(0, 0.06) if rng.random() < 0.75 else rng.uniform(0.06, 0.16),
             joins=rng.uniform(0.1, 0.8) if rng.random() < 0.15 else 0.0,
+            cursive=rng.uniform(0.3, 1) if rng.random() < 0.4 else 0.0,
             flourish=0.8 if rng.random() < 0.35 else 0.0,
         )
 
@@ -126,13 +134,16 @@ class Hand:
         """A letter by pen; or, in place of one that has no form, strokes that are no character."""
         if character in strokes.LETTERS:
             form = strokes.LETTERS[character][0]
+        elif character in TWINS:
+            form = self._form(TWINS[character], rng)
         else:
             ways = [
                 rng.uniform(0, 1, (int(rng.integers(2, 5)), 2))
                 for _ in range(int(rng.integers(3, 6)))
             ]
             form = Form(ways, []) if rng.random() < 0.5 else Form([], ways)
-        return self._pen(form, self.aspect * rng.uniform(0.9, 1.4), rng)
+        low = rng.uniform(0.5, 0.8) if character in LOW else 1.0
+        return self._pen(form, self.aspect * rng.uniform(0.9, 1.4), rng, low)
 
     def _font(self, character: str, rng: Generator) -> Array:
         # the small fonts have no other letters

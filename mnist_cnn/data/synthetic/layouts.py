@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 
 from mnist_cnn.data.synthetic import clutter
-from mnist_cnn.data.synthetic.characters import LETTERS, Hand, Sources
+from mnist_cnn.data.synthetic.characters import LETTERS, TWINS, Hand, Sources
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, Mark, Page
 from mnist_cnn.data.synthetic.strokes import spline
 from mnist_cnn.data.synthetic.texts import SHARES, TEXTS, digits
@@ -49,7 +49,7 @@ class Pen:
         """
         rng, size, start = self.rng, hand.size, left
         drift = rng.uniform(0, 0.07) if rng.random() < 0.8 else rng.uniform(0.07, 0.15)
-        before: tuple[float, float, float, float] | None = None  # the box of the digit before
+        before: tuple[float, float, float, float] | None = None  # the box of what it may join
         for character in text:
             if character == " ":
                 left, before = left + size * rng.uniform(0.4, 1.2), None
@@ -66,7 +66,7 @@ class Pen:
             foot = middle + 0.5 * size + slope * (left - start) + rng.normal(0, drift) * size
             top = (
                 foot - h
-                if character.isdecimal() or character in LETTERS
+                if character.isdecimal() or character in LETTERS or character in TWINS
                 else self._sign_top(character, foot, size, h)
             )
             gap = rng.uniform(*gaps) * size
@@ -76,9 +76,9 @@ class Pen:
             place = left + (gap if character in ".,:" else 0)
             self.page.put(glyph, place, top, symbol, size, self.strength)
             box = place, top, place + w, top + h
-            if before and character.isdecimal() and rng.random() < hand.joins:
+            if before and rng.random() < (hand.joins if character.isdecimal() else hand.cursive):
                 self._join(before, box, hand.pen)
-            before = box if character.isdecimal() else None
+            before = None if hand.source == "font" or symbol in SIGNS else box
             left = place + w + (rng.uniform(-0.1, 0.25) * size if character in ".,:" else gap)
         return left
 
@@ -358,12 +358,12 @@ def blank(pen: Pen) -> None:
 
 
 LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
-    "rows": (0.50, rows),
+    "rows": (0.48, rows),
     "grid": (0.14, grid),
     "table": (0.06, table),
     "comb": (0.07, comb),
-    "scattered": (0.10, scattered),
+    "scattered": (0.09, scattered),
     "spoilt": (0.06, spoilt),
-    "letters": (0.07, letters),
+    "letters": (0.10, letters),
     "blank": (0.07, blank),
 }

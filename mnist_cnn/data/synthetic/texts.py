@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from mnist_cnn.data.synthetic.characters import LETTERS, LIKE_DIGITS
+from mnist_cnn.data.synthetic.characters import LETTERS, LIKE_DIGITS, TWINS
 
 
 def digits(rng: Generator, low: int, high: int) -> str:
@@ -47,10 +47,15 @@ def _unit(rng: Generator) -> str:
 
 
 def _word(rng: Generator, beside_digits: bool = False) -> str:
-    letters = LETTERS[:46] if rng.random() < 0.9 else LETTERS
+    letters = LETTERS[:46] if rng.random() < 0.8 else LETTERS[46:]
     if beside_digits:
         letters = "".join(letter for letter in letters if letter not in LIKE_DIGITS)
-    return "".join(rng.choice(list(letters), int(rng.integers(1, 8))))
+    word = rng.choice(list(letters), int(rng.integers(1, 8)))
+    if not beside_digits and len(word) > 2 and rng.random() < 0.6:
+        # what may be a digit by itself is none among letters; most of them are beyond doubt
+        for k in rng.choice(len(word), int(rng.integers(1, (len(word) + 1) // 2)), replace=False):
+            word[k] = rng.choice(list(TWINS))
+    return "".join(word)
 
 
 def _mixed(rng: Generator) -> str:
@@ -74,4 +79,4 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     "mixed": _mixed,
 }
 # the probability of each in a line of any
-SHARES = np.array([0.25, 0.31, 0.08, 0.07, 0.08, 0.09, 0.04, 0.03, 0.05])
+SHARES = np.array([0.24, 0.30, 0.08, 0.07, 0.08, 0.09, 0.07, 0.03, 0.04])
