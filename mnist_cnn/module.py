@@ -21,9 +21,8 @@ from mnist_cnn.metrics import EpochMetrics, label_accuracies
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
 from mnist_cnn.pretrained import (
     build_network,
-    check_finite_weights,
     is_ours,
-    read_file,
+    load_into,
     write_weights,
 )
 from mnist_cnn.trial import try_step
@@ -275,18 +274,7 @@ class DigitClassifier(L.LightningModule):
         Raises:
             ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
         """
-        new, old = read_file(path)[0], self.net.state_dict()
-        fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
-        faults = []
-        for key in sorted((new.keys() | old.keys()) - fitting.keys()):
-            there, here = (tuple(w[key].shape) if key in w else "none" for w in (new, old))
-            faults.append(f"{key}: {there} in the file, {here} in the net")
-        if faults and (strict or not fitting):
-            hint = "; init_strict=false starts from the rest" * bool(fitting)
-            raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}{hint}")
-        check_finite_weights(fitting)
-        self.net.load_state_dict({**old, **fitting})
-        return faults
+        return load_into(self.net, path, strict)
 
 
 def facts(model: Mapping[str, Any], data: Any) -> dict[str, Any]:

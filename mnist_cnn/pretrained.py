@@ -294,6 +294,34 @@ def load(path: Path | str | None = None) -> Trained:
         return Trained(net, classes, {"model": model, "data": data}, epoch)
 
 
+def load_into(net: nn.Module, path: Path | str, strict: bool = True) -> list[str]:
+    """Replace a network's weights by those of a file.
+
+    Args:
+        net: it has the weights to replace.
+        path: a run's folder, a checkpoint or a weights file, whatever else is in it.
+        strict: all weights must fit. Else one must, and those that do not stay as they are.
+
+    Returns:
+        A line for each that does not fit: its name, and what differs.
+
+    Raises:
+        ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
+    """
+    new, old = read_file(path)[0], net.state_dict()
+    fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
+    faults = []
+    for key in sorted((new.keys() | old.keys()) - fitting.keys()):
+        there, here = (tuple(w[key].shape) if key in w else "none" for w in (new, old))
+        faults.append(f"{key}: {there} in the file, {here} in the net")
+    if faults and (strict or not fitting):
+        hint = "; init_strict=false starts from the rest" * bool(fitting)
+        raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}{hint}")
+    check_finite_weights(fitting)
+    net.load_state_dict({**old, **fitting})
+    return faults
+
+
 def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
     """Raise ValueError for weights that are infinite or no numbers."""
     if not all(weight.isfinite().all() for weight in weights.values()):
