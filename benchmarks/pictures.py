@@ -27,9 +27,10 @@ import torch
 from PIL import Image
 
 from mnist_cnn import pretrained
-from mnist_cnn.reading.digits import centred
+from mnist_cnn.reading.ink import centred
 from mnist_cnn.reading.picture import load_picture
-from mnist_cnn.reading.reader import THRESHOLD, Net, read_digits
+from mnist_cnn.reading.reader import Net, read_digits
+from mnist_cnn.reading.reading import THRESHOLD
 
 
 def common(one: str, other: str) -> int:

@@ -33,7 +33,7 @@ from benchmarks.tables import RECORDS
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading.characters import read_characters
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.reading.reading import Reading
 from mnist_cnn.readings import written
 from mnist_cnn.runs.folder import RESULTS, write_json
 from tests.helpers import pages, photographs

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mnist_cnn.reading.picture import Pages
-    from mnist_cnn.reading.reader import Net, Reading
+    from mnist_cnn.reading.reader import Net
+    from mnist_cnn.reading.reading import Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
 
@@ -153,7 +154,7 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
 
 def in_words(readings: "Sequence[Reading]") -> str:
     """The readings, row by row, then the confidence of each digit, or the doubt about it."""
-    from mnist_cnn.reading.signs import UNKNOWN
+    from mnist_cnn.reading.reading import UNKNOWN
     from mnist_cnn.readings import written
 
     remarks = []

@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from mnist_cnn.reading.picture import Pages
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.reading.reading import Reading
 
 Share = Annotated[float, AfterValidator(lambda share: round(share, 6))]
 Shares = Annotated[list[Share], BeforeValidator(list)]

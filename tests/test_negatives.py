@@ -11,7 +11,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.negatives import MNISTWithNegatives, make_negatives, scribble
 from mnist_cnn.losses import OutlierExposure
 from mnist_cnn.pretrained import Trained, load
-from mnist_cnn.reading.reader import THRESHOLD
+from mnist_cnn.reading.reading import THRESHOLD
 from tests.helpers.negatives import KINDS, share_read
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from mnist_cnn import predict, pretrained
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.reading.reading import Reading
 from tests.helpers.photographs import png
 from tests.helpers.process import environment
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from mnist_cnn.reading.picture import load_picture, upright_size
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.reading.reading import Reading
 
 MANY = 60  # digits
 

@@ -13,13 +13,10 @@ from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
 from mnist_cnn.detection.lines import confidence, evidence, lines, split
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.digits import centred
-from mnist_cnn.reading.frames import Box
 from mnist_cnn.reading.grids import Grid, grids
-from mnist_cnn.reading.ink import resized
+from mnist_cnn.reading.ink import centred, resized
 from mnist_cnn.reading.picture import Source, load_picture, upright_size
-from mnist_cnn.reading.reader import THRESHOLD, Reading
-from mnist_cnn.reading.signs import UNKNOWN
+from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Box, Reading
 from mnist_cnn.reading.views import View, upright
 
 INSIDE = 0.8  # of the characters on a grid stand each in one cell, else it is squared paper

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from mnist_cnn.reading.clutter import writing_size
 from mnist_cnn.reading.ink import Mask
+from mnist_cnn.reading.reading import Box
 
 Contour = NDArray[Any]  # int32 (N, 1, 2)
 Corners = NDArray[Any]  # float
-Box = tuple[int, int, int, int]
 
 LENGTH = 0.75  # of the straight strokes that make frames, in heights of the writing
 RECTANGLE = 0.82  # of a cell's smallest rectangle is the cell; of a circle's are 0.79

@@ -18,6 +18,7 @@ MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
 PENS, NARROW, WIDE = 4, 13, 0.3
 STEP = 1.5  # of light from one pixel of 200 to the next: at the edge of a sheet it is the darker's
 FAINTEST = 0.06  # what takes less of the light is the paper's texture
+SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
 
 
 def grey_of(picture: NDArray[np.uint8]) -> Grey:
@@ -161,3 +162,23 @@ def find_strokes(ink: Ink, noise: float) -> Mask:
     inked = np.zeros(count, np.uint8)
     inked[labels[ink > max(floor, 0.6 * pen)]] = 1
     return inked[labels]
+
+
+def is_smooth(grey: Grey) -> bool:
+    """True where the light changes too little over any short way for the edge of a stroke."""
+    small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
+    near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
+    change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
+    return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))
+
+
+def centred(stroke: Ink) -> Grey:
+    """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
+    height, width = stroke.shape
+    image = np.zeros((28, 28), np.uint8)
+    image[:height, :width] = np.round(stroke * 255)
+    moments = cv2.moments(image)
+    x = round(14 - moments["m10"] / moments["m00"])
+    y = round(14 - moments["m01"] / moments["m00"])
+    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
+    return np.roll(image, (y, x), (0, 1))

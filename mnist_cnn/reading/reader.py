@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,14 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.reading.digits import Digit, Line, Sheet, line_of
-from mnist_cnn.reading.frames import Box
 from mnist_cnn.reading.picture import Source, load_picture
+from mnist_cnn.reading.reading import NO_DIGIT, THRESHOLD, Reading
 from mnist_cnn.reading.shapes import TooManyStrokesError
-from mnist_cnn.reading.signs import UNKNOWN
 
-THRESHOLD = 0.75  # confidence below which a digit is left unread
 NONE = 0.1  # the probability of each digit in what is none
-NO_DIGIT = 0.35  # below it no digit stands out among the ten
 
 DOUBTFUL = 0.8  # below this mean confidence a sheet may have to be rotated
 STEEP = 20  # degrees: so may a line that slopes more
@@ -37,44 +34,6 @@ BETTER = 0.25  # a rotated sheet must be read better than as it lies, as the log
 BATCH = 512  # candidates that the network sees at once
 Net = Callable[[Tensor], Tensor]
 Chances = NDArray[np.float32]  # of the ten digits
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One digit of a picture and what it was taken for, or something else that stands there."""
-
-    digit: int | None  # None where the network is unsure, or where it is no digit
-    # the greatest of the probabilities; of digits that were cut apart, the least of theirs: one
-    # that is none makes the cuts doubtful
-    confidence: float
-    probabilities: Chances  # (10,)
-    box: Box  # (left, top, right, bottom) in pixels of the upright picture
-    image: NDArray[np.uint8]  # (28, 28), which the network sees a little softer
-    row: int  # the line of writing, from 0 at the top
-    is_candidate: bool = True  # False for signs and empty cells, which the network has not read
-    # degrees clockwise by which the picture must be rotated for `best`; the digit is then None, as
-    # a lone digit does not tell which side is up
-    rotation: int = 0
-    column: int | None = None  # of a table or a grid, from 0 at the left
-    sign: str = UNKNOWN  # of what is no digit, see `reading.signs`; a space for an empty cell
-    line: float = 1.0  # the probability that the digits of its row are right
-
-    @property
-    def best(self) -> int:
-        """The likeliest digit, whatever its confidence."""
-        return int(self.probabilities.argmax())
-
-    @property
-    def is_digit(self) -> bool:
-        """True for a digit, although the network may be unsure which."""
-        return self.is_candidate and self.confidence >= NO_DIGIT
-
-    @property
-    def symbol(self) -> str:
-        """The digit; ? where the network is unsure which; the sign where it is none."""
-        if self.digit is not None:
-            return str(self.digit)
-        return "?" if self.is_digit else self.sign
 
 
 def read_digits(

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_cnn.reading.ink import Mask, holes, stroke_depth, stroke_width
+from mnist_cnn.reading.reading import UNKNOWN
 from mnist_cnn.reading.shapes import Row, joined
 from mnist_cnn.reading.strokes import Strokes
 
-UNKNOWN = "·"
 TALL = 1.2  # height of strokes and brackets, in heights of the line: a 1 is lower
 PEN = 1.3  # half the width of a stroke as a share of the depth where two cross
 APART = 0.4  # the circles of a percent sign, in shares of its width and height

@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.clutter import border_clutter, straight_lines
-from mnist_cnn.reading.frames import Box, Cell, Corners, find_frames
+from mnist_cnn.reading.frames import Cell, Corners, find_frames
 from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
 from mnist_cnn.reading.picture import MIN_SIDE
+from mnist_cnn.reading.reading import Box
 
-SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
 MOST_CORNERS = 2  # of a picture that a digit fills are ink: no digit reaches more
 LEAST, MOST, FILLED = 0.1, 0.9, 0.85  # of the picture is a sheet on a table; of its rectangle
 INSET = 0.02  # of its sides is left out with the edges
@@ -41,7 +41,7 @@ class Strokes:
 
 def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
     """The ink map of a grey picture, the mask of its pen strokes, and cells."""
-    if is_smooth(grey):
+    if inks.is_smooth(grey):
         return np.zeros(grey.shape, np.float32), np.zeros(grey.shape, np.uint8), []
     if inks.is_light_on_dark(grey):
         grey = 255 - grey
@@ -100,14 +100,6 @@ def fillings(grey: Grey) -> list[Mask]:
     light: Mask = (grey > split).astype(np.uint8)
     corners = light[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
     return [ink for ink, n in ((1 - light, 4 - corners), (light, corners)) if n <= MOST_CORNERS]
-
-
-def is_smooth(grey: Grey) -> bool:
-    """True where the light changes too little over any short way for the edge of a stroke."""
-    small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
-    near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
-    change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
-    return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))
 
 
 def _is_gradient(grey: Grey, rest: float) -> bool:

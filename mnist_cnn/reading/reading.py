@@ -1,0 +1,49 @@
+"""What is read in a picture: digits, signs, and how sure they are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+THRESHOLD = 0.75  # confidence below which a digit is left unread
+NO_DIGIT = 0.35  # below it no digit stands out among the ten
+UNKNOWN = "·"  # a sign, a letter or a drawing that has no symbol of its own
+Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One digit of a picture and what it was taken for, or something else that stands there."""
+
+    digit: int | None  # None where the network is unsure, or where it is no digit
+    # the greatest of the probabilities; of digits that were cut apart, the least of theirs: one
+    # that is none makes the cuts doubtful
+    confidence: float
+    probabilities: NDArray[np.float32]  # (10,) of the ten digits
+    box: Box  # (left, top, right, bottom) in pixels of the upright picture
+    image: NDArray[np.uint8]  # (28, 28), which the network sees a little softer
+    row: int  # the line of writing, from 0 at the top
+    is_candidate: bool = True  # False for signs and empty cells, which the network has not read
+    # degrees clockwise by which the picture must be rotated for `best`; the digit is then None, as
+    # a lone digit does not tell which side is up
+    rotation: int = 0
+    column: int | None = None  # of a table or a grid, from 0 at the left
+    sign: str = UNKNOWN  # of what is no digit, one of `sheet.SYMBOLS`; a space for an empty cell
+    line: float = 1.0  # the probability that the digits of its row are right
+
+    @property
+    def best(self) -> int:
+        """The likeliest digit, whatever its confidence."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def is_digit(self) -> bool:
+        """True for a digit, although the network may be unsure which."""
+        return self.is_candidate and self.confidence >= NO_DIGIT
+
+    @property
+    def symbol(self) -> str:
+        """The digit; ? where the network is unsure which; the sign where it is none."""
+        if self.digit is not None:
+            return str(self.digit)
+        return "?" if self.is_digit else self.sign
