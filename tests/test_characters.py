@@ -12,7 +12,7 @@ from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.pretrained import SHIPPED, write_weights
-from mnist_cnn.reading.characters import read_characters
+from mnist_cnn.reading.characters import read_digits
 from mnist_cnn.readings import written
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures
@@ -26,7 +26,7 @@ def net() -> Detector:
 
 
 def guess(picture: Image.Image, net: Detector) -> str:
-    return "".join(str(each.best) for each in read_characters(picture, net) if each.is_candidate)
+    return "".join(str(each.best) for each in read_digits(picture, reader=net) if each.is_candidate)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("single digits", 10), ("rows of 5", 9)])
@@ -43,7 +43,7 @@ def test_chalk_on_a_board_is_read_as_ink_on_paper(net):
 def test_a_picture_that_lies_on_its_side_is_read_and_told(net):
     picture, text = pages.page("underlines", 3)
     lying = picture.rotate(90, expand=True, fillcolor=230)
-    readings = read_characters(lying, net)
+    readings = read_digits(lying, reader=net)
     assert "".join(str(each.best) for each in readings) == text
     assert {each.rotation for each in readings} == {90}
 
@@ -53,7 +53,7 @@ def test_boxes_are_where_the_digits_stand(net):
     part = pages.Pen(np.random.default_rng(0), 60, 60)
     part.digit("4", 5, 5, 50)
     sheet[120:180, 300:360] -= (part.ink * 200).astype(np.uint8)
-    (reading,) = read_characters(Image.fromarray(sheet), net)
+    (reading,) = read_digits(Image.fromarray(sheet), reader=net)
     assert reading.digit == 4
     left, top, right, bottom = reading.box
     assert 295 <= left < right <= 365
@@ -63,7 +63,7 @@ def test_boxes_are_where_the_digits_stand(net):
 
 def test_cells_of_a_grid_have_rows_and_columns_and_may_be_empty(net):
     picture, text = pages.page("sudoku", 1)
-    readings = read_characters(picture, net)
+    readings = read_digits(picture, reader=net)
     lines = written(readings).split("\n")
     assert [len(line) for line in lines] == [9] * 9
     same = sum(a == b for a, b in zip("".join(lines), text.replace("\n", ""), strict=True))
@@ -72,13 +72,13 @@ def test_cells_of_a_grid_have_rows_and_columns_and_may_be_empty(net):
 
 @pytest.mark.parametrize("light", [0, 128, 255])
 def test_an_empty_sheet_has_nothing_on_it(net, light):
-    assert read_characters(Image.new("L", (320, 200), light), net) == []
+    assert read_digits(Image.new("L", (320, 200), light), reader=net) == []
 
 
 def test_below_the_threshold_a_digit_is_left_unread(net):
     picture, _ = pages.page("underlines", 3)
-    assert all(each.digit is None for each in read_characters(picture, net, threshold=1.0))
-    assert all(each.digit is not None for each in read_characters(picture, net, threshold=0.0))
+    assert all(each.digit is None for each in read_digits(picture, reader=net, threshold=1.0))
+    assert all(each.digit is not None for each in read_digits(picture, reader=net, threshold=0.0))
 
 
 def test_a_fine_pen_is_still_there_in_a_small_copy():

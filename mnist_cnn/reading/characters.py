@@ -1,38 +1,51 @@
-"""Read the digits and signs of a picture with a network that finds characters."""
+"""The digits and signs that a network finds in a picture."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor
 
-from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
 from mnist_cnn.detection.lines import confidence, evidence, lines, split
+from mnist_cnn.detection.network import Detector
+from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.grids import Grid, grids
+from mnist_cnn.reading.grids import Grid, Points, grids
 from mnist_cnn.reading.ink import centred, resized
 from mnist_cnn.reading.picture import Source, load_picture, upright_size
-from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Box, Reading
+from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
 from mnist_cnn.reading.views import View, upright
 
 INSIDE = 0.8  # of the characters on a grid stand each in one cell, else it is squared paper
 Cell = tuple[int, int, int]  # grid, row, column
+Net = Callable[[Tensor], Tensor]
 
 
-def read_characters(
-    picture: Source | Image.Image, net: nn.Module, threshold: float = THRESHOLD
+def read_digits(
+    picture: Source | Image.Image,
+    net: Net | None = None,
+    threshold: float = THRESHOLD,
+    *,
+    reader: Detector | None = None,
 ) -> list[Reading]:
     """Read the digits and signs of a picture; an empty list where there is none.
 
     Args:
         picture: a picture, or what `load_picture` takes; rows are read from top to bottom, each
             from left to right.
-        net: a `detection.network.Detector`.
+        net: classifies the digits that the reader finds: probabilities (N, 10) of uint8 images
+            (N, 28, 28), white on black. Those of a digit are then its own, times the reader's
+            probability that a digit stands there. Without it the reader classifies them.
         threshold: the confidence below which a digit is left unread, in [0, 1].
+        reader: finds the characters, see `load_reader`; by default the one that ships.
 
     Raises:
         OSError, ValueError: it cannot be read, see `load_picture`; or the threshold is none.
@@ -41,13 +54,16 @@ def read_characters(
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
     image = load_picture(picture)
     grey = inks.grey_of(np.asarray(image))
-    seen = upright(net, grey)
+    reader = shipped() if reader is None else reader
+    seen = upright(reader, grey)
     kept, dropped, left = split(seen.found, seen.ink, seen.best)
+    kept = classified(seen, kept, net) if net else kept
     tables, cell_of = placed(seen, kept)
+    weights: list[float] = reader.line_weights.tolist()  # type: ignore[operator]  # a buffer
+    turn = round(seen.degrees) % 360
     # a lone digit does not tell which side is up: a 6 may be a 9
-    lone = round(seen.degrees) % 360 and sum(each.symbol.isdecimal() for each in kept) == 1
-    weights: list[float] = net.line_weights.tolist()  # type: ignore[operator]  # a buffer
-    scale = np.tile(np.array(upright_size(image)) / grey.shape[::-1], 2)
+    lone = turn and sum(each.symbol.isdecimal() for each in kept) == 1
+    scale = np.array(upright_size(image)) / grey.shape[::-1]
     readings = []
     for number, row in enumerate(in_rows(kept, tables, cell_of)):
         own = [each for each, _ in row if each]
@@ -55,15 +71,43 @@ def read_characters(
         digits = sum(each.symbol.isdecimal() for each in own)
         # in a line of digits what is none and no sign is a digit that cannot be made out
         unclear = 2 * digits > sum(each.symbol not in SIGNS for each in own)
-        for each, column in row:
+        for each, cell in row:
             is_digit = each is not None and (
                 each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
             )
-            about: dict[str, Any] = {"row": number, "column": column, "line": sure}
+            about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
             about["is_candidate"] = is_digit
-            box = tuple(np.array(place_of(seen, each) if each else (0, 0, 0, 0)) * scale)
-            readings.append(reading(seen, each, box, math.inf if lone else threshold, about))
+            if cell:
+                around = on_picture(seen, cell_in(seen, tables, cell)) * scale
+                about |= {"column": cell[2], "cell": tuple(map(tuple, around.round().tolist()))}
+            place = on_picture(seen, corners_of(each.box)) * scale if each else around
+            readings.append(reading(seen, each, place, math.inf if lone else threshold, about))
     return readings
+
+
+def classified(seen: View, found: Sequence[Character], net: Net) -> list[Character]:
+    """The characters, of which a network has classified the digits in one batch."""
+    digits = [each for each in found if each.symbol.isdecimal()]
+    if not digits:
+        return list(found)
+    images = np.stack([crop(seen, each) for each in digits])
+    with torch.inference_mode():
+        chances = net(torch.from_numpy(images)).float().cpu().numpy()
+    own = iter(np.pad(chances, ((0, 0), (0, len(SYMBOLS) - chances.shape[1]))))
+    made = []
+    for each in found:
+        if each.symbol.isdecimal():
+            there = each.calibrated(float(each.probabilities[:10].sum()))
+            each = replace(each, found=there, probabilities=next(own), weights=(1.0, 0.0))
+        made.append(each)
+    return made
+
+
+def crop(seen: View, each: Character) -> NDArray[np.uint8]:
+    """A character as MNIST has its digits: (28, 28), white on black."""
+    left, top, right, bottom = (max(0, round(side)) for side in each.box)
+    ink = seen.ink[top:bottom, left:right]
+    return centred(resized(ink, 20)) if ink.size and ink.max() > 0 else np.zeros((28, 28), np.uint8)
 
 
 def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cell | None]]:
@@ -84,6 +128,12 @@ def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cel
     return kept, cells
 
 
+def cell_in(seen: View, tables: Sequence[Grid], cell: Cell) -> Points:
+    """The corners (4, 2) of a cell in the ink."""
+    grid, row, column = cell
+    return ((tables[grid].cell(row, column) + 0.5) * STRIDE - MARGIN) / seen.best.zoom
+
+
 def on_map(seen: View, each: Character) -> tuple[float, float]:
     """The middle of a character in the map of ruled lines."""
     left, top, right, bottom = each.box
@@ -101,13 +151,13 @@ def fits(seen: View, grid: Grid, each: Character, cell: tuple[int, int] | None) 
     return grid.cell_of(x, y - half) == cell == grid.cell_of(x, y + half)
 
 
-Item = tuple[Character | None, int | None]  # a character, None in an empty cell, and its column
+Item = tuple[Character | None, Cell | None]  # a character, None in an empty cell, and its cell
 
 
 def in_rows(
     found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
 ) -> list[list[Item]]:
-    """Characters by row, from top to bottom, each with its column in a grid."""
+    """Characters by row, from top to bottom, each with its cell in a grid."""
     rows: list[tuple[float, list[Item]]] = []
     free = [each for each, cell in zip(found, cells, strict=True) if cell is None]
     for line in lines(free):
@@ -123,7 +173,8 @@ def in_rows(
             items: list[Item] = []
             for column in range(width):
                 part = sorted(within.get((row, column), []), key=lambda each: each.box[0])
-                items += [(each, column) for each in part] or [(None, column)]
+                cell = number, row, column
+                items += [(each, cell) for each in part] or [(None, cell)]
             last = level([each for each, _ in items if each], last)
             rows.append((last, items))
     return [items for _, items in sorted(rows, key=lambda row: row[0])]
@@ -134,33 +185,33 @@ def level(line: Sequence[Character], empty: float) -> float:
     return float(np.mean([each.box[1] + each.box[3] for each in line])) if line else empty
 
 
-def place_of(seen: View, each: Character) -> tuple[float, ...]:
-    """The box of a character in pixels of the picture as it lies."""
-    left, top, right, bottom = each.box
-    corners = np.array([(x, y, 1) for x in (left, right) for y in (top, bottom)]).T
-    x, y = seen.back @ corners
-    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+def corners_of(box: Sequence[float]) -> Points:
+    """The corners (4, 2) of a box."""
+    left, top, right, bottom = box
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def on_picture(seen: View, points: Points) -> Points:
+    """Points (N, 2) of the ink in pixels of the picture as it lies."""
+    return np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ seen.back.T
 
 
 def reading(
-    seen: View, each: Character | None, box: Box, threshold: float, about: dict[str, Any]
+    seen: View, each: Character | None, place: Points, threshold: float, about: dict[str, Any]
 ) -> Reading:
-    """The reading of a character, or of an empty cell."""
-    empty = np.zeros((28, 28), np.uint8)
+    """The reading of a character, or of an empty cell, whose corners (N, 2) are given."""
+    box: Any = tuple(np.concatenate([place.min(0), place.max(0)]).round().astype(int).tolist())
     if each is None:
-        none = np.zeros(10, np.float32)
+        none, empty = np.zeros(10, np.float32), np.zeros((28, 28), np.uint8)
         return Reading(None, 0.0, none, box, empty, sign=" ", **about)
     chances = np.array([each.calibrated(float(p)) for p in each.probabilities[:10]], np.float32)
     sure = float(chances.max())
-    left, top, right, bottom = (max(0, round(side)) for side in each.box)
-    ink = seen.ink[top:bottom, left:right]
     return Reading(
         int(chances.argmax()) if each.symbol.isdecimal() and sure >= threshold else None,
         sure,
         chances,
-        tuple(round(side) for side in box),  # type: ignore[arg-type]  # four sides
-        centred(resized(ink, 20)) if ink.size and ink.max() > 0 else empty,
-        rotation=round(seen.degrees) % 360,
+        box,
+        crop(seen, each),
         sign=each.symbol if each.symbol in SIGNS else UNKNOWN,
         **about,
     )

@@ -9,6 +9,7 @@ THRESHOLD = 0.75  # confidence below which a digit is left unread
 NO_DIGIT = 0.35  # below it no digit stands out among the ten
 UNKNOWN = "·"  # a sign, a letter or a drawing that has no symbol of its own
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
+Corners = tuple[tuple[float, float], ...]  # (x, y), clockwise from the upper left
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,14 @@ class Reading:
     # that is none makes the cuts doubtful
     confidence: float
     probabilities: NDArray[np.float32]  # (10,) of the ten digits
-    box: Box  # (left, top, right, bottom) in pixels of the upright picture
+    box: Box  # (left, top, right, bottom) in pixels of the upright picture; an empty cell's own
     image: NDArray[np.uint8]  # (28, 28), which the network sees a little softer
     row: int  # the line of writing, from 0 at the top
     is_candidate: bool = True  # False for signs and empty cells, which the network has not read
-    # degrees clockwise by which the picture must be rotated for `best`; the digit is then None, as
-    # a lone digit does not tell which side is up
-    rotation: int = 0
+    rotation: int = 0  # degrees clockwise by which the picture was rotated to be read
     column: int | None = None  # of a table or a grid, from 0 at the left
     sign: str = UNKNOWN  # of what is no digit, one of `sheet.SYMBOLS`; a space for an empty cell
+    cell: Corners | None = None  # of a table or a grid, in pixels of the picture
     line: float = 1.0  # the probability that the digits of its row are right
 
     @property
@@ -40,6 +40,11 @@ class Reading:
     def is_digit(self) -> bool:
         """True for a digit, although the network may be unsure which."""
         return self.is_candidate and self.confidence >= NO_DIGIT
+
+    @property
+    def turned(self) -> int:
+        """The rotation, where a digit is left unread: a lone one does not tell which side is up."""
+        return self.rotation if self.is_digit and self.digit is None else 0
 
     @property
     def symbol(self) -> str:
