@@ -26,7 +26,7 @@ def net() -> Detector:
 
 
 def guess(picture: Image.Image, net: Detector) -> str:
-    return "".join(str(each.best) for each in read_digits(picture, reader=net) if each.is_candidate)
+    return "".join(str(each.best) for each in read_digits(picture, reader=net) if each.is_digit)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("single digits", 10), ("rows of 5", 9)])

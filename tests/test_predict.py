@@ -144,7 +144,7 @@ def test_doubt_is_said():
     unread = Reading(None, 0.1, none, (0, 0, 9, 9), np.zeros((28, 28), np.uint8), 0)
     sure = replace(unread, digit=3, confidence=0.98)
     unsure = replace(unread, row=1, confidence=0.51, probabilities=np.eye(10)[8] / 2)
-    other = replace(unread, row=2, is_candidate=False)
+    other = replace(unread, row=2, is_digit=False)
     assert predict.in_words([sure, unsure, other]) == "3 / ? / · (98%, 8? 51%, no digit)"
     lone = replace(unread, rotation=90, confidence=0.97, probabilities=np.eye(10)[4])
     assert predict.in_words([lone]) == "? (4? 97%, turned by 90° clockwise)"

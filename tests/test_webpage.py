@@ -14,8 +14,7 @@ import torch
 
 from mnist_cnn import pretrained, webpage
 from mnist_cnn.reading.picture import load_picture
-from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.reading.reading import NO_DIGIT, THRESHOLD
+from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits
 from mnist_cnn.readings import written
 from tests.helpers.photographs import bundled
 

@@ -76,7 +76,7 @@ def read_digits(
                 each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
             )
             about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
-            about["is_candidate"] = is_digit
+            about["is_digit"] = is_digit
             if cell:
                 around = on_picture(seen, cell_in(seen, tables, cell)) * scale
                 about |= {"column": cell[2], "cell": tuple(map(tuple, around.round().tolist()))}

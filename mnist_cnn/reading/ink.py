@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 Grey = NDArray[Any]  # uint8
 Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
-Labels = NDArray[Any]  # int32, 0 for paper
-PINPRICK = 0.001  # area of what is no hole in a stroke, as a share of the squared height
-MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
 # the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least; as a
 # share of the breadth, from which on it would pass over shadows
 PENS, NARROW, WIDE = 4, 13, 0.3
@@ -46,14 +43,15 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
     return cv2.normalize(mixed, mixed, 55, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
-    """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
+def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask]:
+    """The ink map and the mask of its strokes."""
     signed = 1 - grey / paper
+    # the standard deviation of the paper's grain
     noise = 1.48 * float(np.median(np.abs(signed[::3])))
     # one level of light is no ink, however dark the paper
     noise = max(noise, 0.4 / float(np.median(paper[::3])))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
-    return ink, find_strokes(ink, noise), noise
+    return ink, find_strokes(ink, noise)
 
 
 def stroke_depth(mask: Mask) -> Ink:
@@ -70,15 +68,6 @@ def stroke_width(mask: Mask) -> float:
 def breadth(shape: tuple[int, ...]) -> int:
     """The longer side, which all sizes are relative to; of a strip 4 times the shorter one."""
     return min(max(shape[:2]), 4 * min(shape[:2]))
-
-
-def holes(mask: Mask) -> NDArray[np.float64]:
-    """The middles (N, 2) of what strokes enclose, as shares of the sides, the highest first."""
-    paper = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    _, labels, stats, middles = cv2.connectedComponentsWithStats(paper, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= PINPRICK * max(mask.shape) ** 2
-    large[[0, labels[0, 0]]] = False  # the ink, and the paper around
-    return (middles[large] - 0.5) / mask.shape[::-1]
 
 
 def shrunk(grey: Grey, side: int) -> Grey:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLD = 0.75  # confidence below which a digit is left unread
-NO_DIGIT = 0.35  # below it no digit stands out among the ten
 UNKNOWN = "·"  # a sign, a letter or a drawing that has no symbol of its own
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
 Corners = tuple[tuple[float, float], ...]  # (x, y), clockwise from the upper left
@@ -16,19 +15,18 @@ Corners = tuple[tuple[float, float], ...]  # (x, y), clockwise from the upper le
 class Reading:
     """One digit of a picture and what it was taken for, or something else that stands there."""
 
-    digit: int | None  # None where the network is unsure, or where it is no digit
-    # the greatest of the probabilities; of digits that were cut apart, the least of theirs: one
-    # that is none makes the cuts doubtful
-    confidence: float
-    probabilities: NDArray[np.float32]  # (10,) of the ten digits
-    box: Box  # (left, top, right, bottom) in pixels of the upright picture; an empty cell's own
-    image: NDArray[np.uint8]  # (28, 28), which the network sees a little softer
+    digit: int | None  # None where the reader is unsure, or where it is no digit
+    confidence: float  # the greatest of the probabilities
+    # (10,): of each digit that it stands there; the rest is the probability that none does
+    probabilities: NDArray[np.float32]
+    box: Box  # in pixels of the picture as it lies; an empty cell's own
+    image: NDArray[np.uint8]  # (28, 28), white on black, as MNIST has its digits
     row: int  # the line of writing, from 0 at the top
-    is_candidate: bool = True  # False for signs and empty cells, which the network has not read
+    is_digit: bool = True  # False for signs and empty cells
     rotation: int = 0  # degrees clockwise by which the picture was rotated to be read
     column: int | None = None  # of a table or a grid, from 0 at the left
     sign: str = UNKNOWN  # of what is no digit, one of `sheet.SYMBOLS`; a space for an empty cell
-    cell: Corners | None = None  # of a table or a grid, in pixels of the picture
+    cell: Corners | None = None  # the same, in pixels of the picture
     line: float = 1.0  # the probability that the digits of its row are right
 
     @property
@@ -37,18 +35,13 @@ class Reading:
         return int(self.probabilities.argmax())
 
     @property
-    def is_digit(self) -> bool:
-        """True for a digit, although the network may be unsure which."""
-        return self.is_candidate and self.confidence >= NO_DIGIT
-
-    @property
     def turned(self) -> int:
         """The rotation, where a digit is left unread: a lone one does not tell which side is up."""
         return self.rotation if self.is_digit and self.digit is None else 0
 
     @property
     def symbol(self) -> str:
-        """The digit; ? where the network is unsure which; the sign where it is none."""
+        """The digit; ? where the reader is unsure which; the sign where it is none."""
         if self.digit is not None:
             return str(self.digit)
         return "?" if self.is_digit else self.sign
