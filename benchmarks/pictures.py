@@ -36,7 +36,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.pretrained import load_digits
-from mnist_cnn.reading.characters import read_digits
+from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading
 from mnist_cnn.readings import rows, written
 from tests.helpers import negatives, pages, photographs

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mnist_cnn.data.datamodule import MNISTDataModule
     from mnist_cnn.module import DigitClassifier
     from mnist_cnn.pretrained import load
-    from mnist_cnn.reading.characters import read_digits
     from mnist_cnn.reading.picture import load_picture
+    from mnist_cnn.reading.reader import read_digits
 
     __version__: str
 
@@ -39,7 +39,7 @@ PLACES = {
     "compose": "config.compose",
     "load": "pretrained",
     "load_picture": "reading.picture",
-    "read_digits": "reading.characters",
+    "read_digits": "reading.reader",
 }
 
 

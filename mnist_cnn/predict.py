@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from mnist_cnn.detection.network import Detector
-    from mnist_cnn.reading.characters import Net
     from mnist_cnn.reading.picture import Pages
+    from mnist_cnn.reading.reader import Net
     from mnist_cnn.reading.reading import Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     # after --help and mistakes are answered
     try:
         from mnist_cnn.detection.trained import load_for_pictures
-        from mnist_cnn.reading import characters
+        from mnist_cnn.reading import reader
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
     work = PageReader(*load_for_pictures(args.ckpt_path), args.show)
-    worker = limits.Worker(work, args.max_seconds, args.max_memory, [characters.__name__])
+    worker = limits.Worker(work, args.max_seconds, args.max_memory, [reader.__name__])
     failed = False
     for answer, readings in itertools.chain.from_iterable(pages(worker, p) for p in args.pictures):
         failed |= "error" in answer
@@ -111,8 +111,8 @@ class PageReader:
         self, name: str, path: str, number: int
     ) -> "tuple[dict[str, Any], list[Reading], int]":
         """The JSON and the readings of a page, counted from 1, and the number of pages."""
-        from mnist_cnn.reading.characters import read_digits
         from mnist_cnn.reading.picture import Pages
+        from mnist_cnn.reading.reader import read_digits
         from mnist_cnn.readings import FoundDigit, found_lines, page_of, rotation
 
         if self.pages is None or number == 1:

@@ -24,8 +24,8 @@ from mnist_cnn.analysis.results import versions
 from mnist_cnn.arrivals import Arrivals
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.limits import LimitError, Worker
-from mnist_cnn.reading.characters import Net, read_digits
 from mnist_cnn.reading.picture import Pages
+from mnist_cnn.reading.reader import Net, read_digits
 from mnist_cnn.readings import (
     FoundDigit,
     FoundLine,

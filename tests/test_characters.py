@@ -12,7 +12,7 @@ from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.pretrained import SHIPPED, write_weights
-from mnist_cnn.reading.characters import read_digits
+from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import written
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures

@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.pictures import common
 from mnist_cnn.plots.readings import Labels, draw_readings
 from mnist_cnn.pretrained import load
-from mnist_cnn.reading.characters import read_digits
+from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import found_lines, rotation, written
 from tests.helpers.photographs import bundled, find_digits, page
 

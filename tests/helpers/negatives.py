@@ -19,7 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mnist_cnn.reading.characters import read_digits
+from mnist_cnn.reading.reader import read_digits
 
 ALIKE = "OoIlSsZzBgq"  # some hand writes a digit so
 SIDE = 240  # of a drawing, in pixels

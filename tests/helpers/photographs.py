@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.reading.characters import read_digits
+from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import Reading
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
