@@ -112,7 +112,7 @@ def hardest(n: int = 400, rows: int = 6, columns: int = 2) -> None:
         marks = sorted(made.marks, key=lambda mark: mark.box[0])
         picture = Image.fromarray(255 - (255 * made.ink).astype(np.uint8))
         readings = read_digits(picture)
-        text = "".join(str(each.best) for each in readings if each.is_candidate)
+        text = "".join(str(each.best) for each in readings if each.is_digit)
         label = "".join(mark.symbol for mark in marks if mark.symbol.isdecimal())
         if not readings or not label or any(not mark.symbol for mark in marks):
             continue  # it is cut off
