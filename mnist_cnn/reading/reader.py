@@ -68,21 +68,24 @@ def read_digits(
     for number, row in enumerate(in_rows(kept, tables, cell_of)):
         own = [each for each, _ in row if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
-        digits = sum(each.symbol.isdecimal() for each in own)
-        # in a line of digits what is none and no sign is a digit that cannot be made out
-        unclear = 2 * digits > sum(each.symbol not in SIGNS for each in own)
+        of_digits = is_of_digits(own)
         for each, cell in row:
-            is_digit = each is not None and (
-                each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
-            )
             about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
-            about["is_digit"] = is_digit
+            about["is_digit"] = each is not None and (
+                each.symbol.isdecimal() or (of_digits and each.symbol == OTHER and each.least > 0)
+            )
             if cell:
                 around = on_picture(seen, cell_in(seen, tables, cell)) * scale
                 about |= {"column": cell[2], "cell": tuple(map(tuple, around.round().tolist()))}
             place = on_picture(seen, corners_of(each.box)) * scale if each else around
             readings.append(reading(seen, each, place, math.inf if lone else threshold, about))
     return readings
+
+
+def is_of_digits(line: Sequence[Character]) -> bool:
+    """True for a line of digits: what is none there, and no sign, is one that is illegible."""
+    digits = sum(each.symbol.isdecimal() for each in line)
+    return 2 * digits > sum(each.symbol not in SIGNS for each in line)
 
 
 def classified(seen: View, found: Sequence[Character], net: Net) -> list[Character]:
