@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
 from tensorboard import program
 
-from mnist_cnn import load, read_digits
+from mnist_cnn import read_digits
 from mnist_cnn.data import mnist
 from mnist_cnn.data.pages import PageDataset, sources
 from mnist_cnn.data.synthetic.pages import strip
@@ -48,13 +48,13 @@ def train() -> None:
 def photographs(width: int) -> Image.Image:
     """Photographs with their readings, one below the other."""
     images, _ = mnist.load_split("mnist", "", "test")
-    net, shown = load(), []
+    shown = []
     for seed in SEEDS:
         chance = np.random.default_rng(seed)
         picture = photograph(
             images.numpy()[chance.integers(0, 10_000, 5)], chance, KINDS["rows of 5"]
         )
-        drawn = draw_readings(picture, read_digits(picture, net))
+        drawn = draw_readings(picture, read_digits(picture))
         shown.append(drawn.resize((width, round(drawn.height * width / drawn.width))))
     return Image.fromarray(np.concatenate([np.asarray(picture) for picture in shown]))
 

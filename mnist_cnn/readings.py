@@ -38,7 +38,7 @@ class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
 
     digit: int | None  # null where the network is unsure, or where it is no digit
     is_digit: bool  # false for letters, punctuation, scribbles
-    # the digit; ? for an unsure one; of what is no digit + - × ÷ = / ( ) . , : % $ # or · for any
+    # the digit; ? for an unsure one; of what is no digit + - × ÷ = / ( ) . , : % $ # ° or · for any
     # other, a space for an empty cell
     sign: str = Field(validation_alias="symbol")
     best: int  # the likeliest digit, whatever its confidence

@@ -7,13 +7,16 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from mnist_cnn import export
+from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.detection.calibration import fit, log_odds
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.detection.trained import load_reader
-from mnist_cnn.pretrained import SHIPPED, write_weights
+from mnist_cnn.detection.trained import load_for_pictures, load_reader
+from mnist_cnn.pretrained import SHIPPED, load, write_weights
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import written
+from mnist_cnn.runs.file_format import KEY, VERSION
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures
 
@@ -109,3 +112,36 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path):
     write_weights(broken, {"model": about}, tmp_path / "nan.safetensors")
     with pytest.raises(ValueError, match="not all numbers"):
         load_reader(tmp_path / "nan.safetensors")
+
+
+@pytest.fixture(scope="module")
+def reader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run of experiment=reader leaves: a checkpoint and weights, which are calibrated."""
+    run = tmp_path_factory.mktemp("run")
+    about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
+    module = {"model": about, "optimizer": {}, "scheduler": {}}
+    content = {"state_dict": {}, "hyper_parameters": module, KEY: VERSION}
+    (run / "checkpoints").mkdir()
+    torch.save(content, run / "checkpoints" / "best.ckpt")
+    write_weights(Detector(**SMALL), {"model": about, "data": {}}, run / "weights.safetensors")
+    return run
+
+
+@pytest.mark.parametrize("place", ["", "weights.safetensors", "checkpoints/best.ckpt"])
+def test_what_is_for_images_says_of_a_reader_that_it_is_one(reader_run: Path, place: str):
+    line = rf"{reader_run}.*(best.ckpt|weights.safetensors): a reader of pictures"
+    with pytest.raises(ValueError, match=rf"^{line}"):
+        load(reader_run / place)
+    with pytest.raises(ValueError, match=rf"^ckpt_path={line}"):
+        as_trained([f"ckpt_path={reader_run / place}"])
+    with pytest.raises(SystemExit, match=rf"^error: {line}"):
+        export.main([f"ckpt_path={reader_run / place}"])
+
+
+def test_a_reader_s_run_reads_but_not_its_checkpoint_which_is_not_calibrated(reader_run: Path):
+    for place in (reader_run, reader_run / "weights.safetensors"):
+        net, reader = load_for_pictures(place)
+        assert net is None
+        assert reader.character_weights.shape == (2,)
+    with pytest.raises(ValueError, match=r"best.ckpt: a checkpoint, whose scores"):
+        load_for_pictures(reader_run / "checkpoints" / "best.ckpt")

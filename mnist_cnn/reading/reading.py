@@ -22,10 +22,10 @@ class Reading:
     box: Box  # in pixels of the picture as it lies; an empty cell's own
     image: NDArray[np.uint8]  # (28, 28), white on black, as MNIST has its digits
     row: int  # the line of writing, from 0 at the top
-    is_digit: bool = True  # False for signs and empty cells
+    is_digit: bool = True  # although it may be illegible; False for signs and empty cells
     rotation: int = 0  # degrees clockwise by which the picture was rotated to be read
     column: int | None = None  # of a table or a grid, from 0 at the left
-    sign: str = UNKNOWN  # of what is no digit, one of `sheet.SYMBOLS`; a space for an empty cell
+    sign: str = UNKNOWN  # of what is no digit, one of `sheet.SIGNS`; a space for an empty cell
     cell: Corners | None = None  # the same, in pixels of the picture
     line: float = 1.0  # the probability that the digits of its row are right
 
