@@ -171,7 +171,7 @@ def sudoku(photograph: Path, read: Read) -> dict[str, Any]:
     seconds = time.process_time() - start
     whole = [row for row in rows(readings) if {each.column for each in row} == {*range(9)}]
     right = wrong = 0
-    for row, line in zip(whole, truth, strict=False) if len(whole) == 9 else ():
+    for row, line in zip(whole if len(whole) == 9 else [], truth, strict=False):
         for column, want in enumerate(line):
             digits = surely([each for each in row if each.column == column])
             is_right = len(digits) != 1 if want == "10" else digits == want.strip("0")

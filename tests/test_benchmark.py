@@ -87,7 +87,9 @@ def test_verdicts_on_pictures_are_counted_by_kind():
     items = [
         pictures.Item("none" if not label else "row", key, label) for key, label in labels.items()
     ]
-    found = pictures.table(pd.DataFrame([pictures.measured(item, read.get) for item in items]))
+    found = pictures.table(
+        pd.DataFrame([pictures.measured(item, read.__getitem__) for item in items])
+    )
     rows = found.loc["row"].to_dict()
     assert (rows["n"], rows["right"], rows["wrong"], rows["unsure"]) == (3, 1, 1, 1)
     assert rows["guessed"] == pytest.approx(2 / 3)

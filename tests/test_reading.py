@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.pictures import common
 from mnist_cnn.plots.readings import Labels, draw_readings
 from mnist_cnn.pretrained import load
+from mnist_cnn.reading.ink import centred
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import found_lines, rotation, written
 from tests.helpers.photographs import bundled, find_digits, page
@@ -60,6 +61,10 @@ def test_a_network_that_is_given_classifies_the_digits_that_are_found_at_once() 
         assert own.confidence - 0.02 < there <= 1
     # what the network is unsure of makes the line unsure
     assert readings[0].line < find_digits(picture)[0].line
+
+
+def test_the_crop_of_what_has_no_ink_is_black() -> None:
+    assert centred(np.full((20, 7), 0.001, np.float32)).max() == 0
 
 
 def test_the_network_that_ships_classifies_what_is_found() -> None:

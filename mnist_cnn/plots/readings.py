@@ -12,6 +12,7 @@ from mnist_cnn.reading.reading import Reading
 from mnist_cnn.readings import rows
 
 MANY = 60  # digits
+STEEPEST = 0.3  # of the line below a row
 READ, UNSURE, LINE, CELL = "#007a3d", "#c03000", "#1f6fb4", "#8a9db0"
 Place = tuple[float, float]
 
@@ -107,7 +108,7 @@ def draw_line(labels: Labels, row: Sequence[Reading], zoom: float, room: tuple[i
     boxes = np.array([reading.box for reading in row], float) * zoom
     middles, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
     x, y = middles @ along, middles @ down
-    slope = float(np.polyfit(x, y, 1)[0]) if np.ptp(x) > 0 else 0.0
+    slope = float(np.polyfit(x, y, 1)[0].clip(-STEEPEST, STEEPEST)) if np.ptp(x) > 1 else 0.0
     foot = float((y + halves @ abs(down) - slope * x).max()) + 0.25 * labels.size
     ends = (x - halves @ abs(along)).min(), (x + halves @ abs(along)).max()
     points: list[NDArray[np.float64]] = [end * along + (foot + slope * end) * down for end in ends]

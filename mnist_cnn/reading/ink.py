@@ -167,7 +167,7 @@ def centred(stroke: Ink) -> Grey:
     image = np.zeros((28, 28), np.uint8)
     image[:height, :width] = np.round(stroke * 255)
     moments = cv2.moments(image)
-    x = round(14 - moments["m10"] / moments["m00"])
-    y = round(14 - moments["m01"] / moments["m00"])
+    mass = moments["m00"] or 1.0  # there may be no ink
+    x, y = round(14 - moments["m10"] / mass), round(14 - moments["m01"] / mass)
     x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
     return np.roll(image, (y, x), (0, 1))

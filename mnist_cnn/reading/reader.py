@@ -110,7 +110,7 @@ def crop(seen: View, each: Character) -> NDArray[np.uint8]:
     """A character as MNIST has its digits: (28, 28), white on black."""
     left, top, right, bottom = (max(0, round(side)) for side in each.box)
     ink = seen.ink[top:bottom, left:right]
-    return centred(resized(ink, 20)) if ink.size and ink.max() > 0 else np.zeros((28, 28), np.uint8)
+    return centred(resized(ink, 20)) if ink.size else np.zeros((28, 28), np.uint8)
 
 
 def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cell | None]]:
