@@ -84,7 +84,7 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
     read = partial(service.read_file, net, reader)
     limit = args.max_seconds, args.max_memory
     workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
-    app = service.application(net or pretrained.load(), hosts, workers)
+    app = service.application(pretrained.load() if net is None else net, hosts, workers)
     grace = math.ceil(4 * args.max_seconds)  # for what has arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]

@@ -101,6 +101,7 @@ def test_verdicts_on_pictures_are_counted_by_kind():
 
 @pytest.mark.slow
 def test_pictures_are_measured_as_the_table_has_them(tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="its digits of 8x8 pixels")
     (picture, label), *_ = photographs.pictures(photographs.KINDS["single digits"], 1, 0, "val")
     picture.save(tmp_path / "a.png")
     (tmp_path / "index.csv").write_text(f"file,label\na.png,{label}\n")

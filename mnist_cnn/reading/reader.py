@@ -57,7 +57,7 @@ def read_digits(
     reader = shipped() if reader is None else reader
     seen = upright(reader, grey)
     kept, dropped, left = split(seen.found, seen.ink, seen.best)
-    kept = classified(seen, kept, net) if net else kept
+    kept = classified(seen, kept, net) if net is not None else kept
     tables, cell_of = placed(seen, kept)
     weights: list[float] = reader.line_weights.tolist()  # type: ignore[operator]  # a buffer
     turn = round(seen.degrees) % 360
