@@ -1,35 +1,58 @@
-"""Verdicts on how a folder of pictures is read, by kind, beside the recipe of the usual tutorials.
+"""Measure how pictures are read: python -m benchmarks.pictures KIND ... [--reader RUN] [--net RUN]
 
-    python -m benchmarks.pictures FOLDER [CHECKPOINT]
+    pictures FOLDER   index.csv: `file` (in the folder or its img/), `label`, all digits in reading
+                      order, and `kind`, where there are several
+    sudokus FOLDER    NAME.jpg and NAME.txt, nine rows of nine: 0 an empty cell, 10 notes
+    made              photographs of MNIST's digits, and pages, of the tests' helpers
+    none              letters, scribbles, doodles: pictures without digits
+    small             scikit-learn's digits of 8x8 pixels, enlarged to 200x200
+    costs             seconds and memory of 12 megapixels, a page of text and 1,200 cells
 
-The folder has an index.csv with the columns `file` (in the folder or its img/), `label` (all digits
-in reading order, none for a picture without) and `kind`. Of the digits that are read surely, in
-reading order,
+Of a picture: guessed, all digits, whatever their confidence, are the label; surely right, nothing
+is unsure and the digits are the label; surely wrong, nothing is unsure and they are not. A picture
+without digits is surely right where none is read surely. right, wrong: the same of the digits that
+are read surely alone, which are wrong where one is not in the label, or the label has more and no
+doubt is told. 99 %: the share of pictures that are the most confident, by the product of their
+lines' confidence, and of which 99 % are guessed. errors: edits to the label for each of its digits.
 
-- right: they are the label;
-- wrong: one of them is not in the label, or the label has more and no doubt is told;
-- unsure: the rest;
-- a picture without digits is right where none is read surely, and wrong otherwise.
-
-The recipe: Otsu's threshold, the ink's box scaled to 20 pixels in 28, centred by mass; the same
-network. In kinds with several digits it does so with each contour.
+--reader is a run of experiment=reader or its weights file, --net one of a network of 28x28 digits,
+which classifies what is found. One thread.
 """
 
 import argparse
+import resource
 import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+from torchmetrics.functional.text import edit_distance
 
-from mnist_cnn import pretrained
-from mnist_cnn.reading.digits import centred
-from mnist_cnn.reading.picture import load_picture
-from mnist_cnn.reading.reader import THRESHOLD, Net, read_digits
+from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.pretrained import load_digits
+from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.reading.reading import UNKNOWN, Reading
+from mnist_cnn.readings import rows, written
+from tests.helpers import negatives, pages, photographs
+
+Read = Callable[[Any], list[Reading]]
+CERTAIN = 0.99
+
+
+class Item(NamedTuple):
+    """A picture and what is written on it."""
+
+    kind: str
+    picture: Path | Image.Image
+    label: str  # its digits
+    text: str | None = None  # with its signs, as `written` has it
 
 
 def common(one: str, other: str) -> int:
@@ -50,83 +73,171 @@ def verdict(label: str, sure: str, doubts: int) -> str:
     return "wrong" if foreign or (sure and not doubts) else "unsure"
 
 
-def by_recipe(picture: Image.Image, net: Net, several: bool) -> list[int | None]:
-    """The digits that the tutorials' recipe reads, None for an unsure one."""
-    grey = cv2.GaussianBlur(np.asarray(picture.convert("L")), (5, 5), 0)
-    _, ink = cv2.threshold(grey, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    border = np.concatenate([ink[0], ink[-1], ink[:, 0], ink[:, -1]])
-    ink = 255 - ink if border.mean() > 127 else ink
-    if not ink.any():
-        return []
-    boxes: list[Any] = [cv2.boundingRect(ink)]
-    if several:
-        contours, _ = cv2.findContours(ink, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        boxes = sorted(map(cv2.boundingRect, contours), key=tuple)
-        boxes = [box for box in boxes if box[3] > 0.01 * max(ink.shape)][:1000]
-    images = []
-    for x, y, w, h in boxes:
-        zoom = 20 / max(w, h)
-        size = max(1, round(w * zoom)), max(1, round(h * zoom))
-        small = cv2.resize(ink[y : y + h, x : x + w], size, interpolation=cv2.INTER_AREA)
-        if small.any():
-            images.append(centred(small / np.float32(255)))
-    if not images:
-        return []
-    with torch.inference_mode():
-        surest, digits = net(torch.from_numpy(np.stack(images))).max(1)
-    return [int(d) if p >= THRESHOLD else None for p, d in zip(surest, digits, strict=True)]
+def surely(readings: Sequence[Reading]) -> str:
+    """The digits that are read surely."""
+    return "".join(str(each.digit) for each in readings if each.digit is not None)
 
 
-def measure(folder: Path, net: Net) -> pd.DataFrame:
-    """A row for each picture: verdicts, digits and processor time in seconds."""
-    index = pd.read_csv(folder / "index.csv", dtype=str, keep_default_na=False)
-    several = index.groupby("kind").label.transform(lambda labels: labels.str.len().max() > 1)
-    rows = []
-    for entry, many in zip(index.to_dict("records"), several, strict=True):
-        path = folder / entry["file"]
-        path = path if path.exists() else folder / "img" / entry["file"]
-        start = time.process_time()
-        readings = read_digits(path, net)
-        seconds = time.process_time() - start
-        sure = "".join(str(reading.digit) for reading in readings if reading.digit is not None)
-        plain = by_recipe(load_picture(path), net, many)
-        surely = "".join(str(digit) for digit in plain if digit is not None)
-        label = entry["label"]
-        row: dict[str, Any] = {"file": entry["file"], "kind": entry["kind"], "label": label}
-        row |= {"read": sure, "seconds": seconds}
-        row["verdict"] = verdict(label, sure, len(readings) - len(sure))
-        row["recipe"] = verdict(label, surely, len(plain) - len(surely))
-        rows.append(row | {"sure": len(sure), "foreign": len(sure) - common(sure, label)})
-    return pd.DataFrame(rows)
+def folder(place: Path, n: int) -> Iterator[Item]:
+    index = pd.read_csv(place / "index.csv", dtype=str, keep_default_na=False)
+    for entry in index.to_dict("records"):
+        path = place / entry["file"]
+        path = path if path.exists() else place / "img" / entry["file"]
+        yield Item(entry.get("kind", place.name), path, entry["label"])
+
+
+def made(n: int) -> Iterator[Item]:
+    for name, kind in photographs.KINDS.items():
+        for picture, label in photographs.pictures(kind, n, 0, "val"):
+            yield Item(name, picture, label)
+    for name in pages.KINDS:
+        for seed in range(n):
+            picture, text = pages.page(name, seed)
+            yield Item(name, picture, "".join(filter(str.isdecimal, text)), text)
+
+
+def none(n: int) -> Iterator[Item]:
+    for name, drawings in negatives.KINDS.items():
+        for drawing in islice(drawings(np.random.default_rng(0)), n):
+            yield Item(name, drawing, "")
+
+
+def small(n: int) -> Iterator[Item]:
+    from sklearn.datasets import load_digits as load_small
+
+    found = load_small()
+    for image, label in zip(found.images[:n], found.target[:n], strict=True):
+        picture = Image.fromarray((255 - image * 15.9375).astype(np.uint8))
+        yield Item("8x8", picture.resize((200, 200), Image.Resampling.BICUBIC), str(label))
+
+
+def measured(item: Item, read: Read) -> dict[str, Any]:
+    """What is read in a picture, and the verdicts on it."""
+    start = time.process_time()
+    readings = read(item.picture)
+    seconds = time.process_time() - start
+    sure = surely(readings)
+    guess = "".join(str(each.best) for each in readings if each.is_digit)
+    doubts = sum(each.digit is None and each.sign == UNKNOWN for each in readings)
+    is_sure = not doubts or not item.label
+    found: dict[str, Any] = {"kind": item.kind, "file": item.picture, "label": item.label}
+    found |= {"read": written(readings), "seconds": seconds}
+    found["verdict"] = verdict(item.label, sure, doubts)
+    found["edits"] = int(edit_distance(guess, item.label, reduction="sum"))
+    found["guessed"] = guess == item.label
+    found |= {"surely right": is_sure and sure == item.label}
+    found |= {"surely wrong": is_sure and sure != item.label}
+    found["as written"] = None if item.text is None else written(readings) == item.text
+    lines = [row[0].line for row in rows(readings)]
+    found["confidence"] = float(np.prod(lines)) if guess else 0.0
+    return found
+
+
+def summary(found: pd.DataFrame) -> dict[str, Any]:
+    """The row of a kind in the table that is printed."""
+    row: dict[str, Any] = {"n": len(found)}
+    names = ["guessed", "surely right", "surely wrong", "as written"]
+    row |= {name: None if found[name].isna().any() else found[name].mean() for name in names}
+    row |= {name: (found.verdict == name).sum() for name in ("right", "wrong", "unsure")}
+    ranked = found.sort_values("confidence", ascending=False).guessed.expanding().mean()
+    row["99 %"] = np.flatnonzero(ranked >= CERTAIN).max(initial=-1).item() + 1
+    row["99 %"] /= len(found)
+    row["errors"] = found.edits.sum() / max(1, found.label.str.len().sum())
+    return row | {"seconds": found.seconds.median(), "longest": found.seconds.max()}
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
-    """By kind: n, the reader's verdicts, its sure digits and foreign ones, and the recipe's."""
+    """A row for each kind, and one for all with digits where there are several."""
     parts = dict(list(found.groupby("kind", sort=False)))
-    digits = found[found.label != ""]
-    parts |= {"all with digits": digits, "without mixed": digits[digits.kind != "mixed"]}
-    rows = {}
-    for kind, part in parts.items():
-        row: dict[str, Any] = {"n": len(part)}
-        for who in ("verdict", "recipe"):
-            for what in ("right", "wrong", "unsure"):
-                name = what if who == "verdict" else f"recipe {what}"
-                row[name] = (part[who] == what).sum()
-        row |= {"sure digits": part.sure.sum(), "foreign": part.foreign.sum()}
-        rows[kind] = row | {"longest s": part.seconds.max().round(1)}
-    return pd.DataFrame(rows).T
+    if len(parts) > 1:
+        parts["all with digits"] = found[found.label != ""]
+    return pd.DataFrame({kind: summary(part) for kind, part in parts.items() if len(part)}).T
 
 
-def main() -> None:
+def sudoku(photograph: Path, read: Read) -> dict[str, Any]:
+    """Whether the grid is found, and the shares of its cells that are right and surely wrong."""
+    lines = photograph.with_suffix(".txt").read_text("utf-8").splitlines()
+    truth = [line.split() for line in lines if line.strip()]
+    start = time.process_time()
+    readings = read(photograph)
+    seconds = time.process_time() - start
+    whole = [row for row in rows(readings) if {each.column for each in row} == {*range(9)}]
+    right = wrong = 0
+    for row, line in zip(whole if len(whole) == 9 else [], truth, strict=False):
+        for column, want in enumerate(line):
+            digits = surely([each for each in row if each.column == column])
+            is_right = len(digits) != 1 if want == "10" else digits == want.strip("0")
+            right, wrong = right + is_right, wrong + (not is_right and bool(digits))
+    found = {"file": photograph.name, "grid": len(whole) == 9}
+    return found | {"right": right / 81, "surely wrong": wrong / 81, "seconds": seconds}
+
+
+def sudokus(place: Path, read: Read) -> pd.DataFrame:
+    found = pd.DataFrame([sudoku(file, read) for file in sorted(place.glob("*.jpg"))])
+    total = {"file": "all", "grid": found.grid.sum(), "seconds": found.seconds.median()}
+    total |= found[["right", "surely wrong"]].mean().to_dict()
+    return pd.concat([found, pd.DataFrame([total])])
+
+
+def costly() -> Iterator[tuple[str, Image.Image]]:
+    """Pictures that take long."""
+    ((row, _),) = photographs.pictures(photographs.KINDS["rows of 5"], 1, 0, "val")
+    yield "12 megapixels", row.convert("RGB").resize((4000, 3000))
+    sheet = Image.new("L", (1400, 2000), 245)
+    text = "\n".join("the quick brown fox jumps over the lazy dog, as ever" for _ in range(50))
+    font = ImageFont.load_default(26)
+    ImageDraw.Draw(sheet).multiline_text((80, 80), text, 40, font, spacing=10)
+    yield "a page of text", sheet
+    yield "1,200 cells", pages.grid(np.random.default_rng(0), 40, 30, 0.9, 1)[0].picture()
+
+
+def costs(read: Read) -> pd.DataFrame:
+    found = []
+    for name, picture in costly():
+        start = time.process_time()
+        readings = read(picture)
+        row = {"picture": name, "found": len(readings), "seconds": time.process_time() - start}
+        megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        found.append({**row, "MB at most so far": round(megabytes)})
+    return pd.DataFrame(found)
+
+
+PICTURES: dict[str, Callable[..., Iterator[Item]]] = {
+    "pictures": folder,
+    "made": made,
+    "none": none,
+    "small": small,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.pictures", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("kind", choices=[*PICTURES, "sudokus", "costs"])
+    parser.add_argument("folder", type=Path, nargs="?", help="of pictures or sudokus")
+    parser.add_argument("--reader", help="a run of experiment=reader or its weights (the shipped)")
+    parser.add_argument("--net", help="a run, checkpoint or weights of a network of 28x28 digits")
+    parser.add_argument("--n", type=int, default=200, help="pictures of each made kind")
     parser.add_argument("--csv", type=Path, help="write what each picture was read as")
-    args = parser.parse_args()
-    found = measure(args.folder, pretrained.load(args.checkpoint))
+    args = parser.parse_args(argv)
+    if (args.kind in ("pictures", "sudokus")) != bool(args.folder):
+        parser.error(f"{args.kind} takes {'no ' if args.folder else 'a '}folder")
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    net = load_digits(args.net) if args.net else None
+    read = partial(read_digits, net=net, reader=load_reader(args.reader))
+    if args.kind == "costs":
+        found = shown = costs(read)
+    elif args.kind == "sudokus":
+        found = shown = sudokus(args.folder, read)
+    else:
+        given = [args.folder] if args.folder else []
+        items = PICTURES[args.kind](*given, args.n)
+        found = pd.DataFrame([measured(item, read) for item in items])
+        shown = table(found)
     if args.csv:
         found.to_csv(args.csv, index=False)
-    print(table(found).to_string())
+    print(shown.to_string(float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":

@@ -38,13 +38,14 @@ from mnist_cnn.runs.folder import HYDRA, RESULTS, differences, flat, write_json
 SAME = ("parameters", "device", "processor", "threads", "versions", "git_commit")
 METRICS = ("test/acc", "test/acc_sound", "test/acc_corrected", "val/acc", "seconds")
 
+READER = "reader"  # the experiment whose result is no test accuracy
 # evaluated with shifts by a pixel: the networks of an experiment one by one, and together
 SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
 
 
 def experiments() -> list[str]:
-    """The experiments whose result is a test accuracy; the reader's is `benchmarks.reader`'s."""
-    return [name for name in files("experiment") if name != "reader"]
+    """The experiments whose result is a test accuracy."""
+    return [name for name in files("experiment") if name != READER]
 
 
 def result_names() -> list[str]:
@@ -221,18 +222,34 @@ def measure(name: str, folder: Path | None) -> Record:
     return sides["here"]
 
 
+def reader_record(run: Path) -> Record:
+    """The record of a run of experiment=reader."""
+    results = json.loads((run / RESULTS).read_text("utf-8"))
+    epochs = pd.read_csv(run / "history.csv")
+    kept = {"name": READER, "command": f"python -m mnist_cnn.train experiment={READER}"}
+    kept |= {key: results[key] for key in ("seed", "seconds", *SAME)}
+    kept |= {key: results[key] for key in results if key.startswith("val/")}
+    kept |= {"config": setting(results["config"]), "finished": results["finished"]}
+    metrics = [key for key in map(str, epochs) if key.startswith(("train/", "val/"))]
+    return {**kept, "epochs": epochs[["epoch", "seconds", *metrics]].to_dict("records")}
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("benchmarks.records", __doc__)
-    about = f"the result to measure again: {', '.join(result_names())}"
-    parser.add_argument("name", nargs="?", metavar="NAME", choices=result_names(), help=about)
+    names = [*result_names(), READER]
+    about = f"the result to measure again: {', '.join(names)}; {READER} needs --from RUN"
+    parser.add_argument("name", nargs="?", metavar="NAME", choices=names, help=about)
     about = "take the runs of this folder instead of training"
     parser.add_argument("--from", dest="folder", type=Path, metavar="SWEEP", help=about)
     parser.add_argument("--write", action="store_true", help="write the result as its record")
     parser.add_argument("--readme", action="store_true", help="write README.md's table and picture")
     args = parser.parse_args(argv)
+    if args.name == READER and args.folder is None:
+        parser.error(f"{READER} needs --from RUN")
     if args.name:
-        record = measure(args.name, args.folder)
+        is_reader = args.name == READER
+        record = reader_record(args.folder) if is_reader else measure(args.name, args.folder)
         if args.write:
             write_json(record, RECORDS / f"{args.name}.json")
     elif args.folder or args.write:

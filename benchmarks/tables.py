@@ -18,7 +18,6 @@ RECORDS, README = CONF.parent / "benchmarks", CONF.parent / "README.md"
 NETWORKS = {
     "article": "the same network and recipe, here",
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
-    "photo": "a network for photographs; it ships with the package",
     "robust": "the same network for noise, blur and other conditions",
     "certified": "a network certified against changes of its pixels",
     "fast": "99 % in the fewest seconds",
@@ -35,7 +34,7 @@ NOTE = """\
 Mean ± standard deviation over n seeds on the official 10,000 test images, evaluated once per run, \
 after training. 9,985 have *sound labels*, and 9,995 once wrong ones are *corrected*. *training* \
 is one run without validation and test, *wall time* the time from the first run's start to the \
-last one's end; n_jobs=2 trains two at a time. Other programs ran beside accurate and photo. \
+last one's end; n_jobs=2 trains two at a time. Other programs ran beside accurate. \
 Measured: {}. The ensemble is one result; its training is the sum over its networks."""
 RATIO = """\
  `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
@@ -150,7 +149,7 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
         error, std = statistics.mean(errors), statistics.stdev(errors) if errors[1:] else 0
         others = name in ("usual", "BitNetMCU")
         color = TRAIN if others else VAL
-        side, edge = (-1, "top") if others or name == "photo" else (1, "bottom")
+        side, edge = (-1, "top") if others else (1, "bottom")
         axes.errorbar(x, error, std, fmt="o", ms=5.5, capsize=2.5, color=color)
         style: Any = {"color": color, "ha": "center", "va": edge, "fontsize": 9}
         label, place = f"{name}\n{1 - error:.2%}", (x, error - side * std)

@@ -19,14 +19,12 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import sync_playwright
 from tensorboard import program
 
-from mnist_cnn import load, read_digits
+from mnist_cnn import read_digits
 from mnist_cnn.data import mnist
 from mnist_cnn.data.pages import PageDataset, sources
 from mnist_cnn.data.synthetic.pages import strip
 from mnist_cnn.data.synthetic.sheet import OTHER, SYMBOLS
-from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.plots.readings import draw_readings
-from mnist_cnn.reading.characters import read_characters
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the photographs of the tests
@@ -50,13 +48,13 @@ def train() -> None:
 def photographs(width: int) -> Image.Image:
     """Photographs with their readings, one below the other."""
     images, _ = mnist.load_split("mnist", "", "test")
-    net, shown = load(), []
+    shown = []
     for seed in SEEDS:
         chance = np.random.default_rng(seed)
         picture = photograph(
             images.numpy()[chance.integers(0, 10_000, 5)], chance, KINDS["rows of 5"]
         )
-        drawn = draw_readings(picture, read_digits(picture, net))
+        drawn = draw_readings(picture, read_digits(picture))
         shown.append(drawn.resize((width, round(drawn.height * width / drawn.width))))
     return Image.fromarray(np.concatenate([np.asarray(picture) for picture in shown]))
 
@@ -109,13 +107,12 @@ def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
 def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
     """Draw the strips of n that are read rightly but least surely, and wrongly but most surely."""
     right, wrong = [], []
-    net = load_reader()
     for index in range(n):
         made = strip(np.random.default_rng((STRIPS_SEED, index)), sources("val"))
         marks = sorted(made.marks, key=lambda mark: mark.box[0])
         picture = Image.fromarray(255 - (255 * made.ink).astype(np.uint8))
-        readings = read_characters(picture, net)
-        text = "".join(str(each.best) for each in readings if each.is_candidate)
+        readings = read_digits(picture)
+        text = "".join(str(each.best) for each in readings if each.is_digit)
         label = "".join(mark.symbol for mark in marks if mark.symbol.isdecimal())
         if not readings or not label or any(not mark.symbol for mark in marks):
             continue  # it is cut off

@@ -68,22 +68,23 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
         hosts: names of this machine that a request may have; `*` is any.
 
     Raises:
-        ValueError: ckpt_path is none of this project's networks that read digits, or a package is
-            missing.
+        ValueError: ckpt_path is neither a reader of this project's nor a network that reads digits,
+            or a package is missing.
     """
     try:
         import torch
         import uvicorn
 
         from mnist_cnn import pretrained, service
+        from mnist_cnn.detection.trained import load_for_pictures
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
     torch.set_num_threads(1)  # many small pictures: threads would get in each other's way
-    net = pretrained.load_digits(args.ckpt_path)
-    read = partial(service.read_file, net)
+    net, reader = load_for_pictures(args.ckpt_path)
+    read = partial(service.read_file, net, reader)
     limit = args.max_seconds, args.max_memory
     workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
-    app = service.application(net, hosts, workers)
+    app = service.application(pretrained.load() if net is None else net, hosts, workers)
     grace = math.ceil(4 * args.max_seconds)  # for what has arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]

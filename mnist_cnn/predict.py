@@ -23,8 +23,10 @@ from mnist_cnn.config.messages import install
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mnist_cnn.detection.network import Detector
     from mnist_cnn.reading.picture import Pages
-    from mnist_cnn.reading.reader import Net, Reading
+    from mnist_cnn.reading.reader import Net
+    from mnist_cnn.reading.reading import Reading
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
 
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = "PNG, JPEG, HEIC, WebP, TIFF, PDF, ..., or - for standard input"
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=note)
     parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")
-    note = "write PICTURE.read.png: boxes, readings, what was seen; it replaces its own alone"
+    note = "write PICTURE.read.png: characters, lines and cells; it replaces its own alone"
     parser.add_argument("--show", action="store_true", help=note)
     add_limits(parser)
     args = parse(parser, argv)
@@ -45,13 +47,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             parser.error(f"{name}: the only keys of this command are ckpt_path and targets")
     # after --help and mistakes are answered
     try:
-        from mnist_cnn import pretrained
+        from mnist_cnn.detection.trained import load_for_pictures
         from mnist_cnn.reading import reader
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    work = PageReader(pretrained.load_digits(args.ckpt_path), args.show)
-    slow = [pretrained.__name__, reader.__name__]
-    worker = limits.Worker(work, args.max_seconds, args.max_memory, slow)
+    work = PageReader(*load_for_pictures(args.ckpt_path), args.show)
+    worker = limits.Worker(work, args.max_seconds, args.max_memory, [reader.__name__])
     failed = False
     for answer, readings in itertools.chain.from_iterable(pages(worker, p) for p in args.pictures):
         failed |= "error" in answer
@@ -97,11 +98,12 @@ class PageReader:
     """Read a page at each call. The file stays open for its next pages.
 
     Args:
-        net: probabilities (N, 10) of uint8 images (N, 28, 28).
+        net, reader: as `read_digits` has them.
         show: write what was found beside the picture, as `write_shown` has it.
     """
 
-    net: "Net"
+    net: "Net | None"
+    reader: "Detector | None"
     show: bool
     pages: "Pages | None" = None  # of the last file
 
@@ -111,7 +113,7 @@ class PageReader:
         """The JSON and the readings of a page, counted from 1, and the number of pages."""
         from mnist_cnn.reading.picture import Pages
         from mnist_cnn.reading.reader import read_digits
-        from mnist_cnn.readings import FoundDigit, page_of
+        from mnist_cnn.readings import FoundDigit, found_lines, page_of, rotation
 
         if self.pages is None or number == 1:
             if self.pages is not None:
@@ -120,12 +122,14 @@ class PageReader:
         count = len(self.pages)
         try:
             image = page_of(self.pages, number)
-            readings = read_digits(image, self.net)
+            readings = read_digits(image, self.net, reader=self.reader)
             shown = {"shown": write_shown(image, readings, name, number)} if self.show else {}
         except (OSError, ValueError) as e:
             return failure(name, number, ValueError(str(e).replace(path, name))), [], count
-        digits = [FoundDigit.model_validate(reading).model_dump() for reading in readings]
-        return {"picture": name, "page": number, **shown, "digits": digits}, readings, count
+        answer = {"picture": name, "page": number, **shown, "rotation": rotation(readings)}
+        answer["lines"] = [line.model_dump() for line in found_lines(readings)]
+        answer["digits"] = [FoundDigit.model_validate(each).model_dump() for each in readings]
+        return answer, readings, count
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
@@ -153,19 +157,19 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
 
 def in_words(readings: "Sequence[Reading]") -> str:
     """The readings, row by row, then the confidence of each digit, or the doubt about it."""
-    from mnist_cnn.reading.signs import UNKNOWN
-    from mnist_cnn.readings import written
+    from mnist_cnn.reading.reading import UNKNOWN
+    from mnist_cnn.readings import rotation, written
 
     remarks = []
     for reading in readings:
         if not reading.is_digit and reading.sign != UNKNOWN:
             continue
         remark = f"{reading.confidence:.0%}" if reading.is_digit else "no digit"
-        if reading.rotation:
-            remark = f"{reading.best} if it is turned by {reading.rotation}° clockwise?"
-        elif reading.is_digit and reading.digit is None:
+        if reading.is_digit and reading.digit is None:
             remark = f"{reading.best}? {remark}"
         remarks.append(remark)
+    if turn := rotation(readings):
+        remarks.append(f"turned by {turn}° clockwise")
     rows = written(readings).replace("\n", " / ")
     return f"{rows} ({', '.join(remarks)})" if remarks else "no digit found"
 

@@ -37,12 +37,20 @@ NO_CLASSIFIER = (
     "a checkpoint of a module that is no classifier; only networks that give logits of images can "
     "be evaluated and exported, and predict"
 )
+READER = (
+    "a reader of pictures, which reads whole pages and classifies no images; predict, demo and "
+    "detection.trained.load_reader take it"
+)
 EXPORTED = (".onnx", ".pt2", ".html", ".c", ".h")  # files for other programs
 SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
 
 
 class NoClassifierError(ValueError):
     """A checkpoint of a module that has no network for `load`."""
+
+
+class ReaderError(NoClassifierError):
+    """A file of a reader of pictures."""
 
 
 class Probabilities(nn.Module):
@@ -169,6 +177,13 @@ def is_ours(model: Mapping[str, Any]) -> bool:
     return str(model.get("_target_")).startswith("mnist_cnn.model.")
 
 
+def is_reader(model: Any) -> bool:
+    """Tell whether a model config is of a network that finds characters on pages."""
+    return isinstance(model, Mapping) and str(model.get("_target_")).startswith(
+        "mnist_cnn.detection."
+    )
+
+
 def build_network(config: Mapping[str, Any]) -> nn.Module:
     """The network of a model config: `_target_`, a class of model.py or another, and arguments.
 
@@ -257,6 +272,8 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
             return weights, dict(about), None
         content = read_checkpoint(file)
         if "state_dict" in content and "network" not in content:
+            if is_reader(content.get("hyper_parameters", {}).get("model")):
+                raise ReaderError(f"{file}: {READER}")
             raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
         prefix = content["network"]
         weights = {
@@ -275,11 +292,13 @@ def load(path: Path | str | None = None) -> Trained:
     Only tensors and plain values are read: no code of the file's is run.
 
     Raises:
-        ValueError: there is no such file, it is not one of this project's, or it needs code that
-            the user has not allowed.
+        ValueError: there is no such file, it is not one of this project's or of its readers of
+            pictures, or it needs code that the user has not allowed.
     """
     file = find(path)
     weights, about, epoch = read_file(file)
+    if is_reader(about.get("model")):
+        raise ReaderError(f"{file}: {READER}")
     with errors_of(file):
         model, data = dict(about.get("model") or {}), dict(about.get("data") or {})
         if not data:

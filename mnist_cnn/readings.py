@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from mnist_cnn.reading.picture import Pages
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.reading.reading import Reading
 
 Share = Annotated[float, AfterValidator(lambda share: round(share, 6))]
 Shares = Annotated[list[Share], BeforeValidator(list)]
@@ -38,17 +38,41 @@ class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
 
     digit: int | None  # null where the network is unsure, or where it is no digit
     is_digit: bool  # false for letters, punctuation, scribbles
-    # the digit; ? for an unsure one; of what is no digit + - × ÷ = / ( ) . , : % $ # or · for any
+    # the digit; ? for an unsure one; of what is no digit + - × ÷ = / ( ) . , : % $ # ° or · for any
     # other, a space for an empty cell
     sign: str = Field(validation_alias="symbol")
     best: int  # the likeliest digit, whatever its confidence
     confidence: Share  # its probability
     probabilities: Shares  # of the digits 0 to 9
-    # degrees clockwise by which the picture seems to be rotated, else 0
-    turned: int = Field(validation_alias="rotation")
+    # degrees clockwise by which the picture seems to be rotated, where the digit is left unread:
+    # a lone one does not tell which side is up; else 0
+    turned: int
     box: Sequence[int | float]  # left, top, right, bottom in pixels of the upright picture
     row: int  # the line of writing, from 0 at the top
     column: int | None  # of a table or a grid, from 0 at the left
+
+
+class FoundLine(BaseModel):
+    """A line of writing, or a row of a table."""
+
+    text: str  # as `written` has it
+    confidence: Share  # the probability that its digits are right
+
+
+def rows(readings: Sequence[Reading]) -> list[list[Reading]]:
+    """The readings by row."""
+    return [list(row) for _, row in itertools.groupby(readings, key=lambda each: each.row)]
+
+
+def found_lines(readings: Sequence[Reading]) -> list[FoundLine]:
+    """The rows that are not empty."""
+    written_rows = [(written(row), row[0].line) for row in rows(readings)]
+    return [FoundLine(text=text, confidence=p) for text, p in written_rows if text.strip(" |")]
+
+
+def rotation(readings: Sequence[Reading]) -> int:
+    """Degrees clockwise by which a picture was rotated to be read."""
+    return readings[0].rotation if readings else 0
 
 
 def written(readings: Sequence[Reading]) -> str:
@@ -57,7 +81,7 @@ def written(readings: Sequence[Reading]) -> str:
     Cells of a row stand beside each other where each holds one digit at most, else between bars.
     """
     lines = []
-    for _, row in itertools.groupby(readings, key=lambda reading: reading.row):
+    for row in rows(readings):
         cells = itertools.groupby(row, key=lambda reading: reading.column)
         texts = ["".join(reading.symbol for reading in cell) for _, cell in cells]
         lines.append(("" if max(map(len, texts)) == 1 else " | ").join(texts))

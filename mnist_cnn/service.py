@@ -22,10 +22,19 @@ from pydantic import BaseModel, Field
 
 from mnist_cnn.analysis.results import versions
 from mnist_cnn.arrivals import Arrivals
+from mnist_cnn.detection.network import Detector
 from mnist_cnn.limits import LimitError, Worker
 from mnist_cnn.reading.picture import Pages
 from mnist_cnn.reading.reader import Net, read_digits
-from mnist_cnn.readings import FoundDigit, NoPageError, page_of, written
+from mnist_cnn.readings import (
+    FoundDigit,
+    FoundLine,
+    NoPageError,
+    found_lines,
+    page_of,
+    rotation,
+    written,
+)
 
 PAGE = Path(__file__).parent / "reading" / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
@@ -48,11 +57,13 @@ Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_
 
 class SeenDigit(FoundDigit):
     box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
-    image: str  # its 28x28 bytes in base64, which the network sees a little softer
+    image: str  # its 28x28 bytes in base64, white on black
 
 
 class PictureRead(BaseModel):
     text: str  # the signs, a line for each row of writing
+    rotation: int  # degrees clockwise by which the picture was rotated to be read
+    lines: list[FoundLine]  # those of the text that are not empty
     digits: list[SeenDigit]
     pages: int  # of the file
     preview: str | None = None  # the upright picture as a data URL, if asked for
@@ -75,8 +86,17 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
-def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> PictureRead:
-    """Read the digits of a page of a file; preview adds the picture as it was understood.
+def read_file(
+    net: Net | None, reader: Detector | None, body: bytes, kind: str, page: int, preview: bool
+) -> PictureRead:
+    """Read the digits of a page of a file.
+
+    Args:
+        net, reader: as `read_digits` has them.
+        body: the file, or a form with it.
+        kind: the content type of the body.
+        page: of the file, from 1.
+        preview: whether to add the picture as it was understood.
 
     Raises:
         ValueError: it is no picture that can be read, or has no such page.
@@ -86,7 +106,7 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
         os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
     with Pages(file_in(body, kind)) as pages:
         picture, count = page_of(pages, page), len(pages)
-    readings = read_digits(picture, net)
+    readings = read_digits(picture, net, reader=reader)
     sides = (*picture.size, *picture.size)
     found = []
     for reading in readings:
@@ -94,7 +114,13 @@ def read_file(net: Net, body: bytes, kind: str, page: int, preview: bool) -> Pic
         fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
         image = base64.b64encode(reading.image.tobytes()).decode()
         found.append(SeenDigit(**fields, image=image))
-    read = PictureRead(text=written(readings), digits=found, pages=count)
+    read = PictureRead(
+        text=written(readings),
+        rotation=rotation(readings),
+        lines=found_lines(readings),
+        digits=found,
+        pages=count,
+    )
     if preview:  # a browser shows neither every format nor the rotation that some files ask for
         small, file = picture.convert("RGB"), io.BytesIO()
         small.thumbnail((PREVIEW, PREVIEW))
@@ -128,7 +154,7 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
     Args:
         net: probabilities (N, 10) of uint8 images (N, 28, 28).
         hosts: names of this machine that a request may have; `*` is any.
-        workers: they call `read_file` with the network, each for one picture at a time.
+        workers: they call `read_file` with the networks, each for one picture at a time.
     """
 
     @contextlib.asynccontextmanager

@@ -2,10 +2,13 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import records, service, speed
+from benchmarks import pictures, records, service, speed
+from mnist_cnn.reading.reading import Reading
+from tests.helpers import pages, photographs
 
 
 def table_of(printed: str) -> list[list[str]]:
@@ -59,3 +62,58 @@ def test_a_wrong_option_is_named(argv, capsys):
     with pytest.raises(SystemExit):
         speed.main(argv)
     assert argv[0] in capsys.readouterr().err
+
+
+def read_as(text: str, confidence: float = 0.9, line: float = 0.8) -> list[Reading]:
+    """Readings of a line; ? is an unsure 3."""
+    blank = np.zeros((28, 28), np.uint8)
+    return [
+        Reading(
+            None if sign == "?" else int(sign),
+            confidence,
+            np.eye(10, dtype=np.float32)[3 if sign == "?" else int(sign)],
+            (0, 0, 9, 9),
+            blank,
+            0,
+            line=line,
+        )
+        for sign in text
+    ]
+
+
+def test_verdicts_on_pictures_are_counted_by_kind():
+    read = {"a": read_as("12"), "b": read_as("1?", line=0.4), "c": read_as("17"), "d": []}
+    labels = {"a": "12", "b": "13", "c": "12", "d": ""}
+    items = [
+        pictures.Item("none" if not label else "row", key, label) for key, label in labels.items()
+    ]
+    found = pictures.table(
+        pd.DataFrame([pictures.measured(item, read.__getitem__) for item in items])
+    )
+    rows = found.loc["row"].to_dict()
+    assert (rows["n"], rows["right"], rows["wrong"], rows["unsure"]) == (3, 1, 1, 1)
+    assert rows["guessed"] == pytest.approx(2 / 3)
+    assert rows["surely right"] == rows["surely wrong"] == pytest.approx(1 / 3)
+    assert rows["errors"] == pytest.approx(1 / 6)
+    assert found.loc["none", "surely right"] == 1
+    assert found.loc["all with digits", "n"] == 3
+
+
+@pytest.mark.slow
+def test_pictures_are_measured_as_the_table_has_them(tmp_path, capsys):
+    pytest.importorskip("sklearn", reason="its digits of 8x8 pixels")
+    (picture, label), *_ = photographs.pictures(photographs.KINDS["single digits"], 1, 0, "val")
+    picture.save(tmp_path / "a.png")
+    (tmp_path / "index.csv").write_text(f"file,label\na.png,{label}\n")
+    pictures.main(["pictures", str(tmp_path), "--csv", str(tmp_path / "read.csv")])
+    assert pd.read_csv(tmp_path / "read.csv").file.tolist() == [str(tmp_path / "a.png")]
+    (grid := tmp_path / "sudokus").mkdir()
+    picture, text = pages.page("sudoku", 1)
+    picture.save(grid / "a.jpg")
+    lines = text.replace(" ", "0").splitlines()
+    (grid / "a.txt").write_text("\n".join(" ".join(line) for line in lines))
+    capsys.readouterr()
+    pictures.main(["sudokus", str(grid)])
+    assert capsys.readouterr().out.split()[-4] == "1"  # grid found
+    pictures.main(["small", "--n", "1"])
+    assert "8x8" in capsys.readouterr().out

@@ -8,13 +8,16 @@ import torch
 from PIL import Image, ImageOps
 from scipy.special import logit
 
+from mnist_cnn import export
+from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.detection.trained import load_reader
-from mnist_cnn.pretrained import SHIPPED, write_weights
-from mnist_cnn.reading.characters import read_characters
+from mnist_cnn.detection.trained import load_for_pictures, load_reader
+from mnist_cnn.pretrained import SHIPPED, load, write_weights
+from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.readings import written
+from mnist_cnn.runs.file_format import KEY, VERSION
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures
 
@@ -27,7 +30,7 @@ def net() -> Detector:
 
 
 def guess(picture: Image.Image, net: Detector) -> str:
-    return "".join(str(each.best) for each in read_characters(picture, net) if each.is_candidate)
+    return "".join(str(each.best) for each in read_digits(picture, reader=net) if each.is_digit)
 
 
 @pytest.mark.parametrize(("kind", "least"), [("single digits", 10), ("rows of 5", 9)])
@@ -44,7 +47,7 @@ def test_chalk_on_a_board_is_read_as_ink_on_paper(net):
 def test_a_picture_that_lies_on_its_side_is_read_and_told(net):
     picture, text = pages.page("underlines", 3)
     lying = picture.rotate(90, expand=True, fillcolor=230)
-    readings = read_characters(lying, net)
+    readings = read_digits(lying, reader=net)
     assert "".join(str(each.best) for each in readings) == text
     assert {each.rotation for each in readings} == {90}
 
@@ -54,7 +57,7 @@ def test_boxes_are_where_the_digits_stand(net):
     part = pages.Pen(np.random.default_rng(0), 60, 60)
     part.digit("4", 5, 5, 50)
     sheet[120:180, 300:360] -= (part.ink * 200).astype(np.uint8)
-    (reading,) = read_characters(Image.fromarray(sheet), net)
+    (reading,) = read_digits(Image.fromarray(sheet), reader=net)
     assert reading.digit == 4
     left, top, right, bottom = reading.box
     assert 295 <= left < right <= 365
@@ -64,7 +67,7 @@ def test_boxes_are_where_the_digits_stand(net):
 
 def test_cells_of_a_grid_have_rows_and_columns_and_may_be_empty(net):
     picture, text = pages.page("sudoku", 1)
-    readings = read_characters(picture, net)
+    readings = read_digits(picture, reader=net)
     lines = written(readings).split("\n")
     assert [len(line) for line in lines] == [9] * 9
     same = sum(a == b for a, b in zip("".join(lines), text.replace("\n", ""), strict=True))
@@ -73,13 +76,13 @@ def test_cells_of_a_grid_have_rows_and_columns_and_may_be_empty(net):
 
 @pytest.mark.parametrize("light", [0, 128, 255])
 def test_an_empty_sheet_has_nothing_on_it(net, light):
-    assert read_characters(Image.new("L", (320, 200), light), net) == []
+    assert read_digits(Image.new("L", (320, 200), light), reader=net) == []
 
 
 def test_below_the_threshold_a_digit_is_left_unread(net):
     picture, _ = pages.page("underlines", 3)
-    assert all(each.digit is None for each in read_characters(picture, net, threshold=1.0))
-    assert all(each.digit is not None for each in read_characters(picture, net, threshold=0.0))
+    assert all(each.digit is None for each in read_digits(picture, reader=net, threshold=1.0))
+    assert all(each.digit is not None for each in read_digits(picture, reader=net, threshold=0.0))
 
 
 def test_a_fine_pen_is_still_there_in_a_small_copy():
@@ -110,3 +113,36 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path):
     write_weights(broken, {"model": about}, tmp_path / "nan.safetensors")
     with pytest.raises(ValueError, match="not all numbers"):
         load_reader(tmp_path / "nan.safetensors")
+
+
+@pytest.fixture(scope="module")
+def reader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a run of experiment=reader leaves: a checkpoint and weights, which are calibrated."""
+    run = tmp_path_factory.mktemp("run")
+    about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
+    module = {"model": about, "optimizer": {}, "scheduler": {}}
+    content = {"state_dict": {}, "hyper_parameters": module, KEY: VERSION}
+    (run / "checkpoints").mkdir()
+    torch.save(content, run / "checkpoints" / "best.ckpt")
+    write_weights(Detector(**SMALL), {"model": about, "data": {}}, run / "weights.safetensors")
+    return run
+
+
+@pytest.mark.parametrize("place", ["", "weights.safetensors", "checkpoints/best.ckpt"])
+def test_what_is_for_images_says_of_a_reader_that_it_is_one(reader_run: Path, place: str):
+    line = rf"{reader_run}.*(best.ckpt|weights.safetensors): a reader of pictures"
+    with pytest.raises(ValueError, match=rf"^{line}"):
+        load(reader_run / place)
+    with pytest.raises(ValueError, match=rf"^ckpt_path={line}"):
+        as_trained([f"ckpt_path={reader_run / place}"])
+    with pytest.raises(SystemExit, match=rf"^error: {line}"):
+        export.main([f"ckpt_path={reader_run / place}"])
+
+
+def test_a_reader_s_run_reads_but_not_its_checkpoint_which_is_not_calibrated(reader_run: Path):
+    for place in (reader_run, reader_run / "weights.safetensors"):
+        net, reader = load_for_pictures(place)
+        assert net is None
+        assert reader.character_weights.shape == (2,)
+    with pytest.raises(ValueError, match=r"best.ckpt: a checkpoint, whose scores"):
+        load_for_pictures(reader_run / "checkpoints" / "best.ckpt")

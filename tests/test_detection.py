@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
@@ -229,3 +230,6 @@ def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert rows(tmp_path / "a")[-1]["val/loss"] == rows(tmp_path / "b")[-1]["val/loss"]
     load_reader(tmp_path / "b")
+    for place in (tmp_path / "b", tmp_path / "b" / "weights.safetensors"):
+        with pytest.raises(ValueError, match="a reader of pictures"):
+            pretrained.load(place)

@@ -48,7 +48,6 @@ def test_stochastic_weight_averaging_sets_the_rate(tmp_path, capsys):
         ("trainer.enable_checkpointing=false", "trainer.enable_checkpointing"),
         ("trainer.val_check_interval='00:00:00:01'", "trainer.val_check_interval"),
         ("+trainer.barebones=true", "trainer.barebones"),
-        ("+data.negatives=9", "loss"),
     ],
 )
 def test_what_is_not_supported_is_refused_before_there_is_a_folder(override, key, tmp_path):

@@ -166,10 +166,13 @@ def test_a_clone_is_renamed_as_the_page_says(tmp_path):
     clone = shutil.copytree(DOCS.parent, tmp_path / "my_project", ignore=rest)
     for line in commands.splitlines()[1:3]:  # without cp, git and pip
         subprocess.run(["bash", "-c", line], cwd=clone, check=True)
-    check = "from my_project import load\nprint(type(load().net).__module__)\n"
+    check = (
+        "from my_project import load\nfrom my_project.detection.trained import load_reader\n"
+        "print(type(load().net).__module__, type(load_reader()).__module__)\n"
+    )
     (clone / "rename.py").write_text(snippet + check)
     done = run(clone, "rename.py")
-    assert done.stdout == "my_project.model\n", done.stderr
+    assert done.stdout == "my_project.model my_project.detection.network\n", done.stderr
 
 
 def test_a_checkpoint_never_imports_code_by_itself(here):

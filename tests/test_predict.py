@@ -9,10 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from mnist_cnn import predict, pretrained
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.detection import trained
+from mnist_cnn.detection.network import Detector
+from mnist_cnn.reading.reading import Reading
 from tests.helpers.photographs import png
 from tests.helpers.process import environment
 
@@ -39,11 +42,15 @@ def test_json_has_each_digit_with_its_box_and_probabilities(row, capsys):
     answer = json.loads(out)
     assert (answer["picture"], answer["page"]) == (str(row), 1)
     assert [digit["digit"] for digit in answer["digits"]] == [7, 2, 1, 0]
+    assert answer["rotation"] == 0
+    (line,) = answer["lines"]
+    assert line["text"] == "7210"
+    assert 0.5 < line["confidence"] <= 1
+    assert line["confidence"] == round(line["confidence"], 6)
     lefts = [digit["box"][0] for digit in answer["digits"]]
     assert lefts == sorted(lefts)
     for digit in answer["digits"]:
         assert (digit["is_digit"], digit["turned"], digit["row"]) == (True, 0, 0)
-        assert sum(digit["probabilities"]) == pytest.approx(1, abs=1e-3)
         assert max(digit["probabilities"]) == digit["confidence"] > 0.6
         assert digit["best"] == digit["digit"]
 
@@ -65,7 +72,7 @@ def test_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
     with Image.open(row) as picture:
         picture.save(pages, save_all=True, append_images=[picture])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(row.read_bytes())))
-    # the network may be named anywhere among the pictures
+    # a network that classifies may be named anywhere among the pictures
     code, out, _ = run(capsys, str(pages), f"ckpt_path={pretrained.SHIPPED}", "-")
     assert code == 0
     read = [line.partition(" (")[0] for line in out.splitlines()]
@@ -75,7 +82,7 @@ def test_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
 def test_a_file_stays_open_for_its_next_pages(row, tmp_path):
     with Image.open(row) as picture:
         picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
-    read = predict.PageReader(pretrained.load(), show=False)
+    read = predict.PageReader(None, None, show=False)
     name = str(tmp_path / "pages.tif")
     assert read(name, name, 1)[2] == 2
     (tmp_path / "pages.tif").rename(tmp_path / "away.tif")
@@ -88,6 +95,34 @@ def test_options_may_stand_among_the_pictures(row, capsys):
     code, out, _ = run(capsys, str(row), "--json", str(row))
     assert code == 0
     assert [json.loads(line)["picture"] for line in out.splitlines()] == [str(row)] * 2
+
+
+def test_a_rotation_is_said_once_and_the_digits_are_kept(row, tmp_path, capsys):
+    with Image.open(row) as picture:
+        picture.rotate(90, expand=True).save(tmp_path / "lying.png")
+    _, out, _ = run(capsys, str(tmp_path / "lying.png"), "--json", "--max-seconds=30")
+    answer = json.loads(out)
+    assert (answer["rotation"], answer["lines"][0]["text"]) == (90, "7210")
+    assert {digit["turned"] for digit in answer["digits"]} == {0}
+    _, out, _ = run(capsys, str(tmp_path / "lying.png"), "--max-seconds=30")
+    assert out.startswith(f"{tmp_path / 'lying.png'}: 7210 (")
+    assert out.count("clockwise") == 1
+
+
+def test_a_reader_of_one_s_own_reads_and_a_network_classifies_what_is_found(row, tmp_path, capsys):
+    torch.manual_seed(0)
+    about = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "deep_width": 8}
+    blind = Detector(width=8, deep_width=8)
+    pretrained.write_weights(blind, {"model": about}, tmp_path / "weights.safetensors")
+    for path in (tmp_path, tmp_path / "weights.safetensors"):
+        assert run(capsys, str(row), f"ckpt_path={path}")[1] == f"{row}: no digit found\n"
+    assert run(capsys, str(row), f"ckpt_path={trained.SHIPPED}")[1].startswith(f"{row}: 7210 (")
+    net, reader = trained.load_for_pictures(pretrained.SHIPPED)
+    assert net is not None
+    assert reader is trained.shipped()
+    read = predict.PageReader(lambda x: net(x).roll(1, 1), reader, show=False)
+    answer, _, _ = read(str(row), str(row), 1)
+    assert answer["lines"][0]["text"] == "8321"
 
 
 @pytest.mark.parametrize(
@@ -109,11 +144,10 @@ def test_doubt_is_said():
     unread = Reading(None, 0.1, none, (0, 0, 9, 9), np.zeros((28, 28), np.uint8), 0)
     sure = replace(unread, digit=3, confidence=0.98)
     unsure = replace(unread, row=1, confidence=0.51, probabilities=np.eye(10)[8] / 2)
-    rotated = replace(unread, row=2, rotation=90, confidence=0.97, probabilities=np.eye(10)[4])
-    punctuation = replace(unread, row=2, is_candidate=False)
-    assert predict.in_words([sure, unsure, rotated, punctuation]) == (
-        "3 / ? / ?· (98%, 8? 51%, 4 if it is turned by 90° clockwise?, no digit)"
-    )
+    other = replace(unread, row=2, is_digit=False)
+    assert predict.in_words([sure, unsure, other]) == "3 / ? / · (98%, 8? 51%, no digit)"
+    lone = replace(unread, rotation=90, confidence=0.97, probabilities=np.eye(10)[4])
+    assert predict.in_words([lone]) == "? (4? 97%, turned by 90° clockwise)"
     assert predict.in_words([]) == "no digit found"
 
 

@@ -50,7 +50,7 @@ def sweep(clone: Path, tmp_path: Path) -> Path:
 
 def test_a_record_holds_the_numbers_of_its_runs_to_the_last_digit(clone: Path) -> None:
     record = json.loads((clone / "benchmarks" / "accurate.json").read_text())
-    assert list(record) == list(records.load_records()["photo"])
+    assert list(record) == list(records.load_records()["robust"])
     jobs = records.read_runs(clone / "sweep")
     assert record["seeds"] == [job["seed"] for job in jobs] == [0, 1]
     for key in records.METRICS:

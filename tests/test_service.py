@@ -90,6 +90,7 @@ def test_a_picture_is_read_whatever_its_content_type_and_in_a_form(port: int) ->
     assert (status, answer["text"], answer["pages"]) == (200, "7", 1)
     (digit,) = answer["digits"]
     assert (digit["row"], digit["turned"], digit["is_digit"]) == (0, 0, True)
+    assert (answer["rotation"], answer["lines"]) == (0, [{"text": "7", "confidence": ANY}])
     assert digit["confidence"] == max(digit["probabilities"])
     for files in ([], [png(7)] * 2, [b""]):
         status, answer = post(port, "/read", form(*files), kind)

@@ -65,8 +65,6 @@ def check(cfg: DictConfig, entry: str = "train") -> None:
         for name, node in cfg.callbacks.items():
             if (kind := class_name(node or {})) in UNSUPPORTED:
                 raise ValueError(f"callbacks.{name}: {kind} is not supported")
-        if cfg.loss is None and cfg.data.get("negatives"):
-            raise ValueError(must_be("loss", "one that knows data.negatives", None))
         check_limits(cfg.trainer, cfg.data)
         check_trainer(cfg.trainer, cfg.data.get("clean_epochs", 0))
         schedule = cfg.scheduler or {}

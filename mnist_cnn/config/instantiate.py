@@ -29,7 +29,6 @@ LIBRARIES = (
 CHECKPOINTS = (
     "mnist_cnn.model.*",
     "mnist_cnn.detection.network.Detector",
-    "mnist_cnn.losses.*",
     *LIBRARIES,
 )
 # they copy any layer as often as a number says: where it has no weights nothing can be counted
@@ -39,7 +38,7 @@ UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
 
 # where the data modules of images are, whose batches are held in memory
-IMAGES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.", "mnist_cnn.data.negatives.")
+IMAGES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.")
 
 ALLOWED: list[str] = []  # by the user, in this process
 

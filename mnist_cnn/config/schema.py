@@ -95,7 +95,6 @@ class Data(Images):
     name: Annotated[str, Field(pattern=r"^\w+$")]
     augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
     color: bool = True  # of data.custom.FolderDataModule
-    negatives: Count | None = None  # of data.negatives.MNISTWithNegatives
 
 
 class Network(Part):

@@ -1,52 +1,135 @@
 """A picture of what was found in a picture, and what it was read as."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mnist_cnn.reading.picture import load_picture, upright_size
-from mnist_cnn.reading.reader import Reading
+from mnist_cnn.reading.reading import Reading
+from mnist_cnn.readings import rows
 
 MANY = 60  # digits
+STEEPEST = 0.3  # of the line below a row
+READ, UNSURE, LINE, CELL = "#007a3d", "#c03000", "#1f6fb4", "#8a9db0"
+Place = tuple[float, float]
+
+
+@dataclass
+class Labels:
+    """Texts on a drawing, none of which lies on another."""
+
+    draw: ImageDraw.ImageDraw
+    size: float
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont = field(init=False)
+    taken: list[tuple[float, float, float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.font = ImageFont.load_default(self.size)
+
+    def add(self, text: str, colour: str, places: Sequence[Place], room: tuple[int, int]) -> None:
+        """Write a text at the first of the places (left, top) that is free, or nowhere."""
+        for place in places:
+            left, top, right, bottom = self.draw.textbbox(place, text, self.font)
+            inside = left >= 0 and top >= 0 and right <= room[0] and bottom <= room[1]
+            if inside and not any(
+                left < other[2] and other[0] < right and top < other[3] and other[1] < bottom
+                for other in self.taken
+            ):
+                self.taken.append((left, top, right, bottom))
+                self.draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), fill="white")
+                self.draw.text(place, text, colour, self.font)
+                return
 
 
 def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Image:
-    """The picture with a box and a reading for each digit; below it, what the network saw.
+    """The picture with a box and a reading for each character, its lines and the cells of grids.
 
-    It is 1000 pixels wide, 2000 where there are more than MANY digits.
+    Below it are the digits as a network of 28x28 images would see them, with their confidence. It
+    is 1000 pixels wide, 2000 where there are more than MANY digits.
     """
-    many = len(readings) > MANY
+    shown = [reading for reading in readings if reading.symbol != " "]
+    many = len(shown) > MANY
     width, highest = (2000, 6000) if many else (1000, 4000)
-    picture = load_picture(image).convert("RGB")
     upright = upright_size(image)
-    readings = [reading for reading in readings if reading.symbol != " "]
     zoom = min(width / upright[0], highest / upright[1])
     height = max(1, round(upright[1] * zoom))
+    picture = load_picture(image).convert("RGB")
     picture = picture.resize((max(1, round(upright[0] * zoom)), height))
     tile, gap = (60, 24) if many else (84, 34)
-    columns = width // tile
-    strips = -(-len(readings) // columns)
+    strips = -(-len(shown) // (width // tile))
     sheet = Image.new("RGB", (width, height + strips * (tile + gap)), "white")
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
-    heights = sorted(reading.box[3] - reading.box[1] for reading in readings)
+    if not shown:
+        draw.text((12, 12), "no digit found", UNSURE, ImageFont.load_default(20))
+        return sheet
+    for cell in {reading.cell for reading in readings if reading.cell}:
+        draw.polygon([(x * zoom, y * zoom) for x, y in cell], outline=CELL, width=1)
+    heights = sorted(reading.box[3] - reading.box[1] for reading in shown)
     # so that a label fits between two rows
-    size = min(20, max(9, 0.35 * zoom * heights[len(heights) // 2])) if heights else 20
-    label_font, font = ImageFont.load_default(size), ImageFont.load_default(12 if many else 20)
+    size = min(20, max(9, 0.35 * zoom * heights[len(heights) // 2]))
+    labels = Labels(draw, size)
+    for reading in shown:
+        draw_box(labels, reading, zoom, (width, height))
+    for row in rows(shown):
+        draw_line(labels, row, zoom, (width, height))
+    draw_tiles(sheet, shown, height, tile, gap)
+    return sheet
+
+
+def colour_of(reading: Reading) -> str:
+    return UNSURE if reading.symbol in "?·" else READ
+
+
+def label_of(reading: Reading) -> str:
+    return f"{reading.best}?" if reading.symbol == "?" else reading.symbol
+
+
+def draw_box(labels: Labels, reading: Reading, zoom: float, room: tuple[int, int]) -> None:
+    """Draw the box of a character and what it is read as."""
+    size, colour = labels.size, colour_of(reading)
+    left, top, right, bottom = (round(side * zoom) for side in reading.box)
+    pen = 3 if size > 12 else 1
+    labels.draw.rectangle((left - pen, top - pen, right + 1, bottom + 1), None, colour, pen)
+    above, beside = top - 1.4 * size, right + 0.3 * size
+    places = [(left, max(0, above)), (beside, top), (left - 1.5 * size, top), (left, bottom + 2)]
+    labels.add(label_of(reading), colour, places, room)
+
+
+def draw_line(labels: Labels, row: Sequence[Reading], zoom: float, room: tuple[int, int]) -> None:
+    """Draw a thin line below a row that has digits, and the probability that these are right."""
+    if not any(reading.is_digit for reading in row):
+        return
+    turn = np.radians(row[0].rotation)
+    along, down = np.array([np.cos(turn), -np.sin(turn)]), np.array([np.sin(turn), np.cos(turn)])
+    boxes = np.array([reading.box for reading in row], float) * zoom
+    middles, halves = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    x, y = middles @ along, middles @ down
+    slope = float(np.polyfit(x, y, 1)[0].clip(-STEEPEST, STEEPEST)) if np.ptp(x) > 1 else 0.0
+    foot = float((y + halves @ abs(down) - slope * x).max()) + 0.25 * labels.size
+    ends = (x - halves @ abs(along)).min(), (x + halves @ abs(along)).max()
+    points: list[NDArray[np.float64]] = [end * along + (foot + slope * end) * down for end in ends]
+    labels.draw.line([tuple(point) for point in points], LINE, 2 if labels.size > 12 else 1)
+    (left, start), (right, end) = points
+    high = 0.6 * labels.size
+    text = f"{row[0].line:.0%}"
+    wide = labels.draw.textlength(text, labels.font)
+    places = [(right + 4, end - high), (left - wide - 4, start - high), (right - wide, end + 3)]
+    labels.add(text, LINE, [*places, (left, start + 3)], room)
+
+
+def draw_tiles(
+    sheet: Image.Image, readings: Sequence[Reading], top: int, tile: int, gap: int
+) -> None:
+    """Draw the images of the readings in rows, each below its reading."""
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12 if tile < 84 else 20)
+    columns = sheet.width // tile
     for number, reading in enumerate(readings):
-        colour = "#c03000" if reading.symbol in "?·" else "#007a3d"
-        left, top, right, bottom = (round(side * zoom) for side in reading.box)
-        line = 3 if size > 12 else 1
-        draw.rectangle((left - line, top - line, right + 1, bottom + 1), None, colour, line)
-        label = f"{reading.best}?" if reading.symbol == "?" else reading.symbol
-        place = (left, max(0, round(top - 1.4 * size)))
-        draw.rectangle(draw.textbbox(place, label, label_font), fill="white")
-        draw.text(place, label, colour, label_font)
-        x, y = number % columns * tile, height + number // columns * (tile + gap)
+        x, y = number % columns * tile, top + number // columns * (tile + gap)
         seen = Image.fromarray(reading.image).resize((tile - 4, tile - 4), Image.Resampling.NEAREST)
         sheet.paste(seen, (x + 2, y + gap - 4))
-        sure = f" {reading.confidence:.0%}" if reading.is_candidate else ""
-        draw.text((x + 4, y + 6), label + sure, colour, font)
-    if not readings:
-        draw.text((12, 12), "no digit found", "#c03000", font)
-    return sheet
+        sure = f" {reading.confidence:.0%}" if reading.is_digit else ""
+        draw.text((x + 4, y + 6), label_of(reading) + sure, colour_of(reading), font)

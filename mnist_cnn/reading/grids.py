@@ -30,6 +30,11 @@ class Grid:
         column, row = int(np.floor(u / w)), int(np.floor(v / w))
         return (row, column) if 0 <= row < self.shape[0] and 0 <= column < self.shape[1] else None
 
+    def cell(self, row: int, column: int) -> Points:
+        """The corners (4, 2) of a cell, clockwise from the upper left."""
+        unit = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float64)
+        return cv2.perspectiveTransform(unit[None] + (column, row), self.place)[0]
+
     @property
     def corners(self) -> Points:
         """The corners (4, 2) of the grid, clockwise from the upper left."""

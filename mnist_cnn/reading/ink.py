@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 Grey = NDArray[Any]  # uint8
 Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
-Labels = NDArray[Any]  # int32, 0 for paper
-PINPRICK = 0.001  # area of what is no hole in a stroke, as a share of the squared height
-MOST_HOLES = 3  # of 6,000 validation digits none has more, and 8 have 3
 # the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least; as a
 # share of the breadth, from which on it would pass over shadows
 PENS, NARROW, WIDE = 4, 13, 0.3
 STEP = 1.5  # of light from one pixel of 200 to the next: at the edge of a sheet it is the darker's
 FAINTEST = 0.06  # what takes less of the light is the paper's texture
+SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
 
 
 def grey_of(picture: NDArray[np.uint8]) -> Grey:
@@ -45,14 +43,15 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
     return cv2.normalize(mixed, mixed, 55, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
-    """The ink map, the mask of its strokes, and the standard deviation of the paper's noise."""
+def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask]:
+    """The ink map and the mask of its strokes."""
     signed = 1 - grey / paper
+    # the standard deviation of the paper's grain
     noise = 1.48 * float(np.median(np.abs(signed[::3])))
     # one level of light is no ink, however dark the paper
     noise = max(noise, 0.4 / float(np.median(paper[::3])))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
-    return ink, find_strokes(ink, noise), noise
+    return ink, find_strokes(ink, noise)
 
 
 def stroke_depth(mask: Mask) -> Ink:
@@ -69,15 +68,6 @@ def stroke_width(mask: Mask) -> float:
 def breadth(shape: tuple[int, ...]) -> int:
     """The longer side, which all sizes are relative to; of a strip 4 times the shorter one."""
     return min(max(shape[:2]), 4 * min(shape[:2]))
-
-
-def holes(mask: Mask) -> NDArray[np.float64]:
-    """The middles (N, 2) of what strokes enclose, as shares of the sides, the highest first."""
-    paper = cv2.copyMakeBorder(1 - mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1)
-    _, labels, stats, middles = cv2.connectedComponentsWithStats(paper, connectivity=4)
-    large = stats[:, cv2.CC_STAT_AREA] >= PINPRICK * max(mask.shape) ** 2
-    large[[0, labels[0, 0]]] = False  # the ink, and the paper around
-    return (middles[large] - 0.5) / mask.shape[::-1]
 
 
 def shrunk(grey: Grey, side: int) -> Grey:
@@ -161,3 +151,23 @@ def find_strokes(ink: Ink, noise: float) -> Mask:
     inked = np.zeros(count, np.uint8)
     inked[labels[ink > max(floor, 0.6 * pen)]] = 1
     return inked[labels]
+
+
+def is_smooth(grey: Grey) -> bool:
+    """True where the light changes too little over any short way for the edge of a stroke."""
+    small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
+    near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
+    change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
+    return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))
+
+
+def centred(stroke: Ink) -> Grey:
+    """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
+    height, width = stroke.shape
+    image = np.zeros((28, 28), np.uint8)
+    image[:height, :width] = np.round(stroke * 255)
+    moments = cv2.moments(image)
+    mass = moments["m00"] or 1.0  # there may be no ink
+    x, y = round(14 - moments["m10"] / mass), round(14 - moments["m01"] / mass)
+    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
+    return np.roll(image, (y, x), (0, 1))

@@ -24,7 +24,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AV
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # what telephones write
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
-MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
 PDF_PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
 
 # a file's path, its content or an open file of it, or an array as `load_picture` has it

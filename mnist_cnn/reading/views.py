@@ -12,7 +12,6 @@ from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
 from mnist_cnn.detection.lines import KEPT, slope_of
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.strokes import is_smooth
 
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
 TINY = 100  # pixels of the longer side below which a picture is enlarged
@@ -46,10 +45,10 @@ def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
         grey: uint8 (H, W).
         light: it is lighter than the paper.
     """
-    if is_smooth(grey):
+    if inks.is_smooth(grey):
         return np.zeros(grey.shape, np.float32), 1.0
     grey = 255 - grey if light else grey
-    ink, mask, _ = inks.ink_on(grey, inks.paper_light(grey))
+    ink, mask = inks.ink_on(grey, inks.paper_light(grey))
     dark = float(np.percentile(ink[mask > 0], 70)) if mask.any() else 1.0
     ink = np.clip(ink / max(dark, inks.FAINTEST), 0, 1).astype(np.float32)
     return ink, inks.stroke_width(mask)

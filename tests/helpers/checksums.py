@@ -21,10 +21,6 @@ RUNS = {
         "trainer.limit_train_batches=20",
     ],
     "writers": ["data.split=writers", "trainer.max_epochs=2", "trainer.limit_train_batches=40"],
-    "photo": [
-        *("experiment=photo", "trainer.precision=32-true", "trainer.max_epochs=2"),
-        "trainer.limit_train_batches=10",
-    ],
     "freeze": ["module.freeze=[conv1]", "trainer.max_epochs=2", "trainer.limit_train_batches=20"],
     "resumed": ["trainer.max_epochs=2", "trainer.limit_train_batches=40"],
     "ddp": [

@@ -1,14 +1,10 @@
-"""Drawings that are no digit, not made as those in training are, and how many are read as one.
-
-    python -m tests.helpers.negatives [CHECKPOINT] [--n 500]
+"""Drawings that are no digit, not made as those in training are.
 
 Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, bent and written with
-other pens than in `mnist_cnn.data.negatives`. Scribbles are curves of Lissajous,
-hatchings, polygons and waves; they served to find faults, and training has kindred ones, drawn by
-other rules (`mnist_cnn.data.negatives`). Doodles came last: nothing was chosen by them.
+other pens than the letters of made pages. Scribbles are curves of Lissajous, hatchings, polygons
+and waves, drawn by other rules than those of training.
 """
 
-import argparse
 import itertools
 import string
 from collections.abc import Callable, Iterator
@@ -23,9 +19,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from mnist_cnn import pretrained
 from mnist_cnn.reading.reader import read_digits
-from tests.helpers.photographs import Net
 
 ALIKE = "OoIlSsZzBgq"  # some hand writes a digit so
 SIDE = 240  # of a drawing, in pixels
@@ -145,22 +139,7 @@ KINDS: dict[str, Callable[[Generator], Iterator[Image.Image]]] = {
 }
 
 
-def share_read(net: Net, drawings: Iterator[Image.Image], n: int) -> float:
-    """The share of n drawings in which the network reads a digit."""
-    readings = [read_digits(drawing, net) for drawing in itertools.islice(drawings, n)]
+def share_read(drawings: Iterator[Image.Image], n: int) -> float:
+    """The share of n drawings in which a digit is read."""
+    readings = [read_digits(drawing) for drawing in itertools.islice(drawings, n)]
     return sum(any(each.digit is not None for each in read) for read in readings) / n
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
-    parser.add_argument("--n", type=int, default=500, help="drawings of each kind")
-    args = parser.parse_args()
-    net = pretrained.load(args.checkpoint)
-    for name, drawings in KINDS.items():
-        share = share_read(net, drawings(np.random.default_rng(0)), args.n)
-        print(f"{name}: {share:.1%} read as a digit (n={args.n})", flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,8 @@
-"""Made pages of what people have: forms, tables, dates, prices, sums; and how they are read.
-
-    python -m tests.helpers.pages [CHECKPOINT] [--n 200] [--kind KIND]
+"""Made pages of what people have: forms, tables, dates, prices, sums.
 
 Digits are MNIST's validation digits, signs are strokes of the same pen, drawn from one seed.
 """
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +12,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.pictures import common, verdict
-from mnist_cnn import pretrained
-from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.readings import written
 from tests.helpers.photographs import bundled
 
 Array = NDArray[Any]
@@ -210,37 +203,3 @@ def page(kind: str, seed: int) -> tuple[Image.Image, str]:
         light = cv2.GaussianBlur(dark, (0, 0), 1)
         picture = Image.fromarray((np.asarray(picture) * light).astype(np.uint8))
     return picture, text
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
-    parser.add_argument("--n", type=int, default=200, help="pages of each kind")
-    parser.add_argument("--first", type=int, default=0, help="seed of the first page")
-    parser.add_argument("--kind", choices=KINDS, help="only this one")
-    parser.add_argument("--all", action="store_true", help="print each that is not right")
-    args = parser.parse_args()
-    net = pretrained.load(args.checkpoint)
-    for kind in [args.kind] if args.kind else KINDS:
-        verdicts, digits, count, same = [], 0, 0, 0
-        for seed in range(args.first, args.first + args.n):
-            picture, text = page(kind, seed)
-            readings = read_digits(picture, net)
-            label = "".join(filter(str.isdigit, text))
-            sure = "".join(str(r.digit) for r in readings if r.digit is not None)
-            doubts = sum(r.digit is None and r.sign == "·" for r in readings)
-            verdicts.append(verdict(label, sure, doubts))
-            digits, count = digits + common(sure, label), count + len(label)
-            same += written(readings) == text
-            if args.all and written(readings) != text:
-                print(seed, repr(text), repr(written(readings)))
-        right, wrong = (verdicts.count(each) / args.n for each in ("right", "wrong"))
-        print(
-            f"{kind}: {same / args.n:.1%} as written, digits right on {right:.1%} of pages and "
-            f"surely wrong on {wrong:.1%}, {digits / count:.1%} of {count} digits (n={args.n})",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()

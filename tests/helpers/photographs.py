@@ -1,35 +1,27 @@
-"""Photographs of digits that nobody trained on, made from MNIST, and how many of them are read.
-
-    python -m tests.helpers.photographs [CHECKPOINT]
-
-prints the accuracy for photographs of one digit, and of rows of five with every digit right.
+"""Photographs of digits that nobody trained on, made from MNIST.
 
 Paper and its texture, light and shadow, ruled lines, pen colour and width, slope, size, blur,
 noise and JPEG are all drawn from one seed, so that two networks, or two ways of finding digits,
 are given the same pictures.
 """
 
-import argparse
 import io
 import lzma
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn import pretrained
-from mnist_cnn.reading.digits import Digit, Sheet
 from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.reading.reading import Reading
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
-Net = Callable[[torch.Tensor], torch.Tensor]  # uint8 (N, 28, 28) -> probabilities (N, 10)
 
 # black, blue, pencil, red, green
 PENS = ((30, 30, 35), (35, 50, 140), (105, 105, 110), (180, 35, 45), (25, 105, 60))
@@ -289,33 +281,6 @@ def png(*digits: int) -> bytes:
     return file.getvalue()
 
 
-def find_digits(image: Image.Image) -> list[Digit]:
-    """The shapes in a picture, rows from top to bottom, each from left to right."""
-    sheet = Sheet.of(image)
-    return [sheet.digit(shape, row) for row in sheet.rows() for shape in row.shapes]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkpoint", nargs="?", help="run, checkpoint or weights (the shipped)")
-    parser.add_argument("--n", type=int, default=1000, help="photographs of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--split", choices=("test", "val"), default="test")
-    parser.add_argument("--kind", choices=KINDS, help="of all kinds this one")
-    args = parser.parse_args()
-    net = pretrained.load(args.checkpoint)
-    for name in [args.kind] if args.kind else KINDS:
-        kind = KINDS[name]
-        likely = sure = wrong = 0
-        for image, label in pictures(kind, args.n, args.seed, args.split):
-            readings = read_digits(image, net)
-            likely += "".join(str(reading.best) for reading in readings) == label
-            surely = "".join(reading.symbol for reading in readings)
-            sure += surely == label
-            wrong += surely != label and surely.isdigit()
-        counts = f"{likely} likely right, {sure} surely right, {wrong} surely wrong"
-        print(f"{name}: of {args.n} {counts}", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def find_digits(image: Image.Image) -> list[Reading]:
+    """The digits in a picture, sure or not, rows from top to bottom, each from left to right."""
+    return [reading for reading in read_digits(image) if reading.is_digit]
