@@ -78,6 +78,11 @@ def surely(readings: Sequence[Reading]) -> str:
     return "".join(str(each.digit) for each in readings if each.digit is not None)
 
 
+def doubted(readings: Sequence[Reading]) -> int:
+    """The number of places that may hold a digit which is not read."""
+    return sum(each.digit is None and each.sign == UNKNOWN for each in readings)
+
+
 def folder(place: Path, n: int) -> Iterator[Item]:
     index = pd.read_csv(place / "index.csv", dtype=str, keep_default_na=False)
     for entry in index.to_dict("records"):
@@ -118,7 +123,7 @@ def measured(item: Item, read: Read) -> dict[str, Any]:
     seconds = time.process_time() - start
     sure = surely(readings)
     guess = "".join(str(each.best) for each in readings if each.is_digit)
-    doubts = sum(each.digit is None and each.sign == UNKNOWN for each in readings)
+    doubts = doubted(readings)
     is_sure = not doubts or not item.label
     found: dict[str, Any] = {"kind": item.kind, "file": item.picture, "label": item.label}
     found |= {"read": written(readings), "seconds": seconds}
@@ -165,9 +170,11 @@ def sudoku(photograph: Path, read: Read) -> dict[str, Any]:
     right = wrong = 0
     for row, line in zip(whole if len(whole) == 9 else [], truth, strict=False):
         for column, want in enumerate(line):
-            digits = surely([each for each in row if each.column == column])
+            cell = [each for each in row if each.column == column]
+            digits = surely(cell)
             is_right = len(digits) != 1 if want == "10" else digits == want.strip("0")
-            right, wrong = right + is_right, wrong + (not is_right and bool(digits))
+            is_sure = bool(digits) and not doubted(cell)
+            right, wrong = right + is_right, wrong + (is_sure and not is_right)
     found = {"file": photograph.name, "grid": len(whole) == 9}
     return found | {"right": right / 81, "surely wrong": wrong / 81, "seconds": seconds}
 

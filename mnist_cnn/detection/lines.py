@@ -19,6 +19,7 @@ KEPT = 0.3  # the probability from which a character is read
 BARE = 0.5  # of a character's ink is explained by nothing else
 RIM = 0.1  # of a character's height around its box belongs to it
 LEAST = 0.02  # the least probability of which the logarithm counts
+ASIDE = ".,:°%"  # signs whose middles are not at half the height of a line
 TALL = 0.5  # of a line's height are its digits, or more
 
 
@@ -30,7 +31,7 @@ def middles(found: Sequence[Character]) -> Points:
 
 def slope_of(found: Sequence[Character]) -> float:
     """The slope of the lines of writing, downwards: the median over neighbours that stand level."""
-    tall = [each for each in found if each.symbol.isdecimal()]
+    tall = [each for each in found if each.symbol not in ASIDE]
     if len(tall) < 2:
         return 0.0
     places = middles(tall)
