@@ -44,7 +44,8 @@ def read_digits(
         net: classifies the digits that the reader finds: probabilities (N, 10) of uint8 images
             (N, 28, 28), white on black. Those of a digit are then its own, times the reader's
             probability that a digit stands there. Without it the reader classifies them.
-        threshold: the confidence below which a digit is left unread, in [0, 1].
+        threshold: the confidence below which a digit is left unread, and the least certain one of
+            a line, in [0, 1]. Digits among words are left unread whatever their confidence.
         reader: finds the characters, see `load_reader`; by default the one that ships.
 
     Raises:
