@@ -123,6 +123,8 @@ def test_a_reader_of_one_s_own_reads_and_a_network_classifies_what_is_found(row,
     read = predict.PageReader(lambda x: net(x).roll(1, 1), reader, show=False)
     answer, _, _ = read(str(row), str(row), 1)
     assert answer["lines"][0]["text"] == "8321"
+    assert read.pages is not None
+    read.pages.close()
 
 
 @pytest.mark.parametrize(
