@@ -57,7 +57,7 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
     factor, offset = 1.0, 0.0
     layers: list[Layer] = []
     shape = torch.Size((1, *SHAPE))  # of the map before a dense layer
-    for settings, arrays in digit_layers(net, "c"):
+    for settings, arrays, _ in digit_layers(net, "c"):
         kind, last = settings["kind"], layers[-1] if layers else None
         if kind in ("convolution", "dense") and (last is None or last.relu):
             shape = last(torch.zeros(shape)).shape if last else shape
@@ -65,8 +65,10 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
             if kind == "dense":
                 weight = weight.view(len(weight), *shape[1:])
             steps = [settings.get("stride", [1]), settings.get("padding", [0])]
-            if any(len(set(step)) > 1 for step in steps):
-                raise ValueError(f"c export needs one stride and padding, got {settings}")
+            dilated = settings.get("dilation", [1, 1]) != [1, 1]
+            if dilated or any(len(set(step)) > 1 for step in steps):
+                needed = "one stride, one padding and no dilation"
+                raise ValueError(f"c export needs {needed}, got {settings}")
             layers.append(Layer(weight, torch.ones_like(bias), bias, *(step[0] for step in steps)))
         elif kind == "affine" and last is None:
             gain, change = (each.item() for each in arrays)
@@ -79,7 +81,7 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
             last.factor, last.pool = last.factor.abs(), last.pool * settings["size"]
         elif kind == "relu" and last:
             last.relu = True
-        else:
+        elif kind != "flatten":
             raise ValueError(f"c export needs layers that each end with a ReLU, got {kind}")
     if not layers or layers[-1].relu:
         raise ValueError("c export needs a last layer without ReLU")

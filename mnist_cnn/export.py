@@ -3,13 +3,14 @@
   mnist_cnn.onnx         the whole model for ONNX Runtime and programs like it
   mnist_cnn.pt2          the whole model for torch.export.load, without this project's code
   mnist_cnn.safetensors  the weights alone, for pretrained.load and ckpt_path
-  mnist_cnn.html         a page to draw on, in any browser, without a server or a network connection
+  mnist_cnn.html         a page to draw on, in any browser, without a server or a connection: the
+                         reader of pictures finds digits, the network of ckpt_path names them
   mnist_cnn.c and .h     integers alone, for microcontrollers; only with --format c
 
 The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
 probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is kept
-only if it was run on images and gave the network's probabilities; of the C file, whose weights have
-few bits, c_file.py says what is compared.
+only if it was run on images and gave the network's probabilities, the page's reader too; of the C
+file, whose weights have few bits, c_file.py says what is compared.
 """
 
 import argparse
@@ -28,21 +29,28 @@ from mnist_cnn.command import command, new_files, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
+from mnist_cnn.data.synthetic.sheet import SYMBOLS
+from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.model import SHAPE
-from mnist_cnn.pretrained import Probabilities, Trained
+from mnist_cnn.pretrained import Probabilities, Trained, read_file
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
+Write = Callable[[Any, Path], object]  # a network, to a file
+Check = Callable[[Path, Any], float]  # a file and its network -> the greatest difference
 
 BATCHES = (1, 7, 992)  # images that each file is run on; of several sizes because N is free
 DIFFERENCE = 1e-5  # greatest in a probability
+ROUNDED = 0.02  # that of a network whose weights have 16 bits in the file
 FREE = {"images": {0: torch.export.Dim("N")}}
 OPSET = 18  # the one that PyTorch's exporter itself writes
 
 
-def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, float]:
-    """Write verified files of a network that `pretrained.load` gave.
+def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, float]:
+    """Write verified files of a network.
 
     Args:
+        net: what `pretrained.load` gave; None for the one that ships, which the page does not have:
+            there the reader of pictures alone finds digits and names them.
         formats: of FORMATS.
         out: the folder of the files; made where it is missing.
 
@@ -55,15 +63,16 @@ def export(net: Trained, formats: Sequence[str], out: Path) -> dict[str, float]:
         OSError: the folder cannot be written.
     """
     names = [f"mnist_cnn.{kind}" for kind in formats]
-    net.requires_grad_(False)
+    own = (pretrained.load() if net is None else net).requires_grad_(False)
     differences = {}
     with new_files(out, names) as folder:
         for kind, name in zip(formats, names, strict=True):
             path = folder / name
-            write, run = FORMATS[kind]
+            write, check = FORMATS[kind]
+            given = net if kind == "html" else own
             try:
-                write(net, path)
-                differences[name] = verify(name, run(path), net)
+                write(given, path)
+                differences[name] = check(path, given)
             except ModuleNotFoundError as e:
                 raise ValueError(f"{kind} export needs {e.name}: {install('export')}") from None
             except ValueError:
@@ -144,6 +153,28 @@ def write_onnx(net: Trained, path: Path) -> None:
     onnx.save(model, str(path))
 
 
+def write_html(net: Trained | None, path: Path) -> None:
+    """The page with the reader of pictures and, if given, a network that names what it finds."""
+    model = read_file(SHIPPED)[1]["model"]
+    about = {**(describe(net) if net else {}), "reader": {"model": model, "classes": [*SYMBOLS]}}
+    path.write_text(webpage.webpage(load_reader(), about, net), "utf-8")
+
+
+@torch.inference_mode()
+def check_html(path: Path, net: Trained | None) -> float:
+    """As `verify`, also of the reader of pictures, which is run on a sheet of digits."""
+    page = webpage.Engine(path.read_text("utf-8"))
+    digits = mnist.load_split("mnist", "", "test")[0][:24].view(4, 6, 28, 28)
+    ink = digits.transpose(1, 2).reshape(4 * 28, 6 * 28) / 255
+    difference = page.difference(load_reader(), ink)
+    if not difference <= ROUNDED:  # NaN is a failure too
+        raise ValueError(
+            f"{path.name} is not written: its reader's probabilities must be within {ROUNDED} of "
+            f"the network's, got {difference:.1e}"
+        )
+    return max(difference, verify(path.name, page.probabilities, net) if net else 0.0)
+
+
 def run_onnx(path: Path) -> Predict:
     import onnxruntime
 
@@ -151,18 +182,20 @@ def run_onnx(path: Path) -> Predict:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-# by a file's suffix, how it is written, and how to get a function that runs it
-FORMATS: dict[str, tuple[Callable[[Trained, Path], object], Callable[[Path], Predict]]] = {
-    "onnx": (write_onnx, run_onnx),
-    "pt2": (write_pt2, lambda path: torch.export.load(path).module()),
+def by(run: Callable[[Path], Predict]) -> Check:
+    """The check of files that are run so."""
+    return lambda path, net: verify(path.name, run(path), net)
+
+
+# by a file's suffix, how it is written and checked
+FORMATS: dict[str, tuple[Write, Check]] = {
+    "onnx": (write_onnx, by(run_onnx)),
+    "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
     "safetensors": (
         lambda net, path: pretrained.write_weights(net.net, describe(net), path),
-        pretrained.load,
+        by(pretrained.load),
     ),
-    "html": (
-        lambda net, path: path.write_text(webpage.webpage(net, describe(net)), "utf-8"),
-        lambda path: webpage.run_webpage(path.read_text("utf-8")),
-    ),
+    "html": (write_html, check_html),
 }
 
 
@@ -191,7 +224,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         except ValueError as e:
             formats.remove("html")
             terminal.console(stderr=True).print(f"without html: {e}")
-    for name, difference in export(net, formats, args.out).items():
+    given = net if args.ckpt_path else None
+    for name, difference in export(given, formats, args.out).items():
         print(f"{args.out / name}: within {difference:.0e} of the network's probabilities")
 
 

@@ -1,6 +1,7 @@
 """Export: files that other programs run give the network's own probabilities, or are not there."""
 
 import copy
+import html
 import json
 import math
 import shutil
@@ -168,6 +169,22 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
     assert export.describe(net)["data"] == {"name": "Data", "custom": {"_target_": "pkg.Data"}}
 
 
+def test_the_page_has_the_network_of_the_run_or_else_the_reader_alone(exported, tmp_path, capsys):
+    export.main(["--format", "html", "--out", str(tmp_path)])
+    assert "mnist_cnn.html: within " in capsys.readouterr().out
+    for file, networks in (
+        (exported / "mnist_cnn.html", {"classifier", "detector"}),
+        (tmp_path / "mnist_cnn.html", {"detector"}),
+    ):
+        page = file.read_text("utf-8")
+        found = page.partition("const NETWORKS = ")[2].partition(";\n")[0]
+        assert json.loads(found).keys() == networks
+        about = page.partition('name="description" content="')[2].partition('"')[0]
+        described = json.loads(html.unescape(about))
+        assert described["reader"]["model"]["_target_"] == "mnist_cnn.detection.network.Detector"
+        assert ("model" in described) == ("classifier" in networks)
+
+
 def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_path):
     (tmp_path / "mnist_cnn.onnx").write_text("somebody's own")
     for kind in ("safetensors", "pt2"):
@@ -187,16 +204,13 @@ STOPPED = """
 import os, signal, sys, threading
 from mnist_cnn import export, webpage
 
-write = webpage.run_webpage
+call = webpage.Engine.call
 
-def run_webpage(page):
-    run = write(page)
-    def stopped(images):
-        threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM]).start()
-        return run(images)
-    return stopped
+def stopped(self, *given):
+    threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM]).start()
+    return call(self, *given)
 
-webpage.run_webpage = run_webpage
+webpage.Engine.call = stopped
 export.main(["--format", "html", "--out", sys.argv[1]])
 """
 

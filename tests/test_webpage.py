@@ -1,9 +1,9 @@
-"""The page with the network inside gives the network's probabilities and the reader's images."""
+"""The page with the networks inside computes and reads what Python does."""
 
 import base64
-import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +11,44 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mnist_cnn import pretrained, webpage
-from mnist_cnn.reading.picture import load_picture
-from mnist_cnn.reading.reader import NO_DIGIT, THRESHOLD, read_digits
-from mnist_cnn.readings import written
+from mnist_cnn.data.synthetic.sheet import OTHER
+from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
+from mnist_cnn.detection.decode import merged
+from mnist_cnn.detection.find import MARGIN, at_zoom
+from mnist_cnn.detection.lines import lines, split
+from mnist_cnn.detection.network import CHANNELS, Detector
+from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.reading.reader import THRESHOLD, UNKNOWN
+from tests.helpers.drawings import any_text, drawing, ways
 from tests.helpers.photographs import bundled
-
-# strokes of some digits, in shares of a square
-STROKES: dict[str, list[list[tuple[float, float]]]] = {
-    "0": [[(0.5 - 0.3 * math.sin(t / 5), 0.5 - 0.3 * math.cos(t / 5)) for t in range(32)]],
-    "1": [[(0.5, 0.2 + t / 50) for t in range(31)]],
-    "3": [
-        [(0.47 + 0.22 * math.sin(t / 4), 0.34 - 0.14 * math.cos(t / 4)) for t in range(-4, 13)]
-        + [(0.45 + 0.25 * math.sin(t / 4), 0.65 - 0.17 * math.cos(t / 4)) for t in range(18)]
-    ],
-    "4": [[(0.4, 0.2), (0.2, 0.6), (0.75, 0.6)], [(0.6, 0.3), (0.58, 0.82)]],
-    "5": [
-        [(0.32, 0.24), (0.3, 0.48)]
-        + [(0.45 + 0.22 * math.sin(t / 4), 0.62 - 0.2 * math.cos(t / 4)) for t in range(-2, 14)],
-        [(0.32, 0.23), (0.68, 0.22)],
-    ],
-    "7": [[(0.25, 0.22), (0.7, 0.22), (0.55, 0.5), (0.4, 0.82)]],
-}
 
 
 @pytest.fixture(scope="module")
-def digits() -> torch.Tensor:
+def digits() -> Tensor:
     images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
     return torch.from_numpy(images[:100].copy())
 
 
 @pytest.fixture(scope="module")
-def page_file(tmp_path_factory) -> Path:
-    """The shipped network as one HTML file."""
+def reader() -> Detector:
+    return load_reader()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory, reader) -> Path:
+    """The shipped reader as one HTML file."""
     file = tmp_path_factory.mktemp("page") / "mnist_cnn.html"
-    file.write_text(webpage.webpage(pretrained.load(), {"a": "<b>"}), "utf-8")
+    file.write_text(webpage.webpage(reader, {"a": "<b>"}), "utf-8")
     return file
 
 
-@pytest.fixture
-def offline_page(browser, page_file) -> Iterator[Any]:
-    """The file in a browser without a network, in which nothing may fail or be asked for."""
+@contextmanager
+def opened(browser: Any, file: Path) -> Iterator[Any]:
+    """A file in a browser without a network, in which nothing may fail or be asked for."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_offline(True)
     page = context.new_page()
@@ -60,135 +56,179 @@ def offline_page(browser, page_file) -> Iterator[Any]:
     page.on("request", lambda request: wrong.append(request.url.partition(":null/")[0]))
     page.on("console", lambda message: wrong.append(message.text))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(page_file.as_uri())
+    page.goto(file.as_uri())
     page.wait_for_selector(".reader[data-ready]")
     yield page
     context.close()
-    assert wrong == [page_file.as_uri(), "blob"]  # itself, and its own script as a worker
+    assert wrong == [file.as_uri(), "blob"]  # itself, and its own script as a worker
 
 
-def test_the_page_reads_without_a_network_what_the_network_and_the_reader_read(
-    offline_page, digits
-):
-    expected = pretrained.load()(digits).numpy()
-    flat = digits.flatten(1).tolist()
-    found = offline_page.evaluate("all => all.map(probabilities)", flat)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    soft = offline_page.evaluate(
-        "all => all.map((image) => [...softened(Uint8Array.from(image))])", flat
-    )
-    black = cv2.BORDER_CONSTANT  # beyond the image, as in the reader
-    blurred = [cv2.GaussianBlur(image, (3, 3), 0, None, 0, black) for image in digits.numpy()]
-    np.testing.assert_allclose(soft, np.reshape(blurred, (100, 784)), rtol=0, atol=0.5)  # of 255
-    assert offline_page.locator(".upload").is_hidden()
-    drawn = "5710"
-    width = 1 / (len(drawn) + 0.5)
-    height = min(0.75, 1.5 * width)
-    for place, digit in enumerate(drawn):
-        for points in STROKES[digit]:
-            offline_page.evaluate(
-                "points => { done.push({ points }); change(); }",
-                [[(x + place + 0.25) * width, y * height] for x, y in points],
-            )
-    offline_page.wait_for_function(
-        'text => find("reading").textContent === text', arg=drawn, timeout=5000
-    )
-    assert readings_beside_tiles(offline_page) == drawn
+@pytest.fixture
+def offline_page(browser, page_file) -> Iterator[Any]:
+    with opened(browser, page_file) as page:
+        yield page
 
 
-def test_the_page_thins_a_pen_that_is_wide_for_its_digit_as_the_reader_does(offline_page):
-    (points,) = STROKES["0"]
-    small = [[0.45 + x / 6, 0.45 + y / 6] for x, y in points]
-    offline_page.evaluate("points => { done.push({ points }); change(); }", small)
-    offline_page.wait_for_function("() => digits.length === 1 && digits[0].image", timeout=5000)
-    readings_beside_tiles(offline_page)
+def reads(page: Any, text: str) -> None:
+    """Wait until the page has read all that is drawn, which must be this text."""
+    page.wait_for_function("() => root.dataset.state === 'read'", timeout=60_000)
+    assert page.locator(".reading").text_content() == text
 
 
-def readings_beside_tiles(page: Any) -> str:
-    """The page's drawing as the reader reads it, from the same images as the page."""
-    picture = page.evaluate('() => (paint(copy, "#fff"), copy.toDataURL())')
-    image = load_picture(base64.b64decode(picture.partition(",")[2]))
-    readings = read_digits(image, pretrained.load())
-    tiles = page.evaluate("() => digits.map((digit) => digit.image)")
-    for reading, tile in zip(readings, tiles, strict=True):
-        seen = np.frombuffer(base64.b64decode(tile), np.uint8).reshape(28, 28) / 255
-        # where a half is rounded the other way, it is centred a pixel beside
-        moved = [np.roll(seen, (y, x), (0, 1)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
-        assert min(np.abs(each - reading.image / 255).mean() for each in moved) < 0.02
-    return written(readings)
+def text_of(net: nn.Module, ink: np.ndarray) -> str:
+    """What a network reads at the scale of ink (H, W), as the reader of pictures puts it."""
+    kept, _ = split(merged([at_zoom(net, ink, 1.0).characters]))
+    rows = []
+    for line in lines(kept):
+        signs = [UNKNOWN if each.symbol == OTHER else each.symbol for each in line]
+        sure = [not each.symbol.isdecimal() or each.score >= THRESHOLD for each in line]
+        rows.append("".join(s if known else "?" for s, known in zip(signs, sure, strict=True)))
+    return "\n".join(rows)
 
 
-def test_rows_close_to_each_other_stay_apart_and_only_a_new_digit_is_read_again(offline_page):
-    def draw(digit: str, left: float, top: float) -> None:
-        strokes = [[(left + x / 5, top + y / 4) for x, y in points] for points in STROKES[digit]]
-        offline_page.evaluate(
-            "strokes => { strokes.forEach((points) => done.push({ points })); change(); }", strokes
+def test_the_page_computes_the_maps_that_the_reader_computes(page_file, reader):
+    pytest.importorskip("py_mini_racer", reason="comes with the extra export")
+    ink = torch.rand(48, 80, generator=torch.Generator().manual_seed(0))
+    engine = webpage.Engine(page_file.read_text("utf-8"))
+    with torch.inference_mode():
+        expected = reader(ink[None, None])[0]
+        assert engine.difference(reader, ink) < 0.005
+    # logits, of weights that have 16 bits in the file
+    torch.testing.assert_close(engine.maps(ink), expected, rtol=0, atol=0.05)
+
+
+class Dilated(nn.Module):
+    """A detector with its weights in 16 bits, so that the file has all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, 2, 1)
+        self.second = nn.Conv2d(6, 6, (3, 5), 2, (1, 2))
+        self.wide = nn.Conv2d(6, 6, 3, padding=(2, 3), dilation=(2, 3))
+        self.deep = nn.Conv2d(6, 6, 3, 2, 1)
+        self.head = nn.Conv2d(6, sum(CHANNELS.values()), 1)
+        self.register_buffer("character_weights", torch.tensor([1.5, 0.25]))
+        self.half().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.second(self.first(x)))
+        x = x + F.relu(self.wide(x))
+        return self.head(x + F.interpolate(self.deep(x), scale_factor=2.0) + x)
+
+
+@torch.no_grad()
+def test_a_detector_may_be_dilated_add_and_upsample():
+    pytest.importorskip("py_mini_racer", reason="comes with the extra export")
+    torch.manual_seed(0)
+    net, ink = Dilated(), torch.rand(40, 56)
+    page = webpage.webpage(net, {})
+    maps = webpage.Engine(page).maps(ink)
+    torch.testing.assert_close(maps, net(ink[None, None])[0], rtol=0, atol=1e-5)
+    assert '"weights": [1.5, 0.25]' in page
+
+
+def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader):
+    rng, alike = np.random.default_rng(0), []
+    for _ in range(100):
+        found = offline_page.evaluate(
+            """async (strokes) => {
+                const { data, height, width } = inkOf(strokes).ink;
+                const { text } = await read({ strokes: strokes.map((points) => ({ points })) });
+                return { text, ink: Array.from(data, (v) => Math.round(255 * v)), height, width };
+            }""",
+            drawing(rng, any_text(rng)),
         )
+        ink = np.array(found["ink"], np.float32).reshape(found["height"], found["width"]) / 255
+        alike.append(found["text"] == text_of(reader, ink[MARGIN:-MARGIN, MARGIN:-MARGIN]))
+    assert sum(alike) >= 99  # with weights of 16 bits, a confidence may pass a threshold
 
-    offline_page.evaluate(
-        "() => { readDigit = ((old) => (part) => (reads++, old(part)))(readDigit); }"
+
+def test_ten_digits_that_are_drawn_are_read(offline_page):
+    area, pen = offline_page.locator(".ink").bounding_box(), offline_page.mouse
+    text = "0123456789"
+    for place, digit in enumerate(text):
+        for way in ways(DIGITS[digit][0]):
+            x, y = (way * [0.05, 0.13] + [0.035 + 0.096 * place, 0.3]).T * area["width"]
+            points = list(zip(x + area["x"], y + area["y"], strict=True))
+            pen.move(*points[0])
+            pen.down()
+            for point in points[1:]:
+                pen.move(*point)
+            pen.up()
+    reads(offline_page, text)
+    offline_page.evaluate("change()")
+    reads(offline_page, text)
+    print(f"ten digits: {offline_page.evaluate('root.dataset.took')} ms")
+    assert offline_page.locator(".message").text_content() == "10 digits"
+    assert offline_page.locator(".seen button").count() == 10
+    assert offline_page.locator(".boxes i.unsure").count() == 0
+    assert offline_page.locator(".upload").is_hidden()
+
+
+def test_signs_come_out_between_digits_and_a_new_row_below(offline_page):
+    draw(offline_page, "3+4\n56", height=0.2)
+    reads(offline_page, "3+4\n56")
+    labels = offline_page.locator(".seen button").all_inner_texts()
+    assert labels[1] == "+"
+    assert labels[0].startswith("3 · ")
+    assert offline_page.locator(".message").text_content() == "4 digits"
+
+
+def draw(page: Any, text: str, height: float) -> None:
+    """Draw a text of that height, each character in its first form."""
+    strokes = []
+    for row, signs in enumerate(text.split("\n")):
+        for place, sign in enumerate(signs):
+            for way in ways((DIGITS.get(sign) or SIGNS[sign])[0]):
+                where = [0.05 + 0.9 * height * place, 0.05 + 1.5 * height * row]
+                strokes.append((way * [0.6 * height, height] + where).tolist())
+    page.evaluate(
+        "all => { for (const points of all) { done.push({ points }); change(); } }", strokes
     )
-    offline_page.evaluate("() => { window.reads = 0; }")
-    # the flag of the lower 5 is 10 pixels below the upper
-    below = 0.17 + 0.034 + 10 / offline_page.evaluate("sheet.clientWidth")
-    for place, digit in enumerate("5005"):
-        draw(digit, 0.1 + place % 2 / 4, 0.1 + place // 2 * below)
-    offline_page.evaluate("() => done.push({ points: [[0.6, 0.2]] })")  # a dot
-    draw("1", 0.7, 0.1)
-    offline_page.wait_for_function(
-        'text => find("reading").textContent === text', arg="50·1\n05", timeout=5000
-    )
-    assert offline_page.evaluate("reads") == 6  # each part once
 
 
-@pytest.mark.parametrize("upper", [0.6, 1])  # the height of the upper row by that of the lower
-def test_rows_of_different_height_are_read_with_gaps_of_ten_pixels(offline_page, upper):
-    width = offline_page.evaluate("sheet.clientWidth")
-    pen = offline_page.evaluate("PEN") * width
-    top = left = 40.0
-    drawn = []
-    for height in (100 * upper, 100):
-        left = 40
-        for digit in "345":
-            xs, ys = np.array([point for points in STROKES[digit] for point in points]).T
-            scale = np.array([60 / np.ptp(xs), height / np.ptp(ys)])
-            for points in STROKES[digit]:
-                drawn.append((np.array(points) - [xs.min(), ys.min()]) * scale + [left, top])
-            left += 60 + pen + 10
-        top += height + pen + 10
-    offline_page.evaluate(
-        "all => { all.forEach((points) => done.push({ points })); change(); }",
-        [(points / width).tolist() for points in drawn],
-    )
-    offline_page.wait_for_function(
-        'text => find("reading").textContent === text', arg="345\n345", timeout=5000
-    )
-
-
-def test_a_sixth_digit_asks_the_network_once_and_not_in_the_thread_that_draws(offline_page):
+def test_of_drawings_that_follow_fast_the_last_is_read_and_not_in_the_thread_that_draws(
+    offline_page,
+):
     offline_page.evaluate(
         """() => {
-            window.asked = [];
+            window.posted = 0;
             const post = Worker.prototype.postMessage;
-            Worker.prototype.postMessage = function (image, ports) {
-                window.asked.push(image);
-                return post.call(this, image, ports);
+            Worker.prototype.postMessage = function (...given) {
+                window.posted += 1;
+                return post.apply(this, given);
             };
-            probabilities = () => { throw new Error("it is computed in the thread that draws"); };
+            computed = () => { throw new Error("it is computed in the thread that draws"); };
         }"""
     )
-    for place in range(6):
-        offline_page.evaluate(
-            """points => {
-                done.push({ points: [] });
-                for (const point of points) (last().points.push(point), grow());
-                askNow();  // as at the end of a stroke
-            }""",
-            [[(place + x) / 7, y / 4] for x, y in STROKES["0"][0]],
-        )
-        offline_page.wait_for_function("n => digits.length === n", arg=place + 1)
-        assert offline_page.evaluate("window.asked.length") == place + 1
-    assert offline_page.locator(".reading").text_content() == "000000"
+    draw(offline_page, "00000", height=0.15)  # a change for each
+    reads(offline_page, "00000")
+    assert offline_page.evaluate("window.posted") <= 2
+
+
+def test_another_network_names_the_digits_that_are_found(browser, tmp_path, reader, digits):
+    net = pretrained.load()
+    file = tmp_path / "both.html"
+    file.write_text(webpage.webpage(reader, {}, net), "utf-8")
+    with opened(browser, file) as page:
+        flat = digits.flatten(1).tolist()
+        found = page.evaluate("all => all.map(probabilities)", flat)
+        np.testing.assert_allclose(found, net(digits), rtol=0, atol=1e-4)
+        draw(page, "305", height=0.25)
+        reads(page, "305")
+        for image, best, box in page.evaluate(
+            "() => digits.map(({ image, best, box }) => [image, best, box])"
+        ):
+            seen = np.frombuffer(base64.b64decode(image), np.uint8).reshape(28, 28)
+            soft = cv2.GaussianBlur(seen, (3, 3), 0, None, 0, cv2.BORDER_CONSTANT)
+            assert net(soft).argmax() == best
+            y, x = np.nonzero(seen)
+            assert max(np.ptp(x), np.ptp(y)) + 1 == 20
+            mass = np.average(np.argwhere(seen), axis=0, weights=seen[seen > 0])
+            np.testing.assert_allclose(mass, 14, atol=0.51)
+            left, top, right, bottom = box
+            assert 0 < left < right < 1
+            assert 0 < top < bottom < 1
 
 
 @pytest.mark.parametrize("name", ["FastCNN", "VGG"])
@@ -203,37 +243,37 @@ def test_a_page_has_any_network_of_this_project(name, digits):
         for _ in range(5):  # batch normalisation of its own mean and variance
             net(torch.rand(32, 1, 28, 28))
         for layer in net.modules():
-            if isinstance(layer, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d):
+            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
     trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
-    found = webpage.run_webpage(webpage.webpage(trained, {}))(digits)
-    torch.testing.assert_close(found, trained(digits), rtol=0, atol=1e-5)
+    engine = webpage.Engine(webpage.webpage(Dilated(), {}, trained))
+    torch.testing.assert_close(engine.probabilities(digits), trained(digits), rtol=0, atol=1e-5)
 
 
-class Branched(torch.nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return (x + x.relu()).flatten(1)[:, :10]
+class Sliced(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, :10]
 
 
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Branched(), "and dense layers, got a branch at add"),
-        (torch.nn.Sequential(torch.nn.GELU()), "and dense layers, got gelu"),
-        (torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, dilation=2)), "got conv2d"),
+        (Sliced(), "by whole factors, got slice"),
+        (nn.GELU(), "by whole factors, got gelu"),
+        (nn.Conv2d(2, 4, 3, groups=2), "html export needs a plain network, got "),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2)), "got conv2d"),
+        (nn.Upsample(scale_factor=1.5), "got upsample_nearest2d"),
     ],
 )
 def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message):
     about = {"model": {}, "data": {"name": "mnist"}}
+    given = pretrained.Trained(net, tuple("0123456789"), about)
     with pytest.raises(ValueError, match=re.escape(message)):
-        webpage.webpage(pretrained.Trained(net, tuple("0123456789"), about), {})
-    other = pretrained.Trained(net, ("shirt",), {"data": {"name": "fashion_mnist"}})
+        webpage.webpage(Dilated(), {}, given)
+
+
+def test_a_network_of_other_classes_is_refused():
+    other = pretrained.Trained(nn.Identity(), ("shirt",), {"data": {"name": "fashion_mnist"}})
     with pytest.raises(ValueError, match="got one of fashion_mnist, 1 x 28 x 28"):
-        webpage.webpage(other, {})
-
-
-def test_the_page_calls_unsure_what_the_reader_does():
-    script = (webpage.PAGE / "network.js").read_text("utf-8")
-    assert f"const THRESHOLD = {THRESHOLD};" in script
-    assert f"const NO_DIGIT = {NO_DIGIT};" in script
+        webpage.webpage(Dilated(), {}, other)

@@ -191,7 +191,7 @@ async function ask() {
   const reply = await question(image);
   underway -= 1;
   // it may be late for a stroke that has grown meanwhile, but not for another sheet
-  if (state > answered && page === pages() && image === picture() && !isEmpty()) {
+  if (reply && state > answered && page === pages() && image === picture() && !isEmpty()) {
     if (reply.refused && image && last().pictures.length === 1) {
       done.pop(); // what was on the sheet before it stays, with its reading
       change();
@@ -265,7 +265,7 @@ function messageOf(reply, unsure) {
   if (reply.wait || reply.refused) return reply.wait || reply.refused;
   if (digits.length === 0) return "No digit found yet.";
   const read = digits.filter(({ digit }) => digit !== null).length;
-  if (!unsure.length) return read === 1 ? "" : `${read} digits`;
+  if (!unsure.length) return read > 1 ? `${read} digits` : "";
   const { best, turned } = digits[0];
   if (turned) return `A ${best}, if the picture is turned by ${turned}° clockwise.`;
   const doubts = unsure.filter(({ sign }) => sign === "?").length;
