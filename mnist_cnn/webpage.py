@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from mnist_cnn.data import mnist
-from mnist_cnn.data.synthetic.sheet import STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.model import SHAPE
@@ -33,6 +33,8 @@ DEFAULTS: list[Any] = [None, [1, 1], [0, 0], [1, 1]]  # of a convolution, from i
 # what reading.js reads by, as detection/ does
 READER = {
     "symbols": SYMBOLS,
+    "signs": SIGNS,
+    "other": OTHER,
     "first": dict(zip(CHANNELS, accumulate([0, *CHANNELS.values()]), strict=False)),
     "stride": STRIDE,
     "coarsest": COARSEST,
@@ -41,6 +43,11 @@ READER = {
     "same": decode.SAME,
     "margin": find.MARGIN,
     "kept": lines.KEPT,
+    "ruled": lines.RULED,
+    "inked": lines.INKED,
+    "bare": lines.BARE,
+    "rim": lines.RIM,
+    "tall": lines.TALL,
     "threshold": THRESHOLD,
     "unknown": UNKNOWN,
 }

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from mnist_cnn import pretrained, webpage
-from mnist_cnn.data.synthetic.sheet import OTHER
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom
-from mnist_cnn.detection.lines import lines, split
 from mnist_cnn.detection.network import CHANNELS, Detector
 from mnist_cnn.detection.trained import load_reader
-from mnist_cnn.reading.reader import THRESHOLD, UNKNOWN
+from mnist_cnn.reading import characters
+from mnist_cnn.reading.views import View
+from mnist_cnn.readings import written
 from tests.helpers.drawings import any_text, drawing, ways
 from tests.helpers.photographs import bundled
 
@@ -75,15 +76,12 @@ def reads(page: Any, text: str) -> None:
     assert page.locator(".reading").text_content() == text
 
 
-def text_of(net: nn.Module, ink: np.ndarray) -> str:
-    """What a network reads at the scale of ink (H, W), as the reader of pictures puts it."""
-    kept, _ = split(merged([at_zoom(net, ink, 1.0).characters]))
-    rows = []
-    for line in lines(kept):
-        signs = [UNKNOWN if each.symbol == OTHER else each.symbol for each in line]
-        sure = [not each.symbol.isdecimal() or each.score >= THRESHOLD for each in line]
-        rows.append("".join(s if known else "?" for s, known in zip(signs, sure, strict=True)))
-    return "\n".join(rows)
+def text_of(net: nn.Module, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the reader of pictures reads in ink (H, W), at its scale alone."""
+    best = at_zoom(net, ink, 1.0)
+    seen = View(merged([best.characters]), best, ink, 0, np.eye(2, 3))
+    monkeypatch.setattr(characters, "upright", lambda *_: seen)
+    return written(characters.read_characters(Image.new("L", ink.shape[::-1]), net))
 
 
 def test_the_page_computes_the_maps_that_the_reader_computes(page_file, reader):
@@ -127,7 +125,7 @@ def test_a_detector_may_be_dilated_add_and_upsample():
     assert '"weights": [1.5, 0.25]' in page
 
 
-def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader):
+def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader, monkeypatch):
     rng, alike = np.random.default_rng(0), []
     for _ in range(100):
         found = offline_page.evaluate(
@@ -139,7 +137,9 @@ def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader):
             drawing(rng, any_text(rng)),
         )
         ink = np.array(found["ink"], np.float32).reshape(found["height"], found["width"]) / 255
-        alike.append(found["text"] == text_of(reader, ink[MARGIN:-MARGIN, MARGIN:-MARGIN]))
+        alike.append(
+            found["text"] == text_of(reader, ink[MARGIN:-MARGIN, MARGIN:-MARGIN], monkeypatch)
+        )
     assert sum(alike) >= 99  # with weights of 16 bits, a confidence may pass a threshold
 
 

@@ -4,7 +4,8 @@
 const PICTURES = false; // drawings alone
 
 // A character is {box: [left, top, right, bottom] in pixels of the ink, symbol, found: how likely
-// one is there, kinds: how likely each symbol is, score: how likely this symbol is there}.
+// one is there, kinds: how likely each symbol is, score: how likely this symbol is there, isFound:
+// false for ink that the network has not found}.
 
 const isDigit = ({ symbol }) => symbol >= "0" && symbol <= "9";
 const heightOf = ({ box }) => box[3] - box[1];
@@ -37,7 +38,8 @@ function characters({ data, height, width, channels }) {
       const likeliest = Math.max(...kinds);
       const symbol = symbols[kinds.indexOf(likeliest)];
       const score = calibrated(found * likeliest);
-      every.push({ box: [x - l, y - t, x + r, y + b], symbol, found, kinds, score });
+      const box = [x - l, y - t, x + r, y + b];
+      every.push({ box, symbol, found, kinds, score, isFound: true });
     }
   }
   every.sort((a, b) => b.found * Math.max(...b.kinds) - a.found * Math.max(...a.kinds));
@@ -60,6 +62,89 @@ function shared(a, b) {
   if (Math.min(...sides) <= 0) return 0;
   const areas = [a, b].map(([left, top, right, bottom]) => (right - left) * (bottom - top));
   return (sides[0] * sides[1]) / Math.max(1e-6, Math.min(...areas));
+}
+
+// what is read of them
+
+// A character is read where it is probable; beside digits, where writing must be something, also
+// where it is the likeliest explanation of ink that nothing else explains. What stands there and
+// was not found at all is writing of any kind.
+function keptOf(found, ink, maps) {
+  const kept = found.filter(({ score }) => score > READER.kept);
+  const left = unexplained(ink, kept, maps);
+  const digits = kept.filter(isDigit);
+  const isBeside = (each) => digits.some((digit) => beside(each, digit));
+  const weak = found.filter(({ score }) => score <= READER.kept).sort((a, b) => b.score - a.score);
+  for (const each of weak) {
+    let [open, all] = [0, 0];
+    within(each.box, 0, ink, (i) => {
+      open += left[i];
+      all += ink.data[i] > READER.inked;
+    });
+    const isSign = READER.signs.includes(each.symbol);
+    if (open <= READER.bare * all || isSign || !isBeside(each)) continue;
+    kept.push(each);
+    digits.push(each);
+    within(each.box, READER.rim * heightOf(each), ink, (i) => (left[i] = 0));
+  }
+  const kinds = Array.from(READER.symbols, (symbol) => (symbol === READER.other ? 1 : 0));
+  const unknown = { symbol: READER.other, found: READER.kept, kinds, isFound: false };
+  const others = pieces(left, ink).map((box) => ({ ...unknown, box }));
+  return [...kept, ...others.filter(isBeside)];
+}
+
+// 1 where something is written that is neither a character nor a ruled line.
+function unexplained(ink, found, { data, width, height, channels }) {
+  const left = Uint8Array.from(ink.data, (value) => value > READER.inked);
+  const ruled = Math.log(READER.ruled / (1 - READER.ruled));
+  for (let place = 0; place < height * width; place += 1) {
+    if (data[place * channels + READER.first.rule] <= ruled) continue;
+    const corner = [place % width, Math.floor(place / width)].map((cell) => cell * READER.stride);
+    const box = [...corner, ...corner.map((end) => end + READER.stride)];
+    within(box, READER.stride, ink, (i) => (left[i] = 0)); // and the cells around
+  }
+  for (const each of found) within(each.box, READER.rim * heightOf(each), ink, (i) => (left[i] = 0));
+  return left;
+}
+
+// Calls what is given for each pixel of a box that is wider by a rim.
+function within([left, top, right, bottom], rim, { width, height }, call) {
+  const inside = (side, end) => Math.min(Math.max(Math.round(side), 0), end);
+  for (let y = inside(top - rim, height); y < inside(bottom + rim, height); y += 1) {
+    const end = inside(right + rim, width);
+    for (let x = inside(left - rim, width); x < end; x += 1) call(y * width + x);
+  }
+}
+
+// True where two characters may be neighbours in a line: as high, level and close.
+function beside(one, other) {
+  const high = Math.max(heightOf(one), heightOf(other));
+  const [a, b] = [one.box, other.box];
+  const isLevel = Math.min(a[3], b[3]) - Math.max(a[1], b[1]) > READER.tall * high;
+  return isLevel && Math.max(a[0], b[0]) - Math.min(a[2], b[2]) < high;
+}
+
+// The boxes of pixels that hang together.
+function pieces(mask, { width, height }) {
+  const open = Uint8Array.from(mask);
+  const boxes = [];
+  for (let first = 0; first < open.length; first += 1) {
+    if (!open[first]) continue;
+    let box = [width, height, 0, 0];
+    const next = [first];
+    open[first] = 0;
+    while (next.length) {
+      const at = next.pop();
+      const [x, y] = [at % width, Math.floor(at / width)];
+      box = [Math.min(box[0], x), Math.min(box[1], y), Math.max(box[2], x + 1), Math.max(box[3], y + 1)];
+      within([x, y, x + 1, y + 1], 1, { width, height }, (i) => {
+        if (open[i]) next.push(i);
+        open[i] = 0;
+      });
+    }
+    boxes.push(box);
+  }
+  return boxes;
 }
 
 // lines
@@ -121,7 +206,7 @@ function mnistImage(ink, box) {
   );
   if (left >= right || top >= bottom) return image;
   const zoom = 20 / Math.max(right - left, bottom - top);
-  const [columns, rows] = [[left, right], [top, bottom]].map((ends) => parts(...ends, zoom));
+  const [columns, rows] = [[left, right], [top, bottom]].map((side) => parts(...side, zoom));
   const small = rows.map((row) =>
     columns.map((column) => {
       const values = row.map(([y, high]) =>
@@ -171,13 +256,18 @@ function softened(image) {
 // The characters of ink, by line, with a box in pixels of the ink.
 function readInk({ data, height, width }) {
   const ink = { data: Float32Array.from(data), height, width, channels: 1 };
-  const found = characters(computed("detector", ink)).filter(({ score }) => score > READER.kept);
-  return linesOf(found).map((line) => line.map((each) => readingOf(each, ink)));
+  const maps = computed("detector", ink);
+  return linesOf(keptOf(characters(maps), ink, maps)).map((line) => {
+    // in a line of digits what is none and no sign is a digit that cannot be made out
+    const all = line.filter(({ symbol }) => !READER.signs.includes(symbol));
+    const unclear = 2 * line.filter(isDigit).length > all.length;
+    return line.map((each) => readingOf(each, ink, unclear));
+  });
 }
 
 // A network of its own, where there is one, reads what is found as a digit.
-function readingOf(character, ink) {
-  const { box, symbol, found, kinds } = character;
+function readingOf(character, ink, unclear) {
+  const { box, symbol, found, kinds, isFound } = character;
   const image = mnistImage(ink, box);
   const isOwn = NETWORKS.classifier && isDigit(character);
   const likely = isOwn ? probabilities(softened(image)) : kinds;
@@ -185,8 +275,9 @@ function readingOf(character, ink) {
   const confidence = Math.max(...shares);
   const best = shares.indexOf(confidence);
   const digit = isDigit(character) && confidence >= READER.threshold ? best : null;
-  const other = symbol === "?" ? READER.unknown : symbol; // as network and reader call what is none
-  const sign = digit !== null ? String(digit) : isDigit(character) ? "?" : other;
+  const isUnread = isDigit(character) || (unclear && symbol === READER.other && isFound);
+  const other = READER.signs.includes(symbol) ? symbol : READER.unknown;
+  const sign = digit !== null ? String(digit) : isUnread ? "?" : other;
   return { digit, sign, best, confidence, probabilities: shares, box, image };
 }
 
@@ -236,9 +327,9 @@ function inkOf(strokes) {
   const pen = Math.min(Math.max(PEN, size / 20), size / 8); // as most of training's
   const margin = READER.margin / zoom;
   const [[left, right], [top, bottom]] = [1, RATIO].map((end, axis) => {
-    const within = (place) => Math.min(Math.max(place, -margin), end + margin);
+    const onSheet = (place) => Math.min(Math.max(place, -margin), end + margin);
     const [first, last] = ends(strokes.flat(), axis);
-    return [within(first - pen / 2 - margin), within(last + pen / 2 + margin)];
+    return [onSheet(first - pen / 2 - margin), onSheet(last + pen / 2 + margin)];
   });
   const { coarsest } = READER;
   const whole = (length) => Math.max(1, Math.ceil((length * zoom) / coarsest)) * coarsest;
