@@ -258,15 +258,17 @@ function readInk({ data, height, width }) {
   const ink = { data: Float32Array.from(data), height, width, channels: 1 };
   const maps = computed("detector", ink);
   return linesOf(keptOf(characters(maps), ink, maps)).map((line) => {
-    // in a line of digits what is none and no sign is a digit that cannot be made out
-    const all = line.filter(({ symbol }) => !READER.signs.includes(symbol));
-    const unclear = 2 * line.filter(isDigit).length > all.length;
-    return line.map((each) => readingOf(each, ink, unclear));
+    const digits = line.filter(isDigit).length;
+    const others = line.filter(({ symbol }) => symbol === READER.other).length;
+    // in a line of digits what is none and no sign is a digit that cannot be made out; of words
+    // nothing is read
+    const threshold = others > digits ? Infinity : READER.threshold;
+    return line.map((each) => readingOf(each, ink, digits > others, threshold));
   });
 }
 
 // A network of its own, where there is one, reads what is found as a digit.
-function readingOf(character, ink, unclear) {
+function readingOf(character, ink, unclear, threshold) {
   const { box, symbol, found, kinds, isFound } = character;
   const image = mnistImage(ink, box);
   const isOwn = NETWORKS.classifier && isDigit(character);
@@ -274,7 +276,7 @@ function readingOf(character, ink, unclear) {
   const shares = likely.slice(0, 10).map((p) => calibrated(found * p));
   const confidence = Math.max(...shares);
   const best = shares.indexOf(confidence);
-  const digit = isDigit(character) && confidence >= READER.threshold ? best : null;
+  const digit = isDigit(character) && confidence >= threshold ? best : null;
   const isUnread = isDigit(character) || (unclear && symbol === READER.other && isFound);
   const other = READER.signs.includes(symbol) ? symbol : READER.unknown;
   const sign = digit !== null ? String(digit) : isUnread ? "?" : other;
