@@ -24,13 +24,15 @@ from mnist_cnn.reading.reader import THRESHOLD
 from mnist_cnn.reading.signs import UNKNOWN
 
 PAGE = Path(__file__).parent / "reading" / "page"
+# in place of the server's: each uses those before it
+SCRIPTS = ("network.js", "decode.js", "lines.js", "reading.js", "drawing.js")
 # the page may ask no machine for anything
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:"
 )
 DEFAULTS: list[Any] = [None, [1, 1], [0, 0], [1, 1]]  # of a convolution, from its bias on
-# what reading.js reads by, as detection/ does
+# what decode.js and lines.js read by, as detection/ does
 READER = {
     "symbols": SYMBOLS,
     "signs": SIGNS,
@@ -41,6 +43,7 @@ READER = {
     "unit": loss.UNIT,
     "least": decode.LEAST,
     "same": decode.SAME,
+    "near": decode.NEAR,
     "margin": find.MARGIN,
     "kept": lines.KEPT,
     "ruled": lines.RULED,
@@ -48,6 +51,7 @@ READER = {
     "bare": lines.BARE,
     "rim": lines.RIM,
     "tall": lines.TALL,
+    "rare": lines.LEAST,
     "threshold": THRESHOLD,
     "unknown": UNKNOWN,
 }
@@ -211,15 +215,17 @@ def webpage(detector: nn.Module, about: Mapping[str, Any], net: Trained | None =
         half = dtype == torch.float16
         networks[name] = {"layers": settings, "start": len(weights), "half": half}
         weights += content
-    own_weights: Tensor = detector.character_weights  # type: ignore[assignment]  # a buffer
+    character: Tensor = detector.character_weights  # type: ignore[assignment]  # buffers
+    line: Tensor = detector.line_weights  # type: ignore[assignment]
+    scores = {"characterWeights": character.tolist(), "lineWeights": line.tolist()}
     values = {
-        "READER": {**READER, "weights": own_weights.tolist()},
+        "READER": {**READER, **scores},
         "NETWORKS": networks,
         "WEIGHTS": base64.b64encode(weights).decode(),
     }
     constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in values.items())
-    files = ("index.html", "page.css", "page.js", "network.js", "reading.js")
-    page, style, script, *network = ((PAGE / name).read_text("utf-8") for name in files)
+    files = ("index.html", "page.css", "page.js", *SCRIPTS)
+    page, style, script, *own_scripts = ((PAGE / name).read_text("utf-8") for name in files)
     for tag, part in {
         '<link rel="stylesheet" href="page.css" />': (
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />\n'
@@ -227,7 +233,7 @@ def webpage(detector: nn.Module, about: Mapping[str, Any], net: Trained | None =
             f"<style>\n{style}</style>"
         ),
         '<script src="server.js"></script>': (
-            f'<script id="network">\n{constants}{"".join(network)}</script>'
+            f'<script id="network">\n{constants}{"".join(own_scripts)}</script>'
         ),
         '<script src="page.js"></script>': f"<script>\n{script}</script>",
     }.items():

@@ -1,4 +1,4 @@
-"""Drawings as people make them on the page: strokes of digits and signs in rows."""
+"""Drawings as people make them on the page: strokes of digits and signs in rows, some unclear."""
 
 import numpy as np
 from numpy.random import Generator
@@ -8,6 +8,8 @@ from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS, WIDTHS, Form, spline
 
 Points = NDArray[np.float64]  # (N, 2), x and y in shares of the sheet's width
 RATIO = 3 / 4  # height of the sheet by its width
+CROSSED = 0.05  # of characters are crossed out
+SCRIBBLE = "~"  # in a text, what is neither a digit nor a sign
 
 
 def ways(form: Form) -> list[Points]:
@@ -15,11 +17,24 @@ def ways(form: Form) -> list[Points]:
     return [spline(way) if len(way) > 2 else way for way in form.smooth] + list(form.straight)
 
 
+def written(rng: Generator, symbol: str) -> list[Points]:
+    """The strokes of a character in its unit box; a scribble is a curve through some places."""
+    if symbol == SCRIBBLE:
+        return [spline(rng.uniform(0, 1, (int(rng.integers(4, 9)), 2)))]
+    forms = DIGITS.get(symbol) or SIGNS[symbol]
+    made = ways(forms[rng.integers(len(forms))])
+    is_crossed = rng.random() < CROSSED
+    return [*made, np.array([[-0.1, 0.7], [1.1, 0.2]])] if is_crossed else made
+
+
 def drawing(rng: Generator, text: str) -> list[list[list[float]]]:
-    """Strokes of a text, of one row or several, that fill a part of the sheet."""
+    """Strokes of a text, of one row or several, that fill a part of the sheet.
+
+    Some characters touch, and some are crossed out.
+    """
     rows = text.split("\n")
     aspect, slant = rng.uniform(0.45, 0.75), rng.normal(0.1, 0.1)
-    step = aspect + rng.uniform(0.35, 0.6)  # from one character to the next, by their height
+    step = aspect + rng.uniform(0.05, 0.6)  # from one character to the next, by their height
     longest = max(map(len, rows))
     most = min(0.9 / (step * longest), 0.9 * RATIO / (1.4 * len(rows)))
     height = most * rng.uniform(0.6, 1)
@@ -28,9 +43,8 @@ def drawing(rng: Generator, text: str) -> list[list[list[float]]]:
     strokes = []
     for number, row in enumerate(rows):
         for place, symbol in enumerate(row):
-            forms = DIGITS.get(symbol) or SIGNS[symbol]
             wide = WIDTHS.get(symbol, aspect) * rng.uniform(0.9, 1.1)
-            for way in ways(forms[rng.integers(len(forms))]):
+            for way in written(rng, symbol):
                 x, y = (way + rng.normal(0, 0.01, way.shape)).T
                 x = (step * place + wide * x + slant * (0.5 - y)) * height + left
                 y = (1.4 * number + y) * height + top
@@ -39,12 +53,14 @@ def drawing(rng: Generator, text: str) -> list[list[list[float]]]:
 
 
 def any_text(rng: Generator) -> str:
-    """A number, a sum, a price, a date, or two rows."""
+    """A number, a sum, a price, a date, two rows, or digits beside scribbles."""
     digits = "".join(map(str, rng.integers(0, 10, 5)))
     kinds = [
         *(digits[:n] for n in range(1, 6)),
         f"{digits[0]}{rng.choice([*'+-×=/'])}{digits[1:3]}",
         f"{digits[:2]}.{digits[2:4]}",
         f"{digits[:2]}\n{digits[2:4]}",
+        f"{digits[:2]}{SCRIBBLE}{digits[2]}",
+        f"{digits[0]}{SCRIBBLE * 3}",
     ]
     return str(rng.choice(kinds))

@@ -1,0 +1,88 @@
+// Drawings without a server: strokes -> ink -> what a copy of these scripts reads in it.
+
+const PICTURES = false; // drawings alone
+
+// A copy of this script computes in a thread of its own, so that drawing goes on meanwhile.
+let worker;
+if (globalThis.document) {
+  const script = new Blob([document.currentScript.textContent]);
+  worker = new Worker(URL.createObjectURL(script));
+} else {
+  globalThis.onmessage = ({ data, ports: [port] }) => port.postMessage(readInk(data));
+  readInk({ data: new Float32Array(64 * 64), height: 64, width: 64 }); // compiled before the first
+}
+
+const DIGIT = 32; // height in pixels of the digits in the ink: of training's 20 to 44
+let newest = 0; // counts the drawings that were given
+let turn = Promise.resolve(); // of the last one
+
+// What the page shows of a drawing; null for one that had changed before it was its turn.
+function read({ strokes }) {
+  const own = (newest += 1);
+  const given = strokes.map(({ points }) => points);
+  turn = turn.then(() => (own === newest ? readStrokes(given) : null));
+  return turn;
+}
+
+async function readStrokes(strokes) {
+  const { ink, left, top, zoom } = inkOf(strokes);
+  const { port1, port2 } = new MessageChannel();
+  worker.postMessage(ink, [port2]);
+  const lines = await new Promise((answer) => (port1.onmessage = ({ data }) => answer(data)));
+  const text = lines.map((line) => line.map(({ sign }) => sign).join("")).join("\n");
+  const digits = lines.flat().map((reading) => ({
+    ...reading,
+    box: reading.box.map((side, i) => (i % 2 ? (side / zoom + top) / RATIO : side / zoom + left)),
+    image: btoa(String.fromCharCode(...reading.image)),
+  }));
+  return { text, digits };
+}
+
+// The ink of strokes as far as they are on the sheet, at a zoom in pixels of the sheet's width, and
+// where its corner lies.
+function inkOf(strokes) {
+  const size = usualHeight(strokes);
+  const zoom = DIGIT / size;
+  const pen = Math.min(Math.max(PEN, size / 20), size / 8); // as most of training's
+  const margin = READER.margin / zoom;
+  const [[left, right], [top, bottom]] = [1, RATIO].map((end, axis) => {
+    const onSheet = (place) => Math.min(Math.max(place, -margin), end + margin);
+    const [first, last] = ends(strokes.flat(), axis);
+    return [onSheet(first - pen / 2 - margin), onSheet(last + pen / 2 + margin)];
+  });
+  const { coarsest } = READER;
+  const whole = (length) => Math.max(1, Math.ceil((length * zoom) / coarsest)) * coarsest;
+  const canvas = document.createElement("canvas");
+  canvas.width = whole(right - left);
+  canvas.height = whole(bottom - top);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.setTransform(zoom, 0, 0, zoom, -left * zoom, -top * zoom);
+  context.lineWidth = pen;
+  for (const points of strokes) draw(context, points);
+  const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
+  const data = Float32Array.from({ length: pixels.length / 4 }, (_, i) => pixels[4 * i + 3] / 255);
+  return { ink: { data, height: canvas.height, width: canvas.width }, left, top, zoom };
+}
+
+// The height of the digits, at least 2.5 pens: a quarter of all that is drawn belongs to higher
+// strokes. Of half of it the strokes would be lower than the digits: a 4 is made of two.
+function usualHeight(strokes) {
+  const all = strokes.map((points) => {
+    const [top, bottom] = ends(points, 1);
+    return { height: bottom - top + PEN, length: PEN + lengthOf(points) };
+  });
+  all.sort((a, b) => b.height - a.height);
+  let left = sum(all.map(({ length }) => length)) / 4;
+  const { height } = all.find(({ length }) => (left -= length) <= 0);
+  return Math.max(height, 2.5 * PEN);
+}
+
+// The least and the greatest place of points along an axis.
+function ends(points, axis) {
+  const places = points.map((point) => point[axis]);
+  return [Math.min, Math.max].map((end) => places.reduce((a, b) => end(a, b)));
+}
+
+function lengthOf(points) {
+  return sum(points.slice(1).map(([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1])));
+}
