@@ -20,8 +20,7 @@ from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.model import SHAPE
 from mnist_cnn.pretrained import Trained
-from mnist_cnn.reading.reader import THRESHOLD
-from mnist_cnn.reading.signs import UNKNOWN
+from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
 
 PAGE = Path(__file__).parent / "reading" / "page"
 # in place of the server's: each uses those before it
@@ -52,6 +51,7 @@ READER = {
     "rim": lines.RIM,
     "tall": lines.TALL,
     "rare": lines.LEAST,
+    "aside": lines.ASIDE,
     "threshold": THRESHOLD,
     "unknown": UNKNOWN,
 }

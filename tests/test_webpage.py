@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,8 +20,8 @@ from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom
 from mnist_cnn.detection.network import CHANNELS, EVIDENCE, Detector
 from mnist_cnn.detection.trained import load_reader
-from mnist_cnn.reading import characters
-from mnist_cnn.reading.reader import THRESHOLD
+from mnist_cnn.reading import reader as reading
+from mnist_cnn.reading.reading import THRESHOLD, Reading
 from mnist_cnn.reading.views import View
 from tests.helpers.drawings import any_text, drawing, ways
 from tests.helpers.photographs import bundled
@@ -77,13 +76,13 @@ def reads(page: Any, text: str) -> None:
 
 
 def readings_of(
-    net: nn.Module, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> list[characters.Reading]:
+    reader: Detector, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> list[Reading]:
     """What the reader of pictures reads in ink (H, W), at its scale alone."""
-    best = at_zoom(net, ink, 1.0)
+    best = at_zoom(reader, ink, 1.0)
     seen = View(merged([best.characters]), best, ink, 0, np.eye(2, 3))
-    monkeypatch.setattr(characters, "upright", lambda *_: seen)
-    return characters.read_characters(Image.new("L", ink.shape[::-1]), net)
+    monkeypatch.setattr(reading, "upright", lambda *_: seen)
+    return reading.read_digits(Image.new("L", ink.shape[::-1]), reader=reader)
 
 
 def test_the_page_computes_the_maps_that_the_reader_computes(page_file, reader):
@@ -236,8 +235,7 @@ def test_another_network_names_the_digits_that_are_found(browser, tmp_path, read
             "() => digits.map(({ image, best, box }) => [image, best, box])"
         ):
             seen = np.frombuffer(base64.b64decode(image), np.uint8).reshape(28, 28)
-            soft = cv2.GaussianBlur(seen, (3, 3), 0, None, 0, cv2.BORDER_CONSTANT)
-            assert net(soft).argmax() == best
+            assert net(seen).argmax() == best
             y, x = np.nonzero(seen)
             assert max(np.ptp(x), np.ptp(y)) + 1 == 20
             mass = np.average(np.argwhere(seen), axis=0, weights=seen[seen > 0])

@@ -14,7 +14,7 @@ const middle = (box, axis) => (box[axis] + box[axis + 2]) / 2;
 
 // The slope of the lines of writing, downwards: the median over neighbours that stand level.
 function slopeOf(found) {
-  const tall = found.filter((each) => each.isDigit);
+  const tall = found.filter(({ symbol }) => !READER.aside.includes(symbol));
   const slopes = [];
   for (const one of tall) {
     const beside = tall.map((other) => ({

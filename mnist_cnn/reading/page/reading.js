@@ -1,6 +1,6 @@
 // Reading of ink, as reading/reader.py has it: maps -> characters -> lines -> readings.
 
-// The characters of ink {data, height, width}, by line, with a box in pixels of the ink.
+// The readings of ink {data, height, width}, by line, with a box in pixels of the ink.
 function readInk({ data, height, width }) {
   const ink = { data: Float32Array.from(data), height, width, channels: 1 };
   const maps = computed("detector", ink);
@@ -8,29 +8,36 @@ function readInk({ data, height, width }) {
   const found = NETWORKS.classifier ? kept.map((each) => classified(ink, each)) : kept;
   return lines(found).map((line) => {
     const sure = confidence(evidence(line, dropped, left, ink));
-    const own = line.filter((each) => each.isDigit);
-    const digits = own.length;
-    const others = line.filter(({ symbol }) => symbol === READER.other).length;
-    // in a line of digits what is none and no sign is a digit that cannot be made out
-    const isUnclear = (each) => digits > others && each.symbol === READER.other && each.least > 0;
-    // of words none is; of a doubtful line all but what is least probable
-    const least = others > digits ? Infinity : READER.threshold;
-    const [weakest] = own.sort((a, b) => a.score - b.score);
-    const isDoubtful = (each) => each === weakest && sure < READER.threshold;
+    const unread = leftUnread(line, sure, READER.threshold);
+    const ofDigits = lead(line) > 0; // what is none there, and no sign, is one that is illegible
     return line.map((each) => {
-      const about = { isDigit: each.isDigit || isUnclear(each), line: sure };
-      return reading(ink, each, isDoubtful(each) ? Infinity : least, about);
+      const isIllegible = ofDigits && each.symbol === READER.other && each.least > 0;
+      const about = { isDigit: each.isDigit || isIllegible, line: sure };
+      return reading(ink, each, unread.includes(each) ? Infinity : READER.threshold, about);
     });
   });
+}
+
+// The digits of a line that are not read, whatever their scores: of words all; of a line whose
+// digits are right with a probability `sure` below the threshold the least probable one.
+function leftUnread(line, sure, threshold) {
+  const digits = line.filter((each) => each.isDigit);
+  if (lead(line) < 0) return digits;
+  return sure < threshold ? digits.sort((a, b) => a.score - b.score).slice(0, 1) : [];
+}
+
+// How many more digits a line has than other characters that are no signs.
+function lead(line) {
+  const others = line.filter(({ symbol }) => symbol === READER.other);
+  return line.filter((each) => each.isDigit).length - others.length;
 }
 
 // The character, classified by a network of its own where it is a digit.
 function classified(ink, each) {
   if (!each.isDigit) return each;
-  const found = each.calibrated(sum(each.probabilities.slice(0, 10)));
-  const { least } = each;
-  const own = new Character(each.box, found, probabilities(crop(ink, each.box)));
-  return Object.assign(own, { weights: [1, 0], least });
+  const there = each.calibrated(sum(each.probabilities.slice(0, 10)));
+  const own = new Character(each.box, there, probabilities(crop(ink, each.box)));
+  return Object.assign(own, { weights: [1, 0], least: each.least });
 }
 
 // The reading of a character.
