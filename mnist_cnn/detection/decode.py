@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_cnn.data.synthetic.sheet import STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS
 from mnist_cnn.detection.loss import UNIT, split
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -33,6 +33,11 @@ class Character:
     @property
     def symbol(self) -> str:
         return SYMBOLS[int(self.probabilities.argmax())]
+
+    @property
+    def is_other(self) -> bool:
+        """True of writing that the network found to be neither a digit nor a sign."""
+        return self.symbol == OTHER and self.least > 0
 
     @property
     def score(self) -> float:

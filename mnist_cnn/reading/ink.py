@@ -155,7 +155,7 @@ def find_strokes(ink: Ink, noise: float) -> Mask:
 
 def is_smooth(grey: Grey) -> bool:
     """True where the light changes too little over any short way for the edge of a stroke."""
-    small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
+    small = cv2.GaussianBlur(shrunk(grey, 2000), (0, 0), 1)
     near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
     change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
     return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))

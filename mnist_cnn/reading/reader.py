@@ -74,7 +74,7 @@ def read_digits(
         for each, cell in row:
             about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
             about["is_digit"] = each is not None and (
-                each.symbol.isdecimal() or (of_digits and each.symbol == OTHER and each.least > 0)
+                each.symbol.isdecimal() or (of_digits and each.is_other)
             )
             if cell:
                 around = on_picture(seen, cell_in(seen, tables, cell)) * scale
@@ -89,11 +89,11 @@ def read_digits(
 def left_unread(line: Sequence[Character], sure: float, threshold: float) -> list[Character]:
     """The digits of a line that are not read, whatever their scores.
 
-    Of words these are all; of a line whose digits are right with a probability `sure` below the
-    threshold, the least probable one.
+    Of words these are all. Of a line whose digits are right with a probability `sure` below the
+    threshold it is the least probable one, or all where there is other writing beside them.
     """
     digits = [each for each in line if each.symbol.isdecimal()]
-    if lead(line) < 0:
+    if lead(line) < 0 or (sure < threshold and any(each.is_other for each in line)):
         return digits
     return sorted(digits, key=lambda each: each.score)[: sure < threshold]
 

@@ -17,6 +17,11 @@ class Character {
     return this.symbol >= "0" && this.symbol <= "9";
   }
 
+  // True of writing that the network found to be neither a digit nor a sign.
+  get isOther() {
+    return this.symbol === READER.other && this.least > 0;
+  }
+
   // The probability that this symbol is there.
   get score() {
     return this.calibrated(Math.max(...this.probabilities));

@@ -11,7 +11,7 @@ function readInk({ data, height, width }) {
     const unread = leftUnread(line, sure, READER.threshold);
     const ofDigits = lead(line) > 0; // what is none there, and no sign, is one that is illegible
     return line.map((each) => {
-      const isIllegible = ofDigits && each.symbol === READER.other && each.least > 0;
+      const isIllegible = ofDigits && each.isOther;
       const about = { isDigit: each.isDigit || isIllegible, line: sure };
       return reading(ink, each, unread.includes(each) ? Infinity : READER.threshold, about);
     });
@@ -19,11 +19,13 @@ function readInk({ data, height, width }) {
 }
 
 // The digits of a line that are not read, whatever their scores: of words all; of a line whose
-// digits are right with a probability `sure` below the threshold the least probable one.
+// digits are right with a probability `sure` below the threshold the least probable one, or all
+// where there is other writing beside them.
 function leftUnread(line, sure, threshold) {
   const digits = line.filter((each) => each.isDigit);
-  if (lead(line) < 0) return digits;
-  return sure < threshold ? digits.sort((a, b) => a.score - b.score).slice(0, 1) : [];
+  const isDoubtful = sure < threshold;
+  if (lead(line) < 0 || (isDoubtful && line.some((each) => each.isOther))) return digits;
+  return isDoubtful ? digits.sort((a, b) => a.score - b.score).slice(0, 1) : [];
 }
 
 // How many more digits a line has than other characters that are no signs.
