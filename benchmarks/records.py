@@ -223,15 +223,29 @@ def measure(name: str, folder: Path | None) -> Record:
 
 
 def reader_record(run: Path) -> Record:
-    """The record of a run of experiment=reader."""
+    """The record of one run of experiment=reader."""
     results = json.loads((run / RESULTS).read_text("utf-8"))
     epochs = pd.read_csv(run / "history.csv")
-    kept = {"name": READER, "command": f"python -m mnist_cnn.train experiment={READER}"}
+    start = results["config"]["init_weights"]
+    command = f"python -m mnist_cnn.train experiment={READER}"
+    if start:
+        trainer, optimizer = (results["config"][part] for part in ("trainer", "optimizer"))
+        command += f" init_weights=RUN trainer.max_epochs={trainer['max_epochs']}"
+        command += f" optimizer.lr={optimizer['lr']:g}"
+    kept: Record = {"name": READER, "command": command}
     kept |= {key: results[key] for key in ("seed", "seconds", *SAME)}
     kept |= {key: results[key] for key in results if key.startswith("val/")}
-    kept |= {"config": setting(results["config"]), "finished": results["finished"]}
+    config = {**setting(results["config"]), "init_weights": start and "RUN"}
+    kept |= {"config": config, "finished": results["finished"]}
     metrics = [key for key in map(str, epochs) if key.startswith(("train/", "val/"))]
-    return {**kept, "epochs": epochs[["epoch", "seconds", *metrics]].to_dict("records")}
+    kept["epochs"] = epochs[["epoch", "seconds", *metrics]].to_dict("records")
+    return kept
+
+
+def reader_records(runs: Sequence[Path]) -> Record:
+    """The record of a reader: of its first run, and in `then` those that each went on from there."""
+    first, *rest = (reader_record(run) for run in runs)
+    return {**first, "then": rest}
 
 
 @command
@@ -240,19 +254,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [*result_names(), READER]
     about = f"the result to measure again: {', '.join(names)}; {READER} needs --from RUN"
     parser.add_argument("name", nargs="?", metavar="NAME", choices=names, help=about)
-    about = "take the runs of this folder instead of training"
-    parser.add_argument("--from", dest="folder", type=Path, metavar="SWEEP", help=about)
+    about = "take the runs of this folder instead of training; a reader's runs in their order"
+    parser.add_argument("--from", dest="folders", type=Path, nargs="+", metavar="SWEEP", help=about)
     parser.add_argument("--write", action="store_true", help="write the result as its record")
     parser.add_argument("--readme", action="store_true", help="write README.md's table and picture")
     args = parser.parse_args(argv)
-    if args.name == READER and args.folder is None:
+    folders = args.folders or []
+    if args.name == READER and not folders:
         parser.error(f"{READER} needs --from RUN")
     if args.name:
         is_reader = args.name == READER
-        record = reader_record(args.folder) if is_reader else measure(args.name, args.folder)
+        record = (
+            reader_records(folders)
+            if is_reader
+            else measure(args.name, folders[0] if folders else None)
+        )
         if args.write:
             write_json(record, RECORDS / f"{args.name}.json")
-    elif args.folder or args.write:
+    elif folders or args.write:
         parser.error("--from and --write need a NAME")
     elif not args.readme:
         print(tables.markdown(tables.records_table(load_records())))

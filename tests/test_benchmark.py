@@ -1,6 +1,7 @@
 """The benchmarks run all of their ways and report their ratios. How fast they are is not tested."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -85,10 +86,11 @@ def test_verdicts_on_pictures_are_counted_by_kind():
     read = {"a": read_as("12"), "b": read_as("1?", line=0.4), "c": read_as("17"), "d": []}
     labels = {"a": "12", "b": "13", "c": "12", "d": ""}
     items = [
-        pictures.Item("none" if not label else "row", key, label) for key, label in labels.items()
+        pictures.Item("none" if not label else "row", Path(key), label)
+        for key, label in labels.items()
     ]
     found = pictures.table(
-        pd.DataFrame([pictures.measured(item, read.__getitem__) for item in items])
+        pd.DataFrame([pictures.measured(item, lambda path: read[path.name]) for item in items])
     )
     rows = found.loc["row"].to_dict()
     assert (rows["n"], rows["right"], rows["wrong"], rows["unsure"]) == (3, 1, 1, 1)

@@ -102,9 +102,12 @@ def test_an_experiment_states_what_its_record_says(experiment: str) -> None:
 
 def test_the_reader_states_what_its_record_says() -> None:
     record = json.loads((tables.RECORDS / "reader.json").read_text("utf-8"))
-    header = " ".join((REPOSITORY / "conf" / "experiment" / "reader.yaml").read_text().split())
-    assert f"val/error {record['val/error']:.4f}" in header
+    header = " ".join(
+        (REPOSITORY / "conf" / "experiment" / "reader.yaml").read_text().replace("#", "").split()
+    )
+    assert f"val/error {record['then'][-1]['val/error']:.4f}" in header
     assert record["config"] == records.setting_of("reader")
+    assert all(run["command"] in header for run in record["then"])
 
 
 @pytest.mark.parametrize("name", records.load_records())
