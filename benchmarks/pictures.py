@@ -39,7 +39,7 @@ from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.pretrained import load_digits
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading
-from mnist_cnn.readings import rows, written
+from mnist_cnn.readings import confidence, rows, written
 from tests.helpers import negatives, pages, photographs
 
 Read = Callable[[Any], list[Reading]]
@@ -133,7 +133,7 @@ def measured(item: Item, read: Read) -> dict[str, Any]:
     found |= {"surely right": is_sure and sure == item.label}
     found |= {"surely wrong": is_sure and sure != item.label}
     found["as written"] = None if item.text is None else written(readings) == item.text
-    lines = [row[0].line for row in rows(readings)]
+    lines = [confidence(row) for row in rows(readings)]
     found["confidence"] = float(np.prod(lines)) if guess else 0.0
     return found
 

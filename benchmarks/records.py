@@ -243,7 +243,7 @@ def reader_record(run: Path) -> Record:
 
 
 def reader_records(runs: Sequence[Path]) -> Record:
-    """The record of a reader: of its first run, and in `then` those that each went on from there."""
+    """The record of a reader: its first run, and in `then` those that went on from its weights."""
     first, *rest = (reader_record(run) for run in runs)
     return {**first, "then": rest}
 

@@ -1,6 +1,7 @@
 """Pages of a file, and readings in JSON and as text, as the command and the service give them."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -64,9 +65,14 @@ def rows(readings: Sequence[Reading]) -> list[list[Reading]]:
     return [list(row) for _, row in itertools.groupby(readings, key=lambda each: each.row)]
 
 
+def confidence(row: Sequence[Reading]) -> float:
+    """The probability that all digits of a row are right."""
+    return math.prod({each.column: each.line for each in row}.values())
+
+
 def found_lines(readings: Sequence[Reading]) -> list[FoundLine]:
     """The rows that are not empty."""
-    written_rows = [(written(row), row[0].line) for row in rows(readings)]
+    written_rows = [(written(row), confidence(row)) for row in rows(readings)]
     return [FoundLine(text=text, confidence=p) for text, p in written_rows if text.strip(" |")]
 
 

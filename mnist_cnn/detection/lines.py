@@ -16,6 +16,7 @@ Points = NDArray[np.float64]  # (N, 2), x and y
 RULED = 0.4  # the probability from which ink is a ruled line's
 INKED = 0.4  # of the pen's ink is written
 KEPT = 0.3  # the probability from which a character is read
+SIGNED = 0.5  # that from which a sign is
 BARE = 0.5  # of a character's ink is explained by nothing else
 RIM = 0.1  # of a character's height around its box belongs to it
 LEAST = 0.02  # the least probability of which the logarithm counts
@@ -122,11 +123,15 @@ def split(
         ink: in [0, 1].
         best: what was found at one zoom, with its ruled lines.
     """
-    kept = [each for each in found if each.score > KEPT]
+
+    def is_read(each: Character) -> bool:
+        return each.score > (SIGNED if each.symbol in SIGNS else KEPT)
+
+    kept = [each for each in found if is_read(each)]
     dropped: list[Character] = []
     left = unexplained(ink, kept, best)
     digits = [each for each in kept if each.symbol.isdecimal()]
-    for each in sorted((c for c in found if c.score <= KEPT), key=lambda c: -c.score):
+    for each in sorted((c for c in found if not is_read(c)), key=lambda c: -c.score):
         own = inside(each.box)
         is_bare = left[own].sum() > BARE * (ink[own] > INKED).sum()
         if is_bare and each.symbol not in SIGNS and any(beside(each, digit) for digit in digits):

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mnist_cnn.reading.picture import load_picture, upright_size
 from mnist_cnn.reading.reading import Reading
-from mnist_cnn.readings import rows
+from mnist_cnn.readings import confidence, rows
 
 MANY = 60  # digits
 STEEPEST = 0.3  # of the line below a row
@@ -115,7 +115,7 @@ def draw_line(labels: Labels, row: Sequence[Reading], zoom: float, room: tuple[i
     labels.draw.line([tuple(point) for point in points], LINE, 2 if labels.size > 12 else 1)
     (left, start), (right, end) = points
     high = 0.6 * labels.size
-    text = f"{row[0].line:.0%}"
+    text = f"{confidence(row):.0%}"
     wide = labels.draw.textlength(text, labels.font)
     places = [(right + 4, end - high), (left - wide - 4, start - high), (right - wide, end + 3)]
     labels.add(text, LINE, [*places, (left, start + 3)], room)

@@ -1,7 +1,8 @@
 """The digits and signs that a network finds in a picture."""
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,12 +67,12 @@ def read_digits(
     lone = turn and sum(each.symbol.isdecimal() for each in kept) == 1
     scale = np.array(upright_size(image)) / grey.shape[::-1]
     readings = []
-    for number, row in enumerate(in_rows(kept, tables, cell_of)):
-        own = [each for each, _ in row if each]
+    for number, cell, line in in_lines(in_rows(kept, tables, cell_of)):
+        own = [each for each in line if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
         unread = left_unread(own, sure, threshold)
         of_digits = lead(own) > 0  # what is none there, and no sign, is one that is illegible
-        for each, cell in row:
+        for each in line:
             about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
             about["is_digit"] = each is not None and (
                 each.symbol.isdecimal() or (of_digits and each.is_other)
@@ -197,6 +198,15 @@ def in_rows(
             last = level([each for each, _ in items if each], last)
             rows.append((last, items))
     return [items for _, items in sorted(rows, key=lambda row: row[0])]
+
+
+def in_lines(
+    rows: Sequence[Sequence[Item]],
+) -> Iterator[tuple[int, Cell | None, list[Character | None]]]:
+    """The number of a row, a cell and what stands in it; the whole row where there are no cells."""
+    for number, row in enumerate(rows):
+        for cell, items in itertools.groupby(row, lambda item: item[1]):
+            yield number, cell, [each for each, _ in items]
 
 
 def level(line: Sequence[Character], empty: float) -> float:

@@ -27,7 +27,9 @@ class Reading:
     column: int | None = None  # of a table or a grid, from 0 at the left
     sign: str = UNKNOWN  # of what is no digit, one of `sheet.SIGNS`; a space for an empty cell
     cell: Corners | None = None  # the same, in pixels of the picture
-    line: float = 1.0  # the probability that the digits of its row are right
+    line: float = (
+        1.0  # the probability that the digits of its line, in a table of its cell, are right
+    )
 
     @property
     def best(self) -> int:
