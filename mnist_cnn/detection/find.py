@@ -15,6 +15,8 @@ from mnist_cnn.detection.decode import Character, characters, merged
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 
 SMALL = 600  # pixels of the longer side on which the scale is chosen
+FAR = 0.4  # of its size, from which on a picture that is shrunk for that is looked at more closely
+LOWEST = 6  # pixels: nothing lower is a character
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
 TILE, CONTEXT = 640, 96  # pixels of what the network sees at once, and of that around what is kept
 FAINT = 0.15  # ink below which nothing is written
@@ -113,7 +115,23 @@ def find(
         passes: the number of zooms at which all of it is seen.
     """
     small, zoom, fine = reduced(ink, SMALL, pen)
-    tried = scales(net, small, fine)
-    best = sorted(tried, key=lambda scale: -tried[scale].weight)[:passes]
-    found = [tried[s] if zoom == 1 else at_zoom(net, ink, s * zoom, pen) for s in best]
-    return merged([one.characters for one in found]), max(found, key=lambda one: one.weight)
+    seen = {s * zoom: one for s, one in scales(net, small, fine).items()}
+    weights = {s: one.weight for s, one in seen.items()}
+    if zoom < FAR:  # small writing is lost there: look at a part as it is, in place of the whole
+        part = inkiest(ink, SMALL)
+        share = float(ink.sum()) / max(1.0, float(part.sum()))
+        weights |= {s: one.weight * share for s, one in scales(net, part, pen).items()}
+    best = sorted(weights, key=lambda s: -weights[s])[:passes]
+    found = [seen[s] if zoom == 1 else at_zoom(net, ink, s, pen) for s in best]
+    characters = [c for c in merged([one.characters for one in found]) if c.height > LOWEST]
+    return characters, max(found, key=lambda one: one.weight)
+
+
+def inkiest(ink: Array, side: int) -> Array:
+    """The part of ink (H, W) of at most so many pixels a side that has most of it."""
+    height, width = (min(side, n) for n in ink.shape)
+    sums = cv2.integral(ink)
+    inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width]
+    inside = inside + sums[:-height, :-width]
+    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    return ink[top : top + height, left : left + width]

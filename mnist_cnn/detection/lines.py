@@ -50,6 +50,20 @@ def slope_of(found: Sequence[Character]) -> float:
     return float(np.median(slopes)) if slopes else 0.0
 
 
+def leaning(found: Sequence[Character]) -> float:
+    """Degrees, up to 45, by which digits do not stand beside or below their nearest neighbours."""
+    digits = [each for each in found if each.symbol.isdecimal()]
+    if len(digits) < 3:
+        return 0.0
+    places = middles(digits)
+    apart = places[None] - places[:, None]  # [i, j] from i to j
+    far = np.hypot(*apart.transpose(2, 0, 1))
+    np.fill_diagonal(far, np.inf)
+    x, y = apart[np.arange(len(digits)), far.argmin(1)].T
+    angles = np.degrees(np.arctan2(y, x)) % 90
+    return float(np.median(np.minimum(angles, 90 - angles)))
+
+
 def lines(found: Sequence[Character]) -> list[list[Character]]:
     """Characters by line, lines from top to bottom, each from left to right."""
     if not found:

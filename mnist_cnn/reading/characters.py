@@ -59,12 +59,14 @@ def read_characters(
         others = sum(each.symbol == OTHER for each in own)
         # in a line of digits what is none and no sign is a digit that cannot be made out
         unclear = digits > others
-        # of words none is; of a doubtful line all but what is least probable
-        least = math.inf if lone or others > digits else threshold
+        # of words none is, nor of a doubtful line with other writing; of another one all are but
+        # what is least probable
+        is_word = others > digits or (sure < threshold and any(map(is_other, own)))
+        least = math.inf if lone or is_word else threshold
         weakest = min((c for c in own if c.symbol.isdecimal()), key=lambda c: c.score, default=None)
         for each, column in row:
             is_digit = each is not None and (
-                each.symbol.isdecimal() or (unclear and each.symbol == OTHER and each.least > 0)
+                each.symbol.isdecimal() or (unclear and is_other(each))
             )
             about: dict[str, Any] = {"row": number, "column": column, "line": sure}
             about["is_candidate"] = is_digit
@@ -72,6 +74,11 @@ def read_characters(
             is_doubtful = each is weakest and sure < threshold
             readings.append(reading(seen, each, box, math.inf if is_doubtful else least, about))
     return readings
+
+
+def is_other(each: Character) -> bool:
+    """True of writing that the network found to be neither a digit nor a sign."""
+    return each.symbol == OTHER and each.least > 0
 
 
 def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cell | None]]:

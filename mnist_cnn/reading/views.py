@@ -10,11 +10,13 @@ from torch import nn
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
-from mnist_cnn.detection.lines import KEPT, slope_of
+from mnist_cnn.detection.lines import KEPT, TALL, leaning, slope_of, unexplained
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.strokes import is_smooth
 
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
+LEANING = 20  # degrees between neighbours and the level or the upright from which a view leans
+SPARE = 0.15  # for so many of what is found one may be missing
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # another view must explain so much more than the picture as it lies
@@ -34,9 +36,17 @@ class View:
 
     @property
     def is_plain(self) -> bool:
-        """True where digits are found that are mostly certain."""
-        scores = [c.score for c in self.found if c.symbol.isdecimal() and c.score > KEPT]
-        return bool(scores) and float(np.mean(scores)) > LIKELY
+        """True where digits are found that are mostly certain, stand level and are all the ink."""
+        kept = [each for each in self.found if each.score > KEPT]
+        scores = [each.score for each in kept if each.symbol.isdecimal()]
+        if not scores or float(np.mean(scores)) < LIKELY or leaning(kept) > LEANING:
+            return False
+        missed = unexplained(self.ink, kept, self.best)
+        height = float(np.median([each.height for each in kept if each.symbol.isdecimal()]))
+        _, _, parts, _ = cv2.connectedComponentsWithStats(missed)
+        longest = parts[1:, 2:4].max(1)
+        alike = (longest > TALL * height) & (longest < 2 * height)  # as large as digits are
+        return int(alike.sum()) < SPARE * len(kept)
 
 
 def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
@@ -98,6 +108,9 @@ def upright(net: nn.Module, grey: Array) -> View:
     if plain.is_plain:
         return plain
     chosen, most = None, BETTER * max(1.0, plain.best.weight)
+    inverse = view(net, *ink_of(grey, not light))
+    if inverse.is_plain and inverse.best.weight > most:
+        return inverse
     for other, angles in ((light, ANGLES[1:]), (not light, ANGLES[:3])):
         whole = (ink, pen) if other == light else ink_of(grey, other)
         small, _, fine = reduced(whole[0], SMALL, whole[1])
