@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.special import logit
+from torchmetrics.functional.text import char_error_rate
 
 from mnist_cnn import export
 from mnist_cnn.analysis.networks import as_trained
@@ -21,6 +23,7 @@ from mnist_cnn.runs.file_format import KEY, VERSION
 from tests.helpers import pages
 from tests.helpers.photographs import KINDS, pictures
 
+FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "STIXGeneralItalic.ttf")
 SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
 
 
@@ -37,6 +40,25 @@ def guess(picture: Image.Image, net: Detector) -> str:
 def test_photographs_of_digits_are_read(net, kind, least):
     made = list(pictures(KINDS[kind], 12, 7, "val"))
     assert sum(guess(picture, net) == label for picture, label in made) >= least
+
+
+def test_rows_that_are_turned_by_45_degrees_are_read(net):
+    made = list(pictures(KINDS["turned 45"], 6, 7, "val"))
+    assert sum(guess(picture, net) == label for picture, label in made) >= 4
+
+
+def test_small_writing_on_a_long_strip_is_read(net):
+    pen = pages.Pen(np.random.default_rng(0), 150, 6000)
+    text = "0123456789" * 4
+    pen.text(text, 60, 45, 60)
+    assert char_error_rate(guess(pen.picture(), net), text) < 0.1
+
+
+def test_a_doubtful_line_with_letters_has_no_sure_digits(net):
+    sheet = Image.new("L", (900, 160), 235)
+    font = ImageFont.truetype(FONT, 80)
+    ImageDraw.Draw(sheet).text((30, 30), "To be or not", 40, font)
+    assert not any(each.digit is not None for each in read_digits(sheet, reader=net))
 
 
 def test_chalk_on_a_board_is_read_as_ink_on_paper(net):

@@ -19,7 +19,7 @@ from mnist_cnn.detection.loss import UNIT, detection_loss, targets
 from mnist_cnn.detection.module import CharacterDetector
 from mnist_cnn.detection.network import CHANNELS, Detector
 from mnist_cnn.detection.scores import marks_of, page_scores
-from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from tests.helpers.folder import last, rows
@@ -210,6 +210,15 @@ def test_a_module_is_rebuilt_from_its_plain_values():
     module = CharacterDetector(**MODULE)
     again = CharacterDetector(**module.hparams)
     assert again.net.state_dict().keys() == module.net.state_dict().keys()
+
+
+def test_a_reader_starts_from_the_weights_of_another():
+    module = CharacterDetector(**{**MODULE, "model": {"_target_": MODULE["model"]["_target_"]}})
+    assert module.load_weights(SHIPPED) == []
+    weights = load_reader().state_dict()
+    assert all(torch.equal(new, weights[name]) for name, new in module.net.state_dict().items())
+    with pytest.raises(ValueError, match="does not fit"):
+        CharacterDetector(**MODULE).load_weights(SHIPPED)
 
 
 def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.decode import Character, grouped, merged
-from mnist_cnn.detection.lines import lines, slope_of
+from mnist_cnn.detection.lines import leaning, lines, slope_of
 from mnist_cnn.reading.grids import grids
 
 
@@ -41,6 +41,16 @@ def test_a_line_may_slope(slope):
     found = [*row("1234567", 50, 150, slope=slope), *row("7654321", 50, 215, slope=slope)]
     assert slope_of(found) == pytest.approx(slope, abs=0.02)
     assert texts(found) == ["1234567", "7654321"]
+
+
+def test_rows_and_columns_stand_upright_and_a_row_that_climbs_leans():
+    grid = [each for y in (40, 80, 120) for each in row("123", 20, y, slope=0.1)]
+    assert leaning(grid) < 10
+    assert leaning(row("12345", 20, 200, slope=-1.0)) == pytest.approx(45)
+
+
+def test_signs_tell_the_slope_where_digits_stand_far_apart():
+    assert texts(row("0=4+7+9", 20, 200, step=70, slope=-0.12)) == ["0=4+7+9"]
 
 
 def test_a_point_belongs_to_the_line_at_whose_foot_it_is():
