@@ -52,8 +52,8 @@ def test_attacks_stay_within_epsilon_and_find_more_by_steps_and_restarts(net, di
     pgd = attacks.restarted_pgd
     for attack, restarts in ((attacks.fgsm, 1), (pgd, 1), (pgd, 3)):
         monkeypatch.setattr(attacks, "RESTARTS", restarts)
-        changed = attack(net, x, y, 0.05, generator(0))
-        assert (changed - x).abs().max() <= 0.05 + 1e-6
+        changed = attack(net, x, y, 0.1, generator(0))
+        assert (changed - x).abs().max() <= 0.1 + 1e-6
         assert 0 <= changed.min() <= changed.max() <= 1
         survivors.append(attacks.correct(net, changed, y))
     assert survivors[0].sum() > survivors[1].sum() > survivors[2].sum() > survivors[3].sum()

@@ -54,8 +54,8 @@ def read_digits(
     """
     if not 0 <= threshold <= 1:  # NaN is neither
         raise ValueError(f"threshold must be in [0, 1], got {threshold}")
-    image = load_picture(picture)
-    grey = inks.grey_of(np.asarray(image))
+    image = picture if isinstance(picture, Image.Image) else load_picture(picture)
+    grey = inks.grey_of(np.asarray(load_picture(image)))
     reader = shipped() if reader is None else reader
     seen = upright(reader, grey)
     kept, dropped, left = split(seen.found, seen.ink, seen.best)

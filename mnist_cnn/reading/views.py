@@ -9,7 +9,7 @@ from torch import nn
 
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
-from mnist_cnn.detection.find import SCALES, Found, find, reduced, scales
+from mnist_cnn.detection.find import LOWEST, SCALES, Found, find, reduced, scales
 from mnist_cnn.detection.lines import KEPT, TALL, leaning, slope_of, unexplained
 from mnist_cnn.reading import ink as inks
 
@@ -55,7 +55,7 @@ def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
         grey: uint8 (H, W).
         light: it is lighter than the paper.
     """
-    if inks.is_smooth(grey):
+    if inks.is_smooth(grey) or min(grey.shape) < LOWEST:
         return np.zeros(grey.shape, np.float32), 1.0
     grey = 255 - grey if light else grey
     ink, mask = inks.ink_on(grey, inks.paper_light(grey))
