@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from mnist_cnn.config import instantiate
 
@@ -45,6 +46,7 @@ def nothing_is_left_behind() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     instantiate.allow([])
+    HydraConfig.instance().cfg = None  # a job that fails leaves its own, with its working directory
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from mnist_cnn.reading import ink as inks
 
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
 LEANING = 20  # degrees between neighbours and the level or the upright from which a view leans
-SPARE = 0.15  # for so many of what is found one may be missing
+SPARE = 0.5  # of as many characters as are found may not be
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # another view must explain so much more than the picture as it lies
