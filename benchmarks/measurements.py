@@ -24,13 +24,14 @@ from omegaconf import OmegaConf
 
 from benchmarks.records import load_records, read_runs
 from benchmarks.tables import RECORDS, accuracy, draw_networks, hardware, markdown
-from mnist_cnn import c_file, pretrained
+from mnist_cnn import c_file
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
 from mnist_cnn.data import mnist
 from mnist_cnn.plots.axes import finish
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
+from mnist_cnn.weights import predictor
 
 FOLDER = RECORDS / "measurements"
 # that tell rows apart
@@ -78,7 +79,7 @@ def read_bytes(folder: str) -> Iterator[dict[str, Any]]:
     """The rows of a sweep's networks as C files, run on all test images."""
     images, labels = mnist.load_split("mnist", "", "test")
     for run in read_sweep(folder):
-        net = pretrained.load(run["folder"])
+        net = predictor.load(run["folder"])
         trained = run["config"]["model"].get("bits")
         for bits in [trained] if trained else (8, 6, 5, 4):
             with tempfile.TemporaryDirectory() as place:

@@ -11,7 +11,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"index.md": "README.md", "model_card.md": "mnist_cnn/pretrained/MODEL_CARD.md"}
+PAGES = {"index.md": "README.md", "model_card.md": "mnist_cnn/weights/shipped/MODEL_CARD.md"}
 PICTURE = "benchmarks/accuracy.png"  # of the README
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#]*)(#[^)]*)?\)")
 

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from mnist_cnn.config.compose import compose
     from mnist_cnn.data.datamodule import MNISTDataModule
     from mnist_cnn.module import DigitClassifier
-    from mnist_cnn.pretrained import load
     from mnist_cnn.reading.picture import load_picture
     from mnist_cnn.reading.reader import read_digits
+    from mnist_cnn.weights.predictor import load
 
     __version__: str
 
@@ -37,7 +37,7 @@ PLACES = {
     "DigitClassifier": "module",
     "MNISTDataModule": "data.datamodule",
     "compose": "config.compose",
-    "load": "pretrained",
+    "load": "weights.predictor",
     "load_picture": "reading.picture",
     "read_digits": "reading.reader",
 }

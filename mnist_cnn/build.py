@@ -26,11 +26,11 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.lightning import quiet_lightning
 from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
-from mnist_cnn.pretrained import read_checkpoint, read_file
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.ranks import rank
 from mnist_cnn.sweeps.names import in_sweep
+from mnist_cnn.weights.predictor import read_checkpoint, read_file
 
 
 def check_machine(cfg: DictConfig) -> None:

@@ -75,8 +75,9 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
         import torch
         import uvicorn
 
-        from mnist_cnn import pretrained, service
+        from mnist_cnn import service
         from mnist_cnn.detection.trained import load_for_pictures
+        from mnist_cnn.weights import predictor
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
     torch.set_num_threads(1)  # many small pictures: threads would get in each other's way
@@ -84,7 +85,7 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
     read = partial(service.read_file, net, reader)
     limit = args.max_seconds, args.max_memory
     workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
-    app = service.application(pretrained.load() if net is None else net, hosts, workers)
+    app = service.application(predictor.load() if net is None else net, hosts, workers)
     grace = math.ceil(4 * args.max_seconds)  # for what has arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]

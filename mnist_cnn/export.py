@@ -2,7 +2,7 @@
 
   mnist_cnn.onnx         the whole model for ONNX Runtime and programs like it
   mnist_cnn.pt2          the whole model for torch.export.load, without this project's code
-  mnist_cnn.safetensors  the weights alone, for pretrained.load and ckpt_path
+  mnist_cnn.safetensors  the weights alone, for mnist_cnn.load and ckpt_path
   mnist_cnn.html         a page to draw on, in any browser, without a server or a connection: the
                          reader of pictures finds digits, the network of ckpt_path names them
   mnist_cnn.c and .h     integers alone, for microcontrollers; only with --format c
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mnist_cnn import c_file, pretrained, terminal, webpage
+from mnist_cnn import c_file, terminal, webpage
 from mnist_cnn.command import command, new_files, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.config.schema import DataDescription
@@ -32,7 +32,8 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.model import SHAPE
-from mnist_cnn.pretrained import Probabilities, Trained, read_file
+from mnist_cnn.weights import predictor
+from mnist_cnn.weights.predictor import Probabilities, Trained, read_file
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 Write = Callable[[Any, Path], object]  # a network, to a file
@@ -49,7 +50,7 @@ def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, 
     """Write verified files of a network.
 
     Args:
-        net: what `pretrained.load` gave; None for the one that ships, which the page does not have:
+        net: what `mnist_cnn.load` gave; None for the one that ships, which the page does not have:
             there the reader of pictures alone finds digits and names them.
         formats: of FORMATS.
         out: the folder of the files; made where it is missing.
@@ -63,7 +64,7 @@ def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, 
         OSError: the folder cannot be written.
     """
     names = [f"mnist_cnn.{kind}" for kind in formats]
-    own = (pretrained.load() if net is None else net).requires_grad_(False)
+    own = (predictor.load() if net is None else net).requires_grad_(False)
     differences = {}
     with new_files(out, names) as folder:
         for kind, name in zip(formats, names, strict=True):
@@ -78,7 +79,7 @@ def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, 
             except ValueError:
                 raise
             except Exception as e:  # of others' programs, as for a network that fixes N
-                raise ValueError(f"{name} is not written: {pretrained.reason(e)}") from e
+                raise ValueError(f"{name} is not written: {predictor.reason(e)}") from e
     return differences
 
 
@@ -192,8 +193,8 @@ FORMATS: dict[str, tuple[Write, Check]] = {
     "onnx": (write_onnx, by(run_onnx)),
     "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
     "safetensors": (
-        lambda net, path: pretrained.write_weights(net.net, describe(net), path),
-        by(pretrained.load),
+        lambda net, path: predictor.write_weights(net.net, describe(net), path),
+        by(predictor.load),
     ),
     "html": (write_html, check_html),
 }
@@ -210,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = "folder (exported), in which no file is replaced"
     parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)
     args = parse(parser, argv)
-    net = pretrained.load(args.ckpt_path)
+    net = predictor.load(args.ckpt_path)
     if args.format == "c":
         print(f"{args.out / c_file.FILES[0]}: {c_file.export_c(net, args.bits, args.out)}")
         return

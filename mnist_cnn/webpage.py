@@ -19,8 +19,8 @@ from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.model import SHAPE
-from mnist_cnn.pretrained import Trained
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
+from mnist_cnn.weights.predictor import Trained
 
 PAGE = Path(__file__).parent / "reading" / "page"
 # in place of the server's: each uses those before it

@@ -18,9 +18,9 @@ from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_optimizer, make_schedule
-from mnist_cnn.pretrained import build_network
 from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import preflight
+from mnist_cnn.weights.predictor import build_network
 
 PATHS = {"data=arrays": ["data.path=unused"], "data=folder": ["data.root=unused"]}
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})

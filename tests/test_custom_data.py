@@ -8,12 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist_cnn import export, pretrained
+from mnist_cnn import export
 from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
-from mnist_cnn.pretrained import build_network
 from mnist_cnn.train import train
+from mnist_cnn.weights import predictor
+from mnist_cnn.weights.predictor import build_network
 from tests.helpers.training import SHORT, evaluated, save_arrays
 
 
@@ -41,7 +42,7 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
     run, results = run
     names = tuple(f"kind {k}" for k in range(20))
     for file in ("checkpoints/best.ckpt", "weights.safetensors"):
-        net = pretrained.load(run / file)
+        net = predictor.load(run / file)
         assert (net.classes, net.shape) == (names, (3, 32, 32))
         assert net.net.state_dict()["normalize.mean"].shape == (3, 1, 1)
     outcome = evaluated(run, tmp_path / "evaluation")
@@ -50,13 +51,13 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
 
 
 def test_a_network_for_colour_is_exported_and_reads_no_photograph(run, tmp_path):
-    net = pretrained.load(run[0])
+    net = predictor.load(run[0])
     assert export.export(net, ["pt2"], tmp_path / "out")["mnist_cnn.pt2"] < 1e-6
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
     with pytest.raises(ValueError, match="trained on digits, got one of arrays"):
-        pretrained.load_digits(run[0])
+        predictor.load_digits(run[0])
 
 
 def test_a_network_trains_on_a_folder_of_pictures_and_each_is_found_by_its_file(tmp_path):
@@ -64,7 +65,7 @@ def test_a_network_trains_on_a_folder_of_pictures_and_each_is_found_by_its_file(
     data = ["data=folder", f"data.root={tmp_path}/my", "data.name=letters", "data.size=28"]
     more = ["data.color=false", "model=fast_cnn", "data.batch_size=16", "logger=none"]
     results = train(compose([*SHORT, *data, *more], run_dir=tmp_path / "run"))
-    net = pretrained.load(tmp_path / "run")
+    net = predictor.load(tmp_path / "run")
     assert (net.classes, net.shape) == (("a", "b", "c"), (1, 28, 28))
     outcome = evaluated(tmp_path / "run", tmp_path / "evaluation")
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
@@ -22,6 +21,7 @@ from mnist_cnn.detection.scores import marks_of, page_scores
 from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
+from mnist_cnn.weights import predictor
 from tests.helpers.folder import last, rows
 from tests.helpers.training import FAULT
 
@@ -241,4 +241,4 @@ def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
     load_reader(tmp_path / "b")
     for place in (tmp_path / "b", tmp_path / "b" / "weights.safetensors"):
         with pytest.raises(ValueError, match="a reader of pictures"):
-            pretrained.load(place)
+            predictor.load(place)

@@ -16,11 +16,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mnist_cnn import export, pretrained
+from mnist_cnn import export
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
 from mnist_cnn.train import train
+from mnist_cnn.weights import predictor
 from tests.helpers.process import environment
 
 # a scaling that is not the identity: a file that forgets it is found out
@@ -47,7 +48,7 @@ def digits() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def truth(trained_run, digits) -> np.ndarray:
     """The network's own probabilities (300, 10)."""
-    return pretrained.load(trained_run)(digits).numpy()
+    return predictor.load(trained_run)(digits).numpy()
 
 
 def refusal(*args: Any) -> str:
@@ -102,7 +103,7 @@ numpy.save("found.npy", torch.cat([model(images[:1]), model(images[1:])]).numpy(
 
 
 def test_the_weights_load_again(exported, digits, truth):
-    found = pretrained.load(exported / "mnist_cnn.safetensors")(digits)
+    found = predictor.load(exported / "mnist_cnn.safetensors")(digits)
     np.testing.assert_allclose(found, truth, rtol=0, atol=1e-7)
 
 
@@ -112,7 +113,7 @@ def test_a_file_that_gives_something_else_is_not_written(
 ):
     write, run = export.FORMATS[kind]
 
-    def write_other_weights(net: pretrained.Trained, path: Path) -> None:
+    def write_other_weights(net: predictor.Trained, path: Path) -> None:
         other = copy.deepcopy(net)
         other.get_parameter("net.dense2.weight").mul_(factor)
         write(other, path)
@@ -129,7 +130,7 @@ class Fixed(torch.nn.Module):
 
 
 def test_a_network_that_fixes_the_number_of_images_is_refused_in_one_line(tmp_path):
-    net = pretrained.Trained(Fixed(), mnist.DIGITS, {"data": {"name": "mnist"}})
+    net = predictor.Trained(Fixed(), mnist.DIGITS, {"data": {"name": "mnist"}})
     with pytest.raises(ValueError, match=r"^mnist_cnn\.pt2 is not written: .*N") as refused:
         export.export(net, ["pt2"], tmp_path)
     assert "\n" not in str(refused.value)
@@ -165,7 +166,7 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
                 content = b"".join(map(archive.read, archive.namelist()))
         assert not [place for place in private if place.encode() in content], file.name
     own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me"}
-    net = pretrained.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "custom": own}})
+    net = predictor.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "custom": own}})
     assert export.describe(net)["data"] == {"name": "Data", "custom": {"_target_": "pkg.Data"}}
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_cnn import pretrained
 from mnist_cnn.analysis.found import read_runs
 from mnist_cnn.runs.folder import LAST, RESULTS
+from mnist_cnn.weights import predictor
 from tests.helpers.folder import last
 from tests.helpers.training import trained
 
@@ -25,7 +25,7 @@ def test_files_of_another_version_are_refused(tmp_path):
     run = trained(tmp_path / "run", "trainer.max_epochs=1")
     weights = changed(run / "weights.safetensors", b'_version\\": 1', b'_version\\": 2')
     with pytest.raises(ValueError, match=LINE):
-        pretrained.load(weights)
+        predictor.load(weights)
     results = changed(run / RESULTS, b'_version": 1', b'_version": 2')
     assert read_runs([run])["message"].tolist() == [f"ValueError: {LINE}: another release wrote it"]
     with pytest.raises(ValueError, match=f"{RESULTS}: {LINE}"):

@@ -8,7 +8,7 @@ import torch
 from mnist_cnn import load
 
 pytest.importorskip("huggingface_hub", reason='pip install -e ".[hub]"')
-from mnist_cnn.hub import HubNetwork
+from mnist_cnn.weights.hub import HubNetwork
 
 
 def test_a_network_is_saved_and_loaded_and_names_no_code_of_others(tmp_path, monkeypatch):

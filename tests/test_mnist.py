@@ -12,9 +12,9 @@ import pytest
 import torch
 import torchvision.datasets
 
-from mnist_cnn import pretrained
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.weights import predictor
 from tests.helpers.process import finish, start
 
 COUNT = 200  # images of each file of the small set
@@ -86,7 +86,7 @@ def test_mnist_needs_no_folder_and_no_home_and_writes_nothing(tmp_path, monkeypa
     data.prepare_data()
     data.setup("test")
     assert len(data.splits["test"][1]) == 10_000
-    assert pretrained.data_root(pretrained.load()) is None
+    assert predictor.data_root(predictor.load()) is None
     assert not list(tmp_path.iterdir())
 
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torchmetrics.classification import MulticlassF1Score
 
-from mnist_cnn import metrics, pretrained
+from mnist_cnn import metrics
 from mnist_cnn.data import mnist
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
+from mnist_cnn.weights import predictor
 from tests.helpers.folder import results
 from tests.helpers.training import bare_trainer, trained
 
@@ -88,7 +89,7 @@ def test_auto_takes_the_mean_and_std_of_the_training_images(tmp_path):
     changes = ["model.mean=auto", "model.std=auto", "trainer.max_epochs=1"]
     trained(tmp_path / "run", *changes, "callbacks=averaging", "callbacks.summary=null")
     for file in ("checkpoints/best.ckpt", "weights.safetensors"):
-        net = pretrained.load(tmp_path / "run" / file)
+        net = predictor.load(tmp_path / "run" / file)
         images, _ = mnist.load_split("mnist", net.about["data"]["root"], "train")
         pixels = images[12_000:].double() / 255
         found = [net.net.state_dict()[f"normalize.{name}"].item() for name in ("mean", "std")]

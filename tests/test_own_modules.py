@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_cnn import pretrained
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.folder import BEST, LAST, RESULTS
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import preflight, train
+from mnist_cnn.weights import predictor
 from tests.helpers.docs import DOCS
 from tests.helpers.folder import column, differences, results, scalars
 from tests.helpers.moments import faults
@@ -172,7 +172,7 @@ def test_commands_for_classifiers_say_that_a_module_is_none(here):
         with pytest.raises(
             ValueError, match=r"^.*best.ckpt: a checkpoint of a module that is no cl"
         ):
-            pretrained.load(place)
+            predictor.load(place)
     with pytest.raises(ValueError, match=r"^init_weights must be null with my_pkg"):
         train(configured(here, "other", "autoencoder", f"init_weights={here / 'run'}"))
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_cnn import pretrained
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
+from mnist_cnn.weights import predictor
 from tests.helpers.docs import DOCS, blocks
 from tests.helpers.folder import column, differences
 from tests.helpers.process import run
@@ -182,12 +182,12 @@ def test_a_checkpoint_never_imports_code_by_itself(here):
         del sys.modules[name]
     instantiate.allow([])
     with pytest.raises(ValueError, match=r"got my_pkg\.nets\.Net; .* targets=\[my_pkg\.\*\]") as e:
-        pretrained.load(here / "run")
+        predictor.load(here / "run")
     file = here / "run" / "checkpoints" / "best.ckpt"
     assert str(e.value).startswith(f"{file}: model._target_")
     assert "my_pkg" not in sys.modules
     instantiate.allow(["my_pkg.*"])
-    pretrained.load(here / "run")
+    predictor.load(here / "run")
 
 
 def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(here):
@@ -268,7 +268,7 @@ def test_a_network_that_would_fail_late_fails_before_the_first_step(net, more, s
     cfg = compose([*options, *more], run_dir=here / "run")
     if said is None:
         train(cfg)
-        pretrained.load(here / "run")
+        predictor.load(here / "run")
         return
     place = "" if said.startswith("^") else "the network or the loss fails on 2 image.*"
     with pytest.raises(ValueError, match=f"{place}({said})"):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnist_cnn import pretrained
 from mnist_cnn.analysis.robustness import attacks, images, suites
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import generator
+from mnist_cnn.weights import predictor
 
 CHANGES = {**images.CORRUPTIONS, **images.OUTLIERS}
 
@@ -30,7 +30,7 @@ def digits(data) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
-    return pretrained.load().net
+    return predictor.load().net
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -20,7 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist_cnn import demo, predict, pretrained
+from mnist_cnn import demo, predict
+from mnist_cnn.weights import predictor
 from tests.helpers.photographs import bundled, png
 from tests.helpers.server import post, request, running
 
@@ -48,7 +49,7 @@ def test_images_are_classified_as_the_network_itself_does(port: int) -> None:
     images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:100]
     status, answer = classify(port, images.tolist())
     with torch.no_grad():
-        expected = pretrained.load()(torch.from_numpy(images.copy()))
+        expected = predictor.load()(torch.from_numpy(images.copy()))
     assert status == 200
     assert answer["digits"] == expected.argmax(1).tolist()
     np.testing.assert_allclose(answer["probabilities"], expected, rtol=0, atol=1e-5)

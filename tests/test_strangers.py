@@ -18,12 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mnist_cnn import pretrained
 from mnist_cnn.config import size
 from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_optimizer
 from mnist_cnn.train import train
+from mnist_cnn.weights import predictor
 from tests.helpers import parts, process
 from tests.helpers.training import SHORT
 
@@ -133,7 +133,7 @@ DATA = "datamodule_hyper_parameters"
 def test_what_a_checkpoint_says_is_checked(path, value, said, checkpoint, tmp_path: Path) -> None:
     torch.save(spoilt(checkpoint, path, value), tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match=said) as refused:
-        pretrained.load(tmp_path / "evil.ckpt")
+        predictor.load(tmp_path / "evil.ckpt")
     assert str(refused.value).startswith(f"{tmp_path / 'evil.ckpt'}: ")
     assert str(refused.value).isprintable()
 
@@ -147,7 +147,7 @@ def test_names_that_lightning_would_import_are_not_looked_at(checkpoint, tmp_pat
     content["hyper_parameters"] |= {"_instantiator": "evil.run", "_class_path": "evil.Net"}
     content |= {"hparams_name": "evil.run", "hparams_type": "evil.run"}
     torch.save(content, "evil.ckpt")
-    pretrained.load("evil.ckpt")
+    predictor.load("evil.ckpt")
     with contextlib.suppress(ValueError):
         DigitClassifier.load_from_checkpoint("evil.ckpt", weights_only=True)
     assert not Path("ran").exists()
@@ -183,7 +183,7 @@ def test_only_whole_files_of_plain_values_are_read(checkpoint, run: Path, tmp_pa
         with pytest.raises(
             ValueError, match=f"{re.escape(str(file))}: not a checkpoint or weights"
         ):
-            pretrained.load(file)
+            predictor.load(file)
     assert sorted(tmp_path.iterdir()) == evil
 
 
@@ -197,7 +197,7 @@ def test_a_compressed_checkpoint_is_not_unpacked(checkpoint, tmp_path: Path) -> 
             bomb.writestr(part, plain.read(part))
     assert (tmp_path / "bomb.ckpt").stat().st_size < 1_000_000
     with pytest.raises(ValueError, match="it is compressed"):
-        pretrained.load(tmp_path / "bomb.ckpt")
+        predictor.load(tmp_path / "bomb.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_what_is_too_large_is_refused_before_it_takes_memory(
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     torch.save(spoilt(checkpoint, MODEL, VAST[what]), tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match=r"evil\.ckpt.*model must have "):
-        pretrained.load(tmp_path / "evil.ckpt")
+        predictor.load(tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match=r"^loss must have "):
         DigitClassifier(loss=VAST[what])
     optimizer = {"_target_": "torch.optim.SGD", "lr": VAST[what]}

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mnist_cnn import pretrained, webpage
+from mnist_cnn import webpage
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom
@@ -23,6 +23,7 @@ from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading import reader as reading
 from mnist_cnn.reading.reading import THRESHOLD, Reading
 from mnist_cnn.reading.views import View
+from mnist_cnn.weights import predictor
 from tests.helpers.drawings import any_text, drawing, ways
 from tests.helpers.photographs import bundled
 
@@ -222,7 +223,7 @@ def test_of_drawings_that_follow_fast_the_last_is_read_and_not_in_the_thread_tha
 
 
 def test_another_network_names_the_digits_that_are_found(browser, tmp_path, reader, digits):
-    net = pretrained.load()
+    net = predictor.load()
     file = tmp_path / "both.html"
     file.write_text(webpage.webpage(reader, {}, net), "utf-8")
     with opened(browser, file) as page:
@@ -252,7 +253,7 @@ def test_a_page_has_any_network_of_this_project(name, digits):
         "FastCNN": {"channels": [4, 8], "hidden": 16, "mean": 0.13, "std": 0.31},
         "VGG": {"stages": [[4], [6, 6]], "channel_dropout": 0.1, "dropout": 0.1},
     }
-    net = pretrained.build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
+    net = predictor.build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
     with torch.no_grad():
         for _ in range(5):  # batch normalisation of its own mean and variance
             net(torch.rand(32, 1, 28, 28))
@@ -260,7 +261,7 @@ def test_a_page_has_any_network_of_this_project(name, digits):
             if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
-    trained = pretrained.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
+    trained = predictor.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
     engine = webpage.Engine(webpage.webpage(Dilated(), {}, trained))
     torch.testing.assert_close(engine.probabilities(digits), trained(digits), rtol=0, atol=1e-5)
 
@@ -282,12 +283,12 @@ class Sliced(nn.Module):
 )
 def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, message):
     about = {"model": {}, "data": {"name": "mnist"}}
-    given = pretrained.Trained(net, tuple("0123456789"), about)
+    given = predictor.Trained(net, tuple("0123456789"), about)
     with pytest.raises(ValueError, match=re.escape(message)):
         webpage.webpage(Dilated(), {}, given)
 
 
 def test_a_network_of_other_classes_is_refused():
-    other = pretrained.Trained(nn.Identity(), ("shirt",), {"data": {"name": "fashion_mnist"}})
+    other = predictor.Trained(nn.Identity(), ("shirt",), {"data": {"name": "fashion_mnist"}})
     with pytest.raises(ValueError, match="got one of fashion_mnist, 1 x 28 x 28"):
         webpage.webpage(Dilated(), {}, other)

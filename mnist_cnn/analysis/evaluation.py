@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mnist_cnn import pretrained, terminal
+from mnist_cnn import terminal
 from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import network_files
 from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
@@ -24,8 +24,9 @@ from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
 from mnist_cnn.module import check_fits
 from mnist_cnn.plots import evaluation
-from mnist_cnn.pretrained import Trained
 from mnist_cnn.runs.folder import CONFIG, write_json
+from mnist_cnn.weights import predictor
+from mnist_cnn.weights.predictor import Trained
 
 
 def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
@@ -36,7 +37,7 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
     """
     files, split = network_files(cfg.ckpt_path), cfg.split
     others = network_files(cfg.compare) if cfg.compare is not None else []
-    loaded = pretrained.load_all([*files, *others])
+    loaded = predictor.load_all([*files, *others])
     n, present = len(files), torch.accelerator.is_available()
     data = load_images(cfg, loaded, n)
     device = (torch.accelerator.current_accelerator() if present else None) or torch.device("cpu")

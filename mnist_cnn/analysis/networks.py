@@ -25,7 +25,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
     Raises:
         ValueError: a path does not exist or has no network, or there is none.
     """
-    from mnist_cnn import pretrained  # torch, which --help does not need
+    from mnist_cnn.weights import predictor  # torch, which --help does not need
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list | ListConfig) else [ckpt_path]:
@@ -34,7 +34,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
         paths += [path] if files is None else sorted(file.parent for file in files)
     if not paths:
         raise ValueError(f"{shown(ckpt_path)}: no network: name finished runs, sweeps or files")
-    return list(dict.fromkeys(pretrained.find(path).resolve() for path in paths))
+    return list(dict.fromkeys(predictor.find(path).resolve() for path in paths))
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
@@ -47,7 +47,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     Raises:
         ValueError: ckpt_path is not a network of this project, or names networks of several sets.
     """
-    from mnist_cnn import pretrained
+    from mnist_cnn.weights import predictor
 
     given, command = take_ckpt_path(argv)
     if given == "":  # as of a variable of the shell that is not set
@@ -56,11 +56,11 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     try:
         paths = yaml.load(given, yaml.BaseLoader) if is_list else [given]  # each part is text
         files = network_files(paths)
-        nets = pretrained.load_all(files)
+        nets = predictor.load_all(files)
     except (ValueError, yaml.YAMLError) as e:
         raise ValueError(f"ckpt_path={e}") from None
     other_set = any(a.startswith("data=") for a in command)
-    data = trained_on(nets[0].about["data"], pretrained.data_root(nets[0]), other_set)
+    data = trained_on(nets[0].about["data"], predictor.data_root(nets[0]), other_set)
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     defaults = yaml.safe_load((CONF / "evaluate.yaml").read_text("utf-8")).items()
     usual = {*data, *(f"{key}={shown(default)}" for key, default in defaults)}

@@ -14,7 +14,7 @@ from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.data.datamodule import class_names, described
 from mnist_cnn.export import export
-from mnist_cnn.pretrained import Trained
+from mnist_cnn.weights.predictor import Trained
 
 
 def trained(cfg: Any) -> Any:

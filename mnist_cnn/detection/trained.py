@@ -4,7 +4,8 @@ import functools
 from pathlib import Path
 
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.pretrained import (
+from mnist_cnn.weights import predictor
+from mnist_cnn.weights.predictor import (
     ReaderError,
     Trained,
     build_network,
@@ -14,7 +15,7 @@ from mnist_cnn.pretrained import (
     read_file,
 )
 
-SHIPPED = Path(__file__).parents[1] / "pretrained" / "reader.safetensors"
+SHIPPED = predictor.SHIPPED.with_name("reader.safetensors")
 
 
 def load_reader(path: Path | str | None = None) -> Detector:

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_cnn import pretrained
 from mnist_cnn.data import mnist
+from mnist_cnn.weights import predictor
 
 # measured, or how a run was interrupted and resumed: no result
 MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "ckpt_path", "run_dir"}
@@ -69,7 +69,7 @@ def measured(run: Path) -> tuple[float, float]:
     """Loss and accuracy of a run's network on all 10,000 test images."""
     images, labels = mnist.load_split("mnist", os.environ["MNIST_CNN_DATA"], "test")
     assert len(images) == 10_000
-    net = pretrained.load(run)
+    net = predictor.load(run)
     p = torch.cat([net(batch) for batch in images.split(500)]).double()
     losses = -p[torch.arange(len(p)), labels].log()
     return losses.mean().item(), (p.argmax(1) == labels).double().mean().item()

@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from mnist_cnn.pretrained import Trained, build_network, load
+from mnist_cnn.weights.predictor import Trained, build_network, load
 
 
 class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", license="mit"):

@@ -42,7 +42,7 @@ READER = (
     "detection.trained.load_reader take it"
 )
 EXPORTED = (".onnx", ".pt2", ".html", ".c", ".h")  # files for other programs
-SHIPPED = Path(__file__).parent / "pretrained" / "weights.safetensors"
+SHIPPED = Path(__file__).parent / "shipped" / "weights.safetensors"
 
 
 class NoClassifierError(ValueError):
