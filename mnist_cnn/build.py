@@ -30,7 +30,7 @@ from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.ranks import rank
 from mnist_cnn.sweeps.names import in_sweep
-from mnist_cnn.weights.predictor import read_checkpoint, read_file
+from mnist_cnn.weights.files import read_checkpoint, read_file
 
 
 def check_machine(cfg: DictConfig) -> None:

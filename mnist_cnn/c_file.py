@@ -19,7 +19,8 @@ from mnist_cnn.command import new_files
 from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, odd_multiples
 from mnist_cnn.webpage import digit_layers
-from mnist_cnn.weights.predictor import Trained, is_ours
+from mnist_cnn.weights.networks import is_ours
+from mnist_cnn.weights.predictor import Trained
 
 TEMPLATES = Path(__file__).parent / "c"
 FILES = ("mnist_cnn.c", "mnist_cnn.h")

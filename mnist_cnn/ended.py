@@ -19,7 +19,7 @@ def why_ended(file: Path, cfg: DictConfig) -> str:
     """
     # torch takes seconds, which other commands save
     from mnist_cnn.callbacks.checkpoint import check_whole
-    from mnist_cnn.weights.predictor import read_checkpoint
+    from mnist_cnn.weights.files import read_checkpoint
 
     check_whole(file)
     content = read_checkpoint(file)

@@ -33,7 +33,8 @@ from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.model import SHAPE
 from mnist_cnn.weights import predictor
-from mnist_cnn.weights.predictor import Probabilities, Trained, read_file
+from mnist_cnn.weights.files import read_file, reason, write_weights
+from mnist_cnn.weights.predictor import Probabilities, Trained
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
 Write = Callable[[Any, Path], object]  # a network, to a file
@@ -79,7 +80,7 @@ def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, 
             except ValueError:
                 raise
             except Exception as e:  # of others' programs, as for a network that fixes N
-                raise ValueError(f"{name} is not written: {predictor.reason(e)}") from e
+                raise ValueError(f"{name} is not written: {reason(e)}") from e
     return differences
 
 
@@ -193,7 +194,7 @@ FORMATS: dict[str, tuple[Write, Check]] = {
     "onnx": (write_onnx, by(run_onnx)),
     "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
     "safetensors": (
-        lambda net, path: predictor.write_weights(net.net, describe(net), path),
+        lambda net, path: write_weights(net.net, describe(net), path),
         by(predictor.load),
     ),
     "html": (write_html, check_html),

@@ -20,12 +20,8 @@ from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics, label_accuracies
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
 from mnist_cnn.trial import try_step
-from mnist_cnn.weights.predictor import (
-    build_network,
-    is_ours,
-    load_into,
-    write_weights,
-)
+from mnist_cnn.weights.files import load_into, write_weights
+from mnist_cnn.weights.networks import build_network, is_ours
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
 USUAL = {"shape": list(SHAPE), "classes": CLASSES}  # of a network of model.py

@@ -10,7 +10,7 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.runs.generators import generators, set_generators
-from mnist_cnn.weights.predictor import reason, weights_of
+from mnist_cnn.weights.files import reason, weights_of
 
 
 def try_step(module: Any, data: ImageDataModule, n: int) -> None:

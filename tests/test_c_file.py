@@ -12,7 +12,8 @@ from torch import nn
 from mnist_cnn import c_file, export
 from mnist_cnn.data import mnist
 from mnist_cnn.model import CNN, VGG, FastCNN
-from mnist_cnn.weights.predictor import Trained, write_weights
+from mnist_cnn.weights.files import write_weights
+from mnist_cnn.weights.predictor import Trained
 
 ABOUT = {"data": {"name": "mnist"}}
 SCALED: dict[str, Any] = {"mean": 0.1307, "std": 0.3081}

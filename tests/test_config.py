@@ -20,7 +20,7 @@ from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import preflight
-from mnist_cnn.weights.predictor import build_network
+from mnist_cnn.weights.networks import build_network
 
 PATHS = {"data=arrays": ["data.path=unused"], "data=folder": ["data.root=unused"]}
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})

@@ -14,7 +14,7 @@ from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
-from mnist_cnn.weights.predictor import build_network
+from mnist_cnn.weights.networks import build_network
 from tests.helpers.training import SHORT, evaluated, save_arrays
 
 

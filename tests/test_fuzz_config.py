@@ -22,7 +22,7 @@ from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.config.messages import shown
 from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import train
-from mnist_cnn.weights.predictor import build_network
+from mnist_cnn.weights.networks import build_network
 
 MORE = int(os.environ.get("FUZZ", 0))
 REFUSALS = (ValueError, OSError, HydraException, OmegaConfBaseException)

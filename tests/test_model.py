@@ -7,7 +7,7 @@ from torch import nn
 
 from mnist_cnn.config.compose import CONF, compose, files, plain
 from mnist_cnn.model import CNN, VGG, Normalize, rounded
-from mnist_cnn.weights.predictor import build_network
+from mnist_cnn.weights.networks import build_network
 
 
 def parameters(net: torch.nn.Module) -> int:

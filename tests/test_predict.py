@@ -16,7 +16,7 @@ from mnist_cnn import predict
 from mnist_cnn.detection import trained
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.reading.reading import Reading
-from mnist_cnn.weights import predictor
+from mnist_cnn.weights.files import SHIPPED, write_weights
 from tests.helpers.photographs import png
 from tests.helpers.process import environment
 
@@ -74,7 +74,7 @@ def test_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
         picture.save(pages, save_all=True, append_images=[picture])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(row.read_bytes())))
     # a network that classifies may be named anywhere among the pictures
-    code, out, _ = run(capsys, str(pages), f"ckpt_path={predictor.SHIPPED}", "-")
+    code, out, _ = run(capsys, str(pages), f"ckpt_path={SHIPPED}", "-")
     assert code == 0
     read = [line.partition(" (")[0] for line in out.splitlines()]
     assert read == [f"{pages}: 7210", f"{pages} page 2: 7210", "-: 7210"]
@@ -114,11 +114,11 @@ def test_a_reader_of_one_s_own_reads_and_a_network_classifies_what_is_found(row,
     torch.manual_seed(0)
     about = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "deep_width": 8}
     blind = Detector(width=8, deep_width=8)
-    predictor.write_weights(blind, {"model": about}, tmp_path / "weights.safetensors")
+    write_weights(blind, {"model": about}, tmp_path / "weights.safetensors")
     for path in (tmp_path, tmp_path / "weights.safetensors"):
         assert run(capsys, str(row), f"ckpt_path={path}")[1] == f"{row}: no digit found\n"
     assert run(capsys, str(row), f"ckpt_path={trained.SHIPPED}")[1].startswith(f"{row}: 7210 (")
-    net, reader = trained.load_for_pictures(predictor.SHIPPED)
+    net, reader = trained.load_for_pictures(SHIPPED)
     assert net is not None
     assert reader is trained.shipped()
     read = predict.PageReader(lambda x: net(x).roll(1, 1), reader, show=False)

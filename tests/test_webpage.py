@@ -24,6 +24,7 @@ from mnist_cnn.reading import reader as reading
 from mnist_cnn.reading.reading import THRESHOLD, Reading
 from mnist_cnn.reading.views import View
 from mnist_cnn.weights import predictor
+from mnist_cnn.weights.networks import build_network
 from tests.helpers.drawings import any_text, drawing, ways
 from tests.helpers.photographs import bundled
 
@@ -253,7 +254,7 @@ def test_a_page_has_any_network_of_this_project(name, digits):
         "FastCNN": {"channels": [4, 8], "hidden": 16, "mean": 0.13, "std": 0.31},
         "VGG": {"stages": [[4], [6, 6]], "channel_dropout": 0.1, "dropout": 0.1},
     }
-    net = predictor.build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
+    net = build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
     with torch.no_grad():
         for _ in range(5):  # batch normalisation of its own mean and variance
             net(torch.rand(32, 1, 28, 28))

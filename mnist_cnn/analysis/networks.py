@@ -25,7 +25,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
     Raises:
         ValueError: a path does not exist or has no network, or there is none.
     """
-    from mnist_cnn.weights import predictor  # torch, which --help does not need
+    from mnist_cnn.weights.files import find  # torch, which --help does not need
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list | ListConfig) else [ckpt_path]:
@@ -34,7 +34,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
         paths += [path] if files is None else sorted(file.parent for file in files)
     if not paths:
         raise ValueError(f"{shown(ckpt_path)}: no network: name finished runs, sweeps or files")
-    return list(dict.fromkeys(predictor.find(path).resolve() for path in paths))
+    return list(dict.fromkeys(find(path).resolve() for path in paths))
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:

@@ -40,7 +40,7 @@ from mnist_cnn.internals.loaders import begin_batches, make_resumable, resumable
 from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.signals import Interrupted, StopSignal
-from mnist_cnn.weights.predictor import read_checkpoint
+from mnist_cnn.weights.files import read_checkpoint
 
 
 class Checkpoint(BetweenEpochs, LightningCheckpoint):

@@ -13,7 +13,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from mnist_cnn.callbacks.history import step_of, validates_often
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
-from mnist_cnn.weights.predictor import read_checkpoint
+from mnist_cnn.weights.files import read_checkpoint
 
 
 def make_loggers(cfg: DictConfig, module: L.LightningModule) -> list[Logger]:

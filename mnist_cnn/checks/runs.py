@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.runs.folder import LAST
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
-from mnist_cnn.weights.predictor import read_checkpoint
+from mnist_cnn.weights.files import read_checkpoint
 
 
 class Stop(Callback):

@@ -15,7 +15,7 @@ from mnist_cnn.checks.runs import different, run
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.runs.folder import BEST, LAST, RESULTS
-from mnist_cnn.weights.predictor import read_checkpoint
+from mnist_cnn.weights.files import read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from mnist_cnn.detection.calibration import calibrate
 from mnist_cnn.detection.decode import characters
 from mnist_cnn.detection.loss import detection_loss
 from mnist_cnn.detection.scores import marks_of, page_scores
-from mnist_cnn.weights.predictor import build_network, load_into, write_weights
+from mnist_cnn.weights.files import load_into, write_weights
+from mnist_cnn.weights.networks import build_network
 
 CONFIDENT = 0.5  # a character with this score counts as found
 
@@ -74,7 +75,7 @@ class CharacterDetector(L.LightningModule):
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def load_weights(self, path: Path | str, strict: bool = True) -> list[str]:
-        """Replace the network's weights by those of a file, see `weights.predictor.load_into`."""
+        """Replace the network's weights by those of a file, see `weights.files.load_into`."""
         return load_into(self.net, path, strict)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:

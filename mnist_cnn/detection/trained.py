@@ -4,18 +4,12 @@ import functools
 from pathlib import Path
 
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.weights import predictor
-from mnist_cnn.weights.predictor import (
-    ReaderError,
-    Trained,
-    build_network,
-    check_finite_weights,
-    errors_of,
-    load_digits,
-    read_file,
-)
+from mnist_cnn.weights import files
+from mnist_cnn.weights.files import ReaderError, check_finite_weights, errors_of, read_file
+from mnist_cnn.weights.networks import build_network
+from mnist_cnn.weights.predictor import Trained, load_digits
 
-SHIPPED = predictor.SHIPPED.with_name("reader.safetensors")
+SHIPPED = files.SHIPPED.with_name("reader.safetensors")
 
 
 def load_reader(path: Path | str | None = None) -> Detector:

@@ -10,7 +10,8 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from mnist_cnn.weights.predictor import Trained, build_network, load
+from mnist_cnn.weights.networks import build_network
+from mnist_cnn.weights.predictor import Trained, load
 
 
 class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", license="mit"):

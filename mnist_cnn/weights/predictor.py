@@ -1,28 +1,28 @@
-"""A trained network ready for use, wherever it lies: bytes in, probabilities out."""
+"""A trained network ready for use, wherever it lies: images in, probabilities out."""
 
-import contextlib
-import json
 import math
 import os
-import pickle
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from mnist_cnn.config.instantiate import CHECKPOINTS, ForbiddenError, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE, VGG
-from mnist_cnn.runs.file_format import KEY, VERSION, check_format
-from mnist_cnn.terminal import printable
+from mnist_cnn.weights.files import (
+    READER,
+    ReaderError,
+    check_finite_weights,
+    errors_of,
+    find,
+    read_file,
+)
+from mnist_cnn.weights.networks import build_network, is_ours, is_reader
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,26 +31,6 @@ Images: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any] | Image.Image
 
 BATCH = 250  # images that are computed at once
 MAX_PIXELS = 10_000_000  # of an image, times its channels
-ABOUT = "about"  # the key of a weights file's metadata
-FOREIGN = "not a checkpoint or weights of this project"
-NO_CLASSIFIER = (
-    "a checkpoint of a module that is no classifier; only networks that give logits of images can "
-    "be evaluated and exported, and predict"
-)
-READER = (
-    "a reader of pictures, which reads whole pages and classifies no images; predict, demo and "
-    "detection.trained.load_reader take it"
-)
-EXPORTED = (".onnx", ".pt2", ".html", ".c", ".h")  # files for other programs
-SHIPPED = Path(__file__).parent / "shipped" / "weights.safetensors"
-
-
-class NoClassifierError(ValueError):
-    """A checkpoint of a module that has no network for `load`."""
-
-
-class ReaderError(NoClassifierError):
-    """A file of a reader of pictures."""
 
 
 class Probabilities(nn.Module):
@@ -172,120 +152,6 @@ def check_shape(shape: Any) -> None:
         raise ValueError(must_be("shape", f"three sides, of at most {MAX_PIXELS:,} pixels", shape))
 
 
-def is_ours(model: Mapping[str, Any]) -> bool:
-    """Tell whether a model config is of a network of model.py, which has `classes` and `shape`."""
-    return str(model.get("_target_")).startswith("mnist_cnn.model.")
-
-
-def is_reader(model: Any) -> bool:
-    """Tell whether a model config is of a network that finds characters on pages."""
-    return isinstance(model, Mapping) and str(model.get("_target_")).startswith(
-        "mnist_cnn.detection."
-    )
-
-
-def build_network(config: Mapping[str, Any]) -> nn.Module:
-    """The network of a model config: `_target_`, a class of model.py or another, and arguments.
-
-    Raises:
-        ForbiddenError: the class is on no allowlist.
-        ValueError: arguments that do not fit it, or one that is too large.
-    """
-    net = instantiate_as(nn.Module, config, key="model", allowlist=CHECKPOINTS)
-    # convolutions run about a third faster with the channels innermost, but a user's network may
-    # view what comes out of one as a row
-    return net.to(memory_format=torch.channels_last) if is_ours(config) else net
-
-
-def find(path: Path | str | None = None) -> Path:
-    """The file of the network: of a run's folder its best checkpoint, by default the one shipped.
-
-    Raises:
-        ValueError: there is no such file.
-    """
-    file = Path(SHIPPED if path is None else path).expanduser()
-    if file.is_dir():
-        names = ("checkpoints/best.ckpt", "weights.safetensors", "checkpoints/last.ckpt")
-        file = next((file / name for name in names if (file / name).exists()), file / names[1])
-    if not file.is_file():
-        raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
-    if file.suffix in EXPORTED:
-        what = "a run's folder, a checkpoint or a weights file"
-        raise ValueError(f"{file}: must be {what}; {file.suffix} is exported for other programs")
-    return file
-
-
-def read_checkpoint(file: Path | str) -> Any:
-    """The content of a checkpoint: plain values, and tensors that stay in the file until used.
-
-    No code of the file's is run.
-
-    Raises:
-        ValueError: it is no checkpoint, or holds more than plain values and tensors.
-    """
-    try:
-        if not zipfile.is_zipfile(file):
-            raise ValueError("no file of PyTorch's, or cut off")
-        with zipfile.ZipFile(file) as archive:
-            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
-                raise ValueError("it is compressed, which PyTorch's are not")
-            if damaged := archive.testzip():  # torch.load takes no notice of the checksums
-                raise ValueError(f"not whole: {damaged} in it is damaged")
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        check_format(content)
-        return content
-    except pickle.UnpicklingError:  # PyTorch's own message tells how to load it all the same
-        raise ValueError("it has more than tensors and plain values, which may run code") from None
-    except Exception as e:  # PyTorch raises many kinds for files that are not its own
-        raise ValueError(reason(e)) from None
-
-
-@contextlib.contextmanager
-def errors_of(file: Path) -> Iterator[None]:
-    """Raise one ValueError that names the file, whatever its content makes fail inside."""
-    try:
-        yield
-    except NoClassifierError:
-        raise
-    except ForbiddenError as e:  # the file may well be sound
-        raise ValueError(f"{file}: {reason(e)}") from None
-    except Exception as e:  # a foreign file fails in as many ways as there are formats
-        raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
-
-
-def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], int | None]:
-    """The weights in a file, a description of their `model` and `data`, and a checkpoint's epoch.
-
-    Args:
-        path: a run's folder, a checkpoint or a weights file.
-
-    Raises:
-        ValueError: there is no such file, or it holds no weights of a network.
-    """
-    file = find(path)
-    with errors_of(file):
-        if not zipfile.is_zipfile(file):
-            with safe_open(file, "pt") as tensors:
-                about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
-                weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
-            check_format(about)
-            return weights, dict(about), None
-        content = read_checkpoint(file)
-        if "state_dict" in content and "network" not in content:
-            if is_reader(content.get("hyper_parameters", {}).get("model")):
-                raise ReaderError(f"{file}: {READER}")
-            raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
-        prefix = content["network"]
-        weights = {
-            key.removeprefix(prefix): value
-            for key, value in content["state_dict"].items()
-            if key.startswith(prefix)  # a loss of the user's own has weights too
-        }
-        data = content.get("data") or content.get("datamodule_hyper_parameters", {})
-        about = {"model": content["hyper_parameters"].get("model"), "data": data}
-        return weights, about, content.get("epoch")
-
-
 def load(path: Path | str | None = None) -> Trained:
     """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
 
@@ -313,40 +179,6 @@ def load(path: Path | str | None = None) -> Trained:
         return Trained(net, classes, {"model": model, "data": data}, epoch)
 
 
-def load_into(net: nn.Module, path: Path | str, strict: bool = True) -> list[str]:
-    """Replace a network's weights by those of a file.
-
-    Args:
-        net: it has the weights to replace.
-        path: a run's folder, a checkpoint or a weights file, whatever else is in it.
-        strict: all weights must fit. Else one must, and those that do not stay as they are.
-
-    Returns:
-        A line for each that does not fit: its name, and what differs.
-
-    Raises:
-        ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
-    """
-    new, old = read_file(path)[0], net.state_dict()
-    fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
-    faults = []
-    for key in sorted((new.keys() | old.keys()) - fitting.keys()):
-        there, here = (tuple(w[key].shape) if key in w else "none" for w in (new, old))
-        faults.append(f"{key}: {there} in the file, {here} in the net")
-    if faults and (strict or not fitting):
-        hint = "; init_strict=false starts from the rest" * bool(fitting)
-        raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}{hint}")
-    check_finite_weights(fitting)
-    net.load_state_dict({**old, **fitting})
-    return faults
-
-
-def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for weights that are infinite or no numbers."""
-    if not all(weight.isfinite().all() for weight in weights.values()):
-        raise ValueError("its weights are not all numbers: that training failed")
-
-
 def load_digits(path: Path | str | None = None) -> Trained:
     """As `load`; ValueError for a network that was not trained on digits."""
     net = load(path)
@@ -355,35 +187,6 @@ def load_digits(path: Path | str | None = None) -> Trained:
         unnamed = "" if net.classes else ", whose classes have no names"
         raise ValueError(f"{path}: must be a network trained on digits, got one of {data}{unnamed}")
     return net
-
-
-def data_root(net: Trained) -> str | None:
-    """The folder with the data of the network's training; None where it is not on this machine."""
-    data = net.about["data"]
-    root, folder = data.get("root"), mnist.FOLDERS.get(data["name"], ".")
-    # without a home folder ~ is a name like any other
-    if isinstance(root, str) and Path(os.path.expanduser(Path(root, folder))).is_dir():
-        return root
-    return None
-
-
-def weights_of(net: nn.Module) -> dict[str, Tensor]:
-    """Copies of a network's weights: safetensors refuses tied weights, which share memory."""
-    return {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, value in net.state_dict().items()
-    }
-
-
-def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
-    """Writes a network's weights as safetensors, with the plain values `about` as metadata.
-
-    Equal weights and values give equal bytes: safetensors writes several keys in random order, so
-    there is one, with all values as JSON.
-    """
-    # save_file would make the file unreadable for others
-    described = json.dumps({**about, KEY: VERSION}, sort_keys=True)
-    path.write_bytes(save(weights_of(net), {ABOUT: described}))
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
@@ -395,7 +198,11 @@ def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
     return nets
 
 
-def reason(error: Exception) -> str:
-    """One line for an error, without what a hostile file could make a terminal do."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    return printable(line)[:400]
+def data_root(net: Trained) -> str | None:
+    """The folder with the data of the network's training; None where it is not on this machine."""
+    data = net.about["data"]
+    root, folder = data.get("root"), mnist.FOLDERS.get(data["name"], ".")
+    # without a home folder ~ is a name like any other
+    if isinstance(root, str) and Path(os.path.expanduser(Path(root, folder))).is_dir():
+        return root
+    return None

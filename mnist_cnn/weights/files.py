@@ -1,0 +1,188 @@
+"""Checkpoints and weights files: read without running code, and written."""
+
+import contextlib
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mnist_cnn.config.instantiate import ForbiddenError
+from mnist_cnn.runs.file_format import KEY, VERSION, check_format
+from mnist_cnn.terminal import printable
+from mnist_cnn.weights.networks import is_reader
+
+ABOUT = "about"  # the key of a weights file's metadata
+FOREIGN = "not a checkpoint or weights of this project"
+NO_CLASSIFIER = (
+    "a checkpoint of a module that is no classifier; only networks that give logits of images can "
+    "be evaluated and exported, and predict"
+)
+READER = (
+    "a reader of pictures, which reads whole pages and classifies no images; predict, demo and "
+    "detection.trained.load_reader take it"
+)
+EXPORTED = (".onnx", ".pt2", ".html", ".c", ".h")  # files for other programs
+SHIPPED = Path(__file__).parent / "shipped" / "weights.safetensors"
+
+
+class NoClassifierError(ValueError):
+    """A checkpoint of a module that has no network for `load`."""
+
+
+class ReaderError(NoClassifierError):
+    """A file of a reader of pictures."""
+
+
+def find(path: Path | str | None = None) -> Path:
+    """The file of the network: of a run's folder its best checkpoint, by default the one shipped.
+
+    Raises:
+        ValueError: there is no such file.
+    """
+    file = Path(SHIPPED if path is None else path).expanduser()
+    if file.is_dir():
+        names = ("checkpoints/best.ckpt", "weights.safetensors", "checkpoints/last.ckpt")
+        file = next((file / name for name in names if (file / name).exists()), file / names[1])
+    if not file.is_file():
+        raise ValueError(f"{path or file}: no such checkpoint, weights file or run's folder")
+    if file.suffix in EXPORTED:
+        what = "a run's folder, a checkpoint or a weights file"
+        raise ValueError(f"{file}: must be {what}; {file.suffix} is exported for other programs")
+    return file
+
+
+def read_checkpoint(file: Path | str) -> Any:
+    """The content of a checkpoint: plain values, and tensors that stay in the file until used.
+
+    No code of the file's is run.
+
+    Raises:
+        ValueError: it is no checkpoint, or holds more than plain values and tensors.
+    """
+    try:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("no file of PyTorch's, or cut off")
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("it is compressed, which PyTorch's are not")
+            if damaged := archive.testzip():  # torch.load takes no notice of the checksums
+                raise ValueError(f"not whole: {damaged} in it is damaged")
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        check_format(content)
+        return content
+    except pickle.UnpicklingError:  # PyTorch's own message tells how to load it all the same
+        raise ValueError("it has more than tensors and plain values, which may run code") from None
+    except Exception as e:  # PyTorch raises many kinds for files that are not its own
+        raise ValueError(reason(e)) from None
+
+
+@contextlib.contextmanager
+def errors_of(file: Path) -> Iterator[None]:
+    """Raise one ValueError that names the file, whatever its content makes fail inside."""
+    try:
+        yield
+    except NoClassifierError:
+        raise
+    except ForbiddenError as e:  # the file may well be sound
+        raise ValueError(f"{file}: {reason(e)}") from None
+    except Exception as e:  # a foreign file fails in as many ways as there are formats
+        raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
+
+
+def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], int | None]:
+    """The weights in a file, a description of their `model` and `data`, and a checkpoint's epoch.
+
+    Args:
+        path: a run's folder, a checkpoint or a weights file.
+
+    Raises:
+        ValueError: there is no such file, or it holds no weights of a network.
+    """
+    file = find(path)
+    with errors_of(file):
+        if not zipfile.is_zipfile(file):
+            with safe_open(file, "pt") as tensors:
+                about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
+                weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+            check_format(about)
+            return weights, dict(about), None
+        content = read_checkpoint(file)
+        if "state_dict" in content and "network" not in content:
+            if is_reader(content.get("hyper_parameters", {}).get("model")):
+                raise ReaderError(f"{file}: {READER}")
+            raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
+        prefix = content["network"]
+        weights = {
+            key.removeprefix(prefix): value
+            for key, value in content["state_dict"].items()
+            if key.startswith(prefix)  # a loss of the user's own has weights too
+        }
+        data = content.get("data") or content.get("datamodule_hyper_parameters", {})
+        about = {"model": content["hyper_parameters"].get("model"), "data": data}
+        return weights, about, content.get("epoch")
+
+
+def load_into(net: nn.Module, path: Path | str, strict: bool = True) -> list[str]:
+    """Replace a network's weights by those of a file.
+
+    Args:
+        net: it has the weights to replace.
+        path: a run's folder, a checkpoint or a weights file, whatever else is in it.
+        strict: all weights must fit. Else one must, and those that do not stay as they are.
+
+    Returns:
+        A line for each that does not fit: its name, and what differs.
+
+    Raises:
+        ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
+    """
+    new, old = read_file(path)[0], net.state_dict()
+    fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
+    faults = []
+    for key in sorted((new.keys() | old.keys()) - fitting.keys()):
+        there, here = (tuple(w[key].shape) if key in w else "none" for w in (new, old))
+        faults.append(f"{key}: {there} in the file, {here} in the net")
+    if faults and (strict or not fitting):
+        hint = "; init_strict=false starts from the rest" * bool(fitting)
+        raise ValueError(f"{path} does not fit this network: {'; '.join(faults)}{hint}")
+    check_finite_weights(fitting)
+    net.load_state_dict({**old, **fitting})
+    return faults
+
+
+def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for weights that are infinite or no numbers."""
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise ValueError("its weights are not all numbers: that training failed")
+
+
+def weights_of(net: nn.Module) -> dict[str, Tensor]:
+    """Copies of a network's weights: safetensors refuses tied weights, which share memory."""
+    return {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in net.state_dict().items()
+    }
+
+
+def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
+    """Writes a network's weights as safetensors, with the plain values `about` as metadata.
+
+    Equal weights and values give equal bytes: safetensors writes several keys in random order, so
+    there is one, with all values as JSON.
+    """
+    # save_file would make the file unreadable for others
+    described = json.dumps({**about, KEY: VERSION}, sort_keys=True)
+    path.write_bytes(save(weights_of(net), {ABOUT: described}))
+
+
+def reason(error: Exception) -> str:
+    """One line for an error, without what a hostile file could make a terminal do."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return printable(line)[:400]
