@@ -1,14 +1,12 @@
 """The frame of a command: options, and the end by a mistake, a signal or a closed pipe."""
 
 import argparse
-import contextlib
 import functools
 import io
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from omegaconf import DictConfig
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE, explained
-from mnist_cnn.config.messages import must_be
 from mnist_cnn.runs.errors import FULL_ERROR, USER_ERRORS, handed_on, one_line, raised_by_hydra
 from mnist_cnn.runs.folder import FAILED
 from mnist_cnn.runs.resume import take_ckpt_path
@@ -132,24 +129,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     options = [a for a in rest if not a.startswith("targets=")]
     # pictures may stand before options and after them
     return parser.parse_intermixed_args(options, argparse.Namespace(ckpt_path=place))
-
-
-@contextlib.contextmanager
-def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder whose files of these names end in `out`, all of them or none.
-
-    Raises:
-        ValueError: a file of such a name is there.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(must_be("--out", "a folder", f"{out}, which is a file"))
-    if old := [name for name in names if (out / name).exists()]:
-        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
-        yield Path(folder)
-        for name in names:
-            Path(folder, name).rename(out / name)
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_cnn import c_file, export
+from mnist_cnn import export
 from mnist_cnn.data import mnist
+from mnist_cnn.exporting import c_file
 from mnist_cnn.model import CNN, VGG, FastCNN
 from mnist_cnn.weights.files import write_weights
 from mnist_cnn.weights.predictor import Trained

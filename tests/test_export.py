@@ -20,6 +20,7 @@ from mnist_cnn import export
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
+from mnist_cnn.exporting.formats import describe
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
 from tests.helpers.process import environment
@@ -167,7 +168,7 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
         assert not [place for place in private if place.encode() in content], file.name
     own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me"}
     net = predictor.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "custom": own}})
-    assert export.describe(net)["data"] == {"name": "Data", "custom": {"_target_": "pkg.Data"}}
+    assert describe(net)["data"] == {"name": "Data", "custom": {"_target_": "pkg.Data"}}
 
 
 def test_the_page_has_the_network_of_the_run_or_else_the_reader_alone(exported, tmp_path, capsys):
@@ -203,7 +204,8 @@ def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_p
 
 STOPPED = """
 import os, signal, sys, threading
-from mnist_cnn import export, webpage
+from mnist_cnn import export
+from mnist_cnn.exporting import webpage
 
 call = webpage.Engine.call
 

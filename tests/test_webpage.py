@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mnist_cnn import webpage
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom
 from mnist_cnn.detection.network import CHANNELS, EVIDENCE, Detector
 from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.exporting import webpage
 from mnist_cnn.reading import reader as reading
 from mnist_cnn.reading.reading import THRESHOLD, Reading
 from mnist_cnn.reading.views import View

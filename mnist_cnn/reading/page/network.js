@@ -1,5 +1,5 @@
 // Computes networks. Before this script come NETWORKS, by name a network's layers and where its
-// weights begin, and WEIGHTS, the bytes of all weights in base64; webpage.py writes both.
+// weights begin, and WEIGHTS, the bytes of all weights in base64; exporting/webpage.py writes both.
 
 // A map is {data, height, width, channels}, row by row, the channels of a place side by side.
 

@@ -3,26 +3,23 @@
 import base64
 import html
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
 
-from mnist_cnn.data import mnist
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
-from mnist_cnn.model import SHAPE
+from mnist_cnn.exporting.layers import Layer, digit_layers, folded, layers_of
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
 from mnist_cnn.weights.predictor import Trained
 
-PAGE = Path(__file__).parent / "reading" / "page"
+PAGE = Path(__file__).parents[1] / "reading" / "page"
 # in place of the server's: each uses those before it
 SCRIPTS = ("network.js", "decode.js", "lines.js", "reading.js", "drawing.js")
 # the page may ask no machine for anything
@@ -30,7 +27,6 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:"
 )
-DEFAULTS: list[Any] = [None, [1, 1], [0, 0], [1, 1]]  # of a convolution, from its bias on
 # what decode.js and lines.js read by, as detection/ does
 READER = {
     "symbols": SYMBOLS,
@@ -61,124 +57,6 @@ const all = (images) => images.map(probabilities);
 const mapsOf = ({ data, ...sides }) =>
   Array.from(computed("detector", { data: Float32Array.from(data), ...sides, channels: 1 }).data);
 """
-
-
-class Layer(NamedTuple):
-    """A layer as network.js computes it."""
-
-    settings: dict[str, Any]  # its kind, and what this kind needs
-    weights: list[Tensor]
-    inputs: list[int]  # 0 is what the network is given, n the output of its n-th layer
-
-
-def digit_layers(net: Trained, kind: str = "html") -> list[Layer]:
-    """The layers of a network that reads digits.
-
-    Args:
-        kind: the format that the error message names.
-
-    Raises:
-        ValueError: it reads no digits of 28x28, or has a layer that network.js cannot compute.
-    """
-    if net.classes != mnist.DIGITS or net.shape != SHAPE:
-        raise ValueError(
-            f"{kind} export needs a network trained on digits of 1 x 28 x 28, got one of "
-            f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}"
-        )
-    return layers_of(net.net, torch.zeros(2, *SHAPE), kind)
-
-
-def layers_of(net: nn.Module, example: Tensor, kind: str = "html") -> list[Layer]:
-    """The layers of a network that computes one map of another.
-
-    Args:
-        example: what the network takes.
-        kind: the format that the error message names.
-
-    Raises:
-        ValueError: it has a layer that network.js cannot compute.
-    """
-    try:
-        program = torch.export.export(net, (example,))
-    except Exception as error:  # a forward of the user's own may do anything
-        raise ValueError(f"{kind} export needs a plain network, got {error}") from None
-    signature, state = program.graph_signature, program.state_dict
-    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    weights = {name: state[key].detach() for name, key in names.items() if key in state}
-    outputs = {signature.user_inputs[0]: 0}  # by node
-    layers: list[Layer] = []
-    for node in program.graph.nodes:
-        if node.op == "call_function":
-            arguments = [weights.get(str(a), a) for a in node.args]
-            inputs = [outputs[a.name] for a in arguments if isinstance(a, Node)]
-            name = str(node.target).split(".")[1]  # conv2d of aten.conv2d.default
-            if made := as_layer(kind, name, arguments[1:]):
-                layers.append(Layer(*made, inputs))
-                inputs = [len(layers)]
-            outputs[node.name] = inputs[0]
-    return layers
-
-
-def as_layer(
-    kind: str, operation: str, arguments: Sequence[Any]
-) -> tuple[dict[str, Any], list[Tensor]] | None:
-    """An operation of torch.export as network.js has it; None for one that changes nothing."""
-    match operation, *arguments:
-        case "sub", Tensor() as mean:
-            return {"kind": "affine"}, [torch.ones_like(mean), -mean]
-        case "div", Tensor() as std:
-            return {"kind": "affine"}, [1 / std, torch.zeros_like(std)]
-        case "conv2d", weight, *options if len(options) < 5:  # not in groups
-            bias, *steps = [*options, *DEFAULTS[len(options) :]]
-            names = ("stride", "padding", "dilation")
-            settings = {"kernel": list(weight.shape[2:]), **dict(zip(names, steps, strict=True))}
-            return {"kind": "convolution", **settings}, [weight, bias_of(weight, bias)]
-        case "linear", weight, *bias:
-            return {"kind": "dense"}, [weight, bias_of(weight, *bias)]
-        case "batch_norm", Tensor() as gain, offset, Tensor() as mean, variance, _, _, eps, _:
-            scale = torch.rsqrt(variance + eps) * gain
-            return {"kind": "affine"}, [scale, offset - mean * scale]
-        case "max_pool2d", [size, width], *step if size == width and step in ([], [[size, size]]):
-            return {"kind": "pool", "size": size}, []
-        case "upsample_nearest2d", None, [down, across] if down == across == int(down):
-            return {"kind": "upsample", "factor": int(down)}, []
-        case (("add" | "add_"), Node()):
-            return {"kind": "add"}, []
-        case ("relu" | "relu_",):
-            return {"kind": "relu"}, []
-        case "flatten", 1:
-            return {"kind": "flatten"}, []
-        case "dropout" | "feature_dropout", *_:
-            return None
-    raise ValueError(
-        f"{kind} export needs convolutions, max-poolings, batch normalisations, ReLUs, dense "
-        f"layers, additions and upsampling by whole factors, got {operation}"
-    )
-
-
-def bias_of(weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.zeros(len(weight)) if bias is None else bias
-
-
-def folded(layers: Sequence[Layer]) -> list[Layer]:
-    """The same function, where a normalisation is part of the convolution before it."""
-    uses = Counter(n for layer in layers for n in layer.inputs)
-    made: list[Layer] = []
-    places = [0]  # of each output among those of what is made
-    for layer in layers:
-        inputs = [places[n] for n in layer.inputs]
-        kinds = [made[n - 1].settings["kind"] if n else None for n in inputs]
-        kinds.append(layer.settings["kind"])
-        if kinds == ["convolution", "affine"] and uses[layer.inputs[0]] == 1:
-            before = made[inputs[0] - 1]
-            (scale, shift), (weight, bias) = layer.weights, before.weights
-            weights = [weight * scale.view(-1, 1, 1, 1), bias * scale + shift]
-            made[inputs[0] - 1] = before._replace(weights=weights)
-            places.append(inputs[0])
-        else:
-            made.append(layer._replace(inputs=inputs))
-            places.append(len(made))
-    return made
 
 
 def encoded(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[list[dict[str, Any]], bytes]:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mnist_cnn.command import new_files
 from mnist_cnn.data import mnist
+from mnist_cnn.exporting.folder import new_files
+from mnist_cnn.exporting.layers import digit_layers
 from mnist_cnn.model import SHAPE, odd_multiples
-from mnist_cnn.webpage import digit_layers
 from mnist_cnn.weights.networks import is_ours
 from mnist_cnn.weights.predictor import Trained
 

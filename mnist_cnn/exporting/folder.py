@@ -1,0 +1,26 @@
+"""The folder that an export writes: all of its files, or none."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mnist_cnn.config.messages import must_be
+
+
+@contextlib.contextmanager
+def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A temporary folder whose files of these names end in `out`, all of them or none.
+
+    Raises:
+        ValueError: a file of such a name is there.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(must_be("--out", "a folder", f"{out}, which is a file"))
+    if old := [name for name in names if (out / name).exists()]:
+        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+        yield Path(folder)
+        for name in names:
+            Path(folder, name).rename(out / name)

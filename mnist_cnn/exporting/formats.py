@@ -1,0 +1,148 @@
+"""How a network is written for other programs, and how each file is run to check it."""
+
+import copy
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mnist_cnn.config.schema import DataDescription
+from mnist_cnn.data import mnist
+from mnist_cnn.data.synthetic.sheet import SYMBOLS
+from mnist_cnn.detection.trained import SHIPPED, load_reader
+from mnist_cnn.exporting import webpage
+from mnist_cnn.model import SHAPE
+from mnist_cnn.weights import predictor
+from mnist_cnn.weights.files import read_file, write_weights
+from mnist_cnn.weights.predictor import Probabilities, Trained
+
+Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> probabilities (N, K)
+Write = Callable[[Any, Path], object]  # a network, to a file
+Check = Callable[[Path, Any], float]  # a file and its network -> the greatest difference
+
+BATCHES = (1, 7, 992)  # images that each file is run on; of several sizes because N is free
+DIFFERENCE = 1e-5  # greatest in a probability
+ROUNDED = 0.02  # that of a network whose weights have 16 bits in the file
+FREE = {"images": {0: torch.export.Dim("N")}}
+OPSET = 18  # the one that PyTorch's exporter itself writes
+
+
+@torch.inference_mode()
+def verify(name: str, predict: Predict, net: Trained) -> float:
+    """The greatest difference between the probabilities of a file and of its network.
+
+    They are of digits where the network takes images of their size, else of random pixels.
+
+    Raises:
+        ValueError: it is too great, or an image is read as another class.
+    """
+    images = net.example(sum(BATCHES)).random_(generator=torch.Generator().manual_seed(0))
+    if net.shape == SHAPE:
+        images = mnist.load_split("mnist", "", "test")[0][: sum(BATCHES)]
+    expected, given = net(images), torch.cat([predict(batch) for batch in images.split(BATCHES)])
+    difference = (given - expected).abs().max().item()
+    agreement = (given.argmax(1) == expected.argmax(1)).double().mean().item()
+    if not (difference <= DIFFERENCE and agreement == 1):  # NaN is a failure too
+        raise ValueError(
+            f"{name} is not written: its probabilities must be within {DIFFERENCE:.0e} of "
+            f"the network's, and all images read alike, got {difference:.1e} and {agreement:.1%}"
+        )
+    return difference
+
+
+def describe(net: Trained) -> dict[str, Any]:
+    """Return what each file says about its network; of its data nothing that names a place."""
+    data = net.about["data"]
+    known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
+    if "custom" in data:
+        known["custom"] = {"_target_": data["custom"]["_target_"]}
+    sizes = ", ".join(map(str, net.example(1).shape[1:]))
+    taken = f"uint8 (N, {sizes}), 0 to 255, as in training: MNIST's are white on black and centred"
+    about = {**net.about, "images": f"{taken}; the network itself normalizes them"}
+    return {**about, "data": known, "classes": list(net.classes)}
+
+
+def write_pt2(net: Trained, path: Path) -> None:
+    """The whole model as torch.export has it, with `describe` in its extra file about.json."""
+    # torch.export.save warns of weights with the channels innermost as if they were parts of others
+    plain = Probabilities(copy.deepcopy(net.net)).eval()
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    program = torch.export.export(plain, (net.example(2),), dynamic_shapes=FREE)
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # names folders of this machine
+    torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
+
+
+def write_onnx(net: Trained, path: Path) -> None:
+    """The whole model as one ONNX file, with `describe` in its metadata, each value as JSON."""
+    import onnx
+
+    with warnings.catch_warnings():
+        # PyTorch's own use of a class of its that is on its way out
+        warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
+        program = torch.onnx.export(
+            Probabilities(net.net).eval(),
+            (net.example(2),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_shapes=FREE,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, model.graph):
+        part.ClearField("metadata_props")  # PyTorch's notes, among them folders of this machine
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in describe(net).items()})
+    onnx.save(model, str(path))
+
+
+def write_html(net: Trained | None, path: Path) -> None:
+    """The page with the reader of pictures and, if given, a network that names what it finds."""
+    model = read_file(SHIPPED)[1]["model"]
+    about = {**(describe(net) if net else {}), "reader": {"model": model, "classes": [*SYMBOLS]}}
+    path.write_text(webpage.webpage(load_reader(), about, net), "utf-8")
+
+
+@torch.inference_mode()
+def check_html(path: Path, net: Trained | None) -> float:
+    """As `verify`, also of the reader of pictures, which is run on a sheet of digits."""
+    page = webpage.Engine(path.read_text("utf-8"))
+    digits = mnist.load_split("mnist", "", "test")[0][:24].view(4, 6, 28, 28)
+    ink = digits.transpose(1, 2).reshape(4 * 28, 6 * 28) / 255
+    difference = page.difference(load_reader(), ink)
+    if not difference <= ROUNDED:  # NaN is a failure too
+        raise ValueError(
+            f"{path.name} is not written: its reader's probabilities must be within {ROUNDED} of "
+            f"the network's, got {difference:.1e}"
+        )
+    return max(difference, verify(path.name, page.probabilities, net) if net else 0.0)
+
+
+def run_onnx(path: Path) -> Predict:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def by(run: Callable[[Path], Predict]) -> Check:
+    """The check of files that are run so."""
+    return lambda path, net: verify(path.name, run(path), net)
+
+
+# by a file's suffix, how it is written and checked
+FORMATS: dict[str, tuple[Write, Check]] = {
+    "onnx": (write_onnx, by(run_onnx)),
+    "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
+    "safetensors": (
+        lambda net, path: write_weights(net.net, describe(net), path),
+        by(predictor.load),
+    ),
+    "html": (write_html, check_html),
+}
