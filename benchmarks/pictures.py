@@ -36,9 +36,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.functional.text import edit_distance
 
 from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.reading.answers import confidence, rows, written
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading
-from mnist_cnn.readings import confidence, rows, written
 from mnist_cnn.weights.predictor import load_digits
 from tests.helpers import negatives, pages, photographs
 

@@ -24,7 +24,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.pages import PageDataset, sources
 from mnist_cnn.data.synthetic.pages import strip
 from mnist_cnn.data.synthetic.sheet import OTHER, SYMBOLS
-from mnist_cnn.plots.readings import draw_readings
+from mnist_cnn.reading.drawing import draw_readings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the photographs of the tests

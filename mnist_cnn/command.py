@@ -129,19 +129,3 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     options = [a for a in rest if not a.startswith("targets=")]
     # pictures may stand before options and after them
     return parser.parse_intermixed_args(options, argparse.Namespace(ckpt_path=place))
-
-
-def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the limits of a page's reading to the options of a command."""
-    for name, default, unit in (("--max-seconds", 5, "S"), ("--max-memory", 1000, "MB")):
-        note = f"for a page (default: {default})"
-        parser.add_argument(name, type=_positive, default=default, metavar=unit, help=note)
-
-
-def _positive(text: str) -> float:
-    try:
-        if 0 < (number := float(text)) < 1e6:
-            return number
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"must be a number over 0 and below 1000000, got {text}")

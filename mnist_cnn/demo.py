@@ -16,9 +16,9 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
-from mnist_cnn.command import add_limits, command, parse
+from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
-from mnist_cnn.limits import Worker
+from mnist_cnn.reading.limits import Worker, add_limits
 
 WORKERS = 3  # pictures that are read at once, whatever the number of processors
 OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request
@@ -75,8 +75,8 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
         import torch
         import uvicorn
 
-        from mnist_cnn import service
         from mnist_cnn.detection.trained import load_for_pictures
+        from mnist_cnn.reading import service
         from mnist_cnn.weights import predictor
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_cnn import limits, terminal
-from mnist_cnn.command import add_limits, command, parse
+from mnist_cnn import terminal
+from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
+from mnist_cnn.reading import limits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")
     note = "write PICTURE.read.png: characters, lines and cells; it replaces its own alone"
     parser.add_argument("--show", action="store_true", help=note)
-    add_limits(parser)
+    limits.add_limits(parser)
     args = parse(parser, argv)
     for name in args.pictures:
         if re.match(r"[~+]*[\w./@]+=", name) and not os.path.exists(name):
@@ -111,9 +112,9 @@ class PageReader:
         self, name: str, path: str, number: int
     ) -> "tuple[dict[str, Any], list[Reading], int]":
         """The JSON and the readings of a page, counted from 1, and the number of pages."""
+        from mnist_cnn.reading.answers import FoundDigit, found_lines, page_of, rotation
         from mnist_cnn.reading.picture import Pages
         from mnist_cnn.reading.reader import read_digits
-        from mnist_cnn.readings import FoundDigit, found_lines, page_of, rotation
 
         if self.pages is None or number == 1:
             if self.pages is not None:
@@ -141,7 +142,7 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
     """Write what was found beside the picture; ValueError where another file or a link is there."""
     from PIL.PngImagePlugin import PngInfo
 
-    from mnist_cnn.plots.readings import draw_readings
+    from mnist_cnn.reading.drawing import draw_readings
 
     stem = "stdin" if name == "-" else name
     path = Path(f"{stem}.{page}.read.png" if page > 1 else f"{stem}.read.png")
@@ -157,8 +158,8 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
 
 def in_words(readings: "Sequence[Reading]") -> str:
     """The readings, row by row, then the confidence of each digit, or the doubt about it."""
+    from mnist_cnn.reading.answers import rotation, written
     from mnist_cnn.reading.reading import UNKNOWN
-    from mnist_cnn.readings import rotation, written
 
     remarks = []
     for reading in readings:

@@ -16,8 +16,8 @@ from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_for_pictures, load_reader
+from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.readings import written
 from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.weights.files import SHIPPED, write_weights
 from mnist_cnn.weights.predictor import load

@@ -15,7 +15,7 @@ from tests.helpers.server import running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")
 
-from mnist_cnn import service
+from mnist_cnn.reading import service
 
 Points = list[tuple[float, float]]  # in shares of the sheet's width and height
 STROKE: Points = [(0, 0.2), (0, 0.8)]

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.pictures import common
+from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.ink import is_light_on_dark
 from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.readings import written
 from tests.helpers.pages import KINDS, Pen, page
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks.pictures import common
-from mnist_cnn.plots.readings import Labels, draw_readings
+from mnist_cnn.reading.answers import found_lines, rotation, written
+from mnist_cnn.reading.drawing import Labels, draw_readings
 from mnist_cnn.reading.ink import centred
 from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.readings import found_lines, rotation, written
 from mnist_cnn.weights.predictor import load
 from tests.helpers.photographs import bundled, find_digits, page
 

@@ -27,7 +27,7 @@ from tests.helpers.server import post, request, running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")
 
-from mnist_cnn import arrivals, service
+from mnist_cnn.reading import arrivals, service
 
 BLANK = [[0] * 28] * 28
 SECRET = "not for anybody else"

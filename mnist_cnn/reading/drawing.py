@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mnist_cnn.reading.answers import confidence, rows
 from mnist_cnn.reading.picture import load_picture, upright_size
 from mnist_cnn.reading.reading import Reading
-from mnist_cnn.readings import confidence, rows
 
 MANY = 60  # digits
 STEEPEST = 0.3  # of the line below a row

@@ -3,6 +3,7 @@
 On Windows there are no limits, on macOS none of memory.
 """
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -121,3 +122,19 @@ def _limit_memory(megabytes: float) -> None:
             data = int(file.read().split()[5]) * resource.getpagesize()
         limit = data + round(megabytes * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """Add the limits of a page's reading to the options of a command."""
+    for name, default, unit in (("--max-seconds", 5, "S"), ("--max-memory", 1000, "MB")):
+        note = f"for a page (default: {default})"
+        parser.add_argument(name, type=_positive, default=default, metavar=unit, help=note)
+
+
+def _positive(text: str) -> float:
+    try:
+        if 0 < (number := float(text)) < 1e6:
+            return number
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"must be a number over 0 and below 1000000, got {text}")

@@ -21,12 +21,8 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, Field
 
 from mnist_cnn.analysis.results import versions
-from mnist_cnn.arrivals import Arrivals
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.limits import LimitError, Worker
-from mnist_cnn.reading.picture import Pages
-from mnist_cnn.reading.reader import Net, read_digits
-from mnist_cnn.readings import (
+from mnist_cnn.reading.answers import (
     FoundDigit,
     FoundLine,
     NoPageError,
@@ -35,8 +31,12 @@ from mnist_cnn.readings import (
     rotation,
     written,
 )
+from mnist_cnn.reading.arrivals import Arrivals
+from mnist_cnn.reading.limits import LimitError, Worker
+from mnist_cnn.reading.picture import Pages
+from mnist_cnn.reading.reader import Net, read_digits
 
-PAGE = Path(__file__).parent / "reading" / "page"
+PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
 
 MAX_BYTES = 20_000_000  # of a request's body; reading/page/server.js has it too
