@@ -17,13 +17,13 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_cnn import terminal
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.exporting import c_file
 from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.exporting.formats import FORMATS
 from mnist_cnn.exporting.layers import digit_layers
+from mnist_cnn.runs import terminal
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.files import reason
 from mnist_cnn.weights.predictor import Trained

@@ -19,7 +19,7 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics, label_accuracies
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
-from mnist_cnn.trial import try_step
+from mnist_cnn.sanity_check import try_step
 from mnist_cnn.weights.files import load_into, write_weights
 from mnist_cnn.weights.networks import build_network, is_ours
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_cnn import terminal
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading import limits
+from mnist_cnn.runs import terminal
 
 if TYPE_CHECKING:
     from PIL import Image

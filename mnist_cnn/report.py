@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_cnn import terminal
 from mnist_cnn.analysis import found, tables
 from mnist_cnn.analysis.ranking import Ranking, data_set, differing, setting
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install, must_be
+from mnist_cnn.runs import terminal
 
 OUTPUTS, PAGE = Path("outputs"), "report.html"
 FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_markdown}

@@ -7,11 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from mnist_cnn.callbacks.ended import why_ended
 from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config.check import check
 from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
-from mnist_cnn.ended import why_ended
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.sweeps import attempt

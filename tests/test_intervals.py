@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from mnist_cnn import model
 from mnist_cnn.analysis.robustness import attacks
+from mnist_cnn.analysis.robustness.intervals import Interval, certified
 from mnist_cnn.analysis.robustness.suites import Suites
 from mnist_cnn.callbacks.certified import CertifiedTraining
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import generator
 from mnist_cnn.data.mnist import load_split
-from mnist_cnn.intervals import Interval, certified
 from mnist_cnn.module import DigitClassifier
 from tests.helpers.training import bare_trainer
 

@@ -19,7 +19,7 @@ from mnist_cnn import report
 from mnist_cnn.analysis import found, ranking, tables
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs.folder import LOCK, SWEEP
-from mnist_cnn.terminal import Console
+from mnist_cnn.runs.terminal import Console
 from tests.helpers.training import trained
 
 # by learning rate and seed

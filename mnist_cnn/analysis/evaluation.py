@@ -10,7 +10,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from mnist_cnn import terminal
 from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import network_files
 from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
@@ -24,6 +23,7 @@ from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
 from mnist_cnn.module import check_fits
 from mnist_cnn.plots import evaluation
+from mnist_cnn.runs import terminal
 from mnist_cnn.runs.folder import CONFIG, write_json
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.predictor import Trained

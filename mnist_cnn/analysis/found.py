@@ -12,7 +12,7 @@ import pandas as pd
 
 from mnist_cnn.runs import folder as files
 from mnist_cnn.runs.file_format import check_format
-from mnist_cnn.terminal import track
+from mnist_cnn.runs.terminal import track
 
 MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any makes a run's folder
 

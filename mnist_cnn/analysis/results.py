@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from mnist_cnn import terminal
+from mnist_cnn.runs import terminal
 
 OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # of a row of the history, not metrics
 STAGES = {"train": "training", "val": "validation", "test": "test"}

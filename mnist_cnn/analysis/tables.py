@@ -10,8 +10,8 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
-from mnist_cnn import terminal
 from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief, summarize
+from mnist_cnn.runs import terminal
 
 ROWS = 20  # of a table on screen
 COMPARED = ("val/loss", "val/acc", "test/acc", "seconds")

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning as L
 
-from mnist_cnn.intervals import Interval
+from mnist_cnn.analysis.robustness.intervals import Interval
 
 
 class CertifiedTraining(L.Callback):

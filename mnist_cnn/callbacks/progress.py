@@ -7,8 +7,8 @@ from typing import Any
 import lightning as L
 from rich.progress import Progress
 
-from mnist_cnn import terminal
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.runs import terminal
 
 log = logging.getLogger(__name__)
 

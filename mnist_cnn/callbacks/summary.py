@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch.callbacks import ModelSummary
 from rich.table import Table
 
-from mnist_cnn import terminal
 from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.runs import terminal
 
 
 class Summary(ModelSummary):

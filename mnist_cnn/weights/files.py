@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mnist_cnn.config.instantiate import ForbiddenError
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format
-from mnist_cnn.terminal import printable
+from mnist_cnn.runs.terminal import printable
 from mnist_cnn.weights.networks import is_reader
 
 ABOUT = "about"  # the key of a weights file's metadata

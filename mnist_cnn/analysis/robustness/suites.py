@@ -9,11 +9,11 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
 from mnist_cnn.analysis.robustness import attacks, images
+from mnist_cnn.analysis.robustness.intervals import certified
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.loader import generator
-from mnist_cnn.intervals import certified
-from mnist_cnn.terminal import track
+from mnist_cnn.runs.terminal import track
 
 SEED, BATCH = 0, 500
 ATTACKED = 1000  # images: an attack takes hundreds of passes
