@@ -28,8 +28,8 @@ from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
+from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.ranks import rank
-from mnist_cnn.sweeps.names import in_sweep
 from mnist_cnn.weights.files import read_checkpoint, read_file
 
 

@@ -18,9 +18,9 @@ from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE, explained
 from mnist_cnn.runs.errors import FULL_ERROR, USER_ERRORS, handed_on, one_line, raised_by_hydra
 from mnist_cnn.runs.folder import FAILED
+from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.signals import SIGPIPE, interrupted, interruptible
-from mnist_cnn.sweeps.names import in_sweep
 
 VERSIONS = {"mnist_cnn": "mnist-cnn", "PyTorch": "torch", "Lightning": "lightning"}
 VERSIONS["Hydra"] = "hydra-core"

@@ -12,7 +12,7 @@ from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.check import check
 from mnist_cnn.runs.errors import one_line
-from mnist_cnn.sweeps.names import in_sweep
+from mnist_cnn.runs.names import in_sweep
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from mnist_cnn.config.compose import plain, with_absolute_paths
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.sweeps import attempt
-from mnist_cnn.sweeps.names import in_sweep
 
 STALE = ("weights.safetensors", "history.png")  # once a run that had ended trains on
 

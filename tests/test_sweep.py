@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.runs import resume
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, PENDING, RESULTS, SWEEP
-from mnist_cnn.sweeps.names import name_of
+from mnist_cnn.runs.names import name_of
 from tests.helpers.process import environment, finish, run, start, wait_for
 from tests.helpers.toy import EXAMPLE, Toy, stamps
 from tests.helpers.training import SHORT

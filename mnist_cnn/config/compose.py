@@ -12,9 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.config.messages import either, must_be
-from mnist_cnn.runs import resume
+from mnist_cnn.runs import names, resume
 from mnist_cnn.runs.errors import raised_by_hydra
-from mnist_cnn.sweeps import names
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())

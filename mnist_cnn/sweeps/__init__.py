@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from mnist_cnn.runs.folder import FolderInUseError, Pruned, RunFolder, state
+from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.signals import Interrupted
-from mnist_cnn.sweeps.names import in_sweep
 
 REFUSED = ".{}.refused"  # why a job, by its name, was not run; until the sweep ends
 

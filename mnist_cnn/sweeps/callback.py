@@ -21,10 +21,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
 from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
+from mnist_cnn.runs.names import renamed
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
 from mnist_cnn.sweeps import REFUSED
-from mnist_cnn.sweeps.names import renamed
 
 
 @contextlib.contextmanager
