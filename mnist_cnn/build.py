@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from omegaconf import DictConfig
@@ -23,7 +24,11 @@ from mnist_cnn.config.check import OF_MODULE, monitored
 from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.internals.lightning import quiet_lightning
+from mnist_cnn.internals.lightning import (
+    is_of_compiler,
+    leave_memory_uninitialized,
+    quiet_lightning,
+)
 from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs import processes
@@ -214,3 +219,28 @@ def own_devices(trainer: DictConfig) -> Any:
     if devices != 1 or count < 2 or trainer.accelerator not in ("auto", "gpu", "cuda"):
         return devices
     return [HydraConfig.get().job.num % count] if in_sweep() else devices
+
+
+def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None) -> None:
+    """Trains, from a checkpoint on where there is one.
+
+    Raises:
+        ValueError: what Lightning raises where values exclude each other, a checkpoint does not
+            fit the network, or torch.compile fails, as without a C++ compiler.
+    """
+    try:
+        leave_memory_uninitialized()
+        trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
+    except (MisconfigurationException, ImportError) as e:  # DeviceStatsMonitor needs psutil
+        raise ValueError(e) from e
+    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
+        if is_of_compiler(e):
+            reason = " ".join(str(e).partition("\n\n")[0].split())
+            raise ValueError(f"{must_be('compile', 'false here', True)}: {reason}") from e
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        restored = any(getattr(callback, "running", False) for callback in callbacks)
+        if ckpt_path is None or restored:
+            raise
+        reason = " ".join(str(e).split())
+        wanted = must_be("ckpt_path", "a checkpoint that training can resume", ckpt_path)
+        raise ValueError(f"{wanted}: {reason}") from e

@@ -44,12 +44,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         import lightning as L
 
         from mnist_cnn.analysis import results
-        from mnist_cnn.build import build_module, build_trainer, load_best
+        from mnist_cnn.build import build_module, build_trainer, fit, load_best
         from mnist_cnn.callbacks.history import History
         from mnist_cnn.callbacks.loggers import write_results
         from mnist_cnn.config.instantiate import make_data
         from mnist_cnn.data.datamodule import described
-        from mnist_cnn.internals.lightning import fit
 
         config, start = plain(cfg), str(run.last) if run.last else cfg.ckpt_path
         L.seed_everything(cfg.seed, workers=True, verbose=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+from mnist_cnn.data import replay
 from mnist_cnn.internals import lightning as wall
 from mnist_cnn.internals import loaders, results
 from tests.helpers.training import bare_trainer
@@ -112,8 +113,8 @@ def test_the_training_loaders_can_be_exchanged_until_the_first_batch():
     numbers = DataLoader(data, batch_size=None)
 
     def on_train_start(trainer, _):
-        assert loaders.make_resumable(trainer) == []
-        assert trainer.train_dataloader is loaders.resumable(trainer)[0], "make_resumable"
+        assert replay.make_resumable(trainer) == []
+        assert trainer.train_dataloader is replay.resumable(trainer)[0], "make_resumable"
         assert not loaders.fetches_ahead(trainer)
         loaders.begin_batches(trainer)
 

@@ -29,6 +29,7 @@ from mnist_cnn.callbacks.process_state import (
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
+from mnist_cnn.data.replay import make_resumable, resumable
 from mnist_cnn.internals.lightning import (
     close_epoch,
     correct_counters,
@@ -36,7 +37,7 @@ from mnist_cnn.internals.lightning import (
     stopped_early,
     validated_now,
 )
-from mnist_cnn.internals.loaders import begin_batches, make_resumable, resumable
+from mnist_cnn.internals.loaders import begin_batches
 from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
 from mnist_cnn.runs.signals import Interrupted, StopSignal

@@ -8,8 +8,9 @@ import lightning as L
 import torch
 
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.replay import resumable
 from mnist_cnn.internals.lightning import mid_epoch
-from mnist_cnn.internals.loaders import fetches_ahead, resumable, take_positions
+from mnist_cnn.internals.loaders import fetches_ahead, take_positions
 from mnist_cnn.internals.results import logged, metric_states, restore_logged, restore_metrics
 from mnist_cnn.runs.generators import generators, set_generators
 

@@ -5,11 +5,13 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.data import sized_len
 from torch.utils.data import DataLoader, IterableDataset
 
+from mnist_cnn.internals.loaders import exchange_loaders, forget_workers, training_loaders
 from mnist_cnn.runs.generators import generators, set_generators
 
 FEW = 100  # elements of a list that may hold generators; longer ones hold data
@@ -79,7 +81,7 @@ class ReplayLoader:
             self.begun = {"global": generators(self.device), "own": self.own()}
             if getattr(self.loader, "persistent_workers", False):
                 # workers of an earlier epoch have random states that nobody can read
-                self.loader._iterator = None
+                forget_workers(self.loader)
         self.batches = iter(self.loader)
         if resumed:
             for _ in range(0 if by_itself else resumed["done"]):
@@ -129,6 +131,22 @@ class ReplayLoader:
         found = own_generators(self.loader)
         for name in found.keys() & states.keys():
             set_state(found[name], states[name])
+
+
+def make_resumable(trainer: L.Trainer) -> list[Any]:
+    """Put a ReplayLoader around each training loader that has none; return those that cannot be."""
+    device = trainer.strategy.root_device
+    made = []
+    for each in training_loaders(trainer):
+        bare = can_replay(each) and not isinstance(each, ReplayLoader)
+        made.append(ReplayLoader(each, device) if bare else each)
+    exchange_loaders(trainer, made)
+    return [each for each in made if not isinstance(each, ReplayLoader)]
+
+
+def resumable(trainer: L.Trainer) -> list[ReplayLoader]:
+    """Return the training loaders that are resumed within an epoch."""
+    return [each for each in training_loaders(trainer) if isinstance(each, ReplayLoader)]
 
 
 def own_generators(loader: Any) -> dict[str, Any]:

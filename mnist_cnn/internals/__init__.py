@@ -1,1 +1,1 @@
-"""The only place that uses what Lightning and Hydra do not promise."""
+"""The only place that uses private API of Lightning, Hydra and PyTorch."""

@@ -6,16 +6,12 @@ a test in tests/test_contracts.py that fails where a new release changes it.
 
 import logging
 import warnings
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason as Reason
 from torch.utils import deterministic
-
-from mnist_cnn.config.messages import must_be
 
 # parts, as regular expressions, of warnings that tell a user nothing
 WARNINGS: dict[str, type[Warning]] = {
@@ -107,27 +103,11 @@ def stopped_early(callback: Callback) -> bool:
     )
 
 
-def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None) -> None:
-    """Trains, from a checkpoint on where there is one.
+def leave_memory_uninitialized() -> None:
+    """Have deterministic mode not fill new tensors with NaN, which takes 5 % of a step."""
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not exported
 
-    Raises:
-        ValueError: what Lightning raises where values exclude each other, a checkpoint does not
-            fit the network, or torch.compile fails, as without a C++ compiler.
-    """
-    try:
-        # filling new tensors with NaN, which deterministic mode does, takes 5 % of a step
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not exported
-        trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
-    except (MisconfigurationException, ImportError) as e:  # DeviceStatsMonitor needs psutil
-        raise ValueError(e) from e
-    except (LookupError, TypeError, AttributeError, RuntimeError) as e:
-        if type(e).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = " ".join(str(e).partition("\n\n")[0].split())
-            raise ValueError(f"{must_be('compile', 'false here', True)}: {reason}") from e
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        restored = any(getattr(callback, "running", False) for callback in callbacks)
-        if ckpt_path is None or restored:
-            raise
-        reason = " ".join(str(e).split())
-        wanted = must_be("ckpt_path", "a checkpoint that training can resume", ckpt_path)
-        raise ValueError(f"{wanted}: {reason}") from e
+
+def is_of_compiler(error: Exception) -> bool:
+    """Tell whether torch.compile raised an error."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

@@ -5,26 +5,26 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loops.fetchers import _PrefetchDataFetcher
 
-from mnist_cnn.data.replay import ReplayLoader, can_replay
 
+def training_loaders(trainer: L.Trainer) -> list[Any]:
+    """Return the training loaders, at the earliest in on_train_start.
 
-def make_resumable(trainer: L.Trainer) -> list[Any]:
-    """Put a ReplayLoader around each training loader that has none; return those that cannot be.
-
-    Not before on_train_start: Lightning has made a DistributedSampler by then. It has also called
-    `iter` on the bare loaders, in vain, which starts their workers once more in the first epoch.
+    Lightning has made a DistributedSampler by then. It has also called `iter` on the loaders, in
+    vain, which starts their workers once more in the first epoch where they are exchanged.
     """
     combined: Any = trainer.fit_loop._combined_loader
-    device = trainer.strategy.root_device
-    bare = [can_replay(each) and not isinstance(each, ReplayLoader) for each in combined.flattened]
-    pairs = list(zip(combined.flattened, bare, strict=True))
-    combined.flattened = [ReplayLoader(each, device) if new else each for each, new in pairs]
-    return [each for each in combined.flattened if not isinstance(each, ReplayLoader)]
+    return list(combined.flattened)
 
 
-def resumable(trainer: L.Trainer) -> list[ReplayLoader]:
+def exchange_loaders(trainer: L.Trainer, loaders: list[Any]) -> None:
+    """Put others in place of the training loaders, of the same number."""
     combined: Any = trainer.fit_loop._combined_loader
-    return [each for each in combined.flattened if isinstance(each, ReplayLoader)]
+    combined.flattened = loaders
+
+
+def forget_workers(loader: Any) -> None:
+    """Have a DataLoader with persistent workers start new ones at the next `iter`."""
+    loader._iterator = None
 
 
 def begin_batches(trainer: L.Trainer) -> None:

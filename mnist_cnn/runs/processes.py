@@ -16,6 +16,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_cnn.internals.hydra import adopt_hydra_config
 from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_results
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import Interrupted, interruptible
@@ -98,7 +99,7 @@ def call(text: str) -> None:
     """Call the function of a job in this process, as a part of Hydra's job where it was one."""
     job: Any = OmegaConf.create(text)
     if "hydra" in job:
-        HydraConfig.instance().cfg = job
+        adopt_hydra_config(job)
     pkgutil.resolve_name(job.function)(job.cfg)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from mnist_cnn.internals.hydra import ChoiceSweep, QuotedString, parse_override
 from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, SWEEP, state
 
 # what may be imported is for who resumes a run to say: its folder may be a stranger's
@@ -167,7 +166,7 @@ def plain(override: str) -> bool:
     if PLAIN.fullmatch(override):
         return True
     try:
-        parsed = OverridesParser.create().parse_override(override)
+        parsed = parse_override(override)
         value = parsed.value()
     except HydraException:
         return False
@@ -206,7 +205,7 @@ def absolute(override: str) -> str:
     if key_of(override) not in PATHS:
         return override
     try:
-        value = OverridesParser.create().parse_override(override).value()
+        value = parse_override(override).value()
     except HydraException:  # which Hydra will say better
         return override
     every = value.list if isinstance(value, ChoiceSweep) else [value]

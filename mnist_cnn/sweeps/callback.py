@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mnist_cnn.internals.hydra import (
+    Override,
+    compose_job,
+    parse_override,
+    parse_overrides,
+    set_hydra_config,
+)
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
 from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
 from mnist_cnn.runs.names import renamed
@@ -57,7 +60,7 @@ class Folders(Callback):
         if self.check:
             with read_write(config.hydra.runtime), open_dict(config):
                 config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-            HydraConfig.instance().set_config(config)  # which the configuration refers to
+            set_hydra_config(config)  # which the configuration refers to
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             hydra.utils.get_method(self.check)(task)
         take(config, "run")
@@ -112,9 +115,9 @@ def check_first_job(config: DictConfig) -> None:
         raise ValueError(f"hydra.sweeper.max_batch_size must be at least 1, got {size}")
     params = config.hydra.sweeper.get("params") or {}
     overrides = [*(f"{key}={value}" for key, value in params.items()), *given["task"]]
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    parsed = parse_overrides(overrides)
     try:
-        GlobalHydra.instance().config_loader().load_sweep_config(config, [*map(first, parsed)])
+        compose_job(config, [*map(first, parsed)])
     except HydraException as e:
         key = next((f"hydra.sweeper.params.{key}: " for key in params if key in str(e)), "")
         raise ValueError(f"{key}{e}") from e
@@ -193,5 +196,4 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
 
 def swept_keys(commands: Sequence[dict[str, Any]]) -> set[str]:
     """Return the keys that any of a sweep's commands sweeps."""
-    parse = OverridesParser.create().parse_override
-    return {key_of(o) for c in commands for o in c["task"] if parse(o).is_sweep_override()}
+    return {key_of(o) for c in commands for o in c["task"] if parse_override(o).is_sweep_override()}
