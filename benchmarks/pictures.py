@@ -3,7 +3,7 @@
     pictures FOLDER   index.csv: `file` (in the folder or its img/), `label`, all digits in reading
                       order, and `kind`, where there are several
     sudokus FOLDER    NAME.jpg and NAME.txt, nine rows of nine: 0 an empty cell, 10 notes
-    made              photographs of MNIST's digits, and pages, of the tests' helpers
+    made              photographs of MNIST's digits, and pages, of benchmarks/drawn
     none              letters, scribbles, doodles: pictures without digits
     small             scikit-learn's digits of 8x8 pixels, enlarged to 200x200
     costs             seconds and memory of 12 megapixels, a page of text and 1,200 cells
@@ -35,12 +35,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.functional.text import edit_distance
 
+from benchmarks.drawn import negatives, pages, photographs
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading.answers import confidence, rows, written
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading
 from mnist_cnn.weights.predictor import load_digits
-from tests.helpers import negatives, pages, photographs
 
 Read = Callable[[Any], list[Reading]]
 CERTAIN = 0.99
@@ -55,21 +55,11 @@ class Item(NamedTuple):
     text: str | None = None  # with its signs, as `written` has it
 
 
-def common(one: str, other: str) -> int:
-    """The length of the longest common subsequence."""
-    best = np.zeros(len(other) + 1, int)
-    for sign in one:
-        same = np.array([sign == each for each in other], bool)
-        longer = np.maximum(best[1:], (best[:-1] + 1) * same)
-        best[1:] = np.maximum.accumulate(longer)
-    return int(best[-1])
-
-
 def verdict(label: str, sure: str, doubts: int) -> str:
     """One of right, wrong and unsure; doubts: what was found and not read surely."""
     if sure == label:
         return "right"
-    foreign = common(sure, label) < len(sure)
+    foreign = pages.common(sure, label) < len(sure)
     return "wrong" if foreign or (sure and not doubts) else "unsure"
 
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 import httpx
 import pandas as pd
 
+from benchmarks.drawn.photographs import KINDS, pictures
 from benchmarks.tables import markdown
 from mnist_cnn.report import docstring_parser
-from tests.helpers.photographs import KINDS, pictures
 
 
 async def send(

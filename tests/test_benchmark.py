@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import pictures, records, service, speed
+from benchmarks.drawn import pages, photographs
 from mnist_cnn.reading.reading import Reading
-from tests.helpers import pages, photographs
 
 
 def table_of(printed: str) -> list[list[str]]:

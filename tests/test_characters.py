@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.special import logit
 from torchmetrics.functional.text import char_error_rate
 
+from benchmarks.drawn import pages
+from benchmarks.drawn.photographs import KINDS, pictures
 from mnist_cnn import export
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.detection.calibration import fit
@@ -21,8 +23,6 @@ from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.weights.files import SHIPPED, write_weights
 from mnist_cnn.weights.predictor import load
-from tests.helpers import pages
-from tests.helpers.photographs import KINDS, pictures
 
 FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "STIXGeneralItalic.ttf")
 SMALL = {"width": 8, "deep_width": 8, "blocks": 1}

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.helpers.negatives import KINDS, share_read
+from benchmarks.drawn.negatives import KINDS, share_read
 
 
 @pytest.mark.parametrize("what", ["gradients", "blanks"])

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.pictures import common
+from benchmarks.drawn.pages import KINDS, Pen, common, page
 from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.ink import is_light_on_dark
 from mnist_cnn.reading.reader import read_digits
-from tests.helpers.pages import KINDS, Pen, page
 
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 

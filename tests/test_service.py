@@ -20,9 +20,9 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.drawn.photographs import bundled, png
 from mnist_cnn import demo, predict
 from mnist_cnn.weights import predictor
-from tests.helpers.photographs import bundled, png
 from tests.helpers.server import post, request, running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.drawn.photographs import bundled
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom
@@ -26,7 +27,6 @@ from mnist_cnn.reading.views import View
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.networks import build_network
 from tests.helpers.drawings import any_text, drawing, ways
-from tests.helpers.photographs import bundled
 
 
 @pytest.fixture(scope="module")

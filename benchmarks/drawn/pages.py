@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.helpers.photographs import bundled
+from benchmarks.drawn.photographs import bundled
 
 Array = NDArray[Any]
 VALIDATION = 12_000  # the first rows of MNIST's training images
@@ -203,3 +203,13 @@ def page(kind: str, seed: int) -> tuple[Image.Image, str]:
         light = cv2.GaussianBlur(dark, (0, 0), 1)
         picture = Image.fromarray((np.asarray(picture) * light).astype(np.uint8))
     return picture, text
+
+
+def common(one: str, other: str) -> int:
+    """The length of the longest common subsequence."""
+    best = np.zeros(len(other) + 1, int)
+    for sign in one:
+        same = np.array([sign == each for each in other], bool)
+        longer = np.maximum(best[1:], (best[:-1] + 1) * same)
+        best[1:] = np.maximum.accumulate(longer)
+    return int(best[-1])
