@@ -10,7 +10,7 @@
 The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
 probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is kept
 only if it was run on images and gave the network's probabilities, the page's reader too; of the C
-file, whose weights have few bits, c_file.py says what is compared.
+file, whose weights have few bits, exporting/c_file.py says what is compared.
 """
 
 import argparse
