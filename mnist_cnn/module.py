@@ -19,12 +19,7 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics, label_accuracies
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
-from mnist_cnn.pretrained import (
-    build_network,
-    is_ours,
-    load_into,
-    write_weights,
-)
+from mnist_cnn.pretrained import build_network, is_ours, load_into, write_weights
 from mnist_cnn.trial import try_step
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
