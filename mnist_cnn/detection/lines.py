@@ -30,14 +30,19 @@ def middles(found: Sequence[Character]) -> Points:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
+def between(found: Sequence[Character]) -> NDArray[np.float64]:
+    """The ways (N, N, 2) from each middle to each."""
+    places = middles(found)
+    return places[None] - places[:, None]
+
+
 def slope_of(found: Sequence[Character]) -> float:
     """The slope of the lines of writing, downwards: the median over neighbours that stand level."""
     tall = [each for each in found if each.symbol not in ASIDE]
     if len(tall) < 2:
         return 0.0
-    places = middles(tall)
     heights = np.array([each.height for each in tall])
-    apart = places[None] - places[:, None]  # [i, j] from i to j
+    apart = between(tall)
     room = np.maximum(heights[:, None], heights[None])
     beside = (
         (apart[..., 0] > 0.1 * room)
@@ -51,13 +56,11 @@ def slope_of(found: Sequence[Character]) -> float:
     return float(np.median(slopes)) if slopes else 0.0
 
 
-def leaning(found: Sequence[Character]) -> float:
+def leaning(digits: Sequence[Character]) -> float:
     """Degrees, up to 45, by which digits do not stand beside or below their nearest neighbours."""
-    digits = [each for each in found if each.symbol.isdecimal()]
     if len(digits) < 3:
         return 0.0
-    places = middles(digits)
-    apart = places[None] - places[:, None]  # [i, j] from i to j
+    apart = between(digits)
     far = np.hypot(*apart.transpose(2, 0, 1))
     np.fill_diagonal(far, np.inf)
     x, y = apart[np.arange(len(digits)), far.argmin(1)].T

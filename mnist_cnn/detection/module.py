@@ -75,7 +75,7 @@ class CharacterDetector(L.LightningModule):
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def load_weights(self, path: Path | str, strict: bool = True) -> list[str]:
-        """Replace the network's weights by those of a file, see `weights.files.load_into`."""
+        """Replace the network's weights by those of a file, as a DigitClassifier does."""
         return load_into(self.net, path, strict)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:

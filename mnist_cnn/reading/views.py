@@ -15,7 +15,7 @@ from mnist_cnn.reading import ink as inks
 
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
 LEANING = 20  # degrees between neighbours and the level or the upright from which a view leans
-SPARE = 0.5  # of as many characters as are found may not be
+SPARE = 0.5  # characters may be missed for each that is found, and more tell of another view
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # another view must explain so much more than the picture as it lies
@@ -35,13 +35,15 @@ class View:
 
     @property
     def is_plain(self) -> bool:
-        """True where digits are found that are mostly certain, stand level and are all the ink."""
+        """True where digits are found that are mostly certain, level, and most of the writing."""
         kept = [each for each in self.found if each.score > KEPT]
-        scores = [each.score for each in kept if each.symbol.isdecimal()]
-        if not scores or float(np.mean(scores)) < LIKELY or leaning(kept) > LEANING:
+        digits = [each for each in kept if each.symbol.isdecimal()]
+        if not digits or float(np.mean([each.score for each in digits])) < LIKELY:
+            return False
+        if leaning(digits) > LEANING:
             return False
         missed = unexplained(self.ink, kept, self.best)
-        height = float(np.median([each.height for each in kept if each.symbol.isdecimal()]))
+        height = float(np.median([each.height for each in digits]))
         _, _, parts, _ = cv2.connectedComponentsWithStats(missed)
         longest = parts[1:, 2:4].max(1)
         alike = (longest > TALL * height) & (longest < 2 * height)  # as large as digits are
@@ -102,16 +104,16 @@ def upright(net: nn.Module, grey: Array) -> View:
     if (longest := max(grey.shape)) < TINY:
         return enlarged(net, grey, -(-TINY // longest))
     light = inks.is_light_on_dark(grey)
-    ink, pen = ink_of(grey, light)
-    plain = view(net, ink, pen)
+    usual = ink_of(grey, light)
+    plain = view(net, *usual)
     if plain.is_plain:
         return plain
     chosen, most = None, BETTER * max(1.0, plain.best.weight)
-    inverse = view(net, *ink_of(grey, not light))
-    if inverse.is_plain and inverse.best.weight > most:
-        return inverse
-    for other, angles in ((light, ANGLES[1:]), (not light, ANGLES[:3])):
-        whole = (ink, pen) if other == light else ink_of(grey, other)
+    inverse = ink_of(grey, not light)
+    other = view(net, *inverse)
+    if other.is_plain and other.best.weight > most:
+        return other
+    for whole, angles in ((usual, ANGLES[1:]), (inverse, ANGLES[:3])):
         small, _, fine = reduced(whole[0], SMALL, whole[1])
         for degrees in angles:
             tried = scales(net, rotated(small, degrees)[0], fine, SCALES[::2])

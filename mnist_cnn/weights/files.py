@@ -130,19 +130,7 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
 
 
 def load_into(net: nn.Module, path: Path | str, strict: bool = True) -> list[str]:
-    """Replace a network's weights by those of a file.
-
-    Args:
-        net: it has the weights to replace.
-        path: a run's folder, a checkpoint or a weights file, whatever else is in it.
-        strict: all weights must fit. Else one must, and those that do not stay as they are.
-
-    Returns:
-        A line for each that does not fit: its name, and what differs.
-
-    Raises:
-        ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
-    """
+    """Replace a network's weights by those of a file, as `DigitClassifier.load_weights` has it."""
     new, old = read_file(path)[0], net.state_dict()
     fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
     faults = []
