@@ -5,25 +5,45 @@ import importlib.metadata
 import os
 import signal
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mnist_cnn.config.compose import compose
-    from mnist_cnn.data.datamodule import MNISTDataModule
+    from mnist_cnn.data.augment import Augment
+    from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
+    from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
+    from mnist_cnn.detection.trained import load_reader
+    from mnist_cnn.evaluate import evaluate
+    from mnist_cnn.export import export
     from mnist_cnn.module import DigitClassifier
     from mnist_cnn.reading.picture import load_picture
     from mnist_cnn.reading.reader import read_digits
-    from mnist_cnn.weights.predictor import load
+    from mnist_cnn.reading.reading import Reading
+    from mnist_cnn.sweeps import resumable
+    from mnist_cnn.train import train
+    from mnist_cnn.weights.predictor import Trained, load
 
     __version__: str
 
 __all__ = [
+    "ArraysDataModule",
+    "Augment",
     "DigitClassifier",
+    "FolderDataModule",
+    "ImageDataModule",
     "MNISTDataModule",
+    "Reading",
+    "Trained",
     "compose",
+    "evaluate",
+    "export",
     "load",
     "load_picture",
+    "load_reader",
     "read_digits",
+    "resumable",
+    "train",
 ]
 
 # a command, whose imports take seconds: until it listens to signals, Ctrl-C ends it silently
@@ -34,13 +54,39 @@ if _interrupts and (_program == "-m" or _program.startswith("mnist-cnn-")):
 
 # imported when they are first used: torch takes seconds
 PLACES = {
+    "ArraysDataModule": "data.custom",
+    "Augment": "data.augment",
     "DigitClassifier": "module",
+    "FolderDataModule": "data.custom",
+    "ImageDataModule": "data.datamodule",
     "MNISTDataModule": "data.datamodule",
+    "Reading": "reading.reading",
+    "Trained": "weights.predictor",
     "compose": "config.compose",
+    "evaluate": "evaluate",
+    "export": "export",
     "load": "weights.predictor",
     "load_picture": "reading.picture",
+    "load_reader": "detection.trained",
     "read_digits": "reading.reader",
+    "resumable": "sweeps",
+    "train": "train",
 }
+
+
+class Package(ModuleType):
+    """This package, in which `train` is the function even after `import mnist_cnn.train`.
+
+    Python would put the module of that name there; it stays in sys.modules, for `from
+    mnist_cnn.train import ...`. In the same way hydra.main is the function of hydra/main.py.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in PLACES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = Package
 
 
 def __dir__() -> list[str]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from mnist_cnn import export
 from mnist_cnn.data import mnist
+from mnist_cnn.export import main
 from mnist_cnn.exporting import c_file
 from mnist_cnn.model import CNN, VGG, FastCNN
 from mnist_cnn.weights.files import write_weights
@@ -109,7 +109,7 @@ def test_the_command_writes_both_files_or_ends_in_one_line_and_writes_none(tmp_p
 
     def refusal() -> str:
         with pytest.raises(SystemExit) as exit:
-            export.main(command)
+            main(command)
         assert not list(out.iterdir())
         return str(exit.value.code)
 
@@ -120,7 +120,7 @@ def test_the_command_writes_both_files_or_ends_in_one_line_and_writes_none(tmp_p
         patch.setattr(c_file.Compiled, "__call__", lambda self, images: torch.zeros(1000, 10))
         assert refusal().startswith("error: mnist_cnn.c is not written: ")
     monkeypatch.setattr(c_file, "AGREEMENT", 0.5)  # its logits, those of no training, are close
-    export.main(command)
+    main(command)
     assert sorted(path.name for path in out.iterdir()) == ["mnist_cnn.c", "mnist_cnn.h"]
     with pytest.raises(SystemExit, match="--out must be a folder without"):
-        export.main(command)
+        main(command)

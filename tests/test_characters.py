@@ -12,12 +12,12 @@ from torchmetrics.functional.text import char_error_rate
 
 from benchmarks.drawn import pages
 from benchmarks.drawn.photographs import KINDS, pictures
-from mnist_cnn import export
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_for_pictures, load_reader
+from mnist_cnn.export import main
 from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.runs.file_format import KEY, VERSION
@@ -159,7 +159,7 @@ def test_what_is_for_images_says_of_a_reader_that_it_is_one(reader_run: Path, pl
     with pytest.raises(ValueError, match=rf"^ckpt_path={line}"):
         as_trained([f"ckpt_path={reader_run / place}"])
     with pytest.raises(SystemExit, match=rf"^error: {line}"):
-        export.main([f"ckpt_path={reader_run / place}"])
+        main([f"ckpt_path={reader_run / place}"])
 
 
 def test_a_reader_s_run_reads_but_not_its_checkpoint_which_is_not_calibrated(reader_run: Path):

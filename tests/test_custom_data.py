@@ -52,7 +52,7 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
 
 def test_a_network_for_colour_is_exported_and_reads_no_photograph(run, tmp_path):
     net = predictor.load(run[0])
-    assert export.export(net, ["pt2"], tmp_path / "out")["mnist_cnn.pt2"] < 1e-6
+    assert export(net, ["pt2"], tmp_path / "out")["mnist_cnn.pt2"] < 1e-6
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))

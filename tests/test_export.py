@@ -16,13 +16,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from mnist_cnn import export
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
-from mnist_cnn.exporting.formats import describe
+from mnist_cnn.export import export, main
+from mnist_cnn.exporting.formats import FORMATS, describe
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
+from tests.helpers import process
 from tests.helpers.process import environment
 
 # a scaling that is not the identity: a file that forgets it is found out
@@ -55,7 +56,7 @@ def truth(trained_run, digits) -> np.ndarray:
 def refusal(*args: Any) -> str:
     """The one line with which the command ends."""
     with pytest.raises(SystemExit) as exit:
-        export.main([*map(str, args)])
+        main([*map(str, args)])
     assert isinstance(exit.value.code, str)  # Python prints it and exits with 1
     assert "\n" not in exit.value.code
     return exit.value.code
@@ -67,8 +68,8 @@ def exported(trained_run, tmp_path_factory) -> Path:
     for package in PACKAGES:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
     folder = tmp_path_factory.mktemp("exported")
-    export.main([f"ckpt_path={trained_run}", "--out", str(folder)])
-    assert sorted(path.suffix[1:] for path in folder.iterdir()) == sorted(export.FORMATS)
+    main([f"ckpt_path={trained_run}", "--out", str(folder)])
+    assert sorted(path.suffix[1:] for path in folder.iterdir()) == sorted(FORMATS)
     return folder
 
 
@@ -112,14 +113,14 @@ def test_the_weights_load_again(exported, digits, truth):
 def test_a_file_that_gives_something_else_is_not_written(
     kind, factor, trained_run, tmp_path, monkeypatch
 ):
-    write, run = export.FORMATS[kind]
+    write, run = FORMATS[kind]
 
     def write_other_weights(net: predictor.Trained, path: Path) -> None:
         other = copy.deepcopy(net)
         other.get_parameter("net.dense2.weight").mul_(factor)
         write(other, path)
 
-    monkeypatch.setitem(export.FORMATS, kind, (write_other_weights, run))
+    monkeypatch.setitem(FORMATS, kind, (write_other_weights, run))
     line = refusal(f"ckpt_path={trained_run}", "--format", kind, "--out", tmp_path)
     assert line.startswith(f"error: mnist_cnn.{kind} is not written: its probabilities must")
     assert not list(tmp_path.iterdir())
@@ -133,7 +134,7 @@ class Fixed(torch.nn.Module):
 def test_a_network_that_fixes_the_number_of_images_is_refused_in_one_line(tmp_path):
     net = predictor.Trained(Fixed(), mnist.DIGITS, {"data": {"name": "mnist"}})
     with pytest.raises(ValueError, match=r"^mnist_cnn\.pt2 is not written: .*N") as refused:
-        export.export(net, ["pt2"], tmp_path)
+        export(net, ["pt2"], tmp_path)
     assert "\n" not in str(refused.value)
 
 
@@ -159,7 +160,7 @@ def test_a_file_says_what_it_is(exported):
 
 
 def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
-    private = [str(Path(export.__file__).parent), str(Path(torch.__file__).parent), str(data_root)]
+    private = [str(process.PACKAGE / "mnist_cnn"), str(Path(torch.__file__).parent), str(data_root)]
     for file in exported.iterdir():
         content = file.read_bytes()
         if zipfile.is_zipfile(file):
@@ -172,7 +173,7 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
 
 
 def test_the_page_has_the_network_of_the_run_or_else_the_reader_alone(exported, tmp_path, capsys):
-    export.main(["--format", "html", "--out", str(tmp_path)])
+    main(["--format", "html", "--out", str(tmp_path)])
     assert "mnist_cnn.html: within " in capsys.readouterr().out
     for file, networks in (
         (exported / "mnist_cnn.html", {"classifier", "detector"}),
@@ -190,7 +191,7 @@ def test_the_page_has_the_network_of_the_run_or_else_the_reader_alone(exported, 
 def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_path):
     (tmp_path / "mnist_cnn.onnx").write_text("somebody's own")
     for kind in ("safetensors", "pt2"):
-        export.main([f"ckpt_path={trained_run}", "--format", kind, "--out", str(tmp_path)])
+        main([f"ckpt_path={trained_run}", "--format", kind, "--out", str(tmp_path)])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert len(before) == 3
     for kind in ("all", "pt2", "onnx"):
@@ -204,7 +205,7 @@ def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_p
 
 STOPPED = """
 import os, signal, sys, threading
-from mnist_cnn import export
+from mnist_cnn.export import main
 from mnist_cnn.exporting import webpage
 
 call = webpage.Engine.call
@@ -214,7 +215,7 @@ def stopped(self, *given):
     return call(self, *given)
 
 webpage.Engine.call = stopped
-export.main(["--format", "html", "--out", sys.argv[1]])
+main(["--format", "html", "--out", sys.argv[1]])
 """
 
 

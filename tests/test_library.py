@@ -183,11 +183,21 @@ def test_the_public_names_are_imported_when_they_are_used():
 import sys, mnist_cnn
 assert "torch" not in sys.modules and "hydra" not in sys.modules
 assert mnist_cnn.__version__ and {*mnist_cnn.__all__} < {*dir(mnist_cnn)}
-import mnist_cnn.train, mnist_cnn.evaluate
 from mnist_cnn import *
-assert callable(mnist_cnn.train.train) and callable(mnist_cnn.evaluate.evaluate)
-assert all(callable(getattr(mnist_cnn, name)) for name in mnist_cnn.__all__)
+assert all(callable(globals()[name]) for name in mnist_cnn.__all__)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment(), check=True)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         mnist_cnn.trian  # noqa: B018
+
+
+@pytest.mark.parametrize("first", ["from mnist_cnn import ", "import mnist_cnn."])
+def test_the_name_of_a_command_is_its_function_whichever_is_imported_first(first):
+    code = "import importlib, mnist_cnn\n"
+    for name in ("train", "evaluate", "export"):
+        code += f"""{first}{name}
+module = importlib.import_module("mnist_cnn.{name}")
+from mnist_cnn import {name}
+assert {name} is mnist_cnn.{name} is module.{name}
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment(), check=True)

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import multiprocessing
+import pkgutil
 import signal
 import sys
 import traceback
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import hydra
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -46,7 +46,7 @@ class Folders(Callback):
 
     A sweep's folder is locked while it runs. Its jobs are named by what is swept. It ends with a
     report, and with exit code 1 where a job there has failed, was refused or is running. `check` is
-    the `package.module.function` of a run's configuration, `report` that of a sweep's folder.
+    the `package.module:function` of a run's configuration, `report` that of a sweep's folder.
     """
 
     # of the class, since joblib's workers get a copy of the callback, and a lock has none
@@ -62,7 +62,7 @@ class Folders(Callback):
                 config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
             set_hydra_config(config)  # which the configuration refers to
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            hydra.utils.get_method(self.check)(task)
+            pkgutil.resolve_name(self.check)(task)
         take(config, "run")
 
     @refusal()
@@ -95,7 +95,7 @@ class Folders(Callback):
             return
         folder = Path(config.hydra.sweep.dir).absolute()
         if self.report:
-            hydra.utils.get_method(self.report)(folder)
+            pkgutil.resolve_name(self.report)(folder)
         jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
         refused = refused_jobs(folder)
         jobs |= dict.fromkeys(refused, "refused")
