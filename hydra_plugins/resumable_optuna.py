@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -25,7 +24,7 @@ class ResumableOptunaSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        self.parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+        self.config_loader = hydra_context.config_loader
         self.options, self.folder = config.hydra.sweeper, Path(config.hydra.sweep.dir).absolute()
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -33,6 +32,7 @@ class ResumableOptunaSweeper(Sweeper):
         self.launch = launcher.launch
 
     def sweep(self, arguments: list[str]) -> None:
+        from mnist_cnn.internals.hydra import parse_overrides
         from mnist_cnn.sweeps.callback import refusal
 
         with refusal():
@@ -40,7 +40,7 @@ class ResumableOptunaSweeper(Sweeper):
 
             options = Options.of(self.options)
             params = [f"{key}={value}" for key, value in (options.params or {}).items()]
-            overrides = self.parser.parse_overrides([*params, *arguments])
+            overrides = parse_overrides([*params, *arguments], self.config_loader)
             by_key = {o.get_key_element(): o for o in overrides}
             search = Search(self.folder, options, by_key)
         search.run(self.launch)

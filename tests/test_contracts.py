@@ -1,4 +1,4 @@
-"""What `internals/` uses of Lightning without a promise is as it was read."""
+"""What `internals/` uses of the private API of Lightning, Hydra and PyTorch is as it was read."""
 
 import os
 import warnings
@@ -7,14 +7,21 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra  # noqa: TID251
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
+from omegaconf import OmegaConf
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils import deterministic
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics import MeanMetric
 
+from mnist_cnn.config.compose import CONF, VERSION_BASE
 from mnist_cnn.data import replay
+from mnist_cnn.internals import hydra, loaders, results
 from mnist_cnn.internals import lightning as wall
-from mnist_cnn.internals import loaders, results
 from tests.helpers.training import bare_trainer
 
 BATCHES = 4  # of an epoch
@@ -267,3 +274,97 @@ def test_a_run_on_a_computer_with_srun_is_not_told_to_use_it(quiet, tmp_path, mo
             wall.quiet_lightning()
         bare_trainer()
     assert any("srun" in str(warning.message) for warning in told) is not quiet
+
+
+def test_the_samples_of_a_mean_are_integers_until_they_are_counted_exactly(monkeypatch):
+    class Logs(Module):
+        def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+            self.log("x", batch.item(), on_step=False, on_epoch=True, batch_size=33)
+            return super().training_step(batch, batch_idx)
+
+    counts = []
+
+    def on_train_batch_end(trainer, *_):
+        item = next(iter(trainer._results.values()))  # noqa: SLF001
+        item.meta.sync.should = True  # as sync_dist=True has it in several processes
+        for processes in (1, 2):
+            with monkeypatch.context() as patch:
+                patch.setattr(L.Trainer, "world_size", processes)
+                results.count_exactly(trainer)
+            counts.append(torch.as_tensor(item.cumulated_batch_size))
+
+    options = {"max_epochs": 1, "limit_train_batches": 1}
+    hooks = [LambdaCallback(on_train_batch_end=on_train_batch_end)]
+    bare_trainer(**options, callbacks=hooks).fit(Logs(), Numbers())
+    assert [count.is_floating_point() for count in counts] == [False, True], "count_exactly"
+    assert [count.item() for count in counts] == [33, 33]
+
+
+class Processes(Dataset[int]):
+    """The number of the process that loads."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, row: int) -> int:
+        return os.getpid()
+
+
+def test_a_loader_keeps_its_workers_until_they_are_forgotten():
+    loader = DataLoader(Processes(), num_workers=1, persistent_workers=True)
+    first, second = (next(iter(loader)).item() for _ in range(2))
+    assert first == second != os.getpid()
+    loaders.forget_workers(loader)
+    assert next(iter(loader)).item() not in (first, os.getpid()), "forget_workers"
+
+
+def test_new_memory_is_filled_in_deterministic_mode_unless_it_is_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    assert torch.empty(64).isnan().all()
+    wall.leave_memory_uninitialized()
+    torch.ones(4097)  # memory that the next tensor may get
+    assert not torch.empty(4097).isnan().all(), "leave_memory_uninitialized"
+
+
+def test_an_error_of_the_compiler_is_told_from_one_of_the_network():
+    def fails(*_: Any) -> Any:
+        raise ValueError("no backend")
+
+    with pytest.raises(Exception, match="no backend") as e:
+        torch.compile(torch.neg, backend=fails)(torch.ones(1))
+    assert wall.is_of_compiler(e.value)
+    assert not wall.is_of_compiler(ValueError("no backend"))
+
+
+def test_an_override_tells_what_it_sets_or_sweeps():
+    overrides = ["a.b=1", "c=x,'y z'", "d=tag(log,interval(0.1,1))"]
+    one, choice, interval = hydra.parse_overrides(overrides)
+    assert (one.get_key_element(), one.key_or_group, one.value()) == ("a.b", "a.b", 1)
+    assert [o.is_sweep_override() for o in (one, choice, interval)] == [False, True, True]
+    assert [*choice.sweep_string_iterator()] == ["x", "'y z'"]
+    found = choice.value()
+    assert isinstance(found, hydra.ChoiceSweep)
+    assert isinstance(found.list[1], hydra.QuotedString)
+    assert found.list[1].text == "y z"
+    space: Any = interval.value()
+    assert interval.is_interval_sweep()
+    assert (space.start, space.end, space.tags) == (0.1, 1, {"log"})
+    assert interval.input_line == overrides[2]
+    with pytest.raises(HydraException):
+        hydra.parse_override("a=[")
+
+
+def test_a_job_is_composed_and_a_group_listed_by_the_loader_of_the_application():
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
+        config = compose("train", return_hydra_config=True)
+        assert hydra.compose_job(config, ["seed=3", "model=fast_cnn"]).seed == 3
+        with pytest.raises(HydraException, match="nowhere"):
+            hydra.compose_job(config, ["model=nowhere"])
+        loader = GlobalHydra.instance().config_loader()  # as a sweeper is given it
+        (each,) = hydra.parse_overrides(["model=glob(*)"], loader)
+        assert {"cnn", "fast_cnn"} <= {*each.sweep_string_iterator()}
+        hydra.set_hydra_config(config)
+        assert HydraConfig.get().job.name == "train"
+    hydra.adopt_hydra_config(OmegaConf.create({"hydra": {"job": {"name": "other"}}}))
+    assert HydraConfig.get().job.name == "other"

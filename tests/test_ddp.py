@@ -64,7 +64,7 @@ def test_a_users_own_data_are_split_over_the_processes_by_lightning(data, tmp_pa
     cfg = compose([*TINY, *DDP], run_dir=tmp_path)
     cfg.data._target_ = data
     trainer = build_trainer(cfg, RunFolder(tmp_path), None, DigitClassifier())
-    assert trainer._accelerator_connector.use_distributed_sampler is (data == "my.Numbers")
+    assert trainer._accelerator_connector.use_distributed_sampler is (data == "my.Numbers")  # noqa: SLF001
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 5])

@@ -57,8 +57,8 @@ def test_training_on_bounds_certifies_images_that_no_attack_changes():
     trainer = bare_trainer(max_epochs=1, callbacks=[training], **batches)
     trainer.fit(module, MNISTDataModule())
     net = module.net.eval()
-    assert not net._forward_pre_hooks
-    assert not net._forward_hooks
+    assert not net._forward_pre_hooks  # noqa: SLF001
+    assert not net._forward_hooks  # noqa: SLF001
     x, y = digits(300)
     shares = [certified(net, x, y, epsilon).double().mean() for epsilon in (0.0, 0.1, 0.3)]
     assert shares[0] == attacks.correct(net, x, y).double().mean()

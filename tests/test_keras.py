@@ -106,11 +106,13 @@ def test_training_stops_when_keras_stops_it(keras, case):
             current_epoch=epoch,
             fast_dev_run=False,
             should_stop=False,
+            state=SimpleNamespace(fn="fit"),
+            sanity_checking=False,
             strategy=SimpleNamespace(reduce_boolean_decision=lambda stop, all: stop),
             world_size=1,
             global_rank=0,
         )
-        stopping._run_early_stopping_check(trainer)
+        stopping.on_validation_end(trainer, None)  # type: ignore[arg-type]
         if trainer.should_stop and stopped < 0:
             stopped = epoch
     assert stopped == keras["stop_epoch"][case]

@@ -37,7 +37,7 @@ def test_a_title_is_written_as_it_is_and_fits() -> None:
     title = "outputs/$a$_b: " + "long " * 40
     figure = training.history(ROWS, None, title)
     figure.savefig(io.BytesIO())
-    box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]
+    box = figure._suptitle.get_window_extent()  # type: ignore[attr-defined]  # noqa: SLF001
     assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
     assert "$a$_b" in figure.get_suptitle()
 

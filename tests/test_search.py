@@ -9,11 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hydra_plugins.resumable_optuna import NODE
+from mnist_cnn.internals.hydra import parse_override, parse_overrides
 from mnist_cnn.runs.folder import FAILED, LOCK, PRUNED, RESULTS, state
 from mnist_cnn.sweeps.search import NAME, Options, Search, distribution, sampler, storage
 from tests.helpers.process import run, start, wait_for
@@ -25,7 +25,7 @@ SPACE = ("x=interval(0,9)", "y=2")
 
 def search(folder: Path, *space: str, **options: Any) -> Search:
     config = OmegaConf.create({**NODE, "n_trials": 3, **options})
-    parsed = OverridesParser.create().parse_overrides(list(space or SPACE))
+    parsed = parse_overrides(space or SPACE)
     return Search(folder, Options.of(config), {o.get_key_element(): o for o in parsed})
 
 
@@ -64,7 +64,7 @@ def ends(found: Search) -> list[str]:
     ],
 )
 def test_a_sweep_in_hydras_syntax_is_a_distribution_of_optunas(text, values):
-    assert distribution(OverridesParser.create().parse_override(f"key={text}")) == values
+    assert distribution(parse_override(f"key={text}")) == values
 
 
 def test_a_trial_is_drawn_by_seed_and_number():

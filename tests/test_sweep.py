@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from mnist_cnn.internals.hydra import parse_override
 from mnist_cnn.runs import resume
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, PENDING, RESULTS, SWEEP
 from mnist_cnn.runs.names import name_of
@@ -47,7 +47,7 @@ def test_a_name_is_short_and_hydras_grammar_takes_it_unquoted(overrides, name):
     found = name_of(overrides)
     assert re.fullmatch(name, found)
     assert len(found.encode()) <= 120
-    parsed = OverridesParser.create().parse_override(f"ckpt_path=sweep/{found}")
+    parsed = parse_override(f"ckpt_path=sweep/{found}")
     assert parsed.value() == f"sweep/{found}"
     assert name_of([*overrides, "z='a b'"]) != name_of([*overrides, "z='a/b'"])
 

@@ -1,11 +1,13 @@
 """The parts of Hydra without a public API, as read in releases 1.3.8 and 1.4.0rc3.
 
-Its parser of overrides, the loader of the running application, and what HydraConfig gives.
+Its parser of overrides, the loader of the running application, and what HydraConfig gives. Each has
+a test in tests/test_contracts.py that fails where a new release changes it.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,9 +22,11 @@ def parse_override(override: str) -> Override:
     return OverridesParser.create().parse_override(override)
 
 
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Parse several overrides."""
-    return OverridesParser.create().parse_overrides(list(overrides))
+def parse_overrides(
+    overrides: Sequence[str], config_loader: ConfigLoader | None = None
+) -> list[Override]:
+    """Parse several overrides; with a loader, those that list what a group has: `glob(*)`."""
+    return OverridesParser.create(config_loader).parse_overrides(list(overrides))
 
 
 def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
