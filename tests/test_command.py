@@ -124,17 +124,17 @@ def test_a_mistake_in_a_user_s_code_is_one_line_with_its_place(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("override", "line"),
+    ("override", "named"),
     [
         *((f"{group}=null", f"{group} must be ") for group in ("model", "data", "callbacks")),
-        ("trainer.foo=1", "Could not override 'trainer.foo'."),
-        ("optimzer.lr=1", "Could not override 'optimzer.lr'."),
-        ("model=nope", "In 'train': Could not find 'model/nope'"),
-        ("seed='", "LexerNoViableAltException: seed='"),
+        ("trainer.foo=1", "trainer.foo"),
+        ("optimzer.lr=1", "optimzer.lr"),
+        ("model=nope", "model/nope"),
+        ("seed='", "seed='"),
         ("hydra.run.dir=/dev/null/x", "hydra.run.dir=/dev/null/x: "),
     ],
 )
-def test_what_hydra_refuses_is_one_line(override, line, tmp_path, monkeypatch, capfd):
+def test_what_hydra_refuses_is_one_line(override, named, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
@@ -142,7 +142,8 @@ def test_what_hydra_refuses_is_one_line(override, line, tmp_path, monkeypatch, c
     assert end.value.code == 1
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"error: {line}")
+    assert err.startswith("error: ")
+    assert named in err
     assert not list(tmp_path.iterdir())
 
 

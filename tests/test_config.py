@@ -73,23 +73,37 @@ def test_the_article_by_name_is_the_default():
     assert default == article
 
 
+STEPS = "callbacks.averaging.update_every_n_steps"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "got"),
+    [
+        ("run_name=../../x", "run_name", "../../x"),
+        ("init_weights=''", "init_weights", "''"),
+        ("model.channels=[0,1]", "model.channels.0", "0"),
+        ("model._target_=[a]", "model._target_", "['a']"),
+        ("optimizer.lr=nan", "optimizer.lr", "nan"),
+        ("scheduler.interval=batch", "scheduler.interval", "batch"),
+        ("trainer.max_time=1h", "trainer.max_time", "1h"),
+        ("trainer.max_time=00:00:00:00", "trainer.max_time", "00:00:00:00"),
+        ("trainer.max_steps=0", "trainer.max_steps", "0"),
+        ("callbacks.history=null", "callbacks.history", "null"),
+        ("+metrics={f1:{_target_:1}}", "metrics.f1._target_", "1"),
+        ("augment=mild data.augment.scale=1", "data.augment.scale", "1"),
+        ("callbacks=averaging callbacks.averaging.update_every_n_steps=x", STEPS, "x"),
+        ("module.label_smoothing=1.0", "module.label_smoothing", "1.0"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
+    line = rf"{re.escape(key)}: [^;\n]*, got {re.escape(got)}"
+    with pytest.raises(ValueError, match=rf"^{line}(;|$)"):
+        check(compose(override.split(), run_dir="unused"))
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("run_name=../../x", "run_name: String should match pattern"),
-        ("init_weights=''", "init_weights: String should have at least 1 character, got ''"),
-        ("model.channels=[0,1]", "model.channels.0: Input should be greater than or equal to 1"),
-        ("model._target_=[a]", "model._target_: Input should be a valid string, got ['a']"),
-        ("optimizer.lr=nan", "optimizer.lr: Input should be a finite number, got nan"),
-        ("scheduler.interval=batch", "scheduler.interval: Input should be 'epoch' or 'step'"),
-        ("trainer.max_time=1h", "trainer.max_time: String should match pattern"),
-        ("callbacks.history=null", "callbacks.history: Input should be a valid dictionary"),
-        (
-            "+metrics={f1:{_target_:1}}",
-            "metrics.f1._target_: Input should be a valid string, got 1",
-        ),
-        ("augment=mild data.augment.scale=1", "data.augment.scale: Input should be less than or"),
-        # what does not go together
         ("data.val_fraction=0", "objective.metric must be of train/ where nothing is validated"),
         (
             "data.per_class=1 trainer.limit_train_batches=0.01",
@@ -101,18 +115,11 @@ def test_the_article_by_name_is_the_default():
         ("data.split=writers_by_series", "data.val_fraction must be 0.5 with data.split=writers"),
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         ("trainer=ddp trainer.num_nodes=2", "trainer.num_nodes must be 1 without torchrun, got 2"),
-        (
-            "callbacks=averaging callbacks.averaging.update_every_n_steps=x",
-            "callbacks.averaging.update_every_n_steps: Input should be a valid integer, got x",
-        ),
-        ("trainer.max_steps=0", "trainer.max_steps: Input should not be zero, got 0"),
-        ("trainer.max_time=00:00:00:00", "trainer.max_time: Input should not be zero, got 00:00"),
         ("data.per_class=100000", "data.per_class must be at most 4800 with data.val_fraction=0.2"),
         ("data.per_class=4400", "data.per_class must be at most 4373, as many as a class has to"),
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
-        ("module.label_smoothing=1.0", "module.label_smoothing: Input should be less than 1"),
         # what may not be named
         ("+callbacks.mine._target_=os.mkdir", "callbacks.mine._target_ must be mnist_cnn.*, li"),
         ("model._target_=lightning.Trainer", "model._target_ must be mnist_cnn.model.*, "),
@@ -133,7 +140,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
     ("override", "line"),
     [
         ("trainer.accelerator=tpu", "trainer: "),
-        ("+trainer.epochs=3", "lightning.Trainer: Trainer.__init__() got an unexpected keyword"),
+        ("+trainer.epochs=3", "lightning.Trainer: "),
         ("trainer.accelerator=cpu trainer.devices=[0]", "trainer: "),
         ("trainer.accelerator=cpu trainer.precision=16-mixed", "trainer.precision must be bf16-mi"),
         ("model._target_=mnist_cnn.model.Foo", "model._target_=mnist_cnn.model.Foo"),
@@ -141,7 +148,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("optimizer._target_=torch.optim.swa_utils", "optimizer._target_"),
         ("optimizer._target_=torch.nn.Linear", "optimizer._target_ must be a Optimizer"),
         ("+optimizer.foo=1", "optimizer: torch.optim.Adam: "),
-        ("optimizer=sgd optimizer.momentum=0.0 optimizer.nesterov=true", "optimizer: Nesterov"),
+        ("optimizer=sgd optimizer.momentum=0.0 optimizer.nesterov=true", "optimizer: "),
         ("scheduler._target_=torch.optim.lr_scheduler.Counter", "scheduler._target_"),
         ("scheduler._target_=torch.optim.Adam", "scheduler._target_ must be a LRScheduler"),
         ("+metrics={acc:{_target_:torch.nn.L1Loss}}", "metrics.acc: a metric of this name is log"),
@@ -153,7 +160,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("+module.width=3", "module.width: mnist_cnn.module.DigitClassifier takes freeze, label_"),
         ("module._target_=mnist_cnn.model.CNN", "module._target_ must be a LightningModule"),
         ("module._target_=lightning.LightningModule", "takes no keys"),
-        ("scheduler.factor=1", "scheduler: Factor should be < 1.0"),
+        ("scheduler.factor=1", "scheduler: "),
         ("optimizer.betas=[]", "optimizer: torch.optim.Adam: "),
         ("model.hidden=1000000000", "model must have at most 100,000,000 parameters"),
     ],
@@ -175,7 +182,7 @@ def test_what_our_files_set_to_true_or_false_is_nothing_else():
         for key in sorted(found):
             changed = cfg.copy()
             OmegaConf.update(changed, key, "no")
-            with pytest.raises(ValueError, match=rf"^{re.escape(key)}: Input should be "):
+            with pytest.raises(ValueError, match=rf"^{re.escape(key)}: .*, got no$"):
                 check(changed, entry)
         seen |= found
     assert {"test", "force", "init_strict", "data.color", "logger.wandb.offline"} <= seen

@@ -74,7 +74,7 @@ def test_frozen_layers_keep_their_weights_and_statistics_and_have_no_state(tmp_p
             "[conv1,conv2,dense1,dense2]",
             "module.freeze must leave a layer to train, got all of conv1",
         ),
-        ("conv1", "module.freeze: Input should be a valid list, got conv1"),
+        ("conv1", "module.freeze: .*, got conv1"),
     ],
 )
 def test_layers_that_are_not_there_are_refused_with_those_that_are(value, line, tmp_path):

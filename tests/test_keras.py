@@ -112,7 +112,7 @@ def test_training_stops_when_keras_stops_it(keras, case):
             world_size=1,
             global_rank=0,
         )
-        stopping.on_validation_end(trainer, None)  # type: ignore[arg-type]
+        stopping.on_validation_end(trainer, None)
         if trainer.should_stop and stopped < 0:
             stopped = epoch
     assert stopped == keras["stop_epoch"][case]

@@ -16,18 +16,16 @@ from mnist_cnn.reading.reader import read_digits
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
-@pytest.mark.parametrize("seed", [1, 54])  # in the other, digits touch the rules of nine cells
-def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told(seed: int) -> None:
-    picture, text = page("sudoku", seed)
-    readings = [r for r in read_digits(picture) if r.is_digit or r.sign == " "]
-    cells = {(reading.row, reading.column): reading.symbol for reading in readings}
-    assert len(cells) == 81
-    expected = {(n, k): s for n, row in enumerate(text.split("\n")) for k, s in enumerate(row)}
-    assert {at for at, sign in cells.items() if sign == " "} == {
-        at for at, sign in expected.items() if sign == " "
-    }
-    assert sum(cells[at] == sign for at, sign in expected.items()) >= 76
-    assert max(reading.row for reading in readings) == 8
+def test_grids_are_read_by_row_and_column_and_their_empty_cells_are_told() -> None:
+    alike = []
+    for seed in range(3):
+        picture, text = page("sudoku", seed)
+        readings = [r for r in read_digits(picture) if r.is_digit or r.sign == " "]
+        cells = {(reading.row, reading.column): reading.symbol for reading in readings}
+        for n, row in enumerate(text.split("\n")):
+            alike += [cells.get((n, k)) == sign for k, sign in enumerate(row)]
+    assert len(alike) == 3 * 81
+    assert np.mean(alike) >= 0.93
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "sudoku"])
