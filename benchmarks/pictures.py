@@ -3,7 +3,7 @@
     pictures FOLDER   index.csv: `file` (in the folder or its img/), `label`, all digits in reading
                       order, and `kind`, where there are several
     sudokus FOLDER    NAME.jpg and NAME.txt, nine rows of nine: 0 an empty cell, 10 notes
-    made              photographs of MNIST's digits, and pages, of benchmarks/drawn
+    made              photographs of MNIST's digits, and pages, of mnist_cnn/data/drawn
     none              letters, scribbles, doodles: pictures without digits
     small             scikit-learn's digits of 8x8 pixels, enlarged to 200x200
     costs             seconds and memory of 12 megapixels, a page of text and 1,200 cells
@@ -35,7 +35,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.functional.text import edit_distance
 
-from benchmarks.drawn import negatives, pages, photographs
+from mnist_cnn.data.drawn import negatives, pages, photographs
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading.answers import confidence, rows, written
 from mnist_cnn.reading.reader import read_digits

@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 import httpx
 import pandas as pd
 
-from benchmarks.drawn.photographs import KINDS, pictures
 from benchmarks.tables import markdown
+from mnist_cnn.data.drawn.photographs import KINDS, pictures
 from mnist_cnn.report import docstring_parser
 
 

@@ -28,7 +28,7 @@ from mnist_cnn.reading.drawing import draw_readings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # for the photographs of the benchmarks
-from benchmarks.drawn.photographs import KINDS, photograph  # noqa: E402
+from mnist_cnn.data.drawn.photographs import KINDS, photograph  # noqa: E402
 
 RUNS, OUT = Path("outputs/overview"), ROOT / "docs" / "images" / "overview.png"
 SEEDS = (3, 4, 8)  # of the photographs

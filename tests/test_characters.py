@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.special import logit
 from torchmetrics.functional.text import char_error_rate
 
-from benchmarks.drawn import pages
-from benchmarks.drawn.photographs import KINDS, pictures
 from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.data.drawn import pages
+from mnist_cnn.data.drawn.photographs import KINDS, pictures
 from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.drawn.photographs import png
+from tests.helpers.pictures import png
 from tests.helpers.server import running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")

@@ -1,10 +1,20 @@
 """Pictures without digits, and what is read in them."""
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.drawn.negatives import KINDS, share_read
+from mnist_cnn.data.drawn.negatives import KINDS
+from mnist_cnn.reading.reader import read_digits
+
+
+def share_read(drawings: Iterator[Image.Image], n: int) -> float:
+    """The share of n drawings in which a digit is read."""
+    readings = [read_digits(drawing) for drawing in itertools.islice(drawings, n)]
+    return sum(any(each.digit is not None for each in read) for read in readings) / n
 
 
 @pytest.mark.parametrize("what", ["gradients", "blanks"])

@@ -24,16 +24,22 @@ def imported(folder: str) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    tops = {name.partition(".")[0] for name in names}
-    return tops - {"mnist_cnn", "tests", *sys.stdlib_module_names}
+    return {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names}
 
 
 def test_every_package_that_is_imported_is_declared():
     declared = re.findall(r'"([A-Za-z][\w-]*)', (ROOT / "pyproject.toml").read_text("utf-8"))
     providers = importlib.metadata.packages_distributions()
-    for package in sorted(imported("mnist_cnn") | imported("tests")):
+    ours = {"mnist_cnn", "hydra_plugins", "tests"}
+    for package in sorted((imported("mnist_cnn") | imported("tests")) - ours):
         named = {name.lower().replace("_", "-") for name in providers.get(package, [package])}
         assert named & set(declared), package
+
+
+def test_the_package_imports_no_tests_or_benchmarks_and_these_not_each_other():
+    assert imported("mnist_cnn").isdisjoint({"tests", "benchmarks"})
+    assert "benchmarks" not in imported("tests")
+    assert "tests" not in imported("benchmarks")
 
 
 def test_the_locked_versions_are_those_of_the_records():
@@ -70,8 +76,8 @@ def test_the_examples_of_own_parts_run_on_the_installed_wheel_outside_the_reposi
     examples = ("test_own_parts.py", "test_library.py")
     shutil.copytree(ROOT / "tests" / "helpers", away / "tests" / "helpers")
     (away / "docs").mkdir()
-    tests = (f"tests/{name}" for name in ("__init__.py", "conftest.py", *examples))
-    for name in ("pyproject.toml", "docs/extend.md", *tests):
+    tests = (f"tests/{name}" for name in ("__init__.py", *examples))
+    for name in ("pyproject.toml", "conftest.py", "docs/extend.md", *tests):
         shutil.copy(ROOT / name, away / name)
     # the package is found there and nowhere else
     where = "import mnist_cnn; print(mnist_cnn.__file__)"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.drawn.pages import KINDS, Pen, common, page
+from mnist_cnn.data.drawn.pages import KINDS, Pen, common, page
 from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.ink import is_light_on_dark
 from mnist_cnn.reading.reader import read_digits

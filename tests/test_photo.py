@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.drawn.photographs import bundled, find_digits, page
+from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.reading.picture import FORMATS, Pages, load_picture, upright_size
 from mnist_cnn.reading.reader import read_digits
+from tests.helpers.pictures import find_digits, page
 
 Array = NDArray[np.uint8]
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from benchmarks.drawn.photographs import png
 from mnist_cnn import predict
 from mnist_cnn.detection import trained
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.reading.reading import Reading
 from mnist_cnn.weights.files import SHIPPED, write_weights
+from tests.helpers.pictures import png
 from tests.helpers.process import environment
 
 

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from benchmarks.drawn.pages import common
-from benchmarks.drawn.photographs import bundled, find_digits, page
+from mnist_cnn.data.drawn.pages import common
+from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.reading.answers import found_lines, rotation, written
 from mnist_cnn.reading.drawing import Labels, draw_readings
 from mnist_cnn.reading.ink import centred
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.weights.predictor import load
+from tests.helpers.pictures import find_digits, page
 
 Array = NDArray[np.uint8]
 DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

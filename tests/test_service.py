@@ -20,9 +20,10 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.drawn.photographs import bundled, png
 from mnist_cnn import demo, predict
+from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.weights import predictor
+from tests.helpers.pictures import png
 from tests.helpers.server import post, request, running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")

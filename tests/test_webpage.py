@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmarks.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom

@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import bundled
 
 Array = NDArray[Any]
 VALIDATION = 12_000  # the first rows of MNIST's training images

@@ -1,4 +1,4 @@
-"""Real digits for all tests, and short ways to train on a few of them."""
+"""Real digits for all tests, those of the benchmarks too, which leave nothing behind."""
 
 import os
 import resource

@@ -5,11 +5,10 @@ noise and JPEG are all drawn from one seed, so that two networks, or two ways of
 are given the same pictures.
 """
 
+import functools
 import io
-import lzma
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -18,8 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.reading.reader import read_digits
-from mnist_cnn.reading.reading import Reading
+from mnist_cnn.data.mnist import read_bundled
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 
@@ -244,14 +242,6 @@ def _ruled(paper: Array, dark: bool, rng: Generator) -> Array:
     return paper + lines[..., None] * (colour - paper)
 
 
-def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
-    """Dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
-    lines = [np.hstack([cv2.resize(digit, (size, size)) for digit in row]) for row in rows]
-    width = max(line.shape[1] for line in lines)
-    ink = np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
-    return (235 - np.pad(ink, 40) * 0.8).astype(np.uint8)
-
-
 def pictures(
     kind: Kind, n: int, seed: int, split: str = "test"
 ) -> Iterator[tuple[Image.Image, str]]:
@@ -265,22 +255,9 @@ def pictures(
         yield photograph(list(images[chosen]), rng, kind), "".join(str(labels[i]) for i in chosen)
 
 
+@functools.cache
 def bundled(name: str, offset: int) -> NDArray[np.uint8]:
-    """The bytes of one of MNIST's bundled files after its header."""
-    path = Path(__file__).parents[2] / "mnist_cnn" / "data" / "bundled" / f"{name}.xz"
-    return np.frombuffer(lzma.decompress(path.read_bytes()), np.uint8, offset=offset)
-
-
-def png(*digits: int) -> bytes:
-    """A PNG file with the first test image of each digit side by side on black."""
-    labels = bundled("t10k-labels-idx1-ubyte", 8)
-    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-    chosen = np.hstack([images[int(np.argmax(labels == digit))] for digit in digits])
-    file = io.BytesIO()
-    Image.fromarray(np.pad(chosen, 10)).save(file, "PNG")
-    return file.getvalue()
-
-
-def find_digits(image: Image.Image) -> list[Reading]:
-    """The digits in a picture, sure or not, rows from top to bottom, each from left to right."""
-    return [reading for reading in read_digits(image) if reading.is_digit]
+    """The bytes of one of MNIST's bundled files after its header; they cannot be written to."""
+    content: NDArray[np.uint8] = read_bundled(name, offset).numpy()
+    content.flags.writeable = False
+    return content

@@ -5,7 +5,6 @@ other pens than the letters of made pages. Scribbles are curves of Lissajous, ha
 and waves, drawn by other rules than those of training.
 """
 
-import itertools
 import string
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,8 +17,6 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-
-from mnist_cnn.reading.reader import read_digits
 
 ALIKE = "OoIlSsZzBgq"  # some hand writes a digit so
 SIDE = 240  # of a drawing, in pixels
@@ -137,9 +134,3 @@ KINDS: dict[str, Callable[[Generator], Iterator[Image.Image]]] = {
     "gradients": gradients,
     "blanks": blanks,
 }
-
-
-def share_read(drawings: Iterator[Image.Image], n: int) -> float:
-    """The share of n drawings in which a digit is read."""
-    readings = [read_digits(drawing) for drawing in itertools.islice(drawings, n)]
-    return sum(any(each.digit is not None for each in read) for read in readings) / n

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import pictures, records, service, speed
-from benchmarks.drawn import pages, photographs
+from mnist_cnn.data.drawn import pages, photographs
 from mnist_cnn.reading.reading import Reading
 
 

@@ -1,6 +1,7 @@
 """Records: a real sweep's numbers to the last digit; README's table; the results in the files."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import pytest
 
 from benchmarks import measurements, records, tables
 from benchmarks.usual import train_usual
-from tests.helpers.process import environment
 
 REPOSITORY = Path(__file__).parents[1]
 SHORT = "max_epochs: 2, limit_train_batches: 5, limit_val_batches: 1, limit_test_batches: 1"
@@ -21,7 +21,7 @@ TINY = f"# @package _global_\ntrainer: {{accelerator: cpu, {SHORT}}}\n"  # for o
 
 def run(clone: Path, *argv: str) -> str:
     command = [sys.executable, "-m", *argv]
-    env = {**environment(), "PYTHONPATH": str(clone)}
+    env = {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": str(clone)}
     done = subprocess.run(command, cwd=clone, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

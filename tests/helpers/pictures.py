@@ -1,0 +1,35 @@
+"""Clean pictures of MNIST's test digits, and the digits that are read in one."""
+
+import io
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.reading.reader import read_digits
+from mnist_cnn.reading.reading import Reading
+
+
+def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
+    """Dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
+    lines = [np.hstack([cv2.resize(digit, (size, size)) for digit in row]) for row in rows]
+    width = max(line.shape[1] for line in lines)
+    ink = np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
+    return (235 - np.pad(ink, 40) * 0.8).astype(np.uint8)
+
+
+def png(*digits: int) -> bytes:
+    """A PNG file with the first test image of each digit side by side on black."""
+    labels = bundled("t10k-labels-idx1-ubyte", 8)
+    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+    chosen = np.hstack([images[int(np.argmax(labels == digit))] for digit in digits])
+    file = io.BytesIO()
+    Image.fromarray(np.pad(chosen, 10)).save(file, "PNG")
+    return file.getvalue()
+
+
+def find_digits(image: Image.Image) -> list[Reading]:
+    """The digits in a picture, sure or not, rows from top to bottom, each from left to right."""
+    return [reading for reading in read_digits(image) if reading.is_digit]
