@@ -51,7 +51,7 @@ def nothing_is_left_behind() -> Iterator[None]:
 
 @pytest.fixture
 def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Sets what helpers.faults.KillAt does in this process."""
+    """Sets what checks.faults.KillAt does in this process."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def chosen(point: str) -> None:

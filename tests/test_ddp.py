@@ -12,11 +12,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from mnist_cnn.build import build_trainer, own_devices
+from mnist_cnn.checks.folders import contents, differences, files, results
 from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs.folder import LAST, RESULTS, RunFolder, state
 from mnist_cnn.train import train
-from tests.helpers.folder import column, contents, differences, files, measured, results
+from tests.helpers.folder import column, measured
 from tests.helpers.process import finish, run, start, wait_for
 from tests.helpers.training import FAULT, TINY
 
@@ -83,7 +84,7 @@ def test_a_job_of_a_sweep_trains_on_the_gpu_of_its_number(number, monkeypatch):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
     fault = f"on_train_batch_start 13 raise {rank}"
-    err = ended(tmp_path, *FAULT, "hydra.run.dir=run", fault=fault, code=1)
+    err = ended(tmp_path, FAULT, "hydra.run.dir=run", fault=fault, code=1)
     assert err.splitlines()[-1].endswith("a fault in on_train_batch_start")
     assert "Traceback" not in err
     failed = json.loads((tmp_path / "run" / "failed.json").read_text())
@@ -93,7 +94,7 @@ def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
 
 @pytest.mark.slow
 def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path):
-    options = [*FAULT, "hydra.run.dir=run"]
+    options = [FAULT, "hydra.run.dir=run"]
     err = ended(tmp_path, *options, fault="on_train_batch_start 6 SIGKILL 1", code=1)
     assert "process 1: Signal 9 (SIGKILL)" in err.splitlines()[-1]
     assert state(tmp_path / "run") == "failed"

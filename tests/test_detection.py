@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mnist_cnn.checks.folders import last, rows
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
@@ -22,7 +23,6 @@ from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
-from tests.helpers.folder import last, rows
 from tests.helpers.training import FAULT
 
 SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
@@ -225,7 +225,7 @@ def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
     options = [
         *("experiment=reader", "data.pages=24", "data.batch_size=4", "data.val_pages=4"),
         *("data.workers=0", *(f"model.{k}={v}" for k, v in SMALL.items()), "trainer.max_epochs=2"),
-        *("trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none", *FAULT),
+        *("trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none", FAULT),
     ]
     whole, stopped = (compose(options, run_dir=tmp_path / n, run_name="x") for n in "ab")
     train(whole)

@@ -15,9 +15,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint
+from mnist_cnn.checks.folders import differences, files, last, results, scalars
 from mnist_cnn.runs.folder import BEST, LAST, state
 from mnist_cnn.runs.signals import Interrupted
-from tests.helpers.folder import column, differences, files, last, results, scalars
+from tests.helpers.folder import column
 from tests.helpers.own_data import OWN
 from tests.helpers.process import finish, start
 from tests.helpers.training import FAULT, bare_trainer, trained
@@ -45,7 +46,7 @@ RECIPES = {
 
 
 def run(folder: Path, *overrides: str) -> Path:
-    return trained(folder, "trainer.max_epochs=3", *FAULT, *overrides)
+    return trained(folder, "trainer.max_epochs=3", FAULT, *overrides)
 
 
 FAST = ("plateau", "averaged weights, nothing validates")
@@ -218,7 +219,7 @@ def test_a_stream_has_no_checkpoint_within_an_epoch_and_a_line_says_so(tmp_path,
     ],
 )
 def test_processes_killed_at_any_point_end_like_those_that_are_not(tmp_path, scenario, kills):
-    soak = start(tmp_path, "tests.soak", f"--kills={kills}", f"--scenarios={scenario}")
+    soak = start(tmp_path, "benchmarks.soak", f"--kills={kills}", f"--scenarios={scenario}")
     code, out, err = finish(soak, 900)  # dozens of processes that train
     assert code == 0, out + err
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from mnist_cnn.analysis.found import read_runs
+from mnist_cnn.checks.folders import last
 from mnist_cnn.runs.folder import LAST, RESULTS
 from mnist_cnn.weights import predictor
-from tests.helpers.folder import last
 from tests.helpers.training import trained
 
 LINE = "format_version must be 1, got 2"

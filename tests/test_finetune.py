@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mnist_cnn.build import build_module
+from mnist_cnn.checks.folders import differences, weights
 from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.runs.folder import BEST, LAST
 from mnist_cnn.train import preflight
-from tests.helpers.folder import differences, weights
 from tests.helpers.process import run
 from tests.helpers.training import SHORT, TINY, save_arrays, trained
 

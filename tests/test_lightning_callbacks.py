@@ -4,7 +4,8 @@ import pytest
 from lightning.pytorch import Callback, callbacks
 
 from mnist_cnn.callbacks.exactness import is_inexact
-from tests.helpers.folder import column, scalars, weights
+from mnist_cnn.checks.folders import scalars, weights
+from tests.helpers.folder import column
 from tests.helpers.training import trained
 
 LIGHTNINGS = "lightning.pytorch.callbacks"

@@ -8,9 +8,9 @@ import pytest
 from lightning_utilities.core.imports import RequirementCache
 
 from mnist_cnn.callbacks.loggers import make_loggers
+from mnist_cnn.checks.folders import results, scalars
 from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
-from tests.helpers.folder import results, scalars
 from tests.helpers.training import SHORT, trained
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from torchmetrics.classification import MulticlassF1Score
 
 from mnist_cnn import metrics
+from mnist_cnn.checks.folders import results
 from mnist_cnn.data import mnist
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.weights import predictor
-from tests.helpers.folder import results
 from tests.helpers.training import bare_trainer, trained
 
 CNN = {

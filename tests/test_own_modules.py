@@ -7,20 +7,21 @@ from typing import Any
 import pytest
 import torch
 
+from mnist_cnn.checks.folders import differences, results, scalars
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.folder import BEST, LAST, RESULTS
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import preflight, train
 from mnist_cnn.weights import predictor
 from tests.helpers.docs import DOCS
-from tests.helpers.folder import column, differences, results, scalars
+from tests.helpers.folder import column
 from tests.helpers.moments import faults
 from tests.helpers.process import run
 from tests.helpers.training import FAULT, TINY
 from tests.test_own_parts import page, unpacked
 
 PLAIN = [option for option in TINY if not option.startswith("model.")]
-COMMAND = ["--config-dir", "my_conf", "targets=[my_pkg.*,tests.helpers.*]"]
+COMMAND = ["--config-dir", "my_conf", "targets=[my_pkg.*]"]
 THREE_EPOCHS = ["trainer.max_epochs=3", "callbacks.checkpoint.every_steps=3"]
 DDP = ["trainer=ddp", "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true"]
 MODULES = {"autoencoder": "val/error", "gan": "val/distance"}
@@ -68,7 +69,7 @@ def test_a_module_is_made_of_what_it_takes_and_trained(here, module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here, fault, module):
-    options = [*FAULT[1:], *THREE_EPOCHS]
+    options = [FAULT, *THREE_EPOCHS]
     train(configured(here, "whole", module, *options))
     for point in faults():
         fault(point)
@@ -95,7 +96,7 @@ def test_a_mean_over_two_processes_weighs_each_sample_alike(here):
 @pytest.mark.parametrize("module", MODULES)
 def test_two_processes_that_are_stopped_at_ten_moments_end_bit_for_bit(here, module):
     options = [f"hydra.searchpath=[file://{here / 'my_conf'}]", COMMAND[-1], f"module={module}"]
-    options += [*PLAIN, *THREE_EPOCHS, *DDP, *FAULT[1:], "run_name=x"]
+    options += [*PLAIN, *THREE_EPOCHS, *DDP, FAULT, "run_name=x"]
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
     done = run(here, *torchrun, "tests.helpers.moments", *options)
     assert done.returncode == 0, done.stderr
@@ -104,7 +105,7 @@ def test_two_processes_that_are_stopped_at_ten_moments_end_bit_for_bit(here, mod
 
 @pytest.mark.slow
 def test_two_processes_that_are_killed_end_bit_for_bit(here):
-    options = [*COMMAND, "module=gan", *PLAIN, *DDP, *FAULT[1:], "run_name=x"]
+    options = [*COMMAND, "module=gan", *PLAIN, *DDP, FAULT, "run_name=x"]
     options += ["callbacks.checkpoint.every_steps=3"]
     done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=whole")
     assert done.returncode == 0, done.stderr

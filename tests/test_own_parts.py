@@ -15,13 +15,14 @@ import torch
 from torch import nn
 
 from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.checks.folders import differences
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
 from tests.helpers.docs import DOCS, blocks
-from tests.helpers.folder import column, differences
+from tests.helpers.folder import column
 from tests.helpers.process import run
 from tests.helpers.training import FAULT, SHORT, evaluated
 
@@ -117,7 +118,7 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(here):
 
 def test_the_page_s_callback_is_resumed_within_an_epoch(here, fault):
     norm = "+callbacks.norm._target_=my_pkg.callbacks.GradientNorm"
-    options = [*FEW, *FAULT, "targets=[tests.helpers.*,my_pkg.*]", norm, "run_name=x"]
+    options = [*FEW, FAULT, TARGETS, norm, "run_name=x"]
     for name, point in (("whole", "- 0 -"), ("cut", "on_train_batch_start 6 SIGTERM")):
         fault(point)
         with pytest.raises(Interrupted) if name == "cut" else contextlib.nullcontext():
@@ -132,7 +133,7 @@ def test_the_page_s_callback_is_resumed_within_an_epoch(here, fault):
 def test_the_page_s_large_data_are_resumed_within_an_epoch(here, fault, monkeypatch):
     assert run(here, "my_pkg.make_large", "100000").returncode == 0
     monkeypatch.chdir(here)
-    options = [*FEW, *FAULT, "targets=[tests.helpers.*,my_pkg.*]", "model=colour", "run_name=x"]
+    options = [*FEW, FAULT, TARGETS, "model=colour", "run_name=x"]
     options += [f"hydra.searchpath=[{here}/my_conf]"]
     for data in ("pictures", "mapped"):
         for name, point in (("whole", "- 0 -"), ("cut", "on_train_batch_start 6 SIGTERM")):

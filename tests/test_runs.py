@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from mnist_cnn.checks.folders import files
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.runs.folder import (
     CONFIG,
@@ -32,7 +33,6 @@ from mnist_cnn.runs.folder import (
 )
 from mnist_cnn.runs.signals import Interrupted
 from tests.helpers import process
-from tests.helpers.folder import files
 
 
 def opened(path, *, neutral="", more=(), ended="", stale=(), **values):

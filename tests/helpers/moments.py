@@ -17,7 +17,7 @@ STEPS = (1, 3, 5, 10, 11, 14, 19, 20, 24, 30)  # of three epochs of ten
 
 
 def faults() -> list[str]:
-    """Return a fault of helpers/faults.py for each of the steps."""
+    """Return a fault of checks/faults.py for each of the steps."""
     kinds = ("SIGTERM", "raise") * len(STEPS)
     return [f"on_train_batch_start {at} {kind}" for at, kind in zip(STEPS, kinds, strict=False)]
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from mnist_cnn.data.mnist import load_split
 
-OWN = ["~data", "+data._target_=tests.helpers.own_data.Own"]
+OWN = ["targets=[tests.helpers.*]", "~data", "+data._target_=tests.helpers.own_data.Own"]
 IMAGES = 640  # 20 steps an epoch
 
 

@@ -30,8 +30,8 @@ TINY = [
     "logger=none",
     "callbacks.summary=null",
 ]
-# a fault of helpers/faults.py, at the point that a test's environment names
-FAULT = ["targets=[tests.helpers.*]", "+callbacks.fault._target_=tests.helpers.faults.KillAt"]
+# a fault, at the point that a test's environment names
+FAULT = "+callbacks.fault._target_=mnist_cnn.checks.faults.KillAt"
 
 
 def trained(folder: Path, *overrides: str) -> Path:

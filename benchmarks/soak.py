@@ -1,6 +1,6 @@
 """Does what was killed, again and again, end like what was not? On real processes.
 
-    python -m tests.soak --kills 100
+    python -m benchmarks.soak --kills 100
 
 Each scenario is a command: a run, a sweep, a search, a run in two processes, one that becomes
 longer, one that starts from copied checkpoints, one with a DataLoader of a user's. It is carried
@@ -29,14 +29,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from mnist_cnn.checks.folders import FOREIGN, differences, files, last, results
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS
-from tests.helpers.folder import FOREIGN, differences, files, last, results
-from tests.helpers.own_data import OWN
-from tests.helpers.process import finish, start
-from tests.helpers.training import FAULT, TINY
 
-RUN = [*TINY, *FAULT, "trainer.max_epochs=4", "trainer.limit_train_batches=30", "run_name=x"]
-RUN += ["logger=tensorboard", "test=true"]
+ROOT = Path(__file__).parents[1]
+PATIENCE = 300  # seconds that a process may take once it is waited for
+# runs of seconds: a network of 8 units, 30 steps an epoch
+RUN = ["trainer.accelerator=cpu", "trainer.max_epochs=4", "trainer.limit_train_batches=30"]
+RUN += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "run_name=x"]
+RUN += ["model.channels=[4,4]", "model.hidden=8", "logger=tensorboard", "callbacks.summary=null"]
+RUN += ["+callbacks.fault._target_=mnist_cnn.checks.faults.KillAt"]
+OWN = ["targets=[benchmarks.*]", "~data", "+data._target_=benchmarks.own_data.Digits"]
+OWN += ["+data.workers=2"]
 SWEEP = ["-m", "trainer.max_epochs=2", "callbacks.checkpoint.every_steps=7"]
 SCENARIOS = {
     "plateau": ["optimizer.lr=0.01", "scheduler.threshold=10", "scheduler.patience=0"],
@@ -47,8 +51,8 @@ SCENARIOS = {
     "extended": ["model.dropout=0.25"],  # first finished with half its epochs
     "copied": ["augment=photo", "scheduler=one_cycle"],  # once killed, goes on elsewhere
     "ddp": ["trainer=ddp", "trainer.devices=2", "model.dropout=0.25", "augment=photo"],
-    "own_data": [*OWN, "+data.workers=2", "model.dropout=0.25"],
-    "own_data_ddp": ["trainer=ddp", "trainer.devices=2", *OWN, "+data.workers=2"],
+    "own_data": [*OWN, "model.dropout=0.25"],
+    "own_data_ddp": ["trainer=ddp", "trainer.devices=2", *OWN],
     "sweep": [*SWEEP, "seed=0,1", "optimizer.lr=1e-3,1e-2"],
     "search": [*SWEEP, "hparams_search=optuna", "hydra.sweeper.n_trials=3"],
 }
@@ -59,6 +63,29 @@ SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
 POINTS = [("on_save_checkpoint", 3, "cut"), ("on_fit_end", 1, "SIGKILL")]
 POINTS += [("on_test_start", 1, "SIGKILL"), ("on_train_epoch_start", 2, "SIGKILL")]
 PIECES = 30  # processes of one command; the last is not hit
+
+
+def start(folder: Path, *command: str, fault: str = "- 0 -") -> "subprocess.Popen[str]":
+    """Begin `python -m mnist_cnn.train` in a folder, as the first of a group; it has one thread."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_cnn.train", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAULT": fault},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for the end: exit code and stderr. Nothing of its group is left behind."""
+    try:
+        _, err = process.communicate(timeout=PATIENCE)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, err
 
 
 class Command:
@@ -74,8 +101,7 @@ class Command:
         self.kills: Counter[str] = Counter()
 
     def start(self, *more: str, fault: str = "- 0 -") -> "subprocess.Popen[str]":
-        command = ["mnist_cnn.train", *self.options, *more, self.where]
-        return start(self.folder.parent, *command, FAULT=fault)
+        return start(self.folder.parent, *self.options, *more, self.where, fault=fault)
 
     def runs(self) -> dict[str, Path]:
         """The folders of its runs, by name."""
@@ -85,7 +111,7 @@ class Command:
     def whole(self) -> float:
         """Carry it out without interruption; the seconds that it takes."""
         begun = time.monotonic()
-        code, _, err = finish(self.start())
+        code, err = finish(self.start())
         if code:
             raise RuntimeError(f"{self.name} does not train, exit code {code}: {err[-500:]}")
         return time.monotonic() - begun
@@ -107,7 +133,7 @@ class Command:
         except KeyboardInterrupt:  # of the soak
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        code, _, err = finish(process)
+        code, err = finish(process)
         self.kills[fault or number.name] += code != 0
         said = err.splitlines()[-1] if err else ""
         print(
@@ -140,8 +166,8 @@ class Command:
                     (run / name).write_text(text)
         for run in [*self.runs().values()][:1]:
             before = files(run)
-            other = ["mnist_cnn.train", *RUN, "optimizer.lr=0.5", f"hydra.run.dir={run}"]
-            code, _, err = finish(start(self.folder.parent, *other))
+            other = [*RUN, "optimizer.lr=0.5", f"hydra.run.dir={run}"]
+            code, err = finish(start(self.folder.parent, *other))
             if code != 1 or "as recorded" not in err or files(run) != before:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
 

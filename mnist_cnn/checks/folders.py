@@ -1,0 +1,111 @@
+"""What two runs leave in their folders, read back and compared bit for bit."""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+# measured, or how a run was interrupted and resumed: no result
+MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "ckpt_path", "run_dir"}
+MEASURED |= {"every_steps", "every_seconds", "git_commit", "results/seconds", "results/images/s"}
+# a counter of Lightning's for loggers that step by it, which is one too many after some resumes
+MEASURED |= {"_batches_that_stepped"}
+FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
+
+
+def rows(run: Path) -> list[dict[Any, Any]]:
+    """The rows of its history as text."""
+    table = pd.read_csv(run / "history.csv", dtype=str, keep_default_na=False)
+    return table.to_dict("records")
+
+
+def results(run: Path) -> dict[str, Any]:
+    return json.loads((run / "results.json").read_text("utf-8"))
+
+
+def last(run: Path) -> dict[str, Any]:
+    """The content of last.ckpt; whatever torch raises where it is not whole."""
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "weights.safetensors")
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each scalar of the run, as TensorBoard shows them."""
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
+    with tempfile.TemporaryDirectory() as place:
+        # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9
+        for file in run.glob("tensorboard/*/events.*"):
+            name = re.sub(r"\.(\d+)$", lambda m: f".{m[1]:0>6}", file.name)
+            shutil.copy(file, Path(place, name))
+        events = EventAccumulator(place).Reload()
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All files below a folder with what they hold."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def contents(run: Path) -> dict[str, str]:
+    """All that a finished run leaves, as `file: key` -> number, text, or a tensor's checksum."""
+    found: dict[str, Any] = {
+        "history.csv": rows(run),
+        "results.json": results(run),
+        "files": {name: name for name in files(run) if "tfevents" not in name},
+    }
+    if (run / "weights.safetensors").exists():  # of a classifier
+        found["weights.safetensors"] = weights(run)
+    if (run / "tensorboard").is_dir():
+        found["tensorboard"] = scalars(run)
+    for file in (run / "checkpoints").glob("*.ckpt"):
+        found[file.name] = torch.load(file, weights_only=True)
+    leaves = {}
+    for name, content in found.items():
+        for keys, value in flat(content):
+            if not (MEASURED | FOREIGN.keys()) & set(keys):
+                text = text_of(value).replace(str(run), "RUN").replace(str(run.parent), "SWEEP")
+                leaves[f"{name}: {'.'.join(keys)}"] = text
+    return leaves
+
+
+def flat(value: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The leaves of nested dicts and lists, each with the keys that lead to it."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from flat(part, *keys, str(key))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from flat(part, *keys, str(i))
+    else:
+        yield keys, value
+
+
+def text_of(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)  # a nan is like another, -0.0 is not like 0.0
+    digest = hashlib.sha256(value.numpy().tobytes()).hexdigest()[:12]
+    return f"{value.dtype} {tuple(value.shape)} {digest}"
+
+
+def differences(whole: Path, cut: Path) -> list[str]:
+    """A line for each thing that is not the same, bit for bit, in two runs' folders."""
+    one, two = contents(whole), contents(cut)
+    keys = dict.fromkeys([*one, *two])
+    changed = {key: (one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)}
+    return [f"{key}: {new}, not {old}" for key, (old, new) in changed.items()]
