@@ -15,7 +15,7 @@ from torch import Tensor
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
-from mnist_cnn.detection.lines import confidence, evidence, lines, split
+from mnist_cnn.detection.lines import confidence, evidence, lines, middles, slope_of, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
@@ -67,7 +67,7 @@ def read_digits(
     lone = turn and sum(each.symbol.isdecimal() for each in kept) == 1
     scale = np.array(upright_size(image)) / grey.shape[::-1]
     readings = []
-    for number, cell, line in in_lines(in_rows(kept, tables, cell_of)):
+    for number, cell, line in in_lines(in_rows(seen, kept, tables, cell_of)):
         own = [each for each in line if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
         unread = left_unread(own, sure, threshold)
@@ -175,28 +175,29 @@ Item = tuple[Character | None, Cell | None]  # a character, None in an empty cel
 
 
 def in_rows(
-    found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
+    seen: View, found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
 ) -> list[list[Item]]:
     """Characters by row, from top to bottom, each with its cell in a grid."""
+    slope = slope_of(found)
     rows: list[tuple[float, list[Item]]] = []
     free = [each for each, cell in zip(found, cells, strict=True) if cell is None]
     for line in lines(free):
-        rows.append((level(line, 0.0), [(each, None) for each in line]))
+        rows.append((level(middles(line), slope), [(each, None) for each in line]))
     for number, grid in enumerate(tables):
         within: dict[tuple[int, int], list[Character]] = {}
         for each, cell in zip(found, cells, strict=True):
             if cell is not None and cell[0] == number:
                 within.setdefault(cell[1:], []).append(each)
         height, width = grid.shape
-        last = min(level([each], 0.0) for part in within.values() for each in part)
         for row in range(height):
             items: list[Item] = []
-            for column in range(width):
-                part = sorted(within.get((row, column), []), key=lambda each: each.box[0])
-                cell = number, row, column
-                items += [(each, cell) for each in part] or [(None, cell)]
-            last = level([each for each, _ in items if each], last)
-            rows.append((last, items))
+            own = [(number, row, column) for column in range(width)]
+            for place in own:
+                part = sorted(within.get(place[1:], []), key=lambda each: each.box[0])
+                items += [(each, place) for each in part] or [(None, place)]
+            # where its cells are, whichever of them are empty
+            corners = np.concatenate([cell_in(seen, tables, cell) for cell in own])
+            rows.append((level(corners, slope), items))
     return [items for _, items in sorted(rows, key=lambda row: row[0])]
 
 
@@ -209,9 +210,10 @@ def in_lines(
             yield number, cell, [each for each, _ in items]
 
 
-def level(line: Sequence[Character], empty: float) -> float:
-    """The height at which a line stands; an empty one stands at the given height."""
-    return float(np.mean([each.box[1] + each.box[3] for each in line])) if line else empty
+def level(points: Points, slope: float) -> float:
+    """The height at which a line of that slope through points (N, 2) begins at the left edge."""
+    x, y = points.mean(0)
+    return float(y - slope * x)
 
 
 def corners_of(box: Sequence[float]) -> Points:
