@@ -193,7 +193,7 @@ def within(box: Box, of: Box) -> bool:
 def evidence(
     line: Sequence[Character], dropped: Sequence[Character], left: Array
 ) -> NDArray[np.float64]:
-    """Return what tells of errors in the digits of a line (EVIDENCE,), each the more the greater.
+    """Return evidence (EVIDENCE,) of errors in a line's digits; the greater, the more doubtful.
 
     The negative logarithms of its digits' scores, and of the least scores at any zoom; that of the
     chance that no sign is a digit; the score of the likeliest digit that was dropped; ink that
