@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
@@ -50,10 +51,10 @@ def read_digits(
         reader: finds the characters, see `load_reader`; by default the one that ships.
 
     Raises:
-        OSError, ValueError: it cannot be read, see `load_picture`; or the threshold is none.
+        OSError, ValueError: it cannot be read, see `load_picture`; or the threshold, the net or the
+            reader is none.
     """
-    if not 0 <= threshold <= 1:  # NaN is neither
-        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+    check(net, threshold, reader)
     image = picture if isinstance(picture, Image.Image) else load_picture(picture)
     grey = inks.grey_of(np.asarray(load_picture(image)))
     reader = shipped() if reader is None else reader
@@ -77,6 +78,7 @@ def read_digits(
             about["is_digit"] = each is not None and (
                 each.symbol.isdecimal() or (of_digits and each.is_other)
             )
+            about["turned"] = turn if lone and each and each.symbol.isdecimal() else 0
             if cell:
                 around = on_picture(seen, cell_in(seen, tables, cell)) * scale
                 about |= {"column": cell[2], "cell": tuple(map(tuple, around.round().tolist()))}
@@ -85,6 +87,18 @@ def read_digits(
             least = math.inf if is_unread else threshold
             readings.append(reading(seen, each, place, least, about))
     return readings
+
+
+def check(net: Any, threshold: float, reader: Any) -> None:
+    """Raise ValueError for an argument of `read_digits` that is none."""
+    if not 0 <= threshold <= 1:  # NaN is neither
+        raise ValueError(must_be("threshold", "in [0, 1]", threshold))
+    if net is not None and (not callable(net) or isinstance(net, Detector)):
+        what = "a network of 28x28 digits, as load(PATH) gives it"
+        raise ValueError(must_be("net", what, type(net).__name__))
+    if reader is not None and not hasattr(reader, "line_weights"):
+        what = "what load_reader(PATH) gives"
+        raise ValueError(must_be("reader", what, type(reader).__name__))
 
 
 def left_unread(line: Sequence[Character], sure: float, threshold: float) -> list[Character]:
@@ -113,7 +127,11 @@ def classified(seen: View, found: Sequence[Character], net: Net) -> list[Charact
     images = np.stack([crop(seen, each) for each in digits])
     with torch.inference_mode():
         chances = net(torch.from_numpy(images)).float().cpu().numpy()
-    own = iter(np.pad(chances, ((0, 0), (0, len(SYMBOLS) - chances.shape[1]))))
+    is_shaped = chances.shape == (len(images), 10)
+    if not is_shaped or not ((chances >= 0) & (chances <= 1)).all():  # NaN is neither
+        got = f"numbers up to {chances.max():.3g}" if is_shaped else chances.shape
+        raise ValueError(must_be("net", "one that gives probabilities (N, 10)", got))
+    own = iter(np.pad(chances, ((0, 0), (0, len(SYMBOLS) - 10))))
     made = []
     for each in found:
         if each.symbol.isdecimal():
