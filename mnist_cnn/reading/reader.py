@@ -128,7 +128,7 @@ def classified(seen: View, found: Sequence[Character], net: Net) -> list[Charact
     with torch.inference_mode():
         chances = net(torch.from_numpy(images)).float().cpu().numpy()
     is_shaped = chances.shape == (len(images), 10)
-    if not is_shaped or not ((chances >= 0) & (chances <= 1)).all():  # NaN is neither
+    if not is_shaped or not ((chances >= 0) & (chances < 1.01)).all():  # NaN is neither
         got = f"numbers up to {chances.max():.3g}" if is_shaped else chances.shape
         raise ValueError(must_be("net", "one that gives probabilities (N, 10)", got))
     own = iter(np.pad(chances, ((0, 0), (0, len(SYMBOLS) - 10))))
