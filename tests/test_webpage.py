@@ -79,9 +79,7 @@ def reads(page: Any, text: str) -> None:
     assert page.locator(".reading").text_content() == text
 
 
-def readings_of(
-    reader: nn.Module, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> list[Reading]:
+def readings_of(reader: Any, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[Reading]:
     """What the reader of pictures reads in ink (H, W), at its scale alone."""
     best = at_zoom(reader, ink, 1.0)
     seen = View(merged([best.characters]), best, ink, 0, np.eye(2, 3))
@@ -178,7 +176,7 @@ def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
     pytest.importorskip("py_mini_racer", reason="comes with the extra export")
     rng, weak_signs = np.random.default_rng(0), 0
     detector = Dilated()
-    detector.line_weights.copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 0, 3]))
+    detector.get_buffer("line_weights").copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 0, 3]))
     engine = webpage.Engine(webpage.webpage(detector, {}))
     for _ in range(40):
         maps, ink = made_maps(rng)
