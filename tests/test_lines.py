@@ -71,10 +71,10 @@ def test_rows_of_a_grid_that_is_turned_stay_in_order_whatever_is_in_them():
     place = np.eye(3)
     place[:2] = 10 * np.stack([right, down, [3, 1]], 1)  # in cells of the map, of 4 pixels
     cells = [(0, 0, 8), (0, 2, 0), (0, 1, 0)]
-    found = [
-        character(str(k), *(40 * (right * (column + 0.5) + down * (line + 0.5)) + [106, 26]), 20)
-        for k, (_, line, column) in enumerate(cells)
-    ]
+    found = []
+    for k, (_, line, column) in enumerate(cells):
+        x, y = 40 * (right * (column + 0.5) + down * (line + 0.5)) + [106, 26]
+        found.append(character(str(k), x, y, 20))
     rows = in_rows(SEEN, found, [Grid((4, 9), place)], cells)
     assert [[cell[1] for _, cell in line if cell] for line in rows] == [[k] * 9 for k in range(4)]
     assert ["".join(each.symbol for each, _ in line if each) for line in rows] == [
