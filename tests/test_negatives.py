@@ -22,7 +22,7 @@ def test_gradients_and_blank_sheets_are_never_read(what: str):
     assert share_read(KINDS[what](np.random.default_rng(1)), 30) == 0
 
 
-def test_specks_of_a_few_pixels_are_no_digits():
+def test_a_speck_of_a_few_pixels_is_no_digit():
     rng = np.random.default_rng(0)
     for _ in range(8):
         sheet = rng.normal(rng.uniform(60, 240), 2, (240, 240)).clip(0, 255)

@@ -16,7 +16,7 @@ from mnist_cnn.reading.reader import read_digits
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
-def test_grids_are_read_by_row_and_column_and_their_empty_cells_are_told() -> None:
+def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told() -> None:
     alike = []
     for seed in range(3):
         picture, text = page("sudoku", seed)
