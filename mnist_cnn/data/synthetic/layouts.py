@@ -366,12 +366,12 @@ def blank(pen: Pen) -> None:
 
 
 LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
-    "rows": (0.48, rows),
-    "grid": (0.14, grid),
-    "table": (0.06, table),
+    "rows": (0.47, rows),
+    "grid": (0.15, grid),
+    "table": (0.09, table),
     "comb": (0.07, comb),
-    "scattered": (0.09, scattered),
+    "scattered": (0.08, scattered),
     "spoilt": (0.06, spoilt),
-    "letters": (0.10, letters),
-    "blank": (0.07, blank),
+    "letters": (0.08, letters),
+    "blank": (0.06, blank),
 }
