@@ -13,17 +13,15 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from omegaconf import DictConfig
 from torch import nn
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.exactness import is_inexact
 from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import DropLater, make_loggers
-from mnist_cnn.config.check import OF_MODULE, monitored
-from mnist_cnn.config.compose import plain
-from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate
+from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate, make_data
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.parse import OF_MODULE, Config
 from mnist_cnn.internals.lightning import (
     is_of_compiler,
     leave_memory_uninitialized,
@@ -38,52 +36,58 @@ from mnist_cnn.runs.ranks import rank
 from mnist_cnn.weights.files import read_checkpoint, read_file
 
 
-def check_machine(cfg: DictConfig) -> None:
+def check_machine(config: Config) -> None:
     """Hold a run's configuration against this machine, before the run has a folder.
 
     Raises:
-        ValueError: a device that is not here, or a class, a layer or a file that does not exist.
+        ValueError: a device that is not here, a class, a layer or a file that does not exist, or
+            data that have too few images of a class.
     """
     quiet_lightning()
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run's own Trainer gives them
-        trainer = instantiate_as(L.Trainer, cfg.trainer, **bare, plugins=plugins, key="trainer")
-    asked = str(cfg.trainer.precision)
+        trainer = instantiate_as(L.Trainer, config.trainer, **bare, plugins=plugins, key="trainer")
+    asked = str(config.trainer.get("precision"))
     if "bf16" in trainer.precision and "bf16" not in asked:  # Lightning takes it instead on a CPU
         raise ValueError(must_be("trainer.precision", f"{trainer.precision} on a CPU", asked))
-    module = make_module(plain(cfg))
-    if cfg.test and not is_overridden("test_step", module):
-        wanted = f"false with {cfg.module._target_}, which has no test_step"
-        raise ValueError(must_be("test", wanted, cfg.test))
-    if cfg.optimizer:
-        optimizer = make_optimizer(plain(cfg, "optimizer"), [nn.Parameter(torch.zeros(1, 1))])
-        if cfg.scheduler:
-            make_schedule(plain(cfg, "scheduler"), optimizer, lambda: 2)
-    if (Path(cfg.run_dir) / LAST).is_file():
+    module = make_module(config)
+    if config.test and not is_overridden("test_step", module):
+        wanted = f"false with {config.module['_target_']}, which has no test_step"
+        raise ValueError(must_be("test", wanted, config.test))
+    if config.optimizer:
+        optimizer = make_optimizer(config.optimizer, [nn.Parameter(torch.zeros(1, 1))])
+        if config.scheduler:
+            make_schedule(config.scheduler, optimizer, lambda: 2)
+    if config.needs_labels():
+        make_data(config.data).setup("fit")
+    if (Path(config.run_dir) / LAST).is_file():
         return  # it is resumed from there, and needs no file that it started from
-    if cfg.ckpt_path is not None:
-        check_whole(cfg.ckpt_path)
-    elif cfg.init_weights is not None:
+    if config.ckpt_path is not None:
+        check_whole(config.ckpt_path)
+    elif config.init_weights is not None:
         try:
-            read_file(cfg.init_weights)
+            read_file(config.init_weights)
         except ValueError as e:
             raise ValueError(f"init_weights: {e}") from None
 
 
-def make_module(config: Mapping[str, Any]) -> L.LightningModule:
+def make_module(config: Config, model: Mapping[str, Any] | None = None) -> L.LightningModule:
     """Make the module of a configuration, from its own keys and the parts that it takes.
 
     `module` has its class and its own keys. Of the parts (OF_MODULE) the constructor gets those
     that it has parameters for, as plain dicts. A part or key that it does not take is refused.
 
+    Args:
+        model: stands in place of `config.model`, where it is given.
+
     Raises:
         ForbiddenError: the class is on no allowlist.
         ValueError: it is no LightningModule, or its constructor refuses what is configured.
     """
-    own = {key: value for key, value in config["module"].items() if key != "_target_"}
-    name = config["module"]["_target_"]
+    own = {key: value for key, value in config.module.items() if key != "_target_"}
+    name = config.module["_target_"]
     kind = locate(name, "module._target_", COMMANDS)
     if not (isinstance(kind, type) and issubclass(kind, L.LightningModule)):
         raise ValueError(must_be("module._target_", "a LightningModule", name))
@@ -91,9 +95,10 @@ def make_module(config: Mapping[str, Any]) -> L.LightningModule:
     if unknown := [key for key in own if key in OF_MODULE or key not in taken]:
         known = ", ".join(sorted(taken - {*OF_MODULE})) or "no keys"
         raise ValueError(f"module.{unknown[0]}: {name} takes {known}")
-    parts = {key: config[key] for key in OF_MODULE}
-    for key in ("scheduler", "metrics"):
-        parts[key] = parts[key] or {}
+    parts = {key: getattr(config, key) for key in OF_MODULE}
+    parts |= {"scheduler": config.scheduler or {}, "metrics": config.metrics or {}}
+    if model is not None:
+        parts["model"] = model
     if surplus := [key for key, part in parts.items() if part and key not in taken]:
         without = f"~{' ~'.join(surplus)}"
         raise ValueError(f"{' and '.join(surplus)}: {name} takes none; leave out: {without}")
@@ -121,33 +126,34 @@ def parameters(kind: type) -> set[str]:
     return names
 
 
-def build_module(config: Mapping[str, Any], data: L.LightningDataModule) -> Any:
-    """The module that a run's configuration describes, for its data.
+def build_module(
+    config: Config, data: L.LightningDataModule, start: Path | str | None = None
+) -> Any:
+    """Make the module that a run's configuration describes, for its data.
 
     A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
     initial values.
 
     Args:
-        config: what conf/train.yaml composes to, as plain values.
         data: what it is trained on.
+        start: the checkpoint that the run starts from, None for a new one.
 
     Raises:
         ValueError: as `make_module` does, or the weights do not fit.
     """
-    model = config["model"]
-    module: Any = make_module({**config, "model": model and fitted(model, data)})
-    path, strict = config["init_weights"], config["init_strict"]
-    if path is not None and config["ckpt_path"] is None:
+    module: Any = make_module(config, config.model and fitted(config.model, data))
+    path = config.init_weights
+    if path is not None and start is None:
         if not hasattr(module, "load_weights"):
-            wanted = f"null with {config['module']['_target_']}, which has no load_weights"
+            wanted = f"null with {config.module['_target_']}, which has no load_weights"
             raise ValueError(must_be("init_weights", wanted, path))
         try:
-            left = module.load_weights(path, strict)
+            left = module.load_weights(path, config.init_strict)
         except ValueError as e:
             raise ValueError(f"init_weights: {e}") from None
         if left and rank() == 0:
             print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
-    if config["compile"]:
+    if config.compile:
         for part in module.children():  # in place: the names of the weights stay
             # a kernel for each shape, else it would depend on the shapes that came before
             part.compile(dynamic=False)
@@ -167,13 +173,13 @@ def load_best(trainer: L.Trainer, module: L.LightningModule) -> int | None:
 
 
 def build_trainer(
-    cfg: DictConfig, run: RunFolder, start: Any, module: L.LightningModule
+    config: Config, run: RunFolder, start: Path | str | None, module: L.LightningModule
 ) -> L.Trainer:
-    """The Trainer of a run in its folder.
+    """Make the Trainer of a run in its folder.
 
     Args:
-        module: what it is to train.
         start: the checkpoint that the run starts from, None for a new one.
+        module: what it is to train.
 
     Raises:
         ValueError: values that Lightning refuses, a damaged checkpoint, or a logger that is not
@@ -184,28 +190,28 @@ def build_trainer(
         check_whole(start)
     named = {
         f"callbacks.{name}": instantiate_as(L.Callback, node, key=f"callbacks.{name}")
-        for name, node in cfg.callbacks.items()
+        for name, node in config.callbacks.items()
         if node is not None
     }
     inexact = [key for key, callback in named.items() if is_inexact(callback)]
-    inexact += ["compile"] * cfg.compile  # kernels may be chosen by their speed
+    inexact += ["compile"] * config.compile  # kernels may be chosen by their speed
     if inexact and rank() == 0:
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = list(named.values())
-    options = {**plain(cfg, "trainer"), "devices": own_devices(cfg.trainer)}
+    options = {**config.trainer, "devices": own_devices(config.trainer)}
     # our loaders hand out each process's share themselves
-    options["use_distributed_sampler"] = is_custom(cfg.data)
+    options["use_distributed_sampler"] = is_custom(config.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
     history = next(callback for callback in callbacks if isinstance(callback, History))
-    history.monitored = monitored(cfg)
+    history.monitored = config.monitored()
     keeper = next(callback for callback in callbacks if isinstance(callback, Checkpoint))
     keeper.run, keeper.start = run, start
-    keeper.data = plain(cfg, "data") if is_custom(cfg.data) else {}
+    keeper.data = config.data if is_custom(config.data) else {}
     trainer: L.Trainer = instantiate_as(
         L.Trainer,
         options,
         callbacks=[DropLater(start), *callbacks],
-        logger=make_loggers(cfg, module),
+        logger=make_loggers(config.logger, run.values, module),
         plugins=processes.environment(),
         default_root_dir=run.path,
         key="trainer",
@@ -213,10 +219,10 @@ def build_trainer(
     return trainer
 
 
-def own_devices(trainer: DictConfig) -> Any:
-    """The Trainer's devices: of several GPUs each job of a sweep gets one, by its number."""
-    devices, count = plain(trainer, "devices"), torch.cuda.device_count()
-    if devices != 1 or count < 2 or trainer.accelerator not in ("auto", "gpu", "cuda"):
+def own_devices(trainer: Mapping[str, Any]) -> Any:
+    """Return the Trainer's devices: of several GPUs each job of a sweep gets one, by its number."""
+    devices, count = trainer["devices"], torch.cuda.device_count()
+    if devices != 1 or count < 2 or trainer.get("accelerator") not in ("auto", "gpu", "cuda"):
         return devices
     return [HydraConfig.get().job.num % count] if in_sweep() else devices
 

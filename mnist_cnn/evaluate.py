@@ -1,7 +1,7 @@
 """Evaluates one network or several: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from mnist_cnn.analysis.networks import as_trained, check_folder
 from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.check import check
+from mnist_cnn.config.compose import resolved
+from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.runs.errors import one_line
 from mnist_cnn.runs.names import in_sweep
 
@@ -29,20 +30,28 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         ValueError: a wrong value, or a file or folder that cannot be used.
     """
-    preflight(cfg)
+    values = resolved(cfg)
+    config = checked(values)
     # torch and matplotlib take seconds, which a mistake need not wait for
     from mnist_cnn.analysis.evaluation import measure, print_outcome, write_outcome
 
-    outcome, predictions, data = measure(cfg)
-    write_outcome(cfg, outcome, predictions, data)
-    print_outcome(Path(cfg.run_dir), outcome)
+    outcome, predictions, data = measure(config)
+    folder = Path(config.run_dir)
+    write_outcome(folder, values, outcome, predictions, data)
+    print_outcome(folder, outcome)
     return outcome
 
 
 def preflight(cfg: DictConfig) -> None:
     """Raise ValueError for a wrong value or a folder of other files, before anything is written."""
-    check(cfg, "evaluate")
-    check_folder(Path(cfg.run_dir))
+    checked(resolved(cfg))
+
+
+def checked(values: Mapping[str, Any]) -> Evaluation:
+    """Parse a resolved configuration, and look into its folder."""
+    config = parse(values, Evaluation)
+    check_folder(Path(config.run_dir))
+    return config
 
 
 @hydra_main("evaluate")

@@ -1,5 +1,6 @@
 """Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from omegaconf import DictConfig
 
 from mnist_cnn.callbacks.ended import why_ended
 from mnist_cnn.command import command, hydra_main
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import plain, with_absolute_paths
+from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.depends import depends_on, extendable
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.runs.names import in_sweep
@@ -31,14 +32,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         ValueError: a value, data or a folder that is not what it must be.
         Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
     """
-    check(cfg)
-    cfg = with_absolute_paths(cfg)
-    folder = RunFolder(cfg.run_dir, depends_on, extendable, why_ended, STALE, "train.log")
-    with folder.opened(cfg) as run:
+    values = resolved(cfg)  # recorded and compared
+    config = parse(values, Config)
+    ended = functools.partial(why_ended, config)
+    folder = RunFolder(config.run_dir, depends_on, extendable, ended, STALE, "train.log")
+    with folder.opened(values) as run:
         if run.results is not None:
             return run.results
-        if processes.wanted(cfg.trainer):
-            return processes.launch(run, cfg, "mnist_cnn.train:train", cfg.trainer.devices)
+        if processes.wanted(devices := config.trainer["devices"]):
+            return processes.launch(run, "mnist_cnn.train:train", devices)
 
         # the heavy imports: here, so that --help and mistakes are answered at once
         import lightning as L
@@ -50,23 +52,23 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         from mnist_cnn.config.instantiate import make_data
         from mnist_cnn.data.datamodule import described
 
-        config, start = plain(cfg), str(run.last) if run.last else cfg.ckpt_path
-        L.seed_everything(cfg.seed, workers=True, verbose=False)
-        data = make_data(cfg.data)
-        module = build_module({**config, "ckpt_path": start}, data)
-        trainer = build_trainer(cfg, run, start, module)
+        start = str(run.last) if run.last else config.ckpt_path
+        L.seed_everything(config.seed, workers=True, verbose=False)
+        data = make_data(config.data)
+        module = build_module(config, data, start)
+        trainer = build_trainer(config, run, start, module)
         fit(trainer, module, data, start)
         best = load_best(trainer, module)
-        test = dict(trainer.test(module, data, verbose=False)[0]) if cfg.test else {}
+        test = dict(trainer.test(module, data, verbose=False)[0]) if config.test else {}
         if test and hasattr(module, "test_results"):
             test |= module.test_results()
         module.float()  # what comes out of a training has 32 bits, whatever its precision
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device
-        outcome = results.collect(history, best, test, module, device, config)
+        outcome = results.collect(history, best, test, module, device, values)
         if trainer.is_global_zero:
             if hasattr(module, "save_weights"):
-                about = {"data": described(config["data"], data)}
+                about = {"data": described(config.data, data)}
                 module.save_weights(run.path / STALE[0], about)
             write_results(trainer, outcome)
             run.finish(outcome)
@@ -75,10 +77,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def preflight(cfg: DictConfig) -> None:
     """Raise ValueError for a configuration that would fail here, before anything is written."""
-    check(cfg)
-    from mnist_cnn.build import check_machine
+    config = parse(resolved(cfg), Config)
+    from mnist_cnn.build import check_machine  # torch, which a wrong value need not wait for
 
-    check_machine(cfg)
+    check_machine(config)
 
 
 @hydra_main("train")

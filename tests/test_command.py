@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import mnist_cnn
 from mnist_cnn.command import command
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, resolved
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.errors import one_line
 from mnist_cnn.runs.folder import FAILED
 from mnist_cnn.train import main as train_command
@@ -87,7 +87,7 @@ def test_what_stops_a_command_is_one_line_or_an_exit_code(error, code):
 def test_a_mistake_that_the_project_or_a_library_finds_has_no_place():
     for override in ("data.fold=9", "seed='"):
         with pytest.raises(Exception, match=r".") as found:
-            check(compose([override], run_dir="unused"))
+            parse(resolved(compose([override], run_dir="unused")), Config)
         assert one_line(found.value).endswith(str(found.value).split()[-1])
 
 

@@ -14,8 +14,8 @@ from lightning import Callback
 from omegaconf import OmegaConf
 
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain
+from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain, resolved
+from mnist_cnn.config.parse import Config, Evaluation, parse
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs.folder import flat
@@ -24,6 +24,10 @@ from mnist_cnn.weights.networks import build_network
 
 PATHS = {"data=arrays": ["data.path=unused"], "data=folder": ["data.root=unused"]}
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
+
+
+def parsed(overrides: list[str]) -> Config:
+    return parse(resolved(compose(overrides, run_dir="unused")), Config)
 
 
 CLASSIFYING = [name for name in files("experiment") if name != "reader"]
@@ -60,9 +64,9 @@ def test_every_file_passes_the_check(group):
     assert files(group)
     for name in files(group):
         choice = f"{group}={name}"
-        check(compose([choice, *PATHS.get(choice, [])], run_dir="unused"))
+        parsed([choice, *PATHS.get(choice, [])])
         if group == "experiment":
-            check(compose([f"{group}={name}", "augment=none", "debug=default"], run_dir="unused"))
+            parsed([f"{group}={name}", "augment=none", "debug=default"])
 
 
 def test_the_article_by_name_is_the_default():
@@ -96,9 +100,9 @@ STEPS = "callbacks.averaging.update_every_n_steps"
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
-    line = rf"{re.escape(key)}: [^;\n]*, got {re.escape(got)}"
+    line = rf"{re.escape(key)} must [^;\n]*, got {re.escape(got)}"
     with pytest.raises(ValueError, match=rf"^{line}(;|$)"):
-        check(compose(override.split(), run_dir="unused"))
+        parsed(override.split())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +120,6 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         ("trainer=ddp trainer.num_nodes=2", "trainer.num_nodes must be 1 without torchrun, got 2"),
         ("data.per_class=100000", "data.per_class must be at most 4800 with data.val_fraction=0.2"),
-        ("data.per_class=4400", "data.per_class must be at most 4373, as many as a class has to"),
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
@@ -131,7 +134,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
     with pytest.raises(ValueError, match=r".") as refused:
-        check(compose(override.split(), run_dir="unused"))
+        parsed(override.split())
     assert str(refused.value).startswith(line)
     assert "\n" not in str(refused.value)
 
@@ -162,6 +165,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("module._target_=lightning.LightningModule", "takes no keys"),
         ("scheduler.factor=1", "scheduler: "),
         ("optimizer.betas=[]", "optimizer: torch.optim.Adam: "),
+        ("data.per_class=4400", "data.per_class must be at most 4373, as many as a class has to"),
         ("model.hidden=1000000000", "model must have at most 100,000,000 parameters"),
     ],
 )
@@ -175,22 +179,38 @@ def test_what_our_files_set_to_true_or_false_is_nothing_else():
     choices = [[f"{group}={name}"] for group in GROUPS for name in files(group)]
     choices = [[*choice, *PATHS.get(choice[0], [])] for choice in choices]
     seen: set[str] = set()
-    for entry, choice in [("evaluate", []), *(("train", choice) for choice in choices)]:
-        cfg = compose(choice, run_dir="unused", entry=entry)
+    kinds: list[tuple[Any, list[str]]] = [(Evaluation, []), *((Config, one) for one in choices)]
+    for kind, choice in kinds:
+        cfg = compose(choice, run_dir="unused", entry="train" if kind is Config else "evaluate")
         values = flat(OmegaConf.to_container(cfg))
         found = {key for key, value in values.items() if isinstance(value, bool)} - seen
         for key in sorted(found):
             changed = cfg.copy()
             OmegaConf.update(changed, key, "no")
-            with pytest.raises(ValueError, match=rf"^{re.escape(key)}: .*, got no$"):
-                check(changed, entry)
+            with pytest.raises(ValueError, match=rf"^{re.escape(key)} must be .*, got no$"):
+                parse(resolved(changed), kind)
         seen |= found
     assert {"test", "force", "init_strict", "data.color", "logger.wandb.offline"} <= seen
 
 
+def test_our_own_keys_are_typed_and_the_parts_stay_the_dictionaries_that_hydra_gives():
+    values = resolved(compose(["optimizer.lr=1", "+mine={a: 1}"], run_dir="unused"))
+    config = parse(values, Config)
+    assert (config.seed, config.test, config.objective.metric) == (0, True, "val/loss")
+    parts = ("trainer", "data", "module", "model", "optimizer", "scheduler", "callbacks", "logger")
+    assert all(getattr(config, part) is values[part] for part in parts)
+    assert type(config.optimizer and config.optimizer["lr"]) is int
+    assert config.model_extra == {"mine": {"a": 1}}
+
+
+@pytest.mark.parametrize("kind", [Config, Evaluation])
+def test_the_files_alone_have_defaults(kind):
+    assert all(field.is_required() for field in kind.model_fields.values())
+
+
 def test_another_entry_s_configuration_is_no_training():
     with pytest.raises(ValueError, match="--config-name"):
-        check(compose(entry="evaluate", run_dir="unused"))
+        parse(resolved(compose(entry="evaluate", run_dir="unused")), Config)
 
 
 def test_the_module_s_defaults_are_the_tutorial_s_inside_any_hydra_application():
@@ -244,7 +264,7 @@ def test_a_name_written_in_full_allows_what_it_leads_to():
 def test_parts_are_made_as_hydra_makes_them():
     layer = {"_target_": "torch.nn.Linear", "in_features": 784, "out_features": 10}
     parts = {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.Flatten"}, layer]}
-    net = build_network(OmegaConf.create(parts))
+    net = build_network(parts)
     assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
     node = {"_target_": "dict", "_partial_": True, "a": 1}
     made = instantiate.called(node, {"dict": dict}, b=2)

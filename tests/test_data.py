@@ -5,10 +5,11 @@ import hashlib
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose, with_absolute_paths
+from mnist_cnn.config.compose import compose, resolved
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.data import mnist, writers
 from mnist_cnn.data.datamodule import MNISTDataModule
 from tests.helpers.training import trained
@@ -112,7 +113,8 @@ def test_a_fold_that_cannot_be_filled_is_refused(changes, key):
 
 
 def test_writers_of_other_sets_are_not_known():
-    check(compose(["experiment=fast", "data=fashion_mnist"], run_dir="unused"))
+    cfg = compose(["experiment=fast", "data=fashion_mnist"], run_dir="unused")
+    assert parse(resolved(cfg), Config).data["split"] == "writers"
     data = MNISTDataModule(name="kmnist", split="writers")
     with pytest.raises(ValueError, match=r"^data\.split must be rows with data=kmnist"):
         data.validation_rows(torch.zeros(10))
@@ -161,11 +163,12 @@ def test_series_are_folds_of_their_own():
 
 def test_a_relative_path_is_absolute_in_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cfg = with_absolute_paths(compose(["data=arrays", "data.path=my.npz"], run_dir="run"))
-    assert cfg.data.path == str(tmp_path / "my.npz")
-    cfg = with_absolute_paths(compose(["data.root='~/data'"], run_dir="run"))
-    assert cfg.data.root == "~/data"
-    changed = OmegaConf.create({"hydra": {"runtime": {"cwd": "/before"}}})  # hydra.job.chdir=true
+    values = resolved(compose(["data=arrays", "data.path=my.npz"], run_dir="run"))
+    assert values["data"]["path"] == str(tmp_path / "my.npz")
+    values = resolved(compose(["data.root='~/data'"], run_dir="run"))
+    assert values["data"]["root"] == "~/data"
+    hydra = {"runtime": {"cwd": "/before"}, "mode": RunMode.RUN}  # hydra.job.chdir=true
+    changed = OmegaConf.create({"hydra": hydra})
     monkeypatch.setattr(HydraConfig.instance(), "cfg", changed)
-    cfg = with_absolute_paths(compose(["init_weights=x"], run_dir="run", run_name="x"))
-    assert cfg.init_weights == "/before/x"
+    values = resolved(compose(["init_weights=x"], run_dir="run", run_name="x"))
+    assert values["init_weights"] == "/before/x"

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.build import build_trainer, own_devices
 from mnist_cnn.checks.folders import contents, differences, files, results
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, resolved
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs.folder import LAST, RESULTS, RunFolder, state
 from mnist_cnn.train import train
@@ -63,8 +64,9 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
 @pytest.mark.parametrize("data", ["mnist_cnn.data.datamodule.MNISTDataModule", "my.Numbers"])
 def test_a_users_own_data_are_split_over_the_processes_by_lightning(data, tmp_path):
     cfg = compose([*TINY, *DDP], run_dir=tmp_path)
-    cfg.data._target_ = data
-    trainer = build_trainer(cfg, RunFolder(tmp_path), None, DigitClassifier())
+    cfg.data._target_, cfg.targets = data, ["my.*"]
+    config = parse(resolved(cfg), Config)
+    trainer = build_trainer(config, RunFolder(tmp_path), None, DigitClassifier())
     assert trainer._accelerator_connector.use_distributed_sampler is (data == "my.Numbers")  # noqa: SLF001
 
 
@@ -72,12 +74,11 @@ def test_a_users_own_data_are_split_over_the_processes_by_lightning(data, tmp_pa
 def test_a_job_of_a_sweep_trains_on_the_gpu_of_its_number(number, monkeypatch):
     hydra = {"mode": RunMode.MULTIRUN, "job": {"num": number}}
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create({"hydra": hydra}))
-    trainer = OmegaConf.create({"accelerator": "auto", "devices": 1})
+    trainer = {"accelerator": "auto", "devices": 1}
     for count, expected in ((0, 1), (1, 1), (2, [number % 2]), (4, [number % 4])):
         monkeypatch.setattr("torch.cuda.device_count", lambda n=count: n)
         assert own_devices(trainer) == expected
-    trainer.devices = 2
-    assert own_devices(trainer) == 2
+    assert own_devices(trainer | {"devices": 2}) == 2
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ from torch.nn.functional import one_hot
 from mnist_cnn.analysis.evaluation import on_corrected_labels
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.analysis.scores import Predictions
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, resolved
+from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.data import mnist
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
@@ -176,7 +176,7 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
 )
 def test_a_wrong_value_is_named(folder, override):
     with pytest.raises(ValueError, match=f"^{override.split('=')[0]}\\b.*, got"):
-        check(composed(folder, override), "evaluate")
+        parse(resolved(composed(folder, override)), Evaluation)
 
 
 def test_several_networks_are_evaluated_as_one_and_each_alone(folder, other, tested, tmp_path):

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import CONF, compose, files, plain
+from mnist_cnn.config.compose import CONF, compose, files, plain, resolved
 from mnist_cnn.config.messages import shown
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import train
 from mnist_cnn.weights.networks import build_network
@@ -92,7 +92,7 @@ def tried(overrides: list[str], folder: Path, training: bool) -> str:
         # TensorBoard's figures take longer than all the rest
         logger = [] if "logger" in str(overrides) else ["logger=none"]
         cfg = compose([*logger, *overrides], run_dir=folder)
-        check(cfg)
+        parse(resolved(cfg), Config)
         short = small(cfg) if training else None
         if short is None:
             return "accepted"

@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from torch import nn
 
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.data import mnist
 from mnist_cnn.data.datamodule import MNISTDataModule
@@ -97,8 +97,8 @@ def test_the_learning_rate_falls_when_keras_lowers_it(keras, patience, equal):
 
 @pytest.mark.parametrize("case", range(8))
 def test_training_stops_when_keras_stops_it(keras, case):
-    callbacks = compose(run_dir="unused").callbacks
-    stopping = instantiate_as(EarlyStopping, callbacks.early_stopping)
+    node = plain(compose(run_dir="unused"), "callbacks.early_stopping")
+    stopping = instantiate_as(EarlyStopping, node)
     stopped = -1
     for epoch, loss in enumerate(keras["plateau_val_loss"][case]):
         trainer = SimpleNamespace(

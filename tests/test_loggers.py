@@ -85,4 +85,4 @@ def test_a_tracker_that_is_not_installed_is_named(module, name, tmp_path, monkey
     monkeypatch.setattr(lightnings, f"_{name}_AVAILABLE", RequirementCache(f"{module}>=999"))
     cfg = compose([*SHORT, f"logger=[csv,{module}]"], run_dir=tmp_path)
     with pytest.raises(ValueError, match=rf"^logger.{module}: .*{module}>=999"):
-        make_loggers(cfg, DigitClassifier())
+        make_loggers(cfg.logger, {}, DigitClassifier())

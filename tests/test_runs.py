@@ -41,8 +41,8 @@ def opened(path, *, neutral="", more=(), ended="", stale=(), **values):
     def keep(flat):
         return {key: flat[key] for key in flat if key != neutral}
 
-    folder = RunFolder(path, keep, lambda flat: more, lambda file, cfg: ended, stale)
-    return folder.opened(OmegaConf.create({"lr": 1, "epochs": 2, **values}))
+    folder = RunFolder(path, keep, lambda flat: more, lambda file: ended, stale)
+    return folder.opened({"lr": 1, "epochs": 2, **values})
 
 
 def recorded(path: Path) -> Any:

@@ -295,7 +295,7 @@ def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):
     assert done.stderr.count("\n") == 1
     for lr in ("0.0003", "0.001", "0.003"):  # what all jobs share is in no name
         assert f"optimizer.lr_{lr} refused" in done.stderr
-    assert "; seed: " in done.stderr
+    assert "; seed must be " in done.stderr
 
 
 @pytest.mark.slow

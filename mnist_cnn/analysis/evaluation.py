@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_cnn.analysis import scores
@@ -16,8 +16,8 @@ from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.analysis.tables import screen_table
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.compose import plain
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.parse import Evaluation
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
@@ -29,39 +29,39 @@ from mnist_cnn.weights import predictor
 from mnist_cnn.weights.predictor import Trained
 
 
-def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
+def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
     """The content of evaluation.json, the predictions of all networks as one, and their data.
 
     Raises:
         ValueError: the networks, the data and the split do not go together.
     """
-    files, split = network_files(cfg.ckpt_path), cfg.split
-    others = network_files(cfg.compare) if cfg.compare is not None else []
+    files, split = network_files(config.ckpt_path), config.split
+    others = network_files(config.compare) if config.compare is not None else []
     loaded = predictor.load_all([*files, *others])
     n, present = len(files), torch.accelerator.is_available()
-    data = load_images(cfg, loaded, n)
+    data = load_images(config, loaded, n)
     device = (torch.accelerator.current_accelerator() if present else None) or torch.device("cpu")
     nets = [trained.to(device).net for trained in loaded]
 
     def predict(nets: Sequence[nn.Module], split: str) -> list[Predictions]:
         batches = terminal.track(data.loader(split, data.eval_batch_size), split)
-        return scores.predict_batches(nets, batches, device, cfg.shifts)
+        return scores.predict_batches(nets, batches, device, config.shifts)
 
     each = predict(nets, split)
     predictions, writers = scores.ensemble(each[:n]), data.split_writers(split)
     outcome = {
-        "ckpt_path": list(map(str, files)) if OmegaConf.is_list(cfg.ckpt_path) else str(files[0]),
+        "ckpt_path": list(map(str, files)) if isinstance(config.ckpt_path, list) else str(files[0]),
         "split": split,
-        "shifts": cfg.shifts,
+        "shifts": config.shifts,
         "networks": [
             {"ckpt_path": str(file), "epoch": trained.epoch, **scores.proportion(alone.hits)}
             for file, trained, alone in zip(files, loaded, each, strict=False)
         ],
-        "data": {"name": data.name, **plain(cfg, "data")},
+        "data": {"name": data.name, **config.data},
         **scores.summary(predictions, data.classes),
         "writers": writers and scores.writer_summary(predictions, writers),
         "mistakes": scores.list_mistakes(
-            predictions, data.rows[split], data.classes, cfg.mistakes, data.split_files(split)
+            predictions, data.rows[split], data.classes, config.mistakes, data.split_files(split)
         ),
     }
     if (data.name, split) == ("mnist", "test"):
@@ -70,13 +70,13 @@ def measure(cfg: DictConfig) -> tuple[dict[str, Any], Predictions, ImageDataModu
         other = scores.ensemble(each[n:])
         paired = scores.difference(predictions, other, writers and writers.writer)
         outcome["compare"] = scores.proportion(other.hits) | paired
-    if cfg.temperature:
+    if config.temperature:
         held_out = scores.ensemble(each[:n] if split == "val" else predict(nets[:n], "val"))
         t = scores.fit_temperature(held_out)
         after = scores.calibration(predictions.at_temperature(t))
         outcome["temperature"] = {"value": t, **after}
-    if cfg.robustness:
-        suites = DEFAULT if cfg.robustness is True else cfg.robustness
+    if config.robustness:
+        suites = DEFAULT if config.robustness is True else config.robustness
         named = dict(zip(map(str, files), nets, strict=False))
         outcome["robustness"] = measure_robustness(named, data, split, suites, device)
     return outcome, predictions, data
@@ -89,21 +89,21 @@ def on_corrected_labels(predictions: Predictions) -> dict[str, Any]:
     return {name: scores.proportion(part) for name, part in hits.items()}
 
 
-def load_images(cfg: DictConfig, nets: Sequence[Trained], n: int) -> ImageDataModule:
+def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDataModule:
     """The data of an evaluation of n networks, and those compared, with the splits that it needs.
 
     Raises:
         ValueError: the data are not of the kind that the networks take, or the split is not that
             of their training.
     """
-    needed = {cfg.split, "val"} if cfg.temperature else {cfg.split}
-    wanted = "temperature=true" if needed == {"test", "val"} else f"split={cfg.split}"
-    made = instantiate.make_data(cfg.data)
+    needed = {config.split, "val"} if config.temperature else {config.split}
+    wanted = "temperature=true" if needed == {"test", "val"} else f"split={config.split}"
+    made = instantiate.make_data(config.data)
     data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
     if data is made:
         if needed != {"test"}:
             # a temperature is fitted to the first n alone
-            check_held_out(nets[:n] if cfg.split == "test" else nets, cfg, wanted)
+            check_held_out(nets[:n] if config.split == "test" else nets, config.data, wanted)
         for net in nets:
             check_fits(net.about["model"], data)
     data.prepare_data()
@@ -113,24 +113,32 @@ def load_images(cfg: DictConfig, nets: Sequence[Trained], n: int) -> ImageDataMo
     return data
 
 
-def check_held_out(nets: Sequence[Trained], cfg: DictConfig, wanted: str) -> None:
-    """Raise ValueError unless cfg.data splits the training file as the training of all nets did."""
+def check_held_out(nets: Sequence[Trained], data: Mapping[str, Any], wanted: str) -> None:
+    """Raise ValueError unless data split the training file as the training of all nets did."""
     for net in nets:
         for key in ("val_fraction", "fold", "split"):
             trained = net.about["data"].get(key)
-            if cfg.data[key] != trained:
+            if data[key] != trained:
                 allowed = f"{trained} with {wanted}, as in training"
-                raise ValueError(must_be(f"data.{key}", allowed, cfg.data[key]))
+                raise ValueError(must_be(f"data.{key}", allowed, data[key]))
 
 
 def write_outcome(
-    cfg: DictConfig, outcome: Mapping[str, Any], predictions: Predictions, data: ImageDataModule
+    folder: Path,
+    values: Mapping[str, Any],
+    outcome: Mapping[str, Any],
+    predictions: Predictions,
+    data: ImageDataModule,
 ) -> None:
-    """Writes an evaluation's files and pictures into cfg.run_dir, in place of earlier ones."""
-    folder, split = Path(cfg.run_dir), outcome["split"]
+    """Write an evaluation's files and pictures into its folder, in place of earlier ones.
+
+    Args:
+        values: the resolved configuration, which is recorded.
+    """
+    split = outcome["split"]
     (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
     write_json(outcome, folder / "evaluation.json")  # first: it makes the folder an evaluation's
-    OmegaConf.save(cfg, folder / CONFIG)
+    OmegaConf.save(values, folder / CONFIG)
     table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
     table.insert(0, "index", data.rows[split].numpy())
     table.insert(1, "label", predictions.labels.numpy())

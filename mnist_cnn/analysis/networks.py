@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import ListConfig
 
 from mnist_cnn.config.compose import CONF
 from mnist_cnn.config.instantiate import not_allowed
@@ -28,7 +27,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
     from mnist_cnn.weights.files import find  # torch, which --help does not need
 
     paths: list[Any] = []
-    for path in ckpt_path if isinstance(ckpt_path, list | ListConfig) else [ckpt_path]:
+    for path in ckpt_path if isinstance(ckpt_path, list) else [ckpt_path]:
         folder = Path(path or ".").expanduser()
         files = folder.resolve().rglob(RESULTS) if (folder / SWEEP).is_file() else None
         paths += [path] if files is None else sorted(file.parent for file in files)

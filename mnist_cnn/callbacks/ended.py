@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
-from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.parse import Config
 
 
-def why_ended(file: Path, cfg: DictConfig) -> str:
+def why_ended(config: Config, file: Path) -> str:
     """Return why a run with this last checkpoint trains no further; empty where it does.
 
     Raises:
@@ -25,17 +23,19 @@ def why_ended(file: Path, cfg: DictConfig) -> str:
     content = read_checkpoint(file)
     progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
     steps, epochs = content["global_step"], content["epoch"] + (progress["ready"] > 0)
-    for key, done in {"trainer.max_epochs": epochs, "trainer.max_steps": steps}.items():
-        limit = plain(cfg, key)
+    trainer = config.trainer
+    for key, done in {"max_epochs": epochs, "max_steps": steps}.items():
+        limit = trainer[key]
         if limit not in (None, -1) and done > limit:
-            raise ValueError(must_be(key, f"at least {done}, which {file} has", limit))
-    if content["epoch"] == cfg.trainer.max_epochs:
+            allowed = f"at least {done}, which {file} has"
+            raise ValueError(must_be(f"trainer.{key}", allowed, limit))
+    if content["epoch"] == trainer["max_epochs"]:
         return f"its {epochs} epochs are trained"
-    if steps == cfg.trainer.get("max_steps"):
+    if steps == trainer["max_steps"]:
         return f"its {steps} steps are trained"
-    least = cfg.trainer.get("min_epochs") or 0, cfg.trainer.get("min_steps") or 0
+    least = trainer.get("min_epochs") or 0, trainer.get("min_steps") or 0
     if epochs >= least[0] and steps >= least[1]:
-        for name in stopped(content["callbacks"], plain(cfg, "callbacks")):
+        for name in stopped(content["callbacks"], config.callbacks):
             return f"callbacks.{name} ended it after epoch {epochs}"
     return ""
 

@@ -7,25 +7,30 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from omegaconf import DictConfig
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
 from mnist_cnn.callbacks.history import step_of, validates_often
-from mnist_cnn.config.compose import plain
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.weights.files import read_checkpoint
 
 
-def make_loggers(cfg: DictConfig, module: L.LightningModule) -> list[Logger]:
-    """The loggers that a configuration names, which have logged it.
+def make_loggers(
+    nodes: Mapping[str, Any] | None, values: Mapping[str, Any], module: L.LightningModule
+) -> list[Logger]:
+    """Make the loggers of a run, and log its configuration.
+
+    Args:
+        nodes: of each logger its `_target_` and arguments, by its name; None for no logger.
+        values: the resolved configuration.
+        module: what is trained, whose hyper-parameters Lightning logs.
 
     Raises:
         ValueError: the package of one is not installed.
     """
-    # Lightning logs the module's own itself, as they are after seeing the data
-    values = {key: value for key, value in plain(cfg).items() if key not in module.hparams}
+    # as they are after seeing the data
+    values = {key: value for key, value in values.items() if key not in module.hparams}
     loggers = []
-    for name, node in (cfg.get("logger") or {}).items():
+    for name, node in (nodes or {}).items():
         if node is None:
             continue
         logger = instantiate_as(Logger, node, key=f"logger.{name}")

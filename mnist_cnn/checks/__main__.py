@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import checks
 from mnist_cnn.command import command
-from mnist_cnn.config.check import check
-from mnist_cnn.config.compose import compose, plain
+from mnist_cnn.config.compose import compose, plain, resolved
 from mnist_cnn.config.instantiate import COMMANDS, locate, targets
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.signals import Interrupted, handle, interrupted
 
 # options, and the keys of the configuration that they set
@@ -49,7 +49,7 @@ def configured(parts: Mapping[str, str]) -> DictConfig:
                 raise ValueError(must_be(part, allowed, files[key].absolute().parent))
     named = [pair for key in given for pair in targets(plain(cfg, key), key)]
     cfg.targets += [f"{str(name).partition('.')[0]}.*" for _, name in named]
-    check(cfg)
+    parse(resolved(cfg), Config)
     for where, name in named:
         locate(name, where, COMMANDS)
     return cfg

@@ -12,8 +12,9 @@ from mnist_cnn.analysis.found import read_runs
 from mnist_cnn.analysis.ranking import Ranking
 from mnist_cnn.build import build_module
 from mnist_cnn.checks.runs import different, run
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.instantiate import make_data
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.folder import BEST, LAST, RESULTS
 from mnist_cnn.weights.files import read_checkpoint
 
@@ -38,8 +39,9 @@ def logged(checkpoint: Any) -> Any:
 
 def made(cfg: Any) -> Any:
     """The module before its training."""
-    L.seed_everything(cfg.seed, verbose=False)
-    return build_module(plain(cfg), make_data(cfg.data))
+    config = parse(resolved(cfg), Config)
+    L.seed_everything(config.seed, verbose=False)
+    return build_module(config, make_data(config.data))
 
 
 def test_it_trains_and_logs_its_objective(cfg, folder):

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from mnist_cnn.build import build_module
 from mnist_cnn.checks.runs import different, run
-from mnist_cnn.config.compose import plain
+from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.instantiate import make_data
+from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.data.datamodule import class_names, described
 from mnist_cnn.export import export
 from mnist_cnn.weights.predictor import Trained
@@ -19,9 +20,10 @@ from mnist_cnn.weights.predictor import Trained
 
 def trained(cfg: Any) -> Any:
     """The module of a configuration after four steps, and its data."""
-    L.seed_everything(cfg.seed, verbose=False)
-    data = make_data(cfg.data)
-    module = build_module(plain(cfg), data)
+    config = parse(resolved(cfg), Config)
+    L.seed_everything(config.seed, verbose=False)
+    data = make_data(config.data)
+    module = build_module(config, data)
     off: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_model_summary"), False)
     trainer = L.Trainer(max_steps=4, accelerator="cpu", enable_progress_bar=False, **off)
     trainer.fit(module, data)
@@ -90,5 +92,5 @@ def test_network_is_the_same_in_a_file(cfg, parts, tmp_path, kind):
     if kind == "onnx":
         pytest.importorskip("onnxscript")
     module, data, *_ = parts
-    about = {"model": module.hparams["model"], "data": described(plain(cfg, "data"), data)}
+    about = {"model": module.hparams["model"], "data": described(resolved(cfg)["data"], data)}
     export(Trained(module.net, class_names(data), about), [kind], tmp_path)

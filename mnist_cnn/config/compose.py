@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.runs import names, resume
 from mnist_cnn.runs.errors import raised_by_hydra
+from mnist_cnn.runs.folder import flat
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
@@ -27,10 +28,12 @@ def files(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
-def plain(cfg: DictConfig, key: str = "") -> Any:
-    """The value of a key, or all of cfg, as plain Python values; ValueError where it has none."""
+def plain(cfg: DictConfig, key: Any = "") -> Any:
+    """Return the value of a key, or all of cfg, as plain values; ValueError where it has none."""
     try:
-        value = OmegaConf.select(cfg, key) if key else cfg
+        value = cfg
+        if key != "":
+            value = cfg[key] if key in cfg else OmegaConf.select(cfg, key)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except (OmegaConfBaseException, RecursionError) as e:
         raise ValueError(f"{key}: {' '.join(str(e).split())}".removeprefix(": ")) from None
@@ -61,14 +64,23 @@ names.register("better", better, replace=True)
 names.register("fingerprint", fingerprint, replace=True)
 
 
-def with_absolute_paths(cfg: DictConfig) -> DictConfig:
-    """A copy of a run's configuration whose paths hold from any working directory."""
+def resolved(cfg: DictConfig) -> dict[Any, Any]:
+    """Return a configuration as plain values, which a run records and compares.
+
+    Its paths are made absolute, so that they hold from any working directory.
+
+    Raises:
+        ValueError: a key that must be given is not, or a value refers to what is not there.
+    """
+    written: Any = OmegaConf.to_container(cfg)
+    if missing := [key for key, value in flat(written).items() if value == "???"]:
+        raise ValueError("; ".join(f"{key} must be given: {key}=..." for key in missing))
     copy = cfg.copy()
     for key in PATHS:
-        path = OmegaConf.select(copy, key)
-        if isinstance(path, str) and not path.startswith("~"):
+        path = plain(copy, key)
+        if isinstance(path, str) and path and not path.startswith("~"):
             OmegaConf.update(copy, key, to_absolute_path(path))  # also with hydra.job.chdir
-    return copy
+    return {name: plain(copy, name) for name in copy}
 
 
 def explained(error: Exception, overrides: Sequence[str]) -> Exception:

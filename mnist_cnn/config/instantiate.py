@@ -38,7 +38,7 @@ UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
 
 # where the data modules of images are, whose batches are held in memory
-IMAGES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.")
+IMAGE_MODULES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.")
 
 ALLOWED: list[str] = []  # by the user, in this process
 
@@ -67,7 +67,7 @@ def class_name(config: Mapping[str, Any]) -> str | None:
 def is_custom(data: Any) -> bool:
     """True for the configuration of a LightningDataModule that is not of images of this project."""
     target = data.get("_target_") if hasattr(data, "get") else None
-    return not str(target).startswith(IMAGES)
+    return not str(target).startswith(IMAGE_MODULES)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -185,10 +185,6 @@ def instantiate_as(
         ValueError: it makes something else, is too large, or the class refuses it, as a device that
             is not here.
     """
-    from omegaconf import OmegaConf
-
-    if OmegaConf.is_config(node):
-        node = OmegaConf.to_container(node, resolve=True)
     if allowlist is CHECKPOINTS:
         from mnist_cnn.config import size  # torch, which a check of the configuration does not need
 
@@ -220,10 +216,7 @@ def instantiate_as(
 def make_data(config: Any) -> Any:
     """The LightningDataModule of `data`."""
     import lightning as L  # a configuration is checked before torch is imported
-    from omegaconf import OmegaConf
 
-    if OmegaConf.is_config(config):
-        config = OmegaConf.to_container(config, resolve=True)
     if is_custom(config) and not config.get("augment"):  # of the group augment, unknown to it
         config = {key: value for key, value in config.items() if key != "augment"}
     return instantiate_as(L.LightningDataModule, config, key="data")

@@ -1,13 +1,38 @@
 """Sentences for mistakes: `key must be X, got Y`, and how an extra is installed."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 def must_be(key: str, allowed: str, value: Any) -> str:
     """The sentence for a wrong value."""
     return f"{key} must be {allowed}, got {shown(value)}"
+
+
+def sentences(error: "ValidationError", part: str = "") -> list[str]:
+    """Return a sentence for each wrong value that pydantic found.
+
+    Args:
+        part: the key of what was validated, where it is a part of the configuration.
+    """
+    found = []
+    for fault in error.errors():
+        key = ".".join(map(str, (part, *fault["loc"]))).lstrip(".")
+        if fault["type"] == "value_error":  # a rule of ours, which names the keys itself
+            text = str(fault["ctx"]["error"])
+        elif fault["type"] == "missing":
+            text = f"{key} must be given"
+        else:  # `Input should be greater than 0`, `String should match ...`
+            wanted = re.sub(r"^\w+ should", "must", fault["msg"])
+            wanted = re.sub(r" or instance of \w+$", "", wanted)
+            text = f"{key} {wanted}, got {shown(fault['input'])}"
+        found.append(text)
+    return list(dict.fromkeys(found))
 
 
 def either(options: Sequence[str]) -> str:

@@ -1,15 +1,35 @@
 """The values that a configuration may have, as pydantic models of its parts.
 
 A value is checked here where the class that it is for would take it, and fail in the middle of a
-training. A key with a default may be missing; other keys are for the class to judge.
+training; other keys are for the class to judge. The models check and are dropped: a part itself
+stays the dictionary that it is, so none of them has a default of its own.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from mnist_cnn.config.instantiate import IMAGES
+from mnist_cnn.config.messages import either, must_be, sentences
+from mnist_cnn.runs.ranks import under_torchrun, world_size
+
+IMAGES, CLASSES = 60_000, 10  # of the training file of each public set
+PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")
+FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # sets of the user's own files
+UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")  # callbacks
+OMITTED: Any = None  # marks a key that may be left out: the constructor has the default
 
 
 def listed(value: Any) -> Any:
@@ -22,24 +42,28 @@ def not_zero(value: Any) -> Any:
     return value
 
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+def supported(target: str) -> str:
+    if target.rpartition(".")[2] in UNSUPPORTED:
+        text = "Input should be a callback that is supported: not {classes}"
+        raise PydanticCustomError("unsupported", text, {"classes": either(UNSUPPORTED)})
+    return target
+
+
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)]  # one, or several
-PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")  # data sets of known files
 Suite = Literal["corruptions", "adversarial", "certified", "outliers"]
+Suites = Annotated[list[Suite], BeforeValidator(lambda v: [] if isinstance(v, bool) else v)]
+Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]  # package.module.Class
 # a number of batches, or true
-Batches = Annotated[Whole, BeforeValidator(lambda n: int(n) if isinstance(n, bool) else n)]
+Batches = Annotated[NonNegativeInt, BeforeValidator(lambda n: int(n) if isinstance(n, bool) else n)]
 Steps = Annotated[int, Field(ge=-1), AfterValidator(not_zero)]  # -1: no limit
 Time = Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$"), AfterValidator(not_zero)]
 # 2, or [n]: the GPU of this number
 Devices = Annotated[
-    Count, BeforeValidator(lambda n: 1 if isinstance(n, list) and len(n) == 1 else n)
+    PositiveInt, BeforeValidator(lambda n: 1 if isinstance(n, list) and len(n) == 1 else n)
 ]
 
 
@@ -50,8 +74,8 @@ class Part(BaseModel):
 class Custom(Part):
     """A part that is made by its `_target_`, whose constructor judges."""
 
-    target: Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]
-    partial: Annotated[bool, Field(alias="_partial_")] = False
+    target: Target
+    partial: Annotated[bool, Field(alias="_partial_")] = OMITTED
 
 
 class DataDescription(Part):
@@ -60,23 +84,34 @@ class DataDescription(Part):
     model_config = ConfigDict(extra="ignore")
 
     name: Annotated[str, Field(pattern=r"^\w+$")]
-    classes: list[str] | None = None
-    val_fraction: BelowOne = 0.0
-    fold: Whole = 0
-    split: str = "rows"
-    custom: Custom | None = None  # a user's, in place of one of this project's sets
+    classes: list[str] | None = OMITTED
+    val_fraction: BelowOne = OMITTED
+    fold: NonNegativeInt = OMITTED
+    split: str = OMITTED
+    custom: Custom | None = OMITTED  # a user's, in place of one of this project's sets
 
 
 class Images(Part):
+    """The arguments of every data module of images."""
+
     val_fraction: BelowOne
-    fold: Whole
-    split: Literal["rows", "writers", "writers_by_series"] = "rows"
-    batch_size: Count
-    eval_batch_size: Count
+    fold: NonNegativeInt
+    split: Literal["rows", "writers", "writers_by_series"] = OMITTED
+    batch_size: PositiveInt
+    eval_batch_size: PositiveInt
     shuffle: bool
     seed: Seed
-    clean_epochs: Whole
-    per_class: Count | None = None
+    clean_epochs: NonNegativeInt
+    per_class: PositiveInt | None = OMITTED
+
+    @model_validator(mode="after")
+    def has_this_fold(self) -> "Images":
+        # in binary, 1 / 0.2 need not reach 5
+        folds = int(min(1 / self.val_fraction, IMAGES) + 1e-9) if self.val_fraction else 1
+        if self.fold >= folds:
+            allowed = f"0 to {folds - 1} with data.val_fraction={self.val_fraction}"
+            raise ValueError(must_be("data.fold", allowed, self.fold))
+        return self
 
 
 class Augment(Part):
@@ -87,57 +122,91 @@ class Augment(Part):
     shear: Annotated[float, Field(ge=0, le=60)]
     elastic: Annotated[float, Field(ge=0, le=5)]
     gamma: Annotated[float, Field(ge=0, le=3)]
-    pen: Annotated[float, Field(ge=0.4, le=14)] = 1.2
-    __pydantic_extra__: dict[str, Share]  # all others
+    pen: Annotated[float, Field(ge=0.4, le=14)] = OMITTED
+    __pydantic_extra__: dict[str, Fraction]  # all others
 
 
-class Data(Images):
+class Data(Images, Custom):
     name: Annotated[str, Field(pattern=r"^\w+$")]
     augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
-    color: bool = True  # of data.custom.FolderDataModule
+    color: bool = OMITTED
+
+    @model_validator(mode="after")
+    def has_a_name_of_its_own(self) -> "Data":
+        """Some figures are given for MNIST alone, by its name."""
+        from_files = self.target.rpartition(".")[2] in FROM_FILES
+        if from_files and self.name in PUBLIC:
+            allowed = f"none of {either(PUBLIC)}, with files of your own"
+            raise ValueError(must_be("data.name", allowed, self.name))
+        if not from_files and self.name not in PUBLIC:
+            raise ValueError(must_be("data.name", either(PUBLIC), self.name))
+        return self
+
+    @model_validator(mode="after")
+    def has_writers(self) -> "Data":
+        check_split(self.split or "rows", self.name, self.val_fraction)
+        return self
+
+    @model_validator(mode="after")
+    def has_enough_of_each_class(self) -> "Data":
+        """A class of a public set has at most what it has where all have as many."""
+        most = IMAGES * (1 - self.val_fraction) / CLASSES
+        if self.name in PUBLIC and self.per_class and self.per_class > most:
+            allowed = f"at most {int(most)} with data.val_fraction={self.val_fraction}"
+            raise ValueError(must_be("data.per_class", allowed, self.per_class))
+        return self
 
 
 class Network(Part):
-    channels: list[Count] = [32, 64]
-    hidden: Count = 128
-    dropout: BelowOne = 0.0
-    bits: Annotated[int, Field(ge=2, le=8)] | None = None
+    channels: list[PositiveInt] = OMITTED
+    hidden: PositiveInt = OMITTED
+    dropout: BelowOne = OMITTED
+    bits: Annotated[int, Field(ge=2, le=8)] | None = OMITTED
 
 
 class Optimizer(Custom):
-    lr: Positive = 1e-3
-    nesterov: bool = False
-    fused: bool | None = None
+    lr: PositiveFloat = OMITTED
+    nesterov: bool = OMITTED
+    fused: bool | None = OMITTED
 
 
 class Schedule(Part):
-    patience: Whole = 1
-    threshold: NotNegative = 0.0
-    min_lr: NotNegative = 0.0
-    eta_min: NotNegative = 0.0
-    interval: Literal["epoch", "step"] = "epoch"  # it is stepped after each
-    cycle_momentum: bool = True
-    partial: Annotated[bool, Field(alias="_partial_")] = False
+    target: Annotated[str, Field(alias="_target_")] = OMITTED  # none: a constant rate
+    patience: NonNegativeInt = OMITTED
+    threshold: NonNegativeFloat = OMITTED
+    min_lr: NonNegativeFloat = OMITTED
+    eta_min: NonNegativeFloat = OMITTED
+    interval: Literal["epoch", "step"] = OMITTED
+    cycle_momentum: bool = OMITTED
+    partial: Annotated[bool, Field(alias="_partial_")] = OMITTED
+
+    @model_validator(mode="after")
+    def has_its_metric(self) -> "Schedule":
+        if self.interval == "step" and str(self.target).endswith(".ReduceLROnPlateau"):
+            allowed = "epoch with ReduceLROnPlateau, which follows a metric of an epoch"
+            raise ValueError(must_be("scheduler.interval", allowed, self.interval))
+        return self
 
 
 class Callback(Custom):
     """Any callback; these arguments of ours and of Lightning's mean the same everywhere."""
 
-    quiet: bool = False
-    check_finite: bool = True
-    strict: bool = True
-    every_steps: Count | None = None
-    every_seconds: Positive | None = None
-    refresh_seconds: Positive = 0.5
-    patience: Whole = 0
-    min_delta: NotNegative = 0.0
-    decay: BelowOne = 0.0
-    update_every_n_steps: Count = 1
+    target: Annotated[Target, AfterValidator(supported)]
+    quiet: bool = OMITTED
+    check_finite: bool = OMITTED
+    strict: bool = OMITTED
+    every_steps: PositiveInt | None = OMITTED
+    every_seconds: PositiveFloat | None = OMITTED
+    refresh_seconds: PositiveFloat = OMITTED
+    patience: NonNegativeInt = OMITTED
+    min_delta: NonNegativeFloat = OMITTED
+    decay: BelowOne = OMITTED
+    update_every_n_steps: PositiveInt = OMITTED
 
 
 class Checkpoint(Callback):
     target: Annotated[Literal["mnist_cnn.callbacks.checkpoint.Checkpoint"], Field(alias="_target_")]
-    check_every_steps: Count
+    check_every_steps: PositiveInt
 
 
 class Callbacks(Part):
@@ -147,44 +216,36 @@ class Callbacks(Part):
 
 
 class Logger(Custom):
-    default_hp_metric: bool = True
-    offline: bool = False
-    log_model: Literal[True, False, "all"] = False
+    default_hp_metric: bool = OMITTED
+    offline: bool = OMITTED
+    log_model: Literal[True, False, "all"] = OMITTED
 
 
 class Classifier(Custom):
-    label_smoothing: BelowOne = 0.0
-    freeze: list[str] | None = None
-
-
-# parts of this project whose values are known; a class of another module judges its own
-OURS: dict[str, tuple[str | tuple[str, ...], type[Part]]] = {
-    "data": (IMAGES, Data),
-    "model": ("mnist_cnn.model.", Network),
-    "module": ("mnist_cnn.module.", Classifier),
-}
+    label_smoothing: BelowOne = OMITTED
+    freeze: list[str] | None = OMITTED
 
 
 class Trainer(Custom):
     """Values that Lightning would take; it judges all others."""
 
     devices: Devices
-    num_nodes: Count
-    max_epochs: Count
+    num_nodes: PositiveInt
+    max_epochs: PositiveInt
     max_steps: Steps
     max_time: Time | None
-    limit_train_batches: Positive
-    limit_test_batches: Positive
-    val_check_interval: Positive | None  # Lightning's own fails with a time
+    limit_train_batches: PositiveFloat
+    limit_test_batches: PositiveFloat
+    val_check_interval: PositiveFloat | None  # Lightning's own fails with a time
     enable_checkpointing: Literal[True] | None
     enable_model_summary: bool
     enable_progress_bar: bool
     fast_dev_run: Batches
-    barebones: Literal[False] = False
-    check_val_every_n_epoch: Count | None
+    barebones: Literal[False] = OMITTED
+    check_val_every_n_epoch: PositiveInt | None
     num_sanity_val_steps: Annotated[int, Field(ge=-1)]
-    log_every_n_steps: Whole | None
-    accumulate_grad_batches: Count
+    log_every_n_steps: NonNegativeInt | None
+    accumulate_grad_batches: PositiveInt
     detect_anomaly: bool
     deterministic: Literal[True, False, "warn"] | None
     benchmark: bool | None
@@ -192,46 +253,35 @@ class Trainer(Custom):
     sync_batchnorm: bool
     use_distributed_sampler: bool
     # a run sets them itself
-    callbacks: None = None
-    default_root_dir: None = None
-    logger: None = None
-    plugins: None = None
+    callbacks: None = OMITTED
+    default_root_dir: None = OMITTED
+    logger: None = OMITTED
+    plugins: None = OMITTED
+
+    @model_validator(mode="after")
+    def has_its_processes(self) -> "Trainer":
+        started = {"trainer.devices": self.devices, "trainer.num_nodes": self.num_nodes}
+        ddp = str((self.model_extra or {}).get("strategy")).startswith("ddp")
+        for key, count in {**started, "the number of processes": world_size()}.items():
+            if count > 1 and not ddp:
+                raise ValueError(must_be(key, "1 without trainer=ddp", count))
+        if self.num_nodes > 1 and not under_torchrun():
+            raise ValueError(must_be("trainer.num_nodes", "1 without torchrun", self.num_nodes))
+        return self
 
 
-class Train(Part):
-    """conf/train.yaml."""
-
-    seed: Seed
-    ckpt_path: Text | None
-    force: bool
-    test: bool
-    init_weights: Text | None
-    init_strict: bool
-    compile: bool
-    targets: list[str]
-    run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
-    objective: dict[str, str]
-    trainer: Trainer
-    data: Custom
-    module: Custom
-    model: Custom | None
-    optimizer: Optimizer | None
-    scheduler: Schedule | None
-    loss: Custom | None
-    metrics: dict[str, Custom] | None
-    callbacks: Callbacks
-    logger: dict[str, Logger | None] | None
+def check_values(key: str, kind: type[Part], values: Any) -> None:
+    """Raise ValueError for values of a part of the configuration that are not allowed."""
+    try:
+        kind.model_validate(values)
+    except ValidationError as e:
+        raise ValueError("; ".join(sentences(e, key))) from None
 
 
-class Evaluate(Part):
-    """conf/evaluate.yaml."""
-
-    targets: list[str]
-    ckpt_path: Texts | None
-    compare: Texts | None
-    split: Literal["test", "val", "train"]
-    shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
-    robustness: Annotated[list[Suite], BeforeValidator(lambda v: [] if isinstance(v, bool) else v)]
-    temperature: bool
-    mistakes: Annotated[int, Field(ge=0, le=300)]  # 300 make a picture of 1,200 x 13,000 pixels
-    data: Custom
+def check_split(split: str, name: str, val_fraction: float) -> None:
+    """Raise ValueError where a set's writers are not known, or do not make folds of that size."""
+    if split != "rows" and val_fraction and name != "mnist":
+        raise ValueError(must_be("data.split", f"rows with data={name}", split))
+    if split == "writers_by_series" and val_fraction not in (0, 0.5):
+        allowed = "0.5 with data.split=writers_by_series, which has two folds"
+        raise ValueError(must_be("data.val_fraction", allowed, val_fraction))

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.check import check_values
 
 FINEST = 0.4  # half of the width of the finest stroke that is drawn, in pixels
 
@@ -59,7 +58,7 @@ class Augment:
     unchanged: float = 0.0
 
     def __post_init__(self) -> None:
-        check_values("data.augment", schema.Augment, dataclasses.asdict(self))
+        schema.check_values("data.augment", schema.Augment, dataclasses.asdict(self))
 
     def __call__(self, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         """Changed copies (B, 1, 28, 28) in [0, 1] of images x (B, 1, 28, 28) in [0, 1].

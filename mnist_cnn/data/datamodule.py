@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.config import schema
-from mnist_cnn.config.check import check_fold, check_split, check_values
 from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import mnist
@@ -71,8 +70,7 @@ class ImageDataModule(L.LightningDataModule):
         self.per_class = per_class
         self.augment = Augment(**augment) if augment else None
         values = {key: getattr(self, key) for key in schema.Images.model_fields}
-        check_values("data", schema.Images, values)
-        check_fold(val_fraction, fold)
+        schema.check_values("data", schema.Images, values)
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
         self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
 
@@ -102,7 +100,7 @@ class ImageDataModule(L.LightningDataModule):
         """The rows (M,) of the training images that validate, in their order."""
         if not self.val_fraction:
             return torch.arange(0)
-        check_split(self.split, self.name, self.val_fraction)
+        schema.check_split(self.split, self.name, self.val_fraction)
         size = int(len(labels) * self.val_fraction)
         rows = torch.arange(self.fold * size, (self.fold + 1) * size)
         if self.split != "rows" and (known := self.writers("train")):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mnist_cnn.runs import ranks
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format, finite
@@ -61,6 +61,7 @@ class RunFolder:
     Attributes, once it is opened:
         results: what results.json holds; None where the run has not ended with this configuration.
         last: the checkpoint to resume from; None where there is none.
+        values: the configuration that is recorded.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class RunFolder:
         path: Path | str,
         depends_on: Callable[[Flat], Flat] = dict,
         extendable: Callable[[Flat], Collection[str]] = lambda config: (),
-        ended: Callable[[Path, DictConfig], str] = lambda checkpoint, cfg: "",
+        ended: Callable[[Path], str] = lambda checkpoint: "",
         stale: Collection[str] = (),
         log: str = "run.log",
     ):
@@ -78,20 +79,25 @@ class RunFolder:
         self.lock = FileLock(self.path / LOCK, timeout=0)
         self.results: dict[str, Any] | None = None
         self.last: Path | None = None
+        self.values: dict[str, Any] = {}
         self.pending: dict[Path, Any] = {}  # what is to be recorded of the configuration
 
     @contextlib.contextmanager
-    def opened(self, cfg: DictConfig) -> Iterator["RunFolder"]:
+    def opened(self, values: Mapping[Any, Any]) -> Iterator["RunFolder"]:
         """Lock the folder; record the configuration, or compare it with the recorded one.
 
-        What is raised inside is noted in failed.json, or in pruned.json. With `cfg.force` the
-        configuration may differ; with `cfg.ckpt_path` it is compared with the checkpoint's run.
+        What is raised inside is noted in failed.json, or in pruned.json.
+
+        Args:
+            values: the resolved configuration. With `force` it may differ from the recorded one;
+                with `ckpt_path` it is compared with the checkpoint's run.
 
         Raises:
             FolderInUseError: another process works there.
             ValueError: something else lies there, or a run with another configuration.
         """
-        accelerator = OmegaConf.select(cfg, "trainer.accelerator")
+        self.values = dict(values)
+        accelerator = flat(values).get("trainer.accelerator")
         broadcast = partial(ranks.broadcast, accelerator=accelerator)
         if ranks.rank() > 0:  # rank 0 has the folder
             self.results, self.last = broadcast([None, None])
@@ -99,14 +105,14 @@ class RunFolder:
             return
         self.check_free()
         if self.path.is_dir() and not os.access(self.path, os.W_OK):
-            self.compare(cfg)
+            self.compare()
             if self.results is None:
                 raise ValueError(f"{self.path} must be a folder that can be written")
             broadcast([self.results, self.last])
             yield self  # what has ended is read alone
             return
         with self.locked():
-            self.compare(cfg)
+            self.compare()
             with contextlib.suppress(FileNotFoundError):  # the command of its sweep is no mistake
                 replace(self.path.parent / PENDING, self.path.parent / SWEEP)
             if (self.path / LAST).is_file():
@@ -141,22 +147,22 @@ class RunFolder:
         finally:
             self.lock.release()
 
-    def compare(self, cfg: DictConfig) -> None:
+    def compare(self) -> None:
         """Raise ValueError where the results would depend on another configuration."""
-        now = flat(OmegaConf.to_container(cfg, resolve=True))
-        self.pending = record(cfg, self.path)
+        now = flat(self.values)
+        self.pending = record(self.values, self.path)
         last, recorded = self.path / LAST, self.path / CONFIG
-        start = last if last.is_file() else cfg.get("ckpt_path")
+        start = last if last.is_file() else self.values.get("ckpt_path")
         if start and not recorded.exists():
             recorded = Path(start).absolute().parent.parent / CONFIG
         if not recorded.is_file():
             return
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
-        ended = self.ended(Path(start), cfg) if changed and start else ""
+        ended = self.ended(Path(start)) if changed and start else ""
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
         if refused := {key: changed[key] for key in changed if key not in allowed}:
-            self.force(refused, ended, forced=bool(cfg.get("force")))
+            self.force(refused, ended, forced=bool(self.values.get("force")))
         # a step, as the test, that is left out now takes nothing from the results that are there
         off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
         longer = changed.keys() - off - on
@@ -239,9 +245,9 @@ class RunFolder:
             handler.close()
 
 
-def record(cfg: DictConfig, folder: Path) -> dict[Path, Any]:
-    """The files that record a configuration, which comes last: where it is, the others are."""
-    content: dict[Path, Any] = {CONFIG: OmegaConf.to_container(cfg, resolve=True)}
+def record(values: Mapping[Any, Any], folder: Path) -> dict[Path, Any]:
+    """Return the files that record a configuration; where the last one is, the others are."""
+    content: dict[Path, Any] = {CONFIG: values}
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None or Path(hydra.runtime.output_dir).absolute() != folder:
         return content

@@ -14,7 +14,7 @@ import uuid
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mnist_cnn.internals.hydra import adopt_hydra_config
 from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_results
@@ -28,9 +28,9 @@ class RemoteTraceback(Exception):  # noqa: N818, it is the cause of one
     """The traceback of an error in another process, as text."""
 
 
-def wanted(trainer: DictConfig) -> bool:
+def wanted(devices: Any) -> bool:
     """Tell whether this process is to start those of a run: torchrun has not."""
-    return isinstance(trainer.devices, int) and trainer.devices > 1 and not under_torchrun()
+    return isinstance(devices, int) and devices > 1 and not under_torchrun()
 
 
 def environment() -> list[Any]:
@@ -40,8 +40,10 @@ def environment() -> list[Any]:
     return [] if under_torchrun() else [LightningEnvironment()]
 
 
-def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[str, Any]:
-    """Call `package.module:function` with cfg in `count` processes; return its results.json.
+def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
+    """Call `package.module:function` with a run's configuration in `count` processes.
+
+    Returns what its results.json holds.
 
     Rank 0 takes over the lock of the folder, which this process has opened.
 
@@ -70,7 +72,7 @@ def launch(run: RunFolder, cfg: DictConfig, function: str, count: int) -> dict[s
         max_restarts=0,
         **ours,
     )
-    job: dict[str, Any] = {"function": function, "cfg": OmegaConf.to_container(cfg, resolve=True)}
+    job: dict[str, Any] = {"function": function, "cfg": run.values}
     if HydraConfig.initialized():
         job["hydra"] = HydraConfig.get()
     os.environ[JOB] = OmegaConf.to_yaml(job)

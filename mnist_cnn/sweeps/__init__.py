@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.runs.folder import FolderInUseError, Pruned, RunFolder, state
 from mnist_cnn.runs.names import in_sweep
@@ -27,7 +27,8 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
     """
 
     def recorded(cfg: DictConfig) -> Mapping[str, Any]:
-        with RunFolder(HydraConfig.get().runtime.output_dir).opened(cfg) as run:
+        values: Any = OmegaConf.to_container(cfg, resolve=True)
+        with RunFolder(HydraConfig.get().runtime.output_dir).opened(values) as run:
             if run.results is not None:
                 return run.results
             outcome = function(cfg)

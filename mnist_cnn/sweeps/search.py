@@ -13,6 +13,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
 
+from mnist_cnn.config.messages import sentences
 from mnist_cnn.internals.hydra import Override
 from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
@@ -45,13 +46,11 @@ class Options(BaseModel):
 
     @classmethod
     def of(cls, config: DictConfig) -> "Options":
-        """The options in a configuration; ValueError names the first that is wrong."""
+        """Return the options in a configuration; ValueError names those that are wrong."""
         try:
             return cls.model_validate(OmegaConf.to_container(config, resolve=True))
         except ValidationError as e:
-            fault = e.errors()[0]
-            key = ".".join(map(str, ("hydra.sweeper", *fault["loc"])))
-            raise ValueError(f"{key}: {fault['msg']}, got {fault['input']}") from None
+            raise ValueError("; ".join(sentences(e, "hydra.sweeper"))) from None
 
 
 class Search:

@@ -1,0 +1,218 @@
+"""The typed configuration: our own keys, and the rules between them.
+
+`model`, `module`, `optimizer`, `data`, `callbacks`, `trainer` and what users add are checked, and
+stay the dictionaries that they are: they go to constructors. What a run records and compares is
+Hydra's own configuration (`compose.resolved`): a key that is new here would refuse older runs.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from mnist_cnn.config import schema
+from mnist_cnn.config.compose import better
+from mnist_cnn.config.instantiate import (
+    CHECKPOINTS,
+    COMMANDS,
+    IMAGE_MODULES,
+    allow,
+    class_name,
+    is_custom,
+    not_allowed,
+)
+from mnist_cnn.config.messages import must_be, sentences
+
+# parts that a module's constructor may take; a checkpoint holds them
+OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
+SMALLEST = 0.8  # of the mean size of a class, below which no fold's smallest class is
+
+Values = dict[str, Any]
+
+
+def valid_as(kind: Any) -> PlainValidator:
+    """Check a value as one of this type, and keep it as it is."""
+    adapter = TypeAdapter(kind)
+
+    def check(value: Any) -> Any:
+        adapter.validate_python(value)
+        return value
+
+    return PlainValidator(check)
+
+
+def ours(modules: str | tuple[str, ...], kind: type[schema.Part]) -> AfterValidator:
+    """Check a part whose class is in modules of this project; another class judges its own."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value["_target_"].startswith(modules):
+            kind.model_validate(value)
+        return value
+
+    return AfterValidator(check)
+
+
+class Entry(schema.Part):
+    """What conf/train.yaml and conf/evaluate.yaml share."""
+
+    model_config = ConfigDict(frozen=True)
+
+    targets: list[str]
+    run_dir: schema.Text
+    data: Annotated[Values, valid_as(schema.Custom), ours(IMAGE_MODULES, schema.Data)]
+
+    @field_validator("*")
+    @classmethod
+    def names_what_is_allowed(cls, value: Any, info: ValidationInfo) -> Any:
+        key = str(info.field_name)
+        if faults := not_allowed(value, key, CHECKPOINTS if key in OF_MODULE else COMMANDS):
+            raise ValueError("; ".join(faults))
+        return value
+
+
+class Objective(schema.Part):
+    """The metric that is looked at, and whether less or more of it is better."""
+
+    metric: schema.Text
+    mode: str | None
+
+
+class Config(Entry):
+    """What conf/train.yaml composes to."""
+
+    seed: schema.Seed
+    ckpt_path: schema.Text | None
+    force: bool
+    test: bool
+    init_weights: schema.Text | None
+    init_strict: bool
+    compile: bool
+    run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
+    objective: Objective
+    trainer: Annotated[Values, valid_as(schema.Trainer)]
+    module: Annotated[Values, valid_as(schema.Custom), ours("mnist_cnn.module.", schema.Classifier)]
+    model: Annotated[
+        Values | None, valid_as(schema.Custom | None), ours("mnist_cnn.model.", schema.Network)
+    ]
+    optimizer: Annotated[Values | None, valid_as(schema.Optimizer | None)]
+    scheduler: Annotated[Values | None, valid_as(schema.Schedule | None)]
+    loss: Annotated[Values | None, valid_as(schema.Custom | None)]
+    metrics: Annotated[dict[str, Values] | None, valid_as(dict[str, schema.Custom] | None)]
+    callbacks: Annotated[dict[str, Values | None], valid_as(schema.Callbacks)]
+    logger: Annotated[
+        dict[str, Values | None] | None, valid_as(dict[str, schema.Logger | None] | None)
+    ]
+
+    @model_validator(mode="before")
+    @classmethod
+    def is_a_training(cls, values: Any) -> Any:
+        if "trainer" not in values:
+            raise ValueError("--config-name must be a configuration of a training, as train is")
+        return values
+
+    @model_validator(mode="after")
+    def every_monitor_has_a_mode(self) -> "Config":
+        parts: dict[str, Mapping[str, Any]] = {"objective": dict(self.objective)}
+        parts |= {f"callbacks.{name}": node for name, node in self.callbacks.items() if node}
+        for key, metric in self.monitored().items():
+            part = key.rpartition(".")[0]
+            known, mode = better(metric), parts[part].get("mode")
+            if "mode" in parts[part] and mode not in ([known] if known else ["min", "max"]):
+                allowed = known or "min or max"
+                raise ValueError(must_be(f"{part}.mode", f"{allowed} for {metric}", mode))
+        return self
+
+    @model_validator(mode="after")
+    def what_is_waited_for_is_measured(self) -> "Config":
+        """Whether the module logs a metric of this name is seen after the first validation."""
+        waiting = ["callbacks.early_stopping.monitor", "callbacks.prune.monitor"]
+        if class_name(self.scheduler or {}) == "ReduceLROnPlateau":
+            waiting.append("objective.metric")
+        if 0 in (self.data.get("val_fraction"), self.trainer.get("limit_val_batches")):
+            for key, metric in self.monitored().items():
+                if key in waiting and metric.startswith("val/"):
+                    allowed = "of train/ where nothing is validated, as train/loss"
+                    raise ValueError(must_be(key, allowed, metric))
+        return self
+
+    @model_validator(mode="after")
+    def an_epoch_is_augmented(self) -> "Config":
+        clean, epochs = self.data.get("clean_epochs"), self.trainer["max_epochs"]
+        if isinstance(clean, int) and epochs <= clean:
+            allowed = f"less than trainer.max_epochs={epochs}"
+            raise ValueError(must_be("data.clean_epochs", allowed, clean))
+        return self
+
+    @model_validator(mode="after")
+    def every_split_has_a_batch(self) -> "Config":
+        if self.data.get("name") not in schema.PUBLIC or is_custom(self.data):
+            return self
+        of_set, val = schema.IMAGES, self.data["val_fraction"]
+        train, test = of_set * (1 - val), of_set if self.data["name"] == "qmnist" else of_set / 6
+        if per_class := self.data.get("per_class"):
+            train = schema.CLASSES * per_class
+        for split, images in {"train": train, "val": of_set * val, "test": test}.items():
+            key = f"limit_{split}_batches"
+            size = self.data["batch_size" if split == "train" else "eval_batch_size"]
+            limit, batches = self.trainer.get(key), math.ceil(images / size)
+            if isinstance(limit, float) and 0 < limit * batches < 1:
+                allowed = f"at least one of {batches} batches"
+                raise ValueError(must_be(f"trainer.{key}", allowed, limit))
+        return self
+
+    def monitored(self) -> dict[str, str]:
+        """Return the metrics that the objective and the callbacks look at, by their keys."""
+        nodes = {f"callbacks.{name}": node or {} for name, node in self.callbacks.items()}
+        found = {f"{key}.monitor": node.get("monitor") for key, node in nodes.items()}
+        found = {"objective.metric": self.objective.metric, **found}
+        return {key: metric for key, metric in found.items() if isinstance(metric, str)}
+
+    def needs_labels(self) -> bool:
+        """Tell whether only the labels say if each class has data.per_class training images."""
+        if is_custom(self.data) or self.data["name"] not in schema.PUBLIC:
+            return False
+        mean = schema.IMAGES * (1 - self.data["val_fraction"]) / schema.CLASSES
+        return (self.data.get("per_class") or 0) > SMALLEST * mean
+
+
+class Evaluation(Entry):
+    """What conf/evaluate.yaml composes to."""
+
+    ckpt_path: Annotated[str | list[str] | None, valid_as(schema.Texts | None)]
+    compare: Annotated[str | list[str] | None, valid_as(schema.Texts | None)]
+    split: Literal["test", "val", "train"]
+    shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
+    robustness: Annotated[bool | list[str], valid_as(schema.Suites)]
+    temperature: bool
+    mistakes: Annotated[int, Field(ge=0, le=300)]  # 300 make a picture of 1,200 x 13,000 pixels
+
+
+AnyEntry = TypeVar("AnyEntry", bound=Entry)
+
+
+def parse(values: Mapping[str, Any], kind: type[AnyEntry]) -> AnyEntry:
+    """Check a resolved configuration, and give its keys their types.
+
+    Args:
+        values: what `compose.resolved` returned. Its `targets` may be named from now on.
+
+    Raises:
+        ValueError: one line; for each wrong value its key, what it must be and what it is.
+    """
+    targets = values.get("targets")
+    allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])
+    try:
+        return kind.model_validate({str(key): value for key, value in values.items()})
+    except ValidationError as e:
+        raise ValueError("; ".join(sentences(e))) from None
