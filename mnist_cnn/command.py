@@ -154,7 +154,7 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
     """Add the limits of a page's reading to the options of a command."""
-    for name, default, unit in (("--max-seconds", 5, "S"), ("--max-memory", 1000, "MB")):
+    for name, default, unit in (("--max-seconds", 20, "S"), ("--max-memory", 1000, "MB")):
         note = f"for a page (default: {default})"
         parser.add_argument(name, type=_positive, default=default, metavar=unit, help=note)
 

@@ -174,8 +174,7 @@ class VGG(Network):
         bits: of each weight, from 2 on, as `rounded` has them; None: they are floats.
         images: those of `Network`.
 
-    168,554 parameters with stages=((32,), (48, 48), (96, 96)), 289,130 parameters with
-    ((32,), (64, 64), (128, 128)).
+    168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
 
     def __init__(

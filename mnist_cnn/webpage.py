@@ -45,6 +45,7 @@ READER = {
     "near": decode.NEAR,
     "margin": find.MARGIN,
     "kept": lines.KEPT,
+    "signed": lines.SIGNED,
     "ruled": lines.RULED,
     "inked": lines.INKED,
     "bare": lines.BARE,

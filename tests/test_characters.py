@@ -69,9 +69,10 @@ def test_chalk_on_a_board_is_read_as_ink_on_paper(net):
 def test_a_picture_that_lies_on_its_side_is_read_and_told(net):
     picture, text = pages.page("underlines", 3)
     lying = picture.rotate(90, expand=True, fillcolor=230)
-    readings = read_digits(lying, reader=net)
+    readings = read_digits(lying, reader=net, threshold=1.0)
     assert "".join(str(each.best) for each in readings) == text
-    assert {each.rotation for each in readings} == {90}
+    # it is not for the rotation that they are left unread
+    assert {(each.rotation, each.turned) for each in readings} == {(90, 0)}
 
 
 def test_boxes_are_where_the_digits_stand(net):
@@ -125,7 +126,7 @@ def test_calibration_finds_the_line_by_which_scores_were_bent():
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="no reader of pictures"):
+    with pytest.raises(ValueError, match=r"weights.safetensors: a network of images, no reader"):
         load_reader(SHIPPED)
     with pytest.raises(ValueError, match=r"no such checkpoint"):
         load_reader(tmp_path / "none.safetensors")

@@ -8,8 +8,11 @@ import pytest
 
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.decode import Character, grouped, merged
+from mnist_cnn.detection.find import Found
 from mnist_cnn.detection.lines import leaning, lines, slope_of
-from mnist_cnn.reading.grids import grids
+from mnist_cnn.reading.grids import Grid, grids
+from mnist_cnn.reading.reader import in_rows
+from mnist_cnn.reading.views import View
 
 
 def character(symbol: str, x: float, y: float, height: float = 30, found: float = 0.9) -> Character:
@@ -47,6 +50,39 @@ def test_rows_and_columns_stand_upright_and_a_row_that_climbs_leans():
     grid = [each for y in (40, 80, 120) for each in row("123", 20, y, slope=0.1)]
     assert leaning(grid) < 10
     assert leaning(row("12345", 20, 200, slope=-1.0)) == pytest.approx(45)
+
+
+SEEN = View([], Found(1.0, [], np.zeros((1, 1))), np.zeros((1, 1)), 0, np.eye(2, 3))
+
+
+def test_a_long_line_that_slopes_stands_above_a_short_one_below_its_beginning():
+    upper, lower = row("123456789" * 3, 20, 40, slope=0.2), row("77", 20, 95, slope=0.2)
+    found = [*lower, *upper]
+    rows = in_rows(SEEN, found, [], [None] * len(found))
+    assert ["".join(each.symbol for each, _ in line if each) for line in rows] == [
+        "123456789" * 3,
+        "77",
+    ]
+
+
+def test_rows_of_a_grid_that_is_turned_stay_in_order_whatever_is_in_them():
+    turn = np.radians(12)
+    right, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+    place = np.eye(3)
+    place[:2] = 10 * np.stack([right, down, [3, 1]], 1)  # in cells of the map, of 4 pixels
+    cells = [(0, 0, 8), (0, 2, 0), (0, 1, 0)]
+    found = []
+    for k, (_, line, column) in enumerate(cells):
+        x, y = 40 * (right * (column + 0.5) + down * (line + 0.5)) + [106, 26]
+        found.append(character(str(k), x, y, 20))
+    rows = in_rows(SEEN, found, [Grid((4, 9), place)], cells)
+    assert [[cell[1] for _, cell in line if cell] for line in rows] == [[k] * 9 for k in range(4)]
+    assert ["".join(each.symbol for each, _ in line if each) for line in rows] == [
+        "0",
+        "2",
+        "1",
+        "",
+    ]
 
 
 def test_signs_tell_the_slope_where_digits_stand_far_apart():

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from benchmarks.pictures import common
+from mnist_cnn.detection.network import Detector
 from mnist_cnn.plots.readings import Labels, draw_readings
 from mnist_cnn.pretrained import load
 from mnist_cnn.reading.ink import centred
@@ -62,6 +63,25 @@ def test_a_network_that_is_given_classifies_the_digits_that_are_found_at_once() 
     assert sorted(written(read_digits(picture, network, threshold=0.3))) == sorted("19\n9")
     # what the network is unsure of makes the lines unsure
     assert min(each.line for each in readings) < min(each.line for each in own)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"net": "outputs/run"}, r"^net must be a network of 28x28 digits, .*, got str$"),
+        (
+            {"net": Detector(width=8, deep_width=8)},
+            r"^net must be a network of 28x28 digits, .*, got Detector$",
+        ),
+        ({"net": lambda x: torch.ones(len(x), 12) / 12}, r"^net must be .* \(N, 10\), got .*12"),
+        ({"net": lambda x: 9 * torch.ones(len(x), 10)}, r"^net must be .*, got numbers up to 9$"),
+        ({"reader": "outputs/run"}, r"^reader must be what load_reader\(PATH\) gives, got str$"),
+        ({"reader": torch.nn.Identity()}, r"^reader must be .*, got Identity$"),
+    ],
+)
+def test_an_argument_that_is_no_network_of_its_kind_is_named(arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_digits(Image.fromarray(page(picked("27"))), **arguments)
 
 
 def test_the_crop_of_what_has_no_ink_is_black() -> None:
@@ -123,7 +143,8 @@ def test_a_row_is_read_whichever_way_it_is_turned(degrees: int) -> None:
 def test_a_lone_digit_that_lies_on_its_side_is_told_and_not_read() -> None:
     picture = Image.fromarray(page(picked("2"))).rotate(90)
     (reading,) = read_digits(picture)
-    assert (reading.digit, reading.best, reading.rotation) == (None, 2, 90)
+    assert (reading.digit, reading.best) == (None, 2)
+    assert (reading.rotation, reading.turned) == (90, 90)
 
 
 @pytest.mark.parametrize("font", ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"])

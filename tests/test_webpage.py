@@ -15,9 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mnist_cnn import pretrained, webpage
+from mnist_cnn.data.synthetic import sheet
+from mnist_cnn.data.synthetic.sheet import STRIDE, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import MARGIN, at_zoom
+from mnist_cnn.detection.lines import KEPT, SIGNED
+from mnist_cnn.detection.loss import UNIT
 from mnist_cnn.detection.network import CHANNELS, EVIDENCE, Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading import reader as reading
@@ -75,9 +79,7 @@ def reads(page: Any, text: str) -> None:
     assert page.locator(".reading").text_content() == text
 
 
-def readings_of(
-    reader: Detector, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> list[Reading]:
+def readings_of(reader: Any, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[Reading]:
     """What the reader of pictures reads in ink (H, W), at its scale alone."""
     best = at_zoom(reader, ink, 1.0)
     seen = View(merged([best.characters]), best, ink, 0, np.eye(2, 3))
@@ -126,6 +128,84 @@ def test_a_detector_may_be_dilated_add_and_upsample():
     torch.testing.assert_close(maps, net(ink[None, None])[0], rtol=0, atol=1e-5)
     assert '"characterWeights": [1.5, 0.25]' in page
     assert '"lineWeights": [-0.5, ' in page
+
+
+class Given(nn.Module):
+    """A detector that gives the same maps of any ink."""
+
+    def __init__(self, maps: Tensor, like: nn.Module):
+        super().__init__()
+        self.maps = maps
+        for name in ("character_weights", "line_weights"):
+            self.register_buffer(name, like.get_buffer(name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps[None]
+
+
+def made_maps(rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+    """Maps (32, h, w) and ink of two lines: of any symbols, scores and boxes, a ruled line, blots.
+
+    Some symbols are found where there is no ink, and some ink is found by none.
+    """
+    maps = np.full((sum(CHANNELS.values()), 44, 72), -6.0, np.float32)
+    ink = np.zeros((44 * STRIDE, 72 * STRIDE), np.float32)
+    first = np.cumsum([0, *CHANNELS.values()])
+    for line in range(2):
+        for x in range(8, 64, int(rng.integers(6, 9))):
+            y = 12 + 18 * line + int(rng.integers(-1, 2))
+            half = rng.uniform([8, 14], [12, 18])  # pixels
+            place = (np.array([x, y]) + 0.5) * STRIDE
+            (left, top), (right, bottom) = (place - half).astype(int), (place + half).astype(int)
+            if rng.random() < 0.85:
+                ink[top:bottom, left:right] = rng.random((bottom - top, right - left)) < 0.6
+            if rng.random() < 0.2:
+                continue
+            maps[0, y, x] = rng.normal(1, 2)
+            maps[first[2] : first[3], y, x] = np.tile(half + rng.normal(0, 1, 2), 2) / UNIT
+            kinds = rng.normal(0, 2, len(SYMBOLS))
+            kinds[rng.integers(10) if rng.random() < 0.6 else rng.integers(26)] += 5
+            maps[first[3] :, y, x] = kinds
+    y = int(rng.integers(4, 40))
+    maps[1, y, 10:60] = rng.normal(0, 2, 50)
+    ink[STRIDE * y + 1, 40:240] = 1
+    return torch.from_numpy(maps), ink
+
+
+def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
+    pytest.importorskip("py_mini_racer", reason="comes with the extra export")
+    rng, weak_signs = np.random.default_rng(0), 0
+    detector = Dilated()
+    detector.get_buffer("line_weights").copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 0, 3]))
+    engine = webpage.Engine(webpage.webpage(detector, {}))
+    for _ in range(40):
+        maps, ink = made_maps(rng)
+        net = Given(maps, detector)
+        inner = ink[MARGIN:-MARGIN, MARGIN:-MARGIN]
+        expected = readings_of(net, inner, monkeypatch)
+        sides = {"height": ink.shape[0], "width": ink.shape[1]}
+        found = engine.call(
+            """((ink, maps) => {
+                const data = Float32Array.from(maps.data);
+                computed = () => ({ ...maps, data });
+                return readInk(ink).flat();
+            })""",
+            {"data": ink.flatten().tolist(), **sides},
+            {
+                "data": maps.permute(1, 2, 0).flatten().tolist(),
+                **{"height": maps.shape[1], "width": maps.shape[2], "channels": maps.shape[0]},
+            },
+        )
+        assert [each["sign"] for each in found] == [each.symbol for each in expected]
+        for one, other in zip(found, expected, strict=True):
+            assert one["digit"] == other.digit
+            assert one["best"] == other.best
+            np.testing.assert_allclose(one["probabilities"], other.probabilities, atol=1e-5)
+            assert one["line"] == pytest.approx(other.line, abs=1e-4)
+            np.testing.assert_allclose(np.array(one["box"]) - MARGIN, other.box, atol=0.51)
+        seen = at_zoom(net, inner, 1.0).characters
+        weak_signs += sum(KEPT < c.score < SIGNED and c.symbol in sheet.SIGNS for c in seen)
+    assert weak_signs > 5
 
 
 def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader, monkeypatch):

@@ -105,7 +105,8 @@ def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
     left = (ink > INKED).astype(np.uint8)
     rules = cv2.dilate((best.rules > RULED).astype(np.uint8), np.ones((3, 3), np.uint8))
     scale = best.zoom / STRIDE
-    matrix = np.array([[scale, 0, MARGIN / STRIDE - 0.5], [0, scale, MARGIN / STRIDE - 0.5]])
+    start = (MARGIN + best.zoom / 2) / STRIDE - 0.5  # the middle of the first pixel in the map
+    matrix = np.array([[scale, 0, start], [0, scale, start]])
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     left[cv2.warpAffine(rules, matrix, ink.shape[::-1], flags=flags) > 0] = 0
     for each in found:
@@ -192,7 +193,7 @@ def within(box: Box, of: Box) -> bool:
 def evidence(
     line: Sequence[Character], dropped: Sequence[Character], left: Array
 ) -> NDArray[np.float64]:
-    """Return what tells of errors in the digits of a line (EVIDENCE,), each the more the greater.
+    """Return evidence (EVIDENCE,) of errors in a line's digits; the greater, the more doubtful.
 
     The negative logarithms of its digits' scores, and of the least scores at any zoom; that of the
     chance that no sign is a digit; the score of the likeliest digit that was dropped; ink that

@@ -35,11 +35,11 @@ def load_reader(path: Path | str | None = None) -> Detector:
         ) from None
     with errors_of(file):
         net = build_network(dict(about.get("model") or {}))
-        if not isinstance(net, Detector):
-            raise ValueError("it is no reader of pictures")
         net.load_state_dict(weights)
         check_finite_weights(net.state_dict())
-        return net.eval()
+    if not isinstance(net, Detector):
+        raise ValueError(f"{file}: a network of images, no reader of pictures")
+    return net.eval()
 
 
 @functools.cache

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
-from mnist_cnn.detection.lines import confidence, evidence, lines, split
+from mnist_cnn.detection.lines import confidence, evidence, lines, middles, slope_of, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
@@ -50,10 +51,10 @@ def read_digits(
         reader: finds the characters, see `load_reader`; by default the one that ships.
 
     Raises:
-        OSError, ValueError: it cannot be read, see `load_picture`; or the threshold is none.
+        OSError, ValueError: it cannot be read, see `load_picture`; or the threshold, the net or the
+            reader is none.
     """
-    if not 0 <= threshold <= 1:  # NaN is neither
-        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+    check(net, threshold, reader)
     image = picture if isinstance(picture, Image.Image) else load_picture(picture)
     grey = inks.grey_of(np.asarray(load_picture(image)))
     reader = shipped() if reader is None else reader
@@ -67,7 +68,7 @@ def read_digits(
     lone = turn and sum(each.symbol.isdecimal() for each in kept) == 1
     scale = np.array(upright_size(image)) / grey.shape[::-1]
     readings = []
-    for number, cell, line in in_lines(in_rows(kept, tables, cell_of)):
+    for number, cell, line in in_lines(in_rows(seen, kept, tables, cell_of)):
         own = [each for each in line if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
         unread = left_unread(own, sure, threshold)
@@ -77,6 +78,7 @@ def read_digits(
             about["is_digit"] = each is not None and (
                 each.symbol.isdecimal() or (of_digits and each.is_other)
             )
+            about["turned"] = turn if lone and each and each.symbol.isdecimal() else 0
             if cell:
                 around = on_picture(seen, cell_in(seen, tables, cell)) * scale
                 about |= {"column": cell[2], "cell": tuple(map(tuple, around.round().tolist()))}
@@ -85,6 +87,18 @@ def read_digits(
             least = math.inf if is_unread else threshold
             readings.append(reading(seen, each, place, least, about))
     return readings
+
+
+def check(net: Any, threshold: float, reader: Any) -> None:
+    """Raise ValueError for an argument of `read_digits` that is none."""
+    if not 0 <= threshold <= 1:  # NaN is neither
+        raise ValueError(must_be("threshold", "in [0, 1]", threshold))
+    if net is not None and (not callable(net) or isinstance(net, Detector)):
+        what = "a network of 28x28 digits, as load(PATH) gives it"
+        raise ValueError(must_be("net", what, type(net).__name__))
+    if reader is not None and not hasattr(reader, "line_weights"):
+        what = "what load_reader(PATH) gives"
+        raise ValueError(must_be("reader", what, type(reader).__name__))
 
 
 def left_unread(line: Sequence[Character], sure: float, threshold: float) -> list[Character]:
@@ -113,7 +127,11 @@ def classified(seen: View, found: Sequence[Character], net: Net) -> list[Charact
     images = np.stack([crop(seen, each) for each in digits])
     with torch.inference_mode():
         chances = net(torch.from_numpy(images)).float().cpu().numpy()
-    own = iter(np.pad(chances, ((0, 0), (0, len(SYMBOLS) - chances.shape[1]))))
+    is_shaped = chances.shape == (len(images), 10)
+    if not is_shaped or not ((chances >= 0) & (chances < 1.01)).all():  # NaN is neither
+        got = f"numbers up to {chances.max():.3g}" if is_shaped else chances.shape
+        raise ValueError(must_be("net", "one that gives probabilities (N, 10)", got))
+    own = iter(np.pad(chances, ((0, 0), (0, len(SYMBOLS) - 10))))
     made = []
     for each in found:
         if each.symbol.isdecimal():
@@ -175,28 +193,29 @@ Item = tuple[Character | None, Cell | None]  # a character, None in an empty cel
 
 
 def in_rows(
-    found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
+    seen: View, found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
 ) -> list[list[Item]]:
     """Characters by row, from top to bottom, each with its cell in a grid."""
+    slope = slope_of(found)
     rows: list[tuple[float, list[Item]]] = []
     free = [each for each, cell in zip(found, cells, strict=True) if cell is None]
     for line in lines(free):
-        rows.append((level(line, 0.0), [(each, None) for each in line]))
+        rows.append((level(middles(line), slope), [(each, None) for each in line]))
     for number, grid in enumerate(tables):
         within: dict[tuple[int, int], list[Character]] = {}
         for each, cell in zip(found, cells, strict=True):
             if cell is not None and cell[0] == number:
                 within.setdefault(cell[1:], []).append(each)
         height, width = grid.shape
-        last = min(level([each], 0.0) for part in within.values() for each in part)
         for row in range(height):
             items: list[Item] = []
-            for column in range(width):
-                part = sorted(within.get((row, column), []), key=lambda each: each.box[0])
-                cell = number, row, column
-                items += [(each, cell) for each in part] or [(None, cell)]
-            last = level([each for each, _ in items if each], last)
-            rows.append((last, items))
+            own = [(number, row, column) for column in range(width)]
+            for place in own:
+                part = sorted(within.get(place[1:], []), key=lambda each: each.box[0])
+                items += [(each, place) for each in part] or [(None, place)]
+            # where its cells are, whichever of them are empty
+            corners = np.concatenate([cell_in(seen, tables, cell) for cell in own])
+            rows.append((level(corners, slope), items))
     return [items for _, items in sorted(rows, key=lambda row: row[0])]
 
 
@@ -209,9 +228,10 @@ def in_lines(
             yield number, cell, [each for each, _ in items]
 
 
-def level(line: Sequence[Character], empty: float) -> float:
-    """The height at which a line stands; an empty one stands at the given height."""
-    return float(np.mean([each.box[1] + each.box[3] for each in line])) if line else empty
+def level(points: Points, slope: float) -> float:
+    """The height at which a line of that slope through points (N, 2) begins at the left edge."""
+    x, y = points.mean(0)
+    return float(y - slope * x)
 
 
 def corners_of(box: Sequence[float]) -> Points:

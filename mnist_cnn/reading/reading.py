@@ -19,11 +19,14 @@ class Reading:
     confidence: float  # the greatest of the probabilities
     # (10,): of each digit that it stands there; the rest is the probability that none does
     probabilities: NDArray[np.float32]
-    box: Box  # in pixels of the picture as it lies; an empty cell's own
+    # in pixels of the picture as it lies, of a file as `load_picture` gives it; an empty cell's own
+    box: Box
     image: NDArray[np.uint8]  # (28, 28), white on black, as MNIST has its digits
     row: int  # the line of writing, from 0 at the top
     is_digit: bool = True  # although it may be illegible; False for signs and empty cells
     rotation: int = 0  # degrees clockwise by which the picture was rotated to be read
+    # the same of a lone digit, which is left unread: it does not tell which side is up; else 0
+    turned: int = 0
     column: int | None = None  # of a table or a grid, from 0 at the left
     sign: str = UNKNOWN  # of what is no digit, one of `sheet.SIGNS`; a space for an empty cell
     cell: Corners | None = None  # the same, in pixels of the picture
@@ -35,11 +38,6 @@ class Reading:
     def best(self) -> int:
         """The likeliest digit, whatever its confidence."""
         return int(self.probabilities.argmax())
-
-    @property
-    def turned(self) -> int:
-        """The rotation, where a digit is left unread: a lone one does not tell which side is up."""
-        return self.rotation if self.is_digit and self.digit is None else 0
 
     @property
     def symbol(self) -> str:

@@ -272,12 +272,13 @@ def bundled(name: str, offset: int) -> NDArray[np.uint8]:
 
 
 def png(*digits: int) -> bytes:
-    """A PNG file with the first test image of each digit side by side on black."""
+    """A PNG file with the first test image of each digit on black, well apart."""
     labels = bundled("t10k-labels-idx1-ubyte", 8)
     images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-    chosen = np.hstack([images[int(np.argmax(labels == digit))] for digit in digits])
+    chosen = [images[int(np.argmax(labels == digit))] for digit in digits]
+    row = np.hstack([np.pad(image, ((12, 12), (6, 6))) for image in chosen])
     file = io.BytesIO()
-    Image.fromarray(np.pad(chosen, 10)).save(file, "PNG")
+    Image.fromarray(np.pad(row, ((0, 0), (6, 6)))).save(file, "PNG")
     return file.getvalue()
 
 

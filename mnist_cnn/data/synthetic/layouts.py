@@ -115,7 +115,7 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     rng, page = pen.rng, pen.page
     height, width = page.ink.shape
     slope = rng.normal(0, 0.04)
-    tight_row = rng.random() < 0.4
+    how = rng.choice(["apart", "tight", "touching"], p=[0.5, 0.3, 0.2])
     step = pen.size * rng.uniform(1.15, 2.4)
     middle = rng.uniform(-0.2, 0.9) * pen.size
     middle += rng.uniform(0, height / 2) if rng.random() < 0.3 else 0
@@ -130,8 +130,7 @@ def rows(pen: Pen, kind: str | None = None) -> None:
         left = rng.uniform(-0.4, 1.5) * pen.size
         while left < width:
             name = kind or str(rng.choice(list(TEXTS), p=SHARES))
-            low = rng.uniform(-overlap, 0.0) if tight_row else rng.uniform(0, 0.3)
-            gaps = (low, low + rng.uniform(0.05, 0.2 if tight_row else 0.9))
+            gaps = gaps_of(rng, how, overlap)
             left = pen.text(hand, TEXTS[name](rng), left, middle + slope * left, slope, gaps)
             left += pen.size * rng.uniform(0.5, 3)
         if ruled:
@@ -140,6 +139,15 @@ def rows(pen: Pen, kind: str | None = None) -> None:
             page.rule([(-5, y), (width + 5, end)], rule, strength)
         middle += step
         page.line += 1
+
+
+def gaps_of(rng: Generator, how: str, overlap: float = 0.15) -> tuple[float, float]:
+    """Draw how far characters stand from each other, least and most, as `Pen.text` takes it."""
+    if how == "touching":
+        low = rng.uniform(-0.2, -0.02)
+        return low, low + 0.1
+    low = rng.uniform(-overlap, 0.0) if how == "tight" else rng.uniform(0, 0.3)
+    return low, low + rng.uniform(0.05, 0.2 if how == "tight" else 0.9)
 
 
 def grid(pen: Pen) -> None:
@@ -358,12 +366,12 @@ def blank(pen: Pen) -> None:
 
 
 LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
-    "rows": (0.48, rows),
-    "grid": (0.14, grid),
-    "table": (0.06, table),
+    "rows": (0.47, rows),
+    "grid": (0.15, grid),
+    "table": (0.09, table),
     "comb": (0.07, comb),
-    "scattered": (0.09, scattered),
+    "scattered": (0.08, scattered),
     "spoilt": (0.06, spoilt),
-    "letters": (0.10, letters),
-    "blank": (0.07, blank),
+    "letters": (0.08, letters),
+    "blank": (0.06, blank),
 }

@@ -9,7 +9,7 @@ from numpy.random import Generator
 from mnist_cnn.data.synthetic import clutter
 from mnist_cnn.data.synthetic.camera import finish, turn
 from mnist_cnn.data.synthetic.characters import Sources
-from mnist_cnn.data.synthetic.layouts import LAYOUTS, Pen
+from mnist_cnn.data.synthetic.layouts import LAYOUTS, Pen, gaps_of
 from mnist_cnn.data.synthetic.sheet import HEIGHT, WIDTH, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
 
@@ -61,8 +61,9 @@ def strip(rng: Generator, sources: Sources) -> Page:
         y = height - rng.uniform(1, 0.3 * size)
         made.rule([(-5, y), (width + 5, y)], rng.uniform(1, 3), rng.uniform(0.25, 1.1))
     low = rng.uniform(-0.15, 0.25)
+    gaps = gaps_of(rng, "touching") if rng.random() < 0.25 else (low, low + 0.25)
     left, middle = rng.uniform(0.2, 0.8) * size, height * rng.uniform(0.45, 0.55)
-    pen.text(pen.hand(), text, left, middle, rng.normal(0, 0.03), (low, low + 0.25))
+    pen.text(pen.hand(), text, left, middle, rng.normal(0, 0.03), gaps)
     finish(made, size, rng)
     return made
 

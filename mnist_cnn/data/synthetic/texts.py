@@ -79,4 +79,4 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     "mixed": _mixed,
 }
 # the probability of each in a line of any
-SHARES = np.array([0.24, 0.30, 0.08, 0.07, 0.08, 0.09, 0.07, 0.03, 0.04])
+SHARES = np.array([0.25, 0.30, 0.08, 0.07, 0.08, 0.09, 0.06, 0.03, 0.04])

@@ -9,6 +9,12 @@ function median(values) {
   return mean([sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]);
 }
 
+// As Python rounds: half to the even number.
+function rounded(value) {
+  const up = Math.round(value);
+  return up - value === 0.5 && up % 2 ? up - 1 : up;
+}
+
 // The middle of a box along an axis.
 const middle = (box, axis) => (box[axis] + box[axis + 2]) / 2;
 
@@ -69,7 +75,8 @@ function unexplained(ink, found, { data, width, height, channels }) {
 // unexplained, {left}. Read is what is probable; and beside digits, where writing must be something,
 // the likeliest explanation of ink that nothing else explains.
 function split(found, ink, maps) {
-  const isProbable = ({ score }) => score > READER.kept;
+  const least = ({ symbol }) => (READER.signs.includes(symbol) ? READER.signed : READER.kept);
+  const isProbable = (each) => each.score > least(each);
   const kept = found.filter(isProbable);
   const dropped = [];
   const left = unexplained(ink, kept, maps);
@@ -97,7 +104,8 @@ function split(found, ink, maps) {
 function unknown(left, digits, sides) {
   const kinds = Array.from(READER.symbols, (symbol) => Number(symbol === READER.other));
   return pieces(left, sides)
-    .map((box) => Object.assign(new Character(box, READER.kept, kinds), { least: 0 }))
+    .map((box) => new Character(box, READER.kept, kinds))
+    .map((each) => Object.assign(each, { weights: [1, 0], least: 0 }))
     .filter((each) => digits.some((digit) => beside(each, digit)));
 }
 
@@ -134,7 +142,7 @@ function beside(one, other) {
 
 // Calls what is given for each pixel of a box that is wider by a rim.
 function inside([left, top, right, bottom], rim, { width, height }, call) {
-  const pixel = (side, end) => Math.min(Math.max(Math.round(side), 0), end);
+  const pixel = (side, end) => Math.min(Math.max(rounded(side), 0), end);
   for (let y = pixel(top - rim, height); y < pixel(bottom + rim, height); y += 1) {
     const end = pixel(right + rim, width);
     for (let x = pixel(left - rim, width); x < end; x += 1) call(y * width + x);

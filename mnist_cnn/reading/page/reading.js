@@ -60,7 +60,7 @@ function reading(ink, each, threshold, about) {
 function crop(ink, box) {
   const image = new Uint8Array(784);
   const [left, top, right, bottom] = box.map((side, i) =>
-    Math.min(Math.max(Math.round(side), 0), i % 2 ? ink.height : ink.width),
+    Math.min(Math.max(rounded(side), 0), i % 2 ? ink.height : ink.width),
   );
   if (left >= right || top >= bottom) return image;
   const zoom = 20 / Math.max(right - left, bottom - top);
@@ -70,14 +70,14 @@ function crop(ink, box) {
       const values = row.map(([y, high]) =>
         sum(column.map(([x, wide]) => high * wide * ink.data[y * ink.width + x])),
       );
-      return Math.round(255 * sum(values));
+      return rounded(255 * sum(values));
     }),
   );
   const byRow = small.map(sum);
   if (!sum(byRow)) return image;
   const start = (masses) => {
     const centre = sum(masses.map((mass, i) => mass * i)) / sum(masses);
-    return Math.min(Math.max(Math.round(14 - centre), 0), 28 - masses.length);
+    return Math.min(Math.max(rounded(14 - centre), 0), 28 - masses.length);
   };
   const x = start(columns.map((_, i) => sum(small.map((row) => row[i]))));
   const y = start(byRow);
@@ -88,7 +88,7 @@ function crop(ink, box) {
 // For each pixel of a line that is enlarged by zoom, the pixels between start and end that it is
 // the mean of, each with its share.
 function parts(start, end, zoom) {
-  const count = Math.max(1, Math.round((end - start) * zoom));
+  const count = Math.max(1, rounded((end - start) * zoom));
   const step = (end - start) / count;
   return Array.from({ length: count }, (_, i) => {
     const [a, b] = [start + i * step, start + (i + 1) * step];
