@@ -68,15 +68,20 @@ def test_a_long_strip_is_read() -> None:
 
 
 def test_squared_paper_is_no_table() -> None:
-    pen = Pen(np.random.default_rng(5), 400, 900)
-    pen.text("40271", 100, 120, 110)
-    paper = np.asarray(pen.picture()).copy()
-    for at in range(20, 900, 50):
-        cv2.line(paper, (at, 0), (at, 400), 150, 2)
-        cv2.line(paper, (0, at), (900, at), 150, 2)
-    readings = read_digits(Image.fromarray(paper))
-    assert written(readings) == "40271"
-    assert {reading.column for reading in readings} == {None}
+    read = 0
+    for seed in range(5, 11):
+        pen = Pen(np.random.default_rng(seed), 400, 900)
+        pen.text("40271", 100, 120, 110)
+        paper = np.asarray(pen.picture()).copy()
+        for at in range(20, 900, 50):
+            cv2.line(paper, (at, 0), (at, 400), 150, 2)
+            cv2.line(paper, (0, at), (900, at), 150, 2)
+        readings = read_digits(Image.fromarray(paper))
+        sure = "".join(each.symbol for each in readings if each.digit is not None)
+        assert common(sure, "40271") == len(sure)  # none is wrong
+        assert {reading.column for reading in readings} == {None}
+        read += len(sure)
+    assert read >= 20  # of 30
 
 
 def test_dark_writing_is_told_from_light_where_the_light_fades() -> None:

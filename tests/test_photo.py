@@ -101,7 +101,11 @@ def test_ruled_and_squared_paper_is_not_read(mnist: Array, slope: float) -> None
         cv2.line(ruled, (0, y), (width, round(y + slope * width)), 120, 2)
     for x in range(10, width, 40):
         cv2.line(ruled, (x, 0), (round(x - slope * height), height), 120, 2)
-    alike(plain, np.minimum(plain, ruled), 0.75)
+    digits = [
+        [each.best for each in find_digits(Image.fromarray(picture))]
+        for picture in (plain, np.minimum(plain, ruled))
+    ]
+    assert digits[0] == digits[1]
 
 
 @pytest.mark.parametrize("noise", [0, 8])
@@ -239,7 +243,8 @@ def test_the_rotation_of_the_exif_is_applied(mnist: Array, form: str) -> None:
         assert upright_size(picture) == upright.size
         for one, other in zip(expected, find_digits(picture), strict=True):
             assert one.box == pytest.approx(other.box, abs=4)
-            assert likeness(one.image, other.image) > 0.95
+            # a box that is a pixel wider shifts the crop
+            assert likeness(one.image, other.image) > 0.8
 
 
 def test_boxes_are_in_pixels_of_the_picture_given(mnist: Array) -> None:

@@ -38,7 +38,8 @@ UPWARDS = (*("../" * depth for depth in (1, 3, 9)), "%2e%2e/" * 9, "..%2f" * 9, 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a running demo."""
-    with running(tmp_path_factory.mktemp("server") / "log") as (port, _):
+    log = tmp_path_factory.mktemp("server") / "log"
+    with running(log, "--max-seconds", "8") as (port, _):
         yield port
 
 
