@@ -1,8 +1,9 @@
-"""Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--compare A B]
+"""Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--compare A B ...]
 
 Runs are found at any depth and grouped by everything in their configuration but the seed and the
 fold (data.fold). The groups of each data set are ranked by the validation objective alone; test
-accuracy is shown and never ranks. A and B are folders of runs of one configuration each, or ranks.
+accuracy is shown and never ranks. A and B are folders of runs of one configuration each, or ranks;
+A is compared with each of the others.
 
 report.html, a page to explore with tables, a figure of each setting and learning curves, goes into
 the folder that was reported, unless --csv, --json, --markdown or --html say what to write instead;
@@ -18,6 +19,7 @@ import pandas as pd
 
 from mnist_cnn import terminal
 from mnist_cnn.analysis import found, tables
+from mnist_cnn.analysis.comparison import compare
 from mnist_cnn.analysis.ranking import Ranking, data_set, differing, setting
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install, must_be
@@ -79,8 +81,8 @@ def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     options = docstring_parser("mnist_cnn.report", __doc__)
     options.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", default=[OUTPUTS])
-    sides = "the difference of two folders, or of two ranks of the runs in FOLDER"
-    options.add_argument("--compare", nargs=2, metavar=("A", "B"), help=sides)
+    sides = "the difference between a folder and others, or between ranks of the runs in FOLDER"
+    options.add_argument("--compare", nargs="+", metavar=("A", "B"), help=sides)
     for kind in (*FORMATS, "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
     args = options.parse_args(argv)
@@ -90,12 +92,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = {kind: path for kind in FORMATS if (path := getattr(args, kind))}
     console = terminal.console(stderr=Path("-") in paths.values())
     if args.compare:
-        a, b = (compared_runs(side, args.folders) for side in args.compare)
-        if len(sets := {data_set(side["config"].iloc[0]) for side in (a, b)}) > 1:
-            raise ValueError(must_be("--compare", "two groups of one data set", " and ".join(sets)))
-        table, sentence = tables.compare(a, b)
+        if len({*args.compare}) < len(args.compare) or len(args.compare) < 2:
+            wanted = "two different groups or more"
+            raise ValueError(must_be("--compare", wanted, " ".join(args.compare)))
+        groups = {side: compared_runs(side, args.folders) for side in args.compare}
+        if len(sets := {data_set(runs["config"].iloc[0]) for runs in groups.values()}) > 1:
+            raise ValueError(must_be("--compare", "groups of one data set", " and ".join(sets)))
+        table, sentences = compare(groups)
         console.print(tables.screen_table(table), soft_wrap=False)
-        console.print(sentence)
+        for sentence in sentences:
+            console.print(sentence)
         return
     ranking = Ranking(found.read_runs(args.folders))
     tables.print_ranking(ranking, console)

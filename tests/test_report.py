@@ -16,7 +16,7 @@ from filelock import FileLock
 from omegaconf import OmegaConf
 
 from mnist_cnn import report
-from mnist_cnn.analysis import found, ranking, tables
+from mnist_cnn.analysis import comparison, found, ranking, tables
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs.folder import LOCK, SWEEP
 from mnist_cnn.terminal import Console
@@ -203,6 +203,8 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         ([sweep, "--compare", "1", "3"], "1 to 2"),
         ([sweep, "--compare", sweep, "1"], r"--compare must be .* differ in optimizer\.lr"),
         ([sweep, "--compare", "1", tmp_path / "bad"], "--compare must be .* without any"),
+        ([sweep, "--compare", "1"], "--compare must be two different groups or more"),
+        ([sweep, "--compare", "1", "1"], "--compare must be two different groups or more"),
     ):
         with pytest.raises(SystemExit, match=rf"^error: .*{line}.*$"):
             report.main([*map(str, argv)])
@@ -212,9 +214,10 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
     ("seed", "losses", "row", "sentence"),
     [
         # differences 0.09, 0.08 and 0.10; the t-table has 4.3027 for 2 degrees of freedom
-        (1, (0.21, 0.32, 0.40), ("+0.09", "+0.06516 to +0.1148"), "same seed:"),
+        # t is 9 sqrt(3), and its p 1 - t / sqrt(t^2 + 2)
+        (1, (0.21, 0.32, 0.40), ("+0.09", "+0.06516 to +0.1148", "0.0041", "3"), "same seed:"),
         # not one to one; where one side has no spread, the degrees of freedom are the other's
-        (9, (0.20, 0.20, 0.20), ("+0.2", "-0.04841 to +0.4484"), "Welch"),
+        (9, (0.20, 0.20, 0.20), ("+0.2", "-0.04841 to +0.4484", "0.074", "5"), "Welch"),
     ],
 )
 def test_runs_of_the_same_seeds_are_compared_in_pairs(seed, losses, row, sentence, sweep, printed):
@@ -230,6 +233,35 @@ def test_runs_of_the_same_seeds_are_compared_in_pairs(seed, losses, row, sentenc
     assert cells[1] == "0.4 ± 0.1"
     assert tuple(cells[3:]) == row
     assert sentence in said
+
+
+@pytest.mark.parametrize(
+    # Cohen (1988), tables 2.4.1 and 2.3.1: differences of 0.5, 0.8 and 1 standard deviations
+    ("gap", "variances", "seeds"),
+    [(0.5, [1, 1], "64"), (-0.8, [1, 1], "26"), (1, [1, 1], "17"), (0.5, [1], "34")],
+)
+def test_the_seeds_that_a_difference_needs_are_those_of_the_tables(gap, variances, seeds):
+    assert comparison.needed_seeds(gap, variances, 0.05) == seeds
+
+
+def test_p_of_several_comparisons_is_corrected(sweep, printed):
+    assert comparison.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    for lr, losses in ((0.1, (0.9, 0.8)), (0.2, (0.31, 0.29))):
+        for seed, (like, loss) in enumerate(zip((LOW_0, LOW_1), losses, strict=True)):
+            add(sweep, f"{lr}-{seed}", like, {"config.optimizer.lr": lr, "val/loss": loss})
+    rows = [line.split() for line in printed(sweep, "--compare", "1", "2", "3").splitlines()]
+    assert [row[1] for row in rows if row[:1] == ["val/loss"]] == ["2", "3"]
+    alone = [comparison.compare(groups)[0]["p"][0] for groups in pairs_of(sweep)]
+    both = [row[-2] for row in rows if row[:1] == ["val/loss"]]
+    least, other = sorted(zip(map(float, alone), map(float, both), strict=True))
+    assert least[1] == pytest.approx(2 * least[0], rel=0.05)
+    assert other[1] == max(other[0], least[1])
+
+
+def pairs_of(sweep: Path) -> list[dict[str, pd.DataFrame]]:
+    """The first group of a sweep with the second, and with the third."""
+    first, *others = ranking.Ranking(found.read_runs([sweep])).members[:3]
+    return [{"1": first, "other": other} for other in others]
 
 
 def test_data_sets_are_ranked_apart_and_not_compared(sweep, groups, printed):

@@ -1,8 +1,6 @@
-"""Tables of ranked runs: on screen, as CSV, JSON and Markdown; the difference of two groups."""
+"""Tables of ranked runs: on screen, as CSV, JSON and Markdown."""
 
-import math
 import textwrap
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,10 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from mnist_cnn import terminal
-from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief, summarize
+from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 
 ROWS = 20  # of a table on screen
-COMPARED = ("val/loss", "val/acc", "test/acc", "seconds")
 
 
 def format_metric(metric: str, value: float, sign: str = "", digits: int = 4) -> str:
@@ -163,35 +160,3 @@ def to_markdown(ranking: Ranking) -> str:
         rows = [list(texts), ["---"] * texts.shape[1], *texts.to_numpy().tolist()]
         lines += [title, "", *(f"| {' | '.join(row)} |" for row in rows), ""]
     return "\n".join(lines)
-
-
-def compare(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Compare the means of two groups of finished runs, in pairs where both have the same seeds.
-
-    Returns:
-        A row of text for each metric: the means, their difference and its 95 % confidence interval,
-        in pairs Student's of the differences, otherwise Welch's; and a sentence that says which.
-    """
-    from scipy import stats  # takes a second, which other reports save
-
-    unique = a["repeat"].is_unique and b["repeat"].is_unique
-    paired = unique and {*a["repeat"]} == {*b["repeat"]}
-    rows = []
-    for metric in COMPARED:
-        x, y = (
-            pd.Series([r.get(metric) for r in side["results"]], side["repeat"], dtype=float)
-            for side in (a, b)
-        )
-        with warnings.catch_warnings():
-            # of one run, or of runs without spread
-            warnings.simplefilter("ignore", RuntimeWarning)
-            test = stats.ttest_1samp(x - y, 0) if paired else stats.ttest_ind(x, y, equal_var=False)
-            interval = test.confidence_interval(0.95)
-        means = [format_summary(metric, summarize(side, [metric])) for side in (a, b)]
-        difference = format_metric(metric, x.mean() - y.mean(), "+")
-        ends = " to ".join(format_metric(metric, float(end), "+") for end in interval)
-        rows.append([metric, *means, difference, "-" if math.isnan(interval.low) else ends])
-    sentence = "in pairs of the same seed: Student's t of the differences"
-    if not paired:
-        sentence = "not in pairs, as not every run has a partner of the same seed: Welch's t"
-    return pd.DataFrame(rows, columns=["", "A", "B", "A - B", "95 % interval"]), sentence

@@ -1,0 +1,114 @@
+"""Differences between groups of finished runs, and how many seeds would show them."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mnist_cnn.analysis.ranking import summarize
+from mnist_cnn.analysis.tables import format_metric, format_summary
+
+METRICS = ("val/loss", "val/acc", "test/acc", "seconds")
+LEVEL, POWER = 0.05, 0.8
+MOST_SEEDS = 1000  # more are not looked for
+PAIRED = "in pairs of the same seed: Student's t of the differences"
+WELCH = "not in pairs, as not every run has a partner of the same seed: Welch's t"
+
+
+def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]]:
+    """Compare the mean of the first group with that of each other one.
+
+    Args:
+        groups: finished runs of one configuration each, at least two, by the name of the group.
+
+    Returns:
+        A row of text for each metric and other group: the means, their difference, its 95 %
+        confidence interval, the p-value, by Holm's step-down method where there are several other
+        groups, and the seeds that each of both needs to show a difference of that size. And
+        sentences that say which tests these are.
+    """
+    (_, first), *others = groups.items()
+    rows, several = [], len(others) > 1
+    for metric in METRICS:
+        tests = [difference(first, other, metric, LEVEL / len(others)) for _, other in others]
+        for (name, other), test, p in zip(
+            others, tests, holm([t["p"] for t in tests]), strict=True
+        ):
+            means = [format_summary(metric, summarize(side, [metric])) for side in (first, other)]
+            ends = " to ".join(format_metric(metric, end, "+") for end in test["interval"])
+            known = not math.isnan(p)
+            row = {"": metric, **({"B is": name} if several else {}), "A": means[0], "B": means[1]}
+            row["A - B"] = format_metric(metric, test["difference"], "+")
+            row["95 % interval"] = ends if known else "-"
+            row["p"] = f"{p:.2g}" if known else "-"
+            rows.append(row | {"seeds": test["seeds"]})
+    sentences = []
+    for said, paired in ((PAIRED, True), (WELCH, False)):
+        alike = [name for name, other in others if is_paired(first, other) == paired]
+        if alike:
+            sentences.append(f"{', '.join(alike)}: {said}" if several else said)
+    if several:
+        sentences.append(f"p is corrected for {len(others)} comparisons (Holm), intervals are not")
+    needed = f"seeds: that each needs to show such a difference with a power of {POWER}"
+    return pd.DataFrame(rows), [*sentences, needed]
+
+
+def is_paired(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    """True where each run of a has one partner of the same seed and fold in b, and vice versa."""
+    unique = a["repeat"].is_unique and b["repeat"].is_unique
+    return unique and {*a["repeat"]} == {*b["repeat"]}
+
+
+def difference(a: pd.DataFrame, b: pd.DataFrame, metric: str, level: float) -> dict[str, Any]:
+    """The difference a - b of the means of a metric, its interval, p, and the seeds it needs."""
+    from scipy import stats  # takes a second, which other reports save
+
+    x, y = (
+        pd.Series([r.get(metric) for r in side["results"]], side["repeat"], dtype=float)
+        for side in (a, b)
+    )
+    paired = is_paired(a, b)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one run, or of runs without spread
+        test = stats.ttest_1samp(x - y, 0) if paired else stats.ttest_ind(x, y, equal_var=False)
+        interval = test.confidence_interval(0.95)
+    variances = [(x - y).var()] if paired else [x.var(), y.var()]
+    gap = float(x.mean() - y.mean())
+    seeds = "-" if math.isnan(test.pvalue) or not gap else needed_seeds(gap, variances, level)
+    ends = float(interval.low), float(interval.high)
+    return {"difference": gap, "interval": ends, "p": float(test.pvalue), "seeds": seeds}
+
+
+def needed_seeds(gap: float, variances: Sequence[float], level: float) -> str:
+    """The fewest seeds for which a two-sided t-test shows a difference with the power `POWER`.
+
+    Args:
+        gap: the true difference of the means, not 0.
+        variances: of the differences of pairs, or of each of two groups of equal size.
+        level: of significance.
+    """
+    from scipy import stats
+
+    n = np.arange(2, MOST_SEEDS + 1)
+    total = sum(variances)
+    if not total:
+        return "2"
+    freedom = (n - 1) * total**2 / sum(v**2 for v in variances)  # Welch-Satterthwaite
+    least = stats.t.isf(level / 2, freedom)
+    shift = abs(gap) / np.sqrt(total / n)
+    power = stats.nct.sf(least, freedom, shift)  # beyond the other end it is negligible
+    enough = np.flatnonzero(power >= POWER)
+    return f"{n[enough[0]]:,}" if enough.size else f"> {MOST_SEEDS:,}"
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by the step-down method of Holm (1979)."""
+    order = np.argsort(p)
+    factors = np.arange(len(p), 0, -1)
+    steps = np.minimum(1, np.maximum.accumulate(np.array(p)[order] * factors))
+    corrected = np.empty(len(p))
+    corrected[order] = steps
+    return corrected.tolist()
