@@ -1,9 +1,10 @@
-"""Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--compare A B ...]
+"""Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--status] [--compare A B]
 
 Runs are found at any depth and grouped by everything in their configuration but the seed and the
 fold (data.fold). The groups of each data set are ranked by the validation objective alone; test
 accuracy is shown and never ranks. A and B are folders of runs of one configuration each, or ranks;
-A is compared with each of the others.
+A is compared with each of the others. --status shows every run, whatever it has come to, and the
+commands that resume those without an end.
 
 report.html, a page to explore with tables, a figure of each setting and learning curves, goes into
 the folder that was reported, unless --csv, --json, --markdown or --html say what to write instead;
@@ -21,6 +22,7 @@ from mnist_cnn import terminal
 from mnist_cnn.analysis import found, tables
 from mnist_cnn.analysis.comparison import compare
 from mnist_cnn.analysis.ranking import Ranking, data_set, differing, setting
+from mnist_cnn.analysis.status import status
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install, must_be
 
@@ -66,6 +68,13 @@ def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
     return by_rank[side]
 
 
+def print_with(lines: Sequence[str], table: pd.DataFrame, console: terminal.Console) -> None:
+    """Print a table of text, and lines below it."""
+    console.print(tables.screen_table(table), soft_wrap=False)
+    for line in lines:
+        console.print(line)
+
+
 def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
     """Parser whose --help is a command's docstring, without the usage in its first line."""
     about, more = doc.split("\n\n", 1)
@@ -83,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", default=[OUTPUTS])
     sides = "the difference between a folder and others, or between ranks of the runs in FOLDER"
     options.add_argument("--compare", nargs="+", metavar=("A", "B"), help=sides)
+    about = "the state of every run in FOLDER, and what resumes it"
+    options.add_argument("--status", action="store_true", help=about)
     for kind in (*FORMATS, "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
     args = options.parse_args(argv)
@@ -91,6 +102,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
     paths = {kind: path for kind in FORMATS if (path := getattr(args, kind))}
     console = terminal.console(stderr=Path("-") in paths.values())
+    if args.status:
+        table, lines = status(args.folders)
+        print_with(lines, table, console)
+        return
     if args.compare:
         if len({*args.compare}) < len(args.compare) or len(args.compare) < 2:
             wanted = "two different groups or more"
@@ -98,10 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         groups = {side: compared_runs(side, args.folders) for side in args.compare}
         if len(sets := {data_set(runs["config"].iloc[0]) for runs in groups.values()}) > 1:
             raise ValueError(must_be("--compare", "groups of one data set", " and ".join(sets)))
-        table, sentences = compare(groups)
-        console.print(tables.screen_table(table), soft_wrap=False)
-        for sentence in sentences:
-            console.print(sentence)
+        table, lines = compare(groups)
+        print_with(lines, table, console)
         return
     ranking = Ranking(found.read_runs(args.folders))
     tables.print_ranking(ranking, console)

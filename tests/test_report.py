@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import re
+import shlex
 import shutil
 import statistics
 from pathlib import Path
@@ -256,6 +257,35 @@ def test_p_of_several_comparisons_is_corrected(sweep, printed):
     least, other = sorted(zip(map(float, alone), map(float, both), strict=True))
     assert least[1] == pytest.approx(2 * least[0], rel=0.05)
     assert other[1] == max(other[0], least[1])
+
+
+def test_every_run_is_shown_with_its_state_and_what_resumes_it(sweep, printed, monkeypatch):
+    outputs = sweep.parents[2]
+    monkeypatch.chdir(outputs.parent)
+    monkeypatch.setenv("COLUMNS", "200")
+    lone = shutil.copytree(sweep / LOW_0, outputs / "2026-01-02" / "a run")
+    for run in (sweep / LOW_1, sweep / HIGH_0, sweep / HIGH_1, lone):
+        (run / "results.json").unlink()
+    (sweep / HIGH_0 / "failed.json").write_text('{"type": "ValueError", "error": "no space"}')
+    best = pd.read_csv(sweep / LOW_1 / "history.csv")["val/loss"].min()
+    with FileLock(sweep / HIGH_1 / LOCK):
+        said = printed(outputs, "--status")
+    rows = {
+        cells[0]: cells
+        for line in said.splitlines()
+        if len(cells := re.split(r"\s{2,}", line.strip())) > 1
+    }
+    name = "sweeps/2026-01-01/12-00-00/{}".format
+    assert rows[name(HIGH_1)][1:3] == ["running", "2/2"]
+    assert rows["2026-01-02/a run"][1] == "interrupted"
+    assert rows[name(LOW_1)][1:4] == ["interrupted", "2/2", f"val/loss {best:.4g}"]
+    assert (rows[name(HIGH_0)][1], rows[name(HIGH_0)][-1]) == ("failed", "no space")
+    assert rows[name(LOW_0)][1] == "finished"
+    commands = [line for line in said.splitlines() if line.startswith("python")]
+    assert sorted(shlex.split(command)[-1] for command in commands) == [
+        "ckpt_path=outputs/2026-01-02/a run",
+        "ckpt_path=outputs/sweeps/2026-01-01/12-00-00",
+    ]
 
 
 def pairs_of(sweep: Path) -> list[dict[str, pd.DataFrame]]:

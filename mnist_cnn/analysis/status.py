@@ -1,0 +1,97 @@
+"""What the runs below some folders have come to, and how those without an end go on."""
+
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from mnist_cnn.analysis.found import read_history, read_runs
+from mnist_cnn.analysis.tables import format_metric
+from mnist_cnn.runs import folder as files
+
+ORDER = ("running", "interrupted", "failed", "unreadable", "pruned", "finished")
+# the file whose time of writing tells since when
+SINCE = {
+    "running": files.CONFIG,
+    "interrupted": files.LAST,
+    "failed": Path(files.FAILED),
+    "pruned": Path(files.PRUNED),
+    "finished": Path(files.RESULTS),
+}
+RESUMABLE = ("interrupted", "failed")
+
+
+def status(folders: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """Look at the runs in some folders, at any depth.
+
+    Returns:
+        A row of text for each run, those at work first: its name, its state, the epochs that are
+        done, the best value of its objective so far, and since when it is in that state; of a
+        running one this is its start. And the commands that resume what was interrupted or has
+        failed, one for each sweep and each run that is in none.
+    """
+    runs = read_runs(folders).to_dict("records")
+    runs.sort(key=lambda run: ORDER.index(run["state"]))
+    rows = [row(run["folder"], run["name"], run["state"], run["message"]) for run in runs]
+    again = [resumed(run["folder"], folders) for run in runs if run["state"] in RESUMABLE]
+    commands = [f"python -m mnist_cnn.train ckpt_path={place}" for place in dict.fromkeys(again)]
+    return pd.DataFrame(rows), commands
+
+
+def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
+    """The row of a run; a dash for what cannot be read."""
+    config = read_config(folder)
+    history = read_history(folder)
+    epoch, best, objective = "-", "-", config.get("objective", {})
+    if len(history):
+        epoch = (
+            f"{history['epoch'].iloc[-1]:.0f}/{config.get('trainer', {}).get('max_epochs', '-')}"
+        )
+        if (metric := objective.get("metric")) in history:
+            values = history[metric]
+            value = values.min() if objective.get("mode") == "min" else values.max()
+            best = f"{metric} {format_metric(metric, value)}"
+    return {
+        "run": name,
+        "state": state,
+        "epoch": epoch,
+        "best": best,
+        "since": since(folder, state),
+        "message": message,
+    }
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The recorded configuration of a run; empty where there is none that can be read."""
+    try:
+        content = yaml.safe_load((folder / files.CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def since(folder: Path, state: str) -> str:
+    """The local time at which a run came to its state; of a stopped one, of its last checkpoint."""
+    for file in (SINCE.get(state, files.CONFIG), files.CONFIG):
+        if (folder / file).exists():
+            written = datetime.fromtimestamp((folder / file).stat().st_mtime)
+            return written.isoformat(" ", "minutes")
+    return "-"
+
+
+def resumed(run: Path, folders: Sequence[Path]) -> str:
+    """The folder to resume: of the run's sweep where it is in one of the folders, else its own."""
+    tops = {top.resolve() for top in folders}
+    place = run
+    for parent in run.parents:
+        if (parent / files.SWEEP).is_file():
+            place = parent
+            break
+        if parent in tops:
+            break
+    home = Path.cwd()
+    return shlex.quote(str(place.relative_to(home) if place.is_relative_to(home) else place))
