@@ -86,23 +86,28 @@ def shared(a: Box, b: Box) -> float:
     return wide * high / max(1e-6, min(areas))
 
 
-def are_one(a: Box, b: Box) -> bool:
-    """True for the boxes of one character, not for those of neighbours that overlap."""
-    wide, high = (max(box[k + 2] - box[k] for box in (a, b)) for k in (0, 1))
-    x, y = (abs(a[k] + a[k + 2] - b[k] - b[k + 2]) / 2 for k in (0, 1))
-    return shared(a, b) >= SAME and x < NEAR * wide and y < NEAR * high
+def are_one(box: Box, others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of other boxes (N, 4) are of the same character, not of neighbours that overlap."""
+    one = np.array(box)
+    covered = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
+    sides, own = others[:, 2:] - others[:, :2], one[2:] - one[:2]
+    least = np.minimum(sides.prod(1), own.prod()).clip(1e-6)
+    apart = np.abs(one[:2] + one[2:] - others[:, :2] - others[:, 2:]) / 2
+    is_near = (apart < NEAR * np.maximum(sides, own)).all(1)
+    return is_near & (covered.clip(0).prod(1) / least >= SAME)
 
 
 def grouped(found: Sequence[Character]) -> list[list[Character]]:
     """Characters that lie on each other, the most probable one first."""
     groups: list[list[Character]] = []
+    first = np.empty((len(found), 4))  # the boxes of the first of each group
     for each in sorted(found, key=lambda c: -c.score):
-        same = (group for group in groups if are_one(each.box, group[0].box))
-        own = next(same, None)
-        if own is None:
-            groups.append([each])
+        same = np.flatnonzero(are_one(each.box, first[: len(groups)]))
+        if same.size:
+            groups[same[0]].append(each)
         else:
-            own.append(each)
+            first[len(groups)] = each.box
+            groups.append([each])
     return groups
 
 
