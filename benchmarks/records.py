@@ -8,7 +8,7 @@ record. A result is that of a file of conf/experiment, trained with each seed, o
   ensemble  the same networks together, whose probabilities are averaged
 
 A record, benchmarks/NAME.json, is written by --write from what the runs left, never by hand. The
-table and the picture of README.md are made of the records by --readme.
+table and the picture of benchmarks/README.md are made of the records by --readme.
 """
 
 import json
@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = "take the runs of this folder instead of training"
     parser.add_argument("--from", dest="folder", type=Path, metavar="SWEEP", help=about)
     parser.add_argument("--write", action="store_true", help="write the result as its record")
-    parser.add_argument("--readme", action="store_true", help="write README.md's table and picture")
+    parser.add_argument("--readme", action="store_true", help="write their table and picture")
     args = parser.parse_args(argv)
     if args.name:
         record = measure(args.name, args.folder)

@@ -13,7 +13,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator
 from mnist_cnn.config.compose import CONF
 from mnist_cnn.plots.axes import TRAIN, VAL, finish, titled
 
-RECORDS, README = CONF.parent / "benchmarks", CONF.parent / "README.md"
+RECORDS = CONF.parent / "benchmarks"
+README = RECORDS / "README.md"
 # in the order of the table; other experiments come after them, under their own names
 NETWORKS = {
     "article": "the same network and recipe, here",
@@ -42,7 +43,7 @@ RATIO = """\
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
 CLOCK = {1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h"}
 ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
-PICTURE = "![Test accuracy against time of training](benchmarks/accuracy.png)"
+PICTURE = "![Test accuracy against time of training](accuracy.png)"
 
 Record = dict[str, Any]
 
@@ -116,12 +117,12 @@ def note(records: Mapping[str, Record]) -> str:
 
 
 def readme(records: Mapping[str, Record]) -> str:
-    """The part of README.md between its two comments: table, note and picture."""
+    """The part of benchmarks/README.md between its two comments: table, note and picture."""
     return "\n\n".join([markdown(records_table(records)), note(records), PICTURE]) + "\n"
 
 
 def write_readme(records: Mapping[str, Record]) -> None:
-    """Puts table and note into README.md, and draws its picture."""
+    """Puts table and note into benchmarks/README.md, and draws its picture."""
     before, begin, rest = README.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:

@@ -11,8 +11,12 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"index.md": "README.md", "model_card.md": "mnist_cnn/pretrained/MODEL_CARD.md"}
-PICTURE = "benchmarks/accuracy.png"  # of the README
+PAGES = {
+    "index.md": "README.md",
+    "benchmarks.md": "benchmarks/README.md",
+    "model_card.md": "mnist_cnn/pretrained/MODEL_CARD.md",
+}
+PICTURE = "benchmarks/accuracy.png"
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#]*)(#[^)]*)?\)")
 
 
@@ -26,13 +30,12 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
-    markdown = markdown.replace(f"]({PICTURE})", f"]({Path(PICTURE).name})")
     names = {source: name for name, source in PAGES.items()}
 
     def link(found: "re.Match[str]") -> str:
         text, target, anchor = found[1], found[2], found[3] or ""
-        target = names.get(target.removeprefix("../"), target.removeprefix("docs/"))
+        target = names.get(target.removeprefix("../"), target)
         known = not target or "://" in target or files.get_file_from_path(target)
         return f"[{text}]({target}{anchor})" if known else text
 
-    return LINK.sub(link, markdown.replace("](docs/", "]("))
+    return LINK.sub(link, re.sub(r"\]\((\.\./)?docs/", "](", markdown))

@@ -73,7 +73,7 @@ def test_a_result_is_measured_again_beside_its_record_and_shown(clone: Path) -> 
     out = run(clone, "benchmarks.records", "accurate")
     assert f"| here | {shown}" in out
     assert f"| the record | {shown}" in out
-    picture, readme = clone / "benchmarks" / "accuracy.png", clone / "README.md"
+    picture, readme = clone / "benchmarks" / "accuracy.png", clone / "benchmarks" / "README.md"
     before, _, after = readme.read_text().partition(tables.BEGIN)
     run(clone, "benchmarks.records", "--readme")
     text = readme.read_text()
