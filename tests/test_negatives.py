@@ -32,6 +32,6 @@ def test_a_speck_of_a_few_pixels_is_no_digit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("what", "most"), [("letters", 0.06), ("scribbles", 0.12)])
+@pytest.mark.parametrize(("what", "most"), [("letters", 0.1), ("scribbles", 0.2)])
 def test_few_letters_and_scribbles_are_read(what: str, most: float):
-    assert share_read(KINDS[what](np.random.default_rng(1)), 100) <= most
+    assert share_read(KINDS[what](np.random.default_rng(1)), 30) <= most

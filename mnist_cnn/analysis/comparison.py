@@ -32,8 +32,12 @@ def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]
     """
     (_, first), *others = groups.items()
     rows, several = [], len(others) > 1
+    pairs = [is_paired(first, other) for _, other in others]
     for metric in METRICS:
-        tests = [difference(first, other, metric, LEVEL / len(others)) for _, other in others]
+        tests = [
+            difference(first, other, metric, paired, LEVEL / len(others))
+            for (_, other), paired in zip(others, pairs, strict=True)
+        ]
         for (name, other), test, p in zip(
             others, tests, holm([t["p"] for t in tests]), strict=True
         ):
@@ -47,7 +51,7 @@ def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]
             rows.append(row | {"seeds": test["seeds"]})
     sentences = []
     for said, paired in ((PAIRED, True), (WELCH, False)):
-        alike = [name for name, other in others if is_paired(first, other) == paired]
+        alike = [name for (name, _), own in zip(others, pairs, strict=True) if own == paired]
         if alike:
             sentences.append(f"{', '.join(alike)}: {said}" if several else said)
     if several:
@@ -62,7 +66,9 @@ def is_paired(a: pd.DataFrame, b: pd.DataFrame) -> bool:
     return unique and {*a["repeat"]} == {*b["repeat"]}
 
 
-def difference(a: pd.DataFrame, b: pd.DataFrame, metric: str, level: float) -> dict[str, Any]:
+def difference(
+    a: pd.DataFrame, b: pd.DataFrame, metric: str, paired: bool, level: float
+) -> dict[str, Any]:
     """The difference a - b of the means of a metric, its interval, p, and the seeds it needs."""
     from scipy import stats  # takes a second, which other reports save
 
@@ -70,7 +76,6 @@ def difference(a: pd.DataFrame, b: pd.DataFrame, metric: str, level: float) -> d
         pd.Series([r.get(metric) for r in side["results"]], side["repeat"], dtype=float)
         for side in (a, b)
     )
-    paired = is_paired(a, b)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of one run, or of runs without spread
         test = stats.ttest_1samp(x - y, 0) if paired else stats.ttest_ind(x, y, equal_var=False)

@@ -44,17 +44,14 @@ def status(folders: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
 
 def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
     """The row of a run; a dash for what cannot be read."""
-    config = read_config(folder)
-    history = read_history(folder)
-    epoch, best, objective = "-", "-", config.get("objective", {})
+    config, history = read_config(folder), read_history(folder)
+    epoch, best = "-", "-"
+    metric, mode = (str(config.get(f"objective.{key}")) for key in ("metric", "mode"))
     if len(history):
-        epoch = (
-            f"{history['epoch'].iloc[-1]:.0f}/{config.get('trainer', {}).get('max_epochs', '-')}"
-        )
-        if (metric := objective.get("metric")) in history:
-            values = history[metric]
-            value = values.min() if objective.get("mode") == "min" else values.max()
-            best = f"{metric} {format_metric(metric, value)}"
+        epoch = f"{history['epoch'].iloc[-1]:.0f}/{config.get('trainer.max_epochs', '-')}"
+    if metric in history and mode in ("min", "max"):
+        value = history[metric].agg(mode)
+        best = f"{metric} {format_metric(metric, value)}"
     return {
         "run": name,
         "state": state,
@@ -66,12 +63,12 @@ def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The recorded configuration of a run; empty where there is none that can be read."""
+    """The recorded configuration of a run, flat; empty where there is none that can be read."""
     try:
         content = yaml.safe_load((folder / files.CONFIG).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return files.flat(content) if isinstance(content, dict) else {}
 
 
 def since(folder: Path, state: str) -> str:
@@ -86,12 +83,8 @@ def since(folder: Path, state: str) -> str:
 def resumed(run: Path, folders: Sequence[Path]) -> str:
     """The folder to resume: of the run's sweep where it is in one of the folders, else its own."""
     tops = {top.resolve() for top in folders}
-    place = run
-    for parent in run.parents:
-        if (parent / files.SWEEP).is_file():
-            place = parent
-            break
-        if parent in tops:
-            break
+    inside = [parent for parent in run.parents if any(map(parent.is_relative_to, tops))]
+    sweeps = (parent for parent in inside if (parent / files.SWEEP).is_file())
+    place = next(sweeps, run)
     home = Path.cwd()
     return shlex.quote(str(place.relative_to(home) if place.is_relative_to(home) else place))

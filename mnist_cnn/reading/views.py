@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from mnist_cnn.data.synthetic.sheet import SIGNS
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import LOWEST, SCALES, Found, find, reduced, scales
@@ -35,15 +36,16 @@ class View:
 
     @property
     def is_plain(self) -> bool:
-        """True where digits are found that are mostly certain, level, and most of the writing."""
+        """True where digits or letters are found, mostly certain, level, and most of the writing."""
         kept = [each for each in self.found if each.score > KEPT]
-        digits = [each for each in kept if each.symbol.isdecimal()]
-        if not digits or float(np.mean([each.score for each in digits])) < LIKELY:
+        # signs look the same when they are turned
+        told = [each for each in kept if each.symbol not in SIGNS]
+        if not told or float(np.mean([each.score for each in told])) < LIKELY:
             return False
-        if leaning(digits) > LEANING:
+        if leaning(told) > LEANING:
             return False
         missed = unexplained(self.ink, kept, self.best)
-        height = float(np.median([each.height for each in digits]))
+        height = float(np.median([each.height for each in told]))
         _, _, parts, _ = cv2.connectedComponentsWithStats(missed)
         longest = parts[1:, 2:4].max(1)
         alike = (longest > TALL * height) & (longest < 2 * height)  # as large as digits are
