@@ -36,7 +36,7 @@ class View:
 
     @property
     def is_plain(self) -> bool:
-        """True where digits or letters are found, mostly certain, level, and most of the writing."""
+        """True where digits or letters are found, mostly certain and level, and little else."""
         kept = [each for each in self.found if each.score > KEPT]
         # signs look the same when they are turned
         told = [each for each in kept if each.symbol not in SIGNS]
