@@ -46,13 +46,13 @@ __all__ = [
     "train",
 ]
 
-# a command, whose imports take seconds: until it listens to signals, Ctrl-C ends it silently
+# a command's imports take seconds: until it handles signals, Ctrl-C ends it without a traceback
 _program = os.path.basename("".join(sys.argv[:1]))  # -m while Python looks for mnist_cnn.train
 _interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler
 if _interrupts and (_program == "-m" or _program.startswith("mnist-cnn-")):
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-# imported when they are first used: torch takes seconds
+# imported on first use: torch takes seconds
 PLACES = {
     "ArraysDataModule": "data.custom",
     "Augment": "data.augment",
@@ -75,10 +75,10 @@ PLACES = {
 
 
 class Package(ModuleType):
-    """This package, in which `train` is the function even after `import mnist_cnn.train`.
+    """This package, where `train` stays the function even after `import mnist_cnn.train`.
 
-    Python would put the module of that name there; it stays in sys.modules, for `from
-    mnist_cnn.train import ...`. In the same way hydra.main is the function of hydra/main.py.
+    Python would set the attribute to the submodule; that one stays in sys.modules, for `from
+    mnist_cnn.train import ...`. Likewise hydra.main is the function of hydra/main.py.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Module and Trainer of a run, as its configuration describes them."""
+"""Build a run's module and Trainer from its configuration."""
 
 import inspect
 import sys
@@ -37,20 +37,20 @@ from mnist_cnn.weights.files import read_checkpoint, read_file
 
 
 def check_machine(config: Config) -> None:
-    """Hold a run's configuration against this machine, before the run has a folder.
+    """Check a run's configuration against this machine, before its folder is created.
 
     Raises:
-        ValueError: a device that is not here, a class, a layer or a file that does not exist, or
-            data that have too few images of a class.
+        ValueError: a device is not available, a class, layer or file does not exist, or the data
+            have too few images of a class.
     """
     quiet_lightning()
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
     plugins = processes.environment()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the run's own Trainer gives them
+        warnings.simplefilter("ignore")  # the run's own Trainer issues them
         trainer = instantiate_as(L.Trainer, config.trainer, **bare, plugins=plugins, key="trainer")
     asked = str(config.trainer.get("precision"))
-    if "bf16" in trainer.precision and "bf16" not in asked:  # Lightning takes it instead on a CPU
+    if "bf16" in trainer.precision and "bf16" not in asked:  # Lightning's substitute on a CPU
         raise ValueError(must_be("trainer.precision", f"{trainer.precision} on a CPU", asked))
     module = make_module(config)
     if config.test and not is_overridden("test_step", module):
@@ -63,7 +63,7 @@ def check_machine(config: Config) -> None:
     if config.needs_labels():
         make_data(config.data).setup("fit")
     if (Path(config.run_dir) / LAST).is_file():
-        return  # it is resumed from there, and needs no file that it started from
+        return  # resumed from there: the files it started from are not needed
     if config.ckpt_path is not None:
         check_whole(config.ckpt_path)
     elif config.init_weights is not None:
@@ -74,17 +74,17 @@ def check_machine(config: Config) -> None:
 
 
 def make_module(config: Config, model: Mapping[str, Any] | None = None) -> L.LightningModule:
-    """Make the module of a configuration, from its own keys and the parts that it takes.
+    """Instantiate the module of a configuration.
 
-    `module` has its class and its own keys. Of the parts (OF_MODULE) the constructor gets those
-    that it has parameters for, as plain dicts. A part or key that it does not take is refused.
+    `module` holds its class and its own keys. The constructor also receives, as plain dicts, the
+    parts (OF_MODULE) that it has parameters for. A part or key that it does not take is an error.
 
     Args:
-        model: stands in place of `config.model`, where it is given.
+        model: replaces `config.model`, if given.
 
     Raises:
         ForbiddenError: the class is on no allowlist.
-        ValueError: it is no LightningModule, or its constructor refuses what is configured.
+        ValueError: it is not a LightningModule, or its constructor rejects its arguments.
     """
     own = {key: value for key, value in config.module.items() if key != "_target_"}
     name = config.module["_target_"]
@@ -109,12 +109,12 @@ def make_module(config: Config, model: Mapping[str, Any] | None = None) -> L.Lig
         return kind(**own, **{key: part for key, part in parts.items() if key in taken})
     except ValueError:
         raise
-    except Exception as e:  # whatever a class raises at its arguments
+    except Exception as e:  # a class may raise anything for its arguments
         raise ValueError(f"module: {name}: {' '.join(str(e).split())}") from e
 
 
 def parameters(kind: type) -> set[str]:
-    """Return the names that a constructor takes; with **kwargs those of its base class, too."""
+    """Return a constructor's parameter names; with **kwargs, also those of its base class."""
     names: set[str] = set()
     for base in kind.__mro__[: kind.__mro__.index(L.LightningModule)]:
         if "__init__" not in vars(base):
@@ -129,17 +129,17 @@ def parameters(kind: type) -> set[str]:
 def build_module(
     config: Config, data: L.LightningDataModule, start: Path | str | None = None
 ) -> Any:
-    """Make the module that a run's configuration describes, for its data.
+    """Build the module of a run for its data.
 
-    A run that is not resumed starts from `init_weights`; a line on stderr names what is left at its
-    initial values.
+    A run that is not resumed starts from `init_weights`; a line on stderr names the weights that
+    keep their initial values.
 
     Args:
-        data: what it is trained on.
-        start: the checkpoint that the run starts from, None for a new one.
+        data: the training data.
+        start: the checkpoint to start from, None for a new run.
 
     Raises:
-        ValueError: as `make_module` does, or the weights do not fit.
+        ValueError: see `make_module`; or the weights do not fit.
     """
     module: Any = make_module(config, config.model and fitted(config.model, data))
     path = config.init_weights
@@ -155,15 +155,15 @@ def build_module(
             print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
     if config.compile:
         for part in module.children():  # in place: the names of the weights stay
-            # a kernel for each shape, else it would depend on the shapes that came before
+            # a kernel for each shape: a dynamic one would depend on the shapes seen before
             part.compile(dynamic=False)
     return module
 
 
 def load_best(trainer: L.Trainer, module: L.LightningModule) -> int | None:
-    """Load the weights of a run's best checkpoint, and return their epoch (from 1).
+    """Load the weights of a run's best checkpoint, and return its epoch (from 1).
 
-    Those of the last checkpoint where no metric chose one; the epoch is then None.
+    Without a monitored metric the last checkpoint is loaded, and the epoch is None.
     """
     kept = trainer.checkpoint_callback
     assert isinstance(kept, Checkpoint)
@@ -175,15 +175,15 @@ def load_best(trainer: L.Trainer, module: L.LightningModule) -> int | None:
 def build_trainer(
     config: Config, run: RunFolder, start: Path | str | None, module: L.LightningModule
 ) -> L.Trainer:
-    """Make the Trainer of a run in its folder.
+    """Build the Trainer of a run in its folder.
 
     Args:
-        start: the checkpoint that the run starts from, None for a new one.
-        module: what it is to train.
+        start: the checkpoint to start from, None for a new run.
+        module: the module to train.
 
     Raises:
-        ValueError: values that Lightning refuses, a damaged checkpoint, or a logger that is not
-            to be had.
+        ValueError: Lightning rejects a value, the checkpoint is damaged, or a logger is not
+            available.
     """
     quiet_lightning()
     if start is not None:
@@ -199,7 +199,7 @@ def build_trainer(
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = list(named.values())
     options = {**config.trainer, "devices": own_devices(config.trainer)}
-    # our loaders hand out each process's share themselves
+    # our loaders split the data among the processes themselves
     options["use_distributed_sampler"] = is_custom(config.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
     history = next(callback for callback in callbacks if isinstance(callback, History))
@@ -220,7 +220,7 @@ def build_trainer(
 
 
 def own_devices(trainer: Mapping[str, Any]) -> Any:
-    """Return the Trainer's devices: of several GPUs each job of a sweep gets one, by its number."""
+    """Return the Trainer's devices; jobs of a sweep are spread over several GPUs, one for each."""
     devices, count = trainer["devices"], torch.cuda.device_count()
     if devices != 1 or count < 2 or trainer.get("accelerator") not in ("auto", "gpu", "cuda"):
         return devices
@@ -228,11 +228,11 @@ def own_devices(trainer: Mapping[str, Any]) -> Any:
 
 
 def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None) -> None:
-    """Trains, from a checkpoint on where there is one.
+    """Train the module, resuming from a checkpoint if one is given.
 
     Raises:
-        ValueError: what Lightning raises where values exclude each other, a checkpoint does not
-            fit the network, or torch.compile fails, as without a C++ compiler.
+        ValueError: Lightning finds a conflict between values, the checkpoint does not fit the
+            network, or torch.compile fails, as without a C++ compiler.
     """
     try:
         leave_memory_uninitialized()

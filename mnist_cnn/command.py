@@ -1,4 +1,4 @@
-"""The frame of a command: options, and the end by a mistake, a signal or a closed pipe."""
+"""What all commands share: options, and exits after user errors, signals and closed pipes."""
 
 import argparse
 import functools
@@ -27,16 +27,16 @@ VERSIONS["Hydra"] = "hydra-core"
 
 
 def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]:
-    """Make main(argv) end as users of a terminal expect, without a traceback.
+    """Wrap main(argv) of a command so that it exits without a traceback.
 
-    A user's mistake ends it with one line and exit code 1, or with HYDRA_FULL_ERROR=1 with its
-    traceback; SIGINT, SIGTERM and SIGUSR1 with one
-    line, and a closed pipe (as after `| head -1`) silently, with the conventional exit codes.
+    A user error prints one line and exits with code 1, or shows its traceback with
+    HYDRA_FULL_ERROR=1. SIGINT, SIGTERM and SIGUSR1 print one line, a closed pipe (as after
+    `| head -1`) nothing, with the conventional exit codes.
     """
 
     @functools.wraps(main)
     def ending(argv: Sequence[str] | None = None) -> None:
-        for stream in (sys.stdout, sys.stderr):  # `?` for what the terminal's encoding lacks
+        for stream in (sys.stdout, sys.stderr):  # `?` where the encoding lacks a character
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")
         try:
@@ -46,13 +46,13 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
                     return
                 check_working_directory()
                 main(argv)
-                sys.stdout.flush()  # while a closed pipe can still be handled
+                sys.stdout.flush()  # here, so that a closed pipe is still handled
         except BaseException as e:
             if (stop := interrupted(e)) is None:
                 if isinstance(e, USER_ERRORS) and os.environ.get(FULL_ERROR) != "1":
                     raise SystemExit(one_line(e)) from None
                 raise
-            if stop.number == SIGPIPE:  # else Python writes there what is still buffered at its end
+            if stop.number == SIGPIPE:  # else Python flushes its buffer there at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             else:
                 print(stop, file=sys.stderr)
@@ -62,8 +62,8 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
 
 
 def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], Any]]:
-    """hydra.main for conf/<config_name>.yaml; a mistake, of Hydra's notice too, is one line."""
-    # Hydra 1.4 asks which code its callbacks may be; it takes no pattern but a package
+    """Return hydra.main for conf/<config_name>.yaml, with one line for a user error of any kind."""
+    # Hydra 1.4 takes an allowlist for its callbacks; its only patterns are packages
     options = VERSION_BASE or {"execution_whitelist": ("mnist_cnn.*",)}
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], Any]:
@@ -71,7 +71,7 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
         def job(cfg: DictConfig) -> Any:
             try:
                 return task(cfg)
-            except BaseException as e:  # Rich ends the program where nobody reads what it prints
+            except BaseException as e:  # Rich exits the program after a broken pipe
                 if (stop := interrupted(e)) is not None:
                     raise stop from None
                 if in_sweep() or not isinstance(e, USER_ERRORS):
@@ -114,10 +114,10 @@ targets=[PKG.*]  your own code that the network is of, where it is: a file never
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command that uses a trained network, with the network as `ckpt_path`.
+    """Parse the options of a command that uses a trained network, returned as `ckpt_path`.
 
-    It is named as in training and evaluation: ckpt_path=PATH. What targets= lists may be imported
-    from then on.
+    It is given as in training and evaluation: ckpt_path=PATH. The code that targets= lists may be
+    imported from then on.
     """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = f"{parser.description}\n\n{NETWORK}"
@@ -127,5 +127,5 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if place == "":
         parser.error("ckpt_path must be a run's folder, a checkpoint or a weights file, got ''")
     options = [a for a in rest if not a.startswith("targets=")]
-    # pictures may stand before options and after them
+    # pictures may come before and after options
     return parser.parse_intermixed_args(options, argparse.Namespace(ckpt_path=place))

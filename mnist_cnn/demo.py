@@ -1,4 +1,4 @@
-"""Serves a page to draw on, and its reading to programs: python -m mnist_cnn.demo [ckpt_path=PATH]
+"""Serve a page to draw on, and an HTTP API: python -m mnist_cnn.demo [ckpt_path=PATH]
 
   GET  /          the page
   POST /read      a picture's file as the body, or a form with it -> the digits in it
@@ -6,8 +6,8 @@
   GET  /health    {"status": "ok"} once the network is loaded
   GET  /docs      these in detail, with their JSON schemas
 
-Nothing that is served comes from another machine. Pictures are read from memory, never from a file,
-by three processes, each within limits of time and memory; further pictures wait.
+The page loads nothing from other machines. Pictures are read from memory, never from a file, by
+three processes with limits of time and memory; further requests wait.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from mnist_cnn.reading.limits import Worker, add_limits
 
 WORKERS = 3  # pictures that are read at once, whatever the number of processors
 OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request
-ANY = ("", "0.0.0.0", "::")  # a --host that listens to all machines
+ANY = ("", "0.0.0.0", "::")  # a --host that listens on all interfaces
 
 
 @command
@@ -49,26 +49,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; OSError where the address is in use, or not this machine's."""
+    """Return a listening socket; OSError if the address is in use or not on this machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise OSError(f"--port {port} of --host {host}: {error.strerror}") from None
-    # connections inherit it; else asyncio, which sees no protocol, sends answers 40 ms late
+    # connections inherit it; else answers are 40 ms late, as asyncio sees no protocol to set it for
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
 def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[str]) -> None:
-    """Serve until SIGINT or SIGTERM, and then answer what has arrived before the end.
+    """Serve until SIGINT or SIGTERM; requests that have arrived by then are still answered.
 
     Args:
         args: the command's options.
-        hosts: names of this machine that a request may have; `*` is any.
+        hosts: allowed Host headers of requests; `*` is any.
 
     Raises:
-        ValueError: ckpt_path is neither a reader of this project's nor a network that reads digits,
+        ValueError: ckpt_path is neither one of this project's readers nor a network for digits,
             or a package is missing.
     """
     try:
@@ -80,13 +80,13 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
         from mnist_cnn.weights import predictor
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
-    torch.set_num_threads(1)  # many small pictures: threads would get in each other's way
+    torch.set_num_threads(1)  # for many small pictures more threads only compete
     net, reader = load_for_pictures(args.ckpt_path)
     read = partial(service.read_file, net, reader)
     limit = args.max_seconds, args.max_memory
     workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
     app = service.application(predictor.load() if net is None else net, hosts, workers)
-    grace = math.ceil(4 * args.max_seconds)  # for what has arrived
+    grace = math.ceil(4 * args.max_seconds)  # for requests that have arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]
     print(invitation(address, port, args.allow_host), flush=True)
@@ -94,7 +94,7 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
 
 
 def invitation(address: str, port: int, allowed: Sequence[str]) -> str:
-    """The lines that say where to draw; of an address of all machines, on this one and others."""
+    """Return the lines that say where to draw, on this machine and, if it listens, on others."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     name = f"[{here}]" if ":" in here else here
     line = f"Draw at http://{name}:{port} (Ctrl-C stops)"

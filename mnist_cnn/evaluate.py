@@ -1,4 +1,4 @@
-"""Evaluates one network or several: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
+"""Evaluate a network or an ensemble: python -m mnist_cnn.evaluate ckpt_path=... [key=value ...]"""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ from mnist_cnn.runs.names import in_sweep
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """Evaluate a network, or the mean of several's probabilities, and fill cfg.run_dir.
+    """Evaluate a network or an ensemble, and write the results to cfg.run_dir.
 
-    Deep ensembles: B. Lakshminarayanan et al., NIPS 2017 (https://arxiv.org/abs/1612.01474).
+    An ensemble averages the probabilities of its networks: B. Lakshminarayanan et al., NIPS 2017
+    (https://arxiv.org/abs/1612.01474).
 
     Args:
         cfg: in Python `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=...)`.
@@ -28,11 +29,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         The content of evaluation.json.
 
     Raises:
-        ValueError: a wrong value, or a file or folder that cannot be used.
+        ValueError: a value is invalid, or a file or folder cannot be used.
     """
     values = resolved(cfg)
     config = checked(values)
-    # torch and matplotlib take seconds, which a mistake need not wait for
+    # torch and matplotlib take seconds to import: after the checks
     from mnist_cnn.analysis.evaluation import measure, print_outcome, write_outcome
 
     outcome, predictions, data = measure(config)
@@ -43,12 +44,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Raise ValueError for a wrong value or a folder of other files, before anything is written."""
+    """Raise ValueError for an invalid value or a folder of other files; writes nothing."""
     checked(resolved(cfg))
 
 
 def checked(values: Mapping[str, Any]) -> Evaluation:
-    """Parse a resolved configuration, and look into its folder."""
+    """Parse a resolved configuration, and check its folder."""
     config = parse(values, Evaluation)
     check_folder(Path(config.run_dir))
     return config
@@ -59,7 +60,7 @@ def job(cfg: DictConfig) -> None:
     try:
         evaluate(cfg)
     except ValueError as e:
-        if in_sweep():  # of which Hydra would print a traceback
+        if in_sweep():  # where Hydra would print a traceback
             sys.exit(one_line(e))
         raise
 
@@ -68,7 +69,7 @@ def job(cfg: DictConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help"} & set(argv)
-    instantiate.allow_given(argv)  # before as_trained reads the file, from nowhere but the command
+    instantiate.allow_given(argv)  # before as_trained reads the file: only the command may allow
     sys.argv[1:] = argv if asks else as_trained(argv)
     job()
 

@@ -30,20 +30,20 @@ from mnist_cnn.weights.predictor import Trained
 
 
 def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, float]:
-    """Write verified files of a network.
+    """Export a network to files, each of which is verified.
 
     Args:
-        net: what `mnist_cnn.load` gave; None for the one that ships, which the page does not have:
-            there the reader of pictures alone finds digits and names them.
-        formats: of FORMATS.
-        out: the folder of the files; made where it is missing.
+        net: from `mnist_cnn.load`. None is the network in the package; the page then leaves it out,
+            and its reader of pictures both finds and classifies digits.
+        formats: keys of FORMATS.
+        out: the output folder; created if missing.
 
     Returns:
-        The greatest difference of a probability from the network's, by the files' names.
+        The greatest absolute difference from the network's probabilities, by file name.
 
     Raises:
-        ValueError: a file of that name is there, a package is missing, or a file does not give
-            what the network gives. Nothing is written then.
+        ValueError: a file of that name exists, a package is missing, or a file does not reproduce
+            the network's outputs. Nothing is written then.
         OSError: the folder cannot be written.
     """
     names = [f"mnist_cnn.{kind}" for kind in formats]
@@ -61,7 +61,7 @@ def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, 
                 raise ValueError(f"{kind} export needs {e.name}: {install('export')}") from None
             except ValueError:
                 raise
-            except Exception as e:  # of others' programs, as for a network that fixes N
+            except Exception as e:  # of the exporters, as for a network with a fixed N
                 raise ValueError(f"{name} is not written: {reason(e)}") from e
     return differences
 

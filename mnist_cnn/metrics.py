@@ -11,19 +11,19 @@ from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.mnist import hits_by_labels
 from mnist_cnn.internals.results import metric_state, restore_metric
 
-KEPT = 2**20  # numbers in the logits that are kept until they are counted: 4 MB
+KEPT = 2**20  # numbers in the logits that are kept before they are counted: 4 MB
 
 
 class EpochMetrics:
-    """The losses of an epoch's batches, their hits, and metrics of torchmetrics.
+    """Loss, accuracy and torchmetrics metrics, accumulated over an epoch.
 
-    A step only appends: sums would cost each step kernels and, on a GPU, a wait. Logits are left on
-    the device until there are KEPT numbers of them, then counted and dropped; an epoch of MNIST has
-    fewer. A label below 0 is no class: such an image counts in the loss alone.
+    A step only appends: sums would cost kernels in each step and, on a GPU, a synchronization.
+    Logits stay on the device until there are KEPT numbers of them, then are counted and dropped; an
+    epoch of MNIST has fewer. Images with a negative label count in the loss alone.
 
     Args:
-        metrics: by name; copies of them are updated.
-        device: where the logits are.
+        metrics: by name; they are cloned.
+        device: the device of the logits.
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class EpochMetrics:
         self.device = device
         self.losses: list[Tensor] = []  # mean of each batch
         self.sizes: list[int] = []  # images of each batch
-        self.logits: list[Tensor] = []  # (B, K) of each batch that is not counted yet
+        self.logits: list[Tensor] = []  # (B, K) of each batch not counted yet
         self.labels: list[Tensor] = []  # (B,) of these
         self.kept = 0  # numbers in these logits
-        self.counted = {"hits": 0, "labelled": 0}  # of the images that are counted
+        self.counted = {"hits": 0, "labelled": 0}  # of the images whose logits were dropped
 
     @property
     def images(self) -> int:
@@ -54,7 +54,7 @@ class EpochMetrics:
             self.logits, self.labels, self.kept = [], [], 0
 
     def counts(self) -> dict[str, int]:
-        """Hits and labelled images, counted or not yet."""
+        """Return the numbers of hits and of labelled images so far."""
         counts = dict(self.counted)
         if self.logits:
             labels = torch.cat(self.labels)
@@ -69,18 +69,18 @@ class EpochMetrics:
                 metric.update(logits[labels >= 0], labels[labels >= 0])
 
     def totals(self) -> tuple[float, int, int, int]:
-        """Sum of the losses, images, hits and labelled images of all batches."""
+        """Return the sum of the losses and the numbers of images, hits and labelled images."""
         sizes = torch.tensor(self.sizes, dtype=torch.float64)
         losses, counts = torch.stack(self.losses).cpu().double(), self.counts()
         return (losses * sizes).sum().item(), self.images, counts["hits"], counts["labelled"]
 
     def computed(self) -> dict[str, Tensor]:
-        """What the metrics give over all processes, by name; when the epoch is over."""
+        """Compute the metrics over all processes, by name, at the end of the epoch."""
         self.update_metrics()
         return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The state from which an interrupted epoch ends with the same sums, to the last bit."""
+        """Return a state that resumes an interrupted epoch with bitwise identical sums."""
         return {
             "losses": torch.stack(self.losses).cpu(),
             "sizes": self.sizes,
@@ -102,9 +102,9 @@ class EpochMetrics:
 
 
 def label_accuracies(epoch: EpochMetrics, trainer: Any) -> dict[str, float]:
-    """test/acc_sound and test/acc_corrected of the test that has ended; {} of a set but MNIST.
+    """Return test/acc_sound and test/acc_corrected of the last test; {} if it was not MNIST's.
 
-    As `hits_by_labels` has them, over the images of all processes.
+    See `hits_by_labels`. They cover the images of all processes.
     """
     # 10,000 images have fewer logits than KEPT
     data, world = trainer.datamodule, trainer.world_size

@@ -1,6 +1,6 @@
-"""The networks, normalisation included: plain torch.
+"""The networks, in plain torch, with their input normalisation.
 
-Shapes: B images in a batch, K classes; an image is (C, H, W). Those of MNIST are the defaults.
+Shapes: B images in a batch, K classes; an image is (C, H, W). The defaults are MNIST's.
 """
 
 import math
@@ -14,15 +14,15 @@ from torch.func import functional_call
 
 CLASSES, SHAPE = 10, (1, 28, 28)  # of MNIST
 
-Pixels = float | Sequence[float] | Literal["auto"]  # of all channels, of each, or to be fitted
+Pixels = float | Sequence[float] | Literal["auto"]  # one value, one per channel, or to be fitted
 
 
 class Normalize(nn.Module):
-    """(x - mean) / std, with constants that are saved with the weights.
+    """Normalize images as (x - mean) / std, with both constants saved as buffers.
 
     Args:
-        mean, std: of the training images' pixels, which are in [0, 1]: one number, one for each
-            channel, or `auto`: NaN until `fit`.
+        mean, std: of the training images' pixels, which are in [0, 1]: one number, one per
+            channel, or `auto`, which is NaN until `fit`.
     """
 
     mean: Tensor  # (C, 1, 1)
@@ -40,22 +40,23 @@ class Normalize(nn.Module):
         return not bool(self.mean.isnan().any() or self.std.isnan().any())
 
     def fit(self, mean: Tensor, std: Tensor) -> None:
-        """Sets what is `auto` to the values (C,) of each channel; a constant one gets std 1."""
+        """Set `auto` constants to the values (C,) of the channels; a std of 0 becomes 1."""
         for name, values in (("mean", mean), ("std", std.where(std > 0, 1.0))):
             if (buffer := getattr(self, name)).isnan().any():
                 setattr(self, name, values.view(-1, 1, 1).to(buffer))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W)."""
+        """Normalize images (B, C, H, W)."""
         return (x - self.mean) / self.std
 
 
 class Network(nn.Module):
-    """The base of the networks below, which normalise images (B, C, H, W) in [0, 1] themselves.
+    """Base class of the networks below, which normalise images (B, C, H, W) in [0, 1] themselves.
 
     Args:
-        mean, std: as `Normalize` has them.
-        classes, shape: K and (C, H, W).
+        mean, std: see `Normalize`.
+        classes: K.
+        shape: (C, H, W).
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class CNN(Network):
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
         dropout: probability of dropping each of these units in training.
-        images: those of `Network`.
+        images: arguments of `Network`.
 
     225,034 parameters with channels=(32, 64), hidden=128.
     """
@@ -93,7 +94,7 @@ class CNN(Network):
         init_as_keras(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
+        """Return logits (B, K) for images x (B, C, H, W) in [0, 1]."""
         # pool before ReLU: the same function and gradient, a quarter of the work
         x = self.normalize(x)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (B, 32, 13, 13)
@@ -103,14 +104,14 @@ class CNN(Network):
 
 
 class FastCNN(Network):
-    """Two convolutions on small maps, for training in seconds.
+    """Two convolutions on small feature maps, to train in seconds.
 
-    Nothing is computed at full resolution: the first convolution strides and is pooled at once.
+    Nothing is computed at full resolution: the first convolution is strided, then pooled at once.
 
     Args:
         channels: output channels of the two convolutions.
         hidden: units of the first dense layer.
-        images: those of `Network`.
+        images: arguments of `Network`.
 
     109,050 parameters with channels=(16, 32), hidden=128.
     """
@@ -127,7 +128,7 @@ class FastCNN(Network):
         self.dense2 = nn.Linear(hidden, self.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
+        """Return logits (B, K) for images x (B, C, H, W) in [0, 1]; in training, B > 1."""
         x = self.normalize(x)
         x = F.relu(self.norm1(F.max_pool2d(self.conv1(x), 2)))  # (B, 16, 7, 7)
         x = F.relu(self.norm2(self.conv2(x)))  # (B, 32, 5, 5)
@@ -136,9 +137,9 @@ class FastCNN(Network):
 
 
 def odd_multiples(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The nearest odd numbers (O, ...), up to 2**bits - 1, for weights (O, ...), and their unit.
+    """Round weights (O, ...) to odd integers, up to 2**bits - 1, times a unit; return both.
 
-    The unit (O, 1, ...), one of each output, leaves its greatest weight as it is: rounding again
+    The unit (O, 1, ...), one per output, is such that its greatest weight is exact: rounding again
     changes nothing.
     """
     top = 2**bits - 1
@@ -148,15 +149,16 @@ def odd_multiples(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
 
 
 def rounded(weight: Tensor, bits: int | None) -> Tensor:
-    """Weights (O, ...) of so many bits, as `odd_multiples` has them; None: as they are.
+    """Round weights (O, ...) to a number of bits, see `odd_multiples`; None leaves them unchanged.
 
-    The gradient passes as if nothing were rounded: Y. Bengio et al., Estimating or propagating
-    gradients through stochastic neurons, 2013, https://arxiv.org/abs/1308.3432.
+    The gradient is a straight-through estimate, as if nothing were rounded: Y. Bengio et al.,
+    Estimating or propagating gradients through stochastic neurons, 2013,
+    https://arxiv.org/abs/1308.3432.
     """
     if bits is None:
         return weight
     odd, unit = odd_multiples(weight.detach(), bits)
-    # a clone has the strides of its weights, a sum not always: it would slow the next layers
+    # a clone keeps the strides of the weights, a sum may not, which would slow the next layers
     return weight.clone().add_(odd * unit - weight.detach())
 
 
@@ -166,13 +168,13 @@ class VGG(Network):
     After Simonyan and Zisserman (2015, arXiv:1409.1556).
 
     Args:
-        stages: output channels of the convolutions, a list for each stage; max-pooling ends it.
+        stages: output channels of the convolutions, one list per stage; max-pooling ends a stage.
         channel_dropout: probability of dropping each whole channel after a stage in training
             (J. Tompson et al., Efficient object localization using convolutional networks, CVPR
             2015, section 3.2, https://arxiv.org/abs/1411.4280).
         dropout: probability of dropping each input of the last layer in training.
-        bits: of each weight, from 2 on, as `rounded` has them; None: they are floats.
-        images: those of `Network`.
+        bits: per weight, at least 2, see `rounded`; None for floats.
+        images: arguments of `Network`.
 
     168,554 parameters with stages=((32,), (48, 48), (96, 96)).
     """
@@ -192,7 +194,7 @@ class VGG(Network):
         for widths in stages:
             for k, new in enumerate(widths, 1):
                 layers.append(nn.Conv2d(channels, new, 3, padding=1, bias=False))
-                if k == len(widths):  # pooled first, so that the rest is a quarter of the work
+                if k == len(widths):  # pool first: the rest is a quarter of the work
                     layers.append(nn.MaxPool2d(2))
                 layers += [nn.BatchNorm2d(new), nn.ReLU()]
                 channels = new
@@ -203,7 +205,7 @@ class VGG(Network):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of images x (B, C, H, W) in [0, 1]."""
+        """Return logits (B, K) for images x (B, C, H, W) in [0, 1]."""
         x = self.normalize(x)
         if self.bits is None:
             return self.layers(x)
@@ -212,22 +214,22 @@ class VGG(Network):
         return functional_call(self.layers, weights, x)
 
     def round_weights(self) -> None:
-        """Rounds its weights for good: it computes as before, with what its layers have."""
+        """Replace the weights by their rounded values; the outputs do not change."""
         for weight in (p for p in self.layers.parameters() if p.dim() > 1):
             weight.data = rounded(weight.data, self.bits)
         self.bits = None
 
 
 class ClippedCNN(Network):
-    """Strided 4x4 convolutions with batch normalisation and two dense layers, of clipped pixels.
+    """Strided 4x4 convolutions with batch normalisation and two dense layers, on clipped pixels.
 
-    A pixel up to `mean` counts as 0 and one from `mean` + `std` on as 1: a small change of what is
-    black or white is none to the layers, whose interval bounds stay tight.
+    Pixels up to `mean` become 0, those from `mean` + `std` on become 1: the layers do not see small
+    changes of black or white pixels, which keeps their interval bounds tight.
 
     Args:
         channels: output channels of the convolutions, each of which halves the image.
         hidden: units of the first dense layer.
-        images: those of `Network`.
+        images: arguments of `Network`.
 
     839,370 parameters with channels=(32, 64), hidden=256.
     """
@@ -245,19 +247,19 @@ class ClippedCNN(Network):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K) of images x (B, C, H, W) in [0, 1]; in training, B > 1."""
+        """Return logits (B, K) for images x (B, C, H, W) in [0, 1]; in training, B > 1."""
         return self.layers(F.hardtanh(self.normalize(x), 0.0, 1.0))
 
 
 def pixels(channels: int, height: int, width: int) -> int:
-    """The number of values of a feature map; ValueError where none is left of the image."""
+    """Return the number of values in a feature map; ValueError if it is empty."""
     if min(height, width) < 1:
         raise ValueError("the images are too small for it")
     return channels * height * width
 
 
 def init_as_keras(net: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases, the defaults of Keras' layers."""
+    """Initialize weights as Glorot-uniform and biases as zero, as Keras does by default."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -266,10 +268,10 @@ def init_as_keras(net: nn.Module) -> None:
 
 
 def frozen(net: nn.Module, names: Sequence[str]) -> list[nn.Module]:
-    """The layers of these names: conv1, or layers.0 inside of layers.
+    """Return the layers of these names, such as conv1 or layers.0.
 
     Raises:
-        ValueError: there is no such layer with weights, or none is left to train.
+        ValueError: a name is not that of a layer with weights, or no weights are left to train.
     """
     layers = {
         name: layer

@@ -1,4 +1,4 @@
-"""DigitClassifier, the LightningModule: loss, metrics, training, weights on disk."""
+"""DigitClassifier, the LightningModule: loss, metrics, training, saved weights."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,35 +24,35 @@ from mnist_cnn.weights.files import load_into, write_weights
 from mnist_cnn.weights.networks import build_network, is_ours
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) and labels (B,)
-USUAL = {"shape": list(SHAPE), "classes": CLASSES}  # of a network of model.py
+USUAL = {"shape": list(SHAPE), "classes": CLASSES}  # defaults of the networks in model.py
 
 
 class DigitClassifier(L.LightningModule):
-    """A network of model.py, its loss, and how it is optimised.
+    """A classifier of images: a network of model.py or another, its loss and its optimizer.
 
     All arguments are plain values, so a checkpoint loads with weights_only=True and rebuilds the
     network by itself: `DigitClassifier.load_from_checkpoint(path)`.
 
     Args:
-        model: `_target_`, a network of model.py or another, and its arguments. Of this and the next
-            two None stands for the tutorial's, as conf/ has them.
+        model: `_target_`, a network of model.py or another, and its arguments. For this and the
+            next two arguments None stands for the tutorial's, in conf/.
         optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
-        scheduler: `_target_`, an LRScheduler, its arguments after the optimizer, and `interval`: it
-            is stepped after each epoch (the default) or each step. Empty: a constant rate.
-        label_smoothing: share of a training label that is spread over all classes, in [0, 1).
-        monitor: the metric that a plateau schedule looks at.
-        loss: `_target_` of a torch.nn.Module and its arguments; it makes the mean loss of logits
-            (B, 10) and labels (B,). Cross-entropy by default.
-        metrics: by name, `_target_` of a torchmetrics.Metric and its arguments; each is logged as
+        scheduler: `_target_`, an LRScheduler, its arguments after the optimizer, and `interval`:
+            `epoch` (the default) or `step`. Empty for a constant learning rate.
+        label_smoothing: fraction of a training label that is spread over all classes, in [0, 1).
+        monitor: the metric for ReduceLROnPlateau.
+        loss: `_target_`, a torch.nn.Module that returns the mean loss of logits (B, 10) and labels
+            (B,), and its arguments. Cross-entropy by default.
+        metrics: by name, `_target_`, a torchmetrics.Metric, and its arguments; each is logged as
             train/NAME, val/NAME and test/NAME.
-        freeze: names of layers, such as conv1, that training leaves as they are: without gradients,
-            out of the optimizer, and in eval mode: a batch normalisation there uses its saved
-            statistics and keeps them, as in Keras.
+        freeze: names of layers to freeze, such as conv1: they have no gradients, are not in the
+            optimizer, and stay in eval mode, so that batch normalisation uses and keeps its saved
+            statistics, as in Keras.
 
-    `config.instantiate` says which classes may be named.
+    `config.instantiate` says which classes are allowed.
 
     Raises:
-        ValueError: a class that does not exist or is not allowed, or arguments that do not fit it.
+        ValueError: a class does not exist or is not allowed, or its arguments do not fit.
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class DigitClassifier(L.LightningModule):
         for layer in frozen(self.net, freeze or ()):
             layer.requires_grad_(False)
         self.loss = loss and instantiate_as(nn.Module, loss, key="loss", allowlist=CHECKPOINTS)
-        self.metrics: dict[str, Metric] = {  # copied for each epoch
+        self.metrics: dict[str, Metric] = {  # cloned for each epoch
             name: instantiate_as(Metric, node, key=f"metrics.{name}", allowlist=CHECKPOINTS)
             for name, node in (metrics or {}).items()
         }
         self.epoch_metrics: dict[str, EpochMetrics] = {}  # of this epoch, by stage
-        self.epoch_schedule: Any = None  # one that is stepped by epoch
-        self.resumed: dict[str, Any] | None = None  # its state in a checkpoint
+        self.epoch_schedule: Any = None  # the schedule, if it is stepped by epoch
+        self.resumed: dict[str, Any] | None = None  # its state from a checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, 10) of images x (B, 1, 28, 28) in [0, 1]."""
+        """Return logits (B, 10) for images x (B, 1, 28, 28) in [0, 1]."""
         return self.net(x)
 
     def setup(self, stage: str) -> None:
-        """Fits a normalisation that is `auto` to the training images of the data module."""
+        """Fit normalisations that are `auto` to the training images of the data module."""
         check_fits(self.hparams["model"], self.trainer.datamodule)  # type: ignore[attr-defined]
         if stage != "fit":
             return
@@ -106,7 +106,7 @@ class DigitClassifier(L.LightningModule):
         trainer: Any = self.trainer
         flat = class_name(self.hparams["optimizer"]) == "LBFGS"
         if flat or any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):
-            # they view all weights as a row
+            # both flatten all weights with view
             self.net.to(memory_format=torch.contiguous_format)
         for layer in self.net.modules():
             if isinstance(layer, Normalize) and not layer.fitted:
@@ -118,7 +118,7 @@ class DigitClassifier(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.shared_step("train", batch)
         if (ranks := self.trainer.world_size) > 1:
-            # gradients are averaged over the ranks, whose shares of a batch may differ by an image
+            # gradients are averaged over the ranks, whose parts of a batch may differ by an image
             loader: Any = self.trainer.train_dataloader
             if hasattr(loader, "size"):
                 loss = loss * (len(batch[1]) * ranks / loader.size(batch_idx))
@@ -131,12 +131,12 @@ class DigitClassifier(L.LightningModule):
         self.eval_step("test", batch)
 
     def eval_step(self, stage: str, batch: Batch) -> None:
-        # mixed precision is for training: what comes out of it is used in 32 bits
+        # mixed precision is for training alone: evaluation and later use are in float32
         with torch.autocast(self.device.type, enabled=False):
             self.shared_step(stage, batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Probabilities (B, 10) of the images of a batch."""
+        """Return probabilities (B, 10) for the images of a batch."""
         with torch.autocast(self.device.type, enabled=False):
             return self(batch[0]).softmax(1)
 
@@ -144,7 +144,7 @@ class DigitClassifier(L.LightningModule):
         images, labels = batch
         smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         logits = self.net(images)
-        # a rank's share of a last batch may be empty: the mean of nothing is 0 here
+        # a rank's part of the last batch may be empty: its loss is 0
         if len(labels) and self.loss:
             loss = self.loss(logits, labels)
         elif len(labels):
@@ -156,7 +156,7 @@ class DigitClassifier(L.LightningModule):
 
     def on_train_start(self) -> None:
         trainer: Any = self.trainer
-        # of a user's own data or subclass too little is known
+        # not for a user's own data or subclass, of which too little is known
         if isinstance(trainer.datamodule, ImageDataModule) and type(self) is DigitClassifier:
             try_step(self, trainer.datamodule, 2)
             last = trainer.train_dataloader.size(trainer.num_training_batches - 1)
@@ -169,7 +169,7 @@ class DigitClassifier(L.LightningModule):
         self.epoch_metrics = {"train": EpochMetrics(self.metrics, self.device)}
 
     def epoch_state_dict(self) -> dict[str, Any]:
-        """What a process needs to go on within an epoch."""
+        """Return the state from which a process resumes within an epoch."""
         return {"train": self.epoch_metrics["train"].state_dict(), "stages": [*self.epoch_metrics]}
 
     def load_epoch_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,17 +192,17 @@ class DigitClassifier(L.LightningModule):
         self.log_epoch("train")
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("lr", torch.tensor(lr, dtype=torch.float64))
-        # here, once the rate is logged and before the checkpoint of the epoch is written: Lightning
-        # would step it earlier or later, and not at all in an epoch that was resumed
-        if self.epoch_schedule and not self.trainer.lr_scheduler_configs:  # which SWA brings
+        # step after the rate is logged and before the epoch's checkpoint is written: Lightning
+        # would step earlier or later, and not at all in a resumed epoch
+        if self.epoch_schedule and not self.trainer.lr_scheduler_configs:  # set by SWA
             monitor = self.hparams["monitor"]
-            # Lightning also has the metrics of an earlier validation
+            # Lightning also keeps the metrics of an earlier validation
             fresh = "val" in self.epoch_metrics or not monitor.startswith("val/")
             score = self.trainer.callback_metrics.get(monitor) if fresh else None
             self.lr_scheduler_step(self.epoch_schedule, score)
 
     def log_epoch(self, stage: str) -> None:
-        """Logs the exact means over the images of the epoch, on whatever rank they were."""
+        """Log the exact means over the epoch's images on all ranks."""
         totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
@@ -215,7 +215,7 @@ class DigitClassifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         args = dict(self.hparams["optimizer"])
         if args.get("fused") and self.trainer.gradient_clip_val:
-            # a fused step unscales the gradients of mixed precision itself, too late to clip them
+            # with mixed precision a fused step unscales the gradients itself, too late for clipping
             args["fused"] = not isinstance(self.trainer.precision_plugin, MixedPrecision)
         trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = optim.make_optimizer(args, trained)
@@ -237,7 +237,7 @@ class DigitClassifier(L.LightningModule):
         optim.step_schedule(scheduler, metric)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = "net."  # what the names of the network's weights begin with
+        checkpoint["network"] = "net."  # prefix of the network's weights
         if self.epoch_schedule is not None:
             checkpoint["epoch_schedule"] = self.epoch_schedule.state_dict()
 
@@ -250,44 +250,47 @@ class DigitClassifier(L.LightningModule):
                 group.update({key: changed[key] for key in changed.keys() & group.keys()})
 
     def test_results(self) -> dict[str, float]:
-        """Results of the test that has ended beside what was logged, by name."""
+        """Return further results of the last test, in addition to those logged, by name."""
         return label_accuracies(self.epoch_metrics["test"], self.trainer)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
-        """Writes the network's weights alone, as safetensors, with its config and `about`."""
+        """Save the network's weights as safetensors, with its config and `about` as metadata."""
         write_weights(self.net, {"model": self.hparams["model"], **(about or {})}, Path(path))
 
     def load_weights(self, path: Path | str, strict: bool = True) -> list[str]:
-        """Replaces the network's weights, normalisation included, by those of a file.
+        """Load the network's weights, normalisation included, from a file.
 
         Args:
-            path: a run's folder, a checkpoint or a weights file, whatever else is in it.
-            strict: all weights must fit. Else one must, and those that do not stay as they are.
+            path: a run's folder, a checkpoint or a weights file; other content is ignored.
+            strict: require all weights to fit; otherwise one must, and the rest are unchanged.
 
         Returns:
-            A line for each that does not fit: its name, and what differs.
+            A line for each weight that does not fit: its name, and what differs.
 
         Raises:
-            ValueError: the file has no sound weights, or, if strict, does not fit; nothing changes.
+            ValueError: the file has no valid weights, or they do not fit. Nothing is changed then.
         """
         return load_into(self.net, path, strict)
 
 
 def facts(model: Mapping[str, Any], data: Any) -> dict[str, Any]:
-    """The arguments of a network of model.py that data decide; none for a user's net or data."""
+    """Return the arguments of a network of model.py that depend on its data.
+
+    There are none for a user's own network or data.
+    """
     if not is_ours(model) or not isinstance(data, ImageDataModule):
         return {}
     return {"shape": list(data.shape), "classes": len(data.classes)}
 
 
 def fitted(model: Mapping[str, Any], data: Any) -> dict[str, Any]:
-    """A model config with the shape of the images and the number of classes of a data set."""
+    """Return a model config with a data set's image shape and number of classes filled in."""
     new = {key: fact for key, fact in facts(model, data).items() if fact != USUAL[key]}
     return {**new, **model}
 
 
 def check_fits(model: Mapping[str, Any], data: Any) -> None:
-    """Raises ValueError where a network of this project is for images or classes of another set."""
+    """Raise ValueError if a network of this project does not fit the data's images or classes."""
     for key, fact in facts(model, data).items():
         if (old := model.get(key, USUAL[key])) != fact:
             raise ValueError(must_be(f"model.{key}", f"{fact} for data.name={data.name}", old))

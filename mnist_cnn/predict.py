@@ -72,10 +72,10 @@ def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], lis
     """Iterate over the pages of a file: the JSON of each and its readings.
 
     Args:
-        read: calls a `PageReader`.
+        read: a worker that calls a `PageReader`.
     """
     number = count = 1
-    # a worker that takes the place of another opens the file again
+    # a worker that replaces another opens the file again
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
             path = name
@@ -85,7 +85,7 @@ def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], lis
             while number <= count:
                 try:
                     answer, readings, count = read(name, path, number)
-                except limits.LimitError as e:  # the next page may be read all the same
+                except limits.LimitError as e:  # the next page may still be readable
                     why = ValueError(f"{name}: {e}: see --max-seconds and --max-memory")
                     answer, readings = failure(name, number, why), []
                 yield answer, readings
@@ -96,11 +96,11 @@ def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], lis
 
 @dataclass
 class PageReader:
-    """Read a page at each call. The file stays open for its next pages.
+    """Callable that reads one page per call, keeping the file open for the next pages.
 
     Args:
-        net, reader: as `read_digits` has them.
-        show: write what was found beside the picture, as `write_shown` has it.
+        net, reader: see `read_digits`.
+        show: draw what was found into a picture, see `write_shown`.
     """
 
     net: "Net | None"
@@ -111,7 +111,7 @@ class PageReader:
     def __call__(
         self, name: str, path: str, number: int
     ) -> "tuple[dict[str, Any], list[Reading], int]":
-        """The JSON and the readings of a page, counted from 1, and the number of pages."""
+        """Return the JSON and readings of a page (from 1), and the number of pages."""
         from mnist_cnn.reading.answers import FoundDigit, found_lines, page_of, rotation
         from mnist_cnn.reading.picture import Pages
         from mnist_cnn.reading.reader import read_digits
@@ -134,12 +134,16 @@ class PageReader:
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
-    """The JSON of a page that was not read."""
+    """Return the JSON of a page that could not be read."""
     return {"picture": name, "page": page, "error": " ".join(str(error).split())}
 
 
 def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int) -> str:
-    """Write what was found beside the picture; ValueError where another file or a link is there."""
+    """Draw the readings to a file beside the picture, and return its path.
+
+    Raises:
+        ValueError: the path is a link, or a file that --show did not write.
+    """
     from PIL.PngImagePlugin import PngInfo
 
     from mnist_cnn.reading.drawing import draw_readings
@@ -150,14 +154,14 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
         raise ValueError(f"{path} exists and is not of --show: move or rename it")
     origin = PngInfo()
     origin.add_text("Software", MARK)
-    path.unlink(missing_ok=True)  # not into it: it may have other names
+    path.unlink(missing_ok=True)  # not overwritten: it may have other hard links
     with path.open("xb") as file:
         draw_readings(image, readings).save(file, "PNG", pnginfo=origin)
     return str(path)
 
 
 def in_words(readings: "Sequence[Reading]") -> str:
-    """The readings, row by row, then the confidence of each digit, or the doubt about it."""
+    """Format the readings row by row, then each digit's confidence, or the doubt about it."""
     from mnist_cnn.reading.answers import rotation, written
     from mnist_cnn.reading.reading import UNKNOWN
 

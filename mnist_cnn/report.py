@@ -31,7 +31,7 @@ FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_m
 
 
 def write_page(ranking: Ranking, path: Path, folder: Path) -> str:
-    """Write the page of a folder's report; return its path, or a sentence that says why not."""
+    """Write the page of a folder's report; return its path, or why it was not written."""
     if importlib.util.find_spec("plotly") is None:
         return f"{path.name} was not written: it needs plotly: {install('sweep')}"
     from mnist_cnn.analysis.page import fill_page
@@ -48,11 +48,11 @@ def report(folder: Path) -> None:
 
 
 def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
-    """The runs of a side of a comparison: a folder, or a rank of the leaderboard of `folders`.
+    """Return the runs of one side of a comparison: a folder, or a rank in `folders`' leaderboard.
 
     Raises:
-        ValueError: it is neither, or the folder has no finished runs or those of several
-            configurations, which are no repetitions of each other.
+        ValueError: it is neither, or the folder has no finished runs or runs of several
+            configurations.
     """
     if Path(side).is_dir():
         groups = Ranking(found.read_runs([Path(side)])).members
@@ -69,14 +69,14 @@ def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def print_with(lines: Sequence[str], table: pd.DataFrame, console: terminal.Console) -> None:
-    """Print a table of text, and lines below it."""
+    """Print a table of text and the lines below it."""
     console.print(tables.screen_table(table), soft_wrap=False)
     for line in lines:
         console.print(line)
 
 
 def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
-    """Parser whose --help is a command's docstring, without the usage in its first line."""
+    """Return a parser whose --help is a command's docstring, without the usage in line one."""
     about, more = doc.split("\n\n", 1)
     return argparse.ArgumentParser(
         f"python -m {module}",

@@ -1,4 +1,4 @@
-"""A step of training that is tried on a copy: what would fail late fails at once."""
+"""A trial step on a copy of a module, so that what would fail late in training fails at once."""
 
 import warnings
 from typing import Any
@@ -14,13 +14,13 @@ from mnist_cnn.weights.files import reason, weights_of
 
 
 def try_step(module: Any, data: ImageDataModule, n: int) -> None:
-    """Takes a copy of a module through a step on n black images, and saves and loads its weights.
+    """Run a training step of a copy of a module on n black images, and save and load its weights.
 
-    The random generators are left where they were.
+    The states of the random generators are restored.
 
     Raises:
-        ValueError: the network, the loss or a metric fails or does not give what it must, or the
-            weights cannot be saved.
+        ValueError: the network, loss or a metric fails or returns a wrong shape, or the weights
+            cannot be saved.
     """
     states = generators(module.device)
     try:
@@ -35,7 +35,7 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
             raise ValueError(must_be("loss", "one number, the mean of a batch", tuple(loss.shape)))
         loss.backward()
         copy.net.load_state_dict(load(save(weights_of(copy.net))))
-    except Exception as e:  # whatever a user's code raises
+    except Exception as e:  # user code may raise anything
         key = f"data.batch_size={data.batch_size}: the last batch: " if n < 2 else ""
         raise ValueError(f"{key}the network or the loss fails on {n} image(s): {reason(e)}") from e
     else:
@@ -45,15 +45,15 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
 
 
 def try_metrics(module: Any, outputs: EpochMetrics) -> None:
-    """Raise ValueError for a metric of a module that fails, or that is more than one number."""
+    """Raise ValueError if a metric of a module fails or returns more than one number."""
     logits, labels = torch.cat(outputs.logits), torch.cat(outputs.labels)
     for name, metric in module.metrics.items():
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # such as of classes that these images lack
+                warnings.simplefilter("ignore")  # such as for classes without images
                 metric.to(module.device).update(logits, labels)
                 value = metric.compute()
-        except Exception as e:  # whatever a user's code raises
+        except Exception as e:  # user code may raise anything
             raise ValueError(f"metrics.{name} fails on {len(labels)} image(s): {reason(e)}") from e
         if not torch.is_tensor(value) or value.numel() != 1:
             found = tuple(value.shape) if torch.is_tensor(value) else type(value).__name__

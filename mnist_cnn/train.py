@@ -1,4 +1,4 @@
-"""Trains a network and leaves a run's folder: python -m mnist_cnn.train [key=value ...]"""
+"""Train a network in a run's folder: python -m mnist_cnn.train [key=value ...]"""
 
 import functools
 import sys
@@ -18,21 +18,25 @@ from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.sweeps import attempt
 
-STALE = ("weights.safetensors", "history.png")  # once a run that had ended trains on
+STALE = ("weights.safetensors", "history.png")  # outdated once a finished run trains on
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
-    """Train as configured in cfg.run_dir, or finish what lies there; return its results.json.
+    """Train a network in the folder cfg.run_dir, or resume the run in it.
+
+    The same call again resumes an interrupted run, and returns the results of a finished one.
 
     Args:
-        cfg: what conf/train.yaml composes to; `config.compose` makes one from Python. The same
-            call again resumes the run, and returns its results once it has ended.
+        cfg: composed from conf/train.yaml, in Python by `config.compose`.
+
+    Returns:
+        The content of results.json.
 
     Raises:
-        ValueError: a value, data or a folder that is not what it must be.
-        Interrupted: SIGINT, SIGTERM or SIGUSR1 came; the run can be resumed.
+        ValueError: a value, the data or the folder is invalid.
+        Interrupted: SIGINT, SIGTERM or SIGUSR1 was received; the run can be resumed.
     """
-    values = resolved(cfg)  # recorded and compared
+    values = resolved(cfg)  # recorded, and compared when the run is resumed
     config = parse(values, Config)
     ended = functools.partial(why_ended, config)
     folder = RunFolder(config.run_dir, depends_on, extendable, ended, STALE, "train.log")
@@ -42,7 +46,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if processes.wanted(devices := config.trainer["devices"]):
             return processes.launch(run, "mnist_cnn.train:train", devices)
 
-        # the heavy imports: here, so that --help and mistakes are answered at once
+        # slow imports are here, so that --help and errors need not wait for them
         import lightning as L
 
         from mnist_cnn.analysis import results
@@ -62,7 +66,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         test = dict(trainer.test(module, data, verbose=False)[0]) if config.test else {}
         if test and hasattr(module, "test_results"):
             test |= module.test_results()
-        module.float()  # what comes out of a training has 32 bits, whatever its precision
+        module.float()  # the results are in float32, whatever the precision of the training
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device
         outcome = results.collect(history, best, test, module, device, values)
@@ -76,9 +80,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Raise ValueError for a configuration that would fail here, before anything is written."""
+    """Raise ValueError if a configuration would fail on this machine; writes nothing."""
     config = parse(resolved(cfg), Config)
-    from mnist_cnn.build import check_machine  # torch, which a wrong value need not wait for
+    from mnist_cnn.build import check_machine  # slow: imports torch
 
     check_machine(config)
 
