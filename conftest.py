@@ -1,4 +1,4 @@
-"""Real digits for all tests, those of the benchmarks too, which leave nothing behind."""
+"""Fixtures of the tests and benchmarks: the data folder, cleanup, faults and a browser."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-# before torch is imported: where tests run in parallel, threads would wait for those of the others
+# before torch is imported: threads of tests that run in parallel would wait for one another
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,13 +19,13 @@ from hydra.core.hydra_config import HydraConfig
 
 from mnist_cnn.config import instantiate
 
-# a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
+# a shell starts background jobs with SIGINT ignored, and their children inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+@pytest.hookimpl(tryfirst=True)  # before -m selects tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the data, for this process and the ones it starts; filled from the bundle."""
+    """Set the data folder of this process and its children; the bundled files fill it."""
     root = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_CNN_DATA", str(root))
@@ -46,12 +46,12 @@ def nothing_is_left_behind() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(False)
     instantiate.allow([])
-    HydraConfig.instance().cfg = None  # a job that fails leaves its own, with its working directory
+    HydraConfig.instance().cfg = None  # a failed job leaves its own, with its working directory
 
 
 @pytest.fixture
 def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Sets what checks.faults.KillAt does in this process."""
+    """Yield a function that sets what checks.faults.KillAt does in this process."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def chosen(point: str) -> None:
@@ -64,7 +64,7 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser of this machine, driven by Playwright; a test that uses it is marked `browser`."""
+    """Yield a browser driven by Playwright; tests that use it are marked `browser`."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser here: none of {', '.join(BROWSERS)}")
