@@ -1,1 +1,1 @@
-"""The schema of a configuration, its composition, and messages about mistakes."""
+"""Configuration: schema, composition, instantiation and error messages."""

@@ -1,4 +1,4 @@
-"""The configuration's files, and what an entry composes of them."""
+"""Composition of configurations from the files in conf/."""
 
 import hashlib
 import re
@@ -18,18 +18,18 @@ from mnist_cnn.runs.folder import flat
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
-# of hydra.main and the like: Hydra 1.3 warns where it is missing, 1.4 where it is there
+# argument of hydra.main and the like: Hydra 1.3 warns if it is missing, 1.4 if it is given
 VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__ < "1.4" else {}
 PATHS = ("ckpt_path", *resume.PATHS)
 
 
 def files(group: str) -> list[str]:
-    """The names that group=... can be set to, without those of the user's own folders."""
+    """Return the options of a config group in conf/, without those in the user's own folders."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def plain(cfg: DictConfig, key: Any = "") -> Any:
-    """Return the value of a key, or all of cfg, as plain values; ValueError where it has none."""
+    """Return a key's value, or all of cfg, as plain values; ValueError if it cannot be resolved."""
     try:
         value = cfg
         if key != "":
@@ -40,7 +40,10 @@ def plain(cfg: DictConfig, key: Any = "") -> Any:
 
 
 def better(metric: str | None, objective: str = "", mode: str | None = None) -> str | None:
-    """min for a loss or no metric, max for an accuracy; of the objective, another one, its mode."""
+    """Return min or max, whichever is better for a metric; None if unknown.
+
+    It is min for a loss or no metric, max for an accuracy, and `mode` for another objective.
+    """
     if metric is None:
         return "min"
     known = {"loss": "min", "acc": "max"}
@@ -48,7 +51,7 @@ def better(metric: str | None, objective: str = "", mode: str | None = None) -> 
 
 
 def fingerprint(path: str) -> str | None:
-    """SHA-256 of a file, or of the names and contents of all files in a folder; None without it."""
+    """Return the SHA-256 of a file, or of a folder's files and their names; None if missing."""
     place = Path(path).expanduser()
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
     digest = hashlib.sha256()
@@ -65,12 +68,12 @@ names.register("fingerprint", fingerprint, replace=True)
 
 
 def resolved(cfg: DictConfig) -> dict[Any, Any]:
-    """Return a configuration as plain values, which a run records and compares.
+    """Resolve a configuration to the plain values that a run records and compares.
 
-    Its paths are made absolute, so that they hold from any working directory.
+    Paths are made absolute, so that they hold from any working directory.
 
     Raises:
-        ValueError: a key that must be given is not, or a value refers to what is not there.
+        ValueError: a mandatory key is missing, or an interpolation cannot be resolved.
     """
     written: Any = OmegaConf.to_container(cfg)
     if missing := [key for key, value in flat(written).items() if value == "???"]:
@@ -84,7 +87,10 @@ def resolved(cfg: DictConfig) -> dict[Any, Any]:
 
 
 def explained(error: Exception, overrides: Sequence[str]) -> Exception:
-    """Name the group where Hydra's error does not: one that is given something else than a name."""
+    """Return an error that names the wrong override, where Hydra's own error does not.
+
+    An example is a group that is set to something else than a name.
+    """
     if type(error) not in (TypeError, ValueError) or not raised_by_hydra(error):
         return error
     for override in overrides:
@@ -99,7 +105,7 @@ def explained(error: Exception, overrides: Sequence[str]) -> Exception:
 
 
 def tutorial(part: str) -> dict[str, Any]:
-    """The tutorial's model, optimizer or scheduler, as conf/ has it; Hydra may be at work."""
+    """Load the tutorial's model, optimizer or scheduler from conf/, also within a Hydra job."""
     name = {"model": "cnn", "optimizer": "adam", "scheduler": "plateau"}[part]
     nodes = {part: OmegaConf.load(CONF / part / f"{name}.yaml"), "objective": {"mode": "min"}}
     found: dict[str, Any] = plain(OmegaConf.create(nodes), part)
@@ -109,12 +115,12 @@ def tutorial(part: str) -> dict[str, Any]:
 def compose(
     overrides: Sequence[str] = (), *, run_dir: str | Path, run_name: str = "", entry: str = "train"
 ) -> DictConfig:
-    """The configuration of `python -m mnist_cnn.<entry> OVERRIDES`, for use from Python.
+    """Compose the configuration of `python -m mnist_cnn.<entry> OVERRIDES` from Python.
 
     Args:
         overrides: as on the command line: ["trainer.max_epochs=2"].
-        run_dir: the folder that the run is to fill.
-        run_name: its name in TensorBoard, where it is to have one that no override gives.
+        run_dir: the folder of the run.
+        run_name: its name in TensorBoard; if empty, the composed one.
         entry: train or evaluate.
     """
     try:

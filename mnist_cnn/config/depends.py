@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-# keys, and groups of keys, that change no result
+# keys, and groups of keys, that do not affect the results
 NEUTRAL = (
     *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
     *("data.root", "data.eval_batch_size"),
@@ -16,16 +16,16 @@ NEUTRAL = (
     *("callbacks.checkpoint.every_seconds", "callbacks.checkpoint.every_steps"),
     "callbacks.checkpoint.check_every_steps",
 )
-# what a run may be resumed with another value of: it trains on, or is tested after all
+# keys whose values may change when a run is resumed, to train longer or to add the test
 EXTENDABLE = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "test")
-# schedules over a whole run, and the argument that is its length
+# schedules over a whole run, and the argument with its length
 LAID_OUT = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
 
 def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a flat configuration without those that change no result.
+    """Drop the values of a flat configuration that do not affect the results.
 
-    The run's own folder in a value is `${run_dir}` again: where a run lies changes no result.
+    The run's own folder inside a value becomes `${run_dir}`, as its location has no effect either.
     """
     below = tuple(f"{key}." for key in NEUTRAL)
     kept = {k: v for k, v in config.items() if k not in NEUTRAL and not k.startswith(below)}
@@ -34,7 +34,7 @@ def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without(folder: str, value: Any) -> Any:
-    """A value, of whatever depth, with `${run_dir}` in place of a folder."""
+    """Replace a folder by `${run_dir}` in a value and in all values nested in it."""
     if isinstance(value, Mapping):
         return {key: without(folder, part) for key, part in value.items()}
     if isinstance(value, list):
@@ -46,10 +46,10 @@ def without(folder: str, value: Any) -> Any:
 
 
 def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The keys that may change when a run of this flat configuration is resumed.
+    """Return the keys that may change when a run of this flat configuration is resumed.
 
-    A schedule, an augmentation or an average of the weights that is laid out for the whole run
-    leaves no other number of epochs.
+    A schedule, an augmentation or an average of the weights that is planned for the whole run
+    fixes the number of epochs.
     """
     schedule = str(config.get("scheduler._target_")).rpartition(".")[2]
     averaged = any(key.startswith("callbacks.averaging.") for key in config)

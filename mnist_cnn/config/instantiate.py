@@ -1,8 +1,8 @@
-"""Objects that a configuration names by `_target_`, and the allowlists of what it may name.
+"""Instantiation of the objects that a configuration names by `_target_`, limited by allowlists.
 
-A name must match an allowlist before anything is imported. What it leads to must live where the
-allowlist says, before anything is called: torch.nn.modules.module.torch.hub.load leads out of
-torch.nn. Hydra 1.3 and 1.4 differ in what they refuse, so the calls are made here.
+A name must match an allowlist before anything is imported. The imported object must be defined in
+a module on the allowlist before anything is called: torch.nn.modules.module.torch.hub.load leads
+out of torch.nn. Hydra 1.3 and 1.4 refuse different targets, so the calls are made here.
 """
 
 import fnmatch
@@ -14,7 +14,7 @@ from typing import Any
 
 from mnist_cnn.config.messages import either, must_be
 
-# names in short, and the modules where the classes live: none of them opens a file or a connection,
+# short names, and the modules that define the classes: none of them opens a file or a connection,
 # as torchmetrics.functional.image.lpips does
 LIBRARIES = (
     "torch.nn.[A-Z]*",
@@ -24,23 +24,23 @@ LIBRARIES = (
     *(f"torchmetrics.{part}.*" for part in ("classification", "regression", "aggregation")),
 )
 
-# for the network, loss, metrics, optimizer and schedule, which a stranger's checkpoint may name:
-# public classes of these kinds alone
+# for the network, loss, metrics, optimizer and schedule, which an untrusted checkpoint may name:
+# only public classes of these kinds
 CHECKPOINTS = (
     "mnist_cnn.model.*",
     "mnist_cnn.detection.network.Detector",
     *LIBRARIES,
 )
-# they copy any layer as often as a number says: where it has no weights nothing can be counted
+# they copy a layer any number of times: copies of one without weights cannot be counted
 UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 
-# for what only a command names
+# for parts that only a command may name
 COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
 
-# where the data modules of images are, whose batches are held in memory
+# modules that define the image data modules, whose batches are held in memory
 IMAGE_MODULES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.")
 
-ALLOWED: list[str] = []  # by the user, in this process
+ALLOWED: list[str] = []  # set by the user for this process
 
 
 class ForbiddenError(ValueError):
@@ -48,24 +48,24 @@ class ForbiddenError(ValueError):
 
 
 def allow(targets: Sequence[str]) -> None:
-    """Sets the user's own allowlist; it comes from a command or a program, never from a file."""
+    """Set the user's own allowlist, which comes from a command or a program, never from a file."""
     ALLOWED[:] = targets
 
 
 def allow_given(argv: Sequence[str]) -> None:
-    """Allows what `targets=` of a command line lists: targets=[my_pkg.*,other.nets.*]."""
+    """Allow what `targets=` lists on a command line, as in targets=[my_pkg.*,other.nets.*]."""
     for argument in argv:
         if argument.startswith("targets="):
             allow(re.findall(r"[\w.*?]+", argument.partition("=")[2]))
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:
-    """The name of the class that a part of the configuration names, or None."""
+    """Return the class name in the `_target_` of a part of the configuration, or None."""
     return str(config.get("_target_") or "").rpartition(".")[2] or None
 
 
 def is_custom(data: Any) -> bool:
-    """True for the configuration of a LightningDataModule that is not of images of this project."""
+    """Return whether a data configuration names none of this project's image data modules."""
     target = data.get("_target_") if hasattr(data, "get") else None
     return not str(target).startswith(IMAGE_MODULES)
 
@@ -75,14 +75,14 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def refusal(key: str, target: str, name: Any, allowlist: Sequence[str]) -> str:
-    places = [pattern for pattern in allowlist if "[" not in pattern]  # without names in short
+    places = [pattern for pattern in allowlist if "[" not in pattern]  # no short names
     allowed = either([*places, *ALLOWED]) or "allowed by targets"
     package = target.partition(".")[0]
     return f"{must_be(key, allowed, name)}; for code of your own: targets=[{package}.*]"
 
 
 def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Each `_target_` in a part of the configuration, by its whole key."""
+    """Yield the full key and the value of each `_target_` in a part of the configuration."""
     if isinstance(node, list):
         node = dict(enumerate(node))
     if isinstance(node, Mapping):
@@ -93,7 +93,7 @@ def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> list[str]:
-    """A sentence for each `_target_` in a part of the configuration that is on no allowlist."""
+    """Return a message for each `_target_` in a part of the configuration on no allowlist."""
     patterns = [*allowlist, *ALLOWED]
     return [
         refusal(where, str(target), target, allowlist)
@@ -103,11 +103,12 @@ def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> lis
 
 
 def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
-    """The class or function of a name that is on an allowlist.
+    """Import the class or function of a name that is on an allowlist.
 
     Raises:
-        ForbiddenError: it lives elsewhere, or, from a checkpoint, is no part of a network.
-        ValueError: there is none of this name.
+        ForbiddenError: it is defined in a module that is not on the allowlist, or is not of a kind
+            that a checkpoint may name.
+        ValueError: nothing has this name.
     """
     try:
         found: Any = pkgutil.resolve_name(target)
@@ -131,12 +132,12 @@ def home_of(found: Any) -> str:
 
 
 def is_users(found: Any, target: str) -> bool:
-    """Tell whether the user allowed an object; who wrote the whole name meant its object."""
+    """Return whether the user allowed an object, by its full name or by where it is defined."""
     return target in ALLOWED or matches(home_of(found), ALLOWED)
 
 
 def is_part(found: Any) -> bool:
-    """Tell whether an object is a class that a stranger's checkpoint may name."""
+    """Return whether an object is a class that an untrusted checkpoint may name."""
     from torch import nn
     from torch.optim import Optimizer, lr_scheduler
 
@@ -148,7 +149,7 @@ def is_part(found: Any) -> bool:
 
 
 def called(node: Any, found: Mapping[str, Any], *args: Any, **options: Any) -> Any:
-    """A part with every `_target_` called, inner ones first; `found` has what they name."""
+    """Call every `_target_` in a part, inner ones first; `found` maps names to objects."""
     if isinstance(node, list):
         return [called(value, found) for value in node]
     if not isinstance(node, Mapping):
@@ -170,23 +171,23 @@ def instantiate_as(
     allowlist: Sequence[str] = COMMANDS,
     **options: Any,
 ) -> Any:
-    """The object of a class `kind` that a part of the configuration describes, as Hydra would.
+    """Instantiate an object of class `kind` from a part of the configuration, as Hydra does.
+
+    The size of what a checkpoint names is checked first, unless it includes code of the user's.
 
     Args:
-        node: `_target_` and arguments, beside `args` and `options`; `_args_`, and `_partial_` for
-            inner ones, are Hydra's. Any argument may be such a part.
-        key: where the part stands in the configuration.
-        allowlist: what may be named beside what the user allowed.
-
-    What a checkpoint may name is measured before it is made, unless code of the user's is in it.
+        node: `_target_` and arguments, besides `args` and `options`. `_args_` and, in inner nodes,
+            `_partial_` work as in Hydra. Any argument may be such a node.
+        key: the key of the node in the configuration.
+        allowlist: what may be named besides what the user allowed.
 
     Raises:
-        ForbiddenError: it names what is on no allowlist.
-        ValueError: it makes something else, is too large, or the class refuses it, as a device that
-            is not here.
+        ForbiddenError: a name is on no allowlist.
+        ValueError: the object is of another class or too large, or cannot be made, for example for
+            lack of a device.
     """
     if allowlist is CHECKPOINTS:
-        from mnist_cnn.config import size  # torch, which a check of the configuration does not need
+        from mnist_cnn.config import size  # imports torch, which not every check needs
 
         size.check_parts(node, key)
     if faults := not_allowed(node, key, allowlist):
@@ -201,11 +202,11 @@ def instantiate_as(
     try:
         users = any(is_users(part, name) for name, part in found.items())
         if allowlist is CHECKPOINTS and not users:
-            # an optimizer and a schedule would change what they are given: their arguments alone
+            # an optimizer or a schedule would change what it is given: only its own arguments
             measured = list(node.values()) if args or options else whole
             size.check_size(lambda: called(measured, found), key)
         made = called(whole, found, *args, **options)
-    except Exception as e:  # whatever a class raises at its arguments, or without a device
+    except Exception as e:  # anything a class may raise for its arguments or a missing device
         text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
         raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
     if not isinstance(made, kind):
@@ -214,9 +215,9 @@ def instantiate_as(
 
 
 def make_data(config: Any) -> Any:
-    """The LightningDataModule of `data`."""
+    """Instantiate the LightningDataModule of `data`."""
     import lightning as L  # a configuration is checked before torch is imported
 
-    if is_custom(config) and not config.get("augment"):  # of the group augment, unknown to it
+    if is_custom(config) and not config.get("augment"):  # of the group augment; the class has none
         config = {key: value for key, value in config.items() if key != "augment"}
     return instantiate_as(L.LightningDataModule, config, key="data")

@@ -1,4 +1,4 @@
-"""Sentences for mistakes: `key must be X, got Y`, and how an extra is installed."""
+"""Error messages such as `key must be X, got Y`, and the command that installs an extra."""
 
 import re
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 
 def must_be(key: str, allowed: str, value: Any) -> str:
-    """The sentence for a wrong value."""
+    """Return the message for a wrong value."""
     return f"{key} must be {allowed}, got {shown(value)}"
 
 
 def sentences(error: "ValidationError", part: str = "") -> list[str]:
-    """Return a sentence for each wrong value that pydantic found.
+    """Return a message for each wrong value that pydantic found.
 
     Args:
-        part: the key of what was validated, where it is a part of the configuration.
+        part: the key of what was validated, if that is a part of the configuration.
     """
     found = []
     for fault in error.errors():
         key = ".".join(map(str, (part, *fault["loc"]))).lstrip(".")
-        if fault["type"] == "value_error":  # a rule of ours, which names the keys itself
+        if fault["type"] == "value_error":  # from a validator of this project, which names the keys
             text = str(fault["ctx"]["error"])
         elif fault["type"] == "missing":
             text = f"{key} must be given"
@@ -36,20 +36,20 @@ def sentences(error: "ValidationError", part: str = "") -> list[str]:
 
 
 def either(options: Sequence[str]) -> str:
-    """`a, b or c`."""
+    """Join options as in `a, b or c`."""
     return " or ".join(filter(None, (", ".join(options[:-1]), *options[-1:])))
 
 
 def shown(value: Any) -> str:
-    """A value as YAML writes it."""
+    """Format a value as YAML does."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value) if value != "" else "''"
 
 
 def install(extra: str) -> str:
-    """The command that installs an extra of a clone; of a wheel the extra's name."""
-    # this project's own name an index may know as somebody else's
+    """Return the command that installs an extra in a clone, or for a wheel the extra's name."""
+    # on a package index this project's name may belong to somebody else
     clone = Path(__file__).parents[2]
     if (clone / "pyproject.toml").is_file():
         return f'pip install -e "{clone}[{extra}]"'

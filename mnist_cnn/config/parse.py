@@ -1,8 +1,8 @@
-"""The typed configuration: our own keys, and the rules between them.
+"""The typed configuration: the keys of this project, and the rules between them.
 
-`model`, `module`, `optimizer`, `data`, `callbacks`, `trainer` and what users add are checked, and
-stay the dictionaries that they are: they go to constructors. What a run records and compares is
-Hydra's own configuration (`compose.resolved`): a key that is new here would refuse older runs.
+`model`, `module`, `optimizer`, `data`, `callbacks`, `trainer` and what users add are checked but
+stay dictionaries, as they go to constructors. A run records and compares Hydra's configuration
+(`compose.resolved`), not this one: a key that is new here would make it reject older runs.
 """
 
 import math
@@ -34,15 +34,15 @@ from mnist_cnn.config.instantiate import (
 )
 from mnist_cnn.config.messages import must_be, sentences
 
-# parts that a module's constructor may take; a checkpoint holds them
+# parts that a module's constructor may take; checkpoints store them
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
-SMALLEST = 0.8  # of the mean size of a class, below which no fold's smallest class is
+SMALLEST = 0.8  # no class of a fold is smaller than this fraction of the mean class size
 
 Values = dict[str, Any]
 
 
 def valid_as(kind: Any) -> PlainValidator:
-    """Check a value as one of this type, and keep it as it is."""
+    """Validate a value against a type, but keep it unchanged."""
     adapter = TypeAdapter(kind)
 
     def check(value: Any) -> Any:
@@ -53,7 +53,7 @@ def valid_as(kind: Any) -> PlainValidator:
 
 
 def ours(modules: str | tuple[str, ...], kind: type[schema.Part]) -> AfterValidator:
-    """Check a part whose class is in modules of this project; another class judges its own."""
+    """Validate a part whose class is in modules of this project; leave others to their class."""
 
     def check(value: Any) -> Any:
         if value is not None and value["_target_"].startswith(modules):
@@ -64,7 +64,7 @@ def ours(modules: str | tuple[str, ...], kind: type[schema.Part]) -> AfterValida
 
 
 class Entry(schema.Part):
-    """What conf/train.yaml and conf/evaluate.yaml share."""
+    """The keys that conf/train.yaml and conf/evaluate.yaml share."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,14 +82,14 @@ class Entry(schema.Part):
 
 
 class Objective(schema.Part):
-    """The metric that is looked at, and whether less or more of it is better."""
+    """The monitored metric, and whether less or more of it is better."""
 
     metric: schema.Text
     mode: str | None
 
 
 class Config(Entry):
-    """What conf/train.yaml composes to."""
+    """The configuration that conf/train.yaml composes to."""
 
     seed: schema.Seed
     ckpt_path: schema.Text | None
@@ -98,7 +98,7 @@ class Config(Entry):
     init_weights: schema.Text | None
     init_strict: bool
     compile: bool
-    run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder's
+    run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder name
     objective: Objective
     trainer: Annotated[Values, valid_as(schema.Trainer)]
     module: Annotated[Values, valid_as(schema.Custom), ours("mnist_cnn.module.", schema.Classifier)]
@@ -135,7 +135,10 @@ class Config(Entry):
 
     @model_validator(mode="after")
     def what_is_waited_for_is_measured(self) -> "Config":
-        """Whether the module logs a metric of this name is seen after the first validation."""
+        """Reject waiting for a validation metric where nothing is validated.
+
+        Whether the module logs a metric of this name is checked after the first validation.
+        """
         waiting = ["callbacks.early_stopping.monitor", "callbacks.prune.monitor"]
         if class_name(self.scheduler or {}) == "ReduceLROnPlateau":
             waiting.append("objective.metric")
@@ -172,14 +175,14 @@ class Config(Entry):
         return self
 
     def monitored(self) -> dict[str, str]:
-        """Return the metrics that the objective and the callbacks look at, by their keys."""
+        """Return the metrics that the objective and the callbacks monitor, by their keys."""
         nodes = {f"callbacks.{name}": node or {} for name, node in self.callbacks.items()}
         found = {f"{key}.monitor": node.get("monitor") for key, node in nodes.items()}
         found = {"objective.metric": self.objective.metric, **found}
         return {key: metric for key, metric in found.items() if isinstance(metric, str)}
 
     def needs_labels(self) -> bool:
-        """Tell whether only the labels say if each class has data.per_class training images."""
+        """Return whether only the labels tell if each class has data.per_class training images."""
         if is_custom(self.data) or self.data["name"] not in schema.PUBLIC:
             return False
         mean = schema.IMAGES * (1 - self.data["val_fraction"]) / schema.CLASSES
@@ -187,12 +190,12 @@ class Config(Entry):
 
 
 class Evaluation(Entry):
-    """What conf/evaluate.yaml composes to."""
+    """The configuration that conf/evaluate.yaml composes to."""
 
     ckpt_path: Annotated[str | list[str] | None, valid_as(schema.Texts | None)]
     compare: Annotated[str | list[str] | None, valid_as(schema.Texts | None)]
     split: Literal["test", "val", "train"]
-    shifts: Annotated[int, Field(ge=0, le=4)]  # by 4, three of four MNIST digits are cut already
+    shifts: Annotated[int, Field(ge=0, le=4)]  # 4 already cuts off three of four MNIST digits
     robustness: Annotated[bool | list[str], valid_as(schema.Suites)]
     temperature: bool
     mistakes: Annotated[int, Field(ge=0, le=300)]  # 300 make a picture of 1,200 x 13,000 pixels
@@ -202,13 +205,13 @@ AnyEntry = TypeVar("AnyEntry", bound=Entry)
 
 
 def parse(values: Mapping[str, Any], kind: type[AnyEntry]) -> AnyEntry:
-    """Check a resolved configuration, and give its keys their types.
+    """Validate a resolved configuration, and return it with typed keys.
 
     Args:
-        values: what `compose.resolved` returned. Its `targets` may be named from now on.
+        values: what `compose.resolved` returned. Its `targets` are allowed from now on.
 
     Raises:
-        ValueError: one line; for each wrong value its key, what it must be and what it is.
+        ValueError: in one line, the key of each wrong value, what it must be and what it is.
     """
     targets = values.get("targets")
     allow([t for t in targets if isinstance(t, str)] if isinstance(targets, list) else [])

@@ -1,8 +1,8 @@
-"""The values that a configuration may have, as pydantic models of its parts.
+"""Pydantic models of the values that the parts of a configuration may have.
 
-A value is checked here where the class that it is for would take it, and fail in the middle of a
-training; other keys are for the class to judge. The models check and are dropped: a part itself
-stays the dictionary that it is, so none of them has a default of its own.
+A value is checked here if its class would accept it and fail only during training; other keys are
+left to the class. The models are used for validation alone: the parts stay dictionaries, so the
+models have no defaults.
 """
 
 from typing import Annotated, Any, Literal
@@ -25,11 +25,11 @@ from pydantic_core import PydanticCustomError
 from mnist_cnn.config.messages import either, must_be, sentences
 from mnist_cnn.runs.ranks import under_torchrun, world_size
 
-IMAGES, CLASSES = 60_000, 10  # of the training file of each public set
+IMAGES, CLASSES = 60_000, 10  # of the training file of each public data set
 PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")
-FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # sets of the user's own files
+FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # data sets from the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")  # callbacks
-OMITTED: Any = None  # marks a key that may be left out: the constructor has the default
+OMITTED: Any = None  # marks an optional key: the constructor has the default
 
 
 def listed(value: Any) -> Any:
@@ -61,7 +61,7 @@ Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]  # pa
 Batches = Annotated[NonNegativeInt, BeforeValidator(lambda n: int(n) if isinstance(n, bool) else n)]
 Steps = Annotated[int, Field(ge=-1), AfterValidator(not_zero)]  # -1: no limit
 Time = Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$"), AfterValidator(not_zero)]
-# 2, or [n]: the GPU of this number
+# a number of devices, or [n]: the GPU with index n
 Devices = Annotated[
     PositiveInt, BeforeValidator(lambda n: 1 if isinstance(n, list) and len(n) == 1 else n)
 ]
@@ -72,14 +72,14 @@ class Part(BaseModel):
 
 
 class Custom(Part):
-    """A part that is made by its `_target_`, whose constructor judges."""
+    """A part that is made by its `_target_`, whose constructor checks the arguments."""
 
     target: Target
     partial: Annotated[bool, Field(alias="_partial_")] = OMITTED
 
 
 class DataDescription(Part):
-    """The least that a file says of the data that its network was trained on."""
+    """The minimal description in a file of the data that its network was trained on."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -88,7 +88,7 @@ class DataDescription(Part):
     val_fraction: BelowOne = OMITTED
     fold: NonNegativeInt = OMITTED
     split: str = OMITTED
-    custom: Custom | None = OMITTED  # a user's, in place of one of this project's sets
+    custom: Custom | None = OMITTED  # a user's, in place of one of this project's
 
 
 class Images(Part):
@@ -106,7 +106,7 @@ class Images(Part):
 
     @model_validator(mode="after")
     def has_this_fold(self) -> "Images":
-        # in binary, 1 / 0.2 need not reach 5
+        # rounding may put 1 / 0.2 below 5
         folds = int(min(1 / self.val_fraction, IMAGES) + 1e-9) if self.val_fraction else 1
         if self.fold >= folds:
             allowed = f"0 to {folds - 1} with data.val_fraction={self.val_fraction}"
@@ -123,7 +123,7 @@ class Augment(Part):
     elastic: Annotated[float, Field(ge=0, le=5)]
     gamma: Annotated[float, Field(ge=0, le=3)]
     pen: Annotated[float, Field(ge=0.4, le=14)] = OMITTED
-    __pydantic_extra__: dict[str, Fraction]  # all others
+    __pydantic_extra__: dict[str, Fraction]  # all other keys
 
 
 class Data(Images, Custom):
@@ -133,7 +133,10 @@ class Data(Images, Custom):
 
     @model_validator(mode="after")
     def has_a_name_of_its_own(self) -> "Data":
-        """Some figures are given for MNIST alone, by its name."""
+        """Check that public sets have their names, and no other set has one of them.
+
+        Some results are given for MNIST alone, by its name.
+        """
         from_files = self.target.rpartition(".")[2] in FROM_FILES
         if from_files and self.name in PUBLIC:
             allowed = f"none of {either(PUBLIC)}, with files of your own"
@@ -149,7 +152,7 @@ class Data(Images, Custom):
 
     @model_validator(mode="after")
     def has_enough_of_each_class(self) -> "Data":
-        """A class of a public set has at most what it has where all have as many."""
+        """Check per_class against the mean class size, which the smallest class cannot exceed."""
         most = IMAGES * (1 - self.val_fraction) / CLASSES
         if self.name in PUBLIC and self.per_class and self.per_class > most:
             allowed = f"at most {int(most)} with data.val_fraction={self.val_fraction}"
@@ -171,7 +174,7 @@ class Optimizer(Custom):
 
 
 class Schedule(Part):
-    target: Annotated[str, Field(alias="_target_")] = OMITTED  # none: a constant rate
+    target: Annotated[str, Field(alias="_target_")] = OMITTED  # none: a constant learning rate
     patience: NonNegativeInt = OMITTED
     threshold: NonNegativeFloat = OMITTED
     min_lr: NonNegativeFloat = OMITTED
@@ -189,7 +192,7 @@ class Schedule(Part):
 
 
 class Callback(Custom):
-    """Any callback; these arguments of ours and of Lightning's mean the same everywhere."""
+    """Any callback; these arguments mean the same in all of Lightning's and this project's."""
 
     target: Annotated[Target, AfterValidator(supported)]
     quiet: bool = OMITTED
@@ -227,7 +230,7 @@ class Classifier(Custom):
 
 
 class Trainer(Custom):
-    """Values that Lightning would take; it judges all others."""
+    """Arguments whose wrong values Lightning would accept; it checks all others."""
 
     devices: Devices
     num_nodes: PositiveInt
@@ -236,7 +239,7 @@ class Trainer(Custom):
     max_time: Time | None
     limit_train_batches: PositiveFloat
     limit_test_batches: PositiveFloat
-    val_check_interval: PositiveFloat | None  # Lightning's own fails with a time
+    val_check_interval: PositiveFloat | None  # Lightning itself fails with a time
     enable_checkpointing: Literal[True] | None
     enable_model_summary: bool
     enable_progress_bar: bool
@@ -252,7 +255,7 @@ class Trainer(Custom):
     inference_mode: bool
     sync_batchnorm: bool
     use_distributed_sampler: bool
-    # a run sets them itself
+    # set by the run itself
     callbacks: None = OMITTED
     default_root_dir: None = OMITTED
     logger: None = OMITTED
@@ -271,7 +274,7 @@ class Trainer(Custom):
 
 
 def check_values(key: str, kind: type[Part], values: Any) -> None:
-    """Raise ValueError for values of a part of the configuration that are not allowed."""
+    """Raise ValueError if a part of the configuration has values that are not allowed."""
     try:
         kind.model_validate(values)
     except ValidationError as e:
@@ -279,7 +282,7 @@ def check_values(key: str, kind: type[Part], values: Any) -> None:
 
 
 def check_split(split: str, name: str, val_fraction: float) -> None:
-    """Raise ValueError where a set's writers are not known, or do not make folds of that size."""
+    """Raise ValueError if a data set's writers are unknown or cannot form folds of this size."""
     if split != "rows" and val_fraction and name != "mnist":
         raise ValueError(must_be("data.split", f"rows with data={name}", split))
     if split == "writers_by_series" and val_fraction not in (0, 0.5):

@@ -1,4 +1,4 @@
-"""The size of what a configuration describes, measured before it takes memory or time."""
+"""Limits on the size of what a configuration describes, checked before it takes memory or time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 MAX_VALUES = 100_000_000  # 400 MB, and with Adam's moments and the gradients 1.6 GB
-MAX_CALLS = 20_000  # of PyTorch while a part is built, in 0.6 s; ResNet-152 takes 5,000
+MAX_CALLS = 20_000  # of PyTorch functions to build a part, in 0.6 s; ResNet-152 takes 5,000
 MAX_PARTS = 25_000  # values in a part of the configuration: a layer takes 3 kB besides its weights
 MAX_DEPTH = 50
 
 
 class _Budget(TorchFunctionMode):
-    """Raise ValueError at a call too many, and at a tensor that is too large."""
+    """Raises ValueError after more than MAX_CALLS calls, and for tensors over MAX_VALUES."""
 
     def __init__(self, key: str):
         super().__init__()
@@ -38,11 +38,13 @@ class _Budget(TorchFunctionMode):
 
 
 def check_size(make: Callable[[], Any], key: str) -> None:
-    """Make a module, or a list of parts, on the meta device, where tensors take no memory.
+    """Check the size of a module, or a list of parts, by making it on the meta device.
+
+    Tensors take no memory there.
 
     Raises:
-        ValueError: it takes over MAX_CALLS of PyTorch, its parameters, buffers and metrics' states
-            have over MAX_VALUES, or it cannot be made.
+        ValueError: it takes over MAX_CALLS calls of PyTorch, its parameters, buffers and metric
+            states have over MAX_VALUES values, or it cannot be made.
     """
     budget = _Budget(key)
     with torch.device("meta"), budget:
@@ -54,7 +56,7 @@ def check_size(make: Callable[[], Any], key: str) -> None:
 
 
 def tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Yield the tensors that a module and those in it keep, also outside of its state_dict."""
+    """Yield the tensors of a module and its submodules, also those not in the state_dict."""
     for each in module.modules():
         for value in vars(each).values():
             kept = value.values() if isinstance(value, Mapping) else [value]
@@ -64,7 +66,7 @@ def tensors(module: nn.Module) -> Iterator[Tensor]:
 def check_parts(node: Any, key: str) -> None:
     """Raise ValueError for a part of the configuration with over MAX_PARTS values, or too deep.
 
-    In a checkpoint a list may hold itself, or another one many times that holds a third many times.
+    In a checkpoint, a list may contain itself, or repeat another list that repeats a third.
     """
     waiting, count = [(node, 0)], 0
     while waiting:
