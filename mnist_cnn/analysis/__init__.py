@@ -1,1 +1,1 @@
-"""Finished runs: found, ranked, compared, and how good a network's predictions are."""
+"""Analysis of finished runs: find, rank and compare them, and evaluate predictions."""

@@ -1,4 +1,4 @@
-"""Differences between groups of finished runs, and how many seeds would show them."""
+"""Differences between groups of finished runs, and the number of seeds needed to show them."""
 
 import math
 import warnings
@@ -13,22 +13,22 @@ from mnist_cnn.analysis.tables import format_metric, format_summary
 
 METRICS = ("val/loss", "val/acc", "test/acc", "seconds")
 LEVEL, POWER = 0.05, 0.8
-MOST_SEEDS = 1000  # more are not looked for
+MOST_SEEDS = 1000  # the greatest number that is tried
 PAIRED = "in pairs of the same seed: Student's t of the differences"
 WELCH = "not in pairs, as not every run has a partner of the same seed: Welch's t"
 
 
 def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]]:
-    """Compare the mean of the first group with that of each other one.
+    """Compare the mean of the first group with that of each other group.
 
     Args:
-        groups: finished runs of one configuration each, at least two, by the name of the group.
+        groups: at least two groups of finished runs of one configuration each, by name.
 
     Returns:
-        A row of text for each metric and other group: the means, their difference, its 95 %
-        confidence interval, the p-value, by Holm's step-down method where there are several other
-        groups, and the seeds that each of both needs to show a difference of that size. And
-        sentences that say which tests these are.
+        A table of text with a row for each metric and other group: the means, their difference, its
+        95 % confidence interval, the p-value (corrected by Holm's step-down method if there are
+        several other groups), and the seeds that each group needs to show such a difference; and
+        sentences that describe the tests.
     """
     (_, first), *others = groups.items()
     rows, several = [], len(others) > 1
@@ -61,7 +61,7 @@ def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]
 
 
 def is_paired(a: pd.DataFrame, b: pd.DataFrame) -> bool:
-    """True where each run of a has one partner of the same seed and fold in b, and vice versa."""
+    """Return whether the runs of a and b form pairs of the same seed and fold."""
     unique = a["repeat"].is_unique and b["repeat"].is_unique
     return unique and {*a["repeat"]} == {*b["repeat"]}
 
@@ -69,15 +69,15 @@ def is_paired(a: pd.DataFrame, b: pd.DataFrame) -> bool:
 def difference(
     a: pd.DataFrame, b: pd.DataFrame, metric: str, paired: bool, level: float
 ) -> dict[str, Any]:
-    """The difference a - b of the means of a metric, its interval, p, and the seeds it needs."""
-    from scipy import stats  # takes a second, which other reports save
+    """Test the difference a - b of a metric's means: its interval, p, and the seeds it needs."""
+    from scipy import stats  # takes a second to import; not every report needs it
 
     x, y = (
         pd.Series([r.get(metric) for r in side["results"]], side["repeat"], dtype=float)
         for side in (a, b)
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of one run, or of runs without spread
+        warnings.simplefilter("ignore", RuntimeWarning)  # for a single run, or runs without spread
         test = stats.ttest_1samp(x - y, 0) if paired else stats.ttest_ind(x, y, equal_var=False)
         interval = test.confidence_interval(0.95)
     variances = [(x - y).var()] if paired else [x.var(), y.var()]
@@ -88,12 +88,12 @@ def difference(
 
 
 def needed_seeds(gap: float, variances: Sequence[float], level: float) -> str:
-    """The fewest seeds for which a two-sided t-test shows a difference with the power `POWER`.
+    """Return the fewest seeds for which a two-sided t-test shows a difference with power `POWER`.
 
     Args:
         gap: the true difference of the means, not 0.
-        variances: of the differences of pairs, or of each of two groups of equal size.
-        level: of significance.
+        variances: one of the paired differences, or one for each of two groups of equal size.
+        level: significance level.
     """
     from scipy import stats
 
@@ -104,13 +104,13 @@ def needed_seeds(gap: float, variances: Sequence[float], level: float) -> str:
     freedom = (n - 1) * total**2 / sum(v**2 for v in variances)  # Welch-Satterthwaite
     least = stats.t.isf(level / 2, freedom)
     shift = abs(gap) / np.sqrt(total / n)
-    power = stats.nct.sf(least, freedom, shift)  # beyond the other end it is negligible
+    power = stats.nct.sf(least, freedom, shift)  # the other tail is negligible
     enough = np.flatnonzero(power >= POWER)
     return f"{n[enough[0]]:,}" if enough.size else f"> {MOST_SEEDS:,}"
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by the step-down method of Holm (1979)."""
+    """Correct p-values for their number by the step-down method of Holm (1979)."""
     order = np.argsort(p)
     factors = np.arange(len(p), 0, -1)
     steps = np.minimum(1, np.maximum.accumulate(np.array(p)[order] * factors))

@@ -1,4 +1,4 @@
-"""An evaluation: the content of evaluation.json, the other files and what is printed."""
+"""Evaluate networks: evaluation.json, the other files and the printed tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,10 +30,14 @@ from mnist_cnn.weights.predictor import Trained
 
 
 def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataModule]:
-    """The content of evaluation.json, the predictions of all networks as one, and their data.
+    """Measure an evaluation.
+
+    Returns:
+        The content of evaluation.json, the predictions of the networks as an ensemble, and the
+        data.
 
     Raises:
-        ValueError: the networks, the data and the split do not go together.
+        ValueError: the networks, data and split do not fit together.
     """
     files, split = network_files(config.ckpt_path), config.split
     others = network_files(config.compare) if config.compare is not None else []
@@ -83,18 +87,20 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
 
 
 def on_corrected_labels(predictions: Predictions) -> dict[str, Any]:
-    """The part `labels` of evaluation.json: the figures on sound and corrected test labels."""
+    """Return `labels` of evaluation.json: accuracies on sound and corrected test labels."""
     rows = torch.arange(len(predictions.labels))
     hits = mnist.hits_by_labels(predictions.predicted, predictions.labels, rows)
     return {name: scores.proportion(part) for name, part in hits.items()}
 
 
 def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDataModule:
-    """The data of an evaluation of n networks, and those compared, with the splits that it needs.
+    """Load the data of an evaluation, with the splits that it needs.
+
+    Args:
+        nets: the n networks that are evaluated, then those they are compared with.
 
     Raises:
-        ValueError: the data are not of the kind that the networks take, or the split is not that
-            of their training.
+        ValueError: the data do not fit the networks, or the split is not that of their training.
     """
     needed = {config.split, "val"} if config.temperature else {config.split}
     wanted = "temperature=true" if needed == {"test", "val"} else f"split={config.split}"
@@ -102,7 +108,7 @@ def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDat
     data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
     if data is made:
         if needed != {"test"}:
-            # a temperature is fitted to the first n alone
+            # a temperature is fitted for the first n alone
             check_held_out(nets[:n] if config.split == "test" else nets, config.data, wanted)
         for net in nets:
             check_fits(net.about["model"], data)
@@ -114,7 +120,7 @@ def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDat
 
 
 def check_held_out(nets: Sequence[Trained], data: Mapping[str, Any], wanted: str) -> None:
-    """Raise ValueError unless data split the training file as the training of all nets did."""
+    """Raise ValueError unless data has the training and validation split of all networks."""
     for net in nets:
         for key in ("val_fraction", "fold", "split"):
             trained = net.about["data"].get(key)
@@ -130,14 +136,14 @@ def write_outcome(
     predictions: Predictions,
     data: ImageDataModule,
 ) -> None:
-    """Write an evaluation's files and pictures into its folder, in place of earlier ones.
+    """Write an evaluation's files and figures to its folder, replacing earlier ones.
 
     Args:
-        values: the resolved configuration, which is recorded.
+        values: the resolved configuration, saved as well.
     """
     split = outcome["split"]
     (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
-    write_json(outcome, folder / "evaluation.json")  # first: it makes the folder an evaluation's
+    write_json(outcome, folder / "evaluation.json")  # first: it marks the folder as an evaluation's
     OmegaConf.save(values, folder / CONFIG)
     table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
     table.insert(0, "index", data.rows[split].numpy())
@@ -164,12 +170,12 @@ def write_outcome(
             captions,
             title,
             columns=6,
-            # the public sets are white on black: on paper black on white
+            # the public sets are white on black: inverted for print
             colors="gray_r" if isinstance(data, MNISTDataModule) else "gray",
         ),
         "reliability": evaluation.reliability(counts, confidence, accuracy, title),
     }
-    for name in ("writers.csv", "writers.png"):  # not every set has writers
+    for name in ("writers.csv", "writers.png"):  # of an earlier set; not every set has writers
         (folder / name).unlink(missing_ok=True)
     if writers := data.split_writers(split):
         people = scores.each_writer(predictions, writers)
@@ -180,7 +186,7 @@ def write_outcome(
 
 
 def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
-    """Prints the evaluation's tables and the names of its files."""
+    """Print the evaluation's tables and the names of its files."""
     console = terminal.console()
     totals = pd.DataFrame(total_rows(outcome), columns=["", outcome["split"]])
     console.print(screen_table(totals))
@@ -194,7 +200,7 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
 
 
 def total_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what is measured, and its value."""
+    """Yield the name and the value of each measurement."""
     yield "images", f"{outcome['images']:,} of {outcome['data']['name']}"
     yield "accuracy", with_interval(outcome)
     if labels := outcome.get("labels"):
@@ -222,6 +228,6 @@ def total_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def with_interval(part: Mapping[str, Any]) -> str:
-    """An accuracy with its 95 % interval and the number of errors."""
+    """Format an accuracy with its 95 % interval and the number of errors."""
     low, high = part["acc_95"]
     return f"{part['acc']:.2%}  (95 %: {low:.2%} to {high:.2%}), {part['errors']:,} wrong"

@@ -1,4 +1,4 @@
-"""Runs found in folders, as a table."""
+"""Find and read the runs in folders."""
 
 import contextlib
 import json
@@ -14,12 +14,12 @@ from mnist_cnn.runs import folder as files
 from mnist_cnn.runs.file_format import check_format
 from mnist_cnn.runs.terminal import track
 
-MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any makes a run's folder
+MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any marks a run's folder
 
 
 def find_runs(top: Path) -> Iterator[Path]:
-    """Folders of runs at any depth, `top` among them, also behind links."""
-    seen: set[str] = set()  # a link may lead upwards
+    """Yield the folders of runs at any depth, including `top`; links are followed."""
+    seen: set[str] = set()  # links may form a cycle
     for path, folders, names in os.walk(top, followlinks=True):
         if (place := os.path.realpath(path)) in seen:
             folders.clear()
@@ -31,10 +31,10 @@ def find_runs(top: Path) -> Iterator[Path]:
 
 
 def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
-    """Find and read all runs in some folders, each once: a row a run, see `read_run`.
+    """Read all runs in some folders, each once: one row per run, see `read_run`.
 
     Raises:
-        ValueError: a folder does not exist, or there is no run in any of them.
+        ValueError: a folder does not exist, or none has a run.
     """
     names: dict[Path, str] = {}
     for top in folders:
@@ -48,15 +48,17 @@ def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def read_run(folder: Path, name: str) -> dict[str, Any]:
-    """Read a run's folder. Whatever cannot be read is reported in `message`, not raised.
+    """Read a run's folder. Errors are reported in `message`, not raised.
 
     Returns:
-        name, folder, state;
-        message: the first line of its error;
-        checkpoint: its best one, its last where none is best, None where none is left;
-        config: flat; empty where the run is not finished;
-        results: content of results.json, `config` apart;
-        logarithmic: see `searched_in_logs`.
+        A dict with
+
+        - name, folder, state;
+        - message: the first line of its error;
+        - checkpoint: the best one, else the last one, else None;
+        - config: flat; empty if the run is not finished;
+        - results: the content of results.json without `config`;
+        - logarithmic: see `searched_in_logs`.
     """
     state = files.state(folder)
     checkpoints = [str(folder / c) for c in (files.BEST, files.LAST) if (folder / c).exists()]
@@ -88,7 +90,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_history(folder: Path) -> pd.DataFrame:
-    """The history of a run, a row an epoch; no rows where its file is missing or damaged."""
+    """Read a run's history, one row per epoch; empty if the file is missing or damaged."""
     try:
         history = pd.read_csv(folder / "history.csv")
     except (OSError, ValueError):  # pandas' own errors are ValueErrors
@@ -97,7 +99,7 @@ def read_history(folder: Path) -> pd.DataFrame:
 
 
 def searched_in_logs(folder: Path) -> set[str]:
-    """The keys that the sweep of a job was told to search on a logarithmic scale: tag(log, ...)."""
+    """Return the keys that a job's sweep searches on a logarithmic scale: tag(log, ...)."""
     texts = []
     for file in (folder.parent / files.SWEEP, folder / files.CONFIG.parent / "hydra.yaml"):
         with contextlib.suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The networks of an evaluation, and the command line that gives it the data of their training."""
+"""Find an evaluation's networks, and complete its command line with their training data."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,15 +16,15 @@ from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
 
 def network_files(ckpt_path: Any) -> list[Path]:
-    """The files that a path or a list of paths stands for, each once.
+    """Return the network files of a path or a list of paths, each once.
 
-    A run's folder stands for its best checkpoint, a sweep's for those of its finished runs, and
-    None for the network in the package.
+    A run's folder stands for its best checkpoint, a sweep's folder for those of its finished runs,
+    and None for the network in the package.
 
     Raises:
-        ValueError: a path does not exist or has no network, or there is none.
+        ValueError: a path does not exist or has no network, or there are no networks at all.
     """
-    from mnist_cnn.weights.files import find  # torch, which --help does not need
+    from mnist_cnn.weights.files import find  # slow: imports torch
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list) else [ckpt_path]:
@@ -37,11 +37,11 @@ def network_files(ckpt_path: Any) -> list[Path]:
 
 
 def as_trained(argv: Sequence[str]) -> list[str]:
-    """The command line of an evaluation, completed with the data of its networks' training.
+    """Complete the command line of an evaluation with the data its networks were trained on.
 
-    The set, its folder (where it still exists) and the split into training and validation come
-    from the first network's file; what argv sets counts more. A single run is evaluated in
-    `evaluation/` of its own folder.
+    The data set, its folder (if it still exists) and the training and validation split come from
+    the first network's file; argv overrides them. A single run is evaluated in `evaluation/` of
+    its own folder.
 
     Raises:
         ValueError: ckpt_path is not a network of this project, or names networks of several sets.
@@ -49,11 +49,11 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     from mnist_cnn.weights import predictor
 
     given, command = take_ckpt_path(argv)
-    if given == "":  # as of a variable of the shell that is not set
+    if given == "":  # such as from an unset shell variable
         raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))
     is_list = given is not None and given.startswith("[")
     try:
-        paths = yaml.load(given, yaml.BaseLoader) if is_list else [given]  # each part is text
+        paths = yaml.load(given, yaml.BaseLoader) if is_list else [given]  # all values are strings
         files = network_files(paths)
         nets = predictor.load_all(files)
     except (ValueError, yaml.YAMLError) as e:
@@ -66,28 +66,28 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     changes = [a for a in command if a not in usual]
     place = output_folder(files[0], changes) if len(files) == 1 else []
     whole = [*data, f"ckpt_path={value}", *place, *command]
-    return sorted(whole, key=lambda a: a not in MULTIRUN)  # first, as Hydra 1.3 wants it
+    return sorted(whole, key=lambda a: a not in MULTIRUN)  # first, as Hydra 1.3 needs it
 
 
 def output_folder(file: Path, command: Sequence[str]) -> list[str]:
-    """The override of hydra.run.dir for the file of a run; none for any other file."""
+    """Return the override of hydra.run.dir for a run's file; no override for any other file."""
     folder = file.parents[1] if file.parent.name == BEST.parent.name else file.parent
     if not (folder / CONFIG).is_file():
         return []
     parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
     own_folder = re.compile("(data.*|shifts|temperature|compare|robustness)=")
     changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if own_folder.match(a))
-    quoted = quote(folder / "evaluation").removesuffix("'")  # nothing in it is resolved but split
+    quoted = quote(folder / "evaluation").removesuffix("'")  # only ${split} is resolved
     return [f"hydra.run.dir={quoted}/{','.join([*parts, *changed])}'"]
 
 
 def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> list[str]:
-    """The overrides that describe the data of a network's training.
+    """Return the overrides that describe the data a network was trained on.
 
     Args:
         data: their description in the network's file.
-        root: their folder, where it is on this machine.
-        other_set: the command line names a set by itself.
+        root: their folder, if it is on this machine.
+        other_set: whether the command line names a data set itself.
 
     Raises:
         ValueError: the data are custom, and `targets` does not allow their code.
@@ -105,7 +105,7 @@ def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> li
         return [*group, *(f"data.{key}={in_grammar(value)}" for key, value in known.items())]
     if other_set:
         return []
-    # the file may be a stranger's: it names no more than the command allows
+    # the file is untrusted: it may name only what the command allows
     if faults := not_allowed(data["custom"], "data", allowlist=()):
         raise ValueError("; ".join(faults))
     custom = flat({key: value for key, value in data["custom"].items() if key != "augment"})
@@ -115,14 +115,14 @@ def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> li
 
 
 def in_grammar(value: Any) -> str:
-    """A value, or a list, as Hydra's command line takes it; no interpolation in it is resolved."""
+    """Quote a value or a list for Hydra's command line; interpolations in it are not resolved."""
     if isinstance(value, list):
         return f"[{','.join(map(in_grammar, value))}]"
     return quote(value) if isinstance(value, str) else shown(value)
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError where files lie in a folder that no evaluation wrote."""
+    """Raise ValueError if a folder has files but is not that of an evaluation."""
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if names and "evaluation.json" not in names:
         allowed = "a new or empty folder or an evaluation's (hydra.run.dir=...)"

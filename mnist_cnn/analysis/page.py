@@ -1,4 +1,4 @@
-"""The page of a report: its tables and figures in one HTML file. Needs plotly, of `sweep`."""
+"""Write a report's tables and figures as one HTML file. Needs plotly, of the extra `sweep`."""
 
 import itertools
 import math
@@ -18,11 +18,11 @@ from mnist_cnn.analysis.found import read_history
 from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 
 TEMPLATE = Path(__file__).with_name("report.html")
-FEW = 6  # values that an axis names one by one
+FEW = 6  # up to so many values are labelled one by one
 
 
 def fill_page(ranking: Ranking, path: Path, folder: Path) -> None:
-    """Write the page of a folder's report: it needs no other file, and asks no other machine."""
+    """Write the report of a folder as a self-contained page."""
     sections = [part for board in ranking.boards for part in board_sections(board)]
     if len(ranking.unfinished):
         sections.append(section("Without a result", html_table(ranking.unfinished)))
@@ -35,7 +35,7 @@ def fill_page(ranking: Ranking, path: Path, folder: Path) -> None:
 
 
 def board_sections(board: Leaderboard) -> Iterator[str]:
-    """Yield the sections of a data set that have content: leaderboard, settings, curves."""
+    """Yield the sections of a data set: leaderboard, and settings and curves if there are any."""
     about = f"<p>{escape(tables.describe_ranking(board))}</p>"
     table = html_table(tables.ranking_table(board))
     yield section(board.data, about + table, "leaderboard")
@@ -56,7 +56,7 @@ def html_table(table: pd.DataFrame) -> str:
 
 
 def grid(figures: Sequence[go.Figure]) -> str:
-    """HTML of small figures beside each other, as many as the window is wide."""
+    """Return the HTML of a grid of small figures, with as many columns as fit the window."""
     config = {"displaylogo": False, "responsive": True}
     options = {"full_html": False, "include_plotlyjs": False, "config": config}
     margin = {"l": 60, "r": 12, "t": 20, "b": 50}
@@ -66,12 +66,12 @@ def grid(figures: Sequence[go.Figure]) -> str:
 
 
 def draw_setting(board: Leaderboard, key: str) -> go.Figure:
-    """The objective of each run against a setting: a number on an axis of numbers."""
+    """Plot the objective of each run against a setting; numbers are on a numeric axis."""
     titles, labels = tables.setting_labels(board)
     title = titles[key]
     settings = [config.get(key) for config in board.finished["config"]]
     runs = board.finished[["name", "value"]].reset_index(drop=True)
-    runs["setting"] = pd.Series(settings, dtype=object)  # else null would become NaN
+    runs["setting"] = pd.Series(settings, dtype=object)  # as objects: null must not become NaN
     numbers = runs[[is_number(value) for value in settings]]
     missing = runs["setting"].isna().sum()
     figure = go.Figure()
@@ -96,7 +96,7 @@ def is_number(value: Any) -> bool:
 
 
 def category_order(text: str) -> tuple[int, float, str]:
-    """A key of sorting: numbers by size, then words, then null."""
+    """Return a sort key: numbers by size, then words, then null."""
     try:
         return 0, float(text), text
     except ValueError:
@@ -104,10 +104,10 @@ def category_order(text: str) -> tuple[int, float, str]:
 
 
 def set_scale(axis: Any, numbers: Sequence[float], logarithmic: bool = False) -> None:
-    """Give an axis of these numbers its scale.
+    """Set the scale of an axis of these numbers.
 
-    It is logarithmic where that is asked for, or where numbers over a factor of 5 lie more evenly
-    on it; where not all are positive it never is.
+    It is logarithmic if requested, or if the numbers span more than a factor of 5 and are spaced
+    more evenly on it; it is never so unless all are positive.
     """
     low, high = min(numbers, default=0), max(numbers, default=0)
     if low <= 0:
@@ -121,16 +121,16 @@ def set_scale(axis: Any, numbers: Sequence[float], logarithmic: bool = False) ->
 
 
 def unevenness(values: Any) -> float:
-    """The sum of the squares of the gaps between distinct values, as fractions of their range."""
+    """Return the sum of squared gaps between distinct values, as fractions of their range."""
     known = sorted({*values})
     width = known[-1] - known[0] or 1
     return sum(((b - a) / width) ** 2 for a, b in itertools.pairwise(known))
 
 
 def draw_curves(board: Leaderboard) -> list[go.Figure]:
-    """A figure for each metric of the histories: a line for each run of the best groups."""
+    """Plot each metric of the histories, with a line for each run of the best groups."""
     figures: dict[str, go.Figure] = {}
-    # as many as there are colors
+    # as many groups as there are colors
     best = zip(board.groups["rank"], board.members, qualitative.Plotly, strict=False)
     for rank, members, color in best:
         for folder, name in members[["folder", "name"]].to_numpy():

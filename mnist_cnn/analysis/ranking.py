@@ -1,4 +1,4 @@
-"""Runs grouped by configuration and ranked by their objective, those of each data set apart."""
+"""Group runs by configuration, and rank them by their objective for each data set."""
 
 import math
 import statistics
@@ -12,20 +12,20 @@ from mnist_cnn.config.depends import depends_on
 from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import shown
 
-REPEATED = {"seed", "dirpath", "save_dir"}  # last names of keys that do not tell groups apart
+REPEATED = {"seed", "dirpath", "save_dir"}  # last parts of keys that do not distinguish groups
 CLASSIFIER = "mnist_cnn.module.DigitClassifier"
-FOLD = "data.fold"  # repeats a run on other images, as its seed does
+FOLD = "data.fold"  # a repetition, like the seed, on other images
 
 
 class Ranking:
-    """The runs of some folders, as a report has them.
+    """The runs of a report, ranked for each data set and module.
 
     Args:
-        runs: a row a run, see `found.read_run`.
+        runs: one row per run, see `found.read_run`.
 
     Attributes:
-        boards: the leaderboard of each data set and module, that of the most runs first; ranks go
-            on from one to the next, so that a rank names one group.
+        boards: one leaderboard per data set and module, the one with the most runs first; ranks
+            continue from one to the next, so that each rank identifies one group.
         unfinished: name, state and message of the runs without a result.
     """
 
@@ -41,25 +41,25 @@ class Ranking:
 
     @property
     def members(self) -> list[pd.DataFrame]:
-        """The runs of each group, by rank."""
+        """The runs of each group, in order of rank."""
         return [members for board in self.boards for members in board.members]
 
 
 class Leaderboard:
-    """Groups of finished runs on one data set, the best first, by the mean of the objective alone.
+    """Groups of finished runs on one data set, ranked by the mean of the objective alone.
 
     Args:
-        runs: a row a finished run, see `found.read_run`.
+        runs: one row per finished run, see `found.read_run`.
         data: the name of the data set.
         first: the rank of the best group.
 
     Attributes:
         metric, mode: the objective of most runs.
-        metrics: what is summarized of each group.
-        finished: the runs that count: of one configuration, seed and fold the last.
-        members: the runs of each group, the best first.
-        groups: a row a group: rank, the value of each key in `columns`, and what `summarize` gives.
-        columns: the keys that tell the groups apart, those of the most values first.
+        metrics: the metrics that are summarized for each group.
+        finished: the last run of each configuration, seed and fold.
+        members: the runs of each group, the best group first.
+        groups: one row per group: rank, the value of each key in `columns`, and its `summarize`.
+        columns: the keys in which the groups differ, those with the most values first.
     """
 
     def __init__(self, runs: pd.DataFrame, data: str, first: int = 1):
@@ -86,7 +86,7 @@ class Leaderboard:
         self.columns = sorted(differing(chosen), key=lambda key: -len(distinct(chosen, key)))
         self.groups = pd.DataFrame({"rank": range(first, first + len(chosen))})
         for key in self.columns:
-            # as objects: among numbers null would become NaN, and whole numbers fractions
+            # as objects: beside null integers would become floats, and null NaN
             values = [config.get(key) for config in chosen]
             self.groups[key] = pd.Series(values, dtype=object)
         summaries = pd.DataFrame([summarize(group, self.metrics) for group in self.members])
@@ -94,7 +94,7 @@ class Leaderboard:
 
 
 def data_set(config: Mapping[str, Any]) -> str:
-    """The name of the data set of a flat configuration; arrays and pictures are told by content."""
+    """Return the data set's name in a flat configuration, with a hash of its content if any."""
     target, name = str(config.get("data._target_")), config.get("data.name")
     if is_custom({"_target_": target}):
         return str(name or target.rpartition(".")[2])
@@ -103,16 +103,16 @@ def data_set(config: Mapping[str, Any]) -> str:
 
 
 def task(config: Mapping[str, Any]) -> str:
-    """The name of the data set, and of the module where it is no classifier of this project's."""
+    """Return the name of the data set, and of the module unless it is this project's classifier."""
     module = str(config.get("module._target_", CLASSIFIER))
     other = "" if module == CLASSIFIER else f", {module.rpartition('.')[2]}"
     return data_set(config) + other
 
 
 def summarize(group: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
-    """The row of a group: n, of each metric n, mean and sample standard deviation, and checkpoint.
+    """Summarize a group of runs: n, statistics of each metric, and the first run's checkpoint.
 
-    A value that is not a number makes the mean so. The checkpoint is that of the first run.
+    The statistics are n, the mean and the sample standard deviation, NaN if any value is.
     """
     row: dict[str, Any] = {"n": len(group)}
     for metric in metrics:
@@ -124,7 +124,7 @@ def summarize(group: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a flat configuration that a finished run's result depends on, by sorted keys.
+    """Return the part of a flat configuration that results depend on, with sorted keys.
 
     The seed and the fold are left out.
     """
@@ -137,10 +137,10 @@ def setting(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys that tell configurations apart; a key that is missing counts as null.
+    """Return the keys in which configurations differ; a missing key counts as null.
 
-    Left out are keys with the same values as a key before, and keys that not all have where one of
-    the same part, as the optimizer, tells the same configurations apart.
+    Left out are keys with the same values as an earlier key, and keys that some configurations lack
+    if an earlier one of the same part, such as the optimizer, distinguishes the same ones.
     """
     keys = dict.fromkeys(key for config in configs for key in config)
     kept, seen = [], set()
@@ -155,10 +155,10 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def distinct(configs: Iterable[Mapping[str, Any]], key: str) -> set[str]:
-    """The values of a key in configurations, as text."""
+    """Return the distinct values of a key in configurations, as text."""
     return {repr(config.get(key)) for config in configs}
 
 
 def brief(value: Any) -> str:
-    """A value of a configuration, in at most four digits."""
+    """Format a value of a configuration, floats with at most four digits."""
     return shown(float(f"{value:.4g}") if isinstance(value, float) else value)

@@ -1,4 +1,4 @@
-"""The results of a finished run, for people and programs: results.json and a table."""
+"""Results of a finished run: results.json and a printed table."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from mnist_cnn.runs import terminal
 
-OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # of a row of the history, not metrics
+OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns of the history that are not metrics
 STAGES = {"train": "training", "val": "validation", "test": "test"}
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 
@@ -28,13 +28,13 @@ def collect(
     device: torch.device,
     config: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Everything that results.json holds. `seconds` are of training alone, see `History`.
+    """Collect the content of results.json. `seconds` covers training alone, see `History`.
 
     Args:
         history: the run's History.
-        best_epoch: from 1; None where no metric chose one: the last.
-        test: metrics on the test set, empty where it was not looked at.
-        device: where the module was trained.
+        best_epoch: from 1; None, without a monitored metric, stands for the last.
+        test: metrics on the test set, empty if it was not used.
+        device: the device of the training.
     """
     rows = history.rows
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
@@ -50,7 +50,7 @@ def collect(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": processor(),
         "threads": torch.get_num_threads(),
-        # PyTorch's own version names its build, as +cpu, which the package's may not
+        # torch.__version__ names the build, such as +cpu; the package's version may not
         "versions": {**versions(), "torch": str(torch.__version__)},
         "git_commit": commit(),
         "started": history.run_started.isoformat(timespec="seconds"),
@@ -64,7 +64,7 @@ def now() -> datetime:
 
 
 def processor() -> str:
-    """The processor's own name where the system tells it."""
+    """Return the processor's model name, or what the platform module knows of it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
@@ -73,7 +73,7 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of PACKAGES; a clone that is not installed has none of its own."""
+    """Return the versions of Python and of those of PACKAGES that are installed."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -82,11 +82,11 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The commit of the clone that this code lies in, with a + where it was changed; else None."""
+    """Return the commit of this code's clone, with a + if it was changed; None outside a clone."""
     git = ["git", "-C", str(Path(__file__).parent)]
     ask = functools.partial(subprocess.run, capture_output=True, text=True)
     try:
-        # not that of an environment inside somebody else's repository
+        # not the commit of another repository that contains the environment
         ours = ask([*git, "ls-files", "--error-unmatch", __file__]).returncode == 0
         names = ["--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
         return ask([*git, "describe", *names]).stdout.strip() or None if ours else None
@@ -95,7 +95,7 @@ def commit() -> str | None:
 
 
 def print_results(results: Mapping[str, Any], folder: Path) -> None:
-    """Prints the run's table and where its files are."""
+    """Print the run's metrics and the names of its files."""
     by_stage: dict[str, dict[str, float | None]] = {stage: {} for stage in STAGES}
     for key, value in results.items():
         stage, _, name = key.partition("/")

@@ -1,7 +1,7 @@
-"""Figures of a network's predictions: functions of its logits and the labels.
+"""Metrics of a network's predictions, computed from its logits and the labels.
 
-Images of one writer are easy or hard together, so 10,000 of them say less than 10,000 of as many
-writers would. Shapes: N images, C classes (10), M bins of confidence (15).
+Images of one writer are correlated, so 10,000 of them are fewer than 10,000 independent samples.
+Shapes: N images, C classes (10), M bins of confidence (15).
 """
 
 import functools
@@ -33,9 +33,9 @@ class Predictions:
 
     Attributes:
         probabilities: float64 (N, C).
-        predicted: int64 (N,), the most probable class of each.
+        predicted: int64 (N,), the most probable class of each image.
         confidence: float64 (N,), the probability of the prediction.
-        hits: bool (N,), true where the prediction is the label.
+        hits: bool (N,), whether the prediction is the label.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor):
@@ -49,7 +49,7 @@ class Predictions:
 
 
 def shifted(x: Tensor, shifts: int) -> Iterator[Tensor]:
-    """Images x (B, 1, H, W) moved by each (dx, dy) of -shifts to shifts pixels; zeros move in."""
+    """Yield images (B, 1, H, W) moved by each (dx, dy) in [-shifts, shifts], padded with zeros."""
     height, width = x.shape[-2:]
     padded = F.pad(x, (shifts,) * 4)
     for top, left in itertools.product(range(2 * shifts + 1), repeat=2):
@@ -57,7 +57,7 @@ def shifted(x: Tensor, shifts: int) -> Iterator[Tensor]:
 
 
 def average(logits: Iterable[Tensor]) -> Tensor:
-    """Logarithm of the mean of the probabilities of several (N, C) logits: float64, finite."""
+    """Return the logarithm of the mean probabilities of several (N, C) logits: float64, finite."""
     total = functools.reduce(torch.logaddexp, (part.double().log_softmax(1) for part in logits))
     return total.log_softmax(1)  # divides by their number
 
@@ -69,10 +69,10 @@ def predict_batches(
     device: torch.device,
     shifts: int = 0,
 ) -> list[Predictions]:
-    """Each network's predictions for all batches (x, y), in their order, on the CPU.
+    """Return each network's predictions for all batches (x, y), in order, on the CPU.
 
-    With `shifts` by test-time augmentation: the mean over the shifted copies of an image, whose
-    background must be 0.
+    With `shifts`, by test-time augmentation: probabilities are averaged over the shifted copies of
+    an image, whose background must be 0.
     """
     logits: list[list[Tensor]] = [[] for _ in nets]
     labels = []
@@ -85,15 +85,15 @@ def predict_batches(
 
 
 def ensemble(each: Sequence[Predictions]) -> Predictions:
-    """Several networks' predictions of the same images as one."""
+    """Combine several networks' predictions of the same images by averaging probabilities."""
     return Predictions(average(predictions.logits for predictions in each), each[0].labels)
 
 
 def proportion(hits: Tensor) -> dict[str, Any]:
-    """Number of images, errors, accuracy and its 95 % score interval.
+    """Return the numbers of images and errors, the accuracy and its 95 % score interval.
 
     E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
-    (1927), 209-212: unlike p ± z * standard error it keeps its level near 1, where accuracies lie.
+    (1927), 209-212: unlike p ± z * standard error it keeps its level for accuracies near 1.
     """
     n, correct = len(hits), int(hits.sum())
     low, high = binomtest(correct, n).proportion_ci(method="wilson")
@@ -102,9 +102,9 @@ def proportion(hits: Tensor) -> dict[str, Any]:
 
 
 def class_table(matrix: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
-    """class, images, precision, recall and f1: a row for each class of a confusion matrix.
+    """Return class, images, precision, recall and f1 for each class of a confusion matrix.
 
-    0 where a class was never predicted, or has no images.
+    The scores are 0 for a class that was never predicted or has no images.
     """
     hits, predicted, images = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
     table = pd.DataFrame({"class": classes, "images": images})
@@ -115,9 +115,9 @@ def class_table(matrix: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
 
 
 def bin_confidence(predictions: Predictions, bins: int = 15) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts (M,), mean confidence (M,) and accuracy (M,) of bins of equal width.
+    """Return counts (M,), mean confidence (M,) and accuracy (M,) in bins of equal width.
 
-    Bin m of 1 to M holds confidences in ((m-1)/M, m/M]; the means of an empty one are NaN.
+    Bin m of 1 to M holds confidences in ((m-1)/M, m/M]; the means of an empty bin are NaN.
     """
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
     bin_of = torch.bucketize(predictions.confidence, edges)
@@ -128,11 +128,11 @@ def bin_confidence(predictions: Predictions, bins: int = 15) -> tuple[Tensor, Te
 
 
 def calibration(predictions: Predictions) -> dict[str, float]:
-    """`loss`, the mean negative log-likelihood (nats), and `ece`, the expected calibration error.
+    """Return `loss`, the mean negative log-likelihood (nats), and the calibration error `ece`.
 
-    The latter is the mean gap between accuracy and confidence over the bins, weighted by their
-    counts: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3
-    (https://arxiv.org/abs/1706.04599).
+    The expected calibration error is the mean gap between accuracy and confidence over the bins,
+    weighted by their counts: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017,
+    equation 3 (https://arxiv.org/abs/1706.04599).
     """
     counts, confidence, accuracy = bin_confidence(predictions)
     gaps = (accuracy - confidence).abs().nan_to_num(0)
@@ -143,10 +143,10 @@ def calibration(predictions: Predictions) -> dict[str, float]:
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """The T in [0.01, 100] whose logits / T have the least negative log-likelihood.
+    """Fit the temperature T in [0.01, 100] that minimizes the loss of logits / T.
 
-    One number for all classes: no prediction changes, only its confidence (Guo et al. 2017,
-    section 4.2). To be fitted to images that the network was not trained on.
+    The same T for all classes changes the confidences but no prediction (Guo et al. 2017, section
+    4.2). Fit it to images that the network was not trained on.
     """
 
     def loss(log_t: float) -> float:
@@ -157,7 +157,7 @@ def fit_temperature(predictions: Predictions) -> float:
 
 
 def most_confident_mistakes(predictions: Predictions) -> Tensor:
-    """int64 (K,): which predictions are wrong, the most confident first."""
+    """Return the indices of wrong predictions, int64 (K,), the most confident first."""
     wrong = (~predictions.hits).nonzero().flatten()
     return wrong[predictions.confidence[wrong].argsort(descending=True, stable=True)]
 
@@ -169,10 +169,11 @@ def list_mistakes(
     most: int,
     files: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """The most confident mistakes: the row in the file, label, prediction and its confidence.
+    """List the most confident mistakes: row in the file, label, prediction and its confidence.
 
     Args:
-        files: of the images (N,), where each has one.
+        most: the maximum number.
+        files: file names of the N images, if each has one.
     """
     return [
         {
@@ -187,9 +188,9 @@ def list_mistakes(
 
 
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
-    """The figures of all images and of each class, as plain values.
+    """Summarize predictions of all images and of each class, as plain values.
 
-    `confusion` counts the images of the row's class that were read as the column's.
+    `confusion[i][j]` counts the images of class i that were predicted as class j.
     """
     matrix = multiclass_confusion_matrix(predictions.predicted, predictions.labels, len(classes))
     return {
@@ -201,16 +202,16 @@ def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def bootstrap_interval(values: Tensor, cluster: Tensor) -> tuple[float, float]:
-    """The 95 % interval of the mean of values (N,) by a bootstrap over clusters (N,).
+    """Compute the 95 % interval of the mean of values (N,) by a bootstrap over clusters (N,).
 
-    Whole clusters are drawn with replacement, as many as there are, and the interval has 95 % of
+    Whole clusters are drawn with replacement, as many as there are, and the interval covers 95 % of
     the means of RESAMPLES draws: C. A. Field and A. H. Welsh, Bootstrapping clustered data, Journal
     of the Royal Statistical Society B 69 (2007), 369-390.
     """
     _, index = cluster.unique(return_inverse=True)
     sizes = torch.bincount(index).double()
     sums = torch.bincount(index, values.double())
-    # equal clusters are drawn together: of single images there are two or three kinds
+    # equal clusters are drawn together: single images are of two or three kinds
     kinds, counts = np.unique(torch.stack([sums, sizes], 1).numpy(), axis=0, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(sizes), counts / len(sizes), RESAMPLES)
     totals = draws @ kinds  # (RESAMPLES, 2)
@@ -219,14 +220,15 @@ def bootstrap_interval(values: Tensor, cluster: Tensor) -> tuple[float, float]:
 
 
 def difference(first: Predictions, second: Predictions, writer: Tensor | None) -> dict[str, Any]:
-    """The accuracy of one network minus that of another on the same images.
+    """Compare one network's accuracy with another's on the same images.
 
-    `mcnemar_p` is the two-sided p of McNemar's exact test that both err equally often (Q. McNemar,
-    Psychometrika 12 (1947), 153-157), which takes images for independent.
+    `difference` is the first minus the second. `mcnemar_p` is the two-sided p-value of McNemar's
+    exact test that both err equally often (Q. McNemar, Psychometrika 12 (1947), 153-157), which
+    assumes independent images.
 
     Args:
-        writer: int64 (N,); the interval is of a bootstrap over writers of the paired differences,
-            or without them over images.
+        writer: int64 (N,); the interval is a bootstrap of the paired differences over writers, or
+            over images if None.
     """
     gap = first.hits.double() - second.hits.double()
     cluster = torch.arange(len(gap)) if writer is None else writer
@@ -242,7 +244,7 @@ def difference(first: Predictions, second: Predictions, writer: Tensor | None) -
 
 
 def each_writer(predictions: Predictions, writers: Writers) -> pd.DataFrame:
-    """writer, images, errors and acc of each writer, the least accurate first."""
+    """Return writer, images, errors and acc of each writer, the least accurate first."""
     images = pd.DataFrame({"writer": writers.writer.numpy(), "wrong": ~predictions.hits.numpy()})
     table = images.groupby("writer")["wrong"].agg(images="size", errors="sum").reset_index()
     table["acc"] = 1 - table["errors"] / table["images"]
@@ -250,9 +252,9 @@ def each_writer(predictions: Predictions, writers: Writers) -> pd.DataFrame:
 
 
 def writer_summary(predictions: Predictions, writers: Writers) -> dict[str, Any]:
-    """The part `writers` of evaluation.json.
+    """Return the part `writers` of evaluation.json.
 
-    `worst_decile` is the tenth of the writers whose accuracy is least.
+    `worst_decile` is the tenth of the writers with the lowest accuracy.
     """
     table = each_writer(predictions, writers)
     worst = table.head(-(-len(table) // 10))

@@ -1,4 +1,4 @@
-"""What the runs below some folders have come to, and how those without an end go on."""
+"""States of the runs below some folders, and the commands that resume them."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mnist_cnn.analysis.tables import format_metric
 from mnist_cnn.runs import folder as files
 
 ORDER = ("running", "interrupted", "failed", "unreadable", "pruned", "finished")
-# the file whose time of writing tells since when
+# the file whose modification time is the start of a state
 SINCE = {
     "running": files.CONFIG,
     "interrupted": files.LAST,
@@ -26,13 +26,13 @@ RESUMABLE = ("interrupted", "failed")
 
 
 def status(folders: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """Look at the runs in some folders, at any depth.
+    """Return the states of the runs in some folders, at any depth.
 
     Returns:
-        A row of text for each run, those at work first: its name, its state, the epochs that are
-        done, the best value of its objective so far, and since when it is in that state; of a
-        running one this is its start. And the commands that resume what was interrupted or has
-        failed, one for each sweep and each run that is in none.
+        A row of text for each run, running ones first: its name, its state, the completed epochs,
+        the best value of its objective so far, since when it is in that state (a running one: its
+        start) and its error; and the commands that resume interrupted and failed runs, one for each
+        sweep and each run outside of a sweep.
     """
     runs = read_runs(folders).to_dict("records")
     runs.sort(key=lambda run: ORDER.index(run["state"]))
@@ -43,7 +43,7 @@ def status(folders: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
-    """The row of a run; a dash for what cannot be read."""
+    """Return the row of a run, with dashes for values that cannot be read."""
     config, history = read_config(folder), read_history(folder)
     epoch, best = "-", "-"
     metric, mode = (str(config.get(f"objective.{key}")) for key in ("metric", "mode"))
@@ -63,7 +63,7 @@ def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The recorded configuration of a run, flat; empty where there is none that can be read."""
+    """Read the recorded configuration of a run, flat; empty if it cannot be read."""
     try:
         content = yaml.safe_load((folder / files.CONFIG).read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
@@ -72,7 +72,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def since(folder: Path, state: str) -> str:
-    """The local time at which a run came to its state; of a stopped one, of its last checkpoint."""
+    """Return the local time at which a run's state began; if interrupted, its last checkpoint's."""
     for file in (SINCE.get(state, files.CONFIG), files.CONFIG):
         if (folder / file).exists():
             written = datetime.fromtimestamp((folder / file).stat().st_mtime)
@@ -81,7 +81,7 @@ def since(folder: Path, state: str) -> str:
 
 
 def resumed(run: Path, folders: Sequence[Path]) -> str:
-    """The folder to resume: of the run's sweep where it is in one of the folders, else its own."""
+    """Return the folder to resume: the run's sweep if it is in one of the folders, else the run."""
     tops = {top.resolve() for top in folders}
     inside = [parent for parent in run.parents if any(map(parent.is_relative_to, tops))]
     sweeps = (parent for parent in inside if (parent / files.SWEEP).is_file())

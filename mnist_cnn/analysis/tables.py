@@ -1,4 +1,4 @@
-"""Tables of ranked runs: on screen, as CSV, JSON and Markdown."""
+"""Tables of ranked runs for the terminal and as CSV, JSON and Markdown."""
 
 import textwrap
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ ROWS = 20  # of a table on screen
 
 
 def format_metric(metric: str, value: float, sign: str = "", digits: int = 4) -> str:
-    """A value of a metric in so many digits, accuracies in hundredths of a per cent."""
+    """Format a metric's value with so many digits, an accuracy in per cent with two decimals."""
     return f"{value:{sign}.2%}" if metric.endswith("/acc") else f"{value:{sign}.{digits}g}"
 
 
 def format_summary(metric: str, group: Mapping[str, Any]) -> str:
-    """Mean ± std of a metric in a group, with the number of runs where not all have it."""
+    """Format mean ± std of a metric in a group, with the number of runs if some lack it."""
     n, mean, std = (group[f"{metric} {part}"] for part in ("n", "mean", "std"))
     if not n:
         return "-"
@@ -30,7 +30,7 @@ def format_summary(metric: str, group: Mapping[str, Any]) -> str:
 
 
 def ranking_table(board: Leaderboard) -> pd.DataFrame:
-    """The leaderboard as text, a row a group: rank, metrics, n, settings, the best run's name."""
+    """Return the leaderboard as text, one row per group: rank, metrics, n, settings, best run."""
     titles, labels = setting_labels(board)
     rows = []
     for row, members in zip(board.groups.to_dict("records"), board.members, strict=True):
@@ -43,10 +43,10 @@ def ranking_table(board: Leaderboard) -> pd.DataFrame:
 
 
 def setting_labels(board: Leaderboard) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """The titles of the settings by key, and the texts of their values by key and repr.
+    """Return the titles of the settings by key, and the texts of their values by key and repr.
 
-    A class is named without its module, and `optimizer._target_` is `optimizer`, where that leaves
-    different names different.
+    Classes are named without their modules, and `optimizer._target_` is `optimizer`, unless names
+    would collide.
     """
     titles, labels = {}, {}
     for key in board.columns:
@@ -61,14 +61,14 @@ def setting_labels(board: Leaderboard) -> tuple[dict[str, str], dict[str, dict[s
 
 
 def describe_ranking(board: Leaderboard) -> str:
-    """A sentence that says by which numbers groups are ranked."""
+    """Describe in a sentence how groups are ranked."""
     better = "lower" if board.mode == "min" else "higher"
     ranked = f"ranked by {board.metric}, {better} is better"
     return f"{board.data}: {ranked}; mean ± std over seeds and folds"
 
 
 def screen_table(texts: pd.DataFrame) -> Table:
-    """A table of text for the screen."""
+    """Make a rich table of text."""
     columns = [Column(str(name), overflow="fold") for name in texts]
     table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for row in texts.itertuples(index=False):
@@ -77,15 +77,15 @@ def screen_table(texts: pd.DataFrame) -> Table:
 
 
 def fitted_table(board: Leaderboard, console: terminal.Console) -> tuple[Table, int]:
-    """The leaderboard for the screen, and the number of settings that it leaves out.
+    """Return the leaderboard fitted to the terminal, and the number of settings left out.
 
-    A narrow screen has deviations in a second line, and settings by the last part of their keys.
-    Where not even these all fit beside the metrics, the runs are named and the first settings are
-    shown.
+    On a narrow terminal deviations are in a second line, settings have the last part of their keys
+    as titles, and the runs' names are left out. If the settings still do not fit beside the
+    metrics, only the first of them are shown, with the runs' names.
     """
 
     def fits(table: Table) -> bool:
-        endless = console.options.update(width=100_000)  # a narrow one would shrink the table
+        endless = console.options.update(width=100_000)  # at the real width it would be shrunk
         return console.measure(table, options=endless).maximum <= console.width
 
     texts = ranking_table(board).head(ROWS)
@@ -109,7 +109,7 @@ def fitted_table(board: Leaderboard, console: terminal.Console) -> tuple[Table, 
 
 
 def print_ranking(ranking: Ranking, console: terminal.Console) -> None:
-    """Print the leaderboard of each data set, and apart from them the runs without a result."""
+    """Print the leaderboard of each data set, then the runs without a result."""
     for board in ranking.boards:
         table, settings = fitted_table(board, console)
         groups = len(board.groups) - ROWS
@@ -127,7 +127,7 @@ def print_ranking(ranking: Ranking, console: terminal.Console) -> None:
 
 
 def all_groups(ranking: Ranking) -> pd.DataFrame:
-    """A row a group, the name of its data set first."""
+    """Return one row per group, with the name of its data set in the first column."""
     groups = [pd.DataFrame({"data": []})]
     for board in ranking.boards:
         folders = [list(map(str, members["folder"])) for members in board.members]
@@ -138,19 +138,19 @@ def all_groups(ranking: Ranking) -> pd.DataFrame:
 
 
 def to_csv(ranking: Ranking) -> str:
-    """One row a group, numbers in full; keys and metrics by their whole names."""
+    """Format the groups as CSV, one row per group, with unrounded numbers and full names."""
     groups = all_groups(ranking).drop(columns="runs", errors="ignore")
     return groups.to_csv(index=False, lineterminator="\n")
 
 
 def to_json(ranking: Ranking) -> str:
-    """A record a group, as in `to_csv`, with the folders of its runs; NaN is null."""
+    """Format the groups as JSON, one record per group with its runs' folders; NaN is null."""
     groups = all_groups(ranking)
     return groups.to_json(orient="records", indent=2, double_precision=15) + "\n"
 
 
 def to_markdown(ranking: Ranking) -> str:
-    """The tables, whole."""
+    """Format the tables as Markdown, in full."""
     tables = [(describe_ranking(board), ranking_table(board)) for board in ranking.boards]
     if len(ranking.unfinished):
         tables.append(("without a result", ranking.unfinished))

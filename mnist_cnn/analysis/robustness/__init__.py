@@ -1,1 +1,1 @@
-"""Suites of conditions that MNIST does not have."""
+"""Robustness suites: conditions that do not occur in MNIST."""

@@ -1,9 +1,9 @@
-"""Attacks on a network: changes of at most epsilon in each pixel that make it err.
+"""White-box attacks: changes of at most epsilon in each pixel that make a network err.
 
-Each takes images x (B, 1, H, W) in [0, 1], labels y (B,), epsilon and a generator, knows the
-network, and returns attacked copies in [0, 1]. A failure of FGSM alone is no evidence of
-robustness: it takes one step, and a network may hide its gradient there. PGD with restarts is the
-least to report, and gives an upper bound of the accuracy under attack.
+Each takes images x (B, 1, H, W) in [0, 1], labels y (B,), epsilon and a generator, and returns
+attacked copies in [0, 1]. If FGSM alone fails, that is no evidence of robustness: it takes a single
+step, where a network may mask its gradient. PGD with restarts is the least to report, and gives an
+upper bound of the accuracy under attack.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ STEPS, RESTARTS = 40, 3
 
 
 def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Of the loss with respect to the images."""
+    """Return the gradient of the loss with respect to the images."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
         loss = F.cross_entropy(net(x), y, reduction="sum")
@@ -28,12 +28,12 @@ def gradient(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def correct(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """bool (B,): the images that the network classifies correctly."""
+    """Return whether each image is classified correctly, bool (B,)."""
     return net(x).argmax(1) == y
 
 
 def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
-    """One step by epsilon along the sign of the gradient.
+    """Attack with one step of epsilon along the sign of the gradient.
 
     I. Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015
     (https://arxiv.org/abs/1412.6572).
@@ -44,7 +44,7 @@ def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> 
 def pgd(
     net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator, steps: int = STEPS
 ) -> Tensor:
-    """Steps of 2.5 epsilon / steps along the sign of the gradient, from a random start.
+    """Attack with steps of 2.5 epsilon / steps along the gradient's sign, from a random start.
 
     A. Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018
     (https://arxiv.org/abs/1706.06083).
@@ -59,7 +59,7 @@ def pgd(
 
 
 def restarted_pgd(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
-    """PGD from RESTARTS random starts; of each image the first copy that makes the network err."""
+    """Attack with PGD from RESTARTS random starts; each image keeps its first success."""
     moved = x.clone()
     for _ in range(RESTARTS):
         rows = correct(net, moved, y).nonzero().flatten()

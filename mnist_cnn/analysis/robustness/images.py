@@ -1,9 +1,9 @@
-"""Fifteen corruptions of digits, and images that are no digits.
+"""Fifteen corruptions of digits, and out-of-distribution images.
 
-The kinds are those of MNIST-C (N. Mu and J. Gilmer, MNIST-C: A Robustness Benchmark for Computer
-Vision, 2019, https://arxiv.org/abs/1906.02337), made anew from their description: accuracies cannot
-be compared with published ones. What is no digit lies in a box of 20x20 around the middle, as
-MNIST's digits do. No training here sees any of these.
+The corruptions are those of MNIST-C (N. Mu and J. Gilmer, MNIST-C: A Robustness Benchmark for
+Computer Vision, 2019, https://arxiv.org/abs/1906.02337), reimplemented from their description:
+accuracies are not comparable with published ones. The other images lie in a central box of 20x20,
+as MNIST's digits do. No training here uses any of these.
 
 Every function takes images x (B, 1, H, W) in [0, 1], white on black, on the CPU, and a generator,
 and returns corrupted copies in [0, 1].
@@ -18,27 +18,27 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
 
-# letters that are written like no digit
+# letters that do not look like a digit
 LETTERS = "ACDEFHJKMNPRTUVWXYadefhkmnprtuvwxy"
 FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono-Oblique", "STIXGeneral")
 
 Corruption = Callable[[Tensor, Generator], Tensor]
-Numbers = Sequence[float | Tensor]  # each for all images, or (B,)
+Numbers = Sequence[float | Tensor]  # each a number for all images, or (B,)
 
 
 def uniform(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
-    """One number for each image, (B,)."""
+    """Draw a uniform random number for each image, (B,)."""
     return low + (high - low) * torch.rand(len(x), generator=g)
 
 
 def signed(x: Tensor, g: Generator, low: float, high: float) -> Tensor:
-    """The same with either sign."""
+    """Draw a number as `uniform` does, with a random sign."""
     sign = torch.randint(2, (len(x),), generator=g) * 2.0 - 1
     return sign * uniform(x, g, low, high)
 
 
 def affine(x: Tensor, matrix: Numbers = (1, 0, 0, 1), move: Numbers = (0, 0)) -> Tensor:
-    """Images looked up through a matrix, by row, and moved right and down by pixels."""
+    """Sample images through a matrix (a, b, c, d), and move them right and down by pixels."""
     a, b, c, d = matrix
     right, down = (-2 * pixels / x.shape[-1] for pixels in move)
     theta = torch.empty(len(x), 2, 3)
@@ -49,19 +49,19 @@ def affine(x: Tensor, matrix: Numbers = (1, 0, 0, 1), move: Numbers = (0, 0)) ->
 
 
 def rotated(x: Tensor, degrees: Tensor) -> Tensor:
-    """Images rotated counter-clockwise by degrees (B,)."""
+    """Rotate images counter-clockwise by degrees (B,)."""
     cos, sin = torch.cos(degrees.deg2rad()), torch.sin(degrees.deg2rad())
     return affine(x, (cos, -sin, sin, cos))
 
 
 def impulse_noise(x: Tensor, g: Generator) -> Tensor:
-    """One pixel in six becomes black or white."""
+    """Make one pixel in six black or white."""
     draw = torch.rand(x.shape, generator=g)
     return torch.where(draw < 1 / 12, 0, torch.where(draw > 11 / 12, 1, x))
 
 
 def glass_blur(x: Tensor, g: Generator) -> Tensor:
-    """Blurred, each pixel taken from up to two pixels away, and blurred again."""
+    """Blur, take each pixel from up to two pixels away, and blur again."""
     batch, _, height, width = x.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     away = torch.randint(-2, 3, (2, batch, height, width), generator=g)
@@ -72,7 +72,7 @@ def glass_blur(x: Tensor, g: Generator) -> Tensor:
 
 
 def motion_blur(x: Tensor, g: Generator) -> Tensor:
-    """The mean along 7 pixels in a random direction."""
+    """Average along 7 pixels in a random direction."""
     angle = uniform(x, g, 0, math.pi)
     right, down = torch.cos(angle), torch.sin(angle)
     copies = [affine(x, move=(k * right, k * down)) for k in range(-3, 4)]
@@ -80,13 +80,13 @@ def motion_blur(x: Tensor, g: Generator) -> Tensor:
 
 
 def scale(x: Tensor, g: Generator) -> Tensor:
-    """Half to two thirds of the size."""
+    """Shrink to between half and two thirds of the size."""
     zoom = 1 / uniform(x, g, 0.5, 0.67)
     return affine(x, (zoom, 0, 0, zoom))
 
 
 def stripe(x: Tensor, g: Generator) -> Tensor:
-    """Inverted in a vertical stripe through the middle."""
+    """Invert a vertical stripe through the middle."""
     x = x.clone()
     middle = x.shape[-1] // 2
     x[..., middle - 3 : middle + 3] = 1 - x[..., middle - 3 : middle + 3]
@@ -94,7 +94,7 @@ def stripe(x: Tensor, g: Generator) -> Tensor:
 
 
 def fog(x: Tensor, g: Generator) -> Tensor:
-    """Under noise whose amplitude halves with its wavelength."""
+    """Add noise whose amplitude halves with its wavelength."""
     noise = torch.zeros_like(x)
     for side, share in ((2, 1.0), (4, 0.5), (8, 0.25), (16, 0.125)):
         coarse = torch.rand(len(x), 1, side, side, generator=g)
@@ -104,14 +104,14 @@ def fog(x: Tensor, g: Generator) -> Tensor:
 
 
 def spatter(x: Tensor, g: Generator) -> Tensor:
-    """Drops of ink: where smoothed noise is high."""
+    """Add drops of ink where smoothed noise is high."""
     drops = gaussian_blur(torch.randn(x.shape, generator=g), [7, 7], [1.2, 1.2])
     spread = drops.std((1, 2, 3), keepdim=True)
     return torch.maximum(x, ((drops / spread - 1.4) * 3).clamp(0, 1))
 
 
 def dotted_line(x: Tensor, g: Generator, corners: int = 2) -> Tensor:
-    """A dotted line from one side to the other, through points at random heights."""
+    """Add a dotted line from one side to the other, through points at random heights."""
     height, width = x.shape[-2:]
     knots = 3 + (height - 7) * torch.rand(len(x), 1, corners, generator=g)
     level = F.interpolate(knots, width, mode="linear", align_corners=True)[:, 0]  # (B, W)
@@ -122,13 +122,13 @@ def dotted_line(x: Tensor, g: Generator, corners: int = 2) -> Tensor:
 
 
 def canny_edges(x: Tensor, g: Generator) -> Tensor:
-    """The edges alone: J. Canny, A computational approach to edge detection, PAMI 8 (1986)."""
+    """Detect edges: J. Canny, A computational approach to edge detection, PAMI 8 (1986)."""
     smooth = gaussian_blur(x, [5, 5], [1.0, 1.0])
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     kernels = torch.stack([sobel, sobel.T])[:, None]
     dx, dy = F.conv2d(F.pad(smooth, (1,) * 4, "replicate"), kernels).unbind(1)  # (B, H, W)
     size = torch.hypot(dx, dy)
-    # along the gradient, in one of four directions, an edge is not less than its neighbours
+    # an edge is a maximum along the gradient, in one of four directions
     direction = (torch.atan2(dy, dx) / (math.pi / 4)).round().long() % 4
     padded = F.pad(size, (1,) * 4)
     highest = torch.zeros_like(size, dtype=torch.bool)
@@ -138,7 +138,7 @@ def canny_edges(x: Tensor, g: Generator) -> Tensor:
         behind = padded[:, 1 - row : 1 - row + height, 1 - column : 1 - column + width]
         highest |= (direction == k) & (size >= ahead) & (size > behind)
     weak, edges = highest & (size > 0.4), highest & (size > 0.8)
-    for _ in range(height):  # a weak edge counts where it hangs on a strong one
+    for _ in range(height):  # a weak edge counts if it is connected to a strong one
         grown = weak & (F.max_pool2d(edges.float()[:, None], 3, 1, 1)[:, 0] > 0)
         if torch.equal(grown, edges):
             break
@@ -166,7 +166,7 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def letters(x: Tensor, g: Generator) -> Tensor:
-    """Letters from the fonts that come with matplotlib, each rotated by up to 10 degrees."""
+    """Draw letters in fonts that ship with matplotlib, rotated by up to 10 degrees."""
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -187,7 +187,7 @@ def letters(x: Tensor, g: Generator) -> Tensor:
 
 
 def scribbles(x: Tensor, g: Generator) -> Tensor:
-    """A pen's path through 8 random points."""
+    """Draw a pen's path through 8 random points."""
     knots = 5 + 18 * torch.rand(len(x), 2, 8, generator=g)
     path = F.interpolate(knots[:, :, None], (1, 120), mode="bicubic", align_corners=True)[:, :, 0]
     axis = torch.arange(28.0)
@@ -197,7 +197,7 @@ def scribbles(x: Tensor, g: Generator) -> Tensor:
 
 
 def noise(x: Tensor, g: Generator) -> Tensor:
-    """White noise in every second image, else blots: smoothed noise above a threshold."""
+    """Make white noise in every second image, else blots: smoothed noise above a threshold."""
     white = torch.rand(x.shape, generator=g)
     smooth = gaussian_blur(torch.randn(x.shape, generator=g), [9, 9], [1.8, 1.8])
     blots = (3 * smooth / smooth.std((1, 2, 3), keepdim=True) - 2).clamp(0, 1)
@@ -205,7 +205,7 @@ def noise(x: Tensor, g: Generator) -> Tensor:
 
 
 def parts(x: Tensor, g: Generator) -> Tensor:
-    """The upper, lower, left or right half of each digit x, in the middle of the image."""
+    """Return a random upper, lower, left or right half of each digit x, centered in the image."""
     flat = [F.pad(half, (0, 0, 7, 7)) for half in x.split(14, 2)]
     tall = [F.pad(half, (7, 7)) for half in x.split(14, 3)]
     halves = torch.stack(flat + tall)

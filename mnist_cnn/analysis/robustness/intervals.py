@@ -1,8 +1,8 @@
-"""Bounds of what a network computes from changed images, by interval arithmetic.
+"""Interval bound propagation: bounds of a network's outputs for changed images.
 
 S. Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust
-models, 2018 (https://arxiv.org/abs/1810.12715). Bounds hold for exact arithmetic: what a network's
-own rounding moves, some 1e-6 of a logit, is not in them.
+models, 2018 (https://arxiv.org/abs/1810.12715). The bounds hold for exact arithmetic: they do not
+cover a network's own rounding errors, some 1e-6 of a logit.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ HANDLERS: dict[Any, Callable[..., "Interval"]] = {}  # by function of torch
 class Interval:
     """All tensors between center - radius and center + radius.
 
-    A network takes one in place of its images, and returns one in place of its logits: PyTorch asks
-    `__torch_function__` for what its functions make of it. Convolutions, linear layers, batch
-    normalisation, ReLU and pooling are known, dropout but in training.
+    A network takes an interval in place of images, and returns one in place of logits: its layers
+    are dispatched by `__torch_function__`. Convolutions, linear layers, batch normalisation, ReLU,
+    hardtanh and pooling are supported, and dropout in eval mode.
 
     Args:
         center, radius: of the same shape; radius is at least 0.
-        layer: input and weight (K, D) of the linear layer that made it.
+        layer: input and weight (K, D) of the linear layer that returned it.
 
     Raises:
         NotImplementedError: a network calls another function.
@@ -39,7 +39,7 @@ class Interval:
 
     @classmethod
     def around(cls, images: Tensor, epsilon: float) -> "Interval":
-        """Images in [0, 1] whose pixels differ from these by at most epsilon."""
+        """Return the images in [0, 1] whose pixels differ from these by at most epsilon."""
         return cls.between((images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1))
 
     @classmethod
@@ -61,9 +61,10 @@ class Interval:
         return Interval(self.center.flatten(*dims), self.radius.flatten(*dims))
 
     def margins(self, labels: Tensor) -> Tensor:
-        """Upper bounds (B, K) of each logit minus that of the label (B,), for logits (B, K).
+        """Return upper bounds (B, K) of each logit minus that of the label, for labels (B,).
 
-        Differences of the weights of a last linear layer make them tighter than its bounds are.
+        After a linear layer they are computed from differences of its weights, which is tighter
+        than from its output bounds.
         """
         if self.layer is None:
             lower = (self.center - self.radius).gather(1, labels[:, None])
@@ -87,7 +88,7 @@ def conv2d(x: Interval, weight: Tensor, bias: Tensor | None = None, *args: Any) 
 
 
 def monotone(function: Callable[..., Tensor]) -> Callable[..., Interval]:
-    """The handler of a function that is greatest and least at the bounds."""
+    """Return the handler of a monotonically increasing function."""
 
     def handler(x: Interval, *args: Any, **kwargs: Any) -> Interval:
         bounds = (x.center - x.radius, x.center + x.radius)
@@ -106,7 +107,7 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Interval:
-    """Batch normalisation; in training by the statistics of the centers."""
+    """Apply batch normalisation, in training with the statistics of the centers."""
     center = F.batch_norm(x.center, mean, var, weight, bias, training, momentum, eps)
     if training:
         var = x.center.var([d for d in range(x.dim()) if d != 1], correction=0)
@@ -128,12 +129,12 @@ HANDLERS |= {function: monotone(function) for function in INCREASING}
 
 @torch.no_grad()
 def certified(net: Callable[..., Any], images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
-    """bool (B,): the images that are classified correctly however pixels change by up to epsilon.
+    """Return which images are certified: correct for all changes of pixels by up to epsilon.
 
-    Of images in [0, 1]; others may be correct as well.
+    The result is bool (B,), for images in [0, 1]. An image that is not certified may be robust too.
 
     Raises:
-        NotImplementedError: the network calls a function that `Interval` does not know.
+        NotImplementedError: the network calls a function that `Interval` does not support.
     """
     margins = net(Interval.around(images, epsilon)).margins(labels)
     return margins.scatter(1, labels[:, None], -torch.inf).amax(1) < 0

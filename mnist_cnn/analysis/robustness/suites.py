@@ -1,4 +1,4 @@
-"""The suites of `python -m mnist_cnn.evaluate robustness=...` and their figures."""
+"""The robustness suites of `python -m mnist_cnn.evaluate robustness=...`."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ from mnist_cnn.data.loader import generator
 from mnist_cnn.runs.terminal import track
 
 SEED, BATCH = 0, 500
-ATTACKED = 1000  # images: an attack takes hundreds of passes
+ATTACKED = 1000  # images: an attack takes hundreds of forward passes
 DEFAULT = ("corruptions", "adversarial", "certified", "outliers")  # of robustness=true
 
 
 class Suites:
-    """The suites for one network, each a method of its name.
+    """The suites for one network, each a method.
 
     Args:
-        net: gives logits (N, 10).
+        net: returns logits (N, 10).
         images: float (N, 1, 28, 28) in [0, 1] on the CPU.
         labels: int64 (N,).
-        device: where the network is.
+        device: the network's device.
     """
 
     def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, device: torch.device):
@@ -35,7 +35,7 @@ class Suites:
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
-        """Logits on the CPU."""
+        """Return logits on the CPU."""
         return torch.cat([self.net(part.to(self.device)).float().cpu() for part in x.split(BATCH)])
 
     def confidence(self, x: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Suites:
         return (self.predict(x).argmax(1) == self.labels).double().mean().item()
 
     def corruptions(self) -> dict[str, Any]:
-        """The accuracy on images that are changed in each way, and the mean of these."""
+        """Measure the accuracy under each corruption, and the mean of these."""
         figures = {}
         for k, (name, change) in enumerate(track(images.CORRUPTIONS.items(), "corruptions")):
             g = generator(SEED, k)
@@ -57,7 +57,7 @@ class Suites:
         return self.attacked(fgsm=attacks.fgsm, pgd=attacks.restarted_pgd)
 
     def attacked(self, **by_name: attacks.Attack) -> dict[str, Any]:
-        """The number of images, and the accuracy under each attack by epsilon."""
+        """Measure the accuracy under each attack, by epsilon, on the first ATTACKED images."""
         x, y = (part[:ATTACKED].to(self.device) for part in (self.images, self.labels))
         figures: dict[str, Any] = {"images": len(x), **{name: {} for name in by_name}}
         parts = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
@@ -71,7 +71,7 @@ class Suites:
         return figures
 
     def certified(self) -> dict[str, Any]:
-        """The accuracy that no attack can go below by epsilon, on all images, in 64 bits."""
+        """Compute the certified accuracy by epsilon, on all images, in float64."""
         net = copy.deepcopy(self.net).double().cpu()
         parts = list(zip(self.images.double().split(BATCH), self.labels.split(BATCH), strict=True))
         try:
@@ -79,13 +79,13 @@ class Suites:
                 f"{epsilon}": [certified(net, *part, epsilon) for part in parts]
                 for epsilon in track(attacks.EPSILONS, "certified")
             }
-        # what a network that is not known asks of an interval
+        # an unsupported network may raise any of these
         except (NotImplementedError, AttributeError, TypeError) as e:
             return {"unknown": f"no bounds: {e}"}
         return {epsilon: torch.cat(found).double().mean().item() for epsilon, found in hits.items()}
 
     def outliers(self) -> dict[str, Any]:
-        """Separation of each kind of other images from digits by the probability of the prediction.
+        """Measure how well the prediction's probability separates digits from each kind of outlier.
 
         D. Hendrycks and K. Gimpel, A baseline for detecting misclassified and out-of-distribution
         examples, ICLR 2017 (https://arxiv.org/abs/1610.02136).
@@ -99,10 +99,11 @@ class Suites:
 
 
 def separation(digits: Tensor, others: Tensor) -> dict[str, float]:
-    """Separation of digits from other images by scores (N,) and (M,).
+    """Measure how well scores (N,) of digits and (M,) of other images separate them.
 
-    `auroc` is the probability that a digit's score is above another image's, a tie half; `fpr_95`
-    the share of other images above the score that 95 % of the digits reach.
+    `auroc` is the probability that a digit's score is above another image's, with ties counted as
+    half; `fpr_95` is the fraction of other images at or above the score that 95 % of the digits
+    reach.
     """
     pairs = len(digits) * len(others)
     threshold = digits.sort().values[int((1 - 0.95) * len(digits))]
@@ -119,7 +120,7 @@ def measure_robustness(
     suites: Sequence[str],
     device: torch.device,
 ) -> dict[str, Any]:
-    """The part `robustness` of evaluation.json: the figures of each network under each suite.
+    """Run each suite on each network, and return the part `robustness` of evaluation.json.
 
     Args:
         suites: names of methods of Suites.
