@@ -1,4 +1,4 @@
-"""Parts that matplotlib's figures share: colors, title, axes."""
+"""Colors, titles and axes shared by the matplotlib figures."""
 
 import textwrap
 
@@ -10,7 +10,7 @@ TRAIN, VAL, MARK = "#8c8c8c", "#0b62a4", "#c1272d"
 
 
 def titled(title: str, inches: tuple[float, float]) -> Figure:
-    """An empty figure under its title, in as many lines as it needs."""
+    """Return an empty figure with a title, wrapped to its width."""
     figure = Figure(figsize=inches, layout="constrained")
     lines = textwrap.fill(title, int(11 * inches[0]))
     figure.suptitle(lines, fontsize=11, parse_math=False)  # a folder may have $ in its name
@@ -18,7 +18,7 @@ def titled(title: str, inches: tuple[float, float]) -> Figure:
 
 
 def finish(axes: Axes, shares: str = "") -> None:
-    """Draws a grid in place of a frame; on the axes `x`, `y` or `xy` shares are in per cent."""
+    """Draw a grid in place of a frame; the axes in `shares` (`x`, `y` or `xy`) are in per cent."""
     for name in shares:
         getattr(axes, f"{name}axis").set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.25)

@@ -9,10 +9,10 @@ from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 
 
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """A confusion matrix, colored by mistakes alone, beside which the correct ones would drown.
+    """Plot a confusion matrix, colored by mistakes alone, as the hits would dominate.
 
     Args:
-        matrix: whole numbers (C, C), images of the row's class read as the column's.
+        matrix: integers (C, C); row i and column j count images of class i predicted as j.
     """
     mistakes = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
     most = max(1, mistakes.max())
@@ -32,16 +32,16 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 def gallery(
     images: np.ndarray, captions: Sequence[str], title: str, columns: int = 8, colors: str = "gray"
 ) -> Figure:
-    """Images beside each other, each under its caption.
+    """Plot images in a grid, each under its caption.
 
     Args:
-        images: (K, H, W), or in colour (K, H, W, 3); uint8, or float from 0 to 1; K may be 0.
-        captions: K texts, all of as many lines.
+        images: (K, H, W), or in colour (K, H, W, 3); uint8, or float in [0, 1]; K may be 0.
+        captions: K texts of equally many lines.
     """
     rows = max(1, -(-len(images) // columns))
     text = 0.14 * (1 + max((caption.count("\n") for caption in captions), default=0))
     figure = titled(title, (1.25 * columns, 1.25 * (1 + text) * rows + 0.4))
-    # one axes for all: laying out one for each takes seconds
+    # a single axes: laying out one per image takes seconds
     axes = figure.add_subplot(anchor="N")
     height, width = 0.46 * np.array(images.shape[1:3]) / max(images.shape[1:3])
     white = 255 if images.dtype == np.uint8 else 1
@@ -59,10 +59,10 @@ def gallery(
 def reliability(
     counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str
 ) -> Figure:
-    """A reliability diagram: the accuracy of predictions of a given confidence, and their number.
+    """Plot a reliability diagram: the accuracy and the number of predictions by confidence.
 
     Args:
-        counts, confidence, accuracy: (M,) of M equally wide bins of confidence from 0 to 1; means
+        counts, confidence, accuracy: (M,) for M equally wide bins of confidence in [0, 1]; means
             of empty bins are NaN.
     """
     figure = titled(title, (6.4, 6))
@@ -79,10 +79,10 @@ def reliability(
 
 
 def writers(accuracies: np.ndarray, title: str) -> Figure:
-    """The accuracy of each writer, the least accurate first.
+    """Plot the accuracy of each writer, the least accurate first.
 
     Args:
-        accuracies: of G writers, in [0, 1] and in rising order.
+        accuracies: (G,) of G writers, in [0, 1], in ascending order.
     """
     figure = titled(title, (8.4, 5))
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""The figure of a run: its history."""
+"""Figure of a run's history."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +11,15 @@ from matplotlib.ticker import MaxNLocator
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 
 COLORS = {"train": TRAIN, "val": VAL}
-OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns that are no metrics
+OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns that are not metrics
 PANELS = 6  # metrics that are drawn
 
 
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
-    """Metrics by epoch, loss and accuracy first, training and validation, with the best epoch.
+    """Plot training and validation metrics by epoch, loss and accuracy first.
 
     Args:
-        rows: one per epoch: `epoch` (from 1), and what was logged, such as `train/loss`.
+        rows: one per epoch: `epoch` (from 1), and the logged values, such as `train/loss`.
         best_epoch: the epoch whose checkpoint was kept, or None.
     """
     table = pd.DataFrame(rows).set_index("epoch", drop=False)
@@ -41,7 +41,7 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
 def draw(
     axes: Axes, table: pd.DataFrame, name: str, columns: Mapping[str, str], best_epoch: int | None
 ) -> None:
-    """Draw a metric's columns, by stage, and its value in the best epoch."""
+    """Plot a metric's columns, by stage, and its value in the best epoch."""
     for stage, key in sorted(columns.items()):
         axes.plot(table["epoch"], table[key], "o-", ms=3.5, lw=1.6, color=COLORS[stage], label=key)
     if best_epoch is not None and best_epoch in table.index and "val" in columns:
