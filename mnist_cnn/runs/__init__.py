@@ -1,1 +1,1 @@
-"""A run's folder: locked, recorded, resumed; its processes and signals. Nothing of digits."""
+"""Folders of runs, resuming, processes and signals; independent of models and data."""

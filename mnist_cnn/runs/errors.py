@@ -1,4 +1,4 @@
-"""Mistakes of a user, in one line."""
+"""One-line messages for errors of the user."""
 
 import os
 import sysconfig
@@ -9,8 +9,8 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 where a user wants tracebacks
-# anything else is a bug of ours, and keeps its traceback
+FULL_ERROR = "HYDRA_FULL_ERROR"  # environment variable, 1 for tracebacks
+# any other error is a bug, and keeps its traceback
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 PACKAGE = Path(__file__).parents[1]
 OURS = {PACKAGE, PACKAGE.with_name("hydra_plugins")}
@@ -19,12 +19,12 @@ STANDARD = sysconfig.get_path("stdlib")
 
 
 def one_line(error: BaseException, failed: Path | None = None) -> str:
-    """Return the message of an error, with the line of the user's own code that it comes from.
+    """Return the message of an error, with the line of the user's own code that caused it.
 
     Args:
         failed: the file that may have its traceback.
     """
-    # Hydra lists where it looked for a file
+    # Hydra appends its search path
     text = " ".join(str(error).split()).partition(" Config search path:")[0]
     if line := line_of_user(error):
         known = failed is not None and failed.exists()
@@ -33,7 +33,7 @@ def one_line(error: BaseException, failed: Path | None = None) -> str:
 
 
 def line_of_user(error: BaseException) -> str | None:
-    """Return the user's file and line that an error comes from; None where it comes from ours."""
+    """Return the file and line of the user's code that caused an error; None if ours did."""
     while error.__cause__ not in (None, error):
         error = error.__cause__
     trace, found = error.__traceback__, None
@@ -48,7 +48,7 @@ def line_of_user(error: BaseException) -> str | None:
 
 
 def raised_by_hydra(error: BaseException) -> bool:
-    """Tell whether Hydra itself raised an error: the command line is wrong, whatever its type."""
+    """Return whether Hydra itself raised an error: then the command line is wrong."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -58,7 +58,7 @@ def raised_by_hydra(error: BaseException) -> bool:
 
 @contextmanager
 def handed_on() -> Iterator[bool]:
-    """Have Hydra hand on errors, which it prints itself otherwise; give what the user asked for."""
+    """Make Hydra raise errors instead of printing them; yield whether tracebacks were asked for."""
     before = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"
     try:

@@ -1,21 +1,21 @@
-"""What this project writes: its version, and values that JSON has."""
+"""The format version of this project's files, and values that JSON can represent."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-KEY = "format_version"  # of checkpoints, weights files and results.json
+KEY = "format_version"  # in checkpoints, weights files and results.json
 VERSION = 1
 
 
 def check_format(content: Mapping[str, Any]) -> None:
-    """Raise ValueError for a file of another version; other programs' files have none."""
+    """Raise ValueError for a file of another format version; other programs' files have none."""
     if (found := content.get(KEY, VERSION)) != VERSION:
         raise ValueError(f"{KEY} must be {VERSION}, got {found}: another release wrote it")
 
 
 def finite(value: Any) -> Any:
-    """Return a value with null for each number that is not finite, which JSON does not have."""
+    """Replace each number that is not finite by None, as JSON cannot represent it."""
     if isinstance(value, Mapping):
         return {key: finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

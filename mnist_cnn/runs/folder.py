@@ -1,6 +1,6 @@
-"""A run's folder: who is at work in it, with which configuration, and how that ended.
+"""A run's folder: its lock, its recorded configuration and how the run ended.
 
-Calling a run again finishes what lies in its folder, or returns what is finished.
+Starting a run again in its folder resumes it, or returns its results if it has finished.
 """
 
 import contextlib
@@ -22,22 +22,22 @@ from mnist_cnn.runs import ranks
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format, finite
 from mnist_cnn.runs.signals import interrupted
 
-# held while a process works in the folder; the system releases it after a kill. Its name alone says
-# that the folder is a run's: older releases of filelock empty the file
+# held while a process works in the folder; the system releases it after a kill. Its name, not its
+# content, marks the folder of a run: older releases of filelock empty the file
 LOCK = ".mnist_cnn.lock"
 SWEEP = "sweep.yaml"  # in the folder of a sweep
-PENDING = f"{SWEEP}.new"  # with the command of which no job has been opened yet
+PENDING = f"{SWEEP}.new"  # with a command none of whose jobs has been opened yet
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
 CONFIG, OVERRIDES, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("config", "overrides", "hydra"))
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
-Flat = dict[str, Any]  # the values of a configuration by their whole keys
-Changes = dict[str, tuple[Any, Any]]  # by such keys, the value as recorded and the one of now
+Flat = dict[str, Any]  # the values of a configuration by their full keys
+Changes = dict[str, tuple[Any, Any]]  # by full key, the recorded and the new value
 
 
 class FolderInUseError(ValueError):
-    """Another process works in the folder."""
+    """Another process is using the folder."""
 
 
 class Pruned(Exception):  # noqa: N818, it is no error
@@ -49,18 +49,18 @@ class Pruned(Exception):  # noqa: N818, it is no error
 
 
 class RunFolder:
-    """The folder of one run. It is opened before anything is done for the run.
+    """The folder of one run, opened before anything else is done for the run.
 
     Args:
-        depends_on: picks from a flat configuration what the results depend on.
-        extendable: the keys among these with another value of which the run can be finished anew.
-        ended: says why a checkpoint leaves nothing to train; empty where it leaves something.
-        stale: files of the results, which are removed when a newer checkpoint makes them so.
-        log: the file in the folder that gets what is logged.
+        depends_on: selects from a flat configuration the values that the results depend on.
+        extendable: returns the keys among these that may change when the run is resumed.
+        ended: returns why a checkpoint leaves nothing to train; empty if it leaves something.
+        stale: further files of the results, removed when a newer checkpoint outdates them.
+        log: the name of the log file in the folder.
 
     Attributes, once it is opened:
-        results: what results.json holds; None where the run has not ended with this configuration.
-        last: the checkpoint to resume from; None where there is none.
+        results: the content of results.json; None if no run with this configuration has finished.
+        last: the checkpoint to resume from; None if there is none.
         values: the configuration that is recorded.
     """
 
@@ -80,26 +80,26 @@ class RunFolder:
         self.results: dict[str, Any] | None = None
         self.last: Path | None = None
         self.values: dict[str, Any] = {}
-        self.pending: dict[Path, Any] = {}  # what is to be recorded of the configuration
+        self.pending: dict[Path, Any] = {}  # files that will record the configuration
 
     @contextlib.contextmanager
     def opened(self, values: Mapping[Any, Any]) -> Iterator["RunFolder"]:
         """Lock the folder; record the configuration, or compare it with the recorded one.
 
-        What is raised inside is noted in failed.json, or in pruned.json.
+        An exception inside is recorded in failed.json or pruned.json.
 
         Args:
             values: the resolved configuration. With `force` it may differ from the recorded one;
-                with `ckpt_path` it is compared with the checkpoint's run.
+                with `ckpt_path` it is compared with that of the checkpoint's run.
 
         Raises:
-            FolderInUseError: another process works there.
-            ValueError: something else lies there, or a run with another configuration.
+            FolderInUseError: another process is using the folder.
+            ValueError: the folder has other files, or a run with another configuration.
         """
         self.values = dict(values)
         accelerator = flat(values).get("trainer.accelerator")
         broadcast = partial(ranks.broadcast, accelerator=accelerator)
-        if ranks.rank() > 0:  # rank 0 has the folder
+        if ranks.rank() > 0:  # rank 0 opens the folder
             self.results, self.last = broadcast([None, None])
             yield self
             return
@@ -109,11 +109,11 @@ class RunFolder:
             if self.results is None:
                 raise ValueError(f"{self.path} must be a folder that can be written")
             broadcast([self.results, self.last])
-            yield self  # what has ended is read alone
+            yield self  # a finished run is only read
             return
         with self.locked():
             self.compare()
-            with contextlib.suppress(FileNotFoundError):  # the command of its sweep is no mistake
+            with contextlib.suppress(FileNotFoundError):  # the sweep's command is valid
                 replace(self.path.parent / PENDING, self.path.parent / SWEEP)
             if (self.path / LAST).is_file():
                 self.last = self.path / LAST
@@ -127,7 +127,7 @@ class RunFolder:
                 yield self
 
     def check_free(self) -> None:
-        """Raise ValueError where anything but a run lies in the folder."""
+        """Raise ValueError if there is anything but a run in the folder."""
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if SWEEP in found:
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
@@ -148,7 +148,12 @@ class RunFolder:
             self.lock.release()
 
     def compare(self) -> None:
-        """Raise ValueError where the results would depend on another configuration."""
+        """Compare the configuration with the recorded one; read the results if they still hold.
+
+        Raises:
+            ValueError: a value that the results depend on has changed, and the change is not
+                allowed.
+        """
         now = flat(self.values)
         self.pending = record(self.values, self.path)
         last, recorded = self.path / LAST, self.path / CONFIG
@@ -163,7 +168,7 @@ class RunFolder:
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
         if refused := {key: changed[key] for key in changed if key not in allowed}:
             self.force(refused, ended, forced=bool(self.values.get("force")))
-        # a step, as the test, that is left out now takes nothing from the results that are there
+        # results remain valid if a step, such as the test, is now left out
         off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
         longer = changed.keys() - off - on
         if longer and ended:
@@ -173,19 +178,19 @@ class RunFolder:
             self.results = read_results(results)
 
     def force(self, changed: Changes, ended: str, *, forced: bool) -> None:
-        """Raise ValueError for changed values, unless they are forced on what is left to train."""
+        """Raise ValueError for changed values, unless forced with training left to do."""
         keys = [
             f"{key} must be {old} as recorded, got {new}" for key, (old, new) in changed.items()
         ]
         text = f"{self.path}: {'; '.join(keys)}"
         if not forced:
             raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
-        if ended:  # only the record would change, and be false
+        if ended:  # only the record would change, and become wrong
             raise ValueError(f"{text}; force=true has nothing to resume: {ended}")
         print(f"forced: {text}", file=sys.stderr)
 
     def outdate(self) -> None:
-        """Remove the results, which a newer checkpoint outdates, and record what made that."""
+        """Remove the results, outdated by a newer checkpoint, and record its configuration."""
         for name in self.stale:
             (self.path / name).unlink(missing_ok=True)
         self.commit()
@@ -201,7 +206,7 @@ class RunFolder:
         self.pending = {}
 
     def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
-        """Write results.json, the last file: it says that all the rest is there."""
+        """Write results.json, the last file of a run: it implies that all others exist."""
         self.commit()
         write_json({KEY: VERSION, **results}, self.path / RESULTS)
         return dict(results)
@@ -211,7 +216,7 @@ class RunFolder:
             return
         trace = "".join(traceback.format_exception(error))
         failure = {"type": type(error).__name__, "error": str(error), "traceback": trace}
-        with contextlib.suppress(OSError):  # the disk may be what failed
+        with contextlib.suppress(OSError):  # the disk itself may have failed
             write_json(failure, self.path / FAILED)
 
     @contextlib.contextmanager
@@ -221,7 +226,7 @@ class RunFolder:
         except Pruned as e:
             write_json(vars(e), self.path / PRUNED)
             raise
-        except BaseException as e:  # Rich ends the program where nobody reads what it prints
+        except BaseException as e:  # Rich exits if its output pipe is closed
             if stop := interrupted(e, f"resume it with ckpt_path={self.path}"):
                 raise stop from None
             if isinstance(e, Exception):
@@ -230,7 +235,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def logged(self) -> Iterator[None]:
-        """Write what is logged inside to the folder, too."""
+        """Also write what is logged inside to a file in the folder."""
         root = logging.getLogger()
         handler = logging.FileHandler(self.path / self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
@@ -246,7 +251,7 @@ class RunFolder:
 
 
 def record(values: Mapping[Any, Any], folder: Path) -> dict[Path, Any]:
-    """Return the files that record a configuration; where the last one is, the others are."""
+    """Return the files that record a configuration; the last one implies the others."""
     content: dict[Path, Any] = {CONFIG: values}
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
     if hydra is None or Path(hydra.runtime.output_dir).absolute() != folder:
@@ -255,12 +260,12 @@ def record(values: Mapping[Any, Any], folder: Path) -> dict[Path, Any]:
 
 
 def hydra_log() -> str:
-    """Return the name of the log that Hydra opens in a job's folder before the job is called."""
+    """Return the name of the log file that Hydra opens in a job's folder before calling the job."""
     return f"{HydraConfig.get().job.name}.log" if HydraConfig.initialized() else ""
 
 
 def flat(node: Any, key: str = "") -> Flat:
-    """The values of a plain configuration by their whole keys: {"a": {"b": 1}} has a.b."""
+    """Flatten a plain configuration to values by full key: {"a": {"b": 1}} to {"a.b": 1}."""
     if not (isinstance(node, Mapping) and (node or not key)):
         return {key: node}
     found: Flat = {}
@@ -270,13 +275,13 @@ def flat(node: Any, key: str = "") -> Flat:
 
 
 def differences(old: Flat, new: Flat) -> Changes:
-    """The keys whose values differ, with both; a key that is missing counts as null."""
+    """Return the keys whose values differ, with both values; a missing key counts as None."""
     keys = sorted(old.keys() | new.keys())
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
 def state(folder: Path) -> State:
-    """The state of a run, by the files in its folder; `new` where none has begun."""
+    """Return the state of a run, from the files in its folder; `new` if it has not begun."""
     lock = folder / LOCK
     if lock.exists():
         try:
@@ -284,7 +289,7 @@ def state(folder: Path) -> State:
                 pass
         except Timeout:
             return "running"
-        except OSError:  # a folder that only others may write
+        except OSError:  # this user cannot write to the folder
             pass
     ends: dict[str, State] = {RESULTS: "finished", FAILED: "failed", PRUNED: "pruned"}
     ends[LOCK] = "interrupted"
@@ -292,7 +297,7 @@ def state(folder: Path) -> State:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What RunFolder.finish was given; ValueError for a file of another version."""
+    """Read what RunFolder.finish wrote; ValueError for a file of another format version."""
     content = json.loads(path.read_text("utf-8"))
     try:
         check_format(content)
@@ -308,7 +313,7 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 
 
 def replace(new: Path, old: Path) -> None:
-    """Put a finished file in another's place; after a power cut one of the two is there whole."""
+    """Replace a file atomically: after a power failure, either the old or the new one is whole."""
     with new.open("rb") as file:
         os.fsync(file.fileno())
     new.replace(old)

@@ -1,4 +1,4 @@
-"""The states of all random generators, as plain values."""
+"""The states of the random generators of Python, NumPy and PyTorch, as plain values."""
 
 import random
 from typing import Any

@@ -1,4 +1,4 @@
-"""The names of a sweep's jobs, and of runs: by what they override."""
+"""Names of runs and of a sweep's jobs, made from their overrides."""
 
 import hashlib
 import inspect
@@ -19,25 +19,25 @@ NOT_NAMED = ("ckpt_path", "force", "targets", "run_name")
 
 
 def name_of(overrides: Sequence[str]) -> str:
-    """A folder's name for overrides, which Hydra's grammar takes unquoted; empty for none."""
+    """Return a folder name for overrides, valid unquoted in Hydra's grammar; empty for none."""
     text = "-".join(o.lstrip("+~").replace("=", "_", 1) for o in overrides)
     name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).lstrip(".-")
     if name == text and len(name) <= LONGEST:
         return name
-    # a hash, where characters were replaced or cut, keeps two names from becoming one
+    # where characters were replaced or cut, a hash keeps names distinct
     return f"{name[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def job_name(*shared: object) -> str:
-    """The name of this process's job: what it overrides but for the keys that all jobs share."""
+    """Return the name of this process's job: its overrides without keys that all jobs share."""
     own = [o for o in HydraConfig.get().overrides.task if key_of(o) not in map(str, shared)]
     return name_of(sorted(own)) or "job"
 
 
 def renamed(sweep: Path, keys: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each key that is swept for the first time where there are jobs already.
+    """Yield a warning for each key that is swept for the first time in a sweep that has jobs.
 
-    Their names lack it: with the value that they had they are other jobs now.
+    Their names lack the key: a job with the same value gets another name, and is run again.
     """
     jobs = [OmegaConf.load(file) for file in sorted(sweep.glob(f"*/{CONFIG}"))]
     for key in keys if jobs else ():
@@ -47,35 +47,35 @@ def renamed(sweep: Path, keys: Sequence[str]) -> Iterator[str]:
 
 
 def run_name() -> str:
-    """The name of a run, for loggers: the recorded one, or all that its command line overrides."""
+    """Return the name of a run for loggers: the recorded one, or one made from its overrides."""
     if not HydraConfig.initialized():
         return "default"
     hydra: Any = HydraConfig.get()
     recorded = Path(OmegaConf.select(hydra, "runtime.output_dir") or "", CONFIG)
-    # a run that is extended keeps its name, by which TensorBoard finds what it is to drop
+    # an extended run keeps its name, by which TensorBoard finds what to drop
     known = OmegaConf.select(OmegaConf.load(recorded), "run_name") if recorded.is_file() else None
     own = [o for o in hydra.overrides.task if key_of(o) not in NOT_NAMED]
     return known or name_of(own) or "default"
 
 
 def run_id(folder: str) -> str:
-    """An id of a run's folder, for loggers that continue the run of an id."""
+    """Return an ID of a run's folder, for loggers that can resume the run with an ID."""
     return hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]
 
 
 def sweep_name(folder: str) -> str:
-    """The name of the sweep that a run's folder lies in, such as 2026-01-31/12-00-00, or none."""
+    """Return the name of a run's sweep, such as 2026-01-31/12-00-00; empty without a sweep."""
     above = Path(folder).absolute().parent
     return "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else ""
 
 
 def in_sweep() -> bool:
-    """Tell whether Hydra started this as one of several jobs."""
+    """Return whether Hydra started this process as a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
 
 
 def choose(alone: object, swept: object) -> object:
-    """The first value in a run alone, the second in a job of a sweep."""
+    """Return the first value in a single run, the second in a job of a sweep."""
     return swept if in_sweep() else alone
 
 

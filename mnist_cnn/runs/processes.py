@@ -1,8 +1,8 @@
-"""A run in several processes of this machine, started by torchrun's own launcher.
+"""Runs in several processes on this machine, started by torchrun's own launcher.
 
-Each is `python -m mnist_cnn.runs.processes`, and reads its configuration from the environment: so
-it trains the same from the command line, in a sweep under any launcher and from Python, and a
-killed run leaves no file of its processes behind.
+Each process is `python -m mnist_cnn.runs.processes`, which reads its configuration from the
+environment. So it trains the same from the command line, in a sweep with any launcher and from
+Python, and a killed run leaves no files of its processes behind.
 """
 
 import json
@@ -21,7 +21,7 @@ from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_resul
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import Interrupted, interruptible
 
-JOB = "MNIST_CNN_JOB"  # the variable with the resolved configuration, and Hydra's, as YAML
+JOB = "MNIST_CNN_JOB"  # environment variable: the resolved configuration and Hydra's, as YAML
 
 
 class RemoteTraceback(Exception):  # noqa: N818, it is the cause of one
@@ -29,12 +29,12 @@ class RemoteTraceback(Exception):  # noqa: N818, it is the cause of one
 
 
 def wanted(devices: Any) -> bool:
-    """Tell whether this process is to start those of a run: torchrun has not."""
+    """Return whether this process must start those of a run, since torchrun has not."""
     return isinstance(devices, int) and devices > 1 and not under_torchrun()
 
 
 def environment() -> list[Any]:
-    """Return the Trainer's plugins; without torchrun one that ignores a cluster's variables."""
+    """Return the Trainer's plugins; without torchrun, one that ignores a cluster's variables."""
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
     return [] if under_torchrun() else [LightningEnvironment()]
@@ -43,23 +43,24 @@ def environment() -> list[Any]:
 def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
     """Call `package.module:function` with a run's configuration in `count` processes.
 
-    Returns what its results.json holds.
-
     Rank 0 takes over the lock of the folder, which this process has opened.
 
+    Returns:
+        The content of the run's results.json.
+
     Raises:
-        ValueError: a process has failed or was killed.
-        Interrupted: a signal to stop came, and they have stopped.
+        ValueError: a process failed or was killed.
+        Interrupted: a stop signal was received, and the processes have stopped.
         Pruned: as in one process.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    for name in ("multiprocessing.api", "agent.server.api"):  # what they say is in the error
+    for name in ("multiprocessing.api", "agent.server.api"):  # the error has their messages
         logging.getLogger(f"torch.distributed.elastic.{name}").setLevel(logging.CRITICAL)
-    # without PyTorch's handlers (always there before 2.10) the processes end by SIGTERM; they pass
-    # SIGINT on, which a Python that is starting answers with a traceback
+    # PyTorch's handlers (always installed before 2.10) forward SIGINT, on which a starting Python
+    # prints a traceback; without them the processes are ended by SIGTERM
     ours: Any = {"signals_to_handle": ""} if hasattr(LaunchConfig, "signals_to_handle") else {}
     config = LaunchConfig(
         min_nodes=1,
@@ -84,7 +85,7 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
         raise Interrupted(e.sigval) from None
     except ChildFailedError as e:
         rank, first = e.get_first_failure()
-        reason: Any = first.message  # of an exception its name and text, and more
+        reason: Any = first.message  # for an exception, a dict with its name and text
         if not isinstance(reason, dict):
             raise ValueError(f"process {rank}: {reason}") from None
         trace = RemoteTraceback(reason["extraInfo"]["py_callstack"])
@@ -98,7 +99,7 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
 
 
 def call(text: str) -> None:
-    """Call the function of a job in this process, as a part of Hydra's job where it was one."""
+    """Call the function of a job in this process, with Hydra's configuration if it had one."""
     job: Any = OmegaConf.create(text)
     if "hydra" in job:
         adopt_hydra_config(job)

@@ -1,4 +1,4 @@
-"""The place of this process among those that train a run together."""
+"""The rank of this process among those that train a run together."""
 
 import atexit
 import ctypes
@@ -11,7 +11,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent
 
 
 def world_size() -> int:
-    """The number of processes that torchrun started, on all machines; 1 without it."""
+    """Return the number of processes that torchrun started on all machines; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
@@ -20,25 +20,25 @@ def under_torchrun() -> bool:
 
 
 def rank() -> int:
-    """The number of this process among them, from 0, which writes the run's files."""
+    """Return the rank of this process; rank 0 writes the run's files."""
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
 def end_with_launcher(number: int = signal.SIGKILL) -> None:
-    """Send this process a signal when its launcher is killed: it would train on alone.
+    """Have Linux send this process a signal when its launcher ends, so it does not train on alone.
 
-    What waits for other processes hears none but SIGKILL; a run that is killed is resumed exactly.
+    A process that waits for others reacts only to SIGKILL; a killed run is resumed exactly.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def broadcast(values: list[Any], accelerator: str | None) -> list[Any]:
-    """Return the values of rank 0 in all processes, which are joined at the first call.
+    """Broadcast the values of rank 0; the first call initializes the process group.
 
     Args:
-        accelerator: what they are going to train on, as the Trainer takes it; None where no
-            Lightning is used.
+        accelerator: what the processes will train on, as the Trainer takes it; None without
+            Lightning.
     """
     if world_size() == 1 or not under_torchrun():
         return values
@@ -46,8 +46,8 @@ def broadcast(values: list[Any], accelerator: str | None) -> list[Any]:
 
     if not distributed.is_initialized():
         end_with_launcher()
-        # Lightning takes the group over. It must be told of gloo, for which it divides sums: gloo's
-        # own mean fails for integers, with which Lightning counts what sync_dist=True averages
+        # Lightning uses this group. It must be explicitly gloo, for which Lightning divides sums:
+        # gloo's own mean fails for integers, such as Lightning's counts for sync_dist=True
         on_cpu = accelerator == "cpu" or not cuda.is_available()
         distributed.init_process_group("gloo" if on_cpu else None)
         atexit.register(distributed.destroy_process_group)

@@ -1,4 +1,4 @@
-"""The command line that resumes a run or a sweep: `ckpt_path=` as the overrides recorded there."""
+"""Expansion of `ckpt_path=` to the recorded overrides of the run or sweep that it resumes."""
 
 import os
 import re
@@ -13,14 +13,14 @@ from omegaconf import OmegaConf
 from mnist_cnn.internals.hydra import ChoiceSweep, QuotedString, parse_override
 from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, SWEEP, state
 
-# what may be imported is for who resumes a run to say: its folder may be a stranger's
+# a run's folder may be untrusted: only the user who resumes it says what may be imported
 NOT_REPEATED = ("targets", "force", "run_dir")
-OF_HYDRA = re.compile(r"-|[+~]*([^=]*@([^=]*\.)?)?hydra\b")  # options, and keys of Hydra's own
-OF_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper)\b")  # of these, how a sweep is run
-# Those that are repeated. A sweep's file may be a stranger's: no key whose value reaches a shell
-# (setup, additional_parameters), an evaluation (joblib's pre_dispatch), an import, a file that is
-# unpickled (submitit_folder) or an address; and no value but a word, as a line break ends a comment
-# in a batch script.
+OF_HYDRA = re.compile(r"-|[+~]*([^=]*@([^=]*\.)?)?hydra\b")  # options, and Hydra's own keys
+OF_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper)\b")  # of these, how to run a sweep
+# Of those, the ones that are repeated. A sweep's file may be untrusted: keys are left out whose
+# values reach a shell (setup, additional_parameters), eval (joblib's pre_dispatch), an import, a file
+# that is unpickled (submitit_folder) or an address. A value must be a single word, as a line break
+# ends a comment in a batch script.
 PLAIN = re.compile(
     r"""[+~]*hydra(
     /(launcher|sweeper)=[\w-]+
@@ -39,23 +39,23 @@ PLAIN = re.compile(
     re.ASCII | re.VERBOSE,
 )
 PARAMS = "hydra.sweeper.params"
-SWEPT = re.compile(r"[a-z]\w*([./-][a-z\d]\w*)*", re.ASCII | re.IGNORECASE)  # a key in them
-# the name of a file of the configuration that need not be one of the user's own
+SWEPT = re.compile(r"[a-z]\w*([./-][a-z\d]\w*)*", re.ASCII | re.IGNORECASE)  # a key in PARAMS
+# an override that may name a file outside the folders of the configuration
 ELSEWHERE = re.compile(r"[+~]*[^=.@]*(@[^=]*)?=.*(\.\.|\$)", re.DOTALL)
 MULTIRUN = ("-m", "--multirun")
-# files, which are found from the working directory of the command that named them
+# paths relative to the working directory of the command that gave them
 PATHS = ("init_weights", "data.root", "data.path")
 OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
 
 
 def run(job: Callable[[], Any], argv: Sequence[str]) -> None:
-    """Call a function of hydra.main with each command line that a command line stands for."""
+    """Call a function of hydra.main with each command line that `argv` expands to."""
     codes = [0]
     for line in expand(argv):
-        sys.argv[1:] = line  # hydra.main reads no other
+        sys.argv[1:] = line  # where hydra.main reads it
         try:
             job()
-        except SystemExit as e:  # one command of a sweep does not keep the others from running
+        except SystemExit as e:  # after a failed command of a sweep the others still run
             codes.append(e.code if isinstance(e.code, int) else bool(e.code))
             if isinstance(e.code, str):
                 print(e.code, file=sys.stderr)
@@ -64,20 +64,22 @@ def run(job: Callable[[], Any], argv: Sequence[str]) -> None:
 
 
 def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[str]]:
-    """The command lines that a command line with `ckpt_path=` stands for.
+    """Expand `ckpt_path=` in a command line to the command lines that it stands for.
 
     Args:
-        argv: overrides, with `ckpt_path=` a run's folder (it is resumed there), a checkpoint (a new
-            run starts from it, with that run's overrides), a sweep's folder (each of its commands
-            is resumed) or `latest`. What is recorded stands in its place, but for what is given.
-        outputs: where `latest` is looked for.
+        argv: overrides. `ckpt_path=` is a run's folder (the run is resumed there), a checkpoint (a
+            new run starts from it, with that run's overrides), a sweep's folder (each of its
+            commands is resumed) or `latest`. Overrides in `argv` take precedence over recorded
+            ones.
+        outputs: the folder that is searched for `latest`.
 
     Raises:
-        ValueError: there is no such folder or file, or nothing is recorded there; `run_dir=`.
+        ValueError: there is no such folder or file, nothing is recorded there, or `run_dir=` is
+            given.
     """
     if "run_dir" in map(key_of, argv):
         raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
-    # Hydra 1.3 takes it at the beginning alone
+    # Hydra 1.3 accepts -m only in first place
     argv = sorted(map(absolute, argv), key=lambda a: a not in MULTIRUN)
     place, rest = take_ckpt_path(argv)
     if place is None:
@@ -105,7 +107,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
 
 
 def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> list[str]:
-    # another launcher or sweeper does not know the keys of the one before
+    # another launcher or sweeper does not have the keys of the recorded one
     groups = [key_of(a).replace("/", ".") for a in given if a.startswith("hydra/")]
     of_hydra = not_given(command["hydra"], [*given, *groups])
     for override in of_hydra:
@@ -115,28 +117,31 @@ def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> 
 
 
 def commands(sweep: Path) -> list[dict[str, Any]]:
-    """The commands that a sweep was started and extended with."""
+    """Return the commands that a sweep was started and extended with."""
     content: Any = OmegaConf.to_container(OmegaConf.load(sweep / SWEEP))
     return list(content["commands"])
 
 
 def recorded(path: Path, given: Sequence[str]) -> list[str]:
-    """The overrides that a run was started with, without those that are given now."""
+    """Return the overrides that a run was started with, without those that are given now."""
     if not (path / OVERRIDES).is_file():
         return []
-    overrides: Any = OmegaConf.to_container(OmegaConf.load(path / OVERRIDES))  # none is resolved
+    overrides: Any = OmegaConf.to_container(OmegaConf.load(path / OVERRIDES))  # unresolved
     return repeated(map(str, overrides), [*given, *OF_SEARCH])
 
 
 def settled(path: Path) -> list[str]:
-    """The files that a run started from, which its configuration may have named relatively."""
+    """Return overrides with the recorded paths of the files that a run started from.
+
+    Its command line may have given them relative to another folder.
+    """
     config = OmegaConf.load(path / CONFIG)
     files = {key: OmegaConf.select(config, key) for key in ("init_weights", "data.path")}
     return [f"{key}={quote(file)}" for key, file in files.items() if isinstance(file, str)]
 
 
 def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
-    """The recorded overrides whose keys, and groups of keys, are not given anew; none of Hydra's.
+    """Return the recorded overrides whose keys or groups are not given anew; none of Hydra's own.
 
     Raises:
         ValueError: one may name a file outside the folders of the configuration.
@@ -162,7 +167,7 @@ def not_repeated(override: str) -> ValueError:
 
 
 def plain(override: str) -> bool:
-    """Tell whether an override of how a sweep is run can run nothing."""
+    """Return whether an override of a launcher or sweeper cannot run code."""
     if PLAIN.fullmatch(override):
         return True
     try:
@@ -178,11 +183,11 @@ def plain(override: str) -> bool:
 
 
 def may_be_swept(key: Any, value: Any) -> bool:
-    """Tell whether a key and its values, or one to delete (None), may stand in a sweep's space.
+    """Return whether a sweep's search space may have a key with these values (None deletes it).
 
-    Of a dictionary there Hydra would call `_target_`; each key becomes an override of the jobs.
+    In a dictionary there Hydra would call `_target_`, and each key becomes an override of the jobs.
     """
-    key = str(key).replace("\\", "")  # which escapes a dot
+    key = str(key).replace("\\", "")  # it escapes dots
     text = value.text if isinstance(value, QuotedString) else value
     scalar = text is None or isinstance(text, str | int | float)
     if not scalar or "$" in str(text) or not SWEPT.fullmatch(key):
@@ -196,17 +201,17 @@ def may_be_swept(key: Any, value: Any) -> bool:
 
 
 def key_of(override: str) -> str:
-    """The key of an override, with dots for brackets."""
+    """Return the key of an override, with dots for brackets."""
     return re.sub(r"\[([^]]*)\]", r".\1", override.partition("=")[0].lstrip("+~"))
 
 
 def absolute(override: str) -> str:
-    """An override of a path, or of several that are swept, as it holds from any directory."""
+    """Make the path in an override absolute, or each path if several are swept."""
     if key_of(override) not in PATHS:
         return override
     try:
         value = parse_override(override).value()
-    except HydraException:  # which Hydra will say better
+    except HydraException:  # Hydra has a better message
         return override
     every = value.list if isinstance(value, ChoiceSweep) else [value]
     texts = [part.text if isinstance(part, QuotedString) else part for part in every]
@@ -219,7 +224,10 @@ def absolute(override: str) -> str:
 
 
 def latest(outputs: Path) -> Path:
-    """The newest run that has not ended, or the newest; no job of a sweep, none that is running."""
+    """Return the newest run that was interrupted or failed, or else the newest run.
+
+    Jobs of a sweep and runs in progress are left out.
+    """
     runs = sorted(runs_below(outputs), key=lambda run: (run / OVERRIDES).stat().st_mtime)
     states = {run.absolute(): state(run) for run in reversed(runs)}
     free = [run for run, how in states.items() if how != "running"]
@@ -229,7 +237,7 @@ def latest(outputs: Path) -> Path:
 
 
 def runs_below(outputs: Path) -> Iterator[Path]:
-    """The folders of runs at any depth, but not those in a sweep."""
+    """Yield the folders of runs at any depth, except those in a sweep."""
     for path, folders, names in os.walk(outputs):
         if not {LOCK, SWEEP}.isdisjoint(names):
             folders.clear()
@@ -238,15 +246,15 @@ def runs_below(outputs: Path) -> Iterator[Path]:
 
 
 def take_ckpt_path(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The value of `ckpt_path=` in a command line, None where there is none, and the rest."""
+    """Split a command line into the value of `ckpt_path=`, None if it has none, and the rest."""
     given = [a for a in argv if a.startswith("ckpt_path=")]
     place = given[-1].partition("=")[2].strip("'\"") if given else "null"
     return None if place == "null" else place, [a for a in argv if a not in given]
 
 
 def quote(path: Path | str) -> str:
-    """Text as Hydra's command line takes it: no interpolation in it is resolved."""
-    # in OmegaConf a backslash escapes an interpolation, in Hydra a quote; elsewhere it is itself
+    """Quote text for Hydra's command line, so that no interpolation in it is resolved."""
+    # a backslash escapes an interpolation in OmegaConf, a quote in Hydra; elsewhere it is literal
     text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(path))
     text = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\*)$", r"\1\1", text, count=1) + "'"

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 SIGPIPE = 13  # not in signal on Windows
-# what asks a program to stop; clusters announce the end of a job by one of the last two
+# requests to stop; clusters announce the end of a job by one of the last two
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
 
 
@@ -30,12 +30,12 @@ class Interrupted(BaseException):
 
 
 def interrupt(number: int, frame: FrameType | None, outer: int = 0) -> None:
-    """Handle a signal by raising Interrupted, or later while modules are being imported.
+    """Raise Interrupted for a signal; while modules are being imported, postpone it.
 
-    A module of which half was imported fails in any way where it is used.
+    A module that was imported in part fails unpredictably when it is used.
 
     Args:
-        outer: the imports that were under way when the signals were taken over.
+        outer: the number of import frames on the stack when the handler was installed.
     """
     if imports(frame) > outer:
         again(number)
@@ -44,20 +44,20 @@ def interrupt(number: int, frame: FrameType | None, outer: int = 0) -> None:
 
 
 def imports(frame: FrameType | None) -> int:
-    """Count the frames of Python's import in a stack."""
+    """Count the frames of Python's import system in a stack."""
     names = (f.f_code.co_filename for f, _ in traceback.walk_stack(frame))
     return sum(name.startswith("<frozen importlib") for name in names)
 
 
 def again(number: int) -> None:
-    """Send this process a signal a moment later."""
+    """Send this process a signal after 10 ms."""
     timer = threading.Timer(0.01, os.kill, [os.getpid(), number])
-    timer.daemon = True  # the end of the program does not wait for it
+    timer.daemon = True  # it does not keep the program alive
     timer.start()
 
 
 def interrupted(error: BaseException, hint: str = "") -> Interrupted | None:
-    """The Interrupted that an error stands for, of which a library may have made its own."""
+    """Return the interruption that caused an error, which a library may have replaced, or None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, Interrupted):
@@ -71,7 +71,7 @@ def interrupted(error: BaseException, hint: str = "") -> Interrupted | None:
 
 
 def handle(handler: Any) -> dict[int, Any]:
-    """Give those signals that are not ignored a handler; return the ones they had."""
+    """Set a handler for the signals that are not ignored; return the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -84,7 +84,7 @@ def restore(handlers: dict[int, Any]) -> None:
 
 
 def repeat(ignored: Any) -> None:
-    """Raise a signal again that came where Python ignores errors: in callbacks, for example."""
+    """Send a signal again that came where Python ignores exceptions, for example in callbacks."""
     error = ignored.exc_value
     if isinstance(error, Interrupted):
         again(error.number)
@@ -94,7 +94,7 @@ def repeat(ignored: Any) -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, each of the signals raises Interrupted; outside, the handlers are those of before."""
+    """Raise Interrupted for each of the signals inside; restore the handlers on leaving."""
     outer = imports(inspect.currentframe())
     handlers, hook = handle(partial(interrupt, outer=outer)), sys.unraisablehook
     sys.unraisablehook = repeat
@@ -106,15 +106,15 @@ def interruptible() -> Iterator[None]:
 
 
 class StopSignal:
-    """A signal to stop, `received`, that is answered when the step is done; 0 for none."""
+    """A stop signal that is answered after the current step; `received` is its number, or 0."""
 
     def __init__(self) -> None:
         self.received = 0
-        self.before: dict[int, Any] = {}  # the handlers that were there
+        self.before: dict[int, Any] = {}  # the previous handlers
 
     def listen(self, patient: bool) -> None:
-        """Take the signals over. A second SIGINT raises Interrupted, unless `patient`."""
-        # a launcher of processes passes on the Ctrl-C that they have had from the terminal
+        """Install the handlers. A second SIGINT raises Interrupted, unless `patient`."""
+        # patient: a launcher forwards a Ctrl-C that its processes got from the terminal as well
         self.received, self.patient = 0, patient
         self.before |= handle(self.note)
 
@@ -126,6 +126,6 @@ class StopSignal:
             os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
 
     def ignore(self) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         restore(self.before)
         self.before = {}

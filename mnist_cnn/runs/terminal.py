@@ -1,4 +1,4 @@
-"""Consoles and progress bars of rich."""
+"""Consoles and progress bars of Rich."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def console(**options: Any) -> Console:
-    """A console of rich that prints text as it is: `a[b]` is no markup, `:x:` no emoji.
+    """Return a Rich console that prints text as it is: `a[b]` is no markup, `:x:` no emoji.
 
-    It breaks no line of text, and without a terminal no row of a table either. Progress bars need
+    It wraps no text, and without a terminal no table row either. Progress bars need
     soft_wrap=False.
     """
     plain = {"markup": False, "emoji": False, "highlight": False, "soft_wrap": True}
@@ -23,12 +23,12 @@ def console(**options: Any) -> Console:
 
 
 def track(items: Iterable[T], what: str) -> Iterable[T]:
-    """Iterates over the items, with a bar on stderr where that is a terminal."""
+    """Iterate over items with a progress bar on stderr, if that is a terminal."""
     screen = console(stderr=True, soft_wrap=False)
     hidden = not screen.is_terminal
     return progress.track(items, what, console=screen, transient=True, disable=hidden)
 
 
 def printable(text: str) -> str:
-    """A text without what it could make a terminal do."""
+    """Replace unprintable characters by `?`, so that text cannot control a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
