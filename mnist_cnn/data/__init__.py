@@ -1,1 +1,1 @@
-"""Images: where their files come from, how they are split, changed at random and batched."""
+"""Datasets of images: loading, splitting, random augmentation and batching."""

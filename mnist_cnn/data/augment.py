@@ -1,4 +1,4 @@
-"""Random changes to a batch of digits, of the kind in which other people's handwriting differs.
+"""Random augmentation of a batch of digits, by ways in which people's handwriting differs.
 
 Shapes: B images in a batch; an image is (1, 28, 28), white ink on black, in [0, 1].
 """
@@ -14,56 +14,55 @@ from torch import Generator, Tensor
 
 from mnist_cnn.config import schema
 
-FINEST = 0.4  # half of the width of the finest stroke that is drawn, in pixels
+FINEST = 0.4  # half of the width of the finest stroke drawn, in pixels
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random moves, pens, papers and strokes for a batch of digits.
+    """Random affine maps, pens, papers and strokes for a batch of digits.
 
-    Every digit draws its own amounts; 0 switches a change off. All chance comes from the generator
-    that each call is given.
+    Amounts are drawn for each digit; 0 disables a change. All randomness comes from the generator
+    passed to each call.
 
     Raises:
-        ValueError: an amount out of its range, which `config.schema` has.
+        ValueError: an amount is outside its range in `config.schema`.
     """
 
-    degrees: float = 0.0  # greatest rotation to either side
-    shift: float = 0.0  # greatest move along x and along y, in pixels
-    scale: float = 0.0  # greatest relative change of size, the same for both axes
-    stretch: float = 0.0  # greatest relative change of width against height
-    shear: float = 0.0  # greatest slant to either side, in degrees
+    degrees: float = 0.0  # maximum rotation in either direction
+    shift: float = 0.0  # maximum translation along x and along y, in pixels
+    scale: float = 0.0  # maximum relative change of size, the same for both axes
+    stretch: float = 0.0  # maximum relative change of the ratio of width to height
+    shear: float = 0.0  # maximum slant in either direction, in degrees
     elastic: float = 0.0  # standard deviation of a smooth displacement field, in pixels
-    thickness: float = 0.0  # greatest share of a one-pixel dilation or erosion to blend in
-    blur: float = 0.0  # greatest share of a 3x3 mean to blend in
-    gamma: float = 0.0  # greatest change of the exponent of the darkness, as a power of two
-    # probability of a random line across the image: what is left of a ruled line
+    thickness: float = 0.0  # maximum weight of a blended one-pixel dilation or erosion
+    blur: float = 0.0  # maximum weight of a blended 3x3 mean
+    gamma: float = 0.0  # maximum change of the exponent of the darkness, as a power of two
+    # probability of a random line across the image, like the remains of a ruled line
     strike: float = 0.0
-    # probability of a stroke variant that other schools teach and MNIST's American writers seldom
-    # wrote: a one's upstroke and foot, an open four, a seven's crossbar, a zero's slash
+    # probability of a stroke variant that is taught elsewhere and rare among MNIST's American
+    # writers: a one's upstroke and foot, an open four, a seven's crossbar, a zero's slash
     flourish: float = 0.0
-    pen: float = 1.2  # greatest half of the width of strokes that are drawn, in pixels; least: 0.4
-    hollow: float = 0.0  # probability that the outline of the strokes stands for them
+    pen: float = 1.2  # maximum half of the width of drawn strokes, in pixels; the minimum is 0.4
+    hollow: float = 0.0  # probability of replacing the strokes by their outline
     gap: float = 0.0  # probability of a gap, a straight line across the strokes
-    # probability that the image is as one of 9 to 14 pixels a side was, made larger
+    # probability of downsampling to 9 to 14 pixels a side and upsampling again
     coarse: float = 0.0
-    # greatest grey of the paper, which rises evenly across it; half of the digits get none
+    # maximum grey of the paper, a linear gradient; half of the digits get none
     background: float = 0.0
-    noise: float = 0.0  # greatest standard deviation of noise in the pixels; half get none
-    # probability of a rectangle of one grey over the image: Z. Zhong et al., Random erasing data
+    noise: float = 0.0  # maximum standard deviation of pixel noise; half of the digits get none
+    # probability of covering a rectangle with one grey: Z. Zhong et al., Random erasing data
     # augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896)
     erase: float = 0.0
-    # probability that an image stays as it is, as sharp as those that the network is to read: the
-    # moves blur it a little
+    # probability of leaving an image as sharp as at inference: the affine map blurs it slightly
     unchanged: float = 0.0
 
     def __post_init__(self) -> None:
         schema.check_values("data.augment", schema.Augment, dataclasses.asdict(self))
 
     def __call__(self, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        """Changed copies (B, 1, 28, 28) in [0, 1] of images x (B, 1, 28, 28) in [0, 1].
+        """Return augmented copies (B, 1, 28, 28) in [0, 1] of images x (B, 1, 28, 28) in [0, 1].
 
-        Labels y (B,) stay as they are. The generator must live on the device of x; equal
+        Labels y (B,) select the strokes to vary. The generator must be on the device of x; equal
         generator states give equal results.
         """
         chance = Chance(x, generator, self.pen)
@@ -108,20 +107,20 @@ class Chance:
         self.n, self.device, self.generator, self.pen = len(x), x.device, generator, pen
 
     def share(self, *shape: int) -> Tensor:
-        """Uniform in [0, 1): one number per image, (B, 1, 1, 1), or as many as `shape` says."""
+        """Draw uniformly from [0, 1): one number per image, (B, 1, 1, 1), or of shape `shape`."""
         size = shape or (self.n, 1, 1, 1)
         return torch.rand(size, generator=self.generator, device=self.device)
 
     def around(self, greatest: float) -> Tensor:
-        """Uniform in [-greatest, greatest], (B, 1, 1, 1)."""
+        """Draw uniformly from [-greatest, greatest], (B, 1, 1, 1)."""
         return greatest * (2 * self.share() - 1)
 
     def between(self, low: float, high: float) -> Tensor:
-        """Uniform in [low, high], (B,)."""
+        """Draw uniformly from [low, high], (B,)."""
         return low + (high - low) * self.share(self.n)
 
     def half_width(self) -> Tensor:
-        """Half of a stroke's width in pixels, (B, 1, 1, 1)."""
+        """Draw half of a stroke's width in pixels, (B, 1, 1, 1)."""
         return self.around((self.pen - FINEST) / 2) + (self.pen + FINEST) / 2
 
     def normal(self, *shape: int) -> Tensor:
@@ -129,9 +128,9 @@ class Chance:
 
 
 def move(x: Tensor, most: Augment, chance: Chance) -> Tensor:
-    """Rotation, slant, size and place in one affine map, bent by the elastic field.
+    """Rotate, shear, scale, translate and elastically deform images by one bilinear sampling.
 
-    One bilinear sampling for all of them: each further one would blur the strokes.
+    Each further sampling would blur the strokes.
     """
     half = x.shape[-1] / 2  # grid coordinates run over [-1, 1], so a pixel is 1 / half
 
@@ -160,7 +159,7 @@ def move(x: Tensor, most: Augment, chance: Chance) -> Tensor:
 
 @functools.cache
 def cubic(points: int, side: int, device: torch.device) -> Tensor:
-    """(side, points): the weights of a bicubic interpolation along one axis, end to end.
+    """Return the weights (side, points) of bicubic interpolation along one axis, end to end.
 
     Two small products with it take a sixth of the time of `F.interpolate`.
     """
@@ -169,7 +168,7 @@ def cubic(points: int, side: int, device: torch.device) -> Tensor:
 
 
 def slope(x: Tensor, chance: Chance) -> Tensor:
-    """A plane over each image, (B, 1, 28, 28) in [0, 1], that rises in some direction."""
+    """Return a linear ramp over each image, (B, 1, 28, 28) in [0, 1], in a random direction."""
     angle, steepness = chance.around(math.pi), chance.share()
     axis = torch.linspace(-0.5, 0.5, x.shape[-1], device=x.device)
     along = angle.cos() * axis + angle.sin() * axis[:, None]
@@ -177,7 +176,7 @@ def slope(x: Tensor, chance: Chance) -> Tensor:
 
 
 def erase(x: Tensor, probability: float, chance: Chance) -> Tensor:
-    """Covers a rectangle of 4 to 14 pixels a side in a share of the images."""
+    """Cover a rectangle of 4 to 14 pixels a side in a fraction of the images."""
     side = x.shape[-1]
     left, width, top, height, draw, grey = chance.share(6, len(x), 1, 1, 1)
     axis = torch.arange(side, device=x.device)
@@ -187,26 +186,26 @@ def erase(x: Tensor, probability: float, chance: Chance) -> Tensor:
 
 
 def thicken(x: Tensor, amount: Tensor) -> Tensor:
-    """A blend with the grey dilation where the amount is above 0, with the erosion below."""
+    """Blend with the grey dilation where the amount is positive, with the erosion elsewhere."""
     thick = F.max_pool2d(x, 3, stride=1, padding=1)
-    # a cross erodes half as much as a square: a thin pen must not vanish
+    # a cross erodes half as much as a square, so thin strokes survive
     across, down = F.max_pool2d(-x, (1, 3), 1, (0, 1)), F.max_pool2d(-x, (3, 1), 1, (1, 0))
     thin = -torch.maximum(across, down)
     return torch.where(amount > 0, x.lerp(thick, amount), x.lerp(thin, -amount))
 
 
 def coarsen(x: Tensor, probability: float, chance: Chance) -> Tensor:
-    """Takes a share of the images to few pixels and back, with edges that are sharp again."""
+    """Downsample a fraction of the images, upsample them again and sharpen their edges."""
     cells = 9 + int(6 * chance.share(1))
     small = F.adaptive_avg_pool2d(x, cells)
     smooth = F.interpolate(small, x.shape[-2:], mode="bicubic", align_corners=False)
     darkest = smooth.amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
-    sharp = ((smooth / darkest - 0.2) / 0.6).clamp(0, 1)  # as the reader has them
+    sharp = ((smooth / darkest - 0.2) / 0.6).clamp(0, 1)  # as sharp as the reader's images
     return torch.where(chance.share() < probability, sharp, x)
 
 
 def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
-    """Draws a straight random line over a share of the images."""
+    """Draw a random straight line over a fraction of the images."""
     side = x.shape[-1]
     angle = chance.around(math.pi).flatten()
     # through the digit's neighbourhood, not through the empty corners
@@ -219,7 +218,7 @@ def draw_line(x: Tensor, probability: float, chance: Chance) -> Tensor:
 
 
 def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Tensor:
-    """Gives ones an upstroke and perhaps a foot, sevens a crossbar, zeros a slash; opens fours."""
+    """Add upstrokes and feet to ones, crossbars to sevens, slashes to zeros; open fours."""
     side, draw = x.shape[-1], chance.between
     axis = torch.arange(side, device=x.device, dtype=x.dtype)
     darkness = x.squeeze(1)  # (B, 28, 28)
@@ -229,7 +228,7 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     height = (bottom - top).to(x.dtype)
 
     def middle(row: Tensor) -> Tensor:
-        """Where the ink of a row is on average, (B, 2)."""
+        """Return the mean position of the ink in a row of each image, (B, 2)."""
         line = darkness[torch.arange(len(x), device=x.device), row]  # (B, 28)
         return point((line * axis).sum(1) / line.sum(1).clamp(min=1e-6), row.to(x.dtype))
 
@@ -248,7 +247,7 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
     row = (top + height * draw(0.4, 0.6)).round().long()
     half = point(height * draw(0.15, 0.3), height * draw(-0.08, 0.05))
     x = ink(x, middle(row) - half, middle(row) + half, chosen & (y == 7), chance)
-    # a four of two strokes: down to the left and across, then down through that
+    # a four of two strokes: down to the left and across, then down through the first
     open_four = chosen & (y == 4) & (draw(0, 1) < 0.5)
     x = torch.where(open_four.view(-1, 1, 1, 1), 0, x)
     corner = point(draw(5, 9), draw(13, 18))
@@ -266,12 +265,12 @@ def vary_strokes(x: Tensor, y: Tensor, probability: float, chance: Chance) -> Te
 
 
 def point(column: Tensor, row: Tensor) -> Tensor:
-    """Points (B, 2) of columns (B,) and rows (B,)."""
+    """Stack columns (B,) and rows (B,) into points (B, 2)."""
     return torch.stack([column, row], 1)
 
 
 def ink(x: Tensor, start: Tensor, end: Tensor, chosen: Tensor, chance: Chance) -> Tensor:
-    """Draws an anti-aliased stroke from start to end, (B, 2), on the images chosen, (B,)."""
+    """Draw an anti-aliased stroke from start to end, (B, 2), on the chosen images, (B,)."""
     axis = torch.arange(x.shape[-1], device=x.device, dtype=x.dtype)
     dx, dy = axis - start[:, :1, None], axis[:, None] - start[:, 1:, None]  # (B, 1, 28), (B, 28, 1)
     ahead, aside = (end - start)[..., None, None].unbind(1)  # (B, 1, 1)

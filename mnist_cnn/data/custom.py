@@ -1,4 +1,4 @@
-"""Data of a user: arrays in a file, pictures in a folder, or a LightningDataModule."""
+"""Custom data: arrays in a file, pictures in a folder, or a LightningDataModule."""
 
 import functools
 import zipfile
@@ -17,16 +17,16 @@ from mnist_cnn.data.datamodule import ImageDataModule, class_names
 
 
 class ArraysDataModule(ImageDataModule):
-    """Images of an .npz file, as `np.savez(path, x_train=..., y_train=..., ...)` writes it.
+    """Images of an .npz file, as written by `np.savez(path, x_train=..., y_train=..., ...)`.
 
-    x_train and x_test are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), y_train and y_test whole
-    numbers (N,) from 0, and `classes`, where it is there, the names by label.
+    x_train and x_test are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), y_train and y_test
+    integers (N,) from 0, and `classes`, if present, the class names by label.
 
     Args:
-        path: the file.
-        name: of the set, in tables and figures.
+        path: path of the file.
+        name: name of the dataset in tables and figures.
         fingerprint: SHA-256 of the files, for the record of a run.
-        options: those of `ImageDataModule`.
+        options: arguments of `ImageDataModule`.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ArraysDataModule(ImageDataModule):
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         try:
-            # without pickle: no code of the file's is run
+            # without pickle, no code in the file is run
             with Path(self.path).expanduser().open("rb") as file, np.load(file) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, zipfile.BadZipFile) as e:
@@ -46,7 +46,7 @@ class ArraysDataModule(ImageDataModule):
             raise ValueError(must_be("data.path", f"an .npz file ({reason})", self.path)) from None
 
     @functools.cached_property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # read from the file when asked
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # read from the file on access
         return tuple(self.load("train")[0].shape[1:])
 
     @functools.cached_property
@@ -73,12 +73,12 @@ class FolderDataModule(ImageDataModule):
     """Pictures by class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png.
 
     Args:
-        root: the folder.
-        color: three channels; else one.
-        size: the pictures are scaled to size x size; None: they must all be of one size.
-        name: of the set, in tables and figures.
+        root: path of the folder.
+        color: read three channels; else one.
+        size: resize the pictures to size x size; None requires that they are all of one size.
+        name: name of the dataset in tables and figures.
         fingerprint: SHA-256 of the files, for the record of a run.
-        options: those of `ImageDataModule`.
+        options: arguments of `ImageDataModule`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class FolderDataModule(ImageDataModule):
         self.root, self.color, self.size, self.name = root, color, size, name
 
     @functools.cached_property
-    def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # the folders when asked
+    def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # the folders, on access
         return tuple(self.pictures("train").classes)
 
     @functools.cached_property
@@ -103,8 +103,8 @@ class FolderDataModule(ImageDataModule):
         return tuple(self.pictures("train")[0][0].shape)
 
     def pictures(self, split: str) -> Any:
-        """torchvision's ImageFolder of a split, which reads pictures as uint8 (C, H, W)."""
-        from torchvision.datasets import ImageFolder  # takes a second, which MNIST does not need
+        """Return torchvision's ImageFolder of a split, which reads pictures as uint8 (C, H, W)."""
+        from torchvision.datasets import ImageFolder  # takes a second; MNIST does not need it
 
         try:
             return ImageFolder(Path(self.root).expanduser() / split, loader=self.read_picture)
@@ -124,7 +124,7 @@ class FolderDataModule(ImageDataModule):
         return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """The pictures in a mixed order that is the same everywhere, with their labels."""
+        """Load the pictures and labels, shuffled in the same order on every machine."""
         pictures = self.pictures(split)
         if tuple(pictures.classes) != self.classes:
             allowed = f"a folder of the classes in {self.root}/train"
@@ -135,25 +135,25 @@ class FolderDataModule(ImageDataModule):
         return torch.stack(images), torch.tensor(labels)
 
     def files(self, split: str) -> list[str]:
-        """The pictures of `load`, as paths below the folder."""
+        """Return the paths of the pictures of `load`, relative to the folder."""
         found = [Path(path) for path, _ in self.pictures(split).samples]
         root = Path(self.root).expanduser()
         return [found[k].relative_to(root).as_posix() for k in mixed(len(found))]
 
 
 def mixed(n: int) -> np.ndarray:
-    """An order of n pictures that is the same everywhere; a slice, to validate, has all classes."""
+    """Return a fixed permutation of n pictures, so that a validation slice has all classes."""
     return np.random.default_rng(0).permutation(n)
 
 
 class CollectedDataModule(ImageDataModule):
-    """Batches of a user's LightningDataModule, held in memory, as an evaluation needs them.
+    """Batches of a user's LightningDataModule, kept in memory for an evaluation.
 
-    Networks see the images as they come; `splits` has them in 256 steps, to be looked at.
+    Networks see the original images; `splits` has them as uint8, for display.
 
     Args:
-        data: gives batches of images (B, C, H, W) and labels (B,). It may have `classes`, a list of
-            their names by label.
+        data: data module with batches of images (B, C, H, W) and labels (B,). It may have
+            `classes`, a list of class names by label.
     """
 
     def __init__(self, data: L.LightningDataModule):
@@ -162,7 +162,7 @@ class CollectedDataModule(ImageDataModule):
         self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def setup(self, stage: str | None = None) -> None:
-        """Collects the images of validation (`fit`), of the test (`test`), or (None) of both."""
+        """Collect the images of validation (`fit`), of the test (`test`), or of both (None)."""
         self.data.prepare_data()
         for split in {"fit": ("val",), "test": ("test",), None: ("val", "test")}[stage]:
             self.data.setup("fit" if split == "val" else "test")
@@ -171,7 +171,7 @@ class CollectedDataModule(ImageDataModule):
                 images, labels = map(torch.cat, zip(*batches, strict=True))
                 if images.ndim != 4:
                     raise ValueError(f"images {tuple(images.shape)}")
-            except MisconfigurationException:  # it has none
+            except MisconfigurationException:  # no such loader
                 continue
             except (TypeError, ValueError, RuntimeError) as e:
                 allowed = "batches of images (B, C, H, W) and labels (B,)"
@@ -184,5 +184,5 @@ class CollectedDataModule(ImageDataModule):
         self.classes = class_names(self.data) or tuple(map(str, numbers))
 
     def loader(self, split: str, batch_size: int, **options: Any) -> Any:
-        """The batches of a split, of the size that its own loader gave them."""
+        """Return the batches of a split, in the size of its own loader."""
         return self.batches[split]

@@ -1,4 +1,4 @@
-"""Data modules: images in memory, split, and handed out in batches."""
+"""Data modules of images in memory: splits and batches."""
 
 import math
 from collections.abc import Mapping
@@ -16,37 +16,38 @@ from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader, generator
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
-CHOICE = 2**31  # in place of an epoch's number: the choice of `per_class` has an order of its own
+CHOICE = 2**31  # stands for an epoch in the seed of `per_class`, which needs an order of its own
 
 
 class ImageDataModule(L.LightningDataModule):
-    """Images that are held in memory as uint8 and handed out in [0, 1].
+    """Images kept in memory as uint8, with batches in [0, 1].
 
-    A subclass has `name`, `classes` (by label), `shape` (C, H, W) and `load`.
+    A subclass defines `name`, `classes` (by label), `shape` (C, H, W) and `load`.
 
     Args:
-        batch_size: images of a training step, over all devices.
+        batch_size: images per training step, over all devices.
         eval_batch_size: the same for validation, test and predict.
-        val_fraction: the share of the training file that validates; with 0 all of it trains, and
-            nothing can be chosen by a validation metric.
-        fold: which slice of that size: slice k begins at row k * int(N * val_fraction).
-        split: rows, such slices; writers, folds that share no writer with the rest; or
-            writers_by_series, see `writers.held_out`. The last two where `writers` knows them.
-        shuffle: a new order for each epoch of training.
-        seed: of that order and of the augmentation.
-        augment: arguments of `augment.Augment` for the training images; none where it is empty.
+        val_fraction: fraction of the training file held out for validation; with 0 all of it is
+            trained on, and nothing can be selected by a validation metric.
+        fold: index of the slice of that size: slice k begins at row k * int(N * val_fraction).
+        split: rows, for such slices; writers, for folds that share no writer with the rest; or
+            writers_by_series, see `writers.held_out`. The last two need known `writers`.
+        shuffle: reshuffle the training images in each epoch.
+        seed: seed of the shuffling and of the augmentation.
+        augment: arguments of `augment.Augment` for the training images; if empty, no augmentation.
         clean_epochs: number of last epochs of trainer.max_epochs without augmentation; a run
-            that stops early may not come to them.
-        per_class: training images of each class, chosen by seed: more contain fewer; None: all.
+            that stops early may not reach them.
+        per_class: training images per class, chosen by seed; larger choices contain smaller ones.
+            None takes all.
 
     Raises:
-        ValueError: a value out of its range, or a file that is not what it should be.
+        ValueError: a value is out of range, or a file is invalid.
     """
 
     name: str
     classes: tuple[str, ...]
     shape: tuple[int, ...]
-    training = "train"  # the split that is trained on
+    training = "train"  # the split to train on
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class ImageDataModule(L.LightningDataModule):
         per_class: int | None = None,
     ):
         super().__init__()
-        self.save_hyperparameters()  # a subclass's too
+        self.save_hyperparameters()  # a subclass's as well
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs
@@ -72,32 +73,32 @@ class ImageDataModule(L.LightningDataModule):
         values = {key: getattr(self, key) for key in schema.Images.model_fields}
         schema.check_values("data", schema.Images, values)
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
-        self.rows: dict[str, Tensor] = {}  # where in the set's file a split's images stand
+        self.rows: dict[str, Tensor] = {}  # rows of a split's images in their file
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
-        """Images uint8 (N, C, H, W) and labels int64 (N,) of `train` or `test`."""
+        """Load the images uint8 (N, C, H, W) and labels int64 (N,) of `train` or `test`."""
         raise NotImplementedError
 
     def writers(self, split: str) -> Writers | None:
-        """Writers of the images of `train` or `test`; None where they are not known."""
+        """Return the writers of the images of `train` or `test`, or None if unknown."""
         return None
 
     def files(self, split: str) -> list[str] | None:
-        """Where each image of `train` or `test` is from; None where it has no file of its own."""
+        """Return the file of each image of `train` or `test`, or None if images have none."""
         return None
 
     def split_files(self, split: str) -> list[str] | None:
-        """The files of the images of `train`, `val` or `test`, once they are set up."""
+        """Return the files of the images of `train`, `val` or `test`, after `setup`."""
         known = self.files("test" if split == "test" else "train")
         return known and [known[row] for row in self.rows[split].tolist()]
 
     def split_writers(self, split: str) -> Writers | None:
-        """Writers of the images of `train`, `val` or `test`, once they are set up."""
+        """Return the writers of the images of `train`, `val` or `test`, after `setup`."""
         known, rows = self.writers("test" if split == "test" else "train"), self.rows[split]
         return known and Writers(*(column[rows] for column in known))
 
     def validation_rows(self, labels: Tensor) -> Tensor:
-        """The rows (M,) of the training images that validate, in their order."""
+        """Return the rows (M,) of the training file held out for validation, in order."""
         if not self.val_fraction:
             return torch.arange(0)
         schema.check_split(self.split, self.name, self.val_fraction)
@@ -111,7 +112,7 @@ class ImageDataModule(L.LightningDataModule):
         return rows
 
     def training_rows(self, labels: Tensor, train: Tensor) -> Tensor:
-        """The rows (M,) of the training images of a mask (N,), `per_class` of each class."""
+        """Return the rows (M,) to train on, `per_class` of each class in the mask `train` (N,)."""
         rows = train.nonzero().flatten()
         if self.per_class is None:
             return rows
@@ -123,7 +124,7 @@ class ImageDataModule(L.LightningDataModule):
         return torch.cat(found).sort().values
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads what `stage` needs: images uint8 (N, C, H, W) and labels int64 (N,) a split."""
+        """Load the splits for `stage`: images uint8 (N, C, H, W) and labels int64 (N,)."""
         # for the checkpoint
         self.hparams.update(classes=list(self.classes), shape=list(self.shape))
         if stage in ("fit", "validate", None) and "train" not in self.splits:
@@ -143,23 +144,23 @@ class ImageDataModule(L.LightningDataModule):
             self.keep("test", images, labels, torch.arange(len(labels)))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
-        """Takes some rows (M,) of images and labels as a split, on the training's device."""
+        """Store rows (M,) of images and labels as a split, on the trainer's device."""
         device = self.trainer.strategy.root_device if self.trainer else "cpu"
         self.splits[split] = images[rows].to(device), labels[rows].to(device)
         self.rows[split] = rows
 
     def pixel_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (C,) of each channel of the training images, in [0, 1]."""
+        """Return the mean and standard deviation (C,) of the training images, in [0, 1]."""
         images, _ = self.splits["train"]
         n = images[:, 0].numel()
-        # sums of whole numbers are exact in float64
+        # integer sums are exact in float64
         parts = [part.double() for part in images.split(1000)]
         mean = sum(x.sum((0, 2, 3)) for x in parts) / n
         std = (sum(x.square().sum((0, 2, 3)) for x in parts) / n - mean.square()).sqrt()
         return mean / 255, std / 255
 
     def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
-        """Batches of a split: this process's share, or that of another `rank` and `world_size`."""
+        """Return the batches of a split for this process, or another `rank` and `world_size`."""
         if self.trainer:
             share = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
             options = share | options
@@ -187,12 +188,12 @@ class ImageDataModule(L.LightningDataModule):
 
 
 class MNISTDataModule(ImageDataModule):
-    """MNIST, or a set of its shape.
+    """MNIST, or a dataset of its shape.
 
     Args:
         name: mnist, fashion_mnist, kmnist or qmnist.
-        root: the folder into which torchvision downloads the last three; ~ is the home folder.
-        options: those of `ImageDataModule`.
+        root: folder to which torchvision downloads the last three; ~ is the home folder.
+        options: arguments of `ImageDataModule`.
     """
 
     shape = (1, 28, 28)
@@ -215,13 +216,13 @@ class MNISTDataModule(ImageDataModule):
 
 
 def class_names(data: L.LightningDataModule) -> tuple[str, ...]:
-    """The classes' names by label; none where a user's data module has none."""
+    """Return the class names by label; empty if a user's data module has none."""
     names = getattr(data, "classes", None)
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
 
 
 def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[str, Any]:
-    """Description of a training's data for a file: their configuration, classes and shape."""
+    """Describe the training data for a file: configuration, classes and shape."""
     shape = getattr(data, "shape", None)
     known = {
         "classes": list(class_names(data)) or None,

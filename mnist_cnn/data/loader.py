@@ -14,42 +14,42 @@ from mnist_cnn.data.augment import Augment
 
 @dataclass(eq=False, repr=False)
 class BatchLoader:
-    """Hands out batches of images that lie in memory, as pixels in [0, 1].
+    """Loader of batches from images in memory, with pixels in [0, 1].
 
     A batch is a slice of an index tensor: no per-image Python and no worker process. The order of
-    an epoch depends on (seed, epoch) alone, whatever the machine, the device or the number of
+    an epoch depends on (seed, epoch) alone, not on the machine, the device or the number of
     ranks. Each rank takes every `world_size`-th image of a global batch, so that together they
     see each image exactly once.
 
     Yields (x, y): float32 (B, 1, 28, 28) and int64 (B,).
     """
 
-    images: Tensor  # uint8 (N, 1, 28, 28), on the device that the batches are wanted on
+    images: Tensor  # uint8 (N, 1, 28, 28), on the device of the batches
     labels: Tensor  # int64 (N,), on the same device
     _: KW_ONLY
-    batch_size: int  # images of a global batch; the last batch of an epoch may be smaller
-    seed: int = 0  # of the order and of the augmentation
-    shuffle: bool = False  # a new order each epoch; else the order of the images
-    # changes images in [0, 1]; its generator is seeded by (seed, epoch, batch, rank), so it does
-    # the same to a batch in a resumed run
+    batch_size: int  # images per global batch; the last batch of an epoch may be smaller
+    seed: int = 0  # seed of the shuffling and of the augmentation
+    shuffle: bool = False  # reshuffle each epoch; else the order of the images
+    # applied to images in [0, 1]; its generator is seeded by (seed, epoch, batch, rank), so that a
+    # resumed run augments a batch in the same way
     augment: Augment | None = None
-    augmented_epochs: float = math.inf  # number of first epochs that are augmented
-    rank: int = 0  # which share of each batch is handed out
+    augmented_epochs: float = math.inf  # number of first epochs with augmentation
+    rank: int = 0  # which part of each batch is returned
     world_size: int = 1
 
     epoch: int = field(default=0, init=False)
-    batch: int = field(default=0, init=False)  # batches handed out in this epoch
-    first: int = field(default=0, init=False)  # where the next iteration begins, once loaded
+    batch: int = field(default=0, init=False)  # batches returned in this epoch
+    first: int = field(default=0, init=False)  # where the next iteration begins, after loading
 
-    batch_sampler: ClassVar[None] = None  # Lightning asks for it where there is a sampler
+    batch_sampler: ClassVar[None] = None  # Lightning reads it where there is a sampler
 
     @property
     def sampler(self) -> "BatchLoader":
-        """Itself: Lightning announces each epoch to `loader.sampler.set_epoch`."""
+        """The loader itself: Lightning calls `loader.sampler.set_epoch` for each epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Shuffles anew for this epoch (from 0); a loaded position holds for its own epoch only."""
+        """Set the epoch (from 0), which determines the order; reset the position if it changes."""
         if epoch != self.epoch:
             self.epoch, self.batch, self.first = epoch, 0, 0
 
@@ -64,7 +64,7 @@ class BatchLoader:
         return math.ceil(len(self.labels) / self.batch_size)
 
     def size(self, batch: int) -> int:
-        """Images of a batch (from 0) over all ranks."""
+        """Return the number of images of a batch (from 0) over all ranks."""
         return min(self.batch_size, len(self.labels) - batch * self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,6 +84,6 @@ class BatchLoader:
 
 
 def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for these keys alone: (0, 1) and (1, 0) have nothing in common."""
+    """Return a generator seeded by the keys; (0, 1) and (1, 0) give unrelated streams."""
     state = np.random.SeedSequence(keys).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state))

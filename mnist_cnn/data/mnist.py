@@ -1,4 +1,4 @@
-"""MNIST, which the package brings along, and sets of its shape, which torchvision downloads."""
+"""MNIST, bundled with the package, and datasets of its shape, downloaded by torchvision."""
 
 import functools
 import hashlib
@@ -12,7 +12,7 @@ from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "bundled"
 DIGITS = tuple("0123456789")
-# the classes' names by label, of each set
+# class names by label of each dataset
 CLASSES = {
     "mnist": DIGITS,
     "fashion_mnist": (
@@ -22,17 +22,17 @@ CLASSES = {
     "kmnist": ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     "qmnist": DIGITS,
 }
-# of what is downloaded torchvision's class, which fills a folder of that name below data.root
+# torchvision's classes of the downloaded datasets, which fill a folder of that name in data.root
 FOLDERS = {"fashion_mnist": "FashionMNIST", "kmnist": "KMNIST", "qmnist": "QMNIST"}
-# SHA-256 of MNIST's files, unpacked; their format: http://yann.lecun.com/exdb/mnist/
+# SHA-256 of MNIST's decompressed files; their format: http://yann.lecun.com/exdb/mnist/
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-# Labels of MNIST's test images that people hold to be wrong, by row, as the majority has them, and
-# rows on which they do not agree: C. G. Northcutt et al., Pervasive Label Errors in Test Sets
+# MNIST's test labels that annotators consider wrong, by row, as corrected by their majority, and
+# rows on which they disagree: C. G. Northcutt et al., Pervasive Label Errors in Test Sets
 # Destabilize Machine Learning Benchmarks, NeurIPS 2021 (https://arxiv.org/abs/2103.14749)
 CORRECTED = {947: 9, 1621: 6, 1901: 4, 2462: 0, 2597: 3}
 CORRECTED |= {3558: 0, 5937: 3, 6651: 6, 6783: 6, 9729: 6}
@@ -40,14 +40,14 @@ AMBIGUOUS = (2130, 2654, 3520, 8527, 9679)
 
 
 def hits_by_labels(predicted: Tensor, labels: Tensor, rows: Tensor) -> dict[str, Tensor]:
-    """Hits, bool (M,), on MNIST's test labels without the wrong ones.
+    """Return hits, bool (M,), on MNIST's test labels without the wrong ones.
 
-    `sound` leaves out the 15 images whose label is wrong or ambiguous, `corrected` puts the wrong
-    ones right and leaves out the ambiguous ones.
+    `sound` excludes the 15 images whose label is wrong or ambiguous; `corrected` corrects the
+    wrong labels and excludes the ambiguous ones.
 
     Args:
         predicted, labels: int64 (N,).
-        rows: int64 (N,), where the images stand in the test file.
+        rows: int64 (N,), rows of the images in the test file.
     """
     right = labels.clone()
     for row, label in CORRECTED.items():
@@ -58,7 +58,7 @@ def hits_by_labels(predicted: Tensor, labels: Tensor, rows: Tensor) -> dict[str,
 
 
 def prepare(name: str, root: str | Path) -> None:
-    """Downloads a set, a key of CLASSES, that is not in the folder `root`; ~ is the home folder.
+    """Download a dataset, a key of CLASSES, unless it is in the folder `root`; ~ is home.
 
     MNIST needs no file outside of the package.
 
@@ -66,18 +66,18 @@ def prepare(name: str, root: str | Path) -> None:
         OSError: it cannot be downloaded, written or read.
     """
     for split in ("train", "test") if name in FOLDERS else ():
-        try:  # where nobody may write too
+        try:  # before writing, as the folder may be read-only
             load_split(name, root, split)
         except OSError:
             torchvision_set(name, root, split, download=True)
 
 
-@functools.cache  # the jobs of a sweep share the tensors, and nobody writes into them
+@functools.cache  # the jobs of a sweep share the tensors, which are never modified
 def load_split(name: str, root: str | Path, split: str) -> tuple[Tensor, Tensor]:
-    """Images uint8 (N, 28, 28) and labels int64 (N,) of `train` or `test`.
+    """Load the images uint8 (N, 28, 28) and labels int64 (N,) of `train` or `test`.
 
     Raises:
-        OSError: a file is damaged, or not there: see `prepare`.
+        OSError: a file is damaged or missing, see `prepare`.
     """
     if name in FOLDERS:
         known = torchvision_set(name, root, split)
@@ -89,7 +89,7 @@ def load_split(name: str, root: str | Path, split: str) -> tuple[Tensor, Tensor]
 
 
 def read_bundled(file: str, header: int) -> Tensor:
-    """The bytes uint8 (N,) of one of MNIST's files behind its header."""
+    """Return the bytes uint8 (N,) of one of MNIST's files after its header."""
     path = BUNDLED / f"{file}.xz"
     try:
         content = bytearray(lzma.decompress(path.read_bytes()))
@@ -101,12 +101,12 @@ def read_bundled(file: str, header: int) -> Tensor:
 
 
 def torchvision_set(name: str, root: str | Path, split: str, download: bool = False) -> Any:
-    """torchvision's set of that name; with `download` it fetches files that are not there.
+    """Return torchvision's dataset of that name; with `download`, download missing files.
 
     Raises:
-        OSError: as `load_split` and `prepare`.
+        OSError: see `load_split` and `prepare`.
     """
-    import torchvision.datasets  # takes a second, which MNIST does not need
+    import torchvision.datasets  # takes a second; MNIST does not need it
 
     try:
         folder = Path(root).expanduser()
@@ -119,7 +119,7 @@ def torchvision_set(name: str, root: str | Path, split: str, download: bool = Fa
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".mnist_cnn.lock"):  # another process may be unpacking the files
             return kind(folder, train=split == "train", download=True)
-    except Exception as error:  # torchvision raises many kinds, some of several lines
+    except Exception as error:  # torchvision raises many types, some with several lines
         reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(
             f"data.root={folder} has no {name}: {reason}; put the set's .gz archives into "

@@ -1,4 +1,4 @@
-"""Pages that are made while training goes on, each from (seed, epoch, index) alone."""
+"""Pages generated during training, each from (seed, epoch, index) alone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,8 +17,8 @@ from mnist_cnn.data.synthetic.sheet import SIZES, STRIDE, SYMBOLS
 from mnist_cnn.data.writers import mnist_writers, writer_folds
 
 Batch = tuple[Tensor, Tensor, Tensor]  # ink, rules, marks
-MOST = 160  # characters of a page that are kept
-VALIDATION_SEED = 2019  # of pages that no training sees, whatever its seed
+MOST = 160  # maximum number of characters kept per page
+VALIDATION_SEED = 2019  # seed of the validation pages, whatever the seed of the training
 
 
 class PageDataset(Dataset[Batch]):
@@ -46,15 +46,15 @@ class PageDataset(Dataset[Batch]):
 
 
 class EpochSampler(DistributedSampler[tuple[int, int]]):
-    """The keys of the pages of an epoch, from `first` on: one rank's share of them.
+    """Sampler of the keys (epoch, index) of one rank's pages of an epoch, from `first` on.
 
-    It is a DistributedSampler for Lightning to leave in its place, and to announce each epoch to.
+    It is a DistributedSampler so that Lightning does not replace it, and calls `set_epoch`.
 
     Args:
-        pages: of an epoch.
-        rank: of this process.
-        world_size: the number of processes.
-        fixed: the pages of each epoch are those of the first.
+        pages: number of pages per epoch.
+        rank: rank of this process.
+        world_size: number of processes.
+        fixed: use the pages of the first epoch in every epoch.
     """
 
     def __init__(self, pages: int, rank: int = 0, world_size: int = 1, fixed: bool = False):
@@ -74,10 +74,10 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
 
 
 class PageLoader(DataLoader[Batch]):
-    """Batches of pages; its position within an epoch can be saved and restored.
+    """Loader of batches of pages whose position within an epoch can be saved and restored.
 
-    The position counts batches that were handed out, not those that workers have begun. Pages
-    before it are not made again.
+    The position counts batches that were returned, not those prefetched by workers. Pages before
+    it are not generated again.
     """
 
     sampler: EpochSampler
@@ -91,15 +91,15 @@ class PageLoader(DataLoader[Batch]):
             collate_fn=collate,
             drop_last=True,
         )
-        self.start: tuple[int, int] | None = None  # the epoch and the batch to go on with
+        self.start: tuple[int, int] | None = None  # epoch and batch to resume from
         self.batch = 0
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator: it starts late
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator, which starts late
         use_one_thread()
         epoch, self.batch = self.start or (None, 0)
         self.start = None
         if epoch is not None and epoch != self.sampler.epoch:
-            self.batch = 0  # the position was of another epoch
+            self.batch = 0  # the position belongs to another epoch
         self.sampler.first = self.batch * int(self.batch_size or 1)
         for batch in super().__iter__():
             self.batch += 1
@@ -114,18 +114,18 @@ class PageLoader(DataLoader[Batch]):
 
 
 class PagesDataModule(L.LightningDataModule):
-    """Made pages of handwriting and print.
+    """Generated pages of handwriting and print.
 
-    Training draws from the writers of MNIST's training file and from fonts that validation does not
-    have. A page depends on (seed, epoch, index) alone, so a resumed run sees the same ones.
+    Training uses writers of MNIST's training file and fonts that validation does not use. A page
+    depends on (seed, epoch, index) alone, so that a resumed run sees the same pages.
 
     Args:
-        pages: made for an epoch.
-        val_pages: the same ones in each validation.
-        batch_size: pages of a step, over all devices.
-        workers: processes that make pages; 0: the training's own.
-        seed: of the pages of training.
-        fold: of `writers.writer_folds`, whose writers validate.
+        pages: number of pages per epoch.
+        val_pages: number of validation pages, the same in every epoch.
+        batch_size: pages per step, over all devices.
+        workers: number of processes that generate pages; 0 uses the training's own.
+        seed: seed of the training pages.
+        fold: fold of `writers.writer_folds` whose writers are held out for validation.
     """
 
     def __init__(
@@ -158,16 +158,16 @@ class PagesDataModule(L.LightningDataModule):
 
 
 def use_one_thread() -> None:
-    """Have OpenCV use this thread alone: its pool does not survive the fork of a worker.
+    """Restrict OpenCV to one thread, as its thread pool does not survive the fork of a worker.
 
-    In a worker it is too late: there OpenCV would wait for threads of the parent for ever.
+    In a worker it is too late: OpenCV would wait forever for threads of the parent.
     """
     if cv2.getNumThreads() > 1:
         cv2.setNumThreads(1)
 
 
 def collate(batch: list[Batch]) -> Batch:
-    """Stack pages; fewer characters than the most are filled up with nothing."""
+    """Stack pages, padding their marks to the longest, of at most MOST characters."""
     ink, rules, marks = zip(*batch, strict=True)
     n = min(MOST, max(1, *map(len, marks)))
     full = torch.full((len(marks), n, 7), -1.0)
@@ -178,7 +178,7 @@ def collate(batch: list[Batch]) -> Batch:
 
 
 def sources(split: str, fold: int = 0) -> Sources:
-    """Digits and fonts for training, or for validation: those of the writers of one fold."""
+    """Return the digits and fonts of a split; for validation, digits by the writers of `fold`."""
     images, labels = mnist.load_split("mnist", "", "train")
     held = writer_folds(mnist_writers("train"), labels, 0.2) == fold
     rows = held if split == "val" else ~held
@@ -187,7 +187,7 @@ def sources(split: str, fold: int = 0) -> Sources:
 
 
 def flags(size: Tensor) -> Tensor:
-    """1 for sizes that are to be found, 0 for those near them, -1 for others."""
+    """Return 1 for sizes to detect, 0 for sizes near them, -1 for others."""
     least, most = SIZES
     found, near = (size >= least) & (size <= most), (size >= 0.85 * least) & (size <= 1.18 * most)
     return torch.where(found, 1, torch.where(near, 0, -1))

@@ -1,4 +1,4 @@
-"""A training loader that resumes within an epoch, around any loader of batches."""
+"""A wrapper that lets any training loader resume within an epoch."""
 
 import random
 import types
@@ -14,19 +14,19 @@ from torch.utils.data import DataLoader, IterableDataset
 from mnist_cnn.internals.loaders import exchange_loaders, forget_workers, training_loaders
 from mnist_cnn.runs.generators import generators, set_generators
 
-FEW = 100  # elements of a list that may hold generators; longer ones hold data
-NO_PARTS = (type, types.ModuleType, torch.Tensor)  # whose attributes are no part of a loader
+FEW = 100  # maximum length of a container searched for generators; longer ones hold data
+NO_PARTS = (type, types.ModuleType, torch.Tensor)  # not searched for generators
 
 
 def has_state(loader: Any) -> bool:
-    """Tell whether a loader resumes by itself, as torchdata's StatefulDataLoader does."""
+    """Return whether a loader resumes by itself, as torchdata's StatefulDataLoader does."""
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 def can_replay(loader: Any) -> bool:
-    """Tell whether a loader gives the same batches again from the same random states.
+    """Return whether a loader yields the same batches again from the same random states.
 
-    It does not where it is its own iterator or reads an IterableDataset, which may be a stream.
+    False if it is its own iterator or reads an IterableDataset, which may be a stream.
     """
     if has_state(loader):
         return True
@@ -36,33 +36,34 @@ def can_replay(loader: Any) -> bool:
 
 
 class ReplayLoader:
-    """Resumes a loader within an epoch.
+    """Wrapper that resumes a loader within an epoch.
 
-    A loader without `state_dict` is replayed: the random states that it began the epoch with are
-    restored, its first batches fetched again and dropped, so that the generators in its workers
-    advance as well. That costs the time of loading them. Other attributes are the loader's.
+    A loader without `state_dict` is replayed: the random states from the start of the epoch are
+    restored, and its first batches are fetched again and dropped, so that the generators in its
+    workers advance as well. This costs the time of loading them. Other attributes are the loader's.
 
     Args:
-        loader: gives the same batches again from the same random states, or has a `state_dict`.
-        device: of the training, whose generator is restored, too.
+        loader: loader that yields the same batches again from the same random states, or has a
+            `state_dict`.
+        device: device of the training, whose generator is restored, too.
 
     Attributes:
-        restore: called when a resumed epoch is at its position, before its first batch.
-        between: called between two batches, when the next one is asked for.
+        restore: called when a resumed epoch has reached its position, before its first batch.
+        between: called between two batches, when the next one is requested.
     """
 
     def __init__(self, loader: Any, device: torch.device):
         self.loader, self.device = loader, device
         self.restore: Callable[[], Any] = bool
         self.between: Callable[[], Any] = bool
-        self.done = 0  # batches handed out in this epoch
+        self.done = 0  # batches returned in this epoch
         self.batches: Iterator[Any] = iter(())
-        self.cut_short = False  # whether the epoch that is over left some out
-        self.begun: dict[str, Any] = {}  # the random states before the first of them
-        self.resumed: dict[str, Any] | None = None  # the state to go on from
+        self.cut_short = False  # whether the finished epoch left batches out
+        self.begun: dict[str, Any] = {}  # the random states at the start of the epoch
+        self.resumed: dict[str, Any] | None = None  # the state to resume from
 
     def __getattr__(self, name: str) -> Any:
-        if "loader" not in self.__dict__:  # while it is copied
+        if "loader" not in self.__dict__:  # while being copied
             raise AttributeError(name)
         return getattr(self.loader, name)
 
@@ -70,8 +71,8 @@ class ReplayLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        # a generator: nothing is drawn before the first batch is asked for, when all hooks that
-        # come before an epoch have drawn their own
+        # a generator: nothing is drawn before the first batch is requested, after all hooks that
+        # run before an epoch have drawn their own
         resumed, self.resumed, self.done = self.resumed, None, 0
         by_itself = has_state(self.loader)
         if not by_itself:
@@ -80,7 +81,7 @@ class ReplayLoader:
                 self.set_own(resumed["begun"]["own"])
             self.begun = {"global": generators(self.device), "own": self.own()}
             if getattr(self.loader, "persistent_workers", False):
-                # workers of an earlier epoch have random states that nobody can read
+                # the random states in workers of an earlier epoch cannot be read
                 forget_workers(self.loader)
         self.batches = iter(self.loader)
         if resumed:
@@ -95,11 +96,11 @@ class ReplayLoader:
             self.between()
 
     def end_epoch(self) -> None:
-        """Set the position between two epochs."""
+        """Reset the position after an epoch."""
         if has_state(self.loader) and self.done:
             self.cut_short = self.done != sized_len(self.loader)
             if not self.cut_short:
-                next(self.batches, None)  # has none, and tells the loader that its epoch is over
+                next(self.batches, None)  # has none; tells the loader that its epoch is over
         self.done, self.begun = 0, {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,14 +118,14 @@ class ReplayLoader:
         self.set_own(state["own"])
 
     def leave_epoch(self, cut_short: bool) -> None:
-        """Have a loader whose epoch is over begin the next one at the next `iter`, as it would."""
-        if cut_short:  # by trainer.limit_train_batches: it would go on with the rest
+        """Make a loader whose epoch is over begin the next epoch at the next `iter`."""
+        if cut_short:  # by trainer.limit_train_batches: it would continue with the rest
             next(iter(self.loader), None)
-        else:  # torchdata's draws for its finished iterator now, not in the next epoch
+        else:  # torchdata's loader draws for its finished iterator now, not in the next epoch
             self.loader.state_dict()
 
     def own(self) -> dict[str, Any]:
-        """The states of the generators that the loader and its parts hold."""
+        """Return the states of the generators held by the loader and its parts."""
         return {name: get_state(found) for name, found in own_generators(self.loader).items()}
 
     def set_own(self, states: dict[str, Any]) -> None:
@@ -134,7 +135,7 @@ class ReplayLoader:
 
 
 def make_resumable(trainer: L.Trainer) -> list[Any]:
-    """Put a ReplayLoader around each training loader that has none; return those that cannot be."""
+    """Wrap the training loaders in ReplayLoaders; return those that cannot be wrapped."""
     device = trainer.strategy.root_device
     made = []
     for each in training_loaders(trainer):
@@ -145,12 +146,12 @@ def make_resumable(trainer: L.Trainer) -> list[Any]:
 
 
 def resumable(trainer: L.Trainer) -> list[ReplayLoader]:
-    """Return the training loaders that are resumed within an epoch."""
+    """Return the training loaders that can resume within an epoch."""
     return [each for each in training_loaders(trainer) if isinstance(each, ReplayLoader)]
 
 
 def own_generators(loader: Any) -> dict[str, Any]:
-    """The generators that a loader, its samplers, its data set and their parts hold, by path."""
+    """Return the generators held by a loader, its samplers, dataset and their parts, by path."""
     found: dict[str, Any] = {}
     seen: set[int] = set()
 
@@ -178,7 +179,7 @@ def own_generators(loader: Any) -> dict[str, Any]:
 
 
 def get_state(generator: Any) -> Any:
-    """The state of a generator as plain values."""
+    """Return the state of a generator as plain values."""
     if isinstance(generator, torch.Generator):
         return generator.get_state()
     if isinstance(generator, random.Random):
@@ -196,7 +197,7 @@ def set_state(generator: Any, state: Any) -> None:
 
 
 def plain(state: Any) -> Any:
-    """A dict without arrays, of which a checkpoint that loads with weights_only has none."""
+    """Convert the arrays of a dict to lists, as checkpoints loaded with weights_only have none."""
     if isinstance(state, dict):
         return {key: plain(value) for key, value in state.items()}
     return state.tolist() if isinstance(state, np.ndarray) else state

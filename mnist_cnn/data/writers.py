@@ -16,34 +16,34 @@ from torch import Tensor
 
 from mnist_cnn.data.mnist import BUNDLED
 
-SERIES = {0: "employees", 4: "students"}  # of the US Census Bureau; of a high school
+SERIES = {0: "employees", 4: "students"}  # at the US Census Bureau; at a high school
 
 
 class Writers(NamedTuple):
-    """Writers of the images of a file, in its order."""
+    """Writers of the images of a file, in file order."""
 
-    writer: Tensor  # int64 (N,), NIST's number of the writer
+    writer: Tensor  # int64 (N,), NIST's writer number
     series: Tensor  # int64 (N,), a key of SERIES
 
 
 @functools.cache
 def mnist_writers(split: str) -> Writers:
-    """Writers of MNIST's `train` or `test` file."""
+    """Load the writers of MNIST's `train` or `test` file."""
     with np.load(BUNDLED / "mnist_writers.npz") as file:
         columns = [file[f"{split}_{column}"].astype(np.int64) for column in Writers._fields]
     return Writers(*map(torch.from_numpy, columns))
 
 
 def held_out(known: Writers, labels: Tensor, split: str, val_fraction: float, fold: int) -> Tensor:
-    """Rows (M,) of the training file that validate: all images of writers, none of the others.
+    """Return the validation rows (M,) of the training file: all images of the fold's writers.
 
     Args:
-        known: the writers of the file.
+        known: writers of the file.
         labels: int64 (N,), on the CPU.
-        split: writers, folds that are alike in series and classes; or writers_by_series, fold 0
-            the employees and fold 1 the students.
-        val_fraction: the share of a fold, above 0, as near as whole writers come to it.
-        fold: which one, from 0; empty where there are more folds than writers can fill.
+        split: writers, for folds that are alike in series and classes; or writers_by_series, for
+            fold 0 with the employees and fold 1 with the students.
+        val_fraction: fraction of the images in a fold, above 0, as close as whole writers allow.
+        fold: index of the fold, from 0; empty if there are more folds than writers can fill.
     """
     if split == "writers_by_series":
         chosen = known.series == list(SERIES)[fold]
@@ -53,10 +53,11 @@ def held_out(known: Writers, labels: Tensor, split: str, val_fraction: float, fo
 
 
 def writer_folds(known: Writers, labels: Tensor, val_fraction: float) -> Tensor:
-    """The fold int64 (N,) of each row; what is left beside whole folds has one more number.
+    """Return the fold int64 (N,) of each row; rows beyond the whole folds form one more.
 
-    Each writer in turn, the most images first, goes to the fold that lacks most of what they wrote,
-    by series and class. In whole numbers throughout, so it is the same on every machine.
+    Writers are assigned greedily, those with the most images first, to the fold that lacks most of
+    what they wrote, by series and class. All arithmetic is on integers, so the folds are the same
+    on every machine.
     """
     _, person = known.writer.unique(return_inverse=True)  # (N,)
     cell = known.series * (int(labels.max()) + 1) + labels
