@@ -1,1 +1,1 @@
-"""Measures the results that this project states; not part of the wheel."""
+"""Measure the results that this project states; not part of the wheel."""

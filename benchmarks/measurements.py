@@ -34,17 +34,17 @@ from mnist_cnn.runs.folder import OVERRIDES, write_json
 from mnist_cnn.weights import predictor
 
 FOLDER = RECORDS / "measurements"
-# that tell rows apart
+# columns that distinguish rows
 KEYS = {"network", "experiment", "split", "fold", "stages", "seed", "trained with", "bits"}
 KEYS |= {"epochs", "per_class"}
-EXPERIMENTS = ["tiny", "fast", "accurate", "article"]  # those of the records in `front`
+EXPERIMENTS = ["tiny", "fast", "accurate", "article"]  # records that `front` includes
 SIZES = {10.0**exponent: f"{10**exponent:,}" for exponent in range(2, 7)}
-ALL = 6000  # images of a class, about, where all are taken
+ALL = 6000  # images of a class, about, in the whole training file
 KILOBYTES = {1000.0 * k: f"{k}" for k in (1, 2, 3, 4, 6, 8, 12)}
-# bytes of weights, accuracy of single runs on images of 16 x 16:
+# bytes of weights: accuracy of single runs on images of 16x16
 # https://github.com/cpldcpu/BitNetMCU/blob/main/docs/documentation_cnn.md
 BITNETMCU = {3200: 0.9892, 5400: 0.9906, 7300: 0.9928, 9300: 0.9944, 11000: 0.9955, 13000: 0.9958}
-CONDITIONS = {  # heads of the table by key of a network in evaluation.json
+CONDITIONS = {  # column titles by key of a network in evaluation.json
     "corruptions.mean": "15 corruptions",
     "adversarial.pgd.0.1": "PGD 0.1",
     "adversarial.pgd.0.3": "PGD 0.3",
@@ -53,7 +53,7 @@ CONDITIONS = {  # heads of the table by key of a network in evaluation.json
 
 
 def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
-    """The rows of a sweep's runs, for `splits` and `front`."""
+    """Yield the rows of a sweep's runs, for `splits` and `front`."""
     for run in read_runs(Path(folder)):
         config, overrides = run["config"], OmegaConf.load(run["folder"] / OVERRIDES)
         (experiment,) = (o for o in map(str, overrides) if o.startswith("experiment="))
@@ -68,7 +68,7 @@ def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def read_labels(folder: str) -> Iterator[dict[str, Any]]:
-    """The rows of a sweep's runs by the images of a class that they are trained on."""
+    """Yield the rows of a sweep's runs, with the number of training images of a class."""
     for run in read_sweep(folder):
         chosen = run["config"]["data"]["per_class"]
         kept = {key: run[key] for key in ("experiment", "seed", "test/acc", "hardware")}
@@ -76,7 +76,7 @@ def read_labels(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def read_bytes(folder: str) -> Iterator[dict[str, Any]]:
-    """The rows of a sweep's networks as C files, run on all test images."""
+    """Yield the rows of a sweep's networks as C files, run on all test images."""
     images, labels = mnist.load_split("mnist", "", "test")
     for run in read_sweep(folder):
         net = predictor.load(run["folder"])
@@ -100,7 +100,7 @@ def read_bytes(folder: str) -> Iterator[dict[str, Any]]:
 
 
 def read_evaluation(given: str) -> list[dict[str, Any]]:
-    """The rows of the networks of NAME=FOLDER, under their new names."""
+    """Return the rows of the networks of NAME=FOLDER, under their new names."""
     names, _, folder = given.partition("=")
     evaluated = read_json(Path(folder) / "evaluation.json").get("robustness") or {"networks": []}
     rows = evaluated["networks"]
@@ -110,7 +110,7 @@ def read_evaluation(given: str) -> list[dict[str, Any]]:
 
 
 def splits(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row an experiment and split: errors in per cent, and how far the two are apart."""
+    """Return errors in per cent and their difference, one row per experiment and split."""
     rows = {}
     for group, found in runs.groupby(["experiment", "split"]):
         val, test = 100 * (1 - found["val/acc"]), 100 * (1 - found["test/acc"])
@@ -125,14 +125,14 @@ def splits(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def networks(runs: pd.DataFrame) -> pd.DataFrame:
-    """`parameters` and the list `test/acc` of each network, by its name, the smallest first."""
+    """Return `parameters` and the list `test/acc` of each network by name, the smallest first."""
     found = runs.groupby("stages").agg({"parameters": "first", "test/acc": list})
     recorded = pd.DataFrame(load_records()).T.loc[EXPERIMENTS, found.columns]
     return pd.concat([found, recorded]).sort_values("parameters")
 
 
 def front(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a network, the smallest first."""
+    """Return the table of accuracies by parameters, one row per network, the smallest first."""
     found = networks(runs)
     columns = {
         "parameters": found["parameters"].map("{:,}".format),
@@ -144,7 +144,7 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def small_networks(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a network and width of its weights, the least bytes first."""
+    """Group the runs by network and bits of its weights, sorted by bytes."""
     rules = dict.fromkeys(("parameters", "memory"), "first")
     groups = runs.groupby(["stages", "epochs", "trained with", "bits"])
     found = groups.agg({**rules, "bytes": "max", "ms": "median", "test/acc": list})
@@ -152,7 +152,7 @@ def small_networks(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a network and width of its weights, the smallest first."""
+    """Return the table of C files, one row per network and bits of its weights, sorted by bytes."""
     found = small_networks(runs)
     columns = {
         "bytes of constants": found["bytes"].map("{:,}".format),
@@ -169,14 +169,14 @@ def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def label_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row a number of images of a class, a column an experiment."""
+    """Return the table of accuracies by images of a class (rows) and experiment (columns)."""
     found = runs.groupby(["per_class", "experiment"])["test/acc"].agg(list).unstack()
     shown = found.map(lambda values: f"{accuracy(values)} (n = {len(values)})")
     return shown.rename({ALL: "all"}).rename_axis("images of a class").reset_index()
 
 
 def robustness(found: pd.DataFrame) -> pd.DataFrame:
-    """A row a network: accuracies and false positive rates in per cent."""
+    """Return accuracies and false positive rates in per cent, one row per network."""
     records: Any = found.to_dict("records")
     flat = pd.json_normalize(records)
     shares = flat[[*CONDITIONS]].rename(columns=CONDITIONS)

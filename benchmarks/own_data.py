@@ -1,4 +1,4 @@
-"""A user's LightningDataModule: PyTorch's loader, and random changes in its workers."""
+"""A custom LightningDataModule with PyTorch's DataLoader and random augmentation in its workers."""
 
 import random
 
@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from mnist_cnn.data.mnist import load_split
 
-IMAGES = 640  # 20 steps an epoch
+IMAGES = 640  # 20 steps per epoch
 
 
 class Changed(Dataset[tuple[Tensor, int]]):
-    """Digits that are moved, made brighter and noisy by numbers of three generators."""
+    """Digits that are shifted, dimmed and made noisy, with random numbers of three generators."""
 
     def __init__(self) -> None:
         images, labels = load_split("mnist", "unused", "train")
@@ -30,7 +30,7 @@ class Changed(Dataset[tuple[Tensor, int]]):
 
 
 class Digits(L.LightningDataModule):
-    """Batches of 32 by as many workers."""
+    """Batches of 32 digits, loaded by a number of workers."""
 
     def __init__(self, workers: int):
         super().__init__()

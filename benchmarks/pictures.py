@@ -52,11 +52,11 @@ class Item(NamedTuple):
     kind: str
     picture: Path | Image.Image
     label: str  # its digits
-    text: str | None = None  # with its signs, as `written` has it
+    text: str | None = None  # its digits and signs, in the format of `written`
 
 
 def verdict(label: str, sure: str, doubts: int) -> str:
-    """One of right, wrong and unsure; doubts: what was found and not read surely."""
+    """Return right, wrong or unsure; `doubts` is the number of places not read surely."""
     if sure == label:
         return "right"
     foreign = pages.common(sure, label) < len(sure)
@@ -64,12 +64,12 @@ def verdict(label: str, sure: str, doubts: int) -> str:
 
 
 def surely(readings: Sequence[Reading]) -> str:
-    """The digits that are read surely."""
+    """Return the digits that are read surely."""
     return "".join(str(each.digit) for each in readings if each.digit is not None)
 
 
 def doubted(readings: Sequence[Reading]) -> int:
-    """The number of places that may hold a digit which is not read."""
+    """Return the number of places that may hold a digit that was not read."""
     return sum(each.digit is None and each.sign == UNKNOWN for each in readings)
 
 
@@ -107,7 +107,7 @@ def small(n: int) -> Iterator[Item]:
 
 
 def measured(item: Item, read: Read) -> dict[str, Any]:
-    """What is read in a picture, and the verdicts on it."""
+    """Read a picture, and return what was read and the verdicts on it."""
     start = time.process_time()
     readings = read(item.picture)
     seconds = time.process_time() - start
@@ -129,7 +129,7 @@ def measured(item: Item, read: Read) -> dict[str, Any]:
 
 
 def summary(found: pd.DataFrame) -> dict[str, Any]:
-    """The row of a kind in the table that is printed."""
+    """Return the row of a kind in the printed table."""
     row: dict[str, Any] = {"n": len(found)}
     names = ["guessed", "surely right", "surely wrong", "as written"]
     row |= {name: None if found[name].isna().any() else found[name].mean() for name in names}
@@ -142,7 +142,7 @@ def summary(found: pd.DataFrame) -> dict[str, Any]:
 
 
 def table(found: pd.DataFrame) -> pd.DataFrame:
-    """A row for each kind, and one for all with digits where there are several."""
+    """Return a row for each kind and, if there are several, one for all with digits."""
     parts = dict(list(found.groupby("kind", sort=False)))
     if len(parts) > 1:
         parts["all with digits"] = found[found.label != ""]
@@ -150,7 +150,7 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def sudoku(photograph: Path, read: Read) -> dict[str, Any]:
-    """Whether the grid is found, and the shares of its cells that are right and surely wrong."""
+    """Return whether the grid is found, and the fractions of its cells right and surely wrong."""
     lines = photograph.with_suffix(".txt").read_text("utf-8").splitlines()
     truth = [line.split() for line in lines if line.strip()]
     start = time.process_time()
@@ -177,7 +177,7 @@ def sudokus(place: Path, read: Read) -> pd.DataFrame:
 
 
 def costly() -> Iterator[tuple[str, Image.Image]]:
-    """Pictures that take long."""
+    """Yield pictures that are slow to read."""
     ((row, _),) = photographs.pictures(photographs.KINDS["rows of 5"], 1, 0, "val")
     yield "12 megapixels", row.convert("RGB").resize((4000, 3000))
     sheet = Image.new("L", (1400, 2000), 245)

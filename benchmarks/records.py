@@ -34,33 +34,33 @@ from mnist_cnn.config.compose import compose, files, plain
 from mnist_cnn.report import OUTPUTS, docstring_parser
 from mnist_cnn.runs.folder import HYDRA, RESULTS, differences, flat, write_json
 
-# what the runs of a record have in common beside their configuration
+# what the runs of a record share besides their configuration
 SAME = ("parameters", "device", "processor", "threads", "versions", "git_commit")
 METRICS = ("test/acc", "test/acc_sound", "test/acc_corrected", "val/acc", "seconds")
 
-READER = "reader"  # the experiment whose result is no test accuracy
-# evaluated with shifts by a pixel: the networks of an experiment one by one, and together
+READER = "reader"  # the experiment whose result is not a test accuracy
+# results with test-time shifts by a pixel: an experiment's networks one by one, and their ensemble
 SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
 
 
 def experiments() -> list[str]:
-    """The experiments whose result is a test accuracy."""
+    """Return the experiments whose result is a test accuracy."""
     return [name for name in files("experiment") if name != READER]
 
 
 def result_names() -> list[str]:
-    """The names of all results, measured or not, in the order of the table."""
+    """Return the names of all results, measured or not, in the order of the table."""
     return list(dict.fromkeys((*NETWORKS, *experiments())))
 
 
 def load_records() -> dict[str, Record]:
-    """All records by name, in the order of the table."""
+    """Load all records by name, in the order of the table."""
     paths = [RECORDS / f"{name}.json" for name in result_names()]
     return {path.stem: json.loads(path.read_text("utf-8")) for path in paths if path.is_file()}
 
 
 def read_runs(folder: Path) -> list[Record]:
-    """The runs of a sweep's folder, or the one of a run's, in the order of their seeds.
+    """Read the runs in the folder of a sweep or of a run, sorted by seed.
 
     Raises:
         ValueError: there are none, or one has no results.
@@ -75,19 +75,19 @@ def read_runs(folder: Path) -> list[Record]:
 
 
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a run's configuration that its result depends on, by whole keys."""
+    """Return the part of a run's configuration that its result depends on, by full keys."""
     values = {key: value for key, value in flat(config).items() if value != {}}
     kept = {*ranking.setting(values), ranking.FOLD}
     return {key: value for key, value in values.items() if key in kept}
 
 
 def setting_of(experiment: str) -> dict[str, Any]:
-    """The setting of an experiment as its file is now."""
+    """Return the setting of an experiment's current file."""
     return setting(plain(compose([f"experiment={experiment}"], run_dir=".")))
 
 
 def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str]) -> str:
-    """The command that measures a result."""
+    """Return the command that measures a result."""
     if name not in experiments():
         return f"python -m benchmarks.records {name}"
     several, listed = "-m " if len(seeds) > 1 else "", ",".join(map(str, seeds))
@@ -96,20 +96,20 @@ def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str]) -> str:
 
 
 def launcher_of(run: Record) -> list[str]:
-    """The overrides that chose the launcher of a run's sweep."""
+    """Return the overrides that chose the launcher of a run's sweep."""
     file = run["folder"] / HYDRA
     if not file.exists():
         return []
-    written: Any = OmegaConf.to_container(OmegaConf.load(file))  # interpolations as such
+    written: Any = OmegaConf.to_container(OmegaConf.load(file))  # unresolved
     given = written["hydra"]["overrides"]["hydra"]
     return [o for o in given if o.startswith(("hydra/launcher", "hydra.launcher"))]
 
 
 def make_record(name: str, runs: Sequence[Record], expected: Mapping[str, Any]) -> Record:
-    """The record of finished runs that agree with `expected` in everything but the seed.
+    """Make the record of finished runs that agree with `expected` in everything but the seed.
 
     Raises:
-        ValueError: one differs in more, or was not tested.
+        ValueError: a run differs in more than the seed, or was not tested.
     """
     common = {key: runs[0][key] for key in SAME}
     for run in runs:
@@ -138,7 +138,7 @@ def make_record(name: str, runs: Sequence[Record], expected: Mapping[str, Any]) 
 
 
 def by_epoch(runs: Sequence[Record]) -> list[dict[Hashable, float]]:
-    """Means over runs after each epoch that all of them have."""
+    """Return means over runs for each epoch that all of them have."""
     histories = [pd.read_csv(run["folder"] / "history.csv") for run in runs]
     clocks = [history.assign(seconds=history["seconds"].cumsum()) for history in histories]
     epochs = pd.concat(clocks).groupby("epoch")[["seconds", "val/acc"]]
@@ -146,18 +146,18 @@ def by_epoch(runs: Sequence[Record]) -> list[dict[Hashable, float]]:
 
 
 def run_module(*arguments: str) -> None:
-    """Runs `python -m ARGUMENTS`; where that fails, it has said why, and this ends too."""
+    """Run `python -m ARGUMENTS`, and exit with its code if it fails."""
     if code := subprocess.run([sys.executable, "-m", *arguments]).returncode:
         sys.exit(code)
 
 
 def train_again(record: Record, folder: Path) -> None:
-    """Trains the runs of a record once more, in a folder."""
+    """Train the runs of a record again, in a folder."""
     if record["name"] != "usual":
         places = [f"hydra.{kind}.dir='{folder}'" for kind in ("run", "sweep")]
         run_module(*shlex.split(record["command"])[2:], *places)
         return
-    from benchmarks.usual import train_usual  # torchvision takes seconds
+    from benchmarks.usual import train_usual  # slow: imports torchvision
 
     for seed in record["seeds"]:
         outcome = train_usual(folder, epochs=10, seed=seed)
@@ -166,7 +166,7 @@ def train_again(record: Record, folder: Path) -> None:
 
 
 def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path) -> Record:
-    """The record of runs that have the record `one`, alone or as an ensemble, with shifts."""
+    """Evaluate the runs of the record `one` with shifts, one by one or as an ensemble."""
     began, outcomes = time.monotonic(), []
     groups = [runs] if name == "ensemble" else [[run] for run in runs]
     for k, group in enumerate(groups):
@@ -196,7 +196,7 @@ def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path)
 
 
 def record_of(name: str, folder: Path) -> Record:
-    """The record of a result of which a folder has the trained runs."""
+    """Return the record of a result from its trained runs in a folder."""
     runs = read_runs(folder)
     if name == "usual":
         return make_record(name, runs, setting(runs[0]["config"]))
@@ -206,7 +206,7 @@ def record_of(name: str, folder: Path) -> Record:
 
 
 def measure(name: str, folder: Path | None) -> Record:
-    """Measures a result by runs in a folder, or trained again, and shows it beside its record."""
+    """Measure a result from the runs in a folder or by training again; print it with its record."""
     records = load_records()
     if folder is None:
         source = MEMBERS if name in SHIFTED else name
@@ -223,7 +223,7 @@ def measure(name: str, folder: Path | None) -> Record:
 
 
 def reader_record(run: Path) -> Record:
-    """The record of one run of experiment=reader."""
+    """Return the record of one run of experiment=reader."""
     results = json.loads((run / RESULTS).read_text("utf-8"))
     epochs = pd.read_csv(run / "history.csv")
     start = results["config"]["init_weights"]
@@ -243,7 +243,7 @@ def reader_record(run: Path) -> Record:
 
 
 def reader_records(runs: Sequence[Path]) -> Record:
-    """The record of a reader: its first run, and in `then` those that went on from its weights."""
+    """Return the record of a reader: its first run and, in `then`, those from its weights."""
     first, *rest = (reader_record(run) for run in runs)
     return {**first, "then": rest}
 

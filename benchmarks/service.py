@@ -24,7 +24,11 @@ from mnist_cnn.report import docstring_parser
 async def send(
     url: str, expected: Mapping[bytes, bytes], clients: int, seconds: float
 ) -> pd.DataFrame:
-    """Sends the pictures, whose answers are `expected`; a row has the `ms` of one, and `error`."""
+    """Send pictures from several clients, and return `ms` and `error` of each answer.
+
+    Args:
+        expected: the right answers, by picture.
+    """
     rows: list[tuple[float, bool]] = []
     end = time.monotonic() + seconds
 
@@ -44,7 +48,7 @@ async def send(
 
 
 def load(url: str, clients: Sequence[int], seconds: float) -> pd.DataFrame:
-    """The table of a service's answers, a row for each number of clients."""
+    """Measure a service under load, one row for each number of clients."""
     rows, expected = [], {}
     for image, _ in pictures(KINDS["single digits"], 50, seed=0):
         image.save(file := io.BytesIO(), "JPEG", quality=90)

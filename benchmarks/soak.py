@@ -2,17 +2,16 @@
 
     python -m benchmarks.soak --kills 100
 
-Each scenario is a command: a run, a sweep, a search, a run in two processes, one that becomes
-longer, one that starts from copied checkpoints, one with a DataLoader of a user's. It is carried
-out once without interruption; then it is started, hit by a signal at a random moment, started
-again, and hit again, until it ends by itself. What each of its runs leaves is compared bit for bit:
-weights, both checkpoints, history, results and TensorBoard's scalars, all but what was measured.
+Each scenario is a command: a run, a sweep, a search, a run in two processes, one that is extended,
+one that starts from copied checkpoints, one with a custom DataLoader. It is run once without
+interruption; then it is started, hit by a signal at a random time, and started again, until it
+finishes. The files of its runs must be bitwise identical to the uninterrupted ones: weights, both
+checkpoints, history, results and TensorBoard's scalars, except for measured times.
 
-Three counts must be 0: runs that differ; results that, after a kill, are not those of the
-checkpoint beside them; files touched that no run wrote. For the last, such files are put into the
-runs' folders, and other runs, which must be refused, are started there. The exit code is 1 where a
-count is not 0. Signals and moments are drawn from --seed; where a moment falls in a run is up to
-the machine.
+Three counts must be 0: runs that differ; results that do not match the checkpoint beside them after
+a kill; modified foreign files. For the last, such files are put into the runs' folders, and other
+runs, which must be refused, are started there. The exit code is 1 if a count is not 0. Signals and
+times are drawn from --seed; what a run is doing at that time depends on the machine.
 """
 
 import argparse
@@ -33,8 +32,8 @@ from mnist_cnn.checks.folders import FOREIGN, differences, files, last, results
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 300  # seconds that a process may take once it is waited for
-# runs of seconds: a network of 8 units, 30 steps an epoch
+PATIENCE = 300  # timeout in seconds when waiting for a process
+# runs of seconds: a network of 8 units, 30 steps per epoch
 RUN = ["trainer.accelerator=cpu", "trainer.max_epochs=4", "trainer.limit_train_batches=30"]
 RUN += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "run_name=x"]
 RUN += ["model.channels=[4,4]", "model.hidden=8", "logger=tensorboard", "callbacks.summary=null"]
@@ -48,8 +47,8 @@ SCENARIOS = {
     "averaged": ["callbacks=averaging", "callbacks.summary=null", "optimizer=sgd"],
     "accumulated": ["trainer.accumulate_grad_batches=3", "scheduler=cosine", "optimizer=adamw"],
     "stopped_early": [f"callbacks.early_stopping.{key}" for key in ("min_delta=10", "patience=2")],
-    "extended": ["model.dropout=0.25"],  # first finished with half its epochs
-    "copied": ["augment=photo", "scheduler=one_cycle"],  # once killed, goes on elsewhere
+    "extended": ["model.dropout=0.25"],  # finished with half the epochs first
+    "copied": ["augment=photo", "scheduler=one_cycle"],  # continued in another folder
     "ddp": ["trainer=ddp", "trainer.devices=2", "model.dropout=0.25", "augment=photo"],
     "own_data": [*OWN, "model.dropout=0.25"],
     "own_data_ddp": ["trainer=ddp", "trainer.devices=2", *OWN],
@@ -59,14 +58,14 @@ SCENARIOS = {
 SHORTER = "trainer.max_epochs=2"
 EACH = ["callbacks.checkpoint.every_steps=1", "callbacks.checkpoint.every_seconds=0.2"]
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1]
-# points that a random moment rarely falls on: (hook, calls, what)
+# points that a random time rarely hits: (hook, calls, what)
 POINTS = [("on_save_checkpoint", 3, "cut"), ("on_fit_end", 1, "SIGKILL")]
 POINTS += [("on_test_start", 1, "SIGKILL"), ("on_train_epoch_start", 2, "SIGKILL")]
 PIECES = 30  # processes of one command; the last is not hit
 
 
 def start(folder: Path, *command: str, fault: str = "- 0 -") -> "subprocess.Popen[str]":
-    """Begin `python -m mnist_cnn.train` in a folder, as the first of a group; it has one thread."""
+    """Start `python -m mnist_cnn.train` in a folder, with one thread and a new process group."""
     return subprocess.Popen(
         [sys.executable, "-m", "mnist_cnn.train", *command],
         cwd=folder,
@@ -79,7 +78,7 @@ def start(folder: Path, *command: str, fault: str = "- 0 -") -> "subprocess.Pope
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Wait for the end: exit code and stderr. Nothing of its group is left behind."""
+    """Wait for a process, and return its exit code and stderr; its process group is killed."""
     try:
         _, err = process.communicate(timeout=PATIENCE)
     finally:
@@ -89,7 +88,7 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 class Command:
-    """A command of a scenario in a folder of its own, which is carried out piece by piece."""
+    """A command of a scenario in its own folder, run by several processes in turn."""
 
     def __init__(self, name: str, folder: Path, *more: str):
         self.name, self.folder = name, folder
@@ -104,12 +103,12 @@ class Command:
         return start(self.folder.parent, *self.options, *more, self.where, fault=fault)
 
     def runs(self) -> dict[str, Path]:
-        """The folders of its runs, by name."""
+        """Return the folders of its runs, by name."""
         locks = self.folder.glob(f"*/{LOCK}") if self.multirun else [self.folder / LOCK]
         return {lock.parent.name if self.multirun else "run": lock.parent for lock in sorted(locks)}
 
     def whole(self) -> float:
-        """Carry it out without interruption; the seconds that it takes."""
+        """Run it without interruption, and return the seconds that it takes."""
         begun = time.monotonic()
         code, err = finish(self.start())
         if code:
@@ -117,7 +116,7 @@ class Command:
         return time.monotonic() - begun
 
     def hit(self, draw: random.Random, seconds: float) -> int:
-        """Start it and hit it at a random moment; its exit code."""
+        """Start it, send it a signal at a random time, and return its exit code."""
         fault, number = "", draw.choice(SIGNALS)
         if draw.random() < 0.4:
             hook, most, what = draw.choice(POINTS)
@@ -130,7 +129,7 @@ class Command:
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number) if everyone else process.send_signal(number)
-        except KeyboardInterrupt:  # of the soak
+        except KeyboardInterrupt:  # of this benchmark
             os.killpg(process.pid, signal.SIGKILL)
             raise
         code, err = finish(process)
@@ -146,11 +145,11 @@ class Command:
         return code
 
     def check(self) -> None:
-        """Note results that are not those of the checkpoint beside them."""
+        """Record results that do not match the checkpoint beside them."""
         for name, run in self.runs().items():
             try:
                 epoch = last(run)["epoch"] if (run / LAST).exists() else 0
-            except Exception as e:  # torch raises many kinds for a file that is not whole
+            except Exception as e:  # torch raises many kinds for a truncated file
                 self.faults.append(f"{name}: last.ckpt is not whole: {e}")
                 continue
             if (run / RESULTS).exists() and results(run)["epochs"] != epoch:
@@ -159,7 +158,7 @@ class Command:
                 self.faults.append(f"stale: {name}: results.json beside failed.json")
 
     def disturb(self) -> None:
-        """Put files of others into its runs, and start another run in one of them."""
+        """Put foreign files into its runs' folders, and start another run in one of them."""
         for run in self.runs().values():
             for name, text in FOREIGN.items():
                 if (run / name).parent.is_dir():
@@ -172,7 +171,7 @@ class Command:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
 
     def compare(self, whole: "Command") -> None:
-        """Note what differs from the command without interruption, and foreign files touched."""
+        """Record differences from the uninterrupted command, and modified foreign files."""
         runs, wholes = self.runs(), whole.runs()
         for run, (name, text) in itertools.product(runs.values(), FOREIGN.items()):
             if (run / name).exists() and (run / name).read_text() != text:
@@ -182,13 +181,13 @@ class Command:
             return
         for name, run in runs.items():
             wrong = differences(wholes[name], run)
-            if self.name == "copied":  # its events begin anew
+            if self.name == "copied":  # its event files start again
                 wrong = [line for line in wrong if not line.startswith("tensorboard")]
             self.faults += [f"{name}: {line}" for line in wrong]
 
 
 def interrupted(whole: Command, number: int, seconds: float, draw: random.Random) -> Command:
-    """A scenario's command, hit until it ends, and all that is not as it should be."""
+    """Run a scenario's command, interrupted until it finishes, and record its faults."""
     folder = whole.folder.with_name(f"{whole.name}-{number}")
     command = Command(whole.name, folder, draw.choice(EACH))
     if whole.name == "extended":
@@ -208,7 +207,7 @@ def interrupted(whole: Command, number: int, seconds: float, draw: random.Random
 
 
 def copied(old: Command) -> Command:
-    """The same command in a new folder, from a copy of the checkpoints."""
+    """Return the same command in a new folder, starting from a copy of the checkpoints."""
     copy = old.folder.with_name(f"{old.folder.name}-checkpoints")
     shutil.copytree(old.folder / LAST.parent, copy)
     start = f"ckpt_path={copy / LAST.name}"
@@ -223,7 +222,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     args = parser.parse_args()
-    # a shell starts its background jobs deaf to Ctrl-C, and their children inherit that
+    # background jobs of a shell ignore SIGINT, and their children inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
     out = Path(tempfile.mkdtemp(prefix="soak-"))
     os.environ.setdefault("MNIST_CNN_DATA", str(out / "data"))

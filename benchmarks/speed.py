@@ -42,11 +42,11 @@ from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import write_json
 from mnist_cnn.train import train
 
-LEAST = 4  # batches: the usual recipe, which is slow, takes a quarter of them
+LEAST = 4  # batches: the usual recipe, which is slow, runs a quarter of them
 
 
 def bare_loop(batches: int) -> float:
-    """Images/s of a bare loop over tensors in memory."""
+    """Measure images/s of a bare loop over tensors in memory."""
     images, labels = mnist.load_split("mnist", "", "train")
     images, labels = images.unsqueeze(1)[12_000:], labels[12_000:]
     net = model.CNN((32, 64), 128, 0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
@@ -62,7 +62,7 @@ def bare_loop(batches: int) -> float:
 
 
 def own_training(folder: Path, *overrides: str) -> dict[str, Any]:
-    """This project's results.json of a run, with `job`: seconds of all of it."""
+    """Train with this project; return results.json and, as `job`, the seconds of the whole run."""
     shutil.rmtree(folder, ignore_errors=True)
     started = time.perf_counter()
     outcome = train(compose(overrides, run_dir=folder))
@@ -71,13 +71,13 @@ def own_training(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
-    """The numbers of a round, by way; the last one is the reference."""
+    """Measure one round: a number for each way, the last of which is the reference."""
     run = folder / "run"
     if args.jobs:
         fast, ten = own_training(run, "experiment=fast"), own_training(run, "trainer.max_epochs=10")
         jobs = {"fast": fast, "ten epochs": ten}
         return {f"{name}, {key}": jobs[name][key] for name in jobs for key in ("job", "seconds")}
-    # validation is not in the numbers, so it need not be long
+    # validation is not measured, so it need not be long
     epoch = ["trainer.max_epochs=1", "trainer.limit_val_batches=1", "test=false"]
     if args.fast:
         whole = own_training(run, f"experiment={args.fast}", "test=false")["seconds"]
@@ -90,14 +90,14 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, float]:
 
 
 def interleave(args: argparse.Namespace) -> pd.DataFrame:
-    """The numbers of the ways, a row a round; a first round more warms up.
+    """Measure all rounds, one row per round, after a warm-up round that is left out.
 
-    What the ways print goes to os.devnull; their progress bars are drawn nevertheless.
+    Output goes to os.devnull; progress bars are drawn nevertheless.
     """
     rows, terminal = [], sys.stderr
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.dict(os.environ, FORCE_COLOR="1"),  # as on a terminal, and at the same cost
+        mock.patch.dict(os.environ, FORCE_COLOR="1"),  # draw as on a terminal, at the same cost
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
         contextlib.redirect_stderr(nowhere),
@@ -111,7 +111,7 @@ def interleave(args: argparse.Namespace) -> pd.DataFrame:
 
 
 def table(rounds: pd.DataFrame) -> str:
-    """The median of each way, and of its ratios to the last one."""
+    """Return the table of medians of each way and of its ratios to the last one."""
     ratios = rounds.div(rounds.iloc[:, -1], axis=0)
     spread = zip(ratios.median(), ratios.min(), ratios.max(), strict=True)
     shown = [f"{median:.2f} ({low:.2f} to {high:.2f})" for median, low, high in spread]

@@ -1,4 +1,4 @@
-"""Tables and pictures of the records and of other measurements."""
+"""Tables and figures of the records and of other measurements."""
 
 import re
 import statistics
@@ -15,7 +15,7 @@ from mnist_cnn.plots.axes import TRAIN, VAL, finish, titled
 
 RECORDS = CONF.parent / "benchmarks"
 README = RECORDS / "README.md"
-# in the order of the table; other experiments come after them, under their own names
+# in the order of the table; other experiments follow, under their own names
 NETWORKS = {
     "article": "the same network and recipe, here",
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
@@ -48,20 +48,20 @@ Record = dict[str, Any]
 
 
 def span(seconds: float) -> str:
-    """A time for people."""
+    """Format a duration for people."""
     if seconds < 299.5:
         return f"{seconds:.0f} s" if seconds >= 20 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
 
 
 def accuracy(values: Sequence[float]) -> str:
-    """Mean ± standard deviation (n - 1) of accuracies in [0, 1], in per cent."""
+    """Format mean ± sample standard deviation of accuracies in [0, 1], in per cent."""
     std = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.2f} %{std}"
 
 
 def hardware(record: Mapping[str, Any]) -> str:
-    """The device that a record or a results.json is of, short."""
+    """Return a short name for the hardware of a record or a results.json."""
     if record["device"] != "cpu":
         return str(record["device"])
     processor = re.sub(r"\((R|TM|tm)\)| CPU\b| Processor\b| @.*", "", record["processor"])
@@ -70,14 +70,14 @@ def hardware(record: Mapping[str, Any]) -> str:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table of text in Markdown."""
+    """Format a table in Markdown."""
     rows = [" | ".join(map(str, row)) for row in (table.columns, *table.to_numpy())]
     lines = [f"| {row} |" for row in rows]
     return "\n".join([lines[0], "|---" * len(table.columns) + "|", *lines[1:]])
 
 
 def row(name: str, record: Record) -> list[Any]:
-    """A record's row of the table of COLUMNS."""
+    """Return a record's row in the table of COLUMNS."""
     network, networks = NETWORKS.get(name, name), record.get("networks", 0)
     if networks > 1:
         network = f"an ensemble of {networks} of these"
@@ -92,7 +92,7 @@ def row(name: str, record: Record) -> list[Any]:
 
 
 def records_table(records: Mapping[str, Record]) -> pd.DataFrame:
-    """A row a record, after that of the Keras tutorial's script; the best accuracy in bold."""
+    """Return the table of records, after the Keras script's row; the best accuracy is bold."""
     rows = [[f"{KERAS}, as printed there", accuracy([KERAS_ACCURACY]), 1, *"-----", ""]]
     rows += [row(name, record) for name, record in records.items()]
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -102,7 +102,7 @@ def records_table(records: Mapping[str, Record]) -> pd.DataFrame:
 
 
 def note(records: Mapping[str, Record]) -> str:
-    """The meaning of the table's columns, and what they were measured on."""
+    """Describe the table's columns and the hardware of the measurements."""
     places: dict[str, list[str]] = {}
     for name, record in records.items():
         place = f"{hardware(record)}, PyTorch {record['versions']['torch'].split('+')[0]}"
@@ -116,18 +116,18 @@ def note(records: Mapping[str, Record]) -> str:
 
 
 def readme(records: Mapping[str, Record]) -> str:
-    """The part of benchmarks/README.md between its two comments: table, note and picture."""
+    """Return the part of benchmarks/README.md between its two comments: table, note, picture."""
     return "\n\n".join([markdown(records_table(records)), note(records), PICTURE]) + "\n"
 
 
 def write_readme(records: Mapping[str, Record]) -> None:
-    """Puts table and note into benchmarks/README.md, and draws its picture."""
+    """Write table and note to benchmarks/README.md, and draw its picture."""
     before, begin, rest = README.read_text("utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"{README} must have the lines {BEGIN} and {END}")
     README.write_text(f"{before}{begin}\n\n{readme(records)}\n{end}{after}", "utf-8")
-    # a record of single networks that were evaluated otherwise is another's point
+    # single networks evaluated with shifts are points of another record
     points = {name: record for name, record in records.items() if record.get("networks") != 1}
     networks = pd.DataFrame(points).T[["seconds", "test/acc"]]
     networks["seconds"] = networks["seconds"].map(statistics.mean)
@@ -135,12 +135,13 @@ def write_readme(records: Mapping[str, Record]) -> None:
 
 
 def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str]) -> Figure:
-    """Test accuracy against a cost: a point with a bar of ± std a network.
+    """Plot test accuracy against a cost, with a point and an error bar of ± std per network.
 
-    Both axes are logarithmic, that of accuracy in the errors, so that 99.2 % and 99.7 % are as far
-    apart as they are hard to reach; more is up. What is only compared with is grey. Names stand
-    above, but where another network is. A row of the table has a network's cost, and the accuracies
-    of its runs.
+    Both axes are logarithmic, that of accuracy in the error, so that differences near 100 % show;
+    higher is better. Networks shown for comparison are grey, with their names below, not above.
+
+    Args:
+        networks: one row per network: its cost, and the list of its runs' accuracies.
     """
     figure = titled(f"MNIST: accuracy on the 10,000 test images and {cost}", (9, 5.4))
     axes = figure.add_subplot()
@@ -158,7 +159,7 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
     axes.axhline(1 - KERAS_ACCURACY, color=TRAIN, lw=0.8, ls=":", zorder=0)
     style = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "color": TRAIN}
     axes.text(0.01, 0.985 * (1 - KERAS_ACCURACY), f"{KERAS}, {KERAS_ACCURACY:.2%}", **style)
-    axes.margins(0.2, 0.15)  # for the names
+    axes.margins(0.2, 0.15)  # room for the names
     axes.invert_yaxis()
     for axis, labels in ((axes.xaxis, ticks), (axes.yaxis, ERRORS)):
         axis.set_major_locator(FixedLocator([*labels]))

@@ -1,4 +1,4 @@
-"""The benchmarks run all of their ways and report their ratios. How fast they are is not tested."""
+"""Test that the benchmarks run and report ratios; their speed is not tested."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from mnist_cnn.reading.reading import Reading
 
 
 def table_of(printed: str) -> list[list[str]]:
-    """The cells of the printed table's rows, without its head."""
+    """Return the cells of the printed table's rows, without its head."""
     lines = [line for line in printed.splitlines() if line.startswith("| ")]
     return [line.strip("| ").split(" | ") for line in lines[1:]]
 
@@ -66,7 +66,7 @@ def test_a_wrong_option_is_named(argv, capsys):
 
 
 def read_as(text: str, confidence: float = 0.9, line: float = 0.8) -> list[Reading]:
-    """Readings of a line; ? is an unsure 3."""
+    """Make the readings of a line; ? is an unsure 3."""
     blank = np.zeros((28, 28), np.uint8)
     return [
         Reading(

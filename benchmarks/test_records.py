@@ -1,4 +1,4 @@
-"""Records: a real sweep's numbers to the last digit; README's table; the results in the files."""
+"""Test records: exact numbers of a real sweep, README's table and the results in the files."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from benchmarks.usual import train_usual
 
 REPOSITORY = Path(__file__).parents[1]
 SHORT = "max_epochs: 2, limit_train_batches: 5, limit_val_batches: 1, limit_test_batches: 1"
-TINY = f"# @package _global_\ntrainer: {{accelerator: cpu, {SHORT}}}\n"  # for one of minutes
+TINY = f"# @package _global_\ntrainer: {{accelerator: cpu, {SHORT}}}\n"  # it takes seconds
 
 
 def run(clone: Path, *argv: str) -> str:
@@ -29,7 +29,7 @@ def run(clone: Path, *argv: str) -> str:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """A clone whose experiment=accurate takes seconds, with the record of two seeds in `sweep`."""
+    """Make a clone with a short experiment=accurate, its runs of two seeds and their record."""
     clone = tmp_path_factory.mktemp("records") / "clone"
     shutil.copytree(REPOSITORY / "conf", clone / "conf")
     (clone / "mnist_cnn").symlink_to(REPOSITORY / "mnist_cnn")
@@ -44,7 +44,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 
 @pytest.fixture
 def sweep(clone: Path, tmp_path: Path) -> Path:
-    """A copy of the sweep that a test may change."""
+    """Copy the sweep, so that a test may change it."""
     return Path(shutil.copytree(clone / "sweep", tmp_path / "sweep"))
 
 

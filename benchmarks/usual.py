@@ -1,8 +1,8 @@
 """The usual Lightning and torchvision recipe, for comparison.
 
-It is what tutorials write for this network: a DataLoader over torchvision's dataset, metric
-objects, Adam at a constant rate, the weights of the last epoch. It has neither the plateau schedule
-nor the best checkpoint of templates and of the article: its accuracy is lower by all of that.
+It follows tutorials for this network: a DataLoader over torchvision's dataset, metric objects, Adam
+with a constant learning rate, the weights of the last epoch. Its accuracy is lower for want of the
+plateau schedule and the best checkpoint of templates and of the article.
 """
 
 import lzma
@@ -21,7 +21,7 @@ from torchvision import datasets, transforms
 from mnist_cnn.analysis import results
 from mnist_cnn.data import mnist
 
-BATCH, EPOCH = 64, 750  # images of a step, steps of an epoch
+BATCH, EPOCH = 64, 750  # images per step, steps per epoch
 
 
 class UsualModule(L.LightningModule):
@@ -29,7 +29,7 @@ class UsualModule(L.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = nn.Sequential(  # as it is usually written: ReLU, then pooling
+        self.net = nn.Sequential(  # in the usual order: ReLU, then pooling
             *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Flatten(), nn.Linear(1600, 128), nn.ReLU(), nn.Linear(128, 10)),
@@ -58,7 +58,7 @@ class UsualModule(L.LightningModule):
 
 
 def dataset(folder: Path, train: bool) -> datasets.MNIST:
-    """Torchvision's MNIST of the copy in the package, which is unpacked into a folder."""
+    """Return torchvision's MNIST, unpacked from the package into a folder."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for file in mnist.BUNDLED.glob("*.xz"):
@@ -70,12 +70,12 @@ def dataset(folder: Path, train: bool) -> datasets.MNIST:
 def train_usual(
     folder: Path, *, epochs: int, batches: int = EPOCH, seed: int = 0, test: bool = True
 ) -> dict[str, Any]:
-    """Trains on 48,000 images, and returns what a results.json would hold.
+    """Train on 48,000 images, and return the content of a results.json.
 
     Args:
-        folder: where the data and TensorBoard's events go.
-        batches: steps of an epoch.
-        test: look at the test images, once, when training ends.
+        folder: for the data and TensorBoard's events.
+        batches: steps per epoch.
+        test: evaluate on the test images once, after training.
     """
     started = results.now()
     L.seed_everything(seed, verbose=False)
@@ -96,7 +96,7 @@ def train_usual(
         unseen = dataset(folder, train=False)
         loader = torch.utils.data.DataLoader(unseen, batch_size=BATCH)
         (outcome,) = trainer.test(module, loader, verbose=False)
-        tested["test/acc"] = round(outcome["test/acc"], 4)  # of 10,000 images; it is float32
+        tested["test/acc"] = round(outcome["test/acc"], 4)  # exact for 10,000 images: it is float32
         with torch.inference_mode():
             predicted = torch.cat([module.net(x).argmax(1) for x, _ in loader])
         rows = torch.arange(len(predicted))
