@@ -1,7 +1,7 @@
-"""What mkdocs does beside docs/: the README and the model's card are pages of the site, too.
+"""Hooks for mkdocs: add the README, the benchmarks and the model card to the site's pages.
 
-Links to files that are no page, such as code, become plain text: the site says nothing of where the
-repository lies.
+Links to files that are not pages, such as code, become plain text: the site does not know the
+repository's address.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Makes tutorial.ipynb of tutorial.md, with outputs: python docs/make_notebook.py [FILE]
+"""Make tutorial.ipynb from tutorial.md, with outputs: python docs/make_notebook.py [FILE]
 
-A block of Python becomes a cell, and so does each block of commands. Blocks of Keras stay text.
-What the page says that they print is left out: the cells print it.
+Each block of Python or of commands becomes a cell; blocks of Keras stay text. Blocks of printed
+output are left out, as the cells print it.
 """
 
 import base64
@@ -30,7 +30,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$|^!\[.*?\]\((.*?)\)$", re.DOTALL | re.
 
 
 def cells(page: str) -> list[nbformat.NotebookNode]:
-    """The cells of a page of Markdown, without outputs."""
+    """Make the cells of a Markdown page, without outputs."""
     made, text, end = [new_code_cell(INSTALL)], "", 0
     for block in [*BLOCK.finditer(page), None]:
         text += page[end : block.start() if block else None]
@@ -51,12 +51,12 @@ def cells(page: str) -> list[nbformat.NotebookNode]:
             command = re.sub("^(?=python)", "!", content.strip(), flags=re.MULTILINE)
             made.append(new_code_cell(command))
     for number, cell in enumerate(made):
-        cell["id"] = str(number)  # alike each time
+        cell["id"] = str(number)  # reproducible
     return made
 
 
 def make() -> nbformat.NotebookNode:
-    """The executed notebook; nbclient's CellExecutionError where a cell fails."""
+    """Make and execute the notebook; raises nbclient's CellExecutionError if a cell fails."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = new_notebook(cells=cells(PAGE.read_text("utf-8")), metadata={"kernelspec": kernel})
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -64,18 +64,18 @@ def make() -> nbformat.NotebookNode:
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=None, resources={"metadata": {"path": folder}}).execute()
     for cell in notebook.cells:
-        cell.metadata.clear()  # when it ran
+        cell.metadata.clear()  # timestamps
         if cell.cell_type == "code":
             cell.outputs = shortened(cell.outputs, folder)
     return notebook
 
 
 def shortened(outputs: list[nbformat.NotebookNode], folder: str) -> list[nbformat.NotebookNode]:
-    """The text of a cell's outputs in one piece, as it ends up on a terminal, and its pictures."""
+    """Merge the text of a cell's outputs, as a terminal would end up showing it; keep pictures."""
     text = "".join(output.text for output in outputs if output.output_type == "stream")
     lines = [line.split("\x1b[2K")[-1] for line in text.replace(folder, "/content").splitlines()]
     lines = [re.sub(r"\x1b\[[\d;?]*\w", "", line).rstrip() for line in lines]
-    # bars that were drawn over; a table's rules begin with a corner
+    # drop overdrawn progress bars; a table's rules begin with a corner
     lines = [line for line in lines if "━━" not in line or line[0] in "┏┡"]
     text = "\n".join(lines).strip("\n")
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
@@ -85,7 +85,7 @@ def shortened(outputs: list[nbformat.NotebookNode], folder: str) -> list[nbforma
 
 
 def small(png: str) -> str:
-    """A picture, base64 as in a notebook, with 64 colours."""
+    """Reduce a base64 PNG to 64 colours."""
     buffer = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     picture.quantize(64).save(buffer, "PNG", optimize=True)

@@ -1,11 +1,11 @@
-"""Makes the pictures of these pages: python docs/pictures.py [pages|hardest]
+"""Make the pictures of the documentation: python docs/pictures.py [pages|hardest]
 
-`pages` makes images/made_pages.png, pages that the reader is trained on; `hardest`
-images/hardest.png, strips of validation writers that it reads rightly although it is least sure,
-and those that it reads wrongly although it is surest. Without either, images/overview.png, the
-README's first picture, is made from real runs: left, photographs made of MNIST's test digits as
-`predict --show` draws them; right, the report of a sweep and the tutorial's run in TensorBoard.
-The runs lie in outputs/overview and are resumed. It needs the extras test and sweep, and Chromium.
+`pages` makes images/made_pages.png, pages that the reader is trained on; `hardest` makes
+images/hardest.png, strips of validation writers: those read correctly with the least confidence,
+and those read wrongly with the most. Without an argument, images/overview.png, the README's first
+picture, is made from real runs: left, photographs made of MNIST's test digits as `predict --show`
+draws them; right, the report of a sweep and the tutorial's run in TensorBoard. The runs are in
+outputs/overview and are resumed. Needs the extras test and sweep, and Chromium.
 """
 
 import shutil
@@ -38,7 +38,7 @@ SWEEP = "-m experiment=fast data.val_fraction=0.2 optimizer.lr=0.1,0.2,0.4 seed=
 
 
 def train() -> None:
-    """Trains what the picture shows, or returns at once where that is done."""
+    """Train the runs of the overview, unless they have finished."""
     command = [sys.executable, "-m", "mnist_cnn.train"]
     subprocess.run([*command, *SWEEP.split(), f"hydra.sweep.dir={RUNS}/sweep"], check=True)
     tutorial = ["trainer.max_epochs=10", f"hydra.run.dir={RUNS}/tutorial"]
@@ -46,7 +46,7 @@ def train() -> None:
 
 
 def photographs(width: int) -> Image.Image:
-    """Photographs with their readings, one below the other."""
+    """Draw photographs with their readings, one below the other."""
     images, _ = mnist.load_split("mnist", "", "test")
     shown = []
     for seed in SEEDS:
@@ -60,7 +60,7 @@ def photographs(width: int) -> Image.Image:
 
 
 def screenshot(url: str, name: str, width: int, height: int, close: str = "") -> Image.Image:
-    """The upper part of a page as a browser shows it, once the button `close` is clicked."""
+    """Take a screenshot of the top of a page, after clicking the button `close`."""
     file, page_width = RUNS / f"{name}.png", 1400
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -70,14 +70,14 @@ def screenshot(url: str, name: str, width: int, height: int, close: str = "") ->
         page.goto(url)
         if close:
             page.get_by_label(close).click()
-        page.wait_for_timeout(4000)  # its figures are drawn
+        page.wait_for_timeout(4000)  # until its figures are drawn
         page.screenshot(path=file)
         browser.close()
     return Image.open(file).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
 def tensorboard(run: Path) -> str:
-    """The address of a TensorBoard that shows a run's curves, as long as this process lives."""
+    """Start a TensorBoard for a run's curves, and return its address; it ends with this process."""
     board = program.TensorBoard()
     board.configure(argv=["tensorboard", "--logdir", str(run / "tensorboard"), "--port", "0"])
     options = urlencode({"tagFilter": "^(train|val)/", "smoothing": 0})
@@ -85,7 +85,7 @@ def tensorboard(run: Path) -> str:
 
 
 def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
-    """Draw pages, with the box of each character that is a target: digits, signs, other writing."""
+    """Draw pages with the box of each target character: digits, signs, other writing."""
     dataset = PageDataset(sources("train"), 0)
     sheets = []
     for index in range(rows * columns):
@@ -105,7 +105,7 @@ def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
 
 
 def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
-    """Draw the strips of n that are read rightly but least surely, and wrongly but most surely."""
+    """Draw the strips read correctly with least confidence, and wrongly with most, of n strips."""
     right, wrong = [], []
     for index in range(n):
         made = strip(np.random.default_rng((STRIPS_SEED, index)), sources("val"))
