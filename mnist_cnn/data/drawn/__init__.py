@@ -1,1 +1,1 @@
-"""Pictures to measure and test reading by, drawn from a seed; no network is trained on such."""
+"""Pictures for benchmarks and tests of reading, drawn from a seed; never used for training."""

@@ -1,8 +1,8 @@
-"""Drawings that are no digit, not made as those in training are.
+"""Negatives: drawings without a digit, generated differently from those in training.
 
-Letters are of the fonts STIX and Computer Modern, which Matplotlib brings, bent and written with
-other pens than the letters of made pages. Scribbles are curves of Lissajous, hatchings, polygons
-and waves, drawn by other rules than those of training.
+Letters use the fonts STIX and Computer Modern, which come with Matplotlib, distorted and written
+with other pens than the letters of generated pages. Scribbles are Lissajous curves, hatchings,
+polygons and waves, drawn by other rules than those of training.
 """
 
 import string
@@ -18,12 +18,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-ALIKE = "OoIlSsZzBgq"  # some hand writes a digit so
-SIDE = 240  # of a drawing, in pixels
+ALIKE = "OoIlSsZzBgq"  # letters that some people write like a digit
+SIDE = 240  # side of a drawing, in pixels
 
 
 def letters(rng: Generator, alphabet: str) -> Iterator[Image.Image]:
-    """Letters without end, one on each sheet."""
+    """Yield letters without end, one per sheet."""
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     stix = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic")
     names = (*stix, "cmr10", "cmss10", "cmtt10", "cmti10")
@@ -37,7 +37,7 @@ def letters(rng: Generator, alphabet: str) -> Iterator[Image.Image]:
 
 
 def scribbles(rng: Generator) -> Iterator[Image.Image]:
-    """Scribbles without end."""
+    """Yield scribbles without end."""
     t = np.linspace(0, 2 * np.pi, 400)
     while True:
         sheet = np.zeros((SIDE, SIDE), np.uint8)
@@ -66,7 +66,7 @@ def scribbles(rng: Generator) -> Iterator[Image.Image]:
 
 
 def doodles(rng: Generator) -> Iterator[Image.Image]:
-    """Drawings of a hand on a telephone: tangles, hearts, houses, faces and arrows, without end."""
+    """Yield doodles without end, as drawn on a phone: tangles, hearts, houses, faces and arrows."""
     t = np.linspace(0, 2 * np.pi, 100)
     circle = np.stack([np.sin(t), np.cos(t)], 1)
     heart = np.stack([np.sin(t) ** 3, -(13 * np.cos(t) - 5 * np.cos(2 * t)) / 16], 1)
@@ -79,7 +79,7 @@ def doodles(rng: Generator) -> Iterator[Image.Image]:
         sheet = np.zeros((SIDE, SIDE), np.uint8)
         kind = rng.integers(5)
         curves = ([], [heart], [wall, door], face, arrow)[kind]
-        if kind == 0:  # a point on a spring that is pushed about
+        if kind == 0:  # a randomly pushed point on a spring
             place, speed, way = np.zeros(2), np.zeros(2), []
             for _ in range(int(rng.integers(200, 500))):
                 speed += rng.normal(0, 0.02, 2) - 0.01 * place
@@ -95,7 +95,7 @@ def doodles(rng: Generator) -> Iterator[Image.Image]:
 
 
 def gradients(rng: Generator) -> Iterator[Image.Image]:
-    """Light that falls off over a sheet in any direction, in a line or around a point."""
+    """Yield gradients of light without end, linear in any direction or around a point."""
     y, x = np.mgrid[-1:1:240j, -1:1:240j]
     while True:
         angle = rng.uniform(0, 6.3)
@@ -108,14 +108,14 @@ def gradients(rng: Generator) -> Iterator[Image.Image]:
 
 
 def blanks(rng: Generator) -> Iterator[Image.Image]:
-    """Sheets of one colour, with a camera's noise."""
+    """Yield sheets of one colour without end, with camera noise."""
     while True:
         sheet = rng.normal(rng.uniform(0, 255), rng.uniform(0, 8), (SIDE, SIDE))
         yield Image.fromarray(sheet.clip(0, 255).astype(np.uint8))
 
 
 def _written(strokes: NDArray[Any], rng: Generator) -> Image.Image:
-    """Strokes (SIDE, SIDE), bent, turned a little, and dark on light paper."""
+    """Warp and slightly rotate strokes (SIDE, SIDE), and draw them dark on light paper."""
     y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
     bend = [cv2.resize(rng.normal(0, 4, (4, 4)), (SIDE, SIDE), interpolation=2) for _ in "xy"]
     turn = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), rng.uniform(-8, 8), 1)

@@ -1,4 +1,4 @@
-"""Made pages of what people have: forms, tables, dates, prices, sums.
+"""Generated pages like those people have: forms, tables, dates, prices, sums.
 
 Digits are MNIST's validation digits, signs are strokes of the same pen, drawn from one seed.
 """
@@ -15,17 +15,17 @@ from PIL import Image
 from mnist_cnn.data.drawn.photographs import bundled
 
 Array = NDArray[Any]
-VALIDATION = 12_000  # the first rows of MNIST's training images
+VALIDATION = 12_000  # number of first rows of MNIST's training images
 
 
 def circle(x: float, y: float) -> list[tuple[float, float]]:
-    """A small circle around a point, as a stroke."""
+    """Return a small circle around a point, as a stroke."""
     angles = np.linspace(0, 2 * np.pi, 13)
     return [(x + 0.17 * np.sin(a), y - 0.2 * np.cos(a)) for a in angles]
 
 
-# strokes of signs in a box of width and height 1, its foot at the digits' foot; the last is the
-# width as a share of a digit's height
+# strokes of signs in a unit box that stands on the digits' baseline; and the width, as a fraction
+# of a digit's height
 SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
     "+": ([[(0, 0.5), (1, 0.5)], [(0.5, 0.2), (0.5, 0.8)]], 0.6),
     "-": ([[(0, 0.5), (1, 0.5)]], 0.45),
@@ -52,7 +52,7 @@ SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
 
 
 class Pen:
-    """Writes digits and signs on a sheet: float32 (H, W), 1 where the ink is."""
+    """Pen that writes digits and signs on a sheet: float32 (H, W), 1 where the ink is."""
 
     def __init__(self, rng: Generator, height: int, width: int):
         images = bundled("train-images-idx3-ubyte", 16).reshape(-1, 28, 28)
@@ -61,7 +61,7 @@ class Pen:
         self.rng, self.ink = rng, np.zeros((height, width), np.float32)
 
     def digit(self, digit: str, left: float, top: float, size: int) -> float:
-        """Write a digit of which the longer side has that size; return its right end."""
+        """Write a digit whose longer side has that size; return its right end."""
         image = self.images[self.rng.choice(np.flatnonzero(self.labels == int(digit)))]
         x, y, w, h = cv2.boundingRect(image)
         wide, high = (max(2, round(side * size / max(w, h))) for side in (w, h))
@@ -96,7 +96,7 @@ class Pen:
         return left
 
     def picture(self) -> Image.Image:
-        """The sheet as a scan or a photograph shows it."""
+        """Render the sheet like a scan or a photograph."""
         rng = self.rng
         turn = cv2.getRotationMatrix2D((self.ink.shape[1] / 2, self.ink.shape[0] / 2), 0, 1)
         turn[:, :2] += np.array([[0, 1], [-1, 0]]) * np.tan(np.radians(rng.uniform(-1, 1)))
@@ -111,7 +111,7 @@ def numbers(rng: Generator, low: int, high: int) -> str:
 
 
 def grid(rng: Generator, rows: int, columns: int, filled: float, most: int) -> tuple[Pen, str]:
-    """A table; its text as `written` has it."""
+    """Draw a table; return the pen and the text, in the format of `written`."""
     size = int(rng.integers(30, 56))
     side = round(size * rng.uniform(1.4, 2.0))
     wide = side if most == 1 else round(size * 1.1 * most + side)
@@ -192,7 +192,7 @@ KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
 
 
 def page(kind: str, seed: int) -> tuple[Image.Image, str]:
-    """A page of a kind, and its text."""
+    """Draw a page of a kind; return the picture and its text."""
     rng = np.random.default_rng((seed, list(KINDS).index(kind)))
     pen, text = KINDS[kind](rng)
     picture = pen.picture()
@@ -206,7 +206,7 @@ def page(kind: str, seed: int) -> tuple[Image.Image, str]:
 
 
 def common(one: str, other: str) -> int:
-    """The length of the longest common subsequence."""
+    """Return the length of the longest common subsequence."""
     best = np.zeros(len(other) + 1, int)
     for sign in one:
         same = np.array([sign == each for each in other], bool)

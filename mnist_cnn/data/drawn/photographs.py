@@ -1,8 +1,8 @@
-"""Photographs of digits that nobody trained on, made from MNIST.
+"""Simulated photographs of MNIST digits, not used for training.
 
 Paper and its texture, light and shadow, ruled lines, pen colour and width, slope, size, blur,
-noise and JPEG are all drawn from one seed, so that two networks, or two ways of finding digits,
-are given the same pictures.
+noise and JPEG quality are all drawn from one seed, so that two networks, or two ways of finding
+digits, are given the same pictures.
 """
 
 import functools
@@ -31,21 +31,21 @@ TABLES = ((95, 65, 45), (150, 110, 75), (60, 62, 68), (30, 30, 34), (120, 125, 1
 
 @dataclass(frozen=True)
 class Kind:
-    """Properties that set a kind of photographs apart."""
+    """Properties that distinguish a kind of photograph."""
 
-    digits: int = 1  # in a row
-    tight: bool = False  # cut off where the ink ends
-    faint: bool = False  # the ink takes 10 to 20 % of the light
-    behind: bool = False  # writing shows through, and a corner lies in the shadow
-    ruled: float = 0.35  # the probability of ruled paper
+    digits: int = 1  # number of digits in a row
+    tight: bool = False  # cropped to the ink
+    faint: bool = False  # the ink absorbs 10 to 20 % of the light
+    behind: bool = False  # writing shows through, and a corner lies in shadow
+    ruled: float = 0.35  # probability of ruled paper
     colours: tuple[tuple[tuple[int, int, int], tuple[int, int, int]], ...] = ()  # pens and papers
-    gaps: tuple[float, float] = (-0.05, 0.6)  # between two digits, in digit heights
-    turned: float = 0  # degrees against the clock
+    gaps: tuple[float, float] = (-0.05, 0.6)  # range of gaps between digits, in digit heights
+    turned: float = 0  # rotation in degrees, counterclockwise
     sheet: int = 0  # side in pixels of a sheet on which digits are 28 pixels high; 0: none
     table: bool = False  # the sheet lies on a darker table, which surrounds it
 
 
-# pens that are as light as their paper: red on green, blue on red, magenta on green
+# pens about as light as their paper: red on green, blue on red, magenta on green
 COLOURS = (
     ((220, 60, 50), (120, 150, 90)),
     ((60, 90, 200), (200, 90, 80)),
@@ -72,7 +72,7 @@ KINDS = {
 def photograph(
     digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: Kind = KINDS["single digits"]
 ) -> Image.Image:
-    """One picture of MNIST digits (28, 28), written side by side."""
+    """Render a photograph of MNIST digits (28, 28), written side by side."""
     strokes = _writing(digits, rng, kind)
     height, width = strokes.shape
     dark = rng.random() < 0.25 and not kind.table
@@ -113,10 +113,10 @@ def photograph(
 
 
 def _on_sheet(picture: Array, strokes: Array, side: int, rng: Generator) -> Array:
-    """A picture made small, its digit 28 pixels high, somewhere on a large sheet."""
+    """Shrink a picture until its digit is 28 pixels high; put it at random on a large sheet."""
     zoom = 28 / cv2.boundingRect((strokes > 0.5).astype(np.uint8))[3]
     small = cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA)
-    # the paper goes on as it is at the picture's rim
+    # the paper continues the picture's rim
     rim = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     grain = rng.normal(0, 1.5, (side, side, 1)).astype(np.float32)
     sheet: Array = np.median(rim, 0) + grain
@@ -126,7 +126,7 @@ def _on_sheet(picture: Array, strokes: Array, side: int, rng: Generator) -> Arra
 
 
 def _on_table(sheet: Array, rng: Generator) -> Array:
-    """A sheet in perspective on a table with the grain of wood, and its soft shadow."""
+    """Put a sheet, in perspective and with a soft shadow, on a table with wood grain."""
     height, width = sheet.shape[:2]
     size = int(width * rng.uniform(1.15, 1.9)), int(height * rng.uniform(1.15, 1.9))
     grain = cv2.GaussianBlur(rng.normal(0, 1, size[::-1]), (0, 0), rng.uniform(2, 30), None, 1)
@@ -148,9 +148,9 @@ def _pick(colours: Sequence[tuple[int, int, int]], rng: Generator) -> Array:
 
 
 def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: Kind) -> Array:
-    """Coverage in [0, 1] (height, width) of a row of digits on its sheet."""
+    """Return the coverage in [0, 1] (height, width) of a row of digits on its sheet."""
     size = int(rng.integers(60, 260 if len(digits) == 1 else 140))  # of a digit, in pixels
-    width = rng.uniform(-0.04, 0.035)  # on either side of a stroke, in digit heights
+    width = rng.uniform(-0.04, 0.035)  # added on either side of a stroke, in digit heights
     slope = rng.uniform(-15, 15) if len(digits) == 1 else rng.uniform(-5, 5)
     glyphs = [_glyph(digit, size, width, rng, 10 if len(digits) > 1 else 0) for digit in digits]
     low, high = kind.gaps
@@ -180,7 +180,7 @@ def _writing(digits: Sequence[NDArray[np.uint8]], rng: Generator, kind: Kind) ->
 def _glyph(
     digit: NDArray[np.uint8], size: int, width: float, rng: Generator, degrees: float
 ) -> Array:
-    """A digit enlarged to about size pixels, sharp again, its pen made wider or finer."""
+    """Enlarge a digit to about `size` pixels, sharpen it and change the width of its pen."""
     size = int(size * rng.uniform(0.85, 1.15))
     zoom = size / 20
     large = cv2.resize(
@@ -191,7 +191,7 @@ def _glyph(
     # signed distance from the outline, in pixels
     outline: Array = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     outline -= cv2.distanceTransform(1 - inside, cv2.DIST_L2, 5)
-    # a finer pen must leave something of the finest stroke
+    # a finer pen must not erase the finest stroke
     spare = -0.5 * float(np.percentile(outline[inside > 0], 70)) if inside.any() else 0.0
     outline += max(width * size, spare)
     if degrees:
@@ -204,7 +204,7 @@ def _glyph(
 
 
 def _texture(height: int, width: int, rng: Generator) -> Array:
-    """Paper grain of two sizes, zero on average."""
+    """Return paper grain of two sizes, with mean zero."""
     total = np.zeros((height, width), np.float32)
     for coarseness in (1.0, 6.0):
         shape = (int(height / coarseness) + 2, int(width / coarseness) + 2)
@@ -214,7 +214,7 @@ def _texture(height: int, width: int, rng: Generator) -> Array:
 
 
 def _light(height: int, width: int, rng: Generator) -> Array:
-    """A gradient over the sheet, and for half of the sheets a shadow with a soft edge."""
+    """Return a gradient of light, for half of the sheets with a soft-edged shadow."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
     light = 0.8 + rng.uniform(0, 0.25) * (x * np.cos(angle) + y * np.sin(angle)) / 1.4
@@ -226,7 +226,7 @@ def _light(height: int, width: int, rng: Generator) -> Array:
 
 
 def _ruled(paper: Array, dark: bool, rng: Generator) -> Array:
-    """Ruled or squared paper: lines fainter than any pen."""
+    """Draw ruled or squared paper, with lines fainter than any pen."""
     height, width = paper.shape[:2]
     spacing = int(rng.integers(25, 120))
     thick = int(rng.integers(1, 3))
@@ -245,7 +245,7 @@ def _ruled(paper: Array, dark: bool, rng: Generator) -> Array:
 def pictures(
     kind: Kind, n: int, seed: int, split: str = "test"
 ) -> Iterator[tuple[Image.Image, str]]:
-    """n photographs of a kind, and what is written on them."""
+    """Yield n photographs of a kind and the digits written on them."""
     name, count = ("t10k", 10_000) if split == "test" else ("train", 12_000)
     images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
     labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
@@ -257,7 +257,7 @@ def pictures(
 
 @functools.cache
 def bundled(name: str, offset: int) -> NDArray[np.uint8]:
-    """The bytes of one of MNIST's bundled files after its header; they cannot be written to."""
+    """Return the bytes of one of MNIST's bundled files after its header, read-only."""
     content: NDArray[np.uint8] = read_bundled(name, offset).numpy()
     content.flags.writeable = False
     return content

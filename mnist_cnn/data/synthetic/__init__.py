@@ -1,1 +1,1 @@
-"""Synthetic pages: characters, clutter and paper, drawn from a seed, with every character's box."""
+"""Synthetic pages: characters with their boxes, clutter and paper, drawn from a seed."""

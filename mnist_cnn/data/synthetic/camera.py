@@ -1,4 +1,4 @@
-"""What happens to a page before it is seen: turns, edges, patterns, few pixels, blur, noise."""
+"""Distortions of a page: rotation, edges, patterns, low resolution, blur, noise."""
 
 import cv2
 import numpy as np
@@ -9,23 +9,23 @@ from mnist_cnn.data.synthetic.sheet import Mark, Page
 
 
 def finish(made: Page, size: float, rng: Generator) -> None:
-    """Turn the page a little, add what lies over and under it, and look at it with a camera."""
+    """Warp and rotate the page slightly, add clutter, and simulate a camera, in place."""
     height, width = made.ink.shape
     if rng.random() < 0.4:
         buckle(made, rng)
     if rng.random() < 0.4:
         turn(made, rng.normal(0, 4))
-    if rng.random() < 0.06:  # light that falls on a fold or on its edge
+    if rng.random() < 0.06:  # a fold, or the edge of the sheet
         clutter.edge(rng, made.ink)
     if rng.random() < 0.3:
         clutter.pattern(rng, made.ink)
-    if rng.random() < 0.08:  # the other side of the sheet
+    if rng.random() < 0.08:  # the other side of the sheet shows through
         through = cv2.GaussianBlur(made.ink[:, ::-1], (0, 0), rng.uniform(0.8, 2))
         shifted = np.roll(through, rng.integers(-30, 30, 2), (0, 1))
         np.maximum(made.ink, shifted * np.float32(rng.uniform(0.1, 0.3)), out=made.ink)
     if rng.random() < 0.15:
         clutter.speckle(rng, made.ink)
-    if rng.random() < 0.2:  # rules that have nothing to do with the text
+    if rng.random() < 0.2:  # ruled lines unrelated to the text
         for _ in range(int(rng.integers(1, 4))):
             x, y = rng.uniform(0, 1, 2) * (width, height)
             ends = (
@@ -35,7 +35,7 @@ def finish(made: Page, size: float, rng: Generator) -> None:
             )
             made.rule(ends, rng.uniform(1, max(1.5, size / 10)), rng.uniform(0.2, 1.1))
     ink = made.ink
-    if rng.random() < 0.2:  # few pixels
+    if rng.random() < 0.2:  # low resolution
         zoom = rng.uniform(0.3, 0.9)
         small = cv2.resize(
             ink, (round(width * zoom), round(height * zoom)), interpolation=cv2.INTER_AREA
@@ -43,7 +43,7 @@ def finish(made: Page, size: float, rng: Generator) -> None:
         ink = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     blur = rng.uniform(0.25, 1.1) if rng.random() < 0.9 else rng.uniform(1.1, 2)
     ink = cv2.GaussianBlur(ink, (0, 0), blur)
-    if rng.random() < 0.3:  # sharpened, as telephones do
+    if rng.random() < 0.3:  # sharpened, as by phones
         ink = ink + rng.uniform(0.3, 1.2) * (ink - cv2.GaussianBlur(ink, (0, 0), 1.5))
     if rng.random() < 0.35:  # the pen or the paper is uneven
         ink = ink * (1 + rng.uniform(0.03, 0.25) * clutter.grain(rng, ink.shape, rng.uniform(1, 4)))
@@ -53,7 +53,7 @@ def finish(made: Page, size: float, rng: Generator) -> None:
     if rng.random() < 0.3:
         ink = ink + rng.uniform(0, 0.06) * clutter.grain(rng, ink.shape, rng.uniform(2, 12))
     ink = np.clip(ink, 0, 1).astype(np.float32)
-    if rng.random() < 0.15:  # blocks of a JPEG file
+    if rng.random() < 0.15:  # JPEG artifacts
         _, file = cv2.imencode(
             ".jpg",
             (255 * ink).astype(np.uint8),
@@ -63,12 +63,12 @@ def finish(made: Page, size: float, rng: Generator) -> None:
     made.ink = ink
     if rng.random() < 0.15:
         crop(made, rng)
-    if rng.random() < 0.02:  # light on dark, taken for dark on light: nothing is to be found
+    if rng.random() < 0.02:  # light on dark, taken for dark on light: a negative
         made.ink, made.rules, made.marks = 1 - made.ink, np.zeros_like(made.rules), []
 
 
 def crop(made: Page, rng: Generator) -> None:
-    """Leave a part of a page, as a picture that was cut out, with bare paper around it."""
+    """Crop a page to a random rectangle, with blank paper around it."""
     height, width = made.ink.shape
     left, right = sorted(rng.uniform(-0.2, 1.2, 2) * width)
     top, bottom = sorted(rng.uniform(-0.2, 1.2, 2) * height)
@@ -89,7 +89,7 @@ def crop(made: Page, rng: Generator) -> None:
 
 
 def buckle(made: Page, rng: Generator) -> None:
-    """Bend a page a little, and every stroke with it; boxes stay, as the shifts are small."""
+    """Warp a page slightly, strokes included; boxes stay, as the shifts are small."""
     height, width = made.ink.shape
     coarse = round(height / rng.uniform(10, 40)) + 2, round(width / rng.uniform(10, 40)) + 2
     shift = rng.normal(0, rng.uniform(0.4, 1.6), (2, *coarse)).astype(np.float32)
@@ -100,7 +100,7 @@ def buckle(made: Page, rng: Generator) -> None:
 
 
 def turn(made: Page, degrees: float) -> None:
-    """Turn a page about its middle, and its boxes with it."""
+    """Rotate a page and its boxes about its centre."""
     height, width = made.ink.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     made.ink = cv2.warpAffine(made.ink, matrix, (width, height))

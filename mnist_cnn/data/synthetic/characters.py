@@ -1,4 +1,4 @@
-"""Characters to put on a page: digits of MNIST, of pens and of fonts; signs; letters."""
+"""Characters to put on a page: digits from MNIST, pens and fonts; signs; letters."""
 
 import functools
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from PIL import Image, ImageDraw, ImageFont
 from mnist_cnn.data.synthetic import strokes
 from mnist_cnn.data.synthetic.strokes import Array, Form, Points
 
-# without what some hand writes as a digit or a sign: O I l S Z B b g q o s z i x t X and the like
+# without those that some people write like a digit or a sign: O I l S Z B b g q o s z i x t X etc.
 LETTERS = "ACDEFGHJKLMNPQRTUVWYacdefhjkmnpruvwyÄÖÜßéçñ&@?ΓΔΘΛΞΠΣΦΨΩαεηκλμπφψωБДЖИЛФЦЩЯджфцщя"
-# of these, what a digit of some hand looks like: letters among letters alone, digits among digits
+# those of LETTERS that look like some people's digits: not written beside digits
 LIKE_DIGITS = "ACDGJLPTUVYacdefghjnpruvyFHW"
-# letters that some hand writes as a digit or a sign, and which: in words alone
+# letters that some people write like a digit or a sign, and that one; written in words only
 TWINS = {
     "O": "0", "o": "0", "I": "1", "l": "1", "i": "1", "Z": "2", "z": "2", "S": "5", "s": "5",
     "b": "6", "B": "8", "g": "9", "q": "9", "t": "+", "x": "×", "X": "×",
 }  # fmt: skip
 LOW = "aceimnorsuvwxz"  # lower than digits
-HEIGHT = 64  # of a font's digit in the cache, in pixels
-FIRM = 0.5  # the ink that counts as the pen's
+HEIGHT = 64  # height of a font's digits in the cache, in pixels
+FIRM = 0.5  # ink from which a pixel counts as part of a stroke
 
 FORMS = {**strokes.DIGITS, **strokes.SIGNS}
 
-# of Matplotlib's fonts; STIX is left to what measures
+# fonts that come with Matplotlib; STIX is reserved for validation and benchmarks
 TRAINING_FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold",
     "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "cmr10", "cmss10", "cmtt10", "cmb10",
@@ -38,7 +38,7 @@ VALIDATION_FONTS = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic")
 
 @dataclass(frozen=True)
 class Sources:
-    """Where characters come from: images (N, 28, 28) of digits, their labels (N,), fonts."""
+    """Sources of characters: images (N, 28, 28) of digits, their labels (N,), fonts."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -52,9 +52,9 @@ class Sources:
 
 @dataclass(frozen=True)
 class Hand:
-    """How one writer, or one printer, makes characters of a height of `size` pixels.
+    """The way one writer, or one printer, makes characters `size` pixels high.
 
-    Characters of one hand share the pen, the slant and the forms, and differ a little.
+    Characters of one hand share the pen, the slant and the forms, with small variations.
     """
 
     source: str  # mnist, pen or font
@@ -62,22 +62,22 @@ class Hand:
     pen: float  # width in pixels
     slant: float  # tangent of the lean to the right
     aspect: float  # of a digit's width to its height
-    bend: Points  # (2,) which part of a form this hand makes larger, see `strokes.draw`
+    bend: Points  # (2,) which part of a form to enlarge, see `strokes.draw`
     shake: float
-    usual: dict[str, int]  # of each character the form that this hand writes
+    usual: dict[str, int]  # index of the usual form of each character
     font: str
     low_zeros: float  # height of its zeros as a fraction of other digits'
     wide_zeros: float  # their width as a fraction of other digits'
     uneven: float  # standard deviation of the logarithm of its characters' heights
-    joins: float  # probability that a stroke goes on to the next character
-    cursive: float  # probability that a stroke goes on to the next letter of a word
-    flourish: float  # probability that a stroke is added to a digit of MNIST
+    joins: float  # probability of a stroke to the next character
+    cursive: float  # probability of a stroke to the next letter of a word
+    flourish: float  # probability of adding a stroke to an MNIST digit
 
     @classmethod
     def any(
         cls, rng: Generator, sources: Sources, size: float, source: str | None = None
     ) -> "Hand":
-        """Draw a hand; of any source, unless one is given."""
+        """Sample a hand; from any source, unless one is given."""
         source = source or str(rng.choice(["mnist", "pen", "font"], p=[0.48, 0.38, 0.14]))
         pen = rng.uniform(0.04, 0.13) if rng.random() < 0.85 else rng.uniform(0.03, 0.22)
         return cls(
@@ -117,7 +117,7 @@ class Hand:
         return self._pen(self._form(character, rng), self.aspect * wide, rng, size)
 
     def _form(self, character: str, rng: Generator) -> Form:
-        """The form of this hand, and now and then another."""
+        """Return the usual form of this hand, or sometimes another."""
         forms = FORMS[character]
         usual = rng.random() < 0.8
         return forms[self.usual[character] if usual else rng.integers(len(forms))]
@@ -131,7 +131,7 @@ class Hand:
         return tight(strokes.draw(form, height, aspect, slant, pen, self.shake, rng, self.bend))
 
     def _letter(self, character: str, rng: Generator) -> Array:
-        """A letter by pen; or, in place of one that has no form, strokes that are no character."""
+        """Write a letter by pen; if it has no form, write random strokes instead."""
         if character in strokes.LETTERS:
             form = strokes.LETTERS[character][0]
         elif character in TWINS:
@@ -146,7 +146,7 @@ class Hand:
         return self._pen(form, self.aspect * rng.uniform(0.9, 1.4), rng, low)
 
     def _font(self, character: str, rng: Generator) -> Array:
-        # the small fonts have no other letters
+        # the other fonts have only ASCII letters
         drawn = font_image(self.font if character.isascii() else "DejaVuSans", character)
         scale = self.size / HEIGHT * np.array([rng.uniform(0.9, 1.1), 1.0])
         slant = self.slant * 0.5
@@ -164,16 +164,16 @@ class Hand:
         turn = turn @ [[wide * rng.uniform(0.85, 1.15), -shear], [0, 1]]
         turn = turn * self.size * size / max(w, h) * rng.uniform(0.88, 1.12)
         ink = warped(image, turn, cv2.INTER_CUBIC)
-        # a finer or a wider pen, as this hand has
+        # thin or thicken the strokes to this hand's pen
         finer = np.clip(0.55 - 2.2 * self.pen / self.size + rng.normal(0, 0.05), 0.15, 0.6)
-        sharp = max(rng.uniform(1.6, 4), 0.5 / finer)  # so that paper stays without ink
+        sharp = max(rng.uniform(1.6, 4), 0.5 / finer)  # so that paper stays free of ink
         ink = np.clip((ink - finer) * sharp + 0.5, 0, 1)
         if rng.random() < self.flourish:
             ink = self._flourished(ink, digit, rng)
         return tight(ink)
 
     def _flourished(self, ink: Array, digit: str, rng: Generator) -> Array:
-        """Add what many hands add: an upstroke and a foot to a 1, a bar to a 7, a stroke to a 0."""
+        """Add common variants: an upstroke and a foot to a 1, a bar to a 7, a slash to a 0."""
         ys, xs = np.nonzero(ink > FIRM)
         if not len(ys) or digit not in "017":
             return ink
@@ -209,7 +209,7 @@ class Hand:
 
 
 def warped(image: Array, turn: Array, interpolation: int = cv2.INTER_AREA) -> Array:
-    """Return an image transformed by a matrix (2, 2) about its middle, uncut."""
+    """Transform an image by a matrix (2, 2) about its centre, without cropping it."""
     h, w = image.shape
     wide, high = np.ceil(np.abs(turn) @ [w, h]).astype(int) + 3
     shift = np.array([wide / 2, high / 2]) - turn @ [w / 2, h / 2]
@@ -229,14 +229,14 @@ def warped(image: Array, turn: Array, interpolation: int = cv2.INTER_AREA) -> Ar
 
 
 def tight(ink: Array) -> Array:
-    """Return ink cut to the box of what is firm."""
+    """Crop ink to the bounding box of its dark pixels."""
     x, y, w, h = cv2.boundingRect((ink > 0.3).astype(np.uint8))
     return ink[y : y + h, x : x + w].clip(0, 1) if w else ink[:1, :1]
 
 
 @functools.lru_cache(maxsize=4096)
 def font_image(name: str, character: str) -> Array:
-    """Return a character of a font (h, w) in [0, 1]; its digits are HEIGHT pixels high."""
+    """Render a character (h, w) in [0, 1] of a font whose digits are HEIGHT pixels high."""
     font = _font(name)
     left, top, right, bottom = font.getbbox(character)
     size = max(1, int(right - left)) + 4, max(1, int(bottom - top)) + 4

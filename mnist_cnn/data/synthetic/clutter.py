@@ -1,4 +1,4 @@
-"""What stands on pages and is no character: scribbles, doodles, patterns, edges, textures."""
+"""Clutter on pages: scribbles, doodles, patterns, edges, textures."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from mnist_cnn.data.synthetic.strokes import Array, spline
 
 
 def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
-    """Draw a way (N, 2) of x and y on a sheet (H, W), where it is not darker already."""
+    """Draw a polyline (N, 2) of x and y on a sheet (H, W), where it is not darker already."""
     where = (points * 16).round().astype(np.int32)
     if strength >= 1:
         cv2.polylines(sheet, [where], False, 1.0, max(1, round(pen)), cv2.LINE_AA, 4)
@@ -19,7 +19,7 @@ def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
 
 
 def scribble(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw a tangle, a zigzag, a coil or a wave of about `size` pixels somewhere."""
+    """Draw a tangle, a zigzag, a coil or a wave of about `size` pixels at a random place."""
     height, width = sheet.shape
     kind = rng.integers(5)
     n = int(rng.integers(6, 22))
@@ -49,7 +49,7 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
 
 
 def doodle(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw an arrow, a tick, a star, a heart, a house, a face or a bracket somewhere."""
+    """Draw an arrow, tick, star, heart, house, face or bracket at a random place."""
     height, width = sheet.shape
     t = np.linspace(0, 2 * np.pi, 30)
     ring = np.stack([np.cos(t), np.sin(t)], 1)
@@ -87,7 +87,7 @@ def doodle(rng: Generator, sheet: Array, size: float) -> None:
 
 
 def pattern(rng: Generator, sheet: Array) -> None:
-    """Draw the fine wavy lines of a security paper."""
+    """Draw the fine wavy lines of security paper."""
     height, width = sheet.shape
     strength = rng.uniform(0.08, 0.5)
     mask = np.zeros(sheet.shape, np.uint8)
@@ -114,7 +114,7 @@ def pattern(rng: Generator, sheet: Array) -> None:
 
 
 def edge(rng: Generator, sheet: Array) -> None:
-    """Darken what lies beyond the edge of the paper, or a shadow with its own edge."""
+    """Darken the area beyond the edge of the paper, or a shadow with an edge."""
     height, width = sheet.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     angle, far = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 1.1)
@@ -127,7 +127,7 @@ def edge(rng: Generator, sheet: Array) -> None:
 
 
 def grain(rng: Generator, shape: tuple[int, ...], coarse: float) -> Array:
-    """Return noise (H, W) of mean 0 and deviation 1 with spots of `coarse` pixels."""
+    """Return noise (H, W) with mean 0, standard deviation 1 and spots of `coarse` pixels."""
     small = rng.standard_normal(
         (int(shape[0] / coarse) + 2, int(shape[1] / coarse) + 2), np.float32
     )
@@ -135,7 +135,7 @@ def grain(rng: Generator, shape: tuple[int, ...], coarse: float) -> Array:
 
 
 def texture(rng: Generator, sheet: Array) -> None:
-    """Cover the sheet by what photographs of things have: blots, stripes, discs."""
+    """Cover the sheet with textures as in photographs: blots, stripes, discs, polygons."""
     height, width = sheet.shape
     kind = rng.integers(4)
     if kind == 0:
@@ -173,7 +173,7 @@ def texture(rng: Generator, sheet: Array) -> None:
 
 
 def speckle(rng: Generator, sheet: Array) -> None:
-    """Put specks of dust and blots on the sheet."""
+    """Add specks of dust and blots to the sheet."""
     height, width = sheet.shape
     for _ in range(int(rng.integers(1, 25))):
         x, y = (rng.uniform(0, 1, 2) * (width, height)).astype(int).tolist()

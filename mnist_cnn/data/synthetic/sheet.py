@@ -1,4 +1,4 @@
-"""A page that is being drawn: its ink, its ruled lines and the characters on it."""
+"""A page being drawn: its ink, its ruled lines and the characters on it."""
 
 from dataclasses import dataclass, field
 
@@ -9,20 +9,20 @@ from mnist_cnn.data.synthetic.strokes import Array
 
 HEIGHT, WIDTH = 128, 160  # of a page, in pixels
 SIGNS = "+-×÷=/().,:%$#°"
-OTHER = "?"  # writing that is neither digit nor sign: letters, crossed-out and overwritten digits
+OTHER = "?"  # other writing: letters, crossed-out and overwritten digits
 SYMBOLS = "0123456789" + SIGNS + OTHER  # by class
-STRIDE = 4  # pixels of a cell of the maps that describe a page
-SIZES = (20, 44)  # heights in pixels of the digits that are to be found; others are passed over
+STRIDE = 4  # pixels per cell of the maps of a page
+SIZES = (20, 44)  # range of digit heights to detect, in pixels; others are ignored
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A character on a page: what it is, where, and the height of its hand's digits."""
+    """A character on a page: its symbol, its box and the height of its hand's digits."""
 
     symbol: str
     box: tuple[float, float, float, float]
     size: float
-    line: int = 0  # of the text, from 0
+    line: int = 0  # line of the text, from 0
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Page:
     ink: Array
     rules: Array
     marks: list[Mark] = field(default_factory=list)
-    line: int = 0  # that is being written
+    line: int = 0  # line being written
 
     @classmethod
     def empty(cls, height: int = HEIGHT, width: int = WIDTH) -> "Page":
@@ -41,7 +41,7 @@ class Page:
     def put(
         self, glyph: Array, left: float, top: float, symbol: str, size: float, strength: float = 1.0
     ) -> None:
-        """Put a character's ink on the page; most of it must be there to be marked."""
+        """Draw a character's ink and mark it, without a symbol if much of it is off the page."""
         height, width = self.ink.shape
         x, y = round(left), round(top)
         h, w = glyph.shape
@@ -52,7 +52,7 @@ class Page:
         np.maximum(place, glyph[t - y : b - y, l - x : r - x] * strength, out=place)
         if (r - l) * (b - t) > 0.75 * w * h:
             self.marks.append(Mark(symbol, (x, y, x + w, y + h), size, self.line))
-        else:  # a part of a character may be any: it neither counts as one nor as none
+        else:  # a part of a character is ambiguous: neither a positive nor a negative
             self.marks.append(Mark("", (l, t, r, b), size, self.line))
 
     def rule(self, points: list[tuple[float, float]], pen: float, strength: float) -> None:

@@ -22,12 +22,12 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, node: dict[str, list[str]]) -> "Form":
-        """The form of a node of forms.yaml."""
+        """Parse a node of forms.yaml."""
         return cls(*(list(map(points, node.get(kind, ()))) for kind in cls._fields))
 
 
 def points(text: str) -> Points:
-    """The points of a stroke: "0.5,0 1,1"."""
+    """Parse the points of a stroke, such as "0.5,0 1,1"."""
     return np.array([point.split(",") for point in text.split()], np.float64)
 
 
@@ -57,7 +57,7 @@ def draw(
     rng: Generator,
     bend: Points,
 ) -> Array:
-    """Draw a form: its ink (h, w) in [0, 1], cut to its box.
+    """Draw a form; return its ink (h, w) in [0, 1], cropped to its box.
 
     Args:
         form: smooth strokes and straight ones.
@@ -66,8 +66,8 @@ def draw(
         slant: tangent of the angle by which upright strokes lean to the right.
         pen: width of the pen in pixels.
         shake: standard deviation of each point, as a fraction of the size.
-        rng: where the shake is drawn from.
-        bend: exponents of x and y in the box: above 1 the left and the upper part grow.
+        rng: random generator of the shake.
+        bend: exponents of x and y in the box; above 1 the left and the upper part grow.
     """
     turn = np.array([[aspect, 0.0], [-slant, 1.0]]) * size
     ways = []

@@ -1,4 +1,4 @@
-"""What is written in a line: numbers, amounts, dates, sums, words."""
+"""Texts of a line: numbers, amounts, dates, sums, words."""
 
 from collections.abc import Callable
 
@@ -52,7 +52,7 @@ def _word(rng: Generator, beside_digits: bool = False) -> str:
         letters = "".join(letter for letter in letters if letter not in LIKE_DIGITS)
     word = rng.choice(list(letters), int(rng.integers(1, 8)))
     if not beside_digits and len(word) > 2 and rng.random() < 0.6:
-        # what may be a digit by itself is none among letters; most of them are beyond doubt
+        # add digit-like letters, in the minority, so that most letters are unambiguous
         for k in rng.choice(len(word), int(rng.integers(1, (len(word) + 1) // 2)), replace=False):
             word[k] = rng.choice(list(TWINS))
     return "".join(word)
@@ -78,5 +78,5 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     ),
     "mixed": _mixed,
 }
-# the probability of each in a line of any
+# probability of each kind of text in a line
 SHARES = np.array([0.25, 0.30, 0.08, 0.07, 0.08, 0.09, 0.06, 0.03, 0.04])
