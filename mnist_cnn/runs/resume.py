@@ -18,9 +18,9 @@ NOT_REPEATED = ("targets", "force", "run_dir")
 OF_HYDRA = re.compile(r"-|[+~]*([^=]*@([^=]*\.)?)?hydra\b")  # options, and Hydra's own keys
 OF_SWEEP = re.compile(r"[+~]*hydra[./](launcher|sweeper)\b")  # of these, how to run a sweep
 # Of those, the ones that are repeated. A sweep's file may be untrusted: keys are left out whose
-# values reach a shell (setup, additional_parameters), eval (joblib's pre_dispatch), an import, a file
-# that is unpickled (submitit_folder) or an address. A value must be a single word, as a line break
-# ends a comment in a batch script.
+# values reach a shell (setup, additional_parameters), eval (joblib's pre_dispatch), an import, a
+# file that is unpickled (submitit_folder) or an address. A value must be a single word, as a line
+# break ends a comment in a batch script.
 PLAIN = re.compile(
     r"""[+~]*hydra(
     /(launcher|sweeper)=[\w-]+
