@@ -1,4 +1,4 @@
-"""Sweeps that the same command resumes, for any Hydra application: see docs/usage.md."""
+"""Sweeps that the same command resumes, for any Hydra application; see docs/usage.md."""
 
 import contextlib
 import functools
@@ -15,15 +15,16 @@ from mnist_cnn.runs.folder import FolderInUseError, Pruned, RunFolder, state
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.signals import Interrupted
 
-REFUSED = ".{}.refused"  # why a job, by its name, was not run; until the sweep ends
+REFUSED = ".{}.refused"  # holds why the job was refused, until the sweep ends
 
 
 def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """Make the jobs of a Hydra application's sweep resumable; it goes below `@hydra.main`.
+    """Make the jobs of a Hydra application's sweep resumable; goes below `@hydra.main`.
 
-    What the function returns, a number, numbers by name or nothing, is kept as results.json in the
-    job's folder; a job that has it is not run again. A job that fails leaves failed.json, and the
-    sweep goes on. The sweep's objective is the number, or that named hydra.sweeper.metric.
+    The function's return value (a number, a mapping of names to numbers, or None) is saved as
+    results.json in the job's folder; a job that has this file is not run again. A job that fails
+    leaves failed.json, and the sweep goes on. The sweep's objective is the number, or the one named
+    by hydra.sweeper.metric.
     """
 
     def recorded(cfg: DictConfig) -> Mapping[str, Any]:
@@ -57,14 +58,15 @@ def attempt(
 ) -> float:
     """Run a job of a sweep; return its metric.
 
-    NaN stands for none: the job has none, failed, was pruned or refused, or runs elsewhere.
+    The metric is NaN if the job has none, failed, was pruned or refused, or is running in another
+    process.
 
     Args:
         run: opens the RunFolder of the job, and returns its results.
-        check: raises ValueError for a configuration that is not to be run.
+        check: raises ValueError for a configuration that must not be run.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if state(folder) == "pruned":  # it stays so within its search
+    if state(folder) == "pruned":  # it stays pruned within its search
         return math.nan
     try:
         check(cfg)
@@ -77,11 +79,11 @@ def attempt(
     except Exception as e:
         reason = " ".join(str(e).split()).removeprefix(f"{folder}: ")
         how = "failed" if state(folder) == "failed" else "refused"
-        if how == "refused":  # what lies in its folder stays as it is
+        if how == "refused":  # its folder is left unchanged
             if not isinstance(e, ValueError):
                 raise
             folder.with_name(REFUSED.format(folder.name)).write_text(reason, "utf-8")
-            with contextlib.suppress(OSError):  # unless Hydra has just made it
+            with contextlib.suppress(OSError):  # unless Hydra has just created it
                 folder.rmdir()
         print(f"{folder.name}: {how}: {reason}")
     return math.nan

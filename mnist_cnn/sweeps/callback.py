@@ -1,4 +1,4 @@
-"""The callback that Hydra calls around a run and around a sweep."""
+"""Hydra callback that prepares the folders of runs and sweeps."""
 
 import contextlib
 import itertools
@@ -32,24 +32,27 @@ from mnist_cnn.sweeps import REFUSED
 
 @contextlib.contextmanager
 def refusal() -> Iterator[None]:
-    """End the program by an error inside, of a user with one line; Hydra would only warn of it."""
+    """Exit on an error inside, with one line for a user's; Hydra would only warn about it."""
     try:
         yield
     except Exception as e:
-        if not isinstance(e, (*USER_ERRORS, ImportError)):  # such as of Optuna
+        if not isinstance(e, (*USER_ERRORS, ImportError)):  # Optuna may be missing
             traceback.print_exc()
         raise SystemExit(one_line(e)) from e
 
 
 class Folders(Callback):
-    """Checks a configuration before any folder exists, and gives each run or sweep its own.
+    """Checks a configuration before any folder is created, and gives each run or sweep its own.
 
-    A sweep's folder is locked while it runs. Its jobs are named by what is swept. It ends with a
-    report, and with exit code 1 where a job there has failed, was refused or is running. `check` is
-    the `package.module:function` of a run's configuration, `report` that of a sweep's folder.
+    A sweep's folder is locked while it runs, and its jobs are named by what is swept. It ends with
+    a report, and with exit code 1 if a job there has failed, was refused or is running.
+
+    Args:
+        check: the `package.module:function` that is called with a run's configuration.
+        report: the `package.module:function` that is called with a sweep's folder.
     """
 
-    # of the class, since joblib's workers get a copy of the callback, and a lock has none
+    # on the class: joblib's workers get a copy of the callback, and a lock cannot be copied
     held: ClassVar = contextlib.ExitStack()
 
     def __init__(self, check: str | None = None, report: str | None = None):
@@ -60,7 +63,7 @@ class Folders(Callback):
         if self.check:
             with read_write(config.hydra.runtime), open_dict(config):
                 config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-            set_hydra_config(config)  # which the configuration refers to
+            set_hydra_config(config)  # the configuration refers to it
             task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
             pkgutil.resolve_name(self.check)(task)
         take(config, "run")
@@ -77,21 +80,21 @@ class Folders(Callback):
         Folders.held.enter_context(RunFolder(folder).locked())
         refused_jobs(folder)
         shared = record_command(folder, config)
-        with read_write(config.hydra):  # each job is composed anew, from these
+        with read_write(config.hydra):  # each job is composed from these
             config.hydra.overrides.hydra += [
                 f"hydra.sweep.dir={quote(folder)}",
                 f"hydra.sweep.subdir='${{job_name:{','.join(shared)}}}'",
-                "hydra.output_subdir=null",  # a job writes .hydra when it has locked its folder
+                "hydra.output_subdir=null",  # a job writes .hydra after locking its folder
             ]
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if multiprocessing.parent_process():  # a worker of joblib's, which outlives a killed sweep
+        if multiprocessing.parent_process():  # a joblib worker, which outlives a killed sweep
             end_with_launcher(signal.SIGTERM)
 
     @refusal()
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         Folders.held.close()
-        if sys.exc_info()[0] is not None:  # Hydra 1.4 calls this on the way of an error, too
+        if sys.exc_info()[0] is not None:  # Hydra 1.4 also calls this on an error
             return
         folder = Path(config.hydra.sweep.dir).absolute()
         if self.report:
@@ -106,7 +109,7 @@ class Folders(Callback):
 
 
 def check_first_job(config: DictConfig) -> None:
-    """Raise ValueError for a sweep whose first job cannot be composed, or which names its jobs."""
+    """Raise ValueError if a sweep's first job cannot be composed or its options are not allowed."""
     given: Any = OmegaConf.to_container(config.hydra.overrides)
     if "hydra.sweep.subdir" in map(key_of, given["hydra"]):
         raise ValueError("hydra.sweep.subdir must be left out: what is swept names the jobs")
@@ -124,7 +127,7 @@ def check_first_job(config: DictConfig) -> None:
 
 
 def first(override: Override) -> str:
-    """An override of the first value that is swept."""
+    """Replace a sweep in an override by its first value."""
     text = str(override.input_line)
     if not override.is_sweep_override():
         return text
@@ -135,7 +138,7 @@ def first(override: Override) -> str:
 
 
 def take(config: DictConfig, kind: str) -> None:
-    """Make a folder that is named after the time, under another name where it exists already."""
+    """Create the folder of a run or sweep; add a number if a name made from the time exists."""
     node: Any = OmegaConf.to_container(config.hydra[kind])
     first, named = Path(config.hydra[kind].dir), "${now:" in node["dir"]
     if named and under_torchrun():
@@ -156,7 +159,7 @@ def take(config: DictConfig, kind: str) -> None:
 
 
 def check_sweep(folder: Path, application: str) -> None:
-    """Raise ValueError where anything but a sweep of this application lies in the folder."""
+    """Raise ValueError if there is anything but a sweep of this application in the folder."""
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if SWEEP in found:
         owner = OmegaConf.load(folder / SWEEP).application
@@ -167,7 +170,7 @@ def check_sweep(folder: Path, application: str) -> None:
 
 
 def refused_jobs(folder: Path) -> dict[str, str]:
-    """Return the reasons why jobs of a sweep were refused, by their names, and forget them."""
+    """Return why jobs of a sweep were refused, by their names, and delete the records of it."""
     reasons = {}
     for file in sorted(folder.glob(REFUSED.format("*"))):
         reasons[file.stem[1:]] = file.read_text("utf-8")
@@ -178,8 +181,8 @@ def refused_jobs(folder: Path) -> dict[str, str]:
 def record_command(folder: Path, config: DictConfig) -> list[str]:
     """Add a command to those of a sweep; return the keys that all its jobs share.
 
-    It waits in PENDING until one of its jobs is opened. What has been swept before is named in each
-    job, too: it may get one more value.
+    It waits in PENDING until one of its jobs is opened. Keys that earlier commands swept are part
+    of each job's name too, as they may get further values.
     """
     given: Any = OmegaConf.to_container(config.hydra.overrides)
     of_hydra = [override for override in given["hydra"] if OF_SWEEP.match(override)]
@@ -195,5 +198,5 @@ def record_command(folder: Path, config: DictConfig) -> list[str]:
 
 
 def swept_keys(commands: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the keys that any of a sweep's commands sweeps."""
+    """Return the keys that at least one of a sweep's commands sweeps."""
     return {key_of(o) for c in commands for o in c["task"] if parse_override(o).is_sweep_override()}

@@ -1,4 +1,4 @@
-"""A search by Optuna in a sweep's folder, which the same call finishes."""
+"""Hyperparameter search by Optuna in a sweep's folder, resumed by the same call."""
 
 import math
 import statistics
@@ -22,17 +22,17 @@ NAME = "search"  # of the study in the database
 
 
 def storage(folder: Path) -> optuna.storages.BaseStorage:
-    """The database of the study in a search's folder."""
+    """Return the storage of the study in a search's folder, an SQLite database."""
     return optuna.storages.get_storage(f"sqlite:///{folder.absolute() / 'study.db'}")
 
 
 def short(mode: Any) -> Any:
-    """min or max, for Optuna's own minimize and maximize as well."""
+    """Shorten Optuna's minimize and maximize to min and max."""
     return mode.removesuffix("imize") if isinstance(mode, str) else mode
 
 
 class Options(BaseModel):
-    """The options of hydra/sweeper=resumable_optuna that a search is run by."""
+    """The options of hydra/sweeper=resumable_optuna."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -46,7 +46,7 @@ class Options(BaseModel):
 
     @classmethod
     def of(cls, config: DictConfig) -> "Options":
-        """Return the options in a configuration; ValueError names those that are wrong."""
+        """Validate the options in a configuration; ValueError names those that are wrong."""
         try:
             return cls.model_validate(OmegaConf.to_container(config, resolve=True))
         except ValidationError as e:
@@ -57,8 +57,12 @@ class Search:
     """The study of a search, and the jobs of its trials, in folders named by the trial's number.
 
     Args:
-        options: how it is run.
-        overrides: the space and what is fixed, by key; of another search they raise ValueError.
+        folder: the folder of the search, with the study's database.
+        options: the options of the sweeper.
+        overrides: the search space and fixed overrides, by key.
+
+    Raises:
+        ValueError: the folder has another search.
     """
 
     def __init__(self, folder: Path, options: Options, overrides: Mapping[str, Override]):
@@ -67,7 +71,7 @@ class Search:
         self.space = {key: distribution(o) for key, o in swept.items()}
         self.fixed = {key: str(o.input_line) for key, o in overrides.items() if key not in swept}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler(options.sampler, 0)  # before there is a file
+        sampler(options.sampler, 0)  # check it before creating a file
         self.study = optuna.create_study(
             study_name=NAME,
             storage=storage(folder),
@@ -84,7 +88,7 @@ class Search:
         self.study.set_user_attr(NAME, search)
 
     def run(self, launch: Callable[..., Any]) -> None:
-        """Run the trials that are missing, those first that were interrupted or failed."""
+        """Run the missing trials, starting with those that were interrupted or failed."""
         batch = self.trials(TrialState.RUNNING)
         left = self.options.n_trials - len(self.trials(TrialState.COMPLETE, TrialState.PRUNED))
         while left > 0:
@@ -103,7 +107,7 @@ class Search:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def jobs(self, trial: FrozenTrial | optuna.Trial) -> dict[str, list[str]]:
-        """The overrides of a trial's jobs, by the names of their folders."""
+        """Return the overrides of a trial's jobs, by the names of their folders."""
         names: dict[str, list[str]] = {str(trial.number): []}
         if self.options.seeds > 1:
             seeds = range(self.options.seeds)
@@ -112,17 +116,17 @@ class Search:
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
 
     def tell(self, number: int, values: Mapping[str, float]) -> None:
-        """Note how a trial has ended, by its jobs' values and folders."""
+        """Tell the study how a trial ended, from its jobs' values and folders."""
         states = {state(self.folder / name) for name in values}
         if "pruned" in states:
             self.study.tell(number, state=TrialState.PRUNED)
         elif all(map(math.isfinite, values.values())):
             self.study.tell(number, statistics.mean(values.values()))
-        # else a job failed or runs elsewhere: the same search, later, runs it again
+        # else a job failed or runs in another process: a resumed search runs the trial again
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
-    """Optuna's distribution of the values that a sweep in Hydra's syntax stands for."""
+    """Return the Optuna distribution for a sweep in Hydra's syntax."""
     if not override.is_interval_sweep():
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     sweep: Any = override.value()
@@ -132,7 +136,7 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 
 def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
-    """A sampler of Optuna, seeded by (seed, number): an interrupted search draws the same."""
+    """Return an Optuna sampler seeded by (seed, number): a resumed search draws the same values."""
     name = str(options.get("_target_"))
     kind = getattr(optuna.samplers, name.removeprefix("optuna.samplers."), None)
     if kind is None:
