@@ -1,7 +1,7 @@
-"""The parts of Hydra without a public API, as read in releases 1.3.8 and 1.4.0rc3.
+"""Private API of Hydra, as of releases 1.3.8 and 1.4.0rc3.
 
-Its parser of overrides, the loader of the running application, and what HydraConfig gives. Each has
-a test in tests/test_contracts.py that fails where a new release changes it.
+The parser of overrides, the config loader of the running application, and setting HydraConfig. Each
+has a test in tests/test_contracts.py that fails if a new release changes it.
 """
 
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ from omegaconf import DictConfig
 
 
 def parse_override(override: str) -> Override:
-    """Parse an override; HydraException where Hydra's grammar has no such."""
+    """Parse an override; HydraException if Hydra's grammar does not allow it."""
     return OverridesParser.create().parse_override(override)
 
 
 def parse_overrides(
     overrides: Sequence[str], config_loader: ConfigLoader | None = None
 ) -> list[Override]:
-    """Parse several overrides; with a loader, those that list what a group has: `glob(*)`."""
+    """Parse several overrides; `glob(*)`, the options of a group, needs a loader."""
     return OverridesParser.create(config_loader).parse_overrides(list(overrides))
 
 
 def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Compose the configuration of a job of the sweep that starts."""
+    """Compose the configuration of a job of the sweep that is starting."""
     return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
 
 
 def set_hydra_config(config: DictConfig) -> None:
-    """Set what HydraConfig gives, before Hydra itself does."""
+    """Set HydraConfig before Hydra itself does."""
     HydraConfig.instance().set_config(config)
 
 
 def adopt_hydra_config(job: Any) -> None:
-    """Set what HydraConfig gives to that of another process, in `job.hydra`, as it is."""
+    """Set HydraConfig to that of another process, which `job.hydra` has, unchanged."""
     HydraConfig.instance().cfg = job

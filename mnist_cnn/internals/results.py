@@ -1,6 +1,6 @@
 """What `self.log` and torchmetrics gather in an epoch, which Lightning leaves out of checkpoints.
 
-Read in Lightning 2.6.6 and torchmetrics 1.9.
+Private API of Lightning, as of release 2.6.6, and of torchmetrics, as of release 1.9.
 """
 
 import builtins
@@ -26,7 +26,7 @@ PLAIN = (
 
 
 def logged(trainer: L.Trainer) -> dict[str, Any]:
-    """This process's sums of what is logged in the epoch, and the metrics that callbacks see."""
+    """Return this process's sums of what the epoch has logged, and the metrics of callbacks."""
     results = trainer.fit_loop.epoch_loop._results
     connector = trainer._logger_connector
     return {
@@ -37,9 +37,9 @@ def logged(trainer: L.Trainer) -> dict[str, Any]:
 
 
 def restore_logged(trainer: L.Trainer, state: dict[str, Any], mid_epoch: bool) -> None:
-    """Restore what `logged` returned, at the earliest before the first batch of the epoch's rest.
+    """Restore what `logged` returned, not before the first batch of the rest of the epoch.
 
-    In the first batch of an epoch a first `self.log` begins a sum anew; this must be another one.
+    In an epoch's first batch `self.log` resets its sums; the next batch must not count as first.
     """
     results = trainer.fit_loop.epoch_loop._results
     connector: Any = trainer._logger_connector
@@ -53,10 +53,10 @@ def restore_logged(trainer: L.Trainer, state: dict[str, Any], mid_epoch: bool) -
 
 
 def count_exactly(trainer: L.Trainer) -> None:
-    """Have the samples of each mean over all processes counted as no integers, after a batch.
+    """Make the sample counts of means over all processes floating-point, after a batch.
 
     Lightning averages the counts as it averages the sums, and rounds the average of integers down:
-    33 and 32 samples would weigh as 32 and 32.
+    33 and 32 samples would be weighted as 32 and 32.
     """
     if trainer.world_size == 1 or trainer._results is None:
         return
@@ -85,7 +85,7 @@ def packed(item: Any) -> dict[str, Any]:
 
 
 def unpacked(trainer: L.Trainer, state: dict[str, Any]) -> Any:
-    library, name = state["reduce_fx"]  # torch.max and max are taken for different ones
+    library, name = state["reduce_fx"]  # torch.max and max count as different
     reduce_fx = getattr(builtins if library == "builtins" else torch, name)
     meta = _Metadata(**state["meta"], reduce_fx=reduce_fx)
     meta.sync = _Sync(fn=trainer.strategy.reduce, **state["sync"])
@@ -104,7 +104,7 @@ def unpacked(trainer: L.Trainer, state: dict[str, Any]) -> Any:
 
 
 def metric_state(metric: Metric) -> dict[str, Any]:
-    """The state of a metric of torchmetrics in this process, as plain values."""
+    """Return the state of a torchmetrics metric in this process, as plain values."""
     state = move_data_to_device(metric.metric_state, CPU)
     return {"updates": metric._update_count, "state": state}
 
@@ -116,10 +116,10 @@ def restore_metric(metric: Any, state: dict[str, Any]) -> None:
 
 
 def metric_states(module: L.LightningModule) -> dict[str, Any]:
-    """The states of the metrics of a module, by name."""
+    """Return the states of a module's torchmetrics metrics, by name."""
     for part in module.modules():
         if isinstance(part, MetricCollection):
-            part.items()  # metrics that share a state get it; until then one of them has it
+            part.items()  # copies a shared state to all metrics; until then only one has it
     named = module.named_modules()
     return {name: metric_state(part) for name, part in named if isinstance(part, Metric)}
 
