@@ -1,7 +1,7 @@
-"""Weights of eight short trainings as SHA-256: python -m tests.helpers.checksums [NAME ...]
+"""Print SHA-256 sums of the weights of short runs: python -m tests.helpers.checksums [NAME ...]
 
-Run before and after a change that must not change a bit. The numbers hold for one machine, one
-number of threads and one release of PyTorch; compare two trees on the same one.
+Run it before and after a change that must keep results bitwise identical, with the same machine,
+number of threads and release of PyTorch, on which the sums depend.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def train(folder: Path, *overrides: str) -> None:
 
 
 def checksum(weights: Path) -> str:
-    """SHA-256 of the tensors of a weights file by name, whatever its metadata."""
+    """Return the SHA-256 of the tensors of a weights file, sorted by name, without its metadata."""
     digest = hashlib.sha256()
     for name, tensor in sorted(load_file(weights).items()):
         digest.update(name.encode() + tensor.tobytes())

@@ -1,4 +1,4 @@
-"""What the pages of docs/ tell a reader to write and to run."""
+"""Code and commands from the pages of docs/."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,6 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def blocks(text: str) -> list[tuple[str, str]]:
-    """Language and content of each fenced block that is no line of Keras."""
+    """Return language and content of each fenced block, except for those of Keras."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     return [(language, content) for language, content in found if not content.startswith("# Keras")]

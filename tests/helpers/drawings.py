@@ -1,4 +1,4 @@
-"""Drawings as people make them on the page: strokes of digits and signs in rows, some unclear."""
+"""Synthetic drawings for the page: strokes of digits and signs in rows, some illegible."""
 
 import numpy as np
 from numpy.random import Generator
@@ -6,19 +6,19 @@ from numpy.typing import NDArray
 
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS, WIDTHS, Form, spline
 
-Points = NDArray[np.float64]  # (N, 2), x and y in shares of the sheet's width
-RATIO = 3 / 4  # height of the sheet by its width
-CROSSED = 0.05  # of characters are crossed out
-SCRIBBLE = "~"  # in a text, what is neither a digit nor a sign
+Points = NDArray[np.float64]  # (N, 2), x and y as fractions of the sheet's width
+RATIO = 3 / 4  # height of the sheet divided by its width
+CROSSED = 0.05  # fraction of characters that are crossed out
+SCRIBBLE = "~"  # in a text, stands for a scribble: neither a digit nor a sign
 
 
 def ways(form: Form) -> list[Points]:
-    """The strokes of a form in its unit box, as a pen draws them."""
+    """Return the pen strokes of a form in its unit box."""
     return [spline(way) if len(way) > 2 else way for way in form.smooth] + list(form.straight)
 
 
 def written(rng: Generator, symbol: str) -> list[Points]:
-    """The strokes of a character in its unit box; a scribble is a curve through some places."""
+    """Return the strokes of a character in its unit box; a scribble is a random curve."""
     if symbol == SCRIBBLE:
         return [spline(rng.uniform(0, 1, (int(rng.integers(4, 9)), 2)))]
     forms = DIGITS.get(symbol) or SIGNS[symbol]
@@ -28,13 +28,13 @@ def written(rng: Generator, symbol: str) -> list[Points]:
 
 
 def drawing(rng: Generator, text: str) -> list[list[list[float]]]:
-    """Strokes of a text, of one row or several, that fill a part of the sheet.
+    """Return the strokes of a text of one or several rows that fill a part of the sheet.
 
     Some characters touch, and some are crossed out.
     """
     rows = text.split("\n")
     aspect, slant = rng.uniform(0.45, 0.75), rng.normal(0.1, 0.1)
-    step = aspect + rng.uniform(0.05, 0.6)  # from one character to the next, by their height
+    step = aspect + rng.uniform(0.05, 0.6)  # between characters, in units of their height
     longest = max(map(len, rows))
     most = min(0.9 / (step * longest), 0.9 * RATIO / (1.4 * len(rows)))
     height = most * rng.uniform(0.6, 1)
@@ -53,7 +53,7 @@ def drawing(rng: Generator, text: str) -> list[list[list[float]]]:
 
 
 def any_text(rng: Generator) -> str:
-    """A number, a sum, a price, a date, two rows, or digits beside scribbles."""
+    """Draw a random text: a number, a sum, a decimal, two rows, or digits beside scribbles."""
     digits = "".join(map(str, rng.integers(0, 10, 5)))
     kinds = [
         *(digits[:n] for n in range(1, 6)),

@@ -1,4 +1,4 @@
-"""What the network and the history in a run's folder say."""
+"""Read the history of a run's folder, and evaluate its network."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ def column(run: Path, name: str) -> list[float]:
 
 @torch.no_grad()
 def measured(run: Path) -> tuple[float, float]:
-    """Loss and accuracy of a run's network on all 10,000 test images."""
+    """Return loss and accuracy of a run's network on all 10,000 test images."""
     images, labels = mnist.load_split("mnist", os.environ["MNIST_CNN_DATA"], "test")
     assert len(images) == 10_000
     net = predictor.load(run)

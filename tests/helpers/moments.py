@@ -1,7 +1,8 @@
-"""Several processes that train a run once without interruption, and once stopped again and again.
+"""Train a run in several processes, once without and once with many interruptions.
 
-Started by torchrun, with the options of a command; the runs' folders are `whole` and `cut`. A stop
-is an error or a signal in all of them, after which the same processes go on: a start costs seconds.
+It is started by torchrun, with the options of a command; the runs' folders are `whole` and `cut`.
+An interruption is an error or a signal in all processes, which then resume, as starting new ones
+takes seconds.
 """
 
 import os
@@ -34,7 +35,7 @@ def main() -> None:
                 raise
         else:
             sys.exit(f"was not stopped: {fault}")
-        torch.manual_seed(99)  # whatever the process drew meanwhile
+        torch.manual_seed(99)  # the resumed run must not depend on this state
     os.environ["FAULT"] = "- 0 -"
     train(compose(options, run_dir="cut"))
 

@@ -1,4 +1,4 @@
-"""A user's LightningDataModule, with loaders of PyTorch's and of others."""
+"""A custom LightningDataModule, with PyTorch's and other loaders."""
 
 import random
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from mnist_cnn.data.mnist import load_split
 
 OWN = ["targets=[tests.helpers.*]", "~data", "+data._target_=tests.helpers.own_data.Own"]
-IMAGES = 640  # 20 steps an epoch
+IMAGES = 640  # 20 steps per epoch
 
 
 class Jittered(Dataset[tuple[Tensor, int]]):
-    """Digits that are moved, made brighter and noisy by numbers of three generators and its own."""
+    """Digits that are shifted, dimmed and made noisy, by three global generators and its own."""
 
     def __init__(self) -> None:
         images, labels = load_split("mnist", "unused", "train")
@@ -34,7 +34,7 @@ class Jittered(Dataset[tuple[Tensor, int]]):
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):
-    """The same digits, one after the other."""
+    """The same digits as an iterable dataset."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         rows = Jittered()
@@ -42,7 +42,7 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
 
 
 class Stateful:
-    """A loader that resumes by itself, and draws nothing of the global generators."""
+    """A loader with its own state_dict, which does not use the global generators."""
 
     def __init__(self, data: Jittered):
         self.data, self.epoch, self.done, self.first = data, 0, 0, 0
@@ -66,11 +66,11 @@ class Stateful:
 
 
 class Own(L.LightningDataModule):
-    """Digits by a loader of a kind: plain, with a generator of its own, stateful or stream.
+    """Digits from a kind of loader: plain, with its own generator, stateful or stream.
 
     Args:
         workers: of a plain loader.
-        options: more of its arguments.
+        options: further arguments of the loader.
     """
 
     def __init__(self, kind: str = "plain", workers: int = 0, **options: Any):

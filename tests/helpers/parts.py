@@ -1,4 +1,4 @@
-"""The classes that a stranger's file may name, and arguments with which each can be built."""
+"""The classes that an untrusted file may name, and valid arguments for each."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ from torch.optim import SGD, lr_scheduler
 from mnist_cnn import model
 from mnist_cnn.config import instantiate
 
-# by the name of a required argument; what classes need besides is below
+# by the name of a required argument; optional ones are in OPTIONAL
 REQUIRED: dict[str, Any] = {
     **dict.fromkeys(("kernel_size", "out_channels", "output_size", "in_channels"), 2),
     **dict.fromkeys(("num_groups", "groups", "num_heads", "nhead", "num_chunks"), 2),
@@ -47,7 +47,7 @@ OPTIONAL = {"num_classes": 3, "num_labels": 3, "total_steps": 5, "output_ratio":
 
 
 def allowed_classes() -> dict[str, type]:
-    """The classes of the allowlist by their names."""
+    """Return the classes of the allowlist by name."""
     for package in ("torch.nn.modules", "torch.optim", "torchmetrics"):
         for module in pkgutil.walk_packages(
             importlib.import_module(package).__path__, f"{package}."
@@ -68,7 +68,7 @@ def may_be_named(name: str) -> bool:
 
 
 def names_of(kind: type) -> list[str]:
-    """The names of a class's arguments."""
+    """Return the names of a class's arguments."""
     recurrent = nn.LSTM.__mro__[1]  # its signature says *args
     more = ["input_size", "hidden_size", "num_layers"] if issubclass(kind, recurrent) else []
     parameters = inspect.signature(kind).parameters.values()
@@ -77,7 +77,7 @@ def names_of(kind: type) -> list[str]:
 
 
 def arguments(kind: type) -> dict[str, Any]:
-    """Arguments with which a class can be built."""
+    """Return arguments with which a class can be instantiated."""
     optimizer = SGD([nn.Parameter(torch.zeros(2, 2))], lr=0.1, momentum=0.9)
     made = {
         "params": [nn.Parameter(torch.zeros(2, 2))],
@@ -99,7 +99,7 @@ def arguments(kind: type) -> dict[str, Any]:
 
 OF_IMPORTS = (".py", ".pyc", ".so", ".zip")
 FORBIDDEN = ("open", "socket.", "subprocess.", "urllib.", "os.system", "os.mkdir", "os.exec")
-_asked: list[str] = []  # in the last `isolated`
+_asked: list[str] = []  # attempts in the last `isolated`
 _hooks: list[Any] = []
 _watched = False
 
@@ -108,7 +108,7 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
     if not _watched or not event.startswith(FORBIDDEN):
         return
     place = str(arguments[0])
-    # what an import reads, and the versions of packages
+    # allow imports and reading the versions of packages
     if not (place.endswith(OF_IMPORTS) or ".dist-info" in place):
         _asked.append(f"{event} {arguments}")
         raise PermissionError(_asked[-1])
@@ -116,10 +116,10 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextlib.contextmanager
 def isolated() -> Iterator[list[str]]:
-    """Forbid connections, files and processes; the list says what was tried."""
+    """Forbid connections, files and processes; yield the list of attempts."""
     global _watched
     if _watch not in _hooks:
-        sys.addaudithook(_watch)  # for good: there is no way to remove it
+        sys.addaudithook(_watch)  # permanent: audit hooks cannot be removed
         _hooks.append(_watch)
     _asked.clear()
     _watched = True

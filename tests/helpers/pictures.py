@@ -1,4 +1,4 @@
-"""Clean pictures of MNIST's test digits, and the digits that are read in one."""
+"""Clean pictures of MNIST's test digits, and reading them."""
 
 import io
 
@@ -13,7 +13,7 @@ from mnist_cnn.reading.reading import Reading
 
 
 def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
-    """Dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
+    """Draw dark digits on light paper, each in a square of size pixels: uint8 (height, width)."""
     lines = [np.hstack([cv2.resize(digit, (size, size)) for digit in row]) for row in rows]
     width = max(line.shape[1] for line in lines)
     ink = np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
@@ -21,7 +21,7 @@ def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
 
 
 def png(*digits: int) -> bytes:
-    """A PNG file with the first test image of each digit on black, well apart."""
+    """Return a PNG file with the first test image of each digit on black, well apart."""
     labels = bundled("t10k-labels-idx1-ubyte", 8)
     images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
     chosen = [images[int(np.argmax(labels == digit))] for digit in digits]
@@ -32,5 +32,5 @@ def png(*digits: int) -> bytes:
 
 
 def find_digits(image: Image.Image) -> list[Reading]:
-    """The digits in a picture, sure or not, rows from top to bottom, each from left to right."""
+    """Return all digits in a picture, rows from top to bottom, each from left to right."""
     return [reading for reading in read_digits(image) if reading.is_digit]

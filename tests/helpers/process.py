@@ -1,4 +1,4 @@
-"""Commands as processes of their own."""
+"""Run commands in subprocesses."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ from typing import Any
 
 import mnist_cnn
 
-PACKAGE = Path(mnist_cnn.__file__).parents[1]  # of the clone, or installed
-TESTS = Path(__file__).parents[2]  # tests.helpers lies there
-PATIENCE = 300  # seconds that a process may take
+PACKAGE = Path(mnist_cnn.__file__).parents[1]  # the clone, or where it is installed
+TESTS = Path(__file__).parents[2]  # contains tests.helpers
+PATIENCE = 300  # timeout of a process in seconds
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For processes that tests start: this package, this data folder, two threads if not set."""
+    """Return the environment of subprocesses: this package, its data, two threads unless set."""
     path = os.pathsep.join(dict.fromkeys(map(str, (PACKAGE, TESTS))))
     return {"OMP_NUM_THREADS": "2", **os.environ, "PYTHONPATH": path, **more}
 
@@ -26,10 +26,11 @@ def environment(**more: str) -> dict[str, str]:
 def start(
     folder: Path, *command: str, output: int = subprocess.PIPE, **more: str
 ) -> "subprocess.Popen[str]":
-    """Begin `python -m COMMAND`, or that of a file, in a folder, as the first of a group.
+    """Start `python -m COMMAND`, or a file, in a folder and a new process group.
 
     Args:
-        more: environment variables. There is one thread, since rounding depends on their number.
+        more: environment variables. By default there is one thread, as rounding depends on their
+            number.
     """
     module = [] if command[0].endswith(".py") else ["-m"]
     return subprocess.Popen(
@@ -44,7 +45,7 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple[int, str, str]:
-    """Wait for the end: exit code, stdout and stderr. Nothing of its group is left behind."""
+    """Wait for a process, return exit code, stdout and stderr, and kill its process group."""
     try:
         out, err = process.communicate(timeout=seconds)
     finally:
@@ -54,12 +55,12 @@ def finish(process: "subprocess.Popen[str]", seconds: float = PATIENCE) -> tuple
 
 
 def run(folder: Path, *command: str, **more: Any) -> "subprocess.CompletedProcess[str]":
-    """Start a command and wait for its end."""
+    """Run a command to its end."""
     return subprocess.CompletedProcess(command, *finish(start(folder, *command, **more)))
 
 
 def wait_for(condition: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
-    """Wait, as long as the process runs, until the condition holds."""
+    """Wait until the condition holds, while the process runs."""
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None, process.communicate()

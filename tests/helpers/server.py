@@ -1,4 +1,4 @@
-"""The demo as a process of its own, and requests to it."""
+"""Run the demo in a subprocess, and send it requests."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ from tests.helpers.process import environment
 
 @contextlib.contextmanager
 def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A demo with its port, which SIGINT ends."""
+    """Run a demo, yield its port and process, and end it by SIGINT."""
     with log.open("w") as errors:
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "mnist_cnn.demo", "--port", "0", *arguments],
@@ -44,7 +44,7 @@ def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[
 def request(
     port: int, method: str, path: str, *content: Any, timeout: float = 120
 ) -> tuple[int, bytes]:
-    """Status and body of the answer to one request."""
+    """Send a request, and return status and body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, *content)
@@ -57,7 +57,7 @@ def request(
 def post(
     port: int, path: str, body: bytes, kind: str = "image/png", timeout: float = 120
 ) -> tuple[int, Any]:
-    """Status and content of a JSON answer."""
+    """Send a POST request, and return status and content of its JSON response."""
     headers = {"Content-Type": kind}
     status, content = request(port, "POST", path, body, headers, timeout=timeout)
     return status, json.loads(content)

@@ -1,4 +1,4 @@
-"""The Hydra application of the docs, which knows nothing of digits, as processes of its own."""
+"""Run the Hydra application of docs/usage.md, which has nothing to do with digits."""
 
 import subprocess
 from pathlib import Path
@@ -7,7 +7,7 @@ from mnist_cnn.runs.folder import LOCK, state
 from tests.helpers import process
 from tests.helpers.docs import DOCS, blocks
 
-# of docs/usage.md, and what is other here
+# the example of docs/usage.md, and what is changed here
 _, section = (DOCS / "usage.md").read_text("utf-8").split("\n## Resumable sweeps")
 EXAMPLE = {kind: content for kind, content in blocks(section) if kind != "bash"}
 BODY = """
@@ -26,7 +26,7 @@ hydra:
 
 
 class Toy:
-    """The application in a folder. Its sweep lies in `out`; x=3 fails while there is `broken`."""
+    """The application in a folder. Its sweep is in `out`; x=3 fails while `broken` exists."""
 
     def __init__(self, folder: Path):
         self.folder, self.sweep = folder, folder / "out"
@@ -46,5 +46,5 @@ class Toy:
 
 
 def stamps(folder: Path, name: str = "*") -> dict[Path, tuple[int, int]]:
-    """The files below a folder, with what changes where one is written anew."""
+    """Return inode and modification time of the files below a folder, to detect rewritten ones."""
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob(name)}

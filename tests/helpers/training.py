@@ -1,4 +1,4 @@
-"""The options of runs of seconds, and a Trainer that writes nothing."""
+"""Options for runs that take seconds, and a Trainer that writes nothing."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
 
-# 20 steps an epoch, 1,000 images to validate on, 1,000 to test on
+# 20 steps per epoch, 1,000 images to validate on, 1,000 to test on
 SHORT = [
     "trainer.accelerator=cpu",
     "trainer.max_epochs=2",
@@ -19,7 +19,7 @@ SHORT = [
     "trainer.limit_val_batches=2",
     "trainer.limit_test_batches=2",
 ]
-# half a second: a network that is as small, and nothing beside the training
+# half a second: a tiny network, and nothing besides training
 TINY = [
     *SHORT,
     "trainer.limit_train_batches=10",
@@ -30,18 +30,18 @@ TINY = [
     "logger=none",
     "callbacks.summary=null",
 ]
-# a fault, at the point that a test's environment names
+# a fault at the point given by the environment
 FAULT = "+callbacks.fault._target_=mnist_cnn.checks.faults.KillAt"
 
 
 def trained(folder: Path, *overrides: str) -> Path:
-    """The folder, after a run of TINY in it with these options."""
+    """Train a run of TINY with these options in a folder, and return the folder."""
     train(compose([*TINY, *overrides], run_dir=folder, run_name="x"))
     return folder
 
 
 def save_arrays(path: Path, shape: Any = (3, 32, 32), count: int = 20, **changes: Any) -> None:
-    """Write 600 pictures of noise to train on and 100 to test on, in `count` classes in turn."""
+    """Write 600 noise images for training and 100 for testing, in `count` classes in turn."""
     chance, arrays = np.random.default_rng(0), dict[str, Any]()
     for split, n in (("train", 600), ("test", 100)):
         arrays[f"x_{split}"] = chance.integers(0, 256, (n, *shape), np.uint8)
@@ -50,14 +50,14 @@ def save_arrays(path: Path, shape: Any = (3, 32, 32), count: int = 20, **changes
 
 
 def evaluated(ckpt_path: Path, folder: Path, *overrides: str) -> dict[str, Any]:
-    """What an evaluation measures, of which the files go into a folder."""
+    """Evaluate a network, with the files in a folder, and return the content of evaluation.json."""
     argv = as_trained([f"ckpt_path={ckpt_path}", *overrides])
     given = [o for o in argv if not o.startswith("hydra")]
     return evaluate(compose(given, run_dir=folder, entry="evaluate"))
 
 
 def bare_trainer(**options: Any) -> L.Trainer:
-    """A Trainer on the CPU that writes and shows nothing."""
+    """Make a Trainer on the CPU that writes and prints nothing."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False}
     files = {"logger": False, "enable_checkpointing": False}
     return L.Trainer(**{"accelerator": "cpu", **quiet, **files, **options})
