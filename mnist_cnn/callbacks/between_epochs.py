@@ -1,4 +1,4 @@
-"""A callback that acts when an epoch is over altogether."""
+"""Base class of callbacks that act when an epoch is completely over."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from mnist_cnn.internals.lightning import resumed_mid_epoch
 
 
 class BetweenEpochs(Callback):
-    """Calls `epoch_done` when an epoch is over altogether.
+    """Calls `epoch_done` when an epoch is completely over.
 
-    Only then are its metrics logged, early stopping consulted and the schedule stepped: Lightning
-    calls on_train_epoch_end of a callback before some of that. `trainer.current_epoch` is then the
-    number of the epoch, counted from 1.
+    By then its metrics are logged, early stopping has been checked and the schedule stepped;
+    Lightning calls a callback's on_train_epoch_end before some of that. `trainer.current_epoch` is
+    then the number of the epoch, counted from 1.
     """
 
     running = False  # in an epoch
@@ -23,7 +23,7 @@ class BetweenEpochs(Callback):
         raise NotImplementedError
 
     def logged(self, trainer: L.Trainer) -> dict[str, float]:
-        """The metrics logged in this epoch: Lightning also has those of an earlier validation."""
+        """Return the metrics logged in this epoch, without those of an earlier validation."""
         return {
             name: float(value)
             for name, value in trainer.callback_metrics.items()

@@ -1,4 +1,4 @@
-"""Training on the worst that a change of the images can do."""
+"""Certified training by interval bound propagation."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from mnist_cnn.analysis.robustness.intervals import Interval
 
 
 class CertifiedTraining(L.Callback):
-    """Trains on bounds of what the network makes of each image when its pixels are changed.
+    """Trains on bounds of the network's outputs for bounded changes of each image's pixels.
 
     S. Gowal et al., On the effectiveness of interval bound propagation for training verifiably
     robust models, 2018 (https://arxiv.org/abs/1810.12715). In place of the logits the loss gets the
-    upper bounds of each logit minus that of the label, so train/acc is the share of images that no
-    change makes the network err on. Validation and test are of unchanged images.
+    upper bounds of each logit minus that of the label, so train/acc is the fraction of images for
+    which no change causes an error. Validation and test use unchanged images.
 
     Args:
-        epsilon: the greatest change of a pixel, in [0, 1], at the end.
-        grown: the share of the training after which it is that, growing linearly from 0.
+        epsilon: the final maximum change of a pixel, in [0, 1].
+        grown: the fraction of the training in which the maximum grows linearly from 0 to epsilon.
     """
 
     def __init__(self, *, epsilon: float, grown: float):

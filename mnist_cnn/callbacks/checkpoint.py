@@ -1,4 +1,4 @@
-"""Keeps the checkpoints of a run: exact ones, written whenever it may be interrupted."""
+"""Checkpoints that resume a run exactly, also from within an epoch."""
 
 import copy
 import math
@@ -45,36 +45,39 @@ from mnist_cnn.weights.files import read_checkpoint
 
 
 class Checkpoint(BetweenEpochs, LightningCheckpoint):
-    """Keeps `last.ckpt`, and `best.ckpt` where the monitored metric was best.
+    """Saves `last.ckpt`, and `best.ckpt` of the epoch with the best monitored metric.
 
-    Both are complete: a run that is resumed from one ends, bit for bit, where it would have ended.
-    A file is replaced by a whole new one or not at all, and only while all numbers are finite.
-    A signal to stop is answered when the step is done: with a checkpoint, then Interrupted.
-    What a module keeps from batch to batch belongs in its state_dict, on_save_checkpoint or a
-    torchmetrics.Metric, of which each process keeps its own. It may also have `epoch_state_dict()`
-    and `load_epoch_state_dict(state)`: what a process needs to go on within an epoch.
-    They lie in `checkpoints/` of the trainer's default_root_dir.
+    They are in `checkpoints/` of the trainer's default_root_dir. Both are complete: a run that is
+    resumed from one ends bit for bit like an uninterrupted run. A file is replaced atomically, and
+    only while all numbers are finite. A stop signal is answered after the current step, by a
+    checkpoint and then Interrupted.
+
+    State that a module keeps between batches belongs in its state_dict, on_save_checkpoint or a
+    torchmetrics.Metric, which is saved for each process. A module may also have
+    `epoch_state_dict()` and `load_epoch_state_dict(state)`, for what a process needs to continue
+    within an epoch.
 
     Args:
-        monitor: a logged metric, such as val/loss; None: only the last is kept.
-        mode: min or max, which way is better.
-        every_seconds: within an epoch, `last.ckpt` is written when it is this old; None for never.
-        every_steps: and after each this number of batches of an epoch; None for never.
-        check_every_steps: batches between two looks for a loss that is no finite number, each of
-            which waits for the device; there is one more before each checkpoint.
+        monitor: a logged metric, such as val/loss; None to save only `last.ckpt`.
+        mode: min or max, whichever is better.
+        every_seconds: within an epoch, save `last.ckpt` when it is this old; None for never.
+        every_steps: also save it after this number of batches in an epoch; None for never.
+        check_every_steps: the number of batches between checks for losses that are not finite,
+            which synchronize with the device; each checkpoint is preceded by another check.
 
     Attributes:
-        run: the run's folder, whose results are outdated by the first checkpoint; set it before
-            fitting, where there is one.
-        start: the checkpoint that the run starts from; likewise.
-        data: the configuration of a user's own data, for who evaluates a checkpoint; likewise.
-        best_epoch: counted from 1; None where the metric was not logged.
+        run: the run's folder, if any, whose results the first checkpoint outdates; set it before
+            fitting.
+        start: the checkpoint that the run starts from, if any; set it before fitting.
+        data: the configuration of a user's own data, if any, saved for evaluating the checkpoint;
+            set it before fitting.
+        best_epoch: counted from 1; None if the metric was not logged.
 
     Raises:
-        Interrupted: SIGINT (Ctrl-C), SIGTERM or SIGUSR1 came.
-        ValueError: a loss, a metric or a weight is not finite; a checkpoint in the middle of an
-            epoch that another number of processes wrote.
-        OSError: the disk is full, or the like.
+        Interrupted: SIGINT (Ctrl-C), SIGTERM or SIGUSR1 was received.
+        ValueError: a loss, a metric or a weight is not finite, or another number of processes wrote
+            the checkpoint to resume from in the middle of an epoch.
+        OSError: a checkpoint cannot be written, for example as the disk is full.
     """
 
     def __init__(
@@ -94,18 +97,18 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.run: RunFolder | None = None
         self.start: Path | str | None = None
         self.data: dict[str, Any] = {}
-        self.process: dict[str, Any] | None = None  # the state of this one in a checkpoint
-        self.callbacks: dict[str, Any] = {}  # and those of all callbacks
-        self.losses: list[Loss] = []  # since the last look for one that is not finite
-        self.within_epochs = True  # whether its loaders can be resumed there
-        self.epoch_begins = False  # whether on_train_epoch_start is being called
+        self.process: dict[str, Any] | None = None  # this process's state in a checkpoint
+        self.callbacks: dict[str, Any] = {}  # states of all callbacks in it
+        self.losses: list[Loss] = []  # since the last check that they are finite
+        self.within_epochs = True  # whether the loaders can be resumed within epochs
+        self.epoch_begins = False  # whether on_train_epoch_start is running
         self.due = math.inf
         self.stop = StopSignal()
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         self.best, self.last = folder / BEST, folder / LAST
-        # Lightning does so too, but only after loading a checkpoint: 64 bits would become 32
+        # Lightning does so only after loading a checkpoint: 64-bit weights would become 32-bit
         trainer.precision_plugin.convert_module(pl_module)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -119,7 +122,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             trainer.should_stop |= any(map(stopped_early, callbacks))
             resume_loaders(trainer, self.process, partial(self.restore, trainer, pl_module))
             if not self.process["within_epoch"] and not self.process["epoch_begins"]:
-                self.restore(trainer, pl_module)  # a run that had ended trains on
+                self.restore(trainer, pl_module)  # a finished run is extended
         if self.process or resumable(trainer):
             begin_batches(trainer)
         self.due = time.monotonic() + self.every_seconds
@@ -133,7 +136,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return others
 
     def restore(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Restore what this process had: the last hooks before a batch have been called."""
+        """Restore the state of this process, after the last hooks before a batch."""
         assert self.process
         restore_process(trainer, module, self.process)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
@@ -146,7 +149,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         super().on_train_epoch_start(trainer, pl_module)
         self.epoch_begins = False
         if self.process and self.process["epoch_begins"]:
-            # this hook of all callbacks was called before the checkpoint was written, and now again
+            # this hook of all callbacks ran before the checkpoint was written, and now ran again
             self.restore(trainer, pl_module)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
                 if state := self.callbacks.get(callback.state_key):
@@ -170,14 +173,14 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         check_finite(trainer, module, losses)
 
     def between_batches(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Save and stop where it is time to.
+        """Save a checkpoint if one is due, and stop after a signal.
 
-        No hook comes after that of the module at the end of a batch, and after a validation.
+        No hook is called this late, after the module's on_train_batch_end and after a validation.
         """
         done = trainer.fit_loop.batch_idx + 1
         if done % (self.every_steps or math.inf) == 0:
             self.due = -math.inf
-        # half a gradient is not kept
+        # not while gradients are accumulated
         if not self.within_epochs or done % trainer.accumulate_grad_batches:
             return
         if validated_now(trainer):
@@ -219,7 +222,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 if self.best_epoch == epoch and not within:
                     copy_whole(new, self.best)
                 replace(new, self.last)
-        except OSError:  # a full disk, most likely: give back what was taken
+        except OSError:  # most likely a full disk: free what was taken
             for file in self.last.parent.glob("*.new"):
                 file.unlink()
             raise
@@ -239,7 +242,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return {"best_score": self.best_score, "best_epoch": self.best_epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if self.best.exists():  # a run may start from a checkpoint without it
+        if self.best.exists():  # a run may start from a checkpoint without the best one
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
     def on_save_checkpoint(
@@ -278,7 +281,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             print(f"not bit for bit the run that it was: {said}", file=sys.stderr)
 
     def take_over(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
-        """Copy another run's checkpoint that this run starts from, after the best beside it."""
+        """Copy another run's checkpoint that this run starts from, and the best one beside it."""
         if not trainer.is_global_zero or self.last.exists() or self.start is None:
             return
         best = Path(self.start).with_name(self.best.name)
@@ -289,7 +292,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
 
 def check_whole(path: Path | str) -> None:
-    """Raise ValueError where a checkpoint that a run is to start from is damaged, or is none."""
+    """Raise ValueError if the checkpoint that a run starts from is damaged or not a checkpoint."""
     try:
         read_checkpoint(path)
     except ValueError as e:

@@ -10,12 +10,12 @@ from mnist_cnn.config.parse import Config
 
 
 def why_ended(config: Config, file: Path) -> str:
-    """Return why a run with this last checkpoint trains no further; empty where it does.
+    """Return why a run with this last checkpoint does not train further; empty if it does.
 
     Raises:
         ValueError: the file is damaged, or has more epochs or steps than the configuration allows.
     """
-    # torch takes seconds, which other commands save
+    # torch takes seconds to import, which other commands avoid
     from mnist_cnn.callbacks.checkpoint import check_whole
     from mnist_cnn.weights.files import read_checkpoint
 
@@ -41,9 +41,9 @@ def why_ended(config: Config, file: Path) -> str:
 
 
 def stopped(states: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the callbacks that have ended a training, by what a checkpoint has of them."""
+    """Yield the names of the callbacks that ended a training, from their states in a checkpoint."""
     for name, node in callbacks.items():
-        # as EarlyStopping calls its state
+        # the state_key of EarlyStopping
         of = {key: node.get(key) for key in ("monitor", "mode")} if node else {}
         if states.get(f"{class_name(node or {})}{of!r}", {}).get("stopping_reason"):
             yield name

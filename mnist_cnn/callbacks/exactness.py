@@ -5,9 +5,9 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-# in an epoch that is resumed, these of Lightning's begin their work anew or leave it out
+# Lightning's callbacks that start over or do nothing in a resumed epoch
 INEXACT = ("GradientAccumulationScheduler", "LearningRateMonitor", "StochasticWeightAveraging")
-# hooks of single batches: what they gather in an epoch is lost when it is resumed
+# hooks of single batches: what they collect in an epoch is lost when it is resumed
 HOOKS = (
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad"),
     *("on_before_backward", "on_after_backward", "on_before_optimizer_step"),
@@ -16,9 +16,9 @@ STATE = ("state_dict", "on_save_checkpoint")
 
 
 def is_inexact(callback: Any) -> bool:
-    """Tell whether no exact resume is promised with a callback.
+    """Return whether a run with this callback may not be resumed exactly.
 
-    That is so for some of Lightning's, and for a user's that sees single batches and has no state.
+    True for some of Lightning's, and for user callbacks with hooks of single batches but no state.
     """
     kind = type(callback)
     if kind.__name__ in INEXACT:

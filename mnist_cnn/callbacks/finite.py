@@ -1,4 +1,4 @@
-"""A look for numbers that are not finite."""
+"""Checks for numbers that are not finite."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,10 +19,10 @@ class Loss(NamedTuple):
 
 
 def check_finite(trainer: L.Trainer, module: L.LightningModule, losses: Sequence[Loss]) -> None:
-    """Check losses of training, the logged metrics and the weights, which waits for the device.
+    """Check the training losses, logged metrics and weights; synchronizes with the device.
 
     Raises:
-        ValueError: one is infinite or not a number. It names the step.
+        ValueError: one is infinite or NaN; the message names the step or the epoch.
     """
     fault = ""
     finite = torch.stack([loss.value for loss in losses]).isfinite().tolist() if losses else []

@@ -19,19 +19,19 @@ from mnist_cnn.runs.folder import replace
 
 
 class History(BetweenEpochs):
-    """One row an epoch, written to history.csv as it comes and drawn as history.png at the end.
+    """Writes a row for each epoch to history.csv, and plots them as history.png at the end.
 
-    A row has `epoch` (from 1), the logged metrics, `lr` (the epoch's; of a schedule that steps
-    within epochs, where the epoch ended), `seconds` of training, from the epoch's first batch to
-    its last, and `images/s` in them. Validation and the test are not in the seconds; checkpoints
-    are, those of the epoch before among them. The files lie in the trainer's default_root_dir.
+    A row has `epoch` (from 1), the logged metrics, `lr` (the epoch's; at its end for a schedule
+    that steps within epochs), `seconds` of training, from the epoch's first batch to its last, and
+    `images/s` in that time. The seconds exclude validation and the test but include checkpoints,
+    also those of the epoch before. The files are in the trainer's default_root_dir.
     """
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.run_started = now()  # the first time, in a resumed run
-        self.started = self.trained = 0.0  # of this epoch's clock
-        self.elapsed = 0.0  # of an interrupted epoch
+        self.run_started = now()  # for a resumed run, its first start
+        self.started = self.trained = 0.0  # clock times of this epoch
+        self.elapsed = 0.0  # seconds of an interrupted epoch
         self.samples = 0  # of this epoch, in this process
         self.monitored: dict[str, str] = {}  # metrics that must be logged, by their keys
 
@@ -77,9 +77,9 @@ class History(BetweenEpochs):
         self.write(trainer)
 
     def check_monitored(self, metrics: Mapping[str, float]) -> None:
-        """Raise ValueError for a monitored metric that the first epoch has not logged.
+        """Raise ValueError if the first epoch has not logged a monitored metric.
 
-        Those of a validation are waited for until there is one.
+        Validation metrics are checked after the first validation.
         """
         for key, metric in self.monitored.items():
             if metric not in metrics and (self.validated or not metric.startswith("val")):
@@ -100,7 +100,7 @@ class History(BetweenEpochs):
         replace(new, file)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # after the last checkpoint, which removes what was drawn of an earlier state
+        # after the last checkpoint, which removes a plot of an earlier state
         if self.rows and trainer.is_global_zero:
             self.write(trainer)  # a run that had nothing left to train has no file yet
             folder = Path(trainer.default_root_dir)
@@ -120,31 +120,31 @@ class History(BetweenEpochs):
 
 
 def log_epoch(trainer: L.Trainer, module: L.LightningModule) -> None:
-    """Give what is logged at the end of an epoch its step; Lightning's own is off in a resumed run.
+    """Log the step of an epoch's metrics, as Lightning's own is wrong in a resumed run.
 
-    The test comes after the last epoch, where a resumed run drops it from the logs.
+    The step of the test follows the last epoch's, where a resumed run drops it from the logs.
     """
     module.log("step", float(step_of(trainer, ended=trainer.testing)))
 
 
 def step_of(trainer: L.Trainer, *, ended: bool) -> int:
-    """Return the step of loggers: the epoch, or the optimizer's where an epoch validates often.
+    """Return the step for loggers: the epoch, or the optimizer's step if epochs validate often.
 
     Args:
-        ended: the training has ended: the step after the last.
+        ended: return the step after the last, as the training has ended.
     """
     if validates_often(trainer):
         return trainer.global_step + ended
-    return trainer.current_epoch + 1  # which is one more once the training has ended
+    return trainer.current_epoch + 1  # current_epoch is one more after the end of training
 
 
 def validates_often(trainer: L.Trainer) -> bool:
-    """Tell whether an epoch may have several validations."""
+    """Return whether an epoch may have several validations."""
     return trainer.val_check_interval not in (None, 1.0)
 
 
 def batch_size(batch: Any) -> int:
-    """Samples of a batch: the length of the first tensor in it, 1 where there is none."""
+    """Return the number of samples in a batch: the length of its first tensor, 1 without one."""
     return next((len(tensor) for tensor in tensors(batch) if tensor.dim()), 1)
 
 

@@ -1,4 +1,4 @@
-"""The loggers of a run, and what they get of its results."""
+"""The loggers of a run, and the results that they get."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,14 @@ def make_loggers(
     """Make the loggers of a run, and log its configuration.
 
     Args:
-        nodes: of each logger its `_target_` and arguments, by its name; None for no logger.
+        nodes: `_target_` and arguments of each logger, by name; None for no logger.
         values: the resolved configuration.
-        module: what is trained, whose hyper-parameters Lightning logs.
+        module: the module that is trained, whose hyperparameters Lightning logs.
 
     Raises:
-        ValueError: the package of one is not installed.
+        ValueError: the package of a logger is not installed.
     """
-    # as they are after seeing the data
+    # the module has its hyperparameters as they are after seeing the data
     values = {key: value for key, value in values.items() if key not in module.hparams}
     loggers = []
     for name, node in (nodes or {}).items():
@@ -42,8 +42,8 @@ def make_loggers(
 class DropLater(Callback):
     """Drops from TensorBoard what was logged after the checkpoint that a run starts from.
 
-    Curves, results and the test are logged anew, also by a run that was killed before its first
-    checkpoint. A command that is refused while the checkpoint is restored drops nothing.
+    Curves, results and the test are logged again, also by a run that was killed before its first
+    checkpoint. A command that fails while the checkpoint is restored drops nothing.
     """
 
     def __init__(self, start: Path | str | None):
@@ -69,11 +69,11 @@ class DropLater(Callback):
 
 
 def write_results(trainer: L.Trainer, outcome: Mapping[str, Any]) -> None:
-    """Write what results.json holds into the loggers of a trainer, in the first process."""
+    """Log the numbers of results.json with the loggers of a trainer, in the first process."""
     numbers = {f"results/{k}": v for k, v in outcome.items() if isinstance(v, int | float)}
     for logger in trainer.loggers:
-        # a step that a longer run drops
+        # a step that is dropped when the run is extended
         logger.log_metrics(numbers, step_of(trainer, ended=True))
-        logger.finalize("success")  # else TensorBoard may lose them as the process ends
+        logger.finalize("success")  # else TensorBoard may lose them when the process ends
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()

@@ -1,4 +1,4 @@
-"""What a process of a training keeps that Lightning leaves out of checkpoints."""
+"""The state of a training process that Lightning leaves out of checkpoints."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from mnist_cnn.runs.generators import generators, set_generators
 
 
 def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """The state of this process, for a checkpoint that is about to be written.
+    """Return the state of this process, for a checkpoint that is about to be written.
 
-    It has the random generators, the positions of the training loaders (taken out of the
-    checkpoint), what was logged in the epoch, the states of the module's torchmetrics, with manual
-    optimization the gradients, and, within an epoch, what `epoch_state_dict` of the module returns,
-    if it has one.
+    It has the states of the random generators, the positions of the training loaders (removed from
+    the checkpoint), what was logged in the epoch, the states of the module's torchmetrics, the
+    gradients with manual optimization, and, within an epoch, the module's `epoch_state_dict()`, if
+    it has one.
     """
     within = mid_epoch(trainer)
     state: dict[str, Any] = {
@@ -31,7 +31,7 @@ def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -
         "logged": logged(trainer),
         "metrics": metric_states(module),
     }
-    if not module.automatic_optimization:  # it may add up gradients of several batches
+    if not module.automatic_optimization:  # it may accumulate gradients
         grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
         state["gradients"] = {name: grad.cpu() for name, grad in grads.items()}
     if within and hasattr(module, "epoch_state_dict"):
@@ -40,10 +40,10 @@ def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -
 
 
 def process_of(trainer: L.Trainer, every: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The state of this process among those of a checkpoint; None where their number is another.
+    """Return this process's state in a checkpoint; None if another number of processes wrote it.
 
     Raises:
-        ValueError: it is, and the checkpoint is of the middle of an epoch.
+        ValueError: another number wrote it, and in the middle of an epoch.
     """
     if len(every) == trainer.world_size:
         return every[trainer.global_rank]
@@ -56,7 +56,9 @@ def process_of(trainer: L.Trainer, every: list[dict[str, Any]]) -> dict[str, Any
 
 
 def unresumable(trainer: L.Trainer, others: Sequence[Any]) -> list[str]:
-    """The reasons why an epoch cannot be resumed within; a line says which workers are renewed.
+    """Return the reasons why a run cannot be resumed within an epoch.
+
+    Also print a line if persistent workers are restarted each epoch.
 
     Args:
         others: training loaders that cannot be replayed.
@@ -75,7 +77,7 @@ def unresumable(trainer: L.Trainer, others: Sequence[Any]) -> list[str]:
 
 
 def restore_process(trainer: L.Trainer, module: Any, state: dict[str, Any]) -> None:
-    """Restore all but the positions of the loaders: before a batch, when no hook comes any more."""
+    """Restore all but the positions of the loaders, after the last hook before a batch."""
     set_generators(state["generators"], module.device)
     restore_logged(trainer, state["logged"], state["within_epoch"])
     restore_metrics(module, state["metrics"])
@@ -91,7 +93,7 @@ def resume_loaders(trainer: L.Trainer, state: dict[str, Any], restore: Callable[
     """Set the training loaders to their positions; `restore` is called before the first batch.
 
     Raises:
-        ValueError: there are more or fewer loaders than in the checkpoint.
+        ValueError: the number of loaders differs from the checkpoint's.
     """
     loaders, positions = resumable(trainer), state["loaders"]
     if len(loaders) != len(positions):
@@ -103,7 +105,7 @@ def resume_loaders(trainer: L.Trainer, state: dict[str, Any], restore: Callable[
 
 
 def all_reduce_max(trainer: L.Trainer, *numbers: int) -> list[int]:
-    """Return the largest of each number over all processes: they save and stop together."""
+    """Return the maximum of each number over all processes, so that they save and stop together."""
     if trainer.world_size == 1:
         return list(numbers)
     every = torch.tensor(numbers, device=trainer.strategy.root_device)
@@ -112,7 +114,7 @@ def all_reduce_max(trainer: L.Trainer, *numbers: int) -> list[int]:
 
 
 def environment(trainer: L.Trainer) -> dict[str, Any]:
-    """Return what rounding depends on beside the configuration."""
+    """Return what rounding depends on besides the configuration."""
     return {
         "torch": torch.__version__.split("+")[0],
         "device": trainer.strategy.root_device.type,

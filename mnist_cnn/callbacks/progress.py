@@ -1,4 +1,4 @@
-"""The progress bar, and one line an epoch."""
+"""Progress bar, and one line per epoch."""
 
 import logging
 import time
@@ -14,20 +14,20 @@ log = logging.getLogger(__name__)
 
 
 class ProgressBar(BetweenEpochs):
-    """A bar with the loss of a batch and the time left, and one line for each finished epoch.
+    """A bar with the batch loss and the remaining time, and one line for each finished epoch.
 
-    It draws at intervals of time, not of steps, and from this thread, so it costs the same
-    whatever the batch size. Without a terminal only the lines are written.
+    It is refreshed at intervals of time, not of steps, and from the training thread, so its cost
+    does not depend on the batch size. Without a terminal only the lines are written.
 
     Args:
-        refresh_seconds: seconds between two drawings.
-        quiet: only the log gets the lines.
+        refresh_seconds: seconds between two refreshes.
+        quiet: write the lines only to the log.
     """
 
     def __init__(self, *, refresh_seconds: float, quiet: bool):
         self.refresh_seconds = refresh_seconds
         self.console = terminal.console(stderr=True, quiet=quiet, soft_wrap=False)
-        self.due = 0.0  # the next drawing
+        self.due = 0.0  # time of the next refresh
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -85,6 +85,6 @@ class ProgressBar(BetweenEpochs):
 
 
 def brief(name: str, value: float) -> str:
-    """A metric on a line; loss and accuracy are known by their form."""
+    """Format a metric for the line of an epoch; loss and accuracy go without their names."""
     forms = {"loss": f"{value:.4f}", "acc": f"{value:7.2%}", "lr": f"lr {value:.1e}"}
     return forms.get(name, f"{name} {value:.4g}")

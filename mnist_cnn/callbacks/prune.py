@@ -1,4 +1,4 @@
-"""Prunes a trial of a search."""
+"""Pruning of the trials of a search."""
 
 import math
 from pathlib import Path
@@ -16,13 +16,13 @@ class Prune(BetweenEpochs):
     """Prunes a trial of a search, and reports each epoch's objective to the search's study.
 
     Args:
-        trial: the folder of the trial, named by its number in that of the search; under another
-            name, as a trial of several seeds has, nothing is reported or pruned.
+        trial: the folder of the trial, inside that of the search and named by the trial's number;
+            with another name, as for a trial of several seeds, nothing is reported or pruned.
         monitor: the objective, a logged metric.
         pruner: one of optuna.pruners.
 
     Raises:
-        Pruned: from fitting, at the end of an epoch that is not the last.
+        Pruned: at the end of an epoch that is not the last.
     """
 
     def __init__(self, *, trial: str, monitor: str, pruner: Any):
@@ -52,6 +52,6 @@ class Prune(BetweenEpochs):
         if trainer.is_global_zero:
             self.storage.set_trial_intermediate_value(self.id, epoch, value)
             worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
-        (worse,) = all_reduce_max(trainer, worse)  # all processes end, or none
+        (worse,) = all_reduce_max(trainer, worse)  # all processes stop, or none
         if worse and not training_is_over(trainer):
             raise Pruned(epoch, self.monitor, value)

@@ -12,10 +12,10 @@ from mnist_cnn.runs import terminal
 
 
 class Summary(ModelSummary):
-    """Print the layers: parameters, operations for one image, and shapes.
+    """Prints a table of the layers: parameters, operations for one image, and shapes.
 
     Args:
-        max_depth: of layers within layers; 0 prints nothing, -1 all.
+        max_depth: the depth of nested layers to print; 0 prints nothing, -1 all.
     """
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -25,7 +25,7 @@ class Summary(ModelSummary):
         modes = {layer: layer.training for layer in pl_module.modules()}
         try:
             super().on_fit_start(trainer, pl_module)
-        except Exception:  # a network that fails: the step that is tried says how
+        except Exception:  # the network fails: a tried step reports how
             pl_module.example_input_array = None
             for layer, training in modes.items():  # Lightning leaves them in eval mode
                 layer.training = training
@@ -39,7 +39,7 @@ class Summary(ModelSummary):
         *args: Any,
         **options: Any,
     ) -> None:
-        """Print the columns whose values differ; Lightning passes more, which is left out."""
+        """Print the columns whose values differ; other arguments of Lightning are ignored."""
         table, columns = Table(), dict(summary_data)
         for name in list(columns):
             if name.strip() == "" or (name != "Name" and len(set(columns[name])) == 1):
