@@ -1,4 +1,4 @@
-"""The options, and the configuration that they give to the checks."""
+"""Command line of the checks, and the configuration made from its options."""
 
 import argparse
 import importlib.util
@@ -27,11 +27,11 @@ SHORT = [
 
 
 def configured(parts: Mapping[str, str]) -> DictConfig:
-    """Return the configuration of a run of seconds with these parts, by their options.
+    """Return the configuration of a run of a few seconds with these parts, given by option.
 
     Raises:
-        ValueError: a part is not to be had, or its file has `defaults` and lies where Hydra
-            cannot choose it.
+        ValueError: a part cannot be loaded, or its file has `defaults` but is where Hydra cannot
+            choose it.
     """
     given = {PARTS[option]: part for option, part in parts.items()}
     files = {key: Path(part) for key, part in given.items() if part.endswith((".yaml", ".yml"))}
@@ -81,12 +81,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             return config
 
         def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
-            # a run that a signal has stopped
+            # a run was stopped by a signal
             if call.excinfo and (interruption := interrupted(call.excinfo.value)):
                 stop(interruption.number, None)
 
-    handle(stop)  # of pytest, which says where it was
-    early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra is a plugin of pytest's, too
+    handle(stop)  # pytest's exit reports where it was
+    early = "-Wignore::pytest.PytestAssertRewriteWarning"  # Hydra is also a pytest plugin
     kind = "module" if parts.module else "parts"
     files = ["--pyargs", f"mnist_cnn.checks.test_{kind}"]
     sys.exit(pytest.main([*files, "--tb=short", early, *options], [Plugin()]))

@@ -1,8 +1,8 @@
-"""A callback that interrupts, kills or spoils a run at a chosen point.
+"""A callback that interrupts, kills or corrupts a run at a chosen point.
 
-A resumed run must have the configuration of the run that was killed, so the point is no part of
-it, but the environment variable FAULT: "HOOK NUMBER WHAT [RANK]". NUMBER counts from 1: the steps
-of all epochs for on_train_batch_start, else the calls in this process.
+A resumed run must have the configuration of the run that was killed, so the point is given by the
+environment variable FAULT instead: "HOOK NUMBER WHAT [RANK]". NUMBER counts from 1: the steps of
+all epochs for on_train_batch_start, else the calls in this process.
 """
 
 import os
@@ -20,11 +20,11 @@ SMALL = 10_000  # bytes, less than any checkpoint
 
 
 class KillAt(Callback):
-    """Do WHAT at that point, on one rank or on all.
+    """Does WHAT at that point, on one rank or on all.
 
-    WHAT is a signal that the process gets (`SIGKILL`), or several with + in between; `raise`: an
-    error; `nan`: the batch is spoilt; `full`: no file can grow over 10 kB from here on, as on a
-    full disk; `cut`: the same, and who tries is killed, in the middle of the file.
+    WHAT is a signal to send to the process (`SIGKILL`), or several joined by +; `raise`: raise an
+    error; `nan`: fill the batch with NaN; `full`: let no file grow over 10 kB from then on, as on a
+    full disk; `cut`: the same, but a process that tries is killed in the middle of the file.
     """
 
     def __init__(self) -> None:

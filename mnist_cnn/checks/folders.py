@@ -1,4 +1,4 @@
-"""What two runs leave in their folders, read back and compared bit for bit."""
+"""Reading of the files in runs' folders, and their comparison bit for bit."""
 
 import hashlib
 import json
@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-# measured, or how a run was interrupted and resumed: no result
+# no results: measured times, and how a run was interrupted and resumed
 MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "ckpt_path", "run_dir"}
 MEASURED |= {"every_steps", "every_seconds", "git_commit", "results/seconds", "results/images/s"}
-# a counter of Lightning's for loggers that step by it, which is one too many after some resumes
+# Lightning's step counter for loggers, which is one too high after some resumes
 MEASURED |= {"_batches_that_stepped"}
 FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
 
 
 def rows(run: Path) -> list[dict[Any, Any]]:
-    """The rows of its history as text."""
+    """Return the rows of a run's history as text."""
     table = pd.read_csv(run / "history.csv", dtype=str, keep_default_na=False)
     return table.to_dict("records")
 
@@ -34,7 +34,7 @@ def results(run: Path) -> dict[str, Any]:
 
 
 def last(run: Path) -> dict[str, Any]:
-    """The content of last.ckpt; whatever torch raises where it is not whole."""
+    """Load last.ckpt; raise whatever torch raises if it is incomplete."""
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
@@ -43,10 +43,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each scalar of the run, as TensorBoard shows them."""
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
+    """Return the (step, value) pairs of each scalar of a run, as TensorBoard shows them."""
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it logs every restart
     with tempfile.TemporaryDirectory() as place:
-        # files of one second, as a test has them, are in the order of their numbers, not of 10 < 9
+        # zero-padded, the numbers of files from the same second sort 9 before 10
         for file in run.glob("tensorboard/*/events.*"):
             name = re.sub(r"\.(\d+)$", lambda m: f".{m[1]:0>6}", file.name)
             shutil.copy(file, Path(place, name))
@@ -57,13 +57,13 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files below a folder with what they hold."""
+    """Return the contents of all files below a folder, by their relative paths."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def contents(run: Path) -> dict[str, str]:
-    """All that a finished run leaves, as `file: key` -> number, text, or a tensor's checksum."""
+    """Return what a finished run wrote: `file: key` -> number, text or a tensor's checksum."""
     found: dict[str, Any] = {
         "history.csv": rows(run),
         "results.json": results(run),
@@ -85,7 +85,7 @@ def contents(run: Path) -> dict[str, str]:
 
 
 def flat(value: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The leaves of nested dicts and lists, each with the keys that lead to it."""
+    """Yield the leaves of nested dicts and lists, each as (keys, value)."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from flat(part, *keys, str(key))
@@ -98,13 +98,13 @@ def flat(value: Any, *keys: str) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def text_of(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
-        return repr(value)  # a nan is like another, -0.0 is not like 0.0
+        return repr(value)  # NaN equals NaN, and -0.0 differs from 0.0
     digest = hashlib.sha256(value.numpy().tobytes()).hexdigest()[:12]
     return f"{value.dtype} {tuple(value.shape)} {digest}"
 
 
 def differences(whole: Path, cut: Path) -> list[str]:
-    """A line for each thing that is not the same, bit for bit, in two runs' folders."""
+    """Return a line for each difference, bit for bit, between two runs' folders."""
     one, two = contents(whole), contents(cut)
     keys = dict.fromkeys([*one, *two])
     changed = {key: (one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)}

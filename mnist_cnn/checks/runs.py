@@ -1,4 +1,4 @@
-"""Short runs for the checks, stopped where a check wants it."""
+"""Short runs for the checks, stopped at chosen batches."""
 
 import contextlib
 import signal
@@ -15,7 +15,7 @@ from mnist_cnn.weights.files import read_checkpoint
 
 
 class Stop(Callback):
-    """Stops a training as Ctrl-C does, before the batch number `at`, counted from 0."""
+    """Stops a training by SIGTERM before batch `at`, counted from 0 over all epochs."""
 
     at: int | None = None
 
@@ -27,7 +27,7 @@ class Stop(Callback):
 
 
 def run(cfg: DictConfig, folder: Path, *stops: int, **changes: Any) -> Any:
-    """The last checkpoint of a run in a folder that is stopped and resumed at these batches."""
+    """Run in a folder, stop and resume at these batches, and return the last checkpoint."""
     changed: dict[Any, Any] = {**changes, "run_dir": str(folder)}
     merged = cast(DictConfig, OmegaConf.merge(cfg, changed))
     for Stop.at in (*stops, None):
@@ -37,7 +37,7 @@ def run(cfg: DictConfig, folder: Path, *stops: int, **changes: Any) -> Any:
 
 
 def different(one: Any, two: Any) -> list[str]:
-    """The names of tensors that are not the same, bit for bit."""
+    """Return the names of tensors that are not identical."""
     import torch
 
     return [name for name in one if not torch.equal(one[name], two[name])]

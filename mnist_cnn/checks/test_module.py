@@ -21,7 +21,7 @@ from mnist_cnn.weights.files import read_checkpoint
 
 @pytest.fixture(scope="module")
 def folder(cfg: Any, tmp_path_factory: Any) -> Path:
-    """The folder of a run of eight batches in two epochs, which nothing stopped."""
+    """Return the folder of an uninterrupted run of eight batches in two epochs."""
     path: Path = tmp_path_factory.mktemp("checks") / "0"
     run(cfg, path)
     return path
@@ -32,13 +32,13 @@ def content(folder: Path) -> Any:
 
 
 def logged(checkpoint: Any) -> Any:
-    """The rows of the history without what was measured by a clock."""
+    """Return the rows of the history without measured times."""
     (rows,) = (state["rows"] for state in checkpoint["callbacks"].values() if "rows" in state)
     return [{k: v for k, v in row.items() if k not in ("seconds", "images/s")} for row in rows]
 
 
 def made(cfg: Any) -> Any:
-    """The module before its training."""
+    """Return the untrained module."""
     config = parse(resolved(cfg), Config)
     L.seed_everything(config.seed, verbose=False)
     return build_module(config, make_data(config.data))

@@ -19,7 +19,7 @@ from mnist_cnn.weights.predictor import Trained
 
 
 def trained(cfg: Any) -> Any:
-    """The module of a configuration after four steps, and its data."""
+    """Train the module of a configuration for four steps; return it and its data."""
     config = parse(resolved(cfg), Config)
     L.seed_everything(config.seed, verbose=False)
     data = make_data(config.data)
@@ -32,7 +32,7 @@ def trained(cfg: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def parts(cfg) -> Any:
-    """The module after four steps, its data, and a batch of training images and labels."""
+    """Return the module after four steps, its data, and a batch of training images and labels."""
     module, data = trained(cfg)
     return module, data, *next(iter(data.train_dataloader()))
 
