@@ -1,1 +1,1 @@
-"""Characters in place: a network over the ink of a page, its training, and what it finds."""
+"""Detection of characters: a network over the ink of a page, its training and its decoding."""

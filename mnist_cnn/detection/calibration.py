@@ -1,4 +1,4 @@
-"""Scores that mean what they say: of characters at 75 %, 75 % are right."""
+"""Calibration of scores: of characters with a score of 75 %, 75 % are right."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,14 +18,14 @@ from mnist_cnn.detection.lines import evidence, lines, split
 from mnist_cnn.detection.network import EVIDENCE
 from mnist_cnn.detection.scores import line_texts, matches
 
-SIDES = 360, 480  # height and width of the pages, as those of small pictures
+SIDES = 360, 480  # height and width of the pages, like those of small pictures
 STRIPS = 4
-DECAY = 1e-4  # of the weights of evidence
+DECAY = 1e-4  # weight decay of the logistic regressions
 Floats = NDArray[np.float64]
 
 
 def made_pages(sources: Sources, pages: int, seed: int) -> Iterator[Page]:
-    """Pages and, for each of them, STRIPS lines that were cut out."""
+    """Yield pages, each followed by STRIPS cut-out lines."""
     for index in range(pages):
         rng = np.random.default_rng((seed, index))
         yield page(rng, sources, *SIDES)
@@ -34,10 +34,10 @@ def made_pages(sources: Sources, pages: int, seed: int) -> Iterator[Page]:
 
 
 def fit(evidence: Floats, right: Floats) -> Floats:
-    """Return the weights (N + 1,) of evidence (M, N) that are likeliest; the last is an offset.
+    """Fit the weights (N + 1,) of evidence (M, N) by logistic regression; the last is an offset.
 
-    A logistic regression, with a little weight decay, so that what never tells of an error has no
-    weight; 1 and 0, which change nothing, where all are right or none is.
+    A small weight decay leaves uninformative evidence without weight. If all are right, or none
+    is, weights of 1 and an offset of 0 are returned, which change nothing.
     """
     weights = np.append(np.ones(evidence.shape[1]), 0.0)
     if len(set(right.tolist())) < 2:
@@ -54,7 +54,7 @@ def fit(evidence: Floats, right: Floats) -> Floats:
 
 
 def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) -> None:
-    """Set the scores of a network's characters, then those of its lines, by made pages."""
+    """Calibrate the scores of a network's characters, then its lines, on generated pages."""
     character: torch.Tensor = net.character_weights  # type: ignore[assignment]  # buffers
     line: torch.Tensor = net.line_weights  # type: ignore[assignment]
     character.copy_(torch.tensor([1.0, 0.0]))

@@ -1,4 +1,4 @@
-"""Characters from the maps of the network."""
+"""Decoding of the network's maps into characters."""
 
 import math
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS
 from mnist_cnn.detection.loss import UNIT, split
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-LEAST = 0.15  # the probability of a centre below which nothing is kept
-# boxes of one character share so much of the smaller one, and their middles are no further apart
-# than this part of the larger one's sides
+LEAST = 0.15  # minimum probability of a centre
+# boxes of one character: minimum overlap as a fraction of the smaller one, and maximum distance of
+# their centres as a fraction of the larger one's sides
 SAME, NEAR = 0.45, 0.3
 
 
 @dataclass(frozen=True)
 class Character:
-    """A character in place."""
+    """A detected character."""
 
     box: Box
-    found: float  # the height of the peak: the probability that a character is there
-    probabilities: NDArray[np.float32]  # (26,) of SYMBOLS, of a character that is there
-    weights: tuple[float, float] = (1.0, 0.0)  # of its log-odds, as the network is calibrated
-    least: float = 1.0  # its score where it was seen least
+    found: float  # height of the peak: the probability that a character is there
+    probabilities: NDArray[np.float32]  # (26,) of SYMBOLS, given that a character is there
+    weights: tuple[float, float] = (1.0, 0.0)  # slope and offset that calibrate its log-odds
+    least: float = 1.0  # its lowest score in any view
 
     @property
     def symbol(self) -> str:
@@ -36,7 +36,7 @@ class Character:
 
     @property
     def is_other(self) -> bool:
-        """True of writing that the network found to be neither a digit nor a sign."""
+        """Whether the network found it to be neither a digit nor a sign."""
         return self.symbol == OTHER and self.least > 0
 
     @property
@@ -50,7 +50,7 @@ class Character:
         return self.calibrated(float(self.probabilities[:10].max()))
 
     def calibrated(self, share: float) -> float:
-        """The probability that it is there and one of those that have this share."""
+        """Return the probability that it is there and one of symbols with this total `share`."""
         p = min(max(self.found * share, 1e-6), 1 - 1e-6)
         slope, offset = self.weights
         return 1 / (1 + math.exp(-slope * math.log(p / (1 - p)) - offset))
@@ -60,14 +60,14 @@ class Character:
         return self.box[3] - self.box[1]
 
     def moved(self, zoom: float, x: float, y: float) -> "Character":
-        """The character where it was before a picture was enlarged by zoom and cut at (x, y)."""
+        """Map the character back from a picture that was enlarged by `zoom` and cut at (x, y)."""
         left, top, right, bottom = self.box
         box = ((left + x) / zoom, (top + y) / zoom, (right + x) / zoom, (bottom + y) / zoom)
         return replace(self, box=box)
 
 
 def characters(maps: Tensor) -> list[Character]:
-    """The peaks of the maps (32, h, w) of one image, each character once."""
+    """Return the characters at the peaks of the maps (32, h, w) of one image, each once."""
     made = split(maps[None].float())
     centre = made["centre"][0, 0].sigmoid()
     peak = (F.max_pool2d(centre[None], 3, 1, 1)[0] == centre) & (centre > LEAST)
@@ -82,7 +82,7 @@ def characters(maps: Tensor) -> list[Character]:
 
 
 def shared(a: Box, b: Box) -> float:
-    """The part of the smaller box that both cover."""
+    """Return the overlap of two boxes as a fraction of the smaller one."""
     wide = min(a[2], b[2]) - max(a[0], b[0])
     high = min(a[3], b[3]) - max(a[1], b[1])
     if wide <= 0 or high <= 0:
@@ -92,7 +92,7 @@ def shared(a: Box, b: Box) -> float:
 
 
 def are_one(box: Box, others: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of other boxes (N, 4) are of the same character, not of neighbours that overlap."""
+    """Return which boxes (N, 4) are of the same character, not of overlapping neighbours."""
     one = np.array(box)
     covered = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
     sides, own = others[:, 2:] - others[:, :2], one[2:] - one[:2]
@@ -103,7 +103,7 @@ def are_one(box: Box, others: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def grouped(found: Sequence[Character]) -> list[list[Character]]:
-    """Characters that lie on each other, the most probable one first."""
+    """Group characters that lie on each other, the most probable one first."""
     groups: list[list[Character]] = []
     first = np.empty((len(found), 4))  # the boxes of the first of each group
     for each in sorted(found, key=lambda c: -c.score):
@@ -117,9 +117,9 @@ def grouped(found: Sequence[Character]) -> list[list[Character]]:
 
 
 def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
-    """Characters of several views of one picture, each once.
+    """Merge the characters of several views of one picture, each once.
 
-    Views that find the same character are averaged, as the members of an ensemble are.
+    Views that find the same character are averaged, like the members of an ensemble.
     """
     made = []
     view_of = {id(each): k for k, view in enumerate(views) for each in view}

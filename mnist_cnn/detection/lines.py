@@ -1,4 +1,4 @@
-"""The lines that characters stand in, and what tells of errors in a line."""
+"""Lines of characters, and evidence of errors in a line."""
 
 from collections.abc import Sequence
 
@@ -13,31 +13,31 @@ from mnist_cnn.detection.decode import Box, Character
 from mnist_cnn.detection.find import MARGIN, Found
 
 Points = NDArray[np.float64]  # (N, 2), x and y
-RULED = 0.4  # the probability from which ink is a ruled line's
-INKED = 0.4  # of the pen's ink is written
-KEPT = 0.3  # the probability from which a character is read
-SIGNED = 0.5  # that from which a sign is
-BARE = 0.5  # of a character's ink is explained by nothing else
-RIM = 0.1  # of a character's height around its box belongs to it
-LEAST = 0.02  # the least probability of which the logarithm counts
-ASIDE = ".,:°%"  # signs whose middles are not at half the height of a line
-TALL = 0.5  # of a line's height are its digits, or more
+RULED = 0.4  # probability above which ink belongs to a ruled line
+INKED = 0.4  # ink above which a pixel is written, as a fraction of the pen's
+KEPT = 0.3  # score above which a character is read
+SIGNED = 0.5  # score above which a sign is read
+BARE = 0.5  # minimum fraction of a character's ink that nothing else explains
+RIM = 0.1  # margin around a character's box, as a fraction of its height
+LEAST = 0.02  # lower bound of probabilities in logarithms
+ASIDE = ".,:°%"  # signs whose centres are not at half the height of a line
+TALL = 0.5  # minimum height of a line's digits, as a fraction of the line's height
 
 
 def middles(found: Sequence[Character]) -> Points:
-    """The middles (N, 2) of boxes."""
+    """Return the centres (N, 2) of boxes."""
     boxes = np.array([each.box for each in found], np.float64).reshape(-1, 4)
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
 def between(found: Sequence[Character]) -> NDArray[np.float64]:
-    """The ways (N, N, 2) from each middle to each."""
+    """Return the offsets (N, N, 2) from each centre to each."""
     places = middles(found)
     return places[None] - places[:, None]
 
 
 def slope_of(found: Sequence[Character]) -> float:
-    """The slope of the lines of writing, downwards: the median over neighbours that stand level."""
+    """Return the slope of the lines of writing, downwards: the median over level neighbours."""
     tall = [each for each in found if each.symbol not in ASIDE]
     if len(tall) < 2:
         return 0.0
@@ -57,7 +57,7 @@ def slope_of(found: Sequence[Character]) -> float:
 
 
 def leaning(digits: Sequence[Character]) -> float:
-    """Degrees, up to 45, by which digits do not stand beside or below their nearest neighbours."""
+    """Return the median angle, up to 45 degrees, from nearest neighbours to the closest axis."""
     if len(digits) < 3:
         return 0.0
     apart = between(digits)
@@ -69,7 +69,7 @@ def leaning(digits: Sequence[Character]) -> float:
 
 
 def lines(found: Sequence[Character]) -> list[list[Character]]:
-    """Characters by line, lines from top to bottom, each from left to right."""
+    """Group characters into lines, from top to bottom, each from left to right."""
     if not found:
         return []
     slope = slope_of(found)
@@ -101,11 +101,11 @@ def lines(found: Sequence[Character]) -> list[list[Character]]:
 
 
 def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
-    """Where in ink (H, W) something is written that is neither a character nor a ruled line."""
+    """Return a mask of ink (H, W) that belongs to neither a character nor a ruled line."""
     left = (ink > INKED).astype(np.uint8)
     rules = cv2.dilate((best.rules > RULED).astype(np.uint8), np.ones((3, 3), np.uint8))
     scale = best.zoom / STRIDE
-    start = (MARGIN + best.zoom / 2) / STRIDE - 0.5  # the middle of the first pixel in the map
+    start = (MARGIN + best.zoom / 2) / STRIDE - 0.5  # the centre of the first pixel in the map
     matrix = np.array([[scale, 0, start], [0, scale, start]])
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     left[cv2.warpAffine(rules, matrix, ink.shape[::-1], flags=flags) > 0] = 0
@@ -117,15 +117,15 @@ def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
 def split(
     found: Sequence[Character], ink: Array, best: Found
 ) -> tuple[list[Character], list[Character], Array]:
-    """Split characters into what is read and the rest, and return the ink that is unexplained.
+    """Split characters into those that are read and the rest; also return the unexplained ink.
 
-    Read is what is probable; and beside digits, where writing must be something, the likeliest
-    explanation of ink that nothing else explains.
+    Probable characters are read, and, beside digits, the likeliest explanation of ink that nothing
+    else explains.
 
     Args:
-        found: characters of ink (H, W).
-        ink: in [0, 1].
-        best: what was found at one zoom, with its ruled lines.
+        found: characters of the ink.
+        ink: (H, W) in [0, 1].
+        best: the result at one zoom, with its ruled lines.
     """
 
     def is_read(each: Character) -> bool:
@@ -148,7 +148,7 @@ def split(
 
 
 def unknown(left: Array, digits: Sequence[Character]) -> list[Character]:
-    """What stands beside digits as tall as they are, and was not found: writing of any kind."""
+    """Return undetected writing of any kind that is beside digits and as tall as they are."""
     _, _, boxes, _ = cv2.connectedComponentsWithStats(left)
     found = []
     for x, y, w, h, _ in boxes[1:].tolist():
@@ -160,7 +160,7 @@ def unknown(left: Array, digits: Sequence[Character]) -> list[Character]:
 
 
 def beside(one: Character, other: Character) -> bool:
-    """True where two characters may be neighbours in a line: as high, level and close."""
+    """Return whether two characters may be neighbours in a line: as high, level and close."""
     (x0, y0, x1, y1), (u0, v0, u1, v1) = one.box, other.box
     high = max(one.height, other.height)
     is_level = min(y1, v1) - max(y0, v0) > TALL * high
@@ -168,14 +168,14 @@ def beside(one: Character, other: Character) -> bool:
 
 
 def inside(box: Box, rim: float = 0.0) -> tuple[slice, slice]:
-    """The pixels of a box."""
+    """Return the slices of the pixels of a box, with a margin of `rim` pixels."""
     left, top, right, bottom = box
     rows = slice(max(0, round(top - rim)), max(0, round(bottom + rim)))
     return rows, slice(max(0, round(left - rim)), max(0, round(right + rim)))
 
 
 def band(line: Sequence[Character]) -> Box:
-    """Left, top, right and bottom of where more digits of a line would stand."""
+    """Return the box where more digits of a line would stand."""
     tall = [each for each in line if each.symbol.isdecimal()] or line
     top, bottom = (float(np.median([each.box[k] for each in tall])) for k in (1, 3))
     room = 0.8 * (bottom - top)
@@ -184,7 +184,7 @@ def band(line: Sequence[Character]) -> Box:
 
 
 def within(box: Box, of: Box) -> bool:
-    """True where a box of a line's digits may stand in the line's band."""
+    """Return whether a box in a line's band `of` may belong to one of its digits."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     is_tall = box[3] - box[1] > TALL * (of[3] - of[1])
     return of[0] < x < of[2] and of[1] < y < of[3] and is_tall
@@ -195,14 +195,14 @@ def evidence(
 ) -> NDArray[np.float64]:
     """Return evidence (EVIDENCE,) of errors in a line's digits; the greater, the more doubtful.
 
-    The negative logarithms of its digits' scores, and of the least scores at any zoom; that of the
-    chance that no sign is a digit; the score of the likeliest digit that was dropped; ink that
-    nothing explains, in quarters of a squared height; the number of digits, in tens.
+    The negative log-probabilities of its digits' scores, of their lowest scores at any zoom, and of
+    no sign being a digit; the score of the likeliest dropped digit; unexplained ink, in quarters of
+    the squared height; the number of digits, in tens.
 
     Args:
-        line: its characters.
-        dropped: those of the whole page that are not probable enough.
-        left: ink that nothing explains, see `unexplained`.
+        line: characters of the line.
+        dropped: characters of the whole page that are not probable enough.
+        left: unexplained ink, see `unexplained`.
     """
     digits = [each for each in line if each.symbol.isdecimal()]
     signs = [each for each in line if not each.symbol.isdecimal()]
@@ -222,5 +222,5 @@ def evidence(
 
 
 def confidence(of: NDArray[np.float64], weights: Sequence[float]) -> float:
-    """Return the probability that the digits of a line are right, by evidence (EVIDENCE,)."""
+    """Return the probability that the digits of a line are right, from evidence (EVIDENCE,)."""
     return float(expit(of @ np.array(weights[:-1]) + weights[-1]))

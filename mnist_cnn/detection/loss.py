@@ -1,4 +1,4 @@
-"""What the maps of a page should be, and how far they are from it."""
+"""Target maps of a page, and the loss of the network's maps."""
 
 import torch
 import torch.nn.functional as F
@@ -7,34 +7,34 @@ from torch import Tensor
 from mnist_cnn.data.synthetic.sheet import STRIDE
 from mnist_cnn.detection.network import CHANNELS
 
-UNIT = 16.0  # pixels of one unit of the box maps
-NEAR = 0.5  # a cell with so much of a centre learns its box and class
+UNIT = 16.0  # pixels per unit of the box maps
+NEAR = 0.5  # target of a centre above which a cell learns its box and class
 
 
 def split(maps: Tensor) -> dict[str, Tensor]:
-    """The maps (B, 32, h, w) by name."""
+    """Split the maps (B, 32, h, w) by name."""
     return dict(zip(CHANNELS, maps.split(list(CHANNELS.values()), 1), strict=True))
 
 
 def spread(size: Tensor) -> Tensor:
-    """The standard deviation of a centre, in cells."""
+    """Return the standard deviation of a centre's Gaussian, in cells."""
     return (size / STRIDE * 0.09).clamp(min=0.7)
 
 
 def targets(
     marks: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What the maps should be.
+    """Return the target maps.
 
     Args:
-        marks: (B, N, 7) class, left, top, right, bottom, size, and 1 for a character, 0 for what is
-            to be passed over, -1 for nothing.
+        marks: (B, N, 7): class, left, top, right, bottom, size, and a flag: 1 for a character, 0 to
+            ignore it, -1 for padding.
         height: h of the maps.
         width: w of the maps.
 
     Returns:
-        centres (B, h, w), 1 at a centre and less around it; where they count (B, h, w); classes
-        (B, h, w); boxes (B, 4, h, w); where these two count (B, h, w).
+        centres (B, h, w), 1 at a centre and less around it; their mask (B, h, w); classes
+        (B, h, w); boxes (B, 4, h, w); the mask of these two (B, h, w).
     """
     y = torch.arange(height, device=marks.device).view(1, 1, -1, 1)
     x = torch.arange(width, device=marks.device).view(1, 1, 1, -1)
@@ -66,12 +66,12 @@ def targets(
 
 
 def detection_loss(maps: Tensor, rules: Tensor, marks: Tensor) -> dict[str, Tensor]:
-    """The parts of the loss: centre, symbol, box and rule; their sum is what training minimises.
+    """Return the parts of the loss: centre, symbol, box and rule; training minimises their sum.
 
     Args:
-        maps: (B, 32, h, w) of the network.
-        rules: (B, 1, h, w), 1 where a ruled line is.
-        marks: (B, N, 7), as `targets` has them.
+        maps: (B, 32, h, w), output of the network.
+        rules: (B, 1, h, w), 1 on ruled lines.
+        marks: (B, N, 7), see `targets`.
     """
     made = split(maps.float())
     heat, counts, kinds, boxes, near = targets(marks, *maps.shape[2:])

@@ -1,4 +1,4 @@
-"""CharacterDetector, the LightningModule that learns to find characters on made pages."""
+"""CharacterDetector, the LightningModule that learns to find characters on generated pages."""
 
 import copy
 from collections.abc import Mapping
@@ -18,19 +18,19 @@ from mnist_cnn.detection.scores import marks_of, page_scores
 from mnist_cnn.weights.files import load_into, write_weights
 from mnist_cnn.weights.networks import build_network
 
-CONFIDENT = 0.5  # a character with this score counts as found
+CONFIDENT = 0.5  # score above which a character counts as found
 
 
 class CharacterDetector(L.LightningModule):
-    """Finds characters on pages: class and box of each, and ruled lines.
+    """Detector of characters on pages, with class and box of each, and of ruled lines.
 
     Logs train/loss and, for validation pages, which are by other writers and fonts, val/loss and
-    what `scores.page_scores` measures: val/precision, val/recall, val/error, val/rows, val/edits.
+    the metrics of `scores.page_scores`: val/precision, val/recall, val/error, val/rows, val/edits.
 
     Args:
-        model: `_target_`, `network.Detector` or one with its maps, and its arguments.
+        model: `_target_`, `network.Detector` or a network with the same maps, and its arguments.
         optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
-        scheduler: `_target_`, an LRScheduler that is stepped after each step, and its arguments.
+        scheduler: `_target_`, an LRScheduler stepped after each training step, and its arguments.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class CharacterDetector(L.LightningModule):
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
 
     def load_weights(self, path: Path | str, strict: bool = True) -> list[str]:
-        """Replace the network's weights by those of a file, as a DigitClassifier does."""
+        """Load the network's weights from a file, see `DigitClassifier.load_weights`."""
         return load_into(self.net, path, strict)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
-        """Write the weights, calibrated on half as many pages of other writers as validate."""
+        """Write the weights, calibrated on `val_pages` / 2 pages by the validation's writers."""
         net = copy.deepcopy(self.net).float().cpu().eval()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
         calibrate(net, sources("val", data.fold), data.val_pages // 2)
@@ -96,5 +96,5 @@ class CharacterDetector(L.LightningModule):
 
 
 def prepared(ink: Tensor) -> Tensor:
-    """Ink in [0, 1] of uint8 pixels (B, 1, H, W)."""
+    """Convert uint8 pixels (B, 1, H, W) to ink in [0, 1]."""
     return (ink.float() / 255).contiguous(memory_format=torch.channels_last)

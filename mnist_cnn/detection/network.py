@@ -7,11 +7,9 @@ from torch import Tensor, nn
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 
 CHANNELS = {"centre": 1, "rule": 1, "box": 4, "symbol": len(SYMBOLS)}  # of the maps, in this order
-COARSEST = (
-    8  # pixels of a cell of the deepest maps; the sides of what the network sees are multiples
-)
+COARSEST = 8  # pixels per cell of the deepest maps; divides the sides of the input
 
-EVIDENCE = 6  # numbers that tell of errors in a line, see `lines.evidence`
+EVIDENCE = 6  # numbers that indicate errors in a line, see `lines.evidence`
 
 
 class Block(nn.Module):
@@ -40,17 +38,15 @@ class Residual(nn.Module):
 class Detector(nn.Module):
     """A fully convolutional network: maps of characters and ruled lines at a quarter of the size.
 
-    Centres of characters are peaks of a map (Zhou et al., Objects as Points, 2019); at a centre
-    other maps have the sides of the box and the class. Residual blocks at an eighth of the size
-    see the line around a character at a quarter of the cost; what they find is added to the maps
-    that keep its place.
+    Centres of characters are peaks of a map (Zhou et al., Objects as Points, 2019); other maps have
+    the sides of the box and the class at a centre. Residual blocks at an eighth of the size see the
+    line around a character at a quarter of the cost; their output is added to the maps at a quarter
+    of the size. It has 1,557,496 parameters with the default arguments.
 
     Args:
         width: channels at a quarter of the size.
         deep_width: channels at an eighth of the size.
-        blocks: the number of residual blocks there.
-
-    1,557,496 parameters with these.
+        blocks: number of residual blocks at an eighth of the size.
     """
 
     def __init__(self, *, width: int = 48, deep_width: int = 160, blocks: int = 6):
@@ -64,8 +60,8 @@ class Detector(nn.Module):
         self.up = nn.Conv2d(deep_width, width, 1)
         self.last = nn.Sequential(Residual(width), Residual(width))
         self.head = nn.Conv2d(width, sum(CHANNELS.values()), 1)
-        # of the log-odds of what is found, and of what tells of errors in a line, each with an
-        # offset at its end: see `calibration.calibrate`
+        # weights of a character's log-odds and of a line's evidence, each with an offset at its
+        # end, see `calibration.calibrate`
         self.register_buffer("character_weights", torch.tensor([1.0, 0.0]))
         self.register_buffer("line_weights", torch.tensor([-1.0] * EVIDENCE + [0.0]))
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How far what is found on a made page is from what is there."""
+"""Metrics of the characters found on a generated page."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +9,11 @@ from mnist_cnn.data.synthetic.sheet import SYMBOLS, Mark
 from mnist_cnn.detection.decode import Character, shared
 from mnist_cnn.detection.lines import band, lines, within
 
-COVERED = 0.5  # of a character that is there, by one that is found
+COVERED = 0.5  # overlap above which a found character matches a true one
 
 
 def marks_of(rows: Tensor) -> list[Mark]:
-    """Return the characters of a page as data: rows (N, 7), as `loss.targets` has them."""
+    """Convert rows (N, 7), see `loss.targets`, to the characters of a page."""
     return [
         Mark(SYMBOLS[int(kind)] if flag > 0 else "", tuple(box), size)
         for kind, *box, size, flag in rows.tolist()
@@ -22,9 +22,9 @@ def marks_of(rows: Tensor) -> list[Mark]:
 
 
 def matches(found: Sequence[Character], there: Sequence[Mark]) -> Iterator[tuple[Character, bool]]:
-    """Iterate over what was found, each with whether it is right: each mark is found once.
+    """Iterate over the found characters and whether each is right; each mark is matched once.
 
-    What lies on a character that is cut off, or of another size, counts neither way.
+    Those on a character that is cut off, or of another size, are skipped.
     """
     taken: set[int] = set()
     for each in found:
@@ -38,7 +38,7 @@ def matches(found: Sequence[Character], there: Sequence[Mark]) -> Iterator[tuple
 
 
 def line_texts(line: Sequence[Character], there: Sequence[Mark]) -> tuple[str, str] | None:
-    """Return the digits of a line, and those that stand there; None where a part is cut off."""
+    """Return the digits found in a line and the true ones; None if a character is cut off."""
     own = band(line)
     marks = sorted(
         (mark for mark in there if within(mark.box, own)),
@@ -51,11 +51,11 @@ def line_texts(line: Sequence[Character], there: Sequence[Mark]) -> tuple[str, s
 
 
 def page_scores(found: Sequence[Character], there: Sequence[Mark]) -> dict[str, tuple[float, int]]:
-    """Return scores of a page, each as a sum and the number that it is divided by.
+    """Return the metrics of a page, each as a sum and its divisor.
 
-    precision and recall of characters with their class; error, those that are missed, wrong or
-    invented over those that are there; rows, the share of lines whose digits are right; edits, the
-    edits from their digits to the true ones over the number of these.
+    precision and recall of characters with their class; error, the missed, wrong or invented
+    characters over the true ones; rows, the fraction of lines whose digits are right; edits, the
+    edits from their digits to the true ones over the number of true digits.
     """
     verdicts = [is_right for _, is_right in matches(found, there)]
     right, n = sum(verdicts), sum(bool(mark.symbol) for mark in there)

@@ -1,4 +1,4 @@
-"""The trained reader, wherever its weights lie."""
+"""Loading of trained readers."""
 
 import functools
 from pathlib import Path
@@ -13,13 +13,13 @@ SHIPPED = files.SHIPPED.with_name("reader.safetensors")
 
 
 def load_reader(path: Path | str | None = None) -> Detector:
-    """The network of a run of experiment=reader, its weights file, or by default the one shipped.
+    """Load the network of a run of experiment=reader or of a weights file; by default the shipped.
 
     Raises:
-        ValueError: there is no such file, or it is none of a reader.
+        ValueError: there is no such file, or it is not a reader's.
     """
     file = Path(SHIPPED if path is None else path).expanduser()
-    # a run's weights file, not its checkpoints: its scores are calibrated
+    # not a run's checkpoints, as only its weights file has calibrated scores
     file = file / "weights.safetensors" if file.is_dir() else file
     try:
         weights, about, _ = read_file(file)
@@ -39,16 +39,16 @@ def load_reader(path: Path | str | None = None) -> Detector:
 
 @functools.cache
 def shipped() -> Detector:
-    """The reader that ships, loaded once."""
+    """Load the shipped reader, once."""
     return load_reader()
 
 
 def load_for_pictures(path: Path | str | None = None) -> tuple[Trained | None, Detector]:
-    """The networks that read pictures: of digits found, where one is named; and what finds them.
+    """Load the networks that read pictures: a classifier of digits, or None, and the reader.
 
     Args:
-        path: a reader, as `load_reader` has it, which reads alone; or a network of 28x28 digits, as
-            `load_digits` has it, which classifies what the reader that ships finds.
+        path: a reader, see `load_reader`, which is used alone; or a network of 28x28 digits, see
+            `load_digits`, which classifies the digits found by the shipped reader.
 
     Raises:
         ValueError: it is neither.
