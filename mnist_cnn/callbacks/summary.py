@@ -25,7 +25,7 @@ class Summary(ModelSummary):
         modes = {layer: layer.training for layer in pl_module.modules()}
         try:
             super().on_fit_start(trainer, pl_module)
-        except Exception:  # the network fails: a tried step reports how
+        except Exception:  # the network fails: sanity_check.try_step reports how
             pl_module.example_input_array = None
             for layer, training in modes.items():  # Lightning leaves them in eval mode
                 layer.training = training

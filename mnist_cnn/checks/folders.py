@@ -1,4 +1,4 @@
-"""Reading of the files in runs' folders, and their comparison bit for bit."""
+"""Read the files in the folders of runs, and compare them bit for bit."""
 
 import hashlib
 import json

@@ -15,7 +15,7 @@ from typing import Any
 from mnist_cnn.config.messages import either, must_be
 
 # short names, and the modules that define the classes: none of them opens a file or a connection,
-# as torchmetrics.functional.image.lpips does
+# unlike torchmetrics.functional.image.lpips
 LIBRARIES = (
     "torch.nn.[A-Z]*",
     "torch.nn.modules.*",

@@ -133,7 +133,7 @@ class Data(Images, Custom):
 
     @model_validator(mode="after")
     def has_a_name_of_its_own(self) -> "Data":
-        """Check that public sets have their names, and no other set has one of them.
+        """Check that public data sets, and only they, have the public names.
 
         Some results are given for MNIST alone, by its name.
         """

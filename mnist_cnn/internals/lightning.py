@@ -34,7 +34,7 @@ WARNINGS: dict[str, type[Warning]] = {
 
 def quiet_lightning() -> None:
     """Silence Lightning's messages and warnings that are of no use to a user."""
-    # which devices there are, and advertising
+    # lists of devices, and advertising
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # but a profiler's table was asked for
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)
@@ -56,7 +56,7 @@ def training_is_over(trainer: L.Trainer) -> bool:
 
 
 def validated_now(trainer: L.Trainer) -> bool:
-    """Return, between two batches of an epoch, whether a validation ran after the first of them.
+    """Return whether a validation has just run; call it between two batches of an epoch.
 
     Lightning would step a plateau schedule twice if it were resumed from there.
     """

@@ -28,7 +28,7 @@ def forget_workers(loader: Any) -> None:
 
 
 def begin_batches(trainer: L.Trainer) -> None:
-    """Begin the epoch's batches with the loaders as they are now."""
+    """Start iterating over the epoch's batches with the loaders as they are now."""
     fetcher: Any = trainer.fit_loop._data_fetcher
     iter(fetcher)
 

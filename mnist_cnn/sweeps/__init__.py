@@ -83,7 +83,7 @@ def attempt(
             if not isinstance(e, ValueError):
                 raise
             folder.with_name(REFUSED.format(folder.name)).write_text(reason, "utf-8")
-            with contextlib.suppress(OSError):  # unless Hydra has just created it
+            with contextlib.suppress(OSError):  # it is empty if Hydra has just made it
                 folder.rmdir()
         print(f"{folder.name}: {how}: {reason}")
     return math.nan

@@ -32,7 +32,10 @@ from mnist_cnn.sweeps import REFUSED
 
 @contextlib.contextmanager
 def refusal() -> Iterator[None]:
-    """Exit on an error inside, with one line for a user's; Hydra would only warn about it."""
+    """Exit with a one-line message on an exception, which Hydra would only warn about.
+
+    Print the traceback, too, unless it is an error of the user.
+    """
     try:
         yield
     except Exception as e:
@@ -170,7 +173,7 @@ def check_sweep(folder: Path, application: str) -> None:
 
 
 def refused_jobs(folder: Path) -> dict[str, str]:
-    """Return why jobs of a sweep were refused, by their names, and delete the records of it."""
+    """Return why jobs of a sweep were refused, by their names, and delete these records."""
     reasons = {}
     for file in sorted(folder.glob(REFUSED.format("*"))):
         reasons[file.stem[1:]] = file.read_text("utf-8")
