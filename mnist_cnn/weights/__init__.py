@@ -1,1 +1,1 @@
-"""Trained networks: built, read from files, ready for use, written; and those that ship."""
+"""Trained networks: building, reading, predicting, writing; and the shipped weights."""

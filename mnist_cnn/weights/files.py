@@ -1,4 +1,4 @@
-"""Checkpoints and weights files: read without running code, and written."""
+"""Reading, without running code, and writing of checkpoints and weights files."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from mnist_cnn.runs.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs.terminal import printable
 from mnist_cnn.weights.networks import is_reader
 
-ABOUT = "about"  # the key of a weights file's metadata
+ABOUT = "about"  # key of a weights file's metadata
 FOREIGN = "not a checkpoint or weights of this project"
 NO_CLASSIFIER = (
     "a checkpoint of a module that is no classifier; only networks that give logits of images can "
@@ -41,10 +41,10 @@ class ReaderError(NoClassifierError):
 
 
 def find(path: Path | str | None = None) -> Path:
-    """The file of the network: of a run's folder its best checkpoint, by default the one shipped.
+    """Find the file of a network: of a run's folder its best checkpoint, by default the shipped.
 
     Raises:
-        ValueError: there is no such file.
+        ValueError: there is no such file, or it was exported for other programs.
     """
     file = Path(SHIPPED if path is None else path).expanduser()
     if file.is_dir():
@@ -59,9 +59,9 @@ def find(path: Path | str | None = None) -> Path:
 
 
 def read_checkpoint(file: Path | str) -> Any:
-    """The content of a checkpoint: plain values, and tensors that stay in the file until used.
+    """Load the content of a checkpoint: plain values, and memory-mapped tensors.
 
-    No code of the file's is run.
+    No code in the file is run.
 
     Raises:
         ValueError: it is no checkpoint, or holds more than plain values and tensors.
@@ -72,32 +72,34 @@ def read_checkpoint(file: Path | str) -> Any:
         with zipfile.ZipFile(file) as archive:
             if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
                 raise ValueError("it is compressed, which PyTorch's are not")
-            if damaged := archive.testzip():  # torch.load takes no notice of the checksums
+            if damaged := archive.testzip():  # torch.load ignores the checksums
                 raise ValueError(f"not whole: {damaged} in it is damaged")
         content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         check_format(content)
         return content
-    except pickle.UnpicklingError:  # PyTorch's own message tells how to load it all the same
+    except pickle.UnpicklingError:  # PyTorch's own message suggests loading it anyway
         raise ValueError("it has more than tensors and plain values, which may run code") from None
-    except Exception as e:  # PyTorch raises many kinds for files that are not its own
+    except Exception as e:  # PyTorch raises many types for foreign files
         raise ValueError(reason(e)) from None
 
 
 @contextlib.contextmanager
 def errors_of(file: Path) -> Iterator[None]:
-    """Raise one ValueError that names the file, whatever its content makes fail inside."""
+    """Turn any error inside into a ValueError that names the file."""
     try:
         yield
     except NoClassifierError:
         raise
-    except ForbiddenError as e:  # the file may well be sound
+    except ForbiddenError as e:  # the file may be valid
         raise ValueError(f"{file}: {reason(e)}") from None
-    except Exception as e:  # a foreign file fails in as many ways as there are formats
+    except Exception as e:  # foreign files raise many types of errors
         raise ValueError(f"{file}: {FOREIGN}: {reason(e)}") from None
 
 
 def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], int | None]:
-    """The weights in a file, a description of their `model` and `data`, and a checkpoint's epoch.
+    """Read the weights of a file, the description of `model` and `data`, and the epoch.
+
+    The epoch is a checkpoint's; of a weights file it is None.
 
     Args:
         path: a run's folder, a checkpoint or a weights file.
@@ -122,7 +124,7 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
         weights = {
             key.removeprefix(prefix): value
             for key, value in content["state_dict"].items()
-            if key.startswith(prefix)  # a loss of the user's own has weights too
+            if key.startswith(prefix)  # a custom loss may have weights, too
         }
         data = content.get("data") or content.get("datamodule_hyper_parameters", {})
         about = {"model": content["hyper_parameters"].get("model"), "data": data}
@@ -130,7 +132,7 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
 
 
 def load_into(net: nn.Module, path: Path | str, strict: bool = True) -> list[str]:
-    """Replace a network's weights by those of a file, as `DigitClassifier.load_weights` has it."""
+    """Load a network's weights from a file, see `DigitClassifier.load_weights`."""
     new, old = read_file(path)[0], net.state_dict()
     fitting = {k: w for k, w in new.items() if k in old and w.shape == old[k].shape}
     faults = []
@@ -146,13 +148,13 @@ def load_into(net: nn.Module, path: Path | str, strict: bool = True) -> list[str
 
 
 def check_finite_weights(weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for weights that are infinite or no numbers."""
+    """Raise ValueError for weights that are infinite or NaN."""
     if not all(weight.isfinite().all() for weight in weights.values()):
         raise ValueError("its weights are not all numbers: that training failed")
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:
-    """Copies of a network's weights: safetensors refuses tied weights, which share memory."""
+    """Copy a network's weights, as safetensors refuses tied weights, which share memory."""
     return {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for key, value in net.state_dict().items()
@@ -160,10 +162,10 @@ def weights_of(net: nn.Module) -> dict[str, Tensor]:
 
 
 def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
-    """Writes a network's weights as safetensors, with the plain values `about` as metadata.
+    """Write a network's weights as safetensors, with the plain values `about` as metadata.
 
-    Equal weights and values give equal bytes: safetensors writes several keys in random order, so
-    there is one, with all values as JSON.
+    Equal weights and values give equal bytes: as safetensors writes several keys in random order,
+    all values are JSON under one key.
     """
     # save_file would make the file unreadable for others
     described = json.dumps({**about, KEY: VERSION}, sort_keys=True)
@@ -171,6 +173,6 @@ def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
 
 
 def reason(error: Exception) -> str:
-    """One line for an error, without what a hostile file could make a terminal do."""
+    """Return one printable line for an error, free of a hostile file's control sequences."""
     line = " ".join(str(error).split()) or type(error).__name__
     return printable(line)[:400]

@@ -1,7 +1,7 @@
-"""A trained network in the conventions of the Hugging Face hub, for which it needs huggingface_hub.
+"""Trained networks for the Hugging Face Hub; requires huggingface_hub.
 
-`HubNetwork.of(RUN).save_pretrained(FOLDER)` writes config.json, model.safetensors and a card, and
-`HubNetwork.from_pretrained(FOLDER)`, or the name of a repository there, reads them.
+`HubNetwork.of(RUN).save_pretrained(FOLDER)` writes config.json, model.safetensors and a model card;
+`HubNetwork.from_pretrained(FOLDER)`, or the name of a repository on the Hub, reads them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,13 @@ from mnist_cnn.weights.predictor import Trained, load
 
 
 class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", license="mit"):
-    """What `load` gives, by the hub's names. Its config.json may name the code that a file may.
+    """The network of `load` with the methods of the Hub's models.
+
+    Its config.json may name the same code as a weights file.
 
     Args:
         model: `_target_` of the network and its arguments.
-        classes: the classes' names, by label.
+        classes: class names by label.
     """
 
     def __init__(self, model: Mapping[str, Any], classes: Sequence[str]):
@@ -27,7 +29,7 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
 
     @classmethod
     def of(cls, path: Path | str | None = None) -> "HubNetwork":
-        """The network of a run's folder or a file, by default the one that ships."""
+        """Load the network of a run's folder or a file, by default the shipped one."""
         trained = load(path)
         made = cls(model=trained.about["model"], classes=list(trained.classes))
         made.load_state_dict(trained.state_dict())

@@ -1,4 +1,4 @@
-"""Networks by their configuration."""
+"""Networks built from their configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,25 +10,25 @@ from mnist_cnn.config.instantiate import CHECKPOINTS, instantiate_as
 
 
 def is_ours(model: Mapping[str, Any]) -> bool:
-    """Tell whether a model config is of a network of model.py, which has `classes` and `shape`."""
+    """Return whether a model config is of a network of model.py, with `classes` and `shape`."""
     return str(model.get("_target_")).startswith("mnist_cnn.model.")
 
 
 def is_reader(model: Any) -> bool:
-    """Tell whether a model config is of a network that finds characters on pages."""
+    """Return whether a model config is of a network that finds characters on pages."""
     return isinstance(model, Mapping) and str(model.get("_target_")).startswith(
         "mnist_cnn.detection."
     )
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:
-    """The network of a model config: `_target_`, a class of model.py or another, and arguments.
+    """Build the network of a model config: `_target_`, a class of model.py or not, and arguments.
 
     Raises:
         ForbiddenError: the class is on no allowlist.
-        ValueError: arguments that do not fit it, or one that is too large.
+        ValueError: the arguments do not fit the class, or one is too large.
     """
     net = instantiate_as(nn.Module, config, key="model", allowlist=CHECKPOINTS)
-    # convolutions run about a third faster with the channels innermost, but a user's network may
-    # view what comes out of one as a row
+    # convolutions run about a third faster with channels last, but a user's network may call
+    # `view` on the output of one
     return net.to(memory_format=torch.channels_last) if is_ours(config) else net

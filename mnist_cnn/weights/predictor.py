@@ -1,4 +1,4 @@
-"""A trained network ready for use, wherever it lies: images in, probabilities out."""
+"""Prediction with trained networks: images in, probabilities out."""
 
 import math
 import os
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 
 Images: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any] | Image.Image"
 
-BATCH = 250  # images that are computed at once
+BATCH = 250  # images per batch
 MAX_PIXELS = 10_000_000  # of an image, times its channels
 
 
 class Probabilities(nn.Module):
-    """The computation of `Trained` alone, without checks and batches: this is what is exported.
+    """The computation of `Trained` without checks and batches, for export.
 
     Args:
-        net: gives logits (N, K) of images (N, C, H, W) in [0, 1].
+        net: network that returns logits (N, K) of images (N, C, H, W) in [0, 1].
     """
 
     def __init__(self, net: nn.Module):
@@ -45,19 +45,19 @@ class Probabilities(nn.Module):
         self.net = net
 
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities (N, K) of uint8 or float images (N, H, W) or (N, C, H, W)."""
+        """Return probabilities (N, K) of uint8 or float images (N, H, W) or (N, C, H, W)."""
         x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         return self.net(x.unsqueeze(1) if x.dim() == 3 else x).softmax(1)
 
 
 class Trained(Probabilities):
-    """A network together with a description of it.
+    """A network together with its description.
 
     Args:
-        net: as `Probabilities` has it.
-        classes: the classes' names, by label; none where they are not known.
-        about: where it is known, the configuration of the network (`model`) and of its data.
-        epoch: the epochs after which a checkpoint was written.
+        net: network, see `Probabilities`.
+        classes: class names by label; empty if unknown.
+        about: if known, the configuration of the network (`model`) and of its data (`data`).
+        epoch: epoch of the checkpoint.
     """
 
     def __init__(
@@ -71,27 +71,27 @@ class Trained(Probabilities):
         self.classes, self.epoch, self.about = classes, epoch, dict(about or {})
         model = self.about.get("model") or {}
         shapes = ((self.about.get("data") or {}).get("shape"), model.get("shape"))
-        usual = SHAPE if is_ours(model) else None  # a network of the user's may take any
+        usual = SHAPE if is_ours(model) else None  # a user's network may take any
         self.given_shape = next(filter(None, shapes), usual)
         check_shape(self.given_shape or SHAPE)
         self.eval()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(C, H, W) of an image, as far as it is known; else MNIST's."""
+        """The shape (C, H, W) of an image; MNIST's if unknown."""
         return tuple(self.given_shape or SHAPE)
 
     def example(self, n: int) -> Tensor:
-        """n black images: uint8 (n, H, W), of several channels (n, C, H, W)."""
+        """Return n black images: uint8 (n, H, W), with several channels (n, C, H, W)."""
         return torch.zeros(n, *self.shape[self.shape[0] == 1 :], dtype=torch.uint8)
 
-    if TYPE_CHECKING:  # of a Module it takes and gives anything
+    if TYPE_CHECKING:  # nn.Module's takes and returns Any
 
         def __call__(self, images: Images) -> Tensor: ...
 
     @torch.no_grad()
     def forward(self, images: Images) -> Tensor:
-        """Probabilities (N, K) of images, white on black, which are computed in batches of 250.
+        """Return probabilities (N, K) of images, white on black, computed in batches of 250.
 
         Args:
             images: a tensor, an array, a list of these or of numbers, or PIL images (1, L or RGB);
@@ -99,16 +99,16 @@ class Trained(Probabilities):
                 (H, W).
 
         Raises:
-            ValueError: images of another type, range or size.
+            ValueError: the images have another type, range or size.
         """
         try:
             given = tensor_of(images)
             x = given.unsqueeze(0) if given.dim() == 2 else given
             x = x.unsqueeze(1) if x.dim() == 3 else x
-            # NaN is in no range
+            # NaN is out of range
             in_range = x.dtype == torch.uint8 or bool(((x >= 0) & (x <= 1)).all())
             kind = f"{given.dtype} {tuple(given.shape)}".removeprefix("torch.")
-        except (TypeError, ValueError, RuntimeError):  # what has no numbers, or sides that differ
+        except (TypeError, ValueError, RuntimeError):  # not numeric, or ragged
             x, in_range, kind = torch.empty(0), False, type(images).__name__
         fits = tuple(x.shape[1:]) == self.shape or (self.given_shape is None and x.dim() == 4)
         if not (fits and in_range and (x.dtype == torch.uint8 or x.is_floating_point())):
@@ -121,10 +121,10 @@ class Trained(Probabilities):
 
 
 def tensor_of(images: Any) -> Tensor:
-    """Images as a tensor; whole numbers of a list up to 255 as uint8.
+    """Convert images to a tensor; integers of a list up to 255 become uint8.
 
     Raises:
-        RuntimeError, TypeError, ValueError: they have no numbers, or are of several sizes.
+        RuntimeError, TypeError, ValueError: they are not numeric, or of several sizes.
     """
     if isinstance(images, Tensor):
         return images
@@ -135,17 +135,17 @@ def tensor_of(images: Any) -> Tensor:
         images = np.array(images)
         if images.dtype.kind == "i" and ((images >= 0) & (images <= 255)).all():
             images = images.astype(np.uint8)
-    elif (mode := getattr(images, "mode", None)) in ("1", "L", "RGB"):  # of PIL
+    elif (mode := getattr(images, "mode", None)) in ("1", "L", "RGB"):  # a PIL image
         pixels = np.array(images.convert("L" if mode == "1" else mode))
         images = pixels.transpose(2, 0, 1) if mode == "RGB" else pixels
     if not isinstance(images, np.ndarray):
         raise TypeError(type(images).__name__)
-    # a copy: a tensor can be neither read-only nor backwards
+    # a copy, as tensors support neither read-only memory nor negative strides
     return torch.from_numpy(np.array(images, images.dtype.newbyteorder("=")))
 
 
 def check_shape(shape: Any) -> None:
-    """Raise ValueError for a shape (C, H, W) of images that is none, or too large to be meant."""
+    """Raise ValueError for an invalid shape (C, H, W) of images, or one that is too large."""
     sides = shape if isinstance(shape, list | tuple) and len(shape) == 3 else [0]
     whole = all(isinstance(side, int) and side > 0 for side in sides)
     if not whole or math.prod(sides) > MAX_PIXELS:
@@ -153,12 +153,12 @@ def check_shape(shape: Any) -> None:
 
 
 def load(path: Path | str | None = None) -> Trained:
-    """The network of a run's folder, a checkpoint, a weights file, or by default the one shipped.
+    """Load the network of a run's folder, a checkpoint or a weights file, by default the shipped.
 
-    Only tensors and plain values are read: no code of the file's is run.
+    Only tensors and plain values are read: no code in the file is run.
 
     Raises:
-        ValueError: there is no such file, it is not one of this project's or of its readers of
+        ValueError: there is no such file, it is not one of this project's or is of a reader of
             pictures, or it needs code that the user has not allowed.
     """
     file = find(path)
@@ -180,7 +180,7 @@ def load(path: Path | str | None = None) -> Trained:
 
 
 def load_digits(path: Path | str | None = None) -> Trained:
-    """As `load`; ValueError for a network that was not trained on digits."""
+    """Load a network, see `load`; raise ValueError if it was not trained on digits."""
     net = load(path)
     data, digits = net.about["data"]["name"], mnist.DIGITS
     if net.classes != digits:
@@ -190,7 +190,7 @@ def load_digits(path: Path | str | None = None) -> Trained:
 
 
 def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
-    """As `load`, several that may predict together; ValueError for different sets of data."""
+    """Load several networks of an ensemble, see `load`; raise ValueError if their data differ."""
     nets = [load(file) for file in files]
     names = [net.about["data"]["name"] for net in nets]
     if len(set(names)) > 1:
@@ -199,10 +199,10 @@ def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
 
 
 def data_root(net: Trained) -> str | None:
-    """The folder with the data of the network's training; None where it is not on this machine."""
+    """Return the folder of the network's training data; None if it is not on this machine."""
     data = net.about["data"]
     root, folder = data.get("root"), mnist.FOLDERS.get(data["name"], ".")
-    # without a home folder ~ is a name like any other
+    # without a home folder, ~ is not expanded
     if isinstance(root, str) and Path(os.path.expanduser(Path(root, folder))).is_dir():
         return root
     return None
