@@ -1,1 +1,1 @@
-"""A trained network for other programs: ONNX and others, one HTML file, C."""
+"""Export of trained networks for other programs: ONNX and others, one HTML file, C."""

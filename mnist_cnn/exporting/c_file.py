@@ -1,4 +1,4 @@
-"""A trained network as one C99 file of integers, for machines without an operating system."""
+"""Export to one C99 file of integer arithmetic, for machines without an operating system."""
 
 import ctypes
 import math
@@ -25,14 +25,14 @@ from mnist_cnn.weights.predictor import Trained
 TEMPLATES = Path(__file__).parent / "c"
 FILES = ("mnist_cnn.c", "mnist_cnn.h")
 COMPILE = ("cc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
-IMAGES = 1000  # of training, which scale the maps, and of the test set, on which the file is run
-AGREEMENT = 0.98  # of the classes, with those of the network: fewer bits change some
-ONE = 256  # what stands for 1 in a logit
+IMAGES = 1000  # training images that scale the maps, and test images that verify the file
+AGREEMENT = 0.98  # minimum fraction of the network's classes; fewer bits change some
+ONE = 256  # integer that represents 1 in a logit
 
 
 @dataclass
 class Layer:
-    """A convolution, which a dense layer is too, then pooling, an affine map and ReLU."""
+    """A convolution or dense layer, followed by pooling, an affine map and ReLU."""
 
     weight: Tensor  # (O, C, H, W)
     factor: Tensor  # (O,)
@@ -43,17 +43,17 @@ class Layer:
     relu: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Maps (N, O, h, w) of maps (N, C, H, W)."""
+        """Return maps (N, O, h, w) of maps (N, C, H, W)."""
         x = F.max_pool2d(F.conv2d(x, self.weight, None, self.stride, self.padding), self.pool)
         x = x * self.factor.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
         return x.relu() if self.relu else x
 
 
 def fold(net: Trained) -> tuple[float, float, list[Layer]]:
-    """The factor and the offset of a pixel in [0, 1], and the layers after it.
+    """Return the factor and the offset of a pixel in [0, 1], and the layers after it.
 
     Raises:
-        ValueError: the network has a layer that the file cannot compute, or has it elsewhere.
+        ValueError: the network has a layer that the file cannot compute, or not in that place.
     """
     factor, offset = 1.0, 0.0
     layers: list[Layer] = []
@@ -77,7 +77,7 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
         elif kind == "affine" and last and not last.relu:
             scale, shift = (each.flatten() for each in arrays)
             last.factor, last.bias = last.factor * scale, last.bias * scale + shift
-        elif kind == "pool" and last:  # a negative factor would make it the least
+        elif kind == "pool" and last:  # a negative factor would turn max into min
             last.weight = last.weight * last.factor.sign().view(-1, 1, 1, 1)
             last.factor, last.pool = last.factor.abs(), last.pool * settings["size"]
         elif kind == "relu" and last:
@@ -91,12 +91,12 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
 
 @torch.inference_mode()
 def write_c(net: Trained, bits: int, folder: Path) -> None:
-    """Write a network with weights of so many bits, and maps of 8, as mnist_cnn.c and .h.
+    """Write a network with weights of `bits` bits and maps of 8 bits as mnist_cnn.c and .h.
 
     A map is scaled so that 255 is its greatest value on training images.
 
     Raises:
-        ValueError: as `fold`.
+        ValueError: see `fold`.
     """
     factor, offset, layers = fold(net)
     x = mnist.load_split("mnist", "", "train")[0][:IMAGES, None] * (factor / 255) + offset
@@ -134,7 +134,7 @@ def write_c(net: Trained, bits: int, folder: Path) -> None:
 
 
 def fixed_point(values: Tensor, most: int) -> tuple[list[int], int]:
-    """Values times 2**k as signed numbers of 16 bits, and the greatest such k from 0 to `most`."""
+    """Return values times 2**k as signed 16-bit integers, and the greatest k from 0 to `most`."""
     greatest = max(values.abs().max().item(), 1e-9)
     if (k := min(most, math.floor(math.log2((2**15 - 1) / greatest)))) < 0:
         raise ValueError(f"c export needs weights that fit into 16 bits, got {greatest:.0f}")
@@ -142,7 +142,7 @@ def fixed_point(values: Tensor, most: int) -> tuple[list[int], int]:
 
 
 def pack(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Numbers below 2**bits as bytes without gaps, and one more: two are read at a time."""
+    """Pack numbers below 2**bits into bytes, and one more byte, as two are read at a time."""
     columns = codes.astype(np.uint8)[:, None]
     each = np.unpackbits(columns, axis=1, count=bits, bitorder="little")
     return np.append(np.packbits(each, bitorder="little"), np.uint8(0))
@@ -150,14 +150,14 @@ def pack(codes: np.ndarray, bits: int) -> np.ndarray:
 
 @dataclass
 class Compiled:
-    """A compiled file, with the bytes of its constants and of its working memory."""
+    """A compiled file, with the sizes in bytes of its constants and its working memory."""
 
     program: ctypes.CDLL
     constants: int
     memory: int
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits (N, 10) of images uint8 (N, 28, 28)."""
+        """Return logits (N, 10) of images uint8 (N, 28, 28)."""
         pixels, scores = images.contiguous().numpy(), np.zeros((len(images), 10), np.int32)
         for k in range(len(images)):
             self.program.mnist_cnn(*(ctypes.c_void_p(a[k].ctypes.data) for a in (pixels, scores)))
@@ -165,7 +165,7 @@ class Compiled:
 
 
 def compile_c(folder: Path) -> Compiled:
-    """The file of `write_c`, compiled and loaded.
+    """Compile and load the file of `write_c`.
 
     Raises:
         ValueError: there is no C compiler, or no GNU `size`, which counts the bytes.
@@ -188,14 +188,16 @@ def compile_c(folder: Path) -> Compiled:
 
 @torch.inference_mode()
 def export_c(net: Trained, bits: int | None, out: Path) -> str:
-    """Write a verified C file and its header, and describe them in a line.
+    """Write a verified C file and its header; return a line that describes them.
 
     Args:
-        bits: of a weight, 2 to 8; None: those that it was trained with, else 8.
+        net: network of 28x28 digits.
+        bits: bits per weight, 2 to 8; None takes those it was trained with, else 8.
+        out: folder to write to.
 
     Raises:
-        ValueError: a file is there, the network or the compiler does not fit, or the file reads too
-            many digits otherwise than the network. Nothing is written then.
+        ValueError: a file exists, the network or the compiler is unsuitable, or the file disagrees
+            with the network on too many digits. Nothing is written then.
     """
     model = net.about["model"]
     bits = bits or (is_ours(model) and model.get("bits")) or 8

@@ -1,4 +1,4 @@
-"""The folder that an export writes: all of its files, or none."""
+"""Output folder of an export: all of its files are written, or none."""
 
 import contextlib
 import tempfile
@@ -10,10 +10,10 @@ from mnist_cnn.config.messages import must_be
 
 @contextlib.contextmanager
 def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder whose files of these names end in `out`, all of them or none.
+    """Yield a temporary folder whose files of these names are moved to `out`, all or none.
 
     Raises:
-        ValueError: a file of such a name is there.
+        ValueError: `out` is a file or has a file of such a name.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(must_be("--out", "a folder", f"{out}, which is a file"))

@@ -1,4 +1,4 @@
-"""How a network is written for other programs, and how each file is run to check it."""
+"""Export formats: how a network is written for other programs, and how each file is verified."""
 
 import copy
 import json
@@ -24,18 +24,18 @@ Predict = Callable[[Tensor], Tensor]  # uint8 (N, H, W) or (N, C, H, W) -> proba
 Write = Callable[[Any, Path], object]  # a network, to a file
 Check = Callable[[Path, Any], float]  # a file and its network -> the greatest difference
 
-BATCHES = (1, 7, 992)  # images that each file is run on; of several sizes because N is free
-DIFFERENCE = 1e-5  # greatest in a probability
-ROUNDED = 0.02  # that of a network whose weights have 16 bits in the file
+BATCHES = (1, 7, 992)  # batches that each file is verified on; several sizes, as N is dynamic
+DIFFERENCE = 1e-5  # maximum difference of a probability
+ROUNDED = 0.02  # the same for a network with 16-bit weights in the file
 FREE = {"images": {0: torch.export.Dim("N")}}
-OPSET = 18  # the one that PyTorch's exporter itself writes
+OPSET = 18  # the native one of PyTorch's exporter
 
 
 @torch.inference_mode()
 def verify(name: str, predict: Predict, net: Trained) -> float:
-    """The greatest difference between the probabilities of a file and of its network.
+    """Return the greatest difference between the probabilities of a file and of its network.
 
-    They are of digits where the network takes images of their size, else of random pixels.
+    They are of test digits if the network takes images of their size, else of random pixels.
 
     Raises:
         ValueError: it is too great, or an image is read as another class.
@@ -55,7 +55,7 @@ def verify(name: str, predict: Predict, net: Trained) -> float:
 
 
 def describe(net: Trained) -> dict[str, Any]:
-    """Return what each file says about its network; of its data nothing that names a place."""
+    """Return the description of a network that its files contain, without paths of its data."""
     data = net.about["data"]
     known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
     if "custom" in data:
@@ -67,22 +67,22 @@ def describe(net: Trained) -> dict[str, Any]:
 
 
 def write_pt2(net: Trained, path: Path) -> None:
-    """The whole model as torch.export has it, with `describe` in its extra file about.json."""
-    # torch.export.save warns of weights with the channels innermost as if they were parts of others
+    """Write the model as torch.export does, with `describe` in its extra file about.json."""
+    # torch.export.save warns of weights with channels last as if they were views of others
     plain = Probabilities(copy.deepcopy(net.net)).eval()
     plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.export.export(plain, (net.example(2),), dynamic_shapes=FREE)
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names folders of this machine
+        node.meta.pop("stack_trace", None)  # contains paths of this machine
     torch.export.save(program, path, extra_files={"about.json": json.dumps(describe(net))})
 
 
 def write_onnx(net: Trained, path: Path) -> None:
-    """The whole model as one ONNX file, with `describe` in its metadata, each value as JSON."""
+    """Write the model as one ONNX file, with `describe` in its metadata, each value as JSON."""
     import onnx
 
     with warnings.catch_warnings():
-        # PyTorch's own use of a class of its that is on its way out
+        # PyTorch uses a class that it deprecates
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         program = torch.onnx.export(
             Probabilities(net.net).eval(),
@@ -97,13 +97,13 @@ def write_onnx(net: Trained, path: Path) -> None:
     assert program is not None
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, model.graph):
-        part.ClearField("metadata_props")  # PyTorch's notes, among them folders of this machine
+        part.ClearField("metadata_props")  # PyTorch's notes, with paths of this machine
     onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in describe(net).items()})
     onnx.save(model, str(path))
 
 
 def write_html(net: Trained | None, path: Path) -> None:
-    """The page with the reader of pictures and, if given, a network that names what it finds."""
+    """Write the page with the reader of pictures and, if given, a classifier of digits."""
     model = read_file(SHIPPED)[1]["model"]
     about = {**(describe(net) if net else {}), "reader": {"model": model, "classes": [*SYMBOLS]}}
     path.write_text(webpage.webpage(load_reader(), about, net), "utf-8")
@@ -111,7 +111,7 @@ def write_html(net: Trained | None, path: Path) -> None:
 
 @torch.inference_mode()
 def check_html(path: Path, net: Trained | None) -> float:
-    """As `verify`, also of the reader of pictures, which is run on a sheet of digits."""
+    """Verify a page, see `verify`, and its reader of pictures, on a sheet of digits."""
     page = webpage.Engine(path.read_text("utf-8"))
     digits = mnist.load_split("mnist", "", "test")[0][:24].view(4, 6, 28, 28)
     ink = digits.transpose(1, 2).reshape(4 * 28, 6 * 28) / 255
@@ -132,11 +132,11 @@ def run_onnx(path: Path) -> Predict:
 
 
 def by(run: Callable[[Path], Predict]) -> Check:
-    """The check of files that are run so."""
+    """Return the check of files that `run` loads."""
     return lambda path, net: verify(path.name, run(path), net)
 
 
-# by a file's suffix, how it is written and checked
+# how a file is written and checked, by suffix
 FORMATS: dict[str, tuple[Write, Check]] = {
     "onnx": (write_onnx, by(run_onnx)),
     "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),

@@ -1,4 +1,4 @@
-"""A network as a graph of layers, for programs that compute them without PyTorch."""
+"""Networks as graphs of layers, for programs that compute them without PyTorch."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,25 +12,26 @@ from mnist_cnn.data import mnist
 from mnist_cnn.model import SHAPE
 from mnist_cnn.weights.predictor import Trained
 
-DEFAULTS: list[Any] = [None, [1, 1], [0, 0], [1, 1]]  # of a convolution, from its bias on
+DEFAULTS: list[Any] = [None, [1, 1], [0, 0], [1, 1]]  # arguments of a convolution, from its bias on
 
 
 class Layer(NamedTuple):
     """A layer as network.js computes it."""
 
-    settings: dict[str, Any]  # its kind, and what this kind needs
+    settings: dict[str, Any]  # its kind, and the settings of this kind
     weights: list[Tensor]
-    inputs: list[int]  # 0 is what the network is given, n the output of its n-th layer
+    inputs: list[int]  # 0 is the input of the network, n the output of its n-th layer
 
 
 def digit_layers(net: Trained, kind: str = "html") -> list[Layer]:
-    """The layers of a network that reads digits.
+    """Return the layers of a network that classifies digits.
 
     Args:
-        kind: the format that the error message names.
+        net: the network.
+        kind: format to name in error messages.
 
     Raises:
-        ValueError: it reads no digits of 28x28, or has a layer that network.js cannot compute.
+        ValueError: it does not classify 28x28 digits, or has a layer unknown to network.js.
     """
     if net.classes != mnist.DIGITS or net.shape != SHAPE:
         raise ValueError(
@@ -41,18 +42,19 @@ def digit_layers(net: Trained, kind: str = "html") -> list[Layer]:
 
 
 def layers_of(net: nn.Module, example: Tensor, kind: str = "html") -> list[Layer]:
-    """The layers of a network that computes one map of another.
+    """Return the layers of a network with one input and one output.
 
     Args:
-        example: what the network takes.
-        kind: the format that the error message names.
+        net: the network.
+        example: example of its input.
+        kind: format to name in error messages.
 
     Raises:
         ValueError: it has a layer that network.js cannot compute.
     """
     try:
         program = torch.export.export(net, (example,))
-    except Exception as error:  # a forward of the user's own may do anything
+    except Exception as error:  # a user's own forward may raise anything
         raise ValueError(f"{kind} export needs a plain network, got {error}") from None
     signature, state = program.graph_signature, program.state_dict
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -74,13 +76,13 @@ def layers_of(net: nn.Module, example: Tensor, kind: str = "html") -> list[Layer
 def as_layer(
     kind: str, operation: str, arguments: Sequence[Any]
 ) -> tuple[dict[str, Any], list[Tensor]] | None:
-    """An operation of torch.export as network.js has it; None for one that changes nothing."""
+    """Convert an operation of torch.export for network.js; return None if it has no effect."""
     match operation, *arguments:
         case "sub", Tensor() as mean:
             return {"kind": "affine"}, [torch.ones_like(mean), -mean]
         case "div", Tensor() as std:
             return {"kind": "affine"}, [1 / std, torch.zeros_like(std)]
-        case "conv2d", weight, *options if len(options) < 5:  # not in groups
+        case "conv2d", weight, *options if len(options) < 5:  # without groups
             bias, *steps = [*options, *DEFAULTS[len(options) :]]
             names = ("stride", "padding", "dilation")
             settings = {"kernel": list(weight.shape[2:]), **dict(zip(names, steps, strict=True))}
@@ -113,10 +115,10 @@ def bias_of(weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def folded(layers: Sequence[Layer]) -> list[Layer]:
-    """The same function, where a normalisation is part of the convolution before it."""
+    """Fold each normalisation into the convolution before it."""
     uses = Counter(n for layer in layers for n in layer.inputs)
     made: list[Layer] = []
-    places = [0]  # of each output among those of what is made
+    places = [0]  # of each output among those of the layers made
     for layer in layers:
         inputs = [places[n] for n in layer.inputs]
         kinds = [made[n - 1].settings["kind"] if n else None for n in inputs]

@@ -1,4 +1,4 @@
-"""The page to draw on as one HTML file: networks that a browser runs, without a server."""
+"""Export of the drawing page as one HTML file, whose networks run in the browser."""
 
 import base64
 import html
@@ -20,14 +20,14 @@ from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
 from mnist_cnn.weights.predictor import Trained
 
 PAGE = Path(__file__).parents[1] / "reading" / "page"
-# in place of the server's: each uses those before it
+# they replace server.js; each uses those before it
 SCRIPTS = ("network.js", "decode.js", "lines.js", "reading.js", "drawing.js")
-# the page may ask no machine for anything
+# the page may not make any request
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:"
 )
-# what decode.js and lines.js read by, as detection/ does
+# constants of detection/ for decode.js and lines.js
 READER = {
     "symbols": SYMBOLS,
     "signs": SIGNS,
@@ -52,7 +52,7 @@ READER = {
     "threshold": THRESHOLD,
     "unknown": UNKNOWN,
 }
-# by `Engine`, which gives and takes JSON
+# functions for `Engine`, which exchanges JSON
 CALLED = """
 const all = (images) => images.map(probabilities);
 const mapsOf = ({ data, ...sides }) =>
@@ -61,7 +61,7 @@ const mapsOf = ({ data, ...sides }) =>
 
 
 def encoded(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[list[dict[str, Any]], bytes]:
-    """The settings of layers and the bytes of their weights, of a convolution (O, h, w, C)."""
+    """Return the settings of layers and their weights as bytes, of convolutions (O, h, w, C)."""
     settings, content = [], b""
     for layer in layers:
         arrays = [w.permute(0, 2, 3, 1) if w.dim() == 4 else w for w in layer.weights]
@@ -73,13 +73,13 @@ def encoded(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[list[dict[str,
 
 @torch.no_grad()
 def webpage(detector: nn.Module, about: Mapping[str, Any], net: Trained | None = None) -> str:
-    """The page to draw on with its networks in it.
+    """Return the HTML of the drawing page, including its networks.
 
     Args:
-        detector: finds characters, as `detection.network.Detector` does; its weights are rounded
-            to 16 bits.
-        about: the description of the networks.
-        net: reads what is found as digits; without it `detector` does.
+        detector: network that finds characters, such as `detection.network.Detector`; its weights
+            are rounded to 16 bits.
+        about: description of the networks.
+        net: classifier of the digits found; by default `detector` classifies them.
 
     Raises:
         ValueError: a network has a layer that network.js cannot compute.
@@ -88,7 +88,7 @@ def webpage(detector: nn.Module, about: Mapping[str, Any], net: Trained | None =
     side = 8 * COARSEST
     own = layers_of(detector, torch.zeros(1, 1, side, side))
     networks, weights = {}, b""
-    # in this order numbers of 4 bytes begin at multiples of 4
+    # in this order the float32 weights are aligned to 4 bytes
     for name, layers, dtype in [*given, ("detector", own, torch.float16)]:
         settings, content = encoded(folded(layers), dtype)
         half = dtype == torch.float16
@@ -122,7 +122,7 @@ def webpage(detector: nn.Module, about: Mapping[str, Any], net: Trained | None =
 
 
 class Engine:
-    """The networks of such a page, run by the JavaScript engine V8."""
+    """The networks of an exported page, run by the JavaScript engine V8."""
 
     def __init__(self, page: str):
         from py_mini_racer import MiniRacer
@@ -130,45 +130,45 @@ class Engine:
         script = page.partition('<script id="network">')[2].partition("</script>")[0]
         weights = base64.b64decode(script.partition('const WEIGHTS = "')[2].partition('"')[0])
         self._engine = finished(MiniRacer)
-        # a browser has atob, the engine alone has not
+        # a browser has atob, the engine alone does not
         bytes_as_text = json.dumps(weights.decode("latin-1"))
         finished(self._engine.eval, f"const atob = () => {bytes_as_text};\n{script}")
         finished(self._engine.eval, CALLED)
 
     def call(self, function: str, *arguments: Any) -> Any:
-        """What a function of the page's script returns; all as JSON has it."""
+        """Call a function of the page's script; arguments and result are JSON values."""
         return finished(self._engine.call, function, *arguments)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Probabilities (N, 10) of uint8 images (N, 28, 28)."""
+        """Return probabilities (N, 10) of uint8 images (N, 28, 28)."""
         # in parts: each call sends its images as JSON
         pixels = [part.flatten(1).tolist() for part in images.split(100)]
         return torch.cat([torch.tensor(self.call("all", part)) for part in pixels])
 
     def maps(self, ink: Tensor) -> Tensor:
-        """The detector's maps (32, H / 4, W / 4) of ink (H, W)."""
+        """Return the detector's maps (32, H / 4, W / 4) of ink (H, W)."""
         height, width = ink.shape
         given = {"data": ink.flatten().tolist(), "height": height, "width": width}
         maps = self.call("mapsOf", given)
         return torch.tensor(maps).view(height // STRIDE, width // STRIDE, -1).permute(2, 0, 1)
 
     def difference(self, detector: nn.Module, ink: Tensor) -> float:
-        """How far the detector's probabilities for ink (H, W) are from the network's, at most."""
+        """Return the greatest difference from the probabilities of `detector` for ink (H, W)."""
         own, given = (chances(maps) for maps in (detector(ink[None, None])[0], self.maps(ink)))
         return (given - own).abs().max().item()
 
 
 def chances(maps: Tensor) -> Tensor:
-    """What maps (32, h, w) say of places: of centres, of ruled lines, of each symbol's centre."""
+    """Return the probabilities in maps (32, h, w) of centres, ruled lines and symbols' centres."""
     made = loss.split(maps[None])
     centre = made["centre"].sigmoid()
     return torch.cat([centre, made["rule"].sigmoid(), centre * made["symbol"].softmax(1)], 1)
 
 
 def finished(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what a call returns; a signal that comes in it is answered at its end.
+    """Return the result of a call; signals that arrive during it are handled at its end.
 
-    A call of the engine that is left in the middle prints tracebacks as the program ends.
+    Interrupting a call of the engine would print tracebacks when the program ends.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(call, *arguments).result()
