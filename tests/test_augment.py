@@ -1,4 +1,4 @@
-"""Augmentation changes every digit by amounts of its own, and nothing but what it is told to."""
+"""Augmentation changes each digit by its own random amounts, within the configured ranges."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_a_seed_gives_the_same_batch_and_another_seed_another(digits):
     one, same, other = changed(digits, ON, 1), changed(digits, ON, 1), changed(digits, ON, 2)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
-    assert torch.equal(torch.random.get_rng_state(), before)  # no chance from elsewhere
+    assert torch.equal(torch.random.get_rng_state(), before)  # the global generator is not used
     assert torch.equal(digits[0], copy)  # not written to
 
 
@@ -53,7 +53,7 @@ def test_each_digit_draws_its_own_amounts(digits):
 def test_a_share_of_the_images_stays_as_it_is(digits):
     moved = {"degrees": 12.0, "shift": 1.5}
     same = (changed(digits, moved | {"unchanged": 0.4}) == digits[0]).all(3).all(2).all(1)
-    assert 0.3 < same.float().mean() < 0.5  # of 256: three standard deviations
+    assert 0.3 < same.float().mean() < 0.5  # 256 images: three standard deviations
     assert torch.equal(changed(digits, moved | {"unchanged": 1.0}), digits[0])
     assert not (changed(digits, moved) == digits[0]).all(3).all(2).any()
 
@@ -80,7 +80,7 @@ def test_only_ones_fours_sevens_and_zeros_get_stroke_variants(digits):
     usual = torch.isin(y, torch.tensor([0, 1, 7]))
     assert not different[~usual & (y != 4)].any()
     assert different[usual].float().mean() > 0.95
-    assert 0.1 < different[y == 4].float().mean() < 0.8  # the others are as they were
+    assert 0.1 < different[y == 4].float().mean() < 0.8  # the rest are unchanged
 
 
 def test_an_empty_image_stays_finite():

@@ -1,4 +1,4 @@
-"""The C file: integers that read as the network reads, in as many bytes as it says, or no file."""
+"""The C file gives the network's predictions in the stated number of bytes, or is not written."""
 
 import subprocess
 from pathlib import Path
@@ -40,7 +40,7 @@ def digits() -> torch.Tensor:
 
 
 def trained(net: nn.Module) -> Trained:
-    """A network with batch normalisations that change something, also by negative factors."""
+    """Give a network nontrivial batch normalisations, some with negative weights."""
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             layer.weight.data.uniform_(-1.0, 2.0)
@@ -119,7 +119,7 @@ def test_the_command_writes_both_files_or_ends_in_one_line_and_writes_none(tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(c_file.Compiled, "__call__", lambda self, images: torch.zeros(1000, 10))
         assert refusal().startswith("error: mnist_cnn.c is not written: ")
-    monkeypatch.setattr(c_file, "AGREEMENT", 0.5)  # its logits, those of no training, are close
+    monkeypatch.setattr(c_file, "AGREEMENT", 0.5)  # an untrained network's logits are close
     main(command)
     assert sorted(path.name for path in out.iterdir()) == ["mnist_cnn.c", "mnist_cnn.h"]
     with pytest.raises(SystemExit, match="--out must be a folder without"):

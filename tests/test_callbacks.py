@@ -1,4 +1,4 @@
-"""What the callbacks keep, show and cost."""
+"""What the callbacks save and show, and what they cost."""
 
 import io
 from types import SimpleNamespace

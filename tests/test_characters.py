@@ -1,4 +1,4 @@
-"""Pictures that the learned reader reads."""
+"""The learned reader on pictures."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_a_picture_that_lies_on_its_side_is_read_and_told(net):
     lying = picture.rotate(90, expand=True, fillcolor=230)
     readings = read_digits(lying, reader=net, threshold=1.0)
     assert "".join(str(each.best) for each in readings) == text
-    # it is not for the rotation that they are left unread
+    # they are not left unread because of the rotation
     assert {(each.rotation, each.turned) for each in readings} == {(90, 0)}
 
 
@@ -141,7 +141,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def reader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run of experiment=reader leaves: a checkpoint and weights, which are calibrated."""
+    """Make the files of a run of experiment=reader: a checkpoint and calibrated weights."""
     run = tmp_path_factory.mktemp("run")
     about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
     module = {"model": about, "optimizer": {}, "scheduler": {}}

@@ -1,4 +1,4 @@
-"""The checks of a user's parts pass a sound network and fail one that is not."""
+"""The checks of a user's parts pass a valid network and fail an invalid one."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""How commands end: by a mistake, by a signal, by a reader that is gone."""
+"""How commands exit after user errors, signals and closed pipes."""
 
 import inspect
 import json
@@ -19,7 +19,7 @@ from mnist_cnn.train import main as train_command
 from tests.helpers.process import environment, finish, start
 from tests.helpers.training import TINY
 
-# sends this process a signal when PyTorch is being imported, which takes seconds
+# sends this process a signal while PyTorch is imported, which takes seconds
 SIGNAL = """
 import os, sys, threading, time
 def send():

@@ -1,4 +1,4 @@
-"""Each config file feeds constructors that exist, and each wrong value ends in one clear line."""
+"""Each config file fits existing constructors, and each invalid value ends in one clear line."""
 
 import contextlib
 import inspect
@@ -123,7 +123,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
-        # what may not be named
+        # classes that are not allowed
         ("+callbacks.mine._target_=os.mkdir", "callbacks.mine._target_ must be mnist_cnn.*, li"),
         ("model._target_=lightning.Trainer", "model._target_ must be mnist_cnn.model.*, "),
         (

@@ -1,4 +1,4 @@
-"""What `internals/` uses of the private API of Lightning, Hydra and PyTorch is as it was read."""
+"""The private API of Lightning, Hydra and PyTorch behaves as `internals/` assumes."""
 
 import os
 import warnings
@@ -24,11 +24,11 @@ from mnist_cnn.internals import hydra, loaders, results
 from mnist_cnn.internals import lightning as wall
 from tests.helpers.training import bare_trainer
 
-BATCHES = 4  # of an epoch
+BATCHES = 4  # per epoch
 
 
 class Numbers:
-    """A loader that can be resumed, of BATCHES numbers."""
+    """A resumable loader of BATCHES numbers."""
 
     first = done = 0
 
@@ -62,13 +62,13 @@ class Module(L.LightningModule):
         self.log("mean", 1.0)
 
     def configure_optimizers(self) -> Any:
-        if self.counts_steps:  # as a schedule over the whole run does
+        if self.counts_steps:  # like a schedule over the whole run
             assert self.trainer.estimated_stepping_batches
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def fit(module: Module, path: Any = None, options: Any = None, **hooks: Any) -> L.Trainer:
-    """Three epochs, from a checkpoint on where there is one, with the hooks of a callback."""
+    """Train three epochs with a callback's hooks, resuming from a checkpoint if one is given."""
     callbacks = [LambdaCallback(**hooks)]
     trainer = bare_trainer(**{"max_epochs": 3, "callbacks": callbacks, **(options or {})})
     trainer.fit(module, Numbers(), ckpt_path=path, weights_only=path and True)
@@ -79,7 +79,7 @@ def test_a_resumed_epoch_is_not_announced_and_its_loader_may_be_lost(tmp_path):
     path = tmp_path / "6.ckpt"
 
     def watched(module: Module, resumed: Any = None) -> tuple[list, list, list]:
-        """If it begins within an epoch; its epochs; if their mean is known at the start or end."""
+        """Record whether it begins within an epoch, its epochs, and when their mean is known."""
         begins, starts, ends = [], [], []
 
         def on_train_epoch_start(trainer, _):
@@ -100,7 +100,7 @@ def test_a_resumed_epoch_is_not_announced_and_its_loader_may_be_lost(tmp_path):
         return begins, starts, ends
 
     begins, starts, ends = watched(Module())
-    # the module's metrics of an epoch are there when the next one starts: BetweenEpochs
+    # an epoch's metrics are available when the next one starts: BetweenEpochs
     assert (begins, starts) == ([False], [(0, False), (1, True), (2, True)])
     assert ends[0] is False
     module, counting = Module(), Module(counts_steps=True)
@@ -189,7 +189,7 @@ def test_training_is_over_after_the_last_epoch():
 
 
 class Logging(Module):
-    """Logs in each way there is."""
+    """A module that logs in every way."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ def test_the_samples_of_a_mean_are_integers_until_they_are_counted_exactly(monke
 
     def on_train_batch_end(trainer, *_):
         item = next(iter(trainer._results.values()))  # noqa: SLF001
-        item.meta.sync.should = True  # as sync_dist=True has it in several processes
+        item.meta.sync.should = True  # like sync_dist=True in several processes
         for processes in (1, 2):
             with monkeypatch.context() as patch:
                 patch.setattr(L.Trainer, "world_size", processes)
@@ -301,7 +301,7 @@ def test_the_samples_of_a_mean_are_integers_until_they_are_counted_exactly(monke
 
 
 class Processes(Dataset[int]):
-    """The number of the process that loads."""
+    """A dataset of the number of the process that loads it."""
 
     def __len__(self) -> int:
         return 1
@@ -323,7 +323,7 @@ def test_new_memory_is_filled_in_deterministic_mode_unless_it_is_left_as_it_is(m
     torch.use_deterministic_algorithms(True)
     assert torch.empty(64).isnan().all()
     wall.leave_memory_uninitialized()
-    torch.ones(4097)  # memory that the next tensor may get
+    torch.ones(4097)  # memory that the next tensor may reuse
     assert not torch.empty(4097).isnan().all(), "leave_memory_uninitialized"
 
 
@@ -361,7 +361,7 @@ def test_a_job_is_composed_and_a_group_listed_by_the_loader_of_the_application()
         assert hydra.compose_job(config, ["seed=3", "model=fast_cnn"]).seed == 3
         with pytest.raises(HydraException, match="nowhere"):
             hydra.compose_job(config, ["model=nowhere"])
-        loader = GlobalHydra.instance().config_loader()  # as a sweeper is given it
+        loader = GlobalHydra.instance().config_loader()  # as a sweeper receives it
         (each,) = hydra.parse_overrides(["model=glob(*)"], loader)
         assert {"cnn", "fast_cnn"} <= {*each.sweep_string_iterator()}
         hydra.set_hydra_config(config)

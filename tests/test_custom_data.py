@@ -1,4 +1,4 @@
-"""A user's own arrays and pictures train, are evaluated, and are refused in one line."""
+"""Custom arrays and images: training, evaluation, and one-line errors."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from tests.helpers.training import SHORT, evaluated, save_arrays
 
 
 def save_pictures(root: Path) -> None:
-    """20 colour pictures of 24x20 in each of the classes a, b and c, to train and to test on."""
+    """Save 20 colour images of 24x20 for each of the classes a, b and c, and for each split."""
     chance = np.random.default_rng(0)
     for split, kind, k in np.ndindex(2, 3, 20):
         place = root / ("train", "test")[split] / "abc"[kind]
@@ -30,7 +30,7 @@ def save_pictures(root: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """A network that was trained on arrays in colour of 20 classes with names."""
+    """Train a network on colour arrays of 20 named classes."""
     folder = tmp_path_factory.mktemp("arrays")
     save_arrays(folder / "my.npz", classes=[f"kind {k}" for k in range(20)])
     data = ["data=arrays", f"data.path={folder}/my.npz", "model.mean=auto", "model.std=auto"]

@@ -1,4 +1,4 @@
-"""The data module splits the training file as the tutorial does and leaves the test set apart."""
+"""The data module splits the training file like the tutorial and keeps the test set separate."""
 
 import hashlib
 
@@ -56,7 +56,7 @@ def test_a_choice_per_class_is_by_seed_and_within_every_greater_one(train_file):
     for n, rows in ((3, few), (30, more)):
         assert torch.equal(torch.bincount(train_file[1][rows]), torch.full((10,), n))
     assert set(few.tolist()) < set(more.tolist())
-    assert not set(more.tolist()) & set(range(12_000))  # which validate
+    assert not set(more.tolist()) & set(range(12_000))  # the validation images
     other = module("fit", per_class=30, seed=2).rows["train"]
     assert len(set(more.tolist()) & set(other.tolist())) < 30
 

@@ -1,4 +1,4 @@
-"""Two processes that train together: the run that one alone would make, and an end in common."""
+"""Training in two processes: the results of a single one, and a common end."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
 
 
 def ended(folder: Path, *args: str, launcher=(), code: int = 0, fault: str = "- 0 -") -> str:
-    """Trains from the command line in a folder; what it says on stderr."""
+    """Train from the command line in a folder, and return its stderr."""
     command = [*launcher, "mnist_cnn.train", *TINY, *DDP, "run_name=x", *args]
     done = run(folder, *command, FAULT=fault)
     assert done.returncode == code, done.stderr
@@ -42,20 +42,20 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for name, value in (("SLURM_NTASKS", "4"), ("SLURM_JOB_NAME", "x")):  # no torchrun: ignored
         monkeypatch.setenv(name, value)
-    # 63 images have no half
+    # 63 images cannot be halved
     options = [*TINY, "data.batch_size=63", "test=true", "trainer.limit_test_batches=1.0"]
     found = train(compose([*options, *DDP], run_dir=tmp_path / "two"))
     train(compose(options, run_dir=tmp_path / "one"))
     one, two = (column(tmp_path / name, "train/loss") for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-4)
-    loss, acc = measured(tmp_path / "two")  # of 10,000 images, each counted once
+    loss, acc = measured(tmp_path / "two")  # on 10,000 images, each counted once
     assert {"format_version": 1, **found} == results(tmp_path / "two")
     assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)
-    corrected = 9995 * found["test/acc_corrected"]  # of both processes
+    corrected = 9995 * found["test/acc_corrected"]  # over both processes
     assert corrected == pytest.approx(round(corrected))
     assert found["test/acc_corrected"] == pytest.approx(acc, abs=1.5e-3)
     assert found["test/loss"] == pytest.approx(loss, rel=1e-4)
-    assert len((tmp_path / "two" / "train.log").read_text().splitlines()) == 2  # by one of them
+    assert len((tmp_path / "two" / "train.log").read_text().splitlines()) == 2  # by one of both
     before = files(tmp_path / "two")
     assert train(compose([*options, *DDP], run_dir=tmp_path / "two")) == found
     assert files(tmp_path / "two") == before
@@ -90,7 +90,7 @@ def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
     assert "Traceback" not in err
     failed = json.loads((tmp_path / "run" / "failed.json").read_text())
     assert failed["error"].endswith("a fault in on_train_batch_start")
-    assert "faults.py" in failed["traceback"]  # that of the process
+    assert "faults.py" in failed["traceback"]  # of the process
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path)
     while state(tmp_path / "slow") == "running":
         assert time.monotonic() < deadline
     finish(process)
-    assert len(list((tmp_path / "slow" / ".hydra").iterdir())) == 3  # Hydra's own
+    assert len(list((tmp_path / "slow" / ".hydra").iterdir())) == 3  # Hydra's files
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The page to draw on, served by the real server, in a real browser."""
+"""The page to draw on, served by the real server in a real browser."""
 
 import io
 import math
@@ -17,20 +17,20 @@ pytest.importorskip("fastapi_offline", reason="needs the extra demo")
 
 from mnist_cnn.reading import service
 
-Points = list[tuple[float, float]]  # in shares of the sheet's width and height
+Points = list[tuple[float, float]]  # as fractions of the sheet's width and height
 STROKE: Points = [(0, 0.2), (0, 0.8)]
 RING: Points = [(0.11 * math.sin(t / 3), 0.5 - 0.28 * math.cos(t / 3)) for t in range(20)]
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running demo."""
+    """Run a demo, and yield its address."""
     with running(tmp_path_factory.mktemp("server") / "log") as (port, _):
         yield f"http://127.0.0.1:{port}"
 
 
 class Sheet:
-    """A page of the demo and the hand that draws on it."""
+    """A page of the demo, with methods to draw on it."""
 
     def __init__(self, page: Any, wrong: list[str]):
         self.page, self.wrong = page, wrong
@@ -52,7 +52,7 @@ class Sheet:
             mouse.up()
 
     def forgive(self, text: str) -> None:
-        """Allow what the browser prints of failed requests, which has this text in it."""
+        """Ignore the browser's messages about failed requests that contain a text."""
         self.wrong[:] = [line for line in self.wrong if text not in line]
 
     def upload(self, *files: tuple[str, bytes]) -> None:
@@ -61,7 +61,7 @@ class Sheet:
         self.page.set_input_files("input[type=file]", chosen)
 
     def reads(self, text: str) -> None:
-        """Wait until the page reads text."""
+        """Wait until the page has read a text."""
         self.page.wait_for_function(
             """text => document.querySelector(".reading").textContent === text &&
                 document.querySelector(".reader").dataset.state !== "reading" """,
@@ -70,7 +70,7 @@ class Sheet:
         )
 
     def says(self, text: str) -> None:
-        """Wait until the page's message contains text."""
+        """Wait until the page's message contains a text."""
         self.page.wait_for_function(
             'text => document.querySelector(".message").textContent.includes(text)',
             arg=text,
@@ -80,7 +80,7 @@ class Sheet:
 
 @pytest.fixture
 def sheet(browser: Any, url: str) -> Iterator[Sheet]:
-    """The page, in which nothing may fail or ask another machine."""
+    """Open the page; a failure or a request to another machine fails the test."""
     wrong: list[str] = []
 
     def note_request(request: Any) -> None:
@@ -113,9 +113,9 @@ def test_what_is_drawn_is_read_and_can_be_undone(sheet: Sheet) -> None:
     assert sheet.page.locator(".seen button").count() == 2
     assert sheet.page.locator(".bar").count() == 10
     assert best.inner_text() == "0"
-    sheet.page.mouse.click(*sheet.at((0, 0.5), 0.3))  # on the first one's box
+    sheet.page.mouse.click(*sheet.at((0, 0.5), 0.3))  # on the first digit's box
     assert best.inner_text() == "1"
-    sheet.page.click("text=Undo")  # the click drew nothing
+    sheet.page.click("text=Undo")  # the click has drawn nothing
     sheet.reads("1")
     sheet.page.click("text=Clear")
     sheet.says("empty")
@@ -159,7 +159,7 @@ def test_a_refused_file_is_named_and_leaves_the_reading_as_it_was(sheet: Sheet) 
         sheet.reads("7")
         assert sheet.page.locator(".seen button").count() == 1
     sheet.page.click("text=Undo")
-    sheet.says("empty")  # a refused file is no step to take back
+    sheet.says("empty")  # a refused file is not undone
     sheet.page.route("**/read?*", lambda route: route.fulfill(status=500, body="{}"))
     sheet.draw(STROKE)
     sheet.says("The server gives no answer")
@@ -190,7 +190,7 @@ def test_several_files_and_their_pages_are_read_each_in_its_turn(sheet: Sheet) -
     assert sheet.page.locator(".next").is_disabled()
     sheet.page.click(".previous")
     sheet.reads("2")
-    sheet.page.click("text=Undo")  # they came at once
+    sheet.page.click("text=Undo")  # they were added in one step
     sheet.says("empty")
     sheet.forgive("422")
 
@@ -240,7 +240,7 @@ def test_long_results_are_whole_lines_that_keys_can_scroll(sheet: Sheet) -> None
         sheet.page.evaluate("chosen => choose(chosen)", chosen)
         tile = sheet.page.locator(".seen button").nth(chosen).bounding_box()
         strip = sheet.page.locator(".seen").bounding_box()
-        ring = 5  # around what has the focus
+        ring = 5  # pixels of the focus ring
         assert strip["x"] + ring <= tile["x"]
         assert tile["x"] + tile["width"] + ring <= strip["x"] + strip["width"]
         assert strip["y"] + ring <= tile["y"]

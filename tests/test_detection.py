@@ -1,4 +1,4 @@
-"""Made pages, the network that finds characters on them, and how its maps are read."""
+"""Synthetic pages, the network that detects characters on them, and decoding its maps."""
 
 from dataclasses import replace
 
@@ -39,7 +39,7 @@ def dataset() -> PageDataset:
 
 
 def perfect_maps(marks: torch.Tensor, height: int = 32, width: int = 40) -> torch.Tensor:
-    """The maps (32, h, w) of a network that makes no error."""
+    """Return the maps (32, h, w) of a network without errors."""
     heat, _, kinds, boxes, _ = targets(marks[None], height, width)
     maps = torch.zeros(sum(CHANNELS.values()), height, width)
     maps[0] = torch.logit(heat[0], 1e-4)
@@ -154,7 +154,7 @@ def test_maps_without_error_give_the_characters_of_a_page(dataset):
             continue
         own, n = page_scores(characters(perfect_maps(marks)), marks_of(marks))["recall"]
         right, there = right + own, there + n
-    assert right > 0.97 * there  # the middles of two that overlap may share a cell
+    assert right > 0.97 * there  # overlapping characters may have their centers in one cell
 
 
 def character(symbol: str, x: float, score: float = 0.9) -> Character:

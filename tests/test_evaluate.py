@@ -1,4 +1,4 @@
-"""An evaluation agrees with the training that it follows, and TensorBoard with both."""
+"""An evaluation agrees with its training, and TensorBoard with both."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
 from tests.helpers.training import SHORT
 
-# nothing of the defaults, so that a value that is not taken from the checkpoint shows
+# no default values, to detect those that are not taken from the checkpoint
 TRAINED_ON = ["data.val_fraction=0.1", "data.fold=3"]
 NET = ["model.channels=[8,16]", "model.hidden=32", "model.mean=0.1307", "model.std=0.3081"]
 BEST = Path("checkpoints", "best.ckpt")
@@ -30,7 +30,7 @@ BEST = Path("checkpoints", "best.ckpt")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was validated and tested on every image."""
+    """Train a run that is validated and tested on every image."""
     folder = tmp_path_factory.mktemp("outputs") / "run"
     whole = ["trainer.limit_val_batches=1.0", "trainer.limit_test_batches=1.0"]
     train(compose([*SHORT, *whole, *TRAINED_ON, *NET], run_dir=folder, run_name="short"))
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of another architecture, normalisation, fold and split."""
+    """Train a run with another architecture, normalisation, fold and split."""
     folder = tmp_path_factory.mktemp("other") / "run"
     differs = ["model=fast_cnn", "model.mean=0.5", "model.std=0.25", "data.val_fraction=0.1"]
     train(compose([*SHORT, *differs, "data.split=writers", "logger=none"], run_dir=folder))
@@ -57,7 +57,7 @@ def evaluation(ckpt_path: Path | str, run_dir: Path | str, *overrides: str) -> d
 
 @pytest.fixture(scope="module")
 def tested(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """An evaluation on the test images, with temperature, and its folder."""
+    """Evaluate on the test images, with temperature; return the outcome and the folder."""
     out = tmp_path_factory.mktemp("evaluation")
     return evaluation(folder, out, "temperature=true"), out
 
@@ -75,7 +75,7 @@ def test_it_validates_on_the_images_that_training_held_out(folder, tmp_path):
     outcome = evaluation(folder, tmp_path, "split=val", "data.eval_batch_size=100")
     assert outcome["acc"] == json.loads((folder / "results.json").read_text())["val/acc"]
     assert outcome["data"]["eval_batch_size"] == 100
-    # fold 3 of 6,000: named by their row in the training file, whose labels they carry
+    # fold 3 of 6,000 images, named by their rows in the training file, whose labels they have
     table = pd.read_csv(tmp_path / "predictions.csv")
     assert table["index"].tolist() == list(range(18_000, 24_000))
     labels = mnist.load_split("mnist", outcome["data"]["root"], "train")[1][18_000:24_000]
@@ -116,7 +116,7 @@ def test_writers_and_the_worst_tenth_of_them_add_up(tested):
 
 
 def test_a_network_is_compared_with_another_on_the_same_images(folder, other, tested, tmp_path):
-    # the other one's validation split is another: the temperature is the first one's
+    # the networks' validation splits differ: the temperature is fitted for the first
     outcome = evaluation(folder, tmp_path, f"compare={other}", "temperature=true")
     assert outcome["temperature"] == tested[0]["temperature"]
     compared = outcome["compare"]
@@ -230,7 +230,7 @@ def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other,
     for argv, place in (
         ([f"ckpt_path={folder}"], [f"{start}'"]),
         ([f"ckpt_path={folder}", "compare=x/y"], [f"{start},compare=x_y'"]),
-        ([f"ckpt_path={folder}", "compare=null", "shifts=0"], [f"{start}'"]),  # as by default
+        ([f"ckpt_path={folder}", "compare=null", "shifts=0"], [f"{start}'"]),  # the defaults
         ([f"ckpt_path={folder}/checkpoints/last.ckpt"], [f"{start},last'"]),
         ([f"ckpt_path=[{folder},{other}]"], []),
         ([f"ckpt_path={tmp_path}"], []),

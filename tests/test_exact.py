@@ -1,4 +1,4 @@
-"""A run that was interrupted, wherever, ends bit for bit like one that was not."""
+"""A run that was interrupted at any point is bitwise identical to an uninterrupted one."""
 
 import contextlib
 import shutil
@@ -23,7 +23,7 @@ from tests.helpers.own_data import OWN
 from tests.helpers.process import finish, start
 from tests.helpers.training import FAULT, bare_trainer, trained
 
-STEPS = 10  # of an epoch
+STEPS = 10  # per epoch
 RECIPES = {
     "plateau": ["scheduler.threshold=10", "scheduler.patience=0", "model.dropout=0.3", "test=true"],
     "one cycle, sgd, augmented": ["scheduler=one_cycle", "optimizer=sgd", "augment=photo"],
@@ -59,7 +59,7 @@ FAST = ("plateau", "averaged weights, nothing validates")
 def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_path, fault, recipe):
     whole = run(tmp_path / "whole", *RECIPES[recipe])
     cut = tmp_path / "cut"
-    # in the first step, in the middle, in an epoch's last step and first step, in the last of all
+    # in the first step, in the middle, in an epoch's last and first step, in the last step of all
     for step in (1, 4, 10, 11, 17, 20, 27, 30):
         fault(f"on_train_batch_start {step} SIGTERM")
         if step > last(whole)["global_step"] * 3 ** (recipe == "accumulated gradients"):
@@ -67,7 +67,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_p
         with pytest.raises(Interrupted, match=f"SIGTERM; resume it with ckpt_path={cut}"):
             run(cut, *RECIPES[recipe])
         assert state(cut) == "interrupted"
-        torch.manual_seed(99)  # whatever the process drew meanwhile
+        torch.manual_seed(99)  # the resumed run must not depend on this state
     run(cut, *RECIPES[recipe])
     assert not differences(whole, cut)
 
@@ -97,7 +97,10 @@ def test_a_users_own_loader_resumes_within_an_epoch_and_trains_on(tmp_path, faul
 
 
 class Adversaries(L.LightningModule):
-    """Two optimizers by hand, one of which adds up gradients; each hook draws and logs."""
+    """Manual optimization with two optimizers, one accumulating gradients.
+
+    Each hook draws random numbers and logs.
+    """
 
     def __init__(self):
         super().__init__()
@@ -143,7 +146,7 @@ class Adversaries(L.LightningModule):
 
 
 class Diary(Callback):
-    """Counts the epochs that begin, and keeps what was logged in each."""
+    """A callback that counts the started epochs and records what was logged in each."""
 
     def __init__(self, stop=0):
         self.stop, self.began, self.rows = stop, 0, []
@@ -186,8 +189,8 @@ def fit(folder: Path, start: Path | None, stop: int) -> tuple[list, dict]:
 def test_any_module_is_resumed_exactly_whatever_it_does(tmp_path):
     rows, state = fit(tmp_path / "whole", None, 0)
     start = None
-    # at each moment of a gradient's sum, before a validation (which delays the stop), at an
-    # epoch's ends
+    # at each step of a gradient accumulation, before a validation (which delays the stop), at
+    # an epoch's start and end
     for stop in (2, 4, 8, 10, 11, 14, 15, 17, 19, 20, 21, 25, 30, 0):
         cut_rows, cut = fit(tmp_path / "cut", start, stop)
         start = tmp_path / "cut" / LAST
@@ -220,7 +223,7 @@ def test_a_stream_has_no_checkpoint_within_an_epoch_and_a_line_says_so(tmp_path,
 )
 def test_processes_killed_at_any_point_end_like_those_that_are_not(tmp_path, scenario, kills):
     soak = start(tmp_path, "benchmarks.soak", f"--kills={kills}", f"--scenarios={scenario}")
-    code, out, err = finish(soak, 900)  # dozens of processes that train
+    code, out, err = finish(soak, 900)  # dozens of training processes
     assert code == 0, out + err
 
 
@@ -233,7 +236,7 @@ def test_checkpoints_within_an_epoch_change_nothing(tmp_path, fault):
     assert state(cut) == "failed"
     assert last(cut)["global_step"] == STEPS + 6
     fault("- 0 -")
-    run(cut, "logger=tensorboard")  # how often it saves is no part of a result
+    run(cut, "logger=tensorboard")  # results do not depend on how often checkpoints are saved
     assert not differences(whole, cut)
     assert [step for step, _ in scalars(cut)["val/loss"]] == [1, 2, 3]
 
@@ -267,7 +270,7 @@ def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault
         run(cut, "test=true", "trainer.max_epochs=2")
     with pytest.raises(ValueError, match=r"seed must be 0 .*; force=true has nothing to resume"):
         run(cut, "test=true", "seed=1", "force=true")
-    run(cut, "test=false")  # the test that is there stays
+    run(cut, "test=false")  # the existing test results stay
     assert files(cut) == before
 
 
@@ -280,7 +283,7 @@ def test_a_run_that_stopped_early_says_so_when_it_is_extended(tmp_path, capsys):
     said = f"{cut}: nothing is left to train: callbacks.early_stopping ended it after epoch 2\n"
     assert capsys.readouterr().err == said
     assert not differences(whole, cut)
-    with pytest.warns(UserWarning, match="EarlyStopping"):  # Lightning misses it
+    with pytest.warns(UserWarning, match="EarlyStopping"):  # Lightning misses the callback
         run(cut, "callbacks=no_early_stopping", "callbacks.summary=null", "force=true")
     assert results(cut)["epochs"] == 3
 
@@ -292,7 +295,7 @@ def test_a_copied_checkpoint_starts_a_new_run_beside_the_old_one(tmp_path):
     alone.mkdir()
     shutil.copy(old / LAST, alone / "copy.ckpt")
     shutil.copytree(old / LAST.parent, beside)
-    # no later epoch is better than the best of the old run
+    # make the old run's best epoch better than any later one
     scores = {"best_score": -1.0, "best_epoch": 1}
     for file, epoch in (
         (alone / "copy.ckpt", 2),
@@ -306,7 +309,7 @@ def test_a_copied_checkpoint_starts_a_new_run_beside_the_old_one(tmp_path):
     assert (results(new)["epochs"], results(new)["best_epoch"]) == (3, 1)
     assert (new / BEST).read_bytes() == (beside / "best.ckpt").read_bytes()
     new = run(tmp_path / "new alone", f"ckpt_path='{alone / 'copy.ckpt'}'")
-    assert results(new)["best_epoch"] == 3  # of those that are there
+    assert results(new)["best_epoch"] == 3  # the old best.ckpt is missing
     with pytest.raises(ValueError, match=r"data\.batch_size must be 64 as recorded, got 32"):
         run(tmp_path / "other", f"ckpt_path='{old / LAST}'", "data.batch_size=32")
     assert files(old) == before
@@ -334,7 +337,7 @@ def test_what_force_changes_is_what_trains_or_is_refused(tmp_path, change, rates
     assert list(state["param_groups"][0]["betas"]) == (
         [0.8, 0.9] if "betas" in change else [0.9, 0.999]
     )
-    assert state["state"][0]["step"] == 30  # none is forgotten
+    assert state["state"][0]["step"] == 30  # the optimizer's state is kept
 
 
 def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, fault):
@@ -370,7 +373,7 @@ def test_a_damaged_checkpoint_or_one_that_would_run_code_is_refused_by_name(tmp_
         (tmp_path / LAST).write_bytes(damaged)
         with pytest.raises(ValueError, match=rf"ckpt_path must be .*got {tmp_path / LAST}"):
             run(tmp_path)
-    assert results(tmp_path)["epochs"] == 1  # still those of best.ckpt and the weights
+    assert results(tmp_path)["epochs"] == 1  # still match best.ckpt and the weights
     torch.save({"state_dict": Attack()}, tmp_path / "evil.ckpt")
     with pytest.raises(ValueError, match=rf"ckpt_path must be .*got {tmp_path}/evil.ckpt"):
         run(tmp_path / "new", f"ckpt_path={tmp_path}/evil.ckpt")
@@ -383,4 +386,4 @@ def test_nan_ends_the_run_and_names_the_step(tmp_path, fault):
     with pytest.raises(ValueError, match=named):
         run(tmp_path, "data.batch_size=5", "callbacks.checkpoint.every_steps=3")
     assert state(tmp_path) == "failed"
-    assert last(tmp_path)["global_step"] == STEPS + 3  # before
+    assert last(tmp_path)["global_step"] == STEPS + 3  # before the failure

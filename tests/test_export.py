@@ -1,4 +1,4 @@
-"""Export: files that other programs run give the network's own probabilities, or are not there."""
+"""Exported files reproduce the network's probabilities in other programs, or are not written."""
 
 import copy
 import html
@@ -26,7 +26,7 @@ from mnist_cnn.weights import predictor
 from tests.helpers import process
 from tests.helpers.process import environment
 
-# a scaling that is not the identity: a file that forgets it is found out
+# a normalisation other than the identity, to detect a file without it
 TRAINING = [
     *("trainer.accelerator=cpu", "trainer.max_epochs=1", "trainer.limit_train_batches=150"),
     *("trainer.limit_val_batches=1", "model.channels=[8,16]", "model.hidden=32"),
@@ -49,12 +49,12 @@ def digits() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def truth(trained_run, digits) -> np.ndarray:
-    """The network's own probabilities (300, 10)."""
+    """Return the network's own probabilities (300, 10)."""
     return predictor.load(trained_run)(digits).numpy()
 
 
 def refusal(*args: Any) -> str:
-    """The one line with which the command ends."""
+    """Return the error line of the command."""
     with pytest.raises(SystemExit) as exit:
         main([*map(str, args)])
     assert isinstance(exit.value.code, str)  # Python prints it and exits with 1
@@ -64,7 +64,7 @@ def refusal(*args: Any) -> str:
 
 @pytest.fixture(scope="module")
 def exported(trained_run, tmp_path_factory) -> Path:
-    """The folder of all formats as the command fills it."""
+    """Export all formats with the command, and return their folder."""
     for package in PACKAGES:
         pytest.importorskip(package, reason=f"{package} comes with the extra export")
     folder = tmp_path_factory.mktemp("exported")
@@ -78,7 +78,7 @@ def test_the_onnx_file_alone_gives_the_probabilities_of_any_number_of_images(
 ):
     import onnxruntime
 
-    shutil.copy(exported / "mnist_cnn.onnx", tmp_path)  # no file beside it
+    shutil.copy(exported / "mnist_cnn.onnx", tmp_path)  # without other files
     session = onnxruntime.InferenceSession(str(tmp_path / "mnist_cnn.onnx"))
     (images,), (probabilities,) = session.get_inputs(), session.get_outputs()
     assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["N", 28, 28])

@@ -1,4 +1,4 @@
-"""Files of another version are refused in a line, and nothing is done with them."""
+"""Files of another format version are refused in one line."""
 
 from pathlib import Path
 

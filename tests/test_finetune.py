@@ -1,4 +1,4 @@
-"""A run starts from weights that are there, and leaves layers as they are."""
+"""Fine-tuning: a run starts from existing weights, with frozen layers."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ STILL = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "optimizer.lr=
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a small network, with a normalisation."""
+    """Train a small network with a normalisation."""
     return trained(tmp_path_factory.mktemp("source"), "model.mean=0.1", "model.std=0.3")
 
 

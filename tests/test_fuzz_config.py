@@ -1,7 +1,7 @@
-"""Whatever is set, a run trains or is refused in one line that needs no traceback.
+"""Any configuration trains or is refused in one line, without a traceback.
 
-Every declared key is given values of the wrong type, size and language. The suite tries sixty
-configurations, the same each time; FUZZ=5000 tries as many new ones.
+Every declared key is given values of wrong types, sizes and languages. The suite tries sixty
+configurations, the same each time; FUZZ=5000 tries 5000 new ones.
 """
 
 import collections
@@ -30,7 +30,7 @@ GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 CHOICES = [f"{group}={name}" for group in GROUPS for name in files(group)]
 
 
-# where a key is declared: the choice that brings it, or none; and its value as YAML has it
+# by key, the choice that declares it, if any, and its value as YAML
 DECLARED: dict[str, tuple[str | None, str]] = {}
 for choice in (None, *CHOICES):
     composed = compose([choice] if choice else [], run_dir="unused")
@@ -49,14 +49,14 @@ VALUES = st.one_of(
     st.sampled_from(sorted({value for _, value in DECLARED.values() if "/" not in value})),
     st.integers().map(str),
     st.floats().map(repr),
-    # no slash: what is written must stay in the folder of the test
+    # no slash: files must stay in the test's folder
     st.text(st.characters(exclude_characters="/", exclude_categories=["Cs"]), max_size=20),
 )
 
 
 @st.composite
 def override(draw: st.DrawFn) -> list[str]:
-    """An override of one key, after the choice that declares the key."""
+    """Draw an override of one key, after the choice that declares the key."""
     key, (choice, declared) = draw(st.sampled_from(sorted(DECLARED.items(), key=str)))
     sign = draw(st.sampled_from([*[""] * 12, "+", "++", "~"]))
     value = draw(st.one_of(VALUES, st.just(declared), st.integers(0, 20).map(str)))
@@ -72,11 +72,11 @@ CONFIGURATIONS = st.one_of(
 
 
 def small(cfg: DictConfig) -> DictConfig | None:
-    """The same in a few batches of bundled digits; None for a network that would take long."""
+    """Shorten a run to a few batches of bundled digits; None if its network is too large."""
     trainer = cfg.trainer
     trainer.max_epochs, trainer.min_epochs = 1, None
     for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
-        # a share is kept where it is so small that Lightning refuses it
+        # fractions too small for Lightning are kept
         if isinstance(trainer[limit], int) or trainer[limit] > 0.01:
             trainer[limit] = 1
     cfg.data.name = "mnist"
@@ -87,9 +87,9 @@ def small(cfg: DictConfig) -> DictConfig | None:
 
 
 def tried(overrides: list[str], folder: Path, training: bool) -> str:
-    """What becomes of a configuration: accepted, trained or refused."""
+    """Try a configuration, and return whether it was accepted, trained or refused."""
     try:
-        # TensorBoard's figures take longer than all the rest
+        # TensorBoard's figures would take most of the time
         logger = [] if "logger" in str(overrides) else ["logger=none"]
         cfg = compose([*logger, *overrides], run_dir=folder)
         parse(resolved(cfg), Config)
@@ -104,7 +104,7 @@ def tried(overrides: list[str], folder: Path, training: bool) -> str:
 
 @pytest.mark.slow
 def test_every_configuration_trains_or_is_refused_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where relative folders and ~ lead
+    monkeypatch.chdir(tmp_path)  # for relative folders and ~
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("socket.socket.connect", None)  # no network
     outcomes: collections.Counter[str] = collections.Counter()
@@ -115,14 +115,14 @@ def test_every_configuration_trains_or_is_refused_in_one_line(tmp_path, monkeypa
         derandomize=not MORE,
         database=None,
         deadline=None,
-        phases=[Phase.generate],  # all faults of a run are told, each once
+        phases=[Phase.generate],  # report every fault once, without shrinking
         suppress_health_check=list(HealthCheck),
     )
     @given(CONFIGURATIONS, st.booleans())
     def fuzz(overrides: list[str], training: bool) -> None:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # such as of a learning rate that leads nowhere
+                warnings.simplefilter("ignore")  # such as for a useless learning rate
                 folder = tmp_path / f"run{outcomes.total()}"
                 outcomes[tried(overrides, folder, training)] += 1
         except Exception as e:

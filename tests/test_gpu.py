@@ -1,4 +1,4 @@
-"""On a machine with a GPU a run trains there, and its network reads alike on the processor."""
+"""A run trains on the GPU, and its network gives the same predictions on the CPU."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A network in the conventions of the Hugging Face hub, from a folder, without a network."""
+"""A network in the format of the Hugging Face Hub, loaded from a folder while offline."""
 
 import json
 

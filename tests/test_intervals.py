@@ -1,4 +1,4 @@
-"""Interval bounds hold what a network can compute, and training on them keeps images certified."""
+"""Interval bounds contain a network's outputs, and training on them certifies images."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ NETWORKS = [
     model.FastCNN(channels=(4, 4), hidden=8, mean=0.13, std=0.31),
     model.VGG(stages=((4,), (4, 4)), channel_dropout=0.1, dropout=0.1),
     model.ClippedCNN(**CLIPPED),
-    nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU()),  # not a linear layer at the end
+    nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU()),  # does not end in a linear layer
 ]
 
 
@@ -36,7 +36,7 @@ def digits(n: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("net", NETWORKS, ids=lambda net: type(net).__name__)
 def test_the_margins_hold_those_of_every_changed_image(net: nn.Module):
     x, y = digits(50)
-    net.train()(x)  # statistics that are not those of a new batch normalisation
+    net.train()(x)  # statistics other than the initial ones
     net = net.eval().double()
     for epsilon in (0.0, 0.05):
         bounds = net(Interval.around(x.double(), epsilon)).margins(y)

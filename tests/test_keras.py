@@ -1,12 +1,15 @@
-"""The default recipe does what a recorded Keras run did.
+"""The default recipe reproduces a recorded Keras run.
 
 keras_article.npz was recorded with Keras 3.15.1 on TensorFlow 2.21.0 from the article's script:
-`init_<layer>_<kernel|bias>` are its initial weights (convolutions (h, w, in, out), dense layers
-(in, out), the first reading a map flattened as (h, w, c)); `init_probs` the untrained network's
-probabilities of the first 256 test images; `step_loss` the loss of 50 steps of Adam, batch i being
-rows 12000 + 64 i onwards of the training file, in order; `final_probs` the probabilities after
-them; `plateau_val_loss` sequences of validation losses, `plateau_lr` the learning rate after each
-epoch of them, and `stop_epoch` the epoch (from 0) at whose end training stops, -1 for never.
+
+- `init_<layer>_<kernel|bias>`: initial weights, (h, w, in, out) of convolutions and (in, out) of
+  dense layers, the first of which takes a feature map flattened as (h, w, c)
+- `init_probs`: probabilities of the untrained network for the first 256 test images
+- `step_loss`: losses of 50 steps of Adam; batch i starts at row 12000 + 64 i of the training file
+- `final_probs`: probabilities after these steps
+- `plateau_val_loss`: sequences of validation losses
+- `plateau_lr`: the learning rate after each epoch of these
+- `stop_epoch`: the epoch (from 0) after which training stops, -1 for never
 """
 
 from pathlib import Path
@@ -34,7 +37,7 @@ def keras() -> Any:
 
 
 def tutorial(keras: Any) -> DigitClassifier:
-    """The default module with the recorded initial weights."""
+    """Make the default module with the recorded initial weights."""
     module = DigitClassifier()
     for name in ("conv1", "conv2", "dense1", "dense2"):
         kernel = torch.tensor(keras[f"init_{name}_kernel"].astype(np.float32))
@@ -74,7 +77,7 @@ def test_fifty_training_steps_give_the_recorded_losses(keras):
     recorded = keras["step_loss"]
     np.testing.assert_allclose(losses[:10], recorded[:10], atol=5e-3)
     np.testing.assert_allclose(losses, recorded, atol=0.05)
-    # what rounding leaves of an agreement after 50 steps: same digits, nearly the same confidence
+    # up to rounding over 50 steps: the same digits, with nearly the same confidence
     ours, theirs = first_test_probabilities(module), keras["final_probs"]
     assert (ours.argmax(1) == theirs.argmax(1)).mean() > 0.97
     assert np.abs(ours - theirs).mean() < 0.01

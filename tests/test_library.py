@@ -1,4 +1,4 @@
-"""The package as a library: in a plain Trainer, without Hydra."""
+"""The package as a library, with a plain Trainer and without Hydra."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Lines and grids of characters that were found on a page."""
+"""Lines and grids of the characters detected on a page."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from mnist_cnn.reading.views import View
 
 
 def character(symbol: str, x: float, y: float, height: float = 30, found: float = 0.9) -> Character:
-    """A character whose middle is at (x, y)."""
+    """Make a character centered at (x, y)."""
     probabilities = np.full(len(SYMBOLS), 0.1 / (len(SYMBOLS) - 1), np.float32)
     probabilities[SYMBOLS.index(symbol)] = 0.9
     box = (x - height / 3, y - height / 2, x + height / 3, y + height / 2)
@@ -69,7 +69,7 @@ def test_rows_of_a_grid_that_is_turned_stay_in_order_whatever_is_in_them():
     turn = np.radians(12)
     right, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
     place = np.eye(3)
-    place[:2] = 10 * np.stack([right, down, [3, 1]], 1)  # in cells of the map, of 4 pixels
+    place[:2] = 10 * np.stack([right, down, [3, 1]], 1)  # in cells of the map, each 4 pixels wide
     cells = [(0, 0, 8), (0, 2, 0), (0, 1, 0)]
     found = []
     for k, (_, line, column) in enumerate(cells):
@@ -117,7 +117,7 @@ def test_views_of_a_character_are_averaged():
 
 
 def ruled(rows: int, columns: int, corners: list[tuple[int, int]], size: int = 200) -> np.ndarray:
-    """A map of ruled lines with a grid that is seen in perspective."""
+    """Draw a map of ruled lines with a grid in perspective."""
     ends = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float32)
     place = cv2.getPerspectiveTransform(ends, np.array(corners, np.float32))
     sheet = np.zeros((size, size), np.uint8)

@@ -1,4 +1,4 @@
-"""The loader hands out every image once, in an order that (seed, epoch) decide."""
+"""The loader yields every image once, in an order that depends on (seed, epoch) alone."""
 
 import itertools
 

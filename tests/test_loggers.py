@@ -1,4 +1,4 @@
-"""TensorBoard, Weights & Biases and MLflow, for real and without a network."""
+"""The real TensorBoard, Weights & Biases and MLflow, offline."""
 
 import importlib
 import shutil
@@ -16,7 +16,7 @@ from tests.helpers.training import SHORT, trained
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
 
-# MLflow opens a relative path once in a process, wherever that was: other tests have other names
+# MLflow opens a relative path only once per process: other tests need other names
 DATABASE = "sqlite:///outputs/trackers.db"
 BOTH = ["logger=[tensorboard,wandb,mlflow]", "logger.wandb.offline=true"]
 BOTH += [f"logger.mlflow.tracking_uri={DATABASE}"]
@@ -64,7 +64,7 @@ def test_trackers_get_a_run_which_wandb_continues_but_not_by_its_copy(tmp_path, 
     outcome = results(trained(run, *BOTH, "seed=7"))
     trained(copied, *BOTH, "seed=7")
     first, again = ids(run)
-    assert first == again  # wandb sync makes one run of them
+    assert first == again  # wandb sync merges them into one run
     assert len({first, *ids(copied)}) == 2
 
     client = mlflow.MlflowClient(DATABASE)

@@ -1,4 +1,4 @@
-"""MNIST from the package; the other sets of archives as torchvision downloads them."""
+"""MNIST from the package, and other data sets from the archives that torchvision downloads."""
 
 import functools
 import gzip
@@ -17,7 +17,7 @@ from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.weights import predictor
 from tests.helpers.process import finish, start
 
-COUNT = 200  # images of each file of the small set
+COUNT = 200  # images in each file of the small data set
 
 
 def idx(shape: tuple[int, ...], values: bytes, code: int = 8) -> bytes:
@@ -26,7 +26,7 @@ def idx(shape: tuple[int, ...], values: bytes, code: int = 8) -> bytes:
 
 @functools.cache
 def original(name: str, count: int) -> bytes:
-    """One of MNIST's files, or its beginning."""
+    """Return the first `count` items of one of MNIST's files."""
     images = "images" in name
     shape = (count, 28, 28) if images else (count,)
     values = mnist.read_bundled(name, header=16 if images else 8)
@@ -35,7 +35,7 @@ def original(name: str, count: int) -> bytes:
 
 @pytest.fixture
 def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with archives of 200 digits, for a torchvision that can download nothing else."""
+    """Make a folder with archives of 200 digits, for a torchvision that cannot download any."""
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     archives = {f"{name}.gz": gzip.compress(original(name, COUNT), 1) for name in mnist.SHA256}
@@ -50,7 +50,7 @@ def fashion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def refused(root: Path) -> str:
-    """The line in which a set is refused."""
+    """Return the error line for a missing data set."""
     with pytest.raises(OSError, match=rf"^data\.root={root} has no fashion_mnist: ") as error:
         mnist.prepare("fashion_mnist", root)
     line = str(error.value)
@@ -104,13 +104,13 @@ def test_a_set_is_unpacked_once_and_then_read_where_nobody_may_write(fashion, mo
 
 @pytest.mark.parametrize("root", ["folder", "file/below"])
 def test_without_network_or_folder_a_line_says_where_the_archives_belong(fashion, root):
-    (fashion / "file").write_text("")  # nobody can make a folder below it, root included
+    (fashion / "file").write_text("")  # not even root can make a folder below it
     assert ".gz" in refused(fashion / root)
 
 
 def test_without_a_home_folder_a_line_says_so(monkeypatch):
     monkeypatch.delenv("HOME")
-    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # whom no machine knows
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 2)  # an unknown user
     with pytest.raises(OSError, match=r"data.root=~/x .* HOME"):
         mnist.prepare("kmnist", "~/x")
 

@@ -1,4 +1,4 @@
-"""The networks are the ones that they claim to be."""
+"""The networks match their descriptions."""
 
 import pytest
 import torch

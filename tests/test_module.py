@@ -1,4 +1,4 @@
-"""DigitClassifier: exact metrics, checkpoints that stand alone, weights that fit or are refused."""
+"""DigitClassifier: exact metrics, self-contained checkpoints, loading of weights."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def test_logits_are_counted_and_dropped_before_they_are_many_also_after_a_resume
             monkeypatch.setattr(metrics, "KEPT", math.inf if name == "all kept" else 1000)
             found.add(torch.tensor(0.1 * number), logits[rows], labels[rows])
             assert name == "all kept" or sum(x.numel() for x in found.logits) < 1000
-        if number in (2, 3, 7):  # before, just after and long after some are dropped
+        if number in (2, 3, 7):  # before, just after and long after logits are dropped
             state, each["resumed"] = each["resumed"].state_dict(), EpochMetrics(f1)
             each["resumed"].load_state_dict(state)
     totals = {found.totals() for found in each.values()}

@@ -1,4 +1,4 @@
-"""Pictures without digits, and what is read in them."""
+"""Reading of pictures without digits."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from mnist_cnn.reading.reader import read_digits
 
 
 def share_read(drawings: Iterator[Image.Image], n: int) -> float:
-    """The share of n drawings in which a digit is read."""
+    """Return the fraction of n drawings in which a digit is read."""
     readings = [read_digits(drawing) for drawing in itertools.islice(drawings, n)]
     return sum(any(each.digit is not None for each in read) for read in readings) / n
 

@@ -1,4 +1,4 @@
-"""Any LightningModule is trained, resumed, swept and reported; two are those of docs/extend.md."""
+"""Training, resuming, sweeps and reports of any LightningModule, with those of docs/extend.md."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here
         fault(point)
         with pytest.raises((Interrupted, RuntimeError), match=r"SIGTERM|a fault in"):
             train(configured(here, "cut", module, *options))
-        torch.manual_seed(99)  # whatever the process drew meanwhile
+        torch.manual_seed(99)  # the resumed run must not depend on this state
     fault("- 0 -")
     train(configured(here, "cut", module, *options))
     assert not differences(here / "whole", here / "cut")
@@ -83,7 +83,7 @@ def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here
 
 @pytest.mark.slow
 def test_a_mean_over_two_processes_weighs_each_sample_alike(here):
-    odd = [*PLAIN, "data.eval_batch_size=333", "callbacks.summary=null"]  # of which none has half
+    odd = [*PLAIN, "data.eval_batch_size=333", "callbacks.summary=null"]  # cannot be halved
     train(configured(here, "one", "autoencoder", *odd))
     options = [*COMMAND, "module=autoencoder", *odd, *DDP, "hydra.run.dir=two"]
     done = run(here, "mnist_cnn.train", *options)

@@ -1,4 +1,4 @@
-"""Parts of a user's own, outside the repository: those of docs/extend.md, and more."""
+"""Custom parts outside of the repository: those of docs/extend.md, and more."""
 
 import contextlib
 import importlib
@@ -63,7 +63,7 @@ class Noise(L.LightningDataModule):
 
 
 def page() -> tuple[dict[str, str], list[str]]:
-    """The files that the page has its reader write, and the commands."""
+    """Return the files and the commands of the page docs/extend.md."""
     text, _ = (DOCS / "extend.md").read_text("utf-8").split("\n## A clone under another name\n")
     files, commands = defaultdict[str, str](str), list[str]()
     for language, content in blocks(text):
@@ -77,7 +77,7 @@ def page() -> tuple[dict[str, str], list[str]]:
 
 
 def unpacked(files, folder, monkeypatch):
-    """The folder with these files, whose package can be imported in this process."""
+    """Write files to a folder, make their package importable, and return the folder."""
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -104,7 +104,7 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(here):
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     done = command(*first, TARGETS)
     assert done.returncode == 0, done.stderr
-    # what may be imported is said anew with each command
+    # each command needs its own `targets`
     again = ["mnist_cnn.train", *OWN_CONF, "ckpt_path=run", "trainer.max_epochs=3"]
     refused = command(*again)
     assert refused.returncode == 1

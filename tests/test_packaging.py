@@ -1,4 +1,4 @@
-"""What the package needs is declared, and what is missing is asked for by a command that works."""
+"""Dependencies are declared, and the hint for a missing one names a working command."""
 
 import ast
 import importlib.metadata
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def imported(folder: str) -> set[str]:
-    """The packages that the files of a folder import."""
+    """Return the packages that the files of a folder import."""
     trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / folder).rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -62,7 +62,7 @@ def test_an_install_hint_works_in_a_clone_and_names_the_extra_of_a_wheel(tmp_pat
     monkeypatch.setattr(messages, "__file__", str(installed))
     hint = messages.install("demo")
     assert "demo" in hint
-    assert "mnist" not in hint  # that name may be somebody else's on an index
+    assert "mnist" not in hint  # on an index the name may belong to another package
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_the_examples_of_own_parts_run_on_the_installed_wheel_outside_the_reposi
     tests = (f"tests/{name}" for name in ("__init__.py", *examples))
     for name in ("pyproject.toml", "conftest.py", "docs/extend.md", *tests):
         shutil.copy(ROOT / name, away / name)
-    # the package is found there and nowhere else
+    # the package is importable from there alone
     where = "import mnist_cnn; print(mnist_cnn.__file__)"
     options: Any = {"cwd": away, "env": {**os.environ, "PYTHONPATH": str(site)}, "text": True}
     found = subprocess.run([sys.executable, "-c", where], stdout=subprocess.PIPE, **options)

@@ -1,4 +1,4 @@
-"""Forms, tables, signs and text: what stands beside digits."""
+"""Reading of forms, tables, signs and text around digits."""
 
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def test_squared_paper_is_no_table() -> None:
             cv2.line(paper, (0, at), (900, at), 150, 2)
         readings = read_digits(Image.fromarray(paper))
         sure = "".join(each.symbol for each in readings if each.digit is not None)
-        assert common(sure, "40271") == len(sure)  # none is wrong
+        assert common(sure, "40271") == len(sure)  # all are right
         assert {reading.column for reading in readings} == {None}
         read += len(sure)
     assert read >= 20  # of 30

@@ -1,4 +1,4 @@
-"""Pictures of all kinds: how they are decoded, and the digits that are found in them."""
+"""Decoding of pictures of all kinds, and the digits found in them."""
 
 import io
 import os
@@ -33,7 +33,7 @@ def mnist() -> Array:
 
 
 def likeness(a: Array, b: Array) -> float:
-    """Correlation of two images, 1 for the same."""
+    """Return the correlation of two images, 1 for equal ones."""
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
@@ -61,7 +61,7 @@ def test_the_crop_of_a_digit_of_mnist_is_as_it_was(mnist: Array) -> None:
 def test_rows_are_read_from_the_top_and_each_from_the_left(mnist: Array) -> None:
     written = [[mnist[0], mnist[1], mnist[2]], [mnist[3], mnist[4]]]
     paper = page(*written)
-    cv2.circle(paper, (20, 20), 4, 60, -1)  # neither a speck nor a dash is a digit
+    cv2.circle(paper, (20, 20), 4, 60, -1)  # a speck and a dash are not digits
     cv2.line(paper, (60, 280), (200, 282), 60, 5)
     digits = find_digits(Image.fromarray(paper))
     assert [digit.row for digit in digits] == [0, 0, 0, 1, 1]
@@ -70,14 +70,14 @@ def test_rows_are_read_from_the_top_and_each_from_the_left(mnist: Array) -> None
 
 
 def alike(one: Array, other: Array, least: float) -> None:
-    """Asserts that two pictures hold the same digits."""
+    """Assert that two pictures have the same digits."""
     found = [find_digits(Image.fromarray(picture)) for picture in (one, other)]
     for a, b in zip(*found, strict=True):
         assert likeness(a.image, b.image) > least
 
 
 def shaded(plain: Array) -> Array:
-    """The same page with a shadow's edge across it."""
+    """Return a page with the edge of a shadow across it."""
     light = np.ones(plain.shape)
     light[:, plain.shape[1] // 2 :] = 0.5
     light = cv2.GaussianBlur(light, (0, 0), 4) * np.linspace(1, 0.7, len(plain))[:, None]
@@ -119,7 +119,7 @@ def test_what_is_blank_noise_or_tiny_holds_no_digit(noise: int) -> None:
 
 
 def encodings(digit: Array) -> dict[str, bytes]:
-    """A page with a digit in every format that is read, and in the rarer forms of some."""
+    """Return a page with a digit in every supported format, with rare variants of some."""
     paper = page([digit])
     grey = Image.fromarray(paper)
     corners, ground = np.zeros_like(paper), np.zeros_like(paper)
@@ -154,7 +154,7 @@ def test_every_format_and_mode_gives_the_same_digit(mnist: Array) -> None:
     for form, file in encodings(mnist[0]).items():
         found = find_digits(load_picture(file))
         assert len(found) == 1, form
-        least = 0.5 if form == "ICO" else 0.85  # of icons the largest is 256 pixels
+        least = 0.5 if form == "ICO" else 0.85  # icons have at most 256 pixels
         assert likeness(found[0].image, expected.image) > least, form
 
 
@@ -164,7 +164,7 @@ def test_a_spoilt_picture_is_read_or_refused_in_one_line(mnist: Array) -> None:
     refused = []
     for file in list(encodings(mnist[0]).values()) * 10:
         content = bytearray(file)
-        for _ in range(4):  # most that decides anything stands at the front
+        for _ in range(4):  # mostly in the header
             content[int(rng.integers(min(len(content), 120)))] = int(rng.integers(256))
         try:
             load_picture(bytes(content[: rng.integers(1, 2 * len(content))]))
@@ -205,7 +205,7 @@ def test_many_pages_take_no_longer_each_than_few() -> None:
         assert all(isinstance(pages[number], Image.Image) for number in range(800))
         with pytest.raises(IndexError):
             pages[800]
-    assert time.process_time() - started < 5  # opened for each anew: 40 s
+    assert time.process_time() - started < 5  # 40 s if the file were opened for each page
 
 
 def test_arrays_and_open_files_are_pictures_too(mnist: Array, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_the_rotation_of_the_exif_is_applied(mnist: Array, form: str) -> None:
     upright = Image.fromarray(page([mnist[0], mnist[1]]))
     turned = upright.transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise to display
     file = encoded(turned, form, exif=exif)
     expected = find_digits(upright)
     for picture in (load_picture(file), Image.open(io.BytesIO(file))):
@@ -258,7 +258,7 @@ def test_boxes_are_in_pixels_of_the_picture_given(mnist: Array) -> None:
 
 
 def claimed(width: int, height: int) -> bytes:
-    """A PNG of one grey pixel that says that it is larger."""
+    """Return a PNG of one grey pixel whose header claims another size."""
     file = encoded(Image.new("L", (1, 1)), "PNG")
     header = b"IHDR" + struct.pack(">II", width, height) + file[24:29]
     return file[:12] + header + struct.pack(">I", zlib.crc32(header)) + file[33:]
@@ -298,7 +298,7 @@ def test_what_is_no_file_is_an_error_of_the_system(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         load_picture(tmp_path / "none.png")
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe"):  # a pipe is not waited for
+    for path in (tmp_path, tmp_path / "pipe"):  # a pipe must not block
         with pytest.raises(OSError, match="not a file"):
             load_picture(path)
 

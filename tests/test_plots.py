@@ -1,4 +1,4 @@
-"""Figures show what they are given."""
+"""The content of figures."""
 
 import io
 
@@ -30,7 +30,7 @@ def texts(figure: Figure) -> list[str]:
 
 def test_a_confusion_matrix_shows_each_count():
     figure = evaluation.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
-    assert texts(figure) == ["1,200", "3", "7"]  # no mistake, no number
+    assert texts(figure) == ["1,200", "3", "7"]  # zeros are not labelled
 
 
 def test_a_title_is_written_as_it_is_and_fits() -> None:

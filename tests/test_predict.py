@@ -1,4 +1,4 @@
-"""The command that reads pictures: answers, doubts and refusals."""
+"""The predict command: readings, unsure ones and errors."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from tests.helpers.process import environment
 
 @pytest.fixture
 def row(tmp_path):
-    """A picture with 7 2 1 0 written in dark ink on light paper, four times as large as MNIST's."""
+    """Save a picture of 7 2 1 0, dark on light paper, four times as large as MNIST's digits."""
     path = tmp_path / "row.png"
     with Image.open(io.BytesIO(png(7, 2, 1, 0))) as ink:
         picture = ImageOps.invert(ink)
@@ -73,7 +73,7 @@ def test_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
     with Image.open(row) as picture:
         picture.save(pages, save_all=True, append_images=[picture])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(row.read_bytes())))
-    # a network that classifies may be named anywhere among the pictures
+    # ckpt_path may come anywhere among the pictures
     code, out, _ = run(capsys, str(pages), f"ckpt_path={SHIPPED}", "-")
     assert code == 0
     read = [line.partition(" (")[0] for line in out.splitlines()]

@@ -1,4 +1,4 @@
-"""Digits that are read, and the doubt about those that are not."""
+"""Reading of digits, and how unsure ones are reported."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def picked(digits: str, number: int = 2) -> list[Array]:
-    """The image of that number of each of the digits; a blank for a space."""
+    """Return the test image with a given number of each digit, and blanks for spaces."""
     images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
     labels = bundled("t10k-labels-idx1-ubyte", 8)
     blank = np.zeros((28, 28), np.uint8)
@@ -34,7 +34,7 @@ def picked(digits: str, number: int = 2) -> list[Array]:
 
 
 def torn(x: Tensor) -> Tensor:
-    """Stands for a network: sure of a 1 in what has least ink, torn between 4 and 9 in the rest."""
+    """Mock a network: sure of a 1 for the image with least ink, torn between 4 and 9 otherwise."""
     assert x.dtype == torch.uint8
     assert x.shape[1:] == (28, 28)
     probabilities = torch.zeros(len(x), 10)
@@ -58,11 +58,11 @@ def test_a_network_that_is_given_classifies_the_digits_that_are_found_at_once() 
     least = min(range(3), key=lambda k: readings[k].image.sum())
     for k, (each, alone) in enumerate(zip(readings, own, strict=True)):
         assert (each.symbol, each.best) == (("1", 1) if k == least else ("?", 9))
-        # times the probability that a digit stands there
+        # the confidence includes the probability that there is a digit
         there = each.confidence / (1.0 if k == least else 0.6)
         assert alone.confidence - 0.02 < there <= 1
     assert sorted(written(read_digits(picture, network, threshold=0.3))) == sorted("19\n9")
-    # what the network is unsure of makes the lines unsure
+    # an unsure network makes the lines unsure
     assert min(each.line for each in readings) < min(each.line for each in own)
 
 
@@ -114,7 +114,7 @@ def test_neighbours_that_touch_are_told_apart() -> None:
     for number in range(12):
         ink = np.hstack([digit[:, 4:25] for digit in picked("3058", number)])
         ink = np.pad(ink, 10).repeat(5, 0).repeat(5, 1)
-        for x in (155, 260, 365):  # from each to the next
+        for x in (155, 260, 365):  # connecting neighbours
             cv2.line(ink, (x - 30, 130), (x + 30, 130), 255, 4)
         found = find_digits(Image.fromarray(255 - cv2.GaussianBlur(ink, (0, 0), 2)))
         guessed.append("".join(str(each.best) for each in found))
@@ -147,7 +147,7 @@ def test_a_row_is_read_whichever_way_it_is_turned(degrees: int) -> None:
             assert 0 <= left < right_side <= turned.width
             assert 0 <= top < bottom <= turned.height
             assert np.asarray(turned)[top:bottom, left:right_side].min() < 80
-    assert right >= (3 if degrees == 180 else 4)  # upside down it may look like other writing
+    assert right >= (3 if degrees == 180 else 4)  # upside down digits may look like other writing
 
 
 def test_a_lone_digit_that_lies_on_its_side_is_told_and_not_read() -> None:
@@ -206,7 +206,7 @@ def test_a_sheet_on_a_dark_table_is_read(degrees: float, grain: float) -> None:
     picture = np.where(turned > 0, turned, table).astype(np.uint8)
     for light in (picture, 255 - picture):
         found = read_digits(Image.fromarray(light))
-        # the edge of the table may be writing that is not read, but no digit
+        # the edge of the table may be taken for writing, but not for a digit
         assert "".join(each.symbol for each in found if each.digit is not None) == "24350718"
 
 
@@ -249,5 +249,5 @@ def test_no_label_of_a_drawing_lies_on_another() -> None:
     labels = Labels(ImageDraw.Draw(Image.new("RGB", (200, 200))), 20)
     for _ in range(4):
         labels.add("88%", "black", [(10, 10), (12, 12), (10, 60), (300, 10)], (200, 200))
-    (first, second) = labels.taken  # the third and the fourth have no place
+    (first, second) = labels.taken  # there is no room for the third and the fourth
     assert first[3] <= second[1]

@@ -1,4 +1,4 @@
-"""Reports: real runs added up, exactly; whatever lies beside them; the page in a real browser."""
+"""Reports: exact statistics of real runs, other files beside them, the page in a browser."""
 
 import importlib.util
 import io
@@ -29,7 +29,7 @@ LOW_0, LOW_1, HIGH_0, HIGH_1 = JOBS = ("lr_0.001-0", "lr_0.001-1", "lr_0.01-0", 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
-    """A sweep of two learning rates with two seeds each."""
+    """Train a sweep of two learning rates with two seeds each."""
     sweep = tmp_path_factory.mktemp("original")
     (sweep / SWEEP).touch()
     for job, (lr, seed) in zip(JOBS, itertools.product((1e-3, 1e-2), (0, 1)), strict=True):
@@ -39,7 +39,7 @@ def original(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
 
 @pytest.fixture
 def sweep(original: Path, tmp_path: Path) -> Path:
-    """A copy of the sweep that a test may change."""
+    """Copy the sweep, so that a test may change it."""
     return shutil.copytree(original, tmp_path / "outputs" / "sweeps" / "2026-01-01" / "12-00-00")
 
 
@@ -48,7 +48,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def change(folder: Path, values: dict[str, Any]) -> Path:
-    """Write other results, and another configuration below `config.`."""
+    """Change values in results.json, with those of the configuration below `config.`."""
     content = OmegaConf.create(results(folder))
     for key, value in values.items():
         OmegaConf.update(content, key, value)
@@ -69,13 +69,13 @@ def unfinished(sweep: Path, job: str, file: str, content: Any) -> Path:
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
-    """Calls the command and returns what it prints to standard output."""
+    """Return a function that calls the command and returns its standard output."""
     return lambda *argv: report.main([*map(str, argv)]) or capsys.readouterr().out
 
 
 @pytest.fixture
 def groups(printed: Any) -> Any:
-    """Calls the command and returns the groups that it writes as JSON."""
+    """Return a function that calls the command and returns the groups of its JSON."""
     return lambda *argv: json.loads(printed(*argv, "--json", "-"))
 
 
@@ -98,7 +98,7 @@ def test_means_and_deviations_are_those_of_the_jobs_in_json_and_csv(sweep, group
 @pytest.mark.parametrize(("metric", "mode", "best"), [("loss", "min", 2), ("acc", "max", 0)])
 def test_validation_ranks_and_test_accuracy_never_does(metric, mode, best, sweep, groups):
     for job, value in zip(JOBS, (0.3, 0.2, 0.1, 0.2), strict=True):
-        tested = 1 - value if mode == "max" else value  # the other way round
+        tested = 1 - value if mode == "max" else value  # the opposite order
         values = {"val/loss": value, "val/acc": value, "test/acc": tested}
         objective = {"config.objective.metric": f"val/{metric}", "config.objective.mode": mode}
         change(sweep / job, values | objective)
@@ -156,10 +156,10 @@ def test_only_keys_that_tell_groups_apart_are_columns():
         {**same, **sgd, "model.hidden": 32, "optimizer.lr": 0.2, "scheduler.max_lr": 0.2},
         {**same, **sgd, "model.hidden": 32, "scheduler.max_lr": 0.1},
     ]
-    # momentum and eps follow from the optimizer, max_lr is lr; a loss is null or a part
+    # momentum and eps depend on the optimizer, and max_lr equals lr; a loss is null or a part
     keys = ["optimizer._target_", "optimizer.lr", "model.hidden", "loss._target_"]
     assert ranking.differing(configs) == keys
-    assert ranking.brief(1.0) != ranking.brief(1)  # all batches, and one
+    assert ranking.brief(1.0) != ranking.brief(1)  # limits: all batches, and one
 
 
 def test_runs_without_a_result_are_told_apart(sweep, groups, printed):
@@ -169,7 +169,7 @@ def test_runs_without_a_result_are_told_apart(sweep, groups, printed):
     unfinished(sweep, "x3", LOCK, "")
     held = unfinished(sweep, "x4", "history.csv", "")
     (add(sweep, "x5", LOW_0, {}) / "results.json").write_text('{"val/loss": 0.1, "conf')
-    with FileLock(held / LOCK), FileLock(sweep / LOCK):  # a locked sweep is no run
+    with FileLock(held / LOCK), FileLock(sweep / LOCK):  # a locked sweep is not a run
         said = printed(sweep, "--markdown", "-")
     for job, state in (("x2", "pruned"), ("x3", "interrupted"), ("x4", "running")):
         assert f"| {job} | {state} |  |" in said
@@ -217,7 +217,7 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         # differences 0.09, 0.08 and 0.10; the t-table has 4.3027 for 2 degrees of freedom
         # t is 9 sqrt(3), and its p 1 - t / sqrt(t^2 + 2)
         (1, (0.21, 0.32, 0.40), ("+0.09", "+0.06516 to +0.1148", "0.0041", "3"), "same seed:"),
-        # not one to one; where one side has no spread, the degrees of freedom are the other's
+        # not paired; if one side has no spread, the degrees of freedom are the other's
         (9, (0.20, 0.20, 0.20), ("+0.2", "-0.04841 to +0.4484", "0.074", "5"), "Welch"),
     ],
 )
@@ -289,7 +289,7 @@ def test_every_run_is_shown_with_its_state_and_what_resumes_it(sweep, printed, m
 
 
 def pairs_of(sweep: Path) -> list[dict[str, pd.DataFrame]]:
-    """The first group of a sweep with the second, and with the third."""
+    """Pair the first group of a sweep with the second, and with the third."""
     first, *others = ranking.Ranking(found.read_runs([sweep])).members[:3]
     return [{"1": first, "other": other} for other in others]
 
@@ -326,7 +326,7 @@ def printed_by(console: Console, table: Any) -> list[str]:
 
 
 def board_of(*configs: dict[str, Any], **more: Any) -> ranking.Leaderboard:
-    """The leaderboard of runs of these values, the first the best, each at its own loss."""
+    """Make a leaderboard of runs with these configurations, with losses in ascending order."""
     base = {"objective.metric": "val/loss", "objective.mode": "min", "data.name": "mnist"}
     run = {"state": "finished", "message": "", "checkpoint": "x", "folder": Path("x")}
     run |= {"logarithmic": set(), **more}

@@ -1,4 +1,4 @@
-"""The command line that `ckpt_path=` stands for, by what is recorded in a folder."""
+"""Expansion of `ckpt_path=` to the command line recorded in a folder."""
 
 import os
 import re
@@ -20,7 +20,7 @@ def save(path: Path, content: Any) -> None:
 
 
 def made(folder: Path, *overrides: str) -> Path:
-    """A run's folder with what a command line would have recorded, and a checkpoint."""
+    """Make a run's folder with the files that a command line would record, and a checkpoint."""
     save(folder / OVERRIDES, list(overrides))
     save(folder / CONFIG, {})
     (folder / LAST).parent.mkdir()
@@ -46,7 +46,7 @@ def test_a_run_is_resumed_in_its_folder_with_what_was_given_then_and_is_given_no
     now = ["optimizer.lr=3", "~callbacks.a"]
     (line,) = expand([f"ckpt_path={run}", *now])
     assert line == ["model=vgg", "seed=2", f"hydra.run.dir='{run}'", *now]
-    # where it stood: argparse takes no override after an option that follows others
+    # in its place: argparse takes no override after an option that follows others
     options = ["--config-dir", "mine"]
     assert expand([*options, f"ckpt_path={run}", "seed=3"])[0][:3] == [*options, "model=vgg"]
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
     start = f"ckpt_path='{run / LAST}'"
     expected = [["model=vgg", start, "seed=2"]]
     assert expand([f"ckpt_path={run / LAST}", "seed=2"]) == expected
-    elsewhere = "hydra.run.dir=new"  # the same of a run's folder and another one
+    elsewhere = "hydra.run.dir=new"  # likewise for a run's folder and another one
     assert expand([f"ckpt_path={run}", elsewhere]) == [["model=vgg", "seed=1", start, elsewhere]]
     assert expand([f"ckpt_path={run / LAST}", "-m", "seed=1,2"]) == [
         ["-m", "model=vgg", start, "seed=1,2"]
@@ -258,7 +258,7 @@ def test_latest_is_the_newest_run_that_has_not_ended_else_the_newest_that_has(tm
 def test_what_cannot_be_resumed_is_named(tmp_path, monkeypatch, place, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    (made(tmp_path / "half") / CONFIG).unlink()  # killed before all was recorded
+    (made(tmp_path / "half") / CONFIG).unlink()  # killed before everything was recorded
     with pytest.raises(ValueError, match=words):
         expand([f"ckpt_path={place}"])
 

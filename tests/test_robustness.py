@@ -1,4 +1,4 @@
-"""Corruptions, attacks and out-of-distribution images, and the figures of networks on them."""
+"""Corruptions, attacks and out-of-distribution images, and the metrics of networks on them."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ CHANGES = {**images.CORRUPTIONS, **images.OUTLIERS}
 
 @pytest.fixture(scope="module")
 def data(data_root) -> MNISTDataModule:
-    """The first 200 test images."""
+    """Load the first 200 test images."""
     module = MNISTDataModule(root=str(data_root))
     module.prepare_data()
     module.setup("test")
@@ -43,7 +43,7 @@ def test_a_change_makes_other_images_of_the_same_kind_and_always_the_same(digits
     assert torch.equal(one, same)
     assert (one - x).abs().amax((1, 2, 3)).gt(0.1).float().mean() > 0.9
     assert torch.equal(x, before)
-    assert torch.equal(torch.random.get_rng_state(), state)  # no chance from elsewhere
+    assert torch.equal(torch.random.get_rng_state(), state)  # the global generator is not used
 
 
 def test_attacks_stay_within_epsilon_and_find_more_by_steps_and_restarts(net, digits, monkeypatch):
@@ -57,7 +57,7 @@ def test_attacks_stay_within_epsilon_and_find_more_by_steps_and_restarts(net, di
         assert 0 <= changed.min() <= changed.max() <= 1
         survivors.append(attacks.correct(net, changed, y))
     assert survivors[0].sum() > survivors[1].sum() > survivors[2].sum() > survivors[3].sum()
-    other = (net(x).argmax(1) + 1) % 10  # where all are wrong already, nothing is changed
+    other = (net(x).argmax(1) + 1) % 10  # if all are wrong already, nothing is changed
     assert torch.equal(pgd(net, x, other, 0.1, generator(0)), x)
 
 

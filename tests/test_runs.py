@@ -1,4 +1,4 @@
-"""RunFolder: one process to a folder, results that count, and nothing of others touched."""
+"""RunFolder: one process per folder, valid results, and no changes to other files."""
 
 import importlib
 import json
@@ -36,7 +36,7 @@ from tests.helpers import process
 
 
 def opened(path, *, neutral="", more=(), ended="", stale=(), **values):
-    """A run whose results do not depend on the key `neutral`, with nothing to train if `ended`."""
+    """Open a run independent of the key `neutral`, with nothing left to train if `ended`."""
 
     def keep(flat):
         return {key: flat[key] for key in flat if key != neutral}
@@ -146,7 +146,7 @@ def test_a_finished_run_in_a_folder_that_cannot_be_written_returns_its_results(
 ):
     finished(tmp_path / "run")
     before = files(tmp_path)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root can write everywhere
     with opened(tmp_path / "run") as run:
         assert run.results == {"loss": 0.5}
     with (
@@ -228,7 +228,7 @@ def test_a_longer_run_counts_the_results_as_outdated_with_its_first_checkpoint(t
     longer = {"epochs": 4, "more": ["epochs"], "stale": ["weights"]}
     with pytest.raises(RuntimeError), opened(tmp_path, **longer) as run:
         stop(run, RuntimeError("before there is a newer checkpoint"))
-    assert files(tmp_path) == before  # what is recorded is still the finished run
+    assert files(tmp_path) == before  # the record is still that of the finished run
     assert state(tmp_path) == "finished"
     with pytest.raises(RuntimeError), opened(tmp_path, **longer) as run:
         stop(run, RuntimeError("after it"), run.outdate)
@@ -274,7 +274,7 @@ def test_a_step_that_is_left_out_takes_nothing_from_the_results(tmp_path, capsys
         assert said in capsys.readouterr().err
     assert files(tmp_path) == before
     with opened(tmp_path, test=False, epochs=4, more=["test", "epochs"]) as run:
-        assert run.results is None  # which are those of more epochs then
+        assert run.results is None  # the results need more epochs
 
 
 @pytest.mark.parametrize("values", [{"test": True}, {"test": False, "epochs": 4}])
@@ -291,7 +291,7 @@ def test_a_run_from_another_s_checkpoint_is_compared_with_that_run(tmp_path):
         pass
     with opened(tmp_path / "new", **start) as run:
         assert (run.results, run.last) == (None, None)
-    # wherever it lies
+    # wherever the checkpoint is
     with opened(tmp_path / "other", ckpt_path="/copy.ckpt", neutral="ckpt_path"):
         pass
 

@@ -1,4 +1,4 @@
-"""The figures of an evaluation against published or hand-computed values."""
+"""Metrics of an evaluation against published or hand-computed values."""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ def predictions_of(probabilities: list[list[float]], labels: list[int]) -> Predi
 
 @pytest.fixture
 def overconfident() -> Predictions:
-    """Logits three times too large for how often they are right."""
+    """Make predictions with logits three times too large for their accuracy."""
     generator = torch.Generator().manual_seed(0)
     true = torch.randn(4000, 10, generator=generator) * 2
     labels = torch.multinomial(true.softmax(1), 1, generator=generator).flatten()
@@ -109,7 +109,7 @@ def test_several_networks_see_nine_shifted_copies_and_their_probabilities_are_av
 @pytest.mark.parametrize(("size", "close"), [(1, 0.03), (100, 0.1)])
 def test_a_bootstrap_over_writers_has_the_width_for_one_image_of_each(size, close):
     hits = torch.arange(10_000) >= 500
-    writer = torch.arange(10_000) // size  # whose images are all right or all wrong
+    writer = torch.arange(10_000) // size  # the images of each are all right or all wrong
     low, high = scores.bootstrap_interval(hits, writer)
     half = 1.96 * math.sqrt(0.05 * 0.95 / (10_000 / size))
     assert (high - low) / 2 == pytest.approx(half, rel=close)

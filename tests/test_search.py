@@ -1,4 +1,4 @@
-"""Searches: resumed as they would have gone on, compared, pruned, run again where they failed."""
+"""Searches: resumed exactly, compared, pruned, and failed jobs run again."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def search(folder: Path, *space: str, **options: Any) -> Search:
 
 
 class Launcher:
-    """Jobs that end as they are told to, by name; otherwise with a value by their number."""
+    """A launcher whose jobs end as given by name, else with a value that is their number."""
 
     def __init__(self, folder: Path, **ends: str):
         self.folder, self.ends, self.jobs = folder, ends, dict[str, list[str]]()
@@ -94,7 +94,7 @@ def test_a_search_is_resumed_only_as_it_was_begun(tmp_path, changed, key):
     space = changed.pop("space", SPACE)
     with pytest.raises((ValueError, AttributeError), match=key):
         search(tmp_path, *space, **changed)
-    # these change no trial
+    # these do not affect trials
     found = search(tmp_path, *SPACE, "targets=[my.*]", "force=true", n_trials=4, n_jobs=2)
     found.run(Launcher(tmp_path))
     assert ends(found) == ["COMPLETE"] * 4

@@ -1,4 +1,4 @@
-"""The service: the real server as a process of its own."""
+"""The service, with the real server in a subprocess."""
 
 import base64
 import http.client
@@ -37,7 +37,7 @@ UPWARDS = (*("../" * depth for depth in (1, 3, 9)), "%2e%2e/" * 9, "..%2f" * 9, 
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a running demo."""
+    """Run a demo, and yield its port."""
     log = tmp_path_factory.mktemp("server") / "log"
     with running(log, "--max-seconds", "8") as (port, _):
         yield port
@@ -80,7 +80,7 @@ def test_what_are_no_images_is_refused_with_its_place(port: int, images: Any, re
 
 
 def form(*files: bytes) -> bytes:
-    """What curl -F file=@x.png sends, with the boundary B."""
+    """Return the body that curl -F file=@x.png sends, with the boundary B."""
     head = b'--B\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n\r\n'
     return b"".join(head + file + b"\r\n" for file in files) + b"--B--\r\n"
 
@@ -128,7 +128,7 @@ def test_an_error_is_json_and_a_wrong_method_is_told_the_right_one(port: int) ->
 
 
 def bombs() -> dict[str, bytes]:
-    """Files of a few kilobytes: 100,000 filled triangles, and a picture of 98 megapixels."""
+    """Make files of a few kilobytes: 100,000 filled triangles, and a picture of 98 megapixels."""
     triangles = zlib.compress(b"0 0 m 600 0 l 300 600 l f\n" * 100_000, 9)
     objects = (
         b"<</Type/Catalog/Pages 2 0 R>>",
@@ -160,7 +160,7 @@ def test_what_takes_too_much_time_or_memory_is_refused_and_the_next_is_read(
 
 
 def memory(pid: int) -> int:
-    """Bytes that a process and its children have, what they share counted for each."""
+    """Return the bytes of a process and its children; shared memory is counted for each."""
     psutil = pytest.importorskip("psutil", reason="comes with the extra monitor")
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     return sum(process.memory_info().rss for process in processes)
@@ -183,7 +183,7 @@ def test_a_flood_of_costly_files_leaves_memory_and_time_to_others(tmp_path: Path
         assert {each.result()[0] for each in flood} == {413}
         assert max(waits) < 1
         assert memory(server.pid) < before + 200e6
-        for file in files[:50]:  # those are left behind
+        for file in files[:50]:  # these clients disconnect
             client = socket.create_connection(("127.0.0.1", port))
             head = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
             client.sendall(head % len(file) + file)
@@ -281,7 +281,7 @@ def test_a_request_that_is_too_long_is_not_taken_in(port: int) -> None:
     start = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     for headers, code in (
         (b"Content-Length: %d\r\n" % (service.MAX_BYTES + 1), b" 413 "),
-        (b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b" 411 "),  # the first is a lie
+        (b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n", b" 411 "),  # the first is false
         (b"Content-Length: -1\r\n", b" 400 "),
         (b"Content-Length: x\r\n", b" 400 "),
     ):
@@ -294,16 +294,16 @@ def test_a_request_that_is_too_long_is_not_taken_in(port: int) -> None:
 def test_bodies_that_come_slowly_hold_no_place_whatever_their_number(port: int) -> None:
     slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(4 * arrivals.MAX_BODIES)]
     head = b"POST /read HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999\r\n\r\n"
-    for number, client in enumerate(slow):  # half of them need a place
+    for number, client in enumerate(slow):  # half of them need a slot
         client.sendall(head + bytes(2 * arrivals.HEAD if number % 2 else 1))
-    time.sleep(1)  # it has begun to take them in
+    time.sleep(1)  # until it has begun to receive them
     started = time.monotonic()
     assert post(port, "/read", png(7))[0] == 200
-    assert time.monotonic() - started < 20  # a place was held for 60 s
+    assert time.monotonic() - started < 20  # a slot is held for up to 60 s
     assert request(port, "GET", "/health") == (200, b'{"status":"ok"}')
     assert b" 408 " in slow[1].recv(100)
     for client in slow:
-        client.close()  # in the middle: neither a traceback nor a place that stays taken
+        client.close()  # in the middle: neither a traceback nor a slot that stays taken
     for _ in range(arrivals.MAX_BODIES + 1):
         assert post(port, "/read", b"no picture")[0] == 422
 

@@ -1,4 +1,4 @@
-"""The site is built without a warning, and its page on Python lists what is public."""
+"""The site builds without a warning, and its Python page lists the public API."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Weights from strangers: no tool runs what they bring, and each says in one line what is wrong."""
+"""Untrusted weights: no tool runs code in them, and each reports the error in one line."""
 
 import contextlib
 import copy
@@ -39,12 +39,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def checkpoint(run: Path) -> dict[str, Any]:
-    """A sound one, to be spoilt."""
+    """Load a valid checkpoint, to be tampered with."""
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 class Attack:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -68,7 +68,7 @@ def test_code_in_a_checkpoint_is_not_run_by(tool: str, checkpoint, tmp_path: Pat
     Image.new("L", (28, 28)).save(tmp_path / "picture.png")
     torch.save({"proof": Attack(tmp_path / "ran")}, tmp_path / "proof.ckpt")
     torch.load(tmp_path / "proof.ckpt", weights_only=False)
-    (tmp_path / "ran").rmdir()  # the attack works where it is let
+    (tmp_path / "ran").rmdir()  # the attack works without protection
     torch.save({**checkpoint, "extra": Attack(tmp_path / "ran")}, tmp_path / "evil.ckpt")
     before = set(tmp_path.iterdir())
     done = process.run(tmp_path, f"mnist_cnn.{tool}", *TOOLS[tool])
@@ -77,7 +77,7 @@ def test_code_in_a_checkpoint_is_not_run_by(tool: str, checkpoint, tmp_path: Pat
     reason = resumed if tool == "train" else "not a checkpoint"
     assert f"evil.ckpt: {reason}" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert set(tmp_path.iterdir()) == before  # nor is anything half-written
+    assert set(tmp_path.iterdir()) == before  # nor a partial file
 
 
 def spoilt(content: dict[str, Any], path: str, value: object) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def test_what_a_checkpoint_says_is_checked(path, value, said, checkpoint, tmp_pa
 
 
 def test_names_that_lightning_would_import_are_not_looked_at(checkpoint, tmp_path, monkeypatch):
-    """Lightning resolves them in load_from_checkpoint; the tools build from model.py alone."""
+    """Lightning imports them in load_from_checkpoint; the tools build from model.py alone."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
@@ -217,7 +217,7 @@ def test_going_on_from_a_spoilt_checkpoint_is_refused(path, value, checkpoint, t
     cfg = compose([*SHORT, *SMALL, f"ckpt_path={tmp_path / 'evil.ckpt'}"], run_dir=tmp_path / "run")
     with pytest.raises(ValueError, match=r"^(ckpt_path.*evil.ckpt: |Invalid version)"):
         train(cfg)
-    evil = (tmp_path / "evil.ckpt").read_bytes()  # nothing was trained: at most copies are there
+    evil = (tmp_path / "evil.ckpt").read_bytes()  # nothing was trained: at most there are copies
     assert all(file.read_bytes() == evil for file in tmp_path.glob("run/checkpoints/*"))
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
@@ -230,14 +230,14 @@ def test_no_class_that_a_file_may_name_opens_a_file_or_a_connection(tmp_path: Pa
         warnings.simplefilter("ignore")
         for name, kind in parts.allowed_classes().items():
             kind(**parts.arguments(kind))
-            for argument in parts.names_of(kind):  # nor where any of them is a path
+            for argument in parts.names_of(kind):  # nor if any argument is a path
                 try:
                     kind(**{**parts.arguments(kind), argument: str(secret)})
                 except Exception:
                     refused += 1
             assert not asked, name
         with pytest.raises(PermissionError):
-            secret.read_text()  # it watches
+            secret.read_text()  # the audit hook works
     assert refused > 500
 
 
@@ -256,7 +256,7 @@ def test_no_number_in_a_file_takes_memory_or_time(monkeypatch: pytest.MonkeyPatc
                 size.check_size(functools.partial(kind, **given), "model")
             assert time.process_time() - started < 2, (kind, argument)
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert taken < 500_000  # kilobytes; of one such number alone it would be 400 MB or more
+    assert taken < 500_000  # kilobytes; a single such number would take 400 MB or more
 
 
 CLASSIFICATION = "torchmetrics.classification"
@@ -266,7 +266,7 @@ VAST: dict[str, dict[str, Any]] = {
     "layers": {"_target_": "torch.nn.LSTM", "input_size": 1, "hidden_size": 1, "num_layers": 10**9},
     "an argument": {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "torch.nn.ReLU"}]},
 }
-for _ in range(20):  # each twice in the next: a million layers in a file of some kilobytes
+for _ in range(20):  # each level doubles: a million layers in a file of some kilobytes
     VAST["an argument"] = {"_target_": "torch.nn.Sequential", "_args_": [VAST["an argument"]] * 2}
 
 

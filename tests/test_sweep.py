@@ -1,4 +1,4 @@
-"""Sweeps: what fails is noted, what is killed resumed, what is finished or foreign left alone."""
+"""Sweeps: failures are recorded, killed jobs resumed, finished and foreign folders left alone."""
 
 import json
 import re
@@ -22,7 +22,7 @@ from tests.helpers.training import SHORT
 
 TRAIN = ["mnist_cnn.train", "-m", *SHORT, "logger=none", "hydra.sweep.dir=sweep"]
 TRAIN += ["hydra.callbacks.folders.report=null"]
-NOTES = {LOCK, PENDING, "multirun.yaml"}  # of a command of which no job has been opened
+NOTES = {LOCK, PENDING, "multirun.yaml"}  # files of a command before any job has been opened
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
@@ -66,7 +66,7 @@ def test_the_same_command_runs_what_is_missing_and_more_values_extend_it(toy):
     }
     before = stamps(toy.sweep, RESULTS)
 
-    # the name is that of the sweep, and the others are not forgotten
+    # the job keeps its name in the sweep, and the other jobs are not forgotten
     done = toy.finish("x=1", "y=5")
     assert (done.returncode, list(toy.states())) == (1, ["x_1", "x_3"])
     (toy.folder / "broken").unlink()
@@ -95,7 +95,7 @@ def test_a_command_is_repeated_once_a_job_of_it_has_been_opened(toy):
     toy.finish("x=1,2", "nonsense=1")
     assert not (toy.sweep / SWEEP).exists()
     toy.finish("x=1,2")
-    toy.finish("x=1,2", "y=7")  # both have finished otherwise
+    toy.finish("x=1,2", "y=7")  # both have finished with other values
     assert kept() == [["x=1,2"]]
     done = toy.finish("x=1,2,4", "y=7")
     assert "2 of 3 jobs" in done.stderr
@@ -103,7 +103,7 @@ def test_a_command_is_repeated_once_a_job_of_it_has_been_opened(toy):
 
 
 def test_a_command_of_wrong_values_alone_is_not_repeated(tmp_path):
-    missing = "model._target_=mnist_cnn.model.Foo"  # known only when it is imported
+    missing = "model._target_=mnist_cnn.model.Foo"  # fails only when it is imported
     for mistake in ("optimizer.lr=-1,-2", f"seed=0,1 {missing}"):
         done = run(tmp_path, *TRAIN, *mistake.split())
         assert done.stderr.startswith("error: 2 of 2 jobs in "), done.stderr
@@ -293,7 +293,7 @@ def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):
     done = run(tmp_path, *TRAIN, "hparams_search=grid", *fixed, PYTHONWARNINGS="ignore")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    for lr in ("0.0003", "0.001", "0.003"):  # what all jobs share is in no name
+    for lr in ("0.0003", "0.001", "0.003"):  # overrides that all jobs share are not in the names
         assert f"optimizer.lr_{lr} refused" in done.stderr
     assert "; seed must be " in done.stderr
 

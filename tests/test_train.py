@@ -1,4 +1,4 @@
-"""Whole commands: from the command line to a run's folder, interrupted and resumed."""
+"""The train command, from the command line to a run's folder, interrupted and resumed."""
 
 import os
 import shutil
@@ -21,12 +21,12 @@ from tests.helpers.folder import column, measured
 from tests.helpers.process import environment, run
 from tests.helpers.training import FAULT, SHORT, TINY, trained
 
-CXX = os.environ.get("CXX", "g++")  # as torch.compile takes it
+CXX = os.environ.get("CXX", "g++")  # the compiler of torch.compile
 
 
 @pytest.fixture
 def command(tmp_path):
-    """Runs `python -m mnist_cnn.train ARGS` in tmp_path, where a user's warning is an error."""
+    """Return a function that runs mnist_cnn.train in tmp_path, with UserWarnings as errors."""
     return partial(run, tmp_path, "mnist_cnn.train", PYTHONWARNINGS="error::UserWarning")
 
 
@@ -45,7 +45,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     kept = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "train.log", LOCK}
     assert names == hydra | ended | kept
 
-    done = command("ckpt_path=latest")  # it has ended
+    done = command("ckpt_path=latest")  # a finished run
     assert (done.returncode, done.stderr) == (0, "")
     assert "best epoch 1 of 1" in done.stdout
 
@@ -53,7 +53,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     done = command(*options, "trainer.max_epochs=2", "optimizer.lr=0.002", f"hydra.run.dir={run}")
     assert done.returncode == 0, done.stderr
     assert [*tmp_path.glob("outputs/*/*/")] == [run]
-    assert len([*run.glob("tensorboard/*")]) == 1  # where the old test is dropped
+    assert len([*run.glob("tensorboard/*")]) == 1  # with the old test dropped
     found = results(run)
     assert (found["epochs"], found["started"]) == (2, started)
     assert found["config"]["optimizer"]["lr"] == 0.002
@@ -67,7 +67,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
 
 @pytest.fixture
 def without_torch(tmp_path):
-    """The environment of a process that ends where PyTorch is imported."""
+    """Return the environment of a process that exits if it imports PyTorch."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "torch.py").write_text("raise SystemExit('torch was imported')")
     return {"PYTHONPATH": f"{tmp_path / 'bin'}:{environment()['PYTHONPATH']}"}
@@ -127,12 +127,12 @@ def test_a_signal_ends_a_run_with_one_line_that_resumes_it(command, tmp_path):
 
 def test_the_test_set_is_read_whole_with_the_best_weights(tmp_path):
     every = ["test=true", "trainer.limit_test_batches=1.0"]
-    # a rate at which training goes up and down
+    # a learning rate at which the loss goes up and down
     found = results(trained(tmp_path, *every, "trainer.max_epochs=4", "optimizer.lr=0.1"))
     losses = column(tmp_path, "val/loss")
     assert found["best_epoch"] == losses.index(min(losses)) + 1
     loss, acc = measured(tmp_path)
-    assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)  # one image of a tie
+    assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)  # one tied image
     assert found["test/loss"] == pytest.approx(loss, rel=1e-4)
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == found["best_epoch"]

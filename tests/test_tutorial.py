@@ -1,4 +1,4 @@
-"""docs/tutorial.md, and the notebook that is made of it, work from their first line to the last."""
+"""docs/tutorial.md and the notebook made from it work from the first line to the last."""
 
 import importlib
 import itertools
@@ -18,7 +18,7 @@ SHORTER = {
 
 
 def kinds(notebook) -> list[str]:
-    """The kinds of what is shown, such as image/png."""
+    """Return the MIME types of the outputs, such as image/png."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [kind for output in outputs for kind in output.get("data", {})]
 
@@ -47,7 +47,7 @@ def test_the_notebook_runs_and_prints_what_the_page_says(make_notebook, tmp_path
     (tmp_path / "page.md").write_text(page)
     monkeypatch.setattr(make_notebook, "PAGE", tmp_path / "page.md")
     for name, value in environment(OMP_NUM_THREADS="1", COLUMNS="110").items():
-        monkeypatch.setenv(name, value)  # the notebook's own are set back after it
+        monkeypatch.setenv(name, value)  # restores those that the notebook sets
     made = make_notebook.make()
     assert kinds(made).count("image/png") >= 4
     outputs = {cell.source: cell.outputs for cell in made.cells if cell.cell_type == "code"}

@@ -1,4 +1,4 @@
-"""The page with the networks inside computes and reads what Python does."""
+"""The self-contained page computes and reads the same as Python."""
 
 import base64
 import re
@@ -46,7 +46,7 @@ def reader() -> Detector:
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory, reader) -> Path:
-    """The shipped reader as one HTML file."""
+    """Write the shipped reader to one HTML file."""
     file = tmp_path_factory.mktemp("page") / "mnist_cnn.html"
     file.write_text(webpage.webpage(reader, {"a": "<b>"}), "utf-8")
     return file
@@ -54,7 +54,7 @@ def page_file(tmp_path_factory, reader) -> Path:
 
 @contextmanager
 def opened(browser: Any, file: Path) -> Iterator[Any]:
-    """A file in a browser without a network, in which nothing may fail or be asked for."""
+    """Open a file in an offline browser; a failure or a request fails the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_offline(True)
     page = context.new_page()
@@ -66,7 +66,7 @@ def opened(browser: Any, file: Path) -> Iterator[Any]:
     page.wait_for_selector(".reader[data-ready]")
     yield page
     context.close()
-    assert wrong == [file.as_uri(), "blob"]  # itself, and its own script as a worker
+    assert wrong == [file.as_uri(), "blob"]  # the file, and its own script as a worker
 
 
 @pytest.fixture
@@ -76,13 +76,13 @@ def offline_page(browser, page_file) -> Iterator[Any]:
 
 
 def reads(page: Any, text: str) -> None:
-    """Wait until the page has read all that is drawn, which must be this text."""
+    """Wait until the page has read the drawing, and compare with a text."""
     page.wait_for_function("() => root.dataset.state === 'read'", timeout=60_000)
     assert page.locator(".reading").text_content() == text
 
 
 def readings_of(reader: Any, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[Reading]:
-    """What the reader of pictures reads in ink (H, W), at its scale alone."""
+    """Return what the reader of pictures reads in ink (H, W), at its own scale alone."""
     best = at_zoom(reader, ink, 1.0)
     seen = View(merged([best.characters]), best, ink, 0, np.eye(2, 3))
     monkeypatch.setattr(reading, "upright", lambda *_: seen)
@@ -96,12 +96,12 @@ def test_the_page_computes_the_maps_that_the_reader_computes(page_file, reader):
     with torch.inference_mode():
         expected = reader(ink[None, None])[0]
         assert engine.difference(reader, ink) < 0.005
-    # logits, of weights that have 16 bits in the file
+    # logits; the weights in the file have 16 bits
     torch.testing.assert_close(engine.maps(ink), expected, rtol=0, atol=0.05)
 
 
 class Dilated(nn.Module):
-    """A detector with its weights in 16 bits, so that the file has all of them."""
+    """A detector with weights rounded to 16 bits, so that the file has them exactly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_a_detector_may_be_dilated_add_and_upsample():
 
 
 class Given(nn.Module):
-    """A detector that gives the same maps of any ink."""
+    """A detector that returns the same maps for any ink."""
 
     def __init__(self, maps: Tensor, like: nn.Module):
         super().__init__()
@@ -146,9 +146,9 @@ class Given(nn.Module):
 
 
 def made_maps(rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-    """Maps (32, h, w) and ink of two lines: of any symbols, scores and boxes, a ruled line, blots.
+    """Make random maps (32, h, w) and ink of two lines of symbols, with a ruled line and blots.
 
-    Some symbols are found where there is no ink, and some ink is found by none.
+    Symbols, scores and boxes are random. Some symbols have no ink, and some ink has no symbol.
     """
     maps = np.full((sum(CHANNELS.values()), 44, 72), -6.0, np.float32)
     ink = np.zeros((44 * STRIDE, 72 * STRIDE), np.float32)
@@ -227,7 +227,7 @@ def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader, m
         ink = ink.astype(np.float32)[MARGIN:-MARGIN, MARGIN:-MARGIN] / 255
         expected = readings_of(reader, ink, monkeypatch)
         scores = np.array([[each.confidence, each.line] for each in expected])
-        # weights of 16 bits decide where one is as great as the threshold
+        # near the threshold 16-bit weights may decide otherwise
         if abs(scores - THRESHOLD).min(initial=1) > 0.03:
             decided += 1
             signs = [each["sign"] for each in found["digits"]]
@@ -272,7 +272,7 @@ def test_signs_come_out_between_digits_and_a_new_row_below(offline_page):
 
 
 def draw(page: Any, text: str, height: float) -> None:
-    """Draw a text of that height, each character in its first form."""
+    """Draw a text of a given height, with each character in its first form."""
     strokes = []
     for row, signs in enumerate(text.split("\n")):
         for place, sign in enumerate(signs):
@@ -298,7 +298,7 @@ def test_of_drawings_that_follow_fast_the_last_is_read_and_not_in_the_thread_tha
             computed = () => { throw new Error("it is computed in the thread that draws"); };
         }"""
     )
-    draw(offline_page, "00000", height=0.15)  # a change for each
+    draw(offline_page, "00000", height=0.15)  # one change per character
     reads(offline_page, "00000")
     assert offline_page.evaluate("window.posted") <= 2
 
@@ -336,7 +336,7 @@ def test_a_page_has_any_network_of_this_project(name, digits):
     }
     net = build_network({"_target_": f"mnist_cnn.model.{name}", **configs[name]})
     with torch.no_grad():
-        for _ in range(5):  # batch normalisation of its own mean and variance
+        for _ in range(5):  # batch normalisation with nontrivial mean and variance
             net(torch.rand(32, 1, 28, 28))
         for layer in net.modules():
             if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
