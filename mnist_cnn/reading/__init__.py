@@ -1,1 +1,1 @@
-"""From a picture of handwriting to the digits in it."""
+"""Reading of handwritten digits in pictures."""

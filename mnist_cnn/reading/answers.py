@@ -1,4 +1,4 @@
-"""Pages of a file, and readings in JSON and as text, as the command and the service give them."""
+"""Pages of a file, and readings as JSON and text, for the command and the service."""
 
 import itertools
 import math
@@ -37,16 +37,16 @@ def page_of(pages: Pages, number: int) -> Image.Image:
 class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
     """A digit of a picture, or something else that stands there; made of a `Reading`."""
 
-    digit: int | None  # null where the network is unsure, or where it is no digit
+    digit: int | None  # null if the network is unsure, or if it is not a digit
     is_digit: bool  # false for letters, punctuation, scribbles
-    # the digit; ? for an unsure one; of what is no digit + - × ÷ = / ( ) . , : % $ # ° or · for any
-    # other, a space for an empty cell
+    # the digit; ? if unsure; if not a digit, one of + - × ÷ = / ( ) . , : % $ # ° or · for any
+    # other, or a space for an empty cell
     sign: str = Field(validation_alias="symbol")
     best: int  # the likeliest digit, whatever its confidence
     confidence: Share  # its probability
     probabilities: Shares  # of the digits 0 to 9
-    # degrees clockwise by which the picture seems to be rotated, where the digit is left unread:
-    # a lone one does not tell which side is up; else 0
+    # degrees clockwise by which the picture seems to be rotated, for a lone digit, which is left
+    # unread as it does not tell which side is up; else 0
     turned: int
     box: Sequence[int | float]  # left, top, right, bottom in pixels of the upright picture
     row: int  # the line of writing, from 0 at the top
@@ -56,35 +56,35 @@ class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
 class FoundLine(BaseModel):
     """A line of writing, or a row of a table."""
 
-    text: str  # as `written` has it
+    text: str  # in the format of `written`
     confidence: Share  # the probability that its digits are right
 
 
 def rows(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """The readings by row."""
+    """Group the readings by row."""
     return [list(row) for _, row in itertools.groupby(readings, key=lambda each: each.row)]
 
 
 def confidence(row: Sequence[Reading]) -> float:
-    """The probability that all digits of a row are right."""
+    """Return the probability that all digits of a row are right."""
     return math.prod({each.column: each.line for each in row}.values())
 
 
 def found_lines(readings: Sequence[Reading]) -> list[FoundLine]:
-    """The rows that are not empty."""
+    """Return the rows that are not empty."""
     written_rows = [(written(row), confidence(row)) for row in rows(readings)]
     return [FoundLine(text=text, confidence=p) for text, p in written_rows if text.strip(" |")]
 
 
 def rotation(readings: Sequence[Reading]) -> int:
-    """Degrees clockwise by which a picture was rotated to be read."""
+    """Return the degrees clockwise by which a picture was rotated to be read."""
     return readings[0].rotation if readings else 0
 
 
 def written(readings: Sequence[Reading]) -> str:
-    """The readings as text, a line for each row: ? for what is unsure, · for an unknown sign.
+    """Format the readings as text, one line per row: ? for unsure digits, · for unknown signs.
 
-    Cells of a row stand beside each other where each holds one digit at most, else between bars.
+    Cells of a row are concatenated if each holds at most one digit, else separated by bars.
     """
     lines = []
     for row in rows(readings):

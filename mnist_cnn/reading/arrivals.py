@@ -1,4 +1,4 @@
-"""Request bodies on their way into memory: ASGI middleware."""
+"""ASGI middleware that receives request bodies."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODIES = 16  # bodies of an operation in memory at once
 MAX_SECONDS = 60  # for a body to arrive
-HEAD = 65_536  # bytes of each body that arrive before it needs a place
-GRACE = 1.0  # seconds before a body is held to be slow
-SLOW = 65_536  # bytes a second
+HEAD = 65_536  # bytes of each body that are received before it needs a place
+GRACE = 1.0  # seconds before a body counts as slow
+SLOW = 65_536  # bytes per second
 
 
 class LateError(Exception):
@@ -19,15 +19,15 @@ class LateError(Exception):
 
 
 class Arrivals:
-    """Receive the bodies of POST requests whole, and pass them on.
+    """Middleware that receives the whole bodies of POST requests and passes them on.
 
-    At most MAX_BODIES of a path have a place, from their HEAD bytes on to their answer; others
-    wait. One that is still arriving, and slower than SLOW, is refused as soon as another waits:
-    slow bodies, however many, hold no place.
+    At most MAX_BODIES per path have a place, from their first HEAD bytes to their response; others
+    wait. A body that arrives slower than SLOW is refused as soon as another one waits, so that slow
+    bodies, however many, do not block the places.
 
     Args:
-        app: the application that answers.
-        paths: of its operations with a body; each has places of its own.
+        app: application that responds.
+        paths: paths of its operations with a body; each has its own places.
     """
 
     def __init__(self, app: ASGIApp, paths: Collection[str]):
@@ -53,27 +53,28 @@ class Arrivals:
             finally:
                 self.places[path].release()
         except LateError as error:
-            # the connection ends, too: more of the body may come
+            # close the connection, too: more of the body may come
             refusal = JSONResponse({"detail": str(error)}, 408, {"Connection": "close"})
             await refusal(scope, receive, send)
         return None
 
 
 class Arrival:
-    """A body that is received by and by."""
+    """A body that is being received."""
 
     def __init__(self, receive: Receive):
         self.receive, self.complete, self.body = receive, False, bytearray()
         self.deadline = time.monotonic() + MAX_SECONDS
 
     async def proceed(self, enough: int | None, wanted: Callable[[], bool]) -> None:
-        """Receive the body, or so many bytes of it.
+        """Receive the body, or at least `enough` bytes of it.
 
         Args:
-            wanted: tells whether another body waits for this one's place.
+            enough: number of bytes; None for the whole body.
+            wanted: returns whether another body waits for this one's place.
 
         Raises:
-            LateError: it takes too long, or the client has gone.
+            LateError: it takes too long, or the client has disconnected.
         """
         started, before = time.monotonic(), len(self.body)
         while not self.complete and (enough is None or len(self.body) < enough):
@@ -94,7 +95,7 @@ class Arrival:
             self.complete = not message.get("more_body", False)
 
     async def replay(self) -> Message:
-        """Give the whole body as one message, and then what else comes."""
+        """Return the whole body as one message, then any further messages."""
         if not self.complete:
             return await self.receive()
         self.complete, body, self.body = False, bytes(self.body), bytearray()

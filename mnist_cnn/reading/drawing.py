@@ -1,4 +1,4 @@
-"""A picture of what was found in a picture, and what it was read as."""
+"""Drawing of the readings of a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,15 +11,15 @@ from mnist_cnn.reading.answers import confidence, rows
 from mnist_cnn.reading.picture import load_picture, upright_size
 from mnist_cnn.reading.reading import Reading
 
-MANY = 60  # digits
-STEEPEST = 0.3  # of the line below a row
+MANY = 60  # number of digits above which the drawing is larger
+STEEPEST = 0.3  # maximum slope of the line below a row
 READ, UNSURE, LINE, CELL = "#007a3d", "#c03000", "#1f6fb4", "#8a9db0"
 Place = tuple[float, float]
 
 
 @dataclass
 class Labels:
-    """Texts on a drawing, none of which lies on another."""
+    """Texts on a drawing that do not overlap."""
 
     draw: ImageDraw.ImageDraw
     size: float
@@ -30,7 +30,7 @@ class Labels:
         self.font = ImageFont.load_default(self.size)
 
     def add(self, text: str, colour: str, places: Sequence[Place], room: tuple[int, int]) -> None:
-        """Write a text at the first of the places (left, top) that is free, or nowhere."""
+        """Write a text at the first free place (left, top), if any."""
         for place in places:
             left, top, right, bottom = self.draw.textbbox(place, text, self.font)
             inside = left >= 0 and top >= 0 and right <= room[0] and bottom <= room[1]
@@ -45,10 +45,10 @@ class Labels:
 
 
 def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Image:
-    """The picture with a box and a reading for each character, its lines and the cells of grids.
+    """Draw the picture with a box and a reading for each character, its lines and grid cells.
 
-    Below it are the digits as a network of 28x28 images would see them, with their confidence. It
-    is 1000 pixels wide, 2000 where there are more than MANY digits.
+    Below it are the digits as a network of 28x28 images would see them, with their confidence. The
+    drawing is 1000 pixels wide, or 2000 with more than MANY digits.
     """
     shown = [reading for reading in readings if reading.symbol != " "]
     many = len(shown) > MANY
@@ -89,7 +89,7 @@ def label_of(reading: Reading) -> str:
 
 
 def draw_box(labels: Labels, reading: Reading, zoom: float, room: tuple[int, int]) -> None:
-    """Draw the box of a character and what it is read as."""
+    """Draw the box of a character and its reading."""
     size, colour = labels.size, colour_of(reading)
     left, top, right, bottom = (round(side * zoom) for side in reading.box)
     pen = 3 if size > 12 else 1
@@ -100,7 +100,7 @@ def draw_box(labels: Labels, reading: Reading, zoom: float, room: tuple[int, int
 
 
 def draw_line(labels: Labels, row: Sequence[Reading], zoom: float, room: tuple[int, int]) -> None:
-    """Draw a thin line below a row that has digits, and the probability that these are right."""
+    """Draw a thin line below a row with digits, and the probability that these are right."""
     if not any(reading.is_digit for reading in row):
         return
     turn = np.radians(row[0].rotation)

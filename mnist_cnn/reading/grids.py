@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 from mnist_cnn.data.synthetic.strokes import Array
 
 Points = NDArray[np.float64]
-RULED = 0.4  # the probability from which a cell of the map is a line
-LEAST_SIDE = 4  # of a cell, in cells of the map
-RECTANGLE = 0.75  # of its rectangle a cell fills, in perspective too
-BESIDE = 0.4  # of a side by which the next cell may be off
+RULED = 0.4  # probability above which a cell of the map is a line
+LEAST_SIDE = 4  # minimum side of a cell, in cells of the map
+RECTANGLE = 0.75  # minimum fraction of its rectangle that a cell fills, in perspective too
+BESIDE = 0.4  # maximum offset of the next cell, as a fraction of a side
 LEAST_CELLS = 4
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells in rows and columns, and where points (column, row) of the paper are in the map."""
+    """Cells in rows and columns, and the homography from (column, row) to points of the map."""
 
     shape: tuple[int, int]  # rows, columns
     place: NDArray[np.float64]  # (3, 3), from (column, row, 1) to pixels
 
     def cell_of(self, x: float, y: float) -> tuple[int, int] | None:
-        """The row and column of a point; None outside."""
+        """Return the row and column of a point, or None outside."""
         u, v, w = np.linalg.solve(self.place, [x, y, 1.0])
         column, row = int(np.floor(u / w)), int(np.floor(v / w))
         return (row, column) if 0 <= row < self.shape[0] and 0 <= column < self.shape[1] else None
 
     def cell(self, row: int, column: int) -> Points:
-        """The corners (4, 2) of a cell, clockwise from the upper left."""
+        """Return the corners (4, 2) of a cell, clockwise from the upper left."""
         unit = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float64)
         return cv2.perspectiveTransform(unit[None] + (column, row), self.place)[0]
 
@@ -44,7 +44,7 @@ class Grid:
 
 
 def cells(rules: Array) -> Points:
-    """The corners (N, 4, 2) of what lines enclose, clockwise from the upper left."""
+    """Return the corners (N, 4, 2) of areas enclosed by lines, clockwise from the upper left."""
     mask = (rules > RULED).astype(np.uint8)
     contours, levels = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     found = []
@@ -64,7 +64,7 @@ def cells(rules: Array) -> Points:
 
 
 def grids(rules: Array) -> list[Grid]:
-    """The grids in a map of ruled lines (h, w), in cells of the map, the largest first."""
+    """Find the grids in a map of ruled lines (h, w), in cells of the map, the largest first."""
     corners = cells(rules)
     middle = corners.mean(1)
     right = (corners[:, 1] - corners[:, 0] + corners[:, 2] - corners[:, 3]) / 2
@@ -100,16 +100,14 @@ def grids(rules: Array) -> list[Grid]:
 
 
 def _fitted(corners: Points, own: dict[int, tuple[int, int]]) -> Grid | None:
-    """The grid through cells whose columns and rows are known."""
+    """Fit a grid to cells whose columns and rows are known."""
     keys = list(own)
     at = np.array([own[k] for k in keys], np.float64)
     at -= at.min(0)
     columns, rows = (at.max(0) + 1).astype(int).tolist()
     plane = at + 0.5
     ends = corners[keys].mean(1)
-    if (
-        min(columns, rows) == 1
-    ):  # a row of boxes has no second direction of its own: its corners have
+    if min(columns, rows) == 1:  # the centres of a single row are collinear, its corners are not
         unit = np.array([(0.06, 0.06), (0.94, 0.06), (0.94, 0.94), (0.06, 0.94)])
         plane = (at[:, None] + unit).reshape(-1, 2)
         ends = corners[keys].reshape(-1, 2)

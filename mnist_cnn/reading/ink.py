@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 Grey = NDArray[Any]  # uint8
 Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
-# the window in which the lightest is paper: in widths of the pen; of 200 pixels, at least; as a
-# share of the breadth, from which on it would pass over shadows
+# window whose lightest pixel is paper: in pen widths; its minimum, of a breadth of 200 pixels; its
+# limit as a fraction of the breadth, beyond which it would miss shadows
 PENS, NARROW, WIDE = 4, 13, 0.3
-STEP = 1.5  # of light from one pixel of 200 to the next: at the edge of a sheet it is the darker's
-FAINTEST = 0.06  # what takes less of the light is the paper's texture
-SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
+STEP = 1.5  # ratio of light from one pixel of 200 to the next above which the darker one counts
+FAINTEST = 0.06  # minimum fraction of light that ink absorbs; less is the paper's texture
+SMOOTH = 0.25  # fraction of the range of light; less change over a 20th of the side is no edge
 
 
 def grey_of(picture: NDArray[np.uint8]) -> Grey:
-    """One channel of a picture (height, width) or (height, width, 3), in which its ink stands out.
+    """Return one channel of a picture (height, width) or (height, width, 3), with distinct ink.
 
-    The luminance, but where ink and paper are about as light: there, the mixture of red, green and
+    It is the luminance or, if ink and paper are about equally light, the mixture of red, green and
     blue in which they differ most.
     """
     if picture.ndim == 2:
@@ -44,52 +44,52 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
 
 
 def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask]:
-    """The ink map and the mask of its strokes."""
+    """Return the ink map and the mask of its strokes."""
     signed = 1 - grey / paper
     # the standard deviation of the paper's grain
     noise = 1.48 * float(np.median(np.abs(signed[::3])))
-    # one level of light is no ink, however dark the paper
+    # one level of light is not ink, however dark the paper
     noise = max(noise, 0.4 / float(np.median(paper[::3])))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
     return ink, find_strokes(ink, noise)
 
 
 def stroke_depth(mask: Mask) -> Ink:
-    """The distance of each pixel from the paper; the border of the picture counts as paper."""
+    """Return each pixel's distance from the paper; the border of the picture counts as paper."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
 
 
 def stroke_width(mask: Mask) -> float:
-    """Mean width of the strokes: points of a bar of width w are w / 4 from its edge on average."""
+    """Estimate the mean stroke width: points of a bar of width w average w / 4 from its edge."""
     return max(1.0, 4 * float(stroke_depth(mask)[mask > 0].mean()) - 1) if mask.any() else 1.0
 
 
 def breadth(shape: tuple[int, ...]) -> int:
-    """The longer side, which all sizes are relative to; of a strip 4 times the shorter one."""
+    """Return the longer side, at most 4 times the shorter one, to which sizes are relative."""
     return min(max(shape[:2]), 4 * min(shape[:2]))
 
 
 def shrunk(grey: Grey, side: int) -> Grey:
-    """So that its breadth has at most side pixels."""
+    """Shrink a picture so that its breadth has at most `side` pixels."""
     zoom = side / breadth(grey.shape)
     return resized(grey, round(zoom * max(grey.shape))) if zoom < 1 else grey
 
 
 def resized(image: NDArray[Any], side: int, enlarge: int = cv2.INTER_LINEAR) -> NDArray[Any]:
-    """So that the longer side has the given number of pixels; enlarged by that interpolation."""
+    """Resize an image so that its longer side is `side`; `enlarge` is the interpolation used."""
     zoom = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else enlarge)
 
 
 def _median(small: Grey, window: float) -> Grey:
-    """The median over a window, a share of the longer side: it forgets ink, not a shadow's edge."""
+    """Apply a median filter with a window relative to the breadth; it keeps edges of shadows."""
     return cv2.medianBlur(small, int(breadth(small.shape) * window) | 1)
 
 
 def is_light_on_dark(grey: Grey) -> bool:
-    """True where what stands out most from its surroundings is lighter than they are."""
+    """Return whether what stands out most from its surroundings is lighter than they are."""
     small = shrunk(grey, 200)
     # the first is misled by soft shadows, the second by strokes without paper between them
     around = _median(small, 0.5), cv2.GaussianBlur(small, (0, 0), breadth(small.shape) / 10)
@@ -98,7 +98,7 @@ def is_light_on_dark(grey: Grey) -> bool:
 
 
 def paper_light(grey: Grey) -> Ink:
-    """The light of the bare paper at every pixel, at least 1."""
+    """Estimate the light of the bare paper at every pixel, at least 1."""
     small = shrunk(grey, 200)
     paper: Ink = np.maximum(_median(small, 1.0), 1)
     strokes = 1 - _bare(small, paper)
@@ -109,7 +109,7 @@ def paper_light(grey: Grey) -> Ink:
     pen = stroke_width(inner if inner.any() else strokes) if strokes.any() else 1
     side = max(NARROW, round(PENS * pen)) | 1
     if side < WIDE * breadth(small.shape):
-        # what is wider than strokes keeps its light, up to its edges, whichever way these lie
+        # areas wider than strokes keep their light, up to their edges, whatever their direction
         wide = cv2.copyMakeBorder(small, side, side, side, side, cv2.BORDER_REPLICATE)
         light: Ink = cv2.morphologyEx(wide, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
         light = np.maximum(_median(light[side:-side, side:-side], 0.05), 1)
@@ -129,7 +129,7 @@ def paper_light(grey: Grey) -> Ink:
 
 
 def _bare(small: Grey, paper: Ink) -> Mask:
-    """The paper between the strokes, without their edges."""
+    """Return the mask of the paper between the strokes, without their edges."""
     share = np.clip(1 - small / paper, 0, 1)
     limit, _ = cv2.threshold((share * 255).astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
     # half of the threshold and a margin, as a stroke fades out at its edges
@@ -138,7 +138,7 @@ def _bare(small: Grey, paper: Ink) -> Mask:
 
 
 def find_strokes(ink: Ink, noise: float) -> Mask:
-    """0 or 1: ink about as dark as the pen, and what fainter ink touches it."""
+    """Return the mask of ink about as dark as the pen, and of fainter ink connected to it."""
     floor = max(FAINTEST, 4 * noise)
     dark = ink[ink > floor]
     if not dark.size:
@@ -154,7 +154,7 @@ def find_strokes(ink: Ink, noise: float) -> Mask:
 
 
 def is_smooth(grey: Grey) -> bool:
-    """True where the light changes too little over any short way for the edge of a stroke."""
+    """Return whether the light changes too little over short distances for edges of strokes."""
     small = cv2.GaussianBlur(shrunk(grey, 2000), (0, 0), 1)
     near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
     change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
@@ -162,7 +162,7 @@ def is_smooth(grey: Grey) -> bool:
 
 
 def centred(stroke: Ink) -> Grey:
-    """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
+    """Centre a stroke (h, w), at most 20 a side, by mass in uint8 (28, 28), as MNIST's are."""
     height, width = stroke.shape
     image = np.zeros((28, 28), np.uint8)
     image[:height, :width] = np.round(stroke * 255)

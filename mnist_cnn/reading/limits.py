@@ -1,6 +1,6 @@
-"""Work in a process of its own, within limits: a small file can ask for minutes and gigabytes.
+"""Calls in a separate process within limits, as a small file can need minutes and gigabytes.
 
-On Windows there are no limits, on macOS none of memory.
+There are no limits on Windows, and no memory limit on macOS.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-# forked from a process that has imported what is slow to import, a new one takes 50 ms
+# forked from a process with the slow imports done, a new one takes 50 ms
 _context: Any = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
-_lock = threading.Lock()  # of two threads that look for the end of a process one would miss it
+_lock = threading.Lock()  # only one thread may wait for a process
 
 
 class LimitError(ValueError):
@@ -25,19 +25,19 @@ class LimitError(ValueError):
 
 
 class Worker:
-    """A process that calls a function, and is replaced when a call passes a limit.
+    """A process that calls a function, and is replaced when a call exceeds a limit.
 
     Args:
-        work: the function; picklable.
-        seconds: of processor time for a call.
-        megabytes: of memory for a call.
+        work: function to call; picklable.
+        seconds: limit of processor time per call.
+        megabytes: limit of memory per call.
         preload: modules to import before the process is forked.
     """
 
     def __init__(
         self, work: Callable[..., Any], seconds: float, megabytes: float, preload: list[str]
     ):
-        # as bytes: multiprocessing would send an open file for each of a limited number of tensors
+        # as bytes: multiprocessing would send each tensor as an open file, whose number is limited
         self.arguments = pickle.dumps(work), seconds, megabytes
         _context.set_forkserver_preload(preload)
         self._start()
@@ -46,18 +46,18 @@ class Worker:
         self.pipe, end = _context.Pipe()
         self.process = _context.Process(target=_serve, args=(end, *self.arguments), daemon=True)
         self.process.start()
-        end.close()  # else the end of the process would not be seen
+        end.close()  # else the end of the process would go unnoticed
 
     def stop(self) -> None:
-        """End a call that is being made, with a LimitError."""
+        """Kill the process, so that a running call raises LimitError."""
         self.process.kill()
 
     def __call__(self, *arguments: Any) -> Any:
         """Return what the function returns, or raise its OSError or ValueError.
 
         Raises:
-            LimitError: it takes too much time or memory.
-            RuntimeError: it failed in another way, which the process has printed.
+            LimitError: the call takes too much time or memory.
+            RuntimeError: the call failed in another way; the process has printed the error.
         """
         with _lock:
             if not self.process.is_alive():
@@ -81,13 +81,13 @@ class Worker:
 
 
 def _serve(pipe: Connection, pickled: bytes, seconds: float, megabytes: float) -> None:
-    """Call the function with what comes through the pipe, until its other end is closed."""
+    """Call the function with arguments from the pipe, until its other end is closed."""
     import cv2
     import torch
 
     torch.set_num_threads(1)  # threads would use up the processor time
     cv2.setNumThreads(1)
-    # Ctrl-C in a terminal reaches all processes: the one at the other end ends this one
+    # Ctrl-C in a terminal reaches all processes; the process at the other end ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work = pickle.loads(pickled)
     _limit_memory(megabytes)
@@ -99,22 +99,22 @@ def _serve(pipe: Connection, pickled: bytes, seconds: float, megabytes: float) -
                 result = work(*arguments)
             except (OSError, ValueError) as error:
                 result = error
-            except Exception as error:  # OpenCV and PyTorch have errors of their own for it
+            except Exception as error:  # OpenCV and PyTorch have their own out-of-memory errors
                 if isinstance(error, MemoryError) or "allocate" in str(error):
-                    os.kill(os.getpid(), signal.SIGKILL)  # no memory to go on with
+                    os.kill(os.getpid(), signal.SIGKILL)  # no memory left to continue
                 raise
             _limit_time(0)
             pipe.send(result)
 
 
 def _limit_time(seconds: float) -> None:
-    """Let a signal end this process after seconds of processor time; 0: no more."""
+    """End this process by a signal after `seconds` of processor time; 0 removes the limit."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory(megabytes: float) -> None:
-    """Let this process have so much memory in addition to what it has."""
+    """Limit the memory of this process to `megabytes` more than it uses."""
     if sys.platform == "linux":
         import resource
 
@@ -125,7 +125,7 @@ def _limit_memory(megabytes: float) -> None:
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """Add the limits of a page's reading to the options of a command."""
+    """Add the limits for reading a page to the options of a command."""
     for name, default, unit in (("--max-seconds", 20, "S"), ("--max-memory", 1000, "MB")):
         note = f"for a page (default: {default})"
         parser.add_argument(name, type=_positive, default=default, metavar=unit, help=note)

@@ -1,4 +1,4 @@
-"""A picture's file, decoded, upright and opaque."""
+"""Decoding of picture files to upright, opaque images."""
 
 import contextlib
 import io
@@ -18,15 +18,15 @@ from PIL import Image, ImageOps
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading.ink import shrunk
 
-# pictures that people have; Pillow reads PostScript too, by running Ghostscript on it, and formats
-# so rare that their decoders are seldom looked at
+# common formats; Pillow also reads PostScript, by running Ghostscript, and formats so rare that
+# their decoders are seldom reviewed
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # what telephones write
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # written by phones
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 PDF_PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
 
-# a file's path, its content or an open file of it, or an array as `load_picture` has it
+# a file's path, its content or an open file, or an array, see `load_picture`
 Source = str | os.PathLike[str] | bytes | IO[bytes] | NDArray[Any]
 TAKEN = (
     "a path, bytes, a file opened in binary mode, a PIL image, or an array (H, W), (H, W, 3) or "
@@ -36,7 +36,7 @@ _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
 def load_picture(source: Source | Image.Image) -> Image.Image:
-    """Return a picture, or the first one in its file: upright, RGB or L, opaque, sides <= 2000 px.
+    """Load a picture, or the first one in a file: upright, RGB or L, opaque, sides <= 2000 px.
 
     Args:
         source: a file's path, its content, or a file opened in binary mode; a PIL image; or an
@@ -44,8 +44,8 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
 
     Raises:
         OSError: the file cannot be opened (missing, a folder or a pipe, not allowed).
-        ValueError: it holds no picture of FORMATS, no HEIC and no PDF, is damaged, encrypted,
-            empty or over 100 megapixels; or it is nothing of the above.
+        ValueError: the file is not a picture of FORMATS, HEIC or PDF, is damaged, encrypted, empty
+            or over 100 megapixels; or the source is none of the above.
     """
     with Pages(source) as pages:
         page = pages[0]
@@ -57,15 +57,15 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
 class Pages(contextlib.ExitStack):
     """The pages of a PDF or a TIFF, or the only page of another file, which is opened once.
 
-    Of what moves (GIF, WebP, AVIF) that is the first frame. In place of a page that cannot be read
-    comes the error that `load_picture` would raise.
+    The only page of an animation (GIF, WebP, AVIF) is its first frame. A page that cannot be read
+    is replaced by the error that `load_picture` would raise.
 
     Args:
-        source: as `load_picture` has it; it stays open until `close` or the end of a `with`.
+        source: source, see `load_picture`; it stays open until `close` or the end of a `with`.
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is nothing that `load_picture` takes.
+        ValueError: `load_picture` does not take such a source.
     """
 
     def __init__(self, source: Source | Image.Image):
@@ -79,19 +79,19 @@ class Pages(contextlib.ExitStack):
         if isinstance(source, str | os.PathLike):
             self._name = os.fspath(source)
             if not stat.S_ISREG(os.stat(source).st_mode):
-                raise OSError(f"{self._name}: not a file")  # a pipe would be waited for
+                raise OSError(f"{self._name}: not a file")  # a pipe would block
             file = self.enter_context(open(source, "rb"))  # noqa: SIM115, this is a stack
         else:
             file = io.BytesIO(_content(source))
         try:
             self._count, self._decode = self._open(file)
-        except MemoryError:  # no fault of the file
+        except MemoryError:  # not an error of the file
             raise
-        except Exception as error:  # it stands in place of the first page
+        except Exception as error:  # returned in place of the first page
             self._decode = partial(_raise, error)
 
     def _open(self, file: IO[bytes]) -> tuple[int, Callable[[int], Image.Image]]:
-        """The number of pages and what decodes one."""
+        """Open a file; return its number of pages and the function that decodes one."""
         head = file.read(1024)
         file.seek(0)
         if b"%PDF-" in head:
@@ -111,7 +111,7 @@ class Pages(contextlib.ExitStack):
         return self._count
 
     def __getitem__(self, number: int) -> Image.Image | ValueError:
-        """A page, counted from 0, or the reason why it cannot be read."""
+        """Return a page, counted from 0, or the reason why it cannot be read."""
         if not 0 <= number < self._count:
             raise IndexError(number)
         try:
@@ -125,14 +125,14 @@ class Pages(contextlib.ExitStack):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without warnings: Pillow has one for anything unusual; what cannot be read raises."""
+    """Suppress warnings: Pillow warns of anything unusual, and raises for unreadable files."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _content(source: Any) -> bytes:
-    """The bytes that were given, or are left in an open file."""
+    """Return the given bytes, or the rest of an open file."""
     content = source.read() if hasattr(source, "read") else source
     if not isinstance(content, bytes | bytearray | memoryview):
         raise ValueError(f"the picture: must be {TAKEN}, got {type(source).__name__}")
@@ -140,7 +140,7 @@ def _content(source: Any) -> bytes:
 
 
 def _whole(source: Any, number: int) -> Image.Image:
-    """The picture of a PIL image or of an array, of whose kinds TAKEN has the list."""
+    """Return the picture of a PIL image or of an array of a kind in TAKEN."""
     if isinstance(source, Image.Image):
         return _upright(source)
     array = np.asarray(source)
@@ -153,8 +153,8 @@ def _whole(source: Any, number: int) -> Image.Image:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height after the rotation that the picture's EXIF asks for."""
-    image.load()  # Pillow turns a TIFF when it loads it
+    """Return width and height after the rotation in the picture's EXIF data."""
+    image.load()  # Pillow rotates a TIFF on loading
     return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
 
 
@@ -175,13 +175,13 @@ def _reason(error: Exception) -> str:
 
 
 def _frames(image: Image.Image) -> int:
-    """The number of frames, one that is damaged included: there the way to the next is lost."""
+    """Count the frames, up to and including the first damaged one, which hides the others."""
     for number in itertools.count(1):
         try:
             image.seek(number)
         except EOFError:
             return number
-        except Exception:  # when it is asked for it fails again
+        except Exception:  # reading this frame will raise again
             return number + 1
     raise AssertionError
 
@@ -195,14 +195,14 @@ def _frame(image: Image.Image, number: int) -> Image.Image:
 
 
 def _pdf_page(document: Any, number: int) -> Image.Image:
-    """A page of a PDF, the longer side 2000 px."""
+    """Render a page of a PDF, its longer side 2000 px."""
     page = document[number]
     picture: Image.Image = page.render(scale=MAX_SIDE / max(page.get_size())).to_pil()
     return picture.convert("RGB")
 
 
 class _UnsuitableError(ValueError):
-    """The reason why a picture cannot be read, as it is shown."""
+    """The reason why a picture cannot be read, as shown to the user."""
 
 
 def _check_size(image: Image.Image) -> None:
@@ -215,16 +215,16 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _fitting(width: int, height: int) -> tuple[int, int]:
-    """The size to read a picture at: at most MAX_SIDE a side, or of a strip as many pixels.
+    """Return the size to read a picture at, with sides of at most MAX_SIDE.
 
-    A strip is longer than 4 times its shorter side.
+    A strip, longer than 4 times its shorter side, may be longer, with MAX_SIDE**2 / 4 pixels.
     """
     zoom = max(MAX_SIDE / max(width, height), MAX_SIDE / 2 / math.sqrt(width * height))
     return max(1, round(width * min(1, zoom))), max(1, round(height * min(1, zoom)))
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """At most MAX_SIDE pixels a side, RGB or L, opaque, rotated as its EXIF says."""
+    """Convert a picture to RGB or L, opaque, upright by its EXIF data, in its `_fitting` size."""
     _check_size(image)
     if image.mode in ("F", "I") or image.mode.startswith("I;16"):
         small = _eight_bit(image)
@@ -238,30 +238,30 @@ def _upright(image: Image.Image) -> Image.Image:
         small = _opaque(small)
     # conversion keeps the EXIF of some formats and loses that of others
     small.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    # the pixels alone: what else a file says need not be sound
+    # only the pixels: other metadata may be invalid
     return Image.fromarray(np.asarray(ImageOps.exif_transpose(small)))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and floating-point pictures, by the smallest usual white that holds them."""
+    """Convert a 16-bit, 32-bit or float picture to 8 bits, by the smallest usual white above it."""
     values = np.asarray(image)
     if image.mode == "F":
         values = np.nan_to_num(values, posinf=0, neginf=0)
     peak = float(values.max())
     whites = (1.0, 255.0, 4095.0, 65535.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)
-    # small first: of 100 megapixels each copy as float32 would take 400 MB
+    # shrink first: each float32 copy of 100 megapixels would take 400 MB
     small = shrunk(values, MAX_SIDE).astype(np.float32).clip(0)
     return Image.fromarray((small * (255 / white)).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """An RGBA picture on a ground that its transparent part may have stood for."""
+    """Put an RGBA picture on a plausible background."""
     red, green, blue, alpha = (np.asarray(band, np.float32) for band in image.split())
     light = 0.299 * red + 0.587 * green + 0.114 * blue
     if (alpha > 127).mean() > 0.5:
-        ground = float(np.median(light[alpha > 127]))  # cut-out paper: more of the same
-    else:  # drawn on nothing: dark ink wants white paper, light ink a black one
+        ground = float(np.median(light[alpha > 127]))  # cut-out paper: the same
+    else:  # drawn on nothing: white paper for dark ink, black for light ink
         ground = 0.0 if alpha.any() and np.average(light, weights=alpha) >= 128 else 255.0
     paper = Image.new("RGBA", image.size, (round(ground),) * 3 + (255,))
     paper.alpha_composite(image)

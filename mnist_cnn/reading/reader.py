@@ -1,4 +1,4 @@
-"""The digits and signs that a network finds in a picture."""
+"""Reading of the digits and signs in a picture by a network."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ from mnist_cnn.reading.picture import Source, load_picture, upright_size
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
 from mnist_cnn.reading.views import View, upright
 
-INSIDE = 0.8  # of the characters on a grid stand each in one cell, else it is squared paper
+INSIDE = 0.8  # minimum fraction of a grid's characters within one cell; else it is squared paper
 Cell = tuple[int, int, int]  # grid, row, column
 Net = Callable[[Tensor], Tensor]
 
@@ -38,21 +38,22 @@ def read_digits(
     *,
     reader: Detector | None = None,
 ) -> list[Reading]:
-    """Read the digits and signs of a picture; an empty list where there is none.
+    """Read the digits and signs of a picture, row by row from the top, each from left to right.
+
+    The list is empty if there are none.
 
     Args:
-        picture: a picture, or what `load_picture` takes; rows are read from top to bottom, each
-            from left to right.
-        net: classifies the digits that the reader finds: probabilities (N, 10) of uint8 images
-            (N, 28, 28), white on black. Those of a digit are then its own, times the reader's
-            probability that a digit stands there. Without it the reader classifies them.
-        threshold: the confidence below which a digit is left unread, and the least certain one of
-            a line, in [0, 1]. Digits among words are left unread whatever their confidence.
-        reader: finds the characters, see `load_reader`; by default the one that ships.
+        picture: a picture, or any source of `load_picture`.
+        net: classifier of the digits that the reader finds: returns probabilities (N, 10) of uint8
+            images (N, 28, 28), white on black. They are multiplied by the reader's probability that
+            a digit is there. By default the reader classifies them.
+        threshold: confidence in [0, 1] below which a digit is left unread, and below which the
+            least certain digit of a line is. Digits among words are always left unread.
+        reader: network that finds the characters, see `load_reader`; by default the shipped one.
 
     Raises:
-        OSError, ValueError: it cannot be read, see `load_picture`; or the threshold, the net or the
-            reader is none.
+        OSError, ValueError: the picture cannot be read, see `load_picture`; or the threshold, the
+            net or the reader is invalid.
     """
     check(net, threshold, reader)
     image = picture if isinstance(picture, Image.Image) else load_picture(picture)
@@ -72,7 +73,7 @@ def read_digits(
         own = [each for each in line if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
         unread = left_unread(own, sure, threshold)
-        of_digits = lead(own) > 0  # what is none there, and no sign, is one that is illegible
+        of_digits = lead(own) > 0  # other writing there is an illegible digit
         for each in line:
             about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
             about["is_digit"] = each is not None and (
@@ -90,7 +91,7 @@ def read_digits(
 
 
 def check(net: Any, threshold: float, reader: Any) -> None:
-    """Raise ValueError for an argument of `read_digits` that is none."""
+    """Raise ValueError for an invalid argument of `read_digits`."""
     if not 0 <= threshold <= 1:  # NaN is neither
         raise ValueError(must_be("threshold", "in [0, 1]", threshold))
     if net is not None and (not callable(net) or isinstance(net, Detector)):
@@ -102,10 +103,10 @@ def check(net: Any, threshold: float, reader: Any) -> None:
 
 
 def left_unread(line: Sequence[Character], sure: float, threshold: float) -> list[Character]:
-    """The digits of a line that are not read, whatever their scores.
+    """Return the digits of a line that are left unread, whatever their scores.
 
-    Of words these are all. Of a line whose digits are right with a probability `sure` below the
-    threshold it is the least probable one, or all where there is other writing beside them.
+    In words these are all digits. In a line whose digits are right with a probability `sure` below
+    the threshold it is the least probable one, or all if there is other writing beside them.
     """
     digits = [each for each in line if each.symbol.isdecimal()]
     if lead(line) < 0 or (sure < threshold and any(each.is_other for each in line)):
@@ -114,13 +115,13 @@ def left_unread(line: Sequence[Character], sure: float, threshold: float) -> lis
 
 
 def lead(line: Sequence[Character]) -> int:
-    """How many more digits a line has than other characters that are no signs."""
+    """Return how many more digits a line has than characters that are neither digits nor signs."""
     kinds = [each.symbol for each in line]
     return sum(map(str.isdecimal, kinds)) - kinds.count(OTHER)
 
 
 def classified(seen: View, found: Sequence[Character], net: Net) -> list[Character]:
-    """The characters, of which a network has classified the digits in one batch."""
+    """Classify the digits among the characters by a network, in one batch."""
     digits = [each for each in found if each.symbol.isdecimal()]
     if not digits:
         return list(found)
@@ -142,14 +143,14 @@ def classified(seen: View, found: Sequence[Character], net: Net) -> list[Charact
 
 
 def crop(seen: View, each: Character) -> NDArray[np.uint8]:
-    """A character as MNIST has its digits: (28, 28), white on black."""
+    """Return a character in the format of MNIST: (28, 28), white on black."""
     left, top, right, bottom = (max(0, round(side)) for side in each.box)
     ink = seen.ink[top:bottom, left:right]
     return centred(resized(ink, 20)) if ink.size else np.zeros((28, 28), np.uint8)
 
 
 def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cell | None]]:
-    """The grids that the characters are written in, and the cell of each character."""
+    """Return the grids that the characters are written in, and the cell of each character."""
     cells: list[Cell | None] = [None] * len(found)
     kept: list[Grid] = []
     for grid in grids(seen.best.rules):
@@ -167,13 +168,13 @@ def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cel
 
 
 def cell_in(seen: View, tables: Sequence[Grid], cell: Cell) -> Points:
-    """The corners (4, 2) of a cell in the ink."""
+    """Return the corners (4, 2) of a cell in the ink."""
     grid, row, column = cell
     return ((tables[grid].cell(row, column) + 0.5) * STRIDE - MARGIN) / seen.best.zoom
 
 
 def on_map(seen: View, each: Character) -> tuple[float, float]:
-    """The middle of a character in the map of ruled lines."""
+    """Return the centre of a character in the map of ruled lines."""
     left, top, right, bottom = each.box
     x, y = (
         ((a + b) / 2 * seen.best.zoom + MARGIN) / STRIDE - 0.5
@@ -183,7 +184,7 @@ def on_map(seen: View, each: Character) -> tuple[float, float]:
 
 
 def fits(seen: View, grid: Grid, each: Character, cell: tuple[int, int] | None) -> bool:
-    """True where a character is no higher than its cell."""
+    """Return whether a character is no higher than its cell."""
     x, y = on_map(seen, each)
     half = each.height * seen.best.zoom / STRIDE / 2 * 0.7
     return grid.cell_of(x, y - half) == cell == grid.cell_of(x, y + half)
@@ -195,7 +196,7 @@ Item = tuple[Character | None, Cell | None]  # a character, None in an empty cel
 def in_rows(
     seen: View, found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
 ) -> list[list[Item]]:
-    """Characters by row, from top to bottom, each with its cell in a grid."""
+    """Group characters into rows, from top to bottom, each with its cell in a grid."""
     slope = slope_of(found)
     rows: list[tuple[float, list[Item]]] = []
     free = [each for each, cell in zip(found, cells, strict=True) if cell is None]
@@ -213,7 +214,7 @@ def in_rows(
             for place in own:
                 part = sorted(within.get(place[1:], []), key=lambda each: each.box[0])
                 items += [(each, place) for each in part] or [(None, place)]
-            # where its cells are, whichever of them are empty
+            # the position of its cells, empty ones included
             corners = np.concatenate([cell_in(seen, tables, cell) for cell in own])
             rows.append((level(corners, slope), items))
     return [items for _, items in sorted(rows, key=lambda row: row[0])]
@@ -222,33 +223,33 @@ def in_rows(
 def in_lines(
     rows: Sequence[Sequence[Item]],
 ) -> Iterator[tuple[int, Cell | None, list[Character | None]]]:
-    """The number of a row, a cell and what stands in it; the whole row where there are no cells."""
+    """Yield a row's number, a cell and its characters; without cells, those of the whole row."""
     for number, row in enumerate(rows):
         for cell, items in itertools.groupby(row, lambda item: item[1]):
             yield number, cell, [each for each, _ in items]
 
 
 def level(points: Points, slope: float) -> float:
-    """The height at which a line of that slope through points (N, 2) begins at the left edge."""
+    """Return the height at the left edge of a line of that slope through points (N, 2)."""
     x, y = points.mean(0)
     return float(y - slope * x)
 
 
 def corners_of(box: Sequence[float]) -> Points:
-    """The corners (4, 2) of a box."""
+    """Return the corners (4, 2) of a box."""
     left, top, right, bottom = box
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
 def on_picture(seen: View, points: Points) -> Points:
-    """Points (N, 2) of the ink in pixels of the picture as it lies."""
+    """Convert points (N, 2) of the ink to pixels of the unrotated picture."""
     return np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ seen.back.T
 
 
 def reading(
     seen: View, each: Character | None, place: Points, threshold: float, about: dict[str, Any]
 ) -> Reading:
-    """The reading of a character, or of an empty cell, whose corners (N, 2) are given."""
+    """Return the reading of a character, or of an empty cell, with corners `place` (N, 2)."""
     box: Any = tuple(np.concatenate([place.min(0), place.max(0)]).round().astype(int).tolist())
     if each is None:
         none, empty = np.zeros(10, np.float32), np.zeros((28, 28), np.uint8)

@@ -1,4 +1,4 @@
-"""What is read in a picture: digits, signs, and how sure they are."""
+"""Readings of a picture: digits and signs, with their probabilities."""
 
 from dataclasses import dataclass
 
@@ -13,26 +13,24 @@ Corners = tuple[tuple[float, float], ...]  # (x, y), clockwise from the upper le
 
 @dataclass(frozen=True)
 class Reading:
-    """One digit of a picture and what it was taken for, or something else that stands there."""
+    """A digit of a picture and its reading, or something else that stands there."""
 
-    digit: int | None  # None where the reader is unsure, or where it is no digit
+    digit: int | None  # None if the reader is unsure, or if it is not a digit
     confidence: float  # the greatest of the probabilities
-    # (10,): of each digit that it stands there; the rest is the probability that none does
+    # (10,), that each digit is there; the rest to 1 is the probability that none is
     probabilities: NDArray[np.float32]
-    # in pixels of the picture as it lies, of a file as `load_picture` gives it; an empty cell's own
+    # in pixels of the unrotated picture, of a file as loaded by `load_picture`; or an empty cell's
     box: Box
     image: NDArray[np.uint8]  # (28, 28), white on black, as MNIST has its digits
     row: int  # the line of writing, from 0 at the top
-    is_digit: bool = True  # although it may be illegible; False for signs and empty cells
+    is_digit: bool = True  # also if it is illegible; False for signs and empty cells
     rotation: int = 0  # degrees clockwise by which the picture was rotated to be read
-    # the same of a lone digit, which is left unread: it does not tell which side is up; else 0
+    # the same for a lone digit, left unread as it does not tell which side is up; else 0
     turned: int = 0
     column: int | None = None  # of a table or a grid, from 0 at the left
-    sign: str = UNKNOWN  # of what is no digit, one of `sheet.SIGNS`; a space for an empty cell
-    cell: Corners | None = None  # the same, in pixels of the picture
-    line: float = (
-        1.0  # the probability that the digits of its line, in a table of its cell, are right
-    )
+    sign: str = UNKNOWN  # if not a digit, one of `sheet.SIGNS`; a space for an empty cell
+    cell: Corners | None = None  # corners of its cell in a grid, in pixels of the picture
+    line: float = 1.0  # probability that the digits of its line, or of its table cell, are right
 
     @property
     def best(self) -> int:
@@ -41,7 +39,7 @@ class Reading:
 
     @property
     def symbol(self) -> str:
-        """The digit; ? where the reader is unsure which; the sign where it is none."""
+        """The digit; ? if the reader is unsure which; the sign if it is not a digit."""
         if self.digit is not None:
             return str(self.digit)
         return "?" if self.is_digit else self.sign

@@ -1,4 +1,4 @@
-"""The page to draw on and the service behind it, as an ASGI application."""
+"""The drawing page and the service behind it, as an ASGI application."""
 
 import asyncio
 import base64
@@ -39,11 +39,11 @@ from mnist_cnn.reading.reader import Net, read_digits
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
 
-MAX_BYTES = 20_000_000  # of a request's body; reading/page/server.js has it too
+MAX_BYTES = 20_000_000  # of a request's body; the same in reading/page/server.js
 MAX_IMAGES = 1000  # of one POST /classify
-PREVIEW = 1000  # longest side in pixels of a picture as it is shown on the sheet
+PREVIEW = 1000  # longest side in pixels of a picture shown on the sheet
 
-# a browser that keeps to this asks no other machine for anything
+# forbids requests to other hosts
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self'{scripts}; "
     "style-src 'self' 'unsafe-inline'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
@@ -56,7 +56,7 @@ Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_
 
 
 class SeenDigit(FoundDigit):
-    box: list[float]  # left, top, right, bottom, as shares of the picture's width and height
+    box: list[float]  # left, top, right, bottom, as fractions of the picture's width and height
     image: str  # its 28x28 bytes in base64, white on black
 
 
@@ -82,7 +82,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     status.value: {"model": Refusal, "description": status.phrase}
     for status in map(HTTPStatus, (400, 403, 404, 408, 411, 413, 422))
 }
-# a form too, whose schema cannot say that its file is a picture
+# forms are accepted, too, but their schema cannot say that the file is a picture
 BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -92,17 +92,17 @@ def read_file(
     """Read the digits of a page of a file.
 
     Args:
-        net, reader: as `read_digits` has them.
+        net, reader: see `read_digits`.
         body: the file, or a form with it.
-        kind: the content type of the body.
-        page: of the file, from 1.
-        preview: whether to add the picture as it was understood.
+        kind: content type of the body.
+        page: page of the file, from 1.
+        preview: add the decoded picture.
 
     Raises:
-        ValueError: it is no picture that can be read, or has no such page.
+        ValueError: the file cannot be read as a picture, or has no such page.
     """
     if hasattr(os, "setpriority"):  # the server's own process comes first
-        # never below what it has, which only root may
+        # never below the current value, which needs root
         os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
     with Pages(file_in(body, kind)) as pages:
         picture, count = page_of(pages, page), len(pages)
@@ -121,7 +121,7 @@ def read_file(
         digits=found,
         pages=count,
     )
-    if preview:  # a browser shows neither every format nor the rotation that some files ask for
+    if preview:  # browsers do not show every format, nor apply the rotation in some files
         small, file = picture.convert("RGB"), io.BytesIO()
         small.thumbnail((PREVIEW, PREVIEW))
         small.save(file, "JPEG", quality=85)
@@ -130,10 +130,10 @@ def read_file(
 
 
 def file_in(body: bytes, kind: str) -> bytes:
-    """The file in a form of that content type; any other body is the file itself.
+    """Return the file in a form of that content type; any other body is the file itself.
 
     Raises:
-        ValueError: an empty file, or a form without one or with several.
+        ValueError: the file is empty, or a form has none or several.
     """
     files = [body]
     boundary = re.search('boundary="?([^";]+)', kind)
@@ -149,18 +149,18 @@ def file_in(body: bytes, kind: str) -> bytes:
 
 
 def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> FastAPI:
-    """Make the page and the service.
+    """Create the page and the service.
 
     Args:
-        net: probabilities (N, 10) of uint8 images (N, 28, 28).
-        hosts: names of this machine that a request may have; `*` is any.
-        workers: they call `read_file` with the networks, each for one picture at a time.
+        net: network that returns probabilities (N, 10) of uint8 images (N, 28, 28).
+        hosts: allowed host names of this server; `*` allows any.
+        workers: workers that call `read_file` with the networks, each for one picture at a time.
     """
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for worker in workers:  # what has not been read within the time to end
+        for worker in workers:  # end readings that exceed the time to shut down
             worker.stop()
 
     app = FastAPIOffline(
@@ -175,7 +175,7 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
 
     @app.post("/classify")
     def classify_images(images: Squares) -> Classified:
-        """Classifies images of 28x28 pixels, white ink on black, as MNIST's are."""
+        """Classify images of 28x28 pixels, white ink on black, as MNIST's are."""
         with torch.inference_mode():
             found = net(torch.tensor(images, dtype=torch.uint8)).float()
         return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
@@ -189,12 +189,12 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
     app.add_exception_handler(RequestValidationError, explain)
     app.add_exception_handler(Exception, explain)
     app.add_middleware(Arrivals, paths=("/read", "/classify"))  # arrays do not wait for pictures
-    app.middleware("http")(partial(guard, hosts))  # first: it looks at the headers alone
+    app.middleware("http")(partial(guard, hosts))  # runs first, as it needs only the headers
     return app
 
 
 def add_read(app: FastAPI, workers: Sequence[Worker]) -> None:
-    """Add the operation that reads pictures, each in one of the workers; others wait."""
+    """Add the operation that reads pictures, one at a time per worker; others wait."""
     free: asyncio.Queue[Worker] = asyncio.Queue()
     for worker in workers:
         free.put_nowait(worker)
@@ -203,15 +203,15 @@ def add_read(app: FastAPI, workers: Sequence[Worker]) -> None:
     async def read_picture(
         request: Request, page: Annotated[int, Query(ge=1)] = 1, preview: bool = False
     ) -> PictureRead:
-        """Reads the digits of a picture: PNG, JPEG, WebP, GIF, TIFF, PDF and others.
+        """Read the digits of a picture: PNG, JPEG, WebP, GIF, TIFF, PDF and others.
 
-        The body is its file, of whatever content type, or a form with the file.
+        The body is the file, of any content type, or a form with the file.
         """
         body, kind = await request.body(), request.headers.get("content-type", "")
         worker = await free.get()
         try:
             if await request.is_disconnected():
-                raise HTTPException(408, "the client has gone")  # nobody gets that
+                raise HTTPException(408, "the client has gone")  # nobody receives it
             return await asyncio.to_thread(worker, body, kind, page, preview)
         except ValueError as error:
             status = {LimitError: 413, NoPageError: 404}.get(type(error), 422)
@@ -225,7 +225,7 @@ def page_file(path: Path, request: Request) -> Response:
 
 
 async def explain(request: Request, error: Exception) -> Response:
-    """Answer with the first fault of a body in one line; the server prints faults of its own."""
+    """Respond with the first error of a body in one line; the server prints its own errors."""
     if not isinstance(error, RequestValidationError):
         return refused(500, "the server failed")
     fault = error.errors()[0]
@@ -235,7 +235,7 @@ async def explain(request: Request, error: Exception) -> Response:
 async def guard(
     hosts: Sequence[str], request: Request, respond: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Answer a request, or refuse what is too large or sent by another site's page."""
+    """Respond to a request, or refuse one that is too large or from another site's page."""
     response = refusal(hosts, request) or await respond(request)
     scripts = " 'unsafe-inline'" if request.url.path == "/docs" else ""
     response.headers["Content-Security-Policy"] = POLICY.format(scripts=scripts)
@@ -244,17 +244,17 @@ async def guard(
 
 
 def refusal(hosts: Sequence[str], request: Request) -> Response | None:
-    """Return the refusal that a request's headers ask for, or None."""
+    """Return the response that refuses a request by its headers, or None."""
     headers, name = request.headers, None
     host, origin = headers.get("host", ""), headers.get("origin")
-    with contextlib.suppress(ValueError):  # of a wrong [ or ]
+    with contextlib.suppress(ValueError):  # raised for an unmatched [ or ]
         name = urlsplit(f"//{host}").hostname
     if name not in hosts and "*" not in hosts:
         return refused(400, f"{host} must be a name of this server, see --allow-host")
     if origin is not None and origin.partition("://")[2] != host:
         return refused(403, f"{origin} must be this server's own page")
     if request.method == "POST":
-        # a body in chunks has no length, whatever the header says
+        # a chunked body has no length, whatever the header says
         if "content-length" not in headers or "transfer-encoding" in headers:
             return refused(411, "the body's length must be given, and no chunks")
         if int(headers["content-length"]) > MAX_BYTES:
