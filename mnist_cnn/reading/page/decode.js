@@ -1,12 +1,12 @@
-// Characters from the maps of the network, as detection/decode.py has it. READER has its constants.
+// Decoding of the network's maps, as in detection/decode.py. READER has its constants.
 
 class Character {
   constructor(box, found, probabilities) {
     this.box = box; // [left, top, right, bottom] in pixels of the ink
     this.found = found; // the probability that a character is there
-    this.probabilities = probabilities; // of READER.symbols, of a character that is there
-    this.weights = READER.characterWeights; // of its log-odds
-    this.least = this.score; // its score where it was seen least: it is seen once
+    this.probabilities = probabilities; // of READER.symbols, given that a character is there
+    this.weights = READER.characterWeights; // slope and offset that calibrate its log-odds
+    this.least = this.score; // its lowest score in any view: there is only one
   }
 
   get symbol() {
@@ -17,7 +17,7 @@ class Character {
     return this.symbol >= "0" && this.symbol <= "9";
   }
 
-  // True of writing that the network found to be neither a digit nor a sign.
+  // Whether the network found it to be neither a digit nor a sign.
   get isOther() {
     return this.symbol === READER.other && this.least > 0;
   }
@@ -32,7 +32,7 @@ class Character {
     return this.calibrated(Math.max(...this.probabilities.slice(0, 10)));
   }
 
-  // The probability that it is there and one of those that have this share.
+  // Return the probability that it is there and one of symbols with this total `share`.
   calibrated(share) {
     const p = Math.min(Math.max(this.found * share, 1e-6), 1 - 1e-6);
     const [slope, offset] = this.weights;
@@ -46,7 +46,7 @@ class Character {
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
-// The peaks of the maps, each character once.
+// Return the characters at the peaks of the maps, each once.
 function characters({ data, height, width, channels }) {
   const { first, symbols, stride, unit, least } = READER;
   const at = (row, column) => (row * width + column) * channels;
@@ -78,7 +78,7 @@ function characters({ data, height, width, channels }) {
   return once;
 }
 
-// The part of the smaller box that both cover.
+// Return the overlap of two boxes as a fraction of the smaller one.
 function shared(a, b) {
   const sides = [0, 1].map((k) => Math.min(a[k + 2], b[k + 2]) - Math.max(a[k], b[k]));
   if (Math.min(...sides) <= 0) return 0;
@@ -86,7 +86,7 @@ function shared(a, b) {
   return (sides[0] * sides[1]) / Math.max(1e-6, Math.min(...areas));
 }
 
-// True for the boxes of one character, not for those of neighbours that overlap.
+// Return whether two boxes are of the same character, not of overlapping neighbours.
 function areOne(a, b) {
   const isNear = (k) => {
     const side = Math.max(a[k + 2] - a[k], b[k + 2] - b[k]);

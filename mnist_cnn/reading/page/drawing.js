@@ -1,22 +1,22 @@
-// Drawings without a server: strokes -> ink -> what a copy of these scripts reads in it.
+// Reading of drawings without a server: strokes -> ink -> readings, by a copy of these scripts.
 
 const PICTURES = false; // drawings alone
 
-// A copy of this script computes in a thread of its own, so that drawing goes on meanwhile.
+// A copy of this script runs in a worker, so that drawing is not blocked.
 let worker;
 if (globalThis.document) {
   const script = new Blob([document.currentScript.textContent]);
   worker = new Worker(URL.createObjectURL(script));
 } else {
   globalThis.onmessage = ({ data, ports: [port] }) => port.postMessage(readInk(data));
-  readInk({ data: new Float32Array(64 * 64), height: 64, width: 64 }); // compiled before the first
+  readInk({ data: new Float32Array(64 * 64), height: 64, width: 64 }); // warm-up, which compiles
 }
 
 const DIGIT = 32; // height in pixels of the digits in the ink: of training's 20 to 44
-let newest = 0; // counts the drawings that were given
-let turn = Promise.resolve(); // of the last one
+let newest = 0; // number of the newest drawing
+let turn = Promise.resolve(); // the reading of the newest drawing
 
-// What the page shows of a drawing; null for one that had changed before it was its turn.
+// Return the reply for a drawing; null if it had changed before its turn.
 function read({ strokes }) {
   const own = (newest += 1);
   const given = strokes.map(({ points }) => points);
@@ -38,12 +38,12 @@ async function readStrokes(strokes) {
   return { text, digits };
 }
 
-// The ink of strokes as far as they are on the sheet, at a zoom in pixels of the sheet's width, and
-// where its corner lies.
+// Return the ink of strokes, as far as they are on the sheet, the place of its corner, and its zoom
+// in pixels of the sheet's width.
 function inkOf(strokes) {
   const size = usualHeight(strokes);
   const zoom = DIGIT / size;
-  const pen = Math.min(Math.max(PEN, size / 20), size / 8); // as most of training's
+  const pen = Math.min(Math.max(PEN, size / 20), size / 8); // as in most of the training
   const margin = READER.margin / zoom;
   const [[left, right], [top, bottom]] = [1, RATIO].map((end, axis) => {
     const onSheet = (place) => Math.min(Math.max(place, -margin), end + margin);
@@ -64,8 +64,8 @@ function inkOf(strokes) {
   return { ink: { data, height: canvas.height, width: canvas.width }, left, top, zoom };
 }
 
-// The height of the digits, at least 2.5 pens: a quarter of all that is drawn belongs to higher
-// strokes. Of half of it the strokes would be lower than the digits: a 4 is made of two.
+// Estimate the height of the digits, at least 2.5 pens: a quarter of the drawn length belongs to
+// higher strokes. The median would be below the digits, as a 4 has two strokes.
 function usualHeight(strokes) {
   const all = strokes.map((points) => {
     const [top, bottom] = ends(points, 1);
@@ -77,7 +77,7 @@ function usualHeight(strokes) {
   return Math.max(height, 2.5 * PEN);
 }
 
-// The least and the greatest place of points along an axis.
+// Return the least and the greatest coordinate of points along an axis.
 function ends(points, axis) {
   const places = points.map((point) => point[axis]);
   return [Math.min, Math.max].map((end) => places.reduce((a, b) => end(a, b)));

@@ -1,5 +1,5 @@
-// The lines that characters stand in, and what tells of errors in a line, as detection/lines.py has
-// it. READER has its constants.
+// Lines of characters, and evidence of errors in a line, as in detection/lines.py. READER has its
+// constants.
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const mean = (values) => sum(values) / values.length;
@@ -9,16 +9,16 @@ function median(values) {
   return mean([sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]]);
 }
 
-// As Python rounds: half to the even number.
+// Round half to even, as Python does.
 function rounded(value) {
   const up = Math.round(value);
   return up - value === 0.5 && up % 2 ? up - 1 : up;
 }
 
-// The middle of a box along an axis.
+// The centre of a box along an axis.
 const middle = (box, axis) => (box[axis] + box[axis + 2]) / 2;
 
-// The slope of the lines of writing, downwards: the median over neighbours that stand level.
+// Return the slope of the lines of writing, downwards: the median over level neighbours.
 function slopeOf(found) {
   const tall = found.filter(({ symbol }) => !READER.aside.includes(symbol));
   const slopes = [];
@@ -34,7 +34,7 @@ function slopeOf(found) {
   return slopes.length ? median(slopes) : 0;
 }
 
-// Characters by line, lines from top to bottom, each from left to right.
+// Group characters into lines, from top to bottom, each from left to right.
 function lines(found) {
   const slope = slopeOf(found);
   const level = ({ box }) => middle(box, 1) - slope * middle(box, 0);
@@ -57,7 +57,7 @@ function lines(found) {
   return rows;
 }
 
-// 1 where something is written that is neither a character nor a ruled line.
+// Return a mask of the ink that belongs to neither a character nor a ruled line.
 function unexplained(ink, found, { data, width, height, channels }) {
   const { stride, first, ruled, inked, rim } = READER;
   const left = Uint8Array.from(ink.data, (value) => value > inked);
@@ -71,9 +71,9 @@ function unexplained(ink, found, { data, width, height, channels }) {
   return left;
 }
 
-// Splits characters into what is read, {kept}, and the rest, {dropped}, with the ink that is
-// unexplained, {left}. Read is what is probable; and beside digits, where writing must be something,
-// the likeliest explanation of ink that nothing else explains.
+// Split characters into those that are read, {kept}, and the rest, {dropped}; also return the
+// unexplained ink, {left}. Probable characters are read, and, beside digits, the likeliest
+// explanation of ink that nothing else explains.
 function split(found, ink, maps) {
   const least = ({ symbol }) => (READER.signs.includes(symbol) ? READER.signed : READER.kept);
   const isProbable = (each) => each.score > least(each);
@@ -100,7 +100,7 @@ function split(found, ink, maps) {
   return { kept: [...kept, ...unknown(left, digits, ink)], dropped, left };
 }
 
-// What stands beside digits as tall as they are, and was not found: writing of any kind.
+// Return undetected writing of any kind that is beside digits and as tall as they are.
 function unknown(left, digits, sides) {
   const kinds = Array.from(READER.symbols, (symbol) => Number(symbol === READER.other));
   return pieces(left, sides)
@@ -109,7 +109,7 @@ function unknown(left, digits, sides) {
     .filter((each) => digits.some((digit) => beside(each, digit)));
 }
 
-// The boxes of pixels that hang together.
+// Return the boxes of connected components.
 function pieces(mask, { width, height }) {
   const open = Uint8Array.from(mask);
   const boxes = [];
@@ -132,7 +132,7 @@ function pieces(mask, { width, height }) {
   return boxes;
 }
 
-// True where two characters may be neighbours in a line: as high, level and close.
+// Return whether two characters may be neighbours in a line: as high, level and close.
 function beside(one, other) {
   const high = Math.max(one.height, other.height);
   const [a, b] = [one.box, other.box];
@@ -140,7 +140,7 @@ function beside(one, other) {
   return isLevel && Math.max(a[0], b[0]) - Math.min(a[2], b[2]) < high;
 }
 
-// Calls what is given for each pixel of a box that is wider by a rim.
+// Call a function for each pixel of a box with a margin of `rim` pixels.
 function inside([left, top, right, bottom], rim, { width, height }, call) {
   const pixel = (side, end) => Math.min(Math.max(rounded(side), 0), end);
   for (let y = pixel(top - rim, height); y < pixel(bottom + rim, height); y += 1) {
@@ -149,7 +149,7 @@ function inside([left, top, right, bottom], rim, { width, height }, call) {
   }
 }
 
-// The box where more digits of a line would stand.
+// Return the box where more digits of a line would stand.
 function band(line) {
   const digits = line.filter((each) => each.isDigit);
   const tall = digits.length ? digits : line;
@@ -159,16 +159,16 @@ function band(line) {
   return [left - room, top, Math.max(...line.map(({ box }) => box[2])) + room, bottom];
 }
 
-// True where a box of a line's digits may stand in the line's band.
+// Return whether a box in a line's band `of` may belong to one of its digits.
 function within(box, of) {
   const isIn = (k) => of[k] < middle(box, k) && middle(box, k) < of[k + 2];
   return isIn(0) && isIn(1) && box[3] - box[1] > READER.tall * (of[3] - of[1]);
 }
 
-// What tells of errors in the digits of a line, each the more the greater: the negative logarithms
-// of its digits' scores, and of their least scores; that of the chance that no sign is a digit; the
-// score of the likeliest digit that was dropped; ink that nothing explains, in quarters of a squared
-// height; the number of digits, in tens.
+// Return evidence of errors in a line's digits; the greater, the more doubtful: the negative
+// log-probabilities of its digits' scores, of their lowest scores, and of no sign being a digit;
+// the score of the likeliest dropped digit; unexplained ink, in quarters of the squared height; the
+// number of digits, in tens.
 function evidence(line, dropped, left, sides) {
   const digits = line.filter((each) => each.isDigit);
   const signs = line.filter((each) => !each.isDigit);
@@ -188,7 +188,7 @@ function evidence(line, dropped, left, sides) {
   ];
 }
 
-// The probability that the digits of a line are right, by evidence.
+// Return the probability that the digits of a line are right, from evidence.
 function confidence(of) {
   const weights = READER.lineWeights;
   return sigmoid(sum(of.map((value, i) => value * weights[i])) + weights[of.length]);

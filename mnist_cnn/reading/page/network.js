@@ -1,10 +1,10 @@
-// Computes networks. Before this script come NETWORKS, by name a network's layers and where its
-// weights begin, and WEIGHTS, the bytes of all weights in base64; exporting/webpage.py writes both.
+// Inference of networks. exporting/webpage.py defines, before this script, NETWORKS, each network's
+// layers and the start of its weights by name, and WEIGHTS, the bytes of all weights in base64.
 
 // A map is {data, height, width, channels}, row by row, the channels of a place side by side.
 
 const OPERATIONS = {
-  // a patch is some runs of values that lie side by side: no copy of it is made
+  // a patch is several runs of adjacent values, so it is not copied
   convolution({ kernel, stride, padding, dilation, fours, outputs }, map) {
     const x = padded(map, padding);
     const side = (size, axis) => size - dilation[axis] * (kernel[axis] - 1) - 1;
@@ -27,7 +27,7 @@ const OPERATIONS = {
     return { data, height: 1, width: 1, channels: outputs };
   },
 
-  // channel by channel, as PyTorch has it
+  // channel by channel, as in PyTorch
   flatten(_, { data, height, width, channels }) {
     const size = height * width;
     const moved = data.map((_, i) => data[(i % size) * channels + Math.floor(i / size)]);
@@ -75,9 +75,9 @@ const OPERATIONS = {
   },
 };
 
-// (places, outputs): the bias plus the weights times the patch at each place, which is the runs of
-// that length that begin at the starts after the place. Four outputs at two places are computed at
-// once, so that a value is read once for several products: 2e9 of them a second.
+// Return (places, outputs): the bias plus the weights times the patch at each place. A patch is made
+// of runs of `length` values at the offsets `starts`. Four outputs at two places are computed at
+// once, so that a value is read once for several products: 2e9 products per second.
 function products(values, places, starts, length, fours, outputs) {
   const data = new Float32Array(places.length * outputs);
   const depth = 4 * (1 + starts.length * length);
@@ -125,8 +125,8 @@ function products(values, places, starts, length, fours, outputs) {
   return data;
 }
 
-// Weights (outputs, depth) as `products` takes them: of each four outputs the biases, then the
-// weights of each value of the patch. Outputs that are missing at the end are 0.
+// Arrange weights (outputs, depth) for `products`: for every four outputs the biases, then the
+// weights of each value of the patch. Missing outputs at the end are 0.
 function inFours(weight, bias) {
   const outputs = bias.length;
   const depth = weight.length / outputs;
@@ -181,7 +181,7 @@ function layersOf({ layers, start, half }) {
   });
 }
 
-// Numbers of 16 bits, whose exponents are 112 less than those of 32 bits.
+// Convert float16 to float32, whose exponents are greater by 112.
 function halves(place, length) {
   const bits = new Uint32Array(length);
   const given = new Uint16Array(bytes.buffer, place, length);
@@ -191,7 +191,7 @@ function halves(place, length) {
   return new Float32Array(bits.buffer).map((value) => value * 2 ** 112);
 }
 
-// The output of a network's last layer for a map.
+// Return the output of a network's last layer for a map.
 function computed(name, map) {
   const outputs = [map];
   for (const layer of network(name)) {
@@ -200,7 +200,7 @@ function computed(name, map) {
   return outputs[outputs.length - 1];
 }
 
-// The probabilities of the digits 0 to 9 for 28x28 values of 0 to 255, white on black.
+// Return the probabilities of the digits 0 to 9 for 28x28 values of 0 to 255, white on black.
 function probabilities(image) {
   const data = Float32Array.from(image, (value) => value / 255);
   return softmax(computed("classifier", { data, height: 28, width: 28, channels: 1 }).data);

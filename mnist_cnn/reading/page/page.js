@@ -1,5 +1,5 @@
 // The page: strokes and pictures are read as they are made, by `read` of the script before this one.
-// Lengths are shares of the sheet's width.
+// Lengths are fractions of the sheet's width.
 
 const PEN = 0.034;
 const RATIO = 3 / 4; // height of the sheet by its width
@@ -18,7 +18,7 @@ const file = root.querySelector("input");
 // shown: the index of the one on the sheet} or a new sheet {clear}. A picture is {file, page, pages:
 // of the file, reading: the promise of its reply, preview, ratio}.
 let done = [];
-let changes = 0; // counts them, to tell an answer that is late
+let changes = 0; // their number, to recognize a late answer
 
 const last = () => done[done.length - 1];
 const picture = () => (last() && last().pictures ? last().pictures[last().shown] : null);
@@ -32,7 +32,7 @@ function strokes() {
 const pages = () => done.filter((step) => !step.points).length;
 const isEmpty = () => !picture() && strokes().length === 0;
 
-// Where the picture lies on the sheet: [left, top, width, height] in shares of width and height.
+// The picture's place on the sheet: [left, top, width, height] as fractions of width and height.
 function frame() {
   const ratio = picture() ? picture().ratio : RATIO;
   if (!ratio) return [0, 0, 1, 1];
@@ -57,12 +57,12 @@ function paint(canvas, ground) {
   pen.setTransform(1, 0, 0, 1, 0, 0);
 }
 
-// Draws one stroke in the pen's own colour, width and scale.
+// Draw one stroke in the pen's own colour, width and scale.
 function draw(pen, points) {
   pen.lineCap = pen.lineJoin = "round";
   pen.beginPath();
   pen.moveTo(...points[0]);
-  // a curve through the middles of the points' distances has no corners
+  // a curve through the midpoints between the points has no corners
   for (let i = 1; i < points.length; i += 1) {
     const [x, y] = points[i];
     const [u, v] = points[i + 1] || points[i];
@@ -134,10 +134,10 @@ async function readPicture(image) {
   return reply;
 }
 
-// Puts the other pages of a file after its first.
+// Insert the other pages of a file after its first.
 function addPages(image, pages) {
   const { pictures } = done.find((step) => step.pictures && step.pictures.includes(image)) || {};
-  if (!pictures) return; // taken back
+  if (!pictures) return; // undone
   image.pages = pages;
   const others = Array.from({ length: pages - 1 }, (_, i) => ({ file: image.file, page: i + 2, pages }));
   pictures.splice(pictures.indexOf(image) + 1, 0, ...others);
@@ -148,7 +148,7 @@ let askedAt = 0; // in milliseconds
 let underway = 0;
 let asked = 0; // the newest state asked about
 let answered = 0; // the newest state shown
-let refusal = ""; // of the file that was given last, while what it would have replaced stays
+let refusal = ""; // of the last file, while the sheet that it would have replaced stays
 let pause = 0; // the timer of the pen
 
 function change() {
@@ -190,10 +190,10 @@ async function ask() {
   underway += 1;
   const reply = await question(image);
   underway -= 1;
-  // it may be late for a stroke that has grown meanwhile, but not for another sheet
+  // show a late answer if a stroke has grown meanwhile, but not on another sheet
   if (reply && state > answered && page === pages() && image === picture() && !isEmpty()) {
     if (reply.refused && image && last().pictures.length === 1) {
-      done.pop(); // what was on the sheet before it stays, with its reading
+      done.pop(); // the previous sheet stays, with its reading
       change();
       refusal = reply.refused;
       if (isEmpty()) answer(null);
@@ -228,7 +228,7 @@ for (let digit = 0; digit < 10; digit += 1) {
 
 function answer(reply) {
   digits = reply ? reply.digits : [];
-  // neither a sign that is known nor an empty cell
+  // neither known signs nor empty cells
   const unsure = digits.filter(({ sign }) => sign === "?" || sign === "·");
   showText(reply ? reply.text : "");
   const message = find("message");
@@ -245,7 +245,7 @@ function answer(reply) {
   root.dataset.state = refused ? "refused" : reply ? "read" : "empty";
 }
 
-// Each row of writing is a block, so that one that is wrapped is seen to be one.
+// Each row of writing is a block, so that a wrapped row is recognizable.
 function showText(text) {
   const rows = text ? text.split("\n") : [];
   const reading = find("reading");
@@ -278,7 +278,7 @@ function messageOf(reply, unsure) {
   ].filter(Boolean).join(" ");
 }
 
-// How a digit's tile names it.
+// The label of a digit's tile.
 function labelOf({ sign, best, confidence, turned }) {
   if (sign === "·") return "no digit";
   if (sign === " ") return "empty";
@@ -324,7 +324,7 @@ function tiles() {
   }
 }
 
-// Shows the probabilities of one of the digits.
+// Show the probabilities of one of the digits.
 function choose(index) {
   const chosen = digits[index];
   [...seen.querySelectorAll("button")].forEach((tile, i) => {
@@ -344,13 +344,13 @@ function choose(index) {
   });
 }
 
-// Nothing is held for certain or for impossible.
+// Never 0 or 100.
 function percentage(share) {
   if (share < 0.005) return "<1";
   return share >= 0.995 ? ">99" : `${Math.round(100 * share)}`;
 }
 
-// Says that the strip holds more than it shows, and fades it out on the sides where it does.
+// Indicate that the strip can be scrolled, and fade it out on the sides where it continues.
 function overflow() {
   const hidden = seen.scrollWidth - seen.clientWidth;
   find("more").textContent = hidden > 1 ? `(scroll: ${digits.length})` : "";
@@ -367,7 +367,7 @@ function place(event) {
   return [(event.clientX - area.left) / area.width, (event.clientY - area.top) / area.width];
 }
 
-// The index of the digit whose box is there, or -1.
+// The index of the digit whose box is at the pointer, or -1.
 function digitAt(event) {
   return [...boxes.children].findIndex((box) => {
     const { left, right, top, bottom } = box.getBoundingClientRect();
@@ -413,7 +413,7 @@ ink.addEventListener("pointerup", (event) => {
   }
 });
 
-// The browser scrolls or zooms with what began as a stroke.
+// The browser takes over a stroke to scroll or zoom.
 ink.addEventListener("pointercancel", (event) => {
   if (event.pointerId !== drawing) return;
   drawing = null;
@@ -459,7 +459,7 @@ file.addEventListener("change", () => {
   file.value = ""; // so that the same file can be chosen again
 });
 
-// wherever it is dropped: a browser leaves the page for a file that nobody takes
+// anywhere on the page: a browser would open a dropped file that is not handled
 for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();

@@ -1,6 +1,6 @@
-// Reading of ink, as reading/reader.py has it: maps -> characters -> lines -> readings.
+// Reading of ink, as in reading/reader.py: maps -> characters -> lines -> readings.
 
-// The readings of ink {data, height, width}, by line, with a box in pixels of the ink.
+// Return the readings of ink {data, height, width}, by line, with a box in pixels of the ink.
 function readInk({ data, height, width }) {
   const ink = { data: Float32Array.from(data), height, width, channels: 1 };
   const maps = computed("detector", ink);
@@ -9,7 +9,7 @@ function readInk({ data, height, width }) {
   return lines(found).map((line) => {
     const sure = confidence(evidence(line, dropped, left, ink));
     const unread = leftUnread(line, sure, READER.threshold);
-    const ofDigits = lead(line) > 0; // what is none there, and no sign, is one that is illegible
+    const ofDigits = lead(line) > 0; // other writing there is an illegible digit
     return line.map((each) => {
       const isIllegible = ofDigits && each.isOther;
       const about = { isDigit: each.isDigit || isIllegible, line: sure };
@@ -18,9 +18,9 @@ function readInk({ data, height, width }) {
   });
 }
 
-// The digits of a line that are not read, whatever their scores: of words all; of a line whose
-// digits are right with a probability `sure` below the threshold the least probable one, or all
-// where there is other writing beside them.
+// Return the digits of a line that are left unread, whatever their scores: in words all; in a line
+// whose digits are right with a probability `sure` below the threshold the least probable one, or
+// all if there is other writing beside them.
 function leftUnread(line, sure, threshold) {
   const digits = line.filter((each) => each.isDigit);
   const isDoubtful = sure < threshold;
@@ -28,13 +28,13 @@ function leftUnread(line, sure, threshold) {
   return isDoubtful ? digits.sort((a, b) => a.score - b.score).slice(0, 1) : [];
 }
 
-// How many more digits a line has than other characters that are no signs.
+// Return how many more digits a line has than characters that are neither digits nor signs.
 function lead(line) {
   const others = line.filter(({ symbol }) => symbol === READER.other);
   return line.filter((each) => each.isDigit).length - others.length;
 }
 
-// The character, classified by a network of its own where it is a digit.
+// Classify the character by a network of its own if it is a digit.
 function classified(ink, each) {
   if (!each.isDigit) return each;
   const there = each.calibrated(sum(each.probabilities.slice(0, 10)));
@@ -42,7 +42,7 @@ function classified(ink, each) {
   return Object.assign(own, { weights: [1, 0], least: each.least });
 }
 
-// The reading of a character.
+// Return the reading of a character.
 function reading(ink, each, threshold, about) {
   const { box, symbol } = each;
   const chances = each.probabilities.slice(0, 10).map((p) => each.calibrated(p));
@@ -55,8 +55,8 @@ function reading(ink, each, threshold, about) {
   return { digit, sign, best, confidence: sure, probabilities: chances, box, image, ...about };
 }
 
-// What is in a box of the ink {data, height, width}: 28x28 values of 0 to 255, longest side 20,
-// centred by mass.
+// Crop a box of the ink {data, height, width} to 28x28 values of 0 to 255, longest side 20, centred
+// by mass.
 function crop(ink, box) {
   const image = new Uint8Array(784);
   const [left, top, right, bottom] = box.map((side, i) =>
@@ -85,8 +85,8 @@ function crop(ink, box) {
   return image;
 }
 
-// For each pixel of a line that is enlarged by zoom, the pixels between start and end that it is
-// the mean of, each with its share.
+// For each pixel of a line enlarged by zoom, return the pixels between start and end that it is the
+// mean of, each with its weight.
 function parts(start, end, zoom) {
   const count = Math.max(1, rounded((end - start) * zoom));
   const step = (end - start) / count;

@@ -1,10 +1,10 @@
 // Reading by the server that the page is from: POST /read.
 
 const PICTURES = true; // photographs are read too
-const MAX_BYTES = 20_000_000; // of a picture's file, as the server has it
+const MAX_BYTES = 20_000_000; // of a picture's file, the same as the server's
 
-// What POST /read gives for a page of a picture's file, or without one for the drawing on the canvas;
-// with `refused`, a sentence, where it gives nothing. `progress` is told the share that is sent.
+// Return the reply of POST /read for a page of a picture's file, or without one for the drawing on
+// the canvas; with `refused`, a sentence, if it fails. `progress` is called with the fraction sent.
 async function read({ canvas, picture, page = 1, progress = () => {} }) {
   const refused = (sentence) => ({ text: "", digits: [], refused: sentence });
   const name = picture ? picture.name : "The drawing";
@@ -22,7 +22,7 @@ async function read({ canvas, picture, page = 1, progress = () => {} }) {
   return refused("The server gives no answer. Is it still running?");
 }
 
-// Status and content of the answer; status 0 where there is none. (fetch tells no progress.)
+// Return the finished request; its status is 0 if there is no response. fetch reports no progress.
 function post(url, body, progress) {
   return new Promise((resolve) => {
     const request = new XMLHttpRequest();
@@ -34,7 +34,7 @@ function post(url, body, progress) {
   });
 }
 
-// A folder, or a file that was moved or changed after it was chosen, is not.
+// Return whether a file can be read; false for a folder, or if it was moved or changed meanwhile.
 async function openable(file) {
   return file.slice(0, 1).arrayBuffer().then(() => true, () => false);
 }
