@@ -184,7 +184,7 @@ def band(line: Sequence[Character]) -> Box:
 
 
 def within(box: Box, of: Box) -> bool:
-    """Return whether a box in a line's band `of` may belong to one of its digits."""
+    """Return whether a box is in a line's band `of` and tall enough for one of its digits."""
     x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     is_tall = box[3] - box[1] > TALL * (of[3] - of[1])
     return of[0] < x < of[2] and of[1] < y < of[3] and is_tall

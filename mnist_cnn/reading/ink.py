@@ -77,14 +77,14 @@ def shrunk(grey: Grey, side: int) -> Grey:
 
 
 def resized(image: NDArray[Any], side: int, enlarge: int = cv2.INTER_LINEAR) -> NDArray[Any]:
-    """Resize an image so that its longer side is `side`; `enlarge` is the interpolation used."""
+    """Resize an image so that its longer side is `side`; `enlarge` interpolates if it grows."""
     zoom = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else enlarge)
 
 
 def _median(small: Grey, window: float) -> Grey:
-    """Apply a median filter with a window relative to the breadth; it keeps edges of shadows."""
+    """Apply a median filter, its window relative to the breadth; it drops ink, not shadow edges."""
     return cv2.medianBlur(small, int(breadth(small.shape) * window) | 1)
 
 

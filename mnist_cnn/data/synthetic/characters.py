@@ -146,7 +146,7 @@ class Hand:
         return self._pen(form, self.aspect * rng.uniform(0.9, 1.4), rng, low)
 
     def _font(self, character: str, rng: Generator) -> Array:
-        # the other fonts have only ASCII letters
+        # small fonts have only ASCII letters
         drawn = font_image(self.font if character.isascii() else "DejaVuSans", character)
         scale = self.size / HEIGHT * np.array([rng.uniform(0.9, 1.1), 1.0])
         slant = self.slant * 0.5

@@ -159,7 +159,7 @@ function band(line) {
   return [left - room, top, Math.max(...line.map(({ box }) => box[2])) + room, bottom];
 }
 
-// Return whether a box in a line's band `of` may belong to one of its digits.
+// Return whether a box is in a line's band `of` and tall enough for one of its digits.
 function within(box, of) {
   const isIn = (k) => of[k] < middle(box, k) && middle(box, k) < of[k + 2];
   return isIn(0) && isIn(1) && box[3] - box[1] > READER.tall * (of[3] - of[1]);
