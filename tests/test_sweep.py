@@ -243,6 +243,48 @@ def test_each_launcher_runs_the_jobs(toy, launcher):
     assert toy.finish("x=1,3", f"hydra/launcher={launcher}").returncode == 0
 
 
+def test_a_dry_run_lists_the_jobs_with_their_states_and_writes_nothing(toy):
+    assert toy.finish("x=1").returncode == 0
+    (toy.folder / "broken").touch()
+    assert toy.finish("x=3").returncode == 1
+    before = stamps(toy.folder)
+    done = toy.finish("x=1,2,3", "+hydra.callbacks.sweep.dry_run=true")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert lines[:-1] == [["new", "x_1"], ["new", "x_2"], ["new", "x_3"]]
+    assert lines[-1][:2] == ["3", "jobs:"]
+    assert stamps(toy.folder) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [[], JOBLIB])
+def test_a_sweep_can_stop_at_the_first_job_that_fails(toy, launcher):
+    (toy.folder / "broken").touch()
+    command = ["x=3,1,2,4,5,6", *launcher, "+hydra.callbacks.sweep.stop_on_failure=true"]
+    done = toy.finish(*command)
+    assert done.returncode == 1
+    assert "x_3 failed; stopped after x_3" in done.stderr
+    states = toy.states()
+    assert states["x_3"] == "failed"
+    assert len(states) < 6
+    (toy.folder / "broken").unlink()
+    assert toy.finish(*command).returncode == 0
+    assert [*toy.states().values()] == ["finished"] * 6
+
+
+@pytest.mark.slow
+def test_a_search_can_stop_at_the_first_trial_that_fails(toy):
+    (toy.folder / "broken").touch()
+    search = ["x=3,4", "hydra/sweeper=resumable_optuna", "hydra.sweeper.n_trials=3"]
+    search += ["hydra.sweeper.sampler._target_=optuna.samplers.BruteForceSampler"]
+    search += ["hydra.sweeper.metric=loss", "+hydra.callbacks.sweep.stop_on_failure=true"]
+    done = toy.finish(*search)
+    assert done.returncode == 1, done.stderr
+    assert "failed; stopped after " in done.stderr
+    assert [*toy.states().values()].count("failed") == 1
+    assert len(toy.states()) < 3
+
+
 def test_the_example_in_the_docs_is_resumed_after_a_kill(tmp_path):
     toy = Toy(tmp_path)
     (tmp_path / "app.py").write_text(EXAMPLE["python"])
@@ -285,6 +327,17 @@ def test_a_command_of_a_sweep_that_fails_keeps_no_other_back(tmp_path, monkeypat
     assert seen == ["seed=0", "seed=1", "seed=2"]
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: one\n"
+
+
+def test_a_dry_run_of_trainings_says_which_would_be_refused(tmp_path):
+    done = run(tmp_path, *TRAIN, "optimizer.lr=1e-3,-1", "hydra.callbacks.folders.dry_run=true")
+    assert done.returncode == 1
+    first, second, last = done.stdout.splitlines()
+    assert first.split() == ["new", "optimizer.lr_0.001"]
+    assert second.startswith("refused")
+    assert "optimizer.lr" in second.partition(":")[2]
+    assert last == "2 jobs: 1 new, 1 refused; nothing was written"
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):

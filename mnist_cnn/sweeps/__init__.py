@@ -16,6 +16,8 @@ from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.signals import Interrupted
 
 REFUSED = ".{}.refused"  # holds why the job was refused, until the sweep ends
+# in a sweep that stops at the first job that fails: empty, then with that job's name
+STOPPED = ".stopped"
 
 
 def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
@@ -68,6 +70,10 @@ def attempt(
     folder = Path(HydraConfig.get().runtime.output_dir)
     if state(folder) == "pruned":  # it stays pruned within its search
         return math.nan
+    if stopped_by(folder.parent):
+        with contextlib.suppress(OSError):  # unless Hydra has just made it
+            folder.rmdir()
+        return math.nan
     try:
         check(cfg)
         value = run(cfg).get(metric)
@@ -86,4 +92,12 @@ def attempt(
             with contextlib.suppress(OSError):  # it is empty if Hydra has just made it
                 folder.rmdir()
         print(f"{folder.name}: {how}: {reason}")
+        if (stopped := folder.with_name(STOPPED)).exists():
+            stopped.write_text(folder.name, "utf-8")
     return math.nan
+
+
+def stopped_by(sweep: Path) -> str:
+    """Return the name of the job after which no other of a sweep is started; empty for none."""
+    file = sweep / STOPPED
+    return file.read_text("utf-8") if file.exists() else ""

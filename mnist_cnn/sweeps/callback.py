@@ -7,7 +7,7 @@ import pkgutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,8 @@ from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
 from mnist_cnn.runs.names import renamed
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
-from mnist_cnn.sweeps import REFUSED
+from mnist_cnn.sweeps import REFUSED, STOPPED, stopped_by
+from mnist_cnn.sweeps.dry_run import Job, jobs, show
 
 
 @contextlib.contextmanager
@@ -53,13 +54,22 @@ class Folders(Callback):
     Args:
         check: the `package.module:function` that is called with a run's configuration.
         report: the `package.module:function` that is called with a sweep's folder.
+        dry_run: list the jobs of a sweep, and check each, instead of running them.
+        stop_on_failure: start no further job of a sweep once one has failed or was refused.
     """
 
     # on the class: joblib's workers get a copy of the callback, and a lock cannot be copied
     held: ClassVar = contextlib.ExitStack()
 
-    def __init__(self, check: str | None = None, report: str | None = None):
+    def __init__(
+        self,
+        check: str | None = None,
+        report: str | None = None,
+        dry_run: bool = False,
+        stop_on_failure: bool = False,
+    ):
         self.check, self.report = check, report
+        self.dry_run, self.stop_on_failure = dry_run, stop_on_failure
 
     @refusal()
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -75,20 +85,36 @@ class Folders(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if under_torchrun():
             raise ValueError("torchrun starts the processes of one run: leave out -m")
-        check_first_job(config)
+        overrides = parsed(config)
+        check_first_job(config, overrides)
+        if self.dry_run:
+            sys.exit(int(show(self.jobs(config, overrides))))
         take(config, "sweep")
         folder = Path(config.hydra.sweep.dir).absolute()
         check_sweep(folder, config.hydra.job.name)
         Folders.held.close()
         Folders.held.enter_context(RunFolder(folder).locked())
         refused_jobs(folder)
-        shared = record_command(folder, config)
-        with read_write(config.hydra):  # each job is composed from these
-            config.hydra.overrides.hydra += [
-                f"hydra.sweep.dir={quote(folder)}",
-                f"hydra.sweep.subdir='${{job_name:{','.join(shared)}}}'",
-                "hydra.output_subdir=null",  # a job writes .hydra after locking its folder
-            ]
+        (folder / STOPPED).unlink(missing_ok=True)
+        if self.stop_on_failure:
+            (folder / STOPPED).touch()
+        before = swept_keys(known_commands(folder))
+        known, swept = with_command(folder, config)
+        OmegaConf.save({"application": config.hydra.job.name, "commands": known}, folder / PENDING)
+        for line in renamed(folder, sorted(swept - before)):
+            print(line, file=sys.stderr)
+        with read_write(config.hydra):  # each job is composed anew, from these
+            config.hydra.overrides.hydra += of_jobs(folder, known[-1], swept)
+
+    def jobs(self, config: DictConfig, overrides: Sequence[Override]) -> list[Job]:
+        """Return the jobs that a sweep would run."""
+        if "n_trials" in config.hydra.sweeper:
+            raise ValueError("dry_run must be false in a search, which chooses its jobs one by one")
+        folder = Path(config.hydra.sweep.dir).absolute()
+        check_sweep(folder, config.hydra.job.name)
+        known, swept = with_command(folder, config)
+        check = pkgutil.resolve_name(self.check) if self.check else lambda config: None
+        return list(jobs(config, overrides, of_jobs(folder, known[-1], swept), check))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if multiprocessing.parent_process():  # a joblib worker, which outlives a killed sweep
@@ -105,26 +131,34 @@ class Folders(Callback):
         jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
         refused = refused_jobs(folder)
         jobs |= dict.fromkeys(refused, "refused")
+        stopped = stopped_by(folder)
+        (folder / STOPPED).unlink(missing_ok=True)
         ends = ("failed", "running", "refused")
         if left := [f"{name} {how}" for name, how in sorted(jobs.items()) if how in ends]:
             names = "; ".join([", ".join(left), *dict.fromkeys(refused.values())])
+            if stopped:
+                names += f"; stopped after {stopped}: the same command runs what is missing"
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {names}")
 
 
-def check_first_job(config: DictConfig) -> None:
+def parsed(config: DictConfig) -> list[Override]:
+    """Parse the overrides of a sweep's jobs: of the sweeper's params, and of the command line."""
+    params = config.hydra.sweeper.get("params") or {}
+    given: Any = OmegaConf.to_container(config.hydra.overrides.task)
+    return parse_overrides([*(f"{key}={value}" for key, value in params.items()), *given])
+
+
+def check_first_job(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise ValueError if a sweep's first job cannot be composed or its options are not allowed."""
-    given: Any = OmegaConf.to_container(config.hydra.overrides)
-    if "hydra.sweep.subdir" in map(key_of, given["hydra"]):
+    if "hydra.sweep.subdir" in map(key_of, config.hydra.overrides.hydra):
         raise ValueError("hydra.sweep.subdir must be left out: what is swept names the jobs")
     size = config.hydra.sweeper.get("max_batch_size")
     if size is not None and size < 1:
         raise ValueError(f"hydra.sweeper.max_batch_size must be at least 1, got {size}")
-    params = config.hydra.sweeper.get("params") or {}
-    overrides = [*(f"{key}={value}" for key, value in params.items()), *given["task"]]
-    parsed = parse_overrides(overrides)
     try:
-        compose_job(config, [*map(first, parsed)])
+        compose_job(config, [*map(first, overrides)])
     except HydraException as e:
+        params = config.hydra.sweeper.get("params") or {}
         key = next((f"hydra.sweeper.params.{key}: " for key in params if key in str(e)), "")
         raise ValueError(f"{key}{e}") from e
 
@@ -181,23 +215,31 @@ def refused_jobs(folder: Path) -> dict[str, str]:
     return reasons
 
 
-def record_command(folder: Path, config: DictConfig) -> list[str]:
-    """Add a command to those of a sweep; return the keys that all its jobs share.
+def with_command(folder: Path, config: DictConfig) -> tuple[list[dict[str, Any]], set[str]]:
+    """Return the commands of a sweep with the present one as the last, and the keys they sweep.
 
-    It waits in PENDING until one of its jobs is opened. Keys that earlier commands swept are part
-    of each job's name too, as they may get further values.
+    Keys that earlier commands swept are part of each job's name too, as they may get further values.
     """
     given: Any = OmegaConf.to_container(config.hydra.overrides)
     of_hydra = [override for override in given["hydra"] if OF_SWEEP.match(override)]
     command = {"hydra": of_hydra, "task": given["task"]}
-    known = commands(folder) if (folder / SWEEP).exists() else []
-    before = swept_keys(known)
-    known = [*(c for c in known if c != command), command]
-    OmegaConf.save({"application": config.hydra.job.name, "commands": known}, folder / PENDING)
-    swept = swept_keys(known)
-    for line in renamed(folder, sorted(swept - before)):
-        print(line, file=sys.stderr)
-    return [key for key in map(key_of, command["task"]) if key not in swept]
+    known = [*(c for c in known_commands(folder) if c != command), command]
+    return known, swept_keys(known)
+
+
+def known_commands(folder: Path) -> list[dict[str, Any]]:
+    """Return the commands that a folder's sweep was started and extended with, if there is one."""
+    return commands(folder) if (folder / SWEEP).exists() else []
+
+
+def of_jobs(folder: Path, command: Mapping[str, Any], swept: Collection[str]) -> list[str]:
+    """Return the overrides of Hydra's own keys that each job of a sweep gets."""
+    shared = [key for key in map(key_of, command["task"]) if key not in swept]
+    return [
+        f"hydra.sweep.dir={quote(folder)}",
+        f"hydra.sweep.subdir='${{job_name:{','.join(shared)}}}'",
+        "hydra.output_subdir=null",  # a job writes .hydra when it has locked its folder
+    ]
 
 
 def swept_keys(commands: Sequence[dict[str, Any]]) -> set[str]:

@@ -17,6 +17,7 @@ from mnist_cnn.config.messages import sentences
 from mnist_cnn.internals.hydra import Override
 from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
+from mnist_cnn.sweeps import stopped_by
 
 NAME = "search"  # of the study in the database
 
@@ -102,6 +103,8 @@ class Search:
                 self.tell(trial.number, {name: values[name] for name in self.jobs(trial)})
             left -= len(batch)
             batch = []
+            if stopped_by(self.folder):
+                break
 
     def trials(self, *states: TrialState) -> list[Any]:
         return self.study.get_trials(deepcopy=False, states=states or None)
