@@ -41,7 +41,7 @@ class Found:
 
 
 def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
-    """Ink (H, W) enlarged by zoom; a pen of that width stays to be seen, however small it gets."""
+    """Return ink (H, W) enlarged by zoom; a pen of that width stays visible, however small."""
     size = [max(8, round(side * zoom)) for side in ink.shape[::-1]]
     if zoom >= 1:
         return cv2.resize(ink, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
@@ -52,7 +52,7 @@ def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
 
 
 def maps_of(net: nn.Module, ink: Array) -> Tensor:
-    """The network's maps (32, h, w) of ink (H, W), tile by tile where there is ink."""
+    """Return the network's maps (32, h, w) of ink (H, W), computed by tiles where there is ink."""
     h, w = (-(-side // COARSEST) * COARSEST // STRIDE for side in ink.shape)
     padded = np.zeros((h * STRIDE, w * STRIDE), np.float32)
     padded[: ink.shape[0], : ink.shape[1]] = ink
@@ -76,7 +76,7 @@ def maps_of(net: nn.Module, ink: Array) -> Tensor:
 
 
 def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> Found:
-    """What the network finds in ink (H, W) that is enlarged by zoom, in pixels of the ink."""
+    """Return what the network finds in ink (H, W) enlarged by zoom, in pixels of the ink."""
     large = np.pad(resized(ink, zoom, pen), MARGIN)
     zoom = (large.shape[1] - 2 * MARGIN) / ink.shape[1]
     maps = maps_of(net, large)
@@ -91,14 +91,14 @@ def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> F
 def scales(
     net: nn.Module, ink: Array, pen: float = math.inf, steps: Array = SCALES
 ) -> dict[float, Found]:
-    """What the network finds in small ink (H, W), by zoom."""
+    """Return what the network finds in small ink (H, W), by zoom."""
     longest = max(ink.shape)
     sensible = [s for s in steps if longest * s >= 20 and (longest * s <= 1.6 * SMALL or s <= 1)]
     return {float(scale): at_zoom(net, ink, scale, pen) for scale in sensible}
 
 
 def reduced(ink: Array, longest: int, pen: float) -> tuple[Array, float, float]:
-    """Ink of at most so many pixels a side, its zoom, and the width of its pen."""
+    """Return ink of at most so many pixels a side, its zoom, and the width of its pen."""
     zoom = min(1.0, longest / max(ink.shape))
     return (resized(ink, zoom, pen), zoom, max(FINEST, pen * zoom)) if zoom < 1 else (ink, 1.0, pen)
 
@@ -106,7 +106,7 @@ def reduced(ink: Array, longest: int, pen: float) -> tuple[Array, float, float]:
 def find(
     net: nn.Module, ink: Array, pen: float = math.inf, passes: int = 2
 ) -> tuple[list[Character], Found]:
-    """The characters of ink (H, W), at the zooms that explain most of it, and the best of these.
+    """Return the characters of ink (H, W) at the zooms that explain most of it, and the best zoom.
 
     Args:
         net: the network.
@@ -128,7 +128,7 @@ def find(
 
 
 def inkiest(ink: Array, side: int) -> Array:
-    """The part of ink (H, W) of at most so many pixels a side that has most of it."""
+    """Return the part of ink (H, W), of at most so many pixels a side, that has most ink."""
     height, width = (min(side, n) for n in ink.shape)
     sums = cv2.integral(ink)
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width]

@@ -53,7 +53,7 @@ class View:
 
 
 def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
-    """The ink (H, W) of a grey picture as a fraction of the pen's, and the width of its strokes.
+    """Return the ink (H, W) of a grey picture relative to the pen's, and the width of its strokes.
 
     Args:
         grey: uint8 (H, W).
@@ -69,7 +69,7 @@ def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
 
 
 def rotated(ink: Array, degrees: float) -> tuple[Array, NDArray[np.float64]]:
-    """Ink turned clockwise, and the way back (2, 3) to its pixels."""
+    """Return ink rotated clockwise, and the matrix (2, 3) back to its pixels."""
     height, width = ink.shape
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), -degrees, 1)
     wide, high = np.ceil(np.abs(turn[:, :2]) @ [width, height]).astype(int)
@@ -79,13 +79,13 @@ def rotated(ink: Array, degrees: float) -> tuple[Array, NDArray[np.float64]]:
 
 
 def view(net: nn.Module, ink: Array, pen: float, degrees: float = 0) -> View:
-    """What the network finds in ink that is turned clockwise."""
+    """Return what the network finds in ink that is rotated clockwise."""
     turned, back = rotated(ink, degrees) if degrees else (ink, np.eye(2, 3))
     return View(*find(net, turned, pen), turned, degrees, back)
 
 
 def enlarged(net: nn.Module, grey: Array, zoom: int) -> View:
-    """The view of a tiny picture: enlarged, with paper around it, half of its size on each side."""
+    """Return the view of a tiny picture, enlarged and padded by half its size on each side."""
     large = cv2.resize(grey, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     room = max(large.shape) // 2
@@ -98,7 +98,7 @@ def enlarged(net: nn.Module, grey: Array, zoom: int) -> View:
 
 
 def upright(net: nn.Module, grey: Array) -> View:
-    """The view of a grey picture that the network explains best.
+    """Return the view of a grey picture that the network explains best.
 
     Where the picture as it lies is plain no other is tried; these cost several passes over a small
     copy of it.

@@ -218,7 +218,7 @@ def refused_jobs(folder: Path) -> dict[str, str]:
 def with_command(folder: Path, config: DictConfig) -> tuple[list[dict[str, Any]], set[str]]:
     """Return the commands of a sweep with the present one as the last, and the keys they sweep.
 
-    Keys that earlier commands swept are part of each job's name too, as they may get further values.
+    Keys that earlier commands swept are part of each job's name too: they may get more values.
     """
     given: Any = OmegaConf.to_container(config.hydra.overrides)
     of_hydra = [override for override in given["hydra"] if OF_SWEEP.match(override)]
