@@ -42,10 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add_limits(parser)
     args = parse(parser, argv)
+    for name in args.allow_host:
+        if "*" in name.removeprefix("*.") and name != "*":
+            parser.error(f"--allow-host must be a name, *.NAME or *, got {name}")
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port must be 0 to 65535, got {args.port}")
     with listen(args.host, args.port) as listening:  # before the slow imports
-        serve(args, listening, sorted({*OWN, args.host, *args.allow_host} - {*ANY}))
+        names = {*OWN, args.host, *args.allow_host} - {*ANY}
+        serve(args, listening, sorted(map(in_url, names)))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -96,10 +100,14 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
 def invitation(address: str, port: int, allowed: Sequence[str]) -> str:
     """Return the lines that say where to draw, on this machine and, if it listens, on others."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
-    name = f"[{here}]" if ":" in here else here
-    line = f"Draw at http://{name}:{port} (Ctrl-C stops)"
+    line = f"Draw at http://{in_url(here)}:{port} (Ctrl-C stops)"
     others = f"On other machines at http://NAME:{port}, with --allow-host NAME"
     return line if here == address or allowed else f"{line}\n{others}"
+
+
+def in_url(name: str) -> str:
+    """Return a name or an address as a URL has it: an IPv6 address in brackets."""
+    return f"[{name}]" if ":" in name and "[" not in name else name
 
 
 if __name__ == "__main__":

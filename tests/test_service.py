@@ -256,6 +256,12 @@ def test_the_page_refuses_what_the_server_would() -> None:
     assert f"const MAX_BYTES = {service.MAX_BYTES:_};" in script
 
 
+def test_a_pattern_of_names_that_nothing_matches_is_refused(capsys) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        demo.main(["--allow-host", "a*b"])
+    assert "--allow-host must be a name, *.NAME or *, got a*b" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
+from torchmetrics.functional.classification import binary_auroc
 
 from mnist_cnn.analysis.robustness import attacks, images
 from mnist_cnn.analysis.robustness.intervals import certified
@@ -105,10 +105,10 @@ def separation(digits: Tensor, others: Tensor) -> dict[str, float]:
     half; `fpr_95` is the fraction of other images at or above the score that 95 % of the digits
     reach.
     """
-    pairs = len(digits) * len(others)
+    is_digit = torch.arange(len(digits) + len(others)) < len(digits)
     threshold = digits.sort().values[int((1 - 0.95) * len(digits))]
     return {
-        "auroc": float(mannwhitneyu(digits, others).statistic) / pairs,
+        "auroc": binary_auroc(torch.cat([digits, others]).cpu(), is_digit).item(),
         "fpr_95": (others >= threshold).double().mean().item(),
     }
 
