@@ -278,7 +278,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         changed = [f"{k} {before.get(k)}, now {v}" for k, v in now.items() if v != before.get(k)]
         if changed and trainer.is_global_zero:
             said = "; ".join(changed)
-            print(f"not bit for bit the run that it was: {said}", file=sys.stderr)
+            print(f"not identical to an uninterrupted run: {said}", file=sys.stderr)
 
     def take_over(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
         """Copy another run's checkpoint that this run starts from, and the best one beside it."""
