@@ -36,10 +36,19 @@ class View:
 
     @property
     def is_plain(self) -> bool:
-        """True where digits or letters are found, mostly certain and level, and little else."""
+        """True where digits, or they and letters, are mostly certain, level, and little is left."""
         kept = [each for each in self.found if each.score > KEPT]
-        # signs look the same when they are turned
-        told = [each for each in kept if each.symbol not in SIGNS]
+        written = [each for each in kept if each.symbol not in SIGNS]  # these look alike turned
+        digits = [each for each in written if each.symbol.isdecimal()]
+        return any(self.stands(told, kept) for told in (digits, written))
+
+    def stands(self, told: list[Character], kept: list[Character]) -> bool:
+        """True where those that tell are mostly certain and level, and little is missed.
+
+        Args:
+            told: characters that look other when they are turned.
+            kept: all that are found.
+        """
         if not told or float(np.mean([each.score for each in told])) < LIKELY:
             return False
         if leaning(told) > LEANING:
