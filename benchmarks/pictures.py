@@ -16,7 +16,7 @@ doubt is told. 99 %: the share of pictures that are the most confident, by the p
 lines' confidence, and of which 99 % are guessed. errors: edits to the label for each of its digits.
 
 --reader is a run of experiment=reader or its weights file, --net one of a network of 28x28 digits,
-which classifies what is found. One thread.
+which classifies what is found. --rules reads by the rules that the reader replaces. One thread.
 """
 
 import argparse
@@ -37,6 +37,7 @@ from torchmetrics.functional.text import edit_distance
 
 from mnist_cnn.data.drawn import negatives, pages, photographs
 from mnist_cnn.detection.trained import load_reader
+from mnist_cnn.reading import rules
 from mnist_cnn.reading.answers import confidence, rows, written
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading
@@ -213,6 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("kind", choices=[*PICTURES, "sudokus", "costs"])
     parser.add_argument("folder", type=Path, nargs="?", help="of pictures or sudokus")
     parser.add_argument("--reader", help="a run of experiment=reader or its weights (the shipped)")
+    parser.add_argument("--rules", action="store_true", help="by the rules that it replaces")
     parser.add_argument("--net", help="a run, checkpoint or weights of a network of 28x28 digits")
     parser.add_argument("--n", type=int, default=200, help="pictures of each made kind")
     parser.add_argument("--csv", type=Path, help="write what each picture was read as")
@@ -222,7 +224,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     net = load_digits(args.net) if args.net else None
-    read = partial(read_digits, net=net, reader=load_reader(args.reader))
+    read: Read = partial(read_digits, net=net, reader=load_reader(args.reader))
+    if args.rules:
+        read = partial(rules.read_digits, net=net)
     if args.kind == "costs":
         found = shown = costs(read)
     elif args.kind == "sudokus":

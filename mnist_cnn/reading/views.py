@@ -43,10 +43,10 @@ class View:
         return any(self.stands(told, kept) for told in (digits, written))
 
     def stands(self, told: list[Character], kept: list[Character]) -> bool:
-        """True where those that tell are mostly certain and level, and little is missed.
+        """Return whether these characters are mostly certain and level, and little is missed.
 
         Args:
-            told: characters that look other when they are turned.
+            told: characters that look different when they are turned.
             kept: all that are found.
         """
         if not told or float(np.mean([each.score for each in told])) < LIKELY:

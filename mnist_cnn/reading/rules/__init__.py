@@ -1,0 +1,51 @@
+"""The reader of rules that the network in `detection` replaces, as it was; it gets no new rules.
+
+It finds strokes and cuts them apart by hand-made rules, and classifies them with a network of its
+own. `read_digits` in `reading.reader` does not use it. It stays until the network is at least as
+good on single digits, tables, letters and scribbles: python -m benchmarks.pictures --rules.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from mnist_cnn.reading.picture import Source
+from mnist_cnn.reading.reading import THRESHOLD, Reading
+from mnist_cnn.reading.rules import reader
+from mnist_cnn.weights.predictor import load_digits
+
+WEIGHTS = Path(__file__).parent / "weights.safetensors"
+
+
+def read_digits(
+    picture: Source | Image.Image,
+    net: Callable[[Tensor], Tensor] | None = None,
+    threshold: float = THRESHOLD,
+) -> list[Reading]:
+    """Read the digits of a picture by rules, with the network of that time by default."""
+    return [
+        Reading(
+            digit=each.digit,
+            confidence=each.confidence,
+            probabilities=each.probabilities,
+            box=each.box,
+            image=each.image,
+            row=each.row,
+            is_digit=each.is_digit,
+            rotation=each.rotation,
+            turned=each.rotation,
+            column=each.column,
+            sign=each.sign,
+            line=each.line,
+        )
+        for each in reader.read_digits(picture, net or shipped(), threshold)
+    ]
+
+
+@functools.cache
+def shipped() -> Callable[[Tensor], Tensor]:
+    """Load the network that was trained for the rules."""
+    return load_digits(WEIGHTS)
