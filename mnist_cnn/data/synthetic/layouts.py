@@ -7,12 +7,11 @@ import numpy as np
 from numpy.random import Generator
 
 from mnist_cnn.data.synthetic import clutter
-from mnist_cnn.data.synthetic.characters import LETTERS, LIKE_DIGITS, TWINS, Hand, Sources
+from mnist_cnn.data.synthetic.characters import LETTERS, TWINS, Hand, Sources
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, Mark, Page
 from mnist_cnn.data.synthetic.strokes import spline
 from mnist_cnn.data.synthetic.texts import SHARES, TEXTS, digits
 
-CLEAR = "".join(letter for letter in LETTERS if letter not in LIKE_DIGITS)
 POWERS = {"²": "2", "³": "3"}
 
 
@@ -362,29 +361,6 @@ def letters(pen: Pen) -> None:
     rows(pen, "word" if rng.random() < 0.8 else "mixed")
 
 
-def lone(pen: Pen) -> None:
-    """Draw few things far apart on bare paper: a letter, a scribble, a doodle, a digit."""
-    rng, page = pen.rng, pen.page
-    height, width = page.ink.shape
-    for _ in range(int(rng.integers(1, 4))):
-        what = rng.choice(["letter", "scribble", "doodle", "digit"], p=[0.45, 0.2, 0.15, 0.2])
-        if what == "scribble":
-            clutter.scribble(rng, page.ink, pen.size)
-        elif what == "doodle":
-            clutter.doodle(rng, page.ink, pen.size)
-        else:
-            hand = pen.hand(source="font" if rng.random() < 0.5 else None)
-            is_digit = what == "digit"
-            # what a pen may write as a digit is none in print alone
-            clear = LETTERS if hand.source == "font" else CLEAR
-            character = digits(rng, 1, 1) if is_digit else str(rng.choice(list(clear)))
-            glyph = hand.write(character, pen.sources, rng)
-            h, w = glyph.shape
-            x, y = rng.random(2) * np.maximum(0.0, [width - w, height - h])
-            page.put(glyph, x, y, character if is_digit else OTHER, hand.size, pen.strength)
-            page.line += 1
-
-
 def blank(pen: Pen) -> None:
     """Leave the page to clutter."""
 
@@ -397,6 +373,5 @@ LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
     "scattered": (0.08, scattered),
     "spoilt": (0.06, spoilt),
     "letters": (0.08, letters),
-    "lone": (0.12, lone),
     "blank": (0.06, blank),
 }

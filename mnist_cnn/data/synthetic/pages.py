@@ -21,9 +21,7 @@ def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WI
     r = rng.random()
     if r < 0.03:
         return lying(rng, sources, height, width)
-    if r < 0.05:
-        return on_its_head(rng, sources, height, width)
-    if r < 0.08:
+    if r < 0.06:
         return tilted(rng, sources, height, width)
     made = Page.empty(height, width)
     r = rng.random()
@@ -80,26 +78,13 @@ def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
         made.marks[k] = Mark(mark.symbol, box, mark.size, mark.line)
     made.marks = passed_over(made.marks)
     if rng.random() < 0.5:
-        half_turn(made)
+        made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
+        made.marks = [
+            Mark("", (width - r, height - b, width - l, height - t), m.size, m.line)
+            for m in made.marks
+            for l, t, r, b in [m.box]  # noqa: E741
+        ]
     return made
-
-
-def on_its_head(rng: Generator, sources: Sources, height: int, width: int) -> Page:
-    """Draw a page that is upside down."""
-    made = page(rng, sources, height, width)
-    half_turn(made)
-    made.marks = passed_over(made.marks, SYMMETRICAL + "69")
-    return made
-
-
-def half_turn(made: Page) -> None:
-    """Turn a page by 180 degrees."""
-    height, width = made.ink.shape
-    made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
-    for k, mark in enumerate(made.marks):
-        left, top, right, bottom = mark.box
-        box = width - right, height - bottom, width - left, height - top
-        made.marks[k] = Mark(mark.symbol, box, mark.size, mark.line)
 
 
 def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
@@ -110,6 +95,6 @@ def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     return made
 
 
-def passed_over(marks: list[Mark], symbols: str = SYMMETRICAL) -> list[Mark]:
+def passed_over(marks: list[Mark]) -> list[Mark]:
     """Return the marks of a page that is not upright: none but of what may look upright."""
-    return [Mark("", m.box, m.size, m.line) for m in marks if m.symbol in ("", *symbols)]
+    return [Mark("", m.box, m.size, m.line) for m in marks if m.symbol in ("", *SYMMETRICAL)]
