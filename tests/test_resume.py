@@ -9,9 +9,9 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, PENDING, RESULTS, SWEEP
+from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, RESULTS, SWEEP
 from mnist_cnn.runs.resume import expand
-from mnist_cnn.sweeps.callback import record_command
+from mnist_cnn.sweeps.callback import with_command
 
 
 def save(path: Path, content: Any) -> None:
@@ -162,10 +162,9 @@ OF_SEARCH = [
 def test_a_search_is_resumed_with_all_that_its_command_said_of_it(tmp_path):
     others = ["hydra.job.chdir=true", "hydra.run.dir=x"]
     overrides = {"hydra": [*OF_SEARCH, *others], "task": ["seed=1"]}
-    record_command(
-        tmp_path, OmegaConf.create({"hydra": {"overrides": overrides, "job": {"name": "train"}}})
-    )
-    (tmp_path / PENDING).rename(tmp_path / SWEEP)
+    config = OmegaConf.create({"hydra": {"overrides": overrides}})
+    commands, _ = with_command(tmp_path, config)
+    save(tmp_path / SWEEP, {"application": "train", "commands": commands})
     (line,) = expand([f"ckpt_path={tmp_path}"])
     assert line == ["-m", *OF_SEARCH, "seed=1", f"hydra.sweep.dir='{tmp_path}'"]
     now = "hydra.sweeper.params.x=3"
