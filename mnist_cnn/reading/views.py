@@ -36,18 +36,19 @@ class View:
 
     @property
     def is_plain(self) -> bool:
-        """True where digits, or they and letters, are mostly certain, level, and little is left."""
+        """True if digits, or letters with or without them, are certain, level and most of it."""
         kept = [each for each in self.found if each.score > KEPT]
-        written = [each for each in kept if each.symbol not in SIGNS]  # these look alike turned
-        digits = [each for each in written if each.symbol.isdecimal()]
-        return any(self.stands(told, kept) for told in (digits, written))
+        digits = [each for each in kept if each.symbol.isdecimal()]
+        letters = [each for each in kept if each.symbol not in SIGNS]  # these look alike turned
+        # fewer letters do not stand in a line
+        return self.stands(digits, kept) or (len(letters) > 2 and self.stands(letters, kept))
 
     def stands(self, told: list[Character], kept: list[Character]) -> bool:
-        """Return whether these characters are mostly certain and level, and little is missed.
+        """Return whether characters are mostly certain and level, and few others are missed.
 
         Args:
             told: characters that look different when they are turned.
-            kept: all that are found.
+            kept: all that are likely enough to count.
         """
         if not told or float(np.mean([each.score for each in told])) < LIKELY:
             return False
