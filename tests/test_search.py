@@ -108,7 +108,8 @@ def test_a_search_is_resumed_only_as_it_was_begun(tmp_path, changed, key):
     ],
 )
 def test_a_wrong_option_of_a_search_is_named_before_there_is_a_study(tmp_path, option, value):
-    with pytest.raises(ValueError, match=rf"^hydra\.sweeper\.{option}: .*, got {value}$"):
+    shown = {None: "null", True: "true"}.get(value, value)
+    with pytest.raises(ValueError, match=rf"^hydra\.sweeper\.{option} must be .*, got {shown}$"):
         search(tmp_path, **{option: value})
     assert not list(tmp_path.iterdir())
 

@@ -111,7 +111,6 @@ def test_an_error_is_json_and_a_wrong_method_is_told_the_right_one(port: int) ->
         ("PUT", "/classify", {}, 405),
         ("GET", "/nothing", {}, 404),
         ("POST", "/read", {}, 422),
-        ("GET", "/health", {"Host": "evil.example"}, 400),
     ):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request(method, path, b"" if method == "POST" else None, headers)

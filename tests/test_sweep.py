@@ -306,7 +306,7 @@ def test_the_decorator_and_the_plugin_import_nothing_heavy_and_nothing_of_digits
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True)
     loaded = done.stdout.decode().split()
     own = {name for name in loaded if name.startswith("mnist_cnn.")}
-    assert {name.split(".")[1] for name in own} == {"sweeps", "runs"}
+    assert {name.split(".")[1] for name in own} == {"internals", "sweeps", "runs"}
     assert not {"torch", "lightning", "pydantic", "optuna"} & set(loaded)
 
 

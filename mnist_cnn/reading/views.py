@@ -17,6 +17,7 @@ from mnist_cnn.reading import ink as inks
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
 LEANING = 20  # degrees between neighbours and the level or the upright from which a view leans
 SPARE = 0.5  # characters may be missed for each that is found, and more tell of another view
+MANY = 20  # letters that are a page of text
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # another view must explain so much more than the picture as it lies
@@ -40,8 +41,9 @@ class View:
         kept = [each for each in self.found if each.score > KEPT]
         digits = [each for each in kept if each.symbol.isdecimal()]
         letters = [each for each in kept if each.symbol not in SIGNS]  # these look alike turned
-        # fewer letters do not stand in a line
-        return self.stands(digits, kept) or (len(letters) > 2 and self.stands(letters, kept))
+        # a few may be digits upside down
+        is_page = len(letters) >= MANY
+        return self.stands(digits, kept) or (is_page and self.stands(letters, kept))
 
     def stands(self, told: list[Character], kept: list[Character]) -> bool:
         """Return whether characters are mostly certain and level, and few others are missed.

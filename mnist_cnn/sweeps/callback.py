@@ -150,7 +150,8 @@ def parsed(config: DictConfig) -> list[Override]:
 
 def check_first_job(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Raise ValueError if a sweep's first job cannot be composed or its options are not allowed."""
-    if "hydra.sweep.subdir" in map(key_of, config.hydra.overrides.hydra):
+    given: Any = OmegaConf.to_container(config.hydra.overrides.hydra)  # unresolved
+    if "hydra.sweep.subdir" in map(key_of, given):
         raise ValueError("hydra.sweep.subdir must be left out: what is swept names the jobs")
     size = config.hydra.sweeper.get("max_batch_size")
     if size is not None and size < 1:
