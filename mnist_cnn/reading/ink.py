@@ -43,15 +43,14 @@ def grey_of(picture: NDArray[np.uint8]) -> Grey:
     return cv2.normalize(mixed, mixed, 55, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask]:
-    """Return the ink map and the mask of its strokes."""
+def ink_on(grey: Grey, paper: Ink) -> tuple[Ink, Mask, float]:
+    """Return the ink map, the mask of its strokes, and the deviation of the paper's grain."""
     signed = 1 - grey / paper
-    # the standard deviation of the paper's grain
     noise = 1.48 * float(np.median(np.abs(signed[::3])))
     # one level of light is not ink, however dark the paper
     noise = max(noise, 0.4 / float(np.median(paper[::3])))
     ink = np.clip(signed, 0, 1, dtype=np.float32)
-    return ink, find_strokes(ink, noise)
+    return ink, find_strokes(ink, noise), noise
 
 
 def stroke_depth(mask: Mask) -> Ink:
@@ -153,9 +152,13 @@ def find_strokes(ink: Ink, noise: float) -> Mask:
     return inked[labels]
 
 
-def is_smooth(grey: Grey) -> bool:
-    """Return whether the light changes too little over short distances for edges of strokes."""
-    small = cv2.GaussianBlur(shrunk(grey, 2000), (0, 0), 1)
+def is_smooth(grey: Grey, side: int = 2000) -> bool:
+    """Return whether the light changes too little over short distances for edges of strokes.
+
+    Args:
+        side: pixels to which the picture's breadth is shrunk first.
+    """
+    small = cv2.GaussianBlur(shrunk(grey, side), (0, 0), 1)
     near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
     change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
     return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))

@@ -74,7 +74,7 @@ def ink_of(grey: Array, light: bool) -> tuple[Array, float]:
     if inks.is_smooth(grey) or min(grey.shape) < LOWEST:
         return np.zeros(grey.shape, np.float32), 1.0
     grey = 255 - grey if light else grey
-    ink, mask = inks.ink_on(grey, inks.paper_light(grey))
+    ink, mask, _ = inks.ink_on(grey, inks.paper_light(grey))
     dark = float(np.percentile(ink[mask > 0], 70)) if mask.any() else 1.0
     ink = np.clip(ink / max(dark, inks.FAINTEST), 0, 1).astype(np.float32)
     return ink, inks.stroke_width(mask)

@@ -26,23 +26,12 @@ def read_digits(
     threshold: float = THRESHOLD,
 ) -> list[Reading]:
     """Read the digits of a picture by rules, with the network of that time by default."""
-    return [
-        Reading(
-            digit=each.digit,
-            confidence=each.confidence,
-            probabilities=each.probabilities,
-            box=each.box,
-            image=each.image,
-            row=each.row,
-            is_digit=each.is_digit,
-            rotation=each.rotation,
-            turned=each.rotation,
-            column=each.column,
-            sign=each.sign,
-            line=each.line,
-        )
-        for each in reader.read_digits(picture, net or shipped(), threshold)
-    ]
+    found = []
+    for each in reader.read_digits(picture, net or shipped(), threshold):
+        fields = vars(each) | {"is_digit": each.is_digit, "turned": each.rotation}
+        del fields["is_candidate"]
+        found.append(Reading(**fields))
+    return found
 
 
 @functools.cache

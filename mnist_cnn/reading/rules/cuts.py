@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.reading.rules.ink import Ink, stroke_width
+from mnist_cnn.reading.ink import Ink, stroke_width
 from mnist_cnn.reading.rules.strokes import Strokes
 
 HEIGHT = 40  # of the strokes that cuts are looked for in, in pixels

@@ -13,23 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mnist_cnn.reading.ink import Grey, Ink, Mask, centred, grey_of, resized, stroke_width
 from mnist_cnn.reading.picture import load_picture, upright_size
 from mnist_cnn.reading.rules.cuts import cut
 from mnist_cnn.reading.rules.frames import Box, Cell
-from mnist_cnn.reading.rules.ink import (
-    MIN_SIDE,
-    MOST_HOLES,
-    Grey,
-    Ink,
-    Mask,
-    grey_of,
-    holes,
-    resized,
-    stroke_width,
-)
+from mnist_cnn.reading.rules.holes import MOST_HOLES, holes
 from mnist_cnn.reading.rules.shapes import Row, by_cells, find_rows, joined
 from mnist_cnn.reading.rules.signs import sign_of, told_apart
-from mnist_cnn.reading.rules.strokes import Strokes, fillings, find_ink, find_sheet
+from mnist_cnn.reading.rules.strokes import MIN_SIDE, Strokes, fillings, find_ink, find_sheet
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
 WIDEST = 1.8  # a candidate of several parts, as a share of its height
@@ -217,15 +208,3 @@ def mnist_image(ink: Ink, digit: Strokes) -> Grey:
         x, y, w, h = cv2.boundingRect((large > 0).astype(np.uint8))
         large = large[y : y + h, x : x + w]
     return centred(resized(large, 20))
-
-
-def centred(stroke: Ink) -> Grey:
-    """(h, w), at most 20 a side -> uint8 (28, 28), its mass centred at (14, 14) as MNIST's is."""
-    height, width = stroke.shape
-    image = np.zeros((28, 28), np.uint8)
-    image[:height, :width] = np.round(stroke * 255)
-    moments = cv2.moments(image)
-    x = round(14 - moments["m10"] / moments["m00"])
-    y = round(14 - moments["m01"] / moments["m00"])
-    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
-    return np.roll(image, (y, x), (0, 1))

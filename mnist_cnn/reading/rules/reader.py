@@ -12,12 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.reading.picture import Source, load_picture
+from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
 from mnist_cnn.reading.rules.digits import Digit, Line, Sheet, line_of
 from mnist_cnn.reading.rules.frames import Box
 from mnist_cnn.reading.rules.shapes import TooManyStrokesError
-from mnist_cnn.reading.rules.signs import UNKNOWN
 
-THRESHOLD = 0.75  # confidence below which a digit is left unread
 NONE = 0.1  # the probability of each digit in what is none
 NO_DIGIT = 0.35  # below it no digit stands out among the ten
 

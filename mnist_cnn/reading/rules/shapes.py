@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from mnist_cnn.reading.ink import Ink, Mask, breadth, stroke_width
 from mnist_cnn.reading.rules.frames import Cell, in_grids
-from mnist_cnn.reading.rules.ink import Ink, Labels, Mask, breadth, stroke_width
 from mnist_cnn.reading.rules.strokes import Strokes
 
 SMALLEST, LOWEST = 0.008, 8  # height of a digit: share of the longer side, and in pixels
@@ -119,7 +120,7 @@ def _is_mark(small: Strokes, row: list[Strokes]) -> bool:
     )
 
 
-def _pieces(mask: Mask) -> tuple[list[Strokes], Labels]:
+def _pieces(mask: Mask) -> tuple[list[Strokes], NDArray[np.int32]]:
     """Connected strokes without specks; piece n has label n + 1."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     extent = np.maximum(stats[:, cv2.CC_STAT_WIDTH], stats[:, cv2.CC_STAT_HEIGHT])
@@ -143,7 +144,7 @@ def _is_rule(piece: Strokes, size: float) -> bool:
     return piece.width > size and piece.height < 0.5 * size and not _is_written(piece)
 
 
-def _partner(label: int, pieces: list[Strokes], labels: Labels, size: float) -> int:
+def _partner(label: int, pieces: list[Strokes], labels: NDArray[np.int32], size: float) -> int:
     """The label of the piece that an incomplete piece belongs to, 0 if it stands alone.
 
     A 5's flag lies over its body; the halves of a broken 4 nearly touch.

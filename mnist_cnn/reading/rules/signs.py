@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.reading.rules.ink import Mask, holes, stroke_depth, stroke_width
+from mnist_cnn.reading.ink import Mask, stroke_depth, stroke_width
+from mnist_cnn.reading.reading import UNKNOWN
+from mnist_cnn.reading.rules.holes import holes
 from mnist_cnn.reading.rules.shapes import Row, joined
 from mnist_cnn.reading.rules.strokes import Strokes
 
-UNKNOWN = "·"
 TALL = 1.2  # height of strokes and brackets, in heights of the line: a 1 is lower
 PEN = 1.3  # half the width of a stroke as a share of the depth where two cross
 APART = 0.4  # the circles of a percent sign, in shares of its width and height

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.reading.rules import ink as inks
+from mnist_cnn.reading import ink as inks
+from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
 from mnist_cnn.reading.rules.clutter import border_clutter, straight_lines
 from mnist_cnn.reading.rules.frames import Box, Cell, Corners, find_frames
-from mnist_cnn.reading.rules.ink import FAINTEST, MIN_SIDE, Grey, Ink, Mask, ink_on, shrunk
 
-SMOOTH = 0.25  # of the range of light: what changes less over a 20th of the side has no edges
+SMOOTH_SIDE = 500  # pixels of the picture in which smoothness is looked for
+MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels
 MOST_CORNERS = 2  # of a picture that a digit fills are ink: no digit reaches more
 LEAST, MOST, FILLED = 0.1, 0.9, 0.85  # of the picture is a sheet on a table; of its rectangle
 INSET = 0.02  # of its sides is left out with the edges
@@ -40,7 +41,7 @@ class Strokes:
 
 def find_ink(grey: Grey) -> tuple[Ink, Mask, list[Cell]]:
     """The ink map of a grey picture, the mask of its pen strokes, and cells."""
-    if is_smooth(grey):
+    if inks.is_smooth(grey, SMOOTH_SIDE):
         return np.zeros(grey.shape, np.float32), np.zeros(grey.shape, np.uint8), []
     if inks.is_light_on_dark(grey):
         grey = 255 - grey
@@ -99,14 +100,6 @@ def fillings(grey: Grey) -> list[Mask]:
     light: Mask = (grey > split).astype(np.uint8)
     corners = light[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
     return [ink for ink, n in ((1 - light, 4 - corners), (light, corners)) if n <= MOST_CORNERS]
-
-
-def is_smooth(grey: Grey) -> bool:
-    """True where the light changes too little over any short way for the edge of a stroke."""
-    small = cv2.GaussianBlur(shrunk(grey, 500), (0, 0), 1)
-    near = np.ones((max(small.shape) // 20,) * 2, np.uint8)
-    change = cv2.subtract(cv2.dilate(small, near), cv2.erode(small, near))
-    return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))
 
 
 def _is_gradient(grey: Grey, rest: float) -> bool:
