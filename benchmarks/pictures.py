@@ -224,9 +224,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     net = load_digits(args.net) if args.net else None
-    read: Read = partial(read_digits, net=net, reader=load_reader(args.reader))
-    if args.rules:
-        read = partial(rules.read_digits, net=net)
+    read: Read = partial(rules.read_digits, net=net)
+    if not args.rules:
+        read = partial(read_digits, net=net, reader=load_reader(args.reader))
     if args.kind == "costs":
         found = shown = costs(read)
     elif args.kind == "sudokus":

@@ -355,6 +355,15 @@ def test_an_override_tells_what_it_sets_or_sweeps():
         hydra.parse_override("a=[")
 
 
+def test_the_jobs_of_a_sweep_are_those_of_basic_sweeper():
+    overrides = hydra.parse_overrides(["a=1,2", "b=5", "c=3,4", "c=x,'y z'"])  # the last c counts
+    found = [["a=1", "b=5", "c=x"], ["a=1", "b=5", "c='y z'"]]
+    found += [["a=2", *job[1:]] for job in found]
+    assert hydra.jobs_of(overrides) == found
+    with pytest.raises(HydraException, match="does not support"):
+        hydra.jobs_of(hydra.parse_overrides(["a=interval(0,1)"]))
+
+
 def test_a_job_is_composed_and_a_group_listed_by_the_loader_of_the_application():
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         config = compose("train", return_hydra_config=True)

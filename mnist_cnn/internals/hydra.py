@@ -7,6 +7,7 @@ has a test in tests/test_contracts.py that fails if a new release changes it.
 from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,6 +33,12 @@ def parse_overrides(
 def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of a job of the sweep that is starting."""
     return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+
+
+def jobs_of(overrides: Sequence[Override]) -> list[list[str]]:
+    """Return each job's overrides in a sweep by BasicSweeper; HydraException for an interval."""
+    (jobs,) = BasicSweeper.split_arguments(list(overrides), None)
+    return jobs
 
 
 def set_hydra_config(config: DictConfig) -> None:

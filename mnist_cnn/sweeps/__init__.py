@@ -71,8 +71,7 @@ def attempt(
     if state(folder) == "pruned":  # it stays pruned within its search
         return math.nan
     if stopped_by(folder.parent):
-        with contextlib.suppress(OSError):  # unless Hydra has just made it
-            folder.rmdir()
+        remove_empty(folder)
         return math.nan
     try:
         check(cfg)
@@ -89,12 +88,17 @@ def attempt(
             if not isinstance(e, ValueError):
                 raise
             folder.with_name(REFUSED.format(folder.name)).write_text(reason, "utf-8")
-            with contextlib.suppress(OSError):  # it is empty if Hydra has just made it
-                folder.rmdir()
+            remove_empty(folder)
         print(f"{folder.name}: {how}: {reason}")
         if (stopped := folder.with_name(STOPPED)).exists():
             stopped.write_text(folder.name, "utf-8")
     return math.nan
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the folder that Hydra has just made for a job, unless something lies in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def stopped_by(sweep: Path) -> str:

@@ -7,7 +7,7 @@ import pkgutil
 import signal
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mnist_cnn.internals.hydra import (
     Override,
     compose_job,
+    jobs_of,
     parse_override,
     parse_overrides,
     set_hydra_config,
@@ -73,12 +74,7 @@ class Folders(Callback):
 
     @refusal()
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if self.check:
-            with read_write(config.hydra.runtime), open_dict(config):
-                config.hydra.runtime.output_dir = str(Path(config.hydra.run.dir).absolute())
-            set_hydra_config(config)  # the configuration refers to it
-            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            pkgutil.resolve_name(self.check)(task)
+        self.check_task(config, Path(config.hydra.run.dir).absolute())
         take(config, "run")
 
     @refusal()
@@ -98,13 +94,13 @@ class Folders(Callback):
         (folder / STOPPED).unlink(missing_ok=True)
         if self.stop_on_failure:
             (folder / STOPPED).touch()
-        before = swept_keys(known_commands(folder))
-        known, swept = with_command(folder, config)
+        before = known_commands(folder)
+        known = with_command(before, config)
         OmegaConf.save({"application": config.hydra.job.name, "commands": known}, folder / PENDING)
-        for line in renamed(folder, sorted(swept - before)):
+        for line in renamed(folder, sorted(swept_keys(known) - swept_keys(before))):
             print(line, file=sys.stderr)
-        with read_write(config.hydra):  # each job is composed anew, from these
-            config.hydra.overrides.hydra += of_jobs(folder, known[-1], swept)
+        with read_write(config.hydra):  # each job is composed from these
+            config.hydra.overrides.hydra += of_jobs(folder, known)
 
     def jobs(self, config: DictConfig, overrides: Sequence[Override]) -> list[Job]:
         """Return the jobs that a sweep would run."""
@@ -112,9 +108,18 @@ class Folders(Callback):
             raise ValueError("dry_run must be false in a search, which chooses its jobs one by one")
         folder = Path(config.hydra.sweep.dir).absolute()
         check_sweep(folder, config.hydra.job.name)
-        known, swept = with_command(folder, config)
-        check = pkgutil.resolve_name(self.check) if self.check else lambda config: None
-        return list(jobs(config, overrides, of_jobs(folder, known[-1], swept), check))
+        known = with_command(known_commands(folder), config)
+        points = jobs_of(overrides)
+        return list(jobs(config, points, of_jobs(folder, known), self.check_task))
+
+    def check_task(self, config: DictConfig, folder: Path) -> None:
+        """Raise an error for a configuration that must not be run in a folder."""
+        if self.check:
+            with read_write(config.hydra.runtime), open_dict(config):
+                config.hydra.runtime.output_dir = str(folder)
+            set_hydra_config(config)  # the configuration refers to it
+            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+            pkgutil.resolve_name(self.check)(task)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if multiprocessing.parent_process():  # a joblib worker, which outlives a killed sweep
@@ -216,16 +221,12 @@ def refused_jobs(folder: Path) -> dict[str, str]:
     return reasons
 
 
-def with_command(folder: Path, config: DictConfig) -> tuple[list[dict[str, Any]], set[str]]:
-    """Return the commands of a sweep with the present one as the last, and the keys they sweep.
-
-    Keys that earlier commands swept are part of each job's name too: they may get more values.
-    """
+def with_command(known: Sequence[dict[str, Any]], config: DictConfig) -> list[dict[str, Any]]:
+    """Return the commands of a sweep with the present one as the last."""
     given: Any = OmegaConf.to_container(config.hydra.overrides)
     of_hydra = [override for override in given["hydra"] if OF_SWEEP.match(override)]
     command = {"hydra": of_hydra, "task": given["task"]}
-    known = [*(c for c in known_commands(folder) if c != command), command]
-    return known, swept_keys(known)
+    return [*(c for c in known if c != command), command]
 
 
 def known_commands(folder: Path) -> list[dict[str, Any]]:
@@ -233,9 +234,13 @@ def known_commands(folder: Path) -> list[dict[str, Any]]:
     return commands(folder) if (folder / SWEEP).exists() else []
 
 
-def of_jobs(folder: Path, command: Mapping[str, Any], swept: Collection[str]) -> list[str]:
-    """Return the overrides of Hydra's own keys that each job of a sweep gets."""
-    shared = [key for key in map(key_of, command["task"]) if key not in swept]
+def of_jobs(folder: Path, commands: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the overrides of Hydra's own keys that each job of the last command gets.
+
+    Keys that earlier commands swept are part of each job's name too: they may get more values.
+    """
+    swept = swept_keys(commands)
+    shared = [key for key in map(key_of, commands[-1]["task"]) if key not in swept]
     return [
         f"hydra.sweep.dir={quote(folder)}",
         f"hydra.sweep.subdir='${{job_name:{','.join(shared)}}}'",
