@@ -340,6 +340,11 @@ def test_a_dry_run_of_trainings_says_which_would_be_refused(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_sweep_over_what_a_group_has_can_begin(tmp_path):
+    done = run(tmp_path, *TRAIN, "model=glob(f*_cnn)", "hydra.callbacks.folders.dry_run=true")
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["new", "model_fast_cnn"]), done.stderr
+
+
 def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):
     (tmp_path / "torch.py").write_text("raise RuntimeError('imported')")
     fixed = ["data.batch_size=64", "model.hidden=8", "model.dropout=0.0", "seed=-1"]

@@ -32,7 +32,12 @@ def parse_overrides(
 
 def compose_job(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Compose the configuration of a job of the sweep that is starting."""
-    return GlobalHydra.instance().config_loader().load_sweep_config(config, list(overrides))
+    return config_loader().load_sweep_config(config, list(overrides))
+
+
+def config_loader() -> ConfigLoader:
+    """Return the loader of the running application."""
+    return GlobalHydra.instance().config_loader()
 
 
 def jobs_of(overrides: Sequence[Override]) -> list[list[str]]:

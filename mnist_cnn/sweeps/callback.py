@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mnist_cnn.internals.hydra import (
     Override,
     compose_job,
+    config_loader,
     jobs_of,
     parse_override,
     parse_overrides,
@@ -150,7 +151,8 @@ def parsed(config: DictConfig) -> list[Override]:
     """Parse the overrides of a sweep's jobs: of the sweeper's params, and of the command line."""
     params = config.hydra.sweeper.get("params") or {}
     given: Any = OmegaConf.to_container(config.hydra.overrides.task)
-    return parse_overrides([*(f"{key}={value}" for key, value in params.items()), *given])
+    overrides = [*(f"{key}={value}" for key, value in params.items()), *given]
+    return parse_overrides(overrides, config_loader())
 
 
 def check_first_job(config: DictConfig, overrides: Sequence[Override]) -> None:
