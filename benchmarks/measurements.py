@@ -28,7 +28,7 @@ from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
 from mnist_cnn.data import mnist
 from mnist_cnn.exporting import c_file
-from mnist_cnn.plots.axes import finish
+from mnist_cnn.plots.axes import TRAIN, VAL, finish, titled
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
 from mnist_cnn.weights import predictor
@@ -188,7 +188,7 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_front(runs: pd.DataFrame, file: Path) -> None:
-    shown = networks(runs).rename(lambda name: "" if name.startswith("[") else name)
+    shown = networks(runs).rename(lambda name: "vgg" if name.startswith("[") else name)
     draw_networks(shown, "number of parameters", SIZES).savefig(file, dpi=110)
 
 
@@ -201,14 +201,19 @@ def draw_bytes(runs: pd.DataFrame, file: Path) -> None:
 
 
 def draw_labels(runs: pd.DataFrame, file: Path) -> None:
-    errors = (1 - runs.pivot_table("test/acc", "per_class", "experiment")).rename_axis(None)
-    texts = {"xlabel": "training images of a class", "ylabel": "test error"}
-    axes = errors.plot(loglog=True, style="-o", **texts)
+    errors = 1 - runs.pivot_table("test/acc", "per_class", "experiment")
+    figure = titled("MNIST: error on the 10,000 test images and number of labels", (9, 5.4))
+    axes = figure.add_subplot()
+    axes.set(xscale="log", yscale="log", xlabel="labels of a class", ylabel="test error")
+    for color, (name, values) in zip((TRAIN, VAL), errors.items(), strict=True):
+        axes.plot(errors.index, values, "-o", ms=5.5, color=color)
+        end = errors.index[-1], values.iloc[-1]
+        axes.annotate(str(name), end, (8, 0), textcoords="offset points", color=color, va="center")
     axes.set_xticks(errors.index, errors.rename({ALL: "all"}).index)
     axes.set_yticks(shares := [0.01, 0.02, 0.05, 0.1, 0.2, 0.5], map("{:.0%}".format, shares))
     axes.minorticks_off()
     finish(axes)
-    axes.figure.savefig(file, dpi=110)
+    figure.savefig(file, dpi=110)
 
 
 def draw_robustness(found: pd.DataFrame, file: Path) -> None:

@@ -6,9 +6,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FixedFormatter, FixedLocator
+from matplotlib.transforms import Bbox
 
 from mnist_cnn.config.compose import CONF
 from mnist_cnn.plots.axes import TRAIN, VAL, finish, titled
@@ -44,7 +47,11 @@ CLOCK = {1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h"
 ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
 PICTURE = "![Test accuracy against time of training](accuracy.png)"
 
+COMPARED = ("usual", "BitNetMCU")  # of others
+OFFSET: Any = {"xytext": (0, 0), "textcoords": "offset points"}
+
 Record = dict[str, Any]
+Point = tuple[float, float]
 
 
 def span(seconds: float) -> str:
@@ -138,7 +145,8 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
     """Plot test accuracy against a cost, with a point and an error bar of ± std per network.
 
     Both axes are logarithmic, that of accuracy in the error, so that differences near 100 % show;
-    higher is better. Networks shown for comparison are grey, with their names below, not above.
+    higher is better. Networks shown for comparison are grey. A name of several networks is in the
+    legend, other names are beside their points.
 
     Args:
         networks: one row per network: its cost, and the list of its runs' accuracies.
@@ -146,24 +154,55 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
     figure = titled(f"MNIST: accuracy on the 10,000 test images and {cost}", (9, 5.4))
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel=cost, ylabel="test accuracy")
+    axes.margins(0.2, 0.15)  # room for the names
+    series = networks.index[networks.index.duplicated()].unique()
+    labels, bars = [], []
     for name, x, accuracies in networks.itertuples():
         errors = [1 - accuracy for accuracy in accuracies]
         error, std = statistics.mean(errors), statistics.stdev(errors) if errors[1:] else 0
-        others = name in ("usual", "BitNetMCU")
-        color = TRAIN if others else VAL
-        side, edge = (-1, "top") if others else (1, "bottom")
+        color = TRAIN if name in COMPARED else VAL
         axes.errorbar(x, error, std, fmt="o", ms=5.5, capsize=2.5, color=color)
-        style: Any = {"color": color, "ha": "center", "va": edge, "fontsize": 9}
-        label, place = f"{name}\n{1 - error:.2%}", (x, error - side * std)
-        axes.annotate(label, place, (0, 6 * side), textcoords="offset points", **style)
+        text = f"{1 - error:.2%}" if name in series else f"{name}\n{1 - error:.2%}"
+        labels.append(axes.annotate(text, (x, error), color=color, fontsize=9, **OFFSET))
+        bars.append([(x, error - std), (x, error + std)])
     axes.axhline(1 - KERAS_ACCURACY, color=TRAIN, lw=0.8, ls=":", zorder=0)
-    style = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "color": TRAIN}
+    style: Any = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "color": TRAIN}
     axes.text(0.01, 0.985 * (1 - KERAS_ACCURACY), f"{KERAS}, {KERAS_ACCURACY:.2%}", **style)
-    axes.margins(0.2, 0.15)  # room for the names
     axes.invert_yaxis()
-    for axis, labels in ((axes.xaxis, ticks), (axes.yaxis, ERRORS)):
-        axis.set_major_locator(FixedLocator([*labels]))
-        axis.set_major_formatter(FixedFormatter([*labels.values()]))
+    for axis, names in ((axes.xaxis, ticks), (axes.yaxis, ERRORS)):
+        axis.set_major_locator(FixedLocator([*names]))
+        axis.set_major_formatter(FixedFormatter([*names.values()]))
     axes.minorticks_off()
     finish(axes)
+    for name in series:
+        axes.plot([], [], "o", ms=5.5, color=TRAIN if name in COMPARED else VAL, label=name)
+    if len(series):
+        axes.legend(frameon=False, loc="lower right")
+    figure.draw_without_rendering()  # the layout
+    place_labels(labels, bars)
     return figure
+
+
+def place_labels(labels: Sequence[Annotation], bars: Sequence[Sequence[Point]]) -> None:
+    """Place each point's label where it covers neither another label nor an error bar, if it can.
+
+    The figure's layout must be done.
+
+    Args:
+        labels: one per point, at the point.
+        bars: both ends of each point's error bar, in data coordinates.
+    """
+    axes = labels[0].axes
+    assert axes is not None
+    ends = [axes.transData.transform(bar) for bar in bars]
+    taken = [Bbox(np.sort(bar, 0)).padded(4) for bar in ends]
+    for label, own in zip(labels, [Bbox(np.sort(bar, 0)) for bar in ends], strict=True):
+        half = own.height / 2 * 72 / axes.figure.dpi + 5  # points from the middle to a free place
+        places = [("center", "bottom", 0.0, half), ("left", "center", 8.0, 0.0)]
+        places += [("right", "center", -8.0, 0.0), ("center", "top", 0.0, -half)]
+        for ha, va, *offset in places:
+            label.set(ha=ha, va=va, position=offset)
+            box = label.get_window_extent()
+            if not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(label.get_window_extent())
