@@ -2,38 +2,38 @@
 
 `pages` makes images/made_pages.png, pages that the reader is trained on; `hardest` makes
 images/hardest.png, strips of validation writers: those read correctly with the least confidence,
-and those read wrongly with the most. Without an argument, images/overview.png, the README's first
-picture, is made from real runs: left, photographs made of MNIST's test digits as `predict --show`
-draws them; right, the report of a sweep and the tutorial's run in TensorBoard. The runs are in
-outputs/overview and are resumed. Needs the extras test and sweep, and Chromium.
+and those read incorrectly with the most. Without an argument, images/overview.png, the README's
+first picture, is made: left, pictures made of MNIST's digits as `predict --show` draws them; right,
+the report of a sweep and the history of the tutorial's run. The runs are in outputs/overview and
+are resumed. Needs the extras test and sweep, and Chromium.
 """
 
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import urlencode
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import pandas as pd
+from PIL import Image, ImageDraw
 from playwright.sync_api import sync_playwright
-from tensorboard import program
 
 from mnist_cnn import read_digits
 from mnist_cnn.data import mnist
+from mnist_cnn.data.drawn.pages import page
+from mnist_cnn.data.drawn.photographs import KINDS, photograph
 from mnist_cnn.data.pages import PageDataset, sources
 from mnist_cnn.data.synthetic.pages import strip
 from mnist_cnn.data.synthetic.sheet import OTHER, SYMBOLS
-from mnist_cnn.reading.drawing import draw_readings
+from mnist_cnn.plots.training import history
+from mnist_cnn.reading.drawing import draw_readings, font_of
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # for the photographs of the benchmarks
-from mnist_cnn.data.drawn.photographs import KINDS, photograph  # noqa: E402
-
 RUNS, OUT = Path("outputs/overview"), ROOT / "docs" / "images" / "overview.png"
-SEEDS = (3, 4, 8)  # of the photographs
 STRIPS_SEED = 2026
-WIDTH, MARGIN, TITLE = 1700, 24, 56  # pixels
+METRICS = ["train/loss", "val/loss", "train/acc", "val/acc"]
+MARGIN, TITLE = 24, 56  # pixels
+LEFT, RIGHT = 720, 1040  # widths of the columns, in pixels; the README shows half of them
 SWEEP = "-m experiment=fast data.val_fraction=0.2 optimizer.lr=0.1,0.2,0.4 seed=0,1,2"
 
 
@@ -45,43 +45,50 @@ def train() -> None:
     subprocess.run([*command, *tutorial], check=True)
 
 
-def photographs(width: int) -> Image.Image:
-    """Draw photographs with their readings, one below the other."""
+def read(picture: Image.Image) -> Image.Image:
+    """Draw a picture with its readings, without the tiles below."""
+    drawn = draw_readings(picture, read_digits(picture))
+    drawn = drawn.crop((0, 0, drawn.width, round(drawn.width * picture.height / picture.width)))
+    return scaled(drawn, LEFT)
+
+
+def scaled(picture: Image.Image, width: int) -> Image.Image:
+    size = width, round(picture.height * width / picture.width)
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def a_photograph(seed: int) -> Image.Image:
+    """Return what looks like a photograph of five of MNIST's test digits."""
     images, _ = mnist.load_split("mnist", "", "test")
-    shown = []
-    for seed in SEEDS:
-        chance = np.random.default_rng(seed)
-        picture = photograph(
-            images.numpy()[chance.integers(0, 10_000, 5)], chance, KINDS["rows of 5"]
-        )
-        drawn = draw_readings(picture, read_digits(picture))
-        shown.append(drawn.resize((width, round(drawn.height * width / drawn.width))))
-    return Image.fromarray(np.concatenate([np.asarray(picture) for picture in shown]))
+    chance = np.random.default_rng(seed)
+    return photograph(images.numpy()[chance.integers(0, 10_000, 5)], chance, KINDS["rows of 5"])
 
 
-def screenshot(url: str, name: str, width: int, height: int, close: str = "") -> Image.Image:
-    """Take a screenshot of the top of a page, after clicking the button `close`."""
-    file, page_width = RUNS / f"{name}.png", 1400
+def report(file: Path) -> Image.Image:
+    """Return a screenshot of a report's title and ranking."""
+    shot = RUNS / "report.png"
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        size = {"width": page_width, "height": round(page_width * height / width)}
-        page = browser.new_page(viewport=size)  # type: ignore[arg-type]
-        page.goto(url)
-        if close:
-            page.get_by_label(close).click()
-        page.wait_for_timeout(4000)  # until its figures are drawn
-        page.screenshot(path=file)
+        page = browser.new_page(viewport={"width": 880, "height": 400}, device_scale_factor=2)
+        page.goto(file.absolute().as_uri())
+        page.wait_for_selector("table")
+        below = page.locator("table").first.bounding_box()
+        assert below is not None
+        height = below["y"] + below["height"] + 16
+        page.screenshot(path=shot, clip={"x": 0, "y": 0, "width": 880, "height": height})
         browser.close()
-    return Image.open(file).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    return scaled(Image.open(shot), RIGHT)
 
 
-def tensorboard(run: Path) -> str:
-    """Start a TensorBoard for a run's curves, and return its address; it ends with this process."""
-    board = program.TensorBoard()
-    board.configure(argv=["tensorboard", "--logdir", str(run / "tensorboard"), "--port", "0"])
-    options = urlencode({"tagFilter": "^(train|val)/", "smoothing": 0})
-    return f"{board.launch()}?{options}#timeseries"
+def curves(run: Path) -> Image.Image:
+    """Return the figure of a run's history at the size of its column."""
+    rows = pd.read_csv(run / "history.csv")
+    best = int(rows["val/loss"].idxmin()) + 1
+    figure = history(rows[["epoch", *METRICS]].to_dict("records"), best, "")
+    figure.set_size_inches(RIGHT / 150, 0.62 * RIGHT / 150)
+    figure.savefig(RUNS / "curves.png", dpi=150)
+    return scaled(Image.open(RUNS / "curves.png"), RIGHT)
 
 
 def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
@@ -124,10 +131,10 @@ def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
     sheet = Image.new(
         "RGB", (2 * columns * (width + gap) + gap, TITLE + rows * (high + gap)), "white"
     )
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
-    for side, (title, strips) in enumerate((("read rightly", right), ("not", wrong))):
+    draw, font = ImageDraw.Draw(sheet), font_of(17)
+    for side, (title, strips) in enumerate((("read correctly", right), ("incorrectly", wrong))):
         start = gap + side * columns * (width + gap)
-        draw.text((start, 12), title, "#333", ImageFont.load_default(24))
+        draw.text((start, 12), title, "#333", font_of(22))
         for k, (_, picture, text, label) in enumerate(strips[: rows * columns]):
             x = start + k % columns * (width + gap)
             y = TITLE + k // columns * (high + gap)
@@ -145,23 +152,28 @@ def main() -> None:
             make()
             return
     train()
-    left = photographs(500)
-    width = WIDTH - left.width - 3 * MARGIN
-    height = (left.height - MARGIN - TITLE) // 2
-    right, below = left.width + 2 * MARGIN, TITLE + height + MARGIN + TITLE
-    page = (RUNS / "sweep" / "report.html").absolute().as_uri()
-    report = screenshot(page, "report", width, height)
-    address = tensorboard(RUNS / "tutorial")
-    curves = screenshot(address, "tensorboard", width, height, close="Close side pane")
-    sheet = Image.new("RGB", (WIDTH, TITLE + left.height + MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
-    for text, picture, x, y in (
-        ("photographs, read", left, MARGIN, TITLE),
-        ("a sweep, compared", report, right, TITLE),
-        ("a run in TensorBoard", curves, right, below),
-    ):
-        draw.text((x, y - TITLE + 12), text, "#333", font)
-        sheet.paste(picture, (x, y))
+    columns = [
+        [
+            ("pictures, read", read(page("tables", 1)[0])),
+            ("", read(a_photograph(3))),
+            ("", read(page("dates", 0)[0])),
+        ],
+        [
+            ("a sweep, compared", report(RUNS / "sweep" / "report.html")),
+            ("a run, by epoch", curves(RUNS / "tutorial")),
+        ],
+    ]
+    heights = [sum(TITLE * bool(t) + p.height + MARGIN for t, p in column) for column in columns]
+    sheet = Image.new("RGB", (LEFT + RIGHT + 3 * MARGIN, max(heights)), "white")
+    draw, font, x = ImageDraw.Draw(sheet), font_of(26), MARGIN
+    for column in columns:
+        y = 0
+        for title, picture in column:
+            draw.text((x, y + 10), title, "#333", font)
+            y += TITLE * bool(title)
+            sheet.paste(picture, (x, y))
+            y += picture.height + MARGIN
+        x += column[0][1].width + MARGIN
     OUT.parent.mkdir(exist_ok=True)
     sheet.quantize(256, kmeans=4, dither=Image.Dither.NONE).save(OUT, optimize=True)
 

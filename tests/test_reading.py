@@ -14,10 +14,11 @@ from torch import Tensor
 from mnist_cnn.data.drawn import pages, photographs
 from mnist_cnn.data.drawn.pages import common
 from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.synthetic.sheet import SIGNS
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.reading import rules
 from mnist_cnn.reading.answers import found_lines, rotation, written
-from mnist_cnn.reading.drawing import Labels, draw_readings
+from mnist_cnn.reading.drawing import Labels, draw_readings, font_of
 from mnist_cnn.reading.ink import centred
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.weights.predictor import load
@@ -245,6 +246,15 @@ def test_the_drawing_shows_the_picture_and_what_was_read() -> None:
     assert (0x00, 0x7A, 0x3D) in colours  # read
     assert (0xC0, 0x30, 0x00) in colours  # unsure
     assert (0x1F, 0x6F, 0xB4) in colours  # a line
+
+
+def test_a_drawing_names_each_sign_by_itself() -> None:
+    seen = set()
+    for sign in SIGNS:
+        sheet = Image.new("L", (40, 40))
+        Labels(ImageDraw.Draw(sheet), 20).draw.text((5, 5), sign, 255, font_of(20))
+        seen.add(sheet.tobytes())
+    assert len(seen) == len(SIGNS)  # a font without a sign draws the same box for each
 
 
 def test_no_label_of_a_drawing_lies_on_another() -> None:

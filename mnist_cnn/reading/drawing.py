@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +24,11 @@ class Labels:
 
     draw: ImageDraw.ImageDraw
     size: float
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont = field(init=False)
+    font: ImageFont.FreeTypeFont = field(init=False)
     taken: list[tuple[float, float, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.font = ImageFont.load_default(self.size)
+        self.font = font_of(self.size)
 
     def add(self, text: str, colour: str, places: Sequence[Place], room: tuple[int, int]) -> None:
         """Write a text at the first free place (left, top), if any."""
@@ -64,7 +65,7 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
     sheet.paste(picture, (0, 0))
     draw = ImageDraw.Draw(sheet)
     if not shown:
-        draw.text((12, 12), "no digit found", UNSURE, ImageFont.load_default(20))
+        draw.text((12, 12), "no digit found", UNSURE, font_of(20))
         return sheet
     for cell in {reading.cell for reading in readings if reading.cell}:
         draw.polygon([(x * zoom, y * zoom) for x, y in cell], outline=CELL, width=1)
@@ -78,6 +79,13 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
         draw_line(labels, row, zoom, (width, height))
     draw_tiles(sheet, shown, height, tile, gap)
     return sheet
+
+
+def font_of(size: float) -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which has the signs × and ÷; Pillow's own font lacks them."""
+    import matplotlib  # takes a second
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def colour_of(reading: Reading) -> str:
@@ -125,7 +133,7 @@ def draw_tiles(
     sheet: Image.Image, readings: Sequence[Reading], top: int, tile: int, gap: int
 ) -> None:
     """Draw the images of the readings in rows, each below its reading."""
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12 if tile < 84 else 20)
+    draw, font = ImageDraw.Draw(sheet), font_of(11 if tile < 84 else 18)
     columns = sheet.width // tile
     for number, reading in enumerate(readings):
         x, y = number % columns * tile, top + number // columns * (tile + gap)
