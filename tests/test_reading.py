@@ -15,6 +15,7 @@ from mnist_cnn.data.drawn import pages, photographs
 from mnist_cnn.data.drawn.pages import common
 from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.data.synthetic.sheet import SIGNS
+from mnist_cnn.detection import find
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.reading import rules
 from mnist_cnn.reading.answers import found_lines, rotation, written
@@ -231,6 +232,18 @@ def test_a_page_of_400_digits_is_read() -> None:
     expected = ["".join(map(str, row)) for row in labels]
     assert sum(map(common, rows, expected)) >= 370
     assert draw_readings(Image.fromarray(page(*map(list, images))), readings).width == 2000
+
+
+def test_bfloat16_reads_what_float32_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [pages.page("dates", seed)[0] for seed in range(2)]
+    found = []
+    for is_fast in (False, True):
+        monkeypatch.setattr(find, "is_bfloat16_fast", lambda is_fast=is_fast: is_fast)
+        found.append([read_digits(picture) for picture in pictures])
+    for exact, close in zip(*found, strict=True):
+        assert written(exact) == written(close)
+        sure = [[each.confidence for each in readings] for readings in (exact, close)]
+        np.testing.assert_allclose(*sure, atol=0.02)
 
 
 def test_the_drawing_shows_the_picture_and_what_was_read() -> None:

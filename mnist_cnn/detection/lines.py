@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from scipy.special import expit
 
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
@@ -41,19 +42,17 @@ def slope_of(found: Sequence[Character]) -> float:
     tall = [each for each in found if each.symbol not in ASIDE]
     if len(tall) < 2:
         return 0.0
-    heights = np.array([each.height for each in tall])
-    apart = between(tall)
-    room = np.maximum(heights[:, None], heights[None])
-    beside = (
-        (apart[..., 0] > 0.1 * room)
-        & (apart[..., 0] < 2.5 * room)
-        & (abs(apart[..., 1]) < 0.6 * room)
-    )
-    slopes = []
-    for i in np.flatnonzero(beside.any(1)):
-        j = int(np.where(beside[i], apart[i, :, 0], np.inf).argmin())
-        slopes.append(apart[i, j, 1] / apart[i, j, 0])
-    return float(np.median(slopes)) if slopes else 0.0
+    heights, places = np.array([each.height for each in tall]), middles(tall)
+    pairs = KDTree(places).query_pairs(3 * heights.max(), output_type="ndarray")
+    left, right = np.take_along_axis(pairs, places[pairs, 0].argsort(1), 1).T
+    x, y = (places[right] - places[left]).T
+    room = np.maximum(heights[left], heights[right])
+    beside = (x > 0.1 * room) & (x < 2.5 * room) & (abs(y) < 0.6 * room)
+    left, x, y = left[beside], x[beside], y[beside]
+    order = np.lexsort((x, left))
+    _, closest = np.unique(left[order], return_index=True)
+    slopes = (y / x)[order[closest]]
+    return float(np.median(slopes)) if len(slopes) else 0.0
 
 
 def leaning(digits: Sequence[Character]) -> float:
