@@ -1,4 +1,4 @@
-"""Measurements beside the records: python -m benchmarks.measurements NAME [FOLDER ...]
+"""Show and extend the measurements: python -m benchmarks.measurements NAME [FOLDER ...]
 
 The table of measurements/NAME.json. The rows of FOLDERs join it, in place of those of the same
 network, fold and seed, and the picture beside it is drawn. NAME is

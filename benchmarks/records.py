@@ -1,4 +1,4 @@
-"""The results and their records: python -m benchmarks.records [NAME] [--from SWEEP] [--write]
+"""Show and reproduce the results: python -m benchmarks.records [NAME] [--from SWEEP] [--write]
 
 Without a NAME the table of results; with one, that result is measured again and shown beside its
 record. A result is that of a file of conf/experiment, trained with each seed, or one of

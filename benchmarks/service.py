@@ -1,8 +1,9 @@
-"""Load on the service: python -m benchmarks.service [--clients 1 20 200] [--seconds 30]
+"""Measure the service under load: python -m benchmarks.service [--clients 1 20 200] [--seconds 30]
 
-Starts `python -m mnist_cnn.demo` and sends it synthetic photographs of single digits by POST /read
-from several clients at once, each of which waits for its answer before it sends the next. An error
-is no answer, or another than a lone client got. Clients and server share this machine.
+Start `python -m mnist_cnn.demo` and send it synthetic photographs of single digits by POST /read
+from several clients at once, each of which waits for an answer before its next request. An error
+is a missing answer, or one that differs from what a lone client got. Clients and server share this
+machine.
 """
 
 import asyncio

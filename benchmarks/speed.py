@@ -1,4 +1,4 @@
-"""Measures training speed: python -m benchmarks.speed [--rounds N] [--batches N]
+"""Measure training speed: python -m benchmarks.speed [--rounds N] [--batches N]
 
 Three ways through the tutorial's network at batch 64, interleaved in one process, so that a slow
 minute slows them all. Ratios are taken round by round: the median, the least and the greatest.

@@ -1,14 +1,14 @@
-"""Summarizes runs and sweeps: python -m mnist_cnn.report [FOLDER ...] [--status] [--compare A B]
+"""Rank and compare runs: python -m mnist_cnn.report [FOLDER ...] [--status] [--compare A B]
 
-Runs are found at any depth and grouped by everything in their configuration but the seed and the
-fold (data.fold). The groups of each data set are ranked by the validation objective alone; test
-accuracy is shown and never ranks. A and B are folders of runs of one configuration each, or ranks;
-A is compared with each of the others. --status shows every run, whatever it has come to, and the
-commands that resume those without an end.
+Runs are found at any depth and grouped by configuration, whatever the seed and the fold
+(data.fold). Each data set has a ranking of its own, by the validation objective; test accuracy is
+shown but never ranks. A and B are folders of runs of one configuration, or ranks; A is compared
+with each of the others. --status lists every run with its state, and the commands that resume
+unfinished ones.
 
-report.html, a page to explore with tables, a figure of each setting and learning curves, goes into
-the folder that was reported, unless --csv, --json, --markdown or --html say what to write instead;
-- is standard output.
+report.html has the tables, a figure for each setting and the learning curves. It is written to the
+reported folder, unless --csv, --json, --markdown or --html name other outputs; - is standard
+output.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Checks that parts of a user's must pass: python -m mnist_cnn.checks [OPTION=PART ...]
+"""Check parts of your own: python -m mnist_cnn.checks [OPTION=PART ...]
 
 --network my_pkg.nets.Net     a network: a class, or a file with `_target_` and arguments
 --loss my_pkg.losses.Focal    a loss
@@ -6,5 +6,5 @@
 --module my_conf/module/mine.yaml   a LightningModule, by the file that module= chooses
 
 A file in a folder of its group, as model/mine.yaml, is composed as a run composes it, with its
-`defaults`. A part that is not given is this project's own. Other options are pytest's.
+`defaults`. Parts that are not given are this project's. Other options are pytest's.
 """
