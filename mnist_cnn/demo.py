@@ -17,8 +17,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from mnist_cnn.command import command, parse
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading.limits import Worker, add_limits
+from mnist_cnn.runs.imports import without_collection
 
 WORKERS = 3  # pictures that are read at once, whatever the number of processors
 OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request
@@ -76,19 +78,20 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
             or a package is missing.
     """
     try:
-        import torch
-        import uvicorn
+        with without_collection():
+            import torch
+            import uvicorn
 
-        from mnist_cnn.detection.trained import load_for_pictures
-        from mnist_cnn.reading import service
-        from mnist_cnn.weights import predictor
+            from mnist_cnn.detection.trained import load_for_pictures
+            from mnist_cnn.reading import service
+            from mnist_cnn.weights import predictor
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
     torch.set_num_threads(1)  # for many small pictures more threads only compete
-    net, reader = load_for_pictures(args.ckpt_path)
-    read = partial(service.read_file, net, reader)
+    net, _ = load_for_pictures(args.ckpt_path)
+    make = partial(service.file_reader, args.ckpt_path, list(instantiate.ALLOWED))
     limit = args.max_seconds, args.max_memory
-    workers = [Worker(read, *limit, [service.__name__]) for _ in range(WORKERS)]
+    workers = [Worker(make, *limit, [service.__name__]) for _ in range(WORKERS)]
     app = service.application(predictor.load() if net is None else net, hosts, workers)
     grace = math.ceil(4 * args.max_seconds)  # for requests that have arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)

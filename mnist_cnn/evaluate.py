@@ -13,6 +13,7 @@ from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.runs.errors import one_line
+from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.names import in_sweep
 
 
@@ -34,7 +35,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     values = resolved(cfg)
     config = checked(values)
     # torch and matplotlib take seconds to import: after the checks
-    from mnist_cnn.analysis.evaluation import measure, print_outcome, write_outcome
+    with without_collection():
+        from mnist_cnn.analysis.evaluation import measure, print_outcome, write_outcome
 
     outcome, predictions, data = measure(config)
     folder = Path(config.run_dir)

@@ -13,10 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mnist_cnn.command import command, parse
+from mnist_cnn.config import instantiate
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading import limits
 from mnist_cnn.runs import terminal
@@ -46,16 +48,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in args.pictures:
         if re.match(r"[~+]*[\w./@]+=", name) and not os.path.exists(name):
             parser.error(f"{name}: the only keys of this command are ckpt_path and targets")
-    # after --help and mistakes are answered
+    # the worker alone imports PyTorch, which takes seconds
+    make = partial(PageReader.load, args.ckpt_path, args.show, list(instantiate.ALLOWED))
+    worker = limits.Worker(make, args.max_seconds, args.max_memory)
     try:
-        from mnist_cnn.detection.trained import load_for_pictures
-        from mnist_cnn.reading import reader
+        worker.wait()
     except ModuleNotFoundError as e:
         sys.exit(f"error: reading pictures needs {e.name}: {install('photo')}")
-    work = PageReader(*load_for_pictures(args.ckpt_path), args.show)
-    worker = limits.Worker(work, args.max_seconds, args.max_memory, [reader.__name__])
     failed = False
-    for answer, readings in itertools.chain.from_iterable(pages(worker, p) for p in args.pictures):
+    for answer, words in itertools.chain.from_iterable(pages(worker, p) for p in args.pictures):
         failed |= "error" in answer
         if args.json:
             print(json.dumps(answer), flush=True)
@@ -64,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             name, number = answer["picture"], answer["page"]
             place = f"{name} page {number}" if number > 1 else name
-            print(terminal.printable(f"{place}: {in_words(readings)}"))
+            print(terminal.printable(f"{place}: {words}"))
     sys.exit(1 if failed else 0)
 
 
-def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], list[Reading]]]":
-    """Iterate over the pages of a file: the JSON of each and its readings.
+def pages(read: limits.Worker, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Iterate over the pages of a file: each as JSON and in words.
 
     Args:
         read: a worker that calls a `PageReader`.
@@ -84,14 +85,14 @@ def pages(read: limits.Worker, name: str) -> "Iterator[tuple[dict[str, Any], lis
                 Path(path).write_bytes(sys.stdin.buffer.read())
             while number <= count:
                 try:
-                    answer, readings, count = read(name, path, number)
+                    answer, words, count = read(name, path, number)
                 except limits.LimitError as e:  # the next page may still be readable
                     why = ValueError(f"{name}: {e}: see --max-seconds and --max-memory")
-                    answer, readings = failure(name, number, why), []
-                yield answer, readings
+                    answer, words = failure(name, number, why), ""
+                yield answer, words
                 number += 1
         except (OSError, ValueError) as e:
-            yield failure(name, number, e), []
+            yield failure(name, number, e), ""
 
 
 @dataclass
@@ -108,10 +109,20 @@ class PageReader:
     show: bool
     pages: "Pages | None" = None  # of the last file
 
-    def __call__(
-        self, name: str, path: str, number: int
-    ) -> "tuple[dict[str, Any], list[Reading], int]":
-        """Return the JSON and readings of a page (from 1), and the number of pages."""
+    @classmethod
+    def load(cls, path: str | None, show: bool, targets: Sequence[str]) -> "PageReader":
+        """Load the networks, see `load_for_pictures`.
+
+        Args:
+            targets: code of the user's that they may name, see `instantiate.allow`.
+        """
+        from mnist_cnn.detection.trained import load_for_pictures
+
+        instantiate.allow(targets)
+        return cls(*load_for_pictures(path), show)
+
+    def __call__(self, name: str, path: str, number: int) -> tuple[dict[str, Any], str, int]:
+        """Return a page (from 1) as JSON and in words, and the number of pages."""
         from mnist_cnn.reading.answers import FoundDigit, found_lines, page_of, rotation
         from mnist_cnn.reading.picture import Pages
         from mnist_cnn.reading.reader import read_digits
@@ -126,11 +137,11 @@ class PageReader:
             readings = read_digits(image, self.net, reader=self.reader)
             shown = {"shown": write_shown(image, readings, name, number)} if self.show else {}
         except (OSError, ValueError) as e:
-            return failure(name, number, ValueError(str(e).replace(path, name))), [], count
+            return failure(name, number, ValueError(str(e).replace(path, name))), "", count
         answer = {"picture": name, "page": number, **shown, "rotation": rotation(readings)}
         answer["lines"] = [line.model_dump() for line in found_lines(readings)]
         answer["digits"] = [FoundDigit.model_validate(each).model_dump() for each in readings]
-        return answer, readings, count
+        return answer, in_words(readings), count
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.sweeps import attempt
 
@@ -47,14 +48,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             return processes.launch(run, "mnist_cnn.train:train", devices)
 
         # slow imports are here, so that --help and errors need not wait for them
-        import lightning as L
+        with without_collection():
+            import lightning as L
 
-        from mnist_cnn.analysis import results
-        from mnist_cnn.build import build_module, build_trainer, fit, load_best
-        from mnist_cnn.callbacks.history import History
-        from mnist_cnn.callbacks.loggers import write_results
-        from mnist_cnn.config.instantiate import make_data
-        from mnist_cnn.data.datamodule import described
+            from mnist_cnn.analysis import results
+            from mnist_cnn.build import build_module, build_trainer, fit, load_best
+            from mnist_cnn.callbacks.history import History
+            from mnist_cnn.callbacks.loggers import write_results
+            from mnist_cnn.config.instantiate import make_data
+            from mnist_cnn.data.datamodule import described
 
         start = str(run.last) if run.last else config.ckpt_path
         L.seed_everything(config.seed, workers=True, verbose=False)
@@ -82,7 +84,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 def preflight(cfg: DictConfig) -> None:
     """Raise ValueError if a configuration would fail on this machine; writes nothing."""
     config = parse(resolved(cfg), Config)
-    from mnist_cnn.build import check_machine  # slow: imports torch
+    with without_collection():
+        from mnist_cnn.build import check_machine  # slow: imports torch
 
     check_machine(config)
 

@@ -18,7 +18,7 @@ from mnist_cnn.detection.network import Detector
 from mnist_cnn.reading.reading import Reading
 from mnist_cnn.weights.files import SHIPPED, write_weights
 from tests.helpers.pictures import png
-from tests.helpers.process import environment
+from tests.helpers.process import environment, finish, start
 
 
 @pytest.fixture
@@ -80,6 +80,16 @@ def test_standard_input_and_pages_are_read(row, tmp_path, capsys, monkeypatch):
     assert read == [f"{pages}: 7210", f"{pages} page 2: 7210", "-: 7210"]
 
 
+def test_pytorch_is_imported_once_and_lightning_not_at_all(row, tmp_path):
+    # of the command and of its processes
+    command = start(tmp_path, "mnist_cnn.predict", str(row), PYTHONPROFILEIMPORTTIME="1")
+    _, out, err = finish(command)
+    assert out.startswith(f"{row}: 7210 (")
+    imported = [line.rpartition("|")[2].strip() for line in err.splitlines()]
+    assert imported.count("torch") == 1
+    assert "lightning" not in imported
+
+
 def test_a_file_stays_open_for_its_next_pages(row, tmp_path):
     with Image.open(row) as picture:
         picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
@@ -87,7 +97,7 @@ def test_a_file_stays_open_for_its_next_pages(row, tmp_path):
     name = str(tmp_path / "pages.tif")
     assert read(name, name, 1)[2] == 2
     (tmp_path / "pages.tif").rename(tmp_path / "away.tif")
-    assert predict.in_words(read(name, name, 2)[1]).startswith("7210")
+    assert read(name, name, 2)[1].startswith("7210")
     assert read.pages is not None
     read.pages.close()
 

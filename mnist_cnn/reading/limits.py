@@ -7,16 +7,16 @@ import argparse
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
 # forked from a process with the slow imports done, a new one takes 50 ms
 _context: Any = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+PRELOADED = "mnist_cnn.reading.preloaded"  # imported there alone, as it imports PyTorch
 _lock = threading.Lock()  # only one thread may wait for a process
 
 
@@ -28,18 +28,22 @@ class Worker:
     """A process that calls a function, and is replaced when a call exceeds a limit.
 
     Args:
-        work: function to call; picklable.
+        make: returns the function to call, once in each process, without limits; picklable. So this
+            process need not import what the function uses.
         seconds: limit of processor time per call.
         megabytes: limit of memory per call.
-        preload: modules to import before the process is forked.
+        preload: modules to import before the process is forked, besides `preloaded`.
     """
 
     def __init__(
-        self, work: Callable[..., Any], seconds: float, megabytes: float, preload: list[str]
+        self,
+        make: Callable[[], Callable[..., Any]],
+        seconds: float,
+        megabytes: float,
+        preload: Sequence[str] = (),
     ):
-        # as bytes: multiprocessing would send each tensor as an open file, whose number is limited
-        self.arguments = pickle.dumps(work), seconds, megabytes
-        _context.set_forkserver_preload(preload)
+        self.arguments = make, seconds, megabytes
+        _context.set_forkserver_preload([PRELOADED, *preload])
         self._start()
 
     def _start(self) -> None:
@@ -47,6 +51,13 @@ class Worker:
         self.process = _context.Process(target=_serve, args=(end, *self.arguments), daemon=True)
         self.process.start()
         end.close()  # else the end of the process would go unnoticed
+        self.is_ready = False
+
+    def wait(self) -> None:
+        """Wait until the function is made; raise the ImportError, OSError or ValueError of that."""
+        if not self.is_ready:
+            self._result()
+            self.is_ready = True
 
     def stop(self) -> None:
         """Kill the process, so that a running call raises LimitError."""
@@ -62,8 +73,13 @@ class Worker:
         with _lock:
             if not self.process.is_alive():
                 self._start()
-        try:
+        self.wait()
+        with contextlib.suppress(ConnectionError):  # where the process has ended
             self.pipe.send(arguments)
+        return self._result()
+
+    def _result(self) -> Any:
+        try:
             result = self.pipe.recv()
         except (EOFError, ConnectionError):
             with _lock:
@@ -80,16 +96,23 @@ class Worker:
         return result
 
 
-def _serve(pipe: Connection, pickled: bytes, seconds: float, megabytes: float) -> None:
+def _serve(
+    pipe: Connection, make: Callable[[], Callable[..., Any]], seconds: float, megabytes: float
+) -> None:
     """Call the function with arguments from the pipe, until its other end is closed."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(1)  # threads would use up the processor time
-    cv2.setNumThreads(1)
     # Ctrl-C in a terminal reaches all processes; the process at the other end ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work = pickle.loads(pickled)
+    try:
+        import cv2
+        import torch
+
+        torch.set_num_threads(1)  # threads would use up the processor time
+        cv2.setNumThreads(1)
+        work = make()
+    except (ImportError, OSError, ValueError) as error:
+        pipe.send(error)
+        return
+    pipe.send(None)
     _limit_memory(megabytes)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

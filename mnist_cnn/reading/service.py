@@ -21,7 +21,9 @@ from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mnist_cnn.analysis.results import versions
+from mnist_cnn.config import instantiate
 from mnist_cnn.detection.network import Detector
+from mnist_cnn.detection.trained import load_for_pictures
 from mnist_cnn.reading.answers import (
     FoundDigit,
     FoundLine,
@@ -84,6 +86,16 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 # forms are accepted, too, but their schema cannot say that the file is a picture
 BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+
+
+def file_reader(path: str | None, targets: Sequence[str]) -> Callable[..., PictureRead]:
+    """Return `read_file` with the networks of `load_for_pictures`.
+
+    Args:
+        targets: code of the user's that they may name, see `instantiate.allow`.
+    """
+    instantiate.allow(targets)
+    return partial(read_file, *load_for_pictures(path))
 
 
 def read_file(
