@@ -4,6 +4,7 @@ import argparse
 import functools
 import io
 import os
+import string
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE, explained
@@ -81,6 +82,9 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
         start = hydra.main(config_path=str(CONF), config_name=config_name, **options)(job)
 
         def run() -> None:
+            if {"-h", "--help"} & {*sys.argv[1:]}:
+                print(help_of(config_name, sys.argv[1:]))
+                return
             with handed_on() as full:
                 try:
                     start()
@@ -97,6 +101,25 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
         return run
 
     return decorate
+
+
+def help_of(config_name: str, argv: Sequence[str]) -> str:
+    """Return the help of conf/<config_name>.yaml, with the files of groups, also of --config-dir.
+
+    Hydra's own --help gives the same and the configuration, a second later.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-cd", "--config-dir", type=Path)
+    places = [CONF, parser.parse_known_args(argv)[0].config_dir]
+    groups: dict[str, set[str]] = {}
+    for place in filter(None, places):
+        for file in place.glob("*/**/*.yaml"):
+            group = file.parent.relative_to(place).as_posix()
+            groups.setdefault(group, set()).add(file.stem)
+    lines = [f"{group}: {', '.join(sorted(groups[group]))}" for group in sorted(groups)]
+    text = OmegaConf.load(CONF / f"{config_name}.yaml").hydra.help.template
+    own = [line for line in lines if not line.startswith("hydra/")]
+    return string.Template(text).substitute(APP_CONFIG_GROUPS="\n".join(own))
 
 
 def check_working_directory() -> None:

@@ -16,26 +16,26 @@ file, whose weights have few bits, exporting/c_file.py says what is compared.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_cnn.command import command, parse
 from mnist_cnn.config.messages import install
-from mnist_cnn.exporting import c_file
+from mnist_cnn.exporting import KINDS
 from mnist_cnn.exporting.folder import new_files
-from mnist_cnn.exporting.formats import FORMATS
-from mnist_cnn.exporting.layers import digit_layers
 from mnist_cnn.runs import terminal
-from mnist_cnn.weights import predictor
-from mnist_cnn.weights.files import reason
-from mnist_cnn.weights.predictor import Trained
+from mnist_cnn.runs.imports import without_collection
+
+if TYPE_CHECKING:
+    from mnist_cnn.weights.predictor import Trained
 
 
-def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, float]:
+def export(net: "Trained | None", formats: Sequence[str], out: Path) -> dict[str, float]:
     """Export a network to files, each of which is verified.
 
     Args:
         net: from `mnist_cnn.load`. None is the network in the package; the page then leaves it out,
             and its reader of pictures both finds and classifies digits.
-        formats: keys of FORMATS.
+        formats: some of `exporting.KINDS`.
         out: the output folder; created if missing.
 
     Returns:
@@ -46,6 +46,10 @@ def export(net: Trained | None, formats: Sequence[str], out: Path) -> dict[str, 
             the network's outputs. Nothing is written then.
         OSError: the folder cannot be written.
     """
+    with without_collection():  # PyTorch takes seconds, which --help and mistakes need not wait for
+        from mnist_cnn.exporting.formats import FORMATS
+        from mnist_cnn.weights import predictor
+        from mnist_cnn.weights.files import reason
     names = [f"mnist_cnn.{kind}" for kind in formats]
     own = (predictor.load() if net is None else net).requires_grad_(False)
     differences = {}
@@ -71,21 +75,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m mnist_cnn.export", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--format", choices=(*FORMATS, "c", "all"), default="all", help="(all)")
+    parser.add_argument("--format", choices=(*KINDS, "c", "all"), default="all", help="(all)")
     note = "of a weight in the C file (those it was trained with, else 8)"
     parser.add_argument("--bits", type=int, choices=range(2, 9), help=note)
     note = "folder (exported), in which no file is replaced"
     parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)
     args = parse(parser, argv)
+    if args.bits and args.format != "c":
+        parser.error("--bits needs --format c")
+    with without_collection():
+        from mnist_cnn.exporting import c_file
+        from mnist_cnn.exporting.layers import digit_layers
+        from mnist_cnn.weights import predictor
     net = predictor.load(args.ckpt_path)
     if args.format == "c":
         print(f"{args.out / c_file.FILES[0]}: {c_file.export_c(net, args.bits, args.out)}")
         return
-    if args.bits:
-        parser.error("--bits needs --format c")
     formats = [args.format]
     if args.format == "all":
-        formats = list(FORMATS)
+        formats = list(KINDS)
         try:
             digit_layers(net)
         except ValueError as e:

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import signal
 import sys
 
@@ -10,13 +11,13 @@ import pytest
 from torch import Tensor, nn
 
 import mnist_cnn
-from mnist_cnn.command import command
+from mnist_cnn.command import command, help_of
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.errors import one_line
 from mnist_cnn.runs.folder import FAILED
 from mnist_cnn.train import main as train_command
-from tests.helpers.process import environment, finish, start
+from tests.helpers.process import environment, finish, run, start
 from tests.helpers.training import TINY
 
 # sends this process a signal while PyTorch is imported, which takes seconds
@@ -158,3 +159,19 @@ def test_a_deleted_working_directory_is_named(tmp_path, monkeypatch):
 def test_each_command_tells_its_own_version_and_those_of_what_it_stands_on(capsys):
     train_command(["--version"])
     assert capsys.readouterr().out.startswith(f"mnist_cnn {mnist_cnn.__version__}, PyTorch ")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "export", "report", "demo"])
+def test_help_imports_no_torch(name, tmp_path):
+    done = run(tmp_path, f"mnist_cnn.{name}", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    assert f"mnist_cnn.{name}" in done.stdout
+    assert not re.search(r"\| +torch$", done.stderr, re.MULTILINE)
+
+
+def test_help_lists_the_files_of_groups_those_of_a_folder_of_the_users_too(tmp_path):
+    (tmp_path / "my" / "model").mkdir(parents=True)
+    (tmp_path / "my" / "model" / "mine.yaml").touch()
+    lines = help_of("train", ["--help", "--config-dir", str(tmp_path / "my")]).splitlines()
+    assert "model: clipped_cnn, cnn, detector, fast_cnn, mine, vgg, vgg_tiny" in lines
+    assert "optimizer: adam, adamw, sgd, sgd_fast" in lines

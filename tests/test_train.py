@@ -95,9 +95,8 @@ def test_a_wrong_value_is_one_line_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
 
-@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"]])
-def test_help_and_the_configuration_need_no_torch(command, flag, without_torch):
-    done = command(*flag, **without_torch)
+def test_the_configuration_needs_no_torch(command, without_torch):
+    done = command("--cfg", "job", **without_torch)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 

@@ -14,7 +14,7 @@ from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.trained import SHIPPED, load_reader
-from mnist_cnn.exporting import webpage
+from mnist_cnn.exporting import KINDS, webpage
 from mnist_cnn.model import SHAPE
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.files import read_file, write_weights
@@ -136,13 +136,15 @@ def by(run: Callable[[Path], Predict]) -> Check:
     return lambda path, net: verify(path.name, run(path), net)
 
 
+def write_safetensors(net: Trained, path: Path) -> None:
+    write_weights(net.net, describe(net), path)
+
+
 # how a file is written and checked, by suffix
-FORMATS: dict[str, tuple[Write, Check]] = {
-    "onnx": (write_onnx, by(run_onnx)),
-    "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
-    "safetensors": (
-        lambda net, path: write_weights(net.net, describe(net), path),
-        by(predictor.load),
-    ),
-    "html": (write_html, check_html),
-}
+WAYS: tuple[tuple[Write, Check], ...] = (
+    (write_onnx, by(run_onnx)),
+    (write_pt2, by(lambda path: torch.export.load(path).module())),
+    (write_safetensors, by(predictor.load)),
+    (write_html, check_html),
+)
+FORMATS = dict(zip(KINDS, WAYS, strict=True))
