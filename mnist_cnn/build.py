@@ -29,6 +29,7 @@ from mnist_cnn.internals.lightning import (
 )
 from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
+from mnist_cnn.profiler import NoProfiler
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.names import in_sweep
@@ -202,6 +203,7 @@ def build_trainer(
     # our loaders split the data among the processes themselves
     options["use_distributed_sampler"] = is_custom(config.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
+    options["profiler"] = options["profiler"] or NoProfiler()
     history = next(callback for callback in callbacks if isinstance(callback, History))
     history.monitored = config.monitored()
     keeper = next(callback for callback in callbacks if isinstance(callback, Checkpoint))

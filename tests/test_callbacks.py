@@ -9,6 +9,7 @@ from mnist_cnn.callbacks.summary import Summary
 from mnist_cnn.checks.folders import results
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
+from mnist_cnn.profiler import NoProfiler
 from mnist_cnn.runs import terminal
 from tests.helpers.folder import column
 from tests.helpers.training import bare_trainer, trained
@@ -71,3 +72,17 @@ def test_text_is_printed_as_it_is(capsys):
     terminal.console().print(text)
     assert capsys.readouterr().out == f"{text}\n"
     assert terminal.printable("a\x1b[31m\x07b") == "a?[31m?b"
+
+
+def test_a_run_without_a_profiler_has_one_context_for_all_hooks(tmp_path, monkeypatch):
+    contexts = {}
+    profile = NoProfiler.profile
+
+    def noted(self, action_name):
+        contexts[action_name] = profile(self, action_name)
+        return contexts[action_name]
+
+    monkeypatch.setattr(NoProfiler, "profile", noted)
+    trained(tmp_path, "trainer.max_epochs=1", "trainer.limit_train_batches=2")
+    assert "run_training_batch" in contexts
+    assert len({*map(id, contexts.values())}) == 1
