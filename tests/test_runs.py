@@ -1,5 +1,6 @@
 """RunFolder: one process per folder, valid results, and no changes to other files."""
 
+import gc
 import importlib
 import json
 import logging
@@ -31,6 +32,8 @@ from mnist_cnn.runs.folder import (
     flat,
     state,
 )
+from mnist_cnn.runs.imports import without_collection
+from mnist_cnn.runs.load import crowded
 from mnist_cnn.runs.signals import Interrupted
 from tests.helpers import process
 
@@ -127,6 +130,33 @@ def test_what_stops_a_run_says_how_to_resume_it_and_notes_no_failure(tmp_path, e
         raise error
     assert str(stop.value) == f"{words}; resume it with ckpt_path={tmp_path}"
     assert state(tmp_path) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "told"), [(0.4, 2, False), (3.0, 2, True), (9.0, 1, False)]
+)
+def test_the_setting_for_a_busy_machine_is_told_where_threads_would_wait(
+    load, threads, told, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    line = crowded(threads)
+    assert (line is not None) == told
+    assert line is None or "OMP_NUM_THREADS=1" in line
+
+
+def test_imports_are_made_without_collection_and_frozen(monkeypatch):
+    with without_collection():  # torch is imported here: nothing changes
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    monkeypatch.delitem(sys.modules, "torch")
+    try:
+        with without_collection():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()
 
 
 FOREIGN = [["thesis.txt"], ["train.log", "results.json"], [LOCK, SWEEP], [".lock", "results.json"]]
