@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra  # noqa: TID251
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import HydraContext
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -377,3 +378,21 @@ def test_a_job_is_composed_and_a_group_listed_by_the_loader_of_the_application()
         assert HydraConfig.get().job.name == "train"
     hydra.adopt_hydra_config(OmegaConf.create({"hydra": {"job": {"name": "other"}}}))
     assert HydraConfig.get().job.name == "other"
+
+
+def test_jobs_are_launched_in_this_process_without_callbacks(tmp_path):
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
+    folder = [f"hydra.sweep.dir={tmp_path}", "hydra.sweep.subdir=a"]
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
+        config = compose("train", quiet, return_hydra_config=True)
+        nothing: Any = None  # a call of a callback would fail
+        context = HydraContext(GlobalHydra.instance().config_loader(), nothing)
+        launcher = hydra.BasicLauncher()
+        launcher.setup(
+            hydra_context=hydra.without_callbacks(context),
+            task_function=lambda cfg: (cfg.seed, HydraConfig.get().job.num),
+            config=config,
+        )
+        (job,) = launcher.launch([["seed=3", *folder]], initial_job_idx=7)
+    assert job.return_value == (3, 7)
+    assert (tmp_path / "a").is_dir()

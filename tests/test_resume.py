@@ -156,6 +156,12 @@ OF_SEARCH = [
     *("hydra.sweeper.params={a.b: 'choice(1,2)', c: 3}", "~hydra.sweeper.params"),
     *("+hydra.launcher.n_jobs=2", "hydra.launcher.partition=gpu", "~hydra.launcher.qos"),
     *("hydra.launcher.gres=gpu:a100:2", "hydra.launcher.ray.init.address=auto"),
+    *(
+        "hydra.sweeper.pruner.p_threshold=0.2",
+        "hydra.sweeper.pruner=null",
+        "hydra.sweeper.n_jobs=2",
+    ),
+    "hydra.sweeper.pruner._target_=optuna.pruners.NopPruner",
 ]
 
 
@@ -188,6 +194,7 @@ def test_a_search_is_resumed_with_all_that_its_command_said_of_it(tmp_path):
         ),
         *(
             "hydra.sweeper.sampler._target_=os.system",
+            "hydra.sweeper.pruner._target_=optuna.samplers.TPESampler",
             "hydra.sweeper.params.x={_target_: os.system}",
         ),
         *(

@@ -1,7 +1,11 @@
-"""Searches: resumed exactly, compared, pruned, and failed jobs run again."""
+"""Searches: by several workers, resumed exactly, compared, pruned, and failed jobs run again."""
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +20,7 @@ from hydra_plugins.resumable_optuna import NODE
 from mnist_cnn.internals.hydra import parse_override, parse_overrides
 from mnist_cnn.runs.folder import FAILED, LOCK, PRUNED, RESULTS, state
 from mnist_cnn.sweeps.search import NAME, Options, Search, distribution, sampler, storage
-from tests.helpers.process import run, start, wait_for
+from tests.helpers.process import environment, finish, run, start, wait_for
 from tests.helpers.toy import Toy, stamps
 from tests.helpers.training import SHORT, trained
 
@@ -30,10 +34,14 @@ def search(folder: Path, *space: str, **options: Any) -> Search:
 
 
 class Launcher:
-    """A launcher whose jobs end as given by name, else with a value that is their number."""
+    """A launcher whose jobs end as given by name, else with a value.
 
-    def __init__(self, folder: Path, **ends: str):
+    It is the number of the trial or of its seed, plus `worse` in the trial 1.
+    """
+
+    def __init__(self, folder: Path, worse: float = 0, **ends: str):
         self.folder, self.ends, self.jobs = folder, ends, dict[str, list[str]]()
+        self.worse = worse
 
     def __call__(self, jobs: Sequence[list[str]], initial_job_idx: int) -> list[Any]:
         return [SimpleNamespace(return_value=self.end(job)) for job in jobs]
@@ -45,7 +53,8 @@ class Launcher:
         (self.folder / name / LOCK).touch()
         file = self.ends.get(f"_{name}".replace("-", "_"), RESULTS)
         (self.folder / name / file).write_text("{}")
-        return float(name[-1]) if file == RESULTS else math.nan
+        value = float(name[-1]) + self.worse * name.startswith("1-")
+        return value if file == RESULTS else math.nan
 
 
 def ends(found: Search) -> list[str]:
@@ -86,7 +95,8 @@ def test_a_trial_is_drawn_by_seed_and_number():
         ({"metric": "val/acc"}, "hydra.sweeper.metric must be"),
         ({"mode": "max"}, "hydra.sweeper.mode must be"),
         ({"seeds": 3}, "hydra.sweeper.seeds must be"),
-        ({"sampler": {"_target_": "os.system"}}, "os.system"),
+        ({"sampler": {"_target_": "os.system"}}, "hydra.sweeper.sampler._target_ must be"),
+        ({"pruner": {"_target_": "os.system"}}, "hydra.sweeper.pruner._target_ must be"),
     ],
 )
 def test_a_search_is_resumed_only_as_it_was_begun(tmp_path, changed, key):
@@ -138,6 +148,108 @@ def test_a_trial_of_several_seeds_is_their_mean_and_fails_where_one_does(tmp_pat
     assert list(launcher.jobs) == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2"]
     x = f"x={found.study.trials[0].params['x']}"
     assert launcher.jobs["0-1"] == ["y=2", x, "seed=1", "hydra.sweep.subdir=0-1"]
+
+
+@pytest.mark.parametrize(
+    ("worse", "pruner", "jobs"),
+    [
+        (10, {"p_threshold": 0.1}, [5, 4, 5]),
+        (10, {"p_threshold": 0.3}, [5, 2, 5]),
+        (10, None, [5, 5, 5]),
+        (-10, {"p_threshold": 0.1}, [5, 5, 4]),
+    ],
+)
+def test_a_trial_that_is_worse_on_the_same_seeds_stops_before_its_last(
+    tmp_path, worse, pruner, jobs
+):
+    if pruner:
+        pruner["_target_"] = "optuna.pruners.WilcoxonPruner"
+    found, launcher = search(tmp_path, seeds=5, pruner=pruner), Launcher(tmp_path, worse)
+    found.run(launcher)
+    assert [sum(name.startswith(f"{n}-") for name in launcher.jobs) for n in range(3)] == jobs
+    assert ends(found) == ["COMPLETE" if count == 5 else "PRUNED" for count in jobs]
+    search(tmp_path, seeds=5, pruner=pruner).run(again := Launcher(tmp_path))
+    assert not again.jobs
+
+
+def test_a_worker_resumes_its_own_trials_alone(tmp_path):
+    def interrupted(jobs: Sequence[list[str]], initial_job_idx: int) -> list[Any]:
+        raise KeyboardInterrupt
+
+    for worker in (0, 1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            search(tmp_path, n_jobs=3).run(interrupted, worker)
+    found, launcher = search(tmp_path, n_jobs=3), Launcher(tmp_path)
+    found.run(launcher, 1)
+    assert [*launcher.jobs] == ["1"]
+    search(tmp_path, n_jobs=2).run(launcher)  # with fewer workers each has those of several
+    assert [*launcher.jobs] == ["1", "0", "2"]
+    assert ends(found) == ["COMPLETE"] * 3
+
+
+def test_a_kill_leaves_no_trial_that_lacks_a_value(tmp_path, monkeypatch):
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.storages.RDBStorage, "set_trial_param", killed)
+        try:
+            search(tmp_path, "x=interval(0,9)", "y=interval(0,9)").run(Launcher(tmp_path))
+        except KeyboardInterrupt:
+            search(tmp_path, "x=interval(0,9)", "y=interval(0,9)").run(Launcher(tmp_path))
+    assert [len(trial.params) for trial in trials(tmp_path)] == [2, 2, 2]
+
+
+TWO_WORKERS = ["hydra/sweeper=resumable_optuna", "hydra.sweeper.metric=loss", "x=interval(-5,2)"]
+TWO_WORKERS += ["hydra.sweeper.n_jobs=2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+
+
+def test_a_free_worker_takes_the_next_trial_while_another_is_at_work(tmp_path):
+    toy, app = Toy(tmp_path), tmp_path / "app.py"
+    waiting = """
+    HydraConfig = hydra.core.hydra_config.HydraConfig
+    first, begun = HydraConfig.get().runtime.output_dir.endswith("/0"), time.monotonic()
+    while first and not os.path.exists("out/3/results.json"):
+        time.sleep(0.02)
+        assert time.monotonic() < begun + 60
+    """
+    app.write_text(app.read_text().replace("    time.sleep(cfg.seconds)", waiting))
+    done = toy.finish(*TWO_WORKERS, "hydra.sweeper.n_trials=5")
+    assert done.returncode == 0, done.stderr
+    assert toy.states() == {str(n): "finished" for n in range(5)}
+
+
+def test_a_worker_whose_launcher_has_ended_ends_before_its_next_trial():
+    code = "from mnist_cnn.runs.ranks import end_with_launcher; end_with_launcher(15, launcher=1)"
+    done = subprocess.run([sys.executable, "-c", code], env=environment())
+    assert done.returncode == -signal.SIGTERM
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_two_workers_end_with_their_search_and_it_loses_nothing(tmp_path, number):
+    toy = Toy(tmp_path)
+    args = [*TWO_WORKERS, "hydra.sweeper.n_trials=6", "seconds=0.5"]
+    process = toy.start(*args, output=subprocess.DEVNULL)
+    try:
+        wait_for((toy.sweep / "2" / LOCK).exists, process)
+        process.send_signal(number)
+        process.wait()
+        deadline = time.monotonic() + 30
+        while "running" in toy.states().values() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        left, before = toy.states(), stamps(toy.sweep, RESULTS)
+        assert set(left.values()) == {"finished", "interrupted"}
+        drawn = [trial.params for trial in trials(toy.sweep)]
+        done = toy.finish(*args)
+    finally:
+        finish(process)
+    assert done.returncode == 0, done.stderr
+    assert toy.states() == {str(n): "finished" for n in range(6)}
+    assert before.items() <= stamps(toy.sweep, RESULTS).items()
+    found = trials(toy.sweep)
+    assert [trial.params for trial in found][: len(drawn)] == drawn
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
 
 
 @pytest.mark.slow

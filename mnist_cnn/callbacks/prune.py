@@ -1,5 +1,6 @@
 """Pruning of the trials of a search."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,9 @@ class Prune(BetweenEpochs):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.number is None:
             return
-        import optuna
+        from mnist_cnn.sweeps.search import report, storage
 
-        from mnist_cnn.sweeps.search import NAME, storage
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.storage = storage(self.search)
-        self.study = optuna.load_study(study_name=NAME, storage=self.storage)
-        study = self.storage.get_study_id_from_name(NAME)
-        self.id = self.storage.get_trial_id_from_study_id_trial_number(study, self.number)
+        self.report = functools.partial(report, storage(self.search), self.number)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         value = self.logged(trainer).get(self.monitor, math.nan)
@@ -50,8 +45,7 @@ class Prune(BetweenEpochs):
         epoch = trainer.current_epoch
         worse: int = False
         if trainer.is_global_zero:
-            self.storage.set_trial_intermediate_value(self.id, epoch, value)
-            worse = self.pruner.prune(self.study, self.storage.get_trial(self.id))
+            worse = self.report(epoch, value, self.pruner)
         (worse,) = all_reduce_max(trainer, worse)  # all processes stop, or none
         if worse and not training_is_over(trainer):
             raise Pruned(epoch, self.monitor, value)

@@ -1,12 +1,16 @@
 """Private API of Hydra, as of releases 1.3.8 and 1.4.0rc3.
 
-The parser of overrides, the config loader of the running application, and setting HydraConfig. Each
-has a test in tests/test_contracts.py that fails if a new release changes it.
+The parser of overrides, the config loader of the running application, setting HydraConfig, the
+launcher of one job after the other, and a context without callbacks. Each has a test in
+tests/test_contracts.py that fails if a new release changes it.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher as BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
@@ -15,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep as ChoiceSweep
 from hydra.core.override_parser.types import Override as Override
 from hydra.core.override_parser.types import QuotedString as QuotedString
+from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 
@@ -54,3 +59,8 @@ def set_hydra_config(config: DictConfig) -> None:
 def adopt_hydra_config(job: Any) -> None:
     """Set HydraConfig to that of another process, which `job.hydra` has, unchanged."""
     HydraConfig.instance().cfg = job
+
+
+def without_callbacks(context: HydraContext) -> HydraContext:
+    """Return a context whose jobs call no callbacks."""
+    return dataclasses.replace(context, callbacks=Callbacks())

@@ -24,13 +24,18 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
-def end_with_launcher(number: int = signal.SIGKILL) -> None:
+def end_with_launcher(number: int = signal.SIGKILL, launcher: int | None = None) -> None:
     """Have Linux send this process a signal when its launcher ends, so it does not train on alone.
 
     A process that waits for others reacts only to SIGKILL; a killed run is resumed exactly.
+
+    Args:
+        launcher: the launcher's process ID; the signal is sent now if it has already ended.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if launcher is not None and os.getppid() != launcher:
+        os.kill(os.getpid(), number)
 
 
 def broadcast(values: list[Any], accelerator: str | None) -> list[Any]:

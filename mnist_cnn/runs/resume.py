@@ -33,8 +33,11 @@ PLAIN = re.compile(
         | ray\.init\.num_cpus | ray\.remote\.(num_[cg]pus|max_retries)
       )(=[\w.:+/-]*)?
     | \.launcher\.ray\.init\.address=(auto|local)
-    | \.sweeper\.(n_trials|n_jobs|seeds|metric|mode|max_batch_size|sampler\.[a-z]\w*)(=[\w.:+/-]*)?
-    | \.sweeper\.sampler\._target_=optuna\.samplers\.[A-Z]\w*
+    | \.sweeper\.(
+        n_trials | n_jobs | seeds | metric | mode | max_batch_size | (sampler|pruner)\.[a-z]\w*
+      )(=[\w.:+/-]*)?
+    | \.sweeper\.(sampler\._target_=optuna\.samplers|pruner\._target_=optuna\.pruners)\.[A-Z]\w*
+    | \.sweeper\.pruner=null
     )""",
     re.ASCII | re.VERBOSE,
 )

@@ -123,8 +123,7 @@ class Folders(Callback):
             pkgutil.resolve_name(self.check)(task)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if multiprocessing.parent_process():  # a joblib worker, which outlives a killed sweep
-            end_with_launcher(signal.SIGTERM)
+        end_with_sweep()
 
     @refusal()
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -145,6 +144,12 @@ class Folders(Callback):
             if stopped:
                 names += f"; stopped after {stopped}: the same command runs what is missing"
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {names}")
+
+
+def end_with_sweep() -> None:
+    """Have one of joblib's workers end with the sweep, also with a killed one."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        end_with_launcher(signal.SIGTERM, parent.pid)
 
 
 def parsed(config: DictConfig) -> list[Override]:

@@ -1,13 +1,20 @@
-"""Hyperparameter search by Optuna in a sweep's folder, resumed by the same call."""
+"""Hyperparameter search by Optuna in a sweep's folder, resumed by the same call.
+
+Workers, each a process, share the study. Each draws a trial, runs it to its end, and draws the
+next: none waits for another, and the study has no batches.
+"""
 
 import math
 import statistics
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import optuna
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
@@ -20,11 +27,34 @@ from mnist_cnn.runs.resume import NOT_REPEATED
 from mnist_cnn.sweeps import stopped_by
 
 NAME = "search"  # of the study in the database
+DRAWING = ".study.lock"  # held by the worker that draws a trial
+WORKER = "worker"  # attribute of a trial: the number of the worker that drew it
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def storage(folder: Path) -> optuna.storages.BaseStorage:
     """Return the storage of the study in a search's folder, an SQLite database."""
-    return optuna.storages.get_storage(f"sqlite:///{folder.absolute() / 'study.db'}")
+    url = f"sqlite:///{folder.absolute() / 'study.db'}"
+    # SQLite lets one process write at a time, and the others wait 5 s by default
+    patient = {"connect_args": {"timeout": 60}}
+    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=patient))
+
+
+def report(
+    storage: optuna.storages.BaseStorage,
+    number: int,
+    step: int,
+    value: float,
+    pruner: optuna.pruners.BasePruner,
+) -> bool:
+    """Add an intermediate value to a running trial; return whether the pruner prunes the trial."""
+    study = storage.get_study_id_from_name(NAME)
+    trial = storage.get_trial_id_from_study_id_trial_number(study, number)
+    storage.set_trial_intermediate_value(trial, step, value)
+    return pruner.prune(
+        optuna.load_study(study_name=NAME, storage=storage), storage.get_trial(trial)
+    )
 
 
 def short(mode: Any) -> Any:
@@ -43,6 +73,7 @@ class Options(BaseModel):
     metric: str | None
     mode: Annotated[Literal["min", "max"], BeforeValidator(short)]
     sampler: dict[str, Any]
+    pruner: dict[str, Any] | None
     params: dict[str, Any] | None = None
 
     @classmethod
@@ -71,11 +102,13 @@ class Search:
         swept = {key: o for key, o in overrides.items() if o.is_sweep_override()}
         self.space = {key: distribution(o) for key, o in swept.items()}
         self.fixed = {key: str(o.input_line) for key, o in overrides.items() if key not in swept}
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler(options.sampler, 0)  # check it before creating a file
+        # check these before creating a file
+        sampler(options.sampler, 0)
+        self.pruner = pruner(options.pruner)
+        self.storage = storage(folder)
         self.study = optuna.create_study(
             study_name=NAME,
-            storage=storage(folder),
+            storage=self.storage,
             direction="maximize" if options.mode == "max" else "minimize",
             load_if_exists=True,
         )
@@ -88,28 +121,79 @@ class Search:
             raise ValueError(f"{key} must be {old} as in {folder}, got {new}; start another search")
         self.study.set_user_attr(NAME, search)
 
-    def run(self, launch: Callable[..., Any]) -> None:
-        """Run the missing trials, starting with those that were interrupted or failed."""
-        batch = self.trials(TrialState.RUNNING)
-        left = self.options.n_trials - len(self.trials(TrialState.COMPLETE, TrialState.PRUNED))
-        while left > 0:
-            for _ in range(0 if batch else min(self.options.n_jobs, left)):
-                self.study.sampler = sampler(self.options.sampler, len(self.trials()))
-                batch.append(self.study.ask(self.space))
-            jobs = {name: job for trial in batch for name, job in self.jobs(trial).items()}
-            returned = launch(list(jobs.values()), initial_job_idx=batch[0].number)
-            values = dict(zip(jobs, [float(job.return_value) for job in returned], strict=True))
-            for trial in batch:
-                self.tell(trial.number, {name: values[name] for name in self.jobs(trial)})
-            left -= len(batch)
-            batch = []
-            if stopped_by(self.folder):
-                break
+    def run(self, launch: Callable[..., Any], worker: int = 0) -> None:
+        """Run one trial after the other until there are n_trials.
+
+        The first are those that this worker began earlier and that were interrupted or failed.
+
+        Args:
+            launch: runs jobs in this process, as the launch of Hydra's BasicLauncher.
+            worker: the number of this worker, from 0 to n_jobs - 1.
+        """
+        if len(self.trials(TrialState.COMPLETE, TrialState.PRUNED)) >= self.options.n_trials:
+            return
+        running = self.trials(TrialState.RUNNING)
+        left = [t for t in running if t.user_attrs[WORKER] % self.options.n_jobs == worker]
+        while not stopped_by(self.folder):
+            trial = left.pop(0) if left else self.draw(worker)
+            if trial is None:
+                return
+            self.finish(trial, lambda job: launch([job], initial_job_idx=worker))
+
+    def draw(self, worker: int) -> FrozenTrial | None:
+        """Add the next trial to the study; return None if there are n_trials.
+
+        Optuna adds the values of a new trial one by one. The trial is drawn in a copy of the study,
+        and added at once: a kill leaves no trial that lacks values.
+        """
+        with FileLock(self.folder / DRAWING):
+            number = len(self.trials())
+            if number >= self.options.n_trials:
+                return None
+            copy = optuna.storages.InMemoryStorage()
+            optuna.copy_study(from_study_name=NAME, from_storage=self.storage, to_storage=copy)
+            drawn = sampler(self.options.sampler, number)
+            study = optuna.load_study(study_name=NAME, storage=copy, sampler=drawn)
+            study.ask(self.space).set_user_attr(WORKER, worker)
+            here, there = (s.get_study_id_from_name(NAME) for s in (copy, self.storage))
+            for key, value in copy.get_study_system_attrs(here).items():  # QMCSampler counts there
+                self.storage.set_study_system_attr(there, key, value)
+            self.study.add_trial(study.trials[-1])
+            return study.trials[-1]
+
+    def finish(self, trial: FrozenTrial, launch: Callable[[list[str]], Any]) -> None:
+        """Run the jobs of a trial, and tell the study how it ended.
+
+        A trial with a job that fails, or that runs in another process, is left as it is: a resumed
+        search runs it again.
+        """
+        values: list[float] = []
+        for name, job in self.jobs(trial).items():
+            (returned,) = launch(job)
+            values.append(float(returned.return_value))
+            pruned = state(self.folder / name) == "pruned"
+            if not pruned and not math.isfinite(values[-1]):
+                return
+            if pruned or self.hopeless(trial.number, values):
+                self.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
+                return
+        self.study.tell(trial.number, statistics.mean(values), skip_if_finished=True)
+
+    def hopeless(self, number: int, values: list[float]) -> bool:
+        """Report the last value of a trial; return whether its other seeds are not worth running.
+
+        Args:
+            values: those of the seeds 0, 1, ...
+        """
+        if self.options.seeds == 1 or self.pruner is None:
+            return False  # the steps of its trials are epochs, which the jobs report
+        pruned = report(self.storage, number, len(values) - 1, values[-1], self.pruner)
+        return pruned and len(values) < self.options.seeds
 
     def trials(self, *states: TrialState) -> list[Any]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def jobs(self, trial: FrozenTrial | optuna.Trial) -> dict[str, list[str]]:
+    def jobs(self, trial: FrozenTrial) -> dict[str, list[str]]:
         """Return the overrides of a trial's jobs, by the names of their folders."""
         names: dict[str, list[str]] = {str(trial.number): []}
         if self.options.seeds > 1:
@@ -117,15 +201,6 @@ class Search:
             names = {f"{trial.number}-{n}": [f"seed={n}"] for n in seeds}
         point = [*self.fixed.values(), *(f"{key}={value}" for key, value in trial.params.items())]
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
-
-    def tell(self, number: int, values: Mapping[str, float]) -> None:
-        """Tell the study how a trial ended, from its jobs' values and folders."""
-        states = {state(self.folder / name) for name in values}
-        if "pruned" in states:
-            self.study.tell(number, state=TrialState.PRUNED)
-        elif all(map(math.isfinite, values.values())):
-            self.study.tell(number, statistics.mean(values.values()))
-        # else a job failed or runs in another process: a resumed search runs the trial again
 
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
@@ -140,10 +215,26 @@ def distribution(override: Override) -> optuna.distributions.BaseDistribution:
 
 def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
     """Return an Optuna sampler seeded by (seed, number): a resumed search draws the same values."""
-    name = str(options.get("_target_"))
-    kind = getattr(optuna.samplers, name.removeprefix("optuna.samplers."), None)
-    if kind is None:
-        raise ValueError(f"hydra.sweeper.sampler._target_: optuna.samplers has no {name}")
-    arguments = {key: value for key, value in options.items() if not key.startswith("_")}
+    kind, arguments = named("sampler", options, optuna.samplers)
     seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
     return kind(**arguments, seed=int(seed))
+
+
+def pruner(options: Mapping[str, Any] | None) -> optuna.pruners.BasePruner | None:
+    """Return a pruner of Optuna, or None for None."""
+    if options is None:
+        return None
+    kind, arguments = named("pruner", options, optuna.pruners)
+    with warnings.catch_warnings():  # WilcoxonPruner, since release 3.6
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return kind(**arguments)
+
+
+def named(key: str, options: Mapping[str, Any], package: ModuleType) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a package that an option names by `_target_`, and its arguments."""
+    name = str(options.get("_target_"))
+    kind = getattr(package, name.removeprefix(f"{package.__name__}."), None)
+    if kind is None:
+        allowed = f"a class of {package.__name__}"
+        raise ValueError(f"hydra.sweeper.{key}._target_ must be {allowed}, got {name}")
+    return kind, {name: value for name, value in options.items() if not name.startswith("_")}
