@@ -9,7 +9,7 @@ network, fold and seed, and the picture beside it is drawn. NAME is
               are rounded to 8, 6, 5 and 4 bits where they were not trained with few
   labels      accuracy by the number of training images; FOLDER is a sweep's over data.per_class
   robustness  networks under other conditions; FOLDER is EXPERIMENT=FOLDER, an evaluation with
-              robustness=true, of several networks A,B,C=FOLDER
+              robustness=true or some suites, of several networks A,B,C=FOLDER
 """
 
 import json
@@ -28,7 +28,7 @@ from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
 from mnist_cnn.data import mnist
 from mnist_cnn.exporting import c_file
-from mnist_cnn.plots.axes import TRAIN, VAL, finish, titled
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
 from mnist_cnn.weights import predictor
@@ -44,8 +44,9 @@ KILOBYTES = {1000.0 * k: f"{k}" for k in (1, 2, 3, 4, 6, 8, 12)}
 # bytes of weights: accuracy of single runs on images of 16x16
 # https://github.com/cpldcpu/BitNetMCU/blob/main/docs/documentation_cnn.md
 BITNETMCU = {3200: 0.9892, 5400: 0.9906, 7300: 0.9928, 9300: 0.9944, 11000: 0.9955, 13000: 0.9958}
+COLORS = (TRAIN, "#7a5195", "#e08e0b", "#2e8b57", VAL, MARK)  # of networks in a figure
 CONDITIONS = {  # column titles by key of a network in evaluation.json
-    "corruptions.mean": "15 corruptions",
+    "corruptions.mean": "MNIST-C",
     "adversarial.pgd.0.1": "PGD 0.1",
     "adversarial.pgd.0.3": "PGD 0.3",
     **{f"outliers.{kind}.fpr_95": kind for kind in ("letters", "scribbles", "noise", "parts")},
@@ -106,7 +107,11 @@ def read_evaluation(given: str) -> list[dict[str, Any]]:
     rows = evaluated["networks"]
     if len(rows) != len(names.split(",")):
         raise ValueError(f"{given} must begin with the names of {len(rows)} networks")
-    return [{**row, "network": name} for row, name in zip(rows, names.split(","), strict=True)]
+    shown = ("clean", "corruptions", "adversarial", "outliers")
+    return [
+        {"network": name, **{key: row[key] for key in shown if key in row}}
+        for row, name in zip(rows, names.split(","), strict=True)
+    ]
 
 
 def splits(runs: pd.DataFrame) -> pd.DataFrame:
@@ -180,11 +185,11 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
     records: Any = found.to_dict("records")
     flat = pd.json_normalize(records)
     shares = flat[[*CONDITIONS]].rename(columns=CONDITIONS)
-    shown = shares.apply(lambda column: column.map("{:.1%}".format))
+    shown = shares.apply(lambda column: column.map("{:.1%}".format, na_action="ignore"))
     shown.insert(0, "clean", flat["clean"].map("{:.2%}".format))
     shown = shown.apply(lambda column: column.str.replace("%", " %"))
     shown.insert(0, "network", flat["network"])
-    return shown
+    return shown.fillna("-")
 
 
 def draw_front(runs: pd.DataFrame, file: Path) -> None:
@@ -217,10 +222,21 @@ def draw_labels(runs: pd.DataFrame, file: Path) -> None:
 
 
 def draw_robustness(found: pd.DataFrame, file: Path) -> None:
-    lines = pd.DataFrame(list(found["corruptions"]), index=found["network"]).T
-    axes = lines.plot(figsize=(9.6, 5.4), style="-o", rot=45, grid=True, ylabel="accuracy")
-    axes.set_xticks(range(len(lines)), lines.index, ha="right")
-    axes.figure.savefig(file, dpi=100, bbox_inches="tight")
+    found = found.dropna(subset="corruptions")
+    shown = pd.DataFrame(list(found["corruptions"]), index=found["network"])
+    shown = shown.sort_values("mean").T
+    shown.index = shown.index.str.replace("_", " ")
+    figure = titled("MNIST-C: accuracy on the 10,000 test images by corruption", (9, 6.2))
+    axes = figure.add_subplot()
+    axes.set(xlabel="test accuracy", ylabel="corruption")
+    for (name, values), color, marker in zip(shown.items(), COLORS, "osD^vP", strict=False):
+        axes.plot(values, range(len(shown)), marker, ms=6, color=color, label=name, clip_on=False)
+    axes.set_yticks(range(len(shown)), shown.index)
+    axes.invert_yaxis()
+    axes.axhline(len(shown) - 1.5, color=TRAIN, lw=0.8, ls=":", zorder=0)  # above the mean
+    finish(axes, "x")
+    figure.legend(loc="outside lower center", ncols=len(shown.columns), frameon=False)
+    figure.savefig(file, dpi=110)
 
 
 TABLES = {
@@ -249,10 +265,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = FOLDER / f"{args.name}.json"
     known = json.loads(file.read_text("utf-8"))["rows"]
     new = [row for folder in args.folders for row in read(folder)]
-    rows = pd.DataFrame([*known, *new])[[*(known or new)[0]]]
+    columns = dict.fromkeys(key for row in known or new for key in row)
+    rows = pd.DataFrame([*known, *new])[[*columns]]
     rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
     if new:
-        write_json({"rows": rows.to_dict("records")}, file)
+        # a value that a row lacks is no null in the file
+        lacking = rows.isna().to_numpy()
+        kept = [
+            {key: value for (key, value), lacks in zip(row.items(), no, strict=True) if not lacks}
+            for row, no in zip(rows.to_dict("records"), lacking, strict=True)
+        ]
+        write_json({"rows": kept}, file)
         if args.name in DRAW:
             DRAW[args.name](rows, FOLDER / f"{args.name}.png")
     print(markdown(TABLES[args.name](rows)))

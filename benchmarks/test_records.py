@@ -180,6 +180,26 @@ def test_networks_are_evaluated_with_shifts_one_by_one_or_together(
     assert record["parameters"] == networks * runs[0]["parameters"]
 
 
+def test_a_suite_that_was_not_measured_is_neither_in_the_file_nor_a_number_in_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = json.loads((measurements.FOLDER / "robustness.json").read_text())["rows"]
+    corruptions = next(row["corruptions"] for row in known if "corruptions" in row)
+    evaluated = {"clean": 0.5, "corruptions": corruptions, "certified": {"0.1": 0.5}}
+    networks = [{"network": "run", **evaluated}, {"network": "another", **evaluated}]
+    place, file = tmp_path / "evaluation.json", tmp_path / "robustness.json"
+    place.write_text(json.dumps({"robustness": {"networks": networks}}))
+    file.write_text(json.dumps({"rows": known}))
+    monkeypatch.setattr(measurements, "FOLDER", tmp_path)
+    measurements.main(["robustness", f"article,new={tmp_path}"])
+    rows = {row.pop("network"): row for row in json.loads(file.read_text())["rows"]}
+    del evaluated["certified"]
+    assert rows["new"] == rows["article"] == evaluated
+    assert "| new | 50.00 % |" in (out := capsys.readouterr().out)
+    assert "% | - | - |" in out
+    assert "nan" not in out
+
+
 @pytest.mark.parametrize("argv", [["nothing"], ["--write"], ["article", "--from", "nowhere"]])
 def test_a_mistake_is_named(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
