@@ -41,6 +41,7 @@ METRICS = ("test/acc", "test/acc_sound", "test/acc_corrected", "val/acc", "secon
 READER = "reader"  # the experiment whose result is not a test accuracy
 # results with test-time shifts by a pixel: an experiment's networks one by one, and their ensemble
 SHIFTED, SHIFTS, MEMBERS = ("shifts", "ensemble"), 1, "accurate"
+CERTIFIED = "certified"  # the experiment whose record has certified accuracies, too
 
 
 def experiments() -> list[str]:
@@ -195,6 +196,17 @@ def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path)
     }
 
 
+def certified_accuracies(runs: Sequence[Record], folder: Path) -> Record:
+    """Evaluate the runs' certified accuracies, one for each run, by epsilon."""
+    place = folder / "evaluation" / CERTIFIED
+    paths = ",".join(f"'{run['folder']}'" for run in runs)
+    given = [f"ckpt_path=[{paths}]", "robustness=[certified]", f"hydra.run.dir='{place}'"]
+    run_module("mnist_cnn.evaluate", *given)
+    networks = read_json(place / "evaluation.json")["robustness"]["networks"]
+    bounds = pd.DataFrame([network["certified"] for network in networks])
+    return bounds.add_prefix(tables.BOUND).to_dict("list")  # type: ignore[return-value]
+
+
 def record_of(name: str, folder: Path) -> Record:
     """Return the record of a result from its trained runs in a folder."""
     runs = read_runs(folder)
@@ -202,6 +214,8 @@ def record_of(name: str, folder: Path) -> Record:
         return make_record(name, runs, setting(runs[0]["config"]))
     experiment = MEMBERS if name in SHIFTED else name
     record = make_record(experiment, runs, setting_of(experiment))
+    if name == CERTIFIED:
+        record |= certified_accuracies(runs, folder)
     return shifted_record(name, record, runs, folder) if name in SHIFTED else record
 
 

@@ -3,7 +3,7 @@
 import re
 import statistics
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,10 @@ Measured: {}. The ensemble is one result; its training is the sum over its netwo
 RATIO = """\
  `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
+BOUND = "test/acc_certified_"  # key of a record, before the epsilon
+CERTIFIED = """\
+ No change of each pixel by up to {1} lowers the test accuracy of `experiment={0}` below {2}, by \
+interval arithmetic (n = {3})."""
 CLOCK = {1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h"}
 ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
 PICTURE = "![Test accuracy against time of training](accuracy.png)"
@@ -65,6 +69,12 @@ def accuracy(values: Sequence[float]) -> str:
     """Format mean ± sample standard deviation of accuracies in [0, 1], in per cent."""
     std = f" ± {100 * statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.2f} %{std}"
+
+
+def listed(values: Iterable[str]) -> str:
+    """Join values for people: 0.1, 0.2 and 0.3."""
+    *first, last = values
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def hardware(record: Mapping[str, Any]) -> str:
@@ -119,6 +129,10 @@ def note(records: Mapping[str, Record]) -> str:
         if "ratio" in record:
             ratio, ratios = record["ratio"]["ratio"], record["ratio"]["ratios"]
             text += RATIO.format(name, ratio, len(ratios), min(ratios), max(ratios))
+        if bounds := {key.removeprefix(BOUND): key for key in record if key.startswith(BOUND)}:
+            accuracies = [accuracy(record[key]) for key in bounds.values()]
+            n = len(record[next(iter(bounds.values()))])
+            text += CERTIFIED.format(name, listed(bounds), listed(accuracies), n)
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 

@@ -180,6 +180,31 @@ def test_networks_are_evaluated_with_shifts_one_by_one_or_together(
     assert record["parameters"] == networks * runs[0]["parameters"]
 
 
+def test_the_certified_accuracies_of_each_seed_are_in_the_record_and_shown(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = records.read_runs(sweep)
+    bounds = [{"0.1": 0.962, "0.3": 0.911}, {"0.1": 0.964, "0.3": 0.913}]
+
+    def evaluate(*arguments: str) -> None:
+        paths = ",".join(f"'{run['folder']}'" for run in runs)
+        assert arguments[1:3] == (f"ckpt_path=[{paths}]", "robustness=[certified]")
+        place = Path(arguments[-1].partition("=")[2].strip("'"))
+        place.mkdir(parents=True)
+        networks = [{"network": str(k), "certified": found} for k, found in enumerate(bounds)]
+        outcome = {"robustness": {"networks": networks}}
+        (place / "evaluation.json").write_text(json.dumps(outcome))
+
+    monkeypatch.setattr(records, "run_module", evaluate)
+    monkeypatch.setattr(records, "setting_of", lambda name: records.setting(runs[0]["config"]))
+    record = records.record_of("certified", sweep)
+    assert record["test/acc_certified_0.1"] == [0.962, 0.964]
+    assert record["test/acc_certified_0.3"] == [0.911, 0.913]
+    text = " ".join(tables.note({"certified": record}).split())
+    assert "up to 0.1 and 0.3" in text
+    assert "96.30 % ± 0.14 and 91.20 % ± 0.14" in text
+
+
 def test_a_suite_that_was_not_measured_is_neither_in_the_file_nor_a_number_in_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
