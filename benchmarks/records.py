@@ -203,8 +203,10 @@ def certified_accuracies(runs: Sequence[Record], folder: Path) -> Record:
     given = [f"ckpt_path=[{paths}]", "robustness=[certified]", f"hydra.run.dir='{place}'"]
     run_module("mnist_cnn.evaluate", *given)
     networks = read_json(place / "evaluation.json")["robustness"]["networks"]
-    bounds = pd.DataFrame([network["certified"] for network in networks])
-    return bounds.add_prefix(tables.BOUND).to_dict("list")  # type: ignore[return-value]
+    return {
+        f"{tables.BOUND}{epsilon}": [network["certified"][epsilon] for network in networks]
+        for epsilon in networks[0]["certified"]
+    }
 
 
 def record_of(name: str, folder: Path) -> Record:
