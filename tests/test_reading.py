@@ -1,5 +1,6 @@
 """Reading of digits, and how unsure ones are reported."""
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -238,7 +239,7 @@ def test_bfloat16_reads_what_float32_does(monkeypatch: pytest.MonkeyPatch) -> No
     pictures = [pages.page("dates", seed)[0] for seed in range(2)]
     found = []
     for is_fast in (False, True):
-        monkeypatch.setattr(find, "is_bfloat16_fast", lambda is_fast=is_fast: is_fast)
+        monkeypatch.setattr(find, "is_bfloat16_fast", partial(bool, is_fast))
         found.append([read_digits(picture) for picture in pictures])
     for exact, close in zip(*found, strict=True):
         assert written(exact) == written(close)
