@@ -243,8 +243,8 @@ def test_bfloat16_reads_what_float32_does(monkeypatch: pytest.MonkeyPatch) -> No
         found.append([read_digits(picture) for picture in pictures])
     for exact, close in zip(*found, strict=True):
         assert written(exact) == written(close)
-        sure = [[each.confidence for each in readings] for readings in (exact, close)]
-        np.testing.assert_allclose(*sure, atol=0.02)
+        sure, also = ([each.confidence for each in readings] for readings in (exact, close))
+        np.testing.assert_allclose(sure, also, atol=0.02)
 
 
 def test_the_drawing_shows_the_picture_and_what_was_read() -> None:
