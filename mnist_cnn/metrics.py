@@ -107,15 +107,22 @@ def label_accuracies(epoch: EpochMetrics, trainer: Any) -> dict[str, float]:
     See `hits_by_labels`. They cover the images of all processes.
     """
     # 10,000 images have fewer logits than KEPT
-    data, world = trainer.datamodule, trainer.world_size
+    data = trainer.datamodule
     if not isinstance(data, MNISTDataModule) or data.name != "mnist":
         return {}
     predicted, labels = torch.cat(epoch.logits).argmax(1).cpu(), torch.cat(epoch.labels).cpu()
-    batches = torch.arange(len(data.rows["test"])).split(data.eval_batch_size)
-    rows = torch.cat([batch[trainer.global_rank :: world] for batch in batches])[: len(labels)]
+    rows = rows_of_test(trainer, len(labels))
     found = {}
     for name, hits in hits_by_labels(predicted, labels, rows).items():
         counts = torch.tensor([int(hits.sum()), len(hits)], device=trainer.strategy.root_device)
         correct, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
         found[f"test/acc_{name}"] = correct / images
     return found
+
+
+def rows_of_test(trainer: Any, n: int) -> Tensor:
+    """Return the rows of the first n test images of this process, of an ImageDataModule."""
+    data = trainer.datamodule
+    batches = torch.arange(len(data.rows["test"])).split(data.eval_batch_size)
+    own = [batch[trainer.global_rank :: trainer.world_size] for batch in batches]
+    return torch.cat(own)[:n]

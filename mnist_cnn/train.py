@@ -19,7 +19,8 @@ from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.sweeps import attempt
 
-STALE = ("weights.safetensors", "history.png")  # outdated once a finished run trains on
+# outdated once a finished run trains on; the last are TensorBoard's
+STALE = ("weights.safetensors", "history.png", "results/events.out.tfevents.*")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             from mnist_cnn.analysis import results
             from mnist_cnn.build import build_module, build_trainer, fit, load_best
             from mnist_cnn.callbacks.history import History
-            from mnist_cnn.callbacks.loggers import write_results
+            from mnist_cnn.callbacks.loggers import figures_of_test, write_results
             from mnist_cnn.config.instantiate import make_data
             from mnist_cnn.data.datamodule import described
 
@@ -68,6 +69,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         test = dict(trainer.test(module, data, verbose=False)[0]) if config.test else {}
         if test and hasattr(module, "test_results"):
             test |= module.test_results()
+        figures = figures_of_test(trainer, module) if test else {}
         module.float()  # the results are in float32, whatever the precision of the training
         history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
         device = trainer.strategy.root_device
@@ -76,7 +78,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             if hasattr(module, "save_weights"):
                 about = {"data": described(config.data, data)}
                 module.save_weights(run.path / STALE[0], about)
-            write_results(trainer, outcome)
+            write_results(trainer, outcome, figures)
             run.finish(outcome)
         return outcome
 

@@ -1,17 +1,30 @@
 """The real TensorBoard, Weights & Biases and MLflow, offline."""
 
+import contextlib
 import importlib
+import json
+import os
+import re
 import shutil
+import signal
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lightning_utilities.core.imports import RequirementCache
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_cnn.callbacks.loggers import make_loggers
-from mnist_cnn.checks.folders import results, scalars
+from mnist_cnn.callbacks.loggers import hyperparameters, make_loggers
+from mnist_cnn.checks.folders import accumulated, results, scalars
 from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
-from tests.helpers.training import SHORT, trained
+from mnist_cnn.runs.folder import OVERRIDES, RESULTS, SWEEP
+from tests.helpers.process import run, start
+from tests.helpers.training import FAULT, SHORT, TINY, trained
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
@@ -22,31 +35,126 @@ BOTH = ["logger=[tensorboard,wandb,mlflow]", "logger.wandb.offline=true"]
 BOTH += [f"logger.mlflow.tracking_uri={DATABASE}"]
 
 
+def results_of(run: Path) -> EventAccumulator:
+    """Return what TensorBoard has of a run's results, of which one file is left."""
+    assert len([*run.glob("results/*")]) == 1
+    return accumulated(run / "results")
+
+
 def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_path):
     for epochs, test in ((1, "false"), (1, "true"), (2, "true")):
         options = ["logger=tensorboard", f"test={test}", f"trainer.max_epochs={epochs}"]
         outcome = results(trained(tmp_path, *options))
-        found = scalars(tmp_path)
-        assert [step for step, _ in found["val/loss"]] == [*range(1, epochs + 1)]
-        for tag in {"test/acc", "results/test/acc", "results/val/acc"} & found.keys():
-            value = outcome[tag.removeprefix("results/")]
-            assert found[tag] == [(epochs + 1, pytest.approx(value))]
-        assert ("test/acc" in found) == (test == "true")
+        assert len(scalars(tmp_path)) == 5
+        for points in scalars(tmp_path).values():  # none of a single result
+            assert [step for step, _ in points] == [*range(1, epochs + 1)]
+        found = results_of(tmp_path)
+        (text,) = found.Tensors("results/text_summary")
+        assert f"| val/loss | {outcome['val/loss']:.6g} |" in str(text.tensor_proto.string_val[0])
+        drawn = ["mistakes/confusion", "mistakes/most_confident"] if test == "true" else []
+        assert found.Tags()["images"] == drawn
+        for tag in drawn:
+            (picture,) = found.Images(tag)
+            assert picture.step == outcome["best_epoch"]
+            assert len(picture.encoded_image_string) < 60_000
+        assert not found.Tags()["scalars"]  # it is no run of a sweep
     before = scalars(tmp_path)
     forced = ["logger=tensorboard", "optimizer=sgd", "trainer.max_epochs=3", "force=true"]
     with pytest.raises(ValueError, match="optimizer"):  # Adam's state is not SGD's
         trained(tmp_path, "test=true", *forced)
     assert scalars(tmp_path) == before
+    assert results_of(tmp_path).Tags()["images"] == drawn
+
+
+def test_results_are_removed_with_the_first_checkpoint_that_outdates_them(tmp_path, fault):
+    options = ["logger=tensorboard", FAULT]
+    fault("- 0 -")
+    trained(tmp_path, *options, "trainer.max_epochs=1")
+    fault("on_train_epoch_start 3 raise")
+    with pytest.raises(RuntimeError, match="a fault"):
+        trained(tmp_path, *options, "trainer.max_epochs=4")
+    assert not [*tmp_path.glob("results/*")]
 
 
 def test_each_validation_of_an_epoch_has_a_step_of_its_own_in_tensorboard(tmp_path):
     for epochs in (1, 2):
         options = [f"trainer.max_epochs={epochs}", "trainer.val_check_interval=0.5"]
-        trained(tmp_path, "test=true", "logger=tensorboard", *options)
+        trained(tmp_path, "logger=tensorboard", *options)
     steps = {tag: [step for step, _ in points] for tag, points in scalars(tmp_path).items()}
     assert steps["val/loss"] == [5, 10, 15, 20]
     assert steps["train/loss"] == [10, 20]
-    assert steps["test/acc"] == steps["results/test/acc"] == [21]
+
+
+@contextlib.contextmanager
+def tensorboard(folder: Path) -> Iterator[Callable[..., Any]]:
+    """Start a TensorBoard with its own loader, and yield a function that asks it."""
+    options = ["--logdir", ".", "--host", "127.0.0.1", "--port", "0"]
+    server = start(folder, "tensorboard.main", *options)
+    assert server.stderr is not None
+    address = next(found[0] for line in server.stderr if (found := re.search("http://.*?/", line)))
+
+    def asked(path: str, **query: str) -> Any:
+        place = f"{address}data/{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(place, timeout=60) as answer:
+            return json.load(answer)
+
+    try:
+        yield asked
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)  # its loader, too
+        server.communicate()
+
+
+@pytest.mark.slow
+def test_a_sweep_is_compared_in_tensorboard_by_its_keys_and_results(tmp_path):
+    swept = [*TINY, "logger=tensorboard", "test=true", "optimizer.lr=1e-3,1e-2"]
+    for epochs in (1, 2):  # the longer sweep leaves nothing of the shorter one
+        options = [*swept, f"trainer.max_epochs={epochs}", "hydra.sweep.dir=sweep"]
+        done = run(tmp_path, "mnist_cnn.train", "-m", *options)
+        assert done.returncode == 0, done.stderr
+    jobs = {f"sweep/{p.parent.name}": results(p.parent) for p in tmp_path.rglob(RESULTS)}
+    assert len(jobs) == 2
+    with tensorboard(tmp_path) as ask:
+        tags: dict[str, Any] = {}
+        while sum(map(len, tags.values())) < 2 * (4 + 3 + 2):  # until it has read the files
+            tags = ask("plugin/scalars/tags")
+        steps = {
+            f"{job}/{part}": [
+                e[1] for e in ask("plugin/scalars/scalars", run=f"{job}/{part}", tag=tag)
+            ]
+            for job in jobs
+            for part, tag in (("train", "lr"), ("val", "curves/acc"), ("results", "test/acc"))
+        }
+        infos = ask("plugin/hparams/experiment", request="{}")["hparamInfos"]
+        request = json.dumps({"sliceSize": 9, "allowedStatuses": ["STATUS_SUCCESS"]})
+        groups = ask("plugin/hparams/session_groups", request=request)["sessionGroups"]
+    assert tags.keys() == steps.keys()
+    for name, found in steps.items():
+        last = jobs[name.rpartition("/")[0]]["best_epoch"]
+        assert found == ([last] if name.endswith("results") else [1, 2])
+    kinds = {info["name"]: info["type"] for info in infos}
+    assert kinds == dict.fromkeys(("optimizer.lr", "seed"), "DATA_TYPE_FLOAT64")
+    assert len(groups) == 2
+    for group in groups:
+        outcome = jobs[group["name"].removesuffix("/results")]
+        rate = outcome["config"]["optimizer"]["lr"]
+        assert group["hparams"] == {"optimizer.lr": rate, "seed": 0}
+        values = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
+        names = [f"{stage}/{metric}" for stage in ("val", "test") for metric in ("acc", "loss")]
+        assert values == pytest.approx({name: outcome[name] for name in names})
+
+
+def test_what_a_job_was_given_alone_is_a_hyperparameter(tmp_path):
+    job = tmp_path / "job"
+    own = ["seed=2", "optimizer=adam", "data.per_class=null", "+model.bits=4", "data.fold=0"]
+    (job / ".hydra").mkdir(parents=True)
+    OmegaConf.save(own, job / OVERRIDES)
+    values = {"run_dir": str(job), "seed": 2, "optimizer": {"lr": 0.1}, "model": {"bits": 4}}
+    values["data"] = {"per_class": None, "fold": 0}
+    assert not hyperparameters(values)  # a run of no sweep
+    fixed = {"hydra": [], "task": ["data.fold=0", "optimizer=adam,sgd"]}
+    OmegaConf.save({"application": "train", "commands": [fixed]}, tmp_path / SWEEP)
+    assert hyperparameters(values) == {"seed": 2, "optimizer": "adam", "model.bits": 4}
 
 
 def ids(run: Path) -> list[str]:

@@ -39,7 +39,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     for shown in ("validation", "test", "parameters", "results.json"):
         assert shown in done.stdout
     (run,) = tmp_path.glob("outputs/*/*/")
-    names = {name for name in files(run) if not name.startswith("tensorboard")}
+    names = {name for name in files(run) if "tfevents" not in name}
     hydra = {f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")}
     ended = {"history.csv", "history.png", "results.json", "weights.safetensors"}
     kept = {"checkpoints/best.ckpt", "checkpoints/last.ckpt", "train.log", LOCK}

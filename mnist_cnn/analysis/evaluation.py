@@ -156,22 +156,12 @@ def write_outcome(
     wrong = outcome["mistakes"]
     places = scores.most_confident_mistakes(predictions)[: len(wrong)]
     images = data.splits[split][0][places].cpu().numpy()
-    form = "#{index}, {confidence:.1%}\n{label} read\nas {prediction}"
-    if wrong and "file" in wrong[0]:
-        form = "{name}\n{label} read\nas {prediction}, {confidence:.0%}"
-    names = [Path(mistake.get("file", "")).name[-20:] for mistake in wrong]
-    captions = [form.format(name=name, **m) for name, m in zip(names, wrong, strict=True)]
     title = f"{data.name}, {split}: {outcome['errors']:,} of {outcome['images']:,} images wrong"
     counts, confidence, accuracy = (x.numpy() for x in scores.bin_confidence(predictions))
     figures = {
         "confusion": evaluation.confusion(np.array(outcome["confusion"]), data.classes, title),
-        "mistakes": evaluation.gallery(
-            np.moveaxis(images, 1, -1) if images.shape[1] == 3 else images[:, 0],
-            captions,
-            title,
-            columns=6,
-            # the public sets are white on black: inverted for print
-            colors="gray_r" if isinstance(data, MNISTDataModule) else "gray",
+        "mistakes": evaluation.mistakes(
+            images, wrong, title, white_on_black=isinstance(data, MNISTDataModule)
         ),
         "reliability": evaluation.reliability(counts, confidence, accuracy, title),
     }

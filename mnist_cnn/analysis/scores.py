@@ -187,16 +187,22 @@ def list_mistakes(
     ]
 
 
+def confusion(predictions: Predictions, classes: int) -> np.ndarray:
+    """Return how many images of class i were predicted as class j, integers (C, C)."""
+    found = multiclass_confusion_matrix(predictions.predicted, predictions.labels, classes)
+    return found.numpy()
+
+
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:
     """Summarize predictions of all images and of each class, as plain values.
 
     `confusion[i][j]` counts the images of class i that were predicted as class j.
     """
-    matrix = multiclass_confusion_matrix(predictions.predicted, predictions.labels, len(classes))
+    matrix = confusion(predictions, len(classes))
     return {
         **proportion(predictions.hits),
         **calibration(predictions),
-        "classes": class_table(matrix.numpy(), classes).to_dict("records"),
+        "classes": class_table(matrix, classes).to_dict("records"),
         "confusion": matrix.tolist(),
     }
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 # no results: measured times, and how a run was interrupted and resumed
 MEASURED = {"seconds", "images/s", "elapsed", "started", "finished", "ckpt_path", "run_dir"}
-MEASURED |= {"every_steps", "every_seconds", "git_commit", "results/seconds", "results/images/s"}
+MEASURED |= {"every_steps", "every_seconds", "git_commit"}
 # Lightning's step counter for loggers, which is one too high after some resumes
 MEASURED |= {"_batches_that_stepped"}
 FOREIGN = {name: f"not the run's: {name}" for name in ("notes.txt", "checkpoints/notes.txt")}
@@ -43,17 +43,28 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the (step, value) pairs of each scalar of a run, as TensorBoard shows them."""
+    """Return the (step, value) pairs of each scalar of a run, as TensorBoard shows them.
+
+    They have the names that they were logged by; those of the run `results` begin with it.
+    """
+    found = {}
+    for part in ("train", "val", "results"):
+        events = accumulated(run / part)
+        for tag in events.Tags()["scalars"]:
+            name = tag.replace("curves", part, 1) if part != "results" else f"{part}/{tag}"
+            found[name] = [(e.step, e.value) for e in events.Scalars(tag)]
+    return found
+
+
+def accumulated(folder: Path) -> EventAccumulator:
+    """Read the event files of a folder."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it logs every restart
     with tempfile.TemporaryDirectory() as place:
         # zero-padded, the numbers of files from the same second sort 9 before 10
-        for file in run.glob("tensorboard/*/events.*"):
+        for file in folder.glob("events.*"):
             name = re.sub(r"\.(\d+)$", lambda m: f".{m[1]:0>6}", file.name)
             shutil.copy(file, Path(place, name))
-        events = EventAccumulator(place).Reload()
-    return {
-        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-    }
+        return EventAccumulator(place).Reload()
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -71,7 +82,7 @@ def contents(run: Path) -> dict[str, str]:
     }
     if (run / "weights.safetensors").exists():  # of a classifier
         found["weights.safetensors"] = weights(run)
-    if (run / "tensorboard").is_dir():
+    if any(run.glob("*/events.*")):
         found["tensorboard"] = scalars(run)
     for file in (run / "checkpoints").glob("*.ckpt"):
         found[file.name] = torch.load(file, weights_only=True)

@@ -120,7 +120,7 @@ def compose(
     Args:
         overrides: as on the command line: ["trainer.max_epochs=2"].
         run_dir: the folder of the run.
-        run_name: its name in TensorBoard; if empty, the composed one.
+        run_name: its name for loggers; if empty, the composed one.
         entry: train or evaluate.
     """
     try:

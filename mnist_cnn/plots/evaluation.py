@@ -1,6 +1,8 @@
 """Figures of an evaluation: confusion, images, reliability, writers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -8,7 +10,7 @@ from matplotlib.figure import Figure
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
 
 
-def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+def confusion(matrix: np.ndarray, classes: Sequence[str], title: str, inches: float = 8) -> Figure:
     """Plot a confusion matrix, colored by mistakes alone, as the hits would dominate.
 
     Args:
@@ -16,7 +18,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """
     mistakes = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
     most = max(1, mistakes.max())
-    figure = titled(title, (8, 8))
+    figure = titled(title, (inches, inches))
     axes = figure.add_subplot()
     axes.imshow(mistakes, cmap="Reds", vmin=0, vmax=most)
     for row, column in np.argwhere(matrix > 0):
@@ -54,6 +56,31 @@ def gallery(
     axes.set(xlim=(0, columns), ylim=(rows * (1 + text), 0), aspect="equal")
     axes.axis("off")
     return figure
+
+
+def mistakes(
+    images: np.ndarray,
+    wrong: Sequence[Mapping[str, Any]],
+    title: str,
+    *,
+    white_on_black: bool,
+    columns: int = 6,
+) -> Figure:
+    """Plot images with their label and prediction.
+
+    Args:
+        images: uint8 (K, C, H, W), in colour with C=3.
+        wrong: K mistakes, see `scores.list_mistakes`.
+        white_on_black: plot them inverted, for print.
+    """
+    form = "#{index}, {confidence:.1%}\n{label} read\nas {prediction}"
+    if wrong and "file" in wrong[0]:
+        form = "{name}\n{label} read\nas {prediction}, {confidence:.0%}"
+    names = [Path(mistake.get("file", "")).name[-20:] for mistake in wrong]
+    captions = [form.format(name=name, **m) for name, m in zip(names, wrong, strict=True)]
+    shown = np.moveaxis(images, 1, -1) if images.shape[1] == 3 else images[:, 0]
+    colors = "gray_r" if white_on_black else "gray"
+    return gallery(shown, captions, title, columns=columns, colors=colors)
 
 
 def reliability(

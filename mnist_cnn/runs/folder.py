@@ -55,7 +55,8 @@ class RunFolder:
         depends_on: selects from a flat configuration the values that the results depend on.
         extendable: returns the keys among these that may change when the run is resumed.
         ended: returns why a checkpoint leaves nothing to train; empty if it leaves something.
-        stale: further files of the results, removed when a newer checkpoint outdates them.
+        stale: further files of the results, removed when a newer checkpoint outdates them; a name
+            may have a `*`.
         log: the name of the log file in the folder.
 
     Attributes, once it is opened:
@@ -191,8 +192,8 @@ class RunFolder:
 
     def outdate(self) -> None:
         """Remove the results, outdated by a newer checkpoint, and record its configuration."""
-        for name in self.stale:
-            (self.path / name).unlink(missing_ok=True)
+        for file in [file for name in self.stale for file in self.path.glob(name)]:
+            file.unlink()
         self.commit()
 
     def commit(self) -> None:

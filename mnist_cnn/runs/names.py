@@ -11,8 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from mnist_cnn.runs.folder import CONFIG, SWEEP
-from mnist_cnn.runs.resume import key_of
+from mnist_cnn.internals.hydra import parse_override
+from mnist_cnn.runs.folder import CONFIG, OVERRIDES, SWEEP
+from mnist_cnn.runs.resume import commands, key_of
 
 LONGEST = 120  # bytes
 NOT_NAMED = ("ckpt_path", "force", "targets", "run_name")
@@ -52,7 +53,7 @@ def run_name() -> str:
         return "default"
     hydra: Any = HydraConfig.get()
     recorded = Path(OmegaConf.select(hydra, "runtime.output_dir") or "", CONFIG)
-    # an extended run keeps its name, by which TensorBoard finds what to drop
+    # an extended run keeps its name
     known = OmegaConf.select(OmegaConf.load(recorded), "run_name") if recorded.is_file() else None
     own = [o for o in hydra.overrides.task if key_of(o) not in NOT_NAMED]
     return known or name_of(own) or "default"
@@ -67,6 +68,25 @@ def sweep_name(folder: str) -> str:
     """Return the name of a run's sweep, such as 2026-01-31/12-00-00; empty without a sweep."""
     above = Path(folder).absolute().parent
     return "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else ""
+
+
+def swept_keys(known: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the keys that at least one of a sweep's commands sweeps."""
+    return {key_of(o) for c in known for o in c["task"] if parse_override(o).is_sweep_override()}
+
+
+def varied(folder: Path | str) -> dict[str, str]:
+    """Return a job's overrides that not all jobs of its sweep share, by key; {} outside a sweep.
+
+    They include those that the sweeper adds, such as a trial's.
+    """
+    sweep, own = Path(folder).absolute().parent, Path(folder, OVERRIDES)
+    if not (sweep / SWEEP).is_file() or not own.is_file():
+        return {}
+    known = commands(sweep)
+    shared = {key_of(o) for c in known for o in c["task"]} - swept_keys(known)
+    overrides = {key_of(str(o)): str(o).partition("=")[2] for o in OmegaConf.load(own)}
+    return {k: text for k, text in overrides.items() if k not in shared and k not in NOT_NAMED}
 
 
 def in_sweep() -> bool:

@@ -20,13 +20,12 @@ from mnist_cnn.internals.hydra import (
     compose_job,
     config_loader,
     jobs_of,
-    parse_override,
     parse_overrides,
     set_hydra_config,
 )
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
 from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
-from mnist_cnn.runs.names import renamed
+from mnist_cnn.runs.names import renamed, swept_keys
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
 from mnist_cnn.sweeps import REFUSED, STOPPED, stopped_by
@@ -253,8 +252,3 @@ def of_jobs(folder: Path, commands: Sequence[dict[str, Any]]) -> list[str]:
         f"hydra.sweep.subdir='${{job_name:{','.join(shared)}}}'",
         "hydra.output_subdir=null",  # a job writes .hydra when it has locked its folder
     ]
-
-
-def swept_keys(commands: Sequence[dict[str, Any]]) -> set[str]:
-    """Return the keys that at least one of a sweep's commands sweeps."""
-    return {key_of(o) for c in commands for o in c["task"] if parse_override(o).is_sweep_override()}
