@@ -53,7 +53,7 @@ def test_a_run_leaves_everything_in_its_folder_and_is_resumed_there(command, tmp
     done = command(*options, "trainer.max_epochs=2", "optimizer.lr=0.002", f"hydra.run.dir={run}")
     assert done.returncode == 0, done.stderr
     assert [*tmp_path.glob("outputs/*/*/")] == [run]
-    assert len([*run.glob("tensorboard/*")]) == 1  # with the old test dropped
+    assert len([*run.glob("results/events.*")]) == 1  # without the earlier results
     found = results(run)
     assert (found["epochs"], found["started"]) == (2, started)
     assert found["config"]["optimizer"]["lr"] == 0.002
