@@ -71,7 +71,7 @@ def report(file: Path) -> Image.Image:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 880, "height": 400}, device_scale_factor=2)
-        page.goto(file.absolute().as_uri())
+        page.goto(file.absolute().as_uri(), timeout=120_000)
         page.wait_for_selector("table")
         below = page.locator("table").first.bounding_box()
         assert below is not None

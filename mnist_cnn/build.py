@@ -19,6 +19,7 @@ from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.exactness import is_inexact
 from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import DropLater, make_loggers
+from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate, make_data
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.parse import OF_MODULE, Config
@@ -29,7 +30,6 @@ from mnist_cnn.internals.lightning import (
 )
 from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
-from mnist_cnn.profiler import NoProfiler
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.load import crowded

@@ -4,12 +4,12 @@ import io
 from types import SimpleNamespace
 
 from mnist_cnn.callbacks import history
+from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.callbacks.summary import Summary
 from mnist_cnn.checks.folders import results
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.profiler import NoProfiler
 from mnist_cnn.runs import terminal
 from tests.helpers.folder import column
 from tests.helpers.training import bare_trainer, trained
