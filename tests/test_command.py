@@ -20,13 +20,15 @@ from mnist_cnn.train import main as train_command
 from tests.helpers.process import environment, finish, run, start
 from tests.helpers.training import TINY
 
-# sends this process a signal while PyTorch is imported, which takes seconds
+# sends a signal while PyTorch is imported, which takes seconds: Ctrl-C to all processes of the
+# command, as a terminal does, others to this one
 SIGNAL = """
 import os, sys, threading, time
 def send():
     while "torch" not in sys.modules:
         time.sleep(0.01)
-    os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+    number = int(os.environ["SIGNAL"])
+    os.kill(0 if number == 2 else os.getpid(), number)
 threading.Thread(target=send, daemon=True).start()
 """
 

@@ -102,6 +102,7 @@ def _serve(
     """Call the function with arguments from the pipe, until its other end is closed."""
     # Ctrl-C in a terminal reaches all processes; the process at the other end ends this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    failure: Exception | None = None
     try:
         import cv2
         import torch
@@ -110,12 +111,11 @@ def _serve(
         cv2.setNumThreads(1)
         work = make()
     except (ImportError, OSError, ValueError) as error:
-        pipe.send(error)
-        return
-    pipe.send(None)
-    _limit_memory(megabytes)
+        failure = error
     with contextlib.suppress(EOFError, ConnectionError):
-        while True:
+        pipe.send(failure)
+        _limit_memory(megabytes)
+        while not failure:
             arguments = pipe.recv()
             _limit_time(seconds)
             try:
