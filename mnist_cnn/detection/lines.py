@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from scipy.special import expit
 
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
@@ -43,16 +42,15 @@ def slope_of(found: Sequence[Character]) -> float:
     if len(tall) < 2:
         return 0.0
     heights, places = np.array([each.height for each in tall]), middles(tall)
-    pairs = KDTree(places).query_pairs(3 * heights.max(), output_type="ndarray")
-    left, right = np.take_along_axis(pairs, places[pairs, 0].argsort(1), 1).T
-    x, y = (places[right] - places[left]).T
-    room = np.maximum(heights[left], heights[right])
-    beside = (x > 0.1 * room) & (x < 2.5 * room) & (abs(y) < 0.6 * room)
-    left, x, y = left[beside], x[beside], y[beside]
-    order = np.lexsort((x, left))
-    _, closest = np.unique(left[order], return_index=True)
-    slopes = (y / x)[order[closest]]
-    return float(np.median(slopes)) if len(slopes) else 0.0
+    slopes = []
+    for height, place in zip(heights, places, strict=True):  # all at once would take N x N numbers
+        x, y = (places - place).T
+        room = np.maximum(heights, height)
+        beside = (x > 0.1 * room) & (x < 2.5 * room) & (abs(y) < 0.6 * room)
+        if beside.any():
+            closest = np.where(beside, x, np.inf).argmin()
+            slopes.append(y[closest] / x[closest])
+    return float(np.median(slopes)) if slopes else 0.0
 
 
 def leaning(digits: Sequence[Character]) -> float:
