@@ -1,14 +1,11 @@
-"""The time of a search whose trials take 1 to 10 units, on two workers.
+"""Time a search of two workers: python -m benchmarks.searches [--unit SECONDS] [--n SEARCHES]
 
-    python -m benchmarks.searches [--unit SECONDS] [--n SEARCHES]
-
-Each search has 12 trials, whose durations are drawn by its number. They sleep, in processes of
+Each search has 12 trials of 1 to 10 units, drawn by its number. They sleep, in processes of
 joblib's. Measured is the time from the first trial's start to the last one's end; beside it is
 what two workers take at least, and what the same trials take two at a time, each two waiting for
 the slower.
 """
 
-import argparse
 import json
 import os
 import random
@@ -17,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
+
+from mnist_cnn.report import docstring_parser
 
 TRIALS = 12
 APP = """
@@ -62,7 +61,7 @@ def measured(seconds: list[float]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = docstring_parser("benchmarks.searches", __doc__)
     parser.add_argument("--unit", type=float, default=1.0, help="seconds (1)")
     parser.add_argument("--n", type=int, default=5, help="searches (5)")
     args = parser.parse_args()

@@ -52,7 +52,6 @@ ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.
 PICTURE = "![Test accuracy against time of training](accuracy.png)"
 
 COMPARED = ("usual", "BitNetMCU")  # of others
-OFFSET: Any = {"xytext": (0, 0), "textcoords": "offset points"}
 
 Record = dict[str, Any]
 Point = tuple[float, float]
@@ -177,10 +176,11 @@ def draw_networks(networks: pd.DataFrame, cost: str, ticks: Mapping[float, str])
         color = TRAIN if name in COMPARED else VAL
         axes.errorbar(x, error, std, fmt="o", ms=5.5, capsize=2.5, color=color)
         text = f"{1 - error:.2%}" if name in series else f"{name}\n{1 - error:.2%}"
-        labels.append(axes.annotate(text, (x, error), color=color, fontsize=9, **OFFSET))
+        style: Any = {"textcoords": "offset points", "color": color, "fontsize": 9}
+        labels.append(axes.annotate(text, (x, error), (0, 0), **style))
         bars.append([(x, error - std), (x, error + std)])
     axes.axhline(1 - KERAS_ACCURACY, color=TRAIN, lw=0.8, ls=":", zorder=0)
-    style: Any = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "color": TRAIN}
+    style = {"transform": axes.get_yaxis_transform(), "fontsize": 8.5, "color": TRAIN}
     axes.text(0.01, 0.985 * (1 - KERAS_ACCURACY), f"{KERAS}, {KERAS_ACCURACY:.2%}", **style)
     axes.invert_yaxis()
     for axis, names in ((axes.xaxis, ticks), (axes.yaxis, ERRORS)):
@@ -208,10 +208,10 @@ def place_labels(labels: Sequence[Annotation], bars: Sequence[Sequence[Point]]) 
     """
     axes = labels[0].axes
     assert axes is not None
-    ends = [axes.transData.transform(bar) for bar in bars]
-    taken = [Bbox(np.sort(bar, 0)).padded(4) for bar in ends]
-    for label, own in zip(labels, [Bbox(np.sort(bar, 0)) for bar in ends], strict=True):
-        half = own.height / 2 * 72 / axes.figure.dpi + 5  # points from the middle to a free place
+    own = [Bbox(np.sort(axes.transData.transform(bar), 0)) for bar in bars]
+    taken = [bar.padded(4) for bar in own]
+    for label, bar in zip(labels, own, strict=True):
+        half = bar.height / 2 * 72 / axes.figure.dpi + 5  # points from the middle to a free place
         places = [("center", "bottom", 0.0, half), ("left", "center", 8.0, 0.0)]
         places += [("right", "center", -8.0, 0.0), ("center", "top", 0.0, -half)]
         for ha, va, *offset in places:
@@ -219,4 +219,4 @@ def place_labels(labels: Sequence[Annotation], bars: Sequence[Sequence[Point]]) 
             box = label.get_window_extent()
             if not any(box.overlaps(other) for other in taken):
                 break
-        taken.append(label.get_window_extent())
+        taken.append(box)
