@@ -203,6 +203,38 @@ def test_a_signal_during_an_import_is_answered_when_it_is_over(tmp_path, monkeyp
     assert sys.modules[name].done
 
 
+HALF = """
+import os, signal, sys
+from mnist_cnn.runs.signals import Interrupted, interruptible
+
+class Half:
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.workers = []
+
+    def __del__(self):
+        self.workers.clear()
+
+try:
+    with interruptible():
+        try:
+            Half()
+        except BaseException as e:
+            if sys.argv[1:]:
+                raise Interrupted(e.number) from None
+            raise
+except Interrupted as e:
+    sys.exit(128 + e.number)
+"""
+
+
+@pytest.mark.parametrize("replaced", [(), ("replaced",)], ids=["", "replaced"])
+def test_what_an_interruption_leaves_half_made_prints_nothing(tmp_path, replaced):
+    (tmp_path / "half.py").write_text(HALF)
+    command = process.start(tmp_path, "half", *replaced)
+    assert process.finish(command) == (128 + signal.SIGTERM, "", "")
+
+
 @pytest.mark.parametrize("names", FOREIGN)
 def test_a_folder_that_is_no_run_s_is_refused_and_untouched(tmp_path, names):
     for name in names:

@@ -20,9 +20,12 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, 
 class Interrupted(BaseException):
     """A signal asked the program to stop: `number` is the signal's, `hint` says how to resume."""
 
+    raised = False  # whether one was, inside the last `interruptible`
+
     def __init__(self, number: int, hint: str = ""):
         super().__init__(number, hint)
         self.number, self.hint = number, hint
+        Interrupted.raised = True
 
     def __str__(self) -> str:
         name = "SIGPIPE" if self.number == SIGPIPE else signal.Signals(self.number).name
@@ -84,11 +87,15 @@ def restore(handlers: dict[int, Any]) -> None:
 
 
 def repeat(ignored: Any) -> None:
-    """Send a signal again that came where Python ignores exceptions, for example in callbacks."""
+    """Handle an exception that Python ignores, as in callbacks: send its signal again.
+
+    After an interruption others are dropped: an object whose constructor was interrupted, such as
+    the iterator of a DataLoader, can fail in its finalizer.
+    """
     error = ignored.exc_value
     if isinstance(error, Interrupted):
         again(error.number)
-    else:
+    elif not Interrupted.raised:
         sys.__unraisablehook__(ignored)
 
 
@@ -97,12 +104,23 @@ def interruptible() -> Iterator[None]:
     """Raise Interrupted for each of the signals inside; restore the handlers on leaving."""
     outer = imports(inspect.currentframe())
     handlers, hook = handle(partial(interrupt, outer=outer)), sys.unraisablehook
-    sys.unraisablehook = repeat
+    sys.unraisablehook, Interrupted.raised = repeat, False
     try:
         yield
+    except BaseException as e:
+        if interrupted(e):
+            finalize(e)
+        raise
     finally:
         sys.unraisablehook = hook
         restore(handlers)
+
+
+def finalize(error: BaseException | None) -> None:
+    """Clear the frames of an error and its causes, so that the finalizers of their objects run."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 class StopSignal:
