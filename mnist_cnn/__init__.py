@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from mnist_cnn.data.augment import Augment
     from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
     from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
+    from mnist_cnn.data.picture import load_picture
     from mnist_cnn.detection.trained import load_reader
     from mnist_cnn.evaluate import evaluate
     from mnist_cnn.export import export
     from mnist_cnn.module import DigitClassifier
-    from mnist_cnn.reading.picture import load_picture
     from mnist_cnn.reading.reader import read_digits
     from mnist_cnn.reading.reading import Reading
     from mnist_cnn.sweeps import resumable
@@ -66,7 +66,7 @@ PLACES = {
     "evaluate": "evaluate",
     "export": "export",
     "load": "weights.predictor",
-    "load_picture": "reading.picture",
+    "load_picture": "data.picture",
     "load_reader": "detection.trained",
     "read_digits": "reading.reader",
     "resumable": "sweeps",

@@ -23,6 +23,8 @@ from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate, make_data
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.parse import OF_MODULE, Config
+from mnist_cnn.config.schema import are_transforms
+from mnist_cnn.data.transforms import Transforms
 from mnist_cnn.internals.lightning import (
     is_of_compiler,
     leave_memory_uninitialized,
@@ -62,6 +64,8 @@ def check_machine(config: Config) -> None:
         optimizer = make_optimizer(config.optimizer, [nn.Parameter(torch.zeros(1, 1))])
         if config.scheduler:
             make_schedule(config.scheduler, optimizer, lambda: 2)
+    if are_transforms(augment := config.data.get("augment")):
+        Transforms(augment, (32, 32))  # any size
     if config.needs_labels():
         make_data(config.data).setup("fit")
     if (Path(config.run_dir) / LAST).is_file():

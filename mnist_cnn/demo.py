@@ -1,8 +1,9 @@
 """Serve a page to draw on, and an HTTP API: python -m mnist_cnn.demo [ckpt_path=PATH]
 
   GET  /          the page
-  POST /read      a picture's file as the body, or a form with it -> the digits in it
-  POST /classify  {"images": [28x28 values of 0 to 255, ...]} -> 10 probabilities for each image
+  POST /read      a picture's file as the body, or a form with it -> its digits, or its classes
+  POST /classify  {"images": [28x28 values of 0 to 255, ...]} -> 10 probabilities for each image;
+                  of a network of other images, in their shape -> the classes of each
   GET  /health    {"status": "ok"} once the network is loaded
   GET  /docs      these in detail, with their JSON schemas
 
@@ -30,7 +31,8 @@ ANY = ("", "0.0.0.0", "::")  # a --host that listens on all interfaces
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        "python -m mnist_cnn.demo", description="Serves a page that reads digits as one draws them."
+        "python -m mnist_cnn.demo",
+        description="Serves a page that reads digits as one draws them, or classifies pictures.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0: any)")
@@ -74,25 +76,22 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
         hosts: allowed Host headers of requests; `*` is any.
 
     Raises:
-        ValueError: ckpt_path is neither one of this project's readers nor a network for digits,
-            or a package is missing.
+        ValueError: ckpt_path is no network that takes pictures, or a package is missing.
     """
     try:
         with without_collection():
             import torch
             import uvicorn
 
-            from mnist_cnn.detection.trained import load_for_pictures
-            from mnist_cnn.reading import service
-            from mnist_cnn.weights import predictor
+            from mnist_cnn.reading import networks, service
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
     torch.set_num_threads(1)  # for many small pictures more threads only compete
-    net, _ = load_for_pictures(args.ckpt_path)
+    network = networks.load_network(args.ckpt_path)
     make = partial(service.file_reader, args.ckpt_path, list(instantiate.ALLOWED))
     limit = args.max_seconds, args.max_memory
     workers = [Worker(make, *limit, [service.__name__]) for _ in range(WORKERS)]
-    app = service.application(predictor.load() if net is None else net, hosts, workers)
+    app = service.application(network, hosts, workers)
     grace = math.ceil(4 * args.max_seconds)  # for requests that have arrived
     config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
     address, port = listening.getsockname()[:2]

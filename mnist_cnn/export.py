@@ -3,8 +3,9 @@
   mnist_cnn.onnx         the whole model for ONNX Runtime and programs like it
   mnist_cnn.pt2          the whole model for torch.export.load, without this project's code
   mnist_cnn.safetensors  the weights alone, for mnist_cnn.load and ckpt_path
-  mnist_cnn.html         a page to draw on, in any browser, without a server or a connection: the
-                         reader of pictures finds digits, the network of ckpt_path names them
+  mnist_cnn.html         a page for any browser, without a server or a connection, that classifies
+                         pictures; of a network of digits a page to draw on, where the reader of
+                         pictures finds digits and the network of ckpt_path names them
   mnist_cnn.c and .h     integers alone, for microcontrollers; only with --format c
 
 The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
@@ -84,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.bits and args.format != "c":
         parser.error("--bits needs --format c")
     with without_collection():
-        from mnist_cnn.exporting import c_file
-        from mnist_cnn.exporting.layers import digit_layers
+        from mnist_cnn.exporting import c_file, webpage
+        from mnist_cnn.reading.networks import network_of
         from mnist_cnn.weights import predictor
     net = predictor.load(args.ckpt_path)
     if args.format == "c":
@@ -95,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.format == "all":
         formats = list(KINDS)
         try:
-            digit_layers(net)
+            network_of(net)
+            webpage.layers_of_classifier(net)
         except ValueError as e:
             formats.remove("html")
             terminal.console(stderr=True).print(f"without html: {e}")

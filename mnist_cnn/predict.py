@@ -1,7 +1,8 @@
-"""Reads handwritten digits in pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
+"""Reads or classifies pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
 
-docs/usage.md describes what --json prints. A process of its own reads, and ends where a page takes
-more than --max-seconds or --max-memory.
+A network of MNIST's digits, or none, reads all digits on a page; one of other images names the five
+likeliest classes of the whole picture. docs/usage.md describes what --json prints. A process of its
+own does so, and ends where a page takes more than --max-seconds or --max-memory.
 """
 
 import argparse
@@ -26,10 +27,8 @@ from mnist_cnn.runs import terminal
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mnist_cnn.detection.network import Detector
-    from mnist_cnn.reading.picture import Pages
-    from mnist_cnn.reading.reader import Net
-    from mnist_cnn.reading.reading import Reading
+    from mnist_cnn.data.picture import Pages
+    from mnist_cnn.reading.networks import Classes, Digits
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
 
@@ -100,48 +99,47 @@ class PageReader:
     """Callable that reads one page per call, keeping the file open for the next pages.
 
     Args:
-        net, reader: see `read_digits`.
+        network: see `load_network`.
         show: draw what was found into a picture, see `write_shown`.
     """
 
-    net: "Net | None"
-    reader: "Detector | None"
+    network: "Digits | Classes"
     show: bool
     pages: "Pages | None" = None  # of the last file
 
     @classmethod
     def load(cls, path: str | None, show: bool, targets: Sequence[str]) -> "PageReader":
-        """Load the networks, see `load_for_pictures`.
+        """Load the networks, see `load_network`.
 
         Args:
             targets: code of the user's that they may name, see `instantiate.allow`.
         """
-        from mnist_cnn.detection.trained import load_for_pictures
+        from mnist_cnn.reading import reader  # noqa: F401, fails here without the extra photo
+        from mnist_cnn.reading.networks import load_network
 
         instantiate.allow(targets)
-        return cls(*load_for_pictures(path), show)
+        return cls(load_network(path), show)
 
     def __call__(self, name: str, path: str, number: int) -> tuple[dict[str, Any], str, int]:
         """Return a page (from 1) as JSON and in words, and the number of pages."""
-        from mnist_cnn.reading.answers import FoundDigit, found_lines, page_of, rotation
-        from mnist_cnn.reading.picture import Pages
-        from mnist_cnn.reading.reader import read_digits
+        from mnist_cnn.data.picture import Pages
+        from mnist_cnn.reading.answers import page_of
 
         if self.pages is None or number == 1:
             if self.pages is not None:
                 self.pages.close()
             self.pages = Pages(path)
         count = len(self.pages)
+        shown = {}
         try:
             image = page_of(self.pages, number)
-            readings = read_digits(image, self.net, reader=self.reader)
-            shown = {"shown": write_shown(image, readings, name, number)} if self.show else {}
+            found: Any = self.network(image)
+            if self.show:
+                shown["shown"] = write_shown(self.network.draw(image, found), name, number)
         except (OSError, ValueError) as e:
             return failure(name, number, ValueError(str(e).replace(path, name))), "", count
-        answer = {"picture": name, "page": number, **shown, "rotation": rotation(readings)}
-        answer["lines"] = [line.model_dump() for line in found_lines(readings)]
-        answer["digits"] = [FoundDigit.model_validate(each).model_dump() for each in readings]
-        return answer, in_words(readings), count
+        answer = {"picture": name, "page": number, **shown, **self.network.answer(found)}
+        return answer, self.network.words(found), count
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
@@ -149,15 +147,13 @@ def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
     return {"picture": name, "page": page, "error": " ".join(str(error).split())}
 
 
-def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, page: int) -> str:
-    """Draw the readings to a file beside the picture, and return its path.
+def write_shown(drawn: "Image.Image", name: str, page: int) -> str:
+    """Write what was drawn to a file beside the picture, and return its path.
 
     Raises:
         ValueError: the path is a link, or a file that --show did not write.
     """
     from PIL.PngImagePlugin import PngInfo
-
-    from mnist_cnn.reading.drawing import draw_readings
 
     stem = "stdin" if name == "-" else name
     path = Path(f"{stem}.{page}.read.png" if page > 1 else f"{stem}.read.png")
@@ -167,27 +163,8 @@ def write_shown(image: "Image.Image", readings: "Sequence[Reading]", name: str, 
     origin.add_text("Software", MARK)
     path.unlink(missing_ok=True)  # not overwritten: it may have other hard links
     with path.open("xb") as file:
-        draw_readings(image, readings).save(file, "PNG", pnginfo=origin)
+        drawn.save(file, "PNG", pnginfo=origin)
     return str(path)
-
-
-def in_words(readings: "Sequence[Reading]") -> str:
-    """Format the readings row by row, then each digit's confidence, or the doubt about it."""
-    from mnist_cnn.reading.answers import rotation, written
-    from mnist_cnn.reading.reading import UNKNOWN
-
-    remarks = []
-    for reading in readings:
-        if not reading.is_digit and reading.sign != UNKNOWN:
-            continue
-        remark = f"{reading.confidence:.0%}" if reading.is_digit else "no digit"
-        if reading.is_digit and reading.digit is None:
-            remark = f"{reading.best}? {remark}"
-        remarks.append(remark)
-    if turn := rotation(readings):
-        remarks.append(f"turned by {turn}° clockwise")
-    rows = written(readings).replace("\n", " / ")
-    return f"{rows} ({', '.join(remarks)})" if remarks else "no digit found"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from torch import Generator, Tensor
 
 from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
+from mnist_cnn.data.loader import generator
+from mnist_cnn.data.transforms import Transforms
 
 ON = {
     **{"degrees": 12.0, "shift": 1.5, "scale": 0.12, "stretch": 0.2, "shear": 12.0},
@@ -92,3 +94,33 @@ def test_an_empty_image_stays_finite():
 def test_an_amount_out_of_range_is_refused_by_its_key(key, value):
     with pytest.raises(ValueError, match=rf"^data\.augment\.{key}.*, got {value}$"):
         Augment(**{key: value})
+
+
+COLOURS = {
+    "none": None,
+    "flip": {"_target_": "torchvision.transforms.v2.RandomHorizontalFlip"},
+    "crop": {"_target_": "torchvision.transforms.v2.RandomResizedCrop", "scale": [0.5, 0.9]},
+    "light": {"_target_": "torchvision.transforms.v2.ColorJitter", "brightness": 0.4},
+}
+
+
+def test_transforms_are_drawn_for_each_picture_and_a_seed_gives_the_same():
+    x = torch.rand(1, 3, 20, 30).expand(6, -1, -1, -1)
+    y, before = torch.zeros(6, dtype=torch.int64), torch.get_rng_state()
+    change = Transforms(COLOURS, (20, 30))
+    one, same, other = (change(x, y, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert one.shape == x.shape
+    assert 0 <= one.min() < one.max() <= 1
+    assert len({tuple(image.flatten().tolist()) for image in one}) == 6
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_transform_that_does_not_fit_is_refused_by_its_key():
+    smaller = {"crop": {**COLOURS["crop"], "size": [8, 8]}}
+    with pytest.raises(ValueError, match=r"^data.augment must be transforms that keep .*3, 20, 30"):
+        Transforms(smaller, (20, 30))(torch.rand(2, 3, 20, 30), torch.zeros(2), generator(0))
+    for node in ({"_target_": "torch.nn.ReLU"}, {**COLOURS["crop"], "scales": 1}):
+        with pytest.raises(ValueError, match=r"^data\.augment\.crop"):
+            Transforms({"crop": node}, (20, 30))

@@ -16,9 +16,10 @@ from mnist_cnn.data.drawn.photographs import KINDS, pictures
 from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.detection.trained import load_for_pictures, load_reader
+from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.export import main
 from mnist_cnn.reading.answers import written
+from mnist_cnn.reading.networks import Digits, load_network
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.weights.files import SHIPPED, write_weights
@@ -165,8 +166,9 @@ def test_what_is_for_images_says_of_a_reader_that_it_is_one(reader_run: Path, pl
 
 def test_a_reader_s_run_reads_but_not_its_checkpoint_which_is_not_calibrated(reader_run: Path):
     for place in (reader_run, reader_run / "weights.safetensors"):
-        net, reader = load_for_pictures(place)
-        assert net is None
-        assert reader.character_weights.shape == (2,)
+        network = load_network(place)
+        assert isinstance(network, Digits)
+        assert network.net is None
+        assert network.reader.character_weights.shape == (2,)
     with pytest.raises(ValueError, match=r"best.ckpt: a checkpoint, whose scores"):
-        load_for_pictures(reader_run / "checkpoints" / "best.ckpt")
+        load_network(reader_run / "checkpoints" / "best.ckpt")

@@ -2,15 +2,19 @@
 
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 from mnist_cnn import export
 from mnist_cnn.config.compose import compose, fingerprint
-from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
+from mnist_cnn.data.custom import ArraysDataModule, CollectedDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
@@ -50,34 +54,63 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
     assert {mistake["label"] for mistake in outcome["mistakes"]} <= set(names)
 
 
-def test_a_network_for_colour_is_exported_and_reads_no_photograph(run, tmp_path):
+def test_a_network_for_colour_is_exported(run, tmp_path):
     net = predictor.load(run[0])
     assert export(net, ["pt2"], tmp_path / "out")["mnist_cnn.pt2"] < 1e-6
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
-    with pytest.raises(ValueError, match="trained on digits, got one of arrays"):
-        predictor.load_digits(run[0])
 
 
 def test_a_network_trains_on_a_folder_of_pictures_and_each_is_found_by_its_file(tmp_path):
     save_pictures(tmp_path / "my")
     data = ["data=folder", f"data.root={tmp_path}/my", "data.name=letters", "data.size=28"]
-    more = ["data.color=false", "model=fast_cnn", "data.batch_size=16", "logger=none"]
+    more = ["augment=pictures", "model=fast_cnn", "data.batch_size=16", "logger=none"]
     results = train(compose([*SHORT, *data, *more], run_dir=tmp_path / "run"))
     net = predictor.load(tmp_path / "run")
-    assert (net.classes, net.shape) == (("a", "b", "c"), (1, 28, 28))
+    assert (net.classes, net.shape) == (("a", "b", "c"), (3, 28, 28))
     outcome = evaluated(tmp_path / "run", tmp_path / "evaluation")
     assert (outcome["images"], outcome["acc"]) == (60, results["test/acc"])
     assert outcome["data"]["name"] == "letters"
     table = pd.read_csv(tmp_path / "evaluation" / "predictions.csv")
     assert [Path(file).parent.name for file in table["file"]] == ["abc"[k] for k in table["label"]]
-    module = FolderDataModule(root=f"{tmp_path}/my", size=28, color=False)
-    pictures = [module.read_picture(str(tmp_path / "my" / file)) for file in table["file"][:9]]
-    p = net(torch.stack(pictures)).numpy()
+    named = [net.classify(tmp_path / "my" / file) for file in table["file"][:9]]
+    p = [[dict(classes)[name] for name in "abc"] for classes in named]
     np.testing.assert_allclose(table[["p0", "p1", "p2"]][:9], p, rtol=1e-4)
     wrong = set(table["file"][table["label"] != table["prediction"]])
     assert set() < {mistake["file"] for mistake in outcome["mistakes"]} <= wrong
+
+
+def test_a_picture_is_turned_by_its_exif_and_a_cut_out_one_laid_on_paper(tmp_path):
+    chance = np.random.default_rng(0)
+    pixels = chance.integers(0, 256, (20, 24, 3), np.uint8)
+    turned = Image.fromarray(pixels).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    module = FolderDataModule(root="unused")
+    read = module.read_picture(str(tmp_path / "turned.png"))
+    assert np.array_equal(read.permute(1, 2, 0), pixels)
+    ink = np.zeros((20, 24, 4), np.uint8)
+    ink[8:12, 8:12, 3] = 255  # black on nothing
+    Image.fromarray(ink).save(tmp_path / "ink.png")
+    read = module.read_picture(str(tmp_path / "ink.png"))
+    assert (int(read[:, 0, 0].min()), int(read[:, 9, 9].max())) == (255, 0)
+
+
+def test_the_files_of_an_image_folder_in_a_custom_data_module_are_known(tmp_path):
+    save_pictures(tmp_path)
+    folder = ImageFolder(
+        tmp_path / "test", v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, True)])
+    )
+    for shuffle in (False, True):
+        own = L.LightningDataModule()
+        own.test_dataloader = lambda shuffle=shuffle: DataLoader(folder, 7, shuffle=shuffle)
+        data = CollectedDataModule(own)
+        data.setup("test")
+        assert data.split_files("test") == (
+            None if shuffle else [path for path, _ in folder.samples]
+        )
 
 
 @pytest.mark.parametrize(
@@ -87,6 +120,10 @@ def test_a_network_trains_on_a_folder_of_pictures_and_each_is_found_by_its_file(
         (["data=arrays"], r"^data\.path must be given"),
         (["data=arrays", "data.path=x", "data.name=mnist"], r"^data\.name must be none of mnist, "),
         (["data.name=letters"], r"^data\.name must be mnist, .*got letters"),
+        (
+            ["augment=pictures", "data.augment.flip._target_=os.system"],
+            r"^data\.augment\.flip\._target_ must be .*, got os\.system",
+        ),
     ],
 )
 def test_what_a_data_set_lacks_is_named(overrides, line, tmp_path):

@@ -1,8 +1,11 @@
 """The page to draw on, served by the real server in a real browser."""
 
+import base64
 import io
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_cnn.weights import predictor
+from tests.helpers.classifier import save_classifier
 from tests.helpers.pictures import png
 from tests.helpers.server import running
 
@@ -80,6 +85,12 @@ class Sheet:
 
 @pytest.fixture
 def sheet(browser: Any, url: str) -> Iterator[Sheet]:
+    with opened(browser, url) as sheet:
+        yield sheet
+
+
+@contextmanager
+def opened(browser: Any, url: str) -> Iterator[Sheet]:
     """Open the page; a failure or a request to another machine fails the test."""
     wrong: list[str] = []
 
@@ -211,6 +222,36 @@ def test_a_slow_upload_shows_how_far_it_is_and_no_reading_of_another(sheet: Shee
     )
     assert sheet.page.locator(".seen button, .boxes i, .bar.best").count() == 0
     assert sheet.page.locator(".reading").text_content() == ""
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 32), (1, 28, 28)])
+def test_a_network_of_other_classes_shows_the_likeliest_five(
+    browser: Any, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = save_classifier(tmp_path, *shape)
+    net = predictor.load(path)
+    expected = [name for name, _ in net.classify(png(3, 5))]
+    draws = shape == (1, 28, 28)
+    with (
+        running(tmp_path / "log", f"ckpt_path={path}") as (port, _),
+        opened(browser, f"http://127.0.0.1:{port}") as sheet,
+    ):
+        sheet.says("Drop a picture")
+        sheet.draw(STROKE)
+        if draws:  # in MNIST's format: white on black, centred
+            sheet.page.wait_for_selector(".bar")
+            drawn = sheet.page.locator(".seen img").get_attribute("src")
+            image = np.array(Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2]))))
+            assert np.argwhere(image > 127).mean(0) == pytest.approx([13.5, 13.5], abs=0.5)
+        sheet.upload(("some.png", png(3, 5)))
+        sheet.reads(expected[0])
+        assert sheet.page.locator(".bar b").all_inner_texts() == expected
+        assert sheet.page.locator(".bar.best b").all_inner_texts() == expected[:1]
+        assert sheet.page.evaluate("done.length") == 1 + draws  # else a stroke draws nothing
+        sheet.upload(("notes.png", b"no picture at all"))
+        sheet.says("notes.png cannot be read")
+        sheet.reads(expected[0])
+        sheet.forgive("422")
 
 
 def test_a_digit_on_its_side_is_said_to_lie_so(sheet: Sheet) -> None:

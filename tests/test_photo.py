@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_cnn.data.drawn.photographs import bundled
-from mnist_cnn.reading.picture import FORMATS, Pages, load_picture, upright_size
+from mnist_cnn.data.picture import FORMATS, Pages, load_picture, upright_size
 from mnist_cnn.reading.reader import read_digits
 from tests.helpers.pictures import find_digits, page
 

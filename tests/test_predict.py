@@ -15,8 +15,12 @@ from PIL import Image, ImageOps
 from mnist_cnn import predict
 from mnist_cnn.detection import trained
 from mnist_cnn.detection.network import Detector
+from mnist_cnn.reading.answers import in_words
+from mnist_cnn.reading.networks import Digits, load_network
 from mnist_cnn.reading.reading import Reading
+from mnist_cnn.weights import predictor
 from mnist_cnn.weights.files import SHIPPED, write_weights
+from tests.helpers.classifier import save_classifier
 from tests.helpers.pictures import png
 from tests.helpers.process import environment, finish, start
 
@@ -93,7 +97,7 @@ def test_pytorch_is_imported_once_and_lightning_not_at_all(row, tmp_path):
 def test_a_file_stays_open_for_its_next_pages(row, tmp_path):
     with Image.open(row) as picture:
         picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
-    read = predict.PageReader(None, None, show=False)
+    read = predict.PageReader(Digits(), show=False)
     name = str(tmp_path / "pages.tif")
     assert read(name, name, 1)[2] == 2
     (tmp_path / "pages.tif").rename(tmp_path / "away.tif")
@@ -128,14 +132,31 @@ def test_a_reader_of_one_s_own_reads_and_a_network_classifies_what_is_found(row,
     for path in (tmp_path, tmp_path / "weights.safetensors"):
         assert run(capsys, str(row), f"ckpt_path={path}")[1] == f"{row}: no digit found\n"
     assert run(capsys, str(row), f"ckpt_path={trained.SHIPPED}")[1].startswith(f"{row}: 7210 (")
-    net, reader = trained.load_for_pictures(SHIPPED)
-    assert net is not None
-    assert reader is trained.shipped()
-    read = predict.PageReader(lambda x: net(x).roll(1, 1), reader, show=False)
+    network = load_network(SHIPPED)
+    assert isinstance(network, Digits)
+    assert network.reader is trained.shipped()
+    net = network.classifier
+    read = predict.PageReader(Digits(lambda x: net(x).roll(1, 1), network.reader), show=False)
     answer, _, _ = read(str(row), str(row), 1)
     assert answer["lines"][0]["text"] == "8321"
     assert read.pages is not None
     read.pages.close()
+
+
+def test_a_network_of_other_classes_names_the_likeliest_five(row, tmp_path, capsys):
+    path = save_classifier(tmp_path, 3, 24, 32)
+    expected = predictor.load(path).classify(row)
+    code, out, err = run(capsys, str(row), "missing.png", f"ckpt_path={path}")
+    assert code == 1
+    assert out == f"{row}: {', '.join(f'{name} {p:.1%}' for name, p in expected)}\n"
+    assert "missing.png" in err
+    _, out, _ = run(capsys, "--json", str(row), f"ckpt_path={path}")
+    classes = [{"name": name, "probability": pytest.approx(p, abs=1e-6)} for name, p in expected]
+    assert json.loads(out) == {"picture": str(row), "page": 1, "classes": classes}
+    assert len(classes) == 5
+    code, _, err = run(capsys, "--show", str(row), f"ckpt_path={path}")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--show" in err
 
 
 @pytest.mark.parametrize(
@@ -158,10 +179,10 @@ def test_doubt_is_said():
     sure = replace(unread, digit=3, confidence=0.98)
     unsure = replace(unread, row=1, confidence=0.51, probabilities=np.eye(10)[8] / 2)
     other = replace(unread, row=2, is_digit=False)
-    assert predict.in_words([sure, unsure, other]) == "3 / ? / · (98%, 8? 51%, no digit)"
+    assert in_words([sure, unsure, other]) == "3 / ? / · (98%, 8? 51%, no digit)"
     lone = replace(unread, rotation=90, confidence=0.97, probabilities=np.eye(10)[4])
-    assert predict.in_words([lone]) == "? (4? 97%, turned by 90° clockwise)"
-    assert predict.in_words([]) == "no digit found"
+    assert in_words([lone]) == "? (4? 97%, turned by 90° clockwise)"
+    assert in_words([]) == "no digit found"
 
 
 def test_show_replaces_its_own_picture_and_no_other(row, tmp_path, capsys):

@@ -23,6 +23,7 @@ from PIL import Image
 from mnist_cnn import demo, predict
 from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.weights import predictor
+from tests.helpers.classifier import save_classifier
 from tests.helpers.pictures import png
 from tests.helpers.server import post, request, running
 
@@ -55,6 +56,27 @@ def test_images_are_classified_as_the_network_itself_does(port: int) -> None:
     assert status == 200
     assert answer["digits"] == expected.argmax(1).tolist()
     np.testing.assert_allclose(answer["probabilities"], expected, rtol=0, atol=1e-5)
+
+
+def test_a_network_of_other_classes_classifies_pictures_and_images(tmp_path: Path) -> None:
+    path = save_classifier(tmp_path, 3, 24, 32)
+    net = predictor.load(path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 24, 32), np.uint8)
+    with running(tmp_path / "log", f"ckpt_path={path}") as (port, _):
+        status, answer = post(port, "/read?preview=true", png(3, 5))
+        arrays = classify(port, images.tolist())
+        refused = classify(port, images[:, :, :7].tolist())
+    assert status == 200
+    assert answer["preview"].startswith("data:image/jpeg;base64,")
+    found = [(each["name"], each["probability"]) for each in answer["classes"]]
+    expected = net.classify(png(3, 5))
+    assert [name for name, _ in found] == [name for name, _ in expected]
+    np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], atol=1e-4)
+    seen = Image.open(io.BytesIO(base64.b64decode(answer["image"].partition(",")[2])))
+    assert np.array_equal(np.array(seen), net.image_of(png(3, 5)).permute(1, 2, 0))
+    named = [[each["name"] for each in every] for every in arrays[1]["classes"]]
+    assert named == [[name for name, _ in net.named(p)] for p in net(images)]
+    assert refused == (422, {"detail": ANY})
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The self-contained page computes and reads the same as Python."""
 
 import base64
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from mnist_cnn.detection.network import CHANNELS, EVIDENCE, Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.exporting import webpage
 from mnist_cnn.reading import reader as reading
+from mnist_cnn.reading.networks import Classes, Digits
 from mnist_cnn.reading.reading import THRESHOLD, Reading
 from mnist_cnn.reading.views import View
 from mnist_cnn.weights import predictor
@@ -49,13 +51,17 @@ def reader() -> Detector:
 def page_file(tmp_path_factory, reader) -> Path:
     """Write the shipped reader to one HTML file."""
     file = tmp_path_factory.mktemp("page") / "mnist_cnn.html"
-    file.write_text(webpage.webpage(reader, {"a": "<b>"}), "utf-8")
+    file.write_text(webpage.webpage(Digits(None, reader), {"a": "<b>"}), "utf-8")
     return file
 
 
 @contextmanager
-def opened(browser: Any, file: Path) -> Iterator[Any]:
-    """Open a file in an offline browser; a failure or a request fails the test."""
+def opened(browser: Any, file: Path, requests: Sequence[str] = ("blob",)) -> Iterator[Any]:
+    """Open a file in an offline browser; a failure or another request fails the test.
+
+    Args:
+        requests: schemes of what is requested besides the file: its script as a worker.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     context.set_offline(True)
     page = context.new_page()
@@ -67,7 +73,7 @@ def opened(browser: Any, file: Path) -> Iterator[Any]:
     page.wait_for_selector(".reader[data-ready]")
     yield page
     context.close()
-    assert wrong == [file.as_uri(), "blob"]  # the file, and its own script as a worker
+    assert wrong == [file.as_uri(), *requests]
 
 
 @pytest.fixture
@@ -126,7 +132,7 @@ def test_a_detector_may_be_dilated_add_and_upsample():
     pytest.importorskip("py_mini_racer", reason="comes with the extra export")
     torch.manual_seed(0)
     net, ink = Dilated(), torch.rand(40, 56)
-    page = webpage.webpage(net, {})
+    page = webpage.webpage(Digits(None, net), {})
     maps = webpage.Engine(page).maps(ink)
     torch.testing.assert_close(maps, net(ink[None, None])[0], rtol=0, atol=1e-5)
     assert '"characterWeights": [1.5, 0.25]' in page
@@ -180,7 +186,7 @@ def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
     rng, weak_signs = np.random.default_rng(0), 0
     detector = Dilated()
     detector.get_buffer("line_weights").copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 0, 3]))
-    engine = webpage.Engine(webpage.webpage(detector, {}))
+    engine = webpage.Engine(webpage.webpage(Digits(None, detector), {}))
     for _ in range(40):
         maps, ink = made_maps(rng)
         net = Given(maps, detector)
@@ -309,7 +315,7 @@ def test_of_drawings_that_follow_fast_the_last_is_read_and_not_in_the_thread_tha
 def test_another_network_names_the_digits_that_are_found(browser, tmp_path, reader, digits):
     net = predictor.load()
     file = tmp_path / "both.html"
-    file.write_text(webpage.webpage(reader, {}, net), "utf-8")
+    file.write_text(webpage.webpage(Digits(net, reader), {}), "utf-8")
     with opened(browser, file) as page:
         flat = digits.flatten(1).tolist()
         found = page.evaluate("all => all.map(probabilities)", flat)
@@ -346,7 +352,7 @@ def test_a_page_has_any_network_of_this_project(name, digits):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
     trained = predictor.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
-    engine = webpage.Engine(webpage.webpage(Dilated(), {}, trained))
+    engine = webpage.Engine(webpage.webpage(Digits(trained, Dilated()), {}))
     torch.testing.assert_close(engine.probabilities(digits), trained(digits), rtol=0, atol=1e-5)
 
 
@@ -369,10 +375,58 @@ def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, mess
     about = {"model": {}, "data": {"name": "mnist"}}
     given = predictor.Trained(net, tuple("0123456789"), about)
     with pytest.raises(ValueError, match=re.escape(message)):
-        webpage.webpage(Dilated(), {}, given)
+        webpage.webpage(Digits(given, Dilated()), {})
 
 
-def test_a_network_of_other_classes_is_refused():
-    other = predictor.Trained(nn.Identity(), ("shirt",), {"data": {"name": "fashion_mnist"}})
-    with pytest.raises(ValueError, match="got one of fashion_mnist, 1 x 28 x 28"):
-        webpage.webpage(Dilated(), {}, other)
+def painted() -> Image.Image:
+    """Return a picture of 90x70 pixels, noise and a disc, partly transparent."""
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 4), np.uint8)
+    pixels[..., 3] = np.where(np.indices((70, 90)).sum(0) > 60, 255, 0)
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 24), (1, 28, 28)])
+def test_a_page_classifies_a_picture_as_python_does(browser, tmp_path, shape):
+    torch.manual_seed(0)
+    channels = shape[0]
+    net = nn.Sequential(
+        nn.Conv2d(channels, 8, 3, stride=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.LazyLinear(7),
+    )
+    net(torch.zeros(1, *shape))
+    name = "fashion_mnist" if channels == 1 else "pictures"
+    about = {"data": {"name": name, "shape": shape}}
+    trained = predictor.Trained(net, tuple(f"</script>{k}" for k in range(7)), about)
+    file, light = tmp_path / "classes.html", tmp_path / "light.png"
+    file.write_text(webpage.webpage(Classes(trained), {}), "utf-8")
+    painted().save(tmp_path / "noise.png")
+    Image.new("L", (60, 60), 230).save(light)  # the public sets are white on black
+    with opened(browser, file, requests=()) as page:
+        for picture in (tmp_path / "noise.png", light):
+            page.set_input_files("input[type=file]", picture)
+            page.wait_for_function(f"() => picture().file.name === '{picture.name}'")
+            page.wait_for_function("() => root.dataset.state === 'read'", timeout=60_000)
+            seen = page.evaluate("async () => { const r = await picture().reading; return r; }")
+            expected = trained.classify(picture)
+            assert [each["name"] for each in seen["classes"]] == [name for name, _ in expected]
+            p = [each["probability"] for each in seen["classes"]]
+            np.testing.assert_allclose(p, [share for _, share in expected], atol=2e-3)
+            png = base64.b64decode(seen["image"].partition(",")[2])
+            image = np.array(Image.open(io.BytesIO(png)).convert("RGB" if channels == 3 else "L"))
+            own = trained.image_of(picture).permute(1, 2, 0).squeeze(2).numpy()
+            assert np.abs(image.astype(int) - own).max() <= 2
+            assert page.locator(".reading").text_content() == expected[0][0]
+            assert page.locator(".bar b").all_inner_texts() == [name for name, _ in expected]
+        assert (own.max() < 100) == (channels == 1)
+        assert page.locator(".still").count() == (channels == 3)  # draws grey 28x28 alone
+        page.evaluate("done.push({ clear: true }), done.push({ points: [[0.3, 0.2], [0.3, 0.5]] })")
+        page.evaluate("change()")
+        page.wait_for_function("() => root.dataset.state === 'read' && !picture()")
+        if channels == 1:
+            drawn = page.evaluate("() => document.querySelector('.seen img').src")
+            pixels = np.array(Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2]))))
+            rows, columns = np.nonzero(pixels[..., 0] > 127)
+            assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 2)

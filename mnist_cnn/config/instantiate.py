@@ -34,8 +34,15 @@ CHECKPOINTS = (
 # they copy a layer any number of times: copies of one without weights cannot be counted
 UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 
+# for the training images' augmentation: the short names, and the modules that define the classes
+TRANSFORMS = ("torchvision.transforms.v2.[A-Z]*", "torchvision.transforms.v2._*.[A-Z]*")
+
 # for parts that only a command may name
-COMMANDS = ("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*", *LIBRARIES)
+COMMANDS = (
+    *("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"),
+    *LIBRARIES,
+    *TRANSFORMS,
+)
 
 # modules that define the image data modules, whose batches are held in memory
 IMAGE_MODULES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.")
@@ -215,9 +222,11 @@ def instantiate_as(
 
 
 def make_data(config: Any) -> Any:
-    """Instantiate the LightningDataModule of `data`."""
+    """Instantiate the LightningDataModule of `data`, which makes transforms of `augment` itself."""
     import lightning as L  # a configuration is checked before torch is imported
 
-    if is_custom(config) and not config.get("augment"):  # of the group augment; the class has none
-        config = {key: value for key, value in config.items() if key != "augment"}
-    return instantiate_as(L.LightningDataModule, config, key="data")
+    augment = {key: value for key, value in config.items() if key == "augment"}
+    if is_custom(config) and not augment.get("augment"):  # of the group augment; the class has none
+        augment = {}
+    rest = {key: value for key, value in config.items() if key != "augment"}
+    return instantiate_as(L.LightningDataModule, rest, key="data", **augment)

@@ -5,6 +5,7 @@ left to the class. The models are used for validation alone: the parts stay dict
 models have no defaults.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -126,9 +127,20 @@ class Augment(Part):
     __pydantic_extra__: dict[str, Fraction]  # all other keys
 
 
+def are_transforms(augment: Any) -> bool:
+    """Return whether an augmentation consists of transforms by name, not of `Augment`'s amounts."""
+    if not isinstance(augment, Mapping) or not augment:
+        return False
+    return all(part is None or isinstance(part, Mapping) for part in augment.values())
+
+
 class Data(Images, Custom):
     name: Annotated[str, Field(pattern=r"^\w+$")]
-    augment: Annotated[Augment | None, BeforeValidator(lambda values: values or None)]
+    # transforms are checked as they are made
+    augment: Annotated[
+        Augment | None,
+        BeforeValidator(lambda values: None if are_transforms(values) else values or None),
+    ]
     color: bool = OMITTED
 
     @model_validator(mode="after")

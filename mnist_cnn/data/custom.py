@@ -9,11 +9,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule, class_names
+from mnist_cnn.data.picture import as_image
 
 
 class ArraysDataModule(ImageDataModule):
@@ -70,7 +70,7 @@ class ArraysDataModule(ImageDataModule):
 
 
 class FolderDataModule(ImageDataModule):
-    """Pictures by class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png.
+    """Pictures by class: ROOT/train/CLASS/*.png and ROOT/test/CLASS/*.png, or *.jpg and others.
 
     Args:
         root: path of the folder.
@@ -113,15 +113,11 @@ class FolderDataModule(ImageDataModule):
             raise ValueError(must_be("data.root", allowed, self.root)) from None
 
     def read_picture(self, path: str) -> Tensor:
+        size = (self.size, self.size) if self.size else None
         try:
-            with Image.open(path) as file:
-                picture = file.convert("RGB" if self.color else "L")
+            return as_image(path, 3 if self.color else 1, size)
         except OSError as e:
             raise ValueError(f"{path}: {e}") from None
-        if self.size:
-            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        pixels = np.array(picture).reshape(picture.height, picture.width, -1)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         """Load the pictures and labels, shuffled in the same order on every machine."""
@@ -160,6 +156,7 @@ class CollectedDataModule(ImageDataModule):
         super().__init__()
         self.data, self.name = data, type(data).__name__
         self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.paths: dict[str, list[str]] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Collect the images of validation (`fit`), of the test (`test`), or of both (None)."""
@@ -167,7 +164,8 @@ class CollectedDataModule(ImageDataModule):
         for split in {"fit": ("val",), "test": ("test",), None: ("val", "test")}[stage]:
             self.data.setup("fit" if split == "val" else "test")
             try:
-                batches = list(getattr(self.data, f"{split}_dataloader")())
+                loader = getattr(self.data, f"{split}_dataloader")()
+                batches = list(loader)
                 images, labels = map(torch.cat, zip(*batches, strict=True))
                 if images.ndim != 4:
                     raise ValueError(f"images {tuple(images.shape)}")
@@ -179,9 +177,16 @@ class CollectedDataModule(ImageDataModule):
             low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
             shown = ((images.float() - low) / (high - low) * 255).round().to(torch.uint8)
             self.batches[split], self.splits[split] = batches, (shown, labels)
+            # of torchvision's ImageFolder, unless the loader has another order
+            samples = getattr(getattr(loader, "dataset", None), "samples", [])
+            if samples and [label for _, label in samples] == labels.tolist():
+                self.paths[split] = [str(path) for path, _ in samples]
             self.rows[split], self.shape = torch.arange(len(labels)), tuple(images.shape[1:])
         numbers = range(1 + max((int(y.max()) for _, y in self.splits.values()), default=0))
         self.classes = class_names(self.data) or tuple(map(str, numbers))
+
+    def split_files(self, split: str) -> list[str] | None:
+        return self.paths.get(split)
 
     def loader(self, split: str, batch_size: int, **options: Any) -> Any:
         """Return the batches of a split, in the size of its own loader."""

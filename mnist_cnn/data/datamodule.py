@@ -13,7 +13,8 @@ from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
-from mnist_cnn.data.loader import BatchLoader, generator
+from mnist_cnn.data.loader import BatchLoader, Change, generator
+from mnist_cnn.data.transforms import Transforms
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
 CHOICE = 2**31  # stands for an epoch in the seed of `per_class`, which needs an order of its own
@@ -34,7 +35,8 @@ class ImageDataModule(L.LightningDataModule):
             writers_by_series, see `writers.held_out`. The last two need known `writers`.
         shuffle: reshuffle the training images in each epoch.
         seed: seed of the shuffling and of the augmentation.
-        augment: arguments of `augment.Augment` for the training images; if empty, no augmentation.
+        augment: arguments of `augment.Augment` for the training images, or transforms by name, see
+            `transforms.Transforms`; if empty, no augmentation.
         clean_epochs: number of last epochs of trainer.max_epochs without augmentation; a run
             that stops early may not reach them.
         per_class: training images per class, chosen by seed; larger choices contain smaller ones.
@@ -59,7 +61,7 @@ class ImageDataModule(L.LightningDataModule):
         split: str = "rows",
         shuffle: bool = True,
         seed: int = 0,
-        augment: Mapping[str, float] | None = None,
+        augment: Mapping[str, Any] | None = None,
         clean_epochs: int = 0,
         per_class: int | None = None,
     ):
@@ -69,7 +71,9 @@ class ImageDataModule(L.LightningDataModule):
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs
         self.per_class = per_class
-        self.augment = Augment(**augment) if augment else None
+        self.augment: Change | None = None
+        if augment and not schema.are_transforms(augment):
+            self.augment = Augment(**augment)
         values = {key: getattr(self, key) for key in schema.Images.model_fields}
         schema.check_values("data", schema.Images, values)
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}
@@ -127,6 +131,8 @@ class ImageDataModule(L.LightningDataModule):
         """Load the splits for `stage`: images uint8 (N, C, H, W) and labels int64 (N,)."""
         # for the checkpoint
         self.hparams.update(classes=list(self.classes), shape=list(self.shape))
+        if schema.are_transforms(augment := self.hparams["augment"]):
+            self.augment = Transforms(augment, self.shape[1:])
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load("train")
             val = self.validation_rows(labels)

@@ -1,7 +1,7 @@
 """Batches sliced from tensors in memory, on the device, with a resumable position."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_cnn.data.augment import Augment
+# images (B, C, H, W) in [0, 1], labels (B,) and a generator -> changed images
+Change = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(eq=False, repr=False)
@@ -21,10 +22,10 @@ class BatchLoader:
     ranks. Each rank takes every `world_size`-th image of a global batch, so that together they
     see each image exactly once.
 
-    Yields (x, y): float32 (B, 1, 28, 28) and int64 (B,).
+    Yields (x, y): float32 (B, C, H, W) and int64 (B,).
     """
 
-    images: Tensor  # uint8 (N, 1, 28, 28), on the device of the batches
+    images: Tensor  # uint8 (N, C, H, W), on the device of the batches
     labels: Tensor  # int64 (N,), on the same device
     _: KW_ONLY
     batch_size: int  # images per global batch; the last batch of an epoch may be smaller
@@ -32,7 +33,7 @@ class BatchLoader:
     shuffle: bool = False  # reshuffle each epoch; else the order of the images
     # applied to images in [0, 1]; its generator is seeded by (seed, epoch, batch, rank), so that a
     # resumed run augments a batch in the same way
-    augment: Augment | None = None
+    augment: Change | None = None
     augmented_epochs: float = math.inf  # number of first epochs with augmentation
     rank: int = 0  # which part of each batch is returned
     world_size: int = 1

@@ -9,7 +9,6 @@ from mnist_cnn.detection.network import Detector
 from mnist_cnn.weights import files
 from mnist_cnn.weights.files import ReaderError, check_finite_weights, errors_of, read_file
 from mnist_cnn.weights.networks import build_network
-from mnist_cnn.weights.predictor import Trained, load_digits
 
 SHIPPED = files.SHIPPED.with_name("reader.safetensors")
 
@@ -44,21 +43,3 @@ def load_reader(path: Path | str | None = None) -> Detector:
 def shipped() -> Detector:
     """Load the shipped reader, once."""
     return load_reader()
-
-
-def load_for_pictures(path: Path | str | None = None) -> tuple[Trained | None, Detector]:
-    """Load the networks that read pictures: a classifier of digits, or None, and the reader.
-
-    Args:
-        path: a reader, see `load_reader`, which is used alone; or a network of 28x28 digits, see
-            `load_digits`, which classifies the digits found by the shipped reader.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if path is None:
-        return None, shipped()
-    try:
-        return load_digits(path), shipped()
-    except ReaderError:
-        return None, load_reader(path)

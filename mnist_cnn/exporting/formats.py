@@ -13,9 +13,10 @@ from torch import Tensor
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
-from mnist_cnn.detection.trained import SHIPPED, load_reader
+from mnist_cnn.detection.trained import SHIPPED, shipped
 from mnist_cnn.exporting import KINDS, webpage
 from mnist_cnn.model import SHAPE
+from mnist_cnn.reading.networks import Digits, network_of
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.files import read_file, write_weights
 from mnist_cnn.weights.predictor import Probabilities, Trained
@@ -103,25 +104,33 @@ def write_onnx(net: Trained, path: Path) -> None:
 
 
 def write_html(net: Trained | None, path: Path) -> None:
-    """Write the page with the reader of pictures and, if given, a classifier of digits."""
-    model = read_file(SHIPPED)[1]["model"]
-    about = {**(describe(net) if net else {}), "reader": {"model": model, "classes": [*SYMBOLS]}}
-    path.write_text(webpage.webpage(load_reader(), about, net), "utf-8")
+    """Write the page of a network that classifies pictures or digits, or of the reader alone.
+
+    A page of digits has the reader of pictures, which finds them.
+    """
+    network = network_of(net)
+    about = describe(net) if net else {}
+    if isinstance(network, Digits):
+        about["reader"] = {"model": read_file(SHIPPED)[1]["model"], "classes": [*SYMBOLS]}
+    path.write_text(webpage.webpage(network, about), "utf-8")
 
 
 @torch.inference_mode()
 def check_html(path: Path, net: Trained | None) -> float:
     """Verify a page, see `verify`, and its reader of pictures, on a sheet of digits."""
     page = webpage.Engine(path.read_text("utf-8"))
+    difference = verify(path.name, page.probabilities, net) if net else 0.0
+    if not isinstance(network_of(net), Digits):
+        return difference
     digits = mnist.load_split("mnist", "", "test")[0][:24].view(4, 6, 28, 28)
     ink = digits.transpose(1, 2).reshape(4 * 28, 6 * 28) / 255
-    difference = page.difference(load_reader(), ink)
-    if not difference <= ROUNDED:  # NaN is a failure too
+    of_reader = page.difference(shipped(), ink)
+    if not of_reader <= ROUNDED:  # NaN is a failure too
         raise ValueError(
             f"{path.name} is not written: its reader's probabilities must be within {ROUNDED} of "
-            f"the network's, got {difference:.1e}"
+            f"the network's, got {of_reader:.1e}"
         )
-    return max(difference, verify(path.name, page.probabilities, net) if net else 0.0)
+    return max(difference, of_reader)
 
 
 def run_onnx(path: Path) -> Predict:

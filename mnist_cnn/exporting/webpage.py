@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
-from mnist_cnn.exporting.layers import Layer, digit_layers, folded, layers_of
+from mnist_cnn.detection.trained import shipped
+from mnist_cnn.exporting.layers import Layer, folded, layers_of
+from mnist_cnn.reading.answers import constants
+from mnist_cnn.reading.networks import Classes, Digits
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
 from mnist_cnn.weights.predictor import Trained
 
 PAGE = Path(__file__).parents[1] / "reading" / "page"
-# they replace server.js; each uses those before it
-SCRIPTS = ("network.js", "decode.js", "lines.js", "reading.js", "drawing.js")
 # the page may not make any request
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
@@ -72,53 +73,79 @@ def encoded(layers: Sequence[Layer], dtype: torch.dtype) -> tuple[list[dict[str,
 
 
 @torch.no_grad()
-def webpage(detector: nn.Module, about: Mapping[str, Any], net: Trained | None = None) -> str:
-    """Return the HTML of the drawing page, including its networks.
+def webpage(network: Digits | Classes, about: Mapping[str, Any]) -> str:
+    """Return the HTML of the page, including the networks.
 
     Args:
-        detector: network that finds characters, such as `detection.network.Detector`; its weights
-            are rounded to 16 bits.
+        network: what reads or classifies. The weights of its reader of pictures, if any, are
+            rounded to 16 bits.
         about: description of the networks.
-        net: classifier of the digits found; by default `detector` classifies them.
 
     Raises:
         ValueError: a network has a layer that network.js cannot compute.
     """
-    given = [("classifier", digit_layers(net), torch.float32)] if net else []
-    side = 8 * COARSEST
-    own = layers_of(detector, torch.zeros(1, 1, side, side))
     networks, weights = {}, b""
     # in this order the float32 weights are aligned to 4 bytes
-    for name, layers, dtype in [*given, ("detector", own, torch.float16)]:
-        settings, content = encoded(folded(layers), dtype)
-        half = dtype == torch.float16
-        networks[name] = {"layers": settings, "start": len(weights), "half": half}
+    for name, layers, shape in parts(network):
+        half = name == "detector"
+        settings, content = encoded(folded(layers), torch.float16 if half else torch.float32)
+        networks[name] = {"layers": settings, "start": len(weights), "half": half, "shape": shape}
         weights += content
-    character: Tensor = detector.character_weights  # type: ignore[assignment]  # buffers
-    line: Tensor = detector.line_weights  # type: ignore[assignment]
-    scores = {"characterWeights": character.tolist(), "lineWeights": line.tolist()}
-    values = {
-        "READER": {**READER, **scores},
-        "NETWORKS": networks,
-        "WEIGHTS": base64.b64encode(weights).decode(),
-    }
-    constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in values.items())
-    files = ("index.html", "page.css", "page.js", *SCRIPTS)
-    page, style, script, *own_scripts = ((PAGE / name).read_text("utf-8") for name in files)
+    values: dict[str, Any] = {"NETWORKS": networks, "WEIGHTS": base64.b64encode(weights).decode()}
+    if isinstance(network, Digits):
+        values["READER"] = {**READER, **weights_of_scores(detector_of(network))}
+    computing = constants(**values) + "".join(map(page_text, network.offline))
+    page = page_text("index.html")
     for tag, part in {
         '<link rel="stylesheet" href="page.css" />': (
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />\n'
             f'<meta name="description" content="{html.escape(json.dumps(about))}" />\n'
-            f"<style>\n{style}</style>"
+            f"<style>\n{page_text('page.css')}</style>"
         ),
-        '<script src="server.js"></script>': (
-            f'<script id="network">\n{constants}{"".join(own_scripts)}</script>'
-        ),
-        '<script src="page.js"></script>': f"<script>\n{script}</script>",
+        # before the script that is copied to a worker
+        '<script src="about.js"></script>': script(constants(ABOUT=network.about())),
+        '<script src="server.js"></script>': f'<script id="network">\n{computing}</script>',
+        '<script src="show.js"></script>': script(page_text(network.script)),
+        '<script src="page.js"></script>': script(page_text("page.js")),
     }.items():
         assert tag in page, tag
         page = page.replace(tag, part)
     return page
+
+
+def parts(network: Digits | Classes) -> list[tuple[str, list[Layer], Sequence[int]]]:
+    """Return name, layers and the shape (C, H, W) of the images of each network of a page."""
+    made: list[tuple[str, list[Layer], Sequence[int]]] = []
+    if isinstance(network.net, Trained):
+        made.append(("classifier", layers_of_classifier(network.net), network.shape))
+    if isinstance(network, Digits):
+        shape = (1, 8 * COARSEST, 8 * COARSEST)  # any multiple of COARSEST
+        made.append(("detector", layers_of(detector_of(network), torch.zeros(1, *shape)), shape))
+    return made
+
+
+def layers_of_classifier(net: Trained) -> list[Layer]:
+    """Return the layers of a network of images; ValueError if network.js cannot compute one."""
+    return layers_of(net.net, torch.zeros(2, *net.shape))
+
+
+def detector_of(network: Digits) -> nn.Module:
+    return shipped() if network.reader is None else network.reader
+
+
+def weights_of_scores(detector: nn.Module) -> dict[str, Any]:
+    """Return the weights by which a detector's scores are calibrated."""
+    character: Tensor = detector.character_weights  # type: ignore[assignment]  # buffers
+    line: Tensor = detector.line_weights  # type: ignore[assignment]
+    return {"characterWeights": character.tolist(), "lineWeights": line.tolist()}
+
+
+def page_text(name: str) -> str:
+    return (PAGE / name).read_text("utf-8")
+
+
+def script(text: str) -> str:
+    return f"<script>\n{text}</script>"
 
 
 class Engine:
@@ -140,7 +167,8 @@ class Engine:
         return finished(self._engine.call, function, *arguments)
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Return probabilities (N, 10) of uint8 images (N, 28, 28)."""
+        """Return probabilities (N, K) of uint8 images (N, H, W) or (N, C, H, W)."""
+        images = images if images.dim() == 3 else images.permute(0, 2, 3, 1)
         # in parts: each call sends its images as JSON
         pixels = [part.flatten(1).tolist() for part in images.split(100)]
         return torch.cat([torch.tensor(self.call("all", part)) for part in pixels])

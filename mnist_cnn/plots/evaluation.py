@@ -69,7 +69,7 @@ def mistakes(
     """Plot images with their label and prediction.
 
     Args:
-        images: uint8 (K, C, H, W), in colour with C=3.
+        images: uint8 (K, C, H, W), in colour with C=3 or 4.
         wrong: K mistakes, see `scores.list_mistakes`.
         white_on_black: plot them inverted, for print.
     """
@@ -78,7 +78,7 @@ def mistakes(
         form = "{name}\n{label} read\nas {prediction}, {confidence:.0%}"
     names = [Path(mistake.get("file", "")).name[-20:] for mistake in wrong]
     captions = [form.format(name=name, **m) for name, m in zip(names, wrong, strict=True)]
-    shown = np.moveaxis(images, 1, -1) if images.shape[1] == 3 else images[:, 0]
+    shown = np.moveaxis(images, 1, -1) if images.shape[1] in (3, 4) else images[:, 0]
     colors = "gray_r" if white_on_black else "gray"
     return gallery(shown, captions, title, columns=columns, colors=colors)
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mnist_cnn.data.picture import load_picture, upright_size
 from mnist_cnn.reading.answers import confidence, rows
-from mnist_cnn.reading.picture import load_picture, upright_size
 from mnist_cnn.reading.reading import Reading
 
 MANY = 60  # number of digits above which the drawing is larger

@@ -11,4 +11,5 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 # take 1.2 GB in bfloat16 and save no time
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 with without_collection():
+    from mnist_cnn.reading import networks as networks
     from mnist_cnn.reading import reader as reader

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.picture import Source, load_picture, upright_size
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
@@ -22,7 +23,6 @@ from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.grids import Grid, Points, grids
 from mnist_cnn.reading.ink import centred, resized
-from mnist_cnn.reading.picture import Source, load_picture, upright_size
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
 from mnist_cnn.reading.views import View, upright
 

@@ -1,9 +1,7 @@
 """The drawing page and the service behind it, as an ASGI application."""
 
 import asyncio
-import base64
 import contextlib
-import io
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,21 +20,11 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mnist_cnn.analysis.results import versions
 from mnist_cnn.config import instantiate
-from mnist_cnn.detection.network import Detector
-from mnist_cnn.detection.trained import load_for_pictures
-from mnist_cnn.reading.answers import (
-    FoundDigit,
-    FoundLine,
-    NoPageError,
-    found_lines,
-    page_of,
-    rotation,
-    written,
-)
+from mnist_cnn.data.picture import Pages
+from mnist_cnn.reading.answers import NoPageError, Reply, as_url, constants, page_of
 from mnist_cnn.reading.arrivals import Arrivals
 from mnist_cnn.reading.limits import LimitError, Worker
-from mnist_cnn.reading.picture import Pages
-from mnist_cnn.reading.reader import Net, read_digits
+from mnist_cnn.reading.networks import Classes, Digits, load_network
 
 PAGE = Path(__file__).parent / "page"
 FILES = {"/": "index.html"} | {f"/{name}": name for name in ("page.css", "page.js", "server.js")}
@@ -52,28 +40,6 @@ POLICY = (
 )
 
 Pixel = Annotated[float, Field(ge=0, le=255, multiple_of=1, strict=True)]  # no true, no "5"
-Row = Annotated[list[Pixel], Field(min_length=28, max_length=28)]
-Square = Annotated[list[Row], Field(min_length=28, max_length=28)]
-Squares = Annotated[list[Square], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
-
-
-class SeenDigit(FoundDigit):
-    box: list[float]  # left, top, right, bottom, as fractions of the picture's width and height
-    image: str  # its 28x28 bytes in base64, white on black
-
-
-class PictureRead(BaseModel):
-    text: str  # the signs, a line for each row of writing
-    rotation: int  # degrees clockwise by which the picture was rotated to be read
-    lines: list[FoundLine]  # those of the text that are not empty
-    digits: list[SeenDigit]
-    pages: int  # of the file
-    preview: str | None = None  # the upright picture as a data URL, if asked for
-
-
-class Classified(BaseModel):
-    digits: list[int]  # the likeliest of each image
-    probabilities: list[list[float]]  # for each image, of the digits 0 to 9
 
 
 class Refusal(BaseModel):
@@ -88,23 +54,21 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
-def file_reader(path: str | None, targets: Sequence[str]) -> Callable[..., PictureRead]:
-    """Return `read_file` with the networks of `load_for_pictures`.
+def file_reader(path: str | None, targets: Sequence[str]) -> Callable[..., Reply]:
+    """Return `read_file` with the network of `load_network`.
 
     Args:
-        targets: code of the user's that they may name, see `instantiate.allow`.
+        targets: code of the user's that it may name, see `instantiate.allow`.
     """
     instantiate.allow(targets)
-    return partial(read_file, *load_for_pictures(path))
+    return partial(read_file, load_network(path))
 
 
-def read_file(
-    net: Net | None, reader: Detector | None, body: bytes, kind: str, page: int, preview: bool
-) -> PictureRead:
-    """Read the digits of a page of a file.
+def read_file(network: Digits | Classes, body: bytes, kind: str, page: int, preview: bool) -> Reply:
+    """Read or classify a page of a file.
 
     Args:
-        net, reader: see `read_digits`.
+        network: see `load_network`.
         body: the file, or a form with it.
         kind: content type of the body.
         page: page of the file, from 1.
@@ -118,27 +82,14 @@ def read_file(
         os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
     with Pages(file_in(body, kind)) as pages:
         picture, count = page_of(pages, page), len(pages)
-    readings = read_digits(picture, net, reader=reader)
-    sides = (*picture.size, *picture.size)
-    found = []
-    for reading in readings:
-        fields = FoundDigit.model_validate(reading).model_dump()
-        fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
-        image = base64.b64encode(reading.image.tobytes()).decode()
-        found.append(SeenDigit(**fields, image=image))
-    read = PictureRead(
-        text=written(readings),
-        rotation=rotation(readings),
-        lines=found_lines(readings),
-        digits=found,
-        pages=count,
-    )
+    found: Any = network(picture)
+    reply = network.reply(picture, found)
+    reply.pages = count
     if preview:  # browsers do not show every format, nor apply the rotation in some files
-        small, file = picture.convert("RGB"), io.BytesIO()
+        small = picture.convert("RGB")
         small.thumbnail((PREVIEW, PREVIEW))
-        small.save(file, "JPEG", quality=85)
-        read.preview = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return read
+        reply.preview = as_url(small, "jpeg")
+    return reply
 
 
 def file_in(body: bytes, kind: str) -> bytes:
@@ -162,13 +113,15 @@ def file_in(body: bytes, kind: str) -> bytes:
     return files[0]
 
 
-def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> FastAPI:
+def application(
+    network: Digits | Classes, hosts: Sequence[str], workers: Sequence[Worker]
+) -> FastAPI:
     """Create the page and the service.
 
     Args:
-        net: network that returns probabilities (N, 10) of uint8 images (N, 28, 28).
+        network: what reads or classifies, see `load_network`.
         hosts: allowed host names of this server; `*` allows any.
-        workers: workers that call `read_file` with the networks, each for one picture at a time.
+        workers: workers that call `read_file` with the network, each for one picture at a time.
     """
 
     @contextlib.asynccontextmanager
@@ -179,27 +132,29 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
 
     app = FastAPIOffline(
         title="mnist_cnn",
-        description="Reads handwritten digits.",
+        description=network.does,
         version=versions().get("mnist-cnn", "not installed"),
         redoc_url=None,
         lifespan=lifespan,
         responses=REFUSALS,
     )
-    add_read(app, workers)
+    add_read(app, network, workers)
+    given = images_of(network.shape)
 
-    @app.post("/classify")
-    def classify_images(images: Squares) -> Classified:
-        """Classify images of 28x28 pixels, white ink on black, as MNIST's are."""
+    @app.post("/classify", response_model=network.arrays_type)
+    def classify_images(images: given) -> BaseModel:  # type: ignore[valid-type]
+        """Classify images in the format of training, MNIST's white on black."""
         with torch.inference_mode():
-            found = net(torch.tensor(images, dtype=torch.uint8)).float()
-        return Classified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
+            return network.classified(torch.tensor(images, dtype=torch.uint8))
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    for path, name in FILES.items():
+    for path, name in {**FILES, "/show.js": network.script}.items():
         app.add_route(path, partial(page_file, PAGE / name))
+    about = constants(ABOUT=network.about())
+    app.add_route("/about.js", lambda _: Response(about, media_type="text/javascript"))
     app.add_exception_handler(RequestValidationError, explain)
     app.add_exception_handler(Exception, explain)
     app.add_middleware(Arrivals, paths=("/read", "/classify"))  # arrays do not wait for pictures
@@ -208,17 +163,27 @@ def application(net: Net, hosts: Sequence[str], workers: Sequence[Worker]) -> Fa
     return app
 
 
-def add_read(app: FastAPI, workers: Sequence[Worker]) -> None:
+def images_of(shape: tuple[int, ...]) -> Any:
+    """Return the type of a body {images: [...]} of images (C, H, W), or (H, W) of one channel."""
+    kind: Any = Pixel
+    for side in reversed(shape[shape[0] == 1 :]):
+        kind = Annotated[list[kind], Field(min_length=side, max_length=side)]
+    return Annotated[list[kind], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
+
+
+def add_read(app: FastAPI, network: Digits | Classes, workers: Sequence[Worker]) -> None:
     """Add the operation that reads pictures, one at a time per worker; others wait."""
     free: asyncio.Queue[Worker] = asyncio.Queue()
     for worker in workers:
         free.put_nowait(worker)
 
-    @app.post("/read", openapi_extra={"requestBody": {"required": True, "content": BODY}})
+    schema = {"requestBody": {"required": True, "content": BODY}}
+
+    @app.post("/read", openapi_extra=schema, response_model=network.reply_type)
     async def read_picture(
         request: Request, page: Annotated[int, Query(ge=1)] = 1, preview: bool = False
-    ) -> PictureRead:
-        """Read the digits of a picture: PNG, JPEG, WebP, GIF, TIFF, PDF and others.
+    ) -> Any:
+        """Read or classify a picture: PNG, JPEG, WebP, GIF, TIFF, PDF and others.
 
         The body is the file, of any content type, or a form with the file.
         """

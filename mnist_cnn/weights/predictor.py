@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
+from mnist_cnn.data.picture import Source, as_image
 from mnist_cnn.model import SHAPE, VGG
 from mnist_cnn.weights.files import (
     READER,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Images: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any] | Image.Image"
 
 BATCH = 250  # images per batch
+LIKELIEST = 5  # classes of a picture that are shown
+LIGHT = 0.75  # fraction of a picture's outermost pixels above which its ground is light
 MAX_PIXELS = 10_000_000  # of an image, times its channels
 
 
@@ -81,6 +84,51 @@ class Trained(Probabilities):
         """The shape (C, H, W) of an image; MNIST's if unknown."""
         return tuple(self.given_shape or SHAPE)
 
+    @property
+    def reads_digits(self) -> bool:
+        """Whether it classifies the digits on a page; else it classifies whole pictures."""
+        return self.classes == mnist.DIGITS and self.shape == SHAPE
+
+    def image_of(self, picture: "Source | Image.Image") -> Tensor:
+        """Load a picture as an image of training, uint8 (C, H, W).
+
+        The public sets are white on black: for them a picture on light ground is inverted.
+
+        Raises:
+            OSError, ValueError: see `load_picture`; or the shape of the images is unknown.
+        """
+        if self.given_shape is None:
+            allowed = "known: a data module has it as `shape`, (C, H, W)"
+            raise ValueError(must_be("the shape of training's images", allowed, None))
+        image = as_image(picture, self.shape[0], self.shape[1:])
+        return 255 - image if self.is_white_on_black and is_on_light(image) else image
+
+    @property
+    def is_white_on_black(self) -> bool:
+        return self.about.get("data", {}).get("name") in mnist.CLASSES
+
+    def classify(
+        self, picture: "Source | Image.Image", most: int = LIKELIEST
+    ) -> list[tuple[str, float]]:
+        """Return the likeliest classes of a whole picture, each with its probability.
+
+        Args:
+            picture: see `load_picture`; it is scaled and converted as in training.
+            most: maximum number of classes. Those without names are named by their numbers.
+
+        Raises:
+            OSError, ValueError: see `image_of`.
+        """
+        return self.named(self(self.image_of(picture)[None])[0], most)
+
+    def named(self, probabilities: Tensor, most: int = LIKELIEST) -> list[tuple[str, float]]:
+        """Return the likeliest of the classes with probabilities (K,), the likeliest first."""
+        numbers = tuple(map(str, range(len(probabilities))))
+        names = self.classes if len(self.classes) == len(numbers) else numbers
+        best, places = probabilities.topk(min(most, len(probabilities)))
+        pairs = zip(places.tolist(), best.tolist(), strict=True)
+        return [(names[place], p) for place, p in pairs]
+
     def example(self, n: int) -> Tensor:
         """Return n black images: uint8 (n, H, W), with several channels (n, C, H, W)."""
         return torch.zeros(n, *self.shape[self.shape[0] == 1 :], dtype=torch.uint8)
@@ -118,6 +166,12 @@ class Trained(Probabilities):
             raise ValueError(f"images must be {allowed}, {taken}, got {kind}")
         device = next(self.parameters(), x).device
         return torch.cat([super(Trained, self).forward(part.to(device)) for part in x.split(BATCH)])
+
+
+def is_on_light(image: Tensor) -> bool:
+    """Return whether most of the outermost pixels of an image (1, H, W) are light."""
+    rim = torch.cat([image[0, [0, -1]].flatten(), image[0, :, [0, -1]].flatten()])
+    return (rim > 127).double().mean().item() > LIGHT
 
 
 def tensor_of(images: Any) -> Tensor:

@@ -77,12 +77,6 @@ function usualHeight(strokes) {
   return Math.max(height, 2.5 * PEN);
 }
 
-// Return the least and the greatest coordinate of points along an axis.
-function ends(points, axis) {
-  const places = points.map((point) => point[axis]);
-  return [Math.min, Math.max].map((end) => places.reduce((a, b) => end(a, b)));
-}
-
 function lengthOf(points) {
   return sum(points.slice(1).map(([x, y], i) => Math.hypot(x - points[i][0], y - points[i][1])));
 }

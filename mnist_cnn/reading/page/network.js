@@ -200,10 +200,11 @@ function computed(name, map) {
   return outputs[outputs.length - 1];
 }
 
-// Return the probabilities of the digits 0 to 9 for 28x28 values of 0 to 255, white on black.
+// Return the probabilities of the classes for the values of an image of training, of 0 to 255.
 function probabilities(image) {
   const data = Float32Array.from(image, (value) => value / 255);
-  return softmax(computed("classifier", { data, height: 28, width: 28, channels: 1 }).data);
+  const [channels, height, width] = NETWORKS.classifier.shape;
+  return softmax(computed("classifier", { data, height, width, channels }).data);
 }
 
 function softmax(logits) {

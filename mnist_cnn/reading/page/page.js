@@ -1,15 +1,15 @@
-// The page: strokes and pictures are read as they are made, by `read` of the script before this one.
+// The page: strokes and pictures are read as they are made, by `read` of one script before this one,
+// and what is read is shown by another, digits.js or classes.js. ABOUT says what the network takes.
 // Lengths are fractions of the sheet's width.
 
 const PEN = 0.034;
 const RATIO = 3 / 4; // height of the sheet by its width
-const SENT = 400; // width in pixels of the drawing that is read
 const TAP = 6; // pixels that a finger may move in a tap
 const INK = "#16244f";
 
 const root = document.querySelector(".reader");
 const find = (name) => root.querySelector("." + name);
-const [sheet, ink, boxes, seen, bars] = ["sheet", "ink", "boxes", "seen", "bars"].map(find);
+const [sheet, ink, boxes] = ["sheet", "ink", "boxes"].map(find);
 const file = root.querySelector("input");
 
 // what is on the sheet
@@ -72,6 +72,12 @@ function draw(pen, points) {
   pen.stroke();
 }
 
+// Return the least and the greatest coordinate of points along an axis.
+function ends(points, axis) {
+  const places = points.map((point) => point[axis]);
+  return [Math.min, Math.max].map((end) => places.reduce((a, b) => end(a, b)));
+}
+
 function show() {
   const width = Math.round(sheet.clientWidth * (window.devicePixelRatio || 1));
   if (ink.width !== width || ink.height !== Math.round(width * RATIO)) {
@@ -111,12 +117,10 @@ function showPager() {
 // reading
 
 const copy = document.createElement("canvas");
-copy.width = SENT;
-copy.height = SENT * RATIO;
 
 function question(image) {
   if (image) return (image.reading = image.reading || readPicture(image));
-  paint(copy, "#fff");
+  copyDrawing(copy);
   return read({ canvas: copy, strokes: strokes() });
 }
 
@@ -125,7 +129,7 @@ async function readPicture(image) {
   const progress = (share) => {
     const sent = `Sending ${file.name}: ${Math.round(100 * share)} %`;
     const wait = share < 1 ? sent : `Reading ${file.name} …`;
-    if (image === picture()) answer({ text: "", digits: [], wait });
+    if (image === picture()) answer({ wait });
   };
   progress(0);
   const reply = await read({ picture: file, page, progress });
@@ -216,146 +220,26 @@ async function decode(image, url) {
 
 // the answer
 
-let digits = [];
-
-for (let digit = 0; digit < 10; digit += 1) {
-  const bar = document.createElement("div");
-  bar.className = "bar";
-  bar.setAttribute("role", "listitem");
-  bar.innerHTML = `<small></small><div class="trough"><div class="level"></div></div><b>${digit}</b>`;
-  bars.append(bar);
-}
-
+// `present` of the script before this one shows a reply, and returns the message about it.
 function answer(reply) {
-  digits = reply ? reply.digits : [];
-  // neither known signs nor empty cells
-  const unsure = digits.filter(({ sign }) => sign === "?" || sign === "·");
-  showText(reply ? reply.text : "");
+  const { text = "", unsure = false, isFound = false } = present(reply);
   const message = find("message");
-  message.textContent = refusal || messageOf(reply, unsure);
-  message.classList.toggle("unsure", unsure.length > 0);
-  tiles();
-  choose(digits.length - 1);
+  const wait = reply && (reply.wait || reply.refused);
+  message.textContent = refusal || wait || (reply ? text : EMPTY);
+  message.classList.toggle("unsure", unsure);
   if (reply && reply.wait) find("pace").textContent = "";
   if (answered < changes) return;
   const took = Math.round(performance.now() - askedAt);
-  find("pace").textContent = digits.length ? `Read in ${took} ms.` : "";
+  find("pace").textContent = isFound ? `Read in ${took} ms.` : "";
   root.dataset.took = took;
   const refused = refusal || (reply && reply.refused);
   root.dataset.state = refused ? "refused" : reply ? "read" : "empty";
-}
-
-// Each row of writing is a block, so that a wrapped row is recognizable.
-function showText(text) {
-  const rows = text ? text.split("\n") : [];
-  const reading = find("reading");
-  reading.replaceChildren();
-  rows.forEach((row, i) => {
-    const line = document.createElement("span");
-    line.textContent = row;
-    if (i) reading.append("\n");
-    reading.append(line);
-  });
-  reading.classList.toggle("long", text.length > 7 || rows.length > 2);
-  reading.tabIndex = reading.scrollHeight > reading.clientHeight ? 0 : -1; // scrolled by keys
-}
-
-function messageOf(reply, unsure) {
-  if (!reply) return "The sheet is empty: draw a digit with mouse or finger.";
-  if (reply.wait || reply.refused) return reply.wait || reply.refused;
-  if (digits.length === 0) return "No digit found yet.";
-  const read = digits.filter(({ digit }) => digit !== null).length;
-  if (!unsure.length) return read > 1 ? `${read} digits` : "";
-  const { best, turned } = digits[0];
-  if (turned) return `A ${best}, if the picture is turned by ${turned}° clockwise.`;
-  const doubts = unsure.filter(({ sign }) => sign === "?").length;
-  const others = unsure.length - doubts;
-  const guess = doubts && digits.length === 1 ? `Perhaps a ${best}?` : "";
-  return [
-    doubts === 1 ? "Unsure of one digit." : doubts ? `Unsure of ${doubts} digits.` : "",
-    others === 1 ? "One sign is no digit." : others ? `${others} signs are no digits.` : "",
-    guess,
-  ].filter(Boolean).join(" ");
-}
-
-// The label of a digit's tile.
-function labelOf({ sign, best, confidence, turned }) {
-  if (sign === "·") return "no digit";
-  if (sign === " ") return "empty";
-  if (turned) return `${best}? ↻ ${turned}°`;
-  if (sign !== "?" && Number.isNaN(Number(sign))) return sign;
-  return `${sign === "?" ? `${best}?` : sign} · ${percentage(confidence)}%`;
-}
-
-function tiles() {
-  seen.replaceChildren();
-  boxes.replaceChildren();
-  const [left, top, wide, high] = frame();
-  digits.forEach((digit, index) => {
-    const tile = document.createElement("button");
-    tile.type = "button";
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = 28;
-    const pixels = new ImageData(28, 28);
-    Uint8Array.from(atob(digit.image), (c) => c.charCodeAt(0)).forEach((value, i) => {
-      pixels.data.set([value, value, value, 255], 4 * i);
-    });
-    canvas.getContext("2d").putImageData(pixels, 0, 0);
-    tile.setAttribute("aria-label", `Read as ${labelOf(digit).replace(" ·", ",")}`);
-    tile.append(canvas, labelOf(digit));
-    tile.addEventListener("click", () => choose(index));
-    seen.append(tile);
-
-    const box = document.createElement("i");
-    const [x0, y0, x1, y1] = digit.box;
-    box.classList.toggle("unsure", digit.sign === "?" || digit.sign === "·");
-    Object.assign(box.style, {
-      left: `calc(${100 * (left + x0 * wide)}% - 6px)`,
-      top: `calc(${100 * (top + y0 * high)}% - 6px)`,
-      width: `calc(${100 * (x1 - x0) * wide}% + 12px)`,
-      height: `calc(${100 * (y1 - y0) * high}% + 12px)`,
-    });
-    boxes.append(box);
-  });
-  if (digits.length === 0) {
-    const none = document.createElement("div");
-    none.className = "none";
-    seen.append(none);
-  }
-}
-
-// Show the probabilities of one of the digits.
-function choose(index) {
-  const chosen = digits[index];
-  [...seen.querySelectorAll("button")].forEach((tile, i) => {
-    tile.setAttribute("aria-pressed", String(i === index));
-    if (i === index) seen.scrollLeft = tile.offsetLeft - (seen.clientWidth - tile.offsetWidth) / 2;
-  });
-  overflow();
-  [...boxes.children].forEach((box, i) => box.classList.toggle("chosen", i === index));
-  const turned = chosen && chosen.turned ? `if it is turned by ${chosen.turned}°` : "";
-  find("which").textContent = digits.length > 1 ? `(${index + 1} of ${digits.length})` : turned;
-  [...bars.children].forEach((bar, digit) => {
-    const share = chosen ? chosen.probabilities[digit] : 0;
-    bar.classList.toggle("best", Boolean(chosen) && digit === chosen.best);
-    bar.querySelector(".level").style.height = `${100 * share}%`;
-    bar.querySelector("small").textContent = chosen ? percentage(share) : "";
-    bar.title = chosen ? `${digit}: ${(100 * share).toFixed(2)}%` : "";
-  });
 }
 
 // Never 0 or 100.
 function percentage(share) {
   if (share < 0.005) return "<1";
   return share >= 0.995 ? ">99" : `${Math.round(100 * share)}`;
-}
-
-// Indicate that the strip can be scrolled, and fade it out on the sides where it continues.
-function overflow() {
-  const hidden = seen.scrollWidth - seen.clientWidth;
-  find("more").textContent = hidden > 1 ? `(scroll: ${digits.length})` : "";
-  seen.classList.toggle("before", seen.scrollLeft > 1);
-  seen.classList.toggle("after", seen.scrollLeft < hidden - 1);
 }
 
 // mouse, finger, pen
@@ -383,7 +267,7 @@ function isTap({ points }) {
 
 ink.addEventListener("pointerdown", (event) => {
   // a picture is scrolled and tapped, never drawn on
-  if (picture() || drawing !== null || event.button !== 0) return;
+  if (!ABOUT.draws || picture() || drawing !== null || event.button !== 0) return;
   event.preventDefault();
   drawing = event.pointerId;
   ink.setPointerCapture(drawing);
@@ -476,10 +360,11 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-seen.addEventListener("scroll", overflow);
-new ResizeObserver(overflow).observe(seen);
 new ResizeObserver(show).observe(sheet);
-for (const part of root.querySelectorAll(PICTURES ? ".drawings" : ".pictures")) part.hidden = true;
+find("upload").hidden = !PICTURES;
+document.title = TEXTS.title;
+root.classList.toggle("still", !ABOUT.draws);
+for (const name of ["title", "about", "hint"]) find(name).textContent = TEXTS[name];
 show();
 answer(null);
 root.dataset.ready = "yes";

@@ -6,7 +6,7 @@ const MAX_BYTES = 20_000_000; // of a picture's file, the same as the server's
 // Return the reply of POST /read for a page of a picture's file, or without one for the drawing on
 // the canvas; with `refused`, a sentence, if it fails. `progress` is called with the fraction sent.
 async function read({ canvas, picture, page = 1, progress = () => {} }) {
-  const refused = (sentence) => ({ text: "", digits: [], refused: sentence });
+  const refused = (sentence) => ({ refused: sentence });
   const name = picture ? picture.name : "The drawing";
   if (picture && picture.size > MAX_BYTES) {
     return refused(`${name} is too big: at most ${MAX_BYTES / 1e6} MB can be read.`);

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn.reading.picture import Source
+from mnist_cnn.data.picture import Source
 from mnist_cnn.reading.reading import THRESHOLD, Reading
 from mnist_cnn.reading.rules import reader
 from mnist_cnn.weights.predictor import load_digits

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mnist_cnn.data.picture import load_picture, upright_size
 from mnist_cnn.reading.ink import Grey, Ink, Mask, centred, grey_of, resized, stroke_width
-from mnist_cnn.reading.picture import load_picture, upright_size
 from mnist_cnn.reading.rules.cuts import cut
 from mnist_cnn.reading.rules.frames import Box, Cell
 from mnist_cnn.reading.rules.holes import MOST_HOLES, holes

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from mnist_cnn.reading.picture import Source, load_picture
+from mnist_cnn.data.picture import Source, load_picture
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
 from mnist_cnn.reading.rules.digits import Digit, Line, Sheet, line_of
 from mnist_cnn.reading.rules.frames import Box

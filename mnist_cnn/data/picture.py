@@ -1,4 +1,4 @@
-"""Decoding of picture files to upright, opaque images."""
+"""Decoding of picture files to upright, opaque images, and to the images that networks take."""
 
 import contextlib
 import io
@@ -7,16 +7,17 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import IO, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import Tensor
 
-from mnist_cnn.config.messages import install
-from mnist_cnn.reading.ink import shrunk
+from mnist_cnn.config.messages import install, must_be
 
 # common formats; Pillow also reads PostScript, by running Ghostscript, and formats so rare that
 # their decoders are seldom reviewed
@@ -32,6 +33,7 @@ TAKEN = (
     "a path, bytes, a file opened in binary mode, a PIL image, or an array (H, W), (H, W, 3) or "
     "(H, W, 4) of uint8 or of floats in [0, 1]"
 )
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 
 
@@ -52,6 +54,28 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
     if isinstance(page, ValueError):
         raise page
     return page
+
+
+def as_image(
+    source: Source | Image.Image, channels: int, size: Sequence[int] | None = None
+) -> Tensor:
+    """Load a picture as an image uint8 (C, H, W): training and prediction see the same.
+
+    Args:
+        source: see `load_picture`.
+        channels: C; 1 is grey, 3 RGB, 4 RGB with an opacity of 255.
+        size: (H, W), to which it is scaled, each side by itself; None keeps its size.
+
+    Raises:
+        OSError, ValueError: see `load_picture`; or there are no pictures of so many channels.
+    """
+    if channels not in MODES:
+        raise ValueError(must_be("channels of a picture", "1, 3 or 4", channels))
+    picture = load_picture(source).convert(MODES[channels])
+    if size is not None:
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = np.array(picture).reshape(picture.height, picture.width, channels)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 class Pages(contextlib.ExitStack):
@@ -250,8 +274,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     peak = float(values.max())
     whites = (1.0, 255.0, 4095.0, 65535.0) if image.mode == "F" else (255.0, 4095.0, 65535.0)
     white = next((white for white in whites if peak <= white), peak)
-    # shrink first: each float32 copy of 100 megapixels would take 400 MB
-    small = shrunk(values, MAX_SIDE).astype(np.float32).clip(0)
+    if (size := _fitting(*image.size)) != image.size:
+        import cv2  # large pictures of these kinds alone need it
+
+        # shrink first: each float32 copy of 100 megapixels would take 400 MB
+        values = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+    small = values.astype(np.float32).clip(0)
     return Image.fromarray((small * (255 / white)).astype(np.uint8))
 
 

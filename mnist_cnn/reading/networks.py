@@ -1,0 +1,201 @@
+"""What a trained network tells of a picture: the digits on it, or the class of the whole.
+
+`load_network` decides which; predict, the service, the page and its export ask what it returns.
+"""
+
+import base64
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image
+from pydantic import BaseModel
+from torch import Tensor
+
+from mnist_cnn.detection.network import Detector
+from mnist_cnn.detection.trained import load_reader, shipped
+from mnist_cnn.model import SHAPE
+from mnist_cnn.reading.answers import (
+    DigitsClassified,
+    FoundClass,
+    FoundDigit,
+    ImagesClassified,
+    PictureClassified,
+    PictureRead,
+    Reply,
+    SeenDigit,
+    as_url,
+    found_lines,
+    in_words,
+    rotation,
+    written,
+)
+from mnist_cnn.reading.reading import Reading
+from mnist_cnn.weights import predictor
+from mnist_cnn.weights.files import ReaderError
+from mnist_cnn.weights.predictor import Trained
+
+if TYPE_CHECKING:
+    from mnist_cnn.reading.reader import Net
+
+
+@dataclass
+class Digits:
+    """Networks that read the digits on a page, one by one.
+
+    Args:
+        net, reader: see `read_digits`.
+    """
+
+    net: "Net | None" = None
+    reader: Detector | None = None
+
+    does: ClassVar[str] = "Reads handwritten digits."
+    # of the page: what shows the replies, and what reads without a server, each using those before
+    script: ClassVar[str] = "digits.js"
+    offline: ClassVar[Sequence[str]] = (
+        *("network.js", "decode.js", "lines.js", "reading.js", "drawing.js"),
+    )
+    reply_type: ClassVar[type[Reply]] = PictureRead
+    arrays_type: ClassVar[type[BaseModel]] = DigitsClassified
+    shape: ClassVar[tuple[int, ...]] = SHAPE  # of the images that `net` classifies
+
+    def __call__(self, picture: Image.Image) -> list[Reading]:
+        from mnist_cnn.reading.reader import (
+            read_digits,
+        )  # needs the extra photo, an export does not
+
+        return read_digits(picture, self.net, reader=self.reader)
+
+    def about(self) -> dict[str, Any]:
+        """Return what the page has to know of the network."""
+        return {"draws": True}
+
+    def answer(self, found: Sequence[Reading]) -> dict[str, Any]:
+        """Return what was found in a picture as JSON values."""
+        digits = [FoundDigit.model_validate(each).model_dump() for each in found]
+        lines = [line.model_dump() for line in found_lines(found)]
+        return {"rotation": rotation(found), "lines": lines, "digits": digits}
+
+    def words(self, found: Sequence[Reading]) -> str:
+        return in_words(found)
+
+    def draw(self, picture: Image.Image, found: Sequence[Reading]) -> Image.Image:
+        from mnist_cnn.reading.drawing import draw_readings
+
+        return draw_readings(picture, found)
+
+    def reply(self, picture: Image.Image, found: Sequence[Reading]) -> PictureRead:
+        """Return what was found as the page shows it."""
+        sides = (*picture.size, *picture.size)
+        digits = []
+        for reading in found:
+            fields = FoundDigit.model_validate(reading).model_dump()
+            fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
+            image = base64.b64encode(reading.image.tobytes()).decode()
+            digits.append(SeenDigit(**fields, image=image))
+        return PictureRead(
+            text=written(found), rotation=rotation(found), lines=found_lines(found), digits=digits
+        )
+
+    @functools.cached_property
+    def classifier(self) -> "Net":
+        return predictor.load() if self.net is None else self.net
+
+    def classified(self, images: Tensor) -> DigitsClassified:
+        """Classify uint8 images (N, H, W), or of several channels (N, C, H, W)."""
+        found = self.classifier(images).float()
+        return DigitsClassified(digits=found.argmax(1).tolist(), probabilities=found.tolist())
+
+
+@dataclass
+class Classes:
+    """A network that classifies whole pictures; the methods are those of `Digits`.
+
+    Raises:
+        ValueError: it takes no pictures, see `Trained.image_of`.
+    """
+
+    net: Trained
+
+    does: ClassVar[str] = "Classifies pictures."
+    script: ClassVar[str] = "classes.js"
+    offline: ClassVar[Sequence[str]] = ("network.js", "classify.js")
+    reply_type: ClassVar[type[Reply]] = PictureClassified
+    arrays_type: ClassVar[type[BaseModel]] = ImagesClassified
+
+    def __post_init__(self) -> None:
+        self(Image.new("L", (1, 1)))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.net.shape
+
+    def __call__(self, picture: Image.Image) -> list[FoundClass]:
+        return as_found(self.net.classify(picture))
+
+    def about(self) -> dict[str, Any]:
+        return {
+            "draws": self.shape == SHAPE,  # in MNIST's format
+            "classes": self.net.classes,
+            "shape": self.shape,
+            "whiteOnBlack": self.net.is_white_on_black,
+        }
+
+    def answer(self, found: Sequence[FoundClass]) -> dict[str, Any]:
+        return {"classes": [each.model_dump() for each in found]}
+
+    def words(self, found: Sequence[FoundClass]) -> str:
+        return ", ".join(f"{each.name} {each.probability:.1%}" for each in found)
+
+    def draw(self, picture: Image.Image, found: Sequence[FoundClass]) -> Image.Image:
+        raise ValueError("--show draws digits in their places; ckpt_path classifies whole pictures")
+
+    def reply(self, picture: Image.Image, found: Sequence[FoundClass]) -> PictureClassified:
+        pixels = self.net.image_of(picture).permute(1, 2, 0).squeeze(2).numpy()
+        image = as_url(Image.fromarray(pixels), "png")
+        return PictureClassified(classes=list(found), image=image)
+
+    def classified(self, images: Tensor) -> ImagesClassified:
+        every = self.net(images)
+        return ImagesClassified(classes=[as_found(self.net.named(each)) for each in every])
+
+
+def as_found(named: Sequence[tuple[str, float]]) -> list[FoundClass]:
+    return [FoundClass(name=name, probability=p) for name, p in named]
+
+
+def load_network(path: Path | str | None = None) -> Digits | Classes:
+    """Load what reads or classifies pictures.
+
+    Args:
+        path: a reader, see `load_reader`, which is used alone, or a network of images, see
+            `network_of`. None is the shipped reader alone.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if path is None:
+        return network_of(None)
+    try:
+        net = predictor.load(path)
+    except ReaderError:
+        return Digits(None, load_reader(path))
+    try:
+        return network_of(net)
+    except (ValueError, RuntimeError) as e:  # a user's network may raise anything for its images
+        raise ValueError(f"{path}: {e}") from None
+
+
+def network_of(net: Trained | None) -> Digits | Classes:
+    """Return what reads or classifies pictures with a network of images.
+
+    The shipped reader finds digits, and a network of 28x28 digits classifies them; any other
+    network classifies whole pictures. None is the reader alone.
+
+    Raises:
+        ValueError: it takes no pictures, see `Trained.image_of`.
+    """
+    return Digits(net, shipped()) if net is None or net.reads_digits else Classes(net)
