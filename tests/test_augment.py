@@ -1,5 +1,7 @@
 """Augmentation changes each digit by its own random amounts, within the configured ranges."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -96,7 +98,7 @@ def test_an_amount_out_of_range_is_refused_by_its_key(key, value):
         Augment(**{key: value})
 
 
-COLOURS = {
+COLOURS: Any = {
     "none": None,
     "flip": {"_target_": "torchvision.transforms.v2.RandomHorizontalFlip"},
     "crop": {"_target_": "torchvision.transforms.v2.RandomResizedCrop", "scale": [0.5, 0.9]},

@@ -169,6 +169,7 @@ def test_a_reader_s_run_reads_but_not_its_checkpoint_which_is_not_calibrated(rea
         network = load_network(place)
         assert isinstance(network, Digits)
         assert network.net is None
+        assert network.reader is not None
         assert network.reader.character_weights.shape == (2,)
     with pytest.raises(ValueError, match=r"best.ckpt: a checkpoint, whose scores"):
         load_network(reader_run / "checkpoints" / "best.ckpt")

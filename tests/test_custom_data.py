@@ -1,6 +1,8 @@
 """Custom arrays and images: training, evaluation, and one-line errors."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -104,8 +106,8 @@ def test_the_files_of_an_image_folder_in_a_custom_data_module_are_known(tmp_path
         tmp_path / "test", v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, True)])
     )
     for shuffle in (False, True):
-        own = L.LightningDataModule()
-        own.test_dataloader = lambda shuffle=shuffle: DataLoader(folder, 7, shuffle=shuffle)
+        own: Any = L.LightningDataModule()
+        own.test_dataloader = partial(DataLoader, folder, 7, shuffle=shuffle)
         data = CollectedDataModule(own)
         data.setup("test")
         assert data.split_files("test") == (

@@ -107,6 +107,11 @@ def test_the_page_computes_the_maps_that_the_reader_computes(page_file, reader):
     torch.testing.assert_close(engine.maps(ink), expected, rtol=0, atol=0.05)
 
 
+def digits_by(net: Any, reader: Any) -> Digits:
+    """Return what reads digits with a stand-in for the reader."""
+    return Digits(net, reader)
+
+
 class Dilated(nn.Module):
     """A detector with weights rounded to 16 bits, so that the file has them exactly."""
 
@@ -132,7 +137,7 @@ def test_a_detector_may_be_dilated_add_and_upsample():
     pytest.importorskip("py_mini_racer", reason="comes with the extra export")
     torch.manual_seed(0)
     net, ink = Dilated(), torch.rand(40, 56)
-    page = webpage.webpage(Digits(None, net), {})
+    page = webpage.webpage(digits_by(None, net), {})
     maps = webpage.Engine(page).maps(ink)
     torch.testing.assert_close(maps, net(ink[None, None])[0], rtol=0, atol=1e-5)
     assert '"characterWeights": [1.5, 0.25]' in page
@@ -186,7 +191,7 @@ def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
     rng, weak_signs = np.random.default_rng(0), 0
     detector = Dilated()
     detector.get_buffer("line_weights").copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 0, 3]))
-    engine = webpage.Engine(webpage.webpage(Digits(None, detector), {}))
+    engine = webpage.Engine(webpage.webpage(digits_by(None, detector), {}))
     for _ in range(40):
         maps, ink = made_maps(rng)
         net = Given(maps, detector)
@@ -352,7 +357,7 @@ def test_a_page_has_any_network_of_this_project(name, digits):
                 layer.weight.uniform_(-1, 1)
                 layer.bias.uniform_(-1, 1)
     trained = predictor.Trained(net, tuple("0123456789"), {"model": {}, "data": {"name": "mnist"}})
-    engine = webpage.Engine(webpage.webpage(Digits(trained, Dilated()), {}))
+    engine = webpage.Engine(webpage.webpage(digits_by(trained, Dilated()), {}))
     torch.testing.assert_close(engine.probabilities(digits), trained(digits), rtol=0, atol=1e-5)
 
 
@@ -375,7 +380,7 @@ def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, mess
     about = {"model": {}, "data": {"name": "mnist"}}
     given = predictor.Trained(net, tuple("0123456789"), about)
     with pytest.raises(ValueError, match=re.escape(message)):
-        webpage.webpage(Digits(given, Dilated()), {})
+        webpage.webpage(digits_by(given, Dilated()), {})
 
 
 def painted() -> Image.Image:

@@ -6,7 +6,7 @@ models have no defaults.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
     AfterValidator,
@@ -127,7 +127,7 @@ class Augment(Part):
     __pydantic_extra__: dict[str, Fraction]  # all other keys
 
 
-def are_transforms(augment: Any) -> bool:
+def are_transforms(augment: Any) -> TypeGuard[Mapping[str, Any]]:
     """Return whether an augmentation consists of transforms by name, not of `Augment`'s amounts."""
     if not isinstance(augment, Mapping) or not augment:
         return False
