@@ -21,7 +21,7 @@ EMOJI, RUN, PAGE = Path("emoji"), Path("outputs/emoji"), Path("exported/mnist_cn
 KINDS = {"nature": "Animals & Nature", "emotion": "Smileys & Emotion", "food": "Food & Drink"}
 COUNTS = {"nature": 150, "emotion": 170, "food": 130}
 SIDE = 96  # pixels
-SHOWN = "hamburger"  # on the page
+SHOWN = "food/avocado.png"  # on the page
 WIDTH, HEIGHT, GAP, TITLE = 840, 640, 24, 48
 
 
@@ -47,12 +47,13 @@ def emoji(package: Path) -> None:
                 page.screenshot(path=place / f"{name}.png")
 
 
-def training(rows: int = 6, columns: int = 4) -> Image.Image:
+def training(rows: int = 9, columns: int = 4) -> Image.Image:
     """Draw some training pictures of each class."""
     blocks = []
     for kind in KINDS:
-        files = sorted((EMOJI / "train" / kind).iterdir())[:: 120 // (rows * columns)]
-        images = [np.array(Image.open(file).convert("RGB")) for file in files[: rows * columns]]
+        files = sorted((EMOJI / "train" / kind).iterdir())
+        chosen = np.linspace(0, len(files) - 1, rows * columns).astype(int)
+        images = [np.array(Image.open(files[k]).convert("RGB")) for k in chosen]
         grid = np.array(images).reshape(rows, columns, SIDE, SIDE, 3)
         blocks.append(grid.swapaxes(1, 2).reshape(rows * SIDE, columns * SIDE, 3))
         blocks.append(np.full((rows * SIDE, GAP * 3, 3), 255, np.uint8))
@@ -61,9 +62,7 @@ def training(rows: int = 6, columns: int = 4) -> Image.Image:
 
 def on_page() -> Image.Image:
     """Take a screenshot of the exported page with a picture on it."""
-    picture = next((EMOJI / "test").rglob(f"{SHOWN}.png"), None) or next(
-        (EMOJI / "test" / "food").iterdir()
-    )
+    picture = EMOJI / "test" / SHOWN
     file = RUN / "page.png"
     with sync_playwright() as playwright:
         page = browser(playwright).new_page(viewport={"width": 1180, "height": 800})
