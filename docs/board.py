@@ -4,24 +4,23 @@ The sweep is in outputs/board, and is resumed. Needs the extra test, and Chromiu
 """
 
 import io
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import browser
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page
 from tensorboard import program
 
 OUT = Path(__file__).with_name("images") / "tensorboard.png"
 FOLDER = Path("outputs/board")
 SWEEP = "-m data.per_class=200 trainer.max_epochs=8 optimizer.lr=1e-4,1e-3,1e-2 seed=0,1"
-VIEWPORT = {"width": 1400, "height": 900}
+SIDES = 1400, 900  # of the window, in pixels
 WIDTH, HEIGHT, MARGIN = 840, 540, 24  # of a view in the picture, in pixels
 
 
-def views(page: Any, address: str) -> list[bytes]:
+def views(page: Page, address: str) -> list[bytes]:
     """Return screenshots of the curves, of HPARAMS as a table and as coordinates, and of IMAGES."""
     shots = []
     for view, clicks in (
@@ -46,15 +45,11 @@ def main() -> None:
     board.configure(argv=["tensorboard", "--logdir", str(FOLDER), "--port", "0"])
     address = board.launch()
     sheet = Image.new("RGB", (2 * WIDTH + MARGIN, 2 * HEIGHT + MARGIN), "white")
-    with sync_playwright() as playwright:
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=VIEWPORT)  # type: ignore[arg-type]
+    with browser.opened(*SIDES) as page:
         for k, shot in enumerate(views(page, address)):
             view = Image.open(io.BytesIO(shot)).convert("RGB")
             place = k % 2 * (WIDTH + MARGIN), k // 2 * (HEIGHT + MARGIN)
             sheet.paste(view.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS), place)
-        browser.close()
     sheet.quantize(64, kmeans=4, dither=Image.Dither.NONE).save(OUT, optimize=True)
 
 

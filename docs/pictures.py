@@ -8,15 +8,14 @@ the report of a sweep and the history of the tutorial's run. The runs are in out
 are resumed. Needs the extras test and sweep, and Chromium.
 """
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import browser
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
-from playwright.sync_api import sync_playwright
 
 from mnist_cnn import read_digits
 from mnist_cnn.data import mnist
@@ -67,17 +66,13 @@ def a_photograph(seed: int) -> Image.Image:
 def report(file: Path) -> Image.Image:
     """Return a screenshot of a report's title and ranking."""
     shot = RUNS / "report.png"
-    with sync_playwright() as playwright:
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 880, "height": 400}, device_scale_factor=2)
+    with browser.opened(880, 400, device_scale_factor=2) as page:
         page.goto(file.absolute().as_uri(), timeout=120_000)
         page.wait_for_selector("table")
         below = page.locator("table").first.bounding_box()
         assert below is not None
         height = below["y"] + below["height"] + 16
         page.screenshot(path=shot, clip={"x": 0, "y": 0, "width": 880, "height": height})
-        browser.close()
     return scaled(Image.open(shot), RIGHT)
 
 

@@ -7,14 +7,12 @@ evaluation wrote, and the exported page with a picture on it. Needs the extra te
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
+import browser
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from playwright.sync_api import sync_playwright
 
 OUT = Path(__file__).parent / "images" / "classes.png"
 EMOJI, RUN, PAGE = Path("emoji"), Path("outputs/emoji"), Path("exported/mnist_cnn.html")
@@ -25,18 +23,12 @@ SHOWN = "food/avocado.png"  # on the page
 WIDTH, HEIGHT, GAP, TITLE = 840, 640, 24, 48
 
 
-def browser(playwright: Any) -> Any:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    return playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-
-
 def emoji(package: Path) -> None:
     """Draw the emoji on white, one of five to test on."""
     icons = json.loads((package / "icons.json").read_text("utf-8"))["icons"]
     categories = json.loads((package / "metadata.json").read_text("utf-8"))["categories"]
     chance = np.random.default_rng(0)
-    with sync_playwright() as playwright:
-        page = browser(playwright).new_page(viewport={"width": SIDE, "height": SIDE})
+    with browser.opened(SIDE, SIDE) as page:
         for kind, category in KINDS.items():
             names = sorted(set(categories[category]) & icons.keys())
             for k, name in enumerate(chance.permutation(names)[: COUNTS[kind]]):
@@ -64,8 +56,7 @@ def on_page() -> Image.Image:
     """Take a screenshot of the exported page with a picture on it."""
     picture = EMOJI / "test" / SHOWN
     file = RUN / "page.png"
-    with sync_playwright() as playwright:
-        page = browser(playwright).new_page(viewport={"width": 1180, "height": 800})
+    with browser.opened(1180, 800) as page:
         page.goto(PAGE.absolute().as_uri())
         page.set_input_files("input[type=file]", picture)
         page.wait_for_function("() => root.dataset.state === 'read'")
