@@ -32,7 +32,7 @@ ANY = ("", "0.0.0.0", "::")  # a --host that listens on all interfaces
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         "python -m mnist_cnn.demo",
-        description="Serves a page that reads digits as one draws them, or classifies pictures.",
+        description="Serve a page that reads digits as one draws them, or classifies pictures.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0: any)")

@@ -1,4 +1,4 @@
-"""Writes a trained network for other programs: python -m mnist_cnn.export [ckpt_path=PATH]
+"""Write a trained network for other programs: python -m mnist_cnn.export [ckpt_path=PATH]
 
   mnist_cnn.onnx         the whole model for ONNX Runtime and programs like it
   mnist_cnn.pt2          the whole model for torch.export.load, without this project's code

@@ -1,4 +1,4 @@
-"""Reads or classifies pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
+"""Read or classify pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
 
 A network of MNIST's digits, or none, reads all digits on a page; one of other images names the five
 likeliest classes of the whole picture. docs/usage.md describes what --json prints. A process of its
