@@ -139,6 +139,19 @@ def test_signs_are_written_and_are_no_digits() -> None:
     assert texts.count("3.14\n-42") >= 9
 
 
+def test_a_line_is_no_surer_than_the_guess_of_its_illegible_digit() -> None:
+    illegible = []
+    for number in range(4):
+        paper = page(picked("2 435", number))
+        for x in range(122, 178, 9):  # crossed out
+            cv2.line(paper, (x, 45), (x + 12, 125), 50, 7)
+        readings = read_digits(Image.fromarray(paper))
+        illegible += [each for each in readings if each.is_digit and each.digit is None]
+    assert illegible
+    for each in illegible:
+        assert each.line <= each.confidence + 1e-6
+
+
 @pytest.mark.parametrize("degrees", [45, 90, 180, 270])
 def test_a_row_is_read_whichever_way_it_is_turned(degrees: int) -> None:
     right = 0

@@ -73,11 +73,13 @@ def read_digits(
         own = [each for each in line if each]
         sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
         unread = left_unread(own, sure, threshold)
-        of_digits = lead(own) > 0  # other writing there is an illegible digit
+        # other writing there is an illegible digit, and the line right if its guess is
+        illegible = [each for each in own if each.is_other] if lead(own) > 0 else []
+        sure *= math.prod(each.digit_score for each in illegible)
         for each in line:
             about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
             about["is_digit"] = each is not None and (
-                each.symbol.isdecimal() or (of_digits and each.is_other)
+                each.symbol.isdecimal() or any(each is other for other in illegible)
             )
             about["turned"] = turn if lone and each and each.symbol.isdecimal() else 0
             if cell:

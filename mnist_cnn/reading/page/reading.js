@@ -7,12 +7,13 @@ function readInk({ data, height, width }) {
   const { kept, dropped, left } = split(characters(maps), ink, maps);
   const found = NETWORKS.classifier ? kept.map((each) => classified(ink, each)) : kept;
   return lines(found).map((line) => {
-    const sure = confidence(evidence(line, dropped, left, ink));
-    const unread = leftUnread(line, sure, READER.threshold);
-    const ofDigits = lead(line) > 0; // other writing there is an illegible digit
+    const legible = confidence(evidence(line, dropped, left, ink));
+    const unread = leftUnread(line, legible, READER.threshold);
+    // other writing there is an illegible digit, and the line right if its guess is
+    const illegible = lead(line) > 0 ? line.filter((each) => each.isOther) : [];
+    const sure = illegible.reduce((product, each) => product * each.digitScore, legible);
     return line.map((each) => {
-      const isIllegible = ofDigits && each.isOther;
-      const about = { isDigit: each.isDigit || isIllegible, line: sure };
+      const about = { isDigit: each.isDigit || illegible.includes(each), line: sure };
       return reading(ink, each, unread.includes(each) ? Infinity : READER.threshold, about);
     });
   });
