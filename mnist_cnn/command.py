@@ -31,7 +31,7 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
     """Wrap main(argv) of a command so that it exits without a traceback.
 
     A user error prints one line and exits with code 1, or shows its traceback with
-    HYDRA_FULL_ERROR=1. SIGINT, SIGTERM and SIGUSR1 print one line, a closed pipe (as after
+    HYDRA_FULL_ERROR=1. SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 print one line, a closed pipe (as after
     `| head -1`) nothing, with the conventional exit codes.
     """
 

@@ -36,7 +36,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: a value, the data or the folder is invalid.
-        Interrupted: SIGINT, SIGTERM or SIGUSR1 was received; the run can be resumed.
+        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 was received; it can be resumed.
     """
     values = resolved(cfg)  # recorded, and compared when the run is resumed
     config = parse(values, Config)

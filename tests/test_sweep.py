@@ -12,13 +12,14 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from mnist_cnn.checks.folders import differences
 from mnist_cnn.internals.hydra import parse_override
 from mnist_cnn.runs import resume
 from mnist_cnn.runs.folder import FAILED, LAST, LOCK, PENDING, RESULTS, SWEEP
 from mnist_cnn.runs.names import name_of
 from tests.helpers.process import environment, finish, run, start, wait_for
 from tests.helpers.toy import EXAMPLE, Toy, stamps
-from tests.helpers.training import SHORT
+from tests.helpers.training import FAULT, SHORT, TINY
 
 TRAIN = ["mnist_cnn.train", "-m", *SHORT, "logger=none", "hydra.sweep.dir=sweep"]
 TRAIN += ["hydra.callbacks.folders.report=null"]
@@ -241,6 +242,21 @@ def test_each_launcher_runs_the_jobs(toy, launcher):
     assert toy.states() == {"x_1": "finished", "x_3": "failed"}
     (toy.folder / "broken").unlink()
     assert toy.finish("x=1,3", f"hydra/launcher={launcher}").returncode == 0
+
+
+@pytest.mark.slow
+def test_a_job_that_submitit_would_end_is_saved_first_and_then_started_again(tmp_path):
+    command = ["mnist_cnn.train", "-m", *TINY, FAULT, "run_name=x"]
+    command += ["callbacks.checkpoint.every_seconds=null", "hydra.callbacks.folders.report=null"]
+    for launcher in ("basic", "local"):
+        # in the second of two epochs of 10 steps
+        fault = "on_train_batch_start 16 SIGUSR2" if launcher == "local" else "- 0 -"
+        where = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}"]
+        done = run(tmp_path, *command, *where, FAULT=fault)
+        assert done.returncode == 0, done.stderr
+    (log,) = (tmp_path / "local").glob(".submitit/*/*.err")
+    assert "Caught signal SIGUSR2" in log.read_text()
+    assert differences(tmp_path / "basic" / "job", tmp_path / "local" / "job") == []
 
 
 def test_a_dry_run_lists_the_jobs_with_their_states_and_writes_nothing(toy):

@@ -74,7 +74,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         best_epoch: counted from 1; None if the metric was not logged.
 
     Raises:
-        Interrupted: SIGINT (Ctrl-C), SIGTERM or SIGUSR1 was received.
+        Interrupted: SIGINT (Ctrl-C), SIGTERM, SIGUSR1 or SIGUSR2 was received.
         ValueError: a loss, a metric or a weight is not finite, or another number of processes wrote
             the checkpoint to resume from in the middle of an epoch.
         OSError: a checkpoint cannot be written, for example as the disk is full.

@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any
 
 SIGPIPE = 13  # not in signal on Windows
-# requests to stop; clusters announce the end of a job by one of the last two
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+# requests to stop; clusters announce the end of a job by one of the last three, which Windows lacks
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS += [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 
 
 class Interrupted(BaseException):
