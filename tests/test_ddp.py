@@ -1,8 +1,11 @@
 """Training in two processes: the results of a single one, and a common end."""
 
 import json
+import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from mnist_cnn.build import build_trainer, own_devices
-from mnist_cnn.checks.folders import contents, differences, files, results
+from mnist_cnn.checks.folders import contents, differences, files, last, results
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.module import DigitClassifier
@@ -139,6 +142,62 @@ def test_torchrun_starts_the_same_run_and_is_not_for_sweeps(tmp_path):
     for args, line in ((["-m", "seed=0,1"], "-m"), ([], "hydra.run.dir")):
         assert line in ended(tmp_path, *args, launcher=TORCHRUN, code=1)
     assert files(tmp_path) == before
+
+
+@pytest.fixture
+def machines() -> Iterator[list[list[str]]]:
+    """Yield what runs a command on each of two machines: network namespaces with a cable between.
+
+    Their addresses are 10.99.0.1 and 10.99.0.2.
+    """
+    names = [f"machine-{os.getpid()}-{n}" for n in (1, 2)]
+    cable = f"ip link add eth9 netns {names[0]} type veth peer name eth9 netns {names[1]}"
+    commands = [f"ip netns add {name}" for name in names] + [cable]
+    for n, name in enumerate(names, 1):
+        commands += [f"ip -n {name} address add 10.99.0.{n}/24 dev eth9"]
+        commands += [f"ip -n {name} link set {link} up" for link in ("lo", "eth9")]
+    try:
+        for command in commands:
+            done = subprocess.run(command.split(), capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: {command}: {done.stderr}")
+        yield [["ip", "netns", "exec", name] for name in names]
+    except FileNotFoundError:
+        pytest.skip("no network namespaces here: apt-get install iproute2")
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@pytest.mark.slow
+def test_a_run_on_two_machines_one_of_which_dies_is_finished_by_the_same_command(
+    tmp_path, machines
+):
+    def on_both(where: str, fault: str = "- 0 -") -> list[int]:
+        """Run torchrun on both machines, and return the exit codes."""
+        torchrun = ["torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
+        torchrun += ["--master-addr=10.99.0.1", "--master-port=29500"]
+        train = ["mnist_cnn.train", *TINY, "trainer=ddp", "trainer.accelerator=cpu", "run_name=x"]
+        train += [FAULT, "callbacks.checkpoint.every_steps=4", f"hydra.run.dir={where}"]
+        agents = [
+            start(
+                tmp_path,
+                *(*torchrun, f"--node-rank={rank}", "-m", *train),
+                within=within,
+                FAULT=fault,
+                GLOO_SOCKET_IFNAME="eth9",
+            )
+            for rank, within in enumerate(machines)
+        ]
+        return [finish(agent)[0] for agent in agents]
+
+    assert on_both("whole") == [0, 0]
+    assert 0 not in on_both("cut", fault="on_train_batch_start 15 SIGKILL 1")
+    assert last(tmp_path / "cut")["global_step"] == 14
+    assert not (tmp_path / "cut" / RESULTS).exists()
+    assert on_both("cut") == [0, 0]
+    assert differences(tmp_path / "whole", tmp_path / "cut") == []
+    assert results(tmp_path / "cut")["config"]["trainer"]["num_nodes"] == 2
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,22 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(
-    folder: Path, *command: str, output: int = subprocess.PIPE, **more: str
+    folder: Path,
+    *command: str,
+    output: int = subprocess.PIPE,
+    within: Sequence[str] = (),
+    **more: str,
 ) -> "subprocess.Popen[str]":
     """Start `python -m COMMAND`, or a file, in a folder and a new process group.
 
     Args:
+        within: a program that starts it, with its options.
         more: environment variables. By default there is one thread, as rounding depends on their
             number.
     """
     module = [] if command[0].endswith(".py") else ["-m"]
     return subprocess.Popen(
-        [sys.executable, *module, *command],
+        [*within, sys.executable, *module, *command],
         cwd=folder,
         env={**environment(), "OMP_NUM_THREADS": "1", **more},
         stdout=output,
