@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from benchmarks import pictures, records, service, speed
+from benchmarks import elsewhere, pictures, records, service, speed
+from mnist_cnn.data import mnist
 from mnist_cnn.data.drawn import pages, photographs
 from mnist_cnn.reading.reading import Reading
+from mnist_cnn.weights.predictor import load
 
 
 def table_of(printed: str) -> list[list[str]]:
@@ -119,3 +123,15 @@ def test_pictures_are_measured_as_the_table_has_them(tmp_path, capsys):
     assert capsys.readouterr().out.split()[-4] == "1"  # grid found
     pictures.main(["small", "--n", "1"])
     assert "8x8" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [16, 56])
+def test_digits_from_elsewhere_are_made_like_those_of_mnist(tmp_path, size):
+    images, labels = mnist.load_split("mnist", "unused", "test")
+    scaled = [Image.fromarray(image).resize((size, size)) for image in images[:200].numpy()]
+    given: Any = {name: np.stack([np.asarray(each) for each in scaled]) for name in elsewhere.SETS}
+    given |= {f"{name}_labels": labels[:200].numpy() for name in elsewhere.SETS}
+    np.savez(tmp_path / "digits.npz", **given)
+    for digits, truth in elsewhere.load_sets(tmp_path / "digits.npz").values():
+        assert digits.shape == (200, 28, 28)
+        assert (load()(digits).argmax(1) == truth).double().mean() > 0.97
