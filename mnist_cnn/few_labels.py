@@ -13,7 +13,8 @@ from mnist_cnn.data.loader import generator
 from mnist_cnn.model import frozen
 from mnist_cnn.module import Batch, DigitClassifier
 
-MEMORY = 0.99  # fraction of the moving mean of predictions that each step keeps
+BALANCE = 0.05  # step of the classes' offsets, which a class that is never predicted gains
+LEAK = 0.005  # fraction of the offsets that each step loses, so that they end at most at 10
 
 
 class FewLabels(DigitClassifier):
@@ -23,9 +24,10 @@ class FewLabels(DigitClassifier):
     strongly augmented images. Where the average is confident of what an image without a label
     shows, the student learns that: FixMatch (K. Sohn et al., NeurIPS 2020,
     https://arxiv.org/abs/2001.07685), here with a mean teacher (A. Tarvainen and H. Valpola,
-    NeurIPS 2017, https://arxiv.org/abs/1703.01780), and with distribution alignment (D. Berthelot
-    et al., ReMixMatch, ICLR 2020, https://arxiv.org/abs/1911.09785) to classes that are equally
-    frequent. `net` is what is validated, tested, saved and loaded.
+    NeurIPS 2017, https://arxiv.org/abs/1703.01780). Its predictions are those of an optimal
+    transport to classes that are equally frequent, whose offsets of the logits are found as the
+    training goes (A. Genevay et al., NeurIPS 2016, https://arxiv.org/abs/1605.08527): else a class
+    can be lost to a similar one. `net` is what is validated, tested, saved and loaded.
 
     A training batch has images (B, 1, 28, 28) and labels (B,), which are -1 for those without, as
     `data.unlabeled` makes them. train/loss and train/acc are of the images with labels;
@@ -47,12 +49,12 @@ class FewLabels(DigitClassifier):
         self.student: Any = copy.deepcopy(self.net)
         self.net.requires_grad_(False)
         self.confident: Any = MeanMetric()
-        self.frequencies: Tensor | None = None  # (K,), moving mean of the predictions
+        self.offsets: Tensor | None = None  # (K,), added to the logits of predictions
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if stage == "fit":
-            self.frequencies = None
+            self.offsets = None
             self.student.load_state_dict(self.net.state_dict())
 
     def on_train_start(self) -> None:
@@ -82,14 +84,15 @@ class FewLabels(DigitClassifier):
     def predictions(self, images: Tensor) -> Tensor:
         """Return probabilities (B, K) of images, all classes being as frequent over many steps."""
         self.net.eval()
-        found = self.net(images).softmax(1)
-        if self.frequencies is None:
-            self.frequencies = found.new_full(found.shape[1:], 1 / found.shape[1])
+        logits = self.net(images)
+        if self.offsets is None:
+            self.offsets = logits.new_zeros(logits.shape[1])
+        found = (logits + self.offsets).softmax(1)
         total = self.sum_over_ranks(found.sum(0))
-        # only their ratios matter: without images they stay
-        self.frequencies = torch.lerp(total / total.sum().clamp(min=1), self.frequencies, MEMORY)
-        aligned = found / self.frequencies
-        return aligned / aligned.sum(1, keepdim=True)
+        # without images all offsets grow alike, which changes nothing
+        frequency = total / total.sum().clamp(min=1)
+        self.offsets = (1 - LEAK) * self.offsets - BALANCE * (len(total) * frequency - 1)
+        return found
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:
@@ -110,9 +113,9 @@ class FewLabels(DigitClassifier):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["frequencies"] = self.frequencies
+        checkpoint["offsets"] = self.offsets
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        frequencies = checkpoint["frequencies"]
-        self.frequencies = frequencies if frequencies is None else frequencies.to(self.device)
+        offsets = checkpoint["offsets"]
+        self.offsets = offsets if offsets is None else offsets.to(self.device)
