@@ -24,6 +24,7 @@ NETWORKS = {
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
     "robust": "a network for noise, blur and other conditions",
     "certified": "a network certified against changes of its pixels",
+    "few_labels": "10 labels a class, and the other images without",
     "fast": "99 % in the fewest seconds",
     "tiny": "our best network of at most 8,000 parameters, in 15 epochs",
     "accurate": "our best network of at most 250,000 parameters",

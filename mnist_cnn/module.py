@@ -107,7 +107,7 @@ class DigitClassifier(L.LightningModule):
         flat = class_name(self.hparams["optimizer"]) == "LBFGS"
         if flat or any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):
             # both flatten all weights with view
-            self.net.to(memory_format=torch.contiguous_format)
+            self.to(memory_format=torch.contiguous_format)
         for layer in self.net.modules():
             if isinstance(layer, Normalize) and not layer.fitted:
                 if not isinstance(trainer.datamodule, ImageDataModule):
@@ -144,15 +144,18 @@ class DigitClassifier(L.LightningModule):
         images, labels = batch
         smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         logits = self.net(images)
-        # a rank's part of the last batch may be empty: its loss is 0
-        if len(labels) and self.loss:
-            loss = self.loss(logits, labels)
-        elif len(labels):
-            loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        else:
-            loss = logits.sum()
+        loss = self.mean_loss(logits, labels, smoothing)
         self.epoch_metrics[stage].add(loss, logits, labels)
         return loss
+
+    def mean_loss(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Return the mean loss of logits (B, K) and labels (B,); 0 where there are none."""
+        if not len(labels):  # such as a rank's part of the last batch
+            return logits.sum()
+        if self.loss:
+            loss: Tensor = self.loss(logits, labels)
+            return loss
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def on_train_start(self) -> None:
         trainer: Any = self.trainer

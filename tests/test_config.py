@@ -113,6 +113,13 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
             "data.per_class=1 trainer.limit_train_batches=0.01",
             "trainer.limit_train_batches must be at least one of 1 batches",
         ),
+        ("+data.unlabeled=9", "data.per_class must be a number with data.unlabeled, which takes"),
+        ("+data.unlabeled=9 data.per_class=1", "data.unlabeled must be null with DigitClassifier"),
+        ("module=few_labels", "data.unlabeled must be a number with FewLabels, got null"),
+        (
+            "module=few_labels module.threshold=2",
+            "module.threshold must be less than or equal to 1",
+        ),
         ("trainer.limit_val_batches=0", "objective.metric must be of train/ where nothing is va"),
         ("data.clean_epochs=10", "data.clean_epochs must be less than trainer.max_epochs=10, got"),
         ("data=kmnist data.split=writers", "data.split must be rows with data=kmnist, got writers"),

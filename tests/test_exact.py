@@ -38,6 +38,10 @@ RECIPES = {
         *("trainer.max_steps=27", "trainer.check_val_every_n_epoch=2"),
     ],
     "validated within an epoch": ["trainer.val_check_interval=7"],
+    "few labels": [
+        *("module=few_labels", "data.per_class=10", "+data.unlabeled=128", "model=fast_cnn"),
+        *("module.threshold=0.2", "callbacks=no_early_stopping", "scheduler=one_cycle"),
+    ],
     "stopped early": [
         *("callbacks.early_stopping.min_delta=10", "callbacks.early_stopping.patience=1"),
         *("trainer.max_epochs=9", "trainer.min_epochs=3"),
@@ -49,7 +53,7 @@ def run(folder: Path, *overrides: str) -> Path:
     return trained(folder, "trainer.max_epochs=3", FAULT, *overrides)
 
 
-FAST = ("plateau", "averaged weights, nothing validates")
+FAST = ("plateau", "averaged weights, nothing validates", "few labels")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def collect(
         device: the device of the training.
     """
     rows = history.rows
+    net = getattr(module, "net", module)  # a module may train with more than its network
     kept = next((row for row in rows if row["epoch"] == best_epoch), rows[-1] if rows else {})
     return {
         **{key: kept[key] for key in kept if key not in OF_EPOCH},
@@ -46,7 +47,7 @@ def collect(
         "seconds": sum(row["seconds"] for row in rows),
         "images/s": len(rows) / sum(1 / row["images/s"] for row in rows) if rows else None,
         "seed": config["seed"],
-        "parameters": sum(p.numel() for p in module.parameters()),
+        "parameters": sum(p.numel() for p in net.parameters()),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processor": processor(),
         "threads": torch.get_num_threads(),

@@ -101,7 +101,12 @@ class Config(Entry):
     run_name: Annotated[str, Field(pattern=r"^(\.{3,}|\.{0,2}[^./\\][^/\\]*|)$")]  # a folder name
     objective: Objective
     trainer: Annotated[Values, valid_as(schema.Trainer)]
-    module: Annotated[Values, valid_as(schema.Custom), ours("mnist_cnn.module.", schema.Classifier)]
+    module: Annotated[
+        Values,
+        valid_as(schema.Custom),
+        ours("mnist_cnn.module.", schema.Classifier),
+        ours("mnist_cnn.few_labels.", schema.FewLabels),
+    ]
     model: Annotated[
         Values | None, valid_as(schema.Custom | None), ours("mnist_cnn.model.", schema.Network)
     ]
@@ -150,6 +155,15 @@ class Config(Entry):
         return self
 
     @model_validator(mode="after")
+    def images_without_labels_have_a_use(self) -> "Config":
+        given, kind = self.data.get("unlabeled"), class_name(self.module)
+        ours = self.module["_target_"].startswith("mnist_cnn.") and not is_custom(self.data)
+        if ours and bool(given) != (kind == "FewLabels"):
+            allowed = f"{'null' if given else 'a number'} with {kind}"
+            raise ValueError(must_be("data.unlabeled", allowed, given))
+        return self
+
+    @model_validator(mode="after")
     def an_epoch_is_augmented(self) -> "Config":
         clean, epochs = self.data.get("clean_epochs"), self.trainer["max_epochs"]
         if isinstance(clean, int) and epochs <= clean:
@@ -163,11 +177,15 @@ class Config(Entry):
             return self
         of_set, val = schema.IMAGES, self.data["val_fraction"]
         train, test = of_set * (1 - val), of_set if self.data["name"] == "qmnist" else of_set / 6
+        sizes = dict.fromkeys(("val", "test"), self.data["eval_batch_size"])
+        sizes["train"] = self.data["batch_size"]
         if per_class := self.data.get("per_class"):
-            train = schema.CLASSES * per_class
+            labeled = schema.CLASSES * per_class
+            unlabeled = self.data.get("unlabeled")
+            train = train - labeled if unlabeled else labeled
+            sizes["train"] = unlabeled or sizes["train"]
         for split, images in {"train": train, "val": of_set * val, "test": test}.items():
-            key = f"limit_{split}_batches"
-            size = self.data["batch_size" if split == "train" else "eval_batch_size"]
+            key, size = f"limit_{split}_batches", sizes[split]
             limit, batches = self.trainer.get(key), math.ceil(images / size)
             if isinstance(limit, float) and 0 < limit * batches < 1:
                 allowed = f"at least one of {batches} batches"

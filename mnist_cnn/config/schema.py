@@ -104,6 +104,14 @@ class Images(Part):
     seed: Seed
     clean_epochs: NonNegativeInt
     per_class: PositiveInt | None = OMITTED
+    unlabeled: PositiveInt | None = OMITTED
+
+    @model_validator(mode="after")
+    def leaves_images_without_labels(self) -> "Images":
+        if self.unlabeled and not self.per_class:
+            allowed = "a number with data.unlabeled, which takes the images that it leaves out"
+            raise ValueError(must_be("data.per_class", allowed, self.per_class))
+        return self
 
     @model_validator(mode="after")
     def has_this_fold(self) -> "Images":
@@ -239,6 +247,12 @@ class Logger(Custom):
 class Classifier(Custom):
     label_smoothing: BelowOne = OMITTED
     freeze: list[str] | None = OMITTED
+
+
+class FewLabels(Classifier):
+    strong: Augment
+    threshold: Fraction
+    decay: BelowOne
 
 
 class Trainer(Custom):

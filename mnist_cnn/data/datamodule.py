@@ -13,7 +13,7 @@ from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
-from mnist_cnn.data.loader import BatchLoader, Change, generator
+from mnist_cnn.data.loader import BatchLoader, Change, MixedLoader, generator
 from mnist_cnn.data.transforms import Transforms
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
@@ -41,6 +41,9 @@ class ImageDataModule(L.LightningDataModule):
             that stops early may not reach them.
         per_class: training images per class, chosen by seed; larger choices contain smaller ones.
             None takes all.
+        unlabeled: images without labels that each training step has besides `batch_size` with
+            labels: of those that `per_class` leaves out, with -1 in place of their labels. None
+            leaves them out.
 
     Raises:
         ValueError: a value is out of range, or a file is invalid.
@@ -64,13 +67,14 @@ class ImageDataModule(L.LightningDataModule):
         augment: Mapping[str, Any] | None = None,
         clean_epochs: int = 0,
         per_class: int | None = None,
+        unlabeled: int | None = None,
     ):
         super().__init__()
         self.save_hyperparameters()  # a subclass's as well
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs
-        self.per_class = per_class
+        self.per_class, self.unlabeled = per_class, unlabeled
         self.augment: Change | None = None
         if augment and not schema.are_transforms(augment):
             self.augment = Augment(**augment)
@@ -138,7 +142,15 @@ class ImageDataModule(L.LightningDataModule):
             val = self.validation_rows(labels)
             train = torch.ones(len(labels), dtype=torch.bool)
             train[val] = False
-            self.keep("train", images, labels, self.training_rows(labels, train))
+            chosen = self.training_rows(labels, train)
+            self.keep("train", images, labels, chosen)
+            if self.unlabeled:
+                train[chosen] = False
+                if not train.any():
+                    allowed = "null where data.per_class leaves no image out"
+                    raise ValueError(must_be("data.unlabeled", allowed, self.unlabeled))
+                hidden = torch.full_like(labels, -1)  # from here on no one has their labels
+                self.keep("unlabeled", images, hidden, train.nonzero().flatten())
             if len(val):  # with val_fraction=0 there is no val
                 self.keep("val", images, labels, val)
         if stage in ("test", "predict", None) and "test" not in self.splits:
@@ -166,15 +178,26 @@ class ImageDataModule(L.LightningDataModule):
         return mean / 255, std / 255
 
     def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
-        """Return the batches of a split for this process, or another `rank` and `world_size`."""
+        """Return the batches of a split for this process.
+
+        Args:
+            options: arguments of `BatchLoader`, another `rank` and `world_size` too; with
+                `unlabeled`, of `MixedLoader`.
+        """
         if self.trainer:
             share = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
             options = share | options
-        return BatchLoader(*self.splits[split], batch_size=batch_size, **options)
+        images, labels = self.splits[split]
+        if "unlabeled" in options:
+            others, hidden = self.splits["unlabeled"]
+            images, labels = torch.cat([images, others]), torch.cat([labels, hidden])
+            return MixedLoader(images, labels, batch_size=batch_size, **options)
+        return BatchLoader(images, labels, batch_size=batch_size, **options)
 
     def train_dataloader(self) -> BatchLoader:
         epochs = (self.trainer and self.trainer.max_epochs) or math.inf
         overfit = getattr(self.trainer, "overfit_batches", 0)  # the same batches in each epoch
+        mixed = {"unlabeled": self.unlabeled} if self.unlabeled else {}
         return self.loader(
             self.training,
             self.batch_size,
@@ -182,6 +205,7 @@ class ImageDataModule(L.LightningDataModule):
             shuffle=self.shuffle and not overfit,
             augment=self.augment,
             augmented_epochs=epochs - self.clean_epochs,
+            **mixed,
         )
 
     def val_dataloader(self) -> BatchLoader | tuple[()]:

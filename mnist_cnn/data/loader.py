@@ -1,7 +1,7 @@
 """Batches sliced from tensors in memory, on the device, with a resumable position."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
@@ -68,13 +68,19 @@ class BatchLoader:
         """Return the number of images of a batch (from 0) over all ranks."""
         return min(self.batch_size, len(self.labels) - batch * self.batch_size)
 
+    def mixed(self, rows: Tensor, chance: torch.Generator) -> Tensor:
+        """Return rows (N,), if the loader shuffles in a random order, on the images' device."""
+        order = torch.randperm(len(rows), generator=chance) if self.shuffle else slice(None)
+        return rows[order].to(self.labels.device)
+
+    def batches(self) -> Sequence[Tensor]:
+        """Return the rows (B,) of each global batch of this epoch."""
+        rows = torch.arange(len(self.labels))
+        return self.mixed(rows, generator(self.seed, self.epoch)).split(self.batch_size)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first, self.first = self.first, 0
-        order = torch.arange(len(self.labels))
-        if self.shuffle:
-            order = torch.randperm(len(order), generator=generator(self.seed, self.epoch))
-        batches = order.to(self.labels.device).split(self.batch_size)
-        for batch, whole in enumerate(batches[first:], first):
+        for batch, whole in enumerate(self.batches()[first:], first):
             rows = whole[self.rank :: self.world_size]
             self.batch = batch + 1
             x, y = self.images[rows].float().div_(255), self.labels[rows]
@@ -82,6 +88,36 @@ class BatchLoader:
                 keys = (self.seed, self.epoch, batch, self.rank)
                 x = self.augment(x, y, generator(*keys, device=x.device))
             yield x, y
+
+
+@dataclass(eq=False, repr=False)
+class MixedLoader(BatchLoader):
+    """Loader of batches that end with images without labels, whose label is -1.
+
+    An epoch has each of these once, and those with labels as often as that takes.
+    """
+
+    unlabeled: int  # images without labels per global batch; batch_size counts those with labels
+
+    def __post_init__(self) -> None:
+        labels = self.labels.cpu()
+        self.rows = (labels >= 0).nonzero().flatten(), (labels < 0).nonzero().flatten()
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows[1]) / self.unlabeled)
+
+    def size(self, batch: int) -> int:
+        rest = len(self.rows[1]) - batch * self.unlabeled
+        return self.batch_size + min(self.unlabeled, rest)
+
+    def batches(self) -> Sequence[Tensor]:
+        labeled, others = self.rows
+        chance = generator(self.seed, self.epoch)
+        rest = self.mixed(others, chance).split(self.unlabeled)
+        passes = math.ceil(len(rest) * self.batch_size / len(labeled))
+        again = torch.cat([self.mixed(labeled, chance) for _ in range(passes)])
+        pairs = zip(again.split(self.batch_size), rest, strict=False)  # surplus labeled ones
+        return [torch.cat(pair) for pair in pairs]
 
 
 def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
