@@ -22,7 +22,8 @@ from mnist_cnn.runs.folder import flat
 from mnist_cnn.train import preflight
 from mnist_cnn.weights.networks import build_network
 
-PATHS = {"data=arrays": ["data.path=unused"], "data=folder": ["data.root=unused"]}
+NEEDS = {"data=arrays": ["data.path=unused"], "data=folder": ["data.root=unused"]}
+NEEDS["module=few_labels"] = ["data.per_class=10", "+data.unlabeled=9"]
 GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
 
 
@@ -64,7 +65,7 @@ def test_every_file_passes_the_check(group):
     assert files(group)
     for name in files(group):
         choice = f"{group}={name}"
-        parsed([choice, *PATHS.get(choice, [])])
+        parsed([choice, *NEEDS.get(choice, [])])
         if group == "experiment":
             parsed([f"{group}={name}", "augment=none", "debug=default"])
 
@@ -184,7 +185,7 @@ def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_run_has_a_fol
 
 def test_what_our_files_set_to_true_or_false_is_nothing_else():
     choices = [[f"{group}={name}"] for group in GROUPS for name in files(group)]
-    choices = [[*choice, *PATHS.get(choice[0], [])] for choice in choices]
+    choices = [[*choice, *NEEDS.get(choice[0], [])] for choice in choices]
     seen: set[str] = set()
     kinds: list[tuple[Any, list[str]]] = [(Evaluation, []), *((Config, one) for one in choices)]
     for kind, choice in kinds:

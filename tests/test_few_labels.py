@@ -137,13 +137,23 @@ def test_a_confident_prediction_is_the_label_of_an_image_without_one(confident):
     assert few.confident.compute() == float(confident)
 
 
-def test_predictions_are_aligned_to_classes_that_are_equally_frequent():
+def test_predictions_come_to_have_classes_that_are_nearly_equally_frequent():
     few = module(torch.linspace(0, 3, 10))
     images = torch.rand(2, 1, 28, 28)
-    assert (few.predictions(images).argmax(1) == 9).all()
+    assert few.predictions(images)[0, 9] > 0.25
     for _ in range(500):
         aligned = few.predictions(images)
-    torch.testing.assert_close(aligned, torch.full((2, 10), 0.1), rtol=0.1, atol=0)
+    assert aligned.min() > 0.07
+    assert aligned.max() < 0.13
+
+
+def test_a_class_that_is_lost_to_another_is_predicted_again():
+    few = module(8.0 * torch.eye(10)[8])
+    images = torch.rand(2, 1, 28, 28)
+    assert few.predictions(images)[0, 3] < 0.001
+    for _ in range(500):
+        aligned = few.predictions(images)
+    assert aligned[0, 3] > 0.05
 
 
 def test_the_average_follows_the_student_and_has_no_gradient():
