@@ -69,9 +69,12 @@ class SlurmLauncher(SavedFirst):
         """Submit jobs, and return their results once all have ended.
 
         Raises:
-            ValueError: jobs have ended without a result.
+            ValueError: SLURM is missing or refuses the jobs, or jobs have ended without a result.
         """
-        jobs = self.submit(job_overrides, initial_job_idx)
+        try:
+            jobs = self.submit(job_overrides, initial_job_idx)
+        except RuntimeError as e:  # submitit's
+            raise ValueError(f"hydra/launcher=slurm: {e}") from e
         wait(jobs)
         shared = set.intersection(*map(set, job_overrides)) if len(jobs) > 1 else set()
         results, left = [], []
@@ -83,7 +86,8 @@ class SlurmLauncher(SavedFirst):
                 left.append(" ".join([f"SLURM's {job.job_id}", *own]))
         if left:
             raise ValueError(
-                f"{len(left)} of {len(jobs)} jobs were cancelled, killed or out of time: "
+                f"{len(left)} of {len(jobs)} jobs ended without a result, as when cancelled, "
+                "killed or out of time: "
                 f"{', '.join(left)}; logs: {self.params['submitit_folder']}; "
                 "the same command resumes them"
             )

@@ -115,3 +115,12 @@ def test_a_sweep_outlives_the_controller_a_node_and_its_parent(slurm, whole, tmp
     wait_until(lambda: slurm.states() and not slurm.queue(), "both jobs")
     assert ended(sweep(slurm, tmp_path, "seed=0,1")) == ""
     assert differing(whole, tmp_path, 2) == []
+
+
+def test_what_slurm_refuses_is_said_without_a_traceback(slurm, tmp_path):
+    for option in ("hydra.launcher.partition=nonsense", "hydra.launcher.tasks_per_node=2"):
+        code, _, err = finish(sweep(slurm, tmp_path, option))
+        assert (code, "Traceback" in err) == (1, False), err
+        line = err.splitlines()[-1]  # after those of sbatch itself
+        assert line.startswith("error: ")
+        assert option.partition("=")[0].rpartition(".")[2] in line
