@@ -1,5 +1,6 @@
 """Sweeps on a real SLURM cluster of two nodes: no step is lost, and results are identical."""
 
+import contextlib
 import re
 import subprocess
 from collections.abc import Iterator
@@ -26,7 +27,11 @@ COMMAND = ["mnist_cnn.train", "-m", *RUN]
 
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Cluster]:
-    with cluster() as started:
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(cluster())
+        except (OSError, TimeoutError) as e:  # a machine that forbids what its daemons need
+            pytest.skip(f"no SLURM here: its daemons do not start: {e}")
         yield started
 
 
