@@ -14,7 +14,7 @@ from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
 from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.trained import SHIPPED, shipped
-from mnist_cnn.exporting import KINDS, webpage
+from mnist_cnn.exporting import webpage
 from mnist_cnn.model import SHAPE
 from mnist_cnn.reading.networks import Digits, network_of
 from mnist_cnn.weights import predictor
@@ -149,11 +149,10 @@ def write_safetensors(net: Trained, path: Path) -> None:
     write_weights(net.net, describe(net), path)
 
 
-# how a file is written and checked, by suffix
-WAYS: tuple[tuple[Write, Check], ...] = (
-    (write_onnx, by(run_onnx)),
-    (write_pt2, by(lambda path: torch.export.load(path).module())),
-    (write_safetensors, by(predictor.load)),
-    (write_html, check_html),
-)
-FORMATS = dict(zip(KINDS, WAYS, strict=True))
+# how a file is written and checked, by suffix; the keys are `exporting.KINDS`
+FORMATS: dict[str, tuple[Write, Check]] = {
+    "onnx": (write_onnx, by(run_onnx)),
+    "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
+    "safetensors": (write_safetensors, by(predictor.load)),
+    "html": (write_html, check_html),
+}
