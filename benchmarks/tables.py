@@ -22,7 +22,7 @@ README = RECORDS / "README.md"
 NETWORKS = {
     "article": "the same network and recipe, here",
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
-    "robust": "the same network for noise, blur and other conditions",
+    "robust": "a network for noise, blur and other conditions",
     "certified": "a network certified against changes of its pixels",
     "fast": "99 % in the fewest seconds",
     "tiny": "our best network of at most 8,000 parameters, in 15 epochs",

@@ -15,7 +15,7 @@ ON = {
     **{"degrees": 12.0, "shift": 1.5, "scale": 0.12, "stretch": 0.2, "shear": 12.0},
     **{"elastic": 0.7, "thickness": 1.0, "blur": 0.3, "gamma": 0.5, "strike": 0.05},
     **{"flourish": 0.2, "hollow": 0.1, "gap": 0.2, "coarse": 0.25},
-    **{"background": 0.5, "noise": 0.3, "erase": 0.5},
+    **{"background": 0.5, "noise": 0.3, "inverted": 0.3, "erase": 0.5},
 }
 
 

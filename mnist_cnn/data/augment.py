@@ -47,6 +47,7 @@ class Augment:
     gap: float = 0.0  # probability of a gap, a straight line across the strokes
     # probability of downsampling to 9 to 14 pixels a side and upsampling again
     coarse: float = 0.0
+    inverted: float = 0.0  # probability of inverting what lies beyond a random straight line
     # maximum grey of the paper, a linear gradient; half of the digits get none
     background: float = 0.0
     noise: float = 0.0  # maximum standard deviation of pixel noise; half of the digits get none
@@ -89,6 +90,8 @@ class Augment:
         if self.background:
             grey = chance.around(self.background).clamp(min=0)
             x = x + grey * slope(x, chance)
+        if self.inverted:
+            x = invert(x, self.inverted, chance)
         if self.erase:
             x = erase(x, self.erase, chance)
         if self.noise:
@@ -173,6 +176,15 @@ def slope(x: Tensor, chance: Chance) -> Tensor:
     axis = torch.linspace(-0.5, 0.5, x.shape[-1], device=x.device)
     along = angle.cos() * axis + angle.sin() * axis[:, None]
     return (1 - steepness * (0.5 - along)).clamp(0, 1)
+
+
+def invert(x: Tensor, probability: float, chance: Chance) -> Tensor:
+    """Invert what lies beyond a random straight line in a fraction of the images."""
+    side = x.shape[-1]
+    angle, offset = chance.around(math.pi), chance.around(side / 2)
+    axis = torch.arange(side, device=x.device) - (side - 1) / 2
+    beyond = angle.cos() * axis + angle.sin() * axis[:, None] > offset
+    return torch.where(beyond & (chance.share() < probability), 1 - x, x)
 
 
 def erase(x: Tensor, probability: float, chance: Chance) -> Tensor:
