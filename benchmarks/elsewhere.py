@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from PIL import Image
 from torch import Tensor
 
 from benchmarks.records import read_runs
@@ -24,7 +24,7 @@ from benchmarks.tables import RECORDS, accuracy, hardware, markdown
 from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command
 from mnist_cnn.plots.axes import finish, titled
-from mnist_cnn.reading.ink import centred
+from mnist_cnn.reading.ink import centred, resized
 from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES, write_json
 from mnist_cnn.weights import predictor
@@ -36,11 +36,9 @@ BOX = 20  # longest side of an MNIST digit, in pixels
 
 def as_mnist(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cut out a digit (H, W), and scale and centre it as MNIST's are, uint8 (28, 28)."""
-    picture = Image.fromarray(image)
-    cut = picture.crop(picture.point(lambda value: 255 * (value > 127)).getbbox())
-    size = [max(1, round(BOX * side / max(cut.size))) for side in cut.size]
-    small = cut.resize((size[0], size[1]), Image.Resampling.BILINEAR)
-    return centred(np.asarray(small, np.float32) / 255)
+    x, y, width, height = cv2.boundingRect((image > 127).astype(np.uint8))
+    cut = image[y : y + height, x : x + width].astype(np.float32) / 255
+    return centred(resized(cut, BOX))
 
 
 def load_sets(file: Path) -> dict[str, tuple[Tensor, Tensor]]:
