@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
-from mnist_cnn.detection.trained import shipped
 from mnist_cnn.exporting.layers import Layer, folded, layers_of
 from mnist_cnn.reading.answers import constants
 from mnist_cnn.reading.networks import Classes, Digits
@@ -93,7 +92,7 @@ def webpage(network: Digits | Classes, about: Mapping[str, Any]) -> str:
         weights += content
     values: dict[str, Any] = {"NETWORKS": networks, "WEIGHTS": base64.b64encode(weights).decode()}
     if isinstance(network, Digits):
-        values["READER"] = {**READER, **weights_of_scores(detector_of(network))}
+        values["READER"] = {**READER, **weights_of_scores(network.reader)}
     computing = constants(**values) + "".join(map(page_text, network.offline))
     page = page_text("index.html")
     for tag, part in {
@@ -120,17 +119,13 @@ def parts(network: Digits | Classes) -> list[tuple[str, list[Layer], Sequence[in
         made.append(("classifier", layers_of_classifier(network.net), network.shape))
     if isinstance(network, Digits):
         shape = (1, 8 * COARSEST, 8 * COARSEST)  # any multiple of COARSEST
-        made.append(("detector", layers_of(detector_of(network), torch.zeros(1, *shape)), shape))
+        made.append(("detector", layers_of(network.reader, torch.zeros(1, *shape)), shape))
     return made
 
 
 def layers_of_classifier(net: Trained) -> list[Layer]:
     """Return the layers of a network of images; ValueError if network.js cannot compute one."""
     return layers_of(net.net, torch.zeros(2, *net.shape))
-
-
-def detector_of(network: Digits) -> nn.Module:
-    return shipped() if network.reader is None else network.reader
 
 
 def weights_of_scores(detector: nn.Module) -> dict[str, Any]:

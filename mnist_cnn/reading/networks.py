@@ -6,7 +6,7 @@
 import base64
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,7 +50,7 @@ class Digits:
     """
 
     net: "Net | None" = None
-    reader: Detector | None = None
+    reader: Detector = field(default_factory=shipped)
 
     does: ClassVar[str] = "Reads handwritten digits."
     # of the page: what shows the replies, and what reads without a server, each using those before
@@ -63,9 +63,8 @@ class Digits:
     shape: ClassVar[tuple[int, ...]] = SHAPE  # of the images that `net` classifies
 
     def __call__(self, picture: Image.Image) -> list[Reading]:
-        from mnist_cnn.reading.reader import (
-            read_digits,
-        )  # needs the extra photo, an export does not
+        # needs the extra photo, an export does not
+        from mnist_cnn.reading.reader import read_digits
 
         return read_digits(picture, self.net, reader=self.reader)
 
@@ -182,7 +181,7 @@ def load_network(path: Path | str | None = None) -> Digits | Classes:
     try:
         net = predictor.load(path)
     except ReaderError:
-        return Digits(None, load_reader(path))
+        return Digits(reader=load_reader(path))
     try:
         return network_of(net)
     except (ValueError, RuntimeError) as e:  # a user's network may raise anything for its images
@@ -198,4 +197,4 @@ def network_of(net: Trained | None) -> Digits | Classes:
     Raises:
         ValueError: it takes no pictures, see `Trained.image_of`.
     """
-    return Digits(net, shipped()) if net is None or net.reads_digits else Classes(net)
+    return Digits(net) if net is None or net.reads_digits else Classes(net)
