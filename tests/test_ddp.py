@@ -131,6 +131,19 @@ def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path)
 
 
 @pytest.mark.slow
+def test_processes_end_when_the_one_that_started_them_is_killed_before_they_have_begun(tmp_path):
+    process = start(tmp_path, "mnist_cnn.train", *TINY, *DDP, "hydra.run.dir=run")
+    children: list[psutil.Process] = []
+    while len(children) < 2 and process.poll() is None:  # without a pause: Python has not started
+        children = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    finish(process)
+    assert not alive
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_same_run_and_is_not_for_sweeps(tmp_path):
     ended(tmp_path, "hydra.run.dir=own")
     ended(tmp_path, "hydra.run.dir=its", launcher=TORCHRUN)

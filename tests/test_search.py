@@ -220,7 +220,7 @@ def test_a_free_worker_takes_the_next_trial_while_another_is_at_work(tmp_path):
 
 
 def test_a_worker_whose_launcher_has_ended_ends_before_its_next_trial():
-    code = "from mnist_cnn.runs.ranks import end_with_launcher; end_with_launcher(15, launcher=1)"
+    code = "from mnist_cnn.runs.ranks import end_with_launcher; end_with_launcher(1, 15)"
     done = subprocess.run([sys.executable, "-c", code], env=environment())
     assert done.returncode == -signal.SIGTERM
 

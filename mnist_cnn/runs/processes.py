@@ -21,7 +21,8 @@ from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_resul
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import Interrupted, interruptible
 
-JOB = "MNIST_CNN_JOB"  # environment variable: the resolved configuration and Hydra's, as YAML
+# environment variables: the resolved configuration and Hydra's, as YAML; the starting process's ID
+JOB, LAUNCHER = "MNIST_CNN_JOB", "MNIST_CNN_LAUNCHER"
 
 
 class RemoteTraceback(Exception):  # noqa: N818, it is the cause of one
@@ -76,7 +77,7 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
     job: dict[str, Any] = {"function": function, "cfg": run.values}
     if HydraConfig.initialized():
         job["hydra"] = HydraConfig.get()
-    os.environ[JOB] = OmegaConf.to_yaml(job)
+    os.environ |= {JOB: OmegaConf.to_yaml(job), LAUNCHER: str(os.getpid())}
     run.lock.release()
     try:
         with interruptible():
@@ -92,7 +93,7 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
         raise ValueError(f"process {rank}: {reason['message']}") from trace
     finally:
         run.lock.acquire(timeout=60)
-        del os.environ[JOB]
+        del os.environ[JOB], os.environ[LAUNCHER]
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
     return read_results(run.path / RESULTS)
@@ -107,7 +108,7 @@ def call(text: str) -> None:
 
 
 def main() -> None:
-    end_with_launcher()  # before the imports, which take seconds
+    end_with_launcher(int(os.environ.pop(LAUNCHER)))  # before the imports, which take seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as under torchrun; before torch is imported
     try:
         with interruptible():

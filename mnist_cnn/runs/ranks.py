@@ -24,13 +24,14 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
-def end_with_launcher(number: int = signal.SIGKILL, launcher: int | None = None) -> None:
+def end_with_launcher(launcher: int | None, number: int = signal.SIGKILL) -> None:
     """Have Linux send this process a signal when its launcher ends, so it does not train on alone.
 
     A process that waits for others reacts only to SIGKILL; a killed run is resumed exactly.
 
     Args:
-        launcher: the launcher's process ID; the signal is sent now if it has already ended.
+        launcher: the launcher's process ID; the signal is sent now if it has already ended. None
+            where it is unknown, as under torchrun: then an earlier end is not noticed.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
@@ -50,7 +51,7 @@ def broadcast(values: list[Any], accelerator: str | None) -> list[Any]:
     from torch import cuda, distributed
 
     if not distributed.is_initialized():
-        end_with_launcher()
+        end_with_launcher(None)
         # Lightning uses this group. It must be explicitly gloo, for which Lightning divides sums:
         # gloo's own mean fails for integers, such as Lightning's counts for sync_dist=True
         on_cpu = accelerator == "cpu" or not cuda.is_available()

@@ -148,7 +148,7 @@ class Folders(Callback):
 def end_with_sweep() -> None:
     """Have one of joblib's workers end with the sweep, also with a killed one."""
     if (parent := multiprocessing.parent_process()) is not None:
-        end_with_launcher(signal.SIGTERM, parent.pid)
+        end_with_launcher(parent.pid, signal.SIGTERM)
 
 
 def parsed(config: DictConfig) -> list[Override]:

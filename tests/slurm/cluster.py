@@ -130,7 +130,7 @@ class Cluster:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=functools.partial(end_with_launcher, signal.SIGTERM),
+                preexec_fn=functools.partial(end_with_launcher, os.getpid(), signal.SIGTERM),
             )
 
     def call(self, *command: str) -> str:
