@@ -122,6 +122,21 @@ def test_a_sweep_outlives_the_controller_a_node_and_its_parent(slurm, whole, tmp
     assert differing(whole, tmp_path, 2) == []
 
 
+def test_a_sweep_that_is_called_again_beside_its_own_jobs_changes_nothing(slurm, whole, tmp_path):
+    room = "hydra.launcher.cpus_per_task=2"  # for the jobs of both
+    parent = sweep(slurm, tmp_path, "seed=0,1", room, fault=STOP)
+    wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
+    parent.kill()
+    finish(parent)
+    code, _, err = finish(sweep(slurm, tmp_path, "seed=0,1", room))
+    assert (code, err.count("running")) == (1, 2), err
+    for each in slurm.stopped():
+        each.resume()
+    wait_until(lambda: not slurm.queue(), "both jobs")
+    assert ended(sweep(slurm, tmp_path, "seed=0,1")) == ""
+    assert differing(whole, tmp_path, 2) == []
+
+
 def test_what_slurm_refuses_is_said_without_a_traceback(slurm, tmp_path):
     for option in ("hydra.launcher.partition=nonsense", "hydra.launcher.tasks_per_node=2"):
         code, _, err = finish(sweep(slurm, tmp_path, option))
