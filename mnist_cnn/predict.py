@@ -133,13 +133,13 @@ class PageReader:
         shown = {}
         try:
             image = page_of(self.pages, number)
-            found: Any = self.network(image)
+            found = self.network(image)
             if self.show:
-                shown["shown"] = write_shown(self.network.draw(image, found), name, number)
+                shown["shown"] = write_shown(found.drawn(), name, number)
         except (OSError, ValueError) as e:
             return failure(name, number, ValueError(str(e).replace(path, name))), "", count
-        answer = {"picture": name, "page": number, **shown, **self.network.answer(found)}
-        return answer, self.network.words(found), count
+        answer = {"picture": name, "page": number, **shown, **found.values()}
+        return answer, found.words(), count
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:

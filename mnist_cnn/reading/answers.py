@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
@@ -164,7 +164,7 @@ def as_url(picture: Image.Image, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def constants(**values: Any) -> str:
+def constants(**values: object) -> str:
     """Return a script for the page that defines constants; it may stand in HTML."""
     texts = {name: json.dumps(value).replace("<", "\\u003c") for name, value in values.items()}
     return "".join(f"const {name} = {text};\n" for name, text in texts.items())

@@ -5,10 +5,10 @@
 
 import base64
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from PIL import Image
 from pydantic import BaseModel
@@ -41,6 +41,81 @@ if TYPE_CHECKING:
     from mnist_cnn.reading.reader import Net
 
 
+class Answer(Protocol):
+    """What a network found in a picture."""
+
+    def values(self) -> Mapping[str, object]:
+        """Return it as JSON values."""
+
+    def words(self) -> str:
+        """Return it in one line."""
+
+    def drawn(self) -> Image.Image:
+        """Draw it into the picture; ValueError if it is of the whole picture."""
+
+    def reply(self) -> Reply:
+        """Return it as the page shows it."""
+
+
+@dataclass
+class DigitsAnswer(Answer):
+    """The digits of a picture."""
+
+    picture: Image.Image
+    readings: Sequence[Reading]
+
+    def values(self) -> Mapping[str, object]:
+        digits = [FoundDigit.model_validate(each).model_dump() for each in self.readings]
+        lines = [line.model_dump() for line in found_lines(self.readings)]
+        return {"rotation": rotation(self.readings), "lines": lines, "digits": digits}
+
+    def words(self) -> str:
+        return in_words(self.readings)
+
+    def drawn(self) -> Image.Image:
+        from mnist_cnn.reading.drawing import draw_readings
+
+        return draw_readings(self.picture, self.readings)
+
+    def reply(self) -> PictureRead:
+        sides = (*self.picture.size, *self.picture.size)
+        digits = []
+        for reading in self.readings:
+            fields = FoundDigit.model_validate(reading).model_dump()
+            fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
+            image = base64.b64encode(reading.image.tobytes()).decode()
+            digits.append(SeenDigit(**fields, image=image))
+        return PictureRead(
+            text=written(self.readings),
+            rotation=rotation(self.readings),
+            lines=found_lines(self.readings),
+            digits=digits,
+        )
+
+
+@dataclass
+class ClassesAnswer(Answer):
+    """The likeliest classes of a whole picture."""
+
+    net: Trained
+    picture: Image.Image
+    classes: list[FoundClass]
+
+    def values(self) -> Mapping[str, object]:
+        return {"classes": [each.model_dump() for each in self.classes]}
+
+    def words(self) -> str:
+        return ", ".join(f"{each.name} {each.probability:.1%}" for each in self.classes)
+
+    def drawn(self) -> Image.Image:
+        raise ValueError("--show draws digits in their places; ckpt_path classifies whole pictures")
+
+    def reply(self) -> PictureClassified:
+        pixels = self.net.image_of(self.picture).permute(1, 2, 0).squeeze(2).numpy()
+        image = as_url(Image.fromarray(pixels), "png")
+        return PictureClassified(classes=self.classes, image=image)
+
+
 @dataclass
 class Digits:
     """Networks that read the digits on a page, one by one.
@@ -62,42 +137,15 @@ class Digits:
     arrays_type: ClassVar[type[BaseModel]] = DigitsClassified
     shape: ClassVar[tuple[int, ...]] = SHAPE  # of the images that `net` classifies
 
-    def __call__(self, picture: Image.Image) -> list[Reading]:
+    def __call__(self, picture: Image.Image) -> Answer:
         # needs the extra photo, an export does not
         from mnist_cnn.reading.reader import read_digits
 
-        return read_digits(picture, self.net, reader=self.reader)
+        return DigitsAnswer(picture, read_digits(picture, self.net, reader=self.reader))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Mapping[str, object]:
         """Return what the page has to know of the network."""
         return {"draws": True}
-
-    def answer(self, found: Sequence[Reading]) -> dict[str, Any]:
-        """Return what was found in a picture as JSON values."""
-        digits = [FoundDigit.model_validate(each).model_dump() for each in found]
-        lines = [line.model_dump() for line in found_lines(found)]
-        return {"rotation": rotation(found), "lines": lines, "digits": digits}
-
-    def words(self, found: Sequence[Reading]) -> str:
-        return in_words(found)
-
-    def draw(self, picture: Image.Image, found: Sequence[Reading]) -> Image.Image:
-        from mnist_cnn.reading.drawing import draw_readings
-
-        return draw_readings(picture, found)
-
-    def reply(self, picture: Image.Image, found: Sequence[Reading]) -> PictureRead:
-        """Return what was found as the page shows it."""
-        sides = (*picture.size, *picture.size)
-        digits = []
-        for reading in found:
-            fields = FoundDigit.model_validate(reading).model_dump()
-            fields["box"] = [place / side for place, side in zip(reading.box, sides, strict=True)]
-            image = base64.b64encode(reading.image.tobytes()).decode()
-            digits.append(SeenDigit(**fields, image=image))
-        return PictureRead(
-            text=written(found), rotation=rotation(found), lines=found_lines(found), digits=digits
-        )
 
     @functools.cached_property
     def classifier(self) -> "Net":
@@ -132,30 +180,16 @@ class Classes:
     def shape(self) -> tuple[int, ...]:
         return self.net.shape
 
-    def __call__(self, picture: Image.Image) -> list[FoundClass]:
-        return as_found(self.net.classify(picture))
+    def __call__(self, picture: Image.Image) -> Answer:
+        return ClassesAnswer(self.net, picture, as_found(self.net.classify(picture)))
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Mapping[str, object]:
         return {
             "draws": self.shape == SHAPE,  # in MNIST's format
             "classes": self.net.classes,
             "shape": self.shape,
             "whiteOnBlack": self.net.is_white_on_black,
         }
-
-    def answer(self, found: Sequence[FoundClass]) -> dict[str, Any]:
-        return {"classes": [each.model_dump() for each in found]}
-
-    def words(self, found: Sequence[FoundClass]) -> str:
-        return ", ".join(f"{each.name} {each.probability:.1%}" for each in found)
-
-    def draw(self, picture: Image.Image, found: Sequence[FoundClass]) -> Image.Image:
-        raise ValueError("--show draws digits in their places; ckpt_path classifies whole pictures")
-
-    def reply(self, picture: Image.Image, found: Sequence[FoundClass]) -> PictureClassified:
-        pixels = self.net.image_of(picture).permute(1, 2, 0).squeeze(2).numpy()
-        image = as_url(Image.fromarray(pixels), "png")
-        return PictureClassified(classes=list(found), image=image)
 
     def classified(self, images: Tensor) -> ImagesClassified:
         every = self.net(images)

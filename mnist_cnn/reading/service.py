@@ -82,8 +82,7 @@ def read_file(network: Digits | Classes, body: bytes, kind: str, page: int, prev
         os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
     with Pages(file_in(body, kind)) as pages:
         picture, count = page_of(pages, page), len(pages)
-    found: Any = network(picture)
-    reply = network.reply(picture, found)
+    reply = network(picture).reply()
     reply.pages = count
     if preview:  # browsers do not show every format, nor apply the rotation in some files
         small = picture.convert("RGB")
