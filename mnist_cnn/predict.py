@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mnist_cnn.reading.networks import Classes, Digits
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
+PageAnswer = tuple[dict[str, Any], str, int]  # JSON, words, number of the file's pages
 
 
 @command
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(1 if failed else 0)
 
 
-def pages(read: limits.Worker, name: str) -> Iterator[tuple[dict[str, Any], str]]:
+def pages(
+    read: Callable[[str, str, int], PageAnswer], name: str
+) -> Iterator[tuple[dict[str, Any], str]]:
     """Iterate over the pages of a file: each as JSON and in words.
 
     Args:
@@ -120,7 +123,7 @@ class PageReader:
         instantiate.allow(targets)
         return cls(load_network(path), show)
 
-    def __call__(self, name: str, path: str, number: int) -> tuple[dict[str, Any], str, int]:
+    def __call__(self, name: str, path: str, number: int) -> PageAnswer:
         """Return a page (from 1) as JSON and in words, and the number of pages."""
         from mnist_cnn.data.picture import Pages
         from mnist_cnn.reading.answers import page_of

@@ -12,10 +12,15 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Generic, ParamSpec, TypeVar
 
+P = ParamSpec("P")
+T = TypeVar("T")
 # forked from a process with the slow imports done, a new one takes 50 ms
-_context: Any = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
+if sys.platform == "win32":
+    _context = multiprocessing.get_context("spawn")
+else:
+    _context = multiprocessing.get_context("forkserver")
 PRELOADED = "mnist_cnn.reading.preloaded"  # imported there alone, as it imports PyTorch
 _lock = threading.Lock()  # only one thread may wait for a process
 
@@ -24,7 +29,7 @@ class LimitError(ValueError):
     """The work took too much time or memory."""
 
 
-class Worker:
+class Worker(Generic[P, T]):
     """A process that calls a function, and is replaced when a call exceeds a limit.
 
     Args:
@@ -37,7 +42,7 @@ class Worker:
 
     def __init__(
         self,
-        make: Callable[[], Callable[..., Any]],
+        make: Callable[[], Callable[P, T]],
         seconds: float,
         megabytes: float,
         preload: Sequence[str] = (),
@@ -63,7 +68,7 @@ class Worker:
         """Kill the process, so that a running call raises LimitError."""
         self.process.kill()
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the function returns, or raise its OSError or ValueError.
 
         Raises:
@@ -75,10 +80,10 @@ class Worker:
                 self._start()
         self.wait()
         with contextlib.suppress(ConnectionError):  # where the process has ended
-            self.pipe.send(arguments)
+            self.pipe.send((args, kwargs))
         return self._result()
 
-    def _result(self) -> Any:
+    def _result(self) -> T:
         try:
             result = self.pipe.recv()
         except (EOFError, ConnectionError):
@@ -97,7 +102,7 @@ class Worker:
 
 
 def _serve(
-    pipe: Connection, make: Callable[[], Callable[..., Any]], seconds: float, megabytes: float
+    pipe: Connection, make: Callable[[], Callable[P, T]], seconds: float, megabytes: float
 ) -> None:
     """Call the function with arguments from the pipe, until its other end is closed."""
     # Ctrl-C in a terminal reaches all processes; the process at the other end ends this one
@@ -116,10 +121,10 @@ def _serve(
         pipe.send(failure)
         _limit_memory(megabytes)
         while not failure:
-            arguments = pipe.recv()
+            args, kwargs = pipe.recv()
             _limit_time(seconds)
             try:
-                result = work(*arguments)
+                result: object = work(*args, **kwargs)
             except (OSError, ValueError) as error:
                 result = error
             except Exception as error:  # OpenCV and PyTorch have their own out-of-memory errors

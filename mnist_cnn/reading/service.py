@@ -33,6 +33,8 @@ MAX_BYTES = 20_000_000  # of a request's body; the same in reading/page/server.j
 MAX_IMAGES = 1000  # of one POST /classify
 PREVIEW = 1000  # longest side in pixels of a picture shown on the sheet
 
+FileWorker = Worker[[bytes, str, int, bool], Reply]  # calls `read_file`
+
 # forbids requests to other hosts
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self'{scripts}; "
@@ -54,7 +56,9 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 BODY = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
 
 
-def file_reader(path: str | None, targets: Sequence[str]) -> Callable[..., Reply]:
+def file_reader(
+    path: str | None, targets: Sequence[str]
+) -> Callable[[bytes, str, int, bool], Reply]:
     """Return `read_file` with the network of `load_network`.
 
     Args:
@@ -113,7 +117,7 @@ def file_in(body: bytes, kind: str) -> bytes:
 
 
 def application(
-    network: Digits | Classes, hosts: Sequence[str], workers: Sequence[Worker]
+    network: Digits | Classes, hosts: Sequence[str], workers: Sequence[FileWorker]
 ) -> FastAPI:
     """Create the page and the service.
 
@@ -170,9 +174,9 @@ def images_of(shape: tuple[int, ...]) -> Any:
     return Annotated[list[kind], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
 
 
-def add_read(app: FastAPI, network: Digits | Classes, workers: Sequence[Worker]) -> None:
+def add_read(app: FastAPI, network: Digits | Classes, workers: Sequence[FileWorker]) -> None:
     """Add the operation that reads pictures, one at a time per worker; others wait."""
-    free: asyncio.Queue[Worker] = asyncio.Queue()
+    free: asyncio.Queue[FileWorker] = asyncio.Queue()
     for worker in workers:
         free.put_nowait(worker)
 
@@ -181,7 +185,7 @@ def add_read(app: FastAPI, network: Digits | Classes, workers: Sequence[Worker])
     @app.post("/read", openapi_extra=schema, response_model=network.reply_type)
     async def read_picture(
         request: Request, page: Annotated[int, Query(ge=1)] = 1, preview: bool = False
-    ) -> Any:
+    ) -> Reply:
         """Read or classify a picture: PNG, JPEG, WebP, GIF, TIFF, PDF and others.
 
         The body is the file, of any content type, or a form with the file.
