@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from scipy.special import logit
 from torchmetrics.functional.text import char_error_rate
 
 from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.data.drawn import pages
 from mnist_cnn.data.drawn.photographs import KINDS, pictures
+from mnist_cnn.data.fonts import load_font
 from mnist_cnn.detection.calibration import fit
 from mnist_cnn.detection.find import resized
 from mnist_cnn.detection.network import Detector
@@ -25,7 +25,6 @@ from mnist_cnn.runs.file_format import KEY, VERSION
 from mnist_cnn.weights.files import SHIPPED, write_weights
 from mnist_cnn.weights.predictor import load
 
-FONT = Path(matplotlib.get_data_path(), "fonts", "ttf", "STIXGeneralItalic.ttf")
 SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
 
 
@@ -58,7 +57,7 @@ def test_small_writing_on_a_long_strip_is_read(net):
 
 def test_a_doubtful_line_with_letters_has_no_sure_digits(net):
     sheet = Image.new("L", (900, 160), 235)
-    font = ImageFont.truetype(FONT, 80)
+    font = load_font("STIXGeneralItalic", 80)
     ImageDraw.Draw(sheet).text((30, 30), "To be or not", 40, font)
     assert not any(each.digit is not None for each in read_digits(sheet, reader=net))
 

@@ -1,19 +1,15 @@
 """Reading of forms, tables, signs and text around digits."""
 
-from pathlib import Path
-
 import cv2
-import matplotlib
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from mnist_cnn.data.drawn.pages import KINDS, Pen, common, page
+from mnist_cnn.data.fonts import load_font
 from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.ink import is_light_on_dark
 from mnist_cnn.reading.reader import read_digits
-
-FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def test_a_grid_is_read_by_row_and_column_and_its_empty_cells_are_told() -> None:
@@ -37,7 +33,7 @@ def test_forms_and_signs_come_out_as_written(kind: str) -> None:
 
 def test_of_text_nothing_is_sure_although_some_letters_look_like_digits() -> None:
     sheet = Image.new("L", (1200, 400), 240)
-    font = ImageFont.truetype(FONT, 60)
+    font = load_font("DejaVuSans", 60)
     text = "Reading what people\nwrite is another skill\nbesides counting"
     ImageDraw.Draw(sheet).multiline_text((40, 40), text, 30, font, spacing=30)
     readings = read_digits(sheet)
@@ -49,7 +45,7 @@ def test_a_number_under_words_is_read_and_they_are_not() -> None:
     pen = Pen(np.random.default_rng(1), 300, 1000)
     pen.text("4027136", 100, 170, 80)
     sheet = Image.fromarray((240 - 200 * pen.ink).astype(np.uint8))
-    font = ImageFont.truetype(FONT, 60)
+    font = load_font("DejaVuSans", 60)
     ImageDraw.Draw(sheet).text((40, 40), "Amount paid", 30, font)
     words, number = written(read_digits(sheet)).split("\n")
     assert set(words) <= set("?·")

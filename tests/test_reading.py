@@ -4,17 +4,17 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from mnist_cnn.data.drawn import pages, photographs
 from mnist_cnn.data.drawn.pages import common
 from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.fonts import load_font
 from mnist_cnn.data.synthetic.sheet import SIGNS
 from mnist_cnn.detection import find
 from mnist_cnn.detection.network import Detector
@@ -27,7 +27,6 @@ from mnist_cnn.weights.predictor import load
 from tests.helpers.pictures import find_digits, page
 
 Array = NDArray[np.uint8]
-DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def picked(digits: str, number: int = 2) -> list[Array]:
@@ -175,11 +174,10 @@ def test_a_lone_digit_that_lies_on_its_side_is_told_and_not_read() -> None:
     assert (reading.rotation, reading.turned) == (90, 90)
 
 
-@pytest.mark.parametrize("font", ["DejaVuSans.ttf", "DejaVuSans-Bold.ttf"])
+@pytest.mark.parametrize("font", ["DejaVuSans", "DejaVuSans-Bold"])
 def test_a_letter_is_neither_cut_into_digits_nor_turned_to_one(font: str) -> None:
     sheet = Image.new("L", (260, 260), 230)
-    letters = ImageFont.truetype(DEJAVU.with_name(font), 130)
-    ImageDraw.Draw(sheet).text((130, 130), "m", 40, letters, "mm")
+    ImageDraw.Draw(sheet).text((130, 130), "m", 40, load_font(font, 130), "mm")
     assert [reading for reading in read_digits(sheet) if reading.digit is not None] == []
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mnist_cnn.data.fonts import load_font
 from mnist_cnn.data.picture import load_picture, upright_size
 from mnist_cnn.reading.answers import confidence, rows
 from mnist_cnn.reading.reading import Reading
@@ -83,9 +83,7 @@ def draw_readings(image: Image.Image, readings: Sequence[Reading]) -> Image.Imag
 
 def font_of(size: float) -> ImageFont.FreeTypeFont:
     """Return DejaVu Sans, which has the signs × and ÷; Pillow's own font lacks them."""
-    import matplotlib  # takes a second
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    return load_font("DejaVuSans", size)
 
 
 def colour_of(reading: Reading) -> str:

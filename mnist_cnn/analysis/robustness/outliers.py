@@ -5,14 +5,15 @@ and returns as many other images. No training here uses any.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 from torch import Generator, Tensor
 from torchvision.transforms.v2.functional import gaussian_blur, pil_to_tensor
 
 from mnist_cnn.analysis.robustness.corruptions import rotated
+from mnist_cnn.data.fonts import load_font
 
 # letters that do not look like a digit
 LETTERS = "ACDEFHJKMNPRTUVWXYadefhkmnprtuvwxy"
@@ -21,12 +22,8 @@ FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono-Oblique
 
 def letters(x: Tensor, g: Generator) -> Tensor:
     """Draw letters in fonts that ship with matplotlib, rotated by up to 10 degrees."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
-
-    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     drawn = []
-    for font in (ImageFont.truetype(str(folder / f"{name}.ttf"), 60) for name in FONTS):
+    for font in (load_font(name, 60) for name in FONTS):
         for letter in LETTERS:
             picture = Image.new("L", (120, 120))
             ImageDraw.Draw(picture).text((30, 20), letter, fill=255, font=font)

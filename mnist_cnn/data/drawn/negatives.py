@@ -8,15 +8,15 @@ polygons and waves, drawn by other rules than those of training.
 import string
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from mnist_cnn.data.fonts import load_font
 
 ALIKE = "OoIlSsZzBgq"  # letters that some people write like a digit
 SIDE = 240  # side of a drawing, in pixels
@@ -24,10 +24,9 @@ SIDE = 240  # side of a drawing, in pixels
 
 def letters(rng: Generator, alphabet: str) -> Iterator[Image.Image]:
     """Yield letters without end, one per sheet."""
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     stix = ("STIXGeneral", "STIXGeneralBol", "STIXGeneralItalic")
     names = (*stix, "cmr10", "cmss10", "cmtt10", "cmti10")
-    made = [ImageFont.truetype(folder / f"{name}.ttf", 130) for name in names]
+    made = [load_font(name, 130) for name in names]
     while True:
         sheet = Image.new("L", (SIDE, SIDE))
         letter = alphabet[rng.integers(len(alphabet))]

@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mnist_cnn.data.fonts import load_font
 from mnist_cnn.data.synthetic import strokes
 from mnist_cnn.data.synthetic.strokes import Array, Form, Points
 
@@ -247,8 +247,5 @@ def font_image(name: str, character: str) -> Array:
 
 @functools.cache
 def _font(name: str) -> ImageFont.FreeTypeFont:
-    import matplotlib  # takes a second
-
-    path = Path(matplotlib.get_data_path(), "fonts", "ttf", f"{name}.ttf")
-    digit = ImageFont.truetype(path, 100).getbbox("8")
-    return ImageFont.truetype(path, round(100 * HEIGHT / (digit[3] - digit[1])))
+    digit = load_font(name, 100).getbbox("8")
+    return load_font(name, round(100 * HEIGHT / (digit[3] - digit[1])))
