@@ -92,7 +92,7 @@ def read_digits(
     return readings
 
 
-def check(net: Any, threshold: float, reader: Any) -> None:
+def check(net: object, threshold: float, reader: object) -> None:
     """Raise ValueError for an invalid argument of `read_digits`."""
     if not 0 <= threshold <= 1:  # NaN is neither
         raise ValueError(must_be("threshold", "in [0, 1]", threshold))
