@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from benchmarks.measurements import FOLDER, join
 from benchmarks.records import read_runs
-from benchmarks.tables import RECORDS, accuracy, hardware, markdown
-from mnist_cnn.analysis.found import read_json
+from benchmarks.tables import accuracy, hardware, markdown
 from mnist_cnn.command import command
 from mnist_cnn.plots.axes import finish, titled
 from mnist_cnn.reading.ink import centred, resized
 from mnist_cnn.report import docstring_parser
-from mnist_cnn.runs.folder import OVERRIDES, write_json
+from mnist_cnn.runs.folder import OVERRIDES
 from mnist_cnn.weights import predictor
 
-FILE = RECORDS / "measurements" / "elsewhere.json"
+FILE = FOLDER / "elsewhere.json"
 SETS = {"usps": "#0b62a4", "semeion": "#c1272d", "optdigits": "#e08a00"}  # with their colours
 BOX = 20  # longest side of an MNIST digit, in pixels
 
@@ -113,12 +113,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("digits", type=Path, metavar="DIGITS.npz")
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     args = parser.parse_args(argv)
-    known = read_json(FILE)["rows"] if FILE.is_file() else []
     sets = load_sets(args.digits)
     new = [row for folder in args.folders for row in measure(folder, sets)]
-    rows = pd.DataFrame([*known, *new]).drop_duplicates(["network", "seed"], keep="last")
+    rows = join(new, FILE)
     if new:
-        write_json({"rows": rows.to_dict("records")}, FILE)
         draw(rows, FILE.with_suffix(".png"))
     print(markdown(table(rows)))
 

@@ -12,10 +12,9 @@ network, fold and seed, and the picture beside it is drawn. NAME is
               robustness=true or some suites, of several networks A,B,C=FOLDER
 """
 
-import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +50,26 @@ CONDITIONS = {  # column titles by key of a network in evaluation.json
     "adversarial.pgd.0.3": "PGD 0.3",
     **{f"outliers.{kind}.fpr_95": kind for kind in ("letters", "scribbles", "noise", "parts")},
 }
+
+
+def join(new: Sequence[Mapping[str, Any]], file: Path) -> pd.DataFrame:
+    """Join new rows to those of a file, in place of those of the same KEYS, and return all.
+
+    Of the new ones only the columns that the file has are kept, if it has rows.
+    """
+    known = read_json(file)["rows"]
+    columns = dict.fromkeys(key for row in known or new for key in row)
+    rows = pd.DataFrame([*known, *new])[[*columns]]
+    rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
+    if new:
+        # a value that a row lacks is no null in the file
+        lacking = rows.isna().to_numpy()
+        kept = [
+            {key: value for (key, value), lacks in zip(row.items(), no, strict=True) if not lacks}
+            for row, no in zip(rows.to_dict("records"), lacking, strict=True)
+        ]
+        write_json({"rows": kept}, file)
+    return rows
 
 
 def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
@@ -263,21 +282,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     read = READ.get(args.name, read_sweep)
     file = FOLDER / f"{args.name}.json"
-    known = json.loads(file.read_text("utf-8"))["rows"]
     new = [row for folder in args.folders for row in read(folder)]
-    columns = dict.fromkeys(key for row in known or new for key in row)
-    rows = pd.DataFrame([*known, *new])[[*columns]]
-    rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
-    if new:
-        # a value that a row lacks is no null in the file
-        lacking = rows.isna().to_numpy()
-        kept = [
-            {key: value for (key, value), lacks in zip(row.items(), no, strict=True) if not lacks}
-            for row, no in zip(rows.to_dict("records"), lacking, strict=True)
-        ]
-        write_json({"rows": kept}, file)
-        if args.name in DRAW:
-            DRAW[args.name](rows, FOLDER / f"{args.name}.png")
+    rows = join(new, file)
+    if new and args.name in DRAW:
+        DRAW[args.name](rows, file.with_suffix(".png"))
     print(markdown(TABLES[args.name](rows)))
 
 
