@@ -95,6 +95,8 @@ class SlurmLauncher(SavedFirst):
 
     def submit(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[Any]:
         """Submit jobs as an array, as the launcher that this one extends does."""
+        # repeated, as `launch` there returns no jobs: it waits for them by sacct, and raises the
+        # error of the first that has no result. What a release changes in it must be changed here
         import submitit
 
         options = dict(self.params)
