@@ -125,8 +125,7 @@ class PageReader:
 
     def __call__(self, name: str, path: str, number: int) -> PageAnswer:
         """Return a page (from 1) as JSON and in words, and the number of pages."""
-        from mnist_cnn.data.picture import Pages
-        from mnist_cnn.reading.answers import page_of
+        from mnist_cnn.data.picture import Pages, page_of
 
         if self.pages is None or number == 1:
             if self.pages is not None:

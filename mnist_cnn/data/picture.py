@@ -50,10 +50,7 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
             or over 100 megapixels; or the source is none of the above.
     """
     with Pages(source) as pages:
-        page = pages[0]
-    if isinstance(page, ValueError):
-        raise page
-    return page
+        return page_of(pages, 1)
 
 
 def as_image(
@@ -145,6 +142,25 @@ class Pages(contextlib.ExitStack):
             raise
         except Exception as error:  # decoders of damaged files raise all kinds of errors
             return ValueError(f"{self._name}: {_reason(error)}")
+
+
+class NoPageError(ValueError):
+    """A file has fewer pages."""
+
+
+def page_of(pages: Pages, number: int) -> Image.Image:
+    """Return a page of a file, counted from 1.
+
+    Raises:
+        NoPageError: there is no such page.
+        ValueError: it cannot be read.
+    """
+    if not 0 < number <= len(pages):
+        raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
+    page = pages[number - 1]
+    if isinstance(page, ValueError):
+        raise page
+    return page
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Pages of a file, readings and classes as JSON and text, for the command and the service."""
+"""Readings and classes as JSON and text, for the command and the service."""
 
 import base64
 import io
@@ -11,30 +11,10 @@ from typing import Annotated
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from mnist_cnn.data.picture import Pages
 from mnist_cnn.reading.reading import UNKNOWN, Reading
 
 Share = Annotated[float, AfterValidator(lambda share: round(share, 6))]
 Shares = Annotated[list[Share], BeforeValidator(list)]
-
-
-class NoPageError(ValueError):
-    """A file has fewer pages."""
-
-
-def page_of(pages: Pages, number: int) -> Image.Image:
-    """Return a page of a file, counted from 1.
-
-    Raises:
-        NoPageError: there is no such page.
-        ValueError: it cannot be read.
-    """
-    if not 0 < number <= len(pages):
-        raise NoPageError(f"page must be 1 to {len(pages)}, got {number}")
-    page = pages[number - 1]
-    if isinstance(page, ValueError):
-        raise page
-    return page
 
 
 class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):

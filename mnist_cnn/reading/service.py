@@ -20,8 +20,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mnist_cnn.analysis.results import versions
 from mnist_cnn.config import instantiate
-from mnist_cnn.data.picture import Pages
-from mnist_cnn.reading.answers import NoPageError, Reply, as_url, constants, page_of
+from mnist_cnn.data.picture import NoPageError, Pages, page_of
+from mnist_cnn.reading.answers import Reply, as_url, constants
 from mnist_cnn.reading.arrivals import Arrivals
 from mnist_cnn.reading.limits import LimitError, Worker
 from mnist_cnn.reading.networks import Classes, Digits, load_network
