@@ -11,7 +11,7 @@ from mnist_cnn.detection.decode import Character, grouped, merged
 from mnist_cnn.detection.find import Found
 from mnist_cnn.detection.lines import leaning, lines, slope_of
 from mnist_cnn.reading.grids import Grid, grids
-from mnist_cnn.reading.reader import in_rows
+from mnist_cnn.reading.layout import in_rows
 from mnist_cnn.reading.views import View
 
 

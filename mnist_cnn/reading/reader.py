@@ -1,8 +1,7 @@
 """Reading of the digits and signs in a picture by a network."""
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +13,18 @@ from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.picture import Source, load_picture, upright_size
-from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.sheet import SIGNS, SYMBOLS
 from mnist_cnn.detection.decode import Character
-from mnist_cnn.detection.find import MARGIN
-from mnist_cnn.detection.lines import confidence, evidence, lines, middles, slope_of, split
+from mnist_cnn.detection.lines import confidence, evidence, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.grids import Grid, Points, grids
+from mnist_cnn.reading.grids import Points
 from mnist_cnn.reading.ink import centred, resized
+from mnist_cnn.reading.layout import cell_in, layout
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
 from mnist_cnn.reading.views import View, upright
 
-INSIDE = 0.8  # minimum fraction of a grid's characters within one cell; else it is squared paper
-Cell = tuple[int, int, int]  # grid, row, column
 Net = Callable[[Tensor], Tensor]
 
 
@@ -60,34 +57,33 @@ def read_digits(
     grey = inks.grey_of(np.asarray(load_picture(image)))
     reader = shipped() if reader is None else reader
     seen = upright(reader, grey)
-    kept, dropped, left = split(seen.found, seen.ink, seen.best)
-    kept = classified(seen, kept, net) if net is not None else kept
-    tables, cell_of = placed(seen, kept)
+    found, dropped, left = split(seen.found, seen.ink, seen.best)
+    found = classified(seen, found, net) if net is not None else found
+    tables, lines = layout(seen, found)
     weights: list[float] = reader.line_weights.tolist()  # type: ignore[operator]  # a buffer
     turn = round(seen.degrees) % 360
     # a lone digit does not tell which side is up: a 6 may be a 9
-    lone = turn and sum(each.symbol.isdecimal() for each in kept) == 1
+    lone = turn if sum(len(line.digits) for line in lines) == 1 else 0
     scale = np.array(upright_size(image)) / grey.shape[::-1]
     readings = []
-    for number, cell, line in in_lines(in_rows(seen, kept, tables, cell_of)):
-        own = [each for each in line if each]
-        sure = confidence(evidence(own, dropped, left), weights) if own else 1.0
-        unread = left_unread(own, sure, threshold)
+    for line in lines:
+        about: dict[str, Any] = {"row": line.row, "rotation": turn}
+        if line.cell:
+            cell = on_picture(seen, cell_in(seen, tables, line.cell)) * scale
+            about |= {"column": line.cell[2], "cell": tuple(map(tuple, cell.round().tolist()))}
+        if not line.characters:
+            readings.append(empty(cell, about))
+            continue
+        right = confidence(evidence(line.characters, dropped, left), weights)
+        unread = line.digits if lone else line.left_unread(right, threshold)
         # other writing there is an illegible digit, and the line right if its guess is
-        illegible = [each for each in own if each.is_other] if lead(own) > 0 else []
-        sure *= math.prod(each.digit_score for each in illegible)
-        for each in line:
-            about: dict[str, Any] = {"row": number, "rotation": turn, "line": sure}
-            about["is_digit"] = each is not None and (
-                each.symbol.isdecimal() or any(each is other for other in illegible)
-            )
-            about["turned"] = turn if lone and each and each.symbol.isdecimal() else 0
-            if cell:
-                around = on_picture(seen, cell_in(seen, tables, cell)) * scale
-                about |= {"column": cell[2], "cell": tuple(map(tuple, around.round().tolist()))}
-            place = on_picture(seen, corners_of(each.box)) * scale if each else around
-            is_unread = lone or any(each is digit for digit in unread)
-            least = math.inf if is_unread else threshold
+        about["line"] = right * math.prod(each.digit_score for each in line.illegible)
+        for each in line.characters:
+            digit = each.symbol.isdecimal()
+            about["is_digit"] = digit or any(each is other for other in line.illegible)
+            about["turned"] = lone if digit else 0
+            least = math.inf if any(each is other for other in unread) else threshold
+            place = on_picture(seen, corners_of(each.box)) * scale
             readings.append(reading(seen, each, place, least, about))
     return readings
 
@@ -102,24 +98,6 @@ def check(net: object, threshold: float, reader: object) -> None:
     if reader is not None and not hasattr(reader, "line_weights"):
         what = "what load_reader(PATH) gives"
         raise ValueError(must_be("reader", what, type(reader).__name__))
-
-
-def left_unread(line: Sequence[Character], sure: float, threshold: float) -> list[Character]:
-    """Return the digits of a line that are left unread, whatever their scores.
-
-    In words these are all digits. In a line whose digits are right with a probability `sure` below
-    the threshold it is the least probable one, or all if there is other writing beside them.
-    """
-    digits = [each for each in line if each.symbol.isdecimal()]
-    if lead(line) < 0 or (sure < threshold and any(each.is_other for each in line)):
-        return digits
-    return sorted(digits, key=lambda each: each.score)[: sure < threshold]
-
-
-def lead(line: Sequence[Character]) -> int:
-    """Return how many more digits a line has than characters that are neither digits nor signs."""
-    kinds = [each.symbol for each in line]
-    return sum(map(str.isdecimal, kinds)) - kinds.count(OTHER)
 
 
 def classified(seen: View, found: Sequence[Character], net: Net) -> list[Character]:
@@ -151,92 +129,6 @@ def crop(seen: View, each: Character) -> NDArray[np.uint8]:
     return centred(resized(ink, 20)) if ink.size else np.zeros((28, 28), np.uint8)
 
 
-def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cell | None]]:
-    """Return the grids that the characters are written in, and the cell of each character."""
-    cells: list[Cell | None] = [None] * len(found)
-    kept: list[Grid] = []
-    for grid in grids(seen.best.rules):
-        own = [
-            None if cells[k] else grid.cell_of(*on_map(seen, each)) for k, each in enumerate(found)
-        ]
-        inside = [k for k, cell in enumerate(own) if cell is not None]
-        whole = sum(fits(seen, grid, found[k], own[k]) for k in inside)
-        if not inside or whole < INSIDE * len(inside):
-            continue
-        for k in inside:
-            cells[k] = (len(kept), *own[k])  # type: ignore[misc]  # inside has a cell
-        kept.append(grid)
-    return kept, cells
-
-
-def cell_in(seen: View, tables: Sequence[Grid], cell: Cell) -> Points:
-    """Return the corners (4, 2) of a cell in the ink."""
-    grid, row, column = cell
-    return ((tables[grid].cell(row, column) + 0.5) * STRIDE - MARGIN) / seen.best.zoom
-
-
-def on_map(seen: View, each: Character) -> tuple[float, float]:
-    """Return the centre of a character in the map of ruled lines."""
-    left, top, right, bottom = each.box
-    x, y = (
-        ((a + b) / 2 * seen.best.zoom + MARGIN) / STRIDE - 0.5
-        for a, b in ((left, right), (top, bottom))
-    )
-    return x, y
-
-
-def fits(seen: View, grid: Grid, each: Character, cell: tuple[int, int] | None) -> bool:
-    """Return whether a character is no higher than its cell."""
-    x, y = on_map(seen, each)
-    half = each.height * seen.best.zoom / STRIDE / 2 * 0.7
-    return grid.cell_of(x, y - half) == cell == grid.cell_of(x, y + half)
-
-
-Item = tuple[Character | None, Cell | None]  # a character, None in an empty cell, and its cell
-
-
-def in_rows(
-    seen: View, found: Sequence[Character], tables: Sequence[Grid], cells: Sequence[Cell | None]
-) -> list[list[Item]]:
-    """Group characters into rows, from top to bottom, each with its cell in a grid."""
-    slope = slope_of(found)
-    rows: list[tuple[float, list[Item]]] = []
-    free = [each for each, cell in zip(found, cells, strict=True) if cell is None]
-    for line in lines(free):
-        rows.append((level(middles(line), slope), [(each, None) for each in line]))
-    for number, grid in enumerate(tables):
-        within: dict[tuple[int, int], list[Character]] = {}
-        for each, cell in zip(found, cells, strict=True):
-            if cell is not None and cell[0] == number:
-                within.setdefault(cell[1:], []).append(each)
-        height, width = grid.shape
-        for row in range(height):
-            items: list[Item] = []
-            own = [(number, row, column) for column in range(width)]
-            for place in own:
-                part = sorted(within.get(place[1:], []), key=lambda each: each.box[0])
-                items += [(each, place) for each in part] or [(None, place)]
-            # the position of its cells, empty ones included
-            corners = np.concatenate([cell_in(seen, tables, cell) for cell in own])
-            rows.append((level(corners, slope), items))
-    return [items for _, items in sorted(rows, key=lambda row: row[0])]
-
-
-def in_lines(
-    rows: Sequence[Sequence[Item]],
-) -> Iterator[tuple[int, Cell | None, list[Character | None]]]:
-    """Yield a row's number, a cell and its characters; without cells, those of the whole row."""
-    for number, row in enumerate(rows):
-        for cell, items in itertools.groupby(row, lambda item: item[1]):
-            yield number, cell, [each for each, _ in items]
-
-
-def level(points: Points, slope: float) -> float:
-    """Return the height at the left edge of a line of that slope through points (N, 2)."""
-    x, y = points.mean(0)
-    return float(y - slope * x)
-
-
 def corners_of(box: Sequence[float]) -> Points:
     """Return the corners (4, 2) of a box."""
     left, top, right, bottom = box
@@ -248,21 +140,28 @@ def on_picture(seen: View, points: Points) -> Points:
     return np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ seen.back.T
 
 
+def box_around(points: Points) -> Any:
+    """Return the box around points (N, 2), in whole pixels."""
+    return tuple(np.concatenate([points.min(0), points.max(0)]).round().astype(int).tolist())
+
+
+def empty(cell: Points, about: dict[str, Any]) -> Reading:
+    """Return the reading of an empty cell with corners (4, 2)."""
+    none, blank = np.zeros(10, np.float32), np.zeros((28, 28), np.uint8)
+    return Reading(None, 0.0, none, box_around(cell), blank, is_digit=False, sign=" ", **about)
+
+
 def reading(
-    seen: View, each: Character | None, place: Points, threshold: float, about: dict[str, Any]
+    seen: View, each: Character, place: Points, threshold: float, about: dict[str, Any]
 ) -> Reading:
-    """Return the reading of a character, or of an empty cell, with corners `place` (N, 2)."""
-    box: Any = tuple(np.concatenate([place.min(0), place.max(0)]).round().astype(int).tolist())
-    if each is None:
-        none, empty = np.zeros(10, np.float32), np.zeros((28, 28), np.uint8)
-        return Reading(None, 0.0, none, box, empty, sign=" ", **about)
+    """Return the reading of a character with corners `place` (4, 2) in the picture."""
     chances = np.array([each.calibrated(float(p)) for p in each.probabilities[:10]], np.float32)
     sure = float(chances.max())
     return Reading(
         int(chances.argmax()) if each.symbol.isdecimal() and sure >= threshold else None,
         sure,
         chances,
-        box,
+        box_around(place),
         crop(seen, each),
         sign=each.symbol if each.symbol in SIGNS else UNKNOWN,
         **about,
