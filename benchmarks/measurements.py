@@ -149,10 +149,12 @@ def splits(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def networks(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return `parameters` and the list `test/acc` of each network by name, the smallest first."""
-    found = runs.groupby("stages").agg({"parameters": "first", "test/acc": list})
-    recorded = pd.DataFrame(load_records()).T.loc[EXPERIMENTS, found.columns]
-    return pd.concat([found, recorded]).sort_values("parameters")
+    """Return `parameters`, `epochs` and the list `test/acc` by network, the smallest first."""
+    groups = runs.groupby(["stages", "epochs"])
+    found = groups.agg({"parameters": "first", "test/acc": list}).reset_index("epochs")
+    records = pd.DataFrame(load_records()).T.loc[EXPERIMENTS]
+    records["epochs"] = records["config"].str["trainer.max_epochs"]
+    return pd.concat([found, records[found.columns]]).sort_values("parameters")
 
 
 def front(runs: pd.DataFrame) -> pd.DataFrame:
@@ -161,6 +163,7 @@ def front(runs: pd.DataFrame) -> pd.DataFrame:
     columns = {
         "parameters": found["parameters"].map("{:,}".format),
         "stages or experiment": found.index,
+        "epochs, at most": found["epochs"],
         "n": found["test/acc"].map(len),
         "test accuracy": found["test/acc"].map(accuracy),
     }
@@ -212,7 +215,8 @@ def robustness(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_front(runs: pd.DataFrame, file: Path) -> None:
-    shown = networks(runs).rename(lambda name: "vgg" if name.startswith("[") else name)
+    shown = networks(runs)[["parameters", "test/acc"]]
+    shown = shown.rename(lambda name: "vgg" if name.startswith("[") else name)
     draw_networks(shown, "number of parameters", SIZES).savefig(file, dpi=110)
 
 
