@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = "PNG, JPEG, HEIC, WebP, TIFF, PDF, ..., or - for standard input"
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=note)
     parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")
-    note = "write PICTURE.read.png: characters, lines and cells; it replaces its own alone"
+    note = "write PICTURE.read.png: characters, lines and cells; only its own files are replaced"
     parser.add_argument("--show", action="store_true", help=note)
     limits.add_limits(parser)
     args = parse(parser, argv)

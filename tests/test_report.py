@@ -121,6 +121,21 @@ def test_an_objective_that_is_not_a_number_or_not_there_ranks_last(sweep, groups
     assert groups(sweep)[1]["val/loss n"] == 0
 
 
+def test_without_the_objective_there_is_no_ranking_and_without_a_metric_no_difference(
+    sweep, printed
+):
+    for job in JOBS:
+        text = (sweep / job / "results.json").read_text()
+        (sweep / job / "results.json").write_text(text.replace('"val/loss":', '"val/other":'))
+    for job in (LOW_0, LOW_1):
+        text = (sweep / job / "results.json").read_text()
+        (sweep / job / "results.json").write_text(text.replace('"test/acc":', '"test/other":'))
+    said = printed(sweep)
+    assert "not ranked, as no run has val/loss" in said
+    assert "best checkpoint" not in said
+    assert "nan" not in printed(sweep, "--compare", "1", "2")
+
+
 def test_what_does_not_matter_to_a_result_makes_no_group():
     config = {"optimizer.lr": 0.1, "trainer.limit_val_batches": 1.0, "run_dir": "/a"}
     neutral = {"logger.csv.save_dir": "x", "data.root": "/elsewhere", "data.seed": 7, "seed": 3}

@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from mnist_cnn.analysis.found import find_runs
 from mnist_cnn.checks.folders import differences
 from mnist_cnn.internals.hydra import parse_override
 from mnist_cnn.runs import resume
@@ -370,6 +371,7 @@ def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):
     for lr in ("0.0003", "0.001", "0.003"):  # overrides that all jobs share are not in the names
         assert f"optimizer.lr_{lr} refused" in done.stderr
     assert "; seed must be " in done.stderr
+    assert list(find_runs(tmp_path)) == []  # also not the sweep, which nothing resumes
 
 
 @pytest.mark.slow

@@ -45,7 +45,8 @@ def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]
             ends = " to ".join(format_metric(metric, end, "+") for end in test["interval"])
             known = not math.isnan(p)
             row = {"": metric, **({"B is": name} if several else {}), "A": means[0], "B": means[1]}
-            row["A - B"] = format_metric(metric, test["difference"], "+")
+            gap = test["difference"]
+            row["A - B"] = "-" if math.isnan(gap) else format_metric(metric, gap, "+")
             row["95 % interval"] = ends if known else "-"
             row["p"] = f"{p:.2g}" if known else "-"
             rows.append(row | {"seeds": test["seeds"]})

@@ -15,6 +15,7 @@ from mnist_cnn.runs.file_format import check_format
 from mnist_cnn.runs.terminal import track
 
 MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any marks a run's folder
+SWEEPS = {files.SWEEP, files.PENDING}  # or a sweep's, which may be locked, too
 
 
 def find_runs(top: Path) -> Iterator[Path]:
@@ -26,7 +27,7 @@ def find_runs(top: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if not MARKS.isdisjoint(names) and files.SWEEP not in names:  # a sweep may be locked, too
+        if not MARKS.isdisjoint(names) and SWEEPS.isdisjoint(names):
             yield Path(path)
 
 

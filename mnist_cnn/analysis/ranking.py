@@ -55,6 +55,7 @@ class Leaderboard:
 
     Attributes:
         metric, mode: the objective of most runs.
+        is_ranked: whether a run has that metric; else the groups are in the order of their runs.
         metrics: the metrics that are summarized for each group.
         finished: the last run of each configuration, seed and fold.
         members: the runs of each group, the best group first.
@@ -76,6 +77,7 @@ class Leaderboard:
         )
         self.finished = finished.drop_duplicates(["setting", "repeat"], keep="last")
 
+        self.is_ranked = bool(self.finished["value"].notna().any())
         upwards = {"ascending": self.mode == "min", "kind": "stable"}  # NaN is last
         ordered = self.finished.sort_values("value", **upwards)
         alike = [group for _, group in ordered.groupby("setting", sort=False)]

@@ -64,6 +64,8 @@ def describe_ranking(board: Leaderboard) -> str:
     """Describe in a sentence how groups are ranked."""
     better = "lower" if board.mode == "min" else "higher"
     ranked = f"ranked by {board.metric}, {better} is better"
+    if not board.is_ranked:
+        ranked = f"not ranked, as no run has {board.metric}"
     return f"{board.data}: {ranked}; mean ± std over seeds and folds"
 
 
@@ -119,7 +121,8 @@ def print_ranking(ranking: Ranking, console: terminal.Console) -> None:
         if left_out:
             console.print(f"not shown: {' and '.join(left_out)}; the page and --markdown have all")
         console.print(describe_ranking(board))
-        console.print(f"best checkpoint: {board.groups['checkpoint'][0] or '-'}")
+        if board.is_ranked:
+            console.print(f"best checkpoint: {board.groups['checkpoint'][0] or '-'}")
     if len(ranking.unfinished):
         console.print(screen_table(ranking.unfinished.head(ROWS)), soft_wrap=False)
     if (runs := len(ranking.unfinished) - ROWS) > 0:

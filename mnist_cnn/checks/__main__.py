@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     class Plugin:
         @pytest.fixture(scope="session")
-        def cfg(self) -> DictConfig:
+        @classmethod
+        def cfg(cls) -> DictConfig:
             return config
 
         def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:

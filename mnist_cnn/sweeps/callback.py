@@ -130,9 +130,9 @@ class Folders(Callback):
         if sys.exc_info()[0] is not None:  # Hydra 1.4 also calls this on an error
             return
         folder = Path(config.hydra.sweep.dir).absolute()
-        if self.report:
-            pkgutil.resolve_name(self.report)(folder)
         jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
+        if self.report and jobs:  # none where each job was refused
+            pkgutil.resolve_name(self.report)(folder)
         refused = refused_jobs(folder)
         jobs |= dict.fromkeys(refused, "refused")
         stopped = stopped_by(folder)
