@@ -32,6 +32,7 @@ RUNS, OUT = Path("outputs/overview"), ROOT / "docs" / "images" / "overview.png"
 STRIPS_SEED = 2026
 METRICS = ["train/loss", "val/loss", "train/acc", "val/acc"]
 MARGIN, TITLE = 24, 56  # pixels
+WIDE = 1100  # CSS pixels that the report's table takes
 LEFT, RIGHT = 720, 1040  # widths of the columns, in pixels; the README shows half of them
 SWEEP = "-m experiment=fast data.val_fraction=0.2 optimizer.lr=0.1,0.2,0.4 seed=0,1,2"
 
@@ -66,13 +67,13 @@ def a_photograph(seed: int) -> Image.Image:
 def report(file: Path) -> Image.Image:
     """Return a screenshot of a report's title and ranking."""
     shot = RUNS / "report.png"
-    with browser.opened(880, 400, device_scale_factor=2) as page:
+    with browser.opened(WIDE, 400, device_scale_factor=2) as page:
         page.goto(file.absolute().as_uri(), timeout=120_000)
         page.wait_for_selector("table")
         below = page.locator("table").first.bounding_box()
         assert below is not None
         height = below["y"] + below["height"] + 16
-        page.screenshot(path=shot, clip={"x": 0, "y": 0, "width": 880, "height": height})
+        page.screenshot(path=shot, clip={"x": 0, "y": 0, "width": WIDE, "height": height})
     return scaled(Image.open(shot), RIGHT)
 
 
@@ -86,7 +87,12 @@ def curves(run: Path) -> Image.Image:
     return scaled(Image.open(RUNS / "curves.png"), RIGHT)
 
 
-def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
+def save(picture: Image.Image, file: Path) -> None:
+    """Save a picture with 256 colours, which thin lines in colour keep."""
+    picture.quantize(256, kmeans=4, dither=Image.Dither.NONE).save(file, optimize=True)
+
+
+def made_pages(rows: int = 3, columns: int = 4, zoom: int = 2) -> None:
     """Draw pages with the box of each target character: digits, signs, other writing."""
     dataset = PageDataset(sources("train"), 0)
     sheets = []
@@ -99,11 +105,11 @@ def made_pages(rows: int = 3, columns: int = 4, zoom: int = 3) -> None:
             symbol = SYMBOLS[int(kind)]
             colour = "#197" if symbol.isdecimal() else "#a33" if symbol == OTHER else "#36c"
             if flag > 0:
-                draw.rectangle([side * zoom for side in box], outline=colour, width=2)
+                draw.rectangle([side * zoom for side in box], outline=colour)
         sheets.append(np.pad(np.asarray(page), ((0, 8), (0, 8), (0, 0)), constant_values=255))
     lines = [np.hstack(sheets[k : k + columns]) for k in range(0, len(sheets), columns)]
     picture = Image.fromarray(np.vstack(lines))
-    picture.quantize(32).save(OUT.with_name("made_pages.png"), optimize=True)
+    save(picture, OUT.with_name("made_pages.png"))
 
 
 def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
@@ -138,7 +144,7 @@ def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
             sheet.paste(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC), (x, y))
             note = text if side == 0 else f"{text}, it is {label}"
             draw.text((x, y + high - 28), note, "#007a3d" if side == 0 else "#c03000", font)
-    sheet.quantize(64).save(OUT.with_name("hardest.png"), optimize=True)
+    save(sheet, OUT.with_name("hardest.png"))
 
 
 def main() -> None:
@@ -170,7 +176,7 @@ def main() -> None:
             y += picture.height + MARGIN
         x += column[0][1].width + MARGIN
     OUT.parent.mkdir(exist_ok=True)
-    sheet.quantize(256, kmeans=4, dither=Image.Dither.NONE).save(OUT, optimize=True)
+    save(sheet, OUT)
 
 
 if __name__ == "__main__":
