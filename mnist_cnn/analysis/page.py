@@ -38,7 +38,7 @@ def board_sections(board: Leaderboard) -> Iterator[str]:
     """Yield the sections of a data set: leaderboard, and settings and curves if there are any."""
     about = f"<p>{escape(tables.describe_ranking(board))}</p>"
     table = html_table(tables.ranking_table(board))
-    yield section(board.data, about + table, "leaderboard")
+    yield section(board.data, about + table, "leaderboard" if board.is_ranked else "")
     if settings := [draw_setting(board, key) for key in board.columns]:
         yield section(f"{board.data}: each run by its settings", grid(settings), "settings")
     if curves := draw_curves(board):
