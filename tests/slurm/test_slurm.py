@@ -97,7 +97,8 @@ def test_a_job_that_is_cancelled_or_out_of_time_is_interrupted(slurm, whole, tmp
     assert re.match(r"error: 3 of 3 jobs .*seed=0.*seed=1.*seed=2", err)
     states = [str(state(job(tmp_path, seed))) for seed in range(3)]
     assert states == ["interrupted", "interrupted", "new"]
-    assert [last(job(tmp_path, seed))["global_step"] for seed in (0, 1)] == [16, 16]
+    saved = [last(job(tmp_path, seed))["global_step"] for seed in (0, 1)]
+    assert saved in ([16, 16], [16, 17])  # scancel wakes the second before it ends it
     assert ended(sweep(slurm, tmp_path, *command)) == ""
     assert differing(whole, tmp_path, 3) == []
 
