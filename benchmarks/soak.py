@@ -33,6 +33,7 @@ from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300  # timeout in seconds when waiting for a process
+GRACE = 20  # seconds
 # runs of seconds: a network of 8 units, 30 steps per epoch
 RUN = ["trainer.accelerator=cpu", "trainer.max_epochs=4", "trainer.limit_train_batches=30"]
 RUN += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "run_name=x"]
@@ -64,34 +65,42 @@ POINTS += [("on_test_start", 1, "SIGKILL"), ("on_train_epoch_start", 2, "SIGKILL
 PIECES = 30  # processes of one command; the last is not hit
 
 
-class Process(subprocess.Popen[bytes]):
-    """`python -m mnist_cnn.train` in a folder, with one thread and a new process group.
+def start(folder: Path, *command: str, fault: str = "- 0 -") -> "subprocess.Popen[str]":
+    """Start `python -m mnist_cnn.train` in a folder, with one thread and a new process group."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "mnist_cnn.train", *command],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAULT": fault},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
-    Its stderr is a file: a pipe stays open as long as any descendant lives, and CPython 3.11 can
-    deadlock a DataLoader's worker while it is forked, which then outlives all others.
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for a process and its descendants, and return its exit code and stderr.
+
+    Its process group is killed. A descendant that outlives it for GRACE seconds is left: CPython
+    3.11 can deadlock a DataLoader's worker while it is forked.
     """
-
-    def __init__(self, folder: Path, *command: str, fault: str = "- 0 -"):
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115, `finish` closes it
-        super().__init__(
-            [sys.executable, "-m", "mnist_cnn.train", *command],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "FAULT": fault},
-            stdout=subprocess.DEVNULL,
-            stderr=self.log,
-            start_new_session=True,
-        )
-
-    def finish(self) -> tuple[int, str]:
-        """Wait for it, and return its exit code and stderr; its process group is killed."""
-        try:
-            code = self.wait(timeout=PATIENCE)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
-        with self.log:
-            self.log.seek(0)
-            return code, self.log.read().decode()
+    deadline, ended = time.monotonic() + PATIENCE, False
+    try:
+        while True:
+            try:
+                _, err = process.communicate(timeout=GRACE)  # until nobody has its stderr open
+                break
+            except subprocess.TimeoutExpired as e:
+                if ended:
+                    err = (e.stderr or b"").decode()
+                    break
+                ended = process.poll() is not None
+                if not ended and time.monotonic() > deadline:
+                    raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, err
 
 
 class Command:
@@ -106,8 +115,8 @@ class Command:
         self.faults: list[str] = []
         self.kills: Counter[str] = Counter()
 
-    def start(self, *more: str, fault: str = "- 0 -") -> Process:
-        return Process(self.folder.parent, *self.options, *more, self.where, fault=fault)
+    def start(self, *more: str, fault: str = "- 0 -") -> "subprocess.Popen[str]":
+        return start(self.folder.parent, *self.options, *more, self.where, fault=fault)
 
     def runs(self) -> dict[str, Path]:
         """Return the folders of its runs, by name."""
@@ -117,7 +126,7 @@ class Command:
     def whole(self) -> float:
         """Run it without interruption, and return the seconds that it takes."""
         begun = time.monotonic()
-        code, err = self.start().finish()
+        code, err = finish(self.start())
         if code:
             raise RuntimeError(f"{self.name} does not train, exit code {code}: {err[-500:]}")
         return time.monotonic() - begun
@@ -139,7 +148,7 @@ class Command:
         except KeyboardInterrupt:  # of this benchmark
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        code, err = process.finish()
+        code, err = finish(process)
         self.kills[fault or number.name] += code != 0
         said = err.splitlines()[-1] if err else ""
         print(
@@ -173,7 +182,7 @@ class Command:
         for run in [*self.runs().values()][:1]:
             before = files(run)
             other = [*RUN, "optimizer.lr=0.5", f"hydra.run.dir={run}"]
-            code, err = Process(self.folder.parent, *other).finish()
+            code, err = finish(start(self.folder.parent, *other))
             if code != 1 or "as recorded" not in err or files(run) != before:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
 
@@ -198,7 +207,7 @@ def interrupted(whole: Command, number: int, seconds: float, draw: random.Random
     folder = whole.folder.with_name(f"{whole.name}-{number}")
     command = Command(whole.name, folder, draw.choice(EACH))
     if whole.name == "extended":
-        command.start(SHORTER).finish()
+        finish(command.start(SHORTER))
     disturbed = False
     for _ in range(PIECES):
         if command.hit(draw, seconds) == 0:
