@@ -21,8 +21,7 @@ from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_resul
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import Interrupted, interruptible
 
-# environment variables: the resolved configuration and Hydra's, as YAML; the starting process's ID
-JOB, LAUNCHER = "MNIST_CNN_JOB", "MNIST_CNN_LAUNCHER"
+JOB = "MNIST_CNN_JOB"  # environment variable: the argument of `call`, as YAML
 
 
 class RemoteTraceback(Exception):  # noqa: N818, it is the cause of one
@@ -74,10 +73,10 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
         max_restarts=0,
         **ours,
     )
-    job: dict[str, Any] = {"function": function, "cfg": run.values}
+    job: dict[str, Any] = {"function": function, "cfg": run.values, "launcher": os.getpid()}
     if HydraConfig.initialized():
         job["hydra"] = HydraConfig.get()
-    os.environ |= {JOB: OmegaConf.to_yaml(job), LAUNCHER: str(os.getpid())}
+    os.environ[JOB] = OmegaConf.to_yaml(job)
     run.lock.release()
     try:
         with interruptible():
@@ -93,26 +92,26 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
         raise ValueError(f"process {rank}: {reason['message']}") from trace
     finally:
         run.lock.acquire(timeout=60)
-        del os.environ[JOB], os.environ[LAUNCHER]
+        del os.environ[JOB]
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
     return read_results(run.path / RESULTS)
 
 
-def call(text: str) -> None:
-    """Call the function of a job in this process, with Hydra's configuration if it had one."""
-    job: Any = OmegaConf.create(text)
+def call(job: Any) -> None:
+    """Call a job's `function` with its `cfg`, and with its configuration of Hydra if it has one."""
     if "hydra" in job:
         adopt_hydra_config(job)
     pkgutil.resolve_name(job.function)(job.cfg)
 
 
 def main() -> None:
-    end_with_launcher(int(os.environ.pop(LAUNCHER)))  # before the imports, which take seconds
+    job: Any = OmegaConf.create(os.environ.pop(JOB))
+    end_with_launcher(job.launcher)  # before the imports, which take seconds
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as under torchrun; before torch is imported
     try:
         with interruptible():
-            call(os.environ.pop(JOB))
+            call(job)
     except Pruned:
         pass
     except Interrupted as e:
