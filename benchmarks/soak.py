@@ -33,7 +33,6 @@ from mnist_cnn.runs.folder import FAILED, LAST, LOCK, RESULTS
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 300  # timeout in seconds when waiting for a process
-GRACE = 20  # seconds
 # runs of seconds: a network of 8 units, 30 steps per epoch
 RUN = ["trainer.accelerator=cpu", "trainer.max_epochs=4", "trainer.limit_train_batches=30"]
 RUN += ["trainer.limit_val_batches=1", "trainer.limit_test_batches=2", "run_name=x"]
@@ -81,22 +80,15 @@ def start(folder: Path, *command: str, fault: str = "- 0 -") -> "subprocess.Pope
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Wait for a process and its descendants, and return its exit code and stderr.
 
-    Its process group is killed. A descendant that outlives it for GRACE seconds is left: CPython
-    3.11 can deadlock a DataLoader's worker while it is forked.
+    Its process group is killed. A descendant that outlives it is left: CPython 3.11 can deadlock a
+    DataLoader's worker while it is forked.
     """
-    deadline, ended = time.monotonic() + PATIENCE, False
     try:
-        while True:
-            try:
-                _, err = process.communicate(timeout=GRACE)  # until nobody has its stderr open
-                break
-            except subprocess.TimeoutExpired as e:
-                if ended:
-                    err = (e.stderr or b"").decode()
-                    break
-                ended = process.poll() is not None
-                if not ended and time.monotonic() > deadline:
-                    raise
+        _, err = process.communicate(timeout=PATIENCE)  # until nobody has its stderr open
+    except subprocess.TimeoutExpired as e:
+        if process.poll() is None:
+            raise
+        err = (e.stderr or b"").decode()
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
