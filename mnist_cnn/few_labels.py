@@ -89,7 +89,7 @@ class FewLabels(DigitClassifier):
             self.offsets = logits.new_zeros(logits.shape[1])
         found = (logits + self.offsets).softmax(1)
         total = self.sum_over_ranks(found.sum(0))
-        # without images all offsets grow alike, so that their differences only leak
+        # without images all offsets grow by the same amount, and their differences shrink
         frequency = total / total.sum().clamp(min=1)
         self.offsets = (1 - LEAK) * self.offsets - BALANCE * (len(total) * frequency - 1)
         return found

@@ -76,11 +76,12 @@ def read_digits(
             continue
         right = confidence(evidence(line.characters, dropped, left), weights)
         unread = line.digits if lone else line.left_unread(right, threshold)
-        # other writing there is an illegible digit, and the line right if its guess is
-        about["line"] = right * math.prod(each.digit_score for each in line.illegible)
+        illegible = line.illegible
+        # the line is right if their guesses are, too
+        about["line"] = right * math.prod(each.digit_score for each in illegible)
         for each in line.characters:
             digit = each.symbol.isdecimal()
-            about["is_digit"] = digit or any(each is other for other in line.illegible)
+            about["is_digit"] = digit or any(each is other for other in illegible)
             about["turned"] = lone if digit else 0
             least = math.inf if any(each is other for other in unread) else threshold
             place = on_picture(seen, corners_of(each.box)) * scale
