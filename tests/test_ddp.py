@@ -98,12 +98,22 @@ def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
 
 @pytest.mark.slow
 def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path):
-    options = [FAULT, "hydra.run.dir=run"]
-    err = ended(tmp_path, *options, fault="on_train_batch_start 6 SIGKILL 1", code=1)
-    assert "process 1: Signal 9 (SIGKILL)" in err.splitlines()[-1]
+    slow = ["trainer.max_epochs=1000", "callbacks=no_early_stopping", "callbacks.summary=null"]
+    fault = {"FAULT": "on_train_batch_start 400 SIGKILL 1"}
+    process = start(
+        tmp_path, "mnist_cnn.train", *TINY, *DDP, *slow, FAULT, "hydra.run.dir=run", **fault
+    )
+    wait_for((tmp_path / "run" / LAST).exists, process)
+    launcher = psutil.Process(process.pid)
+    children = launcher.children()
+    launcher.suspend()  # it notices the end of process 1 a second late, after process 0 has
+    wait_for(lambda: any(c.status() == psutil.STATUS_ZOMBIE for c in children), process)
+    time.sleep(1)
+    launcher.resume()
+    code, _, err = finish(process)
+    assert (code, "process 1: Signal 9 (SIGKILL)" in err.splitlines()[-1]) == (1, True)
     assert state(tmp_path / "run") == "failed"
 
-    slow = ["trainer.max_epochs=1000", "callbacks=no_early_stopping", "callbacks.summary=null"]
     process = start(tmp_path, "mnist_cnn.train", *TINY, *DDP, *slow, "hydra.run.dir=slow")
     wait_for((tmp_path / "slow" / LAST).exists, process)
     process.terminate()

@@ -10,6 +10,7 @@ import logging
 import os
 import pkgutil
 import sys
+import time
 import uuid
 from typing import Any
 
@@ -119,6 +120,9 @@ def main() -> None:
     except Exception as e:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+        # the error may be that another process has gone: the launcher, which polls ten times a
+        # second, is to notice that one first, and to end this one before it reports an error
+        time.sleep(3)
         get_error_handler().record_exception(e)  # for `launch`
         sys.exit(1)
 
