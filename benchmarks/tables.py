@@ -23,7 +23,8 @@ NETWORKS = {
     "article": "the same network and recipe, here",
     "usual": "the same network by the usual Lightning + torchvision recipe, 10 epochs",
     "robust": "a network for noise, blur and other conditions",
-    "certified": "a network certified against changes of its pixels",
+    "certified_tenth": "a network certified against changes of its pixels by up to 0.1",
+    "certified": "a network certified against changes of its pixels by up to 0.3",
     "few_labels": "10 labels a class, and the other images without",
     "fast": "99 % in the fewest seconds",
     "tiny": "our best network of at most 8,000 parameters, in 15 epochs",
@@ -44,10 +45,12 @@ Measured: {}. The ensemble is one result; its training is the sum over its netwo
 RATIO = """\
  `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
-BOUND = "test/acc_certified_"  # key of a record, before the epsilon
+# keys of a record, before the epsilon
+BOUND, ATTACKED = "test/acc_certified_", "test/acc_autoattack_"
 CERTIFIED = """\
  No change of each pixel by up to {1} lowers the test accuracy of `experiment={0}` below {2}, by \
 interval arithmetic (n = {3})."""
+UNDER_ATTACK = " AutoAttack, which may change each pixel by up to {0}, leaves {1}."
 CLOCK = {1.0: "1 s", 10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h"}
 ERRORS = {share: f"{100 - 100 * share:g}%" for share in (0.002, 0.003, 0.005, 0.01, 0.02)}
 PICTURE = "![Test accuracy against time of training](accuracy.png)"
@@ -118,6 +121,11 @@ def records_table(records: Mapping[str, Record]) -> pd.DataFrame:
     return table
 
 
+def by_epsilon(record: Record, prefix: str) -> dict[str, list[float]]:
+    """Return the accuracies of a record whose keys are a prefix and an epsilon."""
+    return {key.removeprefix(prefix): record[key] for key in record if key.startswith(prefix)}
+
+
 def note(records: Mapping[str, Record]) -> str:
     """Describe the table's columns and the hardware of the measurements."""
     places: dict[str, list[str]] = {}
@@ -129,10 +137,12 @@ def note(records: Mapping[str, Record]) -> str:
         if "ratio" in record:
             ratio, ratios = record["ratio"]["ratio"], record["ratio"]["ratios"]
             text += RATIO.format(name, ratio, len(ratios), min(ratios), max(ratios))
-        if bounds := {key.removeprefix(BOUND): key for key in record if key.startswith(BOUND)}:
-            accuracies = [accuracy(record[key]) for key in bounds.values()]
-            n = len(record[next(iter(bounds.values()))])
+        if bounds := by_epsilon(record, BOUND):
+            accuracies = [accuracy(found) for found in bounds.values()]
+            n = len(record["seeds"])
             text += CERTIFIED.format(name, listed(bounds), listed(accuracies), n)
+        for epsilon, found in by_epsilon(record, ATTACKED).items():
+            text += UNDER_ATTACK.format(epsilon, accuracy(found))
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 

@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor
 
-from benchmarks import measurements, records, tables
+from benchmarks import autoattack, measurements, records, tables
 from benchmarks.usual import train_usual
 
 REPOSITORY = Path(__file__).parents[1]
@@ -197,12 +200,37 @@ def test_the_certified_accuracies_of_each_seed_are_in_the_record_and_shown(
 
     monkeypatch.setattr(records, "run_module", evaluate)
     monkeypatch.setattr(records, "setting_of", lambda name: records.setting(runs[0]["config"]))
+    monkeypatch.setattr(autoattack, "accuracy", lambda run, epsilon: 0.93 + epsilon / 10)
     record = records.record_of("certified", sweep)
     assert record["test/acc_certified_0.1"] == [0.962, 0.964]
     assert record["test/acc_certified_0.3"] == [0.911, 0.913]
     text = " ".join(tables.note({"certified": record}).split())
     assert "up to 0.1 and 0.3" in text
     assert "96.30 % ± 0.14 and 91.20 % ± 0.14" in text
+    assert "by up to 0.3, leaves 96.00 % ± 0.00" in text
+
+
+@pytest.mark.parametrize("harmless", [True, False])
+def test_only_images_that_are_right_and_not_certified_are_attacked(
+    harmless: bool, sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = records.read_runs(sweep)[0]
+    attacked = []
+
+    def attack(images: Tensor, labels: Tensor) -> Tensor:
+        attacked.append(len(images))
+        return images if harmless else torch.zeros_like(images)
+
+    module = SimpleNamespace(AutoAttack=lambda net, norm, eps, seed: attack)
+    monkeypatch.setitem(sys.modules, "torchattacks", module)
+    proven = torch.arange(autoattack.BATCH) % 2 == 0
+    monkeypatch.setattr(autoattack, "certified", lambda net, x, y, epsilon: proven)
+    left = autoattack.accuracy(run["folder"], 0.1)
+    assert 0 < sum(attacked) < 5000
+    if harmless:
+        assert left == pytest.approx(0.5 + sum(attacked) / 10_000)
+    else:  # an empty image is of one class
+        assert 0.5 <= left < 0.5 + 0.15
 
 
 def test_a_suite_that_was_not_measured_is_neither_in_the_file_nor_a_number_in_the_table(

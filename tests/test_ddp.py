@@ -99,10 +99,9 @@ def test_a_process_that_fails_is_reported_by_its_own_error(tmp_path, rank):
 @pytest.mark.slow
 def test_processes_end_when_one_is_killed_or_the_one_that_started_them(tmp_path):
     slow = ["trainer.max_epochs=1000", "callbacks=no_early_stopping", "callbacks.summary=null"]
-    fault = {"FAULT": "on_train_batch_start 400 SIGKILL 1"}
-    process = start(
-        tmp_path, "mnist_cnn.train", *TINY, *DDP, *slow, FAULT, "hydra.run.dir=run", **fault
-    )
+    options = [*TINY, *DDP, *slow, FAULT, "hydra.run.dir=run"]
+    fault = "on_train_batch_start 400 SIGKILL 1"
+    process = start(tmp_path, "mnist_cnn.train", *options, FAULT=fault)
     wait_for((tmp_path / "run" / LAST).exists, process)
     launcher = psutil.Process(process.pid)
     children = launcher.children()
