@@ -23,6 +23,7 @@ from mnist_cnn.runs.ranks import end_with_launcher
 
 NODES = ("one", "two")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+PATIENCE = 240  # timeout in seconds
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 CONFIG = """\
 ClusterName=test
@@ -73,14 +74,6 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in taken]
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds} s")
-        time.sleep(0.2)
-
-
 class Cluster:
     """The daemons of a cluster in a folder.
 
@@ -107,11 +100,28 @@ class Cluster:
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "seed-file": "seed"}
         options = [f"--{option}={folder}/munge.{name}" for option, name in files.items()]
         self.daemon("munged", "--foreground", f"--log-file={folder}/munged.log", *options)
-        wait_until((folder / "munge.socket").exists, "munged")
+        self.wait_until((folder / "munge.socket").exists, "munged")
         self.control()
         for node in NODES:
             self.node(node)
-        wait_until(lambda: self.states() == ["idle"] * len(NODES), "the nodes")
+        self.wait_until(lambda: self.states() == ["idle"] * len(NODES), "the nodes")
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for a condition; the error says what the cluster is doing."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{what}: not within {PATIENCE} s\n{self.report()}")
+            time.sleep(0.2)
+
+    def report(self) -> str:
+        """Return the jobs, the nodes, and the end of each daemon's log."""
+        found = []
+        for command in (["squeue", "--format=%i %T %N %r"], ["sinfo", "--Node", "--long"]):
+            with contextlib.suppress(RuntimeError):
+                found.append(self.call(*command))
+        found += [file.read_text()[-2000:] for file in sorted(self.folder.glob("*.log"))]
+        return "\n".join(found)
 
     def control(self) -> None:
         """Start the controller, or start it again."""

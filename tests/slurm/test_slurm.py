@@ -13,7 +13,7 @@ from mnist_cnn.checks.folders import differences, last
 from mnist_cnn.runs.folder import state
 from tests.helpers.process import finish, run, start
 from tests.helpers.training import FAULT, TINY
-from tests.slurm.cluster import NODES, Cluster, cluster, missing, wait_until
+from tests.slurm.cluster import NODES, Cluster, cluster, missing
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=missing())]
 
@@ -74,13 +74,13 @@ def differing(whole: Path, folder: Path, count: int) -> list[str]:
 
 def test_a_job_whose_time_is_up_is_saved_first_and_then_queued_again(slurm, whole, tmp_path):
     process = sweep(slurm, tmp_path, "seed=0,1", fault=STOP)
-    wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
+    slurm.wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
     jobs = slurm.queue()
     nodes = slurm.call("squeue", "--noheader", "--array", "--format=%N").split()
     assert sorted(nodes) == sorted(NODES)
     for each in jobs:  # it is told 120 s before, and goes on
         slurm.call("scontrol", "update", f"JobId={each}", "TimeLimit=2")
-    wait_until(lambda: [*slurm.queue().values()] == ["PENDING"] * 2, "both jobs queued again")
+    slurm.wait_until(lambda: [*slurm.queue().values()] == ["PENDING"] * 2, "both jobs queued again")
     assert [last(job(tmp_path, seed))["global_step"] for seed in (0, 1)] == [16, 16]
     for each in jobs:
         slurm.call("scontrol", "update", f"JobId={each}", "TimeLimit=60")
@@ -92,7 +92,7 @@ def test_a_job_that_is_cancelled_or_out_of_time_is_interrupted(slurm, whole, tmp
     # to submitit a job of less than ten minutes is out of time whenever it is told so
     command = ["seed=0,1,2", "hydra.launcher.timeout_min=9", "hydra.launcher.max_num_timeout=0"]
     process = sweep(slurm, tmp_path, *command, fault=STOP)
-    wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
+    slurm.wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
     (pending,) = [job for job, how in slurm.queue().items() if how == "PENDING"]
     first, second = sorted(slurm.queue().keys() - {pending})
     (cancelled,) = [each for each in slurm.stopped() if job_of(each) == second]
@@ -112,20 +112,22 @@ def test_a_job_that_is_cancelled_or_out_of_time_is_interrupted(slurm, whole, tmp
 
 def test_a_sweep_outlives_the_controller_a_node_and_its_parent(slurm, whole, tmp_path):
     parent = sweep(slurm, tmp_path, "seed=0,1", fault=STOP)
-    wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
+    slurm.wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
     slurm.kill("slurmctld")
     slurm.kill(NODES[0])
     (kept,) = slurm.stopped()
     slurm.control()
     slurm.node(NODES[0])
     kept.resume()
-    wait_until(lambda: set(slurm.stopped()) - {kept}, "the lost job in its second epoch again")
+    slurm.wait_until(
+        lambda: set(slurm.stopped()) - {kept}, "the lost job in its second epoch again"
+    )
     assert parent.poll() is None
     parent.kill()
     finish(parent)
     for each in slurm.stopped():
         each.resume()
-    wait_until(lambda: slurm.states() and not slurm.queue(), "both jobs")
+    slurm.wait_until(lambda: slurm.states() and not slurm.queue(), "both jobs")
     assert ended(sweep(slurm, tmp_path, "seed=0,1")) == ""
     assert differing(whole, tmp_path, 2) == []
 
@@ -133,14 +135,14 @@ def test_a_sweep_outlives_the_controller_a_node_and_its_parent(slurm, whole, tmp
 def test_a_sweep_that_is_called_again_beside_its_own_jobs_changes_nothing(slurm, whole, tmp_path):
     room = "hydra.launcher.cpus_per_task=2"  # for the jobs of both
     parent = sweep(slurm, tmp_path, "seed=0,1", room, fault=STOP)
-    wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
+    slurm.wait_until(lambda: len(slurm.stopped()) == 2, "two jobs in their second epoch")
     parent.kill()
     finish(parent)
     code, _, err = finish(sweep(slurm, tmp_path, "seed=0,1", room))
     assert (code, err.count("running")) == (1, 2), err
     for each in slurm.stopped():
         each.resume()
-    wait_until(lambda: not slurm.queue(), "both jobs")
+    slurm.wait_until(lambda: not slurm.queue(), "both jobs")
     assert ended(sweep(slurm, tmp_path, "seed=0,1")) == ""
     assert differing(whole, tmp_path, 2) == []
 
