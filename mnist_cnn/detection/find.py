@@ -19,7 +19,9 @@ SMALL = 600  # pixels of the longer side on which the scale is chosen
 FAR = 0.4  # of its size, from which on a picture that is shrunk for that is looked at more closely
 LOWEST = 6  # pixels: nothing lower is a character
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
-TILE, CONTEXT = 640, 96  # pixels of what the network sees at once, and of that around what is kept
+TILE = 1280  # pixels of a side that the network sees at once
+REACH = 48  # pixels within which ink belongs to a character
+CONTEXT = 96  # pixels around those of which maps are kept; the network's receptive field is smaller
 FAINT = 0.15  # ink below which nothing is written
 FINEST = 1.5  # pixels of a pen that the network sees
 MARGIN = 16  # pixels of paper around a picture
@@ -66,29 +68,43 @@ def is_bfloat16_fast() -> bool:
 
 
 def maps_of(net: nn.Module, ink: Array) -> Tensor:
-    """Return the network's maps (32, h, w) of ink (H, W), computed by tiles where there is ink."""
-    h, w = (-(-side // COARSEST) * COARSEST // STRIDE for side in ink.shape)
-    padded = np.zeros((h * STRIDE, w * STRIDE), np.float32)
+    """Return the network's maps (32, h, w) of ink (H, W), computed in tiles around their ink."""
+    height, width = (-(-side // COARSEST) * COARSEST for side in ink.shape)
+    padded = np.zeros((height, width), np.float32)
     padded[: ink.shape[0], : ink.shape[1]] = ink
-    maps = torch.full((sum(CHANNELS.values()), h, w), -20.0)
-    step, context = TILE // STRIDE, CONTEXT // STRIDE
-    for y in range(0, h, step):
-        for x in range(0, w, step):
-            if (
-                padded[y * STRIDE : (y + step) * STRIDE, x * STRIDE : (x + step) * STRIDE].max()
-                < FAINT
-            ):
+    maps = torch.full((sum(CHANNELS.values()), height // STRIDE, width // STRIDE), -20.0)
+    for top in range(0, height, TILE):
+        for left in range(0, width, TILE):
+            is_ink = padded[top : top + TILE, left : left + TILE] >= FAINT
+            if not is_ink.any():
                 continue
-            top, left = max(0, y - context), max(0, x - context)
-            bottom, right = min(h, y + step + context), min(w, x + step + context)
-            tile = padded[top * STRIDE : bottom * STRIDE, left * STRIDE : right * STRIDE]
-            image = torch.from_numpy(np.ascontiguousarray(tile))[None, None]
+            y, seen_y = near(np.flatnonzero(is_ink.any(1)), top, height)
+            x, seen_x = near(np.flatnonzero(is_ink.any(0)), left, width)
+            image = torch.from_numpy(np.ascontiguousarray(padded[seen_y, seen_x]))[None, None]
             autocast = torch.autocast("cpu", torch.bfloat16, is_bfloat16_fast())
             with torch.inference_mode(), autocast:
                 part = net(image)[0].float()
-            end_y, end_x = min(h, y + step), min(w, x + step)
-            maps[:, y:end_y, x:end_x] = part[:, y - top : end_y - top, x - left : end_x - left]
+            part = part[:, cells(y, seen_y.start), cells(x, seen_x.start)]
+            maps[:, cells(y), cells(x)] = part
     return maps
+
+
+def near(inked: Array, start: int, end: int) -> tuple[slice, slice]:
+    """Return the pixels near the ink of a tile along one axis, and those that the network sees.
+
+    Args:
+        inked: the pixels of the tile that have ink, in order.
+        start, end: the first pixel of the tile, and the number of pixels of the whole.
+    """
+    first, last = inked[[0, -1]].tolist()
+    low = max(start, (start + first - REACH) // COARSEST * COARSEST)
+    high = min(start + TILE, end, -(-(start + last + REACH) // COARSEST) * COARSEST)
+    return slice(low, high), slice(max(0, low - CONTEXT), min(end, high + CONTEXT))
+
+
+def cells(pixels: slice, origin: int = 0) -> slice:
+    """Return the cells of the maps at pixels, counted from that of the pixel `origin`."""
+    return slice((pixels.start - origin) // STRIDE, (pixels.stop - origin) // STRIDE)
 
 
 def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> Found:
