@@ -43,7 +43,7 @@ KILOBYTES = {1000.0 * k: f"{k}" for k in (1, 2, 3, 4, 6, 8, 12)}
 # bytes of weights: accuracy of single runs on images of 16x16
 # https://github.com/cpldcpu/BitNetMCU/blob/main/docs/documentation_cnn.md
 BITNETMCU = {3200: 0.9892, 5400: 0.9906, 7300: 0.9928, 9300: 0.9944, 11000: 0.9955, 13000: 0.9958}
-COLORS = (TRAIN, "#7a5195", "#e08e0b", "#2e8b57", VAL, MARK)  # of networks in a figure
+COLORS = (TRAIN, "#7a5195", "#e08e0b", "#2e8b57", VAL, MARK, "#8c6d46")  # of networks in a figure
 CONDITIONS = {  # column titles by key of a network in evaluation.json
     "corruptions.mean": "MNIST-C",
     "adversarial.pgd.0.1": "PGD 0.1",
@@ -252,7 +252,7 @@ def draw_robustness(found: pd.DataFrame, file: Path) -> None:
     figure = titled("MNIST-C: accuracy on the 10,000 test images by corruption", (9, 6.2))
     axes = figure.add_subplot()
     axes.set(xlabel="test accuracy", ylabel="corruption")
-    for (name, values), color, marker in zip(shown.items(), COLORS, "osD^vP", strict=False):
+    for (name, values), color, marker in zip(shown.items(), COLORS, "osD^vPX", strict=False):
         axes.plot(values, range(len(shown)), marker, ms=6, color=color, label=name, clip_on=False)
     axes.set_yticks(range(len(shown)), shown.index)
     axes.invert_yaxis()
