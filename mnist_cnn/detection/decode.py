@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS
@@ -91,29 +92,37 @@ def shared(a: Box, b: Box) -> float:
     return wide * high / max(1e-6, min(areas))
 
 
-def are_one(box: Box, others: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which boxes (N, 4) are of the same character, not of overlapping neighbours."""
-    one = np.array(box)
-    covered = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
-    sides, own = others[:, 2:] - others[:, :2], one[2:] - one[:2]
-    least = np.minimum(sides.prod(1), own.prod()).clip(1e-6)
-    apart = np.abs(one[:2] + one[2:] - others[:, :2] - others[:, 2:]) / 2
-    is_near = (apart < NEAR * np.maximum(sides, own)).all(1)
+def are_one(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return for pairs of boxes (N, 4) whether they are of one character, not of two that touch."""
+    covered = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    sides, others = a[:, 2:] - a[:, :2], b[:, 2:] - b[:, :2]
+    least = np.minimum(sides.prod(1), others.prod(1)).clip(1e-6)
+    apart = np.abs(a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2
+    is_near = (apart < NEAR * np.maximum(sides, others)).all(1)
     return is_near & (covered.clip(0).prod(1) / least >= SAME)
 
 
 def grouped(found: Sequence[Character]) -> list[list[Character]]:
     """Group characters that lie on each other, the most probable one first."""
-    groups: list[list[Character]] = []
-    first = np.empty((len(found), 4))  # the boxes of the first of each group
-    for each in sorted(found, key=lambda c: -c.score):
-        same = np.flatnonzero(are_one(each.box, first[: len(groups)]))
-        if same.size:
-            groups[same[0]].append(each)
-        else:
-            first[len(groups)] = each.box
-            groups.append([each])
-    return groups
+    if not found:
+        return []
+    ranked = sorted(found, key=lambda c: -c.score)
+    boxes = np.array([each.box for each in ranked])
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    # pairs that are near by the sides of either box; the box of the lower rank is the later one
+    reach = NEAR * (boxes[:, 2:] - boxes[:, :2]).max(1)
+    near = KDTree(middles).query_ball_point(middles, reach, p=np.inf)
+    pairs = {(max(k, n), min(k, n)) for k, others in enumerate(near) for n in others if n != k}
+    later, earlier = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
+    alike: list[list[int]] = [[] for _ in ranked]  # the earlier ones in ascending order
+    is_one = are_one(boxes[later], boxes[earlier])
+    for k, n in zip(later[is_one].tolist(), earlier[is_one].tolist(), strict=True):
+        alike[k].append(n)
+    groups: dict[int, list[Character]] = {}  # by the rank of their first
+    for k, each in enumerate(ranked):
+        first = next((n for n in alike[k] if n in groups), k)
+        groups.setdefault(first, []).append(each)
+    return list(groups.values())
 
 
 def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
