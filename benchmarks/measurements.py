@@ -15,6 +15,7 @@ network, fold and seed, and the picture beside it is drawn. NAME is
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,7 @@ def draw_robustness(found: pd.DataFrame, file: Path) -> None:
     figure = titled("MNIST-C: accuracy on the 10,000 test images by corruption", (9, 6.2))
     axes = figure.add_subplot()
     axes.set(xlabel="test accuracy", ylabel="corruption")
-    for (name, values), color, marker in zip(shown.items(), COLORS, "osD^vPX", strict=False):
+    for (name, values), color, marker in zip(shown.items(), cycle(COLORS), cycle("osD^vPX*")):
         axes.plot(values, range(len(shown)), marker, ms=6, color=color, label=name, clip_on=False)
     axes.set_yticks(range(len(shown)), shown.index)
     axes.invert_yaxis()
