@@ -2,10 +2,12 @@
 
 The attack is AutoAttack of F. Croce and M. Hein, Reliable evaluation of adversarial robustness with
 an ensemble of diverse parameter-free attacks, ICML 2020 (https://arxiv.org/abs/2003.01690), as in
-torchattacks: pip install --no-deps torchattacks==3.5.1. Of the 10,000 test images those that are
-classified correctly and not certified are attacked: no attack succeeds on a certified one.
+torchattacks, which is installed separately. Of the 10,000 test images those that are classified
+correctly and not certified are attacked: no attack succeeds on a certified one.
 """
 
+import copy
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +19,13 @@ from mnist_cnn.runs.terminal import track
 from mnist_cnn.weights.predictor import load
 
 BATCH = 500
+INSTALL = "pip install --no-deps torchattacks==3.5.1"  # with its dependencies: an old requests
+
+
+def check_package() -> None:
+    """Raise ValueError if torchattacks is not installed."""
+    if importlib.util.find_spec("torchattacks") is None:
+        raise ValueError(f"AutoAttack needs torchattacks: {INSTALL}")
 
 
 def accuracy(run: Path, epsilon: float) -> float:
@@ -24,18 +33,18 @@ def accuracy(run: Path, epsilon: float) -> float:
     from torchattacks import AutoAttack
 
     net = load(run).net.eval()
-    exact = load(run).net.eval().double()
+    exact = copy.deepcopy(net).double()
     attack, survived = AutoAttack(net, norm="Linf", eps=epsilon, seed=0), 0
     images, labels = mnist.load_split("mnist", "", "test")
     parts = list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
     for digits, y in track(parts, f"{run.name} under AutoAttack"):
         x = digits[:, None].double() / 255
         safe = certified(exact, x, y, epsilon)
-        open_ = ~safe & (net(x.float()).argmax(1) == y)
+        exposed = ~safe & (net(x.float()).argmax(1) == y)
         survived += int(safe.sum())
-        if open_.any():
-            moved = attack(x[open_].float(), y[open_])
-            survived += int((net(moved).argmax(1) == y[open_]).sum())
+        if exposed.any():
+            moved = attack(x[exposed].float(), y[exposed])
+            survived += int((net(moved).argmax(1) == y[exposed]).sum())
     return survived / len(labels)
 
 
@@ -45,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("epsilon", type=float, metavar="EPSILON")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     args = parser.parse_args(argv)
+    check_package()
     for run in args.runs:
         print(f"{accuracy(run, args.epsilon):.4f}  {run}")
 

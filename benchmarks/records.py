@@ -199,7 +199,7 @@ def shifted_record(name: str, one: Record, runs: Sequence[Record], folder: Path)
 
 def certified_accuracies(runs: Sequence[Record], folder: Path, epsilon: float) -> Record:
     """Evaluate the runs' certified accuracies, by epsilon, and the accuracy under AutoAttack."""
-    from benchmarks.autoattack import accuracy  # needs a package that few have
+    from benchmarks.autoattack import accuracy  # slow: imports torch
 
     place = folder / "evaluation" / "certified"
     paths = ",".join(f"'{run['folder']}'" for run in runs)
@@ -226,6 +226,10 @@ def record_of(name: str, folder: Path) -> Record:
 
 def measure(name: str, folder: Path | None) -> Record:
     """Measure a result from the runs in a folder or by training again; print it with its record."""
+    if name in CERTIFIED:
+        from benchmarks.autoattack import check_package  # slow: imports torch
+
+        check_package()  # before the training, which takes an hour
     records = load_records()
     if folder is None:
         source = MEMBERS if name in SHIFTED else name

@@ -210,6 +210,15 @@ def test_the_certified_accuracies_of_each_seed_are_in_the_record_and_shown(
     assert "by up to 0.3, leaves 96.00 % ± 0.00" in text
 
 
+def test_a_package_that_is_missing_is_named_before_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(records, "train_again", lambda record, folder: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=r"^AutoAttack needs torchattacks: pip install"):
+        records.measure("certified", None)
+
+
 @pytest.mark.parametrize("harmless", [True, False])
 def test_only_images_that_are_right_and_not_certified_are_attacked(
     harmless: bool, sweep: Path, monkeypatch: pytest.MonkeyPatch
