@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS
@@ -19,6 +18,7 @@ LEAST = 0.15  # minimum probability of a centre
 # boxes of one character: minimum overlap as a fraction of the smaller one, and maximum distance of
 # their centres as a fraction of the larger one's sides
 SAME, NEAR = 0.45, 0.3
+BLOCK = 512  # boxes that are compared with all others at a time: memory grows with their number
 
 
 @dataclass(frozen=True)
@@ -104,24 +104,23 @@ def are_one(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]
 
 def grouped(found: Sequence[Character]) -> list[list[Character]]:
     """Group characters that lie on each other, the most probable one first."""
-    if not found:
-        return []
     ranked = sorted(found, key=lambda c: -c.score)
-    boxes = np.array([each.box for each in ranked])
-    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
-    # pairs that are near by the sides of either box; the box of the lower rank is the later one
-    reach = NEAR * (boxes[:, 2:] - boxes[:, :2]).max(1)
-    near = KDTree(middles).query_ball_point(middles, reach, p=np.inf)
-    pairs = {(max(k, n), min(k, n)) for k, others in enumerate(near) for n in others if n != k}
-    later, earlier = np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2).T
-    alike: list[list[int]] = [[] for _ in ranked]  # the earlier ones in ascending order
-    is_one = are_one(boxes[later], boxes[earlier])
-    for k, n in zip(later[is_one].tolist(), earlier[is_one].tolist(), strict=True):
-        alike[k].append(n)
+    boxes = np.array([each.box for each in ranked]).reshape(-1, 4)
+    alike: list[list[int]] = [[] for _ in ranked]  # the ranks of more probable ones, in order
+    left, top, right, bottom = boxes.T
+    for start in range(0, len(boxes), BLOCK):
+        some, first = slice(start, start + BLOCK), slice(start + BLOCK)
+        overlap = (left[some, None] < right[first]) & (right[some, None] > left[first])
+        overlap &= (top[some, None] < bottom[first]) & (bottom[some, None] > top[first])
+        later, earlier = np.nonzero(np.tril(overlap, start - 1))
+        later += start
+        is_one = are_one(boxes[later], boxes[earlier])
+        for k, n in zip(later[is_one].tolist(), earlier[is_one].tolist(), strict=True):
+            alike[k].append(n)
     groups: dict[int, list[Character]] = {}  # by the rank of their first
     for k, each in enumerate(ranked):
-        first = next((n for n in alike[k] if n in groups), k)
-        groups.setdefault(first, []).append(each)
+        leader = next((n for n in alike[k] if n in groups), k)
+        groups.setdefault(leader, []).append(each)
     return list(groups.values())
 
 
