@@ -1,7 +1,8 @@
 """Measure how pictures are read: python -m benchmarks.pictures KIND ... [--reader RUN] [--net RUN]
 
     pictures FOLDER   index.csv: `file` (in the folder or its img/), `label`, all digits in reading
-                      order, and `kind`, where there are several
+                      order, and `kind`, where there are several; in the CSV of --labels: `file`,
+                      `label` and `corrected`, which replaces it
     sudokus FOLDER    NAME.jpg and NAME.txt, nine rows of nine: 0 an empty cell, 10 notes
     made              photographs of MNIST's digits, and pages, of mnist_cnn/data/drawn
     none              letters, scribbles, doodles: pictures without digits
@@ -35,6 +36,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.functional.text import edit_distance
 
+from mnist_cnn.command import command
 from mnist_cnn.data.drawn import negatives, pages, photographs
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading import rules
@@ -74,8 +76,14 @@ def doubted(readings: Sequence[Reading]) -> int:
     return sum(each.digit is None and each.sign == UNKNOWN for each in readings)
 
 
-def folder(place: Path, n: int) -> Iterator[Item]:
+def folder(place: Path, labels: Path | None = None) -> Iterator[Item]:
     index = pd.read_csv(place / "index.csv", dtype=str, keep_default_na=False)
+    if labels:
+        given = pd.read_csv(labels, dtype=str)
+        corrected = index.merge(given, "left", ["file", "label"]).corrected
+        if missing := len(given) - corrected.notna().sum():
+            raise ValueError(f"{labels}: {missing} of its files and labels are not in {place}")
+        index["label"] = corrected.fillna(index.label)
     for entry in index.to_dict("records"):
         path = place / entry["file"]
         path = path if path.exists() else place / "img" / entry["file"]
@@ -200,19 +208,20 @@ def costs(read: Read) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-PICTURES: dict[str, Callable[..., Iterator[Item]]] = {
-    "pictures": folder,
+DRAWN: dict[str, Callable[[int], Iterator[Item]]] = {
     "made": made,
     "none": none,
     "small": small,
 }
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.pictures", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("kind", choices=[*PICTURES, "sudokus", "costs"])
+    parser.add_argument("kind", choices=["pictures", *DRAWN, "sudokus", "costs"])
     parser.add_argument("folder", type=Path, nargs="?", help="of pictures or sudokus")
+    parser.add_argument("--labels", type=Path, help="a CSV of corrected labels for a folder")
     parser.add_argument("--reader", help="a run of experiment=reader or its weights (the shipped)")
     parser.add_argument("--rules", action="store_true", help="by the rules that it replaces")
     parser.add_argument("--net", help="a run, checkpoint or weights of a network of 28x28 digits")
@@ -232,8 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.kind == "sudokus":
         found = shown = sudokus(args.folder, read)
     else:
-        given = [args.folder] if args.folder else []
-        items = PICTURES[args.kind](*given, args.n)
+        items = folder(args.folder, args.labels) if args.folder else DRAWN[args.kind](args.n)
         found = pd.DataFrame([measured(item, read) for item in items])
         shown = table(found)
     if args.csv:

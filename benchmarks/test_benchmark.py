@@ -105,6 +105,16 @@ def test_verdicts_on_pictures_are_counted_by_kind():
     assert found.loc["all with digits", "n"] == 3
 
 
+def test_labels_are_corrected_where_file_and_label_are_known(tmp_path):
+    (tmp_path / "index.csv").write_text("file,label\na.png,30\nb.png,44\n")
+    (labels := tmp_path / "labels.csv").write_text("file,label,corrected\nb.png,44,49\n")
+    assert [item.label for item in pictures.folder(tmp_path)] == ["30", "44"]
+    assert [item.label for item in pictures.folder(tmp_path, labels)] == ["30", "49"]
+    labels.write_text("file,label,corrected\nb.png,44,49\na.png,31,38\n")
+    with pytest.raises(ValueError, match=r"labels\.csv: 1 of its files and labels are not in"):
+        list(pictures.folder(tmp_path, labels))
+
+
 @pytest.mark.slow
 def test_pictures_are_measured_as_the_table_has_them(tmp_path, capsys):
     pytest.importorskip("sklearn", reason="its digits of 8x8 pixels")
