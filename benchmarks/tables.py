@@ -41,8 +41,8 @@ Mean ± standard deviation over n seeds on the official 10,000 test images, eval
 after training. 9,985 have *sound labels*, and 9,995 once wrong ones are *corrected*. *training* \
 is one run without validation and test, *wall time* the time from the first run's start to the \
 last one's end; n_jobs=2 trains two at a time. Other programs ran beside accurate and the \
-certified networks. Measured: {}. The ensemble is one result; its training is the sum over its \
-networks."""
+certified networks; the three of `certified` were trained beside each other on two cores. \
+Measured: {}. The ensemble is one result; its training is the sum over its networks."""
 RATIO = """\
  `experiment={0}` takes {1:.2f} of the time of one epoch of the tutorial's network \
 (median of {2} interleaved rounds, {3:.2f} to {4:.2f}: `python -m benchmarks.speed --fast {0}`)."""
