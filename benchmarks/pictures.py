@@ -80,7 +80,7 @@ def folder(place: Path, labels: Path | None = None) -> Iterator[Item]:
     index = pd.read_csv(place / "index.csv", dtype=str, keep_default_na=False)
     if labels:
         given = pd.read_csv(labels, dtype=str)
-        corrected = index.merge(given, "left", ["file", "label"]).corrected
+        corrected = index.merge(given, "left", ["file", "label"], validate="m:1").corrected
         if missing := len(given) - corrected.notna().sum():
             raise ValueError(f"{labels}: {missing} of its files and labels are not in {place}")
         index["label"] = corrected.fillna(index.label)
@@ -208,7 +208,7 @@ def costs(read: Read) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-DRAWN: dict[str, Callable[[int], Iterator[Item]]] = {
+BUILT_IN: dict[str, Callable[[int], Iterator[Item]]] = {
     "made": made,
     "none": none,
     "small": small,
@@ -219,7 +219,7 @@ DRAWN: dict[str, Callable[[int], Iterator[Item]]] = {
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.pictures", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("kind", choices=["pictures", *DRAWN, "sudokus", "costs"])
+    parser.add_argument("kind", choices=["pictures", *BUILT_IN, "sudokus", "costs"])
     parser.add_argument("folder", type=Path, nargs="?", help="of pictures or sudokus")
     parser.add_argument("--labels", type=Path, help="a CSV of corrected labels for a folder")
     parser.add_argument("--reader", help="a run of experiment=reader or its weights (the shipped)")
@@ -230,6 +230,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if (args.kind in ("pictures", "sudokus")) != bool(args.folder):
         parser.error(f"{args.kind} takes {'no ' if args.folder else 'a '}folder")
+    if args.labels and args.kind != "pictures":
+        parser.error(f"{args.kind} takes no --labels")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     net = load_digits(args.net) if args.net else None
@@ -241,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     elif args.kind == "sudokus":
         found = shown = sudokus(args.folder, read)
     else:
-        items = folder(args.folder, args.labels) if args.folder else DRAWN[args.kind](args.n)
+        items = folder(args.folder, args.labels) if args.folder else BUILT_IN[args.kind](args.n)
         found = pd.DataFrame([measured(item, read) for item in items])
         shown = table(found)
     if args.csv:
