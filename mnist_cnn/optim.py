@@ -1,10 +1,11 @@
-"""Optimizers and learning rate schedules from a configuration."""
+"""Optimizers and learning rate schedules from a configuration, and the optimizer Muon."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -42,3 +43,90 @@ def step_schedule(schedule: Any, metric: Any) -> None:
     # not after the last step: OneCycleLR would fall below zero
     elif schedule.last_epoch + 1 < getattr(schedule, "total_steps", math.inf):
         schedule.step()
+
+
+class Muon(Optimizer):
+    """Muon for weights of two or more dimensions, AdamW for all others, at one learning rate.
+
+    Muon (K. Jordan et al., 2024, https://kellerjordan.github.io/posts/muon) moves a matrix by its
+    gradient's momentum with all singular values set to about 1; a filter is a row of it. Such an
+    update is scaled to the size of AdamW's (J. Liu et al., Muon is scalable for LLM training, 2025,
+    https://arxiv.org/abs/2502.16982). torch.optim.Muon takes matrices alone.
+
+    Args:
+        parameters: of a network.
+        lr: learning rate of both.
+        weight_decay: decoupled weight decay of both.
+        momentum: Nesterov momentum of Muon.
+        betas: AdamW's coefficients of the running means of gradients and of their squares.
+        eps: added to AdamW's denominator.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        weight_decay: float = 0.01,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
+        settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
+        super().__init__(parameters, {**settings, "betas": tuple(betas), "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters once, and return the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                of = muon_update if weight.ndim > 1 else adam_update
+                update = of(weight.grad, self.state[weight], group)
+                weight.mul_(1 - group["lr"] * group["weight_decay"])
+                weight.add_(update, alpha=-group["lr"])
+        return loss
+
+
+def muon_update(gradient: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
+    """Return Muon's update of a weight, as large as AdamW's typically is."""
+    if not state:
+        state["momentum"] = torch.zeros_like(gradient)
+    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+    ahead = gradient.lerp(state["momentum"], group["momentum"])
+    matrix = orthogonalized(ahead.flatten(1))
+    return (0.2 * math.sqrt(max(matrix.shape)) * matrix).view(gradient.shape)
+
+
+def adam_update(gradient: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
+    """Return Adam's update of a weight."""
+    if not state:
+        state |= {"step": 0, "mean": torch.zeros_like(gradient)}
+        state["square"] = torch.zeros_like(gradient)
+    state["step"] += 1
+    one, two = group["betas"]
+    state["mean"].lerp_(gradient, 1 - one)
+    state["square"].lerp_(gradient.square(), 1 - two)
+    mean, square = state["mean"] / (1 - one ** state["step"]), state["square"]
+    return mean / ((square / (1 - two ** state["step"])).sqrt() + group["eps"])
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """Return a matrix with the same singular vectors, and singular values of about 1.
+
+    Five iterations of a quintic polynomial, with Jordan's coefficients: the values end between 0.7
+    and 1.2, which is exact enough, as is bfloat16.
+    """
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    is_tall = x.shape[0] > x.shape[1]
+    x = x.T if is_tall else x
+    for _ in range(5):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.775 * square + 2.0315 * square @ square) @ x
+    return (x.T if is_tall else x).to(matrix.dtype)

@@ -29,6 +29,7 @@ LIBRARIES = (
 CHECKPOINTS = (
     "mnist_cnn.model.*",
     "mnist_cnn.detection.network.Detector",
+    "mnist_cnn.optim.Muon",
     *LIBRARIES,
 )
 # they copy a layer any number of times: copies of one without weights cannot be counted

@@ -49,7 +49,7 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
 
 
 def doodle(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw an arrow, tick, star, heart, house, face or bracket at a random place."""
+    """Draw an arrow, tick, star, heart, house, face, bracket or blot at a random place."""
     height, width = sheet.shape
     t = np.linspace(0, 2 * np.pi, 30)
     ring = np.stack([np.cos(t), np.sin(t)], 1)
@@ -73,6 +73,7 @@ def doodle(rng: Generator, sheet: Array, size: float) -> None:
         [[(-1, -1), (1, 1)], [(-1, 1), (1, -1)]],
         [[(-1, -0.6), (1, -0.6), (0, 0.9), (-1, -0.6)]],
         [[(-0.9, -0.7), (0.9, -0.7), (0.9, 0.7), (-0.9, 0.7), (-0.9, -0.7)]],
+        [[(-0.1, 0), (0.1, 0)]],  # a blot, of a wide pen
     )
     kind = int(rng.integers(len(kinds)))
     angle = rng.uniform(0, 2 * np.pi) if kind < 2 else rng.normal(0, 0.2)
@@ -80,6 +81,7 @@ def doodle(rng: Generator, sheet: Array, size: float) -> None:
     scale = size * rng.uniform(0.35, 1.3) * rng.uniform(0.7, 1.2, 2)
     place = rng.uniform(0, 1, 2) * (width, height)
     pen, strength = size * rng.uniform(0.04, 0.13), rng.uniform(0.6, 1.3)
+    pen *= 6 if kind == len(kinds) - 1 else 1
     for stroke in kinds[kind]:
         points = np.asarray(stroke, np.float64)
         points = (points + rng.normal(0, 0.05, points.shape)) * scale @ turn + place

@@ -272,9 +272,8 @@ def scattered(pen: Pen) -> None:
     height, width = page.ink.shape
     for _ in range(int(rng.integers(1, 9))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
-        character = (
-            digits(rng, 1, 1) if rng.random() < 0.85 else str(rng.choice(list(LETTERS[:34])))
-        )
+        letters = LETTERS[:46] + 4 * "itxX" if hand.source == "font" else LETTERS[:34]
+        character = digits(rng, 1, 1) if rng.random() < 0.8 else str(rng.choice(list(letters)))
         glyph = hand.write(character, pen.sources, rng)
         h, w = glyph.shape
         for _ in range(8):
@@ -366,12 +365,12 @@ def blank(pen: Pen) -> None:
 
 
 LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
-    "rows": (0.47, rows),
+    "rows": (0.44, rows),
     "grid": (0.15, grid),
     "table": (0.09, table),
     "comb": (0.07, comb),
-    "scattered": (0.08, scattered),
+    "scattered": (0.10, scattered),
     "spoilt": (0.06, spoilt),
     "letters": (0.08, letters),
-    "blank": (0.06, blank),
+    "blank": (0.07, blank),
 }

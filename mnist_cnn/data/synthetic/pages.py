@@ -38,7 +38,8 @@ def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WI
     is_blank = name == "blank"
     if rng.random() < (0.5 if is_blank else 0.15):
         for _ in range(int(rng.integers(1, 4))):
-            clutter.scribble(rng, made.ink, size)
+            large = size * 4 ** rng.random() if is_blank else size
+            clutter.scribble(rng, made.ink, large)
     if rng.random() < (0.5 if is_blank else 0.12):
         for _ in range(int(rng.integers(1, 4))):
             clutter.doodle(rng, made.ink, size)
