@@ -23,6 +23,7 @@ from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
+from mnist_cnn.weights.files import read_file
 from tests.helpers.training import FAULT
 
 SMALL = {"width": 8, "deep_width": 8, "blocks": 1}
@@ -206,6 +207,15 @@ def test_the_network_sees_a_page_as_it_sees_its_parts():
     torch.testing.assert_close(whole[..., :12, :12], part[..., :12, :12], atol=1e-5, rtol=1e-4)
 
 
+def test_a_loaded_reader_computes_what_the_trained_network_does():
+    module = CharacterDetector(**{**MODULE, "model": {"_target_": MODULE["model"]["_target_"]}})
+    module.load_weights(SHIPPED)
+    x = torch.rand(1, 1, 128, 160)
+    with torch.no_grad():
+        loaded, trained = load_reader()(x), module.net.eval()(x)
+    torch.testing.assert_close(loaded, trained, atol=1e-4, rtol=1e-4)
+
+
 def test_a_module_is_rebuilt_from_its_plain_values():
     module = CharacterDetector(**MODULE)
     again = CharacterDetector(**module.hparams)
@@ -215,7 +225,7 @@ def test_a_module_is_rebuilt_from_its_plain_values():
 def test_a_reader_starts_from_the_weights_of_another():
     module = CharacterDetector(**{**MODULE, "model": {"_target_": MODULE["model"]["_target_"]}})
     assert module.load_weights(SHIPPED) == []
-    weights = load_reader().state_dict()
+    weights = read_file(SHIPPED)[0]
     assert all(torch.equal(new, weights[name]) for name, new in module.net.state_dict().items())
     with pytest.raises(ValueError, match="does not fit"):
         CharacterDetector(**MODULE).load_weights(SHIPPED)

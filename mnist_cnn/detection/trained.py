@@ -4,8 +4,10 @@ import functools
 from pathlib import Path
 
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mnist_cnn.detection.network import Detector
+from mnist_cnn.detection.network import Block, Detector
 from mnist_cnn.weights import files
 from mnist_cnn.weights.files import ReaderError, check_finite_weights, errors_of, read_file
 from mnist_cnn.weights.networks import build_network
@@ -15,6 +17,8 @@ SHIPPED = files.SHIPPED.with_name("reader.safetensors")
 
 def load_reader(path: Path | str | None = None) -> Detector:
     """Load the network of a run of experiment=reader or of a weights file; by default the shipped.
+
+    It is for reading alone: its normalisations are fused with its convolutions.
 
     Raises:
         ValueError: there is no such file, or it is not a reader's.
@@ -35,8 +39,17 @@ def load_reader(path: Path | str | None = None) -> Detector:
         check_finite_weights(net.state_dict())
     if not isinstance(net, Detector):
         raise ValueError(f"{file}: a network of images, no reader of pictures")
+    fuse(net.eval())
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions are faster
-    return net.eval()
+    return net
+
+
+def fuse(net: Detector) -> None:
+    """Fuse the normalisation of each block with its convolution, in place."""
+    for block in net.modules():
+        if isinstance(block, Block):
+            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
+            block.norm = nn.Identity()  # type: ignore[assignment]
 
 
 @functools.cache
