@@ -3,6 +3,10 @@
 import io
 from types import SimpleNamespace
 
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.callbacks.progress import ProgressBar
@@ -15,7 +19,8 @@ from tests.helpers.folder import column
 from tests.helpers.training import bare_trainer, trained
 
 
-def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch):
+@pytest.mark.parametrize("option", ["test=true", "trainer.val_check_interval=4"])
+def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch, option):
     clock = [0.0]
 
     def takes(owner, name, seconds):
@@ -32,19 +37,41 @@ def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch):
     takes(DigitClassifier, "validation_step", 100)
     takes(DigitClassifier, "test_step", 1000)
     takes(ProgressBar, "epoch_done", 10_000)
-    trained(tmp_path, "test=true")
+    trained(tmp_path, option)
     assert clock[0] > 20_000
     assert results(tmp_path)["seconds"] == 2 * 10
     assert results(tmp_path)["images/s"] == 64
     assert column(tmp_path, "seconds") == [10, 10]
 
 
-def test_on_a_terminal_a_bar_shows_the_loss_and_the_time_left():
-    screen = io.StringIO()
+def on_a_terminal(screen: io.StringIO) -> ProgressBar:
     bar = ProgressBar(refresh_seconds=1e-9, quiet=False)
     bar.console = terminal.console(
         file=screen, force_terminal=True, width=100, legacy_windows=False, soft_wrap=False
     )
+    return bar
+
+
+class Unending(IterableDataset):
+    """Five images, of which nobody says that they are five."""
+
+    def __iter__(self):
+        yield from [(torch.zeros(1, 28, 28, dtype=torch.uint8), torch.tensor(0))] * 5
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_a_bar_needs_no_length_of_the_loader(limit):
+    screen = io.StringIO()
+    options = {"limit_train_batches": limit, "num_sanity_val_steps": 0}
+    trainer = bare_trainer(max_epochs=2, callbacks=[on_a_terminal(screen)], **options)
+    loader = DataLoader(Unending(), batch_size=2)
+    trainer.fit(DigitClassifier(), loader, loader)
+    assert "epoch 2/2" in screen.getvalue()
+
+
+def test_on_a_terminal_a_bar_shows_the_loss_and_the_time_left():
+    screen = io.StringIO()
+    bar = on_a_terminal(screen)
     options = {"limit_train_batches": 5, "limit_val_batches": 1, "num_sanity_val_steps": 0}
     trainer = bare_trainer(max_epochs=1, callbacks=[bar], **options)
     trainer.fit(DigitClassifier(), MNISTDataModule())

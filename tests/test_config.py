@@ -79,6 +79,7 @@ def test_the_article_by_name_is_the_default():
 
 
 STEPS = "callbacks.averaging.update_every_n_steps"
+GROWN = "callbacks.certified.grown"
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,7 @@ STEPS = "callbacks.averaging.update_every_n_steps"
         ("augment=mild data.augment.scale=1", "data.augment.scale", "1"),
         ("callbacks=averaging callbacks.averaging.update_every_n_steps=x", STEPS, "x"),
         ("module.label_smoothing=1.0", "module.label_smoothing", "1.0"),
+        ("experiment=certified callbacks.certified.grown=-1", GROWN, "-1"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):

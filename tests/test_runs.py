@@ -102,8 +102,9 @@ def test_the_same_call_returns_the_results_of_a_run_that_has_ended(tmp_path):
     [
         (RuntimeError("no\nmemory"), FAILED, {"type": "RuntimeError", "error": "no\nmemory"}),
         (Pruned(2, "val/loss", 2.3), PRUNED, {"epoch": 2, "metric": "val/loss", "value": 2.3}),
+        (BrokenPipeError(32, "no reader"), FAILED, {"type": "BrokenPipeError"}),
     ],
-    ids=["failed", "pruned"],
+    ids=["failed", "pruned", "a pipe to another program"],
 )
 def test_a_run_that_did_not_finish_says_why_until_it_is_opened(tmp_path, error, file, content):
     with pytest.raises(type(error)), opened(tmp_path):
@@ -122,13 +123,23 @@ def test_a_run_that_did_not_finish_says_why_until_it_is_opened(tmp_path, error, 
     [
         (KeyboardInterrupt(), "interrupted by SIGINT"),
         (Interrupted(15), "interrupted by SIGTERM"),
-        (BrokenPipeError(), "interrupted by SIGPIPE"),
     ],
 )
 def test_what_stops_a_run_says_how_to_resume_it_and_notes_no_failure(tmp_path, error, words):
     with pytest.raises(Interrupted) as stop, opened(tmp_path):
         raise error
     assert str(stop.value) == f"{words}; resume it with ckpt_path={tmp_path}"
+    assert state(tmp_path) == "interrupted"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")
+def test_a_run_whose_output_nobody_reads_any_more_is_interrupted(tmp_path, monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as output:
+        monkeypatch.setattr(sys, "__stdout__", output)
+        with pytest.raises(Interrupted, match="SIGPIPE"), opened(tmp_path):
+            raise BrokenPipeError
     assert state(tmp_path) == "interrupted"
 
 
@@ -395,6 +406,7 @@ def test_results_do_not_depend_on_where_the_run_lies():
         ({"scheduler._target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}, False),
         ({"data.clean_epochs": 1}, False),
         ({"callbacks.averaging.decay": 0.9}, False),
+        ({"callbacks.certified.grown": 0.5}, False),
     ],
 )
 def test_a_run_may_become_longer_unless_something_is_laid_out_for_its_length(values, epochs):

@@ -53,12 +53,22 @@ class Launcher:
         (self.folder / name / LOCK).touch()
         file = self.ends.get(f"_{name}".replace("-", "_"), RESULTS)
         (self.folder / name / file).write_text("{}")
-        value = float(name[-1]) + self.worse * name.startswith("1-")
+        value = float(name[-1]) + (self.worse if name.startswith("1-") else 0)
         return value if file == RESULTS else math.nan
 
 
 def ends(found: Search) -> list[str]:
     return [trial.state.name for trial in found.study.trials]
+
+
+def test_a_trial_that_finishes_without_a_value_has_failed_and_is_not_run_again(tmp_path):
+    options = {"seeds": 2, "pruner": None}
+    search(tmp_path, **options).run(Launcher(tmp_path, worse=math.nan))
+    again = Launcher(tmp_path)
+    found = search(tmp_path, **options)
+    found.run(again)
+    assert ends(found) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert again.jobs == {}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ class CertifiedTraining(L.Callback):
     ) -> None:
         net, labels = pl_module.net, batch[1]
         steps = self.grown * float(trainer.estimated_stepping_batches)
-        epsilon = self.epsilon * min(1, trainer.global_step / steps)
+        epsilon = self.epsilon * (min(1, trainer.global_step / steps) if steps else 1)
         self.hooks = (
             net.register_forward_pre_hook(lambda net, args: (Interval.around(args[0], epsilon),)),
             net.register_forward_hook(lambda net, args, bounds: bounds.margins(labels)),

@@ -1,5 +1,6 @@
 """Checks for numbers that are not finite."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ def check_finite(trainer: L.Trainer, module: L.LightningModule, losses: Sequence
     if not all(finite):
         epoch, batch, value = losses[finite.index(False)]
         step = (epoch - 1) * trainer.num_training_batches + batch
-        fault = f"train/loss={value.item()} at step {step}, batch {batch} of epoch {epoch}"
+        known = f"step {step}, " if math.isfinite(step) else ""  # not of a loader without a length
+        fault = f"train/loss={value.item()} at {known}batch {batch} of epoch {epoch}"
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
         if not fault and not value.isfinite().all():
             fault = f"{name} is not finite in epoch {trainer.current_epoch + mid_epoch(trainer)}"

@@ -30,23 +30,26 @@ class History(BetweenEpochs):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
         self.run_started = now()  # for a resumed run, its first start
-        self.started = self.trained = 0.0  # clock times of this epoch
+        self.started = self.trained = 0.0  # clock times of this epoch, without its validations
+        self.validating = 0.0  # seconds of its validations so far
         self.elapsed = 0.0  # seconds of an interrupted epoch
         self.samples = 0  # of this epoch, in this process
         self.monitored: dict[str, str] = {}  # metrics that must be logged, by their keys
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        self.started = time.perf_counter() - self.elapsed
+        self.started, self.validating = time.perf_counter() - self.elapsed, 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
-        self.started, self.trained, self.samples = time.perf_counter(), 0.0, 0
+        self.started, self.samples = time.perf_counter(), 0
+        self.trained = self.validating = 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.samples += batch_size(batch)
+        self.trained = 0.0  # the validation before it was not the epoch's end
         count_exactly(trainer)
 
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
@@ -56,10 +59,18 @@ class History(BetweenEpochs):
         count_exactly(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.trained = time.perf_counter()
+        self.trained = self.clock()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self.validating += self.clock() - self.trained
+
+    def clock(self) -> float:
+        """Return the time, without that of this epoch's validations."""
+        return time.perf_counter() - self.validating
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.trained = self.trained or time.perf_counter()
+        self.trained = self.trained or self.clock()
         log_epoch(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -109,7 +120,7 @@ class History(BetweenEpochs):
             figure.savefig(folder / "history.png", dpi=150)
 
     def state_dict(self) -> dict[str, Any]:
-        elapsed = time.perf_counter() - self.started
+        elapsed = self.clock() - self.started
         state = {"rows": self.rows, "elapsed": elapsed, "samples": self.samples}
         return {**state, "started": self.run_started.isoformat()}
 

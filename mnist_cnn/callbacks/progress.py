@@ -1,6 +1,7 @@
 """Progress bar, and one line per epoch."""
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -35,7 +36,8 @@ class ProgressBar(BetweenEpochs):
         if trainer.is_global_zero and self.console.is_terminal and not self.console.quiet:
             self.bar = Progress(console=self.console, auto_refresh=False, transient=True)
             total = (trainer.max_epochs or 1) * trainer.num_training_batches
-            self.task = self.bar.add_task("", total=total)
+            # without a total it only shows that time passes: a loader may have no length
+            self.task = self.bar.add_task("", total=total if math.isfinite(total) else None)
             self.bar.start()
 
     def on_train_batch_end(

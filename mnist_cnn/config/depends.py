@@ -18,6 +18,8 @@ NEUTRAL = (
 )
 # keys whose values may change when a run is resumed, to train longer or to add the test
 EXTENDABLE = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "test")
+# callbacks whose course is planned for a whole run
+PLANNED = ("callbacks.averaging.", "callbacks.certified.")
 # schedules over a whole run, and the argument with its length
 LAID_OUT = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
@@ -48,11 +50,11 @@ def without(folder: str, value: Any) -> Any:
 def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the keys that may change when a run of this flat configuration is resumed.
 
-    A schedule, an augmentation or an average of the weights that is planned for the whole run
-    fixes the number of epochs.
+    A schedule, an augmentation or a callback that is planned for the whole run fixes the number of
+    epochs.
     """
     schedule = str(config.get("scheduler._target_")).rpartition(".")[2]
-    averaged = any(key.startswith("callbacks.averaging.") for key in config)
-    if schedule in LAID_OUT or config.get("data.clean_epochs") or averaged:
+    planned = any(key.startswith(PLANNED) for key in config)
+    if schedule in LAID_OUT or config.get("data.clean_epochs") or planned:
         return ("test",)
     return EXTENDABLE

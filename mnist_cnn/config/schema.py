@@ -225,6 +225,8 @@ class Callback(Custom):
     min_delta: NonNegativeFloat = OMITTED
     decay: BelowOne = OMITTED
     update_every_n_steps: PositiveInt = OMITTED
+    epsilon: Fraction = OMITTED
+    grown: Fraction = OMITTED
 
 
 class Checkpoint(Callback):

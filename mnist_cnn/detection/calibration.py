@@ -33,13 +33,13 @@ def made_pages(sources: Sources, pages: int, seed: int) -> Iterator[Page]:
             yield strip(rng, sources)
 
 
-def fit(evidence: Floats, right: Floats) -> Floats:
+def fit(evidence: Floats, right: Floats, start: torch.Tensor) -> Floats:
     """Fit the weights (N + 1,) of evidence (M, N) by logistic regression; the last is an offset.
 
     A small weight decay leaves uninformative evidence without weight. If all are right, or none
-    is, weights of 1 and an offset of 0 are returned, which change nothing.
+    is, nothing can be fitted, and the weights of the `start` are returned.
     """
-    weights = np.append(np.ones(evidence.shape[1]), 0.0)
+    weights = start.double().numpy()
     if len(set(right.tolist())) < 2:
         return weights
 
@@ -65,7 +65,7 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
         for each, is_right in matches(found, made.marks)
     ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
-    slope, offset = fit(logit(scores)[:, None], right)
+    slope, offset = fit(logit(scores)[:, None], right, character)
     character.copy_(torch.tensor([slope, offset]))
     rows, verdict = [], []
     for (found, best), made in seen:
@@ -76,4 +76,5 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
             if texts is not None:
                 rows.append(evidence(own, dropped, left))
                 verdict.append(texts[0] == texts[1])
-    line.copy_(torch.tensor(fit(np.array(rows).reshape(-1, EVIDENCE), np.array(verdict, float))))
+    all_rows = np.array(rows).reshape(-1, EVIDENCE)
+    line.copy_(torch.tensor(fit(all_rows, np.array(verdict, float), line)))

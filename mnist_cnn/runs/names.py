@@ -43,8 +43,10 @@ def renamed(sweep: Path, keys: Sequence[str]) -> Iterator[str]:
     jobs = [OmegaConf.load(file) for file in sorted(sweep.glob(f"*/{CONFIG}"))]
     for key in keys if jobs else ():
         had = ", ".join(sorted({str(OmegaConf.select(job, key)) for job in jobs}))
-        yield f"{key} was {had} in the {len(jobs)} jobs of {sweep}, whose names lack it: a job with"
-        " the same value is run again under another name"
+        yield (
+            f"{key} was {had} in the {len(jobs)} jobs of {sweep}, whose names lack it: a job with "
+            "the same value is run again under another name"
+        )
 
 
 def run_name() -> str:

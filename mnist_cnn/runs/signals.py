@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import os
+import select
 import signal
 import sys
 import threading
@@ -68,10 +69,26 @@ def interrupted(error: BaseException, hint: str = "") -> Interrupted | None:
             return Interrupted(cause.number, cause.hint or hint)
         if isinstance(cause, KeyboardInterrupt):
             return Interrupted(signal.SIGINT, hint)
-        if isinstance(cause, BrokenPipeError):
+        # Rich has replaced the closed output when it ends the program
+        silenced = isinstance(cause, SystemExit) and isinstance(cause.__context__, BrokenPipeError)
+        if silenced or (isinstance(cause, BrokenPipeError) and is_output_closed()):
             return Interrupted(SIGPIPE, hint)
         cause = cause.__context__
     return None
+
+
+def is_output_closed() -> bool:
+    """Return whether nobody can read this program's output or errors any more.
+
+    Windows cannot tell. Another pipe may be broken as well, such as one to a worker that has died.
+    """
+    if not hasattr(select, "poll"):
+        return True
+    poll = select.poll()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or none
+            poll.register(stream.fileno(), 0)  # type: ignore[union-attr]
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def handle(handler: Any) -> dict[int, Any]:

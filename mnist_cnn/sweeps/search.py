@@ -165,14 +165,18 @@ class Search:
         """Run the jobs of a trial, and tell the study how it ended.
 
         A trial with a job that fails, or that runs in another process, is left as it is: a resumed
-        search runs it again.
+        search runs it again. One with a job that finishes without a finite value has failed for
+        good.
         """
         values: list[float] = []
         for name, job in self.jobs(trial).items():
             (returned,) = launch(job)
             values.append(float(returned.return_value))
-            pruned = state(self.folder / name) == "pruned"
+            ended = state(self.folder / name)
+            pruned = ended == "pruned"
             if not pruned and not math.isfinite(values[-1]):
+                if ended == "finished":
+                    self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 return
             if pruned or self.hopeless(trial.number, values):
                 self.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True)
