@@ -36,10 +36,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torchmetrics.functional.text import edit_distance
 
+from benchmarks import rules
 from mnist_cnn.command import command
 from mnist_cnn.data.drawn import negatives, pages, photographs
 from mnist_cnn.detection.trained import load_reader
-from mnist_cnn.reading import rules
 from mnist_cnn.reading.answers import confidence, rows, written
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks import elsewhere, pictures, records, service, speed
+from benchmarks import elsewhere, pictures, records, rules, service, speed
 from mnist_cnn.data import mnist
 from mnist_cnn.data.drawn import pages, photographs
+from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.reading import Reading
 from mnist_cnn.weights.predictor import load
 
@@ -113,6 +114,13 @@ def test_labels_are_corrected_where_file_and_label_are_known(tmp_path):
     labels.write_text("file,label,corrected\nb.png,44,49\na.png,31,38\n")
     with pytest.raises(ValueError, match=r"labels\.csv: 1 of its files and labels are not in"):
         list(pictures.folder(tmp_path, labels))
+
+
+def test_the_rules_that_it_replaces_still_read_rows_and_pages():
+    items = [*photographs.pictures(photographs.KINDS["rows of 5"], 5, 0, "val")]
+    items += [pages.page("dates", seed) for seed in range(5)]
+    found = [written(rules.read_digits(picture)) for picture, _ in items]
+    assert sum(read == label for read, (_, label) in zip(found, items, strict=True)) >= 8
 
 
 @pytest.mark.slow

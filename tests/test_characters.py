@@ -121,9 +121,12 @@ def test_calibration_finds_the_line_by_which_scores_were_bent():
     scores = rng.uniform(0.02, 0.98, 20_000)
     true = 1 / (1 + np.exp(-(1.7 * logit(scores) + 0.8)))
     verdicts = (rng.random(len(scores)) < true).astype(float)
-    slope, offset = fit(logit(scores)[:, None], verdicts)
+    start = torch.tensor([1.0, 0.0])
+    slope, offset = fit(logit(scores)[:, None], verdicts, start)
     assert slope == pytest.approx(1.7, abs=0.1)
     assert offset == pytest.approx(0.8, abs=0.1)
+    for alike in (0.0, 1.0):  # nothing tells right from wrong
+        assert fit(logit(scores)[:, None], np.full_like(verdicts, alike), start).tolist() == [1, 0]
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path):

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from mnist_cnn.data.drawn import pages, photographs
+from mnist_cnn.data.drawn import pages
 from mnist_cnn.data.drawn.pages import common
 from mnist_cnn.data.drawn.photographs import bundled
 from mnist_cnn.data.fonts import load_font
 from mnist_cnn.data.synthetic.sheet import SIGNS
 from mnist_cnn.detection import find
 from mnist_cnn.detection.network import Detector
-from mnist_cnn.reading import rules
 from mnist_cnn.reading.answers import found_lines, rotation, written
 from mnist_cnn.reading.drawing import Labels, draw_readings, font_of
 from mnist_cnn.reading.ink import centred
@@ -288,10 +287,3 @@ def test_no_label_of_a_drawing_lies_on_another() -> None:
         labels.add("88%", "black", [(10, 10), (12, 12), (10, 60), (300, 10)], (200, 200))
     (first, second) = labels.taken  # there is no room for the third and the fourth
     assert first[3] <= second[1]
-
-
-def test_the_rules_that_it_replaces_still_read_rows_and_pages():
-    items = [*photographs.pictures(photographs.KINDS["rows of 5"], 5, 0, "val")]
-    items += [pages.page("dates", seed) for seed in range(5)]
-    found = [written(rules.read_digits(picture)) for picture, _ in items]
-    assert sum(read == label for read, (_, label) in zip(found, items, strict=True)) >= 8

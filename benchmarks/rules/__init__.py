@@ -1,7 +1,7 @@
-"""The reader of rules that the network in `detection` replaces, as it was; it gets no new rules.
+"""The reader of rules that the network in `mnist_cnn.detection` replaces, as it was.
 
 It finds strokes and cuts them apart by hand-made rules, and classifies them with a network of its
-own. `read_digits` in `reading.reader` does not use it. It stays until the network is at least as
+own. The package does not use it. It gets no new rules, and stays until the network is at least as
 good on single digits, tables, letters and scribbles: python -m benchmarks.pictures --rules.
 """
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.rules import reader
 from mnist_cnn.data.picture import Source
 from mnist_cnn.reading.reading import THRESHOLD, Reading
-from mnist_cnn.reading.rules import reader
 from mnist_cnn.weights.predictor import load_digits
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"

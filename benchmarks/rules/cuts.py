@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rules.strokes import Strokes
 from mnist_cnn.reading.ink import Ink, stroke_width
-from mnist_cnn.reading.rules.strokes import Strokes
 
 HEIGHT = 40  # of the strokes that cuts are looked for in, in pixels
 SWAY = 14  # how far a cut may end beside its start, in such pixels

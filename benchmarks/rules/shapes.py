@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rules.frames import Cell, in_grids
+from benchmarks.rules.strokes import Strokes
 from mnist_cnn.reading.ink import Ink, Mask, breadth, stroke_width
-from mnist_cnn.reading.rules.frames import Cell, in_grids
-from mnist_cnn.reading.rules.strokes import Strokes
 
 SMALLEST, LOWEST = 0.008, 8  # height of a digit: share of the longer side, and in pixels
 BESIDE = 0.7  # of a cell, from its middle: what stands there is read with it

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rules.clutter import writing_size
 from mnist_cnn.reading.ink import Mask
-from mnist_cnn.reading.rules.clutter import writing_size
 
 Contour = NDArray[Any]  # int32 (N, 1, 2)
 Corners = NDArray[Any]  # float

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rules.holes import holes
+from benchmarks.rules.shapes import Row, joined
+from benchmarks.rules.strokes import Strokes
 from mnist_cnn.reading.ink import Mask, stroke_depth, stroke_width
 from mnist_cnn.reading.reading import UNKNOWN
-from mnist_cnn.reading.rules.holes import holes
-from mnist_cnn.reading.rules.shapes import Row, joined
-from mnist_cnn.reading.rules.strokes import Strokes
 
 TALL = 1.2  # height of strokes and brackets, in heights of the line: a 1 is lower
 PEN = 1.3  # half the width of a stroke as a share of the depth where two cross

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rules.clutter import border_clutter, straight_lines
+from benchmarks.rules.frames import Box, Cell, Corners, find_frames
 from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.ink import FAINTEST, Grey, Ink, Mask, ink_on, shrunk
-from mnist_cnn.reading.rules.clutter import border_clutter, straight_lines
-from mnist_cnn.reading.rules.frames import Box, Cell, Corners, find_frames
 
 SMOOTH_SIDE = 500  # pixels of the picture in which smoothness is looked for
 MIN_SIDE = 400  # smaller pictures are enlarged: thresholds then cut between pixels

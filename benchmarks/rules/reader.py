@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.rules.digits import Digit, Line, Sheet, line_of
+from benchmarks.rules.frames import Box
+from benchmarks.rules.shapes import TooManyStrokesError
 from mnist_cnn.data.picture import Source, load_picture
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
-from mnist_cnn.reading.rules.digits import Digit, Line, Sheet, line_of
-from mnist_cnn.reading.rules.frames import Box
-from mnist_cnn.reading.rules.shapes import TooManyStrokesError
 
 NONE = 0.1  # the probability of each digit in what is none
 NO_DIGIT = 0.35  # below it no digit stands out among the ten

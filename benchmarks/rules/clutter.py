@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.rules.holes import MOST_HOLES, holes
 from mnist_cnn.reading.ink import Ink, Mask, breadth
-from mnist_cnn.reading.rules.holes import MOST_HOLES, holes
 
 LARGE = 0.015  # what is no speck, as a share of the picture's breadth
 LARGEST = 0.25  # height of writing that is one with squared paper, as a share of the shorter side
