@@ -272,8 +272,9 @@ def scattered(pen: Pen) -> None:
     height, width = page.ink.shape
     for _ in range(int(rng.integers(1, 9))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
-        letters = LETTERS[:46] + 4 * "itxX" if hand.source == "font" else LETTERS[:34]
-        character = digits(rng, 1, 1) if rng.random() < 0.8 else str(rng.choice(list(letters)))
+        # a pen writes i as 1; a font writes it with its dot
+        alphabet = LETTERS[:46] + 4 * "itxX" if hand.source == "font" else LETTERS[:34]
+        character = digits(rng, 1, 1) if rng.random() < 0.8 else str(rng.choice(list(alphabet)))
         glyph = hand.write(character, pen.sources, rng)
         h, w = glyph.shape
         for _ in range(8):
