@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from mnist_cnn import load
+from mnist_cnn import load, load_picture
+from tests.helpers.pictures import png
 
 pytest.importorskip("huggingface_hub", reason='pip install -e ".[hub]"')
 from mnist_cnn.weights.hub import HubNetwork
@@ -18,6 +20,8 @@ def test_a_network_is_saved_and_loaded_and_names_no_code_of_others(tmp_path, mon
     images = torch.randint(256, (5, 28, 28), dtype=torch.uint8)
     torch.testing.assert_close(net(images), load()(images))
     assert net.classes == load().classes
+    paper = 255 - np.asarray(load_picture(png(7)))  # dark on light: it is inverted
+    assert net.classify(paper) == load().classify(paper)
     assert not net.training
     for wrong in (images.float(), images[:, :27], "image.png"):
         with pytest.raises(ValueError, match=r"^images must be uint8 in "):

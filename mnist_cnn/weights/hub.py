@@ -22,15 +22,25 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
     Args:
         model: `_target_` of the network and its arguments.
         classes: class names by label.
+        data: name and shape of the training data, which decide how a picture becomes an image;
+            files written without it have none.
     """
 
-    def __init__(self, model: Mapping[str, Any], classes: Sequence[str]):
-        super().__init__(build_network(model), tuple(classes), {"model": dict(model)})
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        classes: Sequence[str],
+        data: Mapping[str, Any] | None = None,
+    ):
+        about = {"model": dict(model), "data": dict(data or {})}
+        super().__init__(build_network(model), tuple(classes), about)
 
     @classmethod
     def of(cls, path: Path | str | None = None) -> "HubNetwork":
         """Load the network of a run's folder or a file, by default the shipped one."""
         trained = load(path)
-        made = cls(model=trained.about["model"], classes=list(trained.classes))
+        # nothing else: the folder of the data is the user's own business
+        data = {"name": trained.about["data"]["name"], "shape": trained.given_shape}
+        made = cls(model=trained.about["model"], classes=list(trained.classes), data=data)
         made.load_state_dict(trained.state_dict())
         return made
