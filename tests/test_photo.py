@@ -6,8 +6,10 @@ import re
 import struct
 import sys
 import time
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,30 @@ def test_every_format_and_mode_gives_the_same_digit(mnist: Array) -> None:
         assert len(found) == 1, form
         least = 0.5 if form == "ICO" else 0.85  # icons have at most 256 pixels
         assert likeness(found[0].image, expected.image) > least, form
+
+
+def test_a_large_picture_of_any_depth_is_shrunk_as_one_of_eight_bits() -> None:
+    ramp = np.linspace(0, 255, 2400).round() * np.ones((1800, 1))
+    expected = np.asarray(load_picture(encoded(Image.fromarray(ramp.astype(np.uint8)), "TIFF")))
+    kinds = {
+        "<u2": ("TIFF", "PNG", "PPM"),
+        ">u2": ("TIFF",),
+        "<i4": ("TIFF",),
+        "<f4": ("TIFF",),
+    }
+    for kind, forms in kinds.items():
+        image = Image.fromarray((ramp * (1 if kind == "<f4" else 257)).astype(kind))
+        for form in forms:
+            found = np.asarray(load_picture(encoded(image, form)))
+            assert found.shape == expected.shape == (1500, 2000)
+            assert np.abs(found.astype(int) - expected).max() <= 2, (kind, form)
+
+
+def test_threads_that_load_pictures_leave_the_warnings_of_the_process_alone() -> None:
+    file, before = encoded(Image.new("L", (40, 40), 200), "PNG"), list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(load_picture, [file] * 400))) == 400
+    assert warnings.filters == before
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import stat
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -35,10 +36,13 @@ TAKEN = (
 )
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
+_decoding = threading.Lock()
 
 
 def load_picture(source: Source | Image.Image) -> Image.Image:
     """Load a picture, or the first one in a file: upright, RGB or L, opaque, sides <= 2000 px.
+
+    A strip longer than 4 times its shorter side may be longer, with at most a megapixel.
 
     Args:
         source: a file's path, its content, or a file opened in binary mode; a PIL image; or an
@@ -165,8 +169,12 @@ def page_of(pages: Pages, number: int) -> Image.Image:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress warnings: Pillow warns of anything unusual, and raises for unreadable files."""
-    with warnings.catch_warnings():
+    """Suppress warnings: Pillow warns of anything unusual, and raises for unreadable files.
+
+    One thread at a time: the filters of warnings are the whole process's, and PDFium is not safe
+    for threads.
+    """
+    with _decoding, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
@@ -293,8 +301,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if (size := _fitting(*image.size)) != image.size:
         import cv2  # large pictures of these kinds alone need it
 
-        # shrink first: each float32 copy of 100 megapixels would take 400 MB
-        values = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
+        # shrink first: a float32 copy of 100 megapixels of 16 bits would take 400 MB. OpenCV ignores
+        # the order of bytes, and shrinks no other integers
+        native = np.uint16 if values.dtype.itemsize == 2 else np.float32
+        values = cv2.resize(
+            values.astype(native, copy=False), size, interpolation=cv2.INTER_AREA
+        )
     small = values.astype(np.float32).clip(0)
     return Image.fromarray((small * (255 / white)).astype(np.uint8))
 
