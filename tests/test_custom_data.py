@@ -18,6 +18,7 @@ from mnist_cnn import export
 from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data.custom import ArraysDataModule, CollectedDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.networks import build_network
@@ -198,3 +199,18 @@ def test_a_network_of_another_shape_is_refused_by_name(run, tmp_path):
     argv = [f"ckpt_path={run[0]}", "data=mnist", "data.val_fraction=0.2", "data.fold=0"]
     with pytest.raises(ValueError, match=r"^model.shape must be \[1, 28, 28\] for data.name=mnist"):
         evaluate(compose(argv, run_dir=tmp_path / "e", entry="evaluate"))
+
+
+def test_a_network_of_dark_digits_on_light_reads_no_page(tmp_path):
+    for ground in (0, 200):
+        noise = np.random.default_rng(0).integers(0, 50, (600, 28, 28), np.uint8)
+        images = {"x_train": noise + np.uint8(ground), "x_test": noise[:100] + np.uint8(ground)}
+        save_arrays(tmp_path / "my.npz", (28, 28), count=10, **images)
+        folder = tmp_path / str(ground)
+        data = ["data=arrays", f"data.path={tmp_path}/my.npz", "logger=none"]
+        train(compose([*SHORT, *data], run_dir=folder))
+        for file in ("checkpoints/best.ckpt", "weights.safetensors"):
+            net = predictor.load(folder / file)
+            assert net.reads_digits == (ground == 0)
+    with pytest.raises(ValueError, match="^net must be a network of 28x28 digits"):
+        read_digits(noise[0], net)

@@ -14,9 +14,11 @@ from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import BatchLoader, Change, MixedLoader, generator
+from mnist_cnn.data.picture import is_on_light
 from mnist_cnn.data.transforms import Transforms
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 
+SAMPLE = 100  # images that tell on which ground all are
 CHOICE = 2**31  # stands for an epoch in the seed of `per_class`, which needs an order of its own
 
 
@@ -53,6 +55,7 @@ class ImageDataModule(L.LightningDataModule):
     classes: tuple[str, ...]
     shape: tuple[int, ...]
     training = "train"  # the split to train on
+    on_light: bool | None = None  # whether most training images are dark on light, once known
 
     def __init__(
         self,
@@ -139,6 +142,9 @@ class ImageDataModule(L.LightningDataModule):
             self.augment = Transforms(augment, self.shape[1:])
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load("train")
+            light = [is_on_light(image) for image in images[:: max(1, len(images) // SAMPLE)]]
+            self.on_light = 2 * sum(light) > len(light)
+            self.hparams["on_light"] = self.on_light
             val = self.validation_rows(labels)
             train = torch.ones(len(labels), dtype=torch.bool)
             train[val] = False
@@ -257,6 +263,7 @@ def described(config: Mapping[str, Any], data: L.LightningDataModule) -> dict[st
     known = {
         "classes": list(class_names(data)) or None,
         "shape": list(shape) if isinstance(shape, list | tuple) else None,
+        "on_light": getattr(data, "on_light", None),
     }
     if is_custom(config):
         config = {"name": config["_target_"].rpartition(".")[2], "custom": dict(config)}

@@ -35,6 +35,7 @@ TAKEN = (
     "(H, W, 4) of uint8 or of floats in [0, 1]"
 )
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
+LIGHT = 0.75  # fraction of an image's outermost pixels above which its ground is light
 _ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
 _decoding = threading.Lock()
 
@@ -77,6 +78,12 @@ def as_image(
         picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     pixels = np.array(picture).reshape(picture.height, picture.width, channels)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def is_on_light(image: Tensor) -> bool:
+    """Return whether most of the outermost pixels of an image uint8 (C, H, W) are light."""
+    rim = torch.cat([image[..., [0, -1], :].flatten(), image[..., [0, -1]].flatten()])
+    return (rim > 127).double().mean().item() > LIGHT
 
 
 class Pages(contextlib.ExitStack):
@@ -301,12 +308,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if (size := _fitting(*image.size)) != image.size:
         import cv2  # large pictures of these kinds alone need it
 
-        # shrink first: a float32 copy of 100 megapixels of 16 bits would take 400 MB. OpenCV ignores
-        # the order of bytes, and shrinks no other integers
+        # shrink first: a float32 copy of 100 megapixels of 16 bits would take 400 MB.
+        # OpenCV ignores the order of bytes, and shrinks no other integers
         native = np.uint16 if values.dtype.itemsize == 2 else np.float32
-        values = cv2.resize(
-            values.astype(native, copy=False), size, interpolation=cv2.INTER_AREA
-        )
+        values = cv2.resize(values.astype(native, copy=False), size, interpolation=cv2.INTER_AREA)
     small = values.astype(np.float32).clip(0)
     return Image.fromarray((small * (255 / white)).astype(np.uint8))
 

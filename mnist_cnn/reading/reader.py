@@ -24,6 +24,7 @@ from mnist_cnn.reading.ink import centred, resized
 from mnist_cnn.reading.layout import cell_in, layout
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
 from mnist_cnn.reading.views import View, upright
+from mnist_cnn.weights.predictor import Trained
 
 Net = Callable[[Tensor], Tensor]
 
@@ -93,8 +94,9 @@ def check(net: object, threshold: float, reader: object) -> None:
     """Raise ValueError for an invalid argument of `read_digits`."""
     if not 0 <= threshold <= 1:  # NaN is neither
         raise ValueError(must_be("threshold", "in [0, 1]", threshold))
-    if net is not None and (not callable(net) or isinstance(net, Detector)):
-        what = "a network of 28x28 digits, as load(PATH) gives it"
+    unfit = isinstance(net, Detector) or (isinstance(net, Trained) and not net.reads_digits)
+    if net is not None and (unfit or not callable(net)):
+        what = "a network of 28x28 digits, white on black, as load(PATH) gives it"
         raise ValueError(must_be("net", what, type(net).__name__))
     if reader is not None and not hasattr(reader, "line_weights"):
         what = "what load_reader(PATH) gives"

@@ -22,8 +22,8 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
     Args:
         model: `_target_` of the network and its arguments.
         classes: class names by label.
-        data: name and shape of the training data, which decide how a picture becomes an image;
-            files written without it have none.
+        data: `name`, `shape` and `on_light` of the training data, which decide how a picture
+            becomes an image; files written without it have none.
     """
 
     def __init__(
@@ -40,7 +40,8 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
         """Load the network of a run's folder or a file, by default the shipped one."""
         trained = load(path)
         # nothing else: the folder of the data is the user's own business
-        data = {"name": trained.about["data"]["name"], "shape": trained.given_shape}
+        known = trained.about["data"]
+        data = {key: known[key] for key in ("name", "shape", "on_light") if key in known}
         made = cls(model=trained.about["model"], classes=list(trained.classes), data=data)
         made.load_state_dict(trained.state_dict())
         return made

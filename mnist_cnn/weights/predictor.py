@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
-from mnist_cnn.data.picture import Source, as_image
+from mnist_cnn.data.picture import Source, as_image, is_on_light
 from mnist_cnn.model import SHAPE, VGG
 from mnist_cnn.weights.files import (
     READER,
@@ -32,7 +32,6 @@ Images: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any] | Image.Image
 
 BATCH = 250  # images per batch
 LIKELIEST = 5  # classes of a picture that are shown
-LIGHT = 0.75  # fraction of a picture's outermost pixels above which its ground is light
 MAX_PIXELS = 10_000_000  # of an image, times its channels
 
 
@@ -86,8 +85,12 @@ class Trained(Probabilities):
 
     @property
     def reads_digits(self) -> bool:
-        """Whether it classifies the digits on a page; else it classifies whole pictures."""
-        return self.classes == mnist.DIGITS and self.shape == SHAPE
+        """Whether it classifies the digits on a page; else it classifies whole pictures.
+
+        The reader cuts out digits white on black, which a network of dark digits does not know.
+        """
+        data = self.about.get("data") or {}
+        return self.classes == mnist.DIGITS and self.shape == SHAPE and not data.get("on_light")
 
     def image_of(self, picture: "Source | Image.Image") -> Tensor:
         """Load a picture as an image of training, uint8 (C, H, W).
@@ -166,12 +169,6 @@ class Trained(Probabilities):
             raise ValueError(f"images must be {allowed}, {taken}, got {kind}")
         device = next(self.parameters(), x).device
         return torch.cat([super(Trained, self).forward(part.to(device)) for part in x.split(BATCH)])
-
-
-def is_on_light(image: Tensor) -> bool:
-    """Return whether most of the outermost pixels of an image (1, H, W) are light."""
-    rim = torch.cat([image[0, [0, -1]].flatten(), image[0, :, [0, -1]].flatten()])
-    return (rim > 127).double().mean().item() > LIGHT
 
 
 def tensor_of(images: Any) -> Tensor:
