@@ -1,5 +1,6 @@
 """Find an evaluation's networks, and complete its command line with their training data."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list) else [ckpt_path]:
-        folder = Path(path or ".").expanduser()
+        folder = Path(os.path.expanduser(path or "."))
         files = folder.resolve().rglob(RESULTS) if (folder / SWEEP).is_file() else None
         paths += [path] if files is None else sorted(file.parent for file in files)
     if not paths:

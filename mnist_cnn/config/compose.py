@@ -1,6 +1,7 @@
 """Composition of configurations from the files in conf/."""
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def better(metric: str | None, objective: str = "", mode: str | None = None) -> 
 
 def fingerprint(path: str) -> str | None:
     """Return the SHA-256 of a file, or of a folder's files and their names; None if missing."""
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
     digest = hashlib.sha256()
     for file in files:

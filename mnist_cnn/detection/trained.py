@@ -1,6 +1,7 @@
 """Loading of trained readers."""
 
 import functools
+import os
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ def load_reader(path: Path | str | None = None) -> Detector:
     Raises:
         ValueError: there is no such file, or it is not a reader's.
     """
-    file = Path(SHIPPED if path is None else path).expanduser()
+    file = Path(SHIPPED if path is None else os.path.expanduser(path))
     # not a run's checkpoints, as only its weights file has calibrated scores
     file = file / "weights.safetensors" if file.is_dir() else file
     try:

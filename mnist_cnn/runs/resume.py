@@ -88,7 +88,9 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     if place is None:
         return [rest]
     at = next(n for n, a in enumerate(argv) if a.startswith("ckpt_path="))
-    path = latest(Path(outputs)) if place == "latest" else Path(place).expanduser().absolute()
+    path = (
+        latest(Path(outputs)) if place == "latest" else Path(os.path.expanduser(place)).absolute()
+    )
     if (path / SWEEP).is_file():
         start = ["-m", *(a for a in rest[:at] if a not in MULTIRUN)]
         lines = [resumed_sweep(path, command, rest) for command in commands(path)]

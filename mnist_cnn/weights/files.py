@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -46,7 +47,7 @@ def find(path: Path | str | None = None) -> Path:
     Raises:
         ValueError: there is no such file, or it was exported for other programs.
     """
-    file = Path(SHIPPED if path is None else path).expanduser()
+    file = Path(SHIPPED if path is None else os.path.expanduser(path))
     if file.is_dir():
         names = ("checkpoints/best.ckpt", "weights.safetensors", "checkpoints/last.ckpt")
         file = next((file / name for name in names if (file / name).exists()), file / names[1])
