@@ -20,6 +20,7 @@ from mnist_cnn.callbacks.exactness import is_inexact
 from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import DropLater, make_loggers
 from mnist_cnn.callbacks.profiler import NoProfiler
+from mnist_cnn.callbacks.test_first import TestFirst
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate, make_data
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.parse import OF_MODULE, Config
@@ -203,7 +204,7 @@ def build_trainer(
     inexact += ["compile"] * config.compile  # kernels may be chosen by their speed
     if inexact and rank() == 0:
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
-    callbacks = list(named.values())
+    callbacks = [*named.values(), *[TestFirst()] * config.test]
     options = {**config.trainer, "devices": own_devices(config.trainer)}
     # our loaders split the data among the processes themselves
     options["use_distributed_sampler"] = is_custom(config.data)

@@ -162,6 +162,9 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_names(tmp_pa
         ({"y_train": np.full(600, -1)}, r"x_train .* whole numbers >= 0"),
         ({"x_test": np.zeros((100, 8, 8), np.uint8)}, r"test set must be images \(3, 32, 32\) "),
         ({"y_test": np.full(100, 20)}, r"test set must be .* labels below 20, .*, 20$"),
+        ({"classes": ["a", "b"]}, r"training set must be .* labels below 2, .*, 19$"),
+        ({"classes": "ab"}, r"classes of \S+ must be a list of names by label, got "),
+        ({"y_train": np.arange(600) // 30}, r"data.val_fraction must be 0 with images in the ord"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path, changes, line):
@@ -175,9 +178,19 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
     (tmp_path / "text.npz").write_text("text")
     save_arrays(tmp_path / "half.npz")
     (tmp_path / "half.npz").write_bytes((tmp_path / "half.npz").read_bytes()[:5000])
-    for name in ("text.npz", "none.npz", "half.npz"):
+    (tmp_path / "empty.npz").touch()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez_compressed(tmp_path / "spoilt.npz", x_train=np.arange(10_000))
+    content = bytearray((tmp_path / "spoilt.npz").read_bytes())
+    content[200:210] = bytes(10)
+    (tmp_path / "spoilt.npz").write_bytes(content)
+    for name in ("text.npz", "none.npz", "half.npz", "empty.npz", "one.npy", "spoilt.npz"):
         with pytest.raises(ValueError, match=r"^data.path must be an .npz file .*, got /"):
             ArraysDataModule(path=str(tmp_path / name)).setup()
+    with pytest.raises(ValueError, match=r"^data.path must be an .npz file .*, got ~no-such-user/"):
+        ArraysDataModule(path="~no-such-user/my.npz").setup()
+    with pytest.raises(ValueError, match=r"^data.root must be a folder with train/CLASS"):
+        FolderDataModule(root="~no-such-user/my").setup()
     with pytest.raises(ValueError, match=r"^data.root must be a folder with train/CLASS"):
         FolderDataModule(root=str(tmp_path)).setup()
     save_pictures(tmp_path / "my")
@@ -186,6 +199,25 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
         ValueError, match=r"/test must be .* the classes in \S+/train, got a, b, d$"
     ):
         FolderDataModule(root=str(tmp_path / "my")).setup("test")
+
+
+def test_a_test_set_that_does_not_fit_is_refused_before_the_first_step(tmp_path):
+    save_arrays(tmp_path / "my.npz", (28, 28), y_test=np.full(100, 20))
+    data = ["data=arrays", f"data.path={tmp_path}/my.npz", "logger=none"]
+    with pytest.raises(ValueError, match="^test set must be images"):
+        train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    train(compose([*SHORT, *data, "test=false"], run_dir=tmp_path / "other"))
+
+
+def test_an_augmentation_that_does_not_fit_the_images_is_refused(tmp_path):
+    save_arrays(tmp_path / "my.npz", (24, 32))
+    path = str(tmp_path / "my.npz")
+    with pytest.raises(ValueError, match=r"^data\.augment must be .* of 24 x 32, got elastic$"):
+        ArraysDataModule(path=path, augment={"elastic": 0.4, "noise": 0.0}).setup()
+    save_arrays(tmp_path / "my.npz", (3, 28, 28))
+    with pytest.raises(ValueError, match=r"^data\.augment\.flourish must be 0 .* got 0\.5$"):
+        ArraysDataModule(path=path, augment={"flourish": 0.5}).setup()
 
 
 @pytest.mark.parametrize("name", ["cnn", "fast_cnn", "vgg"])
@@ -212,5 +244,5 @@ def test_a_network_of_dark_digits_on_light_reads_no_page(tmp_path):
         for file in ("checkpoints/best.ckpt", "weights.safetensors"):
             net = predictor.load(folder / file)
             assert net.reads_digits == (ground == 0)
-    with pytest.raises(ValueError, match="^net must be a network of 28x28 digits"):
+    with pytest.raises(ValueError, match=r"^net must be a network of 28x28 digits"):
         read_digits(noise[0], net)

@@ -1,7 +1,7 @@
 """Custom data: arrays in a file, pictures in a folder, or a LightningDataModule."""
 
 import functools
-import zipfile
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,15 @@ class ArraysDataModule(ImageDataModule):
     def arrays(self) -> dict[str, np.ndarray]:
         try:
             # without pickle, no code in the file is run
-            with Path(self.path).expanduser().open("rb") as file, np.load(file) as arrays:
+            with open(os.path.expanduser(self.path), "rb") as file:
+                arrays = np.load(file)
+                if isinstance(arrays, np.ndarray):
+                    raise ValueError("a single array")
                 return dict(arrays)
-        except (OSError, ValueError, zipfile.BadZipFile) as e:
-            reason = str(e).splitlines()[0]
+        except MemoryError:  # not an error of the file
+            raise
+        except Exception as e:  # NumPy and zlib raise many types for foreign and damaged files
+            reason = " ".join(str(e).split())
             raise ValueError(must_be("data.path", f"an .npz file ({reason})", self.path)) from None
 
     @functools.cached_property
@@ -52,6 +57,9 @@ class ArraysDataModule(ImageDataModule):
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # as above
         names = self.arrays.get("classes", range(int(self.load("train")[1].max()) + 1))
+        if np.ndim(names) != 1:
+            allowed = "a list of names by label"
+            raise ValueError(must_be(f"classes of {self.path}", allowed, f"{names.shape}"))
         return tuple(map(str, names))
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
@@ -107,7 +115,7 @@ class FolderDataModule(ImageDataModule):
         from torchvision.datasets import ImageFolder  # takes a second; MNIST does not need it
 
         try:
-            return ImageFolder(Path(self.root).expanduser() / split, loader=self.read_picture)
+            return ImageFolder(Path(os.path.expanduser(self.root), split), loader=self.read_picture)
         except OSError as e:
             allowed = f"a folder with {split}/CLASS/*.png ({str(e).splitlines()[0]})"
             raise ValueError(must_be("data.root", allowed, self.root)) from None
@@ -133,7 +141,7 @@ class FolderDataModule(ImageDataModule):
     def files(self, split: str) -> list[str]:
         """Return the paths of the pictures of `load`, relative to the folder."""
         found = [Path(path) for path, _ in self.pictures(split).samples]
-        root = Path(self.root).expanduser()
+        root = os.path.expanduser(self.root)
         return [found[k].relative_to(root).as_posix() for k in mixed(len(found))]
 
 

@@ -120,6 +120,9 @@ class ImageDataModule(L.LightningDataModule):
         if not 0 < len(rows) < len(labels):
             allowed = f"0 or leave some of {len(labels)} images to every fold and to training"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
+        if (labels.diff() >= 0).all() and len(labels[rows].unique()) < len(labels.unique()):
+            allowed = "0 with images in the order of their classes: mix them, for slices have few"
+            raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return rows
 
     def training_rows(self, labels: Tensor, train: Tensor) -> Tensor:
@@ -140,8 +143,11 @@ class ImageDataModule(L.LightningDataModule):
         self.hparams.update(classes=list(self.classes), shape=list(self.shape))
         if schema.are_transforms(augment := self.hparams["augment"]):
             self.augment = Transforms(augment, self.shape[1:])
+        elif self.augment is not None:
+            self.check_augment()
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load("train")
+            self.check_fits("training set", images, labels)
             light = [is_on_light(image) for image in images[:: max(1, len(images) // SAMPLE)]]
             self.on_light = 2 * sum(light) > len(light)
             self.hparams["on_light"] = self.on_light
@@ -161,11 +167,26 @@ class ImageDataModule(L.LightningDataModule):
                 self.keep("val", images, labels, val)
         if stage in ("test", "predict", None) and "test" not in self.splits:
             images, labels = self.load("test")
-            shape, k = tuple(images.shape[1:]), len(self.classes)
-            if shape != tuple(self.shape) or int(labels.max()) >= k:
-                allowed = f"images {tuple(self.shape)} with labels below {k}, as in training"
-                raise ValueError(must_be("test set", allowed, f"{shape}, {int(labels.max())}"))
+            self.check_fits("test set", images, labels)
             self.keep("test", images, labels, torch.arange(len(labels)))
+
+    def check_fits(self, name: str, images: Tensor, labels: Tensor) -> None:
+        """Raise ValueError if the images of a set do not fit `shape`, or its labels `classes`."""
+        shape, most, k = tuple(images.shape[1:]), int(labels.max()), len(self.classes)
+        if shape != tuple(self.shape) or most >= k:
+            allowed = f"images {tuple(self.shape)} with labels below {k}, the number of classes"
+            raise ValueError(must_be(name, allowed, f"{shape}, {most}"))
+
+    def check_augment(self) -> None:
+        """Raise ValueError if the images are not of a kind that `Augment` changes."""
+        channels, height, width = self.shape
+        amounts = {key: amount for key, amount in self.hparams["augment"].items() if amount}
+        if amounts and height != width:
+            allowed = f"null or transforms by name for images of {height} x {width}"
+            raise ValueError(must_be("data.augment", allowed, ", ".join(amounts)))
+        if "flourish" in amounts and channels > 1:
+            allowed = f"0 for images of {channels} channels"
+            raise ValueError(must_be("data.augment.flourish", allowed, amounts["flourish"]))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Store rows (M,) of images and labels as a split, on the trainer's device."""
