@@ -1,5 +1,6 @@
 """The service, with the real server in a subprocess."""
 
+import asyncio
 import base64
 import http.client
 import io
@@ -28,6 +29,9 @@ from tests.helpers.pictures import png
 from tests.helpers.server import post, request, running
 
 pytest.importorskip("fastapi_offline", reason="needs the extra demo")
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
 from mnist_cnn.reading import arrivals, service
 
@@ -343,6 +347,35 @@ def test_a_slow_body_is_read_where_nobody_waits(port: int) -> None:
         time.sleep(4 * arrivals.GRACE)
         client.sendall(file[-10:])
         assert b" 200 " in client.recv(100)
+
+
+def test_the_wait_for_a_place_is_not_the_body_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "MAX_BODIES", 1)
+    monkeypatch.setattr(arrivals, "MAX_SECONDS", 0.5)
+    statuses: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert len((await receive())["body"]) == 2 * arrivals.HEAD
+        await asyncio.sleep(1.5)
+        await Response()(scope, receive, send)
+
+    async def one(middleware: arrivals.Arrivals) -> None:
+        parts = [{"body": bytes(arrivals.HEAD), "more_body": more} for more in (True, False)]
+
+        async def receive() -> Message:
+            return {"type": "http.request", **parts.pop(0)}
+
+        async def send(message: Message) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        await middleware({"type": "http", "method": "POST", "path": "/read"}, receive, send)
+
+    async def both() -> None:
+        middleware = arrivals.Arrivals(app, ["/read"])
+        await asyncio.gather(one(middleware), one(middleware))
+
+    asyncio.run(both())
+    assert statuses == [200, 200]
 
 
 def test_who_serves_all_machines_is_told_a_name_that_works_and_how_to_allow_others() -> None:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODIES = 16  # bodies of an operation in memory at once
-MAX_SECONDS = 60  # for a body to arrive
+MAX_SECONDS = 60  # for the head of a body to arrive, and again for the rest once it has a place
 HEAD = 65_536  # bytes of each body that are received before it needs a place
 GRACE = 1.0  # seconds before a body counts as slow
 SLOW = 65_536  # bytes per second
@@ -64,7 +64,6 @@ class Arrival:
 
     def __init__(self, receive: Receive):
         self.receive, self.complete, self.body = receive, False, bytearray()
-        self.deadline = time.monotonic() + MAX_SECONDS
 
     async def proceed(self, enough: int | None, wanted: Callable[[], bool]) -> None:
         """Receive the body, or at least `enough` bytes of it.
@@ -84,7 +83,7 @@ class Arrival:
                     await asyncio.wait({pending}, timeout=GRACE / 2)
                     now = time.monotonic()
                     slow = len(self.body) - before < SLOW * (now - started - GRACE)
-                    if now > self.deadline or (slow and wanted()):
+                    if now - started > MAX_SECONDS or (slow and wanted()):
                         raise LateError("the body took too long to arrive")
             finally:
                 pending.cancel()
