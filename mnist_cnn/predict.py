@@ -77,7 +77,7 @@ def pages(
     Args:
         read: a worker that calls a `PageReader`.
     """
-    number = count = 1
+    number = 1
     # a worker that replaces another opens the file again
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
@@ -85,14 +85,15 @@ def pages(
             if name == "-":
                 path = os.path.join(folder, "stdin")
                 Path(path).write_bytes(sys.stdin.buffer.read())
-            while number <= count:
+            _, _, count = read(name, path, 0)
+            for number in range(1, count + 1):
                 try:
-                    answer, words, count = read(name, path, number)
+                    answer, words, _ = read(name, path, number)
                 except limits.LimitError as e:  # the next page may still be readable
-                    why = ValueError(f"{name}: {e}: see --max-seconds and --max-memory")
-                    answer, words = failure(name, number, why), ""
+                    answer, words = failure(name, number, limited(name, e)), ""
                 yield answer, words
-                number += 1
+        except limits.LimitError as e:  # opening it
+            yield failure(name, number, limited(name, e)), ""
         except (OSError, ValueError) as e:
             yield failure(name, number, e), ""
 
@@ -124,14 +125,19 @@ class PageReader:
         return cls(load_network(path), show)
 
     def __call__(self, name: str, path: str, number: int) -> PageAnswer:
-        """Return a page (from 1) as JSON and in words, and the number of pages."""
+        """Return a page (from 1) as JSON and in words, and the number of pages.
+
+        Page 0 is empty: the file is opened and its pages are counted.
+        """
         from mnist_cnn.data.picture import Pages, page_of
 
-        if self.pages is None or number == 1:
+        if self.pages is None or number == 0:
             if self.pages is not None:
                 self.pages.close()
             self.pages = Pages(path)
         count = len(self.pages)
+        if number == 0:
+            return {}, "", count
         shown = {}
         try:
             image = page_of(self.pages, number)
@@ -142,6 +148,10 @@ class PageReader:
             return failure(name, number, ValueError(str(e).replace(path, name))), "", count
         answer = {"picture": name, "page": number, **shown, **found.values()}
         return answer, found.words(), count
+
+
+def limited(name: str, error: "limits.LimitError") -> ValueError:
+    return ValueError(f"{name}: {error}: see --max-seconds and --max-memory")
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:

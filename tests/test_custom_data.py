@@ -204,7 +204,7 @@ def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):
 def test_a_test_set_that_does_not_fit_is_refused_before_the_first_step(tmp_path):
     save_arrays(tmp_path / "my.npz", (28, 28), y_test=np.full(100, 20))
     data = ["data=arrays", f"data.path={tmp_path}/my.npz", "logger=none"]
-    with pytest.raises(ValueError, match="^test set must be images"):
+    with pytest.raises(ValueError, match=r"^test set must be images"):
         train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
     assert not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
     train(compose([*SHORT, *data, "test=false"], run_dir=tmp_path / "other"))

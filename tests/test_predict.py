@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from mnist_cnn import predict
 from mnist_cnn.detection import trained
 from mnist_cnn.detection.network import Detector
+from mnist_cnn.reading import limits
 from mnist_cnn.reading.answers import in_words
 from mnist_cnn.reading.networks import Digits, load_network
 from mnist_cnn.reading.reading import Reading
@@ -99,11 +100,25 @@ def test_a_file_stays_open_for_its_next_pages(row, tmp_path):
         picture.save(tmp_path / "pages.tif", save_all=True, append_images=[picture])
     read = predict.PageReader(Digits(), show=False)
     name = str(tmp_path / "pages.tif")
+    assert read(name, name, 0) == ({}, "", 2)
     assert read(name, name, 1)[2] == 2
     (tmp_path / "pages.tif").rename(tmp_path / "away.tif")
     assert read(name, name, 2)[1].startswith("7210")
     assert read.pages is not None
     read.pages.close()
+
+
+@pytest.mark.parametrize("costly", [0, 1, 2])
+def test_a_page_that_costs_too_much_does_not_hide_the_others(row, costly):
+    def read(name: str, path: str, number: int) -> predict.PageAnswer:
+        if number == costly:
+            raise limits.LimitError("reading it takes over 1 s")
+        return {"page": number}, "words", 3
+
+    answers = [answer for answer, _ in predict.pages(read, str(row))]
+    assert [answer["page"] for answer in answers] == ([1, 2, 3] if costly else [1])
+    why = [answer["error"] for answer in answers if "error" in answer]
+    assert why == [f"{row}: reading it takes over 1 s: see --max-seconds and --max-memory"]
 
 
 def test_options_may_stand_among_the_pictures(row, capsys):
