@@ -15,12 +15,13 @@ file, whose weights have few bits, exporting/c_file.py says what is compared.
 """
 
 import argparse
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_cnn.command import command, parse
-from mnist_cnn.config.messages import install
+from mnist_cnn.config.messages import install, must_be
 from mnist_cnn.exporting import KINDS
 from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.runs import terminal
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mnist_cnn.weights.predictor import Trained
 
 
-def export(net: "Trained | None", formats: Sequence[str], out: Path) -> dict[str, float]:
+def export(net: "Trained | None", formats: Sequence[str], out: Path | str) -> dict[str, float]:
     """Export a network to files, each of which is verified.
 
     Args:
@@ -43,22 +44,26 @@ def export(net: "Trained | None", formats: Sequence[str], out: Path) -> dict[str
         The greatest absolute difference from the network's probabilities, by file name.
 
     Raises:
-        ValueError: a file of that name exists, a package is missing, or a file does not reproduce
-            the network's outputs. Nothing is written then.
+        ValueError: a format is unknown, a file of that name exists, a package is missing, or a file
+            does not reproduce the network's outputs. Nothing is written then.
         OSError: the folder cannot be written.
     """
     with without_collection():  # PyTorch takes seconds, which --help and mistakes need not wait for
         from mnist_cnn.exporting.formats import FORMATS
         from mnist_cnn.weights import predictor
         from mnist_cnn.weights.files import reason
-    names = [f"mnist_cnn.{kind}" for kind in formats]
-    own = (predictor.load() if net is None else net).requires_grad_(False)
+    if unknown := [kind for kind in formats if kind not in KINDS]:
+        raise ValueError(must_be("formats", f"some of {', '.join(KINDS)}", unknown[0]))
+    kinds = dict.fromkeys(formats)
+    names = [f"mnist_cnn.{kind}" for kind in kinds]
+    # a copy, as the caller may want to train on
+    own = (predictor.load() if net is None else copy.deepcopy(net)).requires_grad_(False)
     differences = {}
-    with new_files(out, names) as folder:
-        for kind, name in zip(formats, names, strict=True):
+    with new_files(Path(out), names) as folder:
+        for kind, name in zip(kinds, names, strict=True):
             path = folder / name
             write, check = FORMATS[kind]
-            given = net if kind == "html" else own
+            given = None if net is None and kind == "html" else own
             try:
                 write(given, path)
                 differences[name] = check(path, given)

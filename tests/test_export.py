@@ -138,6 +138,31 @@ def test_a_network_that_fixes_the_number_of_images_is_refused_in_one_line(tmp_pa
     assert "\n" not in str(refused.value)
 
 
+def test_the_network_given_stays_as_it_is(trained_run, tmp_path):
+    net = predictor.load(trained_run)
+    export(net, ["safetensors", "safetensors"], str(tmp_path / "out"))
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mnist_cnn.safetensors"]
+    assert all(weight.requires_grad for weight in net.parameters())
+
+
+@pytest.mark.parametrize("kind", ["c", "tflite"])
+def test_a_format_that_is_not_written_is_refused_by_name(kind, tmp_path):
+    with pytest.raises(ValueError, match=rf"^formats must be some of onnx, .*, got {kind}$"):
+        export(None, ["pt2", kind], tmp_path / "out")
+
+
+def test_after_an_error_no_folder_is_left(tmp_path, monkeypatch):
+    def fail(net: predictor.Trained, path: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setitem(FORMATS, "pt2", (fail, FORMATS["pt2"][1]))
+    (tmp_path / "kept").mkdir()
+    for out in (tmp_path / "kept", tmp_path / "kept" / "new" / "newer"):
+        with pytest.raises(ValueError, match="no space left"):
+            export(None, ["pt2"], out)
+    assert [*tmp_path.rglob("*")] == [tmp_path / "kept"]
+
+
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_a_missing_extra_is_named_in_one_line(package, trained_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)

@@ -361,6 +361,26 @@ def test_a_page_has_any_network_of_this_project(name, digits):
     torch.testing.assert_close(engine.probabilities(digits), trained(digits), rtol=0, atol=1e-5)
 
 
+class Shifted(nn.Module):
+    """A network whose mean is no part of its weights, or that makes it anew in each call."""
+
+    def __init__(self, anew: bool):
+        super().__init__()
+        self.dense, self.anew = nn.Linear(784, 10), anew
+        self.register_buffer("mean", torch.tensor([0.13]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense((x - (torch.tensor(0.13) if self.anew else self.mean)).flatten(1))
+
+
+def test_a_page_has_the_buffers_that_a_weights_file_leaves_out(digits):
+    pytest.importorskip("py_mini_racer", reason="comes with the extra export")
+    about = {"model": {}, "data": {"name": "mnist"}}
+    trained = predictor.Trained(Shifted(anew=False), tuple("0123456789"), about)
+    engine = webpage.Engine(webpage.webpage(digits_by(trained, Dilated()), {}))
+    torch.testing.assert_close(engine.probabilities(digits), trained(digits), rtol=0, atol=1e-5)
+
+
 class Sliced(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1)[:, :10]
@@ -370,6 +390,7 @@ class Sliced(nn.Module):
     ("net", "message"),
     [
         (Sliced(), "by whole factors, got slice"),
+        (Shifted(anew=True), "by whole factors, got lift_fresh_copy"),
         (nn.GELU(), "by whole factors, got gelu"),
         (nn.Conv2d(2, 4, 3, groups=2), "html export needs a plain network, got "),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3, groups=2)), "got conv2d"),

@@ -12,6 +12,8 @@ from mnist_cnn.config.messages import must_be
 def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
     """Yield a temporary folder whose files of these names are moved to `out`, all or none.
 
+    After an error, folders that this made for `out` are gone again.
+
     Raises:
         ValueError: `out` is a file or has a file of such a name.
     """
@@ -19,8 +21,15 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
         raise ValueError(must_be("--out", "a folder", f"{out}, which is a file"))
     if old := [name for name in names if (out / name).exists()]:
         raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
-        yield Path(folder)
-        for name in names:
-            Path(folder, name).rename(out / name)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+            yield Path(folder)
+            for name in names:
+                Path(folder, name).rename(out / name)
+    except BaseException:
+        with contextlib.suppress(OSError):  # another program has put files there
+            for each in made:
+                each.rmdir()
+        raise

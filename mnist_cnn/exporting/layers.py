@@ -56,9 +56,10 @@ def layers_of(net: nn.Module, example: Tensor, kind: str = "html") -> list[Layer
         program = torch.export.export(net, (example,))
     except Exception as error:  # a user's own forward may raise anything
         raise ValueError(f"{kind} export needs a plain network, got {error}") from None
-    signature, state = program.graph_signature, program.state_dict
+    signature, state = program.graph_signature, {**program.constants, **program.state_dict}
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    weights = {name: state[key].detach() for name, key in names.items() if key in state}
+    names |= signature.inputs_to_lifted_tensor_constants
+    weights = {name: state[key].detach() for name, key in names.items()}
     outputs = {signature.user_inputs[0]: 0}  # by node
     layers: list[Layer] = []
     for node in program.graph.nodes:
