@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
     from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
     from mnist_cnn.data.picture import load_picture
+    from mnist_cnn.data.transforms import Transforms
     from mnist_cnn.detection.trained import load_reader
     from mnist_cnn.evaluate import evaluate
     from mnist_cnn.export import export
@@ -35,6 +36,7 @@ __all__ = [
     "MNISTDataModule",
     "Reading",
     "Trained",
+    "Transforms",
     "compose",
     "evaluate",
     "export",
@@ -62,6 +64,7 @@ PLACES = {
     "MNISTDataModule": "data.datamodule",
     "Reading": "reading.reading",
     "Trained": "weights.predictor",
+    "Transforms": "data.transforms",
     "compose": "config.compose",
     "evaluate": "evaluate",
     "export": "export",
