@@ -142,6 +142,7 @@ def test_without_the_objective_there_is_no_ranking_and_without_a_metric_no_diffe
 
 def test_what_does_not_matter_to_a_result_makes_no_group():
     config = {"optimizer.lr": 0.1, "trainer.limit_val_batches": 1.0, "run_dir": "/a"}
+    config |= {"data._target_": "mnist_cnn.data.datamodule.MNISTDataModule"}
     neutral = {"logger.csv.save_dir": "x", "data.root": "/elsewhere", "data.seed": 7, "seed": 3}
     neutral |= {"callbacks.checkpoint.dirpath": "x", "test": False, "data.fold": 1}
     neutral |= {"ckpt_path": "/a/checkpoints/last.ckpt"}  # resumed in its own folder

@@ -372,6 +372,7 @@ def test_a_run_from_another_s_checkpoint_is_compared_with_that_run(tmp_path):
 NOW = {
     "callbacks.progress.quiet": True,
     "callbacks.progressive.size": 14,
+    "data._target_": "mnist_cnn.data.custom.FolderDataModule",
     "data.root": "/data",
     "data.rooted": 1,
     "data.eval_batch_size": 200,
@@ -384,7 +385,11 @@ NOW = {
 
 def test_results_depend_on_whole_keys():
     keys = {"callbacks.progressive.size", "data.rooted", "optimizer.lr", "trainer.max_epochs"}
+    # a limited validation has as many images as its batches
+    keys |= {"data._target_", "data.eval_batch_size"}
     assert set(depends_on(NOW)) == keys
+    # a class of the user's may read anything from there
+    assert set(depends_on({**NOW, "data._target_": "my_pkg.Large"})) == {*keys, "data.root"}
 
 
 def test_results_do_not_depend_on_where_the_run_lies():

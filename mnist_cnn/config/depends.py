@@ -5,10 +5,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mnist_cnn.config.instantiate import is_custom
+
 # keys, and groups of keys, that do not affect the results
 NEUTRAL = (
     *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
-    *("data.root", "data.eval_batch_size"),
     *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
     *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
@@ -27,10 +28,14 @@ LAID_OUT = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the values of a flat configuration that do not affect the results.
 
-    The run's own folder inside a value becomes `${run_dir}`, as its location has no effect either.
+    Where the images of this project's data modules lie has no effect: their name or fingerprint
+    tells what they are. Nothing tells what a custom data module reads. The run's own folder inside
+    a value becomes `${run_dir}`, as its location has no effect either.
     """
-    below = tuple(f"{key}." for key in NEUTRAL)
-    kept = {k: v for k, v in config.items() if k not in NEUTRAL and not k.startswith(below)}
+    is_known = not is_custom({"_target_": config.get("data._target_")})
+    neutral = (*NEUTRAL, "data.root") if is_known else NEUTRAL
+    below = tuple(f"{key}." for key in neutral)
+    kept = {k: v for k, v in config.items() if k not in neutral and not k.startswith(below)}
     folder = str(config.get("run_dir"))
     return without(folder, kept) if os.path.isabs(folder) else kept
 
