@@ -166,6 +166,17 @@ def test_seeds_and_folds_are_averaged_and_a_run_counts_once(sweep, groups, tmp_p
         assert set(by_rate[1e-3]["runs"]) == {str(again), str(sweep / LOW_1)}
 
 
+def test_every_seed_makes_a_repeat_and_none_a_group():
+    run = {"state": "finished", "name": "x", "message": "", "checkpoint": None}
+    config = {"objective.metric": "val/loss", "objective.mode": "min", "seed": 0, "data.seed": 0}
+    repeats = [{}, {"data.seed": 1}, {"data.seed": 2}, {"seed": 1}, {"module.noise.seed": 1}]
+    same = [{"logger.csv.seed": 1}, {"module.noise.seed": 0}]
+    configs = [config | values for values in (*repeats, *same)]
+    runs = pd.DataFrame([{**run, "config": c, "results": {"val/loss": 1.0}} for c in configs])
+    (board,) = ranking.Ranking(runs).boards
+    assert list(board.groups["n"]) == [len(repeats)]
+
+
 def test_only_keys_that_tell_groups_apart_are_columns():
     same = {"trainer.max_epochs": 3, "data.fold": 0}
     adam = {"optimizer._target_": "Adam", "optimizer.eps": 1e-7, "optimizer.lr": 0.1}
@@ -263,6 +274,17 @@ def test_runs_of_the_same_seeds_are_compared_in_pairs(seed, losses, row, sentenc
 )
 def test_the_seeds_that_a_difference_needs_are_those_of_the_tables(gap, variances, seeds):
     assert comparison.needed_seeds(gap, variances, 0.05) == seeds
+
+
+def test_a_comparison_begins_with_the_objective(sweep, printed):
+    for job, error in zip(JOBS, (0.3, 0.4, 0.1, 0.2), strict=True):
+        remove(sweep / job, "val/acc")
+        content = results(sweep / job) | {"val/error": error}
+        content["config"]["objective"] = {"metric": "val/error", "mode": "min"}
+        (sweep / job / "results.json").write_text(json.dumps(content))
+    rows = [line.split() for line in printed(sweep, "--compare", "1", "2").splitlines()]
+    metrics = [row[0] for row in rows if "±" in row]
+    assert metrics == ["val/error", "val/loss", "test/acc", "seconds"]
 
 
 def test_p_of_several_comparisons_is_corrected(sweep, printed):

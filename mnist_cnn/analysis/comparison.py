@@ -11,7 +11,7 @@ import pandas as pd
 from mnist_cnn.analysis.ranking import summarize
 from mnist_cnn.analysis.tables import format_metric, format_summary
 
-METRICS = ("val/loss", "val/acc", "test/acc", "seconds")
+METRICS = ("val/loss", "val/acc", "test/acc", "seconds")  # after the objectives
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 1000  # the greatest number that is tried
 PAIRED = "in pairs of the same seed: Student's t of the differences"
@@ -25,15 +25,15 @@ def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]
         groups: at least two groups of finished runs of one configuration each, by name.
 
     Returns:
-        A table of text with a row for each metric and other group: the means, their difference, its
-        95 % confidence interval, the p-value (corrected by Holm's step-down method if there are
-        several other groups), and the seeds that each group needs to show such a difference; and
-        sentences that describe the tests.
+        A table of text with a row for each metric of `compared` and other group: the means, their
+        difference, its 95 % confidence interval, the p-value (corrected by Holm's step-down method
+        if there are several other groups), and the seeds that each group needs to show such a
+        difference; and sentences that describe the tests.
     """
     (_, first), *others = groups.items()
     rows, several = [], len(others) > 1
     pairs = [is_paired(first, other) for _, other in others]
-    for metric in METRICS:
+    for metric in compared(pd.concat(groups.values())):
         tests = [
             difference(first, other, metric, paired, LEVEL / len(others))
             for (_, other), paired in zip(others, pairs, strict=True)
@@ -59,6 +59,13 @@ def compare(groups: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, list[str]
         sentences.append(f"p is corrected for {len(others)} comparisons (Holm), intervals are not")
     needed = f"seeds: that each needs to show such a difference with a power of {POWER}"
     return pd.DataFrame(rows), [*sentences, needed]
+
+
+def compared(runs: pd.DataFrame) -> list[str]:
+    """Return the metrics to compare that some run has, the objectives first."""
+    objectives = [config["objective.metric"] for config in runs["config"]]
+    known = {metric for results in runs["results"] for metric in results}
+    return [metric for metric in dict.fromkeys((*objectives, *METRICS)) if metric in known]
 
 
 def is_paired(a: pd.DataFrame, b: pd.DataFrame) -> bool:

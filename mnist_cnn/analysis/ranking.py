@@ -12,9 +12,9 @@ from mnist_cnn.config.depends import depends_on
 from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import shown
 
-REPEATED = {"seed", "dirpath", "save_dir"}  # last parts of keys that do not distinguish groups
 CLASSIFIER = "mnist_cnn.module.DigitClassifier"
-FOLD = "data.fold"  # a repetition, like the seed, on other images
+FOLD = "data.fold"  # a repetition, like a seed, on other images
+PLACES = (".dirpath", ".save_dir")  # ends of keys that have no effect
 
 
 class Ranking:
@@ -57,7 +57,7 @@ class Leaderboard:
         metric, mode: the objective of most runs.
         is_ranked: whether a run has that metric; else the groups are in the order of their runs.
         metrics: the metrics that are summarized for each group.
-        finished: the last run of each configuration, seed and fold.
+        finished: the last run of each configuration, seeds and fold.
         members: the runs of each group, the best group first.
         groups: one row per group: rank, the value of each key in `columns`, and its `summarize`.
         columns: the keys in which the groups differ, those with the most values first.
@@ -72,7 +72,7 @@ class Leaderboard:
         self.metrics = list(dict.fromkeys((self.metric, *filter(known.__contains__, shown))))
         finished = runs.assign(
             setting=[repr(setting(config)) for config in runs["config"]],
-            repeat=[f"{c.get('seed')} {c.get(FOLD)}" for c in runs["config"]],
+            repeat=[repr(repeat(config)) for config in runs["config"]],
             value=[results.get(self.metric, math.nan) for results in runs["results"]],
         )
         self.finished = finished.drop_duplicates(["setting", "repeat"], keep="last")
@@ -128,14 +128,29 @@ def summarize(group: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a flat configuration that results depend on, with sorted keys.
 
-    The seed and the fold are left out.
+    What `repeat` returns is left out.
     """
     ckpt_path, run_dir = config.get("ckpt_path"), config.get("run_dir")
     # a run that was resumed in its own folder is the same run
     own = ckpt_path and run_dir and Path(str(run_dir)) in Path(str(ckpt_path)).parents
     kept = depends_on(config) | {"ckpt_path": None if own else ckpt_path}
-    left_out = {"test", FOLD} | {key for key in kept if key.split(".")[-1] in REPEATED}
-    return {key: kept[key] for key in sorted(kept) if key not in left_out}
+    varied = [key for key in sorted(kept) if not is_repeated(key)]
+    return {key: kept[key] for key in varied if key != "test" and not key.endswith(PLACES)}
+
+
+def repeat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the seeds and the fold of a flat configuration, in which repeats of a setting differ.
+
+    A part's seed that is the run's is left out: runs without that part are its partners.
+    """
+    kept, seed = depends_on(config), config.get("seed")
+    seeds = {key: kept[key] for key in sorted(kept) if is_repeated(key) and kept[key] != seed}
+    return {**seeds, "seed": seed, FOLD: config.get(FOLD)}
+
+
+def is_repeated(key: str) -> bool:
+    """Return whether a key is a seed or the fold."""
+    return key == FOLD or key.split(".")[-1] == "seed"
 
 
 def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
