@@ -1,6 +1,7 @@
 """DigitClassifier, the LightningModule: loss, metrics, training, saved weights."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +226,11 @@ class DigitClassifier(L.LightningModule):
         config, trainer = self.hparams["scheduler"], self.trainer
         if class_name(config) is None:
             return optimizer
-        if config.get("interval") == "step":
-            schedule = optim.make_schedule(
-                config, optimizer, lambda: trainer.estimated_stepping_batches
-            )
+        interval = config.get("interval", "epoch")
+        length = partial(optim.training_length, trainer, interval)
+        schedule = optim.make_schedule(config, optimizer, length)
+        if interval == "step":
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
-        schedule = optim.make_schedule(config, optimizer, lambda: trainer.max_epochs or 0)
         if self.resumed is not None:
             schedule.load_state_dict(self.resumed)
         self.epoch_schedule = schedule

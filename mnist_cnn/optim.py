@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -11,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_cnn.config.depends import LAID_OUT
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
+from mnist_cnn.config.messages import must_be
 
 
 def make_optimizer(config: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> Any:
@@ -19,7 +21,7 @@ def make_optimizer(config: Mapping[str, Any], parameters: Sequence[nn.Parameter]
 
 
 def make_schedule(
-    config: Mapping[str, Any], optimizer: Optimizer, length: Callable[[], int | float]
+    config: Mapping[str, Any], optimizer: Optimizer, length: Callable[[], int]
 ) -> Any:
     """Make the LRScheduler of a config; ValueError if it or an argument does not exist.
 
@@ -28,11 +30,21 @@ def make_schedule(
     """
     args = {key: value for key, value in config.items() if key != "interval"}
     if (key := LAID_OUT.get(str(class_name(config)))) is not None:
-        args[key] = int(length())
+        args[key] = length()
         if args.get("pct_start", 0) * args[key] == 1:
             # torch would divide by zero for a warm-up of no steps
             args["pct_start"] *= 1 + 1e-9
     return instantiate_as(LRScheduler, args, optimizer, key="scheduler", allowlist=CHECKPOINTS)
+
+
+def training_length(trainer: L.Trainer, interval: str = "step") -> int:
+    """Return the number of steps or epochs of a training; ValueError if it is unknown."""
+    limit = trainer.max_steps if interval == "step" else trainer.max_epochs
+    length = trainer.estimated_stepping_batches if interval == "step" else limit
+    if length is None or not 0 < length < math.inf:  # -1 for data without a length
+        wanted = "positive where a schedule or callback spans a training of unknown length"
+        raise ValueError(must_be(f"trainer.max_{interval}s", wanted, limit))
+    return int(length)
 
 
 def step_schedule(schedule: Any, metric: Any) -> None:

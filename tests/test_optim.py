@@ -1,12 +1,17 @@
-"""Muon: steps like those of torch.optim's optimizers, whatever the shape and memory format."""
+"""Muon steps like torch.optim's optimizers; a schedule over a whole training knows its length."""
 
 import functools
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
+from mnist_cnn.callbacks.certified import CertifiedTraining
+from mnist_cnn.detection.module import CharacterDetector
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import Muon, orthogonalized
+from tests.helpers.training import bare_trainer
 
 STEPS = 5
 
@@ -60,3 +65,50 @@ def test_filters_are_rows_in_any_memory_format():
     torch.testing.assert_close(weight.detach(), usual)
     flat = stepped(lambda of: Muon(of, lr=0.01), (6, 36))
     torch.testing.assert_close(usual.flatten(1), flat)
+
+
+class Stream(IterableDataset):
+    """Digits of zeros, of which nobody says how many they are."""
+
+    def __iter__(self):
+        yield from [(torch.zeros(1, 28, 28), torch.tensor(0))] * 12
+
+
+CLIPPED = {"_target_": "mnist_cnn.model.ClippedCNN", "channels": [4, 4], "hidden": 8}
+DETECTOR = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "deep_width": 8}
+LOADER = DataLoader(Stream(), 4)
+SGD = {"_target_": "torch.optim.SGD", "lr": 0.1}
+COSINE = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "interval": "step"}
+ONE_CYCLE = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "scheduler", "callbacks"),
+    [
+        (DigitClassifier, CLIPPED, COSINE, []),
+        (DigitClassifier, CLIPPED, {**ONE_CYCLE, "interval": "step"}, []),
+        (DigitClassifier, CLIPPED, {}, [CertifiedTraining(epsilon=0.1, grown=0.5)]),
+        (CharacterDetector, {**DETECTOR, "blocks": 1}, ONE_CYCLE, []),
+    ],
+)
+def test_what_spans_a_training_of_unknown_length_asks_for_its_steps(
+    kind, model, scheduler, callbacks
+):
+    module = kind(model=model, optimizer=SGD, scheduler=scheduler)
+    trainer = bare_trainer(max_epochs=2, num_sanity_val_steps=0, callbacks=callbacks)
+    with pytest.raises(ValueError, match=r"^trainer\.max_steps must be .*, got -1$"):
+        trainer.fit(module, LOADER, LOADER)
+
+
+def test_a_schedule_spans_the_steps_of_a_stream():
+    module = DigitClassifier(model=CLIPPED, optimizer=SGD, scheduler=COSINE)
+    trainer = bare_trainer(max_steps=6, max_epochs=2)
+    trainer.fit(module, LOADER, LOADER)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_schedule_over_epochs_asks_for_their_number():
+    scheduler = {**COSINE, "interval": "epoch"}
+    module = DigitClassifier(model=CLIPPED, optimizer=SGD, scheduler=scheduler)
+    with pytest.raises(ValueError, match=r"^trainer\.max_epochs must be .*, got -1$"):
+        bare_trainer(max_steps=6).fit(module, LOADER, LOADER)

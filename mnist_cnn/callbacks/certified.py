@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 
 from mnist_cnn.analysis.robustness.intervals import Interval
+from mnist_cnn.optim import training_length
 
 
 class CertifiedTraining(L.Callback):
@@ -27,7 +28,7 @@ class CertifiedTraining(L.Callback):
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         net, labels = pl_module.net, batch[1]
-        steps = self.grown * float(trainer.estimated_stepping_batches)
+        steps = self.grown and self.grown * training_length(trainer)
         epsilon = self.epsilon * (min(1, trainer.global_step / steps) if steps else 1)
         self.hooks = (
             net.register_forward_pre_hook(lambda net, args: (Interval.around(args[0], epsilon),)),

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ class CharacterDetector(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = optim.make_optimizer(self.hparams["optimizer"], list(self.parameters()))
-        steps = self.trainer.estimated_stepping_batches
-        schedule = optim.make_schedule(self.hparams["scheduler"], optimizer, lambda: steps)
+        length = partial(optim.training_length, self.trainer)
+        schedule = optim.make_schedule(self.hparams["scheduler"], optimizer, length)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
