@@ -2,7 +2,9 @@
 
 import io
 from types import SimpleNamespace
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
@@ -19,7 +21,7 @@ from tests.helpers.folder import column
 from tests.helpers.training import bare_trainer, trained
 
 
-@pytest.mark.parametrize("option", ["test=true", "trainer.val_check_interval=4"])
+@pytest.mark.parametrize("option", ["test=true", "trainer.val_check_interval=5"])
 def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch, option):
     clock = [0.0]
 
@@ -42,6 +44,49 @@ def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch, option):
     assert results(tmp_path)["seconds"] == 2 * 10
     assert results(tmp_path)["images/s"] == 64
     assert column(tmp_path, "seconds") == [10, 10]
+
+
+ONES: Any = torch.ones(4, 1)
+
+
+class Regression(L.LightningModule):
+    """Logs metrics whose names do not tell their stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch, batch_idx):
+        loss = self.layer(batch).square().mean()
+        self.log_dict({"value_loss": loss, "loss": loss}, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log_dict({"error": 1.0, "loss": 2.0})
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_row_has_what_its_epoch_logged_whatever_the_names(tmp_path):
+    kept = history.History()
+    kept.monitored = {"objective.metric": "error"}
+    options = {"default_root_dir": tmp_path, "num_sanity_val_steps": 0, "callbacks": [kept]}
+    trainer = bare_trainer(max_epochs=5, check_val_every_n_epoch=2, **options)
+    loader = DataLoader(ONES)
+    trainer.fit(Regression(), loader, loader)
+    assert [row.get("error") for row in kept.rows] == [None, 1, None, 1, None]
+    assert all(row["loss"] == row["value_loss"] for row in kept.rows)
+
+
+def test_a_metric_that_the_first_validation_does_not_log_is_named(tmp_path):
+    kept = history.History()
+    kept.monitored = {"objective.metric": "eror"}
+    options = {"default_root_dir": tmp_path, "num_sanity_val_steps": 0, "callbacks": [kept]}
+    loader = DataLoader(ONES)
+    with pytest.raises(ValueError, match=r"^objective\.metric must be error, .*, got eror$"):
+        bare_trainer(max_epochs=2, **options).fit(Regression(), loader, loader)
+    assert kept.rows == []
 
 
 def on_a_terminal(screen: io.StringIO) -> ProgressBar:

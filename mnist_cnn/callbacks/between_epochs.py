@@ -1,9 +1,11 @@
 """Base class of callbacks that act when an epoch is completely over."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from mnist_cnn.internals.lightning import resumed_mid_epoch
 
@@ -18,17 +20,31 @@ class BetweenEpochs(Callback):
 
     running = False  # in an epoch
     validated = False  # in this epoch
+    before: Mapping[str, Tensor] = {}  # all metrics when it began
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         raise NotImplementedError
 
     def logged(self, trainer: L.Trainer) -> dict[str, float]:
-        """Return the metrics logged in this epoch, without those of an earlier validation."""
-        return {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name != "step" and (self.validated or not name.startswith("val"))
-        }
+        """Return the metrics logged in this epoch: Lightning also keeps those of earlier ones."""
+        metrics, earlier = trainer.callback_metrics, self.earlier(trainer)
+        names = [name for name in metrics if name != "step" and name not in earlier]
+        return {name: float(metrics[name]) for name in names}
+
+    def earlier(self, trainer: L.Trainer) -> list[str]:
+        """Return the names of the metrics that were not logged in this epoch.
+
+        A metric that is logged again is a new tensor, even if its value is the same.
+        """
+        now = trainer.callback_metrics
+        return [name for name, value in now.items() if value is self.before.get(name)]
+
+    def resume_epoch(
+        self, trainer: L.Trainer, *, validated: bool, earlier: Collection[str]
+    ) -> None:
+        """Restore what is known of an epoch that is resumed, after its metrics are restored."""
+        self.validated = validated
+        self.before = {name: trainer.callback_metrics[name] for name in earlier}
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.validated = not trainer.sanity_checking
@@ -40,6 +56,7 @@ class BetweenEpochs(Callback):
         if self.running:
             self.epoch_done(trainer, pl_module)
         self.running, self.validated = True, False
+        self.before = dict(trainer.callback_metrics)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.running:

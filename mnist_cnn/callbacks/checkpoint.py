@@ -139,9 +139,12 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         """Restore the state of this process, after the last hooks before a batch."""
         assert self.process
         restore_process(trainer, module, self.process)
+        epoch = {key: self.process[key] for key in ("validated", "earlier")}
+        if not self.process["within_epoch"]:
+            epoch = {"validated": False, "earlier": [*trainer.callback_metrics]}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
-            if isinstance(callback, BetweenEpochs) and self.process["within_epoch"]:
-                callback.validated = self.process["validated"]
+            if isinstance(callback, BetweenEpochs):
+                callback.resume_epoch(trainer, **epoch)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.take_loaders(trainer, pl_module)  # trainer.reload_dataloaders_every_n_epochs
@@ -251,7 +254,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         correct_counters(trainer, checkpoint)
         checkpoint[KEY] = VERSION
         own = process_state(trainer, pl_module, checkpoint)
-        own |= {"validated": self.validated, "epoch_begins": self.epoch_begins}
+        own |= {"validated": self.validated, "earlier": self.earlier(trainer)}
+        own |= {"epoch_begins": self.epoch_begins}
         every: list[Any] = [own]
         if trainer.world_size > 1:
             every = [None] * trainer.world_size

@@ -21,10 +21,10 @@ from mnist_cnn.runs.folder import replace
 class History(BetweenEpochs):
     """Writes a row for each epoch to history.csv, and plots them as history.png at the end.
 
-    A row has `epoch` (from 1), the logged metrics, `lr` (the epoch's; at its end for a schedule
-    that steps within epochs), `seconds` of training, from the epoch's first batch to its last, and
-    `images/s` in that time. The seconds exclude validation and the test but include checkpoints,
-    also those of the epoch before. The files are in the trainer's default_root_dir.
+    A row has `epoch` (from 1), the metrics logged in it, `lr` (the epoch's; at its end for a
+    schedule that steps within epochs), `seconds` of training, from the epoch's first batch to its
+    last, and `images/s` in that time. The seconds exclude validation and the test but include
+    checkpoints, also those of the epoch before. The files are in the trainer's default_root_dir.
     """
 
     def __init__(self) -> None:
@@ -81,19 +81,21 @@ class History(BetweenEpochs):
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         metrics, seconds = self.logged(trainer), self.trained - self.started
-        self.check_monitored(metrics)
+        self.check_monitored(trainer, metrics)
         samples = self.samples * trainer.world_size
         row = {"epoch": trainer.current_epoch, **dict(sorted(metrics.items()))}
         self.rows.append({**row, "seconds": seconds, "images/s": samples / seconds})
         self.write(trainer)
 
-    def check_monitored(self, metrics: Mapping[str, float]) -> None:
-        """Raise ValueError if the first epoch has not logged a monitored metric.
+    def check_monitored(self, trainer: L.Trainer, metrics: Mapping[str, float]) -> None:
+        """Raise ValueError if a monitored metric is not logged by the first validation.
 
-        Validation metrics are checked after the first validation.
+        A run that never validates may monitor val/loss, which is the default.
         """
+        if not self.validated and may_validate(trainer):
+            return
         for key, metric in self.monitored.items():
-            if metric not in metrics and (self.validated or not metric.startswith("val")):
+            if metric not in metrics and (self.validated or not metric.startswith("val/")):
                 logged = either(list(metrics)) or "logged, which nothing is"
                 raise ValueError(must_be(key, logged, metric))
         if self.validated:
@@ -152,6 +154,12 @@ def step_of(trainer: L.Trainer, *, ended: bool) -> int:
 def validates_often(trainer: L.Trainer) -> bool:
     """Return whether an epoch may have several validations."""
     return trainer.val_check_interval not in (None, 1.0)
+
+
+def may_validate(trainer: L.Trainer) -> bool:
+    """Return whether there are data to validate on, or may be: they are loaded when needed."""
+    unknown = trainer.val_dataloaders is None
+    return trainer.enable_validation and (unknown or any(trainer.num_val_batches))
 
 
 def batch_size(batch: Any) -> int:
