@@ -158,3 +158,21 @@ def test_a_run_without_a_profiler_has_one_context_for_all_hooks(tmp_path, monkey
     trained(tmp_path, "trainer.max_epochs=1", "trainer.limit_train_batches=2")
     assert "run_training_batch" in contexts
     assert len({*map(id, contexts.values())}) == 1
+
+
+@pytest.mark.parametrize("interval", ["0.3", "4"])
+def test_an_epoch_that_trains_on_after_its_validation_has_no_best_checkpoint(tmp_path, interval):
+    option = f"trainer.val_check_interval={interval}"
+    line = rf"^trainer\.val_check_interval must be .*, got {interval}$"
+    with pytest.raises(ValueError, match=line):
+        trained(tmp_path / "refused", option)
+    found = results(trained(tmp_path / "of training", option, "objective.metric=train/loss"))
+    assert found["best_epoch"] == 2
+
+
+def test_an_epoch_that_is_cut_after_its_validation_is_not_the_best(tmp_path):
+    # the second one is better, and two steps older when it is saved
+    trained(tmp_path, "trainer.val_check_interval=5", "trainer.max_steps=17")
+    first, second = column(tmp_path, "val/loss")
+    assert first > second
+    assert (results(tmp_path)["best_epoch"], results(tmp_path)["val/loss"]) == (1, first)

@@ -39,7 +39,7 @@ RECIPES = {
     "steps, not every epoch validates": [
         *("trainer.max_steps=27", "trainer.check_val_every_n_epoch=2"),
     ],
-    "validated within an epoch": ["trainer.val_check_interval=7"],
+    "validated within an epoch": ["trainer.val_check_interval=5"],
     "few labels": [
         *("module=few_labels", "data.per_class=10", "+data.unlabeled=128", "model=fast_cnn"),
         *("module.threshold=0.2", "callbacks=no_early_stopping", "scheduler=one_cycle"),

@@ -1,5 +1,6 @@
 """Base class of callbacks that act when an epoch is completely over."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.lightning import resumed_mid_epoch
 
 
@@ -62,3 +64,13 @@ class BetweenEpochs(Callback):
         if self.running:
             self.epoch_done(trainer, pl_module)
         self.running = False
+
+
+def check_epochs_end_validated(trainer: L.Trainer) -> None:
+    """Raise ValueError if there are epochs that train on after their last validation."""
+    batches, interval = trainer.num_training_batches, trainer.val_check_batch
+    if interval is None or math.isinf(interval):  # at the end of data without a length
+        return
+    if math.isinf(batches) or max(batches, interval) % min(batches, interval):
+        allowed = f"a divisor of the batches of an epoch ({batches}), whose end is checkpointed"
+        raise ValueError(must_be("trainer.val_check_interval", allowed, trainer.val_check_interval))

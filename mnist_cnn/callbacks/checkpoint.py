@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from torch import Tensor
 
-from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.between_epochs import BetweenEpochs, check_epochs_end_validated
 from mnist_cnn.callbacks.finite import Loss, check_finite
 from mnist_cnn.callbacks.process_state import (
     all_reduce_max,
@@ -58,7 +58,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     within an epoch.
 
     Args:
-        monitor: a logged metric, such as val/loss; None to save only `last.ckpt`.
+        monitor: a logged metric, such as val/loss; None to save only `last.ckpt`. What a validation
+            logs counts if the epoch ends with one: else it is not of the weights that are saved.
         mode: min or max, whichever is better.
         every_seconds: within an epoch, save `last.ckpt` when it is this old; None for never.
         every_steps: also save it after this number of batches in an epoch; None for never.
@@ -75,8 +76,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     Raises:
         Interrupted: SIGINT (Ctrl-C), SIGTERM, SIGUSR1 or SIGUSR2 was received.
-        ValueError: a loss, a metric or a weight is not finite, or another number of processes wrote
-            the checkpoint to resume from in the middle of an epoch.
+        ValueError: a loss, a metric or a weight is not finite, validations of the monitored metric
+            do not come at the end of an epoch, or another number of processes wrote the checkpoint
+            to resume from in the middle of an epoch.
         OSError: a checkpoint cannot be written, for example as the disk is full.
     """
 
@@ -94,10 +96,12 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.check_every_steps = check_every_steps
         self.best_score = math.inf if mode == "min" else -math.inf
         self.best_epoch: int | None = None
+        self.scored: int | None = None  # the epoch's batch before its last validation of `monitor`
         self.run: RunFolder | None = None
         self.start: Path | str | None = None
         self.data: dict[str, Any] = {}
         self.process: dict[str, Any] | None = None  # this process's state in a checkpoint
+        self.known: dict[str, Tensor] = {}  # metrics when the last validation began
         self.callbacks: dict[str, Any] = {}  # states of all callbacks in it
         self.losses: list[Loss] = []  # since the last check that they are finite
         self.within_epochs = True  # whether the loaders can be resumed within epochs
@@ -158,7 +162,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                 if state := self.callbacks.get(callback.state_key):
                     callback.load_state_dict(state)
             begin_batches(trainer)
-        self.process = None
+        self.process = self.scored = None
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -199,12 +203,23 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if stop:
             raise Interrupted(stop)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        score = trainer.callback_metrics.get(self.monitor) if self.monitor else None
-        if score is None:
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.known = dict(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if self.monitor is None or not self.validated:
             return
+        if trainer.callback_metrics.get(self.monitor) is not self.known.get(self.monitor):
+            check_epochs_end_validated(trainer)
+            self.scored = trainer.fit_loop.batch_idx
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        score = self.logged(trainer).get(self.monitor) if self.monitor else None
+        if score is None or self.scored not in (None, trainer.fit_loop.batch_idx):
+            return  # trainer.max_steps or max_time may end an epoch after its last validation
         if score < self.best_score if self.mode == "min" else score > self.best_score:
-            self.best_score, self.best_epoch = float(score), trainer.current_epoch + 1
+            self.best_score, self.best_epoch = score, trainer.current_epoch + 1
 
     def epoch_done(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         close_epoch(trainer)
@@ -242,9 +257,11 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.stop.ignore()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        best = {"best_score": self.best_score, "best_epoch": self.best_epoch}
+        return {**best, "scored": self.scored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.scored = state_dict["scored"]
         if self.best.exists():  # a run may start from a checkpoint without the best one
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
