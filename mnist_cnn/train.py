@@ -66,7 +66,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         trainer = build_trainer(config, run, start, module)
         fit(trainer, module, data, start)
         best = load_best(trainer, module)
-        test = dict(trainer.test(module, data, verbose=False)[0]) if config.test else {}
+        tested = trainer.test(module, data, verbose=False) if config.test else []
+        test = {key: value for of_loader in tested for key, value in of_loader.items()}
         if test and hasattr(module, "test_results"):
             test |= module.test_results()
         figures = figures_of_test(trainer, module) if test else {}

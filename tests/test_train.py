@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.checks.folders import files, last, results, rows, scalars, weights
 from mnist_cnn.config.compose import compose
+from mnist_cnn.data.datamodule import MNISTDataModule
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs.folder import LOCK
 from mnist_cnn.sweeps.callback import take
 from mnist_cnn.train import train
@@ -153,6 +155,29 @@ def test_epochs_without_validation_show_none_and_training_metrics_count_in_each(
     found = rows(trained(tmp_path, *options))
     assert [bool(row.get("val/loss")) for row in found] == [False, True, False, True]
     assert column(tmp_path, "lr") == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
+
+
+class TwoTests(MNISTDataModule):
+    def test_dataloader(self):
+        return [super().test_dataloader()] * 2
+
+
+class Numbered(DigitClassifier):
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("test/number", float(dataloader_idx), batch_size=len(batch[0]))
+
+    def on_test_epoch_end(self):
+        pass
+
+    def test_results(self):
+        return {}
+
+
+def test_every_test_loader_is_in_the_results(tmp_path):
+    kinds = {"data": "TwoTests", "module": "Numbered"}
+    options = [f"{part}._target_=tests.test_train.{kind}" for part, kind in kinds.items()]
+    found = results(trained(tmp_path, "targets=[tests.*]", *options, "test=true"))
+    assert [found[f"test/number/dataloader_idx_{k}"] for k in (0, 1)] == [0, 1]
 
 
 def test_a_sound_network_overfits_three_batches(tmp_path):
