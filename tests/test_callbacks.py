@@ -89,6 +89,25 @@ def test_a_metric_that_the_first_validation_does_not_log_is_named(tmp_path):
     assert kept.rows == []
 
 
+class UsedUp(IterableDataset):
+    """Four numbers, once."""
+
+    def __init__(self):
+        self.numbers = iter(ONES)
+
+    def __iter__(self):
+        return self.numbers
+
+
+def test_an_epoch_without_batches_is_refused(tmp_path):
+    kept = history.History()
+    options = {"default_root_dir": tmp_path, "limit_val_batches": 0, "callbacks": [kept]}
+    trainer = bare_trainer(max_epochs=3, **options)
+    with pytest.raises(ValueError, match=r"^train_dataloader must be .*, got none in epoch 2$"):
+        trainer.fit(Regression(), DataLoader(UsedUp()), DataLoader(ONES))
+    assert len(kept.rows) == 1
+
+
 def on_a_terminal(screen: io.StringIO) -> ProgressBar:
     bar = ProgressBar(refresh_seconds=1e-9, quiet=False)
     bar.console = terminal.console(

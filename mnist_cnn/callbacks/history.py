@@ -25,6 +25,9 @@ class History(BetweenEpochs):
     schedule that steps within epochs), `seconds` of training, from the epoch's first batch to its
     last, and `images/s` in that time. The seconds exclude validation and the test but include
     checkpoints, also those of the epoch before. The files are in the trainer's default_root_dir.
+
+    Raises:
+        ValueError: a monitored metric is not logged, or an epoch has no batches.
     """
 
     def __init__(self) -> None:
@@ -70,6 +73,10 @@ class History(BetweenEpochs):
         return time.perf_counter() - self.validating
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.fit_loop.batch_idx < 0:  # such as a stream that is used up
+            allowed = f"data with batches in each of trainer.max_epochs={trainer.max_epochs} epochs"
+            got = f"none in epoch {trainer.current_epoch + 1}"
+            raise ValueError(must_be("train_dataloader", allowed, got))
         self.trained = self.trained or self.clock()
         log_epoch(trainer, pl_module)
 
