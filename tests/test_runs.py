@@ -362,6 +362,7 @@ def test_a_run_from_another_s_checkpoint_is_compared_with_that_run(tmp_path):
     start = {"ckpt_path": str(old / LAST), "neutral": "ckpt_path"}
     with pytest.raises(ValueError, match="lr must be 1"), opened(tmp_path / "new", lr=2, **start):
         pass
+    assert not (tmp_path / "new").exists()  # so it counts as no run
     with opened(tmp_path / "new", **start) as run:
         assert (run.results, run.last) == (None, None)
     # wherever the checkpoint is

@@ -106,14 +106,18 @@ class RunFolder:
             return
         self.check_free()
         if self.path.is_dir() and not os.access(self.path, os.W_OK):
-            self.compare()
+            for line in self.compare():
+                print(line, file=sys.stderr)
             if self.results is None:
                 raise ValueError(f"{self.path} must be a folder that can be written")
             broadcast([self.results, self.last])
             yield self  # a finished run is only read
             return
+        if not (self.path / LOCK).exists():
+            self.compare()  # a new run that is refused leaves no lock: it would count as one
         with self.locked():
-            self.compare()
+            for line in self.compare():
+                print(line, file=sys.stderr)
             with contextlib.suppress(FileNotFoundError):  # the sweep's command is valid
                 replace(self.path.parent / PENDING, self.path.parent / SWEEP)
             if (self.path / LAST).is_file():
@@ -148,8 +152,11 @@ class RunFolder:
         finally:
             self.lock.release()
 
-    def compare(self) -> None:
+    def compare(self) -> list[str]:
         """Compare the configuration with the recorded one; read the results if they still hold.
+
+        Returns:
+            Lines to say if the run is opened.
 
         Raises:
             ValueError: a value that the results depend on has changed, and the change is not
@@ -162,24 +169,30 @@ class RunFolder:
         if start and not recorded.exists():
             recorded = Path(start).absolute().parent.parent / CONFIG
         if not recorded.is_file():
-            return
+            return []
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
         ended = self.ended(Path(start)) if changed and start else ""
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
+        lines = []
         if refused := {key: changed[key] for key in changed if key not in allowed}:
-            self.force(refused, ended, forced=bool(self.values.get("force")))
+            lines += [self.force(refused, ended, forced=bool(self.values.get("force")))]
         # results remain valid if a step, such as the test, is now left out
         off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
         longer = changed.keys() - off - on
         if longer and ended:
-            print(f"{self.path}: nothing is left to train: {ended}", file=sys.stderr)
+            lines += [f"{self.path}: nothing is left to train: {ended}"]
         results = self.path / RESULTS
         if results.exists() and not on and (not longer or (ended and off)):
             self.results = read_results(results)
+        return lines
 
-    def force(self, changed: Changes, ended: str, *, forced: bool) -> None:
-        """Raise ValueError for changed values, unless forced with training left to do."""
+    def force(self, changed: Changes, ended: str, *, forced: bool) -> str:
+        """Return a line on changed values.
+
+        Raises:
+            ValueError: they are not forced, or no training is left to do.
+        """
         keys = [
             f"{key} must be {old} as recorded, got {new}" for key, (old, new) in changed.items()
         ]
@@ -188,7 +201,7 @@ class RunFolder:
             raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
         if ended:  # only the record would change, and become wrong
             raise ValueError(f"{text}; force=true has nothing to resume: {ended}")
-        print(f"forced: {text}", file=sys.stderr)
+        return f"forced: {text}"
 
     def outdate(self) -> None:
         """Remove the results, outdated by a newer checkpoint, and record its configuration."""
