@@ -34,7 +34,7 @@ from mnist_cnn.runs.folder import (
 )
 from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.load import crowded
-from mnist_cnn.runs.signals import Interrupted
+from mnist_cnn.runs.signals import Interrupted, StopSignal
 from tests.helpers import process
 
 
@@ -141,6 +141,17 @@ def test_a_run_whose_output_nobody_reads_any_more_is_interrupted(tmp_path, monke
         with pytest.raises(Interrupted, match="SIGPIPE"), opened(tmp_path):
             raise BrokenPipeError
     assert state(tmp_path) == "interrupted"
+
+
+def test_a_stop_signal_is_noted_where_nobody_reads_what_it_says(monkeypatch):
+    def broken(*args):
+        raise BrokenPipeError
+
+    stop = StopSignal()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", broken)
+        stop.note(signal.SIGINT, None)
+    assert stop.received == signal.SIGINT
 
 
 @pytest.mark.parametrize(

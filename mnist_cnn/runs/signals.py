@@ -159,7 +159,8 @@ class StopSignal:
             raise Interrupted(number)
         if not self.received:
             self.received = number
-            os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
+            with contextlib.suppress(OSError):  # Ctrl-C also ends a `| tee` that reads this
+                os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
 
     def ignore(self) -> None:
         """Restore the previous handlers."""
