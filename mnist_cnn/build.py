@@ -206,8 +206,9 @@ def build_trainer(
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = [*named.values(), *[TestFirst()] * config.test]
     options = {**config.trainer, "devices": own_devices(config.trainer)}
-    # our loaders split the data among the processes themselves
-    options["use_distributed_sampler"] = is_custom(config.data)
+    if options["use_distributed_sampler"] is None:
+        # our loaders split the data among the processes themselves
+        options["use_distributed_sampler"] = is_custom(config.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
     options["profiler"] = options["profiler"] or NoProfiler()
     history = next(callback for callback in callbacks if isinstance(callback, History))

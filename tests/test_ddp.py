@@ -64,13 +64,23 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
     assert files(tmp_path / "two") == before
 
 
-@pytest.mark.parametrize("data", ["mnist_cnn.data.datamodule.MNISTDataModule", "my.Numbers"])
-def test_a_users_own_data_are_split_over_the_processes_by_lightning(data, tmp_path):
-    cfg = compose([*TINY, *DDP], run_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("data", "given", "splits"),
+    [
+        ("mnist_cnn.data.datamodule.MNISTDataModule", "null", False),
+        ("my.Numbers", "null", True),
+        ("my.Numbers", "false", False),
+    ],
+)
+def test_lightning_splits_a_users_own_data_over_the_processes_unless_told(
+    data, given, splits, tmp_path
+):
+    given = f"trainer.use_distributed_sampler={given}"
+    cfg = compose([*TINY, *DDP, given], run_dir=tmp_path)
     cfg.data._target_, cfg.targets = data, ["my.*"]
     config = parse(resolved(cfg), Config)
     trainer = build_trainer(config, RunFolder(tmp_path), None, DigitClassifier())
-    assert trainer._accelerator_connector.use_distributed_sampler is (data == "my.Numbers")  # noqa: SLF001
+    assert trainer._accelerator_connector.use_distributed_sampler is splits  # noqa: SLF001
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 5])

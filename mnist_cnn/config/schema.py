@@ -282,7 +282,7 @@ class Trainer(Custom):
     benchmark: bool | None
     inference_mode: bool
     sync_batchnorm: bool
-    use_distributed_sampler: bool
+    use_distributed_sampler: bool | None
     # set by the run itself
     callbacks: None = OMITTED
     default_root_dir: None = OMITTED
