@@ -202,6 +202,8 @@ def build_trainer(
     }
     inexact = [key for key, callback in named.items() if is_inexact(callback)]
     inexact += ["compile"] * config.compile  # kernels may be chosen by their speed
+    reload = "reload_dataloaders_every_n_epochs"  # counted from where it resumes
+    inexact += [f"trainer.{reload}"] * bool(config.trainer.get(reload))
     if inexact and rank() == 0:
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
     callbacks = [*named.values(), *[TestFirst()] * config.test]

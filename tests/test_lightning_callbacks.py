@@ -83,7 +83,10 @@ class Between(Callback):
         pass
 
 
-def test_a_callback_without_an_exact_resume_is_named(tmp_path, capsys):
+RELOAD = "reload_dataloaders_every_n_epochs"
+
+
+def test_what_has_no_exact_resume_is_named(tmp_path, capsys):
     exact = {
         Remembering: True,
         Between: True,
@@ -93,8 +96,9 @@ def test_a_callback_without_an_exact_resume_is_named(tmp_path, capsys):
     }
     assert {kind: not is_inexact(kind()) for kind in exact} == exact
     own = [f"+callbacks.own._target_={__name__}.Forgetful", "targets=[tests.*]"]
-    trained(tmp_path, *own, "trainer.max_epochs=1")
-    assert "no exact resume is promised with callbacks.own\n" in capsys.readouterr().err
+    trained(tmp_path, *own, "trainer.max_epochs=1", f"trainer.{RELOAD}=1")
+    line = f"no exact resume is promised with callbacks.own, trainer.{RELOAD}\n"
+    assert line in capsys.readouterr().err
 
 
 def test_weights_are_pruned_by_lightnings_callback(tmp_path):
