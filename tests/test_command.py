@@ -15,7 +15,7 @@ from mnist_cnn.command import command, help_of
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.errors import one_line
-from mnist_cnn.runs.folder import FAILED
+from mnist_cnn.runs.folder import CONFIG, FAILED, OVERRIDES, SWEEP
 from mnist_cnn.train import main as train_command
 from tests.helpers.process import environment, finish, run, start
 from tests.helpers.training import TINY
@@ -148,6 +148,22 @@ def test_what_hydra_refuses_is_one_line(override, named, tmp_path, monkeypatch, 
     assert err.startswith("error: ")
     assert named in err
     assert not list(tmp_path.iterdir())
+
+
+BAD = "a: 1\nb: [2\n"
+
+
+@pytest.mark.parametrize("name", ["model/bad.yaml", f"run/{OVERRIDES}", f"run/{SWEEP}"])
+def test_a_file_that_is_no_yaml_is_named_with_the_line(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train"])
+    for file in {f"run/{CONFIG}", name}:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(BAD if file == name else "")
+    chosen = "model=bad" if "model" in name else f"ckpt_path={tmp_path / 'run'}"
+    with pytest.raises(SystemExit) as end:
+        train_command(["--config-dir", str(tmp_path), chosen])
+    line = capsys.readouterr().err + str(end.value.code)
+    assert re.match(rf'error: .*in "{tmp_path / name}", line 2, column 4 ', line)
 
 
 def test_a_deleted_working_directory_is_named(tmp_path, monkeypatch):

@@ -80,6 +80,7 @@ def test_the_article_by_name_is_the_default():
 
 STEPS = "callbacks.averaging.update_every_n_steps"
 GROWN = "callbacks.certified.grown"
+MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ GROWN = "callbacks.certified.grown"
         ("trainer.max_time=00:00:00:00", "trainer.max_time", "00:00:00:00"),
         ("trainer.max_steps=0", "trainer.max_steps", "0"),
         ("callbacks.history=null", "callbacks.history", "null"),
+        (f"callbacks.history._target_={MONITOR}", "callbacks.history._target_", MONITOR),
         ("+metrics={f1:{_target_:1}}", "metrics.f1._target_", "1"),
         ("augment=mild data.augment.scale=1", "data.augment.scale", "1"),
         ("callbacks=averaging callbacks.averaging.update_every_n_steps=x", STEPS, "x"),

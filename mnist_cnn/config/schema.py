@@ -234,10 +234,14 @@ class Checkpoint(Callback):
     check_every_steps: PositiveInt
 
 
+class History(Callback):
+    target: Annotated[Literal["mnist_cnn.callbacks.history.History"], Field(alias="_target_")]
+
+
 class Callbacks(Part):
     __pydantic_extra__: dict[str, Callback | None]
     checkpoint: Checkpoint
-    history: Callback
+    history: History
 
 
 class Logger(Custom):

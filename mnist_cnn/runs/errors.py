@@ -8,10 +8,11 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # environment variable, 1 for tracebacks
 # any other error is a bug, and keeps its traceback
-USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
 PACKAGE = Path(__file__).parents[1]
 OURS = {PACKAGE, PACKAGE.with_name("hydra_plugins")}
 LIBRARIES = ("site-packages", "dist-packages")
