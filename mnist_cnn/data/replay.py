@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mnist_cnn.internals.loaders import exchange_loaders, forget_workers, training_loaders
 from mnist_cnn.runs.generators import generators, set_generators
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 FEW = 100  # maximum length of a container searched for generators; longer ones hold data
 NO_PARTS = (type, types.ModuleType, torch.Tensor)  # not searched for generators
 
@@ -159,7 +160,7 @@ def own_generators(loader: Any) -> dict[str, Any]:
         if id(node) in seen:
             return
         seen.add(id(node))
-        if isinstance(node, torch.Generator | np.random.Generator | random.Random):
+        if isinstance(node, GENERATORS):
             found[path] = node
             return
         parts: dict[Any, Any] = {}
@@ -184,6 +185,8 @@ def get_state(generator: Any) -> Any:
         return generator.get_state()
     if isinstance(generator, random.Random):
         return generator.getstate()
+    if isinstance(generator, np.random.RandomState):
+        return plain(generator.get_state(legacy=False))
     return plain(generator.bit_generator.state)
 
 
@@ -192,6 +195,8 @@ def set_state(generator: Any, state: Any) -> None:
         generator.set_state(state)
     elif isinstance(generator, random.Random):
         generator.setstate(state)
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)
     else:
         generator.bit_generator.state = state
 

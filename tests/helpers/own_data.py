@@ -17,12 +17,12 @@ IMAGES = 640  # 20 steps per epoch
 
 
 class Jittered(Dataset[tuple[Tensor, int]]):
-    """Digits that are shifted, dimmed and made noisy, by three global generators and its own."""
+    """Digits that are shifted, dimmed and made noisy, by three global and two own generators."""
 
     def __init__(self) -> None:
         images, labels = load_split("mnist", "unused", "train")
         self.images, self.labels = images[:IMAGES], labels[:IMAGES]
-        self.own = np.random.default_rng(5)
+        self.own, self.older = np.random.default_rng(5), np.random.RandomState(6)
 
     def __len__(self) -> int:
         return IMAGES
@@ -30,7 +30,8 @@ class Jittered(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         x = self.images[row].float().div(255).roll(random.randint(-2, 2), -1)
         x = x * (0.5 + 0.5 * np.random.random()) + 0.1 * torch.rand(x.shape)
-        return x.unsqueeze(0) + 0.1 * float(self.own.random()), int(self.labels[row])
+        x = x + 0.1 * float(self.own.random()) + 0.1 * self.older.random()
+        return x.unsqueeze(0), int(self.labels[row])
 
 
 class Stream(IterableDataset[tuple[Tensor, int]]):
