@@ -23,6 +23,7 @@ from mnist_cnn.config import instantiate
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading import limits
 from mnist_cnn.runs import terminal
+from mnist_cnn.runs.file_format import check_replaceable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -169,8 +170,7 @@ def write_shown(drawn: "Image.Image", name: str, page: int) -> str:
 
     stem = "stdin" if name == "-" else name
     path = Path(f"{stem}.{page}.read.png" if page > 1 else f"{stem}.read.png")
-    if path.is_symlink() or (path.exists() and MARK.encode() not in path.read_bytes()):
-        raise ValueError(f"{path} exists and is not of --show: move or rename it")
+    check_replaceable(path, MARK)
     origin = PngInfo()
     origin.add_text("Software", MARK)
     path.unlink(missing_ok=True)  # not overwritten: it may have other hard links

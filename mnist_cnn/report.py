@@ -8,7 +8,7 @@ unfinished ones.
 
 report.html has the tables, a figure for each setting and the learning curves. It is written to the
 reported folder, unless --csv, --json, --markdown or --html name other outputs; - is standard
-output.
+output. A page that this command did not write is not replaced.
 """
 
 import argparse
@@ -25,26 +25,42 @@ from mnist_cnn.analysis.status import status
 from mnist_cnn.command import command
 from mnist_cnn.config.messages import install, must_be
 from mnist_cnn.runs import terminal
+from mnist_cnn.runs.file_format import check_replaceable
 
-OUTPUTS, PAGE = Path("outputs"), "report.html"
+OUTPUTS, PAGE, STDOUT = Path("outputs"), "report.html", Path("-")
 FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_markdown}
 
 
-def write_page(ranking: Ranking, path: Path, folder: Path) -> str:
-    """Write the page of a folder's report; return its path, or why it was not written."""
-    if importlib.util.find_spec("plotly") is None:
-        return f"{path.name} was not written: it needs plotly: {install('sweep')}"
-    from mnist_cnn.analysis.page import fill_page
+def write(content: str, path: Path, console: terminal.Console) -> None:
+    """Write an output, and print its path unless it is standard output."""
+    if path == STDOUT:
+        print(content, end="")
+    else:
+        path.write_text(content, "utf-8")
+        console.print(str(path))
 
-    fill_page(ranking, path, folder)
-    return str(path)
+
+def write_page(ranking: Ranking, path: Path, folder: Path, console: terminal.Console) -> None:
+    """Write the page of a folder's report, or print why it is not written."""
+    if importlib.util.find_spec("plotly") is None:
+        console.print(f"{path.name} was not written: it needs plotly: {install('sweep')}")
+        return
+    from mnist_cnn.analysis.page import MARK, fill_page
+
+    try:
+        check_replaceable(path, MARK)
+    except ValueError as e:  # a sweep that has ended well still ends well
+        console.print(f"{path.name} was not written: {e}")
+    else:
+        write(fill_page(ranking, folder), path, console)
 
 
 def report(folder: Path) -> None:
     """Print the leaderboard of a sweep that has just ended, and write its page."""
     ranking = Ranking(found.read_runs([folder]))
-    tables.print_ranking(ranking, terminal.console())
-    print(write_page(ranking, folder / PAGE, folder))
+    console = terminal.console()
+    tables.print_ranking(ranking, console)
+    write_page(ranking, folder / PAGE, folder, console)
 
 
 def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
@@ -97,11 +113,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind in (*FORMATS, "html"):
         options.add_argument(f"--{kind}", type=Path, metavar="PATH")
     args = options.parse_args(argv)
-    for kind in (*FORMATS, "html"):
-        if (path := getattr(args, kind)) and not path.parent.is_dir():
+    paths = {kind: path for kind in (*FORMATS, "html") if (path := getattr(args, kind))}
+    for kind, path in paths.items():
+        if not path.parent.is_dir():
             raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
-    paths = {kind: path for kind in FORMATS if (path := getattr(args, kind))}
-    console = terminal.console(stderr=Path("-") in paths.values())
+    given = [f"--{name}" for name in ("status", "compare", *paths) if getattr(args, name)]
+    if (args.status or args.compare) and len(given) > 1:
+        raise ValueError(must_be(given[0], "given alone", " ".join(given)))
+    console = terminal.console(stderr=STDOUT in paths.values())
     if args.status:
         table, lines = status(args.folders)
         print_with(lines, table, console)
@@ -118,15 +137,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     ranking = Ranking(found.read_runs(args.folders))
     tables.print_ranking(ranking, console)
+    if not paths and len(args.folders) == 1:
+        paths["html"] = args.folders[0] / PAGE
     for kind, path in paths.items():
-        if path == Path("-"):
-            print(FORMATS[kind](ranking), end="")
+        if kind == "html":
+            write_page(ranking, path, args.folders[0], console)
         else:
-            path.write_text(FORMATS[kind](ranking), "utf-8")
-            console.print(str(path))
-    page = args.html or (args.folders[0] / PAGE if not paths and len(args.folders) == 1 else None)
-    if page:
-        console.print(write_page(ranking, page, args.folders[0]))
+            write(FORMATS[kind](ranking), path, console)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from mnist_cnn.analysis.evaluation import on_corrected_labels
-from mnist_cnn.analysis.networks import as_trained
+from mnist_cnn.analysis.networks import as_trained, output_folder
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Evaluation, parse
@@ -229,13 +229,15 @@ def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other,
     start = f"hydra.run.dir='{folder}/evaluation/${{split}}"
     for argv, place in (
         ([f"ckpt_path={folder}"], [f"{start}'"]),
-        ([f"ckpt_path={folder}", "compare=x/y"], [f"{start},compare=x_y'"]),
+        ([f"ckpt_path={folder}", "shifts=1"], [f"{start},shifts=1'"]),
         ([f"ckpt_path={folder}", "compare=null", "shifts=0"], [f"{start}'"]),  # the defaults
         ([f"ckpt_path={folder}/checkpoints/last.ckpt"], [f"{start},last'"]),
         ([f"ckpt_path=[{folder},{other}]"], []),
         ([f"ckpt_path={tmp_path}"], []),
     ):
         assert [a for a in as_trained(argv) if a.startswith("hydra.run.dir=")] == place
+    paths = ("x/y", "x_y", "x" * 200, "x" * 200 + "y")
+    assert len({str(output_folder(folder / BEST, [f"compare={path}"])) for path in paths}) == 4
 
 
 @pytest.mark.parametrize(

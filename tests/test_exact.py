@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.checks.folders import differences, files, last, results, scalars
-from mnist_cnn.runs.folder import BEST, LAST, state
+from mnist_cnn.runs.folder import BEST, LAST, LOCK, state
 from mnist_cnn.runs.signals import Interrupted
 from tests.helpers.folder import column
 from tests.helpers.own_data import OWN
@@ -356,11 +356,16 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path, fault):
 
 def test_a_full_disk_costs_nothing_but_the_time_since_the_last_checkpoint(tmp_path, fault):
     whole, cut = run(tmp_path / "whole"), tmp_path / "cut"
+    mine = cut / "checkpoints" / "mine.new"
+    mine.parent.mkdir(parents=True)
+    for file in (mine, cut / LOCK):
+        file.touch()
     fault("on_save_checkpoint 2 full")
     with pytest.raises(OSError, match="File too large"):
         run(cut)
     fault("- 0 -")
-    assert not list(cut.rglob("*.new"))
+    assert list(cut.rglob("*.new")) == [mine]
+    mine.unlink()
     assert last(cut)["epoch"] == 1
     run(cut)
     assert not differences(whole, cut)

@@ -206,7 +206,7 @@ def test_show_replaces_its_own_picture_and_no_other(row, tmp_path, capsys):
     before = mine.read_bytes()
     code, _, err = run(capsys, str(row), "--show")
     assert (code, mine.read_bytes()) == (1, before)
-    assert err == f"error: {mine} exists and is not of --show: move or rename it\n"
+    assert err == f"error: {mine} exists and is not of this command: move or rename it\n"
     mine.unlink()
     mine.symlink_to(tmp_path / "elsewhere.png")
     assert run(capsys, str(row), "--show")[0] == 1

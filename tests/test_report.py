@@ -235,6 +235,8 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         ([sweep, "--compare", "1", "3"], "1 to 2"),
         ([sweep, "--compare", sweep, "1"], r"--compare must be .* differ in optimizer\.lr"),
         ([sweep, "--compare", "1", tmp_path / "bad"], "--compare must be .* without any"),
+        ([sweep, "--compare", "1", "2", "--csv", "x"], "--compare must be given alone"),
+        ([sweep, "--status", "--json", "-"], "--status must be given alone, got .*--json"),
         ([sweep, "--compare", "1"], "--compare must be two different groups or more"),
         ([sweep, "--compare", "1", "1"], "--compare must be two different groups or more"),
     ):
@@ -450,6 +452,20 @@ def test_a_sweep_ends_with_its_page_and_without_plotly_with_a_sentence(sweep, ca
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report.report(sweep)
     assert capsys.readouterr().out.splitlines()[-1].endswith(install("sweep"))
+
+
+def test_a_page_replaces_its_own_alone_and_may_go_to_standard_output(sweep, printed, monkeypatch):
+    pytest.importorskip("plotly", reason="needs the extra sweep")
+    monkeypatch.chdir(sweep)
+    page = printed(sweep, "--html", "-")
+    assert page.startswith("<!doctype html>")
+    assert not (sweep / "-").exists()
+    file = sweep / "report.html"
+    for content in (page, "mine, on mnist_cnn"):
+        file.write_text(content)
+        said = printed(sweep)
+        assert ("is not of this command" in said) == (content != page)
+    assert file.read_text() == "mine, on mnist_cnn"
 
 
 def test_the_page_has_curves_and_no_section_without_content(sweep):

@@ -13,6 +13,7 @@ from mnist_cnn.config.instantiate import not_allowed
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.schema import PUBLIC
 from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
+from mnist_cnn.runs.names import file_name
 from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
 
@@ -75,11 +76,13 @@ def output_folder(file: Path, command: Sequence[str]) -> list[str]:
     folder = file.parents[1] if file.parent.name == BEST.parent.name else file.parent
     if not (folder / CONFIG).is_file():
         return []
-    parts = ["${split}", *([] if file.stem in ("best", "weights") else [file.stem])]
+    parts = [] if file.stem in ("best", "weights") else [file.stem]
     own_folder = re.compile("(data.*|shifts|temperature|compare|robustness)=")
-    changed = (re.sub(r"[^\w.=+-]+", "_", a)[:80] for a in command if own_folder.match(a))
+    parts += filter(own_folder.match, command)
     quoted = quote(folder / "evaluation").removesuffix("'")  # only ${split} is resolved
-    return [f"hydra.run.dir={quoted}/{','.join([*parts, *changed])}'"]
+    # a hash tells apart what is cut or replaced, such as in compare=PATH
+    named = file_name(",".join(parts), also="=,")
+    return [f"hydra.run.dir={quoted}/{','.join(['${split}', *filter(None, [named])])}'"]
 
 
 def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> list[str]:

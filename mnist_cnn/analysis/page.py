@@ -18,20 +18,21 @@ from mnist_cnn.analysis.found import read_history
 from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 
 TEMPLATE = Path(__file__).with_name("report.html")
+MARK = '<meta name="generator" content="mnist_cnn.report">'  # only files with it are replaced
 FEW = 6  # up to so many values are labelled one by one
 
 
-def fill_page(ranking: Ranking, path: Path, folder: Path) -> None:
-    """Write the report of a folder as a self-contained page."""
+def fill_page(ranking: Ranking, folder: Path) -> str:
+    """Return the report of a folder as a self-contained page."""
     sections = [part for board in ranking.boards for part in board_sections(board)]
     if len(ranking.unfinished):
         sections.append(section("Without a result", html_table(ranking.unfinished)))
-    content = Template(TEMPLATE.read_text("utf-8")).substitute(
+    return Template(TEMPLATE.read_text("utf-8")).substitute(
+        mark=MARK,
         title=escape(f"Report of {'/'.join(folder.resolve().parts[-2:])}"),
         sections="\n".join(sections),
         plotly=get_plotlyjs(),
     )
-    path.write_text(content, "utf-8")
 
 
 def board_sections(board: Leaderboard) -> Iterator[str]:

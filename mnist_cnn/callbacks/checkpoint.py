@@ -241,8 +241,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                     copy_whole(new, self.best)
                 replace(new, self.last)
         except OSError:  # most likely a full disk: free what was taken
-            for file in self.last.parent.glob("*.new"):
-                file.unlink()
+            for file in (new, self.best.with_suffix(".new")):
+                file.unlink(missing_ok=True)
             raise
         trainer.strategy.barrier("a checkpoint is in its place")
         self.due = time.monotonic() + self.every_seconds

@@ -1,7 +1,8 @@
-"""The format version of this project's files, and values that JSON can represent."""
+"""The format version of this project's files, their mark, and values that JSON can represent."""
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 KEY = "format_version"  # in checkpoints, weights files and results.json
@@ -12,6 +13,12 @@ def check_format(content: Mapping[str, Any]) -> None:
     """Raise ValueError for a file of another format version; other programs' files have none."""
     if (found := content.get(KEY, VERSION)) != VERSION:
         raise ValueError(f"{KEY} must be {VERSION}, got {found}: another release wrote it")
+
+
+def check_replaceable(path: Path, mark: str) -> None:
+    """Raise ValueError if a path is a link, or a file without the mark of those that replace it."""
+    if path.is_symlink() or (path.exists() and mark.encode() not in path.read_bytes()):
+        raise ValueError(f"{path} exists and is not of this command: move or rename it")
 
 
 def finite(value: Any) -> Any:

@@ -21,8 +21,12 @@ NOT_NAMED = ("ckpt_path", "force", "targets", "run_name")
 
 def name_of(overrides: Sequence[str]) -> str:
     """Return a folder name for overrides, valid unquoted in Hydra's grammar; empty for none."""
-    text = "-".join(o.lstrip("+~").replace("=", "_", 1) for o in overrides)
-    name = re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).lstrip(".-")
+    return file_name("-".join(o.lstrip("+~").replace("=", "_", 1) for o in overrides))
+
+
+def file_name(text: str, also: str = "") -> str:
+    """Return a text as a file name: of letters, digits, `_.+-` and the characters of `also`."""
+    name = re.sub(rf"[^\w.+{also}-]+", "_", text, flags=re.ASCII).lstrip(".-")
     if name == text and len(name) <= LONGEST:
         return name
     # where characters were replaced or cut, a hash keeps names distinct
