@@ -16,8 +16,9 @@ from mnist_cnn.analysis.found import find_runs
 from mnist_cnn.checks.folders import differences
 from mnist_cnn.internals.hydra import parse_override
 from mnist_cnn.runs import resume
-from mnist_cnn.runs.folder import FAILED, LAST, LOCK, PENDING, RESULTS, SWEEP
+from mnist_cnn.runs.folder import FAILED, LAST, LOCK, PENDING, RESULTS, SWEEP, RunFolder, state
 from mnist_cnn.runs.names import name_of
+from mnist_cnn.sweeps.callback import Folders
 from tests.helpers.process import environment, finish, run, start, wait_for
 from tests.helpers.toy import EXAMPLE, Toy, stamps
 from tests.helpers.training import FAULT, SHORT, TINY
@@ -102,6 +103,26 @@ def test_a_command_is_repeated_once_a_job_of_it_has_been_opened(toy):
     done = toy.finish("x=1,2,4", "y=7")
     assert "2 of 3 jobs" in done.stderr
     assert kept() == [["x=1,2"], ["x=1,2,4", "y=7"]]
+
+
+states: list[str] = []
+
+
+def note_state(sweep: Path) -> None:
+    states.append(state(sweep))
+
+
+def test_a_sweep_is_locked_until_its_records_are_read(tmp_path):
+    (tmp_path / "x_1").mkdir()
+    for name in (f"x_1/{LOCK}", ".x_2.refused"):
+        (tmp_path / name).touch()
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    folders = Folders(report=f"{__name__}:note_state")
+    Folders.held.enter_context(RunFolder(tmp_path).locked())
+    with pytest.raises(SystemExit, match=r"1 of 2 jobs in .*: x_2 refused"):
+        folders.on_multirun_end(config)
+    note_state(tmp_path)
+    assert states == ["running", "interrupted"]
 
 
 def test_a_command_of_wrong_values_alone_is_not_repeated(tmp_path):

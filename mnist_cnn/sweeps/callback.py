@@ -126,9 +126,12 @@ class Folders(Callback):
 
     @refusal()
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        Folders.held.close()
-        if sys.exc_info()[0] is not None:  # Hydra 1.4 also calls this on an error
-            return
+        with Folders.held:  # released last: another command would lose its own records
+            if sys.exc_info()[0] is None:  # Hydra 1.4 also calls this on an error
+                self.end(config)
+
+    def end(self, config: DictConfig) -> None:
+        """Report a sweep, and exit with the names of the jobs that are left."""
         folder = Path(config.hydra.sweep.dir).absolute()
         jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
         if self.report and jobs:  # none where each job was refused
