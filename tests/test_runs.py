@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+from fcntl import F_GETFL, fcntl
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from mnist_cnn.runs.folder import (
     RunFolder,
     flat,
     state,
+    write_json,
 )
 from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.load import crowded
@@ -79,6 +81,19 @@ def test_a_run_is_new_then_running_then_finished(tmp_path):
     assert recorded(path) == {"lr": 1, "epochs": 2}
     assert (path / "run.log").read_text().endswith("] one line\n")
     assert set(files(path)) == {LOCK, RESULTS, str(CONFIG), "run.log"}
+
+
+def test_a_command_is_imported_where_there_is_no_sigkill(tmp_path):
+    code = "import signal; del signal.SIGKILL; import mnist_cnn.train"
+    (tmp_path / "windows.py").write_text(code)
+    assert process.run(tmp_path, "windows").returncode == 0
+
+
+def test_a_file_is_synced_through_a_handle_that_may_write(tmp_path, monkeypatch):
+    modes = []
+    monkeypatch.setattr(os, "fsync", lambda file: modes.append(fcntl(file, F_GETFL) & os.O_RDWR))
+    write_json({}, tmp_path / "x.json")
+    assert modes == [os.O_RDWR]
 
 
 def test_results_that_are_no_finite_numbers_are_null(tmp_path):

@@ -328,6 +328,6 @@ def write_json(content: Mapping[str, Any], path: Path) -> None:
 
 def replace(new: Path, old: Path) -> None:
     """Replace a file atomically: after a power failure, either the old or the new one is whole."""
-    with new.open("rb") as file:
+    with new.open("r+b") as file:  # Windows syncs no file that is open for reading only
         os.fsync(file.fileno())
     new.replace(old)

@@ -7,6 +7,7 @@ import signal
 import sys
 from typing import Any
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent ends
 
 
@@ -24,7 +25,7 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
-def end_with_launcher(launcher: int | None, number: int = signal.SIGKILL) -> None:
+def end_with_launcher(launcher: int | None, number: int = KILL) -> None:
     """Have Linux send this process a signal when its launcher ends, so it does not train on alone.
 
     A process that waits for others reacts only to SIGKILL; a killed run is resumed exactly.
