@@ -42,7 +42,8 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a run with another architecture, normalisation, fold and split."""
     folder = tmp_path_factory.mktemp("other") / "run"
     differs = ["model=fast_cnn", "model.mean=0.5", "model.std=0.25", "data.val_fraction=0.1"]
-    train(compose([*SHORT, *differs, "data.split=writers", "logger=none"], run_dir=folder))
+    differs += ["data.split=writers", "data.per_class=100", "seed=3"]
+    train(compose([*SHORT, *differs, "logger=none"], run_dir=folder))
     return folder
 
 
@@ -87,6 +88,11 @@ def test_data_are_split_as_in_training_also_another_set(folder, other):
     assert (data.name, data.val_fraction, data.fold, data.split) == ("qmnist", 0.1, 3, "rows")
     data = composed(other / "weights.safetensors").data
     assert (data.name, data.val_fraction, data.fold, data.split) == ("mnist", 0.1, 0, "writers")
+    assert (data.per_class, data.seed) == (100, 3)
+
+
+def test_it_measures_on_the_images_that_were_trained_on(other, tmp_path):
+    assert evaluation(other, tmp_path, "split=train")["images"] == 1000
 
 
 def test_files_hold_what_was_measured(tested):

@@ -97,14 +97,15 @@ def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> li
         ValueError: the data are custom, and `targets` does not allow their code.
     """
     if "custom" not in data:
-        keys = ("name", "val_fraction", "fold", "split", "path", "color", "size")
+        keys = ["name", "val_fraction", "fold", "split", "path", "color", "size"]
+        keys += ["per_class", "seed"]  # which choose the images that were trained on
         values = {key: data.get(key) for key in keys} | {"root": root}
         # a checkpoint does not say which class the data were of
         kind = data["name"] if data["name"] in PUBLIC else "arrays" if "path" in data else "folder"
         group = [f"data={kind}"]
         if other_set:
             del values["name"], values["color"], values["size"]
-            del values["split"], group[0]
+            del values["split"], values["per_class"], values["seed"], group[0]
         known = {key: value for key, value in values.items() if value is not None}
         return [*group, *(f"data.{key}={in_grammar(value)}" for key, value in known.items())]
     if other_set:

@@ -89,6 +89,8 @@ class DataDescription(Part):
     val_fraction: BelowOne = OMITTED
     fold: NonNegativeInt = OMITTED
     split: str = OMITTED
+    per_class: PositiveInt | None = OMITTED
+    seed: Seed = OMITTED
     custom: Custom | None = OMITTED  # a user's, in place of one of this project's
 
 
