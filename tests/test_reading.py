@@ -69,6 +69,17 @@ def test_a_network_that_is_given_classifies_the_digits_that_are_found_at_once() 
     assert min(each.line for each in readings) < min(each.line for each in own)
 
 
+@pytest.mark.parametrize("number", [0, 2, 5, 22])
+def test_a_digit_that_fills_a_large_picture_is_read(number: int) -> None:
+    image = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[number]
+    large = cv2.resize(image, (1680, 1680), interpolation=cv2.INTER_CUBIC)
+    ink = (cv2.GaussianBlur(large, (0, 0), 30) > 110) * np.uint8(255)
+    paper = 255 - np.pad(ink, ((100, 100), (200, 200)))
+    label = bundled("t10k-labels-idx1-ubyte", 8)[number]
+    # a part of it, cut off, looks like another character
+    assert written(read_digits(paper)) == str(label)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

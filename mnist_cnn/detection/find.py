@@ -42,6 +42,16 @@ class Found:
         p = scores[scores > 0.5].clip(0, 0.995)
         return float(logit(p).sum())
 
+    def within(self, shape: tuple[int, ...]) -> "Found":
+        """Leave out the characters that reach the edges of the ink (H, W): a part may cut them."""
+        high, wide = shape
+        kept = []
+        for each in self.characters:
+            left, top, right, bottom = each.box
+            if left > 0 and top > 0 and right < wide and bottom < high:
+                kept.append(each)
+        return replace(self, characters=kept)
+
 
 def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
     """Return ink (H, W) enlarged by zoom; a pen of that width stays visible, however small."""
@@ -152,7 +162,8 @@ def find(
     if zoom < FAR:  # small writing is lost there: look at a part as it is, in place of the whole
         part = inkiest(ink, SMALL)
         share = float(ink.sum()) / max(1.0, float(part.sum()))
-        weights |= {s: one.weight * share for s, one in scales(net, part, pen).items()}
+        for scale, one in scales(net, part, pen).items():
+            weights[scale] = one.within(part.shape).weight * share
     best = sorted(weights, key=lambda s: -weights[s])[:passes]
     found = [seen[s] if zoom == 1 else at_zoom(net, ink, s, pen) for s in best]
     characters = [c for c in merged([one.characters for one in found]) if c.height > LOWEST]
