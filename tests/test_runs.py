@@ -412,11 +412,16 @@ NOW = {
 
 def test_results_depend_on_whole_keys():
     keys = {"callbacks.progressive.size", "data.rooted", "optimizer.lr", "trainer.max_epochs"}
+    keys |= {"data._target_"}
+    assert set(depends_on({**NOW, "trainer.limit_val_batches": 1.0})) - keys == {
+        "trainer.limit_val_batches"
+    }
     # a limited validation has as many images as its batches
-    keys |= {"data._target_", "data.eval_batch_size"}
-    assert set(depends_on(NOW)) == keys
+    limit = "trainer.limit_test_batches"
+    assert set(depends_on({**NOW, limit: 1})) - keys == {limit, "data.eval_batch_size"}
     # a class of the user's may read anything from there
-    assert set(depends_on({**NOW, "data._target_": "my_pkg.Large"})) == {*keys, "data.root"}
+    own = depends_on({**NOW, "data._target_": "my_pkg.Large"})
+    assert set(own) - keys == {"data.root", "data.eval_batch_size"}
 
 
 def test_results_do_not_depend_on_where_the_run_lies():

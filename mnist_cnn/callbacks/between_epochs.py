@@ -69,8 +69,8 @@ class BetweenEpochs(Callback):
 def check_epochs_end_validated(trainer: L.Trainer) -> None:
     """Raise ValueError if there are epochs that train on after their last validation."""
     batches, interval = trainer.num_training_batches, trainer.val_check_batch
-    if interval is None or math.isinf(interval):  # at the end of data without a length
-        return
-    if math.isinf(batches) or max(batches, interval) % min(batches, interval):
+    if interval is None or math.isinf(interval) or math.isinf(batches):
+        return  # data without a length may end anywhere
+    if max(batches, interval) % min(batches, interval):
         allowed = f"a divisor of the batches of an epoch ({batches}), whose end is checkpointed"
         raise ValueError(must_be("trainer.val_check_interval", allowed, trainer.val_check_interval))

@@ -143,12 +143,12 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         """Restore the state of this process, after the last hooks before a batch."""
         assert self.process
         restore_process(trainer, module, self.process)
-        epoch = {key: self.process[key] for key in ("validated", "earlier")}
-        if not self.process["within_epoch"]:
-            epoch = {"validated": False, "earlier": [*trainer.callback_metrics]}
+        validated, earlier = False, [*trainer.callback_metrics]
+        if self.process["within_epoch"]:
+            validated, earlier = self.process["validated"], self.process.get("earlier", [])
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
             if isinstance(callback, BetweenEpochs):
-                callback.resume_epoch(trainer, **epoch)
+                callback.resume_epoch(trainer, validated=validated, earlier=earlier)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.take_loaders(trainer, pl_module)  # trainer.reload_dataloaders_every_n_epochs
@@ -261,7 +261,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return {**best, "scored": self.scored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scored = state_dict["scored"]
+        self.scored = state_dict.get("scored")
         if self.best.exists():  # a run may start from a checkpoint without the best one
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 

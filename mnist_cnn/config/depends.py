@@ -29,11 +29,15 @@ def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the values of a flat configuration that do not affect the results.
 
     Where the images of this project's data modules lie has no effect: their name or fingerprint
-    tells what they are. Nothing tells what a custom data module reads. The run's own folder inside
-    a value becomes `${run_dir}`, as its location has no effect either.
+    tells what they are. Neither has the size of evaluation's batches, unless their number is
+    limited. Nothing tells what a custom data module makes of either. The run's own folder inside a
+    value becomes `${run_dir}`, as its location has no effect either.
     """
-    is_known = not is_custom({"_target_": config.get("data._target_")})
-    neutral = (*NEUTRAL, "data.root") if is_known else NEUTRAL
+    neutral: tuple[str, ...] = NEUTRAL
+    if not is_custom({"_target_": config.get("data._target_")}):
+        limits = [config.get(f"trainer.limit_{split}_batches", 1.0) for split in ("val", "test")]
+        whole = all(isinstance(limit, float) and limit == 1 for limit in limits)  # 1 is a batch
+        neutral += ("data.root", *["data.eval_batch_size"] * whole)
     below = tuple(f"{key}." for key in neutral)
     kept = {k: v for k, v in config.items() if k not in neutral and not k.startswith(below)}
     folder = str(config.get("run_dir"))
