@@ -364,6 +364,8 @@ def test_a_page_has_any_network_of_this_project(name, digits):
 class Shifted(nn.Module):
     """A network whose mean is no part of its weights, or that makes it anew in each call."""
 
+    mean: Tensor
+
     def __init__(self, anew: bool):
         super().__init__()
         self.dense, self.anew = nn.Linear(784, 10), anew

@@ -59,7 +59,7 @@ class ArraysDataModule(ImageDataModule):
         names = self.arrays.get("classes", range(int(self.load("train")[1].max()) + 1))
         if np.ndim(names) != 1:
             allowed = "a list of names by label"
-            raise ValueError(must_be(f"classes of {self.path}", allowed, f"{names.shape}"))
+            raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(names)))
         return tuple(map(str, names))
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
