@@ -8,6 +8,7 @@ the report of a sweep and the history of the tutorial's run. The runs are in out
 are resumed. Needs the extras test and sweep, and Chromium.
 """
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -148,10 +149,12 @@ def hardest(n: int = 100, rows: int = 6, columns: int = 2) -> None:
 
 
 def main() -> None:
-    for name, make in (("pages", made_pages), ("hardest", hardest)):
-        if sys.argv[1:] == [name]:
-            make()
-            return
+    others = {"pages": made_pages, "hardest": hardest}
+    parser = argparse.ArgumentParser("python docs/pictures.py", description=__doc__)
+    parser.add_argument("name", nargs="?", choices=others)
+    if name := parser.parse_args().name:
+        others[name]()
+        return
     train()
     columns = [
         [
