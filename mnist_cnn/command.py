@@ -1,6 +1,7 @@
 """What all commands share: options, and exits after user errors, signals and closed pipes."""
 
 import argparse
+import contextlib
 import functools
 import io
 import os
@@ -56,7 +57,8 @@ def command(main: Callable[[Sequence[str] | None], None]) -> Callable[..., None]
             if stop.number == SIGPIPE:  # else Python flushes its buffer there at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             else:
-                print(stop, file=sys.stderr)
+                with contextlib.suppress(OSError):  # Ctrl-C also ends a `| tee` that reads this
+                    print(stop, file=sys.stderr)
             sys.exit(128 + stop.number)
 
     return ending

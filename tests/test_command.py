@@ -52,6 +52,18 @@ def test_a_signal_while_a_command_imports_ends_it_in_one_line(name, number, code
     assert err.count("\n") == 1
 
 
+def test_a_signal_ends_a_command_whose_errors_nobody_reads(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SIGNAL)
+    path = f"{tmp_path}{os.pathsep}{environment()['PYTHONPATH']}"
+    process = start(tmp_path, "mnist_cnn.train", PYTHONPATH=path, SIGNAL=str(int(signal.SIGTERM)))
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout is not None
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(60) == 143
+
+
 @pytest.mark.slow
 def test_a_reader_that_is_gone_ends_a_command_without_a_traceback(tmp_path):
     process = start(tmp_path, "mnist_cnn.train", *TINY, "hydra.run.dir=run")
