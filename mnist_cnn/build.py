@@ -20,7 +20,7 @@ from mnist_cnn.callbacks.exactness import is_inexact
 from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import DropLater, make_loggers
 from mnist_cnn.callbacks.profiler import NoProfiler
-from mnist_cnn.callbacks.test_first import TestFirst
+from mnist_cnn.callbacks.ready import ReadyForTest
 from mnist_cnn.config.instantiate import COMMANDS, instantiate_as, is_custom, locate, make_data
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.parse import OF_MODULE, Config
@@ -206,7 +206,7 @@ def build_trainer(
     inexact += [f"trainer.{reload}"] * bool(config.trainer.get(reload))
     if inexact and rank() == 0:
         print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
-    callbacks = [*named.values(), *[TestFirst()] * config.test]
+    callbacks = [*named.values(), *[ReadyForTest()] * config.test]
     options = {**config.trainer, "devices": own_devices(config.trainer)}
     if options["use_distributed_sampler"] is None:
         # our loaders split the data among the processes themselves

@@ -20,7 +20,8 @@ class ArraysDataModule(ImageDataModule):
     """Images of an .npz file, as written by `np.savez(path, x_train=..., y_train=..., ...)`.
 
     x_train and x_test are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), y_train and y_test
-    integers (N,) from 0, and `classes`, if present, the class names by label.
+    integers (N,) from 0, in mixed order, as validation takes a slice, and `classes`, if present,
+    the class names by label.
 
     Args:
         path: path of the file.

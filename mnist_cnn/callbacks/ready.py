@@ -5,7 +5,7 @@ import lightning as L
 from mnist_cnn.data.datamodule import ImageDataModule
 
 
-class TestFirst(L.Callback):
+class ReadyForTest(L.Callback):
     """Loads the images of a run's test before its first step: faulty ones would waste hours."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
