@@ -1,6 +1,5 @@
 """The package as a library, with a plain Trainer and without Hydra."""
 
-import re
 import subprocess
 import sys
 from typing import Any
@@ -17,7 +16,6 @@ from mnist_cnn.config.compose import plain
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
 from tests.helpers import process
-from tests.helpers.docs import DOCS
 from tests.helpers.process import environment
 
 FEW: dict[str, Any] = {
@@ -192,15 +190,6 @@ assert all(callable(globals()[name]) for name in mnist_cnn.__all__)
     subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment(), check=True)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         mnist_cnn.trian  # noqa: B018
-
-
-def test_what_the_page_on_python_lists_is_imported_as_it_says():
-    page = (DOCS / "api.md").read_text("utf-8")
-    listed = set(re.findall(r"^::: [\w.]+\.(\w+)$", page, re.MULTILINE)) - {"model", "custom"}
-    listed |= {
-        name for names in re.findall(r"members: \[(.*)\]", page) for name in names.split(", ")
-    }
-    assert listed == set(mnist_cnn.__all__)
 
 
 @pytest.mark.parametrize("first", ["from mnist_cnn import ", "import mnist_cnn."])

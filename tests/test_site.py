@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+import mnist_cnn
 from tests.helpers.docs import DOCS
 from tests.helpers.process import run
 
@@ -19,3 +20,12 @@ def test_the_page_on_python_lists_classes_their_methods_and_functions(tmp_path):
     shown |= {"module.DigitClassifier.load_weights", "train.train", "data.custom.FolderDataModule"}
     assert shown <= names
     assert not [name for name in names if re.search(r"\._[a-z]", name)]
+
+
+def test_what_the_page_on_python_lists_is_imported_as_it_says():
+    page = (DOCS / "api.md").read_text("utf-8")
+    listed = set(re.findall(r"^::: [\w.]+\.(\w+)$", page, re.MULTILINE)) - {"model", "custom"}
+    listed |= {
+        name for names in re.findall(r"members: \[(.*)\]", page) for name in names.split(", ")
+    }
+    assert listed == set(mnist_cnn.__all__)
