@@ -72,5 +72,5 @@ def check_epochs_end_validated(trainer: L.Trainer) -> None:
     if interval is None or math.isinf(interval) or math.isinf(batches):
         return  # data without a length may end anywhere
     if max(batches, interval) % min(batches, interval):
-        allowed = f"a divisor of the batches of an epoch ({batches}), whose end is checkpointed"
+        allowed = f"a divisor of an epoch's {batches} batches, to validate what is checkpointed"
         raise ValueError(must_be("trainer.val_check_interval", allowed, trainer.val_check_interval))
