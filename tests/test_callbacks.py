@@ -21,8 +21,15 @@ from tests.helpers.folder import column
 from tests.helpers.training import bare_trainer, trained
 
 
-@pytest.mark.parametrize("option", ["test=true", "trainer.val_check_interval=5"])
-def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch, option):
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["test=true"],
+        ["trainer.val_check_interval=5"],
+        ["trainer.val_check_interval=4", "objective.metric=train/loss"],
+    ],
+)
+def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch, options):
     clock = [0.0]
 
     def takes(owner, name, seconds):
@@ -39,7 +46,7 @@ def test_seconds_are_those_of_training_alone(tmp_path, monkeypatch, option):
     takes(DigitClassifier, "validation_step", 100)
     takes(DigitClassifier, "test_step", 1000)
     takes(ProgressBar, "epoch_done", 10_000)
-    trained(tmp_path, option)
+    trained(tmp_path, *options)
     assert clock[0] > 20_000
     assert results(tmp_path)["seconds"] == 2 * 10
     assert results(tmp_path)["images/s"] == 64

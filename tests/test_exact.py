@@ -40,6 +40,7 @@ RECIPES = {
         *("trainer.max_steps=27", "trainer.check_val_every_n_epoch=2"),
     ],
     "validated within an epoch": ["trainer.val_check_interval=5"],
+    "trained on after it": ["trainer.val_check_interval=7", "objective.metric=train/loss"],
     "few labels": [
         *("module=few_labels", "data.per_class=10", "+data.unlabeled=128", "model=fast_cnn"),
         *("module.threshold=0.2", "callbacks=no_early_stopping", "scheduler=one_cycle"),
