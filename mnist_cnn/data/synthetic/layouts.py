@@ -115,10 +115,11 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     rng, page = pen.rng, pen.page
     height, width = page.ink.shape
     slope = rng.normal(0, 0.04)
-    how = rng.choice(["apart", "tight", "touching"], p=[0.5, 0.3, 0.2])
-    step = pen.size * rng.uniform(1.15, 2.4)
-    middle = rng.uniform(-0.2, 0.9) * pen.size
-    middle += rng.uniform(0, height / 2) if rng.random() < 0.3 else 0
+    how = rng.choice(["apart", "tight", "touching"], p=[0.4, 0.3, 0.3])
+    most = 2.0 if rng.random() < 0.3 else 1.0  # pages full of writing teach more
+    step = pen.size * rng.uniform(1.1, 0.7 + 0.8 * most)
+    middle = rng.uniform(0, 0.9) * pen.size
+    middle += rng.uniform(0, height / 2) if rng.random() < 0.15 * most else 0
     ruled = rng.random() < 0.3
     foot, rule = rng.uniform(0.45, 0.75), rng.uniform(1, max(1.2, pen.size / 14))
     strength = rng.uniform(0.2, 1.1)
@@ -127,12 +128,12 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     while middle < height + 0.3 * pen.size:
         if rng.random() < 0.25:
             hand = pen.hand()
-        left = rng.uniform(-0.4, 1.5) * pen.size
+        left = rng.uniform(-0.4, 0.75 * most) * pen.size
         while left < width:
             name = kind or str(rng.choice(list(TEXTS), p=SHARES))
             gaps = gaps_of(rng, how, overlap)
             left = pen.text(hand, TEXTS[name](rng), left, middle + slope * left, slope, gaps)
-            left += pen.size * rng.uniform(0.5, 3)
+            left += pen.size * rng.uniform(0.4, 1.3 * most)
         if ruled:
             y = middle + foot * pen.size
             end = y + slope * width * rng.uniform(0, 1.3)
@@ -153,10 +154,10 @@ def gaps_of(rng: Generator, how: str, overlap: float = 0.15) -> tuple[float, flo
 def grid(pen: Pen) -> None:
     """Write single digits into the cells of a grid, some cells with small notes, some empty."""
     rng, page = pen.rng, pen.page
-    side = pen.size * rng.uniform(1.15, 2.3)
+    side = pen.size * rng.uniform(1.1, 2.0)
     across, down = side * rng.uniform(0.85, 1.2), side
-    x0, y0 = rng.uniform(-1, 0.6) * across, rng.uniform(-1, 0.6) * down
-    columns, lines = int(rng.integers(2, 12)), int(rng.integers(1, 12))
+    x0, y0 = rng.uniform(-1, 0.4) * across, rng.uniform(-1, 0.4) * down
+    columns, lines = int(rng.integers(3, 12)), int(rng.integers(3, 12))
     thin, strength = rng.uniform(1, max(1.2, pen.size / 12)), rng.uniform(0.25, 1.2)
     thick, every = thin + rng.uniform(0, 3), int(rng.choice([3, 100]))
     slant, lean = rng.normal(0, 0.03, 2)
@@ -172,7 +173,7 @@ def grid(pen: Pen) -> None:
         rule = thick if n % every == 0 else thin
         page.rule([at(n, 0), at(n, lines)], rule, strength)
     printed, written = pen.hand(pen.size * rng.uniform(0.85, 1), "font"), pen.hand()
-    share, filled = rng.choice([0, 0.5, 0.5, 1]), rng.uniform(0.2, 1)
+    share, filled = rng.choice([0, 0.5, 0.5, 1]), rng.uniform(0.3, 1)
     notes = rng.random() < 0.35
     for row in range(lines):
         for column in range(columns):
@@ -205,7 +206,7 @@ def table(pen: Pen) -> None:
     rng, page = pen.rng, pen.page
     height, width = page.ink.shape
     most = int(rng.integers(1, 5))
-    across, down = pen.size * (0.9 * most + rng.uniform(0.4, 1)), pen.size * rng.uniform(1.3, 2)
+    across, down = pen.size * (0.9 * most + rng.uniform(0.4, 1)), pen.size * rng.uniform(1.15, 1.9)
     x0, y0 = rng.uniform(-0.5, 0.5) * pen.size, rng.uniform(-0.5, 0.5) * pen.size
     thin, strength = rng.uniform(1, 3), rng.uniform(0.25, 1.1)
     level, upright = rng.random(2) < 0.8
@@ -234,13 +235,13 @@ def comb(pen: Pen) -> None:
     """Write digits into the boxes of forms, one each."""
     rng, page = pen.rng, pen.page
     height, width = page.ink.shape
-    y = rng.uniform(-0.3, 0.8) * pen.size
+    y = rng.uniform(-0.3, 0.5) * pen.size
     while y < height:
         side, apart = pen.size * rng.uniform(1.05, 1.7), pen.size * rng.choice([0, 0, 0.15, 0.4])
         tall = pen.size * rng.uniform(1.05, 1.7)
-        x, hand = rng.uniform(-0.5, 1) * pen.size, pen.hand()
+        x, hand = rng.uniform(-0.5, 0.7) * pen.size, pen.hand()
         rule, strength = rng.uniform(1, max(1.2, pen.size / 14)), rng.uniform(0.25, 1.1)
-        end = x + side * rng.integers(2, 12)
+        end = x + side * rng.integers(3, 12)
         closed = rng.random() < 0.8  # else only a foot and ticks between digits
         while x < min(width, end):
             top = y if closed else y + 0.6 * tall
@@ -263,14 +264,14 @@ def comb(pen: Pen) -> None:
                 )
             x += side + apart
         page.line += 1
-        y += tall + pen.size * rng.uniform(0.2, 1.2)
+        y += tall + pen.size * rng.uniform(0.1, 0.8)
 
 
 def scattered(pen: Pen) -> None:
     """Write characters anywhere, each by another hand, without touching."""
     rng, page = pen.rng, pen.page
     height, width = page.ink.shape
-    for _ in range(int(rng.integers(1, 9))):
+    for _ in range(int(rng.integers(1, 17))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
         # a pen writes i as 1; a font writes it with its dot
         alphabet = LETTERS[:46] + 4 * "itxX" if hand.source == "font" else LETTERS[:34]

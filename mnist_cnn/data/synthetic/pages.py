@@ -27,21 +27,22 @@ def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WI
     r = rng.random()
     size = (
         rng.uniform(20, 44)
-        if r < 0.78
+        if r < 0.84
         else rng.uniform(9, 20)
-        if r < 0.88
+        if r < 0.91
         else rng.uniform(44, 110)
     )
     pen = Pen(rng, sources, made, size, rng.uniform(0.55, 1) if rng.random() < 0.2 else 1.0)
     probabilities = np.array([share for share, _ in LAYOUTS.values()])
     name = str(rng.choice(list(LAYOUTS), p=probabilities / probabilities.sum()))
     is_blank = name == "blank"
+    most = 9 if is_blank else 4
     if rng.random() < (0.5 if is_blank else 0.15):
-        for _ in range(int(rng.integers(1, 4))):
-            large = size * 4 ** rng.random() if is_blank else size
+        for _ in range(int(rng.integers(1, most))):
+            large = size * 4 ** rng.random() if is_blank and rng.random() < 0.3 else size
             clutter.scribble(rng, made.ink, large)
     if rng.random() < (0.5 if is_blank else 0.12):
-        for _ in range(int(rng.integers(1, 4))):
+        for _ in range(int(rng.integers(1, most))):
             clutter.doodle(rng, made.ink, size)
     if is_blank and rng.random() < 0.4:
         clutter.texture(rng, made.ink)
