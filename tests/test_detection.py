@@ -12,7 +12,7 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
 from mnist_cnn.data.synthetic.pages import lying, tilted
-from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
 from mnist_cnn.detection.decode import Character, characters
 from mnist_cnn.detection.loss import UNIT, detection_loss, targets
@@ -95,6 +95,16 @@ def test_boxes_hold_the_ink_of_their_characters(dataset):
             if flag > 0:
                 dark.append(int(part.max()) > 60)
     assert np.mean(dark) > 0.98
+
+
+def test_a_digit_written_over_another_beside_the_page_takes_no_mark(dataset):
+    dataset[3, 7489]  # has such a digit
+    made, glyph = Page.empty(20, 20), np.ones((9, 9), np.float32)
+    made.put(glyph, 2, 2, "8", 9)
+    assert made.draw(glyph, 30, 2) is None
+    assert made.draw(glyph, 15, 2) == (15, 2, 20, 11)
+    assert [mark.symbol for mark in made.marks] == ["8"]
+    assert made.ink.sum() == 81 + 45
 
 
 @pytest.mark.parametrize("pen", [0.03, 0.1, 0.22])

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS, Box
 from mnist_cnn.detection.loss import UNIT, split
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 LEAST = 0.15  # minimum probability of a centre
 # boxes of one character: minimum overlap as a fraction of the smaller one, and maximum distance of
 # their centres as a fraction of the larger one's sides

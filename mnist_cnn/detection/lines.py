@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
+from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS, Box
 from mnist_cnn.data.synthetic.strokes import Array
-from mnist_cnn.detection.decode import Box, Character
+from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN, Found
 
 Points = NDArray[np.float64]  # (N, 2), x and y

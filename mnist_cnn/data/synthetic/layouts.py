@@ -314,8 +314,7 @@ def spoilt(pen: Pen) -> None:
                 max(right, x + glyph.shape[1]),
                 max(bottom, y + glyph.shape[0]),
             )
-            page.put(glyph, x, y, OTHER, mark.size, pen.strength)
-            page.marks.pop()
+            page.draw(glyph, x, y, pen.strength)
         else:
             pen_width = max(1.0, mark.size * rng.uniform(0.05, 0.12))
             ends = []

@@ -14,13 +14,15 @@ SYMBOLS = "0123456789" + SIGNS + OTHER  # by class
 STRIDE = 4  # pixels per cell of the maps of a page
 SIZES = (20, 44)  # range of digit heights to detect, in pixels; others are ignored
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 
 @dataclass(frozen=True)
 class Mark:
     """A character on a page: its symbol, its box and the height of its hand's digits."""
 
     symbol: str
-    box: tuple[float, float, float, float]
+    box: Box
     size: float
     line: int = 0  # line of the text, from 0
 
@@ -38,22 +40,32 @@ class Page:
     def empty(cls, height: int = HEIGHT, width: int = WIDTH) -> "Page":
         return cls(np.zeros((height, width), np.float32), np.zeros((height, width), np.float32))
 
-    def put(
-        self, glyph: Array, left: float, top: float, symbol: str, size: float, strength: float = 1.0
-    ) -> None:
-        """Draw a character's ink and mark it, without a symbol if much of it is off the page."""
+    def draw(self, glyph: Array, left: float, top: float, strength: float = 1.0) -> Box | None:
+        """Draw ink (h, w), and return the box of what is on the page, if anything is."""
         height, width = self.ink.shape
         x, y = round(left), round(top)
         h, w = glyph.shape
         t, b, l, r = max(0, y), min(height, y + h), max(0, x), min(width, x + w)  # noqa: E741
         if r <= l or b <= t:
-            return
+            return None
         place = self.ink[t:b, l:r]
         np.maximum(place, glyph[t - y : b - y, l - x : r - x] * strength, out=place)
+        return l, t, r, b
+
+    def put(
+        self, glyph: Array, left: float, top: float, symbol: str, size: float, strength: float = 1.0
+    ) -> None:
+        """Draw a character's ink and mark it, without a symbol if much of it is off the page."""
+        seen = self.draw(glyph, left, top, strength)
+        if seen is None:
+            return
+        x, y = round(left), round(top)
+        h, w = glyph.shape
+        l, t, r, b = seen  # noqa: E741
         if (r - l) * (b - t) > 0.75 * w * h:
             self.marks.append(Mark(symbol, (x, y, x + w, y + h), size, self.line))
         else:  # a part of a character is ambiguous: neither a positive nor a negative
-            self.marks.append(Mark("", (l, t, r, b), size, self.line))
+            self.marks.append(Mark("", seen, size, self.line))
 
     def rule(self, points: list[tuple[float, float]], pen: float, strength: float) -> None:
         """Draw a ruled line."""
