@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import itertools
 import re
+from dataclasses import fields
 from typing import Any
 
 import hydra
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE, compose, files, plain, resolved
 from mnist_cnn.config.parse import Config, Evaluation, parse
+from mnist_cnn.data.augment import Augment
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs.folder import flat
@@ -68,6 +70,11 @@ def test_every_file_passes_the_check(group):
         parsed([choice, *NEEDS.get(choice, [])])
         if group == "experiment":
             parsed([f"{group}={name}", "augment=none", "debug=default"])
+
+
+@pytest.mark.parametrize("amount", [field.name for field in fields(Augment)])
+def test_an_amount_of_augmentation_needs_no_other(amount):
+    parsed([f"+data.augment.{amount}=0.5"])
 
 
 def test_the_article_by_name_is_the_default():

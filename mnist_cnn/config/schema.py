@@ -126,13 +126,13 @@ class Images(Part):
 
 
 class Augment(Part):
-    degrees: Annotated[float, Field(ge=0, le=180)]
-    shift: Annotated[float, Field(ge=0, le=14)]
-    scale: Annotated[float, Field(ge=0, le=0.9)]
-    stretch: Annotated[float, Field(ge=0, le=0.9)]
-    shear: Annotated[float, Field(ge=0, le=60)]
-    elastic: Annotated[float, Field(ge=0, le=5)]
-    gamma: Annotated[float, Field(ge=0, le=3)]
+    degrees: Annotated[float, Field(ge=0, le=180)] = OMITTED
+    shift: Annotated[float, Field(ge=0, le=14)] = OMITTED
+    scale: Annotated[float, Field(ge=0, le=0.9)] = OMITTED
+    stretch: Annotated[float, Field(ge=0, le=0.9)] = OMITTED
+    shear: Annotated[float, Field(ge=0, le=60)] = OMITTED
+    elastic: Annotated[float, Field(ge=0, le=5)] = OMITTED
+    gamma: Annotated[float, Field(ge=0, le=3)] = OMITTED
     pen: Annotated[float, Field(ge=0.4, le=14)] = OMITTED
     __pydantic_extra__: dict[str, Fraction]  # all other keys
 
