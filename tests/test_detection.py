@@ -10,7 +10,14 @@ import torch
 from mnist_cnn.checks.folders import last, rows
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
-from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Hand
+from mnist_cnn.data.synthetic import pages, strokes
+from mnist_cnn.data.synthetic.characters import (
+    LETTERS,
+    TRAINING_FONTS,
+    TWINS,
+    VALIDATION_FONTS,
+    Hand,
+)
 from mnist_cnn.data.synthetic.pages import lying, tilted
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
@@ -97,12 +104,33 @@ def test_boxes_hold_the_ink_of_their_characters(dataset):
     assert np.mean(dark) > 0.98
 
 
+def test_most_of_a_target_is_on_the_page(dataset):
+    for index in range(150):
+        ink, _, marks = dataset[0, index]
+        left, top, right, bottom = marks[marks[:, 6] > 0, 1:5].unbind(1)
+        height, width = ink.shape[1:]
+        wide = right.clamp(max=width) - left.clamp(min=0)
+        high = bottom.clamp(max=height) - top.clamp(min=0)
+        assert (wide * high > 0.74 * (right - left) * (bottom - top)).all()
+
+
+def test_a_page_is_turned_once(monkeypatch):
+    """Twice may be not at all, and its characters are passed over."""
+    monkeypatch.setattr(pages, "page", None)
+    for turned in (lying, tilted):
+        turned(np.random.default_rng(0), sources("train"), 128, 160)
+
+
+def test_each_letter_that_has_a_form_is_written():
+    assert set(strokes.LETTERS) <= {*LETTERS, *TWINS}
+
+
 def test_a_digit_written_over_another_beside_the_page_takes_no_mark(dataset):
     dataset[3, 7489]  # has such a digit
     made, glyph = Page.empty(20, 20), np.ones((9, 9), np.float32)
     made.put(glyph, 2, 2, "8", 9)
-    assert made.draw(glyph, 30, 2) is None
-    assert made.draw(glyph, 15, 2) == (15, 2, 20, 11)
+    made.draw(glyph, 30, 2)
+    made.draw(glyph, 15, 2)
     assert [mark.symbol for mark in made.marks] == ["8"]
     assert made.ink.sum() == 81 + 45
 

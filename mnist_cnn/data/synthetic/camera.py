@@ -1,11 +1,13 @@
 """Distortions of a page: rotation, edges, patterns, low resolution, blur, noise."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.random import Generator
 
 from mnist_cnn.data.synthetic import clutter
-from mnist_cnn.data.synthetic.sheet import Mark, Page
+from mnist_cnn.data.synthetic.sheet import Page
 
 
 def finish(made: Page, size: float, rng: Generator) -> None:
@@ -77,15 +79,8 @@ def crop(made: Page, rng: Generator) -> None:
     inside = np.zeros_like(made.ink)
     inside[max(0, int(top)) : max(0, int(bottom)), max(0, int(left)) : max(0, int(right))] = 1
     made.ink, made.rules = made.ink * inside, made.rules * inside
-    marks = []
-    for mark in made.marks:
-        l, t, r, b = mark.box  # noqa: E741
-        box = max(l, left), max(t, top), min(r, right), min(b, bottom)
-        if box[2] <= box[0] or box[3] <= box[1]:
-            continue
-        whole = (box[2] - box[0]) * (box[3] - box[1]) > 0.8 * (r - l) * (b - t)
-        marks.append(Mark(mark.symbol if whole else "", box, mark.size, mark.line))
-    made.marks = marks
+    marks, made.marks = made.marks, []
+    made.mark(*marks, box=(max(0, left), max(0, top), min(width, right), min(height, bottom)))
 
 
 def buckle(made: Page, rng: Generator) -> None:
@@ -105,18 +100,13 @@ def turn(made: Page, degrees: float) -> None:
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     made.ink = cv2.warpAffine(made.ink, matrix, (width, height))
     made.rules = cv2.warpAffine(made.rules, matrix, (width, height))
-    marks = []
+    marks, made.marks = made.marks, []
     lean = abs(np.sin(np.radians(degrees)))
-    for mark in made.marks:
+    for mark in marks:
         left, top, right, bottom = mark.box
         x, y = matrix @ [(left + right) / 2, (top + bottom) / 2, 1]
         # ink seldom fills the corners of its box
         w = (right - left) + 0.5 * lean * (bottom - top)
         h = (bottom - top) + 0.5 * lean * (right - left)
-        if 0 <= x < width and 0 <= y < height:
-            marks.append(
-                Mark(
-                    mark.symbol, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), mark.size, mark.line
-                )
-            )
-    made.marks = marks
+        box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+        made.mark(replace(mark, box=box))

@@ -14,7 +14,10 @@ from mnist_cnn.data.synthetic import strokes
 from mnist_cnn.data.synthetic.strokes import Array, Form, Points
 
 # without those that some people write like a digit or a sign: O I l S Z B b g q o s z i x t X etc.
-LETTERS = "ACDEFGHJKLMNPQRTUVWYacdefhjkmnpruvwyÄÖÜßéçñ&@?ΓΔΘΛΞΠΣΦΨΩαεηκλμπφψωБДЖИЛФЦЩЯджфцщя"
+LATIN = "ACDEFGHJKLMNPQRTUVWYacdefhjkmnpruvwy"
+WESTERN = f"{LATIN}ÄÖÜßéçñ&@?"
+EASTERN = "ΓΔΘΛΞΠΣΦΨΩαεηκλμπφψωБДЖИЛФЦЩЯджфцщя"
+LETTERS = WESTERN + EASTERN
 # those of LETTERS that look like some people's digits: not written beside digits
 LIKE_DIGITS = "ACDGJLPTUVYacdefghjnpruvyFHW"
 # letters that some people write like a digit or a sign, and that one; written in words only

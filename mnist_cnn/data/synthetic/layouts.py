@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import Generator
 
 from mnist_cnn.data.synthetic import clutter
-from mnist_cnn.data.synthetic.characters import LETTERS, TWINS, Hand, Sources
+from mnist_cnn.data.synthetic.characters import LATIN, LETTERS, TWINS, WESTERN, Hand, Sources
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, Mark, Page
 from mnist_cnn.data.synthetic.strokes import spline
 from mnist_cnn.data.synthetic.texts import SHARES, TEXTS, digits
@@ -274,7 +274,7 @@ def scattered(pen: Pen) -> None:
     for _ in range(int(rng.integers(1, 17))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
         # a pen writes i as 1; a font writes it with its dot
-        alphabet = LETTERS[:46] + 4 * "itxX" if hand.source == "font" else LETTERS[:34]
+        alphabet = WESTERN + 4 * "itxX" if hand.source == "font" else LATIN
         character = digits(rng, 1, 1) if rng.random() < 0.8 else str(rng.choice(list(alphabet)))
         glyph = hand.write(character, pen.sources, rng)
         h, w = glyph.shape
@@ -352,7 +352,7 @@ def spoilt(pen: Pen) -> None:
                     1.0,
                 )
             box = (left - 0.15 * mark.size, top, right + 0.15 * mark.size, bottom)
-        page.marks[k] = Mark(OTHER, box, mark.size, mark.line)
+        page.marks[k] = Mark(OTHER, box, mark.size, mark.line).within(page.box) or mark
 
 
 def letters(pen: Pen) -> None:

@@ -19,10 +19,12 @@ SYMMETRICAL = "018-=/()+×÷.:%°"  # what may look like a character when it is 
 def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WIDTH) -> Page:
     """Draw a page of any kind."""
     r = rng.random()
-    if r < 0.03:
-        return lying(rng, sources, height, width)
-    if r < 0.06:
-        return tilted(rng, sources, height, width)
+    draw = lying if r < 0.03 else tilted if r < 0.06 else upright
+    return draw(rng, sources, height, width)
+
+
+def upright(rng: Generator, sources: Sources, height: int, width: int) -> Page:
+    """Draw a page that stands upright."""
     made = Page.empty(height, width)
     r = rng.random()
     size = (
@@ -72,7 +74,7 @@ def strip(rng: Generator, sources: Sources) -> Page:
 
 def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     """Draw a page that lies on its side."""
-    made = page(rng, sources, width, height)
+    made = upright(rng, sources, width, height)
     made.ink, made.rules = (np.ascontiguousarray(np.rot90(part)) for part in (made.ink, made.rules))
     for k, mark in enumerate(made.marks):
         left, top, right, bottom = mark.box
@@ -91,7 +93,7 @@ def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
 
 def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     """Draw a page that is turned by about 45 degrees."""
-    made = page(rng, sources, height, width)
+    made = upright(rng, sources, height, width)
     turn(made, float(rng.choice([-1, 1])) * rng.uniform(28, 62))
     made.marks = passed_over(made.marks)
     return made

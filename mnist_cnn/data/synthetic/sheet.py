@@ -1,6 +1,6 @@
 """A page being drawn: its ink, its ruled lines and the characters on it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ SIGNS = "+-×÷=/().,:%$#°"
 OTHER = "?"  # other writing: letters, crossed-out and overwritten digits
 SYMBOLS = "0123456789" + SIGNS + OTHER  # by class
 STRIDE = 4  # pixels per cell of the maps of a page
+WHOLE = 0.75  # minimum fraction of a character's box on the page for it to be a target
 SIZES = (20, 44)  # range of digit heights to detect, in pixels; others are ignored
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -25,6 +26,21 @@ class Mark:
     box: Box
     size: float
     line: int = 0  # line of the text, from 0
+
+    def within(self, box: Box) -> "Mark | None":
+        """Return the mark of what is in a box, if anything is.
+
+        A part of a character is ambiguous, neither a positive nor a negative: it has no symbol.
+        """
+        sides = list(zip(self.box, box, strict=True))
+        left, top = (max(pair) for pair in sides[:2])
+        right, bottom = (min(pair) for pair in sides[2:])
+        if right <= left or bottom <= top:
+            return None
+        area = (self.box[2] - self.box[0]) * (self.box[3] - self.box[1])
+        if (right - left) * (bottom - top) > WHOLE * area:
+            return self
+        return replace(self, symbol="", box=(left, top, right, bottom))
 
 
 @dataclass
@@ -40,32 +56,34 @@ class Page:
     def empty(cls, height: int = HEIGHT, width: int = WIDTH) -> "Page":
         return cls(np.zeros((height, width), np.float32), np.zeros((height, width), np.float32))
 
-    def draw(self, glyph: Array, left: float, top: float, strength: float = 1.0) -> Box | None:
-        """Draw ink (h, w), and return the box of what is on the page, if anything is."""
+    def draw(self, glyph: Array, left: float, top: float, strength: float = 1.0) -> None:
+        """Draw the ink (h, w) that is on the page."""
         height, width = self.ink.shape
         x, y = round(left), round(top)
         h, w = glyph.shape
         t, b, l, r = max(0, y), min(height, y + h), max(0, x), min(width, x + w)  # noqa: E741
-        if r <= l or b <= t:
-            return None
-        place = self.ink[t:b, l:r]
-        np.maximum(place, glyph[t - y : b - y, l - x : r - x] * strength, out=place)
-        return l, t, r, b
+        if r > l and b > t:
+            place = self.ink[t:b, l:r]
+            np.maximum(place, glyph[t - y : b - y, l - x : r - x] * strength, out=place)
 
     def put(
         self, glyph: Array, left: float, top: float, symbol: str, size: float, strength: float = 1.0
     ) -> None:
-        """Draw a character's ink and mark it, without a symbol if much of it is off the page."""
-        seen = self.draw(glyph, left, top, strength)
-        if seen is None:
-            return
+        """Draw a character's ink and mark it."""
+        self.draw(glyph, left, top, strength)
         x, y = round(left), round(top)
         h, w = glyph.shape
-        l, t, r, b = seen  # noqa: E741
-        if (r - l) * (b - t) > 0.75 * w * h:
-            self.marks.append(Mark(symbol, (x, y, x + w, y + h), size, self.line))
-        else:  # a part of a character is ambiguous: neither a positive nor a negative
-            self.marks.append(Mark("", seen, size, self.line))
+        self.mark(Mark(symbol, (x, y, x + w, y + h), size, self.line))
+
+    @property
+    def box(self) -> Box:
+        height, width = self.ink.shape
+        return 0, 0, width, height
+
+    def mark(self, *marks: Mark, box: Box | None = None) -> None:
+        """Mark what is on the page of characters, or in a box of it."""
+        seen = (mark.within(box or self.box) for mark in marks)
+        self.marks += [mark for mark in seen if mark]
 
     def rule(self, points: list[tuple[float, float]], pen: float, strength: float) -> None:
         """Draw a ruled line."""

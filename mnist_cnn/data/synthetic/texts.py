@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from mnist_cnn.data.synthetic.characters import LETTERS, LIKE_DIGITS, TWINS
+from mnist_cnn.data.synthetic.characters import EASTERN, LIKE_DIGITS, TWINS, WESTERN
 
 
 def digits(rng: Generator, low: int, high: int) -> str:
@@ -47,7 +47,7 @@ def _unit(rng: Generator) -> str:
 
 
 def _word(rng: Generator, beside_digits: bool = False) -> str:
-    letters = LETTERS[:46] if rng.random() < 0.8 else LETTERS[46:]
+    letters = WESTERN if rng.random() < 0.8 else EASTERN
     if beside_digits:
         letters = "".join(letter for letter in letters if letter not in LIKE_DIGITS)
     word = rng.choice(list(letters), int(rng.integers(1, 8)))
