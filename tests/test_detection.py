@@ -1,5 +1,7 @@
 """Synthetic pages, the network that detects characters on them, and decoding its maps."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -9,7 +11,14 @@ import torch
 
 from mnist_cnn.checks.folders import last, rows
 from mnist_cnn.config.compose import compose
-from mnist_cnn.data.pages import EpochSampler, PageDataset, PagesDataModule, sources
+from mnist_cnn.data.pages import (
+    VALIDATION_SEED,
+    EpochSampler,
+    PageDataset,
+    PageLoader,
+    PagesDataModule,
+    sources,
+)
 from mnist_cnn.data.synthetic import pages, strokes
 from mnist_cnn.data.synthetic.characters import (
     LETTERS,
@@ -200,6 +209,41 @@ def character(symbol: str, x: float, score: float = 0.9) -> Character:
     chances = np.zeros(len(SYMBOLS), np.float32)
     chances[SYMBOLS.index(symbol)] = 1
     return Character((x, 0.0, x + 20, 30.0), score, chances)
+
+
+def test_what_is_found_on_an_empty_page_counts_as_an_error(monkeypatch):
+    module = CharacterDetector(**MODULE)
+    there = torch.tensor([[[7, 40, 20, 60, 52, 32, 1.0]]])
+    monkeypatch.setattr(module, "forward", lambda ink: perfect_maps(there[0])[None])
+    ink, rules = torch.zeros(1, 1, 128, 160, dtype=torch.uint8), torch.zeros(1, 1, 32, 40)
+    module.on_validation_epoch_start()
+    module.validation_step((ink, rules, there), 0)
+    module.validation_step((ink, rules, torch.full((1, 1, 7), -1.0)), 1)
+    assert module.totals["error"] == (1, 1)
+    assert module.totals["precision"] == (1, 2)
+    assert module.totals["loss"][1] == 2
+
+
+@pytest.mark.slow
+def test_two_processes_validate_all_pages(tmp_path):
+    small = [f"model.{key}={value}" for key, value in SMALL.items()]
+    options = ["experiment=reader", "callbacks=no_early_stopping", "logger=none", *small]
+    options += ["data.pages=8", "data.val_pages=8", "data.batch_size=4", "data.workers=0"]
+    options += ["trainer=ddp", "trainer.devices=2", "trainer.max_epochs=1"]
+    options += ["trainer.precision=32-true", f"hydra.run.dir={tmp_path}"]
+    subprocess.run([sys.executable, "-m", "mnist_cnn.train", *options], check=True)
+    module = CharacterDetector(**MODULE)
+    module.load_state_dict(last(tmp_path)["state_dict"])
+    module.eval().on_validation_epoch_start()
+    dataset = PageDataset(sources("val"), VALIDATION_SEED)
+    with torch.inference_mode():
+        for rank in range(2):
+            sampler = EpochSampler(8, rank, 2, fixed=True)
+            for index, batch in enumerate(PageLoader(dataset, sampler, 2, 0)):
+                module.validation_step(batch, index)
+    (row,) = rows(tmp_path)
+    for name, (total, n) in module.totals.items():
+        assert not n or float(row[f"val/{name}"]) == pytest.approx(total / n)
 
 
 def test_scores_of_a_page_count_what_is_missed_wrong_and_invented():

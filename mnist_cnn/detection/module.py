@@ -55,22 +55,37 @@ class CharacterDetector(L.LightningModule):
         ink, rules, marks = batch
         parts = detection_loss(self(prepared(ink)), rules.float(), marks)
         loss = torch.stack(list(parts.values())).sum()
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(ink))
+        of_epoch: dict[str, Any] = {"on_step": False, "on_epoch": True, "sync_dist": True}
+        self.log("train/loss", loss, batch_size=len(ink), **of_epoch)
         return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.totals: dict[str, tuple[float, int]] = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         ink, rules, marks = batch
         with torch.autocast(self.device.type, enabled=False):
             maps = self(prepared(ink))
         parts = detection_loss(maps, rules.float(), marks)
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True}
-        total = torch.stack(list(parts.values())).sum()
-        self.log("val/loss", total, batch_size=len(ink), **options)
+        self.count("loss", len(ink) * float(torch.stack(list(parts.values())).sum()), len(ink))
         for one, rows in zip(maps, marks, strict=True):
             found = [each for each in characters(one) if each.score > CONFIDENT]
-            for name, (share, n) in page_scores(found, marks_of(rows)).items():
-                if n:
-                    self.log(f"val/{name}", share / n, batch_size=n, **options)
+            for name, (part, n) in page_scores(found, marks_of(rows)).items():
+                self.count(name, part, n)
+
+    def count(self, name: str, part: float, n: int) -> None:
+        """Add to a validation metric's sum and divisor: a page may have one and not the other."""
+        before = self.totals.get(name, (0.0, 0))
+        self.totals[name] = before[0] + part, before[1] + n
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the pages on all ranks."""
+        totals = torch.tensor(list(self.totals.values()), dtype=torch.float64)
+        if self.trainer.world_size > 1:
+            totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
+        for name, (part, n) in zip(self.totals, totals.tolist(), strict=True):
+            if n:
+                self.log(f"val/{name}", torch.tensor(part / n, dtype=torch.float64))
 
     def on_train_epoch_end(self) -> None:
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
