@@ -1,5 +1,6 @@
 """The learned reader on pictures."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.data.drawn import pages
 from mnist_cnn.data.drawn.photographs import KINDS, pictures
 from mnist_cnn.data.fonts import load_font
-from mnist_cnn.detection.calibration import fit
-from mnist_cnn.detection.find import resized
+from mnist_cnn.data.pages import sources
+from mnist_cnn.detection import calibration
+from mnist_cnn.detection.find import find, resized
+from mnist_cnn.detection.lines import evidence, lines, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.export import main
@@ -116,17 +119,39 @@ def test_a_fine_pen_is_still_there_in_a_small_copy():
     assert resized(ink, 0.05, pen=2).max() > 0.7
 
 
+def test_lines_are_calibrated_on_the_evidence_that_reading_computes(monkeypatch):
+    net, fitted = copy.deepcopy(load_reader()), []
+    bent = np.array([1.8, 0.9])
+
+    def fit(evidence, right, start):
+        fitted.append(evidence)
+        return bent if len(start) == 2 else start.double().numpy()
+
+    monkeypatch.setattr(calibration, "fit", fit)
+    calibration.calibrate(net, sources("val"), 1)
+    seen = []
+    for made in calibration.made_pages(sources("val"), 1, 1999):
+        found, best = find(net, made.ink)
+        kept, dropped, left = split(found, made.ink, best)
+        seen += [evidence(line, dropped, left) for line in lines(kept)]
+    assert net.character_weights.tolist() == pytest.approx(bent)
+    assert len(fitted[1]) >= 3
+    assert {tuple(row) for row in fitted[1]} <= {tuple(row) for row in seen}
+
+
 def test_calibration_finds_the_line_by_which_scores_were_bent():
     rng = np.random.default_rng(0)
     scores = rng.uniform(0.02, 0.98, 20_000)
     true = 1 / (1 + np.exp(-(1.7 * logit(scores) + 0.8)))
     verdicts = (rng.random(len(scores)) < true).astype(float)
     start = torch.tensor([1.0, 0.0])
-    slope, offset = fit(logit(scores)[:, None], verdicts, start)
+    slope, offset = calibration.fit(logit(scores)[:, None], verdicts, start)
     assert slope == pytest.approx(1.7, abs=0.1)
     assert offset == pytest.approx(0.8, abs=0.1)
     for alike in (0.0, 1.0):  # nothing tells right from wrong
-        assert fit(logit(scores)[:, None], np.full_like(verdicts, alike), start).tolist() == [1, 0]
+        assert calibration.fit(
+            logit(scores)[:, None], np.full_like(verdicts, alike), start
+        ).tolist() == [1, 0]
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path):

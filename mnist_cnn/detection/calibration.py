@@ -1,7 +1,6 @@
 """Calibration of scores: of characters with a score of 75 %, 75 % are right."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -58,19 +57,18 @@ def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) ->
     character: torch.Tensor = net.character_weights  # type: ignore[assignment]  # buffers
     line: torch.Tensor = net.line_weights  # type: ignore[assignment]
     character.copy_(torch.tensor([1.0, 0.0]))
-    seen = [(find(net, made.ink), made) for made in made_pages(sources, pages, seed)]
+    drawn = list(made_pages(sources, pages, seed))
     pairs = [
         (each.score, is_right)
-        for (found, _), made in seen
-        for each, is_right in matches(found, made.marks)
+        for made in drawn
+        for each, is_right in matches(find(net, made.ink)[0], made.marks)
     ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
-    slope, offset = fit(logit(scores)[:, None], right, character)
-    character.copy_(torch.tensor([slope, offset]))
+    character.copy_(torch.tensor(fit(logit(scores)[:, None], right, character)))
     rows, verdict = [], []
-    for (found, best), made in seen:
-        scored = [replace(each, weights=(slope, offset)) for each in found]
-        kept, dropped, left = split(scored, made.ink, best)
+    for made in drawn:  # again: calibrated scores also choose the zooms
+        found, best = find(net, made.ink)
+        kept, dropped, left = split(found, made.ink, best)
         for own in lines(kept):
             texts = line_texts(own, made.marks)
             if texts is not None:

@@ -54,8 +54,9 @@ def page_scores(found: Sequence[Character], there: Sequence[Mark]) -> dict[str, 
     """Return the metrics of a page, each as a sum and its divisor.
 
     precision and recall of characters with their class; error, the missed and the false characters
-    over the true ones, where one of the wrong class is both; rows, the fraction of lines whose digits are right; edits, the
-    edits from their digits to the true ones over the number of true digits.
+    over the true ones, where one of the wrong class is both; rows, the fraction of lines whose
+    digits are right; edits, the edits from their digits to the true ones over the number of true
+    digits.
     """
     verdicts = [is_right for _, is_right in matches(found, there)]
     right, n = sum(verdicts), sum(bool(mark.symbol) for mark in there)
