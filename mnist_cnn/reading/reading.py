@@ -17,7 +17,7 @@ class Reading:
 
     digit: int | None  # None if the reader is unsure, or if it is not a digit
     confidence: float  # the greatest of the probabilities
-    # (10,), that each digit is there; 1 minus their sum is the probability that none is
+    # (10,), that each digit is there, each calibrated by itself: their sum is not that one is there
     probabilities: NDArray[np.float32]
     # in pixels of the unrotated picture, of a file as loaded by `load_picture`; or an empty cell's
     box: Box
