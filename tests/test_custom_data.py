@@ -16,13 +16,14 @@ from torchvision.transforms import v2
 
 from mnist_cnn import export
 from mnist_cnn.config.compose import compose, fingerprint
+from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, CollectedDataModule, FolderDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.networks import build_network
-from tests.helpers.training import SHORT, evaluated, save_arrays
+from tests.helpers.training import SHORT, evaluated, save_arrays, save_untrained
 
 
 def save_pictures(root: Path) -> None:
@@ -231,6 +232,28 @@ def test_a_network_of_another_shape_is_refused_by_name(run, tmp_path):
     argv = [f"ckpt_path={run[0]}", "data=mnist", "data.val_fraction=0.2", "data.fold=0"]
     with pytest.raises(ValueError, match=r"^model.shape must be \[1, 28, 28\] for data.name=mnist"):
         evaluate(compose(argv, run_dir=tmp_path / "e", entry="evaluate"))
+
+
+def test_a_label_means_the_same_to_all_networks_and_in_the_data(tmp_path):
+    files = []
+    for classes in (["zero", "one"], ["one", "zero"]):
+        path = tmp_path / f"{classes[0]}.npz"
+        save_arrays(path, (28, 28), count=2, classes=classes)
+        data = {"name": "arrays", "path": str(path), "classes": classes}
+        files.append(save_untrained(path.with_suffix(".safetensors"), data))
+    zero, one = files
+    line = r"^label 0 of data\.name=arrays must be one, as in training, got zero$"
+    for ckpt_path, other in (
+        (zero, f"compare={one}"),
+        (f"[{zero},{one}]", "compare=null"),
+        (one, f"data.path={tmp_path}/zero.npz"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            evaluated(ckpt_path, tmp_path / "out", other)
+    digits = {"name": "mnist", "classes": list(mnist.DIGITS)}
+    ours = save_untrained(tmp_path / "mnist.safetensors", digits)
+    with pytest.raises(ValueError, match=r"^label 0 of data\.name=kmnist must be 0, .*, got o$"):
+        evaluated(ours, tmp_path / "out", "data=kmnist")  # before it is downloaded
 
 
 def test_a_network_of_dark_digits_on_light_reads_no_page(tmp_path):

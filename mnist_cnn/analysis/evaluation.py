@@ -1,6 +1,7 @@
 """Evaluate networks: evaluation.json, the other files and the printed tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.analysis.tables import screen_table
 from mnist_cnn.config import instantiate
-from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.parse import Evaluation
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import CollectedDataModule
-from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule
+from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule, class_names
 from mnist_cnn.module import check_fits
 from mnist_cnn.plots import evaluation
 from mnist_cnn.runs import terminal
@@ -41,7 +42,7 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
     """
     files, split = network_files(config.ckpt_path), config.split
     others = network_files(config.compare) if config.compare is not None else []
-    loaded = predictor.load_all([*files, *others])
+    loaded = [predictor.load(file) for file in [*files, *others]]
     n, present = len(files), torch.accelerator.is_available()
     data = load_images(config, loaded, n)
     device = (torch.accelerator.current_accelerator() if present else None) or torch.device("cpu")
@@ -112,11 +113,29 @@ def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDat
             check_held_out(nets[:n] if config.split == "test" else nets, config.data, wanted)
         for net in nets:
             check_fits(net.about["model"], data)
-    data.prepare_data()
-    data.setup()
+    else:
+        data.setup()  # a user's module may know its classes only then
+    check_classes(nets, class_names(made), data.name)
+    if data is made:
+        data.prepare_data()
+        data.setup()
     if missing := needed - data.rows.keys():
         raise ValueError(f"{wanted}: {data.name} has no images of split {min(missing)}")
     return data
+
+
+def check_classes(nets: Sequence[Trained], classes: Sequence[str], name: str) -> None:
+    """Raise ValueError unless a label means the same to all networks and in the data.
+
+    Networks and data of unknown classes are not compared.
+    """
+    for net in nets:
+        if not (net.classes and classes):
+            continue
+        for label, (known, found) in enumerate(zip_longest(net.classes, classes)):
+            if found != known:
+                key = f"label {label} of data.name={name}"
+                raise ValueError(must_be(key, f"{shown(known)}, as in training", found))
 
 
 def check_held_out(nets: Sequence[Trained], data: Mapping[str, Any], wanted: str) -> None:

@@ -46,7 +46,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     its own folder.
 
     Raises:
-        ValueError: ckpt_path is not a network of this project, or names networks of several sets.
+        ValueError: ckpt_path is not a network of this project.
     """
     from mnist_cnn.weights import predictor
 
@@ -57,11 +57,11 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     try:
         paths = yaml.load(given, yaml.BaseLoader) if is_list else [given]  # all values are strings
         files = network_files(paths)
-        nets = predictor.load_all(files)
+        first = predictor.load(files[0])
     except (ValueError, yaml.YAMLError) as e:
         raise ValueError(f"ckpt_path={e}") from None
     other_set = any(a.startswith("data=") for a in command)
-    data = trained_on(nets[0].about["data"], predictor.data_root(nets[0]), other_set)
+    data = trained_on(first.about["data"], predictor.data_root(first), other_set)
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     defaults = yaml.safe_load((CONF / "evaluate.yaml").read_text("utf-8")).items()
     usual = {*data, *(f"{key}={shown(default)}" for key, default in defaults)}

@@ -240,15 +240,6 @@ def load_digits(path: Path | str | None = None) -> Trained:
     return net
 
 
-def load_all(files: Sequence[Path | str | None]) -> list[Trained]:
-    """Load several networks of an ensemble, see `load`; raise ValueError if their data differ."""
-    nets = [load(file) for file in files]
-    names = [net.about["data"]["name"] for net in nets]
-    if len(set(names)) > 1:
-        raise ValueError(must_be(f"all of {len(files)} networks", f"of {names[0]}", names))
-    return nets
-
-
 def data_root(net: Trained) -> str | None:
     """Return the folder of the network's training data; None if it is not on this machine."""
     data = net.about["data"]

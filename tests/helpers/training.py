@@ -1,5 +1,6 @@
 """Options for runs that take seconds, and a Trainer that writes nothing."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,9 @@ import lightning as L
 import numpy as np
 
 from mnist_cnn.analysis.networks import as_trained
-from mnist_cnn.config.compose import compose
+from mnist_cnn.config.compose import compose, tutorial
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.train import train
 
 # 20 steps per epoch, 1,000 images to validate on, 1,000 to test on
@@ -49,7 +51,14 @@ def save_arrays(path: Path, shape: Any = (3, 32, 32), count: int = 20, **changes
     np.savez(path, **{**arrays, **changes})
 
 
-def evaluated(ckpt_path: Path, folder: Path, *overrides: str) -> dict[str, Any]:
+def save_untrained(path: Path, data: Mapping[str, Any]) -> Path:
+    """Write a tiny untrained network of 28x28 images with this description of its data."""
+    size = {"channels": [4, 4], "hidden": 8, "classes": len(data["classes"])}
+    DigitClassifier(model=tutorial("model") | size).save_weights(path, {"data": data})
+    return path
+
+
+def evaluated(ckpt_path: Path | str, folder: Path, *overrides: str) -> dict[str, Any]:
     """Evaluate a network, with the files in a folder, and return the content of evaluation.json."""
     argv = as_trained([f"ckpt_path={ckpt_path}", *overrides])
     given = [o for o in argv if not o.startswith("hydra")]
