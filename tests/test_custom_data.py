@@ -256,6 +256,31 @@ def test_a_label_means_the_same_to_all_networks_and_in_the_data(tmp_path):
         evaluated(ours, tmp_path / "out", "data=kmnist")  # before it is downloaded
 
 
+def test_only_the_images_of_a_training_are_called_its_own(tmp_path):
+    path, out = tmp_path / "my.npz", tmp_path / "out"
+    save_arrays(path, (28, 28), count=2)
+    data: dict[str, Any] = {"name": "arrays", "path": str(path)}
+    data |= {"fingerprint": fingerprint(str(path))}
+    data |= {"val_fraction": 0.2, "fold": 0, "split": "rows", "per_class": None, "seed": 0}
+    choices = [{}, {"seed": 1}, {"per_class": 9}, {"per_class": 9, "seed": 1}]
+    files = [
+        save_untrained(tmp_path / f"{k}.safetensors", {**data, "classes": ["0", "1"], **choice})
+        for k, choice in enumerate(choices)
+    ]
+    whole, other_seed, few, other_few = files
+    assert evaluated(f"[{whole},{other_seed}]", out, "split=train")["images"] == 480
+    for ckpt_path, line in (
+        (f"[{whole},{few}]", r"^data\.per_class must be 9 with split=train, .*, got null$"),
+        (f"[{few},{other_few}]", r"^data\.seed must be 1 with split=train, .*, got 0$"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            evaluated(ckpt_path, out, "split=train")
+    save_arrays(path, (28, 28), count=2, y_test=np.zeros(100, int))
+    for option in ("split=val", "split=train", "temperature=true"):
+        with pytest.raises(ValueError, match=rf"^data\.fingerprint must be \w+ with {option}"):
+            evaluated(whole, out, option)
+
+
 def test_a_network_of_dark_digits_on_light_reads_no_page(tmp_path):
     for ground in (0, 200):
         noise = np.random.default_rng(0).integers(0, 50, (600, 28, 28), np.uint8)

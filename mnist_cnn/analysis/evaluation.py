@@ -110,7 +110,7 @@ def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDat
     if data is made:
         if needed != {"test"}:
             # a temperature is fitted for the first n alone
-            check_held_out(nets[:n] if config.split == "test" else nets, config.data, wanted)
+            check_held_out(nets[:n] if config.split == "test" else nets, config, wanted)
         for net in nets:
             check_fits(net.about["model"], data)
     else:
@@ -138,14 +138,18 @@ def check_classes(nets: Sequence[Trained], classes: Sequence[str], name: str) ->
                 raise ValueError(must_be(key, f"{shown(known)}, as in training", found))
 
 
-def check_held_out(nets: Sequence[Trained], data: Mapping[str, Any], wanted: str) -> None:
-    """Raise ValueError unless data has the training and validation split of all networks."""
+def check_held_out(nets: Sequence[Trained], config: Evaluation, wanted: str) -> None:
+    """Raise ValueError unless the images of a split are those of all networks' training."""
     for net in nets:
-        for key in ("val_fraction", "fold", "split"):
-            trained = net.about["data"].get(key)
-            if data[key] != trained:
-                allowed = f"{trained} with {wanted}, as in training"
-                raise ValueError(must_be(f"data.{key}", allowed, data[key]))
+        trained = net.about["data"].get("custom") or net.about["data"]
+        keys = ["val_fraction", "fold", "split"]
+        keys += ["fingerprint"] * bool(trained.get("fingerprint"))  # data made in Python have none
+        if config.split == "train":
+            keys += ["per_class", *["seed"] * bool(trained.get("per_class"))]
+        for key in keys:
+            if (given := config.data.get(key)) != (known := trained.get(key)):
+                allowed = f"{shown(known)} with {wanted}, as in training"
+                raise ValueError(must_be(f"data.{key}", allowed, given))
 
 
 def write_outcome(
