@@ -11,6 +11,7 @@ from mnist_cnn.analysis.networks import as_trained, check_folder
 from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import resolved
+from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.runs.errors import one_line
 from mnist_cnn.runs.imports import without_collection
@@ -46,8 +47,14 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
 
 
 def preflight(cfg: DictConfig) -> None:
-    """Raise ValueError for an invalid value or a folder of other files; writes nothing."""
-    checked(resolved(cfg))
+    """Raise ValueError for values, files and networks that do not fit together; writes nothing."""
+    config = checked(resolved(cfg))
+    with without_collection():
+        from mnist_cnn.analysis.evaluation import load_networks, make_data
+
+    networks = load_networks(config)
+    if not is_custom(config.data):  # `evaluate` makes it, which may take long: once
+        make_data(config, *networks)
 
 
 def checked(values: Mapping[str, Any]) -> Evaluation:

@@ -18,9 +18,9 @@ from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.data import mnist
-from mnist_cnn.evaluate import evaluate
+from mnist_cnn.evaluate import evaluate, preflight
 from mnist_cnn.train import train
-from tests.helpers.training import SHORT
+from tests.helpers.training import SHORT, save_untrained
 
 # no default values, to detect those that are not taken from the checkpoint
 TRAINED_ON = ["data.val_fraction=0.1", "data.fold=3"]
@@ -162,9 +162,10 @@ def test_the_program_replaces_its_own_files_and_leaves_no_folder_for_a_wrong_val
     done = run("-m", f"ckpt_path={folder}", "split=val,test", f"hydra.sweep.dir={tmp_path}/s")
     assert done.returncode == 0
     assert len(list((tmp_path / "s").glob("*/evaluation.json"))) == 2
-    refused = run(f"ckpt_path={folder}", "shifts=9")
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
-    assert "shifts" in refused.stderr
+    for key, *wrong in (("shifts", "shifts=9"), ("data.fold", "split=val", "data.fold=1")):
+        refused = run(f"ckpt_path={folder}", *wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert key in refused.stderr
     assert list((folder / "evaluation").iterdir()) == [out]
 
 
@@ -208,6 +209,20 @@ def test_images_that_training_has_seen_are_not_called_validation(
 ):
     with pytest.raises(ValueError, match=f"^{line}"):
         evaluation(folder, tmp_path, *(o.replace("OTHER", str(other)) for o in overrides))
+
+
+def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path):
+    data: dict[str, Any] = {"name": "mnist", "classes": list(mnist.DIGITS)}
+    data |= {"val_fraction": 0.2, "fold": 0, "split": "rows"}
+    net = save_untrained(tmp_path / "net.safetensors", data)
+    for override, line in (
+        (["split=val", "data.fold=1"], r"data\.fold must be 0 with split=val"),
+        (["temperature=true", "data.fold=1"], r"data\.fold must be 0 with temperature=true"),
+        (["data=kmnist"], r"label 0 of data\.name=kmnist must be 0, as in training, got o"),
+        ([f"compare={tmp_path}/none"], r"\S+none: no such checkpoint"),
+    ):
+        with pytest.raises(ValueError, match=f"^{line}"):
+            preflight(composed(net, *override))
 
 
 def test_the_runs_own_data_folder_is_used_while_it_is_there(folder, data_root, tmp_path):

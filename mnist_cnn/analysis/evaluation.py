@@ -40,11 +40,10 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
     Raises:
         ValueError: the networks, data and split do not fit together.
     """
-    files, split = network_files(config.ckpt_path), config.split
-    others = network_files(config.compare) if config.compare is not None else []
-    loaded = [predictor.load(file) for file in [*files, *others]]
-    n, present = len(files), torch.accelerator.is_available()
-    data = load_images(config, loaded, n)
+    ours, others = load_networks(config)
+    data = load_images(config, ours, others)
+    files, loaded, n = list(ours), [*ours.values(), *others.values()], len(ours)
+    split, present = config.split, torch.accelerator.is_available()
     device = (torch.accelerator.current_accelerator() if present else None) or torch.device("cpu")
     nets = [trained.to(device).net for trained in loaded]
 
@@ -94,33 +93,51 @@ def on_corrected_labels(predictions: Predictions) -> dict[str, Any]:
     return {name: scores.proportion(part) for name, part in hits.items()}
 
 
-def load_images(config: Evaluation, nets: Sequence[Trained], n: int) -> ImageDataModule:
-    """Load the data of an evaluation, with the splits that it needs.
+def load_networks(config: Evaluation) -> tuple[dict[Path, Trained], dict[Path, Trained]]:
+    """Load by file the networks that are evaluated, and those they are compared with."""
+    ours = network_files(config.ckpt_path)
+    others = [] if config.compare is None else network_files(config.compare)
+    loaded = {file: predictor.load(file) for file in (*ours, *others)}
+    return {file: loaded[file] for file in ours}, {file: loaded[file] for file in others}
+
+
+def make_data(
+    config: Evaluation, ours: Mapping[Path, Trained], others: Mapping[Path, Trained]
+) -> ImageDataModule:
+    """Make the data module of an evaluation, and check that the networks fit it.
 
     Args:
-        nets: the n networks that are evaluated, then those they are compared with.
+        ours, others: see `load_networks`.
 
     Raises:
-        ValueError: the data do not fit the networks, or the split is not that of their training.
+        ValueError: the images or classes are not those of a network, or the split is not that of
+            its training.
     """
-    needed = {config.split, "val"} if config.temperature else {config.split}
-    wanted = "temperature=true" if needed == {"test", "val"} else f"split={config.split}"
-    made = instantiate.make_data(config.data)
-    data = made if isinstance(made, ImageDataModule) else CollectedDataModule(made)
-    if data is made:
-        if needed != {"test"}:
-            # a temperature is fitted for the first n alone
-            check_held_out(nets[:n] if config.split == "test" else nets, config, wanted)
+    made, nets = instantiate.make_data(config.data), [*ours.values(), *others.values()]
+    if isinstance(made, ImageDataModule):
+        data = made
+        # a temperature is fitted for the networks that are evaluated alone
+        check_held_out(list(ours.values()) if config.split == "test" else nets, config)
         for net in nets:
             check_fits(net.about["model"], data)
     else:
+        data = CollectedDataModule(made)
         data.setup()  # a user's module may know its classes only then
     check_classes(nets, class_names(made), data.name)
-    if data is made:
+    return data
+
+
+def load_images(
+    config: Evaluation, ours: Mapping[Path, Trained], others: Mapping[Path, Trained]
+) -> ImageDataModule:
+    """Make the data module of an evaluation, see `make_data`, and load its images."""
+    data = make_data(config, ours, others)
+    if not isinstance(data, CollectedDataModule):
         data.prepare_data()
         data.setup()
+    needed = {config.split, "val"} if config.temperature else {config.split}
     if missing := needed - data.rows.keys():
-        raise ValueError(f"{wanted}: {data.name} has no images of split {min(missing)}")
+        raise ValueError(f"{data.name} has no images of split {min(missing)}")
     return data
 
 
@@ -138,8 +155,11 @@ def check_classes(nets: Sequence[Trained], classes: Sequence[str], name: str) ->
                 raise ValueError(must_be(key, f"{shown(known)}, as in training", found))
 
 
-def check_held_out(nets: Sequence[Trained], config: Evaluation, wanted: str) -> None:
-    """Raise ValueError unless the images of a split are those of all networks' training."""
+def check_held_out(nets: Sequence[Trained], config: Evaluation) -> None:
+    """Raise ValueError unless the images of val and train are those of all networks' training."""
+    if config.split == "test" and not config.temperature:
+        return
+    wanted = "temperature=true" if config.split == "test" else f"split={config.split}"
     for net in nets:
         trained = net.about["data"].get("custom") or net.about["data"]
         keys = ["val_fraction", "fold", "split"]
