@@ -91,6 +91,20 @@ def test_data_are_split_as_in_training_also_another_set(folder, other):
     assert (data.per_class, data.seed) == (100, 3)
 
 
+def test_another_set_has_its_own_folder_or_file(data_root, tmp_path):
+    data = {"classes": list(mnist.DIGITS), "val_fraction": 0.1, "fold": 3, "root": str(tmp_path)}
+    trained = {"mnist": data, "folder": data, "arrays": data | {"path": "a.npz"}}
+    for name, described in trained.items():
+        net = save_untrained(tmp_path / f"{name}.safetensors", described | {"name": name})
+        digits = composed(net, "data=qmnist").data
+        assert (digits.root, digits.val_fraction, digits.fold) == (str(data_root), 0.1, 3)
+        arrays = composed(net, "data=arrays", "data.path=b.npz").data
+        assert (arrays.path, arrays.val_fraction, arrays.fold) == ("b.npz", 0.1, 3)
+        # the user's own may have none of these keys
+        given = as_trained([f"ckpt_path={net}", "data=mine"])
+        assert not [a for a in given if a.startswith("data.")]
+
+
 def test_it_measures_on_the_images_that_were_trained_on(other, tmp_path):
     assert evaluation(other, tmp_path, "split=train")["images"] == 1000
 

@@ -16,6 +16,8 @@ from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
 from mnist_cnn.runs.names import file_name
 from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
 
+SETS = (*PUBLIC, "arrays", "folder")  # of the group data
+
 
 def network_files(ckpt_path: Any) -> list[Path]:
     """Return the network files of a path or a list of paths, each once.
@@ -60,8 +62,8 @@ def as_trained(argv: Sequence[str]) -> list[str]:
         first = predictor.load(files[0])
     except (ValueError, yaml.YAMLError) as e:
         raise ValueError(f"ckpt_path={e}") from None
-    other_set = any(a.startswith("data=") for a in command)
-    data = trained_on(first.about["data"], predictor.data_root(first), other_set)
+    other = next((a.partition("=")[2] for a in command if a.startswith("data=")), None)
+    data = trained_on(first.about["data"], predictor.data_root(first), other)
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     defaults = yaml.safe_load((CONF / "evaluate.yaml").read_text("utf-8")).items()
     usual = {*data, *(f"{key}={shown(default)}" for key, default in defaults)}
@@ -85,38 +87,37 @@ def output_folder(file: Path, command: Sequence[str]) -> list[str]:
     return [f"hydra.run.dir={quoted}/{','.join(['${split}', *filter(None, [named])])}'"]
 
 
-def trained_on(data: Mapping[str, Any], root: str | None, other_set: bool) -> list[str]:
+def trained_on(data: Mapping[str, Any], root: str | None, given: str | None) -> list[str]:
     """Return the overrides that describe the data a network was trained on.
 
     Args:
         data: their description in the network's file.
         root: their folder, if it is on this machine.
-        other_set: whether the command line names a data set itself.
+        given: the data set that the command line names itself. Only the validation split is
+            handed on to it, and to a user's own set, which may have no such keys, nothing.
 
     Raises:
         ValueError: the data are custom, and `targets` does not allow their code.
     """
-    if "custom" not in data:
-        keys = ["name", "val_fraction", "fold", "split", "path", "color", "size"]
-        keys += ["per_class", "seed"]  # which choose the images that were trained on
-        values = {key: data.get(key) for key in keys} | {"root": root}
+    if given is None and "custom" in data:
+        # the file is untrusted: it may name only what the command allows
+        if faults := not_allowed(data["custom"], "data", allowlist=()):
+            raise ValueError("; ".join(faults))
+        custom = flat({key: value for key, value in data["custom"].items() if key != "augment"})
+        if wrong := [key for key in custom if not re.fullmatch(r"[\w.]+", key)]:
+            raise ValueError(must_be("a key of data", "a name", wrong[0]))
+        return ["~data", *(f"+data.{key}={in_grammar(value)}" for key, value in custom.items())]
+    if given is None:
         # a checkpoint does not say which class the data were of
         kind = data["name"] if data["name"] in PUBLIC else "arrays" if "path" in data else "folder"
-        group = [f"data={kind}"]
-        if other_set:
-            del values["name"], values["color"], values["size"]
-            del values["split"], values["per_class"], values["seed"], group[0]
-        known = {key: value for key, value in values.items() if value is not None}
-        return [*group, *(f"data.{key}={in_grammar(value)}" for key, value in known.items())]
-    if other_set:
-        return []
-    # the file is untrusted: it may name only what the command allows
-    if faults := not_allowed(data["custom"], "data", allowlist=()):
-        raise ValueError("; ".join(faults))
-    custom = flat({key: value for key, value in data["custom"].items() if key != "augment"})
-    if wrong := [key for key in custom if not re.fullmatch(r"[\w.]+", key)]:
-        raise ValueError(must_be("a key of data", "a name", wrong[0]))
-    return ["~data", *(f"+data.{key}={in_grammar(value)}" for key, value in custom.items())]
+        group, keys = [f"data={kind}"], ["name", "val_fraction", "fold", "split"]
+        keys += ["path", "root", "color", "size"]
+        keys += ["per_class", "seed"]  # which choose the images that were trained on
+    else:
+        ours = {*given.split(",")} <= {*SETS}
+        group, keys = [], ["val_fraction", "fold"] if ours else []
+    values = {key: value for key, value in {**data, "root": root}.items() if value is not None}
+    return [*group, *(f"data.{key}={in_grammar(values[key])}" for key in keys if key in values)]
 
 
 def in_grammar(value: Any) -> str:
