@@ -70,5 +70,5 @@ def test_training_on_bounds_certifies_images_that_no_attack_changes():
 
 def test_a_network_of_other_layers_has_no_certificate():
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Sigmoid())
-    (message,) = Suites(net, *digits(5), torch.device("cpu")).certified().values()
+    (message,) = Suites(net, *digits(5), torch.device("cpu"), {}).certified().values()
     assert "sigmoid" in message

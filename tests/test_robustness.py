@@ -112,11 +112,19 @@ def test_false_positives_are_counted_above_what_95_percent_of_the_digits_reach()
 def test_each_suite_gives_each_network_its_figures_on_the_same_images(data, net, monkeypatch):
     monkeypatch.setattr(suites, "ATTACKED", 20)
     monkeypatch.setattr(attacks, "EPSILONS", (0.3,))
+    made: list[str] = []
+
+    def counted(x: Tensor, name: str, g: torch.Generator) -> Tensor:
+        made.append(name)
+        return corruptions.corrupt(x, name, g)
+
+    monkeypatch.setattr(suites, "corrupt", counted)
     nets, device = {"a": net, "b": net}, torch.device("cpu")
     found = suites.measure_robustness(nets, data, "test", suites.DEFAULT, device)["networks"]
     assert [row.pop("network") for row in found] == ["a", "b"]
     first, second = found
     assert first == second
+    assert made == [*CORRUPTIONS]  # once for both
     assert first["clean"] >= 0.99
     assert first["corruptions"].keys() == {*CORRUPTIONS, "mean"}
     assert first["corruptions"]["mean"] < first["clean"]

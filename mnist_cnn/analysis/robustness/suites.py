@@ -1,7 +1,6 @@
 """The robustness suites of `python -m mnist_cnn.evaluate robustness=...`."""
 
 import copy
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,10 +30,19 @@ class Suites:
         images: float (N, 1, 28, 28) in [0, 1] on the CPU.
         labels: int64 (N,).
         device: the network's device.
+        copies: what `corrupted` makes of the images, for the suite `corruptions`.
     """
 
-    def __init__(self, net: nn.Module, images: Tensor, labels: Tensor, device: torch.device):
+    def __init__(
+        self,
+        net: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        copies: Mapping[str, Tensor],
+    ):
         self.net, self.images, self.labels, self.device = net, images, labels, device
+        self.copies = copies
 
     @torch.no_grad()
     def predict(self, x: Tensor) -> Tensor:
@@ -49,7 +57,7 @@ class Suites:
 
     def corruptions(self) -> dict[str, Any]:
         """Measure the accuracy under each corruption of MNIST-C, and the mean of these."""
-        figures = {name: self.accuracy(x / 255) for name, x in corrupted(self.images).items()}
+        figures = {name: self.accuracy(x / 255) for name, x in self.copies.items()}
         return {**figures, "mean": sum(figures.values()) / len(figures)}
 
     def adversarial(self) -> dict[str, Any]:
@@ -97,7 +105,6 @@ class Suites:
         return figures
 
 
-@functools.lru_cache(1)  # making them takes longer than reading them, and networks share them
 def corrupted(images: Tensor) -> dict[str, Tensor]:
     """Return copies of images (N, 1, 28, 28) by corruption, in 8 bits."""
     copies = {}
@@ -140,10 +147,12 @@ def measure_robustness(
     """
     if data.shape != (1, 28, 28):
         raise ValueError(must_be("robustness", f"false with images of {data.shape}", "true"))
-    x, y = (part.cpu() for part in data.splits[split])
-    rows = []
+    images, y = (part.cpu() for part in data.splits[split])
+    x, rows = images.float() / 255, []
+    # making them takes longer than reading them, and the networks share them
+    copies = corrupted(x) if "corruptions" in suites else {}
     for name, net in nets.items():
-        tested = Suites(net, x.float() / 255, y, device)
-        clean = {"network": name, "clean": tested.accuracy(tested.images)}
+        tested = Suites(net, x, y, device, copies)
+        clean = {"network": name, "clean": tested.accuracy(x)}
         rows.append(clean | {suite: getattr(tested, suite)() for suite in suites})
     return {"split": split, "seed": SEED, "networks": rows}
