@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from mnist_cnn.analysis.evaluation import on_corrected_labels
+from mnist_cnn.analysis.evaluation import on_corrected_labels, robustness_table
 from mnist_cnn.analysis.networks import as_trained, output_folder
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config.compose import compose, resolved
@@ -152,6 +152,16 @@ def test_robustness_is_in_the_evaluation_and_on_screen(folder, other, tmp_path, 
     networks = outcome["robustness"]["networks"]
     assert [row["clean"] for row in networks] == [n["acc"] for n in outcome["networks"]]
     assert "corruptions canny_edges" in capsys.readouterr().out
+
+
+def test_a_figure_that_a_network_does_not_have_is_no_number():
+    networks = [
+        {"network": "a", "clean": 0.5, "certified": {"0.1": 0.25}},
+        {"network": "b", "clean": 0.5, "certified": {"unknown": "no bounds"}},
+    ]
+    table = robustness_table(networks).set_index("condition").T.to_dict()
+    assert table["certified 0.1"] == {"a": "25.00%", "b": "-"}
+    assert table["certified unknown"] == {"a": "-", "b": "no bounds"}
 
 
 def test_temperature_is_fitted_on_validation_where_it_lowers_the_loss(folder, tmp_path):

@@ -224,12 +224,17 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     totals = pd.DataFrame(total_rows(outcome), columns=["", outcome["split"]])
     console.print(screen_table(totals))
     if robustness := outcome.get("robustness"):
-        by_network = pd.json_normalize(robustness["networks"], sep=" ").set_index("network")
-        conditions = by_network.astype(object).T.reset_index(names="condition")
-        texts = conditions.map(lambda x: f"{x:.2%}" if isinstance(x, float) else str(x))
-        console.print(screen_table(texts))
+        console.print(screen_table(robustness_table(robustness["networks"])))
     files = [file.name for kind in ("csv", "png") for file in sorted(folder.glob(f"*.{kind}"))]
     console.print(f"{folder}: {', '.join(['evaluation.json', *files])}")
+
+
+def robustness_table(networks: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the accuracies of each network by condition as text, `-` where it has none."""
+    by_network = pd.json_normalize(networks, sep=" ").set_index("network")
+    conditions = by_network.astype(object).T.reset_index(names="condition")
+    known = conditions.where(conditions.notna(), "-")
+    return known.map(lambda x: f"{x:.2%}" if isinstance(x, float) else str(x))
 
 
 def total_rows(outcome: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
