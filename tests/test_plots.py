@@ -69,6 +69,19 @@ def test_a_gallery_shows_colours_as_they_are_and_keeps_the_form_of_a_picture():
     assert grey.axes[0].images[0].get_clim() == (0, 255)  # not stretched
 
 
+def test_no_name_is_read_as_a_formula():
+    names, title = ["$1_$", "$5_$"], "$a_$"
+    rows = [{"epoch": 1, "val/$f1_$": 0.5}, {"epoch": 2, "$b_$": 0.5}]
+    for figure in (
+        evaluation.confusion(np.eye(2, dtype=int), names, title),
+        evaluation.gallery(np.zeros((2, 4, 4)), names, title),
+        evaluation.reliability(np.ones(1), np.ones(1), np.ones(1), title),
+        evaluation.writers(np.ones(2), title),
+        training.history(rows, 1, title),
+    ):
+        figure.savefig(io.BytesIO())  # $1_$ is an invalid formula
+
+
 def test_a_reliability_diagram_shows_accuracy_and_count_of_each_bin_that_has_any():
     counts = np.array([0, 4, 96])
     confidence, accuracy = np.array([np.nan, 0.6, 0.9]), np.array([np.nan, 0.5, 1])

@@ -1,5 +1,6 @@
 """Evaluate networks: evaluation.json, the other files and the printed tables."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -172,6 +173,33 @@ def check_held_out(nets: Sequence[Trained], config: Evaluation) -> None:
                 raise ValueError(must_be(f"data.{key}", allowed, given))
 
 
+def draw_outcome(
+    outcome: Mapping[str, Any], predictions: Predictions, data: ImageDataModule
+) -> dict[str, bytes]:
+    """Draw an evaluation's figures, and return them as PNG files by name."""
+    split, wrong = outcome["split"], outcome["mistakes"]
+    places = scores.most_confident_mistakes(predictions)[: len(wrong)]
+    images = data.splits[split][0][places].cpu().numpy()
+    title = f"{data.name}, {split}: {outcome['errors']:,} of {outcome['images']:,} images wrong"
+    counts, confidence, accuracy = (x.numpy() for x in scores.bin_confidence(predictions))
+    figures = {
+        "confusion": evaluation.confusion(np.array(outcome["confusion"]), data.classes, title),
+        "mistakes": evaluation.mistakes(
+            images, wrong, title, white_on_black=isinstance(data, MNISTDataModule)
+        ),
+        "reliability": evaluation.reliability(counts, confidence, accuracy, title),
+    }
+    if writers := data.split_writers(split):
+        people = scores.each_writer(predictions, writers)
+        figures["writers"] = evaluation.writers(people["acc"].to_numpy(), title)
+    drawn = {}
+    for name, figure in figures.items():
+        file = io.BytesIO()
+        figure.savefig(file, dpi=150)
+        drawn[f"{name}.png"] = file.getvalue()
+    return drawn
+
+
 def write_outcome(
     folder: Path,
     values: Mapping[str, Any],
@@ -185,6 +213,7 @@ def write_outcome(
         values: the resolved configuration, saved as well.
     """
     split = outcome["split"]
+    figures = draw_outcome(outcome, predictions, data)  # before writing: half an outcome is none
     (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
     write_json(outcome, folder / "evaluation.json")  # first: it marks the folder as an evaluation's
     OmegaConf.save(values, folder / CONFIG)
@@ -195,27 +224,12 @@ def write_outcome(
     if files := data.split_files(split):
         table.insert(1, "file", files)
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
-
-    wrong = outcome["mistakes"]
-    places = scores.most_confident_mistakes(predictions)[: len(wrong)]
-    images = data.splits[split][0][places].cpu().numpy()
-    title = f"{data.name}, {split}: {outcome['errors']:,} of {outcome['images']:,} images wrong"
-    counts, confidence, accuracy = (x.numpy() for x in scores.bin_confidence(predictions))
-    figures = {
-        "confusion": evaluation.confusion(np.array(outcome["confusion"]), data.classes, title),
-        "mistakes": evaluation.mistakes(
-            images, wrong, title, white_on_black=isinstance(data, MNISTDataModule)
-        ),
-        "reliability": evaluation.reliability(counts, confidence, accuracy, title),
-    }
     for name in ("writers.csv", "writers.png"):  # of an earlier set; not every set has writers
         (folder / name).unlink(missing_ok=True)
     if writers := data.split_writers(split):
-        people = scores.each_writer(predictions, writers)
-        people.to_csv(folder / "writers.csv", index=False)
-        figures["writers"] = evaluation.writers(people["acc"].to_numpy(), title)
+        scores.each_writer(predictions, writers).to_csv(folder / "writers.csv", index=False)
     for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        (folder / name).write_bytes(figure)
 
 
 def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:

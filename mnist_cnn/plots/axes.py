@@ -2,9 +2,14 @@
 
 import textwrap
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+
+# for every function that draws: names of classes, metrics and folders may have $, which else begins
+# a formula
+without_math = rc_context({"text.parse_math": False})
 
 TRAIN, VAL, MARK = "#8c8c8c", "#0b62a4", "#c1272d"
 
@@ -13,7 +18,7 @@ def titled(title: str, inches: tuple[float, float]) -> Figure:
     """Return an empty figure with a title, wrapped to its width."""
     figure = Figure(figsize=inches, layout="constrained")
     lines = textwrap.fill(title, int(11 * inches[0]))
-    figure.suptitle(lines, fontsize=11, parse_math=False)  # a folder may have $ in its name
+    figure.suptitle(lines, fontsize=11)
     return figure
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled, without_math
 
 
+@without_math
 def confusion(matrix: np.ndarray, classes: Sequence[str], title: str, inches: float = 8) -> Figure:
     """Plot a confusion matrix, colored by mistakes alone, as the hits would dominate.
 
@@ -31,6 +32,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str, inches: fl
     return figure
 
 
+@without_math
 def gallery(
     images: np.ndarray, captions: Sequence[str], title: str, columns: int = 8, colors: str = "gray"
 ) -> Figure:
@@ -83,6 +85,7 @@ def mistakes(
     return gallery(shown, captions, title, columns=columns, colors=colors)
 
 
+@without_math
 def reliability(
     counts: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray, title: str
 ) -> Figure:
@@ -105,6 +108,7 @@ def reliability(
     return figure
 
 
+@without_math
 def writers(accuracies: np.ndarray, title: str) -> Figure:
     """Plot the accuracy of each writer, the least accurate first.
 

@@ -8,13 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
+from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled, without_math
 
 COLORS = {"train": TRAIN, "val": VAL}
 OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns that are not metrics
 PANELS = 6  # metrics that are drawn
 
 
+@without_math
 def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: str) -> Figure:
     """Plot training and validation metrics by epoch, loss and accuracy first.
 
