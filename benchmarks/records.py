@@ -79,8 +79,8 @@ def read_runs(folder: Path) -> list[Record]:
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a run's configuration that its result depends on, by full keys."""
     values = {key: value for key, value in flat(config).items() if value != {}}
-    kept = {*ranking.setting(values), ranking.FOLD}
-    return {key: value for key, value in values.items() if key in kept}
+    kept = {ranking.FOLD: values.get(ranking.FOLD), **ranking.setting(values)}
+    return {key: kept[key] for key in values if key in kept}
 
 
 def setting_of(experiment: str) -> dict[str, Any]:

@@ -146,9 +146,12 @@ def test_what_does_not_matter_to_a_result_makes_no_group():
     neutral = {"logger.csv.save_dir": "x", "data.root": "/elsewhere", "data.seed": 7, "seed": 3}
     neutral |= {"callbacks.checkpoint.dirpath": "x", "test": False, "data.fold": 1}
     neutral |= {"ckpt_path": "/a/checkpoints/last.ckpt"}  # resumed in its own folder
+    neutral |= {"trainer.devices": [3]}  # a single one
+    config |= {"trainer.devices": 1}
     same = ranking.setting(config)
     assert ranking.setting({**config, **neutral}) == same
-    for key, value in {"ckpt_path": "/b/checkpoints/last.ckpt", "optimizer.lr": 0.2}.items():
+    others = {"ckpt_path": "/b/checkpoints/last.ckpt", "optimizer.lr": 0.2, "trainer.devices": 2}
+    for key, value in others.items():
         assert ranking.setting({**config, key: value}) != same
 
 

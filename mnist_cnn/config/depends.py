@@ -7,7 +7,8 @@ from typing import Any
 
 from mnist_cnn.config.instantiate import is_custom
 
-# keys, and groups of keys, that do not affect the results
+# keys, and groups of keys, that do not affect the results; trainer.devices does, through what each
+# process draws, but a run may be resumed on another number: only reports tell such runs apart
 NEUTRAL = (
     *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
     *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
