@@ -8,7 +8,7 @@ unfinished ones.
 
 report.html has the tables, a figure for each setting and the learning curves. It is written to the
 reported folder, unless --csv, --json, --markdown or --html name other outputs; - is standard
-output. A page that this command did not write is not replaced.
+output. A file that this command did not write is not replaced.
 """
 
 import argparse
@@ -40,15 +40,26 @@ def write(content: str, path: Path, console: terminal.Console) -> None:
         console.print(str(path))
 
 
+def check_output(kind: str, path: Path) -> None:
+    """Raise ValueError if an output cannot be written, or would replace a file of another kind."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
+    if path != STDOUT:
+        try:
+            check_replaceable(path, tables.MARKS[kind])
+        except ValueError as e:
+            raise ValueError(f"--{kind}: {e}") from None
+
+
 def write_page(ranking: Ranking, path: Path, folder: Path, console: terminal.Console) -> None:
     """Write the page of a folder's report, or print why it is not written."""
     if importlib.util.find_spec("plotly") is None:
         console.print(f"{path.name} was not written: it needs plotly: {install('sweep')}")
         return
-    from mnist_cnn.analysis.page import MARK, fill_page
+    from mnist_cnn.analysis.page import fill_page
 
     try:
-        check_replaceable(path, MARK)
+        check_replaceable(path, tables.MARKS["html"])
     except ValueError as e:  # a sweep that has ended well still ends well
         console.print(f"{path.name} was not written: {e}")
     else:
@@ -115,8 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = options.parse_args(argv)
     paths = {kind: path for kind in (*FORMATS, "html") if (path := getattr(args, kind))}
     for kind, path in paths.items():
-        if not path.parent.is_dir():
-            raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
+        check_output(kind, path)
     given = [f"--{name}" for name in ("status", "compare", *paths) if getattr(args, name)]
     if (args.status or args.compare) and len(given) > 1:
         raise ValueError(must_be(given[0], "given alone", " ".join(given)))

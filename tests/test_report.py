@@ -235,6 +235,7 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         ([tmp_path / "none"], "no runs"),
         ([sweep, "--csv", "no/such"], "no/such"),
         ([sweep, "--html", "no/such"], "--html must be .* no/such"),
+        ([sweep, "--csv", tmp_path], "--csv must be a file in .* got /"),
         ([sweep, "--compare", "1", "3"], "1 to 2"),
         ([sweep, "--compare", sweep, "1"], r"--compare must be .* differ in optimizer\.lr"),
         ([sweep, "--compare", "1", tmp_path / "bad"], "--compare must be .* without any"),
@@ -469,6 +470,22 @@ def test_a_page_replaces_its_own_alone_and_may_go_to_standard_output(sweep, prin
         said = printed(sweep)
         assert ("is not of this command" in said) == (content != page)
     assert file.read_text() == "mine, on mnist_cnn"
+
+
+@pytest.mark.parametrize("kind", report.FORMATS)
+def test_a_table_replaces_its_own_alone(kind, sweep, tmp_path):
+    file, own = tmp_path / "table", sweep / LOW_0 / "results.json"
+    for runs in (sweep, sweep, unfinished(tmp_path, "unfinished", LOCK, ""), sweep):
+        report.main([str(runs), f"--{kind}", str(file)])
+    before, link = own.read_bytes(), tmp_path / "link"
+    link.symlink_to(file)
+    notes = tmp_path / "notes"
+    notes.write_text("date,rank,data\n")
+    for foreign in (own, link, notes):
+        with pytest.raises(SystemExit, match=f"^error: --{kind}: .* is not of this command"):
+            report.main([str(sweep), f"--{kind}", str(foreign)])
+    assert own.read_bytes() == before
+    assert notes.read_text() == "date,rank,data\n"
 
 
 def test_the_page_has_curves_and_no_section_without_content(sweep):

@@ -18,7 +18,6 @@ from mnist_cnn.analysis.found import read_history
 from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 
 TEMPLATE = Path(__file__).with_name("report.html")
-MARK = '<meta name="generator" content="mnist_cnn.report">'  # only files with it are replaced
 FEW = 6  # up to so many values are labelled one by one
 
 
@@ -28,7 +27,7 @@ def fill_page(ranking: Ranking, folder: Path) -> str:
     if len(ranking.unfinished):
         sections.append(section("Without a result", html_table(ranking.unfinished)))
     return Template(TEMPLATE.read_text("utf-8")).substitute(
-        mark=MARK,
+        mark=tables.GENERATOR,
         title=escape(f"Report of {'/'.join(folder.resolve().parts[-2:])}"),
         sections="\n".join(sections),
         plotly=get_plotlyjs(),

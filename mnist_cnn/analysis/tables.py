@@ -1,5 +1,6 @@
 """Tables of ranked runs for the terminal and as CSV, JSON and Markdown."""
 
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +13,14 @@ from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 from mnist_cnn.runs import terminal
 
 ROWS = 20  # of a table on screen
+GENERATOR = '<meta name="generator" content="mnist_cnn.report">'  # in the page of a report
+# patterns of the files that a report replaces: its own, also those without a finished run
+MARKS = {
+    "csv": r"\Adata(,rank,|\n\Z)",
+    "json": r'\A\[\n(  {\n    "data":|\n\])',
+    "markdown": r"\A(.+; mean ± std over seeds and folds|without a result)\n",
+    "html": re.escape(GENERATOR),
+}
 
 
 def format_metric(metric: str, value: float, sign: str = "", digits: int = 4) -> str:

@@ -1,6 +1,7 @@
 """The format version of this project's files, their mark, and values that JSON can represent."""
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ def check_format(content: Mapping[str, Any]) -> None:
 
 
 def check_replaceable(path: Path, mark: str) -> None:
-    """Raise ValueError if a path is a link, or a file without the mark of those that replace it."""
-    if path.is_symlink() or (path.exists() and mark.encode() not in path.read_bytes()):
+    """Raise ValueError if a path exists and is no file that a pattern of bytes is found in."""
+    ours = path.is_file() and not path.is_symlink() and re.search(mark.encode(), path.read_bytes())
+    if (path.exists() or path.is_symlink()) and not ours:
         raise ValueError(f"{path} exists and is not of this command: move or rename it")
 
 
