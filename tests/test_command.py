@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 
+import numpy as np
 import pytest
 from torch import Tensor, nn
 
@@ -104,6 +105,12 @@ def test_a_mistake_that_the_project_or_a_library_finds_has_no_place():
         with pytest.raises(Exception, match=r".") as found:
             parse(resolved(compose([override], run_dir="unused")), Config)
         assert one_line(found.value).endswith(str(found.value).split()[-1])
+
+
+def test_the_source_of_compiled_code_is_no_place():
+    with pytest.raises(ValueError, match="non-negative") as found:
+        np.random.SeedSequence([-1])
+    assert f"({__file__}, line " in one_line(found.value)
 
 
 def test_a_bug_of_the_project_keeps_its_traceback():

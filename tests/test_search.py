@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from hydra_plugins.resumable_optuna import NODE
 from mnist_cnn.internals.hydra import parse_override, parse_overrides
+from mnist_cnn.runs.errors import one_line
 from mnist_cnn.runs.folder import FAILED, LOCK, PRUNED, RESULTS, state
-from mnist_cnn.sweeps.search import NAME, Options, Search, distribution, sampler, storage
+from mnist_cnn.sweeps.search import NAME, Options, Search, check, distribution, sampler, storage
 from tests.helpers.process import environment, finish, run, start, wait_for
 from tests.helpers.toy import Toy, stamps
 from tests.helpers.training import SHORT, trained
@@ -132,6 +134,29 @@ def test_a_wrong_option_of_a_search_is_named_before_there_is_a_study(tmp_path, o
     with pytest.raises(ValueError, match=rf"^hydra\.sweeper\.{option} must be .*, got {shown}$"):
         search(tmp_path, **{option: value})
     assert not list(tmp_path.iterdir())
+
+
+SAMPLER = "optuna.samplers.TPESampler"
+SEED = "hydra.sweeper.sampler.seed must be an integer of at least 0, got"
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "line"),
+    [
+        ("interval(2,1)", {}, "x: .*low.*"),
+        ("tag(log,interval(0,1))", {}, "x: .*log.*"),
+        ("1,2", {"sampler": {"_target_": SAMPLER, "seed": -1}}, f"{SEED} -1"),
+        ("1,2", {"sampler": {"_target_": SAMPLER, "seed": None}}, f"{SEED} null"),
+        ("1,2", {"sampler": {"_target_": SAMPLER, "n": 5}}, "hydra.sweeper.sampler: .*'n'"),
+        ("1,2", {"sampler": {"_target_": "GridSampler"}}, "hydra.sweeper.sampler: .*search_space'"),
+        ("1,2", {"pruner": {"_target_": "HyperbandPruner", "n": 5}}, "hydra.sweeper.pruner: .*'n'"),
+    ],
+)
+def test_what_optuna_itself_refuses_is_a_line_with_its_key(space, options, line):
+    overrides = {"x": parse_override(f"x={space}")}
+    with pytest.raises(ValueError, match=r"^") as refused:
+        check(OmegaConf.create({**NODE, **options}), overrides)
+    assert re.fullmatch(f"error: {line}", one_line(refused.value))
 
 
 def test_a_search_takes_optunas_words_for_its_direction(tmp_path):

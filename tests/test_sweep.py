@@ -161,6 +161,8 @@ SEARCH = "hydra/sweeper=resumable_optuna hydra.sweeper.params={nonsense:'choice(
         ("x=1,2 hydra.sweep.subdir=${hydra.job.num}", "hydra.sweep.subdir"),
         ("x=1,2 hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size"),
         (SEARCH, "hydra.sweeper.params.nonsense"),
+        ("hydra/sweeper=resumable_optuna x=interval(2,1)", "error: x: "),
+        ("hydra/sweeper=resumable_optuna x=1,2 hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials"),
     ],
 )
 def test_a_sweep_that_cannot_begin_has_no_folder(toy, options, key):

@@ -42,10 +42,17 @@ def line_of_user(error: BaseException) -> str | None:
         file = trace.tb_frame.f_code.co_filename
         if not OURS.isdisjoint(Path(file).parents):
             found = None
-        elif not file.startswith((STANDARD, "<")) and not any(name in file for name in LIBRARIES):
+        elif is_users(file):
             found = f"{file}, line {trace.tb_lineno}"
         trace = trace.tb_next
     return found
+
+
+def is_users(file: str) -> bool:
+    """Return whether the file of a frame is the user's: no library's, and none that is not here."""
+    libraries = file.startswith(STANDARD) or any(name in file for name in LIBRARIES)
+    # compiled code names its source, as numpy/random/bit_generator.pyx
+    return not libraries and os.path.isabs(file) and os.path.exists(file)
 
 
 def raised_by_hydra(error: BaseException) -> bool:

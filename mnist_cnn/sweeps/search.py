@@ -4,10 +4,11 @@ Workers, each a process, share the study. Each draws a trial, runs it to its end
 next: none waits for another, and the study has no batches.
 """
 
+import contextlib
 import math
 import statistics
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -18,9 +19,16 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PositiveInt,
+    ValidationError,
+)
 
-from mnist_cnn.config.messages import sentences
+from mnist_cnn.config.messages import must_be, sentences
 from mnist_cnn.internals.hydra import Override
 from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
@@ -62,6 +70,14 @@ def short(mode: Any) -> Any:
     return mode.removesuffix("imize") if isinstance(mode, str) else mode
 
 
+def seeded(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a sampler; ValueError if their seed is no number that NumPy takes."""
+    seed = options.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise ValueError(must_be("hydra.sweeper.sampler.seed", "an integer of at least 0", seed))
+    return options
+
+
 class Options(BaseModel):
     """The options of hydra/sweeper=resumable_optuna."""
 
@@ -72,7 +88,7 @@ class Options(BaseModel):
     seeds: PositiveInt
     metric: str | None
     mode: Annotated[Literal["min", "max"], BeforeValidator(short)]
-    sampler: dict[str, Any]
+    sampler: Annotated[dict[str, Any], AfterValidator(seeded)]
     pruner: dict[str, Any] | None
     params: dict[str, Any] | None = None
 
@@ -99,9 +115,9 @@ class Search:
 
     def __init__(self, folder: Path, options: Options, overrides: Mapping[str, Override]):
         self.folder, self.options = folder, options
-        swept = {key: o for key, o in overrides.items() if o.is_sweep_override()}
-        self.space = {key: distribution(o) for key, o in swept.items()}
-        self.fixed = {key: str(o.input_line) for key, o in overrides.items() if key not in swept}
+        self.space = search_space(overrides)
+        fixed = {key: o for key, o in overrides.items() if key not in self.space}
+        self.fixed = {key: str(override.input_line) for key, override in fixed.items()}
         # check these before creating a file
         sampler(options.sampler, 0)
         self.pruner = pruner(options.pruner)
@@ -207,6 +223,35 @@ class Search:
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
 
 
+def check(config: DictConfig, overrides: Mapping[str, Override]) -> None:
+    """Raise ValueError for options of a search, or a search space by key, that are wrong."""
+    options = Options.of(config)
+    sampler(options.sampler, 0)
+    pruner(options.pruner)
+    search_space(overrides)
+
+
+@contextlib.contextmanager
+def blamed_on(key: str) -> Iterator[None]:
+    """Turn what a value's own constructor raises into a ValueError that names the value's key."""
+    try:
+        yield
+    except Exception as e:
+        raise ValueError(f"{key}: {e}") from e
+
+
+def search_space(
+    overrides: Mapping[str, Override],
+) -> dict[str, optuna.distributions.BaseDistribution]:
+    """Return the distribution of each key that is swept."""
+    space = {}
+    for key, override in overrides.items():
+        if override.is_sweep_override():
+            with blamed_on(key):
+                space[key] = distribution(override)
+    return space
+
+
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
     """Return the Optuna distribution for a sweep in Hydra's syntax."""
     if not override.is_interval_sweep():
@@ -221,7 +266,8 @@ def sampler(options: Mapping[str, Any], number: int) -> optuna.samplers.BaseSamp
     """Return an Optuna sampler seeded by (seed, number): a resumed search draws the same values."""
     kind, arguments = named("sampler", options, optuna.samplers)
     seed = np.random.SeedSequence([arguments.pop("seed", 0), number]).generate_state(1)[0]
-    return kind(**arguments, seed=int(seed))
+    with blamed_on("hydra.sweeper.sampler"):
+        return kind(**arguments, seed=int(seed))
 
 
 def pruner(options: Mapping[str, Any] | None) -> optuna.pruners.BasePruner | None:
@@ -229,7 +275,7 @@ def pruner(options: Mapping[str, Any] | None) -> optuna.pruners.BasePruner | Non
     if options is None:
         return None
     kind, arguments = named("pruner", options, optuna.pruners)
-    with warnings.catch_warnings():  # WilcoxonPruner, since release 3.6
+    with blamed_on("hydra.sweeper.pruner"), warnings.catch_warnings():  # of WilcoxonPruner
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return kind(**arguments)
 
