@@ -369,6 +369,13 @@ def test_a_command_of_a_sweep_that_fails_keeps_no_other_back(tmp_path, monkeypat
     assert capsys.readouterr().err == "error: one\n"
 
 
+def test_a_dry_run_of_a_single_run_writes_nothing(toy):
+    done = run(toy.folder, "app.py", "x=1", "+hydra.callbacks.sweep.dry_run=true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "1 jobs: 1 new; nothing was written"
+    assert {path.name for path in toy.folder.iterdir()} == {"app.py", "app.yaml"}
+
+
 def test_a_dry_run_of_trainings_says_which_would_be_refused(tmp_path):
     done = run(tmp_path, *TRAIN, "optimizer.lr=1e-3,-1", "hydra.callbacks.folders.dry_run=true")
     assert done.returncode == 1

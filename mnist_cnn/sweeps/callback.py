@@ -55,7 +55,7 @@ class Folders(Callback):
     Args:
         check: the `package.module:function` that is called with a run's configuration.
         report: the `package.module:function` that is called with a sweep's folder.
-        dry_run: list the jobs of a sweep, and check each, instead of running them.
+        dry_run: list the jobs of a sweep, or a run, and check each, instead of running them.
         stop_on_failure: start no further job of a sweep once one has failed or was refused.
     """
 
@@ -74,7 +74,10 @@ class Folders(Callback):
 
     @refusal()
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self.check_task(config, Path(config.hydra.run.dir).absolute())
+        folder = Path(config.hydra.run.dir).absolute()
+        self.check_task(config, folder)
+        if self.dry_run:
+            sys.exit(int(show([Job(folder.name, str(state(folder)))])))
         take(config, "run")
 
     @refusal()
