@@ -336,6 +336,17 @@ def test_every_run_is_shown_with_its_state_and_what_resumes_it(sweep, printed, m
     ]
 
 
+@pytest.mark.parametrize("row", ["x,0.5,0.5", "1,abc,0.5"])
+def test_a_history_that_has_text_for_a_number_is_no_history(row, tmp_path, printed):
+    run = unfinished(tmp_path, "run", LOCK, "")
+    (run / "history.csv").write_text(f"epoch,train/loss,val/loss\n{row}\n")
+    assert found.read_history(run).empty
+    objective = {"objective": {"metric": "train/loss", "mode": "min"}}
+    (run / ".hydra").mkdir()
+    OmegaConf.save(objective, run / ".hydra" / "config.yaml")
+    assert re.search(r"run +interrupted +- +- ", printed(tmp_path, "--status"))
+
+
 def pairs_of(sweep: Path) -> list[dict[str, pd.DataFrame]]:
     """Pair the first group of a sweep with the second, and with the third."""
     first, *others = ranking.Ranking(found.read_runs([sweep])).members[:3]

@@ -93,7 +93,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_history(folder: Path) -> pd.DataFrame:
     """Read a run's history, one row per epoch; empty if the file is missing or damaged."""
     try:
-        history = pd.read_csv(folder / "history.csv")
+        history = pd.read_csv(folder / "history.csv").apply(pd.to_numeric)
     except (OSError, ValueError):  # pandas' own errors are ValueErrors
         return pd.DataFrame()
     return history if "epoch" in history else pd.DataFrame()
