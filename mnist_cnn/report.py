@@ -136,10 +136,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_with(lines, table, console)
         return
     if args.compare:
-        if len({*args.compare}) < len(args.compare) or len(args.compare) < 2:
-            wanted = "two different groups or more"
+        runs_of = [compared_runs(side, args.folders) for side in args.compare]
+        if len(runs_of) < 2 or pd.concat(runs_of)["folder"].duplicated().any():
+            wanted = "two groups or more without a common run"
             raise ValueError(must_be("--compare", wanted, " ".join(args.compare)))
-        groups = {side: compared_runs(side, args.folders) for side in args.compare}
+        groups = dict(zip(args.compare, runs_of, strict=True))
         if len(sets := {data_set(runs["config"].iloc[0]) for runs in groups.values()}) > 1:
             raise ValueError(must_be("--compare", "groups of one data set", " and ".join(sets)))
         table, lines = compare(groups)

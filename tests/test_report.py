@@ -230,6 +230,7 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
     (tmp_path / "none").mkdir()
     (tmp_path / "bad" / "run").mkdir(parents=True)
     (tmp_path / "bad" / "run" / "failed.json").write_text("{}")
+    low = sweep / LOW_0
     for argv, line in (
         (["no/such"], "no such folder"),
         ([tmp_path / "none"], "no runs"),
@@ -241,8 +242,9 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         ([sweep, "--compare", "1", tmp_path / "bad"], "--compare must be .* without any"),
         ([sweep, "--compare", "1", "2", "--csv", "x"], "--compare must be given alone"),
         ([sweep, "--status", "--json", "-"], "--status must be given alone, got .*--json"),
-        ([sweep, "--compare", "1"], "--compare must be two different groups or more"),
-        ([sweep, "--compare", "1", "1"], "--compare must be two different groups or more"),
+        ([sweep, "--compare", "1"], "--compare must be two groups or more"),
+        ([sweep, "--compare", "1", "1"], "--compare must be two groups .* without a common run"),
+        ([sweep, "--compare", low, f"{low}/"], "without a common run"),
     ):
         with pytest.raises(SystemExit, match=rf"^error: .*{line}.*$"):
             report.main([*map(str, argv)])
@@ -271,6 +273,28 @@ def test_runs_of_the_same_seeds_are_compared_in_pairs(seed, losses, row, sentenc
     assert cells[1] == "0.4 ± 0.1"
     assert tuple(cells[3:]) == row
     assert sentence in said
+
+
+def compared(a: list[float], b: list[float]) -> dict[str, Any]:
+    """Return the row of a comparison of two groups with these losses."""
+    sides = [board_of(*({"seed": n} for n in range(len(v)))).members[0] for v in (a, b)]
+    for side, losses in zip(sides, (a, b), strict=True):
+        side["results"] = [{"val/loss": loss} for loss in losses]
+    table, _ = comparison.compare(dict(zip("AB", sides, strict=True)))
+    return table.iloc[0].to_dict()
+
+
+def test_a_spread_of_rounding_alone_is_none():
+    row = compared([0.11, 0.12, 0.13], [0.21, 0.22, 0.23])  # differences of -0.1, nearly
+    assert row["95 % interval"] == "-0.1 to -0.1"
+    assert (row["p"], row["seeds"]) == ("0", "2")
+    same = compared([0.1, 0.2, 0.3], [0.1, 0.2, 0.3])
+    assert (same["A - B"], same["p"], same["seeds"]) == ("+0", "-", "-")
+
+
+def test_a_diverged_run_leaves_no_difference():
+    row = compared([0.1, float("nan"), 0.3], [0.2, 0.3, 0.4])
+    assert [row[key] for key in ("A - B", "95 % interval", "p", "seeds")] == ["-"] * 4
 
 
 @pytest.mark.parametrize(

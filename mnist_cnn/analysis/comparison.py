@@ -14,6 +14,7 @@ from mnist_cnn.analysis.tables import format_metric, format_summary
 METRICS = ("val/loss", "val/acc", "test/acc", "seconds")  # after the objectives
 LEVEL, POWER = 0.05, 0.8
 MOST_SEEDS = 1000  # the greatest number that is tried
+ROUNDING = 1e-9  # of the values: a smaller spread or difference is none
 PAIRED = "in pairs of the same seed: Student's t of the differences"
 WELCH = "not in pairs, as not every run has a partner of the same seed: Welch's t"
 
@@ -84,12 +85,17 @@ def difference(
         pd.Series([r.get(metric) for r in side["results"]], side["repeat"], dtype=float)
         for side in (a, b)
     )
+    gap = float(x.mean(skipna=False) - y.mean(skipna=False))
+    variances = [(x - y).var()] if paired else [x.var(), y.var()]
+    least = ROUNDING * max(x.abs().max(), y.abs().max())
+    if math.sqrt(sum(variances)) <= least:  # no spread
+        differs = abs(gap) > least
+        p, seeds = (0.0, "2") if differs else (math.nan, "-")
+        return {"difference": gap, "interval": (gap, gap), "p": p, "seeds": seeds}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # for a single run, or runs without spread
+        warnings.simplefilter("ignore", RuntimeWarning)  # for a single run
         test = stats.ttest_1samp(x - y, 0) if paired else stats.ttest_ind(x, y, equal_var=False)
         interval = test.confidence_interval(0.95)
-    variances = [(x - y).var()] if paired else [x.var(), y.var()]
-    gap = float(x.mean() - y.mean())
     seeds = "-" if math.isnan(test.pvalue) or not gap else needed_seeds(gap, variances, level)
     ends = float(interval.low), float(interval.high)
     return {"difference": gap, "interval": ends, "p": float(test.pvalue), "seeds": seeds}
@@ -100,15 +106,14 @@ def needed_seeds(gap: float, variances: Sequence[float], level: float) -> str:
 
     Args:
         gap: the true difference of the means, not 0.
-        variances: one of the paired differences, or one for each of two groups of equal size.
+        variances: one of the paired differences, or one for each of two groups of equal size; not
+            all are 0.
         level: significance level.
     """
     from scipy import stats
 
     n = np.arange(2, MOST_SEEDS + 1)
     total = sum(variances)
-    if not total:
-        return "2"
     freedom = (n - 1) * total**2 / sum(v**2 for v in variances)  # Welch-Satterthwaite
     least = stats.t.isf(level / 2, freedom)
     shift = abs(gap) / np.sqrt(total / n)
