@@ -61,26 +61,29 @@ def join(new: Sequence[Mapping[str, Any]], file: Path) -> pd.DataFrame:
     known = read_json(file)["rows"]
     columns = dict.fromkeys(key for row in known or new for key in row)
     rows = pd.DataFrame([*known, *new])[[*columns]]
-    rows = rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
-    if new:
-        # a value that a row lacks is no null in the file
-        lacking = rows.isna().to_numpy()
-        kept = [
-            {key: value for (key, value), lacks in zip(row.items(), no, strict=True) if not lacks}
-            for row, no in zip(rows.to_dict("records"), lacking, strict=True)
-        ]
-        write_json({"rows": kept}, file)
-    return rows
+    return rows.drop_duplicates([key for key in rows if key in KEYS], keep="last")
+
+
+def write_rows(rows: pd.DataFrame, file: Path) -> None:
+    """Write rows to a file, in which a value that a row lacks is no null."""
+    lacking = rows.isna().to_numpy()
+    kept = [
+        {key: value for (key, value), lacks in zip(row.items(), no, strict=True) if not lacks}
+        for row, no in zip(rows.to_dict("records"), lacking, strict=True)
+    ]
+    write_json({"rows": kept}, file)
 
 
 def read_sweep(folder: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a sweep's runs, for `splits` and `front`."""
     for run in read_runs(Path(folder)):
         config, overrides = run["config"], OmegaConf.load(run["folder"] / OVERRIDES)
-        (experiment,) = (o for o in map(str, overrides) if o.startswith("experiment="))
+        given = dict(str(override).partition("=")[::2] for override in overrides)
+        if "experiment" not in given:
+            raise ValueError(f"{run['folder']} must be a run that experiment=NAME started")
         yield {
             **run,
-            "experiment": experiment.partition("=")[2],
+            "experiment": given["experiment"],
             **{key: config["data"][key] for key in ("split", "fold")},
             "stages": str(config["model"].get("stages")),
             "epochs": config["trainer"]["max_epochs"],
@@ -199,7 +202,9 @@ def bytes_table(runs: pd.DataFrame) -> pd.DataFrame:
 def label_table(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the table of accuracies by images of a class (rows) and experiment (columns)."""
     found = runs.groupby(["per_class", "experiment"])["test/acc"].agg(list).unstack()
-    shown = found.map(lambda values: f"{accuracy(values)} (n = {len(values)})")
+    shown = found.map(
+        lambda values: f"{accuracy(values)} (n = {len(values)})", na_action="ignore"
+    ).fillna("-")
     return shown.rename({ALL: "all"}).rename_axis("images of a class").reset_index()
 
 
@@ -234,9 +239,10 @@ def draw_labels(runs: pd.DataFrame, file: Path) -> None:
     figure = titled("MNIST: error on the 10,000 test images and number of labels", (9, 5.4))
     axes = figure.add_subplot()
     axes.set(xscale="log", yscale="log", xlabel="labels of a class", ylabel="test error")
-    for color, (name, values) in zip((TRAIN, VAL), errors.items(), strict=True):
-        axes.plot(errors.index, values, "-o", ms=5.5, color=color)
-        end = errors.index[-1], values.iloc[-1]
+    for color, (name, values) in zip(cycle(dict.fromkeys((TRAIN, VAL, *COLORS))), errors.items()):
+        values = values.dropna()
+        axes.plot(values.index, values, "-o", ms=5.5, color=color)
+        end = values.index[-1], values.iloc[-1]
         axes.annotate(str(name), end, (8, 0), textcoords="offset points", color=color, va="center")
     axes.set_xticks(errors.index, errors.rename({ALL: "all"}).index)
     axes.set_yticks(shares := [0.01, 0.02, 0.05, 0.1, 0.2, 0.5], map("{:.0%}".format, shares))
@@ -289,9 +295,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = FOLDER / f"{args.name}.json"
     new = [row for folder in args.folders for row in read(folder)]
     rows = join(new, file)
-    if new and args.name in DRAW:
-        DRAW[args.name](rows, file.with_suffix(".png"))
-    print(markdown(TABLES[args.name](rows)))
+    table = markdown(TABLES[args.name](rows))
+    if new:  # what cannot be shown is not written
+        if args.name in DRAW:
+            DRAW[args.name](rows, file.with_suffix(".png"))
+        write_rows(rows, file)
+    print(table)
 
 
 if __name__ == "__main__":

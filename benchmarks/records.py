@@ -285,6 +285,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folders = args.folders or []
     if args.name == READER and not folders:
         parser.error(f"{READER} needs --from RUN")
+    if args.name != READER and len(folders) > 1:
+        parser.error(f"--from takes one folder but for {READER}, got {' '.join(map(str, folders))}")
     if args.name:
         is_reader = args.name == READER
         record = (

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks import autoattack, measurements, records, tables
 from benchmarks.usual import train_usual
+from mnist_cnn.runs.folder import OVERRIDES
 
 REPOSITORY = Path(__file__).parents[1]
 SHORT = "max_epochs: 2, limit_train_batches: 5, limit_val_batches: 1, limit_test_batches: 1"
@@ -262,7 +263,11 @@ def test_a_suite_that_was_not_measured_is_neither_in_the_file_nor_a_number_in_th
     assert "nan" not in out
 
 
-@pytest.mark.parametrize("argv", [["nothing"], ["--write"], ["article", "--from", "nowhere"]])
+MISTAKES = [["nothing"], ["--write"], ["article", "--from", "nowhere"]]
+MISTAKES += [["article", "--from", "here", "nowhere"]]
+
+
+@pytest.mark.parametrize("argv", MISTAKES)
 def test_a_mistake_is_named(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         records.main(argv)
@@ -275,6 +280,38 @@ def test_a_table_of_measurements_is_that_of_what_was_recorded(
 ) -> None:
     measurements.main([name])
     assert capsys.readouterr().out in (tables.RECORDS / "README.md").read_text("utf-8")
+
+
+def test_a_run_without_an_experiment_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / OVERRIDES).parent.mkdir()
+    (tmp_path / OVERRIDES).write_text("- seed=1\n")
+    runs = [{"folder": tmp_path, "config": {}}]
+    monkeypatch.setattr(measurements, "read_runs", lambda folder: runs)
+    with pytest.raises(ValueError, match=f"^{tmp_path} must be a run that experiment=NAME"):
+        next(measurements.read_sweep("x"))
+
+
+def test_labels_of_three_experiments_are_shown_where_they_were_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"experiment": name, "per_class": n, "seed": 0, "test/acc": acc, "hardware": "x"}
+        for name, n, acc in (("a", 1, 0.9), ("a", 10, 0.91), ("b", 10, 0.92), ("c", 1, 0.93))
+    ]
+    (tmp_path / "labels.json").write_text(json.dumps({"rows": rows[:1]}))
+    monkeypatch.setattr(measurements, "FOLDER", tmp_path)
+    monkeypatch.setitem(measurements.READ, "labels", lambda folder: rows)
+    measurements.main(["labels", "x"])
+    assert "| 10 | 91.00 % (n = 1) | 92.00 % (n = 1) | - |" in capsys.readouterr().out
+    assert json.loads((tmp_path / "labels.json").read_text())["rows"] == rows
+    monkeypatch.setitem(measurements.DRAW, "labels", lambda runs, file: 1 / 0)
+    before = (tmp_path / "labels.json").read_bytes()
+    rows[0]["test/acc"] = 0.8
+    with pytest.raises(ZeroDivisionError):
+        measurements.main(["labels", "x"])
+    assert (tmp_path / "labels.json").read_bytes() == before
 
 
 def test_runs_of_a_sweep_take_the_place_of_those_recorded(
