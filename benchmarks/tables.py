@@ -117,7 +117,8 @@ def records_table(records: Mapping[str, Record]) -> pd.DataFrame:
     rows = [[f"{KERAS}, as printed there", accuracy([KERAS_ACCURACY]), 1, *"-----", ""]]
     rows += [row(name, record) for name, record in records.items()]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    best = table["test accuracy"] == table["test accuracy"].max()
+    means = pd.Series([KERAS_ACCURACY, *(statistics.mean(r["test/acc"]) for r in records.values())])
+    best = means == means.max()
     table.loc[best, "test accuracy"] = "**" + table["test accuracy"] + "**"
     return table
 

@@ -314,6 +314,14 @@ def test_labels_of_three_experiments_are_shown_where_they_were_measured(
     assert (tmp_path / "labels.json").read_bytes() == before
 
 
+def test_the_best_accuracy_is_that_of_the_highest_mean() -> None:
+    record = records.load_records()["tiny"]
+    spread, best = [0.99, 1.0], [1.0, 1.0]
+    found = {"a": {**record, "test/acc": spread}, "b": {**record, "test/acc": best}}
+    accuracies = tables.records_table(found)["test accuracy"]
+    assert [text.startswith("**") for text in accuracies] == [False, False, True]
+
+
 def test_runs_of_a_sweep_take_the_place_of_those_recorded(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
