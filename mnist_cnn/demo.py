@@ -25,7 +25,7 @@ from mnist_cnn.runs.imports import without_collection
 
 WORKERS = 3  # pictures that are read at once, whatever the number of processors
 OWN = ("127.0.0.1", "localhost", "::1")  # names of this machine in a request
-ANY = ("", "0.0.0.0", "::")  # a --host that listens on all interfaces
+ANY = ("0.0.0.0", "::")  # a --host that listens on all interfaces
 
 
 @command
@@ -57,12 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket; OSError if the address is in use or not on this machine."""
+    """Return a listening socket; OSError if the address is in use, wrong or of another machine."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(f"--port {port} of --host {host}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # of a name like a..b, too
+        reason = getattr(error, "strerror", error)
+        raise OSError(f"--port {port} of --host {host}: {reason}") from None
     # connections inherit it; else answers are 40 ms late, as asyncio sees no protocol to set it for
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening

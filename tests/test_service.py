@@ -398,6 +398,8 @@ def test_a_port_that_cannot_be_had_is_named() -> None:
         port = str(taken.getsockname()[1])
         with pytest.raises(SystemExit, match=rf"^error: --port {port} of --host 127.0.0.1: .+"):
             demo.main(["--port", port])
+    with pytest.raises(SystemExit, match=r"^error: --port 0 of --host a\.\.b: .+"):
+        demo.main(["--host", "a..b", "--port", "0"])
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
