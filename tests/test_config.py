@@ -194,6 +194,12 @@ def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_run_has_a_fol
     assert line in str(refused.value)
 
 
+def test_a_debug_run_that_overfits_augments_nothing():
+    for experiment in ("accurate", "robust"):
+        cfg = compose([f"experiment={experiment}", "debug=overfit"], run_dir="unused")
+        assert cfg.data.augment == {}
+
+
 def test_what_our_files_set_to_true_or_false_is_nothing_else():
     choices = [[f"{group}={name}"] for group in GROUPS for name in files(group)]
     choices = [[*choice, *NEEDS.get(choice[0], [])] for choice in choices]
