@@ -194,6 +194,15 @@ def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_run_has_a_fol
     assert line in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "key"), [("3", "ckpt_path"), ("''", "ckpt_path"), ("[a,3]", r"ckpt_path\.1")]
+)
+def test_an_index_is_part_of_a_key_only_where_there_is_a_list(value, key):
+    cfg = compose([f"ckpt_path={value}"], entry="evaluate", run_dir="unused")
+    with pytest.raises(ValueError, match=f"^{key} must "):
+        parse(resolved(cfg), Evaluation)
+
+
 def test_a_debug_run_that_overfits_augments_nothing():
     for experiment in ("accurate", "robust"):
         cfg = compose([f"experiment={experiment}", "debug=overfit"], run_dir="unused")

@@ -18,7 +18,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -31,10 +33,6 @@ PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")
 FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # data sets from the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")  # callbacks
 OMITTED: Any = None  # marks an optional key: the constructor has the default
-
-
-def listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
 
 
 def not_zero(value: Any) -> Any:
@@ -54,7 +52,13 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[list[Text], Field(min_length=1), BeforeValidator(listed)]  # one, or several
+TEXT = TypeAdapter(Text)
+# one, or several; a single one is checked by itself, as a message on an element has its index
+Texts = Annotated[
+    list[Text],
+    Field(min_length=1),
+    WrapValidator(lambda v, check: check(v if isinstance(v, list) else [TEXT.validate_python(v)])),
+]
 Suite = Literal["corruptions", "adversarial", "certified", "outliers"]
 Suites = Annotated[list[Suite], BeforeValidator(lambda v: [] if isinstance(v, bool) else v)]
 Target = Annotated[str, Field(pattern=r"^\w+(\.\w+)+$", alias="_target_")]  # package.module.Class
