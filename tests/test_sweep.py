@@ -114,12 +114,12 @@ def note_state(sweep: Path) -> None:
 
 def test_a_sweep_is_locked_until_its_records_are_read(tmp_path):
     (tmp_path / "x_1").mkdir()
-    for name in (f"x_1/{LOCK}", ".x_2.refused"):
+    for name in (f"x_1/{LOCK}", ".x_2.refused", ".3.refused"):
         (tmp_path / name).touch()
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
     folders = Folders(report=f"{__name__}:note_state")
     Folders.held.enter_context(RunFolder(tmp_path).locked())
-    with pytest.raises(SystemExit, match=r"1 of 2 jobs in .*: x_2 refused"):
+    with pytest.raises(SystemExit, match=r"2 of 3 jobs in .*: trial 3 refused, x_2 refused"):
         folders.on_multirun_end(config)
     note_state(tmp_path)
     assert states == ["running", "interrupted"]
@@ -171,6 +171,13 @@ def test_a_sweep_that_cannot_begin_has_no_folder(toy, options, key):
     assert done.stderr.startswith("error: ")
     assert key in done.stderr
     assert not toy.sweep.exists()
+
+
+@pytest.mark.parametrize("content", ["", "application: app", "- x"])
+def test_a_sweeps_file_without_commands_is_named(content, tmp_path):
+    (tmp_path / SWEEP).write_text(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path / SWEEP} must have the commands"):
+        resume.commands(tmp_path)
 
 
 def test_a_sweep_and_a_job_of_another_process_are_left_to_it(toy):

@@ -122,9 +122,15 @@ def resumed_sweep(path: Path, command: dict[str, Any], given: Sequence[str]) -> 
 
 
 def commands(sweep: Path) -> list[dict[str, Any]]:
-    """Return the commands that a sweep was started and extended with."""
+    """Return the commands that a sweep was started and extended with.
+
+    Raises:
+        ValueError: its file has none, for example as it is empty.
+    """
     content: Any = OmegaConf.to_container(OmegaConf.load(sweep / SWEEP))
-    return list(content["commands"])
+    if not isinstance(content, dict) or not isinstance(content.get("commands"), list):
+        raise ValueError(f"{sweep / SWEEP} must have the commands of a sweep")
+    return content["commands"]
 
 
 def recorded(path: Path, given: Sequence[str]) -> list[str]:

@@ -148,11 +148,16 @@ class Folders(Callback):
         stopped = stopped_by(folder)
         (folder / STOPPED).unlink(missing_ok=True)
         ends = ("failed", "running", "refused")
-        if left := [f"{name} {how}" for name, how in sorted(jobs.items()) if how in ends]:
+        if left := [f"{job(name)} {how}" for name, how in sorted(jobs.items()) if how in ends]:
             names = "; ".join([", ".join(left), *dict.fromkeys(refused.values())])
             if stopped:
-                names += f"; stopped after {stopped}: the same command runs what is missing"
+                names += f"; stopped after {job(stopped)}: the same command runs what is missing"
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {names}")
+
+
+def job(name: str) -> str:
+    """Return a job's name for people: those of a search are numbers."""
+    return f"trial {name}" if name[:1].isdigit() else name
 
 
 def end_with_sweep() -> None:
@@ -226,9 +231,10 @@ def check_sweep(folder: Path, application: str) -> None:
     """Raise ValueError if there is anything but a sweep of this application in the folder."""
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if SWEEP in found:
-        owner = OmegaConf.load(folder / SWEEP).application
+        owner = OmegaConf.select(OmegaConf.load(folder / SWEEP), "application")
         if owner != application:
-            raise ValueError(f"hydra.sweep.dir must be {application}'s, {folder} is of {owner}")
+            got = f"{folder / SWEEP} is of {owner or 'no application'}"
+            raise ValueError(f"hydra.sweep.dir must be {application}'s, {got}")
     elif found not in ([], [LOCK]) and PENDING not in found:
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
 
