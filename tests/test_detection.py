@@ -183,6 +183,13 @@ def test_a_loader_goes_on_where_it_was_stopped(workers):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def test_a_loader_draws_no_random_numbers_of_the_training():
+    loader = PagesDataModule(pages=4, batch_size=2, workers=0).train_dataloader()
+    state = torch.get_rng_state()
+    next(iter(loader))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_each_validation_has_the_same_pages():
     loader = PagesDataModule(val_pages=4, batch_size=2, workers=0).val_dataloader()
     first = [batch[0] for batch in loader]

@@ -90,6 +90,9 @@ class PageLoader(DataLoader[Batch]):
             num_workers=workers,
             collate_fn=collate,
             drop_last=True,
+            # else it would draw the seed of its workers from the global one, which a resumed run
+            # has set by then
+            generator=torch.Generator(),
         )
         self.start: tuple[int, int] | None = None  # epoch and batch to resume from
         self.batch = 0
