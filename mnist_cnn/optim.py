@@ -72,6 +72,9 @@ class Muon(Optimizer):
         momentum: Nesterov momentum of Muon.
         betas: AdamW's coefficients of the running means of gradients and of their squares.
         eps: added to AdamW's denominator.
+
+    Raises:
+        ValueError: a number is out of its range, or betas are not two numbers.
     """
 
     def __init__(
@@ -84,6 +87,10 @@ class Muon(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ):
+        if len(betas) != 2:
+            raise ValueError(must_be("betas", "two numbers", betas))
+        check_range(math.inf, lr=lr, weight_decay=weight_decay, eps=eps)
+        check_range(1, momentum=momentum, **dict(zip(("betas.0", "betas.1"), betas, strict=True)))
         settings = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__(parameters, {**settings, "betas": tuple(betas), "eps": eps})
 
@@ -103,6 +110,13 @@ class Muon(Optimizer):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update, alpha=-group["lr"])
         return loss
+
+
+def check_range(end: float, **values: float) -> None:
+    """Raise ValueError for a value that is no number in [0, end)."""
+    for name, value in values.items():
+        if not isinstance(value, int | float) or not 0 <= value < end:
+            raise ValueError(must_be(name, f"a number in [0, {end})", value))
 
 
 def muon_update(gradient: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:

@@ -1,6 +1,7 @@
 """Muon steps like torch.optim's optimizers; a schedule over a whole training knows its length."""
 
 import functools
+import math
 
 import pytest
 import torch
@@ -65,6 +66,23 @@ def test_filters_are_rows_in_any_memory_format():
     torch.testing.assert_close(weight.detach(), usual)
     flat = stepped(lambda of: Muon(of, lr=0.01), (6, 36))
     torch.testing.assert_close(usual.flatten(1), flat)
+
+
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        ({"lr": math.nan}, "lr"),
+        ({"weight_decay": -1}, "weight_decay"),
+        ({"momentum": 2}, "momentum"),
+        ({"momentum": "a"}, "momentum"),
+        ({"betas": [0.9, 1.0]}, r"betas\.1"),
+        ({"betas": [0.9]}, "betas"),
+        ({"eps": -1}, "eps"),
+    ],
+)
+def test_an_argument_out_of_range_is_named(argument, key):
+    with pytest.raises(ValueError, match=rf"^{key} must be .*, got "):
+        Muon([nn.Parameter(torch.zeros(2))], **{"lr": 0.1, **argument})
 
 
 class Stream(IterableDataset):
