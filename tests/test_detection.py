@@ -31,9 +31,10 @@ from mnist_cnn.data.synthetic.pages import lying, tilted
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
 from mnist_cnn.detection.decode import Character, characters
+from mnist_cnn.detection.find import REACH, maps_of
 from mnist_cnn.detection.loss import UNIT, detection_loss, targets
 from mnist_cnn.detection.module import CharacterDetector
-from mnist_cnn.detection.network import CHANNELS, Detector
+from mnist_cnn.detection.network import CHANNELS, COARSEST, Detector
 from mnist_cnn.detection.scores import marks_of, page_scores
 from mnist_cnn.detection.trained import SHIPPED, load_reader
 from mnist_cnn.runs.signals import Interrupted
@@ -294,6 +295,28 @@ def test_the_network_sees_a_page_as_it_sees_its_parts():
     x = torch.rand(1, 1, 160, 160)
     whole, part = net(x), net(x[..., :96, :96])
     torch.testing.assert_close(whole[..., :12, :12], part[..., :12, :12], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("blocks", [1, 8])
+def test_maps_depend_on_the_reach_of_the_network_and_no_further(blocks):
+    net, side = Detector(width=8, deep_width=8, blocks=blocks).eval(), 320
+    for weight in net.parameters():
+        torch.nn.init.constant_(weight, 1 / weight[0].numel())  # all that is seen changes the maps
+    x = torch.full((1, 1, side, side), 0.5, requires_grad=True)
+    first, end = (place // STRIDE for place in (side // 2, side // 2 + 2 * COARSEST))
+    net(x)[..., first:end, first:end].sum().backward()
+    seen = x.grad[0, 0].any(0).nonzero().flatten()
+    assert side // 2 - seen[0] == net.reach
+    beyond = seen[-1] + 1 - side // 2 - 2 * COARSEST
+    assert net.reach - COARSEST < beyond <= net.reach
+
+
+def test_ink_is_seen_with_all_that_its_maps_depend_on():
+    net, ink, shapes = Detector(width=8, deep_width=8, blocks=14).eval(), np.zeros((640, 640)), []
+    net.register_forward_hook(lambda net, given, maps: shapes.append(given[0].shape[2:]))
+    ink[320:328, 320:328] = 1
+    maps_of(net, ink)
+    assert shapes == [(8 + 2 * (REACH + net.reach),) * 2]
 
 
 def test_a_loaded_reader_computes_what_the_trained_network_does():

@@ -147,6 +147,8 @@ def test_a_detector_may_be_dilated_add_and_upsample():
 class Given(nn.Module):
     """A detector that returns the same maps for any ink."""
 
+    reach = 1000  # it sees all of it
+
     def __init__(self, maps: Tensor, like: nn.Module):
         super().__init__()
         self.maps = maps

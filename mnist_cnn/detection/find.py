@@ -21,7 +21,6 @@ LOWEST = 6  # pixels: nothing lower is a character
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
 TILE = 1280  # pixels of a side that the network sees at once
 REACH = 48  # pixels within which ink belongs to a character
-CONTEXT = 96  # pixels around those of which maps are kept; the network's receptive field is smaller
 FAINT = 0.15  # ink below which nothing is written
 FINEST = 1.5  # pixels of a pen that the network sees
 MARGIN = 16  # pixels of paper around a picture
@@ -83,13 +82,14 @@ def maps_of(net: nn.Module, ink: Array) -> Tensor:
     padded = np.zeros((height, width), np.float32)
     padded[: ink.shape[0], : ink.shape[1]] = ink
     maps = torch.full((sum(CHANNELS.values()), height // STRIDE, width // STRIDE), -20.0)
+    reach: int = net.reach  # type: ignore[assignment]  # of a Detector
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
             is_ink = padded[top : top + TILE, left : left + TILE] >= FAINT
             if not is_ink.any():
                 continue
-            y, seen_y = near(np.flatnonzero(is_ink.any(1)), top, height)
-            x, seen_x = near(np.flatnonzero(is_ink.any(0)), left, width)
+            y, seen_y = near(np.flatnonzero(is_ink.any(1)), top, height, reach)
+            x, seen_x = near(np.flatnonzero(is_ink.any(0)), left, width, reach)
             image = torch.from_numpy(np.ascontiguousarray(padded[seen_y, seen_x]))[None, None]
             autocast = torch.autocast("cpu", torch.bfloat16, is_bfloat16_fast())
             with torch.inference_mode(), autocast:
@@ -99,17 +99,18 @@ def maps_of(net: nn.Module, ink: Array) -> Tensor:
     return maps
 
 
-def near(inked: Array, start: int, end: int) -> tuple[slice, slice]:
+def near(inked: Array, start: int, end: int, context: int) -> tuple[slice, slice]:
     """Return the pixels near the ink of a tile along one axis, and those that the network sees.
 
     Args:
         inked: the pixels of the tile that have ink, in order.
         start, end: the first pixel of the tile, and the number of pixels of the whole.
+        context: pixels beside them that the network sees, see `Detector.reach`.
     """
     first, last = inked[[0, -1]].tolist()
     low = max(start, (start + first - REACH) // COARSEST * COARSEST)
     high = min(start + TILE, end, -(-(start + last + REACH) // COARSEST) * COARSEST)
-    return slice(low, high), slice(max(0, low - CONTEXT), min(end, high + CONTEXT))
+    return slice(low, high), slice(max(0, low - context), min(end, high + context))
 
 
 def cells(pixels: slice, origin: int = 0) -> slice:

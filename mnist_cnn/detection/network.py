@@ -67,6 +67,16 @@ class Detector(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         nn.init.constant_(self.head.bias[:2], -4.0)  # type: ignore[index]  # few cells are centres
 
+    @property
+    def reach(self) -> int:
+        """The number of pixels beside an area on which its maps depend.
+
+        The area and its distance from the edges are multiples of COARSEST. A residual block at an
+        eighth of the size adds 8 pixels, all other layers together 24.
+        """
+        blocks = len(self.deep) - 1
+        return COARSEST * (blocks + 3)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return maps (B, 32, H / 4, W / 4) of ink x (B, 1, H, W) in [0, 1].
 
