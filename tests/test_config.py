@@ -87,6 +87,7 @@ def test_the_article_by_name_is_the_default():
 
 STEPS = "callbacks.averaging.update_every_n_steps"
 GROWN = "callbacks.certified.grown"
+READER = "experiment=reader"
 MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
 
 
@@ -142,6 +143,20 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
+        # of pages
+        (f"{READER} data.fold=5", "data.fold must be less than 5, got 5"),
+        (f"{READER} data.batch_size=0", "data.batch_size must be greater than 0, got 0"),
+        (f"{READER} data.workers=-1", "data.workers must be greater than or equal to 0, got -1"),
+        (f"{READER} data.pages=31", "data.pages must be at least data.batch_size=32, got 31"),
+        (f"{READER} data.val_pages=1", "data.val_pages must be greater than or equal to 2, got 1"),
+        (
+            f"{READER} trainer=ddp trainer.devices=3",
+            "data.batch_size must be a multiple of 3, the number of processes, got 32",
+        ),
+        (
+            f"{READER} trainer=ddp trainer.devices=4 data.val_pages=3",
+            "data.val_pages must be at least 4, the number of processes, got 3",
+        ),
         # classes that are not allowed
         ("+callbacks.mine._target_=os.mkdir", "callbacks.mine._target_ must be mnist_cnn.*, li"),
         ("model._target_=lightning.Trainer", "model._target_ must be mnist_cnn.model.*, "),

@@ -199,8 +199,14 @@ def test_each_validation_has_the_same_pages():
 
 
 def test_two_processes_make_the_pages_of_one():
-    keys = [list(EpochSampler(10, rank, 2)) for rank in range(2)]
-    assert sorted(keys[0] + keys[1]) == list(EpochSampler(10))
+    keys = [list(EpochSampler(11, rank, 2)) for rank in range(2)]
+    assert sorted(keys[0] + keys[1]) == list(EpochSampler(11))
+
+
+def test_every_page_is_validated_and_training_has_whole_batches():
+    module = PagesDataModule(pages=6, val_pages=6, batch_size=4, workers=0)
+    assert [len(batch[0]) for batch in module.val_dataloader()] == [4, 2]
+    assert [len(batch[0]) for batch in module.train_dataloader()] == [4]
 
 
 def test_maps_without_error_give_the_characters_of_a_page(dataset):

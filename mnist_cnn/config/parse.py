@@ -33,9 +33,11 @@ from mnist_cnn.config.instantiate import (
     not_allowed,
 )
 from mnist_cnn.config.messages import must_be, sentences
+from mnist_cnn.runs.ranks import world_size
 
 # parts that a module's constructor may take; checkpoints store them
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
+PAGES = "mnist_cnn.data.pages."
 SMALLEST = 0.8  # no class of a fold is smaller than this fraction of the mean class size
 
 Values = dict[str, Any]
@@ -70,7 +72,12 @@ class Entry(schema.Part):
 
     targets: list[str]
     run_dir: schema.Text
-    data: Annotated[Values, valid_as(schema.Custom), ours(IMAGE_MODULES, schema.Data)]
+    data: Annotated[
+        Values,
+        valid_as(schema.Custom),
+        ours(IMAGE_MODULES, schema.Data),
+        ours(PAGES, schema.Pages),
+    ]
 
     @field_validator("*")
     @classmethod
@@ -190,6 +197,20 @@ class Config(Entry):
             if isinstance(limit, float) and 0 < limit * batches < 1:
                 allowed = f"at least one of {batches} batches"
                 raise ValueError(must_be(f"trainer.{key}", allowed, limit))
+        return self
+
+    @model_validator(mode="after")
+    def every_process_has_pages(self) -> "Config":
+        if not self.data["_target_"].startswith(PAGES):
+            return self
+        devices = self.trainer["devices"]  # [n] is one
+        count = max(world_size(), devices if isinstance(devices, int) else 1)
+        if self.data["batch_size"] % count:
+            allowed = f"a multiple of {count}, the number of processes"
+            raise ValueError(must_be("data.batch_size", allowed, self.data["batch_size"]))
+        if self.data["val_pages"] < count:
+            allowed = f"at least {count}, the number of processes"
+            raise ValueError(must_be("data.val_pages", allowed, self.data["val_pages"]))
         return self
 
     def monitored(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ from mnist_cnn.runs.ranks import under_torchrun, world_size
 
 IMAGES, CLASSES = 60_000, 10  # of the training file of each public data set
 PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")
+FOLDS = 5  # of the writers of MNIST, for pages
 FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # data sets from the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")  # callbacks
 OMITTED: Any = None  # marks an optional key: the constructor has the default
@@ -183,6 +184,24 @@ class Data(Images, Custom):
         if self.name in PUBLIC and self.per_class and self.per_class > most:
             allowed = f"at most {int(most)} with data.val_fraction={self.val_fraction}"
             raise ValueError(must_be("data.per_class", allowed, self.per_class))
+        return self
+
+
+class Pages(Custom):
+    """The arguments of the data module of pages."""
+
+    pages: PositiveInt
+    val_pages: Annotated[int, Field(ge=2)]  # half as many calibrate the scores
+    batch_size: PositiveInt
+    workers: NonNegativeInt
+    seed: Seed
+    fold: Annotated[int, Field(ge=0, lt=FOLDS)]
+
+    @model_validator(mode="after")
+    def fill_a_batch(self) -> "Pages":
+        if self.pages < self.batch_size:
+            allowed = f"at least data.batch_size={self.batch_size}"
+            raise ValueError(must_be("data.pages", allowed, self.pages))
         return self
 
 

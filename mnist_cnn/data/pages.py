@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from mnist_cnn.config.schema import FOLDS
 from mnist_cnn.data import mnist
 from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS, Sources
 from mnist_cnn.data.synthetic.pages import page
@@ -65,12 +66,16 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = 0 if self.fixed else epoch
 
+    @property
+    def indices(self) -> range:
+        return range(self.rank, self.pages, self.world_size)
+
     def __len__(self) -> int:
-        return self.pages // self.world_size
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for index in range(self.first, len(self)):
-            yield self.epoch, index * self.world_size + self.rank
+        for index in self.indices[self.first :]:
+            yield self.epoch, index
 
 
 class PageLoader(DataLoader[Batch]):
@@ -89,7 +94,6 @@ class PageLoader(DataLoader[Batch]):
             sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
-            drop_last=True,
             # else it would draw the seed of its workers from the global one, which a resumed run
             # has set by then
             generator=torch.Generator(),
@@ -123,9 +127,9 @@ class PagesDataModule(L.LightningDataModule):
     depends on (seed, epoch, index) alone, so that a resumed run sees the same pages.
 
     Args:
-        pages: number of pages per epoch.
+        pages: number of pages per epoch; those that do not fill a batch are left out.
         val_pages: number of validation pages, the same in every epoch.
-        batch_size: pages per step, over all devices.
+        batch_size: pages per step, over all devices, whose number divides it.
         workers: number of processes that generate pages; 0 uses the training's own.
         seed: seed of the training pages.
         fold: fold of `writers.writer_folds` whose writers are held out for validation.
@@ -154,7 +158,8 @@ class PagesDataModule(L.LightningDataModule):
         return PageLoader(dataset, sampler, self.batch_size // world_size, self.workers)
 
     def train_dataloader(self) -> PageLoader:
-        return self.loader("train", self.pages, self.seed)
+        whole = self.pages - self.pages % self.batch_size
+        return self.loader("train", whole, self.seed)
 
     def val_dataloader(self) -> PageLoader:
         return self.loader("val", self.val_pages, VALIDATION_SEED)
@@ -183,7 +188,7 @@ def collate(batch: list[Batch]) -> Batch:
 def sources(split: str, fold: int = 0) -> Sources:
     """Return the digits and fonts of a split; for validation, digits by the writers of `fold`."""
     images, labels = mnist.load_split("mnist", "", "train")
-    held = writer_folds(mnist_writers("train"), labels, 0.2) == fold
+    held = writer_folds(mnist_writers("train"), labels, 1 / FOLDS) == fold
     rows = held if split == "val" else ~held
     fonts = VALIDATION_FONTS if split == "val" else TRAINING_FONTS
     return Sources(images[rows].numpy(), labels[rows].numpy(), fonts)
