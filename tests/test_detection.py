@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -196,6 +197,29 @@ def test_each_validation_has_the_same_pages():
     first = [batch[0] for batch in loader]
     loader.sampler.set_epoch(3)
     assert all(torch.equal(a, b[0]) for a, b in zip(first, loader, strict=True))
+
+
+def test_overfitting_sees_the_same_pages_in_each_epoch():
+    module = PagesDataModule(pages=4, batch_size=2, workers=0)
+    module.trainer = SimpleNamespace(overfit_batches=1, global_rank=0, world_size=1)
+    loader = module.train_dataloader()
+    first = list(loader)
+    loader.sampler.set_epoch(1)
+    resumed = module.train_dataloader()
+    resumed.load_state_dict(loader.state_dict())  # at the end of the epoch before
+    resumed.sampler.set_epoch(2)
+    for epoch in (loader, resumed):
+        for one, other in zip(first, epoch, strict=True):
+            assert torch.equal(one[0], other[0])
+
+
+def test_a_reader_overfits_at_a_constant_rate(tmp_path):
+    small = (f"model.{key}={value}" for key, value in SMALL.items())
+    options = ["experiment=reader", "debug=overfit", *small, "trainer.max_epochs=2"]
+    options += ["data.pages=8", "data.val_pages=4", "data.batch_size=2", "data.workers=0"]
+    options += ["trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none"]
+    train(compose(options, run_dir=tmp_path))
+    assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx([0.002] * 2)
 
 
 def test_two_processes_make_the_pages_of_one():

@@ -1,14 +1,14 @@
 """Pages generated during training, each from (seed, epoch, index) alone."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mnist_cnn.config.schema import FOLDS
 from mnist_cnn.data import mnist
@@ -46,10 +46,8 @@ class PageDataset(Dataset[Batch]):
         return torch.from_numpy(ink)[None], torch.from_numpy(rules)[None].to(torch.uint8), marks
 
 
-class EpochSampler(DistributedSampler[tuple[int, int]]):
+class EpochSampler(Sampler[tuple[int, int]]):
     """Sampler of the keys (epoch, index) of one rank's pages of an epoch, from `first` on.
-
-    It is a DistributedSampler so that Lightning does not replace it, and calls `set_epoch`.
 
     Args:
         pages: number of pages per epoch.
@@ -64,7 +62,7 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         self.fixed = fixed
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = 0 if self.fixed else epoch
+        self.epoch = epoch
 
     @property
     def indices(self) -> range:
@@ -75,20 +73,22 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         for index in self.indices[self.first :]:
-            yield self.epoch, index
+            yield 0 if self.fixed else self.epoch, index
 
 
-class PageLoader(DataLoader[Batch]):
+class PageLoader:
     """Loader of batches of pages whose position within an epoch can be saved and restored.
 
     The position counts batches that were returned, not those prefetched by workers. Pages before
-    it are not generated again.
+    it are not generated again. It is no DataLoader, which Lightning would rebuild with samplers of
+    its own.
     """
 
-    sampler: EpochSampler
+    batch_sampler: ClassVar[None] = None  # Lightning reads it where there is a sampler
 
     def __init__(self, dataset: PageDataset, sampler: EpochSampler, batch_size: int, workers: int):
-        super().__init__(
+        self.sampler, self.batch_size = sampler, batch_size  # Lightning calls sampler.set_epoch
+        self.batches = DataLoader(
             dataset,
             batch_size,
             sampler=sampler,
@@ -101,14 +101,17 @@ class PageLoader(DataLoader[Batch]):
         self.start: tuple[int, int] | None = None  # epoch and batch to resume from
         self.batch = 0
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator, which starts late
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
         use_one_thread()
         epoch, self.batch = self.start or (None, 0)
         self.start = None
         if epoch is not None and epoch != self.sampler.epoch:
             self.batch = 0  # the position belongs to another epoch
-        self.sampler.first = self.batch * int(self.batch_size or 1)
-        for batch in super().__iter__():
+        self.sampler.first = self.batch * self.batch_size
+        for batch in self.batches:
             self.batch += 1
             yield batch
 
@@ -154,7 +157,8 @@ class PagesDataModule(L.LightningDataModule):
         dataset = PageDataset(sources(split, self.fold), seed)
         trainer: Any = self.trainer
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        sampler = EpochSampler(pages, rank, world_size, fixed=split == "val")
+        fixed = split == "val" or bool(getattr(trainer, "overfit_batches", 0))
+        sampler = EpochSampler(pages, rank, world_size, fixed)
         return PageLoader(dataset, sampler, self.batch_size // world_size, self.workers)
 
     def train_dataloader(self) -> PageLoader:

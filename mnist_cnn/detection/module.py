@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mnist_cnn import optim
+from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.data.pages import Batch, sources
 from mnist_cnn.detection.calibration import calibrate
 from mnist_cnn.detection.decode import characters
@@ -31,7 +32,8 @@ class CharacterDetector(L.LightningModule):
     Args:
         model: `_target_`, `network.Detector` or a network with the same maps, and its arguments.
         optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
-        scheduler: `_target_`, an LRScheduler stepped after each training step, and its arguments.
+        scheduler: `_target_`, an LRScheduler stepped after each training step, and its arguments;
+            without `_target_` the learning rate is constant.
     """
 
     def __init__(
@@ -103,6 +105,8 @@ class CharacterDetector(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = optim.make_optimizer(self.hparams["optimizer"], list(self.parameters()))
+        if class_name(self.hparams["scheduler"]) is None:
+            return optimizer
         length = partial(optim.training_length, self.trainer)
         schedule = optim.make_schedule(self.hparams["scheduler"], optimizer, length)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
