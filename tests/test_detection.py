@@ -12,6 +12,7 @@ import torch
 
 from mnist_cnn.checks.folders import last, rows
 from mnist_cnn.config.compose import compose
+from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.pages import (
     VALIDATION_SEED,
     EpochSampler,
@@ -220,6 +221,19 @@ def test_a_reader_overfits_at_a_constant_rate(tmp_path):
     options += ["trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none"]
     train(compose(options, run_dir=tmp_path))
     assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx([0.002] * 2)
+
+
+def test_a_network_that_no_reader_could_be_is_refused_at_the_start():
+    model = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 32, "kernel_size": 4}
+    with pytest.raises(ValueError, match=r"^model\._target_ must be .*Detector.*, got torch"):
+        CharacterDetector(**{**MODULE, "model": model})
+
+
+def test_data_on_which_no_score_could_be_calibrated_are_refused_at_the_start():
+    module, trainer = CharacterDetector(**MODULE), SimpleNamespace(datamodule=MNISTDataModule())
+    module.trainer = trainer
+    with pytest.raises(ValueError, match=r"^data\._target_ must .* val_pages.*, got MNIST"):
+        module.setup("fit")
 
 
 def test_two_processes_make_the_pages_of_one():

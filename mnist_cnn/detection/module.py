@@ -12,10 +12,12 @@ from torch import Tensor
 
 from mnist_cnn import optim
 from mnist_cnn.config.instantiate import class_name
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.pages import Batch, sources
 from mnist_cnn.detection.calibration import calibrate
 from mnist_cnn.detection.decode import characters
 from mnist_cnn.detection.loss import detection_loss
+from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.scores import marks_of, page_scores
 from mnist_cnn.weights.files import load_into, write_weights
 from mnist_cnn.weights.networks import build_network
@@ -30,7 +32,7 @@ class CharacterDetector(L.LightningModule):
     the metrics of `scores.page_scores`: val/precision, val/recall, val/error, val/rows, val/edits.
 
     Args:
-        model: `_target_`, `network.Detector` or a network with the same maps, and its arguments.
+        model: `_target_`, `network.Detector` or a class derived from it, and its arguments.
         optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
         scheduler: `_target_`, an LRScheduler stepped after each training step, and its arguments;
             without `_target_` the learning rate is constant.
@@ -47,7 +49,16 @@ class CharacterDetector(L.LightningModule):
         model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
         net: Any = build_network(model)
+        if not isinstance(net, Detector):  # the reader knows its maps, and calibrates its scores
+            wanted = "mnist_cnn.detection.network.Detector or a class derived from it"
+            raise ValueError(must_be("model._target_", wanted, model["_target_"]))
         self.net: Any = net.to(memory_format=torch.channels_last)
+
+    def setup(self, stage: str) -> None:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
+        if data is not None and not (hasattr(data, "fold") and hasattr(data, "val_pages")):
+            wanted = "PagesDataModule, or have fold and val_pages, which calibrate the scores"
+            raise ValueError(must_be("data._target_", wanted, type(data).__name__))
 
     def forward(self, ink: Tensor) -> Tensor:
         """Return maps (B, 32, H / 4, W / 4) of ink (B, 1, H, W) in [0, 1]."""
