@@ -20,6 +20,7 @@ from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
 from mnist_cnn.export import export, main
+from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.exporting.formats import FORMATS, describe
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
@@ -226,6 +227,20 @@ def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_p
     file = tmp_path / "mnist_cnn.pt2"
     line = refusal(f"ckpt_path={trained_run}", "--format", "pt2", "--out", file)
     assert line.startswith("error: --out must be a folder, got ")
+
+
+def export_beside_another(out: Path) -> None:
+    with new_files(out, ["a", "b"]) as folder:
+        for name in "ab":
+            (folder / name).write_text("of this one")
+        (out / "b").write_text("of the other")
+
+
+def test_of_two_exports_at_once_one_is_refused_and_leaves_the_files_of_the_other(tmp_path):
+    with pytest.raises(ValueError, match=r"^--out must be a folder without b, got "):
+        export_beside_another(tmp_path)
+    (left,) = tmp_path.iterdir()
+    assert (left.name, left.read_text()) == ("b", "of the other")
 
 
 STOPPED = """

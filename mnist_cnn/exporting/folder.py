@@ -19,17 +19,31 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
     """
     if out.exists() and not out.is_dir():
         raise ValueError(must_be("--out", "a folder", f"{out}, which is a file"))
-    if old := [name for name in names if (out / name).exists()]:
-        raise ValueError(f"--out must be a folder without {old[0]}, got {out}")
+    for name in names:
+        if (out / name).exists():
+            raise taken(out, name)
+    placed: list[Path] = []
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
             yield Path(folder)
-            for name in names:
-                Path(folder, name).rename(out / name)
+            for name in names:  # empty files, unless another export has written some meanwhile
+                try:
+                    (out / name).touch(exist_ok=False)
+                except FileExistsError:
+                    raise taken(out, name) from None
+                placed.append(out / name)
+            for path in placed:
+                Path(folder, path.name).replace(path)
     except BaseException:
+        for path in placed:
+            path.unlink()
         with contextlib.suppress(OSError):  # another program has put files there
             for each in made:
                 each.rmdir()
         raise
+
+
+def taken(out: Path, name: str) -> ValueError:
+    return ValueError(f"--out must be a folder without {name}, got {out}")
