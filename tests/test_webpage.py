@@ -27,6 +27,8 @@ from mnist_cnn.detection.loss import UNIT
 from mnist_cnn.detection.network import CHANNELS, EVIDENCE, Detector
 from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.exporting import webpage
+from mnist_cnn.exporting.layers import as_layer, layers_of
+from mnist_cnn.model import SHAPE
 from mnist_cnn.reading import reader as reading
 from mnist_cnn.reading.networks import Classes, Digits
 from mnist_cnn.reading.reading import THRESHOLD, Reading
@@ -406,6 +408,19 @@ def test_a_network_that_the_page_cannot_compute_is_refused_in_one_line(net, mess
     given = predictor.Trained(net, tuple("0123456789"), about)
     with pytest.raises(ValueError, match=re.escape(message)):
         webpage.webpage(digits_by(given, Dilated()), {})
+
+
+@pytest.mark.parametrize(("padding", "expected"), [("valid", [0, 0]), ("same", [1, 6])])
+def test_a_padding_by_name_is_told_in_pixels(padding, expected):
+    net = nn.Conv2d(1, 4, (3, 5), padding=padding, dilation=(1, 3))
+    (layer,) = layers_of(net, torch.zeros(2, *SHAPE))
+    assert layer.settings["padding"] == expected
+
+
+def test_an_even_kernel_has_no_padding_that_keeps_the_size():
+    weight, bias, stride, dilation = torch.ones(4, 1, 3, 2), None, [1, 1], [1, 1]
+    with pytest.raises(ValueError, match=r"odd kernels with padding=same, got \[3, 2\]$"):
+        as_layer("html", "conv2d", [weight, bias, stride, "same", dilation])
 
 
 def painted() -> Image.Image:

@@ -85,8 +85,9 @@ def as_layer(
             return {"kind": "affine"}, [1 / std, torch.zeros_like(std)]
         case "conv2d", weight, *options if len(options) < 5:  # without groups
             bias, *steps = [*options, *DEFAULTS[len(options) :]]
-            names = ("stride", "padding", "dilation")
-            settings = {"kernel": list(weight.shape[2:]), **dict(zip(names, steps, strict=True))}
+            settings = {"kernel": list(weight.shape[2:])}
+            settings |= dict(zip(("stride", "padding", "dilation"), steps, strict=True))
+            settings["padding"] = padding_of(kind, **settings)
             return {"kind": "convolution", **settings}, [weight, bias_of(weight, bias)]
         case "linear", weight, *bias:
             return {"kind": "dense"}, [weight, bias_of(weight, *bias)]
@@ -109,6 +110,21 @@ def as_layer(
         f"{kind} export needs convolutions, max-poolings, batch normalisations, ReLUs, dense "
         f"layers, additions and upsampling by whole factors, got {operation}"
     )
+
+
+def padding_of(
+    kind: str, kernel: list[int], stride: list[int], padding: list[int] | str, dilation: list[int]
+) -> list[int]:
+    """Return the padding of a convolution in pixels; it may be given by name."""
+    if not isinstance(padding, str):
+        return padding
+    if padding == "valid":
+        return [0, 0]
+    both = [far * (side - 1) for far, side in zip(dilation, kernel, strict=True)]
+    if any(pixels % 2 for pixels in both):
+        wanted = "convolutions of odd kernels with padding=same"
+        raise ValueError(f"{kind} export needs {wanted}, got {kernel}")
+    return [pixels // 2 for pixels in both]
 
 
 def bias_of(weight: Tensor, bias: Tensor | None = None) -> Tensor:
