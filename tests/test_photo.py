@@ -283,6 +283,16 @@ def test_boxes_are_in_pixels_of_the_picture_given(mnist: Array) -> None:
     assert found.box == pytest.approx(expected, abs=8)
 
 
+def test_no_box_goes_beyond_the_picture(mnist: Array) -> None:
+    for digit in mnist[:6]:
+        x, y, width, height = cv2.boundingRect(digit)
+        cut = cv2.resize(255 - digit[y : y + height, x : x + width], (6 * width, 6 * height))
+        for reading in read_digits(cut):
+            left, top, right, bottom = reading.box
+            assert 0 <= left < right <= 6 * width
+            assert 0 <= top < bottom <= 6 * height
+
+
 def claimed(width: int, height: int) -> bytes:
     """Return a PNG of one grey pixel whose header claims another size."""
     file = encoded(Image.new("L", (1, 1)), "PNG")

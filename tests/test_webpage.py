@@ -220,7 +220,9 @@ def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
             assert one["best"] == other.best
             np.testing.assert_allclose(one["probabilities"], other.probabilities, atol=1e-5)
             assert one["line"] == pytest.approx(other.line, abs=1e-4)
-            np.testing.assert_allclose(np.array(one["box"]) - MARGIN, other.box, atol=0.51)
+            # of a drawing only the sheet is the picture
+            box = (np.array(one["box"]) - MARGIN).clip(0, (*inner.shape[::-1],) * 2)
+            np.testing.assert_allclose(box, other.box, atol=0.51)
         seen = at_zoom(net, inner, 1.0).characters
         weak_signs += sum(KEPT < c.score < SIGNED and c.symbol in sheet.SIGNS for c in seen)
     assert weak_signs > 5
@@ -256,6 +258,23 @@ def test_drawings_are_read_as_the_reader_reads_their_ink(offline_page, reader, m
             np.testing.assert_allclose(np.reshape(own, scores.shape), scores, atol=0.05)
     assert decided > 80
     assert unread > 10
+
+
+def test_boxes_of_what_is_drawn_at_the_edges_end_there(offline_page):
+    for x, y in ((0, 0), (1, 0.4)):
+        boxes = offline_page.evaluate(
+            """async ([x, y]) => {
+                const own = worker;
+                worker = { postMessage: ({ width, height }, [port]) =>
+                    port.postMessage([[{ sign: "1", box: [0, 0, width, height], image: [] }]]) };
+                const points = [[x, y], [x, y + 0.1]];
+                const { digits } = await read({ strokes: [{ points }] });
+                worker = own;
+                return digits.map(({ box }) => box);
+            }""",
+            (x, y),
+        )
+        assert all(0 <= side <= 1 for side in boxes[0])
 
 
 def test_ten_digits_that_are_drawn_are_read(offline_page):

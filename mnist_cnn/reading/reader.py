@@ -65,12 +65,13 @@ def read_digits(
     turn = round(seen.degrees) % 360
     # a lone digit does not tell which side is up: a 6 may be a 9
     lone = turn if sum(len(line.digits) for line in lines) == 1 else 0
-    scale = np.array(upright_size(image)) / grey.shape[::-1]
+    size = np.array(upright_size(image))
+    scale = size / grey.shape[::-1]
     readings = []
     for line in lines:
         about: dict[str, Any] = {"row": line.row, "rotation": turn}
         if line.cell:
-            cell = on_picture(seen, cell_in(seen, tables, line.cell)) * scale
+            cell = on_picture(seen, cell_in(seen, tables, line.cell), scale, size)
             about |= {"column": line.cell[2], "cell": tuple(map(tuple, cell.round().tolist()))}
         if not line.characters:
             readings.append(empty(cell, about))
@@ -85,7 +86,7 @@ def read_digits(
             about["is_digit"] = digit or any(each is other for other in illegible)
             about["turned"] = lone if digit else 0
             least = math.inf if any(each is other for other in unread) else threshold
-            place = on_picture(seen, corners_of(each.box)) * scale
+            place = on_picture(seen, corners_of(each.box), scale, size)
             readings.append(reading(seen, each, place, least, about))
     return readings
 
@@ -138,9 +139,10 @@ def corners_of(box: Sequence[float]) -> Points:
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def on_picture(seen: View, points: Points) -> Points:
-    """Convert points (N, 2) of the ink to pixels of the unrotated picture."""
-    return np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ seen.back.T
+def on_picture(seen: View, points: Points, scale: Points, size: Points) -> Points:
+    """Convert points (N, 2) of the ink to pixels of the unrotated picture, none beyond its size."""
+    unrotated = np.pad(points, ((0, 0), (0, 1)), constant_values=1) @ seen.back.T
+    return (unrotated * scale).clip(0, size)
 
 
 def box_around(points: Points) -> Any:

@@ -32,7 +32,9 @@ async function readStrokes(strokes) {
   const text = lines.map((line) => line.map(({ sign }) => sign).join("")).join("\n");
   const digits = lines.flat().map((reading) => ({
     ...reading,
-    box: reading.box.map((side, i) => (i % 2 ? (side / zoom + top) / RATIO : side / zoom + left)),
+    box: reading.box
+      .map((side, i) => (i % 2 ? (side / zoom + top) / RATIO : side / zoom + left))
+      .map((place) => Math.min(Math.max(place, 0), 1)), // on the sheet
     image: btoa(String.fromCharCode(...reading.image)),
   }));
   return { text, digits };
