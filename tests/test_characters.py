@@ -134,7 +134,7 @@ def test_lines_are_calibrated_on_the_evidence_that_reading_computes(monkeypatch)
         found, best = find(net, made.ink)
         kept, dropped, left = split(found, made.ink, best)
         seen += [evidence(line, dropped, left) for line in lines(kept)]
-    assert net.character_weights.tolist() == pytest.approx(bent)
+    assert net.state_dict()["character_weights"].tolist() == pytest.approx(bent)
     assert len(fitted[1]) >= 3
     assert {tuple(row) for row in fitted[1]} <= {tuple(row) for row in seen}
 
