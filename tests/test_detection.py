@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -201,7 +202,7 @@ def test_each_validation_has_the_same_pages():
 
 
 def test_overfitting_sees_the_same_pages_in_each_epoch():
-    module = PagesDataModule(pages=4, batch_size=2, workers=0)
+    module: Any = PagesDataModule(pages=4, batch_size=2, workers=0)
     module.trainer = SimpleNamespace(overfit_batches=1, global_rank=0, world_size=1)
     loader = module.train_dataloader()
     first = list(loader)
@@ -230,8 +231,8 @@ def test_a_network_that_no_reader_could_be_is_refused_at_the_start():
 
 
 def test_data_on_which_no_score_could_be_calibrated_are_refused_at_the_start():
-    module, trainer = CharacterDetector(**MODULE), SimpleNamespace(datamodule=MNISTDataModule())
-    module.trainer = trainer
+    module: Any = CharacterDetector(**MODULE)
+    module.trainer = SimpleNamespace(datamodule=MNISTDataModule())
     with pytest.raises(ValueError, match=r"^data\._target_ must .* val_pages.*, got MNIST"):
         module.setup("fit")
 
@@ -349,7 +350,7 @@ def test_maps_depend_on_the_reach_of_the_network_and_no_further(blocks):
     x = torch.full((1, 1, side, side), 0.5, requires_grad=True)
     first, end = (place // STRIDE for place in (side // 2, side // 2 + 2 * COARSEST))
     net(x)[..., first:end, first:end].sum().backward()
-    seen = x.grad[0, 0].any(0).nonzero().flatten()
+    seen = x.grad[0, 0].any(0).nonzero().flatten()  # type: ignore[index]
     assert side // 2 - seen[0] == net.reach
     beyond = seen[-1] + 1 - side // 2 - 2 * COARSEST
     assert net.reach - COARSEST < beyond <= net.reach

@@ -281,7 +281,7 @@ def compared(a: list[float], b: list[float]) -> dict[str, Any]:
     for side, losses in zip(sides, (a, b), strict=True):
         side["results"] = [{"val/loss": loss} for loss in losses]
     table, _ = comparison.compare(dict(zip("AB", sides, strict=True)))
-    return table.iloc[0].to_dict()
+    return {str(key): value for key, value in table.iloc[0].items()}
 
 
 def test_a_spread_of_rounding_alone_is_none():

@@ -52,7 +52,7 @@ class CharacterDetector(L.LightningModule):
         if not isinstance(net, Detector):  # the reader knows its maps, and calibrates its scores
             wanted = "mnist_cnn.detection.network.Detector or a class derived from it"
             raise ValueError(must_be("model._target_", wanted, model["_target_"]))
-        self.net: Any = net.to(memory_format=torch.channels_last)
+        self.net: Any = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def setup(self, stage: str) -> None:
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
