@@ -224,11 +224,12 @@ def test_a_slow_upload_shows_how_far_it_is_and_no_reading_of_another(sheet: Shee
     assert sheet.page.locator(".reading").text_content() == ""
 
 
+@pytest.mark.parametrize("on_light", [False, True])
 @pytest.mark.parametrize("shape", [(3, 24, 32), (1, 28, 28)])
 def test_a_network_of_other_classes_shows_the_likeliest_five(
-    browser: Any, tmp_path: Path, shape: tuple[int, ...]
+    browser: Any, tmp_path: Path, shape: tuple[int, ...], on_light: bool
 ) -> None:
-    path = save_classifier(tmp_path, *shape)
+    path = save_classifier(tmp_path, *shape, on_light=on_light)
     net = predictor.load(path)
     expected = [name for name, _ in net.classify(png(3, 5))]
     draws = shape == (1, 28, 28)
@@ -238,11 +239,14 @@ def test_a_network_of_other_classes_shows_the_likeliest_five(
     ):
         sheet.says("Drop a picture")
         sheet.draw(STROKE)
-        if draws:  # in MNIST's format: white on black, centred
+        if draws:  # in MNIST's format, on the ground of training's images
             sheet.page.wait_for_selector(".bar")
             drawn = sheet.page.locator(".seen img").get_attribute("src")
             image = np.array(Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2]))))
-            assert np.argwhere(image > 127).mean(0) == pytest.approx([13.5, 13.5], abs=0.5)
+            assert image[0, 0] == 255 * on_light
+            assert np.argwhere((image > 127) != on_light).mean(0) == pytest.approx(
+                [13.5, 13.5], abs=0.5
+            )
         sheet.upload(("some.png", png(3, 5)))
         sheet.reads(expected[0])
         assert sheet.page.locator(".bar b").all_inner_texts() == expected

@@ -185,7 +185,8 @@ class Classes:
 
     def about(self) -> Mapping[str, object]:
         return {
-            "draws": self.shape == SHAPE,  # in MNIST's format
+            "draws": self.shape == SHAPE,  # in MNIST's format, on the ground of training's images
+            "onLight": self.net.is_on_light,
             "classes": self.net.classes,
             "shape": self.shape,
             "whiteOnBlack": self.net.is_white_on_black,

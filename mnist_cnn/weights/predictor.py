@@ -89,8 +89,12 @@ class Trained(Probabilities):
 
         The reader cuts out digits white on black, which a network of dark digits does not know.
         """
-        data = self.about.get("data") or {}
-        return self.classes == mnist.DIGITS and self.shape == SHAPE and not data.get("on_light")
+        return self.classes == mnist.DIGITS and self.shape == SHAPE and not self.is_on_light
+
+    @property
+    def is_on_light(self) -> bool:
+        """Whether most of training's images are dark on light; False if unknown."""
+        return bool((self.about.get("data") or {}).get("on_light"))
 
     def image_of(self, picture: "Source | Image.Image") -> Tensor:
         """Load a picture as an image of training, uint8 (C, H, W).

@@ -10,6 +10,7 @@ const EMPTY = `Drop a picture on the page, paste or choose one${ABOUT.draws ? ",
 const SIDE = 280; // pixels of a drawing that is read, ten times as many as MNIST's
 const LONGEST = 200; // of them the drawing's longer side, as in MNIST
 const STROKE = 24;
+const [GROUND, LINE] = ABOUT.onLight ? ["#fff", "#000"] : ["#000", "#fff"]; // as in training
 
 const [seen, bars] = ["seen", "bars"].map((name) => document.querySelector(`.reader .${name}`));
 document.querySelector(".reader").classList.add("classifier");
@@ -21,18 +22,18 @@ function listed(names) {
   return [parts.slice(0, -1).join(", "), ...parts.slice(-1)].filter(Boolean).join(" and ");
 }
 
-// Paint the drawing in MNIST's format: white on black, centred.
+// Paint the drawing in MNIST's format, centred.
 function copyDrawing(canvas) {
   canvas.width = canvas.height = SIDE;
   const pen = canvas.getContext("2d");
-  pen.fillStyle = "#000";
+  pen.fillStyle = GROUND;
   pen.fillRect(0, 0, SIDE, SIDE);
   const given = strokes().map(({ points }) => points);
   const sides = [0, 1].map((axis) => ends(given.flat(), axis));
   const zoom = (LONGEST - STROKE) / Math.max(PEN, ...sides.map(([first, end]) => end - first));
   const [x, y] = sides.map(([first, end]) => SIDE / 2 - (zoom * (first + end)) / 2);
   pen.setTransform(zoom, 0, 0, zoom, x, y);
-  pen.strokeStyle = "#fff";
+  pen.strokeStyle = LINE;
   pen.lineWidth = STROKE / zoom;
   for (const points of given) draw(pen, points);
   pen.setTransform(1, 0, 0, 1, 0, 0);
