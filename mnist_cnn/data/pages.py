@@ -142,7 +142,7 @@ class PagesDataModule(L.LightningDataModule):
         self,
         *,
         pages: int = 16_000,
-        val_pages: int = 640,
+        val_pages: int = 320,
         batch_size: int = 32,
         workers: int = 1,
         seed: int = 0,
