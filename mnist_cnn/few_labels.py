@@ -10,6 +10,7 @@ from torchmetrics import MeanMetric
 
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import generator
+from mnist_cnn.metrics import sum_over_ranks
 from mnist_cnn.model import frozen
 from mnist_cnn.module import Batch, DigitClassifier
 
@@ -77,7 +78,7 @@ class FewLabels(DigitClassifier):
         self.confident.update(learned.float())
         self.log("train/confident", self.confident, on_step=False, on_epoch=True)
         counts = torch.tensor([len(of_known), len(of_others)], device=self.device)
-        means = self.sum_over_ranks(counts).clamp(min=1) / self.trainer.world_size
+        means = sum_over_ranks(counts, self.trainer).clamp(min=1) / self.trainer.world_size
         return loss * (len(of_known) / means[0]) + of_learned * (learned.sum() / means[1])
 
     @torch.no_grad()
@@ -88,17 +89,11 @@ class FewLabels(DigitClassifier):
         if self.offsets is None:
             self.offsets = logits.new_zeros(logits.shape[1])
         found = (logits + self.offsets).softmax(1)
-        total = self.sum_over_ranks(found.sum(0))
+        total = sum_over_ranks(found.sum(0), self.trainer)
         # without images all offsets grow by the same amount, and their differences shrink
         frequency = total / total.sum().clamp(min=1)
         self.offsets = (1 - LEAK) * self.offsets - BALANCE * (len(total) * frequency - 1)
         return found
-
-    def sum_over_ranks(self, values: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return values
-        summed: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
-        return summed
 
     @torch.no_grad()
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

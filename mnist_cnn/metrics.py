@@ -101,6 +101,15 @@ class EpochMetrics:
             restore_metric(metric, state["metrics"][name])
 
 
+def sum_over_ranks(values: Tensor, trainer: Any) -> Tensor:
+    """Return the sum of values over the processes of a training, on the device of the values."""
+    if trainer.world_size == 1:
+        return values
+    ours = values.to(trainer.strategy.root_device)
+    summed: Tensor = trainer.strategy.reduce(ours, reduce_op="sum")
+    return summed.to(values.device)
+
+
 def label_accuracies(epoch: EpochMetrics, trainer: Any) -> dict[str, float]:
     """Return test/acc_sound and test/acc_corrected of the last test; {} if it was not MNIST's.
 
@@ -114,8 +123,8 @@ def label_accuracies(epoch: EpochMetrics, trainer: Any) -> dict[str, float]:
     rows = rows_of_test(trainer, len(labels))
     found = {}
     for name, hits in hits_by_labels(predicted, labels, rows).items():
-        counts = torch.tensor([int(hits.sum()), len(hits)], device=trainer.strategy.root_device)
-        correct, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+        counts = torch.tensor([int(hits.sum()), len(hits)])
+        correct, images = sum_over_ranks(counts, trainer).tolist()
         found[f"test/acc_{name}"] = correct / images
     return found
 

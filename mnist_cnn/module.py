@@ -18,7 +18,7 @@ from mnist_cnn.config.compose import tutorial
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
-from mnist_cnn.metrics import EpochMetrics, label_accuracies
+from mnist_cnn.metrics import EpochMetrics, label_accuracies, sum_over_ranks
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
 from mnist_cnn.sanity_check import try_step
 from mnist_cnn.weights.files import load_into, write_weights
@@ -208,9 +208,7 @@ class DigitClassifier(L.LightningModule):
     def log_epoch(self, stage: str) -> None:
         """Log the exact means over the epoch's images on all ranks."""
         totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)
-        if self.trainer.world_size > 1:
-            totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
-        loss, images, hits, labelled = totals.tolist()
+        loss, images, hits, labelled = sum_over_ranks(totals, self.trainer).tolist()
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / max(labelled, 1), dtype=torch.float64))
         for name, value in self.epoch_metrics[stage].computed().items():

@@ -19,6 +19,7 @@ from mnist_cnn.detection.decode import characters
 from mnist_cnn.detection.loss import detection_loss
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.scores import marks_of, page_scores
+from mnist_cnn.metrics import sum_over_ranks
 from mnist_cnn.weights.files import load_into, write_weights
 from mnist_cnn.weights.networks import build_network
 
@@ -94,8 +95,7 @@ class CharacterDetector(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the pages on all ranks."""
         totals = torch.tensor(list(self.totals.values()), dtype=torch.float64)
-        if self.trainer.world_size > 1:
-            totals = self.trainer.strategy.reduce(totals.to(self.device), reduce_op="sum").cpu()
+        totals = sum_over_ranks(totals, self.trainer)
         for name, (part, n) in zip(self.totals, totals.tolist(), strict=True):
             if n:
                 self.log(f"val/{name}", torch.tensor(part / n, dtype=torch.float64))
