@@ -76,11 +76,13 @@ def crop(made: Page, rng: Generator) -> None:
     top, bottom = sorted(rng.uniform(-0.2, 1.2, 2) * height)
     if right - left < 0.3 * width or bottom - top < 0.3 * height:
         return
+    left, right = np.clip([left, right], 0, width)
+    top, bottom = np.clip([top, bottom], 0, height)
     inside = np.zeros_like(made.ink)
-    inside[max(0, int(top)) : max(0, int(bottom)), max(0, int(left)) : max(0, int(right))] = 1
+    inside[int(top) : int(bottom), int(left) : int(right)] = 1
     made.ink, made.rules = made.ink * inside, made.rules * inside
     marks, made.marks = made.marks, []
-    made.mark(*marks, box=(max(0, left), max(0, top), min(width, right), min(height, bottom)))
+    made.mark(*marks, box=(left, top, right, bottom))
 
 
 def buckle(made: Page, rng: Generator) -> None:

@@ -116,10 +116,10 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     height, width = page.ink.shape
     slope = rng.normal(0, 0.04)
     how = rng.choice(["apart", "tight", "touching"], p=[0.4, 0.3, 0.3])
-    most = 2.0 if rng.random() < 0.3 else 1.0  # pages full of writing teach more
-    step = pen.size * rng.uniform(1.1, 0.7 + 0.8 * most)
+    room = 2.0 if rng.random() < 0.3 else 1.0  # a page full of writing teaches more
+    step = pen.size * rng.uniform(1.1, 0.7 + 0.8 * room)
     middle = rng.uniform(0, 0.9) * pen.size
-    middle += rng.uniform(0, height / 2) if rng.random() < 0.15 * most else 0
+    middle += rng.uniform(0, height / 2) if rng.random() < 0.15 * room else 0
     ruled = rng.random() < 0.3
     foot, rule = rng.uniform(0.45, 0.75), rng.uniform(1, max(1.2, pen.size / 14))
     strength = rng.uniform(0.2, 1.1)
@@ -128,12 +128,12 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     while middle < height + 0.3 * pen.size:
         if rng.random() < 0.25:
             hand = pen.hand()
-        left = rng.uniform(-0.4, 0.75 * most) * pen.size
+        left = rng.uniform(-0.4, 0.75 * room) * pen.size
         while left < width:
             name = kind or str(rng.choice(list(TEXTS), p=SHARES))
             gaps = gaps_of(rng, how, overlap)
             left = pen.text(hand, TEXTS[name](rng), left, middle + slope * left, slope, gaps)
-            left += pen.size * rng.uniform(0.4, 1.3 * most)
+            left += pen.size * rng.uniform(0.4, 1.3 * room)
         if ruled:
             y = middle + foot * pen.size
             end = y + slope * width * rng.uniform(0, 1.3)
