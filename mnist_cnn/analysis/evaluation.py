@@ -174,9 +174,16 @@ def check_held_out(nets: Sequence[Trained], config: Evaluation) -> None:
 
 
 def draw_outcome(
-    outcome: Mapping[str, Any], predictions: Predictions, data: ImageDataModule
+    outcome: Mapping[str, Any],
+    predictions: Predictions,
+    data: ImageDataModule,
+    people: pd.DataFrame | None,
 ) -> dict[str, bytes]:
-    """Draw an evaluation's figures, and return them as PNG files by name."""
+    """Draw an evaluation's figures, and return them as PNG files by name.
+
+    Args:
+        people: each writer's accuracy, see `scores.each_writer`; None where no writer is known.
+    """
     split, wrong = outcome["split"], outcome["mistakes"]
     places = scores.most_confident_mistakes(predictions)[: len(wrong)]
     images = data.splits[split][0][places].cpu().numpy()
@@ -189,8 +196,7 @@ def draw_outcome(
         ),
         "reliability": evaluation.reliability(counts, confidence, accuracy, title),
     }
-    if writers := data.split_writers(split):
-        people = scores.each_writer(predictions, writers)
+    if people is not None:
         figures["writers"] = evaluation.writers(people["acc"].to_numpy(), title)
     drawn = {}
     for name, figure in figures.items():
@@ -213,7 +219,10 @@ def write_outcome(
         values: the resolved configuration, saved as well.
     """
     split = outcome["split"]
-    figures = draw_outcome(outcome, predictions, data)  # before writing: half an outcome is none
+    writers = data.split_writers(split)
+    people = scores.each_writer(predictions, writers) if writers else None
+    # before writing: half an outcome is none
+    figures = draw_outcome(outcome, predictions, data, people)
     (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
     write_json(outcome, folder / "evaluation.json")  # first: it marks the folder as an evaluation's
     OmegaConf.save(values, folder / CONFIG)
@@ -226,8 +235,8 @@ def write_outcome(
     table.to_csv(folder / "predictions.csv", index=False, float_format="%.6g")
     for name in ("writers.csv", "writers.png"):  # of an earlier set; not every set has writers
         (folder / name).unlink(missing_ok=True)
-    if writers := data.split_writers(split):
-        scores.each_writer(predictions, writers).to_csv(folder / "writers.csv", index=False)
+    if people is not None:
+        people.to_csv(folder / "writers.csv", index=False)
     for name, figure in figures.items():
         (folder / name).write_bytes(figure)
 
