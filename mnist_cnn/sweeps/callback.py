@@ -86,7 +86,8 @@ class Folders(Callback):
             raise ValueError("torchrun starts the processes of one run: leave out -m")
         overrides = parsed(config)
         check_first_job(config, overrides)
-        if is_search(config):
+        # of another sweeper's options nothing is known
+        if str(config.hydra.sweeper._target_).startswith("hydra_plugins.resumable_optuna."):
             from mnist_cnn.sweeps import search  # imports Optuna, which may be missing
 
             search.check(config.hydra.sweeper, {o.get_key_element(): o for o in overrides})
@@ -111,7 +112,7 @@ class Folders(Callback):
 
     def jobs(self, config: DictConfig, overrides: Sequence[Override]) -> list[Job]:
         """Return the jobs that a sweep would run."""
-        if is_search(config):
+        if "n_trials" in config.hydra.sweeper:  # also Hydra's own sweeper for Optuna
             raise ValueError("dry_run must be false in a search, which chooses its jobs one by one")
         folder = Path(config.hydra.sweep.dir).absolute()
         check_sweep(folder, config.hydra.job.name)
@@ -172,11 +173,6 @@ def parsed(config: DictConfig) -> list[Override]:
     given: Any = OmegaConf.to_container(config.hydra.overrides.task)
     overrides = [*(f"{key}={value}" for key, value in params.items()), *given]
     return parse_overrides(overrides, config_loader())
-
-
-def is_search(config: DictConfig) -> bool:
-    """Return whether a sweep is a search by this project's sweeper."""
-    return str(config.hydra.sweeper._target_).startswith("hydra_plugins.resumable_optuna.")
 
 
 def check_first_job(config: DictConfig, overrides: Sequence[Override]) -> None:
