@@ -18,10 +18,10 @@ Array = NDArray[Any]
 VALIDATION = 12_000  # number of first rows of MNIST's training images
 
 
-def circle(x: float, y: float) -> list[tuple[float, float]]:
+def circle(x: float, y: float, width: float = 0.34) -> list[tuple[float, float]]:
     """Return a small circle around a point, as a stroke."""
     angles = np.linspace(0, 2 * np.pi, 13)
-    return [(x + 0.17 * np.sin(a), y - 0.2 * np.cos(a)) for a in angles]
+    return [(x + width / 2 * np.sin(a), y - 0.2 * np.cos(a)) for a in angles]
 
 
 # strokes of signs in a unit box that stands on the digits' baseline; and the width, as a fraction
@@ -39,6 +39,7 @@ SIGNS: dict[str, tuple[list[list[tuple[float, float]]], float]] = {
     ",": ([[(0.6, 0.95), (0.3, 1.2)]], 0.2),
     ":": ([[(0.5, 0.3), (0.5, 0.31)], [(0.5, 0.8), (0.5, 0.81)]], 0.2),
     "%": ([circle(0.2, 0.2), circle(0.8, 0.8), [(0.2, 1), (0.8, 0)]], 0.75),
+    "°": ([circle(0.5, 0.2, 1)], 0.3),
     "#": (
         [
             [(0.4, 0), (0.25, 1)],
@@ -153,6 +154,20 @@ def row(rng: Generator, text: str, below: bool = False) -> tuple[Pen, str]:
     return pen, text
 
 
+def crossed_out(rng: Generator) -> tuple[Pen, str]:
+    """Write a row of digits, one of them crossed out."""
+    size, text = int(rng.integers(40, 90)), numbers(rng, 3, 6)
+    pen, which = Pen(rng, size * 3, size * (len(text) + 3)), int(rng.integers(len(text)))
+    start = pen.text(text[:which], size, size, size)
+    end = pen.text(text[which], start, size, size)
+    pen.text(text[which + 1 :], end, size, size)
+    for _ in range(int(rng.integers(3, 6))):
+        x = rng.uniform(start, end - 0.3 * size, 2)
+        y = size * rng.uniform([0.9, 1.6], [1.4, 2.1])
+        pen.line(list(zip(x.tolist(), y.tolist(), strict=True)), max(2, round(size / 10)))
+    return pen, f"{text[:which]}?{text[which + 1 :]}"
+
+
 def date(rng: Generator) -> str:
     sign = "/" if rng.random() < 0.6 else str(rng.choice([".", "-"]))
     return sign.join((f"{rng.integers(1, 32)}", f"{rng.integers(1, 13):02}", numbers(rng, 4, 4)))
@@ -188,6 +203,8 @@ KINDS: dict[str, Callable[[Generator], tuple[Pen, str]]] = {
     "shadows": lambda rng: row(rng, numbers(rng, 2, 6)),
     "percents": lambda rng: row(rng, percent(rng)),
     "hashes": lambda rng: row(rng, f"#{numbers(rng, 1, 3)}"),
+    "degrees": lambda rng: row(rng, f"{numbers(rng, 2, 2)}°"),
+    "crossed out": crossed_out,
 }
 
 
