@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mnist_cnn.command import command, hydra_main
 from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.config.parse import Config, parse
+from mnist_cnn.config.schema import check_files
 from mnist_cnn.runs import processes, resume
 from mnist_cnn.runs.folder import RunFolder
 from mnist_cnn.runs.imports import without_collection
@@ -39,7 +40,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 was received; it can be resumed.
     """
     values = resolved(cfg)  # recorded, and compared when the run is resumed
-    config = parse(values, Config)
+    config = checked(values)
     ended = functools.partial(why_ended, config)
     folder = RunFolder(config.run_dir, depends_on, extendable, ended, STALE, "train.log")
     with folder.opened(values) as run:
@@ -86,11 +87,18 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 def preflight(cfg: DictConfig) -> None:
     """Raise ValueError if a configuration would fail on this machine; writes nothing."""
-    config = parse(resolved(cfg), Config)
+    config = checked(resolved(cfg))
     with without_collection():
         from mnist_cnn.build import check_machine  # slow: imports torch
 
     check_machine(config)
+
+
+def checked(values: Mapping[str, Any]) -> Config:
+    """Parse a resolved configuration, and check that the files of its data are there."""
+    config = parse(values, Config)
+    check_files(config.data)
+    return config
 
 
 @hydra_main("train")

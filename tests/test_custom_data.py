@@ -136,6 +136,27 @@ def test_what_a_data_set_lacks_is_named(overrides, line, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("path", "none.npz"),
+        ("path", "text.npz"),
+        ("path", "half.npz"),
+        ("root", "none"),
+        ("root", "bare"),
+    ],
+)
+def test_missing_and_damaged_files_are_refused_before_the_runs_folder_exists(key, name, tmp_path):
+    (tmp_path / "text.npz").write_text("text")
+    save_arrays(tmp_path / "half.npz")
+    (tmp_path / "half.npz").write_bytes((tmp_path / "half.npz").read_bytes()[:5000])
+    (tmp_path / "bare" / "train" / "a").mkdir(parents=True)
+    data = [f"data={'arrays' if key == 'path' else 'folder'}", f"data.{key}={tmp_path / name}"]
+    with pytest.raises(ValueError, match=rf"^data\.{key} must be an? .*, got {tmp_path / name}$"):
+        train(compose(data, run_dir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_on_other_files_is_refused(tmp_path):
     save_arrays(tmp_path / "my.npz")
     data = ["data=arrays", f"data.path={tmp_path}/my.npz"]

@@ -5,7 +5,10 @@ left to the class. The models are used for validation alone: the parts stay dict
 models have no defaults.
 """
 
+import os
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
 from pydantic import (
@@ -336,6 +339,22 @@ def check_values(key: str, kind: type[Part], values: Any) -> None:
         kind.model_validate(values)
     except ValidationError as e:
         raise ValueError("; ".join(sentences(e, key))) from None
+
+
+def check_files(data: Mapping[str, Any]) -> None:
+    """Raise ValueError if the user's own files are missing or evidently no data set.
+
+    Nothing is read whole: a damaged image or array shows only when a run loads it.
+    """
+    home, _, kind = data["_target_"].rpartition(".")
+    if home != "mnist_cnn.data.custom":
+        return
+    key = "path" if kind == "ArraysDataModule" else "root"
+    place = Path(os.path.expanduser(str(data.get(key))))
+    if key == "path" and not (place.is_file() and zipfile.is_zipfile(place)):
+        raise ValueError(must_be("data.path", "an .npz file", data.get(key)))
+    if key == "root" and not any((place / "train").glob("*/*")):
+        raise ValueError(must_be("data.root", "a folder with train/CLASS/*.png", data.get(key)))
 
 
 def check_split(split: str, name: str, val_fraction: float) -> None:
