@@ -344,12 +344,12 @@ def test_force_resumes_with_another_configuration_and_says_which(tmp_path, capsy
     finished(tmp_path)
     for error in (RuntimeError("no memory"), KeyboardInterrupt()):  # before a checkpoint
         before = files(tmp_path)
-        forced = opened(tmp_path, lr=2, force=True, neutral="force")
+        forced = opened(tmp_path, lr=2, force=True)
         with pytest.raises((RuntimeError, Interrupted)), forced as run:
             stop(run, error)
         assert files(tmp_path) == before
         assert "lr must be 1 as recorded, got 2" in capsys.readouterr().err
-    with opened(tmp_path, lr=2, force=True, neutral="force") as run:
+    with opened(tmp_path, lr=2, force=True) as run:
         run.finish({"loss": 0.1})
     assert recorded(tmp_path)["lr"] == 2
 
@@ -357,7 +357,7 @@ def test_force_resumes_with_another_configuration_and_says_which(tmp_path, capsy
 def test_force_has_nothing_to_change_where_nothing_is_left_to_train(tmp_path, capsys):
     finished(tmp_path)
     before = files(tmp_path)
-    forced = opened(tmp_path, lr=2, force=True, neutral="force", ended="2 epochs are trained")
+    forced = opened(tmp_path, lr=2, force=True, ended="2 epochs are trained")
     with pytest.raises(ValueError, match=r"lr must be 1 as recorded, got 2; .*2 epochs"), forced:
         pass
     assert files(tmp_path) == before

@@ -84,11 +84,16 @@ def test_a_finished_job_is_not_mixed_with_another_configuration(toy):
     before = stamps(toy.sweep, RESULTS)
     for launcher in ([], JOBLIB):
         done = toy.finish("x=1", "y=7", *launcher)
-        line = "1 of 1 jobs in .*: job refused; y must be 0 as recorded, got 7; force=.*"
+        line = "1 of 1 jobs in .*: job refused; y must be 0 as recorded, got 7; \\+force=true .*"
         assert (done.returncode, bool(re.fullmatch(f"error: {line}\n", done.stderr))) == (1, True)
         assert before == stamps(toy.sweep, RESULTS)
         assert toy.states() == {"job": "finished"}
         assert not (toy.sweep / "job" / FAILED).exists()
+    done = toy.finish("x=1", "y=7", "+force=true")
+    assert done.returncode == 0
+    assert re.fullmatch("forced: .*: y must be 0 as recorded, got 7\n", done.stderr)
+    assert toy.finish("x=1", "y=7").stderr == ""
+    assert before != stamps(toy.sweep, RESULTS)
 
 
 def test_a_command_is_repeated_once_a_job_of_it_has_been_opened(toy):

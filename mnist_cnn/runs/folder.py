@@ -172,6 +172,7 @@ class RunFolder:
             return []
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
+        changed.pop("force", None)  # says how to resume
         ended = self.ended(Path(start)) if changed and start else ""
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
         lines = []
@@ -197,10 +198,11 @@ class RunFolder:
             f"{key} must be {old} as recorded, got {new}" for key, (old, new) in changed.items()
         ]
         text = f"{self.path}: {'; '.join(keys)}"
+        key = "force" if "force" in self.values else "+force"  # Hydra's sign for a new key
         if not forced:
-            raise ValueError(f"{text}; force=true resumes it all the same, not exactly")
+            raise ValueError(f"{text}; {key}=true resumes it all the same, not exactly")
         if ended:  # only the record would change, and become wrong
-            raise ValueError(f"{text}; force=true has nothing to resume: {ended}")
+            raise ValueError(f"{text}; {key}=true has nothing to resume: {ended}")
         return f"forced: {text}"
 
     def outdate(self) -> None:
