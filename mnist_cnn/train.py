@@ -41,9 +41,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     """
     values = resolved(cfg)  # recorded, and compared when the run is resumed
     config = checked(values)
-    ended = functools.partial(why_ended, config)
-    folder = RunFolder(config.run_dir, depends_on, extendable, ended, STALE, "train.log")
-    with folder.opened(values) as run:
+    with folder_of(config).opened(values) as run:
         if run.results is not None:
             return run.results
         if processes.wanted(devices := config.trainer["devices"]):
@@ -92,6 +90,17 @@ def preflight(cfg: DictConfig) -> None:
         from mnist_cnn.build import check_machine  # slow: imports torch
 
     check_machine(config)
+
+
+def check_folder(cfg: DictConfig) -> None:
+    """Raise ValueError if a run's folder would refuse its configuration; writes nothing."""
+    values = resolved(cfg)
+    folder_of(parse(values, Config)).check(values)
+
+
+def folder_of(config: Config) -> RunFolder:
+    ended = functools.partial(why_ended, config)
+    return RunFolder(config.run_dir, depends_on, extendable, ended, STALE, "train.log")
 
 
 def checked(values: Mapping[str, Any]) -> Config:

@@ -308,6 +308,16 @@ def test_a_dry_run_lists_the_jobs_with_their_states_and_writes_nothing(toy):
     assert stamps(toy.folder) == before
 
 
+def test_a_dry_run_lists_a_job_as_refused_whose_folder_has_another_configuration(toy):
+    assert toy.finish("x=1").returncode == 0
+    before = stamps(toy.folder)
+    for changed, code, how in (("y=0", 0, "finished"), ("y=7", 1, "refused")):
+        done = toy.finish("x=1", changed, "+hydra.callbacks.sweep.dry_run=true")
+        assert (done.returncode, done.stdout.split()[0]) == (code, how), done.stderr
+    assert "y must be 0 as recorded, got 7" in done.stdout
+    assert stamps(toy.folder) == before
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], JOBLIB])
 def test_a_sweep_can_stop_at_the_first_job_that_fails(toy, launcher):

@@ -131,6 +131,12 @@ class RunFolder:
             with self.logged(), self.ending():
                 yield self
 
+    def check(self, values: Mapping[Any, Any]) -> None:
+        """Raise ValueError if `opened` would, unless another process is using the folder."""
+        self.values = dict(values)
+        self.check_free()
+        self.compare()
+
     def check_free(self) -> None:
         """Raise ValueError if there is anything but a run in the folder."""
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []

@@ -30,8 +30,8 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
     """
 
     def recorded(cfg: DictConfig) -> Mapping[str, Any]:
-        values: Any = OmegaConf.to_container(cfg, resolve=True)
-        with RunFolder(HydraConfig.get().runtime.output_dir).opened(values) as run:
+        folder, values = of_job(cfg)
+        with folder.opened(values) as run:
             if run.results is not None:
                 return run.results
             outcome = function(cfg)
@@ -50,6 +50,18 @@ def resumable(function: Callable[[DictConfig], Any]) -> Callable[[DictConfig], A
             sys.exit(128 + e.number)
 
     return job
+
+
+def of_job(cfg: DictConfig) -> tuple[RunFolder, Any]:
+    """Return the folder of a job, and the configuration that it records."""
+    folder = RunFolder(HydraConfig.get().runtime.output_dir)
+    return folder, OmegaConf.to_container(cfg, resolve=True)
+
+
+def check_folder(cfg: DictConfig) -> None:
+    """Raise ValueError if the folder of a job would refuse its configuration; writes nothing."""
+    folder, values = of_job(cfg)
+    folder.check(values)
 
 
 def attempt(

@@ -54,6 +54,8 @@ class Folders(Callback):
 
     Args:
         check: the `package.module:function` that is called with a run's configuration.
+        check_folder: the one that a dry run also calls with it, which raises ValueError if the
+            folder of the run would refuse it.
         report: the `package.module:function` that is called with a sweep's folder.
         dry_run: list the jobs of a sweep, or a run, and check each, instead of running them.
         stop_on_failure: start no further job of a sweep once one has failed or was refused.
@@ -65,11 +67,12 @@ class Folders(Callback):
     def __init__(
         self,
         check: str | None = None,
+        check_folder: str | None = "mnist_cnn.sweeps:check_folder",
         report: str | None = None,
         dry_run: bool = False,
         stop_on_failure: bool = False,
     ):
-        self.check, self.report = check, report
+        self.check, self.check_folder, self.report = check, check_folder, report
         self.dry_run, self.stop_on_failure = dry_run, stop_on_failure
 
     @refusal()
@@ -122,12 +125,13 @@ class Folders(Callback):
 
     def check_task(self, config: DictConfig, folder: Path) -> None:
         """Raise an error for a configuration that must not be run in a folder."""
-        if self.check:
-            with read_write(config.hydra.runtime), open_dict(config):
-                config.hydra.runtime.output_dir = str(folder)
-            set_hydra_config(config)  # the configuration refers to it
-            task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-            pkgutil.resolve_name(self.check)(task)
+        with read_write(config.hydra.runtime), open_dict(config):
+            config.hydra.runtime.output_dir = str(folder)
+        set_hydra_config(config)  # the configuration refers to it
+        task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        for check in (self.check, self.check_folder if self.dry_run else None):
+            if check:
+                pkgutil.resolve_name(check)(task)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         end_with_sweep()
