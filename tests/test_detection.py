@@ -230,6 +230,12 @@ def test_a_network_that_no_reader_could_be_is_refused_at_the_start():
         CharacterDetector(**{**MODULE, "model": model})
 
 
+def test_a_schedule_by_epochs_is_refused_at_the_start():
+    schedule: Any = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "interval": "epoch"}
+    with pytest.raises(ValueError, match=r"^scheduler\.interval must be step .*, got epoch$"):
+        CharacterDetector(**{**MODULE, "scheduler": schedule})
+
+
 def test_data_on_which_no_score_could_be_calibrated_are_refused_at_the_start():
     module: Any = CharacterDetector(**MODULE)
     module.trainer = SimpleNamespace(datamodule=MNISTDataModule())

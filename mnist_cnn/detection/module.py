@@ -49,6 +49,9 @@ class CharacterDetector(L.LightningModule):
         super().__init__()
         model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
+        if scheduler.get("interval", "step") != "step":
+            wanted = "step with CharacterDetector, as its schedules are"
+            raise ValueError(must_be("scheduler.interval", wanted, scheduler["interval"]))
         net: Any = build_network(model)
         if not isinstance(net, Detector):  # the reader knows its maps, and calibrates its scores
             wanted = "mnist_cnn.detection.network.Detector or a class derived from it"
