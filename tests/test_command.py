@@ -153,6 +153,7 @@ def test_a_mistake_in_a_user_s_code_is_one_line_with_its_place(tmp_path, monkeyp
         ("optimzer.lr=1", "optimzer.lr"),
         ("model=nope", "model/nope"),
         ("seed='", "seed='"),
+        ("-m --cfg hydra", "-m --cfg hydra: Only one of --run"),
         ("hydra.run.dir=/dev/null/x", "hydra.run.dir=/dev/null/x: "),
     ],
 )
@@ -160,7 +161,7 @@ def test_what_hydra_refuses_is_one_line(override, named, tmp_path, monkeypatch, 
     monkeypatch.setattr(sys, "argv", ["train"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        train_command([override])
+        train_command(override.split())
     assert end.value.code == 1
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)

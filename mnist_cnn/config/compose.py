@@ -95,9 +95,9 @@ def explained(error: Exception, overrides: Sequence[str]) -> Exception:
     if type(error) not in (TypeError, ValueError) or not raised_by_hydra(error):
         return error
     for override in overrides:
-        key, _, value = override.partition("=")
+        key, given, value = override.partition("=")
         if (
-            key
+            given
             and (CONF / key).is_dir()
             and (value == "null" or not value.strip("'\"[ ")[:1].isalpha())
         ):
