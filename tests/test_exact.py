@@ -71,7 +71,7 @@ def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_p
         fault(f"on_train_batch_start {step} SIGTERM")
         if step > last(whole)["global_step"] * 3 ** (recipe.startswith("accumulated")):
             break
-        with pytest.raises(Interrupted, match=f"SIGTERM; resume it with ckpt_path={cut}"):
+        with pytest.raises(Interrupted, match=f"SIGTERM; the call that started {cut} resumes it"):
             run(cut, *RECIPES[recipe])
         assert state(cut) == "interrupted"
         torch.manual_seed(99)  # the resumed run must not depend on this state

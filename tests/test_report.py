@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from mnist_cnn import report
 from mnist_cnn.analysis import comparison, found, ranking, tables
 from mnist_cnn.config.messages import install
-from mnist_cnn.runs.folder import LOCK, SWEEP
+from mnist_cnn.runs.folder import LOCK, OVERRIDES, SWEEP
 from mnist_cnn.runs.terminal import Console
 from tests.helpers.training import trained
 
@@ -336,7 +336,9 @@ def test_every_run_is_shown_with_its_state_and_what_resumes_it(sweep, printed, m
     monkeypatch.chdir(outputs.parent)
     monkeypatch.setenv("COLUMNS", "200")
     lone = shutil.copytree(sweep / LOW_0, outputs / "2026-01-02" / "a run")
-    for run in (sweep / LOW_1, sweep / HIGH_0, sweep / HIGH_1, lone):
+    (lone / OVERRIDES).write_text("[]")
+    called = shutil.copytree(sweep / LOW_0, outputs / "from Python")
+    for run in (sweep / LOW_1, sweep / HIGH_0, sweep / HIGH_1, lone, called):
         (run / "results.json").unlink()
     (sweep / HIGH_0 / "failed.json").write_text('{"type": "ValueError", "error": "no space"}')
     best = pd.read_csv(sweep / LOW_1 / "history.csv")["val/loss"].min()
@@ -358,6 +360,7 @@ def test_every_run_is_shown_with_its_state_and_what_resumes_it(sweep, printed, m
         "ckpt_path=outputs/2026-01-02/a run",
         "ckpt_path=outputs/sweeps/2026-01-01/12-00-00",
     ]
+    assert "the call that started outputs/from Python resumes it" in said
 
 
 @pytest.mark.parametrize("row", ["x,0.5,0.5", "1,abc,0.5"])

@@ -24,6 +24,7 @@ from mnist_cnn.runs.folder import (
     FAILED,
     LAST,
     LOCK,
+    OVERRIDES,
     PRUNED,
     RESULTS,
     SWEEP,
@@ -143,8 +144,14 @@ def test_a_run_that_did_not_finish_says_why_until_it_is_opened(tmp_path, error, 
 def test_what_stops_a_run_says_how_to_resume_it_and_notes_no_failure(tmp_path, error, words):
     with pytest.raises(Interrupted) as stop, opened(tmp_path):
         raise error
-    assert str(stop.value) == f"{words}; resume it with ckpt_path={tmp_path}"
+    assert str(stop.value) == f"{words}; the call that started {tmp_path} resumes it"
     assert state(tmp_path) == "interrupted"
+    (tmp_path / OVERRIDES).write_text("[]")  # as a command does
+    with (
+        pytest.raises(Interrupted, match=f"; resume it with ckpt_path={tmp_path}$"),
+        opened(tmp_path),
+    ):
+        raise error
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell")

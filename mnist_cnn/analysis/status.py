@@ -1,4 +1,4 @@
-"""States of the runs below some folders, and the commands that resume them."""
+"""States of the runs below some folders, and what resumes them."""
 
 import shlex
 from collections.abc import Sequence
@@ -31,15 +31,14 @@ def status(folders: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
     Returns:
         A row of text for each run, running ones first: its name, its state, the completed epochs,
         the best value of its objective so far, since when it is in that state (a running one: its
-        start) and its error; and the commands that resume interrupted and failed runs, one for each
-        sweep and each run outside of a sweep.
+        start) and its error; and what resumes interrupted and failed runs, a line for each sweep
+        and each run outside of a sweep.
     """
     runs = read_runs(folders).to_dict("records")
     runs.sort(key=lambda run: ORDER.index(run["state"]))
     rows = [row(run["folder"], run["name"], run["state"], run["message"]) for run in runs]
     again = [resumed(run["folder"], folders) for run in runs if run["state"] in RESUMABLE]
-    commands = [f"python -m mnist_cnn.train ckpt_path={place}" for place in dict.fromkeys(again)]
-    return pd.DataFrame(rows), commands
+    return pd.DataFrame(rows), list(dict.fromkeys(again))
 
 
 def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
@@ -81,10 +80,13 @@ def since(folder: Path, state: str) -> str:
 
 
 def resumed(run: Path, folders: Sequence[Path]) -> str:
-    """Return the folder to resume: the run's sweep if it is in one of the folders, else the run."""
+    """Return what resumes a run, or its sweep if that is in one of the folders."""
     tops = {top.resolve() for top in folders}
     inside = [parent for parent in run.parents if any(map(parent.is_relative_to, tops))]
     sweeps = (parent for parent in inside if (parent / files.SWEEP).is_file())
     place = next(sweeps, run)
     home = Path.cwd()
-    return shlex.quote(str(place.relative_to(home) if place.is_relative_to(home) else place))
+    shown = place.relative_to(home) if place.is_relative_to(home) else place
+    if place == run and not (run / files.OVERRIDES).is_file():  # started from Python
+        return files.how_to_resume(shown)
+    return f"python -m mnist_cnn.train ckpt_path={shlex.quote(str(shown))}"

@@ -249,7 +249,7 @@ class RunFolder:
             write_json(vars(e), self.path / PRUNED)
             raise
         except BaseException as e:  # Rich exits if its output pipe is closed
-            if stop := interrupted(e, f"resume it with ckpt_path={self.path}"):
+            if stop := interrupted(e, how_to_resume(self.path)):
                 raise stop from None
             if isinstance(e, Exception):
                 self.note_failure(e)
@@ -270,6 +270,13 @@ class RunFolder:
             root.setLevel(level)
             root.removeHandler(handler)
             handler.close()
+
+
+def how_to_resume(folder: Path) -> str:
+    """Return what resumes a run: ckpt_path repeats a command, which a Python program has not."""
+    if (folder / OVERRIDES).is_file():
+        return f"resume it with ckpt_path={folder}"
+    return f"the call that started {folder} resumes it"
 
 
 def record(values: Mapping[Any, Any], folder: Path) -> dict[Path, Any]:
