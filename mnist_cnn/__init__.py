@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_cnn.analysis.networks import as_trained
     from mnist_cnn.config.compose import compose
     from mnist_cnn.data.augment import Augment
     from mnist_cnn.data.custom import ArraysDataModule, FolderDataModule
@@ -37,6 +38,7 @@ __all__ = [
     "Reading",
     "Trained",
     "Transforms",
+    "as_trained",
     "compose",
     "evaluate",
     "export",
@@ -65,6 +67,7 @@ PLACES = {
     "Reading": "reading.reading",
     "Trained": "weights.predictor",
     "Transforms": "data.transforms",
+    "as_trained": "analysis.networks",
     "compose": "config.compose",
     "evaluate": "evaluate",
     "export": "export",

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from mnist_cnn.analysis.networks import as_trained, check_folder
 from mnist_cnn.command import command, hydra_main
-from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.parse import Evaluation, parse
@@ -25,7 +24,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     (https://arxiv.org/abs/1612.01474).
 
     Args:
-        cfg: in Python `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=...)`.
+        cfg: in Python `compose(as_trained(["ckpt_path=RUN"]), entry="evaluate", run_dir=...)`, with
+            `as_trained` of this package.
 
     Returns:
         The content of evaluation.json.
@@ -78,7 +78,6 @@ def job(cfg: DictConfig) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     asks = {"--help", "-h", "--hydra-help"} & set(argv)
-    instantiate.allow_given(argv)  # before as_trained reads the file: only the command may allow
     sys.argv[1:] = argv if asks else as_trained(argv)
     job()
 

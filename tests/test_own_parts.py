@@ -18,6 +18,7 @@ from mnist_cnn.analysis.networks import as_trained
 from mnist_cnn.checks.folders import differences
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import compose
+from mnist_cnn.evaluate import evaluate
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
@@ -187,8 +188,12 @@ def test_a_checkpoint_never_imports_code_by_itself(here):
     file = here / "run" / "checkpoints" / "best.ckpt"
     assert str(e.value).startswith(f"{file}: model._target_")
     assert "my_pkg" not in sys.modules
-    instantiate.allow(["my_pkg.*"])
-    predictor.load(here / "run")
+    assert predictor.load(here / "run", targets=["my_pkg.*"]).classes
+    with pytest.raises(ValueError, match=r"got my_pkg\.nets\.Net"):  # allowed once, not for good
+        predictor.load(here / "run")
+    argv = as_trained([f"ckpt_path={here}/run", TARGETS, "split=val"])
+    outcome = evaluate(compose(argv, entry="evaluate", run_dir=here / "evaluation"))
+    assert outcome["split"] == "val"
 
 
 def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(here):

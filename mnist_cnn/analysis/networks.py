@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from mnist_cnn.config.compose import CONF
-from mnist_cnn.config.instantiate import not_allowed
+from mnist_cnn.config.instantiate import allow_given, not_allowed
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.schema import PUBLIC
 from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
@@ -47,11 +47,16 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     the first network's file; argv overrides them. A single run is evaluated in `evaluation/` of
     its own folder.
 
+    Args:
+        argv: as on the command line: ["ckpt_path=RUN", "split=val"]. What `targets=` lists may be
+            imported from then on.
+
     Raises:
         ValueError: ckpt_path is not a network of this project.
     """
     from mnist_cnn.weights import predictor
 
+    allow_given(argv)  # before a file is read: only the command may allow
     given, command = take_ckpt_path(argv)
     if given == "":  # such as from an unset shell variable
         raise ValueError(must_be("ckpt_path", "a folder, a file or null", given))

@@ -5,6 +5,7 @@ a module on the allowlist before anything is called: torch.nn.modules.module.tor
 out of torch.nn. Hydra 1.3 and 1.4 refuse different targets, so the calls are made here.
 """
 
+import contextlib
 import fnmatch
 import functools
 import pkgutil
@@ -58,6 +59,17 @@ class ForbiddenError(ValueError):
 def allow(targets: Sequence[str]) -> None:
     """Set the user's own allowlist, which comes from a command or a program, never from a file."""
     ALLOWED[:] = targets
+
+
+@contextlib.contextmanager
+def also_allowed(targets: Sequence[str]) -> Iterator[None]:
+    """Also allow code of the user's inside."""
+    before = [*ALLOWED]
+    allow([*before, *([targets] if isinstance(targets, str) else targets)])
+    try:
+        yield
+    finally:
+        allow(before)
 
 
 def allow_given(argv: Sequence[str]) -> None:

@@ -2,12 +2,14 @@
 
 import functools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from mnist_cnn.config.instantiate import also_allowed
 from mnist_cnn.detection.network import Block, Detector
 from mnist_cnn.weights import files
 from mnist_cnn.weights.files import ReaderError, check_finite_weights, errors_of, read_file
@@ -16,10 +18,13 @@ from mnist_cnn.weights.networks import build_network
 SHIPPED = files.SHIPPED.with_name("reader.safetensors")
 
 
-def load_reader(path: Path | str | None = None) -> Detector:
+def load_reader(path: Path | str | None = None, targets: Sequence[str] = ()) -> Detector:
     """Load the network of a run of experiment=reader or of a weights file; by default the shipped.
 
     It is for reading alone: its normalisations are fused with its convolutions.
+
+    Args:
+        targets: code of your own that the file may name, such as ["my_pkg.*"].
 
     Raises:
         ValueError: there is no such file, or it is not a reader's.
@@ -34,7 +39,7 @@ def load_reader(path: Path | str | None = None) -> Detector:
             f"{file}: a checkpoint, whose scores are not calibrated: name the run's folder or its "
             "weights.safetensors"
         ) from None
-    with errors_of(file):
+    with errors_of(file), also_allowed(targets):
         net = build_network(dict(about.get("model") or {}))
         net.load_state_dict(weights)
         check_finite_weights(net.state_dict())

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mnist_cnn.config.instantiate import also_allowed
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.schema import DataDescription
 from mnist_cnn.data import mnist
@@ -207,10 +208,13 @@ def check_shape(shape: Any) -> None:
         raise ValueError(must_be("shape", f"three sides, of at most {MAX_PIXELS:,} pixels", shape))
 
 
-def load(path: Path | str | None = None) -> Trained:
+def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained:
     """Load the network of a run's folder, a checkpoint or a weights file, by default the shipped.
 
     Only tensors and plain values are read: no code in the file is run.
+
+    Args:
+        targets: code of your own that the file may name, such as ["my_pkg.*"].
 
     Raises:
         ValueError: there is no such file, it is not one of this project's or is of a reader of
@@ -220,7 +224,7 @@ def load(path: Path | str | None = None) -> Trained:
     weights, about, epoch = read_file(file)
     if is_reader(about.get("model")):
         raise ReaderError(f"{file}: {READER}")
-    with errors_of(file):
+    with errors_of(file), also_allowed(targets):
         model, data = dict(about.get("model") or {}), dict(about.get("data") or {})
         if not data:
             raise ValueError("it does not say what it was trained on; weights.safetensors does")
