@@ -66,6 +66,17 @@ def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_pa
     assert results_of(tmp_path).Tags()["images"] == drawn
 
 
+def test_runs_that_share_a_folder_of_tensorboard_delete_no_results_but_their_own(tmp_path):
+    shared = ["logger=tensorboard", f"logger.tensorboard.save_dir={tmp_path}/all"]
+    trained(tmp_path / "a", *shared, "trainer.max_epochs=1")
+    (first,) = tmp_path.glob("all/results/*")
+    trained(tmp_path / "b", *shared, "trainer.max_epochs=1")
+    (other,) = {*tmp_path.glob("all/results/*")} - {first}
+    trained(tmp_path / "a", *shared, "trainer.max_epochs=2")
+    assert first not in (now := {*tmp_path.glob("all/results/*")})
+    assert (other in now, len(now)) == (True, 2)
+
+
 def test_results_are_removed_with_the_first_checkpoint_that_outdates_them(tmp_path, fault):
     options = ["logger=tensorboard", FAULT]
     fault("- 0 -")

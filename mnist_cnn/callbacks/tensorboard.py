@@ -1,6 +1,7 @@
 """The event files of a run for TensorBoard."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ class TensorBoard(TensorBoardLogger):
         self.validation: Any = None  # the writer of the run `val`, once it has a value
         self.restart: Event | None = None
 
-    def writer(self, run: str) -> Any:
-        """Return a new SummaryWriter of a run."""
+    def writer(self, run: str, suffix: str = "") -> Any:
+        """Return a new SummaryWriter of a run, whose file's name ends with a suffix."""
         from torch.utils.tensorboard import SummaryWriter  # slow
 
-        return SummaryWriter(str(Path(self.save_dir, run)))
+        return SummaryWriter(str(Path(self.save_dir, run)), filename_suffix=suffix)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -85,10 +86,13 @@ class TensorBoard(TensorBoardLogger):
         """
         from torch.utils.tensorboard.summary import hparams as session  # slow
 
-        for file in Path(self.save_dir, RESULTS).glob(EVENTS):
+        run, folder = Path(outcome["config"]["run_dir"]).resolve(), Path(self.save_dir, RESULTS)
+        shared = not folder.resolve().is_relative_to(run)  # other runs may have theirs there
+        suffix = f".{sha256(str(run).encode()).hexdigest()[:8]}" if shared else ""
+        for file in folder.glob(f"{EVENTS}{suffix}"):
             file.unlink()
         step = outcome["best_epoch"] or outcome["epochs"]
-        with self.writer(RESULTS) as writer:
+        with self.writer(RESULTS, suffix) as writer:
             if hparams:
                 _, start, end = session(dict(hparams), dict(metrics))
                 writer.file_writer.add_summary(start, step)
