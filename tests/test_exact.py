@@ -14,6 +14,7 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from mnist_cnn.callbacks import process_state
 from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.checks.folders import differences, files, last, results, scalars
 from mnist_cnn.runs.folder import BEST, LAST, LOCK, state
@@ -279,6 +280,19 @@ def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault
         run(cut, "test=true", "seed=1", "force=true")
     run(cut, "test=false")  # the existing test results stay
     assert files(cut) == before
+
+
+def test_another_processor_is_named_when_a_run_is_resumed(tmp_path, monkeypatch, capsys):
+    for epochs, name in enumerate(("one", "other", "other"), 1):
+        monkeypatch.setattr(process_state, "processor", lambda name=name: name)
+        trained(tmp_path, f"trainer.max_epochs={epochs}")
+        said = "not identical to an uninterrupted run: processor one, now other\n"
+        assert capsys.readouterr().err.count(said) == (epochs == 2)
+    content = torch.load(tmp_path / LAST, weights_only=True)
+    del content["environment"]["processor"]  # as in an older checkpoint
+    torch.save(content, tmp_path / LAST)
+    trained(tmp_path, "trainer.max_epochs=4")
+    assert "not identical" not in capsys.readouterr().err
 
 
 def test_a_run_that_stopped_early_says_so_when_it_is_extended(tmp_path, capsys):

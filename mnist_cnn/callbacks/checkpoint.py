@@ -296,7 +296,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             self.process = process_of(trainer, checkpoint["processes"])
             self.callbacks = copy.deepcopy(checkpoint["callbacks"])
         now, before = environment(trainer), checkpoint.get("environment", {})
-        changed = [f"{k} {before.get(k)}, now {v}" for k, v in now.items() if v != before.get(k)]
+        # an older checkpoint may lack a key
+        changed = [f"{k} {before[k]}, now {v}" for k, v in now.items() if before.get(k, v) != v]
         if changed and trainer.is_global_zero:
             said = "; ".join(changed)
             print(f"not identical to an uninterrupted run: {said}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from mnist_cnn.analysis.results import processor
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.replay import resumable
 from mnist_cnn.internals.lightning import mid_epoch
@@ -118,6 +119,7 @@ def environment(trainer: L.Trainer) -> dict[str, Any]:
     return {
         "torch": torch.__version__.split("+")[0],
         "device": trainer.strategy.root_device.type,
+        "processor": processor(),
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),
     }
