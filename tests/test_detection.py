@@ -40,6 +40,7 @@ from mnist_cnn.detection.module import CharacterDetector
 from mnist_cnn.detection.network import CHANNELS, COARSEST, Detector
 from mnist_cnn.detection.scores import marks_of, page_scores
 from mnist_cnn.detection.trained import SHIPPED, load_reader
+from mnist_cnn.runs.folder import BEST
 from mnist_cnn.runs.signals import Interrupted
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
@@ -222,6 +223,7 @@ def test_a_reader_overfits_at_a_constant_rate(tmp_path):
     options += ["trainer.accelerator=cpu", "trainer.precision=32-true", "logger=none"]
     train(compose(options, run_dir=tmp_path))
     assert [float(row["lr"]) for row in rows(tmp_path)] == pytest.approx([0.002] * 2)
+    assert (tmp_path / BEST).is_file()  # by train/loss
 
 
 def test_a_network_that_no_reader_could_be_is_refused_at_the_start():
