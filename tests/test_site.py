@@ -23,7 +23,7 @@ def test_the_page_on_python_lists_classes_their_methods_and_functions(tmp_path):
 
 
 def test_what_the_page_on_python_lists_is_imported_as_it_says():
-    page = (DOCS / "api.md").read_text("utf-8")
+    page, _ = (DOCS / "api.md").read_text("utf-8").split("\n## By their modules")
     listed = set(re.findall(r"^::: [\w.]+\.(\w+)$", page, re.MULTILINE)) - {"model", "custom"}
     listed |= {
         name for names in re.findall(r"members: \[(.*)\]", page) for name in names.split(", ")
