@@ -6,6 +6,8 @@ from numpy.random import Generator
 
 from mnist_cnn.data.synthetic.strokes import Array, spline
 
+TURNS = (3, 8), (1, 8)  # frequencies of the two waves that loops are made of
+
 
 def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
     """Draw a polyline (N, 2) of x and y on a sheet (H, W), where it is not darker already."""
@@ -19,9 +21,9 @@ def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
 
 
 def scribble(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw a tangle, a zigzag, a coil or a wave of about `size` pixels at a random place."""
+    """Draw a tangle, a zigzag, a coil, a wave or loops of about `size` pixels at a random place."""
     height, width = sheet.shape
-    kind = rng.integers(5)
+    kind = rng.integers(6)
     n = int(rng.integers(6, 22))
     if kind == 0:
         points = rng.normal(0, 0.5, (n // 2 + 3, 2)).cumsum(0) * 0.6
@@ -36,9 +38,13 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
     elif kind == 3:
         t = np.linspace(-2, 2, 50)
         points = np.stack([t, np.sin(t * rng.uniform(2, 9)) * rng.uniform(0.1, 0.7)], 1)
-    else:
+    elif kind == 4:
         points = rng.uniform(-1, 1, (n // 2 + 3, 2))
         points = np.concatenate([points, points[:1]])
+    else:  # with too many turns to be a digit
+        t = np.linspace(0, 2 * np.pi, 120)[:, None]
+        fast, slow = (np.cos(rng.integers(*some, 2) * t + rng.uniform(0, 6, 2)) for some in TURNS)
+        points = fast + rng.uniform(0, 0.7) * slow
     if rng.random() < 0.6:
         points = spline(points)
     angle = rng.uniform(0, 2 * np.pi)

@@ -125,20 +125,23 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     strength = rng.uniform(0.2, 1.1)
     hand = pen.hand()
     overlap = rng.uniform(0.05, 0.25)
+    alone = rng.random() < 0.2  # a number on an empty page
+    if alone:
+        middle = rng.uniform(0.1, 0.9) * height
     while middle < height + 0.3 * pen.size:
         if rng.random() < 0.25:
             hand = pen.hand()
-        left = rng.uniform(-0.4, 0.75 * room) * pen.size
+        left = rng.uniform(0, 0.6) * width if alone else rng.uniform(-0.4, 0.75 * room) * pen.size
         while left < width:
             name = kind or str(rng.choice(list(TEXTS), p=SHARES))
             gaps = gaps_of(rng, how, overlap)
             left = pen.text(hand, TEXTS[name](rng), left, middle + slope * left, slope, gaps)
-            left += pen.size * rng.uniform(0.4, 1.3 * room)
+            left += width if alone else pen.size * rng.uniform(0.4, 1.3 * room)
         if ruled:
             y = middle + foot * pen.size
             end = y + slope * width * rng.uniform(0, 1.3)
             page.rule([(-5, y), (width + 5, end)], rule, strength)
-        middle += step
+        middle += height if alone else step
         page.line += 1
 
 
@@ -271,7 +274,7 @@ def scattered(pen: Pen) -> None:
     """Write characters anywhere, each by another hand, without touching."""
     rng, page = pen.rng, pen.page
     height, width = page.ink.shape
-    for _ in range(int(rng.integers(1, 17))):
+    for _ in range(1 if rng.random() < 0.4 else int(rng.integers(2, 17))):
         hand = pen.hand(pen.size * rng.uniform(0.8, 1.25))
         # a pen writes i as 1; a font writes it with its dot
         alphabet = WESTERN + 4 * "itxX" if hand.source == "font" else LATIN
