@@ -361,6 +361,12 @@ def test_force_resumes_with_another_configuration_and_says_which(tmp_path, capsy
     assert recorded(tmp_path)["lr"] == 2
 
 
+def test_a_users_own_value_called_force_is_compared_like_any_other(tmp_path):
+    finished(tmp_path, force=9.8)
+    with pytest.raises(ValueError, match=r"force must be 9\.8 as recorded, got 1\.6"):
+        opened(tmp_path, force=1.6).__enter__()
+
+
 def test_force_has_nothing_to_change_where_nothing_is_left_to_train(tmp_path, capsys):
     finished(tmp_path)
     before = files(tmp_path)

@@ -132,7 +132,7 @@ class RunFolder:
                 yield self
 
     def check(self, values: Mapping[Any, Any]) -> None:
-        """Raise ValueError if `opened` would, unless another process is using the folder."""
+        """Raise ValueError if the folder has other files, or records another configuration."""
         self.values = dict(values)
         self.check_free()
         self.compare()
@@ -178,12 +178,13 @@ class RunFolder:
             return []
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
-        changed.pop("force", None)  # says how to resume
+        if all(flag is None or isinstance(flag, bool) for flag in changed.get("force", ())):
+            changed.pop("force", None)  # how to resume, and no value of the user's
         ended = self.ended(Path(start)) if changed and start else ""
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
         lines = []
         if refused := {key: changed[key] for key in changed if key not in allowed}:
-            lines += [self.force(refused, ended, forced=bool(self.values.get("force")))]
+            lines += [self.force(refused, ended, forced=self.values.get("force") is True)]
         # results remain valid if a step, such as the test, is now left out
         off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
         longer = changed.keys() - off - on
