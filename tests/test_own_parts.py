@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from functools import partial
 
@@ -175,6 +176,24 @@ def test_a_clone_is_renamed_as_the_page_says(tmp_path):
     (clone / "rename.py").write_text(snippet + check)
     done = run(clone, "rename.py")
     assert done.stdout == "my_project.model my_project.detection.network\n", done.stderr
+
+
+def test_what_one_call_allows_no_other_thread_may_name():
+    inside, ended = threading.Event(), threading.Event()
+
+    def call():
+        with instantiate.also_allowed(["a_pkg.*"]):
+            inside.set()
+            ended.wait(30)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    assert inside.wait(30)
+    with instantiate.also_allowed(["b_pkg.*"]):
+        assert "a_pkg.*" not in instantiate.allowed_targets()
+        ended.set()
+        thread.join()
+    assert not {"a_pkg.*", "b_pkg.*"} & set(instantiate.allowed_targets())
 
 
 def test_a_checkpoint_never_imports_code_by_itself(here):

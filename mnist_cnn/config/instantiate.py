@@ -11,6 +11,7 @@ import functools
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from mnist_cnn.config.messages import either, must_be
@@ -50,6 +51,7 @@ COMMANDS = (
 IMAGE_MODULES = ("mnist_cnn.data.datamodule.", "mnist_cnn.data.custom.")
 
 ALLOWED: list[str] = []  # set by the user for this process
+ALSO: ContextVar[tuple[str, ...]] = ContextVar("ALSO", default=())  # for one call, in its thread
 
 
 class ForbiddenError(ValueError):
@@ -64,12 +66,16 @@ def allow(targets: Sequence[str]) -> None:
 @contextlib.contextmanager
 def also_allowed(targets: Sequence[str]) -> Iterator[None]:
     """Also allow code of the user's inside."""
-    before = [*ALLOWED]
-    allow([*before, *([targets] if isinstance(targets, str) else targets)])
+    before = ALSO.set((*ALSO.get(), *([targets] if isinstance(targets, str) else targets)))
     try:
         yield
     finally:
-        allow(before)
+        ALSO.reset(before)
+
+
+def allowed_targets() -> list[str]:
+    """Return the user's own allowlist."""
+    return [*ALLOWED, *ALSO.get()]
 
 
 def allow_given(argv: Sequence[str]) -> None:
@@ -96,7 +102,7 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 def refusal(key: str, target: str, name: Any, allowlist: Sequence[str]) -> str:
     places = [pattern for pattern in allowlist if "[" not in pattern]  # no short names
-    allowed = either([*places, *ALLOWED]) or "allowed by targets"
+    allowed = either([*places, *allowed_targets()]) or "allowed by targets"
     package = target.partition(".")[0]
     return f"{must_be(key, allowed, name)}; for code of your own: targets=[{package}.*]"
 
@@ -114,7 +120,7 @@ def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> list[str]:
     """Return a message for each `_target_` in a part of the configuration on no allowlist."""
-    patterns = [*allowlist, *ALLOWED]
+    patterns = [*allowlist, *allowed_targets()]
     return [
         refusal(where, str(target), target, allowlist)
         for where, target in targets(node, key)
@@ -153,7 +159,8 @@ def home_of(found: Any) -> str:
 
 def is_users(found: Any, target: str) -> bool:
     """Return whether the user allowed an object, by its full name or by where it is defined."""
-    return target in ALLOWED or matches(home_of(found), ALLOWED)
+    allowed = allowed_targets()
+    return target in allowed or matches(home_of(found), allowed)
 
 
 def is_part(found: Any) -> bool:
