@@ -15,7 +15,7 @@ from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.config.schema import check_files
 from mnist_cnn.runs import processes, resume
-from mnist_cnn.runs.folder import RunFolder
+from mnist_cnn.runs.folder import RESULTS, RunFolder
 from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.sweeps import attempt
@@ -104,9 +104,13 @@ def folder_of(config: Config) -> RunFolder:
 
 
 def checked(values: Mapping[str, Any]) -> Config:
-    """Parse a resolved configuration, and check that the files of its data are there."""
+    """Parse a resolved configuration, and check that the files of its data are there.
+
+    A finished run needs none.
+    """
     config = parse(values, Config)
-    check_files(config.data)
+    if not Path(config.run_dir, RESULTS).exists():
+        check_files(config.data)
     return config
 
 

@@ -157,6 +157,14 @@ def test_missing_and_damaged_files_are_refused_before_the_runs_folder_exists(key
     assert not (tmp_path / "run").exists()
 
 
+def test_a_finished_run_needs_its_data_no_more(tmp_path):
+    save_arrays(tmp_path / "my.npz")
+    data = ["data=arrays", f"data.path={tmp_path}/my.npz", "data.fingerprint=null", "logger=none"]
+    results = train(compose([*SHORT, *data], run_dir=tmp_path / "run"))
+    (tmp_path / "my.npz").unlink()
+    assert train(compose([*SHORT, *data], run_dir=tmp_path / "run")) == results
+
+
 def test_a_run_on_other_files_is_refused(tmp_path):
     save_arrays(tmp_path / "my.npz")
     data = ["data=arrays", f"data.path={tmp_path}/my.npz"]

@@ -350,11 +350,19 @@ def check_files(data: Mapping[str, Any]) -> None:
     if home != "mnist_cnn.data.custom":
         return
     key = "path" if kind == "ArraysDataModule" else "root"
+    wanted = "an .npz file" if key == "path" else "a folder with train/CLASS/*.png"
     place = Path(os.path.expanduser(str(data.get(key))))
-    if key == "path" and not (place.is_file() and zipfile.is_zipfile(place)):
-        raise ValueError(must_be("data.path", "an .npz file", data.get(key)))
-    if key == "root" and not any((place / "train").glob("*/*")):
-        raise ValueError(must_be("data.root", "a folder with train/CLASS/*.png", data.get(key)))
+    try:
+        if key == "path":
+            with place.open("rb") as file:
+                is_data = zipfile.is_zipfile(file)
+        else:
+            os.listdir(place / "train")  # says what is wrong, where glob finds nothing
+            is_data = any((place / "train").glob("*/*"))
+    except OSError as e:
+        raise ValueError(must_be(f"data.{key}", f"{wanted} ({e})", data.get(key))) from None
+    if not is_data:
+        raise ValueError(must_be(f"data.{key}", wanted, data.get(key)))
 
 
 def check_split(split: str, name: str, val_fraction: float) -> None:
