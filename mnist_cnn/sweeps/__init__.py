@@ -59,9 +59,10 @@ def of_job(cfg: DictConfig) -> tuple[RunFolder, Any]:
 
 
 def check_folder(cfg: DictConfig) -> None:
-    """Raise ValueError if the folder of a job would refuse its configuration; writes nothing."""
-    folder, values = of_job(cfg)
-    folder.check(values)
+    """Raise ValueError if the folder of a sweep's job would refuse it; writes nothing."""
+    if in_sweep():  # outside of one nothing is recorded
+        folder, values = of_job(cfg)
+        folder.check(values)
 
 
 def attempt(
