@@ -236,6 +236,9 @@ def test_a_schedule_by_epochs_is_refused_at_the_start():
     schedule: Any = {"_target_": "torch.optim.lr_scheduler.CosineAnnealingLR", "interval": "epoch"}
     with pytest.raises(ValueError, match=r"^scheduler\.interval must be step .*, got epoch$"):
         CharacterDetector(**{**MODULE, "scheduler": schedule})
+    plateau: Any = {"_target_": "torch.optim.lr_scheduler.ReduceLROnPlateau", "interval": "epoch"}
+    with pytest.raises(ValueError, match=r"^scheduler\._target_ must be stepped .*Plateau$"):
+        CharacterDetector(**{**MODULE, "scheduler": plateau})
 
 
 def test_data_on_which_no_score_could_be_calibrated_are_refused_at_the_start():

@@ -36,7 +36,7 @@ class CharacterDetector(L.LightningModule):
         model: `_target_`, `network.Detector` or a class derived from it, and its arguments.
         optimizer: `_target_`, an Optimizer, and its arguments after the parameters.
         scheduler: `_target_`, an LRScheduler stepped after each training step, and its arguments;
-            without `_target_` the learning rate is constant.
+            without `_target_` the learning rate is constant. Its `interval` is step.
     """
 
     def __init__(
@@ -49,6 +49,9 @@ class CharacterDetector(L.LightningModule):
         super().__init__()
         model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
+        if class_name(scheduler) == "ReduceLROnPlateau":
+            wanted = "stepped after each training step with CharacterDetector"
+            raise ValueError(must_be("scheduler._target_", wanted, scheduler["_target_"]))
         if scheduler.get("interval", "step") != "step":
             wanted = "step with CharacterDetector, as its schedules are"
             raise ValueError(must_be("scheduler.interval", wanted, scheduler["interval"]))
