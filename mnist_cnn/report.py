@@ -3,8 +3,7 @@
 Runs are found at any depth and grouped by configuration, whatever the seed and the fold
 (data.fold). Each data set has a ranking of its own, by the validation objective; test accuracy is
 shown but never ranks. A and B are folders of runs of one configuration, or ranks; A is compared
-with each of the others. --status lists every run with its state, and the commands that resume
-unfinished ones.
+with each of the others. --status lists every run with its state, and what resumes unfinished ones.
 
 report.html has the tables, a figure for each setting and the learning curves. It is written to the
 reported folder, unless --csv, --json, --markdown or --html name other outputs; - is standard
