@@ -64,6 +64,7 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+@functools.cache  # each checkpoint names it
 def processor() -> str:
     """Return the processor's model name, or what the platform module knows of it."""
     try:
