@@ -127,7 +127,7 @@ def rows(pen: Pen, kind: str | None = None) -> None:
     overlap = rng.uniform(0.05, 0.25)
     alone = rng.random() < 0.2  # a number on an empty page
     if alone:
-        middle = rng.uniform(0.1, 0.9) * height
+        middle, step = rng.uniform(0.1, 0.9) * height, height
     while middle < height + 0.3 * pen.size:
         if rng.random() < 0.25:
             hand = pen.hand()
@@ -141,7 +141,7 @@ def rows(pen: Pen, kind: str | None = None) -> None:
             y = middle + foot * pen.size
             end = y + slope * width * rng.uniform(0, 1.3)
             page.rule([(-5, y), (width + 5, end)], rule, strength)
-        middle += height if alone else step
+        middle += step
         page.line += 1
 
 
