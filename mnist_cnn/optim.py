@@ -146,9 +146,10 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     """Return a matrix with the same singular vectors, and singular values of about 1.
 
     Five iterations of a quintic polynomial, with Jordan's coefficients: the values end between 0.7
-    and 1.2, which is exact enough, as is bfloat16.
+    and 1.2, which is exact enough, as is bfloat16. A processor without instructions for bfloat16
+    would take many times as long with it, so it is for GPUs alone.
     """
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if matrix.is_cuda else matrix.float()
     x = x / (x.norm() + 1e-7)
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x
