@@ -83,9 +83,9 @@ def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: kept[key] for key in values if key in kept}
 
 
-def setting_of(experiment: str) -> dict[str, Any]:
-    """Return the setting of an experiment's current file."""
-    return setting(plain(compose([f"experiment={experiment}"], run_dir=".")))
+def setting_of(experiment: str, *overrides: str) -> dict[str, Any]:
+    """Return the setting of an experiment's current file, with overrides."""
+    return setting(plain(compose([f"experiment={experiment}", *overrides], run_dir=".")))
 
 
 def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str]) -> str:
@@ -97,13 +97,18 @@ def invocation(name: str, seeds: Sequence[int], launcher: Sequence[str]) -> str:
     return f"python -m mnist_cnn.train {several}{' '.join(chosen)}"
 
 
-def launcher_of(run: Record) -> list[str]:
-    """Return the overrides that chose the launcher of a run's sweep."""
-    file = run["folder"] / HYDRA
+def overrides_of(run: Path, of: str) -> list[str]:
+    """Return the overrides of a run: those `of` the "task", or of "hydra"."""
+    file = run / HYDRA
     if not file.exists():
         return []
     written: Any = OmegaConf.to_container(OmegaConf.load(file))  # unresolved
-    given = written["hydra"]["overrides"]["hydra"]
+    return list(written["hydra"]["overrides"][of])
+
+
+def launcher_of(run: Record) -> list[str]:
+    """Return the overrides that chose the launcher of a run's sweep."""
+    given = overrides_of(run["folder"], "hydra")
     return [o for o in given if o.startswith(("hydra/launcher", "hydra.launcher"))]
 
 
@@ -250,11 +255,9 @@ def reader_record(run: Path) -> Record:
     results = json.loads((run / RESULTS).read_text("utf-8"))
     epochs = pd.read_csv(run / "history.csv")
     start = results["config"]["init_weights"]
-    command = f"python -m mnist_cnn.train experiment={READER}"
-    if start:
-        trainer, optimizer = (results["config"][part] for part in ("trainer", "optimizer"))
-        command += f" init_weights=RUN trainer.max_epochs={trainer['max_epochs']}"
-        command += f" optimizer.lr={optimizer['lr']:g}"
+    given = [o for o in overrides_of(run, "task") if not o.startswith("logger")]
+    given = ["init_weights=RUN" if o.startswith("init_weights=") else o for o in given]
+    command = f"python -m mnist_cnn.train {shlex.join(given)}"
     kept: Record = {"name": READER, "command": command}
     kept |= {key: results[key] for key in ("seed", "seconds", *SAME)}
     kept |= {key: results[key] for key in results if key.startswith("val/")}
@@ -266,9 +269,15 @@ def reader_record(run: Path) -> Record:
 
 
 def reader_records(runs: Sequence[Path]) -> Record:
-    """Return the record of a reader: its first run and, in `then`, those from its weights."""
+    """Return the record of a reader: its first run and, in `then`, those from its weights.
+
+    Runs from weights that are in the record are added to it.
+    """
     first, *rest = (reader_record(run) for run in runs)
-    return {**first, "then": rest}
+    if first["config"]["init_weights"] is None:
+        return {**first, "then": rest}
+    before = read_json(RECORDS / f"{READER}.json")
+    return {**before, "then": [*before["then"], first, *rest]}
 
 
 @command

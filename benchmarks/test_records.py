@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -110,8 +111,11 @@ def test_the_reader_states_what_its_record_says() -> None:
         (REPOSITORY / "conf" / "experiment" / "reader.yaml").read_text().replace("#", "").split()
     )
     assert f"val/error {record['then'][-1]['val/error']:.4f}" in header
-    assert record["config"] == records.setting_of("reader")
-    assert all(run["command"] in header for run in record["then"])
+    for run in (record, *record["then"]):
+        assert run["command"] in header
+        chosen = shlex.split(run["command"])[3:]  # without python -m mnist_cnn.train
+        assert chosen.pop(0) == "experiment=reader"
+        assert run["config"] == records.setting_of("reader", *chosen)
 
 
 @pytest.mark.parametrize("name", records.load_records())
