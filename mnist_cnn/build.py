@@ -35,8 +35,8 @@ from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
-from mnist_cnn.runs.load import crowded
 from mnist_cnn.runs.names import in_sweep
+from mnist_cnn.runs.processor import crowded, emulated
 from mnist_cnn.runs.ranks import rank
 from mnist_cnn.weights.files import read_checkpoint, read_file
 
@@ -227,9 +227,10 @@ def build_trainer(
         default_root_dir=run.path,
         key="trainer",
     )
-    on_cpu = trainer.strategy.root_device.type == "cpu"
-    if on_cpu and rank() == 0 and (line := crowded(torch.get_num_threads())):
-        print(line, file=sys.stderr)
+    if trainer.strategy.root_device.type == "cpu" and rank() == 0:
+        for line in (crowded(torch.get_num_threads()), emulated(trainer.precision)):
+            if line:
+                print(line, file=sys.stderr)
     return trainer
 
 

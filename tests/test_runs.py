@@ -36,7 +36,7 @@ from mnist_cnn.runs.folder import (
     write_json,
 )
 from mnist_cnn.runs.imports import without_collection
-from mnist_cnn.runs.load import crowded
+from mnist_cnn.runs.processor import crowded, emulated, is_bfloat16_fast
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from tests.helpers import process
 
@@ -187,6 +187,25 @@ def test_the_setting_for_a_busy_machine_is_told_where_threads_would_wait(
     line = crowded(threads)
     assert (line is not None) == told
     assert line is None or "OMP_NUM_THREADS=1" in line
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "told"),
+    [
+        ("bf16-mixed", {"avx512_bf16": False}, True),
+        ("bf16-true", {"avx512_bf16": False, "amx_bf16": True}, False),
+        ("bf16-mixed", {"avx512_bf16": True}, False),
+        ("bf16-mixed", {}, False),
+        ("32-true", {"avx512_bf16": False}, False),
+    ],
+)
+def test_the_setting_for_a_processor_without_bfloat16_is_told(precision, has, told, monkeypatch):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
+    is_bfloat16_fast.cache_clear()
+    line = emulated(precision)
+    is_bfloat16_fast.cache_clear()
+    assert (line is not None) == told
+    assert line is None or "trainer.precision=32-true" in line
 
 
 def test_imports_are_made_without_collection_and_frozen(monkeypatch):

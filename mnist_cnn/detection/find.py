@@ -1,6 +1,5 @@
 """The characters in the ink of a picture, whatever their size."""
 
-import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from mnist_cnn.data.synthetic.sheet import STRIDE
 from mnist_cnn.data.synthetic.strokes import Array
 from mnist_cnn.detection.decode import Character, characters, merged
 from mnist_cnn.detection.network import CHANNELS, COARSEST
+from mnist_cnn.runs.processor import is_bfloat16_fast
 
 SMALL = 600  # pixels of the longer side on which the scale is chosen
 FAR = 0.4  # of its size, from which on a picture that is shrunk for that is looked at more closely
@@ -63,21 +63,12 @@ def resized(ink: Array, zoom: float, pen: float = math.inf) -> Array:
     return cv2.resize(ink, size, interpolation=cv2.INTER_AREA).clip(0, 1)
 
 
-@functools.cache
-def is_bfloat16_fast() -> bool:
-    """Return whether the processor has instructions for products of bfloat16.
-
-    The network was trained in bfloat16. In float32 it takes four times as long on an Intel Xeon
-    with AMX, and twice as long on an AMD EPYC with AVX-512.
-    """
-    if not hasattr(torch.cpu, "get_capabilities"):  # older releases of PyTorch
-        return False
-    has = torch.cpu.get_capabilities()
-    return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
-
-
 def maps_of(net: nn.Module, ink: Array) -> Tensor:
-    """Return the network's maps (32, h, w) of ink (H, W), computed in tiles around their ink."""
+    """Return the network's maps (32, h, w) of ink (H, W), computed in tiles around their ink.
+
+    In bfloat16, as it was trained, where that is fast: float32 takes four times as long on an Intel
+    Xeon with AMX, and twice as long on an AMD EPYC with AVX-512.
+    """
     height, width = (-(-side // COARSEST) * COARSEST for side in ink.shape)
     padded = np.zeros((height, width), np.float32)
     padded[: ink.shape[0], : ink.shape[1]] = ink
