@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,35 @@ def better(metric: str | None, objective: str = "", mode: str | None = None) -> 
     return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
 
 
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Iterate over the files below a folder, also behind links, without hidden ones."""
+    for top, folders, inside in os.walk(folder, followlinks=True):
+        here = Path(top).resolve()
+        folders[:] = [
+            name
+            for name in folders
+            # a link to a folder above would never end
+            if not name.startswith(".") and not here.is_relative_to(Path(top, name).resolve())
+        ]
+        yield from (Path(top, name) for name in inside if not name.startswith("."))
+
+
 def fingerprint(path: str) -> str | None:
-    """Return the SHA-256 of a file, or of a folder's files and their names; None if missing."""
-    place = Path(os.path.expanduser(path))
-    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    """Return the SHA-256 of a file, or of a folder's files and their names; None if missing.
+
+    Files whose names begin with a dot, which desktops leave behind, do not count.
+    """
+    place = Path(os.path.expanduser(str(path)))  # a folder named by a number is read as one
+    files = sorted(filter(Path.is_file, visible_files(place))) if place.is_dir() else [place]
     digest = hashlib.sha256()
     for file in files:
         if not file.is_file():
             return None
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(place).as_posix()}\0{len(content)}\0".encode() + content)
+        name, size = file.relative_to(place).as_posix(), file.stat().st_size
+        digest.update(f"{name}\0{size}\0".encode())
+        with file.open("rb") as content:
+            while part := content.read(2**20):
+                digest.update(part)
     return digest.hexdigest()
 
 

@@ -1,0 +1,30 @@
+"""Pictures by class in a folder, without hidden files."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import is_image_file
+
+
+class VisibleImageFolder(ImageFolder):
+    """torchvision's ImageFolder without files and folders whose names begin with a dot.
+
+    Desktops and notebooks leave these behind (.DS_Store, ._cat.png, .ipynb_checkpoints).
+
+    Args:
+        root: the folder of the classes.
+        loader: reads a picture from its path.
+    """
+
+    def __init__(self, root: Path, loader: Callable[[str], Any]):
+        def is_visible(path: str) -> bool:
+            parts = Path(path).relative_to(root).parts
+            return is_image_file(path) and not any(part.startswith(".") for part in parts)
+
+        super().__init__(root, loader=loader, is_valid_file=is_visible)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        return names, {name: k for k, name in enumerate(names)}
