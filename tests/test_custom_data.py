@@ -18,6 +18,7 @@ from mnist_cnn import export
 from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, CollectedDataModule, FolderDataModule
+from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.evaluate import evaluate
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.train import train
@@ -117,12 +118,37 @@ def test_the_files_of_an_image_folder_in_a_custom_data_module_are_known(tmp_path
         )
 
 
+def test_of_a_users_data_only_the_split_that_is_needed_is_read():
+    class TestAlone(L.LightningDataModule):
+        def setup(self, stage):
+            assert stage == "test"
+
+        def test_dataloader(self):
+            return [(torch.rand(10, 1, 28, 28), torch.arange(10) % 5)]
+
+    class WithoutValidation(TestAlone):
+        def setup(self, stage):
+            pass
+
+        def val_dataloader(self):
+            return None
+
+    for own, stage in ((TestAlone(), "test"), (WithoutValidation(), None)):
+        data = CollectedDataModule(own)
+        data.setup(stage)
+        assert list(data.splits) == ["test"]
+        assert data.classes == tuple("01234")
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
         (["data=folder"], r"^data\.root must be given"),
         (["data=arrays"], r"^data\.path must be given"),
         (["data=arrays", "data.path=x", "data.name=mnist"], r"^data\.name must be none of mnist, "),
+        (["data=folder", "data.root=x", "data.size=[48,32]"], r"^data\.size must be "),
+        (["data=folder", "data.root=x", "data.size=0"], r"^data\.size must be "),
+        (["data=folder", "data.root=x", "data.size=true"], r"^data\.size must be "),
         (["data.name=letters"], r"^data\.name must be mnist, .*got letters"),
         (
             ["augment=pictures", "data.augment.flip._target_=os.system"],
@@ -184,6 +210,37 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_names(tmp_pa
     assert fingerprint(str(tmp_path / "none")) is None
 
 
+def test_the_fingerprint_follows_links_as_the_pictures_do(tmp_path):
+    for name, content in (("one", b"1"), ("other", b"2")):
+        (tmp_path / f"real {name}" / "a").mkdir(parents=True)
+        (tmp_path / f"real {name}" / "a" / "0.png").write_bytes(content)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train").symlink_to(tmp_path / f"real {name}")
+        (tmp_path / name / "again").symlink_to(tmp_path / name)  # without an end
+    assert fingerprint(str(tmp_path / "one")) != fingerprint(str(tmp_path / "other"))
+    (tmp_path / "one" / "train").unlink()
+    (tmp_path / "real one").rename(tmp_path / "one" / "train")
+    (tmp_path / "one" / "again").unlink()
+    copied = fingerprint(str(tmp_path / "one"))
+    (tmp_path / "one" / "train").rename(tmp_path / "moved")
+    (tmp_path / "one" / "train").symlink_to(tmp_path / "moved")
+    assert fingerprint(str(tmp_path / "one")) == copied
+
+
+def test_hidden_files_and_folders_are_neither_pictures_nor_part_of_the_data(tmp_path):
+    save_pictures(tmp_path)
+    before = fingerprint(str(tmp_path))
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    (tmp_path / "train" / "a" / "._0.png").write_bytes(b"no picture")
+    for place in ("train", "train/a"):
+        (tmp_path / place / ".ipynb_checkpoints").mkdir()
+        Image.new("RGB", (24, 20)).save(tmp_path / place / ".ipynb_checkpoints" / "0.png")
+    assert fingerprint(str(tmp_path)) == before
+    module = FolderDataModule(root=str(tmp_path))
+    assert module.classes == ("a", "b", "c")
+    assert len(module.load("train")[0]) == 60
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -194,6 +251,8 @@ def test_the_fingerprint_of_a_folder_is_that_of_its_files_and_their_names(tmp_pa
         ({"y_test": np.full(100, 20)}, r"test set must be .* labels below 20, .*, 20$"),
         ({"classes": ["a", "b"]}, r"training set must be .* labels below 2, .*, 19$"),
         ({"classes": "ab"}, r"classes of \S+ must be a list of names by label, got "),
+        ({"x_train": np.zeros((600, 3, 9, 4), np.uint8)}, r"x_train .* that cannot be channels"),
+        ({"y_train": np.zeros(600, int)}, r"training set must be of two classes or more, got 0$"),
         ({"y_train": np.arange(600) // 30}, r"data.val_fraction must be 0 with images in the ord"),
     ],
 )
@@ -202,6 +261,45 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path, changes, line)
     with pytest.raises(ValueError, match=f"^{line}") as refused:
         ArraysDataModule(path=str(tmp_path / "my.npz")).setup()
     assert "\n" not in str(refused.value)
+
+
+def test_names_of_classes_may_be_bytes(tmp_path):
+    save_arrays(tmp_path / "my.npz", classes=np.array([b"cat"] * 20))
+    assert ArraysDataModule(path=str(tmp_path / "my.npz")).classes == ("cat",) * 20
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "got"),
+    [
+        (torch.rand(40, 1, 28, 28), torch.arange(40) % 2, r"float32 and torch\.int64"),
+        (
+            torch.zeros(40, 1, 28, 28, dtype=torch.uint8),
+            torch.zeros(40, dtype=torch.int32),
+            "int32",
+        ),
+        (torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) - 1, "40 of torch"),
+        (torch.zeros(0, 1, 28, 28, dtype=torch.uint8), torch.zeros(0).long(), "0 of torch"),
+    ],
+)
+def test_what_load_gives_must_be_bytes_and_labels(images, labels, got):
+    class Own(ImageDataModule):
+        shape, classes = (1, 28, 28), ("a", "b")
+
+        def load(self, split):
+            return images, labels
+
+    with pytest.raises(ValueError, match=f"^test set must be images of uint8 .*{got}"):
+        Own().setup("test")
+
+
+def test_the_statistics_of_pixels_are_those_of_all_images_at_once(tmp_path):
+    save_arrays(tmp_path / "my.npz")
+    data = ArraysDataModule(path=str(tmp_path / "my.npz"))
+    data.setup("fit")
+    pixels = data.splits["train"][0].double() / 255
+    mean, std = data.pixel_statistics()
+    torch.testing.assert_close(mean, pixels.mean((0, 2, 3)))
+    torch.testing.assert_close(std, pixels.std((0, 2, 3), correction=0))
 
 
 def test_what_is_no_data_set_is_refused_in_one_line(tmp_path):

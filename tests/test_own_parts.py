@@ -229,6 +229,9 @@ def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(here)
         assert outcome["acc"] == results["test/acc"]
     again = partial(evaluated, here / "run", here / "again", TARGETS)
     assert again("split=val", "temperature=true")["images"] == 200
+    # none of the classes 5 to 9, which the network tells too
+    few = evaluated(here / "run", here / "few", TARGETS, "data.n=5")
+    assert (few["images"], len(few["confusion"])) == (5, 10)
     with pytest.raises(ValueError, match="Noise has no images of split"):
         again("split=train")
     instantiate.allow([])

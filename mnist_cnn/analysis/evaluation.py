@@ -53,6 +53,8 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
         return scores.predict_batches(nets, batches, device, config.shifts)
 
     each = predict(nets, split)
+    if isinstance(data, CollectedDataModule):
+        data.add_classes(max(alone.logits.shape[1] for alone in each))
     predictions, writers = scores.ensemble(each[:n]), data.split_writers(split)
     outcome = {
         "ckpt_path": list(map(str, files)) if isinstance(config.ckpt_path, list) else str(files[0]),
@@ -123,9 +125,19 @@ def make_data(
             check_fits(net.about["model"], data)
     else:
         data = CollectedDataModule(made)
-        data.setup()  # a user's module may know its classes only then
+        stage = {"val": "fit", "test": "test"}.get(config.split)
+        # a user's module may know its classes only then
+        data.setup(stage if len(splits_of(config)) == 1 else None)
     check_classes(nets, class_names(made), data.name)
+    if config.shifts and any(net.is_on_light or net.shape[0] > 1 for net in nets):
+        allowed = "0 with images that are not light on black"
+        raise ValueError(must_be("shifts", allowed, config.shifts))
     return data
+
+
+def splits_of(config: Evaluation) -> set[str]:
+    """Return the splits that an evaluation reads; a temperature is fitted on val."""
+    return {config.split, "val"} if config.temperature else {config.split}
 
 
 def load_images(
@@ -136,8 +148,7 @@ def load_images(
     if not isinstance(data, CollectedDataModule):
         data.prepare_data()
         data.setup()
-    needed = {config.split, "val"} if config.temperature else {config.split}
-    if missing := needed - data.rows.keys():
+    if missing := splits_of(config) - data.rows.keys():
         raise ValueError(f"{data.name} has no images of split {min(missing)}")
     return data
 

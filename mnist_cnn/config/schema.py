@@ -160,6 +160,7 @@ class Data(Images, Custom):
         BeforeValidator(lambda values: None if are_transforms(values) else values or None),
     ]
     color: bool = OMITTED
+    size: PositiveInt | None = OMITTED
 
     @model_validator(mode="after")
     def has_a_name_of_its_own(self) -> "Data":

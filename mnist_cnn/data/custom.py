@@ -15,6 +15,8 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule, class_names
 from mnist_cnn.data.picture import as_image
 
+CHANNELS = 1, 3, 4  # numbers by which the axis of channels is told from the sides
+
 
 class ArraysDataModule(ImageDataModule):
     """Images of an .npz file, as written by `np.savez(path, x_train=..., y_train=..., ...)`.
@@ -61,7 +63,7 @@ class ArraysDataModule(ImageDataModule):
         if np.ndim(names) != 1:
             allowed = "a list of names by label"
             raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(names)))
-        return tuple(map(str, names))
+        return tuple(x.decode() if isinstance(x, bytes) else str(x) for x in names)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         x, y = (self.arrays.get(f"{part}_{split}", np.empty(0)) for part in "xy")
@@ -73,7 +75,10 @@ class ArraysDataModule(ImageDataModule):
             raise ValueError(must_be(names, allowed, got))
         if x.ndim == 3:
             x = x[:, None]
-        elif x.shape[-1] in (1, 3, 4):
+        elif x.shape[-1] in CHANNELS and x.shape[1] in CHANNELS:
+            allowed = "(N, C, H, W) or (N, H, W, C) with sides that cannot be channels, 1, 3 or 4"
+            raise ValueError(must_be(f"x_{split} of {self.path}", allowed, x.shape))
+        elif x.shape[-1] in CHANNELS:
             x = np.moveaxis(x, -1, 1)
         return torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64))
 
@@ -101,7 +106,7 @@ class FolderDataModule(ImageDataModule):
         **options: Any,
     ):
         super().__init__(**options)
-        self.root, self.color, self.size, self.name = root, color, size, name
+        self.root, self.color, self.size, self.name = str(root), color, size, name
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # the folders, on access
@@ -112,11 +117,12 @@ class FolderDataModule(ImageDataModule):
         return tuple(self.pictures("train")[0][0].shape)
 
     def pictures(self, split: str) -> Any:
-        """Return torchvision's ImageFolder of a split, which reads pictures as uint8 (C, H, W)."""
-        from torchvision.datasets import ImageFolder  # takes a second; MNIST does not need it
+        """Return the ImageFolder of a split, which reads pictures as uint8 (C, H, W)."""
+        # torchvision takes a second; MNIST does not need it
+        from mnist_cnn.data.image_folder import VisibleImageFolder
 
         try:
-            return ImageFolder(Path(os.path.expanduser(self.root), split), loader=self.read_picture)
+            return VisibleImageFolder(Path(os.path.expanduser(self.root), split), self.read_picture)
         except OSError as e:
             allowed = f"a folder with {split}/CLASS/*.png ({str(e).splitlines()[0]})"
             raise ValueError(must_be("data.root", allowed, self.root)) from None
@@ -174,7 +180,9 @@ class CollectedDataModule(ImageDataModule):
             self.data.setup("fit" if split == "val" else "test")
             try:
                 loader = getattr(self.data, f"{split}_dataloader")()
-                batches = list(loader)
+                batches = list(loader or ())  # None: no such images
+                if not batches:
+                    continue
                 images, labels = map(torch.cat, zip(*batches, strict=True))
                 if images.ndim != 4:
                     raise ValueError(f"images {tuple(images.shape)}")
@@ -191,8 +199,12 @@ class CollectedDataModule(ImageDataModule):
             if samples and [label for _, label in samples] == labels.tolist():
                 self.paths[split] = [str(path) for path, _ in samples]
             self.rows[split], self.shape = torch.arange(len(labels)), tuple(images.shape[1:])
-        numbers = range(1 + max((int(y.max()) for _, y in self.splits.values()), default=0))
-        self.classes = class_names(self.data) or tuple(map(str, numbers))
+        self.classes = class_names(self.data)
+        self.add_classes(1 + max((int(y.max()) for _, y in self.splits.values()), default=-1))
+
+    def add_classes(self, n: int) -> None:
+        """Name classes without a name, up to n in all, by their numbers."""
+        self.classes += tuple(map(str, range(len(self.classes), n)))
 
     def split_files(self, split: str) -> list[str] | None:
         return self.paths.get(split)

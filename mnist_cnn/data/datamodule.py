@@ -172,7 +172,13 @@ class ImageDataModule(L.LightningDataModule):
 
     def check_fits(self, name: str, images: Tensor, labels: Tensor) -> None:
         """Raise ValueError if the images of a set do not fit `shape`, or its labels `classes`."""
+        kinds = images.dtype, labels.dtype
+        if kinds != (torch.uint8, torch.int64) or not len(labels) or labels.min() < 0:
+            allowed = "images of uint8 and as many labels of int64 from 0"
+            raise ValueError(must_be(name, allowed, f"{len(labels)} of {kinds[0]} and {kinds[1]}"))
         shape, most, k = tuple(images.shape[1:]), int(labels.max()), len(self.classes)
+        if k < 2:
+            raise ValueError(must_be(name, "of two classes or more", ", ".join(self.classes)))
         if shape != tuple(self.shape) or most >= k:
             allowed = f"images {tuple(self.shape)} with labels below {k}, the number of classes"
             raise ValueError(must_be(name, allowed, f"{shape}, {most}"))
@@ -198,10 +204,12 @@ class ImageDataModule(L.LightningDataModule):
         """Return the mean and standard deviation (C,) of the training images, in [0, 1]."""
         images, _ = self.splits["train"]
         n = images[:, 0].numel()
-        # integer sums are exact in float64
-        parts = [part.double() for part in images.split(1000)]
-        mean = sum(x.sum((0, 2, 3)) for x in parts) / n
-        std = (sum(x.square().sum((0, 2, 3)) for x in parts) / n - mean.square()).sqrt()
+        total = square = images.new_zeros(images.shape[1], dtype=torch.float64)
+        for part in images.split(100):  # in float64, eight times as large, integer sums are exact
+            x = part.double()
+            total, square = total + x.sum((0, 2, 3)), square + x.square().sum((0, 2, 3))
+        mean = total / n
+        std = (square / n - mean.square()).sqrt()
         return mean / 255, std / 255
 
     def loader(self, split: str, batch_size: int, **options: Any) -> BatchLoader:
