@@ -13,13 +13,14 @@ import torch
 from torch.nn.functional import one_hot
 
 from mnist_cnn.analysis.evaluation import on_corrected_labels, robustness_table
-from mnist_cnn.analysis.networks import as_trained, output_folder
+from mnist_cnn.analysis.networks import as_trained, network_files, output_folder
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.data import mnist
 from mnist_cnn.evaluate import evaluate, preflight
 from mnist_cnn.train import train
+from mnist_cnn.weights.files import SHIPPED
 from tests.helpers.training import SHORT, save_untrained
 
 # no default values, to detect those that are not taken from the checkpoint
@@ -267,6 +268,16 @@ def test_a_sweeps_folder_stands_for_its_finished_runs(folder, tmp_path):
     files = [str(job / BEST) for job in jobs]
     assert composed(tmp_path).ckpt_path == files[:2]
     assert composed(f"['{tmp_path}', \"{files[0]}\", {jobs[2]}]").ckpt_path == files  # each once
+
+
+def test_without_a_path_the_network_of_the_package_is_evaluated_in_any_folder(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "sweep.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert network_files(None) == [SHIPPED.resolve()]
+    with pytest.raises(ValueError, match=r"must be a path or a list of paths, got \['x'\]"):
+        network_files([["x"]])
 
 
 def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other, tmp_path):

@@ -32,8 +32,11 @@ def network_files(ckpt_path: Any) -> list[Path]:
 
     paths: list[Any] = []
     for path in ckpt_path if isinstance(ckpt_path, list) else [ckpt_path]:
-        folder = Path(os.path.expanduser(path or "."))
-        files = folder.resolve().rglob(RESULTS) if (folder / SWEEP).is_file() else None
+        if not isinstance(path, str | Path | None):
+            raise ValueError(must_be(shown(ckpt_path), "a path or a list of paths", shown(path)))
+        folder = None if path is None else Path(os.path.expanduser(path))
+        is_sweep = folder is not None and (folder / SWEEP).is_file()
+        files = folder.resolve().rglob(RESULTS) if folder and is_sweep else None
         paths += [path] if files is None else sorted(file.parent for file in files)
     if not paths:
         raise ValueError(f"{shown(ckpt_path)}: no network: name finished runs, sweeps or files")
