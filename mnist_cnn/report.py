@@ -126,6 +126,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     paths = {kind: path for kind in (*FORMATS, "html") if (path := getattr(args, kind))}
     for kind, path in paths.items():
         check_output(kind, path)
+    if len({path.absolute() for path in paths.values()}) < len(paths):
+        raise ValueError(
+            must_be("the outputs", "paths that differ", ", ".join(map(str, paths.values())))
+        )
     given = [f"--{name}" for name in ("status", "compare", *paths) if getattr(args, name)]
     if (args.status or args.compare) and len(given) > 1:
         raise ValueError(must_be(given[0], "given alone", " ".join(given)))

@@ -237,6 +237,7 @@ def test_a_wrong_command_line_is_told_in_one_line(sweep, tmp_path):
         ([sweep, "--csv", "no/such"], "no/such"),
         ([sweep, "--html", "no/such"], "--html must be .* no/such"),
         ([sweep, "--csv", tmp_path], "--csv must be a file in .* got /"),
+        ([sweep, "--csv", "x", "--json", "./x"], "the outputs must be paths that differ, got x, x"),
         ([sweep, "--compare", "1", "3"], "1 to 2"),
         ([sweep, "--compare", sweep, "1"], r"--compare must be .* differ in optimizer\.lr"),
         ([sweep, "--compare", "1", tmp_path / "bad"], "--compare must be .* without any"),
@@ -438,6 +439,12 @@ def test_metrics_come_first_and_of_many_settings_those_of_the_most_values(width)
     assert len(head[6:]) - head.count("run") * 2 == len(board.columns) - left_out
     assert max(map(len, lines)) <= width
     assert (left_out > 0) == (width == 80)
+
+
+def test_runs_of_one_configuration_are_listed_on_the_narrowest_terminal():
+    console = Console(width=20, file=io.StringIO(), soft_wrap=True)
+    table, left_out = tables.fitted_table(board_of({}, {}), console)
+    assert (table.row_count, left_out) == (1, 0)
 
 
 def test_a_class_is_named_without_its_module_where_that_tells_them_apart():

@@ -112,7 +112,7 @@ def fitted_table(board: Leaderboard, console: terminal.Console) -> tuple[Table, 
         "\n".join(textwrap.wrap(name, 20, break_on_hyphens=False)) for name in texts["best run"]
     ]
     settings = list(texts)[-1 - len(titles) : -1]
-    for shown in range(len(titles) - 1, -1, -1):
+    for shown in range(max(len(titles) - 1, 0), -1, -1):  # once without any, too
         table = screen_table(texts.drop(columns=settings[shown:]))
         if fits(table):
             break
