@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mnist_cnn.checks import test_parts as checks
+from mnist_cnn.checks.__main__ import configured
 from mnist_cnn.data.datamodule import MNISTDataModule
 from tests.helpers.process import run
 
@@ -102,3 +103,11 @@ def test_a_part_that_is_not_to_be_had_is_one_line(tmp_path, content, line):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["my project (v2)", "a,b", "it's", "a=b", "[x]"])
+def test_a_file_is_found_in_a_folder_of_any_name(tmp_path, name):
+    (tmp_path / name / "model").mkdir(parents=True)
+    file = tmp_path / name / "model" / "mine.yaml"
+    file.write_text("defaults: [cnn]\nhidden: 7\n")
+    assert configured({"network": str(file)}).model.hidden == 7

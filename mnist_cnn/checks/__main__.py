@@ -15,6 +15,7 @@ from mnist_cnn.config.compose import compose, plain, resolved
 from mnist_cnn.config.instantiate import COMMANDS, locate, targets
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.config.parse import Config, parse
+from mnist_cnn.runs.resume import quote
 from mnist_cnn.runs.signals import Interrupted, handle, interrupted
 
 # options, and the keys of the configuration that they set
@@ -36,9 +37,14 @@ def configured(parts: Mapping[str, str]) -> DictConfig:
     given = {PARTS[option]: part for option, part in parts.items()}
     files = {key: Path(part) for key, part in given.items() if part.endswith((".yaml", ".yml"))}
     # as a run chooses them: my_conf/model/mine.yaml is model=mine with --config-dir my_conf
-    groups = {key: file for key, file in files.items() if file.absolute().parent.name == key}
-    places = dict.fromkeys(f"file://{file.absolute().parents[1]}" for file in groups.values())
-    chosen = [f"{key}={file.stem}" for key, file in groups.items()]
+    groups = {
+        key: file
+        for key, file in files.items()
+        if file.absolute().parent.name == key and file.suffix == ".yaml"
+    }
+    folders = dict.fromkeys(file.absolute().parents[1] for file in groups.values())
+    places = [quote(f"file://{folder}") for folder in folders]
+    chosen = [f"{key}={quote(file.stem)}" for key, file in groups.items()]
     cfg = compose([f"hydra.searchpath=[{','.join(places)}]", *chosen, *SHORT], run_dir="unused")
     OmegaConf.set_struct(cfg, False)
     for key, part in given.items():
