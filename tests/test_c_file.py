@@ -116,6 +116,13 @@ def test_the_command_writes_both_files_or_ends_in_one_line_and_writes_none(tmp_p
     with monkeypatch.context() as patch:
         patch.setenv("PATH", "")
         assert refusal().startswith("error: c export needs cc")
+    (tmp_path / "bin").mkdir()
+    for name in ("cc", "size"):
+        (tmp_path / "bin" / name).write_text("#!/bin/sh\necho no licence >&2\nexit 1\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+        assert refusal() == "error: c export needs a cc that works: no licence"
     with monkeypatch.context() as patch:
         patch.setattr(c_file.Compiled, "__call__", lambda self, images: torch.zeros(1000, 10))
         assert refusal().startswith("error: mnist_cnn.c is not written: ")

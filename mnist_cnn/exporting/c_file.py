@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,22 +169,31 @@ def compile_c(folder: Path) -> Compiled:
     """Compile and load the file of `write_c`.
 
     Raises:
-        ValueError: there is no C compiler, or no GNU `size`, which counts the bytes.
+        ValueError: there is no C compiler, or no GNU `size`, which counts the bytes, or one fails.
     """
     for program in ("cc", "size"):
         if shutil.which(program) is None:
             raise ValueError(f"c export needs {program}, a C compiler's, on the PATH")
     with tempfile.TemporaryDirectory() as built:
-        source, library, part = folder / FILES[0], f"{built}/library.so", f"{built}/part.o"
-        subprocess.run([*COMPILE, "-shared", "-fPIC", source, "-o", library], check=True)
-        subprocess.run([*COMPILE, "-c", source, "-o", part], check=True)
-        rows = subprocess.run(["size", "-A", part], check=True, capture_output=True, text=True)
-        sizes = [row.split() for row in rows.stdout.splitlines() if row.startswith(".")]
+        source, library, part = str(folder / FILES[0]), f"{built}/library.so", f"{built}/part.o"
+        output_of([*COMPILE, "-shared", "-fPIC", source, "-o", library])
+        output_of([*COMPILE, "-c", source, "-o", part])
+        rows = output_of(["size", "-A", part]).splitlines()
+        sizes = [row.split() for row in rows if row.startswith(".")]
         constants, memory = (
             sum(int(row[1]) for row in sizes if row[0].startswith(names))
             for names in (".rodata", (".bss", ".data"))
         )
         return Compiled(ctypes.CDLL(library), constants, memory)
+
+
+def output_of(command: Sequence[str]) -> str:
+    """Run a command and return its output; ValueError with the reason if it fails."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = " ".join(done.stderr.split()[:40]) or f"exit code {done.returncode}"
+        raise ValueError(f"c export needs a {command[0]} that works: {reason}")
+    return done.stdout
 
 
 @torch.inference_mode()
