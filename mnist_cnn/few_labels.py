@@ -37,7 +37,7 @@ class FewLabels(DigitClassifier):
     Args:
         strong: arguments of `augment.Augment` for the images that the student sees.
         threshold: minimum probability of a prediction that is learned, in [0, 1].
-        decay: fraction of the average that each step keeps, in [0, 1); less in the first steps.
+        decay: fraction of the average that each batch keeps, in [0, 1); less in the first steps.
         classifier: arguments of `DigitClassifier`.
     """
 

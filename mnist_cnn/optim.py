@@ -31,7 +31,8 @@ def make_schedule(
     args = {key: value for key, value in config.items() if key != "interval"}
     if (key := LAID_OUT.get(str(class_name(config)))) is not None:
         args[key] = length()
-        if args.get("pct_start", 0) * args[key] == 1:
+        start = args.get("pct_start")  # torch itself refuses what is no number
+        if isinstance(start, float) and start * args[key] == 1:
             # torch would divide by zero for a warm-up of no steps
             args["pct_start"] *= 1 + 1e-9
     return instantiate_as(LRScheduler, args, optimizer, key="scheduler", allowlist=CHECKPOINTS)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from mnist_cnn.callbacks.certified import CertifiedTraining
 from mnist_cnn.detection.module import CharacterDetector
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.optim import Muon, orthogonalized
+from mnist_cnn.optim import Muon, make_schedule, orthogonalized
 from tests.helpers.training import bare_trainer
 
 STEPS = 5
@@ -26,6 +26,14 @@ def stepped(make, shape: tuple[int, ...]) -> torch.Tensor:
         weight.grad = torch.randn(shape)
         optimizer.step()
     return weight.detach()
+
+
+@pytest.mark.parametrize("start", [None, "x"])
+def test_a_warm_up_that_is_no_number_is_refused_in_one_line(start):
+    cycle = {"_target_": "torch.optim.lr_scheduler.OneCycleLR", "max_lr": 0.1, "pct_start": start}
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(2))], lr=0.1)
+    with pytest.raises(ValueError, match=r"^scheduler: "):
+        make_schedule(cycle, optimizer, lambda: 10)
 
 
 def test_vectors_are_moved_as_by_adamw():
