@@ -43,7 +43,7 @@ from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading.answers import confidence, rows, written
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import UNKNOWN, Reading
-from mnist_cnn.weights.predictor import load_digits
+from mnist_cnn.weights.predictor import load
 
 Read = Callable[[Any], list[Reading]]
 CERTAIN = 0.99
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"{args.kind} takes no --labels")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    net = load_digits(args.net) if args.net else None
+    net = load(args.net) if args.net else None
     read: Read = partial(rules.read_digits, net=net)
     if not args.rules:
         read = partial(read_digits, net=net, reader=load_reader(args.reader))

@@ -29,16 +29,14 @@ class ResumableOptunaSweeper(Sweeper):
         self.context, self.function, self.config = hydra_context, task_function, config
 
     def sweep(self, arguments: list[str]) -> None:
-        from mnist_cnn.internals.hydra import BasicLauncher, parse_overrides, without_callbacks
-        from mnist_cnn.sweeps.callback import first, refusal
+        from mnist_cnn.internals.hydra import BasicLauncher, without_callbacks
+        from mnist_cnn.sweeps.callback import first, parsed, refusal
 
         with refusal():
             from mnist_cnn.sweeps.search import Options, Search
 
             options = Options.of(self.config.hydra.sweeper)
-            params = [f"{key}={value}" for key, value in (options.params or {}).items()]
-            overrides = parse_overrides([*params, *arguments], self.context.config_loader)
-            by_key = {o.get_key_element(): o for o in overrides}
+            by_key = {o.get_key_element(): o for o in parsed(self.config)}
             search = Search(Path(self.config.hydra.sweep.dir).absolute(), options, by_key)
         jobs = BasicLauncher()
         jobs.setup(hydra_context=self.context, task_function=self.function, config=self.config)

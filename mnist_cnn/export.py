@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.bits and args.format != "c":
         parser.error("--bits needs --format c")
     with without_collection():
-        from mnist_cnn.exporting import c_file, webpage
+        from mnist_cnn.exporting import c_file, layers
         from mnist_cnn.reading.networks import network_of
         from mnist_cnn.weights import predictor
     net = predictor.load(args.ckpt_path)
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formats = list(KINDS)
         try:
             network_of(net)
-            webpage.layers_of_classifier(net)
+            layers.classifier_layers(net)
         except ValueError as e:
             formats.remove("html")
             terminal.console(stderr=True).print(f"without html: {e}")

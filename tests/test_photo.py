@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.data.picture import FORMATS, Pages, load_picture, upright_size
 from mnist_cnn.reading.reader import read_digits
 from tests.helpers.pictures import find_digits, page
@@ -31,7 +31,7 @@ Array = NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def mnist() -> Array:
-    return bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:300]
+    return digits_of("test")[0][:300]
 
 
 def likeness(a: Array, b: Array) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mnist_cnn.data.drawn import pages
 from mnist_cnn.data.drawn.pages import common
-from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.data.fonts import load_font
 from mnist_cnn.data.synthetic.sheet import SIGNS
 from mnist_cnn.detection import find
@@ -30,8 +30,7 @@ Array = NDArray[np.uint8]
 
 def picked(digits: str, number: int = 2) -> list[Array]:
     """Return the test image with a given number of each digit, and blanks for spaces."""
-    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-    labels = bundled("t10k-labels-idx1-ubyte", 8)
+    images, labels = digits_of("test")
     blank = np.zeros((28, 28), np.uint8)
     return [blank if d == " " else images[labels == int(d)][number] for d in digits]
 
@@ -71,11 +70,10 @@ def test_a_network_that_is_given_classifies_the_digits_that_are_found_at_once() 
 
 @pytest.mark.parametrize("number", [0, 2, 5, 22])
 def test_a_digit_that_fills_a_large_picture_is_read(number: int) -> None:
-    image = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[number]
+    image, label = (part[number] for part in digits_of("test"))
     large = cv2.resize(image, (1680, 1680), interpolation=cv2.INTER_CUBIC)
     ink = (cv2.GaussianBlur(large, (0, 0), 30) > 110) * np.uint8(255)
     paper = 255 - np.pad(ink, ((100, 100), (200, 200)))
-    label = bundled("t10k-labels-idx1-ubyte", 8)[number]
     # a part of it, cut off, looks like another character
     assert written(read_digits(paper)) == str(label)
 
@@ -246,8 +244,7 @@ def test_light_that_falls_off_around_a_point_is_no_ink(middle: tuple[int, int]) 
 
 
 def test_a_page_of_400_digits_is_read() -> None:
-    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 20, 28, 28)[:20]
-    labels = bundled("t10k-labels-idx1-ubyte", 8).reshape(-1, 20)[:20]
+    images, labels = (part[:400].reshape(20, 20, *part.shape[1:]) for part in digits_of("test"))
     readings = read_digits(Image.fromarray(page(*map(list, images), size=56)))
     rows = written(readings).split("\n")
     assert len(rows) == 20

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from mnist_cnn import demo, predict
-from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.weights import predictor
 from tests.helpers.classifier import save_classifier
 from tests.helpers.pictures import png
@@ -53,10 +53,10 @@ def classify(port: int, images: object) -> tuple[int, Any]:
 
 
 def test_images_are_classified_as_the_network_itself_does(port: int) -> None:
-    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:100]
+    images = digits_of("test")[0][:100]
     status, answer = classify(port, images.tolist())
     with torch.no_grad():
-        expected = predictor.load()(torch.from_numpy(images.copy()))
+        expected = predictor.load()(torch.from_numpy(images))
     assert status == 200
     assert answer["digits"] == expected.argmax(1).tolist()
     np.testing.assert_allclose(answer["probabilities"], expected, rtol=0, atol=1e-5)

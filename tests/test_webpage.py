@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.data.synthetic import sheet
 from mnist_cnn.data.synthetic.sheet import STRIDE, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
@@ -40,8 +40,8 @@ from tests.helpers.drawings import any_text, drawing, ways
 
 @pytest.fixture(scope="module")
 def digits() -> Tensor:
-    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-    return torch.from_numpy(images[:100].copy())
+    images = digits_of("test")[0]
+    return torch.from_numpy(images[:100])
 
 
 @pytest.fixture(scope="module")

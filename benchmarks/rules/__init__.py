@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.rules import reader
 from mnist_cnn.data.picture import Source
 from mnist_cnn.reading.reading import THRESHOLD, Reading
-from mnist_cnn.weights.predictor import load_digits
+from mnist_cnn.weights.predictor import load
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
 
@@ -37,4 +37,4 @@ def read_digits(
 @functools.cache
 def shipped() -> Callable[[Tensor], Tensor]:
     """Load the network that was trained for the rules."""
-    return load_digits(WEIGHTS)
+    return load(WEIGHTS)

@@ -145,7 +145,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         restore_process(trainer, module, self.process)
         validated, earlier = False, [*trainer.callback_metrics]
         if self.process["within_epoch"]:
-            validated, earlier = self.process["validated"], self.process.get("earlier", [])
+            validated, earlier = self.process["validated"], self.process["earlier"]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # untyped
             if isinstance(callback, BetweenEpochs):
                 callback.resume_epoch(trainer, validated=validated, earlier=earlier)
@@ -261,7 +261,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         return {**best, "scored": self.scored}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.scored = state_dict.get("scored")
+        self.scored = state_dict["scored"]
         if self.best.exists():  # a run may start from a checkpoint without the best one
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
@@ -296,7 +296,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             self.process = process_of(trainer, checkpoint["processes"])
             self.callbacks = copy.deepcopy(checkpoint["callbacks"])
         now, before = environment(trainer), checkpoint.get("environment", {})
-        # an older checkpoint may lack a key
+        # another program's checkpoint has none
         changed = [f"{k} {before[k]}, now {v}" for k, v in now.items() if before.get(k, v) != v]
         if changed and trainer.is_global_zero:
             said = "; ".join(changed)

@@ -58,8 +58,7 @@ class History(BetweenEpochs):
     def on_validation_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
         count_exactly(trainer)
 
-    def on_test_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        count_exactly(trainer)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.trained = self.clock()
@@ -83,8 +82,7 @@ class History(BetweenEpochs):
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         log_epoch(trainer, pl_module)
 
-    def on_test_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        log_epoch(trainer, pl_module)
+    on_test_epoch_end = on_validation_epoch_end
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         metrics, seconds = self.logged(trainer), self.trained - self.started

@@ -54,7 +54,6 @@ class ImageDataModule(L.LightningDataModule):
     name: str
     classes: tuple[str, ...]
     shape: tuple[int, ...]
-    training = "train"  # the split to train on
     on_light: bool | None = None  # whether most training images are dark on light, once known
 
     def __init__(
@@ -234,7 +233,7 @@ class ImageDataModule(L.LightningDataModule):
         overfit = getattr(self.trainer, "overfit_batches", 0)  # the same batches in each epoch
         mixed = {"unlabeled": self.unlabeled} if self.unlabeled else {}
         return self.loader(
-            self.training,
+            "train",
             self.batch_size,
             seed=self.seed,
             shuffle=self.shuffle and not overfit,

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS, Box
-from mnist_cnn.data.synthetic.strokes import Array
+from mnist_cnn.data.synthetic.strokes import Array, Points
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN, Found
 
-Points = NDArray[np.float64]  # (N, 2), x and y
 RULED = 0.4  # probability above which ink belongs to a ruled line
 INKED = 0.4  # ink above which a pixel is written, as a fraction of the pen's
 KEPT = 0.3  # score above which a character is read
@@ -73,7 +72,7 @@ def lines(found: Sequence[Character]) -> list[list[Character]]:
     places = middles(found)
     level = places[:, 1] - slope * places[:, 0]
     heights = np.array([each.height for each in found])
-    tall = np.array([each.symbol.isdecimal() or each.symbol not in ".,:-=°÷" for each in found])
+    tall = np.array([each.symbol not in ".,:-=°÷" for each in found])
     rows: list[list[int]] = []
     for k in np.argsort(level):
         if not tall[k]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mnist_cnn.data import mnist
 from mnist_cnn.exporting.folder import new_files
-from mnist_cnn.exporting.layers import digit_layers
+from mnist_cnn.exporting.layers import classifier_layers
 from mnist_cnn.model import SHAPE, odd_multiples
 from mnist_cnn.weights.networks import is_ours
 from mnist_cnn.weights.predictor import Trained
@@ -56,10 +56,15 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
     Raises:
         ValueError: the network has a layer that the file cannot compute, or not in that place.
     """
+    if net.classes != mnist.DIGITS or net.shape != SHAPE:
+        raise ValueError(
+            "c export needs a network trained on digits of 1 x 28 x 28, got one of "
+            f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}"
+        )
     factor, offset = 1.0, 0.0
     layers: list[Layer] = []
     shape = torch.Size((1, *SHAPE))  # of the map before a dense layer
-    for settings, arrays, _ in digit_layers(net, "c"):
+    for settings, arrays, _ in classifier_layers(net, "c"):
         kind, last = settings["kind"], layers[-1] if layers else None
         if kind in ("convolution", "dense") and (last is None or last.relu):
             shape = last(torch.zeros(shape)).shape if last else shape

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from mnist_cnn.data import mnist
-from mnist_cnn.model import SHAPE
 from mnist_cnn.weights.predictor import Trained
 
 DEFAULTS: list[Any] = [None, [1, 1], [0, 0], [1, 1]]  # arguments of a convolution, from its bias on
@@ -23,22 +21,9 @@ class Layer(NamedTuple):
     inputs: list[int]  # 0 is the input of the network, n the output of its n-th layer
 
 
-def digit_layers(net: Trained, kind: str = "html") -> list[Layer]:
-    """Return the layers of a network that classifies digits.
-
-    Args:
-        net: the network.
-        kind: format to name in error messages.
-
-    Raises:
-        ValueError: it does not classify 28x28 digits, or has a layer unknown to network.js.
-    """
-    if net.classes != mnist.DIGITS or net.shape != SHAPE:
-        raise ValueError(
-            f"{kind} export needs a network trained on digits of 1 x 28 x 28, got one of "
-            f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}"
-        )
-    return layers_of(net.net, torch.zeros(2, *SHAPE), kind)
+def classifier_layers(net: Trained, kind: str = "html") -> list[Layer]:
+    """Return the layers of a network of images, see `layers_of`."""
+    return layers_of(net.net, torch.zeros(2, *net.shape), kind)
 
 
 def layers_of(net: nn.Module, example: Tensor, kind: str = "html") -> list[Layer]:

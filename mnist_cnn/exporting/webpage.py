@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
-from mnist_cnn.exporting.layers import Layer, folded, layers_of
+from mnist_cnn.exporting.layers import Layer, classifier_layers, folded, layers_of
 from mnist_cnn.reading.answers import constants
 from mnist_cnn.reading.networks import Classes, Digits
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
@@ -116,16 +116,11 @@ def parts(network: Digits | Classes) -> list[tuple[str, list[Layer], Sequence[in
     """Return name, layers and the shape (C, H, W) of the images of each network of a page."""
     made: list[tuple[str, list[Layer], Sequence[int]]] = []
     if isinstance(network.net, Trained):
-        made.append(("classifier", layers_of_classifier(network.net), network.shape))
+        made.append(("classifier", classifier_layers(network.net), network.shape))
     if isinstance(network, Digits):
         shape = (1, 8 * COARSEST, 8 * COARSEST)  # any multiple of COARSEST
         made.append(("detector", layers_of(network.reader, torch.zeros(1, *shape)), shape))
     return made
-
-
-def layers_of_classifier(net: Trained) -> list[Layer]:
-    """Return the layers of a network of images; ValueError if network.js cannot compute one."""
-    return layers_of(net.net, torch.zeros(2, *net.shape))
 
 
 def weights_of_scores(detector: nn.Module) -> dict[str, Any]:

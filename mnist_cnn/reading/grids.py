@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.data.synthetic.strokes import Array
+from mnist_cnn.data.synthetic.strokes import Array, Points
+from mnist_cnn.detection.lines import RULED
 
-Points = NDArray[np.float64]
-RULED = 0.4  # probability above which a cell of the map is a line
 LEAST_SIDE = 4  # minimum side of a cell, in cells of the map
 RECTANGLE = 0.75  # minimum fraction of its rectangle that a cell fills, in perspective too
 BESIDE = 0.4  # maximum offset of the next cell, as a fraction of a side
@@ -34,13 +33,6 @@ class Grid:
         """Return the corners (4, 2) of a cell, clockwise from the upper left."""
         unit = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float64)
         return cv2.perspectiveTransform(unit[None] + (column, row), self.place)[0]
-
-    @property
-    def corners(self) -> Points:
-        """The corners (4, 2) of the grid, clockwise from the upper left."""
-        rows, columns = self.shape
-        ends = np.array([(0, 0), (columns, 0), (columns, rows), (0, rows)], np.float64)
-        return cv2.perspectiveTransform(ends[None], self.place)[0]
 
 
 def cells(rules: Array) -> Points:

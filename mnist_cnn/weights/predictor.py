@@ -238,16 +238,6 @@ def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained
         return Trained(net, classes, {"model": model, "data": data}, epoch)
 
 
-def load_digits(path: Path | str | None = None) -> Trained:
-    """Load a network, see `load`; raise ValueError if it was not trained on digits."""
-    net = load(path)
-    data, digits = net.about["data"]["name"], mnist.DIGITS
-    if net.classes != digits:
-        unnamed = "" if net.classes else ", whose classes have no names"
-        raise ValueError(f"{path}: must be a network trained on digits, got one of {data}{unnamed}")
-    return net
-
-
 def data_root(net: Trained) -> str | None:
     """Return the folder of the network's training data; None if it is not on this machine."""
     data = net.about["data"]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.data.drawn.photographs import bundled
+from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.reading.reading import Reading
 
@@ -22,8 +22,7 @@ def page(*rows: list[NDArray[np.uint8]], size: int = 112) -> NDArray[np.uint8]:
 
 def png(*digits: int) -> bytes:
     """Return a PNG file with the first test image of each digit on black, well apart."""
-    labels = bundled("t10k-labels-idx1-ubyte", 8)
-    images = bundled("t10k-images-idx3-ubyte", 16).reshape(-1, 28, 28)
+    images, labels = digits_of("test")
     chosen = [images[int(np.argmax(labels == digit))] for digit in digits]
     row = np.hstack([np.pad(image, ((12, 12), (6, 6))) for image in chosen])
     file = io.BytesIO()

@@ -6,13 +6,9 @@ step, where a network may mask its gradient. PGD with restarts is the least to r
 upper bound of the accuracy under attack.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-
-Attack = Callable[[nn.Module, Tensor, Tensor, float, Generator], Tensor]
 
 EPSILONS = (0.1, 0.2, 0.3)
 STEPS, RESTARTS = 40, 3
@@ -41,10 +37,8 @@ def fgsm(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> 
     return (x + epsilon * gradient(net, x, y).sign()).clamp(0, 1)
 
 
-def pgd(
-    net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator, steps: int = STEPS
-) -> Tensor:
-    """Attack with steps of 2.5 epsilon / steps along the gradient's sign, from a random start.
+def pgd(net: nn.Module, x: Tensor, y: Tensor, epsilon: float, g: Generator) -> Tensor:
+    """Attack with steps of 2.5 epsilon / STEPS along the gradient's sign, from a random start.
 
     A. Madry et al., Towards deep learning models resistant to adversarial attacks, ICLR 2018
     (https://arxiv.org/abs/1706.06083).
@@ -52,8 +46,8 @@ def pgd(
     start = (2 * torch.rand(x.shape, generator=g) - 1).to(x.device)
     low, high = (x - epsilon).clamp(min=0), (x + epsilon).clamp(max=1)
     moved = torch.clamp(x + epsilon * start, low, high)
-    for _ in range(steps):
-        step = 2.5 * epsilon / steps * gradient(net, moved, y).sign()
+    for _ in range(STEPS):
+        step = 2.5 * epsilon / STEPS * gradient(net, moved, y).sign()
         moved = torch.clamp(moved + step, low, high)
     return moved
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,14 @@ from mnist_cnn.analysis.robustness.corruptions import CORRUPTIONS, corrupt
 from mnist_cnn.analysis.robustness.intervals import certified
 from mnist_cnn.analysis.robustness.outliers import OUTLIERS
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.config.schema import Suite
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.loader import generator
 from mnist_cnn.runs.terminal import track
 
 SEED, BATCH = 0, 500
 ATTACKED = 1000  # images: an attack takes hundreds of forward passes
-DEFAULT = ("corruptions", "adversarial", "certified", "outliers")  # of robustness=true
+DEFAULT = get_args(Suite)  # of robustness=true
 
 
 class Suites:
@@ -61,10 +62,8 @@ class Suites:
         return {**figures, "mean": sum(figures.values()) / len(figures)}
 
     def adversarial(self) -> dict[str, Any]:
-        return self.attacked(fgsm=attacks.fgsm, pgd=attacks.restarted_pgd)
-
-    def attacked(self, **by_name: attacks.Attack) -> dict[str, Any]:
         """Measure the accuracy under each attack, by epsilon, on the first ATTACKED images."""
+        by_name = {"fgsm": attacks.fgsm, "pgd": attacks.restarted_pgd}
         x, y = (part[:ATTACKED].to(self.device) for part in (self.images, self.labels))
         figures: dict[str, Any] = {"images": len(x), **{name: {} for name in by_name}}
         parts = list(zip(x.split(BATCH), y.split(BATCH), strict=True))

@@ -4,18 +4,13 @@ Digits are MNIST's validation digits, signs are strokes of the same pen, drawn f
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.data.drawn.photographs import bundled
-
-Array = NDArray[Any]
-VALIDATION = 12_000  # number of first rows of MNIST's training images
+from mnist_cnn.data.drawn.photographs import digits_of
 
 
 def circle(x: float, y: float, width: float = 0.34) -> list[tuple[float, float]]:
@@ -56,9 +51,7 @@ class Pen:
     """Pen that writes digits and signs on a sheet: float32 (H, W), 1 where the ink is."""
 
     def __init__(self, rng: Generator, height: int, width: int):
-        images = bundled("train-images-idx3-ubyte", 16).reshape(-1, 28, 28)
-        self.images = images[:VALIDATION]
-        self.labels = bundled("train-labels-idx1-ubyte", 8)[:VALIDATION]
+        self.images, self.labels = digits_of("val")
         self.rng, self.ink = rng, np.zeros((height, width), np.float32)
 
     def digit(self, digit: str, left: float, top: float, size: int) -> float:
@@ -135,11 +128,10 @@ def grid(rng: Generator, rows: int, columns: int, filled: float, most: int) -> t
             left = 40 + k * wide + (wide - size * len(text)) * rng.uniform(0.35, 0.6)
             top = 40 + n * side + (side - size) * rng.uniform(0.3, 0.7)
             pen.text(text, left, top, size)
-    joint = "" if max(len(text) for row in texts for text in row) < 2 else " | "
     lines = []
     for row in texts:
-        own = "" if max(map(len, row)) < 2 else joint
-        lines.append(own.join(text or " " for text in row))
+        joint = "" if max(map(len, row)) < 2 else " | "
+        lines.append(joint.join(text or " " for text in row))
     return pen, "\n".join(lines)
 
 

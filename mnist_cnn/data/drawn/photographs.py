@@ -5,7 +5,6 @@ noise and JPEG quality are all drawn from one seed, so that two networks, or two
 digits, are given the same pictures.
 """
 
-import functools
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from mnist_cnn.data.mnist import read_bundled
+from mnist_cnn.data import mnist
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 
 # black, blue, pencil, red, green
+VALIDATION = 12_000  # number of first rows of MNIST's training images
 PENS = ((30, 30, 35), (35, 50, 140), (105, 105, 110), (180, 35, 45), (25, 105, 60))
 PAPERS = ((245, 243, 238), (235, 238, 245), (250, 240, 215), (215, 215, 212))
 CHALKS = ((240, 240, 235), (245, 230, 150), (180, 215, 245))
@@ -246,18 +246,15 @@ def pictures(
     kind: Kind, n: int, seed: int, split: str = "test"
 ) -> Iterator[tuple[Image.Image, str]]:
     """Yield n photographs of a kind and the digits written on them."""
-    name, count = ("t10k", 10_000) if split == "test" else ("train", 12_000)
-    images = bundled(f"{name}-images-idx3-ubyte", 16).reshape(-1, 28, 28)[:count]
-    labels = bundled(f"{name}-labels-idx1-ubyte", 8)[:count]
+    images, labels = digits_of(split)
     rng = np.random.default_rng((seed, kind.digits))
     for _ in range(n):
         chosen = rng.integers(len(images), size=kind.digits)
         yield photograph(list(images[chosen]), rng, kind), "".join(str(labels[i]) for i in chosen)
 
 
-@functools.cache
-def bundled(name: str, offset: int) -> NDArray[np.uint8]:
-    """Return the bytes of one of MNIST's bundled files after its header, read-only."""
-    content: NDArray[np.uint8] = read_bundled(name, offset).numpy()
-    content.flags.writeable = False
-    return content
+def digits_of(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return MNIST's images (N, 28, 28) and labels: of `test`, or of the rows of validation."""
+    parts = mnist.load_split("mnist", "", "test" if split == "test" else "train")
+    images, labels = (part.numpy() for part in parts)
+    return (images, labels) if split == "test" else (images[:VALIDATION], labels[:VALIDATION])

@@ -142,7 +142,6 @@ def rows(pen: Pen, kind: str | None = None) -> None:
             end = y + slope * width * rng.uniform(0, 1.3)
             page.rule([(-5, y), (width + 5, end)], rule, strength)
         middle += step
-        page.line += 1
 
 
 def gaps_of(rng: Generator, how: str, overlap: float = 0.15) -> tuple[float, float]:
@@ -201,7 +200,6 @@ def grid(pen: Pen) -> None:
                 hand.size,
                 pen.strength,
             )
-            page.line += 1
 
 
 def table(pen: Pen) -> None:
@@ -231,7 +229,6 @@ def table(pen: Pen) -> None:
                     text = f"{whole}{rng.choice(['.', ','])}{digits(rng, 1, 2)}"
                 left, middle = rng.uniform(0.05, 0.4) * pen.size, down * rng.uniform(0.4, 0.6)
                 pen.text(hand, text, x + left, y + middle, 0, (0, 0.25))
-                page.line += 1
 
 
 def comb(pen: Pen) -> None:
@@ -266,7 +263,6 @@ def comb(pen: Pen) -> None:
                     pen.strength,
                 )
             x += side + apart
-        page.line += 1
         y += tall + pen.size * rng.uniform(0.1, 0.8)
 
 
@@ -291,7 +287,6 @@ def scattered(pen: Pen) -> None:
             if not taken:
                 symbol = character if character.isdecimal() else OTHER
                 page.put(glyph, x, y, symbol, hand.size, pen.strength)
-                page.line += 1
                 break
 
 
@@ -355,7 +350,7 @@ def spoilt(pen: Pen) -> None:
                     1.0,
                 )
             box = (left - 0.15 * mark.size, top, right + 0.15 * mark.size, bottom)
-        page.marks[k] = Mark(OTHER, box, mark.size, mark.line).within(page.box) or mark
+        page.marks[k] = Mark(OTHER, box, mark.size).within(page.box) or mark
 
 
 def letters(pen: Pen) -> None:

@@ -79,12 +79,12 @@ def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     for k, mark in enumerate(made.marks):
         left, top, right, bottom = mark.box
         box = top, height - right, bottom, height - left
-        made.marks[k] = Mark(mark.symbol, box, mark.size, mark.line)
+        made.marks[k] = Mark(mark.symbol, box, mark.size)
     made.marks = passed_over(made.marks)
     if rng.random() < 0.5:
         made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
         made.marks = [
-            Mark("", (width - r, height - b, width - l, height - t), m.size, m.line)
+            Mark("", (width - r, height - b, width - l, height - t), m.size)
             for m in made.marks
             for l, t, r, b in [m.box]  # noqa: E741
         ]
@@ -101,4 +101,4 @@ def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
 
 def passed_over(marks: list[Mark]) -> list[Mark]:
     """Return the marks of a page that is not upright: none but of what may look upright."""
-    return [Mark("", m.box, m.size, m.line) for m in marks if m.symbol in ("", *SYMMETRICAL)]
+    return [Mark("", m.box, m.size) for m in marks if m.symbol in ("", *SYMMETRICAL)]

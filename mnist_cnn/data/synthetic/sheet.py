@@ -25,7 +25,6 @@ class Mark:
     symbol: str
     box: Box
     size: float
-    line: int = 0  # line of the text, from 0
 
     def within(self, box: Box) -> "Mark | None":
         """Return the mark of what is in a box, if anything is.
@@ -50,7 +49,6 @@ class Page:
     ink: Array
     rules: Array
     marks: list[Mark] = field(default_factory=list)
-    line: int = 0  # line being written
 
     @classmethod
     def empty(cls, height: int = HEIGHT, width: int = WIDTH) -> "Page":
@@ -73,7 +71,7 @@ class Page:
         self.draw(glyph, left, top, strength)
         x, y = round(left), round(top)
         h, w = glyph.shape
-        self.mark(Mark(symbol, (x, y, x + w, y + h), size, self.line))
+        self.mark(Mark(symbol, (x, y, x + w, y + h), size))
 
     @property
     def box(self) -> Box:

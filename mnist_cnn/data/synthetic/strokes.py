@@ -38,10 +38,10 @@ SIGNS = {name: list(map(Form.of, sign["forms"])) for name, sign in _FILE["signs"
 WIDTHS: dict[str, float] = {name: sign["width"] for name, sign in _FILE["signs"].items()}
 
 
-def spline(way: Points, steps: int = 6) -> Points:
+def spline(way: Points) -> Points:
     """Return the Catmull-Rom spline (M, 2) through points (N, 2)."""
     padded = np.concatenate([2 * way[:1] - way[1:2], way, 2 * way[-1:] - way[-2:-1]])
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None, None]
+    t = np.linspace(0, 1, 6, endpoint=False)[:, None, None]
     a, b, c, d = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
     curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     return np.concatenate([curve.transpose(1, 0, 2).reshape(-1, 2), way[-1:]])

@@ -71,10 +71,8 @@ TEXTS: dict[str, Callable[[Generator], str]] = {
     "sum": _sum,
     "unit": _unit,
     "word": lambda rng: f"{_word(rng)} {_word(rng)}",
-    "power": lambda rng: (
-        rng.choice(["{}²", "{}³", "{}²={}", "x² {} {}"])
-        .format(digits(rng, 1, 2), digits(rng, 1, 3))
-        .replace("x", "k")
+    "power": lambda rng: rng.choice(["{}²", "{}³", "{}²={}", "k² {} {}"]).format(
+        digits(rng, 1, 2), digits(rng, 1, 3)
     ),
     "mixed": _mixed,
 }

@@ -8,7 +8,7 @@ function readInk({ data, height, width }) {
   const found = NETWORKS.classifier ? kept.map((each) => classified(ink, each)) : kept;
   return lines(found).map((line) => {
     const legible = confidence(evidence(line, dropped, left, ink));
-    const unread = leftUnread(line, legible, READER.threshold);
+    const unread = leftUnread(line, legible);
     // other writing there is an illegible digit, and the line right if its guess is
     const illegible = lead(line) > 0 ? line.filter((each) => each.isOther) : [];
     const sure = illegible.reduce((product, each) => product * each.digitScore, legible);
@@ -22,9 +22,9 @@ function readInk({ data, height, width }) {
 // Return the digits of a line that are left unread, whatever their scores: in words all; in a line
 // whose digits are right with a probability `sure` below the threshold the least probable one, or
 // all if there is other writing beside them.
-function leftUnread(line, sure, threshold) {
+function leftUnread(line, sure) {
   const digits = line.filter((each) => each.isDigit);
-  const isDoubtful = sure < threshold;
+  const isDoubtful = sure < READER.threshold;
   if (lead(line) < 0 || (isDoubtful && line.some((each) => each.isOther))) return digits;
   return isDoubtful ? digits.sort((a, b) => a.score - b.score).slice(0, 1) : [];
 }
