@@ -277,7 +277,8 @@ def reader_records(runs: Sequence[Path]) -> Record:
     if first["config"]["init_weights"] is None:
         return {**first, "then": rest}
     before = read_json(RECORDS / f"{READER}.json")
-    return {**before, "then": [*before["then"], first, *rest]}
+    added = [run for run in (first, *rest) if run not in before["then"]]
+    return {**before, "then": [*before["then"], *added]}
 
 
 @command

@@ -127,9 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for kind, path in paths.items():
         check_output(kind, path)
     if len({path.absolute() for path in paths.values()}) < len(paths):
-        raise ValueError(
-            must_be("the outputs", "paths that differ", ", ".join(map(str, paths.values())))
-        )
+        kinds, given_paths = (", ".join(map(str, part)) for part in (paths, paths.values()))
+        raise ValueError(must_be(f"outputs {kinds}", "paths that differ", given_paths))
     given = [f"--{name}" for name in ("status", "compare", *paths) if getattr(args, name)]
     if (args.status or args.compare) and len(given) > 1:
         raise ValueError(must_be(given[0], "given alone", " ".join(given)))

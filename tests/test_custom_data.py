@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -20,6 +21,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, CollectedDataModule, FolderDataModule
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.evaluate import evaluate
+from mnist_cnn.exporting import formats
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
@@ -57,6 +59,8 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
     outcome = evaluated(run, tmp_path / "evaluation")
     assert (outcome["images"], outcome["acc"]) == (100, results["test/acc"])
     assert {mistake["label"] for mistake in outcome["mistakes"]} <= set(names)
+    with pytest.raises(ValueError, match=r"^shifts must be 0 with images that are not light"):
+        evaluated(run, tmp_path / "shifted", "shifts=1")
 
 
 def test_a_network_for_colour_is_exported(run, tmp_path):
@@ -65,6 +69,24 @@ def test_a_network_for_colour_is_exported(run, tmp_path):
     program = torch.export.load(tmp_path / "out" / "mnist_cnn.pt2").module()
     images = torch.randint(256, (5, 3, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(program(images), net(images))
+
+
+@pytest.mark.parametrize(("side", "most"), [(32, 744), (224, 15)])
+def test_a_file_is_verified_on_fewer_images_where_they_are_large(side, most):
+    sizes = []
+
+    class Still(nn.Module):
+        def forward(self, x):
+            return torch.eye(2)[[0] * len(x)]
+
+    def predict(images):
+        sizes.append(len(images))
+        return net(images)
+
+    data = {"name": "x", "classes": ["a", "b"], "shape": [3, side, side]}
+    net = predictor.Trained(Still(), ("a", "b"), {"data": data})
+    assert formats.verify("x", predict, net) == 0
+    assert sizes == [1, 7, most]
 
 
 def test_a_network_trains_on_a_folder_of_pictures_and_each_is_found_by_its_file(tmp_path):
@@ -133,7 +155,15 @@ def test_of_a_users_data_only_the_split_that_is_needed_is_read():
         def val_dataloader(self):
             return None
 
-    for own, stage in ((TestAlone(), "test"), (WithoutValidation(), None)):
+    class Endless(IterableDataset):  # it has no length
+        def __iter__(self):
+            return ((torch.rand(1, 28, 28), k % 5) for k in range(10))
+
+    class Stream(TestAlone):
+        def test_dataloader(self):
+            return DataLoader(Endless(), batch_size=5)
+
+    for own, stage in ((TestAlone(), "test"), (WithoutValidation(), None), (Stream(), "test")):
         data = CollectedDataModule(own)
         data.setup(stage)
         assert list(data.splits) == ["test"]
@@ -147,6 +177,7 @@ def test_of_a_users_data_only_the_split_that_is_needed_is_read():
         (["data=arrays"], r"^data\.path must be given"),
         (["data=arrays", "data.path=x", "data.name=mnist"], r"^data\.name must be none of mnist, "),
         (["data=folder", "data.root=x", "data.size=[48,32]"], r"^data\.size must be "),
+        (["data=folder", "data.root=2024"], r"^data\.root must be "),
         (["data=folder", "data.root=x", "data.size=0"], r"^data\.size must be "),
         (["data=folder", "data.root=x", "data.size=true"], r"^data\.size must be "),
         (["data.name=letters"], r"^data\.name must be mnist, .*got letters"),
@@ -216,11 +247,12 @@ def test_the_fingerprint_follows_links_as_the_pictures_do(tmp_path):
         (tmp_path / f"real {name}" / "a" / "0.png").write_bytes(content)
         (tmp_path / name).mkdir()
         (tmp_path / name / "train").symlink_to(tmp_path / f"real {name}")
-        (tmp_path / name / "again").symlink_to(tmp_path / name)  # without an end
+        for k in range(3):  # without an end
+            (tmp_path / name / f"{k}").mkdir()
+            (tmp_path / name / f"{k}" / "next").symlink_to(tmp_path / name / f"{(k + 1) % 3}")
     assert fingerprint(str(tmp_path / "one")) != fingerprint(str(tmp_path / "other"))
     (tmp_path / "one" / "train").unlink()
     (tmp_path / "real one").rename(tmp_path / "one" / "train")
-    (tmp_path / "one" / "again").unlink()
     copied = fingerprint(str(tmp_path / "one"))
     (tmp_path / "one" / "train").rename(tmp_path / "moved")
     (tmp_path / "one" / "train").symlink_to(tmp_path / "moved")
@@ -271,14 +303,14 @@ def test_names_of_classes_may_be_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("images", "labels", "got"),
     [
-        (torch.rand(40, 1, 28, 28), torch.arange(40) % 2, r"float32 and torch\.int64"),
+        (torch.rand(40, 1, 28, 28), torch.arange(40) % 2, r"float32, and 40 of torch\.int64"),
         (
             torch.zeros(40, 1, 28, 28, dtype=torch.uint8),
-            torch.zeros(40, dtype=torch.int32),
-            "int32",
+            torch.zeros(40).int(),
+            r"torch\.int32$",
         ),
-        (torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) - 1, "40 of torch"),
-        (torch.zeros(0, 1, 28, 28, dtype=torch.uint8), torch.zeros(0).long(), "0 of torch"),
+        (torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) - 1, "and 40 of torch"),
+        (torch.zeros(0, 1, 28, 28, dtype=torch.uint8), torch.zeros(0).long(), "and 0 of torch"),
     ],
 )
 def test_what_load_gives_must_be_bytes_and_labels(images, labels, got):
@@ -288,7 +320,7 @@ def test_what_load_gives_must_be_bytes_and_labels(images, labels, got):
         def load(self, split):
             return images, labels
 
-    with pytest.raises(ValueError, match=f"^test set must be images of uint8 .*{got}"):
+    with pytest.raises(ValueError, match=f"^test set must be uint8 images and .*{got}"):
         Own().setup("test")
 
 

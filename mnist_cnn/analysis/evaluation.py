@@ -128,8 +128,9 @@ def make_data(
         stage = {"val": "fit", "test": "test"}.get(config.split)
         # a user's module may know its classes only then
         data.setup(stage if len(splits_of(config)) == 1 else None)
+        data.classes = class_names(made) or nets[0].classes or data.classes
     check_classes(nets, class_names(made), data.name)
-    if config.shifts and any(net.is_on_light or net.shape[0] > 1 for net in nets):
+    if config.shifts and (data.shape[0] > 1 or any(net.is_on_light for net in nets)):
         allowed = "0 with images that are not light on black"
         raise ValueError(must_be("shifts", allowed, config.shifts))
     return data

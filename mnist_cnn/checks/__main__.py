@@ -35,13 +35,9 @@ def configured(parts: Mapping[str, str]) -> DictConfig:
             choose it.
     """
     given = {PARTS[option]: part for option, part in parts.items()}
-    files = {key: Path(part) for key, part in given.items() if part.endswith((".yaml", ".yml"))}
+    files = {key: Path(part) for key, part in given.items() if part.endswith(".yaml")}
     # as a run chooses them: my_conf/model/mine.yaml is model=mine with --config-dir my_conf
-    groups = {
-        key: file
-        for key, file in files.items()
-        if file.absolute().parent.name == key and file.suffix == ".yaml"
-    }
+    groups = {key: file for key, file in files.items() if file.absolute().parent.name == key}
     folders = dict.fromkeys(file.absolute().parents[1] for file in groups.values())
     places = [quote(f"file://{folder}") for folder in folders]
     chosen = [f"{key}={quote(file.stem)}" for key, file in groups.items()]

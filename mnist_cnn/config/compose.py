@@ -51,17 +51,18 @@ def better(metric: str | None, objective: str = "", mode: str | None = None) -> 
     return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
 
 
-def visible_files(folder: Path) -> Iterator[Path]:
-    """Iterate over the files below a folder, also behind links, without hidden ones."""
-    for top, folders, inside in os.walk(folder, followlinks=True):
-        here = Path(top).resolve()
-        folders[:] = [
-            name
-            for name in folders
-            # a link to a folder above would never end
-            if not name.startswith(".") and not here.is_relative_to(Path(top, name).resolve())
-        ]
-        yield from (Path(top, name) for name in inside if not name.startswith("."))
+def visible_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Iterate over the files below a folder, also behind links, without hidden ones.
+
+    Args:
+        folder: the folder.
+        above: the folders that it is in.
+    """
+    if (here := folder.resolve()) in above:  # a ring of links
+        return
+    for path in folder.iterdir():
+        if not path.name.startswith("."):
+            yield from visible_files(path, (*above, here)) if path.is_dir() else [path]
 
 
 def fingerprint(path: str) -> str | None:
@@ -69,7 +70,7 @@ def fingerprint(path: str) -> str | None:
 
     Files whose names begin with a dot, which desktops leave behind, do not count.
     """
-    place = Path(os.path.expanduser(str(path)))  # a folder named by a number is read as one
+    place = Path(os.path.expanduser(str(path)))  # a number is refused with its key
     files = sorted(filter(Path.is_file, visible_files(place))) if place.is_dir() else [place]
     digest = hashlib.sha256()
     for file in files:

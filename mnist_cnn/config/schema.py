@@ -159,6 +159,8 @@ class Data(Images, Custom):
         Augment | None,
         BeforeValidator(lambda values: None if are_transforms(values) else values or None),
     ]
+    root: Text = OMITTED
+    path: Text = OMITTED
     color: bool = OMITTED
     size: PositiveInt | None = OMITTED
 

@@ -63,7 +63,7 @@ class ArraysDataModule(ImageDataModule):
         if np.ndim(names) != 1:
             allowed = "a list of names by label"
             raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(names)))
-        return tuple(x.decode() if isinstance(x, bytes) else str(x) for x in names)
+        return tuple(x.decode(errors="replace") if isinstance(x, bytes) else str(x) for x in names)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         x, y = (self.arrays.get(f"{part}_{split}", np.empty(0)) for part in "xy")
@@ -106,7 +106,7 @@ class FolderDataModule(ImageDataModule):
         **options: Any,
     ):
         super().__init__(**options)
-        self.root, self.color, self.size, self.name = str(root), color, size, name
+        self.root, self.color, self.size, self.name = root, color, size, name
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # the folders, on access
@@ -124,7 +124,7 @@ class FolderDataModule(ImageDataModule):
         try:
             return VisibleImageFolder(Path(os.path.expanduser(self.root), split), self.read_picture)
         except OSError as e:
-            allowed = f"a folder with {split}/CLASS/*.png ({str(e).splitlines()[0]})"
+            allowed = f"a folder with {split}/CLASS/*.png ({str(e).splitlines()[0].strip()})"
             raise ValueError(must_be("data.root", allowed, self.root)) from None
 
     def read_picture(self, path: str) -> Tensor:
@@ -180,8 +180,8 @@ class CollectedDataModule(ImageDataModule):
             self.data.setup("fit" if split == "val" else "test")
             try:
                 loader = getattr(self.data, f"{split}_dataloader")()
-                batches = list(loader or ())  # None: no such images
-                if not batches:
+                batches = [] if loader is None else list(loader)
+                if not batches:  # no such images
                     continue
                 images, labels = map(torch.cat, zip(*batches, strict=True))
                 if images.ndim != 4:

@@ -172,9 +172,10 @@ class ImageDataModule(L.LightningDataModule):
     def check_fits(self, name: str, images: Tensor, labels: Tensor) -> None:
         """Raise ValueError if the images of a set do not fit `shape`, or its labels `classes`."""
         kinds = images.dtype, labels.dtype
-        if kinds != (torch.uint8, torch.int64) or not len(labels) or labels.min() < 0:
-            allowed = "images of uint8 and as many labels of int64 from 0"
-            raise ValueError(must_be(name, allowed, f"{len(labels)} of {kinds[0]} and {kinds[1]}"))
+        fits = kinds == (torch.uint8, torch.int64) and len(images) == len(labels) > 0
+        if not fits or labels.min() < 0:
+            got = f"{len(images)} of {kinds[0]}, and {len(labels)} of {kinds[1]}"
+            raise ValueError(must_be(name, "uint8 images and as many int64 labels from 0", got))
         shape, most, k = tuple(images.shape[1:]), int(labels.max()), len(self.classes)
         if k < 2:
             raise ValueError(must_be(name, "of two classes or more", ", ".join(self.classes)))

@@ -8,7 +8,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import is_image_file
 
 
-class VisibleImageFolder(ImageFolder):
+class VisibleImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ImageFolder without files and folders whose names begin with a dot.
 
     Desktops and notebooks leave these behind (.DS_Store, ._cat.png, .ipynb_checkpoints).
@@ -27,4 +27,6 @@ class VisibleImageFolder(ImageFolder):
 
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        if not names:
+            raise FileNotFoundError(f"no folder of a class in {directory}")
         return names, {name: k for k, name in enumerate(names)}

@@ -20,8 +20,8 @@ from mnist_cnn.data import mnist
 
 Array = NDArray[Any]  # float32; OpenCV's annotations leave the element type open
 
-# black, blue, pencil, red, green
 VALIDATION = 12_000  # number of first rows of MNIST's training images
+# black, blue, pencil, red, green
 PENS = ((30, 30, 35), (35, 50, 140), (105, 105, 110), (180, 35, 45), (25, 105, 60))
 PAPERS = ((245, 243, 238), (235, 238, 245), (250, 240, 215), (215, 215, 212))
 CHALKS = ((240, 240, 235), (245, 230, 150), (180, 215, 245))
