@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE
+from mnist_cnn.data.synthetic.strokes import Points
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.find import MARGIN
 from mnist_cnn.detection.lines import lines, middles, slope_of
-from mnist_cnn.reading.grids import Grid, Points, grids
+from mnist_cnn.reading.grids import Grid, grids
 from mnist_cnn.reading.views import View
 
 INSIDE = 0.8  # minimum fraction of a grid's characters within one cell; else it is squared paper

@@ -14,12 +14,12 @@ from torch import Tensor
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.picture import Source, load_picture, upright_size
 from mnist_cnn.data.synthetic.sheet import SIGNS, SYMBOLS
+from mnist_cnn.data.synthetic.strokes import Points
 from mnist_cnn.detection.decode import Character
 from mnist_cnn.detection.lines import confidence, evidence, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.grids import Points
 from mnist_cnn.reading.ink import centred, resized
 from mnist_cnn.reading.layout import cell_in, layout
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
