@@ -130,7 +130,8 @@ def make_data(
         data.setup(stage if len(splits_of(config)) == 1 else None)
         data.classes = class_names(made) or nets[0].classes or data.classes
     check_classes(nets, class_names(made), data.name)
-    if config.shifts and (data.shape[0] > 1 or any(net.is_on_light for net in nets)):
+    in_colour = getattr(data, "shape", (1,))[0] > 1  # unknown without images of a split
+    if config.shifts and (in_colour or any(net.is_on_light for net in nets)):
         allowed = "0 with images that are not light on black"
         raise ValueError(must_be("shifts", allowed, config.shifts))
     return data
