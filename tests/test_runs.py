@@ -36,7 +36,7 @@ from mnist_cnn.runs.folder import (
     write_json,
 )
 from mnist_cnn.runs.imports import without_collection
-from mnist_cnn.runs.processor import crowded, emulated, is_bfloat16_fast
+from mnist_cnn.runs.processor import crowded, emulated
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from tests.helpers import process
 
@@ -201,9 +201,7 @@ def test_the_setting_for_a_busy_machine_is_told_where_threads_would_wait(
 )
 def test_the_setting_for_a_processor_without_bfloat16_is_told(precision, has, told, monkeypatch):
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: has, raising=False)
-    is_bfloat16_fast.cache_clear()
     line = emulated(precision)
-    is_bfloat16_fast.cache_clear()
     assert (line is not None) == told
     assert line is None or "trainer.precision=32-true" in line
 

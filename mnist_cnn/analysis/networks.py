@@ -34,10 +34,11 @@ def network_files(ckpt_path: Any) -> list[Path]:
     for path in ckpt_path if isinstance(ckpt_path, list) else [ckpt_path]:
         if not isinstance(path, str | Path | None):
             raise ValueError(must_be(shown(ckpt_path), "a path or a list of paths", shown(path)))
-        folder = None if path is None else Path(os.path.expanduser(path))
-        is_sweep = folder is not None and (folder / SWEEP).is_file()
-        files = folder.resolve().rglob(RESULTS) if folder and is_sweep else None
-        paths += [path] if files is None else sorted(file.parent for file in files)
+        folder = Path(os.path.expanduser(path or ""))
+        if path and (folder / SWEEP).is_file():
+            paths += sorted(file.parent for file in folder.resolve().rglob(RESULTS))
+        else:
+            paths.append(path)
     if not paths:
         raise ValueError(f"{shown(ckpt_path)}: no network: name finished runs, sweeps or files")
     return list(dict.fromkeys(find(path).resolve() for path in paths))

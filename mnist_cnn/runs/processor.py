@@ -1,6 +1,5 @@
 """The processors of this machine: their load, and what they compute fast."""
 
-import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +28,6 @@ def crowded(threads: int) -> str | None:
     )
 
 
-@functools.cache
 def is_bfloat16_fast() -> bool:
     """Return whether the processor has instructions for products of bfloat16."""
     has = capabilities()
