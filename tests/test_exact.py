@@ -22,7 +22,7 @@ from mnist_cnn.runs.signals import Interrupted
 from tests.helpers.folder import column
 from tests.helpers.own_data import OWN
 from tests.helpers.process import finish, start
-from tests.helpers.training import FAULT, bare_trainer, trained
+from tests.helpers.training import FAULT, TINY, bare_trainer, trained
 
 STEPS = 10  # per epoch
 RECIPES = {
@@ -219,6 +219,20 @@ def test_a_stream_has_no_checkpoint_within_an_epoch_and_a_line_says_so(tmp_path,
     fault("- 0 -")
     run(cut, *options)
     assert not differences(whole, cut)
+
+
+known = pytest.mark.skipif(not hasattr(signal, "sigwaitinfo"), reason="the sender is unknown")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=known)])
+def test_a_signal_to_the_workers_as_well_loses_no_step(tmp_path, name):
+    options = ["hydra.run.dir=run", "callbacks.checkpoint.every_seconds=null"]
+    command = ["mnist_cnn.train", *TINY, *OWN, "+data.workers=2", FAULT, *options]
+    process = start(tmp_path, *command, FAULT=f"on_train_batch_start 8 group:{name}")
+    code, _, err = finish(process)
+    assert code == 128 + signal.Signals[name]
+    assert (err.count("stopping when this step is saved"), "Traceback" in err) == (1, False)
+    assert last(tmp_path / "run")["global_step"] == 8
 
 
 @pytest.mark.slow

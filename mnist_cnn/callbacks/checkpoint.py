@@ -29,7 +29,7 @@ from mnist_cnn.callbacks.process_state import (
 from mnist_cnn.config.instantiate import class_name
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import described
-from mnist_cnn.data.replay import make_resumable, resumable
+from mnist_cnn.data.replay import keep_workers, make_resumable, resumable
 from mnist_cnn.internals.lightning import (
     close_epoch,
     correct_counters,
@@ -134,6 +134,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     def take_loaders(self, trainer: L.Trainer, module: L.LightningModule) -> list[Any]:
         """Make the training loaders resumable; return those that cannot be."""
+        keep_workers(trainer)
         others = make_resumable(trainer)
         for loader in resumable(trainer)[:1]:
             loader.between = partial(self.between_batches, trainer, module)

@@ -22,9 +22,10 @@ SMALL = 10_000  # bytes, less than any checkpoint
 class KillAt(Callback):
     """Does WHAT at that point, on one rank or on all.
 
-    WHAT is a signal to send to the process (`SIGKILL`), or several joined by +; `raise`: raise an
-    error; `nan`: fill the batch with NaN; `full`: let no file grow over 10 kB from then on, as on a
-    full disk; `cut`: the same, but a process that tries is killed in the middle of the file.
+    WHAT is a signal to send to the process (`SIGKILL`), or several joined by +; `group:SIGINT`:
+    send it to the process group, as Ctrl-C does; `raise`: raise an error; `nan`: fill the batch
+    with NaN; `full`: let no file grow over 10 kB from then on, as on a full disk; `cut`: the same,
+    but a process that tries is killed in the middle of the file.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,8 @@ class KillAt(Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
         else:
             for name in what.split("+"):
-                os.kill(os.getpid(), signal.Signals[name])
+                group, _, name = name.rpartition(":")
+                os.kill(0 if group else os.getpid(), signal.Signals[name])
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int

@@ -16,6 +16,7 @@ from mnist_cnn.data.synthetic.characters import TRAINING_FONTS, VALIDATION_FONTS
 from mnist_cnn.data.synthetic.pages import page
 from mnist_cnn.data.synthetic.sheet import SIZES, STRIDE, SYMBOLS
 from mnist_cnn.data.writers import mnist_writers, writer_folds
+from mnist_cnn.runs.signals import outlive_stop
 
 Batch = tuple[Tensor, Tensor, Tensor]  # ink, rules, marks
 MOST = 160  # maximum number of characters kept per page
@@ -94,6 +95,7 @@ class PageLoader:
             sampler=sampler,
             num_workers=workers,
             collate_fn=collate,
+            worker_init_fn=outlive_stop,
             # else it would draw the seed of its workers from the global one, which a resumed run
             # has set by then
             generator=torch.Generator(),

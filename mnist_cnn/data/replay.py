@@ -3,16 +3,19 @@
 import random
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from mnist_cnn.internals.loaders import exchange_loaders, forget_workers, training_loaders
 from mnist_cnn.runs.generators import generators, set_generators
+from mnist_cnn.runs.signals import outlive_stop
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 FEW = 100  # maximum length of a container searched for generators; longer ones hold data
@@ -135,6 +138,15 @@ class ReplayLoader:
             set_state(found[name], states[name])
 
 
+def keep_workers(trainer: L.Trainer) -> None:
+    """Have the workers of all loaders outlive a request to stop the training."""
+    for each in CombinedLoader([training_loaders(trainer), trainer.val_dataloaders]).flattened:
+        if isinstance(each, DataLoader):
+            init: Any = each.worker_init_fn
+            if getattr(init, "func", None) is not outlive_stop:
+                each.worker_init_fn = partial(outlive_stop, init=init)
+
+
 def make_resumable(trainer: L.Trainer) -> list[Any]:
     """Wrap the training loaders in ReplayLoaders; return those that cannot be wrapped."""
     device = trainer.strategy.root_device
@@ -166,6 +178,8 @@ def own_generators(loader: Any) -> dict[str, Any]:
         parts: dict[Any, Any] = {}
         if isinstance(node, dict):
             parts = node
+        elif isinstance(node, partial):  # that of a worker_init_fn has no attributes
+            parts = node.keywords
         elif isinstance(node, list | tuple):
             parts = dict(enumerate(node)) if len(node) <= FEW else {}
         elif not isinstance(node, NO_PARTS) and not type(node).__module__.startswith("lightning."):

@@ -2,13 +2,14 @@
 
 import contextlib
 import inspect
+import multiprocessing
 import os
 import select
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -139,6 +140,31 @@ def finalize(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
+
+
+def outlive_stop(worker: int, init: Callable[[int], Any] | None = None) -> None:
+    """Ignore the signals in a DataLoader's worker, then call its own `worker_init_fn`, if any.
+
+    Ctrl-C, torchrun and SLURM send a signal to the workers of a training as well, which needs them
+    until its checkpoint is saved. Only SIGTERM from the training itself ends them, but no program
+    that they start; where the sender is unknown, as on macOS, any does.
+    """
+    parent = multiprocessing.parent_process()
+    if parent and threading.current_thread() is threading.main_thread():  # else it is no process
+        for number in set(SIGNALS) - {signal.SIGTERM}:
+            signal.signal(number, lambda *_: None)
+        if hasattr(signal, "sigwaitinfo"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            threading.Thread(target=end_with_parent, args=[parent.pid], daemon=True).start()
+    if init:
+        init(worker)
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent sends SIGTERM, which all threads block."""
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class StopSignal:
