@@ -22,7 +22,7 @@ from mnist_cnn.callbacks.loggers import hyperparameters, make_loggers
 from mnist_cnn.checks.folders import accumulated, results, scalars
 from mnist_cnn.config.compose import compose
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.runs.folder import OVERRIDES, RESULTS, SWEEP
+from mnist_cnn.runs.folder import LOCK, OVERRIDES, RESULTS, SWEEP
 from tests.helpers.process import run, start
 from tests.helpers.training import FAULT, SHORT, TINY, trained
 
@@ -165,6 +165,7 @@ def test_what_a_job_was_given_alone_is_a_hyperparameter(tmp_path):
     assert not hyperparameters(values)  # a run of no sweep
     fixed = {"hydra": [], "task": ["data.fold=0", "optimizer=adam,sgd"]}
     OmegaConf.save({"application": "train", "commands": [fixed]}, tmp_path / SWEEP)
+    (tmp_path / LOCK).touch()
     assert hyperparameters(values) == {"seed": 2, "optimizer": "adam", "model.bits": 4}
 
 

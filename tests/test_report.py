@@ -31,7 +31,8 @@ LOW_0, LOW_1, HIGH_0, HIGH_1 = JOBS = ("lr_0.001-0", "lr_0.001-1", "lr_0.01-0", 
 def original(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     """Train a sweep of two learning rates with two seeds each."""
     sweep = tmp_path_factory.mktemp("original")
-    (sweep / SWEEP).touch()
+    for file in (LOCK, SWEEP):
+        (sweep / file).touch()
     for job, (lr, seed) in zip(JOBS, itertools.product((1e-3, 1e-2), (0, 1)), strict=True):
         trained(sweep / job, f"optimizer.lr={lr}", f"seed={seed}", "test=true")
     return sweep

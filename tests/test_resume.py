@@ -127,6 +127,9 @@ def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
     assert expand([f"ckpt_path={run / LAST}", "-m", "seed=1,2"]) == [
         ["-m", "model=vgg", start, "seed=1,2"]
     ]
+    # where that run lies is recorded by its absolute path, which may have `..`
+    above = made(tmp_path / "new", f"ckpt_path='{tmp_path}/x/../run/{LAST}'")
+    assert expand([f"ckpt_path={above}"])[0][0] == f"ckpt_path='{tmp_path}/x/../run/{LAST}'"
     copy = tmp_path / "copy.ckpt"
     copy.touch()
     assert expand([f"ckpt_path={copy}", "seed=2"]) == [[f"ckpt_path='{copy}'", "seed=2"]]
@@ -237,7 +240,8 @@ def test_latest_is_the_newest_run_that_has_not_ended_else_the_newest_that_has(tm
         latest()
     for sweep in ("sweeps/2026-01-01", "mine"):
         run(f"{sweep}/job", 98)
-        (tmp_path / sweep / SWEEP).touch()
+        for file in (LOCK, SWEEP):
+            (tmp_path / sweep / file).touch()
     with pytest.raises(ValueError, match="there is no run"):
         latest()
     older = run("2026-01-01/older", 1, RESULTS)

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import sys
+from enum import Enum
 from fcntl import F_GETFL, fcntl
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from mnist_cnn.runs.folder import (
     LAST,
     LOCK,
     OVERRIDES,
+    PENDING,
     PRUNED,
     RESULTS,
     SWEEP,
@@ -36,6 +38,7 @@ from mnist_cnn.runs.folder import (
     write_json,
 )
 from mnist_cnn.runs.imports import without_collection
+from mnist_cnn.runs.names import sweep_name, varied
 from mnist_cnn.runs.processor import crowded, emulated
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from tests.helpers import process
@@ -326,6 +329,26 @@ def test_a_folder_in_which_another_process_works_is_refused_and_untouched(tmp_pa
     assert files(tmp_path) == before
 
 
+class Loss(Enum):
+    MSE = 1
+
+
+def test_a_value_that_is_recorded_in_another_form_is_the_same(tmp_path):
+    own = {"loss": Loss.MSE, "limit": math.nan, "many": [math.nan, None], "file": Path("x")}
+    finished(tmp_path, **own)
+    with opened(tmp_path, **own) as run:
+        assert run.results == {"loss": 0.5}
+
+
+def test_a_sweep_of_another_program_is_no_sweep(tmp_path):
+    (tmp_path / SWEEP).write_text("program: train.py")
+    (tmp_path / PENDING).write_text("mine")
+    run = finished(tmp_path / "run")
+    (run / OVERRIDES).write_text("[]")
+    assert (varied(run), sweep_name(str(run))) == ({}, "")
+    assert (tmp_path / PENDING).read_text() == "mine"
+
+
 def test_another_configuration_is_refused_by_its_keys(tmp_path):
     finished(tmp_path)
     before = files(tmp_path)
@@ -436,6 +459,7 @@ NOW = {
     "optimizer.lr": 0.001,
     "trainer.max_epochs": 10,
     "trainer.devices": 2,
+    "trainer.num_nodes": 2,
     "logger.csv.name": "x",
 }
 

@@ -83,8 +83,7 @@ def resumed(run: Path, folders: Sequence[Path]) -> str:
     """Return what resumes a run, or its sweep if that is in one of the folders."""
     tops = {top.resolve() for top in folders}
     inside = [parent for parent in run.parents if any(map(parent.is_relative_to, tops))]
-    sweeps = (parent for parent in inside if (parent / files.SWEEP).is_file())
-    place = next(sweeps, run)
+    place = next(filter(files.is_sweep, inside), run)
     home = Path.cwd()
     shown = place.relative_to(home) if place.is_relative_to(home) else place
     if place == run and not (run / files.OVERRIDES).is_file():  # started from Python

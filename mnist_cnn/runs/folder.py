@@ -77,7 +77,8 @@ class RunFolder:
         self.path = Path(path).absolute()
         self.depends_on, self.extendable, self.ended = depends_on, extendable, ended
         self.stale, self.log = (RESULTS, FAILED, PRUNED, *stale), log
-        self.lock = FileLock(self.path / LOCK, timeout=0)
+        # a report asks for the state of a run within a second
+        self.lock = lock_of(self.path, timeout=1)
         self.results: dict[str, Any] | None = None
         self.last: Path | None = None
         self.values: dict[str, Any] = {}
@@ -118,8 +119,10 @@ class RunFolder:
         with self.locked():
             for line in self.compare():
                 print(line, file=sys.stderr)
-            with contextlib.suppress(FileNotFoundError):  # the sweep's command is valid
-                replace(self.path.parent / PENDING, self.path.parent / SWEEP)
+            sweep = self.path.parent
+            if (sweep / LOCK).exists() and (sweep / PENDING).exists():
+                with contextlib.suppress(FileNotFoundError):  # another job of it did so just now
+                    replace(sweep / PENDING, sweep / SWEEP)  # the command is valid
             if (self.path / LAST).is_file():
                 self.last = self.path / LAST
             if not (self.path / CONFIG).exists():
@@ -140,7 +143,7 @@ class RunFolder:
     def check_free(self) -> None:
         """Raise ValueError if there is anything but a run in the folder."""
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-        if SWEEP in found:
+        if is_sweep(self.path):
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
         found = [name for name in found if name != hydra_log()]
         if found and LOCK not in found:
@@ -153,6 +156,8 @@ class RunFolder:
             self.lock.acquire()
         except Timeout:
             raise FolderInUseError(f"{self.path}: another process is at work there") from None
+        except OSError as e:  # a file system without locks
+            raise OSError(f"{self.path}: no lock can be held there: {e.strerror}") from e
         try:
             yield
         finally:
@@ -168,7 +173,6 @@ class RunFolder:
             ValueError: a value that the results depend on has changed, and the change is not
                 allowed.
         """
-        now = flat(self.values)
         self.pending = record(self.values, self.path)
         last, recorded = self.path / LAST, self.path / CONFIG
         start = last if last.is_file() else self.values.get("ckpt_path")
@@ -176,6 +180,7 @@ class RunFolder:
             recorded = Path(start).absolute().parent.parent / CONFIG
         if not recorded.is_file():
             return []
+        now = flat(as_recorded(self.values))
         before = flat(OmegaConf.to_container(OmegaConf.load(recorded)))
         changed = differences(self.depends_on(before), self.depends_on(now))
         if all(flag is None or isinstance(flag, bool) for flag in changed.get("force", ())):
@@ -273,6 +278,21 @@ class RunFolder:
             handler.close()
 
 
+def lock_of(folder: Path, timeout: float = 0) -> FileLock:
+    """Return the lock of a folder; its file, which marks the folder, stays when it is released."""
+    return FileLock(folder / LOCK, timeout=timeout, preserve_lock_file=True)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder is a sweep's: other programs have a sweep.yaml, too."""
+    return (folder / LOCK).exists() and (folder / SWEEP).is_file()
+
+
+def as_recorded(values: Mapping[Any, Any]) -> Any:
+    """Return a configuration as it is read from the file that records it: an Enum as its name."""
+    return OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(values)))
+
+
 def how_to_resume(folder: Path) -> str:
     """Return what resumes a run: ckpt_path repeats a command, which a Python program has not."""
     if (folder / OVERRIDES).is_file():
@@ -306,16 +326,16 @@ def flat(node: Any, key: str = "") -> Flat:
 
 def differences(old: Flat, new: Flat) -> Changes:
     """Return the keys whose values differ, with both values; a missing key counts as None."""
-    keys = sorted(old.keys() | new.keys())
-    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+    pairs = {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())}
+    # NaN differs from itself
+    return {key: (a, b) for key, (a, b) in pairs.items() if a != b and repr(a) != repr(b)}
 
 
 def state(folder: Path) -> State:
     """Return the state of a run, from the files in its folder; `new` if it has not begun."""
-    lock = folder / LOCK
-    if lock.exists():
+    if (folder / LOCK).exists():
         try:
-            with FileLock(lock, timeout=0):
+            with lock_of(folder):
                 pass
         except Timeout:
             return "running"

@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from mnist_cnn.internals.hydra import parse_override
-from mnist_cnn.runs.folder import CONFIG, OVERRIDES, SWEEP
+from mnist_cnn.runs.folder import CONFIG, OVERRIDES, is_sweep
 from mnist_cnn.runs.resume import commands, key_of
 
 LONGEST = 120  # bytes
@@ -73,7 +73,7 @@ def run_id(folder: str) -> str:
 def sweep_name(folder: str) -> str:
     """Return the name of a run's sweep, such as 2026-01-31/12-00-00; empty without a sweep."""
     above = Path(folder).absolute().parent
-    return "/".join(above.parts[-2:]) if (above / SWEEP).is_file() else ""
+    return "/".join(above.parts[-2:]) if is_sweep(above) else ""
 
 
 def swept_keys(known: Sequence[dict[str, Any]]) -> set[str]:
@@ -87,7 +87,7 @@ def varied(folder: Path | str) -> dict[str, str]:
     They include those that the sweeper adds, such as a trial's.
     """
     sweep, own = Path(folder).absolute().parent, Path(folder, OVERRIDES)
-    if not (sweep / SWEEP).is_file() or not own.is_file():
+    if not is_sweep(sweep) or not own.is_file():
         return {}
     known = commands(sweep)
     shared = {key_of(o) for c in known for o in c["task"]} - swept_keys(known)

@@ -46,7 +46,8 @@ SWEPT = re.compile(r"[a-z]\w*([./-][a-z\d]\w*)*", re.ASCII | re.IGNORECASE)  # a
 # an override that may name a file outside the folders of the configuration
 ELSEWHERE = re.compile(r"[+~]*[^=.@]*(@[^=]*)?=.*(\.\.|\$)", re.DOTALL)
 MULTIRUN = ("-m", "--multirun")
-# paths relative to the working directory of the command that gave them
+# paths relative to the working directory of the command that gave them; ckpt_path is made absolute
+# when it is expanded
 PATHS = ("init_weights", "data.root", "data.path")
 OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
 
@@ -159,7 +160,7 @@ def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
     """
     kept = [o for o in not_given(recorded, given) if not OF_HYDRA.match(o)]
     for override in kept:
-        if ELSEWHERE.match(override) and key_of(override) not in PATHS:
+        if ELSEWHERE.match(override) and key_of(override) not in ("ckpt_path", *PATHS):
             raise not_repeated(override)
     return kept
 
@@ -250,7 +251,7 @@ def latest(outputs: Path) -> Path:
 def runs_below(outputs: Path) -> Iterator[Path]:
     """Yield the folders of runs at any depth, except those in a sweep."""
     for path, folders, names in os.walk(outputs):
-        if not {LOCK, SWEEP}.isdisjoint(names):
+        if LOCK in names:
             folders.clear()
             if SWEEP not in names and Path(path, OVERRIDES).is_file():
                 yield Path(path)
