@@ -30,6 +30,9 @@ def make_schedule(
     """
     args = {key: value for key, value in config.items() if key != "interval"}
     if (key := LAID_OUT.get(str(class_name(config)))) is not None:
+        for given in args.keys() & {key, "epochs", "steps_per_epoch"}:
+            allowed = "left out, as the run sets it"
+            raise ValueError(must_be(f"scheduler.{given}", allowed, args[given]))
         args[key] = length()
         start = args.get("pct_start")  # torch itself refuses what is no number
         if isinstance(start, float) and start * args[key] == 1:

@@ -139,6 +139,10 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ("data.split=writers_by_series", "data.val_fraction must be 0.5 with data.split=writers"),
         ("trainer.devices=2", "trainer.devices must be 1 without trainer=ddp, got 2"),
         ("trainer=ddp trainer.num_nodes=2", "trainer.num_nodes must be 1 without torchrun, got 2"),
+        (
+            "trainer.strategy=ddp_fork",
+            "trainer.strategy must be auto, ddp or ddp_find_unused",
+        ),
         ("data.per_class=100000", "data.per_class must be at most 4800 with data.val_fraction=0.2"),
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
@@ -198,6 +202,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         ("module._target_=mnist_cnn.model.CNN", "module._target_ must be a LightningModule"),
         ("module._target_=lightning.LightningModule", "takes no keys"),
         ("scheduler.factor=1", "scheduler: "),
+        (
+            "scheduler=cosine +scheduler.T_max=9",
+            "scheduler.T_max must be left out, as the run",
+        ),
         ("optimizer.betas=[]", "optimizer: torch.optim.Adam: "),
         ("data.per_class=4400", "data.per_class must be at most 4373, as many as a class has to"),
         ("model.hidden=1000000000", "model must have at most 100,000,000 parameters"),

@@ -128,8 +128,8 @@ def summarize(group: pd.DataFrame, metrics: Sequence[str]) -> dict[str, Any]:
 def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a flat configuration that results depend on, with sorted keys.
 
-    What `repeat` returns is left out. Of the devices their number counts: each process draws
-    augmentation and dropout for itself.
+    What `repeat` returns is left out. Of devices and machines their number counts: each process
+    draws augmentation and dropout for itself.
     """
     ckpt_path, run_dir = config.get("ckpt_path"), config.get("run_dir")
     devices = config.get("trainer.devices")
@@ -137,6 +137,7 @@ def setting(config: Mapping[str, Any]) -> dict[str, Any]:
     own = ckpt_path and run_dir and Path(str(run_dir)) in Path(str(ckpt_path)).parents
     kept = depends_on(config) | {"ckpt_path": None if own else ckpt_path}
     kept["trainer.devices"] = 1 if isinstance(devices, list) else devices  # [2]: the GPU 2
+    kept["trainer.num_nodes"] = config.get("trainer.num_nodes")
     varied = [key for key in sorted(kept) if not is_repeated(key)]
     return {key: kept[key] for key in varied if key != "test" and not key.endswith(PLACES)}
 

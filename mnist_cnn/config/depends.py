@@ -7,11 +7,12 @@ from typing import Any
 
 from mnist_cnn.config.instantiate import is_custom
 
-# keys, and groups of keys, that do not affect the results; trainer.devices does, through what each
-# process draws, but a run may be resumed on another number: only reports tell such runs apart
+# keys, and groups of keys, that do not affect the results; the number of processes does, by what
+# each of them draws, but a run may be resumed on another: only reports tell such runs apart
 NEUTRAL = (
     *("ckpt_path", "force", "init_strict", "run_dir", "run_name", "logger", "targets"),
     *("trainer.limit_predict_batches", "trainer.log_every_n_steps", "trainer.devices"),
+    "trainer.num_nodes",
     *("trainer.enable_checkpointing", "trainer.enable_model_summary", "trainer.profiler"),
     *("trainer.enable_progress_bar", "trainer.detect_anomaly"),
     *("callbacks.progress", "callbacks.prune", "callbacks.summary"),

@@ -6,6 +6,7 @@ models have no defaults.
 """
 
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -327,7 +328,11 @@ class Trainer(Custom):
     @model_validator(mode="after")
     def has_its_processes(self) -> "Trainer":
         started = {"trainer.devices": self.devices, "trainer.num_nodes": self.num_nodes}
-        ddp = str((self.model_extra or {}).get("strategy")).startswith("ddp")
+        strategy = (self.model_extra or {}).get("strategy")
+        if isinstance(strategy, str) and re.search("spawn|fork|notebook", strategy):
+            allowed = "auto, ddp or ddp_find_unused_parameters_true"
+            raise ValueError(must_be("trainer.strategy", allowed, strategy))
+        ddp = str(strategy).startswith("ddp")
         for key, count in {**started, "the number of processes": world_size()}.items():
             if count > 1 and not ddp:
                 raise ValueError(must_be(key, "1 without trainer=ddp", count))
