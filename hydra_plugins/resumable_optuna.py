@@ -30,7 +30,7 @@ class ResumableOptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from mnist_cnn.internals.hydra import BasicLauncher, without_callbacks
-        from mnist_cnn.sweeps.callback import first, parsed, refusal
+        from mnist_cnn.sweeps.callback import parsed, refusal, samples
 
         with refusal():
             from mnist_cnn.sweeps.search import Options, Search
@@ -45,7 +45,7 @@ class ResumableOptunaSweeper(Sweeper):
             task_function=functools.partial(work, search, jobs.launch),
             config=self.config,
         )
-        worker = [*map(first, by_key.values()), *OF_WORKER]
+        worker = [*next(samples([*by_key.values()])), *OF_WORKER]
         for ended in workers.launch([worker] * options.n_jobs, initial_job_idx=0):
             ended.return_value  # noqa: B018, it raises the exception that a worker ended by
 

@@ -155,7 +155,7 @@ SEED = "hydra.sweeper.sampler.seed must be an integer of at least 0, got"
 def test_what_optuna_itself_refuses_is_a_line_with_its_key(space, options, line):
     overrides = {"x": parse_override(f"x={space}")}
     with pytest.raises(ValueError, match=r"^") as refused:
-        check(OmegaConf.create({**NODE, **options}), overrides)
+        check(OmegaConf.create({**NODE, **options}), overrides, {})
     assert re.fullmatch(f"error: {line}", one_line(refused.value))
 
 
@@ -316,7 +316,7 @@ def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
 
 
 def test_a_search_of_any_application_in_a_folder_of_any_name(tmp_path):
-    place = tmp_path / "a b"
+    place = tmp_path / "a {b}?c%20"
     place.mkdir()
     toy = Toy(place)
     (place / "broken").touch()
@@ -327,6 +327,17 @@ def test_a_search_of_any_application_in_a_folder_of_any_name(tmp_path):
     found = {trial.params["x"]: (trial.state.name, trial.value) for trial in trials(toy.sweep)}
     assert found == {"3": ("RUNNING", None), "1": ("COMPLETE", 0.25)}
     assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+def test_a_search_ends_at_the_first_job_that_lacks_its_metric(tmp_path):
+    toy = Toy(tmp_path)
+    args = ["hydra/sweeper=resumable_optuna", "hydra.sweeper.n_trials=4", "x=choice(2,1)"]
+    done = toy.finish(*args, "hydra.sweeper.metric=los")
+    said = f"error: {toy.sweep / '0'} has loss, x, not hydra.sweeper.metric=los\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    assert toy.states() == {"0": "finished"}
+    assert toy.finish(*args, "hydra.sweeper.metric=loss").returncode == 0  # corrected
+    assert [trial.state.name for trial in trials(toy.sweep)] == ["FAIL", *["COMPLETE"] * 3]
 
 
 def test_a_missing_optuna_is_one_line(tmp_path):

@@ -165,6 +165,7 @@ SEARCH = "hydra/sweeper=resumable_optuna hydra.sweeper.params={nonsense:'choice(
         ("x=1,2 nonsense=1,2", "nonsense"),
         ("x=1,2 hydra.sweep.subdir=${hydra.job.num}", "hydra.sweep.subdir"),
         ("x=1,2 hydra.sweeper.max_batch_size=0", "hydra.sweeper.max_batch_size"),
+        ("x=range(0,0)", "x must be a sweep that has values"),
         (SEARCH, "hydra.sweeper.params.nonsense"),
         ("hydra/sweeper=resumable_optuna x=interval(2,1)", "error: x: "),
         ("hydra/sweeper=resumable_optuna x=1,2 hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials"),
@@ -375,6 +376,7 @@ def test_the_decorator_and_the_plugin_import_nothing_heavy_and_nothing_of_digits
 def test_a_command_of_a_sweep_that_fails_keeps_no_other_back(tmp_path, monkeypatch, capsys):
     commands = [{"hydra": [], "task": [f"seed={n}"]} for n in range(3)]
     OmegaConf.save({"application": "train", "commands": commands}, tmp_path / SWEEP)
+    (tmp_path / LOCK).touch()
     monkeypatch.setattr(sys, "argv", ["train"])
     ends = iter([SystemExit("error: one"), SystemExit(2), None])
     seen = []
@@ -412,6 +414,27 @@ def test_a_dry_run_of_trainings_says_which_would_be_refused(tmp_path):
 def test_a_sweep_over_what_a_group_has_can_begin(tmp_path):
     done = run(tmp_path, *TRAIN, "model=glob(f*_cnn)", "hydra.callbacks.folders.dry_run=true")
     assert (done.returncode, done.stdout.split()[:2]) == (0, ["new", "model_fast_cnn"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ("model=cnn,vgg_tinny", "error: In 'train': Could not find 'model/vgg_tinny' Available"),
+        (
+            "hparams_search=optuna hydra.sweeper.metric=val/acc hydra.sweeper.mode=max",
+            "error: hydra.sweeper.metric must be objective.metric, val/loss, got val/acc\n",
+        ),
+        (
+            "hydra/sweeper=resumable_optuna objective.metric=val/acc seed=1,2",
+            "error: hydra.sweeper.mode must be objective.mode, max, got min\n",
+        ),
+    ],
+)
+def test_a_sweep_of_trainings_that_cannot_begin_has_no_folder(tmp_path, options, line):
+    done = run(tmp_path, *TRAIN, *options.split())
+    assert done.returncode == 1
+    assert done.stderr.startswith(line)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_wrong_value_is_a_refused_job_before_torch_is_imported(tmp_path):

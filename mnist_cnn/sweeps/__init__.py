@@ -11,7 +11,14 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_cnn.runs.folder import FolderInUseError, Pruned, RunFolder, state
+from mnist_cnn.runs.folder import (
+    RESULTS,
+    FolderInUseError,
+    Pruned,
+    RunFolder,
+    read_results,
+    state,
+)
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.signals import Interrupted
 
@@ -74,7 +81,7 @@ def attempt(
     """Run a job of a sweep; return its metric.
 
     The metric is NaN if the job has none, failed, was pruned or refused, or is running in another
-    process.
+    process. A search none of whose jobs has returned its metric ends.
 
     Args:
         run: opens the RunFolder of the job, and returns its results.
@@ -88,8 +95,15 @@ def attempt(
         return math.nan
     try:
         check(cfg)
-        value = run(cfg).get(metric)
-        return math.nan if value is None else float(value)
+        results = run(cfg)
+        if (value := results.get(metric)) is not None:
+            return float(value)
+        if "n_trials" in HydraConfig.get().sweeper:
+            others = map(read_results, folder.parent.glob(f"*/{RESULTS}"))
+            if not any(metric in other for other in others):
+                names = [name for name, number in results.items() if isinstance(number, float)]
+                found = ", ".join(names) or "no number"
+                sys.exit(f"error: {folder} has {found}, not hydra.sweeper.metric={metric}")
     except (Pruned, FolderInUseError) as e:
         print(f"{folder.name}: {e}")
     except Interrupted as e:

@@ -24,7 +24,7 @@ from mnist_cnn.internals.hydra import (
     set_hydra_config,
 )
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
-from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, state
+from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, is_sweep, state
 from mnist_cnn.runs.names import renamed, swept_keys
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
@@ -59,6 +59,8 @@ class Folders(Callback):
         report: the `package.module:function` that is called with a sweep's folder.
         dry_run: list the jobs of a sweep, or a run, and check each, instead of running them.
         stop_on_failure: start no further job of a sweep once one has failed or was refused.
+        objective: the key of a node with the `metric` that a job returns and its `mode`; a search
+            for another is refused.
     """
 
     # on the class: joblib's workers get a copy of the callback, and a lock cannot be copied
@@ -71,9 +73,11 @@ class Folders(Callback):
         report: str | None = None,
         dry_run: bool = False,
         stop_on_failure: bool = False,
+        objective: str | None = None,
     ):
         self.check, self.check_folder, self.report = check, check_folder, report
         self.dry_run, self.stop_on_failure = dry_run, stop_on_failure
+        self.objective = objective
 
     @refusal()
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -88,12 +92,14 @@ class Folders(Callback):
         if under_torchrun():
             raise ValueError("torchrun starts the processes of one run: leave out -m")
         overrides = parsed(config)
-        check_first_job(config, overrides)
+        first = check_composed(config, overrides)
         # of another sweeper's options nothing is known
         if str(config.hydra.sweeper._target_).startswith("hydra_plugins.resumable_optuna."):
             from mnist_cnn.sweeps import search  # imports Optuna, which may be missing
 
-            search.check(config.hydra.sweeper, {o.get_key_element(): o for o in overrides})
+            space = {o.get_key_element(): o for o in overrides}
+            objective: Any = OmegaConf.select(first, self.objective) if self.objective else {}
+            search.check(config.hydra.sweeper, space, objective)
         if self.dry_run:
             sys.exit(int(show(self.jobs(config, overrides))))
         take(config, "sweep")
@@ -179,8 +185,8 @@ def parsed(config: DictConfig) -> list[Override]:
     return parse_overrides(overrides, config_loader())
 
 
-def check_first_job(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Raise ValueError if a sweep's first job cannot be composed or its options are not allowed."""
+def check_composed(config: DictConfig, overrides: Sequence[Override]) -> DictConfig:
+    """Return a sweep's first job; ValueError if it or another file of a group is not there."""
     given: Any = OmegaConf.to_container(config.hydra.overrides.hydra)  # unresolved
     if "hydra.sweep.subdir" in map(key_of, given):
         raise ValueError("hydra.sweep.subdir must be left out: what is swept names the jobs")
@@ -188,22 +194,35 @@ def check_first_job(config: DictConfig, overrides: Sequence[Override]) -> None:
     if size is not None and size < 1:
         raise ValueError(f"hydra.sweeper.max_batch_size must be at least 1, got {size}")
     try:
-        compose_job(config, [*map(first, overrides)])
+        composed = [compose_job(config, job) for job in samples(overrides)]
     except HydraException as e:
         params = config.hydra.sweeper.get("params") or {}
         key = next((f"hydra.sweeper.params.{key}: " for key in params if key in str(e)), "")
         raise ValueError(f"{key}{e}") from e
+    return composed[0]
 
 
-def first(override: Override) -> str:
-    """Replace a sweep in an override by its first value."""
+def samples(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """Yield a sweep's first job, and one with each further file of a group that is swept."""
+    every = [single(override) for override in overrides]
+    job = [values[0] for values in every]
+    yield job
+    for number, override in enumerate(overrides):
+        if config_loader().get_group_options(override.key_or_group):
+            yield from ([*job[:number], one, *job[number + 1 :]] for one in every[number][1:])
+
+
+def single(override: Override) -> list[str]:
+    """Return an override with each of the values that it sweeps; of an interval the start."""
     text = str(override.input_line)
     if not override.is_sweep_override():
-        return text
+        return [text]
+    key, _, swept = text.partition("=")
     value: Any = override.value()
-    interval = override.is_interval_sweep()
-    one = value.start if interval else next(iter(override.sweep_string_iterator()))
-    return f"{text.partition('=')[0]}={one}"
+    values = [value.start] if override.is_interval_sweep() else [*override.sweep_string_iterator()]
+    if not values:
+        raise ValueError(f"{key} must be a sweep that has values, got {swept}")
+    return [f"{key}={one}" for one in values]
 
 
 def take(config: DictConfig, kind: str) -> None:
@@ -230,12 +249,12 @@ def take(config: DictConfig, kind: str) -> None:
 def check_sweep(folder: Path, application: str) -> None:
     """Raise ValueError if there is anything but a sweep of this application in the folder."""
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if SWEEP in found:
+    if is_sweep(folder):
         owner = OmegaConf.select(OmegaConf.load(folder / SWEEP), "application")
         if owner != application:
             got = f"{folder / SWEEP} is of {owner or 'no application'}"
             raise ValueError(f"hydra.sweep.dir must be {application}'s, {got}")
-    elif found not in ([], [LOCK]) and PENDING not in found:
+    elif found not in ([], [LOCK]) and not {LOCK, PENDING} <= set(found):
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
 
 
@@ -258,7 +277,7 @@ def with_command(known: Sequence[dict[str, Any]], config: DictConfig) -> list[di
 
 def known_commands(folder: Path) -> list[dict[str, Any]]:
     """Return the commands that a folder's sweep was started and extended with, if there is one."""
-    return commands(folder) if (folder / SWEEP).exists() else []
+    return commands(folder) if is_sweep(folder) else []
 
 
 def of_jobs(folder: Path, commands: Sequence[dict[str, Any]]) -> list[str]:

@@ -6,9 +6,11 @@ next: none waits for another, and the study has no batches.
 
 import contextlib
 import math
+import sqlite3
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -43,10 +45,12 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 def storage(folder: Path) -> optuna.storages.BaseStorage:
     """Return the storage of the study in a search's folder, an SQLite database."""
-    url = f"sqlite:///{folder.absolute() / 'study.db'}"
     # SQLite lets one process write at a time, and the others wait 5 s by default
-    patient = {"connect_args": {"timeout": 60}}
-    return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=patient))
+    file, options = folder.absolute() / "study.db", {"timeout": 60, "check_same_thread": False}
+    connect = partial(sqlite3.connect, file, **options)
+    # the path is not in the URL, where ?, % and braces mean something else
+    made = optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
+    return optuna.storages.get_storage(made)
 
 
 def report(
@@ -133,6 +137,8 @@ class Search:
         kept = options.model_dump(include={"metric", "mode", "seeds"})
         search |= {f"hydra.sweeper.{key}": value for key, value in kept.items()}
         before = self.study.user_attrs.get(NAME, search)
+        if not self.trials(TrialState.COMPLETE, TrialState.PRUNED):  # no job had the metric
+            before = before | {"hydra.sweeper.metric": options.metric}
         for key, (old, new) in differences(before, search).items():
             raise ValueError(f"{key} must be {old} as in {folder}, got {new}; start another search")
         self.study.set_user_attr(NAME, search)
@@ -186,7 +192,11 @@ class Search:
         """
         values: list[float] = []
         for name, job in self.jobs(trial).items():
-            (returned,) = launch(job)
+            try:
+                (returned,) = launch(job)
+            except SystemExit:  # without the metric
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                raise
             values.append(float(returned.return_value))
             ended = state(self.folder / name)
             pruned = ended == "pruned"
@@ -223,9 +233,18 @@ class Search:
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
 
 
-def check(config: DictConfig, overrides: Mapping[str, Override]) -> None:
-    """Raise ValueError for options of a search, or a search space by key, that are wrong."""
+def check(
+    config: DictConfig, overrides: Mapping[str, Override], objective: Mapping[str, str]
+) -> None:
+    """Raise ValueError for options of a search, or a search space by key, that are wrong.
+
+    Args:
+        objective: the `metric` and `mode` that the options must have, if they have a metric.
+    """
     options = Options.of(config)
+    for key, value in objective.items():
+        if (given := getattr(options, key)) not in (None, short(value)):
+            raise ValueError(must_be(f"hydra.sweeper.{key}", f"objective.{key}, {value}", given))
     sampler(options.sampler, 0)
     pruner(options.pruner)
     search_space(overrides)
