@@ -348,6 +348,26 @@ def test_an_encrypted_pdf_is_named_as_such() -> None:
         load_picture(file)
 
 
+@pytest.mark.parametrize("more", [b"", b"/XFA 6 0 R"])
+def test_what_is_typed_into_the_fields_of_a_form_is_read(
+    more: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    look = b"/DA(/F 40 Tf 0 g)"
+    objects = (
+        b"<</Type/Catalog/Pages 2 0 R/AcroForm<</Fields[4 0 R]/DR<</Font<</F 5 0 R>>>>%b%b>>>>"
+        % (look, more),
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 300 200]/Annots[4 0 R]>>",
+        b"<</Type/Annot/Subtype/Widget/FT/Tx/T(a)/V(12345)/Rect[50 70 250 130]%b>>" % look,
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Length 11>>stream\n<xdp></xdp>\nendstream",
+    )
+    parts = b"".join(b"%d 0 obj%b endobj\n" % part for part in enumerate(objects, 1))
+    file = b"%PDF-1.4\n" + parts + b"trailer<</Root 1 0 R/Size 7>>\n%%EOF"
+    assert [digit.best for digit in find_digits(load_picture(file))] == [1, 2, 3, 4, 5]
+    assert caplog.records == []  # no advice on XFA
+
+
 def test_what_a_missing_library_would_read_is_refused_with_the_command_that_installs_it(
     mnist: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import logging
 import math
 import os
 import stat
@@ -129,7 +130,10 @@ class Pages(contextlib.ExitStack):
         if b"%PDF-" in head:
             import pypdfium2
 
+            # of a form in XFA it would log how to compile it anew; the plain fields are drawn
+            logging.getLogger("pypdfium2").setLevel(logging.ERROR)
             document = self.enter_context(pypdfium2.PdfDocument(file.read()))
+            document.init_forms()  # else typed fields are not drawn
             return len(document), partial(_pdf_page, document)
         if heic := head[4:8] == b"ftyp" and head[8:12] in HEIC:
             import pillow_heif
