@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import TypeAdapter, ValidationError
 
 from mnist_cnn import demo, predict
 from mnist_cnn.data.drawn.photographs import digits_of
@@ -103,6 +104,15 @@ def test_what_are_no_images_is_refused_with_its_place(port: int, images: Any, re
     assert (status, answer.keys()) == (422, {"detail"})
     assert answer["detail"].startswith("body.images")
     assert reason in answer["detail"]
+
+
+def test_of_many_wrong_numbers_one_is_kept_as_an_error() -> None:
+    images = TypeAdapter(service.images_of((3, 28, 28)))
+    wrong: Any
+    for wrong in ([[[-1] * 28] * 28] * 3, [[[]] * 28] * 3, [[]] * 3, []):
+        with pytest.raises(ValidationError) as error:
+            images.validate_python([wrong] * 20)
+        assert error.value.error_count() == 1
 
 
 def form(*files: bytes) -> bytes:

@@ -15,7 +15,7 @@ from fastapi import Body, FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, FailFast, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mnist_cnn.analysis.results import versions
@@ -169,9 +169,10 @@ def application(
 def images_of(shape: tuple[int, ...]) -> Any:
     """Return the type of a body {images: [...]} of images (C, H, W), or (H, W) of one channel."""
     kind: Any = Pixel
+    # at the first error: one for each of a million wrong numbers would take gigabytes
     for side in reversed(shape[shape[0] == 1 :]):
-        kind = Annotated[list[kind], Field(min_length=side, max_length=side)]
-    return Annotated[list[kind], Body(embed=True, min_length=1, max_length=MAX_IMAGES)]
+        kind = Annotated[list[kind], Field(min_length=side, max_length=side), FailFast()]
+    return Annotated[list[kind], Body(embed=True, min_length=1, max_length=MAX_IMAGES), FailFast()]
 
 
 def add_read(app: FastAPI, network: Digits | Classes, workers: Sequence[FileWorker]) -> None:
