@@ -234,6 +234,18 @@ def test_many_pages_take_no_longer_each_than_few() -> None:
     assert time.process_time() - started < 5  # 40 s if the file were opened for each page
 
 
+def test_of_several_images_in_a_heic_file_the_primary_one_is_read() -> None:
+    file = pillow_heif.HeifFile()
+    for size, colour in (((64, 64), "red"), ((128, 64), "blue")):
+        file.add_from_pillow(Image.new("RGB", size, colour))
+    content = io.BytesIO()
+    file.save(content, primary_index=1)
+    with Pages(content.getvalue()) as pages:
+        found = pages[0]
+    assert isinstance(found, Image.Image)
+    assert found.size == (128, 64)
+
+
 def test_arrays_and_open_files_are_pictures_too(mnist: Array, tmp_path: Path) -> None:
     drawn = page([mnist[0]])
     Image.fromarray(drawn).save(tmp_path / "page.png")

@@ -246,7 +246,8 @@ def _frames(image: Image.Image) -> int:
 
 
 def _frame(image: Image.Image, number: int) -> Image.Image:
-    if image.tell() != number:
+    # a HEIC file is open at its primary image, whatever its number
+    if image.format == "TIFF" and image.tell() != number:
         image.seek(number)
     _check_size(image)
     image.draft(None, _fitting(*image.size))  # JPEG: decode 1/2, 1/4 or 1/8 of the size
