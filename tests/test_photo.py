@@ -285,6 +285,38 @@ def test_the_rotation_of_the_exif_is_applied(mnist: Array, form: str) -> None:
             assert likeness(one.image, other.image) > 0.8
 
 
+def oriented(*tags: tuple[int, int, bytes]) -> bytes:
+    """Return EXIF data with an orientation of 6, and more tags (number, type, 4 bytes)."""
+    entries = [struct.pack("<HHI4s", 0x0112, 3, 1, b"\6")]
+    entries += [struct.pack("<HHI4s", tag, kind, 4 if kind == 2 else 1, v) for tag, kind, v in tags]
+    return b"Exif\0\0II*\0\x08\0\0\0%b%b\0\0\0\0" % (
+        struct.pack("<H", len(entries)),
+        b"".join(entries),
+    )
+
+
+def test_a_lying_photo_is_read_whatever_else_its_exif_says() -> None:
+    picture = Image.linear_gradient("L").resize((40, 20))
+    expected = load_picture(encoded(picture, "JPEG", exif=oriented()))
+    assert expected.size == (20, 40)
+    text, long, negative = (2, b"abc"), (4, struct.pack("<I", 100_000)), (9, b"\xff" * 4)
+    for tag, kind, value in (
+        (0x0100, *text),  # width of the picture
+        (0x011A, *text),  # its resolution
+        *((0x0103, *value) for value in (text, long, negative)),  # compression
+        (0x014A, *negative),  # place of more tags
+    ):
+        file = encoded(picture, "JPEG", exif=oriented((tag, kind, value)))
+        assert load_picture(file) == expected, (tag, kind)
+
+
+def test_an_orientation_that_is_none_turns_nothing() -> None:
+    for value in ("6", 9):
+        picture = Image.linear_gradient("L").resize((40, 20))
+        picture.getexif()[0x0112] = value
+        assert upright_size(picture) == load_picture(picture).size == (40, 20)
+
+
 def test_boxes_are_in_pixels_of_the_picture_given(mnist: Array) -> None:
     large = np.full((4000, 5000), 230, np.uint8)
     digit = cv2.resize(page([mnist[0]]), (800, 800))

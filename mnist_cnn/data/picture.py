@@ -37,7 +37,8 @@ TAKEN = (
 )
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 LIGHT = 0.75  # fraction of an image's outermost pixels above which its ground is light
-_ORIENTATION = 0x0112  # the EXIF tag; values 5 to 8 swap width and height
+_ORIENTATION = 0x0112  # the EXIF tag
+_LYING = (5, 6, 7, 8)  # its values that swap width and height
 _decoding = threading.Lock()
 
 
@@ -214,7 +215,7 @@ def _whole(source: Any, number: int) -> Image.Image:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return width and height after the rotation in the picture's EXIF data."""
     image.load()  # Pillow rotates a TIFF on loading
-    return image.size[::-1] if image.getexif().get(_ORIENTATION, 1) >= 5 else image.size
+    return image.size[::-1] if image.getexif().get(_ORIENTATION) in _LYING else image.size
 
 
 def _raise(error: Exception, number: int) -> Image.Image:
@@ -296,10 +297,9 @@ def _upright(image: Image.Image) -> Image.Image:
     small.thumbnail(_fitting(*small.size), reducing_gap=3)
     if small.mode == "RGBA":
         small = _opaque(small)
-    # conversion keeps the EXIF of some formats and loses that of others
-    small.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-    # only the pixels: other metadata may be invalid
-    return Image.fromarray(np.asarray(ImageOps.exif_transpose(small)))
+    bare = Image.fromarray(np.asarray(small))  # other metadata may be invalid
+    bare.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    return Image.fromarray(np.asarray(ImageOps.exif_transpose(bare)))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
