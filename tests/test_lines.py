@@ -10,7 +10,7 @@ from mnist_cnn.data.synthetic.sheet import SYMBOLS
 from mnist_cnn.detection.decode import Character, grouped, merged
 from mnist_cnn.detection.find import Found
 from mnist_cnn.detection.lines import leaning, lines, slope_of
-from mnist_cnn.reading.grids import Grid, grids
+from mnist_cnn.reading.grids import Grid, fitted, grids
 from mnist_cnn.reading.layout import in_rows
 from mnist_cnn.reading.views import View
 
@@ -163,6 +163,22 @@ def test_a_grid_survives_a_gap_in_a_line():
 def test_a_row_of_boxes_is_a_grid_of_one_row():
     (grid,) = grids(ruled(1, 6, [(20, 80), (180, 85), (180, 112), (20, 107)]))
     assert grid.shape == (1, 6)
+
+
+def test_a_grid_that_its_cells_do_not_determine_holds_no_point_and_raises_nothing():
+    own = {k: (k, 0) for k in range(9)} | {9: (4, 1)}  # a row, and a single cell below it
+    held = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        unit = np.array([(1, 1), (9, 1), (9, 9), (1, 9)], float)
+        corners = 10 * np.array(list(own.values()))[:, None] + unit
+        corners += rng.normal(0, 1, corners.shape).round()
+        grid = fitted(corners, own)
+        if grid is not None:
+            held += sum(grid.cell_of(*middle) is not None for middle in corners.mean(1))
+    assert held > 0
+    for place in (np.zeros((3, 3)), np.eye(3)[[0, 2, 1]]):  # singular; y is at infinity
+        assert Grid((2, 2), place).cell_of(0.5, 0) is None
 
 
 def test_lines_that_enclose_nothing_are_no_grid():

@@ -25,9 +25,14 @@ class Grid:
 
     def cell_of(self, x: float, y: float) -> tuple[int, int] | None:
         """Return the row and column of a point, or None outside."""
-        u, v, w = np.linalg.solve(self.place, [x, y, 1.0])
-        column, row = int(np.floor(u / w)), int(np.floor(v / w))
-        return (row, column) if 0 <= row < self.shape[0] and 0 <= column < self.shape[1] else None
+        try:
+            u, v, w = np.linalg.solve(self.place, [x, y, 1.0])
+        except np.linalg.LinAlgError:  # fitted to cells of which most are in one row
+            return None
+        with np.errstate(all="ignore"):  # at infinity w is 0
+            column, row = np.floor([u / w, v / w])
+        is_inside = 0 <= row < self.shape[0] and 0 <= column < self.shape[1]
+        return (int(row), int(column)) if is_inside else None
 
     def cell(self, row: int, column: int) -> Points:
         """Return the corners (4, 2) of a cell, clockwise from the upper left."""
@@ -86,12 +91,12 @@ def grids(rules: Array) -> list[Grid]:
                     own[other] = own[n][0] + x, own[n][1] + y
                     queue.append(other)
         places |= own
-        if len(own) >= LEAST_CELLS and (grid := _fitted(corners, own)) is not None:
+        if len(own) >= LEAST_CELLS and (grid := fitted(corners, own)) is not None:
             made.append((len(own), grid))
     return [grid for _, grid in sorted(made, key=lambda each: -each[0])]
 
 
-def _fitted(corners: Points, own: dict[int, tuple[int, int]]) -> Grid | None:
+def fitted(corners: Points, own: dict[int, tuple[int, int]]) -> Grid | None:
     """Fit a grid to cells whose columns and rows are known."""
     keys = list(own)
     at = np.array([own[k] for k in keys], np.float64)
