@@ -173,7 +173,8 @@ def reader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
     about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
     module = {"model": about, "optimizer": {}, "scheduler": {}}
-    content = {"state_dict": {}, "hyper_parameters": module, KEY: VERSION}
+    weights = {f"net.{name}": value for name, value in Detector(**SMALL).state_dict().items()}
+    content = {"state_dict": weights, "hyper_parameters": module, KEY: VERSION}
     (run / "checkpoints").mkdir()
     torch.save(content, run / "checkpoints" / "best.ckpt")
     write_weights(Detector(**SMALL), {"model": about, "data": {}}, run / "weights.safetensors")

@@ -158,6 +158,22 @@ def test_a_reader_of_one_s_own_reads_and_a_network_classifies_what_is_found(row,
     read.pages.close()
 
 
+class OwnDetector(Detector):
+    pass
+
+
+def test_a_reader_of_a_class_of_one_s_own_reads(row, tmp_path, capsys):
+    own = OwnDetector(width=8, deep_width=8)
+    model = {"_target_": f"{__name__}.OwnDetector", "width": 8, "deep_width": 8}
+    write_weights(own, {"model": model}, tmp_path / "weights.safetensors")
+    (tmp_path / "checkpoints").mkdir()  # as of a run
+    weights = {f"net.{key}": weight for key, weight in own.state_dict().items()}
+    content = {"state_dict": weights, "hyper_parameters": {"model": model}}
+    torch.save(content, tmp_path / "checkpoints" / "best.ckpt")
+    arguments = str(row), f"ckpt_path={tmp_path}", f"targets=[{__name__}.*]"
+    assert run(capsys, *arguments)[1] == f"{row}: no digit found\n"
+
+
 def test_a_network_of_other_classes_names_the_likeliest_five(row, tmp_path, capsys):
     path = save_classifier(tmp_path, 3, 24, 32)
     expected = predictor.load(path).classify(row)

@@ -118,7 +118,7 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
             return weights, dict(about), None
         content = read_checkpoint(file)
         if "state_dict" in content and "network" not in content:
-            if is_reader(content.get("hyper_parameters", {}).get("model")):
+            if is_reader(content["state_dict"]):
                 raise ReaderError(f"{file}: {READER}")
             raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
         prefix = content["network"]

@@ -14,11 +14,9 @@ def is_ours(model: Mapping[str, Any]) -> bool:
     return str(model.get("_target_")).startswith("mnist_cnn.model.")
 
 
-def is_reader(model: Any) -> bool:
-    """Return whether a model config is of a network that finds characters on pages."""
-    return isinstance(model, Mapping) and str(model.get("_target_")).startswith(
-        "mnist_cnn.detection."
-    )
+def is_reader(weights: Mapping[str, object]) -> bool:
+    """Return whether weights, by name, are of a `Detector`, or a class derived from it."""
+    return {"character_weights", "line_weights"} <= {key.rpartition(".")[2] for key in weights}
 
 
 def build_network(config: Mapping[str, Any]) -> nn.Module:

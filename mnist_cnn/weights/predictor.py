@@ -222,7 +222,7 @@ def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained
     """
     file = find(path)
     weights, about, epoch = read_file(file)
-    if is_reader(about.get("model")):
+    if is_reader(weights):
         raise ReaderError(f"{file}: {READER}")
     with errors_of(file), also_allowed(targets):
         model, data = dict(about.get("model") or {}), dict(about.get("data") or {})
