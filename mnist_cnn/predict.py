@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mnist_cnn.reading.networks import Classes, Digits
 
 MARK = "mnist_cnn"  # in the pictures that --show writes
+FAILURES = limits.LimitError, RuntimeError  # of a worker, which is replaced
 PageAnswer = tuple[dict[str, Any], str, int]  # JSON, words, number of the file's pages
 
 
@@ -90,11 +91,11 @@ def pages(
             for number in range(1, count + 1):
                 try:
                     answer, words, _ = read(name, path, number)
-                except limits.LimitError as e:  # the next page may still be readable
-                    answer, words = failure(name, number, limited(name, e)), ""
+                except FAILURES as e:  # the next page may still be readable
+                    answer, words = failure(name, number, unread(name, e)), ""
                 yield answer, words
-        except limits.LimitError as e:  # opening it
-            yield failure(name, number, limited(name, e)), ""
+        except FAILURES as e:  # opening it
+            yield failure(name, number, unread(name, e)), ""
         except (OSError, ValueError) as e:
             yield failure(name, number, e), ""
 
@@ -151,8 +152,9 @@ class PageReader:
         return answer, found.words(), count
 
 
-def limited(name: str, error: "limits.LimitError") -> ValueError:
-    return ValueError(f"{name}: {error}: see --max-seconds and --max-memory")
+def unread(name: str, error: Exception) -> ValueError:
+    is_limit = isinstance(error, limits.LimitError)
+    return ValueError(f"{name}: {error}" + ": see --max-seconds and --max-memory" * is_limit)
 
 
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:

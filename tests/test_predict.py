@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -119,6 +120,43 @@ def test_a_page_that_costs_too_much_does_not_hide_the_others(row, costly):
     assert [answer["page"] for answer in answers] == ([1, 2, 3] if costly else [1])
     why = [answer["error"] for answer in answers if "error" in answer]
     assert why == [f"{row}: reading it takes over 1 s: see --max-seconds and --max-memory"]
+
+
+def second_page_fails() -> Callable[[str, str, int], predict.PageAnswer]:
+    def read(name: str, path: str, number: int) -> predict.PageAnswer:
+        if number == 2:
+            raise IndexError("a fault of the program")
+        return {"page": number}, "words", 3
+
+    return read
+
+
+def test_a_page_at_which_the_program_fails_does_not_hide_the_others(row):
+    worker = limits.Worker(second_page_fails, 20, 1000)
+    answers = [answer for answer, _ in predict.pages(worker, str(row))]
+    assert [answer["page"] for answer in answers] == [1, 2, 3]
+    why = [answer["error"] for answer in answers if "error" in answer]
+    assert why == [f"{row}: the work failed in its process"]
+
+
+def fails_with() -> Callable[[str], None]:
+    def read(message: str) -> None:
+        raise RuntimeError(message)
+
+    return read
+
+
+# of oneDNN, and of C++
+@pytest.mark.parametrize("message", ["could not create a primitive", "std::bad_alloc"])
+def test_too_little_memory_is_told_whichever_library_lacks_it(message):
+    with pytest.raises(limits.LimitError, match="over 1000 MB of memory"):
+        limits.Worker(fails_with, 20, 1000)(message)
+
+
+def test_pages_are_read_within_a_limit_of_the_user_s_own(row, tmp_path):
+    limited = ("sh", "-c", 'ulimit -d 4000000 && exec "$@"', "sh")  # in kilobytes
+    command = start(tmp_path, "mnist_cnn.predict", str(row), "--max-memory", "9000", within=limited)
+    assert finish(command)[1].startswith(f"{row}: 7210 (")
 
 
 def test_options_may_stand_among_the_pictures(row, capsys):

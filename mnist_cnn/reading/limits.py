@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -128,7 +129,8 @@ def _serve(
             except (OSError, ValueError) as error:
                 result = error
             except Exception as error:  # OpenCV and PyTorch have their own out-of-memory errors
-                if isinstance(error, MemoryError) or "allocate" in str(error):
+                # oneDNN's is "could not create a primitive"
+                if isinstance(error, MemoryError) or re.search("alloc|primitive", str(error)):
                     os.kill(os.getpid(), signal.SIGKILL)  # no memory left to continue
                 raise
             _limit_time(0)
@@ -142,13 +144,15 @@ def _limit_time(seconds: float) -> None:
 
 
 def _limit_memory(megabytes: float) -> None:
-    """Limit the memory of this process to `megabytes` more than it uses."""
+    """Limit the memory of this process to `megabytes` more than it uses, or to the user's limit."""
     if sys.platform == "linux":
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as file:
             data = int(file.read().split()[5]) * resource.getpagesize()
         limit = data + round(megabytes * 1e6)
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)  # of ulimit -d, which cannot be raised
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
