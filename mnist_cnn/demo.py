@@ -12,7 +12,9 @@ three processes with limits of time and memory; further requests wait.
 """
 
 import argparse
+import ipaddress
 import math
+import re
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -47,13 +49,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_limits(parser)
     args = parse(parser, argv)
     for name in args.allow_host:
-        if "*" in name.removeprefix("*.") and name != "*":
+        if not is_host(name):
             parser.error(f"--allow-host must be a name, *.NAME or *, got {name}")
     if not 0 <= args.port <= 65_535:
         parser.error(f"--port must be 0 to 65535, got {args.port}")
     with listen(args.host, args.port) as listening:  # before the slow imports
-        names = {*OWN, args.host, *args.allow_host} - {*ANY}
+        address = listening.getsockname()[0]  # of --host, and of the page as it is printed
+        names = {*OWN, args.host, address, *args.allow_host} - {*ANY}
         serve(args, listening, sorted(map(in_url, names)))
+
+
+def is_host(name: str) -> bool:
+    """Return whether requests may have a name for their host: NAME, *.NAME, * or an address."""
+    try:
+        ipaddress.IPv6Address(name.strip("[]"))
+    except ValueError:
+        return re.fullmatch(r"\*|(\*\.)?[^*/:]+", name) is not None
+    return True
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -292,9 +292,20 @@ def test_the_page_refuses_what_the_server_would() -> None:
 
 
 def test_a_pattern_of_names_that_nothing_matches_is_refused(capsys) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        demo.main(["--allow-host", "a*b"])
-    assert "--allow-host must be a name, *.NAME or *, got a*b" in capsys.readouterr().err
+    for name in ("a*b", "name:8080", "http://name", "[::1]:8080", ""):
+        with pytest.raises(SystemExit, match="2"):
+            demo.main(["--allow-host", name, "--port", "-1"])  # else it would serve
+        assert f"--allow-host must be a name, *.NAME or *, got {name}\n" in capsys.readouterr().err
+
+
+def test_the_address_that_is_printed_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[str] = []
+    monkeypatch.setattr(demo, "serve", lambda args, listening, hosts: allowed.extend(hosts))
+    for host, more in (("127.1.1", "127.1.0.1"), ("0.0.0.0", "127.0.0.1")):
+        allowed.clear()
+        demo.main(["--host", host, "--port", "0", "--allow-host=2001:db8::1"])
+        assert {more, "127.0.0.1", "localhost", "[::1]", "[2001:db8::1]"} <= {*allowed}
+        assert "0.0.0.0" not in allowed
 
 
 @pytest.mark.parametrize(
