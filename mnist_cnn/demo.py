@@ -96,7 +96,7 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
             import torch
             import uvicorn
 
-            from mnist_cnn.reading import networks, service
+            from mnist_cnn.reading import connections, networks, service
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} not installed: {install('demo')}") from None
     torch.set_num_threads(1)  # for many small pictures more threads only compete
@@ -106,7 +106,9 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
     workers = [Worker(make, *limit, [service.__name__]) for _ in range(WORKERS)]
     app = service.application(network, hosts, workers)
     grace = math.ceil(4 * args.max_seconds)  # for requests that have arrived
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=grace)
+    config = uvicorn.Config(
+        app, http=connections.Connection, log_level="error", timeout_graceful_shutdown=grace
+    )
     address, port = listening.getsockname()[:2]
     print(invitation(address, port, args.allow_host), flush=True)
     uvicorn.Server(config).run(sockets=[listening])

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import http.client
 import io
 import json
@@ -368,6 +369,33 @@ def test_a_slow_body_is_read_where_nobody_waits(port: int) -> None:
         time.sleep(4 * arrivals.GRACE)
         client.sendall(file[-10:])
         assert b" 200 " in client.recv(100)
+
+
+def ask(client: socket.socket, head: bytes) -> None:
+    """Send a request for the health on a connection, and receive all of the response."""
+    client.sendall(head + b"\r\n")
+    while not (part := client.recv(1000)).endswith(b"}"):
+        assert part
+
+
+def test_a_connection_ends_where_a_head_does_not_and_no_other_does(tmp_path: Path) -> None:
+    # a second in place of a minute
+    setup = "from mnist_cnn.reading import arrivals; arrivals.MAX_SECONDS = 1"
+    start = "-c", f"{setup}; from mnist_cnn import demo; demo.main()"
+    head = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    with running(tmp_path / "log", start=start) as (port, _), contextlib.ExitStack() as stack:
+        first, later, busy = (
+            # uvicorn closes a connection on which nothing has come for 5 s
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=4))
+            for _ in range(3)
+        )
+        first.sendall(head)
+        ask(later, head)
+        later.sendall(head)
+        for _ in range(5):
+            ask(busy, head)
+            time.sleep(0.6)
+        assert first.recv(1000) == later.recv(1000) == b""
 
 
 def test_the_wait_for_a_place_is_not_the_body_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,17 @@ from tests.helpers.process import environment
 
 
 @contextlib.contextmanager
-def running(log: Path, *arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """Run a demo, yield its port and process, and end it by SIGINT."""
+def running(
+    log: Path, *arguments: str, start: Sequence[str] = ("-m", "mnist_cnn.demo")
+) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """Run a demo, yield its port and process, and end it by SIGINT.
+
+    Args:
+        start: of Python, what runs it.
+    """
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "mnist_cnn.demo", "--port", "0", *arguments],
+            [sys.executable, "-W", "error", *start, "--port", "0", *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
