@@ -494,3 +494,46 @@ def test_a_page_classifies_a_picture_as_python_does(browser, tmp_path, shape):
             pixels = np.array(Image.open(io.BytesIO(base64.b64decode(drawn.partition(",")[2]))))
             rows, columns = np.nonzero(pixels[..., 0] > 127)
             assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 2)
+
+
+@pytest.fixture
+def grey_page(browser, tmp_path) -> Iterator[Any]:
+    """Open a page of a network of grey pictures."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    about = {"data": {"name": "pictures", "shape": (1, 4, 4)}}
+    (tmp_path / "classes.html").write_text(
+        webpage.webpage(Classes(predictor.Trained(net, tuple("abc"), about)), {}), "utf-8"
+    )
+    with opened(browser, tmp_path / "classes.html", requests=()) as page:
+        yield page
+
+
+def test_a_page_refuses_what_a_browser_would_darken(grey_page, tmp_path):
+    ramp = np.linspace(0, 1, 400).reshape(20, 20)
+    for name, white in (("camera.png", 4095), ("scan.png", 65535), ("grey.png", 15)):
+        kind = np.uint8 if white == 15 else np.uint16
+        Image.fromarray((ramp * white).astype(kind)).save(tmp_path / name)
+        grey_page.set_input_files("input[type=file]", tmp_path / name)
+        if white == 4095:
+            grey_page.wait_for_function("() => root.dataset.state === 'refused'")
+            said = grey_page.locator(".message").text_content()
+            assert said.startswith("camera.png cannot be read: of its 16 bits")
+        else:
+            grey_page.wait_for_function(f"() => picture() && picture().file.name === '{name}'")
+            grey_page.wait_for_function("() => root.dataset.state === 'read'")
+
+
+def test_a_page_shows_a_transparent_picture_on_the_ground_that_it_is_classified_on(
+    grey_page, tmp_path
+):
+    for ink, ground in ((0, 255), (255, 0)):
+        pixels = np.full((40, 40, 4), ink, np.uint8)
+        pixels[..., 3] = 0
+        pixels[10:20, 10:20, 3] = 255
+        Image.fromarray(pixels).save(tmp_path / f"{ink}.png")
+        grey_page.set_input_files("input[type=file]", tmp_path / f"{ink}.png")
+        grey_page.wait_for_function(f"() => picture() && picture().file.name === '{ink}.png'")
+        url = grey_page.evaluate("async () => (await picture().reading).preview")
+        shown = np.array(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+        assert np.abs(shown[:5].astype(int) - ground).max() < 20
+        assert np.abs(shown[13:17, 13:17].astype(int) - ink).max() < 20  # JPEG

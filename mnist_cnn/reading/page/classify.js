@@ -2,7 +2,9 @@
 // -> probabilities. ABOUT has the shape of the images.
 
 const PICTURES = true;
-const MAX_SIDE = 2000; // pixels of a picture's longer side, as in data/picture.py
+// as in data/picture.py
+const MAX_SIDE = 2000; // pixels of a picture's longer side
+const FAINT = 16; // of 255: the greatest value of 12 bits in a file of 16
 // as in weights/predictor.py
 const LIKELIEST = 5; // classes that are shown
 const LIGHT = 0.75; // fraction of the outermost pixels above which a picture's ground is light
@@ -17,11 +19,14 @@ async function read({ canvas, picture }) {
   }
   const { width, height } = given;
   const { data } = given.getContext("2d").getImageData(0, 0, width, height);
+  if (picture && (await isDeep(picture)) && isFaint(data)) {
+    return { refused: `${picture.name} cannot be read: of its 16 bits the upper ones are empty.` };
+  }
   const image = imageOf({ data, width, height });
   return {
     classes: likeliest(probabilities(image.data)),
     image: drawn(image).toDataURL(),
-    preview: picture && given.toDataURL("image/jpeg"),
+    preview: picture && onGround(given, groundOf(data)).toDataURL("image/jpeg"),
   };
 }
 
@@ -35,6 +40,26 @@ async function decoded(file) {
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.imageSmoothingQuality = "high";
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+// Return whether a file is a grey PNG of 16 bits. Python takes the white of the camera from the
+// greatest value, but a canvas has the upper 8 bits alone.
+async function isDeep(file) {
+  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  return String.fromCharCode(...head.slice(1, 4)) === "PNG" && head[24] === 16 && head[25] === 0;
+}
+
+function isFaint(data) {
+  return data.every((value, i) => i % 4 === 3 || value <= FAINT);
+}
+
+// Fill what is transparent on a canvas with a grey, and return the canvas.
+function onGround(canvas, grey) {
+  const pen = canvas.getContext("2d");
+  pen.globalCompositeOperation = "destination-over";
+  pen.fillStyle = `rgb(${grey}, ${grey}, ${grey})`;
+  pen.fillRect(0, 0, canvas.width, canvas.height);
   return canvas;
 }
 
