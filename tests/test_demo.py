@@ -206,6 +206,28 @@ def test_several_files_and_their_pages_are_read_each_in_its_turn(sheet: Sheet) -
     sheet.forgive("422")
 
 
+def test_a_picture_that_met_no_server_is_read_when_it_is_shown_again(sheet: Sheet) -> None:
+    sheet.page.route("**/read?*", lambda route: route.fulfill(status=500, body="{}"))
+    sheet.upload(("a.png", png(7)), ("b.png", png(2)))
+    sheet.says("The server gives no answer")
+    sheet.page.unroute("**/read?*")
+    for button, text in ((".next", "2"), (".previous", "7")):
+        sheet.page.click(button)
+        sheet.reads(text)
+    sheet.forgive("500")
+
+
+def test_what_the_browser_fails_at_is_refused_and_the_next_is_read(sheet: Sheet) -> None:
+    sheet.page.evaluate("() => { window.own = decode; decode = () => Promise.reject(); }")
+    sheet.upload(("a.png", png(7)))
+    sheet.says("a.png cannot be read.")
+    sheet.page.evaluate("() => { decode = window.own; }")
+    sheet.draw(STROKE)
+    sheet.reads("1")
+    sheet.upload(("a.png", png(7)))
+    sheet.reads("7")
+
+
 def test_a_slow_upload_shows_how_far_it_is_and_no_reading_of_another(sheet: Sheet) -> None:
     sheet.draw(STROKE)
     sheet.reads("1")

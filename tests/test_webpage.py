@@ -340,6 +340,18 @@ def test_of_drawings_that_follow_fast_the_last_is_read_and_not_in_the_thread_tha
     assert offline_page.evaluate("window.posted") <= 2
 
 
+def test_a_drawing_that_cannot_be_read_is_told_and_the_next_is_read(offline_page):
+    says = "text => find('message').textContent === text"
+    offline_page.evaluate("() => { window.own = inkOf; inkOf = () => { throw Error(); }; }")
+    draw(offline_page, "3", height=0.2)
+    offline_page.wait_for_function(says, arg="The drawing cannot be read.")
+    offline_page.evaluate("() => { inkOf = window.own; }")
+    draw(offline_page, "3", height=0.2)  # on the first
+    reads(offline_page, "3")
+    offline_page.evaluate("() => { worker.dispatchEvent(new Event('error')); change(); }")
+    offline_page.wait_for_function(says, arg="The drawing cannot be read.")
+
+
 def test_another_network_names_the_digits_that_are_found(browser, tmp_path, reader, digits):
     net = predictor.load()
     file = tmp_path / "both.html"

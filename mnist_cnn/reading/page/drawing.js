@@ -4,9 +4,12 @@ const PICTURES = false; // drawings alone
 
 // A copy of this script runs in a worker, so that drawing is not blocked.
 let worker;
+let failure; // rejected if the worker cannot start, or fails
 if (globalThis.document) {
   const script = new Blob([document.currentScript.textContent]);
   worker = new Worker(URL.createObjectURL(script));
+  failure = new Promise((_, fail) => (worker.onerror = fail));
+  failure.catch(() => {}); // each drawing tells of it
 } else {
   globalThis.onmessage = ({ data, ports: [port] }) => port.postMessage(readInk(data));
   readInk({ data: new Float32Array(64 * 64), height: 64, width: 64 }); // warm-up, which compiles
@@ -20,7 +23,7 @@ let turn = Promise.resolve(); // the reading of the newest drawing
 function read({ strokes }) {
   const own = (newest += 1);
   const given = strokes.map(({ points }) => points);
-  turn = turn.then(() => (own === newest ? readStrokes(given) : null));
+  turn = turn.catch(() => {}).then(() => (own === newest ? readStrokes(given) : null));
   return turn;
 }
 
@@ -28,7 +31,8 @@ async function readStrokes(strokes) {
   const { ink, left, top, zoom } = inkOf(strokes);
   const { port1, port2 } = new MessageChannel();
   worker.postMessage(ink, [port2]);
-  const lines = await new Promise((answer) => (port1.onmessage = ({ data }) => answer(data)));
+  const answered = new Promise((answer) => (port1.onmessage = ({ data }) => answer(data)));
+  const lines = await Promise.race([answered, failure]);
   const text = lines.map((line) => line.map(({ sign }) => sign).join("")).join("\n");
   const digits = lines.flat().map((reading) => ({
     ...reading,

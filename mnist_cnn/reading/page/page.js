@@ -118,8 +118,17 @@ function showPager() {
 
 const copy = document.createElement("canvas");
 
-function question(image) {
-  if (image) return (image.reading = image.reading || readPicture(image));
+// Return the reply for a picture, or for the drawing. A picture that is refused is read again when it
+// is shown again: the server may be back.
+async function question(image) {
+  const reading = image ? (image.reading = image.reading || readPicture(image)) : readDrawing();
+  const refused = `${image ? image.file.name : "The drawing"} cannot be read.`;
+  const reply = await reading.catch(() => ({ refused })); // as where the browser has no memory
+  if (image && reply.refused) image.reading = null;
+  return reply;
+}
+
+async function readDrawing() {
   copyDrawing(copy);
   return read({ canvas: copy, strokes: strokes() });
 }
