@@ -19,6 +19,7 @@ from mnist_cnn.detection.scores import line_texts, matches
 
 SIDES = 360, 480  # height and width of the pages, like those of small pictures
 STRIPS = 4
+SEED = 1999  # of the pages
 DECAY = 1e-4  # weight decay of the logistic regressions
 Floats = NDArray[np.float64]
 
@@ -52,12 +53,12 @@ def fit(evidence: Floats, right: Floats, start: torch.Tensor) -> Floats:
     return np.asarray(minimize(loss, weights, jac=True, method="L-BFGS-B").x, np.float64)
 
 
-def calibrate(net: nn.Module, sources: Sources, pages: int, seed: int = 1999) -> None:
+def calibrate(net: nn.Module, sources: Sources, pages: int) -> None:
     """Calibrate the scores of a network's characters, then its lines, on generated pages."""
     character: torch.Tensor = net.character_weights  # type: ignore[assignment]  # buffers
     line: torch.Tensor = net.line_weights  # type: ignore[assignment]
     character.copy_(torch.tensor([1.0, 0.0]))
-    drawn = list(made_pages(sources, pages, seed))
+    drawn = list(made_pages(sources, pages, SEED))
     pairs = [
         (each.score, is_right)
         for made in drawn

@@ -18,6 +18,7 @@ from mnist_cnn.runs.processor import is_bfloat16_fast
 SMALL = 600  # pixels of the longer side on which the scale is chosen
 FAR = 0.4  # of its size, from which on a picture that is shrunk for that is looked at more closely
 LOWEST = 6  # pixels: nothing lower is a character
+PASSES = 2  # zooms at which all of the ink is seen
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
 TILE = 1280  # pixels of a side that the network sees at once
 REACH = 48  # pixels within which ink belongs to a character
@@ -137,16 +138,13 @@ def reduced(ink: Array, longest: int, pen: float) -> tuple[Array, float, float]:
     return (resized(ink, zoom, pen), zoom, max(FINEST, pen * zoom)) if zoom < 1 else (ink, 1.0, pen)
 
 
-def find(
-    net: nn.Module, ink: Array, pen: float = math.inf, passes: int = 2
-) -> tuple[list[Character], Found]:
+def find(net: nn.Module, ink: Array, pen: float = math.inf) -> tuple[list[Character], Found]:
     """Return the characters of ink (H, W) at the zooms that explain most of it, and the best zoom.
 
     Args:
         net: the network.
         ink: (H, W) in [0, 1].
         pen: the width of its strokes in pixels.
-        passes: the number of zooms at which all of it is seen.
     """
     small, zoom, fine = reduced(ink, SMALL, pen)
     seen = {s * zoom: one for s, one in scales(net, small, fine).items()}
@@ -156,7 +154,7 @@ def find(
         share = float(ink.sum()) / max(1.0, float(part.sum()))
         for scale, one in scales(net, part, pen).items():
             weights[scale] = one.within(part.shape).weight * share
-    best = sorted(weights, key=lambda s: -weights[s])[:passes]
+    best = sorted(weights, key=lambda s: -weights[s])[:PASSES]
     found = [seen[s] if zoom == 1 else at_zoom(net, ink, s, pen) for s in best]
     characters = [c for c in merged([one.characters for one in found]) if c.height > LOWEST]
     return characters, max(found, key=lambda one: one.weight)
