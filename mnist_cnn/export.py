@@ -76,6 +76,10 @@ def export(net: "Trained | None", formats: Sequence[str], out: Path | str) -> di
     return differences
 
 
+def folder_of(text: str) -> Path:
+    return Path(text).expanduser()  # no shell does so after --out=
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     note = "of a weight in the C file (those it was trained with, else 8)"
     parser.add_argument("--bits", type=int, choices=range(2, 9), help=note)
     note = "folder (exported), in which no file is replaced"
-    parser.add_argument("--out", type=Path, default=Path("exported"), metavar="DIR", help=note)
+    parser.add_argument("--out", type=folder_of, default="exported", metavar="DIR", help=note)
     args = parse(parser, argv)
     if args.bits and args.format != "c":
         parser.error("--bits needs --format c")

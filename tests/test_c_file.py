@@ -87,9 +87,23 @@ def test_packed_numbers_have_no_gaps(bits):
     assert len(packed) == (101 * bits + 7) // 8 + 1
 
 
+class Centred(nn.Module):
+    """It subtracts a mean image."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.rand(1, 28, 28))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - self.mean
+
+
 @pytest.mark.parametrize(
     ("layers", "named"),
     [
+        ([Centred(), nn.Flatten(), nn.Linear(784, 10)], "one mean and one std, got 784"),
         ([nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(2704, 10)], "got sigmoid"),
         ([nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(2704, 10)], "got dense"),
         ([nn.Flatten(), nn.Linear(784, 10), nn.ReLU()], "last layer"),

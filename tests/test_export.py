@@ -22,6 +22,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.export import export, main
 from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.exporting.formats import FORMATS, describe
+from mnist_cnn.reading.networks import network_of
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
 from tests.helpers import process
@@ -137,6 +138,19 @@ def test_a_network_that_fixes_the_number_of_images_is_refused_in_one_line(tmp_pa
     with pytest.raises(ValueError, match=r"^mnist_cnn\.pt2 is not written: .*N") as refused:
         export(net, ["pt2"], tmp_path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_network_that_fails_for_its_images_is_refused_for_the_page(tmp_path):
+    about = {"data": {"name": "pictures", "shape": (1, 20, 20)}}
+    net = predictor.Trained(torch.nn.Linear(7, 5), tuple("abcde"), about)
+    with pytest.raises(ValueError, match="shapes"):
+        network_of(net)
+
+
+def test_a_folder_in_the_home_folder_is_written_to(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    main([f"ckpt_path={trained_run}", "--format", "safetensors", "--out=~/page"])
+    assert (tmp_path / "page" / "mnist_cnn.safetensors").exists()
 
 
 def test_the_network_given_stays_as_it_is(trained_run, tmp_path):

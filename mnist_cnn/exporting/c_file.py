@@ -78,6 +78,8 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
                 raise ValueError(f"c export needs {needed}, got {settings}")
             layers.append(Layer(weight, torch.ones_like(bias), bias, *(step[0] for step in steps)))
         elif kind == "affine" and last is None:
+            if (most := max(each.numel() for each in arrays)) > 1:
+                raise ValueError(f"c export needs one mean and one std, got {most}")
             gain, change = (each.item() for each in arrays)
             factor, offset = factor * gain, offset * gain + change
         elif kind == "affine" and last and not last.relu:

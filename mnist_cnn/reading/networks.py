@@ -162,7 +162,7 @@ class Classes:
     """A network that classifies whole pictures; the methods are those of `Digits`.
 
     Raises:
-        ValueError: it takes no pictures, see `Trained.image_of`.
+        ValueError: it takes no pictures, see `Trained.image_of`, or fails for one.
     """
 
     net: Trained
@@ -174,7 +174,10 @@ class Classes:
     arrays_type: ClassVar[type[BaseModel]] = ImagesClassified
 
     def __post_init__(self) -> None:
-        self(Image.new("L", (1, 1)))
+        try:
+            self(Image.new("L", (1, 1)))
+        except RuntimeError as e:  # a user's network may raise anything for its images
+            raise ValueError(str(e)) from e
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -219,7 +222,7 @@ def load_network(path: Path | str | None = None) -> Digits | Classes:
         return Digits(reader=load_reader(path))
     try:
         return network_of(net)
-    except (ValueError, RuntimeError) as e:  # a user's network may raise anything for its images
+    except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
 
 
