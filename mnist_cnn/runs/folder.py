@@ -120,9 +120,9 @@ class RunFolder:
             for line in self.compare():
                 print(line, file=sys.stderr)
             sweep = self.path.parent
-            if (sweep / LOCK).exists() and (sweep / PENDING).exists():
-                with contextlib.suppress(FileNotFoundError):  # another job of it did so just now
-                    replace(sweep / PENDING, sweep / SWEEP)  # the command is valid
+            if (sweep / LOCK).exists():
+                with contextlib.suppress(FileNotFoundError):  # the sweep's command is valid
+                    replace(sweep / PENDING, sweep / SWEEP)
             if (self.path / LAST).is_file():
                 self.last = self.path / LAST
             if not (self.path / CONFIG).exists():
