@@ -34,8 +34,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
     def link(found: "re.Match[str]") -> str:
         text, target, anchor = found[1], found[2], found[3] or ""
-        target = names.get(target.removeprefix("../"), target)
+        target = re.sub(r"^(\.\./)+", "", target)
+        target = names.get(target, target)
         known = not target or "://" in target or files.get_file_from_path(target)
         return f"[{text}]({target}{anchor})" if known else text
 
-    return LINK.sub(link, re.sub(r"\]\((\.\./)?docs/", "](", markdown))
+    return LINK.sub(link, re.sub(r"\]\((\.\./)*docs/", "](", markdown))

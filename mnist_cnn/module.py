@@ -42,7 +42,7 @@ class DigitClassifier(L.LightningModule):
             `epoch` (the default) or `step`. Empty for a constant learning rate.
         label_smoothing: fraction of a training label that is spread over all classes, in [0, 1).
         monitor: the metric for ReduceLROnPlateau.
-        loss: `_target_`, a torch.nn.Module that returns the mean loss of logits (B, 10) and labels
+        loss: `_target_`, a torch.nn.Module that returns the mean loss of logits (B, K) and labels
             (B,), and its arguments. Cross-entropy by default.
         metrics: by name, `_target_`, a torchmetrics.Metric, and its arguments; each is logged as
             train/NAME, val/NAME and test/NAME.
@@ -95,7 +95,7 @@ class DigitClassifier(L.LightningModule):
         self.resumed: dict[str, Any] | None = None  # its state from a checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, 10) for images x (B, 1, 28, 28) in [0, 1]."""
+        """Return logits (B, K) for images x (B, C, H, W) in [0, 1]."""
         return self.net(x)
 
     def setup(self, stage: str) -> None:
@@ -137,7 +137,7 @@ class DigitClassifier(L.LightningModule):
             self.shared_step(stage, batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return probabilities (B, 10) for the images of a batch."""
+        """Return probabilities (B, K) for the images of a batch."""
         with torch.autocast(self.device.type, enabled=False):
             return self(batch[0]).softmax(1)
 
