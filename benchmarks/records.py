@@ -251,8 +251,10 @@ def measure(name: str, folder: Path | None) -> Record:
 
 
 def reader_record(run: Path) -> Record:
-    """Return the record of one run of experiment=reader."""
+    """Return the record of one run of experiment=reader, or of a mean of such runs."""
     results = json.loads((run / RESULTS).read_text("utf-8"))
+    if "config" not in results:  # of benchmarks.mean
+        return {"name": READER, **results}
     epochs = pd.read_csv(run / "history.csv")
     start = results["config"]["init_weights"]
     given = [o for o in overrides_of(run, "task") if not o.startswith("logger")]
@@ -271,10 +273,10 @@ def reader_record(run: Path) -> Record:
 def reader_records(runs: Sequence[Path]) -> Record:
     """Return the record of a reader: its first run and, in `then`, those from its weights.
 
-    Runs from weights that are in the record are added to it.
+    Runs from weights that are in the record, and means of its runs, are added to it.
     """
     first, *rest = (reader_record(run) for run in runs)
-    if first["config"]["init_weights"] is None:
+    if "config" in first and first["config"]["init_weights"] is None:
         return {**first, "then": rest}
     before = read_json(RECORDS / f"{READER}.json")
     added = [run for run in (first, *rest) if run not in before["then"]]

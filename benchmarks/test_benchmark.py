@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
-from benchmarks import elsewhere, pictures, records, rules, service, speed
+from benchmarks import elsewhere, mean, pictures, records, rules, service, speed
 from mnist_cnn.data import mnist
 from mnist_cnn.data.drawn import pages, photographs
+from mnist_cnn.detection.network import Detector
+from mnist_cnn.detection.trained import load_reader
 from mnist_cnn.reading.answers import written
 from mnist_cnn.reading.reading import Reading
+from mnist_cnn.weights.files import write_weights
+from mnist_cnn.weights.networks import build_network
 from mnist_cnn.weights.predictor import load
 
 
@@ -153,3 +158,27 @@ def test_digits_from_elsewhere_are_made_like_those_of_mnist(tmp_path, size):
     for digits, truth in elsewhere.load_sets(tmp_path / "digits.npz").values():
         assert digits.shape == (200, 28, 28)
         assert (load()(digits).argmax(1) == truth).double().mean() > 0.97
+
+
+def test_the_mean_of_readers_is_written_with_its_metrics_and_calibrated(tmp_path):
+    torch.manual_seed(0)
+    model = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "deep_width": 8}
+    nets = [build_network({**model, "blocks": 1}) for _ in range(2)]
+    files = [tmp_path / f"{n}.safetensors" for n in range(2)]
+    for net, file in zip(nets, files, strict=True):
+        write_weights(net, {"model": {**model, "blocks": 1}}, file)
+    out = tmp_path / "out"
+    made = ["--shares", "1", "3", "--out", str(out), "--set", "data.val_pages=4"]
+    mean.main([*map(str, files), *made])
+    first, second = (net.head.weight for net in nets)
+    found = load_reader(out).head.weight
+    torch.testing.assert_close(found, 0.25 * first + 0.75 * second)
+    results = json.loads((out / "results.json").read_text())
+    assert 0 < results["val/loss"] < 1000
+    assert results["command"].endswith("RUN RUN --shares 1 3 --out FOLDER")
+    with pytest.raises(SystemExit, match="exists"):  # nothing is overwritten
+        mean.main([*map(str, files), *made])
+    write_weights(Detector(), {"model": {**model, "blocks": 6}}, files[1])
+    with pytest.raises(SystemExit, match="their networks differ"):
+        mean.main([*map(str, files), "--shares", "1", "3", "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()

@@ -113,6 +113,8 @@ def test_the_reader_states_what_its_record_says() -> None:
     assert f"val/error {record['then'][-1]['val/error']:.4f}" in header
     for run in (record, *record["then"]):
         assert run["command"] in header
+        if "config" not in run:
+            continue  # a mean of the others
         chosen = shlex.split(run["command"])[3:]  # without python -m mnist_cnn.train
         assert chosen.pop(0) == "experiment=reader"
         assert run["config"] == records.setting_of("reader", *chosen)
