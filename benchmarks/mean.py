@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     module.save_weights(args.out / "weights.safetensors", {})
     shares = shlex.join(f"{share:g}" for share in args.shares)
     runs = " ".join(["RUN"] * len(args.runs))
-    found = {"command": f"python -m benchmarks.mean {runs} --shares {shares} --out FOLDER"}
+    line = f"python -m benchmarks.mean {runs} --shares {shares} --out FOLDER"
+    found: dict[str, Any] = {"command": line}
     found |= {"processor": processor(), "versions": versions(), "git_commit": commit()}
     write_json({**found, **metrics, "finished": f"{now():%F %T}"}, args.out / RESULTS)
 
