@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn import optim
-from mnist_cnn.config.compose import tutorial
+from mnist_cnn.config.compose import better, tutorial
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
@@ -78,7 +78,7 @@ class DigitClassifier(L.LightningModule):
         if model is None or optimizer is None or scheduler is None:
             model = tutorial("model") if model is None else model
             optimizer = tutorial("optimizer") if optimizer is None else optimizer
-            scheduler = tutorial("scheduler") if scheduler is None else scheduler
+            scheduler = plateau(monitor) if scheduler is None else scheduler
         # plain dicts, for the checkpoint
         model, optimizer, scheduler = dict(model), dict(optimizer), dict(scheduler)
         self.save_hyperparameters()
@@ -272,6 +272,14 @@ class DigitClassifier(L.LightningModule):
             ValueError: the file has no valid weights, or they do not fit. Nothing is changed then.
         """
         return load_into(self.net, path, strict)
+
+
+def plateau(monitor: str) -> dict[str, Any]:
+    """Return the tutorial's schedule for a metric; ValueError if its mode is unknown."""
+    if (mode := better(monitor)) is None:
+        allowed = f"given, with its mode, for monitor={monitor}"
+        raise ValueError(must_be("scheduler", allowed, None))
+    return tutorial("scheduler", mode)
 
 
 def facts(model: Mapping[str, Any], data: Any) -> dict[str, Any]:

@@ -89,6 +89,7 @@ STEPS = "callbacks.averaging.update_every_n_steps"
 GROWN = "callbacks.certified.grown"
 READER = "experiment=reader"
 MONITOR = "lightning.pytorch.callbacks.LearningRateMonitor"
+STOP = "+callbacks.x._target_=lightning.pytorch.callbacks.EarlyStopping"
 
 
 @pytest.mark.parametrize(
@@ -147,6 +148,18 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ("scheduler.interval=step", "scheduler.interval must be epoch with ReduceLROnPlateau"),
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
+        ("module.monitor=val/acc", "scheduler.mode must be max for val/acc, got min"),
+        ("scheduler.mode=max", "scheduler.mode must be min for val/loss, got max"),
+        ("~scheduler.mode module.monitor=val/acc", "scheduler.mode must be max for val/acc, got n"),
+        (
+            "data.val_fraction=0 objective.metric=train/loss module.monitor=val/loss",
+            "module.monitor must be of train/ where nothing is validated",
+        ),
+        (f"{STOP} +callbacks.x.monitor=val/acc", "callbacks.x.mode must be max for val/acc, got n"),
+        (
+            f"{STOP} +callbacks.x.monitor=val/f1",
+            "callbacks.x.mode must be min or max for val/f1, got null",
+        ),
         # of pages
         (f"{READER} data.fold=5", "data.fold must be less than 5, got 5"),
         (f"{READER} data.batch_size=0", "data.batch_size must be greater than 0, got 0"),
@@ -175,6 +188,20 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, line):
         parsed(override.split())
     assert str(refused.value).startswith(line)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.val_fraction=0 module.monitor=train/loss callbacks=no_early_stopping",
+        "module.monitor=val/acc scheduler.mode=max",
+        "module.monitor=val/acc scheduler=none",
+        f"{STOP} +callbacks.x.monitor=val/loss",
+        f"{STOP} +callbacks.x.monitor=val/f1 +callbacks.x.mode=max",
+    ],
+)
+def test_what_is_followed_by_a_schedule_or_a_callback_has_its_own_mode(override):
+    parsed(override.split())
 
 
 @pytest.mark.parametrize(
@@ -276,6 +303,12 @@ def test_the_module_s_defaults_are_the_tutorial_s_inside_any_hydra_application()
         module = DigitClassifier()
     for part in ("model", "optimizer", "scheduler"):
         assert module.hparams[part] == plain(tutorial, part)
+
+
+def test_the_module_s_default_schedule_follows_its_metric_upwards_or_downwards():
+    assert DigitClassifier(monitor="val/acc").hparams["scheduler"]["mode"] == "max"
+    with pytest.raises(ValueError, match=r"^scheduler must be given, .* monitor=val/f1, got null$"):
+        DigitClassifier(monitor="val/f1")
 
 
 def test_a_name_given_to_a_run_stays_when_it_is_composed_from_python():

@@ -125,10 +125,15 @@ def explained(error: Exception, overrides: Sequence[str]) -> Exception:
     return ValueError(f"{' '.join(overrides)}: {error}")
 
 
-def tutorial(part: str) -> dict[str, Any]:
-    """Load the tutorial's model, optimizer or scheduler from conf/, also within a Hydra job."""
+def tutorial(part: str, mode: str = "min") -> dict[str, Any]:
+    """Load the tutorial's model, optimizer or scheduler from conf/, also within a Hydra job.
+
+    Args:
+        part: model, optimizer or scheduler.
+        mode: min or max, whichever is better for the metric that the schedule follows.
+    """
     name = {"model": "cnn", "optimizer": "adam", "scheduler": "plateau"}[part]
-    nodes = {part: OmegaConf.load(CONF / part / f"{name}.yaml"), "objective": {"mode": "min"}}
+    nodes = {part: OmegaConf.load(CONF / part / f"{name}.yaml"), "objective": {"mode": mode}}
     found: dict[str, Any] = plain(OmegaConf.create(nodes), part)
     return found
 

@@ -37,6 +37,7 @@ from mnist_cnn.runs.ranks import world_size
 
 # parts that a module's constructor may take; checkpoints store them
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
+FOLLOWED = "module.monitor"  # by a plateau schedule
 PAGES = "mnist_cnn.data.pages."
 SMALLEST = 0.8  # no class of a fold is smaller than this fraction of the mean class size
 
@@ -135,14 +136,21 @@ class Config(Entry):
 
     @model_validator(mode="after")
     def every_monitor_has_a_mode(self) -> "Config":
+        """Reject a mode that is not the metric's: Lightning and PyTorch take min for a missing one.
+
+        A callback of this project or of the user's may do without, as Prune does.
+        """
         parts: dict[str, Mapping[str, Any]] = {"objective": dict(self.objective)}
         parts |= {f"callbacks.{name}": node for name, node in self.callbacks.items() if node}
+        parts["scheduler"] = self.scheduler or {}
         for key, metric in self.monitored().items():
-            part = key.rpartition(".")[0]
-            known, mode = better(metric), parts[part].get("mode")
-            if "mode" in parts[part] and mode not in ([known] if known else ["min", "max"]):
-                allowed = known or "min or max"
-                raise ValueError(must_be(f"{part}.mode", f"{allowed} for {metric}", mode))
+            part = "scheduler" if key == FOLLOWED else key.rpartition(".")[0]
+            node, known = parts[part], better(metric)
+            theirs = part == "scheduler" or str(node.get("_target_")).startswith("lightning.")
+            mode = node.get("mode", "min" if known else None)
+            if (theirs or "mode" in node) and mode not in ([known] if known else ["min", "max"]):
+                allowed = f"{known or 'min or max'} for {metric}"
+                raise ValueError(must_be(f"{part}.mode", allowed, node.get("mode")))
         return self
 
     @model_validator(mode="after")
@@ -151,14 +159,13 @@ class Config(Entry):
 
         Whether the module logs a metric of this name is checked after the first validation.
         """
-        waiting = ["callbacks.early_stopping.monitor", "callbacks.prune.monitor"]
-        if class_name(self.scheduler or {}) == "ReduceLROnPlateau":
-            waiting.append("objective.metric")
+        waiting = (FOLLOWED, "callbacks.early_stopping.monitor", "callbacks.prune.monitor")
         if 0 in (self.data.get("val_fraction"), self.trainer.get("limit_val_batches")):
             for key, metric in self.monitored().items():
                 if key in waiting and metric.startswith("val/"):
+                    given = "objective.metric" if metric == self.objective.metric else key
                     allowed = "of train/ where nothing is validated, as train/loss"
-                    raise ValueError(must_be(key, allowed, metric))
+                    raise ValueError(must_be(given, allowed, metric))
         return self
 
     @model_validator(mode="after")
@@ -214,9 +221,11 @@ class Config(Entry):
         return self
 
     def monitored(self) -> dict[str, str]:
-        """Return the metrics that the objective and the callbacks monitor, by their keys."""
+        """Return what the objective, a plateau schedule and the callbacks monitor, by its keys."""
         nodes = {f"callbacks.{name}": node or {} for name, node in self.callbacks.items()}
         found = {f"{key}.monitor": node.get("monitor") for key, node in nodes.items()}
+        if class_name(self.scheduler or {}) == "ReduceLROnPlateau":
+            found = {FOLLOWED: self.module.get("monitor"), **found}
         found = {"objective.metric": self.objective.metric, **found}
         return {key: metric for key, metric in found.items() if isinstance(metric, str)}
 
