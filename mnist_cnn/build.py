@@ -30,6 +30,7 @@ from mnist_cnn.internals.lightning import (
     is_of_compiler,
     leave_memory_uninitialized,
     quiet_lightning,
+    stop_by_epochs,
 )
 from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
@@ -200,6 +201,8 @@ def build_trainer(
         for name, node in config.callbacks.items()
         if node is not None
     }
+    for callback in named.values():
+        stop_by_epochs(callback)
     inexact = [key for key, callback in named.items() if is_inexact(callback)]
     inexact += ["compile"] * config.compile  # kernels may be chosen by their speed
     reload = "reload_dataloaders_every_n_epochs"  # counted from where it resumes

@@ -265,6 +265,34 @@ def test_a_stop_is_forgotten_in_a_resumed_run_but_not_by_early_stopping(tmp_path
     assert wall.stopped_early(callback)
 
 
+@pytest.mark.parametrize(
+    ("options", "metric", "changed", "looks"),
+    [
+        ({"val_check_interval": 2}, "train/x", False, 6),  # at three values, twice each
+        ({"val_check_interval": 2}, "train/x", True, 3),
+        ({"check_val_every_n_epoch": 2}, "train/x", False, 1),
+        ({"check_val_every_n_epoch": 2}, "train/x", True, 3),
+        ({"check_val_every_n_epoch": 2}, "val/x", True, 1),
+    ],
+)
+def test_early_stopping_looks_at_validations_unless_told_to_look_at_epochs(
+    options, metric, changed, looks, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(EarlyStopping, "_run_early_stopping_check", lambda *_: seen.append(1))
+    callback = EarlyStopping(metric)
+    if changed:
+        wall.stop_by_epochs(callback)
+    trainer = bare_trainer(max_epochs=3, num_sanity_val_steps=0, callbacks=[callback], **options)
+
+    class Validating(Module):
+        def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+            pass
+
+    trainer.fit(Validating(), Numbers(), [torch.zeros(1)])
+    assert len(seen) == looks
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_a_run_on_a_computer_with_srun_is_not_told_to_use_it(quiet, tmp_path, monkeypatch):
     (tmp_path / "srun").touch(mode=0o755)

@@ -103,6 +103,20 @@ def stopped_early(callback: Callback) -> bool:
     )
 
 
+def stop_by_epochs(callback: Callback) -> None:
+    """Make an EarlyStopping on a metric of training look at it once an epoch.
+
+    Where epochs are validated more or less often than once, Lightning looks after each validation:
+    several times at the value of the epoch before, or never.
+    """
+    if (
+        isinstance(callback, EarlyStopping)
+        and callback._check_on_train_epoch_end is None  # not set by the user
+        and not callback.monitor.startswith("val/")
+    ):
+        callback._check_on_train_epoch_end = True
+
+
 def leave_memory_uninitialized() -> None:
     """Keep deterministic mode from filling new tensors with NaN, which takes 5 % of a step."""
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # not exported
