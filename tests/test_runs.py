@@ -488,6 +488,9 @@ def test_results_do_not_depend_on_where_the_run_lies():
     assert depends_on({"run_dir": "/runs/1", **others}) == others
 
 
+LIGHTNINGS = "lightning.pytorch.callbacks"
+
+
 @pytest.mark.parametrize(
     ("values", "epochs"),
     [
@@ -496,8 +499,12 @@ def test_results_do_not_depend_on_where_the_run_lies():
         ({"scheduler._target_": "torch.optim.lr_scheduler.OneCycleLR"}, False),
         ({"scheduler._target_": "torch.optim.lr_scheduler.CosineAnnealingLR"}, False),
         ({"data.clean_epochs": 1}, False),
-        ({"callbacks.averaging.decay": 0.9}, False),
-        ({"callbacks.certified.grown": 0.5}, False),
+        ({"callbacks.averaging._target_": f"{LIGHTNINGS}.EMAWeightAveraging"}, False),
+        ({"callbacks.x._target_": f"{LIGHTNINGS}.WeightAveraging"}, False),
+        ({"callbacks.x._target_": f"{LIGHTNINGS}.StochasticWeightAveraging"}, False),
+        ({"callbacks.x._target_": "mnist_cnn.callbacks.certified.CertifiedTraining"}, False),
+        ({"callbacks.x._target_": f"{LIGHTNINGS}.EarlyStopping"}, True),
+        ({"callbacks.averaging": None, "callbacks.x.names": ["WeightAveraging"]}, True),
     ],
 )
 def test_a_run_may_become_longer_unless_something_is_laid_out_for_its_length(values, epochs):

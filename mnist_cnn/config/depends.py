@@ -21,8 +21,8 @@ NEUTRAL = (
 )
 # keys whose values may change when a run is resumed, to train longer or to add the test
 EXTENDABLE = ("trainer.max_epochs", "trainer.max_time", "trainer.max_steps", "test")
-# callbacks whose course is planned for a whole run
-PLANNED = ("callbacks.averaging.", "callbacks.certified.")
+# ends of the names of callbacks whose course, or last act, is planned for a whole run
+PLANNED = ("WeightAveraging", "CertifiedTraining")
 # schedules over a whole run, and the argument with its length
 LAID_OUT = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max"}
 
@@ -65,7 +65,8 @@ def extendable(config: Mapping[str, Any]) -> tuple[str, ...]:
     epochs.
     """
     schedule = str(config.get("scheduler._target_")).rpartition(".")[2]
-    planned = any(key.startswith(PLANNED) for key in config)
+    named = [v for k, v in config.items() if re.fullmatch(r"callbacks\..+\._target_", k)]
+    planned = any(str(name).endswith(PLANNED) for name in named)
     if schedule in LAID_OUT or config.get("data.clean_epochs") or planned:
         return ("test",)
     return EXTENDABLE
