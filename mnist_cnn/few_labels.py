@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from mnist_cnn.data.augment import Augment
+from mnist_cnn.data.augment import Augment, check_amounts
+from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.data.loader import generator
 from mnist_cnn.metrics import sum_over_ranks
 from mnist_cnn.model import frozen
@@ -53,6 +54,9 @@ class FewLabels(DigitClassifier):
         self.offsets: Tensor | None = None  # (K,), added to the logits of predictions
 
     def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
+        if stage == "fit" and isinstance(data, ImageDataModule):
+            check_amounts("module.strong", self.hparams["strong"], data.shape, data.classes)
         super().setup(stage)
         if stage == "fit":
             self.offsets = None

@@ -1,5 +1,6 @@
 """Custom arrays and images: training, evaluation, and one-line errors."""
 
+import random
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -375,9 +376,24 @@ def test_an_augmentation_that_does_not_fit_the_images_is_refused(tmp_path):
     path = str(tmp_path / "my.npz")
     with pytest.raises(ValueError, match=r"^data\.augment must be .* of 24 x 32, got elastic$"):
         ArraysDataModule(path=path, augment={"elastic": 0.4, "noise": 0.0}).setup()
-    save_arrays(tmp_path / "my.npz", (3, 28, 28))
-    with pytest.raises(ValueError, match=r"^data\.augment\.flourish must be 0 .* got 0\.5$"):
-        ArraysDataModule(path=path, augment={"flourish": 0.5}).setup()
+    for shape, count in (((3, 28, 28), 10), ((28, 28), 20)):
+        save_arrays(tmp_path / "my.npz", shape, count)
+        with pytest.raises(ValueError, match=r"^data\.augment\.flourish must be 0 .* got 0\.5$"):
+            ArraysDataModule(path=path, augment={"flourish": 0.5}).setup()
+    save_arrays(tmp_path / "my.npz", (28, 28), 10)
+    ArraysDataModule(path=path, augment={"flourish": 0.5}).setup()
+
+
+def test_a_transform_that_cannot_take_the_images_is_named_before_the_first_step(tmp_path):
+    save_arrays(tmp_path / "my.npz", (4, 8, 8))
+    augment = compose(["augment=pictures"], run_dir="unused").data.augment
+    options: dict[str, Any] = {"path": str(tmp_path / "my.npz"), "augment": augment}
+    line = r"^data\.augment\.colour fails on images \(4, 8, 8\): .* 1 or 3, but found 4$"
+    states = random.getstate(), torch.get_rng_state()
+    with pytest.raises(ValueError, match=line):
+        ArraysDataModule(**options).setup("fit")
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
 
 
 @pytest.mark.parametrize("name", ["cnn", "fast_cnn", "vgg"])

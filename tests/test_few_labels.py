@@ -1,5 +1,6 @@
 """Learning from few labels and many images without: batches, steps, and what a run leaves."""
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,17 @@ def test_the_average_follows_the_student_and_has_no_gradient():
     assert few.net.dense2.bias.tolist() == [1.0] * 10
     assert few.net.norm1.running_mean.tolist() == [2.0] * 4
     assert not any(p.requires_grad for p in few.net.parameters())
+
+
+def test_strokes_that_tell_the_label_are_for_digits_alone():
+    few: Any = module(torch.zeros(10), strong={**NOTHING, "flourish": 0.25})
+    for name in ("mnist", "fashion_mnist"):
+        few.trainer = SimpleNamespace(datamodule=MNISTDataModule(name=name), callbacks=[])
+        refused = pytest.raises(
+            ValueError, match=r"^module\.strong\.flourish must be 0 .*, got 0\.25$"
+        )
+        with contextlib.nullcontext() if name == "mnist" else refused:
+            few.setup("fit")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Shapes: B images in a batch; an image is (1, 28, 28), white ink on black, in [0,
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from mnist_cnn.config import schema
+from mnist_cnn.config.messages import must_be
+from mnist_cnn.data.mnist import DIGITS
 
 FINEST = 0.4  # half of the width of the finest stroke drawn, in pixels
 
@@ -101,6 +104,29 @@ class Augment:
         if self.unchanged:
             x = torch.where(chance.share() < self.unchanged, given, x)
         return x
+
+
+def check_amounts(
+    key: str, amounts: Mapping[str, float], shape: Sequence[int], classes: Sequence[str]
+) -> None:
+    """Raise ValueError if images are not of a kind that `Augment` changes by these amounts.
+
+    The strokes of other schools are chosen by the label: on anything but digits they would tell it.
+
+    Args:
+        key: the key of the amounts in the configuration.
+        amounts: arguments of `Augment`.
+        shape: (C, H, W) of the images.
+        classes: their names by label.
+    """
+    channels, height, width = shape
+    used = {name: amount for name, amount in amounts.items() if amount}
+    if used and height != width:
+        allowed = f"0, or in data.augment transforms by name, for images of {height} x {width}"
+        raise ValueError(must_be(key, allowed, ", ".join(used)))
+    if "flourish" in used and (channels > 1 or tuple(classes) != DIGITS):
+        allowed = "0 for images that are not grey digits of the classes 0 to 9"
+        raise ValueError(must_be(f"{key}.flourish", allowed, used["flourish"]))
 
 
 class Chance:

@@ -12,11 +12,12 @@ from mnist_cnn.config import schema
 from mnist_cnn.config.instantiate import is_custom
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.data import mnist
-from mnist_cnn.data.augment import Augment
+from mnist_cnn.data.augment import Augment, check_amounts
 from mnist_cnn.data.loader import BatchLoader, Change, MixedLoader, generator
 from mnist_cnn.data.picture import is_on_light
 from mnist_cnn.data.transforms import Transforms
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
+from mnist_cnn.runs.generators import generators, set_generators
 
 SAMPLE = 100  # images that tell on which ground all are
 CHOICE = 2**31  # stands for an epoch in the seed of `per_class`, which needs an order of its own
@@ -142,7 +143,7 @@ class ImageDataModule(L.LightningDataModule):
         self.hparams.update(classes=list(self.classes), shape=list(self.shape))
         if schema.are_transforms(augment := self.hparams["augment"]):
             self.augment = Transforms(augment, self.shape[1:])
-        elif self.augment is not None:
+        if stage in ("fit", None):
             self.check_augment()
         if stage in ("fit", "validate", None) and "train" not in self.splits:
             images, labels = self.load("train")
@@ -184,15 +185,17 @@ class ImageDataModule(L.LightningDataModule):
             raise ValueError(must_be(name, allowed, f"{shape}, {most}"))
 
     def check_augment(self) -> None:
-        """Raise ValueError if the images are not of a kind that `Augment` changes."""
-        channels, height, width = self.shape
-        amounts = {key: amount for key, amount in self.hparams["augment"].items() if amount}
-        if amounts and height != width:
-            allowed = f"null or transforms by name for images of {height} x {width}"
-            raise ValueError(must_be("data.augment", allowed, ", ".join(amounts)))
-        if "flourish" in amounts and channels > 1:
-            allowed = f"0 for images of {channels} channels"
-            raise ValueError(must_be("data.augment.flourish", allowed, amounts["flourish"]))
+        """Raise ValueError if the images are not of a kind that the augmentation changes."""
+        augment = self.hparams["augment"]
+        if isinstance(self.augment, Augment):
+            check_amounts("data.augment", augment, self.shape, self.classes)
+        elif isinstance(self.augment, Transforms):
+            states = generators(torch.device("cpu"))
+            try:  # others than those of the training: a user's may have random states of their own
+                transforms = Transforms(augment, self.shape[1:])
+                transforms(torch.zeros(1, *self.shape), torch.zeros(1).long(), generator(0))
+            finally:
+                set_generators(states, torch.device("cpu"))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Store rows (M,) of images and labels as a split, on the trainer's device."""

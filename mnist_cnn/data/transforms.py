@@ -15,6 +15,7 @@ from mnist_cnn.config.instantiate import (
     not_allowed,
 )
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.weights.files import reason
 
 
 class Transforms:
@@ -34,15 +35,14 @@ class Transforms:
     """
 
     def __init__(self, config: Mapping[str, Any], size: Sequence[int]):
-        self.transforms = [
-            made(node, f"data.augment.{name}", size) for name, node in config.items() if node
-        ]
+        named = {f"data.augment.{name}": node for name, node in config.items() if node}
+        self.transforms = {key: made(node, key, size) for key, node in named.items()}
 
     def __call__(self, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         """Return transformed copies (B, C, H, W) in [0, 1] of images x (B, C, H, W) in [0, 1].
 
         Raises:
-            ValueError: a transform changes the images' shape.
+            ValueError: a transform fails, or they change the images' shape.
         """
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         with torch.random.fork_rng([x.device] if x.is_cuda else []):
@@ -53,11 +53,16 @@ class Transforms:
     def transformed(self, image: Tensor) -> Tensor:
         """Return a transformed copy of an image (C, H, W)."""
         new = image
-        for transform in self.transforms:
-            new = transform(new)
-        if new.shape != image.shape:
-            allowed = f"transforms that keep the images' shape {tuple(image.shape)}"
-            raise ValueError(must_be("data.augment", allowed, f"images {tuple(new.shape)}"))
+        shape = tuple(image.shape)
+        for key, transform in self.transforms.items():
+            try:
+                new = transform(new)
+            except Exception as e:  # a transform may raise anything
+                raise ValueError(f"{key} fails on images {shape}: {reason(e)}") from e
+        found = tuple(new.shape) if torch.is_tensor(new) else type(new).__name__
+        if found != shape:
+            allowed = f"transforms that keep the images' shape {shape}"
+            raise ValueError(must_be("data.augment", allowed, f"images {found}"))
         return new
 
 
