@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightning.pytorch.loggers import CSVLogger
 from lightning_utilities.core.imports import RequirementCache
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -21,10 +22,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mnist_cnn.callbacks.loggers import hyperparameters, make_loggers
 from mnist_cnn.checks.folders import accumulated, results, scalars
 from mnist_cnn.config.compose import compose
+from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs.folder import LOCK, OVERRIDES, RESULTS, SWEEP
 from tests.helpers.process import run, start
-from tests.helpers.training import FAULT, SHORT, TINY, trained
+from tests.helpers.training import FAULT, SHORT, TINY, bare_trainer, trained
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload.*:DeprecationWarning")
@@ -64,6 +66,20 @@ def test_tensorboard_has_a_runs_results_once_and_none_of_an_earlier_state(tmp_pa
         trained(tmp_path, "test=true", *forced)
     assert scalars(tmp_path) == before
     assert results_of(tmp_path).Tags()["images"] == drawn
+
+
+class Named(DigitClassifier):
+    def __init__(self, name: str, batch_size: int):
+        super().__init__()
+        self.save_hyperparameters()
+
+
+def test_a_module_s_arguments_may_have_the_names_of_those_of_the_data(tmp_path):
+    options = {"limit_train_batches": 1, "limit_val_batches": 0, "log_every_n_steps": 1}
+    trainer = bare_trainer(max_epochs=1, logger=CSVLogger(tmp_path), **options)
+    trainer.fit(Named("resnet", 3), MNISTDataModule())
+    (file,) = tmp_path.rglob("hparams.yaml")
+    assert "name: resnet\n" in file.read_text()
 
 
 def test_runs_that_share_a_folder_of_tensorboard_delete_no_results_but_their_own(tmp_path):

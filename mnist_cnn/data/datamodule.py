@@ -73,7 +73,8 @@ class ImageDataModule(L.LightningDataModule):
         unlabeled: int | None = None,
     ):
         super().__init__()
-        self.save_hyperparameters()  # a subclass's as well
+        # a subclass's as well; were they logged, Lightning would refuse a module's of their names
+        self.save_hyperparameters(logger=False)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
         self.shuffle, self.seed, self.clean_epochs = shuffle, seed, clean_epochs

@@ -151,7 +151,7 @@ class PagesDataModule(L.LightningDataModule):
         fold: int = 0,
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.pages, self.val_pages, self.batch_size = pages, val_pages, batch_size
         self.workers, self.seed, self.fold = workers, seed, fold
 
