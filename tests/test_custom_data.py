@@ -287,6 +287,19 @@ def test_hidden_files_and_folders_are_neither_pictures_nor_part_of_the_data(tmp_
         ({"x_train": np.zeros((600, 3, 9, 4), np.uint8)}, r"x_train .* that cannot be channels"),
         ({"y_train": np.zeros(600, int)}, r"training set must be of two classes or more, got 0$"),
         ({"y_train": np.arange(600) // 30}, r"data.val_fraction must be 0 with images in the ord"),
+        (
+            {"y_train": np.arange(600)[::-1] // 30},
+            r"data.val_fraction must be 0 with images in the",
+        ),
+        ({"y_train": np.arange(600) // 30 * 7 % 20}, r"data.val_fraction must be 0 with images"),
+        (
+            {"y_train": np.arange(600)[::-1] // 300},
+            r"data.val_fraction must be 0 with images in th",
+        ),
+        (
+            {"y_train": np.where(np.arange(600) < 9, 19, np.arange(600) % 19)},
+            r"data.val_fraction must be 0 with images in the order of their classes: mix them, as",
+        ),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path, changes, line):
@@ -310,7 +323,11 @@ def test_names_of_classes_may_be_bytes(tmp_path):
             torch.zeros(40).int(),
             r"torch\.int32$",
         ),
-        (torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) - 1, "and 40 of torch"),
+        (
+            torch.zeros(40, 1, 28, 28, dtype=torch.uint8),
+            torch.arange(40) - 1,
+            r"and 40 of torch\.int64, the least -1$",
+        ),
         (torch.zeros(0, 1, 28, 28, dtype=torch.uint8), torch.zeros(0).long(), "and 0 of torch"),
     ],
 )

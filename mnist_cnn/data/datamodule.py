@@ -121,8 +121,13 @@ class ImageDataModule(L.LightningDataModule):
         if not 0 < len(rows) < len(labels):
             allowed = f"0 or leave some of {len(labels)} images to every fold and to training"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
-        if (labels.diff() >= 0).all() and len(labels[rows].unique()) < len(labels.unique()):
-            allowed = "0 with images in the order of their classes: mix them, for slices have few"
+        others = torch.ones(len(labels), dtype=torch.bool)
+        others[rows] = False
+        kinds = len(labels.unique())
+        grouped = int((labels.diff() != 0).sum()) + 1 == kinds
+        # this also refuses to hold out all images of a rare class, which could not be learned then
+        if len(labels[others].unique()) < kinds or (grouped and len(labels[rows].unique()) < kinds):
+            allowed = "0 with images in the order of their classes: mix them, as a part lacks some"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return rows
 
@@ -177,6 +182,7 @@ class ImageDataModule(L.LightningDataModule):
         fits = kinds == (torch.uint8, torch.int64) and len(images) == len(labels) > 0
         if not fits or labels.min() < 0:
             got = f"{len(images)} of {kinds[0]}, and {len(labels)} of {kinds[1]}"
+            got += f", the least {labels.min()}" if fits else ""
             raise ValueError(must_be(name, "uint8 images and as many int64 labels from 0", got))
         shape, most, k = tuple(images.shape[1:]), int(labels.max()), len(self.classes)
         if k < 2:
