@@ -17,7 +17,7 @@ from mnist_cnn import optim
 from mnist_cnn.config.compose import better, tutorial
 from mnist_cnn.config.instantiate import CHECKPOINTS, class_name, instantiate_as
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.data.datamodule import ImageDataModule
+from mnist_cnn.data.datamodule import ImageDataModule, class_names
 from mnist_cnn.metrics import EpochMetrics, label_accuracies, sum_over_ranks
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
 from mnist_cnn.sanity_check import try_step
@@ -163,9 +163,11 @@ class DigitClassifier(L.LightningModule):
         # not for a user's own data or subclass, of which too little is known
         if isinstance(trainer.datamodule, ImageDataModule) and type(self) is DigitClassifier:
             try_step(self, trainer.datamodule, 2)
-            last = trainer.train_dataloader.size(trainer.num_training_batches - 1)
-            if (last := last // trainer.world_size) < 2:  # too few for a batch normalisation
-                try_step(self, trainer.datamodule, last)
+            loader = trainer.train_dataloader
+            if hasattr(loader, "size"):  # of a BatchLoader; a subclass may return another
+                last = loader.size(trainer.num_training_batches - 1) // trainer.world_size
+                if last < 2:  # too few for a batch normalisation
+                    try_step(self, trainer.datamodule, last)
         for layer in frozen(self.net, self.hparams["freeze"] or ()):
             layer.eval()
 

@@ -2,16 +2,20 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 from torchmetrics.classification import MulticlassF1Score
 
 from mnist_cnn import metrics
 from mnist_cnn.checks.folders import results
 from mnist_cnn.data import mnist
+from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.weights import predictor
@@ -138,6 +142,50 @@ def test_a_last_batch_of_one_image_is_refused_by_what_cannot_normalise_it(count,
         return
     with pytest.raises(ValueError, match=r"^data\.batch_size=7: .*more than 1 value per channel"):
         trained(tmp_path, *options)
+
+
+class Sampled(MNISTDataModule):
+    """The first 200 training images, drawn so that classes are equally frequent."""
+
+    def train_dataloader(self) -> Any:
+        images, labels = (part[:200] for part in self.splits["train"])
+        sampler = WeightedRandomSampler((1 / labels.bincount()[labels]).tolist(), 200)
+        return DataLoader(TensorDataset(images / 255, labels), 64, sampler=sampler)
+
+
+def test_data_of_this_project_may_have_another_loader():
+    trainer = bare_trainer(max_epochs=1, limit_val_batches=0)
+    trainer.fit(DigitClassifier(), Sampled())
+    assert trainer.global_step == 4
+
+
+class Seven(Own):
+    classes = tuple("abcdefg")
+
+
+def test_data_that_name_fewer_classes_than_the_network_tells_are_refused():
+    line = r"^logits must be \(32, 7\) for data with the classes a, b, .*, got \(32, 10\)$"
+    with pytest.raises(ValueError, match=line):
+        bare_trainer(max_epochs=1).fit(DigitClassifier(), Seven())
+
+
+def test_metrics_of_many_classes_are_updated_with_few_images_at_a_time(monkeypatch):
+    sizes: list[int] = []
+
+    class Counted(MulticlassF1Score):
+        def update(self, preds: Tensor, target: Tensor) -> None:
+            sizes.append(len(preds))
+            super().update(preds, target)
+
+    found = []
+    for pairs in (2**24, 300):
+        monkeypatch.setattr(metrics, "COUNTED", pairs)
+        epoch = metrics.EpochMetrics({"f1": Counted(10)})
+        logits = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+        epoch.add(torch.tensor(0.0), logits, torch.tensor([0, 1, -1, 3, 4, 5, 6, 7]))
+        found.append(epoch.computed()["f1"])
+    assert sizes == [7, 3, 3, 1]
+    assert found[0] == found[1]
 
 
 def test_lbfgs_trains(tmp_path):
