@@ -91,6 +91,7 @@ class DigitClassifier(L.LightningModule):
             for name, node in (metrics or {}).items()
         }
         self.epoch_metrics: dict[str, EpochMetrics] = {}  # of this epoch, by stage
+        self.data_classes: tuple[str, ...] = ()  # names by label of the training data, if known
         self.epoch_schedule: Any = None  # the schedule, if it is stepped by epoch
         self.resumed: dict[str, Any] | None = None  # its state from a checkpoint
 
@@ -105,6 +106,7 @@ class DigitClassifier(L.LightningModule):
             return
         self.epoch_schedule = self.resumed = None
         trainer: Any = self.trainer
+        self.data_classes = class_names(trainer.datamodule)
         flat = class_name(self.hparams["optimizer"]) == "LBFGS"
         if flat or any(isinstance(callback, ModelPruning) for callback in trainer.callbacks):
             # both flatten all weights with view
@@ -145,9 +147,18 @@ class DigitClassifier(L.LightningModule):
         images, labels = batch
         smoothing = self.hparams["label_smoothing"] if stage == "train" else 0.0
         logits = self.net(images)
+        if self.data_classes and not self.epoch_metrics[stage].losses:
+            self.check_classes(logits)
         loss = self.mean_loss(logits, labels, smoothing)
         self.epoch_metrics[stage].add(loss, logits, labels)
         return loss
+
+    def check_classes(self, logits: Tensor) -> None:
+        """Raise ValueError if the data name more or fewer classes than the network tells."""
+        wanted, found = (len(logits), len(self.data_classes)), tuple(logits.shape)
+        if found != wanted:
+            allowed = f"{wanted} for data with the classes {', '.join(self.data_classes)}"
+            raise ValueError(must_be("logits", allowed, found))
 
     def mean_loss(self, logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return the mean loss of logits (B, K) and labels (B,); 0 where there are none."""

@@ -19,6 +19,7 @@ from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.weights import predictor
+from tests.helpers.own_data import Own
 from tests.helpers.training import bare_trainer, trained
 
 CNN = {

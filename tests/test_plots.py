@@ -1,13 +1,18 @@
 """The content of figures."""
 
 import io
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from mnist_cnn.callbacks.pictures import draw_test
+from mnist_cnn.metrics import EpochMetrics
 from mnist_cnn.plots import evaluation, training
 
 ROWS = pd.DataFrame({"epoch": [1, 2, 3], "train/acc": 0.9})
@@ -31,6 +36,19 @@ def texts(figure: Figure) -> list[str]:
 def test_a_confusion_matrix_shows_each_count():
     figure = evaluation.confusion(np.array([[1200, 3], [0, 7]]), "ab", "two classes")
     assert texts(figure) == ["1,200", "3", "7"]  # zeros are not labelled
+
+
+def test_a_class_without_a_name_is_no_other(monkeypatch):
+    drawn: list = []
+    monkeypatch.setattr(evaluation, "confusion", lambda *args: drawn.append(args))
+    epoch = EpochMetrics()
+    epoch.add(torch.tensor(0.0), torch.eye(10)[[8, 9, 1]], torch.tensor([0, 6, 1]))
+    trainer: Any = SimpleNamespace(world_size=1, is_global_zero=True)
+    trainer.datamodule = SimpleNamespace(classes=list("abcdefg"))
+    draw_test(trainer, SimpleNamespace(epoch_metrics={"test": epoch}))
+    ((matrix, classes, *_),) = drawn
+    assert classes == [*"abcdefg", "7", "8", "9"]
+    assert matrix.sum() == matrix[0, 8] + matrix[6, 9] + matrix[1, 1] == 3
 
 
 def test_a_title_is_written_as_it_is_and_fits() -> None:

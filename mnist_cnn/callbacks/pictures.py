@@ -40,7 +40,8 @@ def draw_test(trainer: L.Trainer, module: Any) -> dict[str, Figure]:
     if not trainer.is_global_zero or not len(labels):
         return {}
     predictions = scores.Predictions(logits, labels)
-    classes = class_names(data) or [str(k) for k in range(logits.shape[1])]
+    classes = list(class_names(data))
+    classes += [str(k) for k in range(len(classes), logits.shape[1])]  # a user's may name fewer
     name = getattr(data, "name", type(data).__name__)
     errors = int((~predictions.hits).sum())
     title = f"{name}, test: {errors:,} of {len(labels):,} images wrong"

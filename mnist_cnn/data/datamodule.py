@@ -290,7 +290,7 @@ class MNISTDataModule(ImageDataModule):
         return images.unsqueeze(1), labels
 
 
-def class_names(data: L.LightningDataModule) -> tuple[str, ...]:
+def class_names(data: L.LightningDataModule | None) -> tuple[str, ...]:
     """Return the class names by label; empty if a user's data module has none."""
     names = getattr(data, "classes", None)
     return tuple(map(str, names)) if isinstance(names, list | tuple) else ()
