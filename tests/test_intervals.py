@@ -1,5 +1,7 @@
 """Interval bounds contain a network's outputs, and training on them certifies images."""
 
+import copy
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,7 +13,7 @@ from mnist_cnn import model
 from mnist_cnn.analysis.robustness import attacks
 from mnist_cnn.analysis.robustness.intervals import Interval, certified
 from mnist_cnn.analysis.robustness.suites import Suites
-from mnist_cnn.callbacks.certified import CertifiedTraining
+from mnist_cnn.callbacks.certified import CertifiedTraining, try_bounds
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.data.loader import generator
 from mnist_cnn.data.mnist import load_split
@@ -66,6 +68,27 @@ def test_training_on_bounds_certifies_images_that_no_attack_changes():
     safe = certified(net, x, y, 0.1)
     attacked = attacks.restarted_pgd(net, x[safe], y[safe], 0.1, generator(0))
     assert attacks.correct(net, attacked, y[safe]).all()
+
+
+def test_a_network_whose_bounds_are_not_known_is_refused_before_the_first_step():
+    config: dict[str, Any] = {"_target_": "mnist_cnn.model.VGG", "stages": [[4], [4, 4]]}
+    config |= {"channel_dropout": 0.1, "dropout": 0.2}
+    module = DigitClassifier(model=config, scheduler={})
+    trainer = bare_trainer(max_epochs=1, callbacks=[CertifiedTraining(epsilon=0.1, grown=0.5)])
+    line = r"^callbacks\.certified must be null with VGG, got CertifiedTraining: dropout of an int"
+    with pytest.raises(ValueError, match=line):
+        trainer.fit(module, MNISTDataModule())
+    assert trainer.global_step == 0
+
+
+def test_to_try_bounds_changes_nothing():
+    net = model.FastCNN(channels=(4, 4), hidden=8).train()
+    before, state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
+    try_bounds(SimpleNamespace(net=net, device=torch.device("cpu")), digits(5))
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(ValueError, match=r"null with SimpleNamespace, .*no attribute 'net'$"):
+        try_bounds(SimpleNamespace(device=torch.device("cpu")), digits(5))
 
 
 def test_a_network_of_other_layers_has_no_certificate():
