@@ -32,6 +32,7 @@ from mnist_cnn.internals.lightning import (
     quiet_lightning,
     stop_by_epochs,
 )
+from mnist_cnn.model import Normalize
 from mnist_cnn.module import fitted
 from mnist_cnn.optim import make_optimizer, make_schedule
 from mnist_cnn.runs import processes
@@ -139,8 +140,8 @@ def build_module(
 ) -> Any:
     """Build the module of a run for its data.
 
-    A run that is not resumed starts from `init_weights`; a line on stderr names the weights that
-    keep their initial values.
+    A run that is not resumed starts from `init_weights`; lines on stderr name the weights that keep
+    their initial values, and the constants of normalisation that do not.
 
     Args:
         data: the training data.
@@ -155,17 +156,34 @@ def build_module(
         if not hasattr(module, "load_weights"):
             wanted = f"null with {config.module['_target_']}, which has no load_weights"
             raise ValueError(must_be("init_weights", wanted, path))
+        before = normalisations(module)
         try:
             left = module.load_weights(path, config.init_strict)
         except ValueError as e:
             raise ValueError(f"init_weights: {e}") from None
         if left and rank() == 0:
             print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
+        after = normalisations(module)
+        if (changed := [k for k in before if after[k] != before[k]]) and rank() == 0:
+            # right for weights that were trained with it, but not what was given
+            said = "; ".join(f"model.{k} is {after[k]} there, not {before[k]}" for k in changed)
+            print(f"init_weights={path}: {said}", file=sys.stderr)
     if config.compile:
         for part in module.children():  # in place: the names of the weights stay
             # a kernel for each shape: a dynamic one would depend on the shapes seen before
             part.compile(dynamic=False)
     return module
+
+
+def normalisations(module: nn.Module) -> dict[str, str]:
+    """Return the constants `mean` and `std` of a module's normalisation of images, as text."""
+    found: dict[str, str] = {}
+    for layer in module.modules():
+        if isinstance(layer, Normalize) and not found:  # the first is the network's to be saved
+            for name, values in (("mean", layer.mean), ("std", layer.std)):
+                numbers = [f"{value:.6g}" for value in values.flatten().tolist()]
+                found[name] = ", ".join(dict.fromkeys(numbers)).replace("nan", "auto")
+    return found
 
 
 def load_best(trainer: L.Trainer, module: L.LightningModule) -> int | None:

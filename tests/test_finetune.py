@@ -35,6 +35,21 @@ def test_a_run_starts_from_the_weights_and_the_normalisation_of_another(source, 
     assert after["normalize.std"] == pytest.approx(0.3)
 
 
+@pytest.mark.parametrize(
+    ("mean", "said"),
+    [
+        ("0.1", ""),
+        ("0.2", "model.mean is 0.1 there, not 0.2"),
+        ("auto", "model.mean is 0.1 there, not auto"),
+    ],
+)
+def test_a_normalisation_that_is_not_the_one_given_is_told(source, mean, said, capsys):
+    options = [*TINY, f"model.mean={mean}", "model.std=0.3", f"init_weights={source}"]
+    config = parse(resolved(compose(options, run_dir="unused")), Config)
+    build_module(config, MNISTDataModule())
+    assert capsys.readouterr().err == (f"init_weights={source}: {said}\n" if said else "")
+
+
 def test_layers_that_do_not_fit_are_named_or_left_at_their_initial_values(source, tmp_path, capsys):
     save_arrays(tmp_path / "three.npz", (28, 28), 3)
     fresh = [*STILL, "data=arrays", f"data.path={tmp_path / 'three.npz'}"]
