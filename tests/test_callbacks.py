@@ -7,9 +7,11 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import LambdaCallback
 from torch.utils.data import DataLoader, IterableDataset
 
 from mnist_cnn.callbacks import history
+from mnist_cnn.callbacks.finite import Loss, check_finite
 from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.callbacks.summary import Summary
@@ -148,6 +150,46 @@ def test_on_a_terminal_a_bar_shows_the_loss_and_the_time_left():
     trainer.fit(DigitClassifier(), MNISTDataModule())
     for part in ("epoch 1/1", "loss", "0:00:0", "epoch  1/1 │ train"):
         assert part in screen.getvalue()
+
+
+class Constant(L.LightningModule):
+    """Has a loss of 0.4 for each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.sum() + 0.4
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.0)
+
+
+def test_a_bar_shows_the_loss_of_a_batch_and_the_batches_of_all_steps():
+    screen, totals = io.StringIO(), []
+    bar: Any = on_a_terminal(screen)
+    noted = LambdaCallback(on_train_batch_start=lambda *_: totals.append(bar.bar.tasks[0].total))
+    options = {"max_epochs": 5, "max_steps": 3, "accumulate_grad_batches": 2}
+    bare_trainer(**options, callbacks=[bar, noted]).fit(Constant(), DataLoader(ONES))
+    assert "loss 0.4000" in screen.getvalue()
+    assert set(totals) == {6}
+
+
+def test_a_loss_that_is_no_number_is_named_with_its_step():
+    trainer: Any = SimpleNamespace(num_training_batches=10, accumulate_grad_batches=4)
+    trainer.callback_metrics = {}
+    losses = [Loss(2, 4, torch.tensor(0.0)), Loss(2, 5, torch.tensor(torch.nan))]
+    with pytest.raises(ValueError, match=r"^train/loss=nan at step 5, batch 5 of epoch 2; "):
+        check_finite(trainer, Constant(), losses)
+
+
+@pytest.mark.parametrize(
+    ("interval", "often"), [(None, False), (1.0, False), (0.5, True), (1, True), (5, True)]
+)
+def test_one_is_a_batch_and_one_point_nothing_an_epoch(interval, often):
+    trainer: Any = SimpleNamespace(val_check_interval=interval)
+    assert history.validates_often(trainer) is often
 
 
 def test_the_table_of_layers_has_their_operations_and_no_column_of_one_value(capsys):

@@ -29,8 +29,10 @@ def check_finite(trainer: L.Trainer, module: L.LightningModule, losses: Sequence
     finite = torch.stack([loss.value for loss in losses]).isfinite().tolist() if losses else []
     if not all(finite):
         epoch, batch, value = losses[finite.index(False)]
-        step = (epoch - 1) * trainer.num_training_batches + batch
-        known = f"step {step}, " if math.isfinite(step) else ""  # not of a loader without a length
+        known, length = "", trainer.num_training_batches
+        if math.isfinite(length):  # not of a loader without a length
+            steps = [math.ceil(n / trainer.accumulate_grad_batches) for n in (length, batch)]
+            known = f"step {(epoch - 1) * steps[0] + steps[1]}, "
         fault = f"train/loss={value.item()} at {known}batch {batch} of epoch {epoch}"
     for name, value in (*trainer.callback_metrics.items(), *module.named_parameters()):
         if not fault and not value.isfinite().all():

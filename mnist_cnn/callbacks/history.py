@@ -158,7 +158,8 @@ def step_of(trainer: L.Trainer, *, ended: bool) -> int:
 
 def validates_often(trainer: L.Trainer) -> bool:
     """Return whether an epoch may have several validations."""
-    return trainer.val_check_interval not in (None, 1.0)
+    interval = trainer.val_check_interval
+    return isinstance(interval, int) or interval not in (None, 1.0)  # 1 is a batch
 
 
 def may_validate(trainer: L.Trainer) -> bool:

@@ -36,6 +36,8 @@ class ProgressBar(BetweenEpochs):
         if trainer.is_global_zero and self.console.is_terminal and not self.console.quiet:
             self.bar = Progress(console=self.console, auto_refresh=False, transient=True)
             total = (trainer.max_epochs or 1) * trainer.num_training_batches
+            if trainer.max_steps > 0:
+                total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
             # without a total it only shows that time passes: a loader may have no length
             self.task = self.bar.add_task("", total=total if math.isfinite(total) else None)
             self.bar.start()
@@ -50,7 +52,8 @@ class ProgressBar(BetweenEpochs):
         epoch = trainer.current_epoch
         about = f"epoch {epoch + 1}/{trainer.max_epochs}"
         if isinstance(outputs, dict) and "loss" in outputs:  # not with manual optimization
-            about += f"  loss {outputs['loss']:.4f}"
+            loss = outputs["loss"] * trainer.accumulate_grad_batches  # Lightning divides it
+            about += f"  loss {loss:.4f}"
         done = epoch * trainer.num_training_batches + batch_idx + 1
         self.bar.update(self.task, completed=done, description=about)
         self.bar.refresh()
