@@ -192,6 +192,13 @@ def test_one_is_a_batch_and_one_point_nothing_an_epoch(interval, often):
     assert history.validates_often(trainer) is often
 
 
+def test_the_best_epoch_of_another_metric_is_none_of_the_new_one(tmp_path):
+    for metric, epochs, best in (("val/acc", 1, 1), ("val/loss", 2, 2), ("val/loss", 3, 3)):
+        options = [f"objective.metric={metric}", f"trainer.max_epochs={epochs}", "force=true"]
+        options += ["callbacks=no_early_stopping", "scheduler=none"]
+        assert results(trained(tmp_path, *options))["best_epoch"] == best
+
+
 def test_the_table_of_layers_has_their_operations_and_no_column_of_one_value(capsys):
     limits = {"limit_train_batches": 1, "limit_val_batches": 0}
     trainer = bare_trainer(max_epochs=1, callbacks=[Summary(max_depth=2)], **limits)

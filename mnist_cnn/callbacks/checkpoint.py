@@ -259,11 +259,17 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         best = {"best_score": self.best_score, "best_epoch": self.best_epoch}
-        return {**best, "scored": self.scored}
+        return {**best, "scored": self.scored, "monitor": self.monitor, "mode": self.mode}
+
+    def has_scored(self, state: Mapping[str, Any]) -> bool:
+        """Return whether the best score in a state is one of the monitored metric."""
+        now = {"monitor": self.monitor, "mode": self.mode}
+        return all(state.get(key, value) == value for key, value in now.items())  # older have none
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.scored = state_dict["scored"]
-        if self.best.exists():  # a run may start from a checkpoint without the best one
+        # a run may start from a checkpoint without the best one, or follow another metric than then
+        if self.best.exists() and self.has_scored(state_dict):
             self.best_score, self.best_epoch = state_dict["best_score"], state_dict["best_epoch"]
 
     def on_save_checkpoint(
@@ -308,7 +314,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if not trainer.is_global_zero or self.last.exists() or self.start is None:
             return
         best = Path(self.start).with_name(self.best.name)
-        best_epoch = checkpoint["callbacks"].get(self.state_key, {}).get("best_epoch")
+        state = checkpoint["callbacks"].get(self.state_key, {})
+        best_epoch = self.has_scored(state) and state.get("best_epoch")
         if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
             copy_whole(best, self.best)
         copy_whole(Path(self.start), self.last)
