@@ -27,6 +27,7 @@ from mnist_cnn.runs import terminal
 from mnist_cnn.runs.file_format import check_replaceable
 
 OUTPUTS, PAGE, STDOUT = Path("outputs"), "report.html", Path("-")
+NO_PLOTLY = f"it needs plotly: {install('sweep')}"
 FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_markdown}
 
 
@@ -41,6 +42,8 @@ def write(content: str, path: Path, console: terminal.Console) -> None:
 
 def check_output(kind: str, path: Path) -> None:
     """Raise ValueError if an output cannot be written, or would replace a file of another kind."""
+    if kind == "html" and importlib.util.find_spec("plotly") is None:
+        raise ValueError(f"--html: {NO_PLOTLY}")
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
     if path != STDOUT:
@@ -53,7 +56,7 @@ def check_output(kind: str, path: Path) -> None:
 def write_page(ranking: Ranking, path: Path, folder: Path, console: terminal.Console) -> None:
     """Write the page of a folder's report, or print why it is not written."""
     if importlib.util.find_spec("plotly") is None:
-        console.print(f"{path.name} was not written: it needs plotly: {install('sweep')}")
+        console.print(f"{path.name} was not written: {NO_PLOTLY}")
         return
     from mnist_cnn.analysis.page import fill_page
 

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from mnist_cnn import report
 from mnist_cnn.analysis import comparison, found, ranking, tables
+from mnist_cnn.analysis.results import metric_text
 from mnist_cnn.config.messages import install
 from mnist_cnn.runs.folder import LOCK, OVERRIDES, SWEEP
 from mnist_cnn.runs.terminal import Console
@@ -445,6 +446,44 @@ def test_metrics_come_first_and_of_many_settings_those_of_the_most_values(width)
     assert (left_out > 0) == (width == 80)
 
 
+def test_titles_that_are_shortened_stay_apart():
+    board = board_of(*({"model.n": n, "optimizer.lr": 10**-n} for n in range(3)))
+    console = Console(width=60, file=io.StringIO(), soft_wrap=True)
+    table, left_out = tables.fitted_table(board, console)
+    titles = [column.header for column in table.columns]
+    assert titles[-3:] == ["n", "model.n", "lr"]
+    assert left_out == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (12_345.6, 4, "12,346"),
+        (1234.5, 4, "1,234"),
+        (123.4, 2, "123"),
+        (12.345, 4, "12.35"),
+        (0.00001, 4, "1e-05"),
+        (1e30, 4, "1e+30"),
+    ],
+)
+def test_a_large_number_is_a_whole_one(value, digits, text):
+    assert tables.format_metric("seconds", value, digits=digits) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("acc", "530.00%"),
+        ("acc_sound", "530.00%"),
+        ("acc/dataloader_idx_0", "530.00%"),
+        ("accumulated_error", "5.3000"),
+        ("loss", "5.3000"),
+    ],
+)
+def test_an_accuracy_alone_is_in_per_cent(name, text):
+    assert metric_text(name, 5.3) == text
+
+
 def test_runs_of_one_configuration_are_listed_on_the_narrowest_terminal():
     console = Console(width=20, file=io.StringIO(), soft_wrap=True)
     table, left_out = tables.fitted_table(board_of({}, {}), console)
@@ -505,6 +544,12 @@ def test_a_sweep_ends_with_its_page_and_without_plotly_with_a_sentence(sweep, ca
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     report.report(sweep)
     assert capsys.readouterr().out.splitlines()[-1].endswith(install("sweep"))
+
+
+def test_a_page_that_is_asked_for_by_name_needs_plotly(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"^error: --html: it needs plotly: "):
+        report.main([str(tmp_path), "--html", str(tmp_path / "page.html")])
 
 
 def test_a_page_replaces_its_own_alone_and_may_go_to_standard_output(sweep, printed, monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.metadata
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -122,4 +123,5 @@ def print_results(results: Mapping[str, Any], folder: Path) -> None:
 def metric_text(name: str, value: float | None) -> str:
     if value is None:  # it was not finite
         return "null"
-    return f"{value:.2%}" if name.startswith("acc") else f"{value:.4f}"
+    first = name.partition("/")[0]  # of several loaders, acc/dataloader_idx_0
+    return f"{value:.2%}" if re.match(r"acc(_|$)", first) else f"{value:.4f}"

@@ -13,6 +13,7 @@ from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 from mnist_cnn.runs import terminal
 
 ROWS = 20  # of a table on screen
+WHOLE = 1e9  # greater numbers, such as the loss of a run that diverged, have an exponent
 GENERATOR = '<meta name="generator" content="mnist_cnn.report">'  # in the page of a report
 # patterns of the files that a report replaces: its own, also those without a finished run
 MARKS = {
@@ -24,8 +25,15 @@ MARKS = {
 
 
 def format_metric(metric: str, value: float, sign: str = "", digits: int = 4) -> str:
-    """Format a metric's value with so many digits, an accuracy in per cent with two decimals."""
-    return f"{value:{sign}.2%}" if metric.endswith("/acc") else f"{value:{sign}.{digits}g}"
+    """Format a metric's value with so many digits, or from 1,000 on as a whole number.
+
+    An accuracy is in per cent with two decimals.
+    """
+    if metric.endswith("/acc"):
+        return f"{value:{sign}.2%}"
+    text = f"{value:{sign}.{digits}g}"
+    whole = 1000 <= abs(value) < WHOLE or "e+0" in text
+    return f"{value:{sign},.0f}" if whole else text
 
 
 def format_summary(metric: str, group: Mapping[str, Any]) -> str:
@@ -104,7 +112,8 @@ def fitted_table(board: Leaderboard, console: terminal.Console) -> tuple[Table, 
         return whole, 0
     titles = list(setting_labels(board)[0].values())
     lasts = pd.Series([title.rpartition(".")[2] for title in titles], titles)
-    texts = texts.rename(columns=lasts[~lasts.duplicated(keep=False)])
+    others = [name for name in texts if name not in titles]
+    texts = texts.rename(columns=lasts[~lasts.duplicated(keep=False) & ~lasts.isin(others)])
     texts[board.metrics] = texts[board.metrics].map(lambda text: text.replace(" ±", "\n±"))
     if fits(nameless := screen_table(texts.drop(columns="best run"))):
         return nameless, 0
