@@ -121,13 +121,10 @@ class ImageDataModule(L.LightningDataModule):
         if not 0 < len(rows) < len(labels):
             allowed = f"0 or leave some of {len(labels)} images to every fold and to training"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
-        others = torch.ones(len(labels), dtype=torch.bool)
-        others[rows] = False
         kinds = len(labels.unique())
-        grouped = int((labels.diff() != 0).sum()) + 1 == kinds
-        # this also refuses to hold out all images of a rare class, which could not be learned then
-        if len(labels[others].unique()) < kinds or (grouped and len(labels[rows].unique()) < kinds):
-            allowed = "0 with images in the order of their classes: mix them, as a part lacks some"
+        grouped = int((labels.diff() != 0).sum()) + 1 == kinds  # in any order of the classes
+        if grouped and len(labels[rows].unique()) < kinds:
+            allowed = "0 with images in the order of their classes: mix them, for slices have few"
             raise ValueError(must_be("data.val_fraction", allowed, self.val_fraction))
         return rows
 
