@@ -163,7 +163,7 @@ def test_digits_from_elsewhere_are_made_like_those_of_mnist(tmp_path, size):
 def test_the_mean_of_readers_is_written_with_its_metrics_and_calibrated(tmp_path):
     torch.manual_seed(0)
     model = {"_target_": "mnist_cnn.detection.network.Detector", "width": 8, "deep_width": 8}
-    nets = [build_network({**model, "blocks": 1}) for _ in range(2)]
+    nets: list[Any] = [build_network({**model, "blocks": 1}) for _ in range(2)]
     files = [tmp_path / f"{n}.safetensors" for n in range(2)]
     for net, file in zip(nets, files, strict=True):
         write_weights(net, {"model": {**model, "blocks": 1}}, file)
