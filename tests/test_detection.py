@@ -30,7 +30,7 @@ from mnist_cnn.data.synthetic.characters import (
     VALIDATION_FONTS,
     Hand,
 )
-from mnist_cnn.data.synthetic.pages import lying, tilted
+from mnist_cnn.data.synthetic.pages import lying, tilted, upright, upside_down
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
 from mnist_cnn.detection.decode import Character, characters
@@ -105,6 +105,25 @@ def test_nothing_is_to_be_found_on_a_page_that_is_not_upright(dataset):
         made = draw(np.random.default_rng(k), dataset.sources, 128, 160)
         assert made.ink.shape == (128, 160)
         assert not any(mark.symbol for mark in made.marks)
+
+
+def test_of_a_page_upside_down_only_letters_are_to_be_found(dataset):
+    others = 0
+    for k in range(20):
+        usual, made = (
+            draw(np.random.default_rng(k), dataset.sources, 128, 160)
+            for draw in (upright, upside_down)
+        )
+        assert np.array_equal(made.ink, usual.ink[::-1, ::-1])
+        assert np.array_equal(made.rules, usual.rules[::-1, ::-1])
+        assert {mark.symbol for mark in made.marks} <= {"", OTHER}
+        there = {m.box for m in usual.marks if m.symbol == OTHER}
+        found = {m.box for m in made.marks if m.symbol == OTHER}
+        assert found == {(160 - r, 128 - b, 160 - x, 128 - y) for x, y, r, b in there}
+        gone = {m.symbol for m in usual.marks} - {"", OTHER, *pages.LIKE_ANOTHER}
+        assert len(made.marks) <= len(usual.marks) - len(gone)
+        others += len(found)
+    assert others
 
 
 def test_boxes_hold_the_ink_of_their_characters(dataset):

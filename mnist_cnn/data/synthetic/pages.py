@@ -10,16 +10,17 @@ from mnist_cnn.data.synthetic import clutter
 from mnist_cnn.data.synthetic.camera import finish, turn
 from mnist_cnn.data.synthetic.characters import Sources
 from mnist_cnn.data.synthetic.layouts import LAYOUTS, Pen, gaps_of
-from mnist_cnn.data.synthetic.sheet import HEIGHT, WIDTH, Mark, Page
+from mnist_cnn.data.synthetic.sheet import HEIGHT, OTHER, WIDTH, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
 
 SYMMETRICAL = "018-=/()+×÷.:%°"  # what may look like a character when it is turned
+LIKE_ANOTHER = SYMMETRICAL + "2569"  # what may look like one upside down
 
 
 def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WIDTH) -> Page:
     """Draw a page of any kind."""
     r = rng.random()
-    draw = lying if r < 0.03 else tilted if r < 0.06 else upright
+    draw = lying if r < 0.03 else tilted if r < 0.06 else upside_down if r < 0.1 else upright
     return draw(rng, sources, height, width)
 
 
@@ -82,13 +83,27 @@ def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
         made.marks[k] = Mark(mark.symbol, box, mark.size)
     made.marks = passed_over(made.marks)
     if rng.random() < 0.5:
-        made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
-        made.marks = [
-            Mark("", (width - r, height - b, width - l, height - t), m.size)
-            for m in made.marks
-            for l, t, r, b in [m.box]  # noqa: E741
-        ]
+        turn_over(made)
     return made
+
+
+def upside_down(rng: Generator, sources: Sources, height: int, width: int) -> Page:
+    """Draw a page that is upside down; its letters are other writing as before."""
+    made = upright(rng, sources, height, width)
+    turn_over(made)
+    letters = [mark for mark in made.marks if mark.symbol == OTHER]
+    made.marks = letters + passed_over(made.marks, LIKE_ANOTHER)
+    return made
+
+
+def turn_over(made: Page) -> None:
+    """Turn a page by 180 degrees, in place."""
+    height, width = made.ink.shape
+    made.ink, made.rules = made.ink[::-1, ::-1].copy(), made.rules[::-1, ::-1].copy()
+    for k, mark in enumerate(made.marks):
+        left, top, right, bottom = mark.box
+        box = width - right, height - bottom, width - left, height - top
+        made.marks[k] = Mark(mark.symbol, box, mark.size)
 
 
 def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
@@ -99,6 +114,11 @@ def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     return made
 
 
-def passed_over(marks: list[Mark]) -> list[Mark]:
-    """Return the marks of a page that is not upright: none but of what may look upright."""
-    return [Mark("", m.box, m.size) for m in marks if m.symbol in ("", *SYMMETRICAL)]
+def passed_over(marks: list[Mark], alike: str = SYMMETRICAL) -> list[Mark]:
+    """Return the marks of a page that is not upright: none but of what may look upright.
+
+    Args:
+        marks: those of the page.
+        alike: symbols that look like a character as they are turned.
+    """
+    return [Mark("", m.box, m.size) for m in marks if m.symbol in ("", *alike)]
