@@ -23,6 +23,7 @@ from mnist_cnn.data.pages import (
     sources,
 )
 from mnist_cnn.data.synthetic import pages, strokes
+from mnist_cnn.data.synthetic.camera import square
 from mnist_cnn.data.synthetic.characters import (
     LETTERS,
     TRAINING_FONTS,
@@ -124,6 +125,16 @@ def test_of_a_page_upside_down_only_letters_are_to_be_found(dataset):
         assert len(made.marks) <= len(usual.marks) - len(gone)
         others += len(found)
     assert others
+
+
+def test_squared_paper_is_ruled_from_edge_to_edge_in_both_directions():
+    for k in range(20):
+        made = Page.empty(128, 160)
+        square(made, 30, np.random.default_rng(k))
+        assert 0.1 < made.ink.max() < 1
+        assert (made.rules.max(0) > 0.4).all()  # a line meets each column, and each row
+        assert (made.rules.max(1) > 0.4).all()
+        assert not made.marks
 
 
 def test_boxes_hold_the_ink_of_their_characters(dataset):

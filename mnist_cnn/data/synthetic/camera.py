@@ -27,7 +27,8 @@ def finish(made: Page, size: float, rng: Generator) -> None:
         np.maximum(made.ink, shifted * np.float32(rng.uniform(0.1, 0.3)), out=made.ink)
     if rng.random() < 0.15:
         clutter.speckle(rng, made.ink)
-    if rng.random() < 0.2:  # ruled lines unrelated to the text
+    r = rng.random()
+    if r < 0.2:  # ruled lines unrelated to the text
         for _ in range(int(rng.integers(1, 4))):
             x, y = rng.uniform(0, 1, 2) * (width, height)
             ends = (
@@ -36,6 +37,8 @@ def finish(made: Page, size: float, rng: Generator) -> None:
                 else [(x, -5), (x + rng.normal(0, 4), height + 5)]
             )
             made.rule(ends, rng.uniform(1, max(1.5, size / 10)), rng.uniform(0.2, 1.1))
+    elif r < 0.25:
+        square(made, size, rng)
     ink = made.ink
     if rng.random() < 0.2:  # low resolution
         zoom = rng.uniform(0.3, 0.9)
@@ -67,6 +70,19 @@ def finish(made: Page, size: float, rng: Generator) -> None:
         crop(made, rng)
     if rng.random() < 0.02:  # light on dark, taken for dark on light: a negative
         made.ink, made.rules, made.marks = 1 - made.ink, np.zeros_like(made.rules), []
+
+
+def square(made: Page, size: float, rng: Generator) -> None:
+    """Rule a page into squares whose sides do not depend on its text, in place."""
+    height, width = made.ink.shape
+    side = size * rng.uniform(0.4, 1.6)
+    pen, strength = rng.uniform(1, max(1.5, size / 16)), rng.uniform(0.15, 0.7)
+    slope = rng.normal(0, 0.03)
+    dx, dy = width * slope, height * slope
+    for y in np.arange(-abs(dx) - side * rng.random(), height + abs(dx), side):
+        made.rule([(-5, y), (width + 5, y + dx)], pen, strength)
+    for x in np.arange(-abs(dy) - side * rng.random(), width + abs(dy), side):
+        made.rule([(x, -5), (x - dy, height + 5)], pen, strength)
 
 
 def crop(made: Page, rng: Generator) -> None:
