@@ -4,7 +4,7 @@ The weights of runs of experiment=reader, each of which continued from another's
 averaged in these shares: between the start and the end of a further training there are networks
 that are better than both (M. Wortsman et al., Robust fine-tuning of zero-shot models, 2022,
 https://arxiv.org/abs/2109.01903). The mean is validated and its scores are calibrated, which takes
-half an hour of one thread; FOLDER gets its weights.safetensors and results.json.
+some 20 minutes of one thread; FOLDER gets its weights.safetensors and results.json.
 """
 
 import shlex
