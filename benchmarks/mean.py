@@ -7,7 +7,6 @@ https://arxiv.org/abs/2109.01903). The mean is validated and its scores are cali
 some 20 minutes of one thread; FOLDER gets its weights.safetensors and results.json.
 """
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False
     )
     metrics = trainer.validate(module, data)[0]
-    module.save_weights(args.out / "weights.safetensors", {})
-    shares = shlex.join(f"{share:g}" for share in args.shares)
+    module.save_weights(args.out / "weights.safetensors")
+    shares = " ".join(f"{share:g}" for share in args.shares)
     runs = " ".join(["RUN"] * len(args.runs))
     line = f"python -m benchmarks.mean {runs} --shares {shares} --out FOLDER"
     found: dict[str, Any] = {"command": line}
