@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,30 @@ def test_a_signal_to_the_workers_as_well_loses_no_step(tmp_path, name):
     assert code == 128 + signal.Signals[name]
     assert (err.count("stopping when this step is saved"), "Traceback" in err) == (1, False)
     assert last(tmp_path / "run")["global_step"] == 8
+
+
+KILLED_WHILE_IT_ASKS = """
+import os, signal
+from multiprocessing import connection
+from torch.utils.data import DataLoader
+from tests.helpers.own_data import Jittered
+from mnist_cnn.runs.signals import outlive_stop
+
+def main():
+    connection.answer_challenge = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    for _ in DataLoader(Jittered(), batch_size=4, num_workers=1, worker_init_fn=outlive_stop):
+        pass
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tensors are shared otherwise")
+def test_a_worker_whose_training_is_killed_while_it_asks_for_a_tensor_says_nothing(tmp_path):
+    (tmp_path / "training.py").write_text(KILLED_WHILE_IT_ASKS)
+    code, _, err = finish(start(tmp_path, "training.py"))
+    assert (code, err) == (-signal.SIGKILL, "")
 
 
 @pytest.mark.slow

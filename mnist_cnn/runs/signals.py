@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Any
 
 SIGPIPE = 13  # not in signal on Windows
@@ -151,6 +151,7 @@ def outlive_stop(worker: int, init: Callable[[int], Any] | None = None) -> None:
     """
     parent = multiprocessing.parent_process()
     if parent and threading.current_thread() is threading.main_thread():  # else it is no process
+        sys.excepthook = report
         for number in set(SIGNALS) - {signal.SIGTERM}:
             signal.signal(number, lambda *_: None)
         if hasattr(signal, "sigwaitinfo"):
@@ -158,6 +159,12 @@ def outlive_stop(worker: int, init: Callable[[int], Any] | None = None) -> None:
             threading.Thread(target=end_with_parent, args=[parent.pid], daemon=True).start()
     if init:
         init(worker)
+
+
+def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a worker's error, unless it is that the process which asked for a tensor was killed."""
+    if not issubclass(kind, (EOFError, ConnectionError)):  # of a dataset, the loader raises them
+        sys.__excepthook__(kind, error, trace)
 
 
 def end_with_parent(parent: int) -> None:
