@@ -162,8 +162,11 @@ def outlive_stop(worker: int, init: Callable[[int], Any] | None = None) -> None:
 
 
 def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a worker's error, unless it is that the process which asked for a tensor was killed."""
-    if not issubclass(kind, (EOFError, ConnectionError)):  # of a dataset, the loader raises them
+    """Print a worker's error, unless it is that the process which asked for a tensor is gone.
+
+    Errors of the data do not get here: the loader sends them to the training.
+    """
+    if not issubclass(kind, (EOFError, ConnectionError)):
         sys.__excepthook__(kind, error, trace)
 
 
