@@ -31,6 +31,7 @@ from mnist_cnn.data.synthetic.characters import (
     VALIDATION_FONTS,
     Hand,
 )
+from mnist_cnn.data.synthetic.layouts import Pen, lone
 from mnist_cnn.data.synthetic.pages import lying, tilted, upright, upside_down
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, SIZES, STRIDE, SYMBOLS, Mark, Page
 from mnist_cnn.data.synthetic.texts import TEXTS
@@ -135,6 +136,21 @@ def test_squared_paper_is_ruled_from_edge_to_edge_in_both_directions():
         assert (made.rules.max(0) > 0.4).all()  # a line meets each column, and each row
         assert (made.rules.max(1) > 0.4).all()
         assert not made.marks
+
+
+def test_a_digit_that_is_alone_is_most_often_one_stroke(dataset):
+    drawn = []
+    for k in range(60):
+        rng = np.random.default_rng(k)
+        made = Page.empty(128, 160)
+        lone(Pen(rng, dataset.sources, made, 40.0))
+        (mark,) = made.marks
+        left, top, right, bottom = mark.box
+        assert 0 < left < right < 160
+        assert 0 < top < bottom < 128
+        drawn.append((mark.symbol, right - left < 0.5 * (bottom - top)))
+    assert len({symbol for symbol, _ in drawn}) > 5
+    assert drawn.count(("1", True)) > 12
 
 
 def test_boxes_hold_the_ink_of_their_characters(dataset):

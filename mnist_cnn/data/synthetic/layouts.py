@@ -1,7 +1,7 @@
 """How writing stands on a page: in rows, grids, tables and boxes, or anywhere."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -290,6 +290,19 @@ def scattered(pen: Pen) -> None:
                 break
 
 
+def lone(pen: Pen) -> None:
+    """Write one digit onto an empty sheet, most often a 1 of one upright stroke."""
+    rng, page = pen.rng, pen.page
+    height, width = page.ink.shape
+    digit = "1" if rng.random() < 0.5 else digits(rng, 1, 1)
+    hand = pen.hand(source="pen" if rng.random() < 0.5 else None)
+    hand = replace(hand, usual={**hand.usual, "1": 0})  # the form of one stroke
+    glyph = hand.write(digit, pen.sources, rng)
+    h, w = glyph.shape
+    left, top = rng.uniform(0.05, 0.95, 2) * (width - w, height - h)
+    page.put(glyph, left, top, digit, hand.size, pen.strength)
+
+
 def spoilt(pen: Pen) -> None:
     """Write rows in which characters are crossed out or overwritten."""
     rng, page = pen.rng, pen.page
@@ -369,6 +382,7 @@ LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
     "table": (0.09, table),
     "comb": (0.07, comb),
     "scattered": (0.10, scattered),
+    "lone": (0.05, lone),
     "spoilt": (0.06, spoilt),
     "letters": (0.08, letters),
     "blank": (0.07, blank),
