@@ -22,7 +22,7 @@ from mnist_cnn.data.pages import (
     PagesDataModule,
     sources,
 )
-from mnist_cnn.data.synthetic import pages, strokes
+from mnist_cnn.data.synthetic import clutter, pages, strokes
 from mnist_cnn.data.synthetic.camera import square
 from mnist_cnn.data.synthetic.characters import (
     LETTERS,
@@ -151,6 +151,15 @@ def test_a_digit_that_is_alone_is_most_often_one_stroke(dataset):
         drawn.append((mark.symbol, right - left < 0.5 * (bottom - top)))
     assert len({symbol for symbol, _ in drawn}) > 5
     assert drawn.count(("1", True)) > 12
+
+
+def test_a_blot_is_solid():
+    for k in range(20):
+        sheet = np.zeros((400, 400), np.float32)
+        clutter.blot(np.random.default_rng(k), sheet, 100)
+        dark = sheet > 0.3
+        around = cv2.convexHull(cv2.findNonZero(dark.astype(np.uint8)))
+        assert dark.sum() > 0.6 * cv2.contourArea(around)
 
 
 def test_boxes_hold_the_ink_of_their_characters(dataset):

@@ -329,16 +329,20 @@ def spoilt(pen: Pen) -> None:
         else:
             pen_width = max(1.0, mark.size * rng.uniform(0.05, 0.12))
             ends = []
-            kind = rng.integers(4)
-            if kind in (0, 1):
-                n = int(rng.integers(1, 4))
-                for _ in range(n):
+            kind = rng.integers(5)
+            if kind == 0:  # level strokes
+                for _ in range(int(rng.integers(1, 4))):
                     ends.append(
                         [
                             (left - 0.2 * mark.size, rng.uniform(top, bottom)),
                             (right + 0.2 * mark.size, rng.uniform(top, bottom)),
                         ]
                     )
+            elif kind == 1:  # steep ones
+                for _ in range(int(rng.integers(2, 6))):
+                    xs = rng.uniform(left - 0.1 * mark.size, right + 0.1 * mark.size, 2)
+                    ys = rng.uniform([top - 0.1 * h, bottom - 0.3 * h], [top + 0.3 * h, bottom])
+                    ends.append(list(zip(xs, ys, strict=True)))
             elif kind == 2:
                 ends = [
                     [(left - 2, top - 2), (right + 2, bottom + 2)],
@@ -346,9 +350,10 @@ def spoilt(pen: Pen) -> None:
                 ]
             else:
                 n = int(rng.integers(5, 14))
+                pen_width *= 1 if kind == 3 else rng.uniform(1.5, 3)  # blackened
                 xs = np.linspace(left, right, n)
                 ends = [[(x, bottom if i % 2 else top) for i, x in enumerate(xs)]]
-            if len(ends) == 1 and kind < 2:  # one level stroke through a digit may be its own
+            if len(ends) == 1 and kind == 0:  # one level stroke through a digit may be its own
                 ends.append(
                     [
                         (left - 0.25 * mark.size, top + 0.35 * h),

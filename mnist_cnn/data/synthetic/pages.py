@@ -47,6 +47,9 @@ def upright(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     if rng.random() < (0.5 if is_blank else 0.12):
         for _ in range(int(rng.integers(1, most))):
             clutter.doodle(rng, made.ink, size)
+    if rng.random() < (0.4 if is_blank else 0.04):
+        for _ in range(int(rng.integers(1, most))):
+            clutter.blot(rng, made.ink, size)
     if is_blank and rng.random() < 0.4:
         clutter.texture(rng, made.ink)
     LAYOUTS[name][1](pen)
