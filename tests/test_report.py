@@ -586,11 +586,15 @@ def test_the_page_has_curves_and_no_section_without_content(sweep):
     pytest.importorskip("plotly", reason="needs the extra sweep")
     shutil.rmtree(sweep / HIGH_0)
     shutil.rmtree(sweep / HIGH_1)
+    history = pd.read_csv(sweep / LOW_0 / "history.csv").assign(gradient_norm=0.5)
+    history.to_csv(sweep / LOW_0 / "history.csv", index=False)
     report.main([str(sweep)])
     page = (sweep / "report.html").read_text("utf-8")
     kinds = re.findall(r'<section class="(\w*)"', page)
     assert kinds == ["leaderboard", "curves"]  # one group, and every run has a result
-    assert page.count('"text":"epoch"') >= 4  # train and val, loss and acc
+    curves = re.findall(r'"yaxis":\{"title":\{"text":("[^"]+")', page.rpartition('"curves"')[2])
+    metrics = [f"{stage}/{name}" for stage in ("train", "val") for name in ("acc", "loss")]
+    assert sorted(map(json.loads, curves)) == ["gradient_norm", *metrics]
     (sweep / LOW_0 / "history.csv").unlink()
     (sweep / LOW_1 / "history.csv").write_bytes(b"\xff\x00")
     report.main([str(sweep)])

@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from mnist_cnn.analysis import tables
 from mnist_cnn.analysis.found import read_history
 from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
+from mnist_cnn.analysis.results import OF_EPOCH
 
 TEMPLATE = Path(__file__).with_name("report.html")
 FEW = 6  # up to so many values are labelled one by one
@@ -135,8 +136,7 @@ def draw_curves(board: Leaderboard) -> list[go.Figure]:
     for rank, members, color in best:
         for folder, name in members[["folder", "name"]].to_numpy():
             history = read_history(folder)
-            columns = map(str, history.columns)
-            for metric in (name for name in columns if "/" in name and name != "images/s"):
+            for metric in map(str, history.columns.drop(list(OF_EPOCH), errors="ignore")):
                 axes = {"xaxis_title": "epoch", "yaxis_title": metric}
                 figure = figures.setdefault(metric, go.Figure(layout=axes))
                 figure.add_scatter(

@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mnist_cnn.analysis.results import OF_EPOCH
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled, without_math
 
 COLORS = {"train": TRAIN, "val": VAL}
-OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns that are not metrics
 PANELS = 6  # metrics that are drawn
 
 
