@@ -20,6 +20,7 @@ from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule, class_names
 from mnist_cnn.metrics import EpochMetrics, label_accuracies, sum_over_ranks
 from mnist_cnn.model import CLASSES, SHAPE, Normalize, frozen
+from mnist_cnn.runs.generators import restored_generators
 from mnist_cnn.sanity_check import try_step
 from mnist_cnn.weights.files import load_into, write_weights
 from mnist_cnn.weights.networks import build_network, is_ours
@@ -173,12 +174,13 @@ class DigitClassifier(L.LightningModule):
         trainer: Any = self.trainer
         # not for a user's own data or subclass, of which too little is known
         if isinstance(trainer.datamodule, ImageDataModule) and type(self) is DigitClassifier:
-            try_step(self, trainer.datamodule, 2)
-            loader = trainer.train_dataloader
-            if hasattr(loader, "size"):  # of a BatchLoader; a subclass may return another
-                last = loader.size(trainer.num_training_batches - 1) // trainer.world_size
-                if last < 2:  # too few for a batch normalisation
-                    try_step(self, trainer.datamodule, last)
+            with restored_generators(self.device):
+                try_step(self, trainer.datamodule, 2)
+                loader = trainer.train_dataloader
+                if hasattr(loader, "size"):  # of a BatchLoader; a subclass may return another
+                    last = loader.size(trainer.num_training_batches - 1) // trainer.world_size
+                    if last < 2:  # too few for a batch normalisation
+                        try_step(self, trainer.datamodule, last)
         for layer in frozen(self.net, self.hparams["freeze"] or ()):
             layer.eval()
 

@@ -9,20 +9,16 @@ from safetensors.torch import load, save
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
-from mnist_cnn.runs.generators import generators, set_generators
 from mnist_cnn.weights.files import reason, weights_of
 
 
 def try_step(module: Any, data: ImageDataModule, n: int) -> None:
     """Run a training step of a copy of a module on n black images, and save and load its weights.
 
-    The states of the random generators are restored.
-
     Raises:
         ValueError: the network, loss or a metric fails or returns a wrong shape, or the weights
             cannot be saved.
     """
-    states = generators(module.device)
     try:
         copy = type(module)(**module.hparams).to(module.device)
         copy.epoch_metrics["train"] = metrics = EpochMetrics()
@@ -40,8 +36,6 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
         raise ValueError(f"{key}the network or the loss fails on {n} image(s): {reason(e)}") from e
     else:
         try_metrics(copy, metrics)
-    finally:
-        set_generators(states, module.device)
 
 
 def try_metrics(module: Any, outputs: EpochMetrics) -> None:

@@ -9,7 +9,7 @@ import torch
 from mnist_cnn.analysis.robustness.intervals import Interval
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.optim import training_length
-from mnist_cnn.runs.generators import generators, set_generators
+from mnist_cnn.runs.generators import restored_generators
 from mnist_cnn.weights.files import reason
 
 
@@ -56,17 +56,12 @@ class CertifiedTraining(L.Callback):
 
 @torch.no_grad()
 def try_bounds(module: Any, batch: Any) -> None:
-    """Raise ValueError if there are no bounds of a copy of a module's network for two images.
-
-    The states of the random generators are restored.
-    """
-    states = generators(module.device)
+    """Raise ValueError if there are no bounds of a copy of a module's network for two images."""
     try:
-        images, labels = (part[:2] for part in batch)
-        copy.deepcopy(module.net)(Interval.around(images, 0.1)).margins(labels)
+        with restored_generators(module.device):
+            images, labels = (part[:2] for part in batch)
+            copy.deepcopy(module.net)(Interval.around(images, 0.1)).margins(labels)
     except Exception as e:  # what is not known of an interval fails in many ways
         network = type(getattr(module, "net", module)).__name__
         wanted = must_be("callbacks.certified", f"null with {network}", "CertifiedTraining")
         raise ValueError(f"{wanted}: {reason(e)}") from e
-    finally:
-        set_generators(states, module.device)

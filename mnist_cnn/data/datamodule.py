@@ -17,7 +17,7 @@ from mnist_cnn.data.loader import BatchLoader, Change, MixedLoader, generator
 from mnist_cnn.data.picture import is_on_light
 from mnist_cnn.data.transforms import Transforms
 from mnist_cnn.data.writers import Writers, held_out, mnist_writers
-from mnist_cnn.runs.generators import generators, set_generators
+from mnist_cnn.runs.generators import restored_generators
 
 SAMPLE = 100  # images that tell on which ground all are
 CHOICE = 2**31  # stands for an epoch in the seed of `per_class`, which needs an order of its own
@@ -194,12 +194,10 @@ class ImageDataModule(L.LightningDataModule):
         if isinstance(self.augment, Augment):
             check_amounts("data.augment", augment, self.shape, self.classes)
         elif isinstance(self.augment, Transforms):
-            states = generators(torch.device("cpu"))
-            try:  # others than those of the training: a user's may have random states of their own
+            # others than those of the training: a user's may have random states of their own
+            with restored_generators(torch.device("cpu")):
                 transforms = Transforms(augment, self.shape[1:])
                 transforms(torch.zeros(1, *self.shape), torch.zeros(1).long(), generator(0))
-            finally:
-                set_generators(states, torch.device("cpu"))
 
     def keep(self, split: str, images: Tensor, labels: Tensor, rows: Tensor) -> None:
         """Store rows (M,) of images and labels as a split, on the trainer's device."""

@@ -1,6 +1,8 @@
 """The states of the random generators of Python, NumPy and PyTorch, as plain values."""
 
+import contextlib
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,3 +29,13 @@ def set_generators(states: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["cpu"])
     if device.type != "cpu" and device.type in states:
         torch.get_device_module(device).set_rng_state(states[device.type])
+
+
+@contextlib.contextmanager
+def restored_generators(device: torch.device) -> Iterator[None]:
+    """Restore the states of the generators at the end, as of a trial."""
+    states = generators(device)
+    try:
+        yield
+    finally:
+        set_generators(states, device)
