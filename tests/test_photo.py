@@ -18,6 +18,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -327,6 +328,16 @@ def test_boxes_are_in_pixels_of_the_picture_given(mnist: Array) -> None:
     assert found.box == pytest.approx(expected, abs=8)
 
 
+def test_boxes_in_an_array_are_those_in_the_image(mnist: Array) -> None:
+    array = np.full((2500, 3000), 235, np.uint8)
+    array[1000:1560, 1200:1760] = page([mnist[0]], size=480)
+    whole, image = read_digits(array), read_digits(Image.fromarray(array))
+    assert [each.box for each in whole] == [each.box for each in image]
+    left, top, right, bottom = whole[0].box
+    assert 1200 <= left < right <= 1760
+    assert 1000 <= top < bottom <= 1560
+
+
 def test_no_box_goes_beyond_the_picture(mnist: Array) -> None:
     for digit in mnist[:6]:
         x, y, width, height = cv2.boundingRect(digit)
@@ -390,6 +401,26 @@ def test_an_encrypted_pdf_is_named_as_such() -> None:
     file = file.replace(b"trailer<<", entry + b"trailer<</Encrypt 4 0 R/ID[<00><00>]")
     with pytest.raises(ValueError, match="the picture: an encrypted PDF"):
         load_picture(file)
+
+
+def test_a_pdf_is_read_by_several_threads() -> None:
+    figure, content = Figure(figsize=(20, 0.2)), io.BytesIO()
+    figure.text(0, 0.2, "1234567890 abc" * 10, fontsize=6)  # in a font that the file has
+    figure.savefig(content, format="pdf")
+    file = content.getvalue()
+    expected = np.asarray(load_picture(file))
+
+    def load(_: int) -> bool:
+        return np.array_equal(load_picture(file), expected)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(load, range(800)))
+
+
+def test_a_strip_is_read_at_the_same_size_from_a_pdf() -> None:
+    strip = Image.new("L", (400, 8000), 255)
+    assert load_picture(strip).size == (224, 4472)
+    assert load_picture(encoded(strip, "PDF")).size == pytest.approx((224, 4472), abs=1)
 
 
 @pytest.mark.parametrize("more", [b"", b"/XFA 6 0 R"])

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class Pages(contextlib.ExitStack):
         super().__init__()
         self._name, self._count = "the picture", 1
         self._decode: Callable[[int], Image.Image]
-        if isinstance(source, Image.Image) or hasattr(source, "__array__"):
+        if is_decoded(source):
             self._decode = partial(_whole, source)
             return
         file: IO[bytes]
@@ -118,7 +118,8 @@ class Pages(contextlib.ExitStack):
         else:
             file = io.BytesIO(_content(source))
         try:
-            self._count, self._decode = self._open(file)
+            with _quiet():
+                self._count, self._decode = self._open(file)
         except MemoryError:  # not an error of the file
             raise
         except Exception as error:  # returned in place of the first page
@@ -133,16 +134,16 @@ class Pages(contextlib.ExitStack):
 
             # of a form in XFA it would log how to compile it anew; the plain fields are drawn
             logging.getLogger("pypdfium2").setLevel(logging.ERROR)
-            document = self.enter_context(pypdfium2.PdfDocument(file.read()))
+            document = pypdfium2.PdfDocument(file.read())
+            self.callback(_close, document)
             document.init_forms()  # else typed fields are not drawn
             return len(document), partial(_pdf_page, document)
         if heic := head[4:8] == b"ftyp" and head[8:12] in HEIC:
             import pillow_heif
 
             pillow_heif.register_heif_opener()
-        with _quiet():
-            image = self.enter_context(Image.open(file, formats=("HEIF",) if heic else FORMATS))
-            return _frames(image) if image.format == "TIFF" else 1, partial(_frame, image)
+        image = self.enter_context(Image.open(file, formats=("HEIF",) if heic else FORMATS))
+        return _frames(image) if image.format == "TIFF" else 1, partial(_frame, image)
 
     def __len__(self) -> int:
         return self._count
@@ -212,8 +213,16 @@ def _whole(source: Any, number: int) -> Image.Image:
     return _upright(Image.fromarray(array))
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height after the rotation in the picture's EXIF data."""
+def is_decoded(source: object) -> TypeGuard[Image.Image | NDArray[Any]]:
+    """Return whether a source is a PIL image or an array, and no file."""
+    return isinstance(source, Image.Image) or hasattr(source, "__array__")
+
+
+def upright_size(image: Image.Image | NDArray[Any]) -> tuple[int, int]:
+    """Return width and height, of a PIL image after the rotation in its EXIF data."""
+    if not isinstance(image, Image.Image):
+        height, width = np.shape(image)[:2]
+        return width, height
     image.load()  # Pillow rotates a TIFF on loading
     return image.size[::-1] if image.getexif().get(_ORIENTATION) in _LYING else image.size
 
@@ -256,10 +265,15 @@ def _frame(image: Image.Image, number: int) -> Image.Image:
 
 
 def _pdf_page(document: Any, number: int) -> Image.Image:
-    """Render a page of a PDF, its longer side 2000 px."""
+    """Render a page of a PDF in the greatest size that a picture is read at."""
     page = document[number]
-    picture: Image.Image = page.render(scale=MAX_SIDE / max(page.get_size())).to_pil()
+    picture: Image.Image = page.render(scale=_zoom(*page.get_size())).to_pil()
     return picture.convert("RGB")
+
+
+def _close(document: Any) -> None:
+    with _decoding:  # PDFium is not safe for threads
+        document.close()
 
 
 class _UnsuitableError(ValueError):
@@ -276,12 +290,17 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _fitting(width: int, height: int) -> tuple[int, int]:
-    """Return the size to read a picture at, with sides of at most MAX_SIDE.
+    """Return the size to read a picture at: its own, or the greatest by `_zoom`."""
+    zoom = min(1, _zoom(width, height))
+    return max(1, round(width * zoom)), max(1, round(height * zoom))
+
+
+def _zoom(width: float, height: float) -> float:
+    """Return the scale at which the longer side is MAX_SIDE.
 
     A strip, longer than 4 times its shorter side, may be longer, with MAX_SIDE**2 / 4 pixels.
     """
-    zoom = max(MAX_SIDE / max(width, height), MAX_SIDE / 2 / math.sqrt(width * height))
-    return max(1, round(width * min(1, zoom))), max(1, round(height * min(1, zoom)))
+    return max(MAX_SIDE / max(width, height), MAX_SIDE / 2 / math.sqrt(width * height))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.data.picture import Source, load_picture, upright_size
+from mnist_cnn.data.picture import Source, is_decoded, load_picture, upright_size
 from mnist_cnn.data.synthetic.sheet import SIGNS, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import Points
 from mnist_cnn.detection.decode import Character
@@ -54,8 +54,8 @@ def read_digits(
             net or the reader is invalid.
     """
     check(net, threshold, reader)
-    image = picture if isinstance(picture, Image.Image) else load_picture(picture)
-    grey = inks.grey_of(np.asarray(load_picture(image)))
+    loaded = load_picture(picture)
+    grey = inks.grey_of(np.asarray(loaded))
     reader = shipped() if reader is None else reader
     seen = upright(reader, grey)
     found, dropped, left = split(seen.found, seen.ink, seen.best)
@@ -65,7 +65,8 @@ def read_digits(
     turn = round(seen.degrees) % 360
     # a lone digit does not tell which side is up: a 6 may be a 9
     lone = turn if sum(len(line.digits) for line in lines) == 1 else 0
-    size = np.array(upright_size(image))
+    # boxes are in the pixels that the caller has
+    size = np.array(upright_size(picture if is_decoded(picture) else loaded))
     scale = size / grey.shape[::-1]
     readings = []
     for line in lines:

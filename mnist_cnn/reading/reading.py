@@ -19,7 +19,8 @@ class Reading:
     confidence: float  # the greatest of the probabilities
     # (10,), that each digit is there, each calibrated by itself: their sum is not that one is there
     probabilities: NDArray[np.float32]
-    # in pixels of the unrotated picture, of a file as loaded by `load_picture`; or an empty cell's
+    # in pixels of the unrotated image or array, of a file as `load_picture` loads it; or an empty
+    # cell's
     box: Box
     image: NDArray[np.uint8]  # (28, 28), white on black, as MNIST has its digits
     row: int  # the line of writing, from 0 at the top
