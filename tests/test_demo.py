@@ -175,6 +175,12 @@ def test_a_refused_file_is_named_and_leaves_the_reading_as_it_was(sheet: Sheet) 
     sheet.draw(STROKE)
     sheet.says("The server gives no answer")
     sheet.page.unroute("**/read?*")
+    failed = {"status": 500, "json": {"detail": "the server failed"}}
+    sheet.page.route("**/read?*", lambda route: route.fulfill(**failed))
+    sheet.draw(RING, 0.8)
+    sheet.says("The drawing cannot be read: the server failed.")
+    sheet.page.unroute("**/read?*")
+    sheet.page.click("text=Undo")
     sheet.draw(RING, 0.8)
     sheet.reads("10")
     sheet.forgive("422")
@@ -204,6 +210,40 @@ def test_several_files_and_their_pages_are_read_each_in_its_turn(sheet: Sheet) -
     sheet.page.click("text=Undo")  # they were added in one step
     sheet.says("empty")
     sheet.forgive("422")
+
+
+def test_the_picture_shown_stays_where_pages_are_added_before_it(sheet: Sheet) -> None:
+    pages = [Image.open(io.BytesIO(png(digit))).resize((240, 240)) for digit in (7, 2)]
+    pdf = io.BytesIO()
+    pages[0].save(pdf, "PDF", save_all=True, append_images=pages[1:])
+    sheet.page.evaluate(
+        """() => {
+            const own = read;
+            const first = new Promise((next) => { window.next = next; });
+            read = async (asked) => {
+                const reply = await own(asked);
+                if (asked.picture.name === "a.pdf") await first;
+                return reply;
+            };
+        }"""
+    )
+    sheet.upload(("a.pdf", pdf.getvalue()), ("b.png", png(1)))
+    sheet.page.click(".next")
+    sheet.reads("1")
+    sheet.page.evaluate("next()")
+    sheet.page.wait_for_function("() => find('place').textContent === '3 of 3: b.png'")
+    sheet.reads("1")
+    sheet.page.click(".previous")
+    sheet.reads("2")
+
+
+def test_a_sheet_is_not_cleared_while_a_stroke_is_drawn(sheet: Sheet) -> None:
+    sheet.draw(RING, lift=False)
+    sheet.page.locator(".clear").evaluate("(button) => button.click()")
+    sheet.page.mouse.move(*sheet.at((0, 0.5), 0.5))  # without an error
+    sheet.page.mouse.up()
+    sheet.page.click("text=Undo")
+    sheet.says("empty")
 
 
 def test_a_picture_that_met_no_server_is_read_when_it_is_shown_again(sheet: Sheet) -> None:

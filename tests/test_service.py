@@ -132,6 +132,8 @@ def test_a_picture_is_read_whatever_its_content_type_and_in_a_form(port: int) ->
     assert (digit["row"], digit["turned"], digit["is_digit"]) == (0, 0, True)
     assert (answer["rotation"], answer["lines"]) == (0, [{"text": "7", "confidence": ANY}])
     assert digit["confidence"] == max(digit["probabilities"])
+    loud = "Multipart/Form-Data; Boundary=B"
+    assert post(port, "/read", form(png(7)), loud)[1]["text"] == "7"
     for files in ([], [png(7)] * 2, [b""]):
         status, answer = post(port, "/read", form(*files), kind)
         assert (status, answer.keys()) == (422, {"detail"})

@@ -102,10 +102,10 @@ def file_in(body: bytes, kind: str) -> bytes:
         ValueError: the file is empty, or a form has none or several.
     """
     files = [body]
-    boundary = re.search('boundary="?([^";]+)', kind)
+    boundary = re.search('boundary="?([^";]+)', kind, re.IGNORECASE)
     # RFC 7578 in three lines, in place of python-multipart and its spooled files; the module
     # email changes the bytes
-    if kind.startswith("multipart/form-data") and boundary:
+    if kind.lower().startswith("multipart/form-data") and boundary:
         parts = (b"\r\n" + body).split(b"\r\n--" + boundary[1].encode())
         heads = [part.partition(b"\r\n\r\n")[::2] for part in parts]
         files = [content for head, content in heads if b"filename=" in head.lower()]

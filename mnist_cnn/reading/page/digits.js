@@ -58,7 +58,7 @@ function messageOf(unsure) {
   if (digits.length === 0) return "No digit found yet.";
   const read = digits.filter(({ digit }) => digit !== null).length;
   if (!unsure.length) return read > 1 ? `${read} digits` : "";
-  const { best, turned } = digits[0];
+  const { best, turned } = digits.find((each) => each.turned) || digits[0];
   if (turned) return `A ${best}, if the picture is turned by ${turned}° clockwise.`;
   const doubts = unsure.filter(({ sign }) => sign === "?").length;
   const others = unsure.length - doubts;

@@ -149,11 +149,14 @@ async function readPicture(image) {
 
 // Insert the other pages of a file after its first.
 function addPages(image, pages) {
-  const { pictures } = done.find((step) => step.pictures && step.pictures.includes(image)) || {};
-  if (!pictures) return; // undone
+  const step = done.find(({ pictures }) => pictures && pictures.includes(image));
+  if (!step) return; // undone
   image.pages = pages;
   const others = Array.from({ length: pages - 1 }, (_, i) => ({ file: image.file, page: i + 2, pages }));
-  pictures.splice(pictures.indexOf(image) + 1, 0, ...others);
+  const place = step.pictures.indexOf(image);
+  step.pictures.splice(place + 1, 0, ...others);
+  if (step.shown > place) step.shown += others.length; // the same picture as before
+  showPager();
 }
 
 const IDLE = 120; // milliseconds without a move after which an unfinished stroke is read
@@ -328,7 +331,7 @@ function undo() {
 
 find("undo").addEventListener("click", undo);
 find("clear").addEventListener("click", () => {
-  if (isEmpty()) return;
+  if (isEmpty() || drawing !== null) return;
   done.push({ clear: true });
   change();
 });

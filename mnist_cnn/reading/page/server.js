@@ -16,7 +16,7 @@ async function read({ canvas, picture, page = 1, progress = () => {} }) {
   const body = picture || (await new Promise((made) => canvas.toBlob(made, "image/png")));
   const { status, response } = await post(`read?page=${page}&preview=${Boolean(picture)}`, body, progress);
   if (status === 200 && response) return response;
-  if (status >= 400 && status < 500 && response) {
+  if (status >= 400 && response && response.detail) {
     return refused(`${name} cannot be read: ${response.detail}.`);
   }
   return refused("The server gives no answer. Is it still running?");
