@@ -175,6 +175,7 @@ def reader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     module = {"model": about, "optimizer": {}, "scheduler": {}}
     weights = {f"net.{name}": value for name, value in Detector(**SMALL).state_dict().items()}
     content = {"state_dict": weights, "hyper_parameters": module, KEY: VERSION}
+    content |= {"network": "net.", "epoch": 0}
     (run / "checkpoints").mkdir()
     torch.save(content, run / "checkpoints" / "best.ckpt")
     write_weights(Detector(**SMALL), {"model": about, "data": {}}, run / "weights.safetensors")

@@ -475,3 +475,7 @@ def test_a_reader_in_training_is_resumed_within_an_epoch(tmp_path, monkeypatch):
     for place in (tmp_path / "b", tmp_path / "b" / "weights.safetensors"):
         with pytest.raises(ValueError, match="a reader of pictures"):
             predictor.load(place)
+    with pytest.raises(ValueError, match=r"last\.ckpt: a checkpoint, whose scores are not calibr"):
+        load_reader(tmp_path / "b" / "checkpoints" / "last.ckpt")
+    module = CharacterDetector(**MODULE)
+    assert module.load_weights(tmp_path / "b" / "checkpoints" / "last.ckpt") == []

@@ -12,8 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mnist_cnn.config.instantiate import also_allowed
 from mnist_cnn.detection.network import Block, Detector
 from mnist_cnn.weights import files
-from mnist_cnn.weights.files import ReaderError, check_finite_weights, errors_of, read_file
-from mnist_cnn.weights.networks import build_network
+from mnist_cnn.weights.files import check_finite_weights, errors_of, read_file
+from mnist_cnn.weights.networks import build_network, is_reader
 
 SHIPPED = files.SHIPPED.with_name("reader.safetensors")
 
@@ -32,13 +32,12 @@ def load_reader(path: Path | str | None = None, targets: Sequence[str] = ()) -> 
     file = Path(SHIPPED if path is None else os.path.expanduser(path))
     # not a run's checkpoints, as only its weights file has calibrated scores
     file = file / "weights.safetensors" if file.is_dir() else file
-    try:
-        weights, about, _ = read_file(file)
-    except ReaderError:
+    weights, about, epoch = read_file(file)
+    if is_reader(weights) and epoch is not None:
         raise ValueError(
             f"{file}: a checkpoint, whose scores are not calibrated: name the run's folder or its "
             "weights.safetensors"
-        ) from None
+        )
     with errors_of(file), also_allowed(targets):
         net = build_network(dict(about.get("model") or {}))
         net.load_state_dict(weights)

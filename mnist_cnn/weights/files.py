@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from mnist_cnn.config.instantiate import ForbiddenError
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs.terminal import printable
-from mnist_cnn.weights.networks import is_reader
 
 ABOUT = "about"  # key of a weights file's metadata
 FOREIGN = "not a checkpoint or weights of this project"
@@ -118,8 +117,6 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
             return weights, dict(about), None
         content = read_checkpoint(file)
         if "state_dict" in content and "network" not in content:
-            if is_reader(content["state_dict"]):
-                raise ReaderError(f"{file}: {READER}")
             raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
         prefix = content["network"]
         weights = {
