@@ -3,6 +3,7 @@
 import random
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from mnist_cnn import export
+from mnist_cnn.analysis.evaluation import check_changes
 from mnist_cnn.config.compose import compose, fingerprint
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import ArraysDataModule, CollectedDataModule, FolderDataModule
@@ -62,6 +64,8 @@ def test_a_network_trains_on_arrays_of_20_classes_in_colour_and_is_evaluated(run
     assert {mistake["label"] for mistake in outcome["mistakes"]} <= set(names)
     with pytest.raises(ValueError, match=r"^shifts must be 0 with images that are not light"):
         evaluated(run, tmp_path / "shifted", "shifts=1")
+    with pytest.raises(ValueError, match=r"^robustness must be false with images of \(3, 32, 32\)"):
+        evaluated(run, tmp_path / "attacked", "robustness=true")
 
 
 def test_a_network_for_colour_is_exported(run, tmp_path):
@@ -169,6 +173,26 @@ def test_of_a_users_data_only_the_split_that_is_needed_is_read():
         data.setup(stage)
         assert list(data.splits) == ["test"]
         assert data.classes == tuple("01234")
+
+
+@pytest.mark.parametrize(("key", "value"), [("shifts", 1), ("robustness", True)])
+def test_what_changes_pixels_refuses_images_that_are_not_in_0_to_1(key, value):
+    class Own(L.LightningDataModule):
+        scale = 3.0
+
+        def test_dataloader(self):
+            images = torch.linspace(0, 1, 784).view(1, 1, 28, 28).expand(10, -1, -1, -1)
+            return [(self.scale * images, torch.arange(10))]
+
+    config: Any = SimpleNamespace(**{"shifts": 0, "robustness": False, key: value})
+    data = CollectedDataModule(Own())
+    data.setup("test")
+    with pytest.raises(ValueError, match=rf"^{key} must be .* with images beyond \[0, 1\]"):
+        check_changes(config, [], data)
+    Own.scale = 1.0
+    data = CollectedDataModule(Own())
+    data.setup("test")
+    check_changes(config, [], data)
 
 
 @pytest.mark.parametrize(

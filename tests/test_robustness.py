@@ -132,9 +132,3 @@ def test_each_suite_gives_each_network_its_figures_on_the_same_images(data, net,
     assert all(0.9 < kind["auroc"] <= 1 for kind in first["outliers"].values())
     assert first["adversarial"]["images"] == 20
     assert first["adversarial"]["pgd"]["0.3"] <= first["adversarial"]["fgsm"]["0.3"]
-
-
-def test_images_that_are_no_digits_of_28_pixels_are_refused(data, net, monkeypatch):
-    monkeypatch.setattr(MNISTDataModule, "shape", (3, 32, 32))
-    with pytest.raises(ValueError, match=r"^robustness must be false with images of \(3, 32, 32\)"):
-        suites.measure_robustness({"a": net}, data, "test", (), torch.device("cpu"))

@@ -23,6 +23,7 @@ from mnist_cnn.config.parse import Evaluation
 from mnist_cnn.data import mnist
 from mnist_cnn.data.custom import CollectedDataModule
 from mnist_cnn.data.datamodule import ImageDataModule, MNISTDataModule, class_names
+from mnist_cnn.model import SHAPE
 from mnist_cnn.module import check_fits
 from mnist_cnn.plots import evaluation
 from mnist_cnn.runs import terminal
@@ -130,11 +131,26 @@ def make_data(
         data.setup(stage if len(splits_of(config)) == 1 else None)
         data.classes = class_names(made) or nets[0].classes or data.classes
     check_classes(nets, class_names(made), data.name)
-    in_colour = getattr(data, "shape", (1,))[0] > 1  # unknown without images of a split
-    if config.shifts and (in_colour or any(net.is_on_light for net in nets)):
+    check_changes(config, nets, data)
+    return data
+
+
+def check_changes(config: Evaluation, nets: Sequence[Trained], data: ImageDataModule) -> None:
+    """Raise ValueError if an evaluation changes images which it cannot change rightly."""
+    shape = getattr(data, "shape", SHAPE)  # unknown without images of a split
+    if config.robustness and shape != SHAPE:
+        raise ValueError(must_be("robustness", f"false with images of {shape}", config.robustness))
+    if config.shifts and (shape[0] > 1 or any(net.is_on_light for net in nets)):
         allowed = "0 with images that are not light on black"
         raise ValueError(must_be("shifts", allowed, config.shifts))
-    return data
+    if isinstance(data, CollectedDataModule) and data.is_scaled:
+        for key, given, usual in (
+            ("robustness", config.robustness, "false"),
+            ("shifts", config.shifts, "0"),
+        ):
+            if given:
+                allowed = f"{usual} with images beyond [0, 1], as normalised ones are"
+                raise ValueError(must_be(key, allowed, given))
 
 
 def splits_of(config: Evaluation) -> set[str]:

@@ -172,6 +172,7 @@ class CollectedDataModule(ImageDataModule):
         self.data, self.name = data, type(data).__name__
         self.batches: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.paths: dict[str, list[str]] = {}
+        self.is_scaled = False  # `splits` are not the images that the network gets
 
     def setup(self, stage: str | None = None) -> None:
         """Collect the images of validation (`fit`), of the test (`test`), or of both (None)."""
@@ -192,6 +193,7 @@ class CollectedDataModule(ImageDataModule):
                 allowed = "batches of images (B, C, H, W) and labels (B,)"
                 raise ValueError(must_be(f"{split}_dataloader of {self.name}", allowed, e)) from e
             low, high = min(0.0, float(images.min())), max(1.0, float(images.max()))
+            self.is_scaled |= (low, high) != (0, 1)
             shown = ((images.float() - low) / (high - low) * 255).round().to(torch.uint8)
             self.batches[split], self.splits[split] = batches, (shown, labels)
             # of torchvision's ImageFolder, unless the loader has another order
