@@ -115,6 +115,20 @@ def test_a_network_with_another_layer_is_refused_by_its_name(layers, named, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_whose_layers_do_not_fit_each_other_is_refused_in_one_line(tmp_path):
+    layers = nn.Conv2d(1, 4, 3), nn.Flatten(), nn.BatchNorm1d(2704), nn.ReLU(), nn.Linear(2704, 10)
+    with pytest.raises(ValueError, match=r"^mnist_cnn\.c is not written: .*must match the size"):
+        c_file.export_c(trained(nn.Sequential(*layers)), 8, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_of_dark_digits_is_refused_as_such(tmp_path):
+    about = {"model": {}, "data": {"name": "mine", "on_light": True}}
+    net = Trained(CNN((4, 6), 16, 0.0), mnist.DIGITS, about)
+    with pytest.raises(ValueError, match=r"light on black, got one of mine, .*, dark on light$"):
+        c_file.export_c(net, 8, tmp_path)
+
+
 def test_the_command_writes_both_files_or_ends_in_one_line_and_writes_none(tmp_path, monkeypatch):
     model = {"_target_": "mnist_cnn.model.CNN", "channels": [4, 6], "hidden": 16, "dropout": 0.0}
     weights, out = tmp_path / "net.safetensors", tmp_path / "out"

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from mnist_cnn.analysis.networks import trained_on
 from mnist_cnn.config import compose
 from mnist_cnn.config.messages import install
 from mnist_cnn.data import mnist
@@ -158,6 +159,26 @@ def test_the_network_given_stays_as_it_is(trained_run, tmp_path):
     export(net, ["safetensors", "safetensors"], str(tmp_path / "out"))
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mnist_cnn.safetensors"]
     assert all(weight.requires_grad for weight in net.parameters())
+
+
+def test_a_network_in_training_mode_is_exported_as_it_predicts(trained_run, tmp_path):
+    net = predictor.load(trained_run)
+    net.train()
+    assert export(net, ["safetensors"], tmp_path / "out")["mnist_cnn.safetensors"] < 1e-6
+    assert net.training
+
+
+def test_the_weights_say_what_images_they_take_and_not_where_those_are(trained_run, tmp_path):
+    trained = predictor.load(trained_run)
+    data = {"name": "mine", "path": "/home/me/a.npz", "shape": [1, 28, 28], "on_light": True}
+    about = {**trained.about, "data": data | {"color": False}}
+    net = predictor.Trained(trained.net, mnist.DIGITS, about)
+    export(net, ["safetensors"], tmp_path / "out")
+    again = predictor.load(tmp_path / "out" / "mnist_cnn.safetensors")
+    assert again.is_on_light
+    assert not again.reads_digits
+    assert "data=arrays" in trained_on(again.about["data"], None, None)
+    assert "/home/me" not in json.dumps(again.about)
 
 
 @pytest.mark.parametrize("kind", ["c", "tflite"])

@@ -20,6 +20,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.exporting.layers import classifier_layers
 from mnist_cnn.model import SHAPE, odd_multiples
+from mnist_cnn.weights.files import reason
 from mnist_cnn.weights.networks import is_ours
 from mnist_cnn.weights.predictor import Trained
 
@@ -56,10 +57,11 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
     Raises:
         ValueError: the network has a layer that the file cannot compute, or not in that place.
     """
-    if net.classes != mnist.DIGITS or net.shape != SHAPE:
+    if not net.reads_digits:
+        ground = ", dark on light" * net.is_on_light
         raise ValueError(
-            "c export needs a network trained on digits of 1 x 28 x 28, got one of "
-            f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}"
+            "c export needs a network trained on digits of 1 x 28 x 28, light on black, got one of "
+            f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}{ground}"
         )
     factor, offset = 1.0, 0.0
     layers: list[Layer] = []
@@ -220,7 +222,10 @@ def export_c(net: Trained, bits: int | None, out: Path) -> str:
     bits = bits or (is_ours(model) and model.get("bits")) or 8
     images, labels = (part[:IMAGES] for part in mnist.load_split("mnist", "", "test"))
     with new_files(out, FILES) as folder:
-        write_c(net, bits, folder)
+        try:
+            write_c(net, bits, folder)
+        except RuntimeError as e:  # such as of maps that do not fit the next layer
+            raise ValueError(f"{FILES[0]} is not written: {reason(e)}") from e
         compiled, start = compile_c(folder), time.perf_counter()
         found = compiled(images).argmax(1)
         each = (time.perf_counter() - start) / IMAGES

@@ -62,7 +62,10 @@ def verify(name: str, predict: Predict, net: Trained) -> float:
 def describe(net: Trained) -> dict[str, Any]:
     """Return the description of a network that its files contain, without paths of its data."""
     data = net.about["data"]
-    known = {key: data[key] for key in (*DataDescription.model_fields, "shape") if key in data}
+    kept = (*DataDescription.model_fields, "shape", "color", "size", "on_light")
+    known = {key: data[key] for key in kept if key in data}
+    if "path" in data:
+        known["path"] = None  # of which kind the data were, but not where
     if "custom" in data:
         known["custom"] = {"_target_": data["custom"]["_target_"]}
     sizes = ", ".join(map(str, net.example(1).shape[1:]))
@@ -74,7 +77,7 @@ def describe(net: Trained) -> dict[str, Any]:
 def write_pt2(net: Trained, path: Path) -> None:
     """Write the model as torch.export does, with `describe` in its extra file about.json."""
     # torch.export.save warns of weights with channels last as if they were views of others
-    plain = Probabilities(copy.deepcopy(net.net)).eval()
+    plain = Probabilities(copy.deepcopy(net.net))
     plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.export.export(plain, (net.example(2),), dynamic_shapes=FREE)
     for node in program.graph.nodes:
@@ -90,7 +93,7 @@ def write_onnx(net: Trained, path: Path) -> None:
         # PyTorch uses a class that it deprecates
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         program = torch.onnx.export(
-            Probabilities(net.net).eval(),
+            Probabilities(net.net),
             (net.example(2),),
             dynamo=True,
             opset_version=OPSET,
