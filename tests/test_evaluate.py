@@ -294,6 +294,8 @@ def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other,
         assert [a for a in as_trained(argv) if a.startswith("hydra.run.dir=")] == place
     paths = ("x/y", "x_y", "x" * 200, "x" * 200 + "y")
     assert len({str(output_folder(folder / BEST, [f"compare={path}"])) for path in paths}) == 4
+    forced = ("shifts=1", "shifts=0", "++shifts=1", "+data.x=1", "++data.root=x")
+    assert len({str(output_folder(folder / BEST, [override])) for override in forced}) == 5
 
 
 @pytest.mark.parametrize(

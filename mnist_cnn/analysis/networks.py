@@ -14,7 +14,7 @@ from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.schema import PUBLIC
 from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
 from mnist_cnn.runs.names import file_name
-from mnist_cnn.runs.resume import MULTIRUN, quote, take_ckpt_path
+from mnist_cnn.runs.resume import MULTIRUN, key_of, quote, take_ckpt_path
 
 SETS = (*PUBLIC, "arrays", "folder")  # of the group data
 
@@ -88,8 +88,8 @@ def output_folder(file: Path, command: Sequence[str]) -> list[str]:
     if not (folder / CONFIG).is_file():
         return []
     parts = [] if file.stem in ("best", "weights") else [file.stem]
-    own_folder = re.compile("(data.*|shifts|temperature|compare|robustness)=")
-    parts += filter(own_folder.match, command)
+    own_folder = re.compile("data.*|shifts|temperature|compare|robustness")
+    parts += [override for override in command if own_folder.fullmatch(key_of(override))]
     quoted = quote(folder / "evaluation").removesuffix("'")  # only ${split} is resolved
     # a hash tells apart what is cut or replaced, such as in compare=PATH
     named = file_name(",".join(parts), also="=,")
