@@ -133,3 +133,9 @@ def test_writers_are_listed_from_the_least_accurate_on():
     predictions = Predictions(torch.eye(2)[[0, 0, 1, 0, 1]], torch.zeros(5, dtype=torch.int64))
     table = scores.each_writer(predictions, known)
     assert table.to_numpy().tolist() == [[9, 1, 1, 0.0], [8, 2, 1, 0.5], [7, 2, 0, 1.0]]
+
+
+def test_a_network_that_does_not_take_the_images_is_named():
+    batches = [(torch.zeros(3, 64), torch.zeros(3, dtype=torch.int64))]
+    with pytest.raises(ValueError, match=r"^the network fails on images \(3, 64\): .*shapes"):
+        scores.predict_batches([nn.Linear(784, 10)], batches, torch.device("cpu"))

@@ -73,6 +73,9 @@ def predict_batches(
 
     With `shifts`, by test-time augmentation: probabilities are averaged over the shifted copies of
     an image, whose background must be 0.
+
+    Raises:
+        ValueError: a network does not take the images.
     """
     logits: list[list[Tensor]] = [[] for _ in nets]
     labels = []
@@ -80,7 +83,12 @@ def predict_batches(
         x = x.to(device)
         labels.append(y.cpu())
         for net, parts in zip(nets, logits, strict=True):
-            parts.append(average(net(copy).float().cpu() for copy in shifted(x, shifts)))
+            try:
+                parts.append(average(net(copy).float().cpu() for copy in shifted(x, shifts)))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as e:  # of a user's network, such as for images of another size
+                raise ValueError(f"the network fails on images {tuple(x.shape)}: {e}") from e
     return [Predictions(torch.cat(parts), torch.cat(labels)) for parts in logits]
 
 
