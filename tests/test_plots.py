@@ -29,6 +29,13 @@ def test_history_draws_both_curves_and_marks_the_best_epoch():
         assert best in axes.get_legend_handles_labels()[1]
 
 
+def test_history_draws_a_metric_without_a_stage_beside_those_that_have_one():
+    rows = [{**row, "loss": 3.0} for row in ROWS]
+    loss, accuracy = training.history(rows, None, "a run").axes
+    drawn = [line.get_label() for axes in (loss, accuracy) for line in axes.lines]
+    assert drawn == ["loss", "train/loss", "val/loss", "train/acc", "val/acc"]
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from mnist_cnn.analysis.results import OF_EPOCH
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled, without_math
 
-COLORS = {"train": TRAIN, "val": VAL}
+COLORS = {"train": TRAIN, "val": VAL, "": VAL}  # by stage; a metric may have none
 PANELS = 6  # metrics that are drawn
 
 
@@ -28,7 +28,7 @@ def history(rows: Sequence[Mapping[str, float]], best_epoch: int | None, title: 
     for key in table.columns.drop(list(OF_EPOCH), errors="ignore"):
         stage, _, name = str(key).partition("/")
         known = stage in COLORS and name
-        panels.setdefault(name if known else key, {})[stage if known else "val"] = key
+        panels.setdefault(name if known else key, {})[stage if known else ""] = key
     drawn = {name: columns for name, columns in panels.items() if columns}
     names = list(drawn)[:PANELS] or ["loss"]
     lines = -(-len(names) // 2)
@@ -45,8 +45,9 @@ def draw(
     """Plot a metric's columns, by stage, and its value in the best epoch."""
     for stage, key in sorted(columns.items()):
         axes.plot(table["epoch"], table[key], "o-", ms=3.5, lw=1.6, color=COLORS[stage], label=key)
-    if best_epoch is not None and best_epoch in table.index and "val" in columns:
-        value: Any = table.loc[best_epoch, columns["val"]]
+    marked = columns.get("val", columns.get(""))
+    if best_epoch is not None and best_epoch in table.index and marked:
+        value: Any = table.loc[best_epoch, marked]
         shown = f"{value:.2%}" if name == "acc" else f"{value:.4f}"
         label = f"best epoch {best_epoch}: {shown}"
         axes.plot(best_epoch, value, "o", ms=8, mfc="none", color=MARK, label=label)
