@@ -411,7 +411,7 @@ def test_a_pdf_is_read_by_several_threads() -> None:
     expected = np.asarray(load_picture(file))
 
     def load(_: int) -> bool:
-        return np.array_equal(load_picture(file), expected)
+        return np.array_equal(np.asarray(load_picture(file)), expected)
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(load, range(800)))
