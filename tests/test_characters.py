@@ -174,8 +174,7 @@ def reader_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = {"_target_": "mnist_cnn.detection.network.Detector", **SMALL}
     module = {"model": about, "optimizer": {}, "scheduler": {}}
     weights = {f"net.{name}": value for name, value in Detector(**SMALL).state_dict().items()}
-    content = {"state_dict": weights, "hyper_parameters": module, KEY: VERSION}
-    content |= {"network": "net.", "epoch": 0}
+    content = {"state_dict": weights, "hyper_parameters": module, "epoch": 0, KEY: VERSION}
     (run / "checkpoints").mkdir()
     torch.save(content, run / "checkpoints" / "best.ckpt")
     write_weights(Detector(**SMALL), {"model": about, "data": {}}, run / "weights.safetensors")

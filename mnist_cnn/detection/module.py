@@ -120,9 +120,6 @@ class CharacterDetector(L.LightningModule):
         calibrate(net, sources("val", data.fold), data.val_pages // 2)
         write_weights(net, {"model": self.hparams["model"], **(about or {})}, Path(path))
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = "net."  # prefix of the network's weights
-
     def configure_optimizers(self) -> Any:
         optimizer = optim.make_optimizer(self.hparams["optimizer"], list(self.parameters()))
         if class_name(self.hparams["scheduler"]) is None:

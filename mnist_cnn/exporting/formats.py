@@ -77,7 +77,7 @@ def describe(net: Trained) -> dict[str, Any]:
 def write_pt2(net: Trained, path: Path) -> None:
     """Write the model as torch.export does, with `describe` in its extra file about.json."""
     # torch.export.save warns of weights with channels last as if they were views of others
-    plain = Probabilities(copy.deepcopy(net.net))
+    plain = Probabilities(copy.deepcopy(net.net)).eval()
     plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     program = torch.export.export(plain, (net.example(2),), dynamic_shapes=FREE)
     for node in program.graph.nodes:
@@ -93,7 +93,7 @@ def write_onnx(net: Trained, path: Path) -> None:
         # PyTorch uses a class that it deprecates
         warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)", FutureWarning)
         program = torch.onnx.export(
-            Probabilities(net.net),
+            Probabilities(net.net).eval(),
             (net.example(2),),
             dynamo=True,
             opset_version=OPSET,

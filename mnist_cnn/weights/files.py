@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mnist_cnn.config.instantiate import ForbiddenError
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs.terminal import printable
+from mnist_cnn.weights.networks import is_reader
 
 ABOUT = "about"  # key of a weights file's metadata
 FOREIGN = "not a checkpoint or weights of this project"
@@ -116,9 +117,9 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
             check_format(about)
             return weights, dict(about), None
         content = read_checkpoint(file)
-        if "state_dict" in content and "network" not in content:
+        prefix = "net." if is_reader(content.get("state_dict", {})) else content.get("network")
+        if prefix is None and "state_dict" in content:
             raise NoClassifierError(f"{file}: {NO_CLASSIFIER}")
-        prefix = content["network"]
         weights = {
             key.removeprefix(prefix): value
             for key, value in content["state_dict"].items()
