@@ -10,7 +10,6 @@ from typing import Any
 
 from huggingface_hub import PyTorchModelHubMixin
 
-from mnist_cnn.model import VGG
 from mnist_cnn.weights.networks import build_network
 from mnist_cnn.weights.predictor import Trained, load
 
@@ -34,10 +33,7 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
         data: Mapping[str, Any] | None = None,
     ):
         about = {"model": dict(model), "data": dict(data or {})}
-        net = build_network(model)
-        if isinstance(net, VGG):
-            net.round_weights()  # as those that `of` writes are
-        super().__init__(net, tuple(classes), about)
+        super().__init__(build_network(model), tuple(classes), about)
 
     @classmethod
     def of(cls, path: Path | str | None = None) -> "HubNetwork":

@@ -57,7 +57,7 @@ class Trained(Probabilities):
     """A network together with its description.
 
     Args:
-        net: network, see `Probabilities`.
+        net: network, see `Probabilities`; weights of few bits are rounded in place.
         classes: class names by label; empty if unknown.
         about: if known, the configuration of the network (`model`) and of its data (`data`).
         epoch: epoch of the checkpoint.
@@ -70,6 +70,8 @@ class Trained(Probabilities):
         about: Mapping[str, Any] | None = None,
         epoch: int | None = None,
     ):
+        if isinstance(net, VGG):
+            net.round_weights()  # once, in place of at each image
         super().__init__(net)
         self.classes, self.epoch, self.about = classes, epoch, dict(about or {})
         model = self.about.get("model") or {}
@@ -232,8 +234,6 @@ def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained
         net = build_network(model)
         net.load_state_dict(weights)
         check_finite_weights(net.state_dict())
-        if isinstance(net, VGG):
-            net.round_weights()
         classes = tuple(data.get("classes") or mnist.CLASSES.get(data["name"], ()))
         return Trained(net, classes, {"model": model, "data": data}, epoch)
 
