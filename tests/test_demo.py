@@ -34,6 +34,14 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+def pdf(*digits: int) -> bytes:
+    """Return a PDF with a page for each digit."""
+    pages = [Image.open(io.BytesIO(png(digit))).resize((240, 240)) for digit in digits]
+    file = io.BytesIO()
+    pages[0].save(file, "PDF", save_all=True, append_images=pages[1:])
+    return file.getvalue()
+
+
 class Sheet:
     """A page of the demo, with methods to draw on it."""
 
@@ -188,10 +196,7 @@ def test_a_refused_file_is_named_and_leaves_the_reading_as_it_was(sheet: Sheet) 
 
 
 def test_several_files_and_their_pages_are_read_each_in_its_turn(sheet: Sheet) -> None:
-    pages = [Image.open(io.BytesIO(png(digit))).resize((240, 240)) for digit in (7, 2)]
-    pdf = io.BytesIO()
-    pages[0].save(pdf, "PDF", save_all=True, append_images=pages[1:])
-    sheet.upload(("a.png", png(1)), ("b.pdf", pdf.getvalue()), ("notes.png", b"none"))
+    sheet.upload(("a.png", png(1)), ("b.pdf", pdf(7, 2)), ("notes.png", b"none"))
     sheet.reads("1")
     for place, text in (
         ("2 of 3: b.pdf", "7"),
@@ -213,9 +218,6 @@ def test_several_files_and_their_pages_are_read_each_in_its_turn(sheet: Sheet) -
 
 
 def test_the_picture_shown_stays_where_pages_are_added_before_it(sheet: Sheet) -> None:
-    pages = [Image.open(io.BytesIO(png(digit))).resize((240, 240)) for digit in (7, 2)]
-    pdf = io.BytesIO()
-    pages[0].save(pdf, "PDF", save_all=True, append_images=pages[1:])
     sheet.page.evaluate(
         """() => {
             const own = read;
@@ -227,7 +229,7 @@ def test_the_picture_shown_stays_where_pages_are_added_before_it(sheet: Sheet) -
             };
         }"""
     )
-    sheet.upload(("a.pdf", pdf.getvalue()), ("b.png", png(1)))
+    sheet.upload(("a.pdf", pdf(7, 2)), ("b.png", png(1)))
     sheet.page.click(".next")
     sheet.reads("1")
     sheet.page.evaluate("next()")
