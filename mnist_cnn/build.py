@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
+from mnist_cnn.callbacks.between_epochs import first_of
 from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
 from mnist_cnn.callbacks.exactness import is_inexact
 from mnist_cnn.callbacks.history import History
@@ -191,9 +192,9 @@ def load_best(trainer: L.Trainer, module: L.LightningModule) -> int | None:
 
     Without a monitored metric the last checkpoint is loaded, and the epoch is None.
     """
-    kept = trainer.checkpoint_callback
-    assert isinstance(kept, Checkpoint)
-    content = read_checkpoint(kept.best if kept.best.exists() else kept.last)
+    kept = first_of(trainer, Checkpoint)
+    assert kept is not None
+    content = read_checkpoint(kept.last if kept.best_epoch is None else kept.best)
     module.load_state_dict(content["state_dict"])
     return kept.best_epoch
 

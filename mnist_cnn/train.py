@@ -37,7 +37,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     Raises:
         ValueError: a value, the data or the folder is invalid.
-        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 was received; it can be resumed.
+        Interrupted: SIGINT, SIGTERM, SIGUSR1 or SIGUSR2 was received while it trained; it can be
+            resumed.
     """
     values = resolved(cfg)  # recorded, and compared when the run is resumed
     config = checked(values)
@@ -53,6 +54,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
             from mnist_cnn.analysis import results
             from mnist_cnn.build import build_module, build_trainer, fit, load_best
+            from mnist_cnn.callbacks.between_epochs import first_of
             from mnist_cnn.callbacks.history import History
             from mnist_cnn.callbacks.loggers import figures_of_test, write_results
             from mnist_cnn.config.instantiate import make_data
@@ -71,7 +73,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             test |= module.test_results()
         figures = figures_of_test(trainer, module) if test else {}
         module.float()  # the results are in float32, whatever the precision of the training
-        history = next(c for c in trainer.callbacks if isinstance(c, History))  # type: ignore[attr-defined]  # untyped
+        history = first_of(trainer, History)
         device = trainer.strategy.root_device
         outcome = results.collect(history, best, test, module, device, values)
         if trainer.is_global_zero:

@@ -7,11 +7,13 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from torch.utils.data import DataLoader, IterableDataset
 
+from mnist_cnn.build import load_best
 from mnist_cnn.callbacks import history
-from mnist_cnn.callbacks.finite import Loss, check_finite
+from mnist_cnn.callbacks.checkpoint import Checkpoint
+from mnist_cnn.callbacks.finite import Loss, check_finite, loss_in
 from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.callbacks.progress import ProgressBar
 from mnist_cnn.callbacks.summary import Summary
@@ -19,6 +21,8 @@ from mnist_cnn.checks.folders import results
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs import terminal
+from mnist_cnn.runs.folder import BEST, LAST
+from mnist_cnn.weights.files import read_checkpoint, read_file
 from tests.helpers.folder import column
 from tests.helpers.training import bare_trainer, trained
 
@@ -184,6 +188,13 @@ def test_a_loss_that_is_no_number_is_named_with_its_step():
         check_finite(trainer, Constant(), losses)
 
 
+def test_losses_without_a_mean_that_is_a_number_are_told():
+    found = [loss_in(each) for each in ({"loss": torch.tensor([1.0, torch.nan])}, {}, None)]
+    assert found[0] is not None
+    assert (found[0].ndim, found[0].isnan().item(), found[1:]) == (0, True, [None, None])
+    assert loss_in(torch.tensor([[1, 2], [3, 6]])) == 3  # manual optimization
+
+
 @pytest.mark.parametrize(
     ("interval", "often"), [(None, False), (1.0, False), (0.5, True), (1, True), (5, True)]
 )
@@ -197,6 +208,40 @@ def test_the_best_epoch_of_another_metric_is_none_of_the_new_one(tmp_path):
         options = [f"objective.metric={metric}", f"trainer.max_epochs={epochs}", "force=true"]
         options += ["callbacks=no_early_stopping", "scheduler=none"]
         assert results(trained(tmp_path, *options))["best_epoch"] == best
+
+
+def test_without_a_metric_the_last_epoch_takes_the_place_of_the_best_one_from_before(tmp_path):
+    options = ["callbacks=no_early_stopping", "scheduler=none", "test=true"]
+    trained(tmp_path, *options, "trainer.max_epochs=1")
+    assert (tmp_path / BEST).exists()
+    options += ["force=true", "callbacks.checkpoint.monitor=null"]
+    assert results(trained(tmp_path, *options))["best_epoch"] == 2
+    assert not (tmp_path / BEST).exists()
+    last = read_checkpoint(tmp_path / LAST)["state_dict"]
+    kept = read_file(tmp_path / "weights.safetensors")[0]
+    assert last.keys() == {f"net.{name}" for name in kept}
+    assert all(torch.equal(last[f"net.{name}"], value) for name, value in kept.items())
+
+
+def test_the_best_epoch_is_known_with_another_checkpoint_callback_before_ours(tmp_path, capsys):
+    other = ModelCheckpoint(dirpath=tmp_path / "other")
+    options: Any = {"monitor": "val/loss", "mode": "min", "every_seconds": None}
+    ours = Checkpoint(**options, every_steps=None, check_every_steps=100)
+    callbacks = [other, ours, ProgressBar(refresh_seconds=1, quiet=False)]
+    limits: dict[str, Any] = {"limit_train_batches": 2, "limit_val_batches": 1}
+    trainer = L.Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=1,
+        callbacks=callbacks,
+        logger=False,
+        accelerator="cpu",
+        enable_model_summary=False,
+        **limits,
+    )
+    module = DigitClassifier()
+    trainer.fit(module, MNISTDataModule())
+    assert capsys.readouterr().err.rstrip().endswith("best")
+    assert load_best(trainer, module) == 1
 
 
 def test_the_table_of_layers_has_their_operations_and_no_column_of_one_value(capsys):

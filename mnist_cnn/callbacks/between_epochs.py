@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -10,6 +10,14 @@ from torch import Tensor
 
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.internals.lightning import resumed_mid_epoch
+
+Kind = TypeVar("Kind", bound=Callback)
+
+
+def first_of(trainer: L.Trainer, kind: type[Kind]) -> Kind | None:
+    """Return the Trainer's first callback of a class, None if there is none."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
+    return next((each for each in callbacks if isinstance(each, kind)), None)
 
 
 class BetweenEpochs(Callback):

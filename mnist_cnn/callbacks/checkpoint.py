@@ -15,8 +15,12 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint as LightningCheckpoint
 from torch import Tensor
 
-from mnist_cnn.callbacks.between_epochs import BetweenEpochs, check_epochs_end_validated
-from mnist_cnn.callbacks.finite import Loss, check_finite
+from mnist_cnn.callbacks.between_epochs import (
+    BetweenEpochs,
+    check_epochs_end_validated,
+    first_of,
+)
+from mnist_cnn.callbacks.finite import Loss, check_finite, loss_in
 from mnist_cnn.callbacks.process_state import (
     all_reduce_max,
     environment,
@@ -168,9 +172,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
-        if isinstance(loss, Tensor):
-            self.losses.append(Loss(trainer.current_epoch + 1, batch_idx + 1, loss.detach()))
+        if (loss := loss_in(outputs)) is not None:
+            self.losses.append(Loss(trainer.current_epoch + 1, batch_idx + 1, loss))
         if (batch_idx + 1) % self.check_every_steps == 0:
             self.check_losses(trainer, pl_module)
         if not self.within_epochs:
@@ -238,6 +241,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
             if trainer.is_global_zero:
                 if self.run is not None:
                     self.run.outdate()
+                if self.best_epoch is None:  # one of another metric, from before
+                    self.best.unlink(missing_ok=True)
                 if self.best_epoch == epoch and not within:
                     copy_whole(new, self.best)
                 replace(new, self.last)
@@ -319,6 +324,12 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if best_epoch and best.is_file() and read_checkpoint(best)["epoch"] == best_epoch:
             copy_whole(best, self.best)
         copy_whole(Path(self.start), self.last)
+
+
+def best_epoch(trainer: L.Trainer) -> int | None:
+    """Return the epoch of a Trainer's best checkpoint (from 1), None if there is none."""
+    kept = first_of(trainer, Checkpoint)
+    return None if kept is None else kept.best_epoch
 
 
 def check_whole(path: Path | str) -> None:

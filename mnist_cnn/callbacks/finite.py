@@ -1,8 +1,8 @@
 """Checks for numbers that are not finite."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -12,11 +12,23 @@ from mnist_cnn.internals.lightning import mid_epoch
 
 
 class Loss(NamedTuple):
-    """The loss of a batch: its epoch, its number in the epoch, both from 1, and its value."""
+    """The loss of a batch: its epoch, its number in the epoch, both from 1, and a scalar."""
 
     epoch: int
     batch: int
     value: Tensor
+
+
+def loss_in(outputs: Any) -> Tensor | None:
+    """Return the loss in what Lightning hands on of a training step, None if there is none.
+
+    With manual optimization it may have any shape; its mean is returned, which is NaN or infinite
+    if a value is.
+    """
+    loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+    if not isinstance(loss, Tensor):
+        return None
+    return loss.detach() if loss.ndim == 0 else loss.detach().float().mean()
 
 
 def check_finite(trainer: L.Trainer, module: L.LightningModule, losses: Sequence[Loss]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mnist_cnn.analysis.results import now
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.checkpoint import best_epoch
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.internals.results import count_exactly
 from mnist_cnn.plots import training
@@ -122,7 +123,7 @@ class History(BetweenEpochs):
         if self.rows and trainer.is_global_zero:
             self.write(trainer)  # a run that had nothing left to train has no file yet
             folder = Path(trainer.default_root_dir)
-            best = getattr(trainer.checkpoint_callback, "best_epoch", None)
+            best = best_epoch(trainer)
             figure = training.history(self.rows, best, "/".join(folder.parts[-2:]))
             figure.savefig(folder / "history.png", dpi=150)
 

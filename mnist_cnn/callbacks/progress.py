@@ -9,6 +9,8 @@ import lightning as L
 from rich.progress import Progress
 
 from mnist_cnn.callbacks.between_epochs import BetweenEpochs
+from mnist_cnn.callbacks.checkpoint import best_epoch
+from mnist_cnn.callbacks.finite import loss_in
 from mnist_cnn.runs import terminal
 
 log = logging.getLogger(__name__)
@@ -51,9 +53,8 @@ class ProgressBar(BetweenEpochs):
         self.due = now + self.refresh_seconds
         epoch = trainer.current_epoch
         about = f"epoch {epoch + 1}/{trainer.max_epochs}"
-        if isinstance(outputs, dict) and "loss" in outputs:  # not with manual optimization
-            loss = outputs["loss"] * trainer.accumulate_grad_batches  # Lightning divides it
-            about += f"  loss {loss:.4f}"
+        if (loss := loss_in(outputs)) is not None:
+            about += f"  loss {loss * trainer.accumulate_grad_batches:.4f}"  # Lightning divides it
         done = epoch * trainer.num_training_batches + batch_idx + 1
         self.bar.update(self.task, completed=done, description=about)
         self.bar.refresh()
@@ -68,7 +69,7 @@ class ProgressBar(BetweenEpochs):
             shown = (brief(name.partition("/")[2], metrics.pop(name)) for name in names)
             cells += [" ".join((stage, *shown))] if names else []
         cells += [brief(name, value) for name, value in metrics.items()]
-        if epoch == getattr(trainer.checkpoint_callback, "best_epoch", None):
+        if epoch == best_epoch(trainer):
             cells.append("best")
         line = " │ ".join(cells)
         log.info(line)
