@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import getpass
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ with contextlib.suppress(ImportError):
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import (
         BaseSubmititLauncher as Base,
     )
+
+GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 class SavedFirst(Base):
@@ -49,9 +52,19 @@ class SavedFirst(Base):
 
 
 class LocalLauncher(SavedFirst):
-    """Processes of this machine."""
+    """Processes of this machine, with the GPUs that the command has."""
 
     _EXECUTOR = "local"
+
+    def __init__(self, **params: Any):
+        super().__init__(**params)
+        self.gpus = os.environ.get(GPUS)  # submitit sets it for the job
+
+    def __call__(self, *args: Any) -> JobReturn:
+        os.environ.pop(GPUS, None)
+        if self.gpus is not None:
+            os.environ[GPUS] = self.gpus
+        return super().__call__(*args)
 
 
 class SlurmLauncher(SavedFirst):

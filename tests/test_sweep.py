@@ -1,6 +1,8 @@
 """Sweeps: failures are recorded, killed jobs resumed, finished and foreign folders left alone."""
 
 import json
+import os
+import pickle
 import re
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
 
+from hydra_plugins import resumable_submitit
 from mnist_cnn.analysis.found import find_runs
 from mnist_cnn.checks.folders import differences
 from mnist_cnn.internals.hydra import parse_override
@@ -203,6 +206,30 @@ def test_a_sweep_and_a_job_of_another_process_are_left_to_it(toy):
     assert toy.finish("x=1,2").returncode == 0
 
 
+def test_a_forced_job_that_fails_is_not_called_refused_and_keeps_its_results(toy):
+    assert toy.finish("x=1,3").returncode == 0
+    before = stamps(toy.sweep, RESULTS)
+    (toy.folder / "broken").touch()
+    done = toy.finish("x=1,3", "y=7", "+force=true")
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"error: 1 of 2 jobs in {toy.sweep}: x_3 failed\n")
+    assert json.loads((toy.sweep / "x_3" / FAILED).read_text())["error"] == "not three"
+    after = stamps(toy.sweep, RESULTS)
+    assert [path for path in before if after[path] == before[path]] == [toy.sweep / "x_3" / RESULTS]
+    (toy.folder / "broken").unlink()
+    assert toy.finish("x=3", "y=7", "+force=true").returncode == 0
+    assert not (toy.sweep / "x_3" / FAILED).exists()
+
+
+@pytest.mark.parametrize("key", ["dry_run", "stop_on_failure"])
+def test_a_switch_that_is_text_is_refused(toy, key):
+    done = toy.finish("x=1", f"+hydra.callbacks.sweep.{key}=no")
+    assert done.returncode == 1
+    assert f"{key} must be true or false, got no" in done.stderr
+    assert "hydra.callbacks.sweep" in done.stderr
+    assert not toy.sweep.exists()
+
+
 def test_commands_of_the_same_second_get_folders_of_their_own(toy):
     args = ["x=1,2", "hydra.sweep.dir='by/${now:%Y}'"]
     commands = [toy.start(*args, output=subprocess.DEVNULL) for _ in range(3)]
@@ -282,6 +309,20 @@ def test_each_launcher_runs_the_jobs(toy, launcher):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("gpus", [None, "", "2,3"])
+def test_a_job_of_this_machine_has_the_gpus_of_the_command(monkeypatch, gpus):
+    pytest.importorskip("submitit", reason="comes with the extra slurm")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    launcher = pickle.loads(pickle.dumps(resumable_submitit.LocalLauncher()))
+    monkeypatch.setattr(
+        resumable_submitit.Base, "__call__", lambda self: os.environ.get("CUDA_VISIBLE_DEVICES")
+    )
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")  # by submitit
+    assert launcher() == gpus
+
+
 def test_a_job_that_submitit_would_end_is_saved_first_and_then_started_again(tmp_path):
     command = ["mnist_cnn.train", "-m", *TINY, FAULT, "run_name=x"]
     command += ["callbacks.checkpoint.every_seconds=null", "hydra.callbacks.folders.report=null"]

@@ -103,6 +103,22 @@ def test_the_configuration_needs_no_torch(command, without_torch):
     assert done.stdout
 
 
+def test_a_run_that_its_folder_refuses_leaves_no_folder(command, tmp_path):
+    trained(tmp_path / "run", "trainer.max_epochs=1")
+    start = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
+    done = command(start, *TINY, "optimizer.lr=0.1", "hydra.run.dir=new")
+    said = f"error: {tmp_path}/run: optimizer.lr must be 0.001 as recorded, got 0.1; "
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert said in done.stderr
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train.log").write_text("mine")
+    done = command(*TINY, "hydra.run.dir=mine")
+    assert done.returncode == 1
+    assert "must be empty or a run's, has train.log" in done.stderr
+    assert files(tmp_path / "mine") == {"train.log": b"mine"}
+
+
 def test_a_second_process_at_the_same_folder_is_refused(command, tmp_path):
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / LOCK):

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -127,9 +128,8 @@ class RunFolder:
                 self.last = self.path / LAST
             if not (self.path / CONFIG).exists():
                 self.commit()
-            if self.results is None:
-                (self.path / FAILED).unlink(missing_ok=True)
-                (self.path / PRUNED).unlink(missing_ok=True)
+            for file in (FAILED, PRUNED):
+                (self.path / file).unlink(missing_ok=True)
             broadcast([self.results, self.last])
             with self.logged(), self.ending():
                 yield self
@@ -145,7 +145,7 @@ class RunFolder:
         found = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if is_sweep(self.path):
             raise ValueError(f"{self.path} is the folder of a sweep; choose another folder")
-        found = [name for name in found if name != hydra_log()]
+        found = [name for name in found if name == self.log or name != hydra_log()]
         if found and LOCK not in found:
             raise ValueError(f"{self.path} must be empty or a run's, has {found[0]}")
 
@@ -189,7 +189,8 @@ class RunFolder:
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
         lines = []
         if refused := {key: changed[key] for key in changed if key not in allowed}:
-            lines += [self.force(refused, ended, forced=self.values.get("force") is True)]
+            forced = self.values.get("force") is True
+            lines += [self.force(refused, ended, recorded.parent.parent, forced=forced)]
         # results remain valid if a step, such as the test, is now left out
         off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
         longer = changed.keys() - off - on
@@ -200,8 +201,8 @@ class RunFolder:
             self.results = read_results(results)
         return lines
 
-    def force(self, changed: Changes, ended: str, *, forced: bool) -> str:
-        """Return a line on changed values.
+    def force(self, changed: Changes, ended: str, of: Path, *, forced: bool) -> str:
+        """Return a line on values that differ from those of the run in the folder `of`.
 
         Raises:
             ValueError: they are not forced, or no training is left to do.
@@ -209,7 +210,7 @@ class RunFolder:
         keys = [
             f"{key} must be {old} as recorded, got {new}" for key, (old, new) in changed.items()
         ]
-        text = f"{self.path}: {'; '.join(keys)}"
+        text = f"{of}: {'; '.join(keys)}"
         key = "force" if "force" in self.values else "+force"  # Hydra's sign for a new key
         if not forced:
             raise ValueError(f"{text}; {key}=true resumes it all the same, not exactly")
@@ -240,8 +241,6 @@ class RunFolder:
         return dict(results)
 
     def note_failure(self, error: Exception) -> None:
-        if (self.path / RESULTS).exists():  # a finished run that could not be extended
-            return
         trace = "".join(traceback.format_exception(error))
         failure = {"type": type(error).__name__, "error": str(error), "traceback": trace}
         with contextlib.suppress(OSError):  # the disk itself may have failed
@@ -259,6 +258,7 @@ class RunFolder:
                 raise stop from None
             if isinstance(e, Exception):
                 self.note_failure(e)
+                e.failed_in = self.path  # type: ignore[attr-defined]  # it was not refused
             raise
 
     @contextlib.contextmanager
@@ -296,7 +296,7 @@ def as_recorded(values: Mapping[Any, Any]) -> Any:
 def how_to_resume(folder: Path) -> str:
     """Return what resumes a run: ckpt_path repeats a command, which a Python program has not."""
     if (folder / OVERRIDES).is_file():
-        return f"resume it with ckpt_path={folder}"
+        return f"resume it with ckpt_path={shlex.quote(str(folder))}"
     return f"the call that started {folder} resumes it"
 
 
@@ -358,8 +358,12 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
-    replace(new, path)
+    try:
+        new.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
+        replace(new, path)
+    except OSError:  # most likely a full disk: free what was taken
+        new.unlink(missing_ok=True)
+        raise
 
 
 def replace(new: Path, old: Path) -> None:

@@ -92,8 +92,8 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
         trace = RemoteTraceback(reason["extraInfo"]["py_callstack"])
         raise ValueError(f"process {rank}: {reason['message']}") from trace
     finally:
-        run.lock.acquire(timeout=60)
         del os.environ[JOB]
+        run.lock.acquire(timeout=60)
     if (run.path / PRUNED).exists():
         raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
     return read_results(run.path / RESULTS)

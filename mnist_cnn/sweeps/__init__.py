@@ -110,7 +110,7 @@ def attempt(
         raise Interrupted(e.number, f"resume it with ckpt_path={folder.parent}") from None
     except Exception as e:
         reason = " ".join(str(e).split()).removeprefix(f"{folder}: ")
-        how = "failed" if state(folder) == "failed" else "refused"
+        how = "failed" if getattr(e, "failed_in", None) == folder.absolute() else "refused"
         if how == "refused":  # its folder is left unchanged
             if not isinstance(e, ValueError):
                 raise
