@@ -89,14 +89,15 @@ class FewLabels(DigitClassifier):
     def predictions(self, images: Tensor) -> Tensor:
         """Return probabilities (B, K) of images, all classes being as frequent over many steps."""
         self.net.eval()
-        logits = self.net(images)
+        logits = self.net(images).float()  # a sum over steps in bfloat16 would lose small ones
         if self.offsets is None:
             self.offsets = logits.new_zeros(logits.shape[1])
-        found = (logits + self.offsets).softmax(1)
+        offsets = self.offsets.to(logits.device)  # a checkpoint's are on the CPU
+        found = (logits + offsets).softmax(1)
         total = sum_over_ranks(found.sum(0), self.trainer)
         # without images all offsets grow by the same amount, and their differences shrink
         frequency = total / total.sum().clamp(min=1)
-        self.offsets = (1 - LEAK) * self.offsets - BALANCE * (len(total) * frequency - 1)
+        self.offsets = (1 - LEAK) * offsets - BALANCE * (len(total) * frequency - 1)
         return found
 
     @torch.no_grad()
@@ -116,5 +117,4 @@ class FewLabels(DigitClassifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        offsets = checkpoint["offsets"]
-        self.offsets = offsets if offsets is None else offsets.to(self.device)
+        self.offsets = checkpoint["offsets"]

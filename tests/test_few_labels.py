@@ -148,6 +148,17 @@ def test_predictions_come_to_have_classes_that_are_nearly_equally_frequent():
     assert aligned.max() < 0.13
 
 
+def test_offsets_are_exact_in_any_precision_and_go_where_the_images_are():
+    few = module(torch.linspace(0, 3, 10))
+    with torch.autocast("cpu", torch.bfloat16):
+        few.predictions(torch.rand(2, 1, 28, 28))
+    assert few.offsets is not None
+    assert few.offsets.dtype == torch.float32
+    few.to("meta")  # as a resumed run moves it to a GPU, after the checkpoint is read
+    few.predictions(torch.rand(2, 1, 28, 28, device="meta"))
+    assert few.offsets.device.type == "meta"
+
+
 def test_a_class_that_is_lost_to_another_is_predicted_again():
     few = module(8.0 * torch.eye(10)[8])
     images = torch.rand(2, 1, 28, 28)
