@@ -227,7 +227,7 @@ class DigitClassifier(L.LightningModule):
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))
         self.log(f"{stage}/acc", torch.tensor(hits / max(labelled, 1), dtype=torch.float64))
         for name, value in self.epoch_metrics[stage].computed().items():
-            self.log(f"{stage}/{name}", value.double())  # of all processes
+            self.log(f"{stage}/{name}", value.cpu().double())  # of all processes
 
     def configure_optimizers(self) -> Any:
         args = dict(self.hparams["optimizer"])

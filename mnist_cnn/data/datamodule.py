@@ -209,9 +209,9 @@ class ImageDataModule(L.LightningDataModule):
         """Return the mean and standard deviation (C,) of the training images, in [0, 1]."""
         images, _ = self.splits["train"]
         n = images[:, 0].numel()
-        total = square = images.new_zeros(images.shape[1], dtype=torch.float64)
+        total = square = torch.zeros(images.shape[1], dtype=torch.float64)
         for part in images.split(100):  # in float64, eight times as large, integer sums are exact
-            x = part.double()
+            x = part.cpu().double()  # Apple's GPUs have no float64
             total, square = total + x.sum((0, 2, 3)), square + x.square().sum((0, 2, 3))
         mean = total / n
         std = (square / n - mean.square()).sqrt()

@@ -20,6 +20,7 @@ from mnist_cnn.runs.terminal import track
 SEED, BATCH = 0, 500
 ATTACKED = 1000  # images: an attack takes hundreds of forward passes
 DEFAULT = get_args(Suite)  # of robustness=true
+LIGHT_ON_BLACK = "corruptions", "outliers"  # suites whose images are drawn so
 
 
 class Suites:
@@ -72,12 +73,12 @@ class Suites:
                 for k, part in enumerate(parts):
                     moved = attack(self.net, *part, epsilon, generator(SEED, k))
                     hits.append(attacks.correct(self.net, moved, part[1]))
-                figures[name][f"{epsilon}"] = torch.cat(hits).double().mean().item()
+                figures[name][f"{epsilon}"] = torch.cat(hits).cpu().double().mean().item()
         return figures
 
     def certified(self) -> dict[str, Any]:
         """Compute the certified accuracy by epsilon, on all images, in float64."""
-        net = copy.deepcopy(self.net).double().cpu()
+        net = copy.deepcopy(self.net).cpu().double()
         parts = list(zip(self.images.double().split(BATCH), self.labels.split(BATCH), strict=True))
         try:
             hits = {
