@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,13 +13,15 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from mnist_cnn.analysis.evaluation import on_corrected_labels, robustness_table
+from mnist_cnn.analysis import evaluation as analysis
+from mnist_cnn.analysis.evaluation import check_changes, on_corrected_labels, robustness_table
 from mnist_cnn.analysis.networks import as_trained, network_files, output_folder
 from mnist_cnn.analysis.scores import Predictions
-from mnist_cnn.config.compose import compose, resolved
+from mnist_cnn.config.compose import compose, resolved, tutorial
 from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.data import mnist
 from mnist_cnn.evaluate import evaluate, preflight
+from mnist_cnn.module import DigitClassifier
 from mnist_cnn.train import train
 from mnist_cnn.weights.files import SHIPPED
 from tests.helpers.training import SHORT, save_untrained
@@ -203,12 +206,44 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
 
 
+def test_a_folder_in_which_nothing_could_be_written_can_be_taken_again(
+    folder, tmp_path, monkeypatch
+):
+    def full(content, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(analysis, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluation(folder, tmp_path)
+    monkeypatch.undo()
+    assert evaluation(folder, tmp_path)["images"] == 10_000
+
+
 @pytest.mark.parametrize(
     "override", ["split=tset", "temperature=2", "mistakes=-1", "mistakes=301", "shifts=5"]
 )
 def test_a_wrong_value_is_named(folder, override):
     with pytest.raises(ValueError, match=f"^{override.split('=')[0]}\\b.*, got"):
         parse(resolved(composed(folder, override)), Evaluation)
+
+
+def test_a_network_without_an_output_for_each_class_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(analysis, "check_fits", lambda model, data: None)  # as a user's own is not
+    net = DigitClassifier(model={**tutorial("model"), "channels": [4, 4], "classes": 12})
+    net.save_weights(tmp_path / "net.safetensors", {"data": {"name": "Mine", "classes": None}})
+    with pytest.raises(ValueError, match=r"networks with 10 outputs, .*net\.safetensors with 12"):
+        evaluate(composed(tmp_path / "net.safetensors", "data=mnist", run_dir=tmp_path / "out"))
+
+
+def test_what_draws_on_black_is_not_measured_with_dark_digits(folder):
+    nets: Any = [SimpleNamespace(is_on_light=True)]
+    data: Any = SimpleNamespace(shape=(1, 28, 28))
+    for asked, refused in (("true", "corruptions, outliers"), ("[certified,outliers]", "outliers")):
+        config = parse(resolved(composed(folder, f"robustness={asked}")), Evaluation)
+        with pytest.raises(ValueError, match=rf"\[adversarial, certified\] .*, got {refused}$"):
+            check_changes(config, nets, data)
+    fine = parse(resolved(composed(folder, "robustness=[adversarial,certified]")), Evaluation)
+    check_changes(fine, nets, data)
 
 
 def test_several_networks_are_evaluated_as_one_and_each_alone(folder, other, tested, tmp_path):

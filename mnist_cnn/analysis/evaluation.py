@@ -14,7 +14,7 @@ from torch import nn
 
 from mnist_cnn.analysis import scores
 from mnist_cnn.analysis.networks import network_files
-from mnist_cnn.analysis.robustness.suites import DEFAULT, measure_robustness
+from mnist_cnn.analysis.robustness.suites import DEFAULT, LIGHT_ON_BLACK, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.analysis.tables import screen_table
 from mnist_cnn.config import instantiate
@@ -54,8 +54,16 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
         return scores.predict_batches(nets, batches, device, config.shifts)
 
     each = predict(nets, split)
+    counts = [alone.logits.shape[1] for alone in each]
     if isinstance(data, CollectedDataModule):
-        data.add_classes(max(alone.logits.shape[1] for alone in each))
+        data.add_classes(max(counts))
+    for file, count in zip((*ours, *others), counts, strict=True):
+        if count != len(data.classes):
+            allowed = f"networks with {len(data.classes)} outputs, one for each class"
+            raise ValueError(must_be("ckpt_path and compare", allowed, f"{file} with {count}"))
+    if (label := int(each[0].labels.max())) >= len(data.classes):
+        allowed = f"less than {len(data.classes)}, the number of classes"
+        raise ValueError(must_be("each label", allowed, label))
     predictions, writers = scores.ensemble(each[:n]), data.split_writers(split)
     outcome = {
         "ckpt_path": list(map(str, files)) if isinstance(config.ckpt_path, list) else str(files[0]),
@@ -72,7 +80,7 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
             predictions, data.rows[split], data.classes, config.mistakes, data.split_files(split)
         ),
     }
-    if (data.name, split) == ("mnist", "test"):
+    if isinstance(data, MNISTDataModule) and (data.name, split) == ("mnist", "test"):
         outcome["labels"] = on_corrected_labels(predictions)
     if others:
         other = scores.ensemble(each[n:])
@@ -84,9 +92,8 @@ def measure(config: Evaluation) -> tuple[dict[str, Any], Predictions, ImageDataM
         after = scores.calibration(predictions.at_temperature(t))
         outcome["temperature"] = {"value": t, **after}
     if config.robustness:
-        suites = DEFAULT if config.robustness is True else config.robustness
         named = dict(zip(map(str, files), nets, strict=False))
-        outcome["robustness"] = measure_robustness(named, data, split, suites, device)
+        outcome["robustness"] = measure_robustness(named, data, split, suites_of(config), device)
     return outcome, predictions, data
 
 
@@ -140,7 +147,11 @@ def check_changes(config: Evaluation, nets: Sequence[Trained], data: ImageDataMo
     shape = getattr(data, "shape", SHAPE)  # unknown without images of a split
     if config.robustness and shape != SHAPE:
         raise ValueError(must_be("robustness", f"false with images of {shape}", config.robustness))
-    if config.shifts and (shape[0] > 1 or any(net.is_on_light for net in nets)):
+    is_dark_on_light = any(net.is_on_light for net in nets)
+    if is_dark_on_light and (drawn := [s for s in suites_of(config) if s in LIGHT_ON_BLACK]):
+        allowed = "[adversarial, certified] with images that are dark on light"
+        raise ValueError(must_be("robustness", allowed, ", ".join(drawn)))
+    if config.shifts and (shape[0] > 1 or is_dark_on_light):
         allowed = "0 with images that are not light on black"
         raise ValueError(must_be("shifts", allowed, config.shifts))
     if isinstance(data, CollectedDataModule) and data.is_scaled:
@@ -151,6 +162,11 @@ def check_changes(config: Evaluation, nets: Sequence[Trained], data: ImageDataMo
             if given:
                 allowed = f"{usual} with images beyond [0, 1], as normalised ones are"
                 raise ValueError(must_be(key, allowed, given))
+
+
+def suites_of(config: Evaluation) -> Sequence[str]:
+    """Return the suites of robustness that an evaluation measures."""
+    return DEFAULT if config.robustness is True else config.robustness or ()
 
 
 def splits_of(config: Evaluation) -> set[str]:
@@ -252,8 +268,9 @@ def write_outcome(
     people = scores.each_writer(predictions, writers) if writers else None
     # before writing: half an outcome is none
     figures = draw_outcome(outcome, predictions, data, people)
-    (folder / CONFIG.parent).mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(outcome, folder / "evaluation.json")  # first: it marks the folder as an evaluation's
+    (folder / CONFIG.parent).mkdir(exist_ok=True)
     OmegaConf.save(values, folder / CONFIG)
     table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
     table.insert(0, "index", data.rows[split].numpy())

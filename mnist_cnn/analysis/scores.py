@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_cnn.data.writers import Writers
 
@@ -197,8 +196,8 @@ def list_mistakes(
 
 def confusion(predictions: Predictions, classes: int) -> np.ndarray:
     """Return how many images of class i were predicted as class j, integers (C, C)."""
-    found = multiclass_confusion_matrix(predictions.predicted, predictions.labels, classes)
-    return found.numpy()
+    cells = predictions.labels * classes + predictions.predicted
+    return np.bincount(cells.numpy(), minlength=classes**2).reshape(classes, classes)
 
 
 def summary(predictions: Predictions, classes: Sequence[str]) -> dict[str, Any]:

@@ -123,7 +123,8 @@ def dropout(x: Interval, p: float, training: bool, inplace: bool) -> Interval:
 
 HANDLERS |= {F.linear: linear, F.conv2d: conv2d, F.batch_norm: batch_norm}
 HANDLERS |= {F.dropout: dropout, F.dropout2d: dropout}
-INCREASING = (F.relu, torch.relu, F.hardtanh, F.max_pool2d, F.avg_pool2d)
+POOLING = (F.max_pool2d, F.avg_pool2d, F.adaptive_max_pool2d, F.adaptive_avg_pool2d)
+INCREASING = (F.relu, torch.relu, F.hardtanh, *POOLING)
 HANDLERS |= {function: monotone(function) for function in INCREASING}
 
 
