@@ -228,9 +228,12 @@ def test_no_file_tells_of_the_machine_that_made_it(exported, data_root):
             with zipfile.ZipFile(file) as archive:
                 content = b"".join(map(archive.read, archive.namelist()))
         assert not [place for place in private if place.encode() in content], file.name
-    own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me"}
+    own = {"_target_": "pkg.Data", "path": "my.npz", "folder": "/home/me", "fold": 3}
     net = predictor.Trained(torch.nn.Identity(), ("a",), {"data": {"name": "Data", "custom": own}})
-    assert describe(net)["data"] == {"name": "Data", "custom": {"_target_": "pkg.Data"}}
+    assert describe(net)["data"] == {
+        "name": "Data",
+        "custom": {"_target_": "pkg.Data", "fold": 3},  # how the images were divided
+    }
 
 
 def test_the_page_has_the_network_of_the_run_or_else_the_reader_alone(exported, tmp_path, capsys):

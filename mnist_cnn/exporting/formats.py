@@ -62,12 +62,14 @@ def verify(name: str, predict: Predict, net: Trained) -> float:
 def describe(net: Trained) -> dict[str, Any]:
     """Return the description of a network that its files contain, without paths of its data."""
     data = net.about["data"]
-    kept = (*DataDescription.model_fields, "shape", "color", "size", "on_light")
+    kept = (*DataDescription.model_fields, "fingerprint", "shape", "color", "size", "on_light")
     known = {key: data[key] for key in kept if key in data}
     if "path" in data:
         known["path"] = None  # of which kind the data were, but not where
     if "custom" in data:
-        known["custom"] = {"_target_": data["custom"]["_target_"]}
+        # its code, and how it divides the images
+        kept = ("_target_", *DataDescription.model_fields, "fingerprint")
+        known["custom"] = {key: data["custom"][key] for key in kept if key in data["custom"]}
     sizes = ", ".join(map(str, net.example(1).shape[1:]))
     taken = f"uint8 (N, {sizes}), 0 to 255, as in training: MNIST's are white on black and centred"
     about = {**net.about, "images": f"{taken}; the network itself normalizes them"}
