@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from benchmarks.measurements import FOLDER, join
+from benchmarks.measurements import FOLDER, join, write_rows
 from benchmarks.records import read_runs
 from benchmarks.tables import accuracy, hardware, markdown
 from mnist_cnn.command import command
@@ -116,9 +116,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     sets = load_sets(args.digits)
     new = [row for folder in args.folders for row in measure(folder, sets)]
     rows = join(new, FILE)
-    if new:
+    shown = markdown(table(rows))
+    if new:  # what cannot be shown is not written
         draw(rows, FILE.with_suffix(".png"))
-    print(markdown(table(rows)))
+        write_rows(rows, FILE)
+    print(shown)
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "versions": results.versions(),
             "git_commit": results.commit(),
         }
-        write_json({**records[args.fast], "ratio": ratio}, RECORDS / f"{args.fast}.json")
+        write_json({**load_records()[args.fast], "ratio": ratio}, RECORDS / f"{args.fast}.json")
 
 
 if __name__ == "__main__":

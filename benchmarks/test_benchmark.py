@@ -1,6 +1,7 @@
 """Test that the benchmarks run and report ratios; their speed is not tested."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,20 @@ def test_digits_from_elsewhere_are_made_like_those_of_mnist(tmp_path, size):
     for digits, truth in elsewhere.load_sets(tmp_path / "digits.npz").values():
         assert digits.shape == (200, 28, 28)
         assert (load()(digits).argmax(1) == truth).double().mean() > 0.97
+
+
+def test_new_runs_on_digits_from_elsewhere_join_the_file(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "elsewhere.json"
+    shutil.copy(elsewhere.FILE, file)
+    known = json.loads(file.read_text())["rows"]
+    new = {**known[0], "network": "mine", "mnist": 0.5}
+    monkeypatch.setattr(elsewhere, "FILE", file)
+    monkeypatch.setattr(elsewhere, "load_sets", lambda file: {})
+    monkeypatch.setattr(elsewhere, "measure", lambda folder, sets: iter([new]))
+    elsewhere.main(["digits.npz", "run"])
+    assert "| mine |" in capsys.readouterr().out
+    assert json.loads(file.read_text())["rows"] == [*known, new]
+    assert file.with_suffix(".png").exists()
 
 
 def test_the_mean_of_readers_is_written_with_its_metrics_and_calibrated(tmp_path):
