@@ -31,7 +31,8 @@ FIRM = 0.5  # ink from which a pixel counts as part of a stroke
 
 FORMS = {**strokes.DIGITS, **strokes.SIGNS}
 
-# fonts that come with Matplotlib; STIX is reserved for validation and benchmarks
+# fonts that come with Matplotlib; STIX is reserved for validation and benchmarks, but for
+# characters beyond ASCII, which most of the others do not have
 TRAINING_FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold",
     "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "cmr10", "cmss10", "cmtt10", "cmb10",
