@@ -176,7 +176,7 @@ class Classes:
     def __post_init__(self) -> None:
         try:
             self(Image.new("L", (1, 1)))
-        except RuntimeError as e:  # a user's network may raise anything for its images
+        except Exception as e:  # a user's network may raise anything for its images
             raise ValueError(str(e)) from e
 
     @property

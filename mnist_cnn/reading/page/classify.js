@@ -40,6 +40,7 @@ async function decoded(file) {
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   pen.imageSmoothingQuality = "high";
   pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close(); // up to 200 MB
   return canvas;
 }
 
