@@ -280,6 +280,13 @@ def test_a_run_without_a_profiler_has_one_context_for_all_hooks(tmp_path, monkey
     assert len({*map(id, contexts.values())}) == 1
 
 
+def test_a_validation_after_each_step_leaves_no_place_for_checkpoints_and_says_so(tmp_path, capsys):
+    options = ["trainer.max_epochs=1", "trainer.val_check_interval=1"]
+    trained(tmp_path, *options, "trainer.limit_train_batches=2")
+    said = "no checkpoint within an epoch: trainer.val_check_interval=1 validates after each step"
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("interval", ["0.3", "4"])
 def test_an_epoch_that_trains_on_after_its_validation_has_no_best_checkpoint(tmp_path, interval):
     option = f"trainer.val_check_interval={interval}"

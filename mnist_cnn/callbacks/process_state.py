@@ -67,6 +67,10 @@ def unresumable(trainer: L.Trainer, others: Sequence[Any]) -> list[str]:
     reasons = [f"{type(each).__name__} in train_dataloader cannot be replayed" for each in others]
     if fetches_ahead(trainer):
         reasons.append("trainer.limit_train_batches is no number, and the loader's length unknown")
+    # after a validation nothing is saved, see `validated_now`, nor while gradients are accumulated
+    interval, steps = trainer.val_check_interval, trainer.accumulate_grad_batches
+    if isinstance(interval, int) and steps % interval == 0 and trainer.enable_validation:
+        reasons.append(f"trainer.val_check_interval={interval} validates after each step")
     stay = any(getattr(loader, "persistent_workers", False) for loader in resumable(trainer))
     if stay and trainer.is_global_zero:
         print(
