@@ -128,8 +128,9 @@ class PageLoader:
 class PagesDataModule(L.LightningDataModule):
     """Generated pages of handwriting and print.
 
-    Training uses writers of MNIST's training file and fonts that validation does not use. A page
-    depends on (seed, epoch, index) alone, so that a resumed run sees the same pages.
+    Training uses writers of MNIST's training file and fonts that validation does not use, but for
+    characters beyond ASCII, which are printed in one font. A page depends on (seed, epoch, index)
+    alone, so that a resumed run sees the same pages.
 
     Args:
         pages: number of pages per epoch; those that do not fill a batch are left out.
