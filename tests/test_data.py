@@ -120,6 +120,21 @@ def test_writers_of_other_sets_are_not_known():
         data.validation_rows(torch.zeros(10))
 
 
+class Named(MNISTDataModule):
+    """Images whose writers are told, or not, whatever the name of the set."""
+
+    def writers(self, split: str) -> writers.Writers | None:
+        return None if self.name == "mnist" else writers.mnist_writers(split)
+
+
+def test_a_set_of_the_users_tells_by_itself_whether_its_writers_are_known(train_file):
+    labels = train_file[1]
+    told = Named(name="kmnist", split="writers").validation_rows(labels)
+    assert torch.equal(told, module("fit", split="writers").rows["val"])
+    with pytest.raises(ValueError, match=r"^data\.split must be rows with data=mnist"):
+        Named(name="mnist", split="writers").validation_rows(labels)
+
+
 def test_runs_of_one_process_share_the_images_and_leave_them_alone(tmp_path, train_file):
     before = [tensor.clone() for tensor in train_file]
     trained(tmp_path, "augment=photo", "trainer.max_epochs=1")

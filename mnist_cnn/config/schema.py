@@ -181,7 +181,7 @@ class Data(Images, Custom):
 
     @model_validator(mode="after")
     def has_writers(self) -> "Data":
-        check_split(self.split or "rows", self.name, self.val_fraction)
+        check_split(self.split or "rows", self.name, self.name == "mnist", self.val_fraction)
         return self
 
     @model_validator(mode="after")
@@ -373,9 +373,9 @@ def check_files(data: Mapping[str, Any]) -> None:
         raise ValueError(must_be(f"data.{key}", wanted, data.get(key)))
 
 
-def check_split(split: str, name: str, val_fraction: float) -> None:
+def check_split(split: str, name: str, has_writers: bool, val_fraction: float) -> None:
     """Raise ValueError if a data set's writers are unknown or cannot form folds of this size."""
-    if split != "rows" and val_fraction and name != "mnist":
+    if split != "rows" and val_fraction and not has_writers:
         raise ValueError(must_be("data.split", f"rows with data={name}", split))
     if split == "writers_by_series" and val_fraction not in (0, 0.5):
         allowed = "0.5 with data.split=writers_by_series, which has two folds"

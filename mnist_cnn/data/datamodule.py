@@ -113,10 +113,11 @@ class ImageDataModule(L.LightningDataModule):
         """Return the rows (M,) of the training file held out for validation, in order."""
         if not self.val_fraction:
             return torch.arange(0)
-        schema.check_split(self.split, self.name, self.val_fraction)
+        known = None if self.split == "rows" else self.writers("train")
+        schema.check_split(self.split, self.name, known is not None, self.val_fraction)
         size = int(len(labels) * self.val_fraction)
         rows = torch.arange(self.fold * size, (self.fold + 1) * size)
-        if self.split != "rows" and (known := self.writers("train")):
+        if known is not None:
             rows = held_out(known, labels, self.split, self.val_fraction, self.fold)
         if not 0 < len(rows) < len(labels):
             allowed = f"0 or leave some of {len(labels)} images to every fold and to training"
