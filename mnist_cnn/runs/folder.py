@@ -128,8 +128,9 @@ class RunFolder:
                 self.last = self.path / LAST
             if not (self.path / CONFIG).exists():
                 self.commit()
-            for file in (FAILED, PRUNED):
-                (self.path / file).unlink(missing_ok=True)
+            if self.results is None:
+                (self.path / FAILED).unlink(missing_ok=True)
+                (self.path / PRUNED).unlink(missing_ok=True)
             broadcast([self.results, self.last])
             with self.logged(), self.ending():
                 yield self
@@ -241,6 +242,8 @@ class RunFolder:
         return dict(results)
 
     def note_failure(self, error: Exception) -> None:
+        if (self.path / RESULTS).exists():  # a finished run that could not be extended
+            return
         trace = "".join(traceback.format_exception(error))
         failure = {"type": type(error).__name__, "error": str(error), "traceback": trace}
         with contextlib.suppress(OSError):  # the disk itself may have failed

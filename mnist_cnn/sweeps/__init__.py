@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from mnist_cnn.runs.folder import (
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.signals import Interrupted
 
-REFUSED = ".{}.refused"  # holds why the job was refused, until the sweep ends
+# holds how a job ended of which its folder has no trace, and why, until the sweep ends
+ENDED = ".{}.ended"
 # in a sweep that stops at the first job that fails: empty, then with that job's name
 STOPPED = ".stopped"
 
@@ -110,12 +112,15 @@ def attempt(
         raise Interrupted(e.number, f"resume it with ckpt_path={folder.parent}") from None
     except Exception as e:
         reason = " ".join(str(e).split()).removeprefix(f"{folder}: ")
-        how = "failed" if getattr(e, "failed_in", None) == folder.absolute() else "refused"
-        if how == "refused":  # its folder is left unchanged
-            if not isinstance(e, ValueError):
-                raise
-            folder.with_name(REFUSED.format(folder.name)).write_text(reason, "utf-8")
+        has_begun = getattr(e, "failed_in", None) == folder.absolute()
+        if not has_begun and not isinstance(e, ValueError):
+            raise
+        how = "failed" if has_begun else "refused"
+        if not has_begun or state(folder) != "failed":  # the folder is left unchanged
+            folder.with_name(ENDED.format(folder.name)).write_text(f"{how}: {reason}", "utf-8")
             remove_empty(folder)
+            if has_begun:  # beside earlier results there is no failed.json
+                traceback.print_exc()
         print(f"{folder.name}: {how}: {reason}")
         if (stopped := folder.with_name(STOPPED)).exists():
             stopped.write_text(folder.name, "utf-8")

@@ -23,11 +23,11 @@ from mnist_cnn.internals.hydra import (
     set_hydra_config,
 )
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
-from mnist_cnn.runs.folder import FAILED, LOCK, PENDING, SWEEP, RunFolder, is_sweep, state
+from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, is_sweep, state
 from mnist_cnn.runs.names import renamed, swept_keys
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
-from mnist_cnn.sweeps import REFUSED, STOPPED, remove_empty, stopped_by
+from mnist_cnn.sweeps import ENDED, STOPPED, remove_empty, stopped_by
 from mnist_cnn.sweeps.dry_run import Job, jobs, show
 
 
@@ -116,7 +116,7 @@ class Folders(Callback):
         check_sweep(folder, config.hydra.job.name)
         Folders.held.close()
         Folders.held.enter_context(RunFolder(folder).locked())
-        refused_jobs(folder)
+        notes(folder)
         (folder / STOPPED).unlink(missing_ok=True)
         if self.stop_on_failure:
             (folder / STOPPED).touch()
@@ -165,17 +165,15 @@ class Folders(Callback):
         """Report a sweep, and exit with the names of the jobs that are left."""
         folder = Path(config.hydra.sweep.dir).absolute()
         jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
-        # also one that has results, of another configuration or fewer epochs
-        jobs |= {failed.parent.name: "failed" for failed in folder.glob(f"*/{FAILED}")}
         if self.report and jobs:  # none where each job was refused
             pkgutil.resolve_name(self.report)(folder)
-        refused = refused_jobs(folder)
-        jobs |= dict.fromkeys(refused, "refused")
+        ended = [(name, *note.split(": ", 1)) for name, note in notes(folder).items()]
+        jobs |= {name: how for name, how, _ in ended}
         stopped = stopped_by(folder)
         (folder / STOPPED).unlink(missing_ok=True)
         ends = ("failed", "running", "refused")
         if left := [f"{job(name)} {how}" for name, how in sorted(jobs.items()) if how in ends]:
-            names = "; ".join([", ".join(left), *dict.fromkeys(refused.values())])
+            names = "; ".join([", ".join(left), *dict.fromkeys(reason for *_, reason in ended)])
             if stopped:
                 names += f"; stopped after {job(stopped)}: the same command runs what is missing"
             sys.exit(f"error: {len(left)} of {len(jobs)} jobs in {folder}: {names}")
@@ -279,13 +277,13 @@ def check_sweep(folder: Path, application: str) -> None:
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
 
 
-def refused_jobs(folder: Path) -> dict[str, str]:
-    """Return why jobs of a sweep were refused, by their names, and delete these records."""
-    reasons = {}
-    for file in sorted(folder.glob(REFUSED.format("*"))):
-        reasons[file.stem[1:]] = file.read_text("utf-8")
+def notes(folder: Path) -> dict[str, str]:
+    """Return how jobs ended of which their folders have no trace, by name; delete the notes."""
+    found = {}
+    for file in sorted(folder.glob(ENDED.format("*"))):
+        found[file.stem[1:]] = file.read_text("utf-8")
         file.unlink()
-    return reasons
+    return found
 
 
 def with_command(known: Sequence[dict[str, Any]], config: DictConfig) -> list[dict[str, Any]]:
