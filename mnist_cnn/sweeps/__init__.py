@@ -23,8 +23,8 @@ from mnist_cnn.runs.folder import (
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.signals import Interrupted
 
-# holds how a job ended of which its folder has no trace, and why, until the sweep ends
-ENDED = ".{}.ended"
+# holds why a job failed or was refused that has left no trace in its folder, until the sweep ends
+ENDED = ".{}.{}"
 # in a sweep that stops at the first job that fails: empty, then with that job's name
 STOPPED = ".stopped"
 
@@ -117,7 +117,7 @@ def attempt(
             raise
         how = "failed" if has_begun else "refused"
         if not has_begun or state(folder) != "failed":  # the folder is left unchanged
-            folder.with_name(ENDED.format(folder.name)).write_text(f"{how}: {reason}", "utf-8")
+            folder.with_name(ENDED.format(folder.name, how)).write_text(reason, "utf-8")
             remove_empty(folder)
             if has_begun:  # beside earlier results there is no failed.json
                 traceback.print_exc()

@@ -167,7 +167,7 @@ class Folders(Callback):
         jobs = {lock.parent.name: str(state(lock.parent)) for lock in folder.glob(f"*/{LOCK}")}
         if self.report and jobs:  # none where each job was refused
             pkgutil.resolve_name(self.report)(folder)
-        ended = [(name, *note.split(": ", 1)) for name, note in notes(folder).items()]
+        ended = notes(folder)
         jobs |= {name: how for name, how, _ in ended}
         stopped = stopped_by(folder)
         (folder / STOPPED).unlink(missing_ok=True)
@@ -277,12 +277,13 @@ def check_sweep(folder: Path, application: str) -> None:
         raise ValueError(f"hydra.sweep.dir must be empty or a sweep's, {folder} has {found[0]}")
 
 
-def notes(folder: Path) -> dict[str, str]:
-    """Return how jobs ended of which their folders have no trace, by name; delete the notes."""
-    found = {}
-    for file in sorted(folder.glob(ENDED.format("*"))):
-        found[file.stem[1:]] = file.read_text("utf-8")
-        file.unlink()
+def notes(folder: Path) -> list[tuple[str, str, str]]:
+    """Return name, end and reason of jobs that left no trace in their folders; delete the notes."""
+    found = []
+    for how in ("failed", "refused"):
+        for file in sorted(folder.glob(ENDED.format("*", how))):
+            found.append((file.stem[1:], how, file.read_text("utf-8")))
+            file.unlink()
     return found
 
 
