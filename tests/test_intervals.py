@@ -56,7 +56,7 @@ def test_training_on_bounds_certifies_images_that_no_attack_changes():
     options: dict[str, Any] = {"optimizer": {"_target_": "torch.optim.Adam", "lr": 0.01}}
     module = DigitClassifier(model=config, scheduler={}, **options)
     training = CertifiedTraining(epsilon=0.1, grown=0.5)
-    batches = {"limit_train_batches": 100, "limit_val_batches": 0}
+    batches = {"limit_train_batches": 150, "limit_val_batches": 0}
     trainer = bare_trainer(max_epochs=1, callbacks=[training], **batches)
     trainer.fit(module, MNISTDataModule())
     net = module.net.eval()
