@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.compose import CONF, VERSION_BASE, explained
 from mnist_cnn.runs.errors import FULL_ERROR, USER_ERRORS, handed_on, one_line, raised_by_hydra
-from mnist_cnn.runs.folder import FAILED
+from mnist_cnn.runs.folder import FAILED, remove_empty
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.resume import take_ckpt_path
 from mnist_cnn.runs.signals import SIGPIPE, interrupted, interruptible
@@ -79,6 +79,7 @@ def hydra_main(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Call
                     raise stop from None
                 if in_sweep() or not isinstance(e, USER_ERRORS):
                     raise
+                remove_empty(Path(cfg.run_dir))  # of a run that was refused
                 raise SystemExit(one_line(e, Path(cfg.run_dir, FAILED))) from e
 
         start = hydra.main(config_path=str(CONF), config_name=config_name, **options)(job)

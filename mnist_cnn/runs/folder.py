@@ -349,6 +349,12 @@ def state(folder: Path) -> State:
     return next((end for file, end in ends.items() if (folder / file).exists()), "new")
 
 
+def remove_empty(folder: Path) -> None:
+    """Remove the folder that Hydra has just made for a run, unless something lies in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 def read_results(path: Path) -> dict[str, Any]:
     """Read what RunFolder.finish wrote; ValueError for a file of another format version."""
     content = json.loads(path.read_text("utf-8"))

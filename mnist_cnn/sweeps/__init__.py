@@ -1,6 +1,5 @@
 """Sweeps that the same command resumes, for any Hydra application; see docs/usage.md."""
 
-import contextlib
 import functools
 import math
 import sys
@@ -18,6 +17,7 @@ from mnist_cnn.runs.folder import (
     Pruned,
     RunFolder,
     read_results,
+    remove_empty,
     state,
 )
 from mnist_cnn.runs.names import in_sweep
@@ -125,12 +125,6 @@ def attempt(
         if (stopped := folder.with_name(STOPPED)).exists():
             stopped.write_text(folder.name, "utf-8")
     return math.nan
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove the folder that Hydra has just made for a job, unless something lies in it."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()
 
 
 def stopped_by(sweep: Path) -> str:

@@ -1,6 +1,7 @@
 """Hydra callback that prepares the folders of runs and sweeps."""
 
 import contextlib
+import itertools
 import multiprocessing
 import pkgutil
 import signal
@@ -27,7 +28,7 @@ from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, is_sweep, sta
 from mnist_cnn.runs.names import renamed, swept_keys
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
-from mnist_cnn.sweeps import ENDED, STOPPED, remove_empty, stopped_by
+from mnist_cnn.sweeps import ENDED, STOPPED, stopped_by
 from mnist_cnn.sweeps.dry_run import Job, jobs, show
 
 
@@ -53,8 +54,8 @@ class Folders(Callback):
 
     Args:
         check: the `package.module:function` that is called with a run's configuration.
-        check_folder: the one that a dry run and a single run also call with it, which raises
-            ValueError if the folder of the run would refuse it.
+        check_folder: the one that a dry run also calls with it, which raises ValueError if the
+            folder of the run would refuse it.
         report: the `package.module:function` that is called with a sweep's folder.
         dry_run: list the jobs of a sweep, or a run, and check each, instead of running them.
         stop_on_failure: start no further job of a sweep once one has failed or was refused.
@@ -87,14 +88,7 @@ class Folders(Callback):
         self.check_task(config, folder)
         if self.dry_run:
             sys.exit(int(show([Job(folder.name, str(state(folder)))])))
-        folder, is_new = take(config, "run")
-        if self.check_folder and not under_torchrun():  # of whose processes one opens the folder
-            try:
-                self.call(self.check_folder, config, folder)
-            except Exception:
-                if is_new:
-                    remove_empty(folder)
-                raise
+        take(config, "run")
 
     @refusal()
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -140,17 +134,13 @@ class Folders(Callback):
 
     def check_task(self, config: DictConfig, folder: Path) -> None:
         """Raise an error for a configuration that must not be run in a folder."""
-        for check in (self.check, self.check_folder if self.dry_run else None):
-            if check:
-                self.call(check, config, folder)
-
-    def call(self, check: str, config: DictConfig, folder: Path) -> None:
-        """Call a check with the configuration of a run in a folder."""
         with read_write(config.hydra.runtime), open_dict(config):
             config.hydra.runtime.output_dir = str(folder)
         set_hydra_config(config)  # the configuration refers to it
         task = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        pkgutil.resolve_name(check)(task)
+        for check in (self.check, self.check_folder if self.dry_run else None):
+            if check:
+                pkgutil.resolve_name(check)(task)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         end_with_sweep()
@@ -238,20 +228,14 @@ def single(override: Override) -> list[str]:
     return [f"{key}={one}" for one in values]
 
 
-def take(config: DictConfig, kind: str) -> tuple[Path, bool]:
-    """Create the folder of a run or sweep; return it, and whether it is new.
-
-    If a name made from the time exists, it gets a number.
-    """
+def take(config: DictConfig, kind: str) -> None:
+    """Create the folder of a run or sweep; add a number if a name made from the time exists."""
     node: Any = OmegaConf.to_container(config.hydra[kind])
     first, named = Path(config.hydra[kind].dir), "${now:" in node["dir"]
     if named and under_torchrun():
         raise ValueError(f"hydra.{kind}.dir must be given under torchrun, the same for all")
-    number = 0
-    while True:
-        number += 1
+    for number in itertools.count(1):
         folder = first.with_name(f"{first.name}-{number}") if number > 1 else first
-        is_new = not folder.exists()
         try:
             folder.mkdir(parents=True, exist_ok=not named)
         except FileExistsError:
@@ -262,7 +246,7 @@ def take(config: DictConfig, kind: str) -> tuple[Path, bool]:
             raise ValueError(f"hydra.{kind}.dir={folder}: {e}") from e
         with read_write(config.hydra):
             config.hydra[kind].dir = str(folder)
-        return folder, is_new
+        return
 
 
 def check_sweep(folder: Path, application: str) -> None:
