@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_cnn.analysis.robustness.intervals import certified
-from mnist_cnn.command import command
+from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.data import mnist
-from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.terminal import track
 from mnist_cnn.weights.predictor import load
 

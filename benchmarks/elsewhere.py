@@ -22,10 +22,9 @@ from torch import Tensor
 from benchmarks.measurements import FOLDER, join, write_rows
 from benchmarks.records import read_runs
 from benchmarks.tables import accuracy, hardware, markdown
-from mnist_cnn.command import command
+from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.plots.axes import finish, titled
 from mnist_cnn.reading.ink import centred, resized
-from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import OVERRIDES
 from mnist_cnn.weights import predictor
 

@@ -17,11 +17,10 @@ from torch import Tensor
 
 from mnist_cnn.analysis.results import commit, now, processor, versions
 from mnist_cnn.build import make_module
-from mnist_cnn.command import command
+from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.config.parse import Config, parse
-from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import RESULTS, write_json
 from mnist_cnn.weights.files import read_file
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean, stdev
 
-from mnist_cnn.report import docstring_parser
+from mnist_cnn.command import docstring_parser
 
 TRIALS = 12
 APP = """

@@ -18,8 +18,8 @@ import httpx
 import pandas as pd
 
 from benchmarks.tables import markdown
+from mnist_cnn.command import docstring_parser
 from mnist_cnn.data.drawn.photographs import KINDS, pictures
-from mnist_cnn.report import docstring_parser
 
 
 async def send(

@@ -35,10 +35,9 @@ from benchmarks.tables import RECORDS, markdown
 from benchmarks.usual import BATCH, EPOCH, train_usual
 from mnist_cnn import model
 from mnist_cnn.analysis import results
-from mnist_cnn.command import command
+from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
-from mnist_cnn.report import docstring_parser
 from mnist_cnn.runs.folder import write_json
 from mnist_cnn.train import train
 

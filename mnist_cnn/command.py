@@ -139,6 +139,17 @@ ckpt_path=PATH   the trained network: a run's folder, a checkpoint or a weights 
 targets=[PKG.*]  your own code that the network is of, where it is: a file never imports it"""
 
 
+def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
+    """Return a parser whose --help is a command's docstring, without the usage in line one."""
+    about, more = doc.split("\n\n", 1)
+    return argparse.ArgumentParser(
+        f"python -m {module}",
+        description=about.split(":")[0] + ".",
+        epilog=more,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options of a command that uses a trained network, returned as `ckpt_path`.
 

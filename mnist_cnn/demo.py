@@ -19,7 +19,7 @@ import socket
 from collections.abc import Sequence
 from functools import partial
 
-from mnist_cnn.command import command, parse
+from mnist_cnn.command import command, docstring_parser, parse
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading.limits import Worker, add_limits
@@ -32,10 +32,7 @@ ANY = ("0.0.0.0", "::")  # a --host that listens on all interfaces
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m mnist_cnn.demo",
-        description="Serve a page that reads digits as one draws them, or classifies pictures.",
-    )
+    parser = docstring_parser("mnist_cnn.demo", __doc__)
     parser.add_argument("--host", default="127.0.0.1", help="(default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s; 0: any)")
     parser.add_argument(

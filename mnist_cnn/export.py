@@ -14,13 +14,12 @@ only if it was run on images and gave the network's probabilities, the page's re
 file, whose weights have few bits, exporting/c_file.py says what is compared.
 """
 
-import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_cnn.command import command, parse
+from mnist_cnn.command import command, docstring_parser, parse
 from mnist_cnn.config.messages import install, must_be
 from mnist_cnn.exporting import KINDS
 from mnist_cnn.exporting.folder import new_files
@@ -37,7 +36,7 @@ def export(net: "Trained | None", formats: Sequence[str], out: Path | str) -> di
     Args:
         net: from `mnist_cnn.load`. None is the network in the package; the page then leaves it out,
             and its reader of pictures both finds and classifies digits.
-        formats: some of `exporting.KINDS`.
+        formats: some of onnx, pt2, safetensors and html; only the command writes C.
         out: the output folder; created if missing.
 
     Returns:
@@ -82,9 +81,7 @@ def folder_of(text: str) -> Path:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m mnist_cnn.export", description=__doc__.split("\n")[0]
-    )
+    parser = docstring_parser("mnist_cnn.export", __doc__)
     parser.add_argument("--format", choices=(*KINDS, "c", "all"), default="all", help="(all)")
     note = "of a weight in the C file (those it was trained with, else 8)"
     parser.add_argument("--bits", type=int, choices=range(2, 9), help=note)

@@ -5,7 +5,6 @@ likeliest classes of the whole picture. docs/usage.md describes what --json prin
 own does so, and ends where a page takes more than --max-seconds or --max-memory.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -18,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_cnn.command import command, parse
+from mnist_cnn.command import command, docstring_parser, parse
 from mnist_cnn.config import instantiate
 from mnist_cnn.config.messages import install
 from mnist_cnn.reading import limits
@@ -38,11 +37,10 @@ PageAnswer = tuple[dict[str, Any], str, int]  # JSON, words, number of the file'
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    about = __doc__.split(":")[0] + "."
-    parser = argparse.ArgumentParser("python -m mnist_cnn.predict", description=about)
+    parser = docstring_parser("mnist_cnn.predict", __doc__)
     note = "PNG, JPEG, HEIC, WebP, TIFF, PDF, ..., or - for standard input"
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help=note)
-    parser.add_argument("--json", action="store_true", help="print JSON Lines, one a picture")
+    parser.add_argument("--json", action="store_true", help="print JSON Lines, one per page")
     note = "write PICTURE.read.png: characters, lines and cells; only its own files are replaced"
     parser.add_argument("--show", action="store_true", help=note)
     limits.add_limits(parser)

@@ -10,7 +10,6 @@ reported folder, unless --csv, --json, --markdown or --html name other outputs; 
 output. A file that this command did not write is not replaced.
 """
 
-import argparse
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from mnist_cnn.analysis import found, tables
 from mnist_cnn.analysis.comparison import compare
 from mnist_cnn.analysis.ranking import Ranking, data_set, differing, setting
 from mnist_cnn.analysis.status import status
-from mnist_cnn.command import command
+from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.config.messages import install, must_be
 from mnist_cnn.runs import terminal
 from mnist_cnn.runs.file_format import check_replaceable
@@ -102,17 +101,6 @@ def print_with(lines: Sequence[str], table: pd.DataFrame, console: terminal.Cons
     console.print(tables.screen_table(table), soft_wrap=False)
     for line in lines:
         console.print(line)
-
-
-def docstring_parser(module: str, doc: str) -> argparse.ArgumentParser:
-    """Return a parser whose --help is a command's docstring, without the usage in line one."""
-    about, more = doc.split("\n\n", 1)
-    return argparse.ArgumentParser(
-        f"python -m {module}",
-        description=about.split(":")[0] + ".",
-        epilog=more,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
 
 
 @command

@@ -27,37 +27,55 @@ class Augment:
     Amounts are drawn for each digit; 0 disables a change. All randomness comes from the generator
     passed to each call.
 
+    Args:
+        degrees: maximum rotation in either direction.
+        shift: maximum translation along x and along y, in pixels.
+        scale: maximum relative change of size, the same for both axes.
+        stretch: maximum relative change of the ratio of width to height.
+        shear: maximum slant in either direction, in degrees.
+        elastic: standard deviation of a smooth displacement field, in pixels.
+        thickness: maximum weight of a blended one-pixel dilation or erosion.
+        blur: maximum weight of a blended 3x3 mean.
+        gamma: maximum change of the exponent of the darkness, as a power of two.
+        strike: probability of a random line across the image, like the remains of a ruled line.
+        flourish: probability of a stroke variant that is taught elsewhere and rare among MNIST's
+            American writers: a one's upstroke and foot, an open four, a seven's crossbar, a zero's
+            slash.
+        pen: maximum half of the width of drawn strokes, in pixels; the minimum is 0.4.
+        hollow: probability of replacing the strokes by their outline.
+        gap: probability of a gap, a straight line across the strokes.
+        coarse: probability of downsampling to 9 to 14 pixels a side and upsampling again.
+        inverted: probability of inverting what lies beyond a random straight line.
+        background: maximum grey of the paper, a linear gradient; half of the digits get none.
+        noise: maximum standard deviation of pixel noise; half of the digits get none.
+        erase: probability of covering a rectangle with one grey: Z. Zhong et al., Random erasing
+            data augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896).
+        unchanged: probability of leaving an image as sharp as at inference: the affine map blurs it
+            slightly.
+
     Raises:
         ValueError: an amount is outside its range in `config.schema`.
     """
 
-    degrees: float = 0.0  # maximum rotation in either direction
-    shift: float = 0.0  # maximum translation along x and along y, in pixels
-    scale: float = 0.0  # maximum relative change of size, the same for both axes
-    stretch: float = 0.0  # maximum relative change of the ratio of width to height
-    shear: float = 0.0  # maximum slant in either direction, in degrees
-    elastic: float = 0.0  # standard deviation of a smooth displacement field, in pixels
-    thickness: float = 0.0  # maximum weight of a blended one-pixel dilation or erosion
-    blur: float = 0.0  # maximum weight of a blended 3x3 mean
-    gamma: float = 0.0  # maximum change of the exponent of the darkness, as a power of two
-    # probability of a random line across the image, like the remains of a ruled line
+    degrees: float = 0.0
+    shift: float = 0.0
+    scale: float = 0.0
+    stretch: float = 0.0
+    shear: float = 0.0
+    elastic: float = 0.0
+    thickness: float = 0.0
+    blur: float = 0.0
+    gamma: float = 0.0
     strike: float = 0.0
-    # probability of a stroke variant that is taught elsewhere and rare among MNIST's American
-    # writers: a one's upstroke and foot, an open four, a seven's crossbar, a zero's slash
     flourish: float = 0.0
-    pen: float = 1.2  # maximum half of the width of drawn strokes, in pixels; the minimum is 0.4
-    hollow: float = 0.0  # probability of replacing the strokes by their outline
-    gap: float = 0.0  # probability of a gap, a straight line across the strokes
-    # probability of downsampling to 9 to 14 pixels a side and upsampling again
+    pen: float = 1.2
+    hollow: float = 0.0
+    gap: float = 0.0
     coarse: float = 0.0
-    inverted: float = 0.0  # probability of inverting what lies beyond a random straight line
-    # maximum grey of the paper, a linear gradient; half of the digits get none
+    inverted: float = 0.0
     background: float = 0.0
-    noise: float = 0.0  # maximum standard deviation of pixel noise; half of the digits get none
-    # probability of covering a rectangle with one grey: Z. Zhong et al., Random erasing data
-    # augmentation, AAAI 2020 (https://arxiv.org/abs/1708.04896)
+    noise: float = 0.0
     erase: float = 0.0
-    # probability of leaving an image as sharp as at inference: the affine map blurs it slightly
     unchanged: float = 0.0
 
     def __post_init__(self) -> None:

@@ -46,7 +46,8 @@ def read_digits(
             images (N, 28, 28), white on black. They are multiplied by the reader's probability that
             a digit is there. By default the reader classifies them.
         threshold: confidence in [0, 1] below which a digit is left unread, and below which the
-            least certain digit of a line is. Digits among words are always left unread.
+            least certain digit of a line is, or all of them beside other writing. Digits among
+            words are always left unread.
         reader: network that finds the characters, see `load_reader`; by default the shipped one.
 
     Raises:

@@ -7,31 +7,47 @@ from numpy.typing import NDArray
 
 THRESHOLD = 0.75  # confidence below which a digit is left unread
 UNKNOWN = "·"  # a sign, a letter or a drawing that has no symbol of its own
-Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom exclusive
-Corners = tuple[tuple[float, float], ...]  # (x, y), clockwise from the upper left
+Box = tuple[int, int, int, int]
+Corners = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A digit of a picture and its reading, or something else that stands there."""
+    """A digit of a picture and its reading, or something else that stands there.
 
-    digit: int | None  # None if the reader is unsure, or if it is not a digit
-    confidence: float  # the greatest of the probabilities
-    # (10,), that each digit is there, each calibrated by itself: their sum is not that one is there
+    Attributes:
+        digit: None if the reader is unsure, or if it is not a digit.
+        confidence: the greatest of the probabilities.
+        probabilities: of the ten digits (10,). Each is calibrated by itself, so their sum is not
+            the probability that a digit is there.
+        box: left, top, right and bottom, of an empty cell too, in pixels of the unrotated image or
+            array, of a file as `load_picture` loads it; right and bottom are exclusive.
+        image: (28, 28), white on black, in the format of MNIST.
+        row: the line of writing, from 0 at the top.
+        is_digit: True also for an illegible digit, False for signs and empty cells.
+        rotation: degrees clockwise by which the picture was rotated to be read.
+        turned: the rotation of a lone digit, which is left unread as it does not tell which side is
+            up; else 0.
+        column: of a table or a grid, from 0 at the left.
+        sign: one of `sheet.SIGNS` if it is not a digit; a space for an empty cell.
+        cell: corners (x, y) of its cell in a grid, clockwise from the upper left, in pixels of the
+            picture.
+        line: probability that the digits of its line, or of its table cell, are right.
+    """
+
+    digit: int | None
+    confidence: float
     probabilities: NDArray[np.float32]
-    # in pixels of the unrotated image or array, of a file as `load_picture` loads it; or an empty
-    # cell's
     box: Box
-    image: NDArray[np.uint8]  # (28, 28), white on black, as MNIST has its digits
-    row: int  # the line of writing, from 0 at the top
-    is_digit: bool = True  # also if it is illegible; False for signs and empty cells
-    rotation: int = 0  # degrees clockwise by which the picture was rotated to be read
-    # the same for a lone digit, left unread as it does not tell which side is up; else 0
+    image: NDArray[np.uint8]
+    row: int
+    is_digit: bool = True
+    rotation: int = 0
     turned: int = 0
-    column: int | None = None  # of a table or a grid, from 0 at the left
-    sign: str = UNKNOWN  # if not a digit, one of `sheet.SIGNS`; a space for an empty cell
-    cell: Corners | None = None  # corners of its cell in a grid, in pixels of the picture
-    line: float = 1.0  # probability that the digits of its line, or of its table cell, are right
+    column: int | None = None
+    sign: str = UNKNOWN
+    cell: Corners | None = None
+    line: float = 1.0
 
     @property
     def best(self) -> int:
