@@ -149,6 +149,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ("objective.mode=max", "objective.mode must be min for val/loss, got max"),
         ("objective.metric=val/f1", "objective.mode must be min or max for val/f1, got null"),
         ("module.monitor=val/acc", "scheduler.mode must be max for val/acc, got min"),
+        ("+trainer.callbacks=[]", "trainer.callbacks must be null, got []"),
         ("scheduler.mode=max", "scheduler.mode must be min for val/loss, got max"),
         ("~scheduler.mode module.monitor=val/acc", "scheduler.mode must be max for val/acc, got n"),
         (

@@ -29,7 +29,7 @@ def sentences(error: "ValidationError", part: str = "") -> list[str]:
             text = f"{key} must be given"
         else:  # `Input should be greater than 0`, `String should match ...`
             wanted = re.sub(r"^\w+ should", "must", fault["msg"])
-            wanted = re.sub(r" or instance of \w+$", "", wanted)
+            wanted = re.sub(r" or instance of \w+$", "", wanted).replace("None", "null")
             text = f"{key} {wanted}, got {shown(fault['input'])}"
         found.append(text)
     return list(dict.fromkeys(found))
