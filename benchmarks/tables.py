@@ -25,7 +25,7 @@ NETWORKS = {
     "robust": "a network for noise, blur and other conditions",
     "certified_tenth": "a network certified against changes of its pixels by up to 0.1",
     "certified": "a network certified against changes of its pixels by up to 0.3",
-    "few_labels": "10 labels a class, and the other images without",
+    "few_labels": "10 labels per class, and the other images unlabeled",
     "fast": "99 % in the fewest seconds",
     "tiny": "our best network of at most 8,000 parameters, in 15 epochs",
     "accurate": "our best network of at most 250,000 parameters",

@@ -52,7 +52,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     """Saves `last.ckpt`, and `best.ckpt` of the epoch with the best monitored metric.
 
     They are in `checkpoints/` of the trainer's default_root_dir. Both are complete: a run that is
-    resumed from one ends bit for bit like an uninterrupted run. A file is replaced atomically, and
+    resumed from one is identical to an uninterrupted run. A file is replaced atomically, and
     only while all numbers are finite. A stop signal is answered after the current step, by a
     checkpoint and then Interrupted.
 
@@ -62,8 +62,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     within an epoch.
 
     Args:
-        monitor: a logged metric, such as val/loss; None to save only `last.ckpt`. What a validation
-            logs counts if the epoch ends with one: else it is not of the weights that are saved.
+        monitor: a logged metric, such as val/loss; None to save only `last.ckpt`. A validation
+            counts if it comes at the end of the epoch, as only then it is of the saved weights.
         mode: min or max, whichever is better.
         every_seconds: within an epoch, save `last.ckpt` when it is this old; None for never.
         every_steps: also save it after this number of batches in an epoch; None for never.
