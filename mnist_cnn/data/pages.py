@@ -126,7 +126,7 @@ class PageLoader:
 
 
 class PagesDataModule(L.LightningDataModule):
-    """Generated pages of handwriting and print.
+    """Synthetic pages of handwriting and print.
 
     Training uses writers of MNIST's training file and fonts that validation does not use, but for
     characters beyond ASCII, which are printed in one font. A page depends on (seed, epoch, index)

@@ -54,7 +54,7 @@ def fit(evidence: Floats, right: Floats, start: torch.Tensor) -> Floats:
 
 
 def calibrate(net: nn.Module, sources: Sources, pages: int) -> None:
-    """Calibrate the scores of a network's characters, then its lines, on generated pages."""
+    """Calibrate the scores of a network's characters, then its lines, on synthetic pages."""
     character: torch.Tensor = net.character_weights  # type: ignore[assignment]  # buffers
     line: torch.Tensor = net.line_weights  # type: ignore[assignment]
     character.copy_(torch.tensor([1.0, 0.0]))

@@ -1,4 +1,4 @@
-"""CharacterDetector, the LightningModule that learns to find characters on generated pages."""
+"""CharacterDetector, the LightningModule that learns to find characters on synthetic pages."""
 
 import copy
 from collections.abc import Mapping

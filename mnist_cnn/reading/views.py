@@ -16,8 +16,8 @@ from mnist_cnn.reading import ink as inks
 
 LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
 LEANING = 20  # degrees between neighbours and the level or the upright from which a view leans
-SPARE = 0.5  # characters may be missed for each that is found, and more tell of another view
-MANY = 20  # letters that are a page of text: of 90 made rows upside down 6 look like 5 to 9
+SPARE = 0.5  # missed characters for each found one, from which other views are tried
+MANY = 20  # letters that are a page of text; up to 9 are found in digits upside down
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # another view must explain so much more than the picture as it lies

@@ -1,7 +1,7 @@
 """Negatives: drawings without a digit, generated differently from those in training.
 
 Letters use the fonts STIX and Computer Modern, which come with Matplotlib, distorted and written
-with other pens than the letters of generated pages. Scribbles are Lissajous curves, hatchings,
+with other pens than the letters of synthetic pages. Scribbles are Lissajous curves, hatchings,
 polygons and waves, drawn by other rules than those of training.
 """
 

@@ -1,4 +1,4 @@
-"""Generated pages like those people have: forms, tables, dates, prices, sums.
+"""Synthetic pages like those people have, not for training: forms, tables, dates, prices, sums.
 
 Digits are the first 12,000 of MNIST's training file, on four fifths of which the reader was
 trained; signs are strokes of the same pen, drawn from one seed.

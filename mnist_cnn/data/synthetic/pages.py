@@ -1,4 +1,4 @@
-"""Made pages: the ink of rows, forms, grids and clutter, with each character's class and box.
+"""Synthetic pages: the ink of rows, forms, grids and clutter, with each character's class and box.
 
 A page is drawn from a generator alone. Sizes are in pixels; boxes are (left, top, right, bottom).
 """
