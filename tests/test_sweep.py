@@ -224,10 +224,10 @@ def test_a_forced_job_that_fails_is_not_called_refused_and_keeps_its_results(toy
 
 @pytest.mark.parametrize("key", ["dry_run", "stop_on_failure"])
 def test_a_switch_that_is_text_is_refused(toy, key):
-    done = toy.finish("x=1", f"+hydra.callbacks.sweep.{key}=no")
+    done = toy.finish("x=1", f"+hydra.callbacks.folders.{key}=no")
     assert done.returncode == 1
     assert f"{key} must be true or false, got no" in done.stderr
-    assert "hydra.callbacks.sweep" in done.stderr
+    assert "hydra.callbacks.folders" in done.stderr
     assert not toy.sweep.exists()
 
 
@@ -343,7 +343,7 @@ def test_a_dry_run_lists_the_jobs_with_their_states_and_writes_nothing(toy):
     (toy.folder / "broken").touch()
     assert toy.finish("x=3").returncode == 1
     before = stamps(toy.folder)
-    done = toy.finish("x=1,2,3", "+hydra.callbacks.sweep.dry_run=true")
+    done = toy.finish("x=1,2,3", "+hydra.callbacks.folders.dry_run=true")
     assert (done.returncode, done.stderr) == (0, "")
     lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[:-1] == [["new", "x_1"], ["new", "x_2"], ["new", "x_3"]]
@@ -355,7 +355,7 @@ def test_a_dry_run_lists_a_job_as_refused_whose_folder_has_another_configuration
     assert toy.finish("x=1").returncode == 0
     before = stamps(toy.folder)
     for changed, code, how in (("y=0", 0, "finished"), ("y=7", 1, "refused")):
-        done = toy.finish("x=1", changed, "+hydra.callbacks.sweep.dry_run=true")
+        done = toy.finish("x=1", changed, "+hydra.callbacks.folders.dry_run=true")
         assert (done.returncode, done.stdout.split()[0]) == (code, how), done.stderr
     assert "y must be 0 as recorded, got 7" in done.stdout
     assert stamps(toy.folder) == before
@@ -365,7 +365,7 @@ def test_a_dry_run_lists_a_job_as_refused_whose_folder_has_another_configuration
 @pytest.mark.parametrize("launcher", [[], JOBLIB])
 def test_a_sweep_can_stop_at_the_first_job_that_fails(toy, launcher):
     (toy.folder / "broken").touch()
-    command = ["x=3,1,2,4,5,6", *launcher, "+hydra.callbacks.sweep.stop_on_failure=true"]
+    command = ["x=3,1,2,4,5,6", *launcher, "+hydra.callbacks.folders.stop_on_failure=true"]
     done = toy.finish(*command)
     assert done.returncode == 1
     assert "x_3 failed; stopped after x_3" in done.stderr
@@ -382,7 +382,7 @@ def test_a_search_can_stop_at_the_first_trial_that_fails(toy):
     (toy.folder / "broken").touch()
     search = ["x=3,4", "hydra/sweeper=resumable_optuna", "hydra.sweeper.n_trials=3"]
     search += ["hydra.sweeper.sampler._target_=optuna.samplers.BruteForceSampler"]
-    search += ["hydra.sweeper.metric=loss", "+hydra.callbacks.sweep.stop_on_failure=true"]
+    search += ["hydra.sweeper.metric=loss", "+hydra.callbacks.folders.stop_on_failure=true"]
     done = toy.finish(*search)
     assert done.returncode == 1, done.stderr
     assert "failed; stopped after " in done.stderr
@@ -436,7 +436,7 @@ def test_a_command_of_a_sweep_that_fails_keeps_no_other_back(tmp_path, monkeypat
 
 
 def test_a_dry_run_of_a_single_run_writes_nothing(toy):
-    done = run(toy.folder, "app.py", "x=1", "+hydra.callbacks.sweep.dry_run=true")
+    done = run(toy.folder, "app.py", "x=1", "+hydra.callbacks.folders.dry_run=true")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1 jobs: 1 new; nothing was written"
     assert {path.name for path in toy.folder.iterdir()} == {"app.py", "app.yaml"}
