@@ -210,6 +210,29 @@ def test_neither_colour_nor_a_large_sheet_hides_a_digit() -> None:
     assert written(read_digits(Image.fromarray(sheet))) == "9"
 
 
+def test_a_narrow_column_of_digits_is_read_as_with_paper_beside_it() -> None:
+    digits = [cv2.resize(digit, (60, 60)) for digit in picked("350137240256561051457445626600")]
+    column = 255 - np.vstack([np.pad(digit, ((3, 3), (0, 1))) for digit in digits])
+    narrow, wide = (read_digits(np.pad(column, ((0, 0), (0, w)), "edge")) for w in (0, 300))
+    assert written(narrow) == written(wide)
+    assert len(narrow) == len(digits)
+    for k, each in enumerate(narrow):
+        assert abs((each.box[1] + each.box[3]) / 2 - (66 * k + 33)) < 15
+
+
+def test_of_an_empty_strip_only_a_small_copy_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = []
+    at_zoom = find.at_zoom
+
+    def remembered(net: Detector, ink: Array, zoom: float, pen: float = np.inf) -> find.Found:
+        sides.append(max(ink.shape))
+        return at_zoom(net, ink, zoom, pen)
+
+    monkeypatch.setattr(find, "at_zoom", remembered)
+    assert read_digits(np.full((100, 5000), 255, np.uint8)) == []
+    assert max(sides) == find.SMALL
+
+
 @pytest.mark.parametrize("reach", [60, 160])
 def test_a_table_beside_the_sheet_is_no_digit(reach: int) -> None:
     paper = np.pad(page(picked("2435"), picked("0718")), ((0, 0), (0, 100)), constant_values=235)

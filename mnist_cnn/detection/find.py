@@ -42,6 +42,11 @@ class Found:
         p = scores[scores > 0.5].clip(0, 0.995)
         return float(logit(p).sum())
 
+    def enlarged(self, factor: float) -> "Found":
+        """Map it from a smaller copy of the picture to the picture."""
+        moved = [each.moved(1 / factor, 0, 0) for each in self.characters]
+        return replace(self, zoom=self.zoom / factor, characters=moved)
+
     def within(self, shape: tuple[int, ...]) -> "Found":
         """Leave out the characters that reach the edges of the ink (H, W): a part may cut them."""
         high, wide = shape
@@ -112,8 +117,10 @@ def cells(pixels: slice, origin: int = 0) -> slice:
 
 def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> Found:
     """Return what the network finds in ink (H, W) enlarged by zoom, in pixels of the ink."""
-    large = np.pad(resized(ink, zoom, pen), MARGIN)
-    zoom = (large.shape[1] - 2 * MARGIN) / ink.shape[1]
+    large = resized(ink, zoom, pen)
+    longer = int(np.argmax(ink.shape))  # whose rounding to whole pixels changes the zoom least
+    zoom = large.shape[longer] / ink.shape[longer]
+    large = np.pad(large, MARGIN)
     maps = maps_of(net, large)
     weights = net.character_weights.tolist()  # type: ignore[operator]  # a buffer
     found = [
@@ -155,7 +162,12 @@ def find(net: nn.Module, ink: Array, pen: float = math.inf) -> tuple[list[Charac
         for scale, one in scales(net, part, pen).items():
             weights[scale] = one.within(part.shape).weight * share
     best = sorted(weights, key=lambda s: -weights[s])[:PASSES]
-    found = [seen[s] if zoom == 1 else at_zoom(net, ink, s, pen) for s in best]
+    if zoom == 1:
+        found = [seen[s] for s in best]
+    elif weights[best[0]] > 0:
+        found = [at_zoom(net, ink, s, pen) for s in best]
+    else:  # nothing is likely, which a closer look would only take long to say
+        found = [max(seen.values(), key=lambda one: one.weight).enlarged(1 / zoom)]
     characters = [c for c in merged([one.characters for one in found]) if c.height > LOWEST]
     return characters, max(found, key=lambda one: one.weight)
 

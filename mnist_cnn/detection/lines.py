@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from scipy.special import expit
 
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS, Box
@@ -29,12 +30,6 @@ def middles(found: Sequence[Character]) -> Points:
     return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
-def between(found: Sequence[Character]) -> NDArray[np.float64]:
-    """Return the offsets (N, N, 2) from each centre to each."""
-    places = middles(found)
-    return places[None] - places[:, None]
-
-
 def slope_of(found: Sequence[Character]) -> float:
     """Return the slope of the lines of writing, downwards: the median over level neighbours."""
     tall = [each for each in found if each.symbol not in ASIDE]
@@ -56,10 +51,9 @@ def leaning(digits: Sequence[Character]) -> float:
     """Return the median angle, up to 45 degrees, from nearest neighbours to the closest axis."""
     if len(digits) < 3:
         return 0.0
-    apart = between(digits)
-    far = np.hypot(*apart.transpose(2, 0, 1))
-    np.fill_diagonal(far, np.inf)
-    x, y = apart[np.arange(len(digits)), far.argmin(1)].T
+    places = middles(digits)
+    _, nearest = cKDTree(places).query(places, 2)  # the first is the digit itself
+    x, y = (places[nearest[:, 1]] - places[nearest[:, 0]]).T
     angles = np.degrees(np.arctan2(y, x)) % 90
     return float(np.median(np.minimum(angles, 90 - angles)))
 
@@ -146,8 +140,9 @@ def split(
 def unknown(left: Array, digits: Sequence[Character]) -> list[Character]:
     """Return undetected writing of any kind that is beside digits and as tall as they are."""
     _, _, boxes, _ = cv2.connectedComponentsWithStats(left)
+    least = TALL * min((each.height for each in digits), default=np.inf)
     found = []
-    for x, y, w, h, _ in boxes[1:].tolist():
+    for x, y, w, h, _ in boxes[1:][boxes[1:, 3] > least].tolist():  # without thousands of dots
         chances = np.eye(len(SYMBOLS), dtype=np.float32)[SYMBOLS.index(OTHER)]
         each = Character((x, y, x + w, y + h), KEPT, chances, least=0.0)
         if any(beside(each, digit) for digit in digits):
