@@ -173,9 +173,14 @@ def write_shown(drawn: "Image.Image", name: str, page: int) -> str:
     check_replaceable(path, MARK)
     origin = PngInfo()
     origin.add_text("Software", MARK)
-    path.unlink(missing_ok=True)  # not overwritten: it may have other hard links
-    with path.open("xb") as file:
-        drawn.save(file, "PNG", pnginfo=origin)
+    new = path.with_suffix(".new")  # a full disk or a limit ends it without loss; links stay
+    try:
+        with new.open("xb") as file:
+            drawn.save(file, "PNG", pnginfo=origin)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
     return str(path)
 
 

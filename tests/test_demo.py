@@ -259,6 +259,19 @@ def test_a_picture_that_met_no_server_is_read_when_it_is_shown_again(sheet: Shee
     sheet.forgive("500")
 
 
+def test_a_picture_that_is_still_being_read_shows_no_other_s_reading(sheet: Sheet) -> None:
+    held: list[Any] = []
+    sheet.page.route("**/read?*", lambda route: route.continue_() if held else held.append(route))
+    sheet.upload(("a.png", png(7)), ("b.png", png(2)))
+    sheet.says("a.png")
+    sheet.page.click(".next")
+    sheet.reads("2")
+    sheet.page.click(".previous")
+    sheet.says("a.png")
+    held[0].continue_()
+    sheet.reads("7")
+
+
 def test_what_the_browser_fails_at_is_refused_and_the_next_is_read(sheet: Sheet) -> None:
     sheet.page.evaluate("() => { window.own = decode; decode = () => Promise.reject(); }")
     sheet.upload(("a.png", png(7)))

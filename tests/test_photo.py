@@ -296,6 +296,13 @@ def oriented(*tags: tuple[int, int, bytes]) -> bytes:
     )
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_a_picture_is_read_whose_exif_is_damaged(mnist: Array, form: str) -> None:
+    picture = Image.fromarray(mnist[0])
+    file = encoded(picture, form, exif=b"Exif\0\0garbage!")
+    assert load_picture(file).size == upright_size(Image.open(io.BytesIO(file))) == (28, 28)
+
+
 def test_a_lying_photo_is_read_whatever_else_its_exif_says() -> None:
     picture = Image.linear_gradient("L").resize((40, 20))
     expected = load_picture(encoded(picture, "JPEG", exif=oriented()))

@@ -139,6 +139,25 @@ def test_a_page_at_which_the_program_fails_does_not_hide_the_others(row):
     assert why == [f"{row}: the work failed in its process"]
 
 
+class OddError(ValueError):
+    """An error that cannot be unpickled: its class takes two arguments."""
+
+    def __init__(self, one: str, other: str):
+        super().__init__(f"{one} {other}")
+
+
+def raises_an_odd_error() -> Callable[[], None]:
+    def read() -> None:
+        raise OddError("it is", "odd")
+
+    return read
+
+
+def test_an_error_of_any_class_is_told():
+    with pytest.raises(ValueError, match=r"^it is odd$"):
+        limits.Worker(raises_an_odd_error, 20, 1000)()
+
+
 def fails_with() -> Callable[[str], None]:
     def read(message: str) -> None:
         raise RuntimeError(message)

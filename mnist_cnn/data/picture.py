@@ -224,7 +224,15 @@ def upright_size(image: Image.Image | NDArray[Any]) -> tuple[int, int]:
         height, width = np.shape(image)[:2]
         return width, height
     image.load()  # Pillow rotates a TIFF on loading
-    return image.size[::-1] if image.getexif().get(_ORIENTATION) in _LYING else image.size
+    return image.size[::-1] if _orientation(image) in _LYING else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation in a picture's EXIF data; 1, upright, where these are damaged."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises SyntaxError and more for PNG and WebP, nothing for JPEG
+        return 1
 
 
 def _raise(error: Exception, number: int) -> Image.Image:
@@ -317,7 +325,7 @@ def _upright(image: Image.Image) -> Image.Image:
     if small.mode == "RGBA":
         small = _opaque(small)
     bare = Image.fromarray(np.asarray(small))  # other metadata may be invalid
-    bare.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+    bare.getexif()[_ORIENTATION] = _orientation(image)
     return Image.fromarray(np.asarray(ImageOps.exif_transpose(bare)))
 
 

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import sys
@@ -116,8 +117,10 @@ def _serve(
         torch.set_num_threads(1)  # threads would use up the processor time
         cv2.setNumThreads(1)
         work = make()
-    except (ImportError, OSError, ValueError) as error:
+    except ImportError as error:
         failure = error
+    except (OSError, ValueError) as error:
+        failure = sendable(error)
     with contextlib.suppress(EOFError, ConnectionError):
         pipe.send(failure)
         _limit_memory(megabytes)
@@ -127,7 +130,7 @@ def _serve(
             try:
                 result: object = work(*args, **kwargs)
             except (OSError, ValueError) as error:
-                result = error
+                result = sendable(error)
             except Exception as error:  # OpenCV and PyTorch have their own out-of-memory errors
                 # oneDNN's is "could not create a primitive"
                 if isinstance(error, MemoryError) or re.search("alloc|primitive", str(error)):
@@ -135,6 +138,15 @@ def _serve(
                 raise
             _limit_time(0)
             pipe.send(result)
+
+
+def sendable(error: Exception) -> Exception:
+    """Return an error that can be sent, a ValueError for one whose class takes other arguments."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return ValueError(str(error))
+    return error
 
 
 def _limit_time(seconds: float) -> None:

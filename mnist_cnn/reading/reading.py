@@ -20,8 +20,9 @@ class Reading:
         confidence: the greatest of the probabilities.
         probabilities: of the ten digits (10,). Each is calibrated by itself, so their sum is not
             the probability that a digit is there.
-        box: left, top, right and bottom, of an empty cell too, in pixels of the unrotated image or
-            array, of a file as `load_picture` loads it; right and bottom are exclusive.
+        box: left, top, right and bottom, of an empty cell too; right and bottom are exclusive. In
+            pixels of the array, or of the image once it is turned upright by its EXIF data, as
+            `load_picture` returns it; what the reader rotates besides is rotated back.
         image: (28, 28), white on black, in the format of MNIST.
         row: the line of writing, from 0 at the top.
         is_digit: True also for an illegible digit, False for signs and empty cells.

@@ -27,7 +27,7 @@ NO_CLASSIFIER = (
 )
 READER = (
     "a reader of pictures, which reads whole pages and classifies no images; predict, demo and "
-    "detection.trained.load_reader take it"
+    "mnist_cnn.load_reader take it"
 )
 EXPORTED = (".onnx", ".pt2", ".html", ".c", ".h")  # files for other programs
 SHIPPED = Path(__file__).parent / "shipped" / "weights.safetensors"

@@ -115,7 +115,7 @@ class Trained(Probabilities):
 
     @property
     def is_white_on_black(self) -> bool:
-        return self.about.get("data", {}).get("name") in mnist.CLASSES
+        return (self.about.get("data") or {}).get("name") in mnist.CLASSES
 
     def classify(
         self, picture: "Source | Image.Image", most: int = LIKELIEST

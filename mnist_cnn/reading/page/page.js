@@ -122,6 +122,7 @@ const copy = document.createElement("canvas");
 // is shown again: the server may be back.
 async function question(image) {
   const reading = image ? (image.reading = image.reading || readPicture(image)) : readDrawing();
+  if (image && image.wait) answer({ wait: image.wait }); // in place of another picture's reading
   const refused = `${image ? image.file.name : "The drawing"} cannot be read.`;
   const reply = await reading.catch(() => ({ refused })); // as where the browser has no memory
   if (image && reply.refused) image.reading = null;
@@ -137,11 +138,12 @@ async function readPicture(image) {
   const { file, page } = image;
   const progress = (share) => {
     const sent = `Sending ${file.name}: ${Math.round(100 * share)} %`;
-    const wait = share < 1 ? sent : `Reading ${file.name} …`;
-    if (image === picture()) answer({ wait });
+    image.wait = share < 1 ? sent : `Reading ${file.name} …`;
+    if (image === picture()) answer({ wait: image.wait });
   };
   progress(0);
   const reply = await read({ picture: file, page, progress });
+  image.wait = "";
   if (reply.preview) await decode(image, reply.preview);
   if (reply.pages > 1 && page === 1) addPages(image, reply.pages);
   return reply;
