@@ -5,6 +5,7 @@ likeliest classes of the whole picture. docs/usage.md describes what --json prin
 own does so, and ends where a page takes more than --max-seconds or --max-memory.
 """
 
+import io
 import itertools
 import json
 import os
@@ -173,14 +174,11 @@ def write_shown(drawn: "Image.Image", name: str, page: int) -> str:
     check_replaceable(path, MARK)
     origin = PngInfo()
     origin.add_text("Software", MARK)
-    new = path.with_suffix(".new")  # a full disk or a limit ends it without loss; links stay
-    try:
-        with new.open("xb") as file:
-            drawn.save(file, "PNG", pnginfo=origin)
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+    content = io.BytesIO()
+    drawn.save(content, "PNG", pnginfo=origin)  # a limit may end it: the old one is still there
+    path.unlink(missing_ok=True)  # not overwritten: it may have other hard links
+    with path.open("xb") as file:
+        file.write(content.getbuffer())
     return str(path)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +138,17 @@ def test_a_page_at_which_the_program_fails_does_not_hide_the_others(row):
     assert [answer["page"] for answer in answers] == [1, 2, 3]
     why = [answer["error"] for answer in answers if "error" in answer]
     assert why == [f"{row}: the work failed in its process"]
+
+
+def test_a_drawing_that_cannot_be_encoded_leaves_the_old_one_and_other_files(tmp_path):
+    name, other = str(tmp_path / "a.png"), tmp_path / "a.png.read.new"
+    other.write_text("somebody's")
+    shown = Path(predict.write_shown(Image.new("RGB", (9, 9)), name, 1))
+    before = shown.read_bytes()
+    with pytest.raises(OSError, match=r"^cannot write mode"):
+        predict.write_shown(Image.new("HSV", (9, 9)), name, 1)
+    assert shown.read_bytes() == before
+    assert other.read_text() == "somebody's"
 
 
 class OddError(ValueError):
