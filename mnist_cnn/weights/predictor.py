@@ -75,7 +75,8 @@ class Trained(Probabilities):
         super().__init__(net)
         self.classes, self.epoch, self.about = classes, epoch, dict(about or {})
         model = self.about.get("model") or {}
-        shapes = ((self.about.get("data") or {}).get("shape"), model.get("shape"))
+        self.data = self.about.get("data") or {}  # what is known of training's images
+        shapes = (self.data.get("shape"), model.get("shape"))
         usual = SHAPE if is_ours(model) else None  # a user's network may take any
         self.given_shape = next(filter(None, shapes), usual)
         check_shape(self.given_shape or SHAPE)
@@ -97,7 +98,7 @@ class Trained(Probabilities):
     @property
     def is_on_light(self) -> bool:
         """Whether most of training's images are dark on light; False if unknown."""
-        return bool((self.about.get("data") or {}).get("on_light"))
+        return bool(self.data.get("on_light"))
 
     def image_of(self, picture: "Source | Image.Image") -> Tensor:
         """Load a picture as an image of training, uint8 (C, H, W).
@@ -115,7 +116,7 @@ class Trained(Probabilities):
 
     @property
     def is_white_on_black(self) -> bool:
-        return (self.about.get("data") or {}).get("name") in mnist.CLASSES
+        return self.data.get("name") in mnist.CLASSES
 
     def classify(
         self, picture: "Source | Image.Image", most: int = LIKELIEST
