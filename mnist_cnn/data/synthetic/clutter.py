@@ -7,6 +7,7 @@ from numpy.random import Generator
 from mnist_cnn.data.synthetic.strokes import Array, spline
 
 TURNS = (3, 8), (1, 8)  # frequencies of the two waves that loops are made of
+HOLES = 2  # that a character has at most
 
 
 def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
@@ -23,7 +24,7 @@ def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
 def scribble(rng: Generator, sheet: Array, size: float) -> None:
     """Draw a tangle, a zigzag, a coil, a wave or loops of about `size` pixels at a random place."""
     height, width = sheet.shape
-    kind = rng.integers(6)
+    kind = rng.integers(7)
     n = int(rng.integers(6, 22))
     if kind == 0:
         points = rng.normal(0, 0.5, (n // 2 + 3, 2)).cumsum(0) * 0.6
@@ -41,6 +42,8 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
     elif kind == 4:
         points = rng.uniform(-1, 1, (n // 2 + 3, 2))
         points = np.concatenate([points, points[:1]])
+    elif kind == 5:
+        points = knot(rng)
     else:  # with too many turns to be a digit
         t = np.linspace(0, 2 * np.pi, 120)[:, None]
         fast, slow = (np.cos(rng.integers(*some, 2) * t + rng.uniform(0, 6, 2)) for some in TURNS)
@@ -51,7 +54,25 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points * rng.uniform(0.4, 1, 2) @ turn * size * rng.uniform(0.35, 1.6)
     points = points + rng.uniform(0, 1, 2) * (width, height)
-    add_line(sheet, points, size * rng.uniform(0.03, 0.14), rng.uniform(0.5, 1.2))
+    add_line(sheet, points, size * rng.uniform(0.03, 0.17), rng.uniform(0.5, 1.2))
+
+
+def knot(rng: Generator) -> Array:
+    """Return the points (N, 2) of a closed curve or polygon with too many holes to be a digit."""
+    while True:
+        if rng.random() < 0.4:
+            points = rng.uniform(-1, 1, (int(rng.integers(5, 10)), 2))
+            points = np.concatenate([points, points[:1]])
+        else:
+            t = np.linspace(0, 2 * np.pi, 120)[:, None, None]
+            turns = np.arange(1, 6)
+            size = rng.normal(0, turns**-0.5, (2, 5))
+            points = (size * np.cos(turns * t + rng.uniform(0, 6, (2, 5)))).sum(2)
+            points = points / np.abs(points).max()
+        drawn = np.zeros((48, 48), np.uint8)
+        cv2.polylines(drawn, [(24 + 20 * points).astype(np.int32)], False, 1, 2)
+        if cv2.connectedComponents(1 - drawn, connectivity=4)[0] - 2 > HOLES:
+            return points
 
 
 def doodle(rng: Generator, sheet: Array, size: float) -> None:

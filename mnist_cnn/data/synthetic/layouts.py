@@ -382,13 +382,13 @@ def blank(pen: Pen) -> None:
 
 
 LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
-    "rows": (0.44, rows),
+    "rows": (0.4, rows),
     "grid": (0.15, grid),
-    "table": (0.09, table),
+    "table": (0.12, table),
     "comb": (0.07, comb),
     "scattered": (0.10, scattered),
     "lone": (0.05, lone),
     "spoilt": (0.06, spoilt),
     "letters": (0.08, letters),
-    "blank": (0.07, blank),
+    "blank": (0.1, blank),
 }

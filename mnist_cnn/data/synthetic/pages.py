@@ -20,7 +20,7 @@ LIKE_ANOTHER = SYMMETRICAL + "2569"  # what may look like one upside down
 def page(rng: Generator, sources: Sources, height: int = HEIGHT, width: int = WIDTH) -> Page:
     """Draw a page of any kind."""
     r = rng.random()
-    draw = lying if r < 0.03 else tilted if r < 0.06 else upside_down if r < 0.1 else upright
+    draw = lying if r < 0.03 else tilted if r < 0.08 else upside_down if r < 0.12 else upright
     return draw(rng, sources, height, width)
 
 
@@ -40,7 +40,7 @@ def upright(rng: Generator, sources: Sources, height: int, width: int) -> Page:
     name = str(rng.choice(list(LAYOUTS), p=probabilities / probabilities.sum()))
     is_blank = name == "blank"
     most = 9 if is_blank else 4
-    if rng.random() < (0.5 if is_blank else 0.15):
+    if rng.random() < (0.7 if is_blank else 0.15):
         for _ in range(int(rng.integers(1, most))):
             large = size * 4 ** rng.random() if is_blank and rng.random() < 0.3 else size
             clutter.scribble(rng, made.ink, large)
