@@ -1,6 +1,7 @@
 """The characters in the ink of a picture, whatever their size."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -41,6 +42,10 @@ class Found:
         scores = np.array([each.score for each in self.characters])
         p = scores[scores > 0.5].clip(0, 0.995)
         return float(logit(p).sum())
+
+    def calibrated(self, weights: tuple[float, ...]) -> "Found":
+        """Return it with these weights of its characters' log-odds."""
+        return replace(self, characters=[replace(c, weights=weights) for c in self.characters])
 
     def enlarged(self, factor: float) -> "Found":
         """Map it from a smaller copy of the picture to the picture."""
@@ -123,11 +128,8 @@ def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> F
     large = np.pad(large, MARGIN)
     maps = maps_of(net, large)
     weights = net.character_weights.tolist()  # type: ignore[operator]  # a buffer
-    found = [
-        replace(each.moved(zoom, -MARGIN, -MARGIN), weights=tuple(weights))
-        for each in characters(maps)
-    ]
-    return Found(zoom, found, maps[1].sigmoid().numpy())
+    found = [each.moved(zoom, -MARGIN, -MARGIN) for each in characters(maps)]
+    return Found(zoom, found, maps[1].sigmoid().numpy()).calibrated(tuple(weights))
 
 
 def scales(
@@ -168,6 +170,11 @@ def find(net: nn.Module, ink: Array, pen: float = math.inf) -> tuple[list[Charac
         found = [at_zoom(net, ink, s, pen) for s in best]
     else:  # nothing is likely, which a closer look would only take long to say
         found = [max(seen.values(), key=lambda one: one.weight).enlarged(1 / zoom)]
+    return together(found)
+
+
+def together(found: Sequence[Found]) -> tuple[list[Character], Found]:
+    """Return the characters of all zooms, each once, and the best zoom."""
     characters = [c for c in merged([one.characters for one in found]) if c.height > LOWEST]
     return characters, max(found, key=lambda one: one.weight)
 

@@ -114,10 +114,10 @@ class CharacterDetector(L.LightningModule):
         return load_into(self.net, path, strict)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
-        """Write the weights, calibrated on `val_pages` / 2 pages by the validation's writers."""
+        """Write the weights, calibrated on `val_pages` pages by the validation's writers."""
         net = copy.deepcopy(self.net).float().cpu().eval()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
-        calibrate(net, sources("val", data.fold), data.val_pages // 2)
+        calibrate(net, sources("val", data.fold), data.val_pages)
         write_weights(net, {"model": self.hparams["model"], **(about or {})}, Path(path))
 
     def configure_optimizers(self) -> Any:
