@@ -72,10 +72,10 @@ def calibrate(net: nn.Module, sources: Sources, pages: int) -> None:
     ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
     character.copy_(torch.tensor(fit(logit(scores)[:, None], right, character)))
-    weights = tuple(character.tolist())
+    slope, offset = character.tolist()
     rows, verdict = [], []
     for made, zooms in zip(drawn, seen, strict=True):  # calibrated scores also choose the zooms
-        found, best = read([one.calibrated(weights) for one in zooms])
+        found, best = read([one.calibrated((slope, offset)) for one in zooms])
         kept, dropped, left = split(found, made.ink, best)
         for own in lines(kept):
             texts = line_texts(own, made.marks)

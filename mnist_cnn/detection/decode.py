@@ -1,6 +1,5 @@
 """Decoding of the network's maps into characters."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 from torch import Tensor
 
 from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS, Box
@@ -53,7 +53,7 @@ class Character:
         """Return the probability that it is there and one of symbols with this total `share`."""
         p = min(max(self.found * share, 1e-6), 1 - 1e-6)
         slope, offset = self.weights
-        return 1 / (1 + math.exp(-slope * math.log(p / (1 - p)) - offset))
+        return float(expit(slope * logit(p) + offset))
 
     @property
     def height(self) -> float:
@@ -126,7 +126,8 @@ def grouped(found: Sequence[Character]) -> list[list[Character]]:
 def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
     """Merge the characters of several views of one picture, each once.
 
-    Views that find the same character are averaged, like the members of an ensemble.
+    Views that find the same character are averaged, like the members of an ensemble; the more a
+    view finds a character there, the more it counts.
     """
     made = []
     view_of = {id(each): k for k, view in enumerate(views) for each in view}
@@ -144,5 +145,7 @@ def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
         for each in group:
             score = each.calibrated(float(each.probabilities[best]))
             scores[view_of[id(each)]] = max(scores[view_of[id(each)]], score)
-        made.append(replace(first, probabilities=mean.astype(np.float32), least=min(scores)))
+        found = float(np.average([c.found for c in alike], weights=weights))
+        mean = mean.astype(np.float32)
+        made.append(replace(first, found=found, probabilities=mean, least=min(scores)))
     return made

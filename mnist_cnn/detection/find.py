@@ -43,7 +43,7 @@ class Found:
         p = scores[scores > 0.5].clip(0, 0.995)
         return float(logit(p).sum())
 
-    def calibrated(self, weights: tuple[float, ...]) -> "Found":
+    def calibrated(self, weights: tuple[float, float]) -> "Found":
         """Return it with these weights of its characters' log-odds."""
         return replace(self, characters=[replace(c, weights=weights) for c in self.characters])
 
@@ -127,9 +127,9 @@ def at_zoom(net: nn.Module, ink: Array, zoom: float, pen: float = math.inf) -> F
     zoom = large.shape[longer] / ink.shape[longer]
     large = np.pad(large, MARGIN)
     maps = maps_of(net, large)
-    weights = net.character_weights.tolist()  # type: ignore[operator]  # a buffer
+    slope, offset = net.character_weights.tolist()  # type: ignore[operator]  # a buffer
     found = [each.moved(zoom, -MARGIN, -MARGIN) for each in characters(maps)]
-    return Found(zoom, found, maps[1].sigmoid().numpy()).calibrated(tuple(weights))
+    return Found(zoom, found, maps[1].sigmoid().numpy()).calibrated((slope, offset))
 
 
 def scales(
