@@ -122,12 +122,15 @@ def upright(net: nn.Module, grey: Array) -> View:
     plain = view(net, *usual)
     if plain.is_plain:
         return plain
-    chosen, most = None, BETTER * max(1.0, plain.best.weight)
+    chosen: tuple[Array, float, float] | None = None
+    most = BETTER * max(1.0, plain.best.weight)
     inverse = ink_of(grey, not light)
-    other = view(net, *inverse)
-    if other.is_plain and other.best.weight > most:
-        return other
-    for whole, angles in ((usual, ANGLES[1:]), (inverse, ANGLES[:3])):
+    other = view(net, *inverse)  # in full, as the picture as it lies: a small copy loses writing
+    if other.best.weight > most:
+        if other.is_plain:
+            return other
+        chosen, most = (*inverse, 0), other.best.weight
+    for whole, angles in ((usual, ANGLES[1:]), (inverse, ANGLES[1:3])):
         small, _, fine = reduced(whole[0], SMALL, whole[1])
         for degrees in angles:
             tried = scales(net, rotated(small, degrees)[0], fine, SCALES[::2])
