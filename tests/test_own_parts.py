@@ -215,6 +215,15 @@ def test_a_checkpoint_never_imports_code_by_itself(here):
     assert outcome["split"] == "val"
 
 
+def test_the_missing_package_of_a_users_module_is_named(here):
+    (here / "needs.py").write_text(
+        "import not_installed\nfrom torch import nn\n\nclass Net(nn.Module): ..."
+    )
+    options = [*FEW, "~model", "+model._target_=needs.Net", "targets=[needs.*]"]
+    with pytest.raises(ValueError, match=r"^model\._target_=needs\.Net: .*'not_installed'"):
+        train(compose(options, run_dir=here / "run"))
+
+
 def test_a_run_on_data_of_the_users_own_is_evaluated_through_their_loaders(here):
     overrides = [f"hydra.searchpath=[{here}/my_conf]", TARGETS, "data=mine", "seed=3"]
     overrides += ["trainer.limit_test_batches=1.0"]

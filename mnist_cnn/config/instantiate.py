@@ -8,6 +8,7 @@ out of torch.nn. Hydra 1.3 and 1.4 refuse different targets, so the calls are ma
 import contextlib
 import fnmatch
 import functools
+import importlib
 import pkgutil
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,7 +140,7 @@ def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
     try:
         found: Any = pkgutil.resolve_name(target)
     except (ImportError, AttributeError, ValueError) as e:
-        raise ValueError(f"{key}={target}: {e}") from e
+        raise ValueError(f"{key}={target}: {missing_in(target) or e}") from e
     if is_users(found, target):
         return found
     home = home_of(found)
@@ -151,6 +152,22 @@ def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
         )
         raise ForbiddenError(refusal(key, home, what, allowlist))
     return found
+
+
+def missing_in(target: str) -> ModuleNotFoundError | None:
+    """Return the error of a package that a target's module imports and that is not installed.
+
+    pkgutil.resolve_name drops it, and says that the package above has no such attribute.
+    """
+    module = target.rpartition(".")[0]
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        is_above = f"{module}.".startswith(f"{error.name}.")  # the target itself does not exist
+        return None if is_above else error
+    except (ImportError, ValueError):
+        return None
+    return None
 
 
 def home_of(found: Any) -> str:
