@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 OUT = Path(__file__).parent / "images" / "classes.png"
-EMOJI, RUN, PAGE = Path("emoji"), Path("outputs/emoji"), Path("exported/mnist_cnn.html")
+EMOJI, RUN, PAGE = Path("emoji"), Path("outputs/emoji"), Path("exported/emoji/mnist_cnn.html")
 KINDS = {"nature": "Animals & Nature", "emotion": "Smileys & Emotion", "food": "Food & Drink"}
 COUNTS = {"nature": 150, "emotion": 170, "food": 130}
 SIDE = 96  # pixels

@@ -10,8 +10,8 @@
 
 The first two take uint8 images (N, 28, 28), white on black, normalize them themselves and give
 probabilities (N, 10); of data of your own (N, H, W) or (N, C, H, W), and (N, K). A file is kept
-only if it was run on images and gave the network's probabilities, the page's reader too; of the C
-file, whose weights have few bits, exporting/c_file.py says what is compared.
+only if it was run on images and gave the network's probabilities, the page's reader too; a C file,
+whose weights have few bits, if it classifies at least 98 % of 1,000 test digits as the network.
 """
 
 import copy
@@ -82,10 +82,12 @@ def folder_of(text: str) -> Path:
 @command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("mnist_cnn.export", __doc__)
-    parser.add_argument("--format", choices=(*KINDS, "c", "all"), default="all", help="(all)")
-    note = "of a weight in the C file (those it was trained with, else 8)"
+    parser.add_argument(
+        "--format", choices=(*KINDS, "c", "all"), default="all", help="(default: all, without c)"
+    )
+    note = "per weight in the C file (default: those it was trained with, else 8)"
     parser.add_argument("--bits", type=int, choices=range(2, 9), help=note)
-    note = "folder (exported), in which no file is replaced"
+    note = "folder, in which no file is replaced (default: exported)"
     parser.add_argument("--out", type=folder_of, default="exported", metavar="DIR", help=note)
     args = parse(parser, argv)
     if args.bits and args.format != "c":

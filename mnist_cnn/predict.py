@@ -1,8 +1,9 @@
 """Read or classify pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
 
-A network of MNIST's digits, or none, reads all digits on a page; one of other images names the five
-likeliest classes of the whole picture. docs/usage.md describes what --json prints. A process of its
-own does so, and ends where a page takes more than --max-seconds or --max-memory.
+Without ckpt_path, or with a network of MNIST's digits, all digits on a page are read; a network of
+other images gives the five likeliest classes of the whole picture. docs/usage.md describes the
+output of --json. Pages are read in a separate process, which is stopped if a page takes more than
+--max-seconds of processor time or --max-memory. The exit code is 1 if a page could not be read.
 """
 
 import io

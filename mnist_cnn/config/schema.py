@@ -198,7 +198,9 @@ class Pages(Custom):
     """The arguments of the data module of pages."""
 
     pages: PositiveInt
-    val_pages: Annotated[int, Field(ge=2)]  # half as many calibrate the scores
+    val_pages: Annotated[
+        int, Field(ge=2)
+    ]  # they calibrate the scores, too: a single one is too few
     batch_size: PositiveInt
     workers: NonNegativeInt
     seed: Seed
