@@ -66,6 +66,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         module = build_module(config, data, start)
         trainer = build_trainer(config, run, start, module)
         fit(trainer, module, data, start)
+        run.check_forced()  # a callback may have ended it at once
         best = load_best(trainer, module)
         tested = trainer.test(module, data, verbose=False) if config.test else []
         test = {key: value for of_loader in tested for key, value in of_loader.items()}

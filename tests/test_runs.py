@@ -40,6 +40,7 @@ from mnist_cnn.runs.folder import (
 from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.names import sweep_name, varied
 from mnist_cnn.runs.processor import crowded, emulated
+from mnist_cnn.runs.ranks import world_size
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from tests.helpers import process
 
@@ -415,6 +416,39 @@ def test_force_has_nothing_to_change_where_nothing_is_left_to_train(tmp_path, ca
         pass
     assert files(tmp_path) == before
     assert capsys.readouterr().err == ""
+
+
+def test_forced_values_with_which_nothing_was_trained_are_not_recorded(tmp_path):
+    finished(tmp_path)
+    before = files(tmp_path)
+    forced = opened(tmp_path, lr=2, force=True)
+    with pytest.raises(ValueError, match="has trained nothing"), forced as run:
+        run.check_forced()
+    assert files(tmp_path) == before
+    with opened(tmp_path, lr=2, force=True) as run:
+        run.outdate()
+        run.check_forced()
+
+
+def test_a_run_that_has_begun_takes_no_other_checkpoint(tmp_path):
+    start = {"neutral": "ckpt_path"}
+    finished(tmp_path, ckpt_path="/a.ckpt", **start)
+    before = files(tmp_path)
+    words = r"ckpt_path must be /a\.ckpt as recorded, got /b\.ckpt"
+    with pytest.raises(ValueError, match=words), opened(tmp_path, ckpt_path="/b.ckpt", **start):
+        pass
+    assert files(tmp_path) == before
+    for same in ("/a.ckpt", str(tmp_path / LAST), None):
+        with opened(tmp_path, ckpt_path=same, **start) as run:
+            assert run.results == {"loss": 0.5}
+
+
+def test_processes_are_those_of_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert world_size() == 1
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert world_size() == 2
 
 
 def test_a_step_that_is_left_out_takes_nothing_from_the_results(tmp_path, capsys):

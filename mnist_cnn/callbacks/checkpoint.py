@@ -125,9 +125,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         if reasons and trainer.is_global_zero:
             print(f"no checkpoint within an epoch: {'; '.join(reasons)}", file=sys.stderr)
         self.within_epochs = not reasons
+        callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.should_stop |= any(map(stopped_early, callbacks))
         if self.process:
-            callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
-            trainer.should_stop |= any(map(stopped_early, callbacks))
             resume_loaders(trainer, self.process, partial(self.restore, trainer, pl_module))
             if not self.process["within_epoch"] and not self.process["epoch_begins"]:
                 self.restore(trainer, pl_module)  # a finished run is extended

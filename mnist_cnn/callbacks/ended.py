@@ -13,7 +13,8 @@ def why_ended(config: Config, file: Path) -> str:
     """Return why a run with this last checkpoint does not train further; empty if it does.
 
     Raises:
-        ValueError: the file is damaged, or has more epochs or steps than the configuration allows.
+        ValueError: the file is damaged, has no state of a training, or has more epochs or steps
+            than the configuration allows.
     """
     # torch takes seconds to import, which other commands avoid
     from mnist_cnn.callbacks.checkpoint import check_whole
@@ -21,8 +22,13 @@ def why_ended(config: Config, file: Path) -> str:
 
     check_whole(file)
     content = read_checkpoint(file)
-    progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-    steps, epochs = content["global_step"], content["epoch"] + (progress["ready"] > 0)
+    try:
+        states = content["callbacks"]
+        progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+        steps, epochs = content["global_step"], content["epoch"] + (progress["ready"] > 0)
+    except (KeyError, TypeError):  # as of save_weights_only
+        wanted = "a checkpoint that training can resume"
+        raise ValueError(must_be("ckpt_path", wanted, file)) from None
     trainer = config.trainer
     for key, done in {"max_epochs": epochs, "max_steps": steps}.items():
         limit = trainer[key]
@@ -35,7 +41,7 @@ def why_ended(config: Config, file: Path) -> str:
         return f"its {steps} steps are trained"
     least = trainer.get("min_epochs") or 0, trainer.get("min_steps") or 0
     if epochs >= least[0] and steps >= least[1]:
-        for name in stopped(content["callbacks"], config.callbacks):
+        for name in stopped(states, config.callbacks):
             return f"callbacks.{name} ended it after epoch {epochs}"
     return ""
 
@@ -43,7 +49,7 @@ def why_ended(config: Config, file: Path) -> str:
 def stopped(states: Mapping[str, Any], callbacks: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the callbacks that ended a training, from their states in a checkpoint."""
     for name, node in callbacks.items():
-        # the state_key of EarlyStopping
-        of = {key: node.get(key) for key in ("monitor", "mode")} if node else {}
+        # the state_key of EarlyStopping, and its default
+        of = {"monitor": node.get("monitor"), "mode": node.get("mode", "min")} if node else {}
         if states.get(f"{class_name(node or {})}{of!r}", {}).get("stopping_reason"):
             yield name

@@ -83,6 +83,7 @@ class RunFolder:
         self.results: dict[str, Any] | None = None
         self.last: Path | None = None
         self.values: dict[str, Any] = {}
+        self.is_forced = False  # whether the values differ from those recorded, by force=true
         self.pending: dict[Path, Any] = {}  # files that will record the configuration
 
     @contextlib.contextmanager
@@ -186,12 +187,15 @@ class RunFolder:
         changed = differences(self.depends_on(before), self.depends_on(now))
         if all(flag is None or isinstance(flag, bool) for flag in changed.get("force", ())):
             changed.pop("force", None)  # how to resume, and no value of the user's
+        given = now.get("ckpt_path")  # it is used by a new run alone
+        if last.is_file() and given not in (None, str(last), before.get("ckpt_path")):
+            changed["ckpt_path"] = before.get("ckpt_path"), given
         ended = self.ended(Path(start)) if changed and start else ""
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
         lines = []
         if refused := {key: changed[key] for key in changed if key not in allowed}:
-            forced = self.values.get("force") is True
-            lines += [self.force(refused, ended, recorded.parent.parent, forced=forced)]
+            self.is_forced = self.values.get("force") is True
+            lines += [self.force(refused, ended, recorded.parent.parent)]
         # results remain valid if a step, such as the test, is now left out
         off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
         longer = changed.keys() - off - on
@@ -202,7 +206,7 @@ class RunFolder:
             self.results = read_results(results)
         return lines
 
-    def force(self, changed: Changes, ended: str, of: Path, *, forced: bool) -> str:
+    def force(self, changed: Changes, ended: str, of: Path) -> str:
         """Return a line on values that differ from those of the run in the folder `of`.
 
         Raises:
@@ -213,11 +217,16 @@ class RunFolder:
         ]
         text = f"{of}: {'; '.join(keys)}"
         key = "force" if "force" in self.values else "+force"  # Hydra's sign for a new key
-        if not forced:
+        if not self.is_forced:
             raise ValueError(f"{text}; {key}=true resumes it all the same, not exactly")
         if ended:  # only the record would change, and become wrong
             raise ValueError(f"{text}; {key}=true has nothing to resume: {ended}")
         return f"forced: {text}"
+
+    def check_forced(self) -> None:
+        """Raise ValueError if values were forced, but no checkpoint was written with them."""
+        if self.is_forced and self.pending:
+            raise ValueError(f"{self.path}: force=true has trained nothing with the new values")
 
     def outdate(self) -> None:
         """Remove the results, outdated by a newer checkpoint, and record its configuration."""

@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2): the signal that a process gets when its parent
 
 def world_size() -> int:
     """Return the number of processes that torchrun started on all machines; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ["WORLD_SIZE"]) if under_torchrun() else 1
 
 
 def under_torchrun() -> bool:
@@ -47,7 +47,7 @@ def broadcast(values: list[Any], accelerator: str | None) -> list[Any]:
         accelerator: what the processes will train on, as the Trainer takes it; None without
             Lightning.
     """
-    if world_size() == 1 or not under_torchrun():
+    if world_size() == 1:
         return values
     from torch import cuda, distributed
 
