@@ -22,6 +22,7 @@ from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.data import mnist
 from mnist_cnn.evaluate import evaluate, preflight
 from mnist_cnn.module import DigitClassifier
+from mnist_cnn.runs.folder import PENDING, is_sweep
 from mnist_cnn.train import train
 from mnist_cnn.weights.files import SHIPPED
 from tests.helpers.training import SHORT, save_untrained
@@ -190,6 +191,8 @@ def test_the_program_replaces_its_own_files_and_leaves_no_folder_for_a_wrong_val
     done = run("-m", f"ckpt_path={folder}", "split=val,test", f"hydra.sweep.dir={tmp_path}/s")
     assert done.returncode == 0
     assert len(list((tmp_path / "s").glob("*/evaluation.json"))) == 2
+    assert is_sweep(tmp_path / "s")
+    assert not (tmp_path / "s" / PENDING).exists()
     for key, *wrong in (("shifts", "shifts=9"), ("data.fold", "split=val", "data.fold=1")):
         refused = run(f"ckpt_path={folder}", *wrong)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)

@@ -108,6 +108,7 @@ def test_a_command_is_repeated_once_a_job_of_it_has_been_opened(toy):
     toy.finish("x=1,2")
     toy.finish("x=1,2", "y=7")  # both have finished with other values
     assert kept() == [["x=1,2"]]
+    assert not (toy.sweep / PENDING).exists()  # or the next job that is opened would add it
     done = toy.finish("x=1,2,4", "y=7")
     assert "2 of 3 jobs" in done.stderr
     assert kept() == [["x=1,2"], ["x=1,2,4", "y=7"]]

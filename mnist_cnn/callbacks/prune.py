@@ -18,7 +18,8 @@ class Prune(BetweenEpochs):
 
     Args:
         trial: the folder of the trial, inside that of the search and named by the trial's number;
-            with another name, as for a trial of several seeds, nothing is reported or pruned.
+            with another name, as for a trial of several seeds, or outside a search nothing is
+            reported or pruned.
         monitor: the objective, a logged metric.
         pruner: one of optuna.pruners.
 
@@ -34,8 +35,11 @@ class Prune(BetweenEpochs):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.number is None:
             return
-        from mnist_cnn.sweeps.search import report, storage
+        from mnist_cnn.sweeps.search import STUDY, report, storage
 
+        if not (self.search / STUDY).exists():
+            self.number = None
+            return
         self.report = functools.partial(report, storage(self.search), self.number)
 
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from mnist_cnn.runs.errors import USER_ERRORS
 from mnist_cnn.runs.folder import (
     RESULTS,
     FolderInUseError,
@@ -109,11 +111,12 @@ def attempt(
     except (Pruned, FolderInUseError) as e:
         print(f"{folder.name}: {e}")
     except Interrupted as e:
-        raise Interrupted(e.number, f"resume it with ckpt_path={folder.parent}") from None
+        place = shlex.quote(str(folder.parent))
+        raise Interrupted(e.number, f"resume it with ckpt_path={place}") from None
     except Exception as e:
         reason = " ".join(str(e).split()).removeprefix(f"{folder}: ")
         has_begun = getattr(e, "failed_in", None) == folder.absolute()
-        if not has_begun and not isinstance(e, ValueError):
+        if not has_begun and not isinstance(e, USER_ERRORS):
             raise
         how = "failed" if has_begun else "refused"
         if not has_begun or state(folder) != "failed":  # the folder is left unchanged

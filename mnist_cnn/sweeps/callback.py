@@ -24,7 +24,7 @@ from mnist_cnn.internals.hydra import (
     set_hydra_config,
 )
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
-from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, is_sweep, state
+from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, is_sweep, replace, state
 from mnist_cnn.runs.names import renamed, swept_keys
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
@@ -158,9 +158,14 @@ class Folders(Callback):
         if self.report and jobs:  # none where each job was refused
             pkgutil.resolve_name(self.report)(folder)
         ended = notes(folder)
-        jobs |= {name: how for name, how, _ in ended}
         stopped = stopped_by(folder)
         (folder / STOPPED).unlink(missing_ok=True)
+        if jobs or ended:  # the command of jobs that were all refused is not repeated
+            if (folder / SWEEP).exists():
+                (folder / PENDING).unlink(missing_ok=True)
+        elif (folder / PENDING).exists():  # of evaluations, which open no run
+            replace(folder / PENDING, folder / SWEEP)
+        jobs |= {name: how for name, how, _ in ended}
         ends = ("failed", "running", "refused")
         if left := [f"{job(name)} {how}" for name, how in sorted(jobs.items()) if how in ends]:
             names = "; ".join([", ".join(left), *dict.fromkeys(reason for *_, reason in ended)])

@@ -36,7 +36,7 @@ from mnist_cnn.runs.folder import differences, state
 from mnist_cnn.runs.resume import NOT_REPEATED
 from mnist_cnn.sweeps import stopped_by
 
-NAME = "search"  # of the study in the database
+STUDY, NAME = "study.db", "search"  # the database, and the study in it
 DRAWING = ".study.lock"  # held by the worker that draws a trial
 WORKER = "worker"  # attribute of a trial: the number of the worker that drew it
 
@@ -46,10 +46,10 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 def storage(folder: Path) -> optuna.storages.BaseStorage:
     """Return the storage of the study in a search's folder, an SQLite database."""
     # SQLite lets one process write at a time, and the others wait 5 s by default
-    file, options = folder.absolute() / "study.db", {"timeout": 60, "check_same_thread": False}
+    file, options = folder.absolute() / STUDY, {"timeout": 60, "check_same_thread": False}
     connect = partial(sqlite3.connect, file, **options)
     # the path is not in the URL, where ?, % and braces mean something else
-    made = optuna.storages.RDBStorage("sqlite:///study.db", engine_kwargs={"creator": connect})
+    made = optuna.storages.RDBStorage(f"sqlite:///{STUDY}", engine_kwargs={"creator": connect})
     return optuna.storages.get_storage(made)
 
 
