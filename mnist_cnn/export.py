@@ -56,7 +56,8 @@ def export(net: "Trained | None", formats: Sequence[str], out: Path | str) -> di
     kinds = dict.fromkeys(formats)
     names = [f"mnist_cnn.{kind}" for kind in kinds]
     # a copy, as the caller may want to train on
-    own = (predictor.load() if net is None else copy.deepcopy(net)).requires_grad_(False).eval()
+    own = predictor.load() if net is None else copy.deepcopy(net)
+    own = own.requires_grad_(False).eval().cpu()
     differences = {}
     with new_files(Path(out), names) as folder:
         for kind, name in zip(kinds, names, strict=True):

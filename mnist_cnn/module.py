@@ -222,6 +222,8 @@ class DigitClassifier(L.LightningModule):
 
     def log_epoch(self, stage: str) -> None:
         """Log the exact means over the epoch's images on all ranks."""
+        if not self.epoch_metrics[stage].losses:
+            raise ValueError(must_be(f"{stage}_dataloader", "data with batches", "none"))
         totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)
         loss, images, hits, labelled = sum_over_ranks(totals, self.trainer).tolist()
         self.log(f"{stage}/loss", torch.tensor(loss / images, dtype=torch.float64))

@@ -35,7 +35,7 @@ def write(content: str, path: Path, console: terminal.Console) -> None:
     if path == STDOUT:
         print(content, end="")
     else:
-        path.write_text(content, "utf-8")
+        path.write_text(content, "utf-8", newline="\n")  # as its own files are recognised
         console.print(str(path))
 
 
@@ -79,10 +79,12 @@ def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
     """Return the runs of one side of a comparison: a folder, or a rank in `folders`' leaderboard.
 
     Raises:
-        ValueError: it is neither, or the folder has no finished runs or runs of several
+        ValueError: it is neither or both, or the folder has no finished runs or runs of several
             configurations.
     """
     if Path(side).is_dir():
+        if side.isdecimal():  # as the trials of a search are named
+            raise ValueError(must_be("--compare", f"./{side} for the folder of that name", side))
         groups = Ranking(found.read_runs([Path(side)])).members
         if len(groups) == 1:
             return groups[0]

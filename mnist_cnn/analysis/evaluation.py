@@ -132,6 +132,11 @@ def make_data(
         for net in nets:
             check_fits(net.about["model"], data)
     else:
+        target = config.data["_target_"]  # of other data, a network's training held nothing out
+        same = [
+            net for net in nets if (net.about["data"].get("custom") or {}).get("_target_") == target
+        ]
+        check_held_out(same, config)
         data = CollectedDataModule(made)
         stage = {"val": "fit", "test": "test"}.get(config.split)
         # a user's module may know its classes only then

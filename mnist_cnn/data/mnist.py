@@ -117,7 +117,7 @@ def torchvision_set(name: str, root: str | Path, split: str, download: bool = Fa
         if not download:
             return kind(folder, train=split == "train")
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".mnist_cnn.lock"):  # another process may be unpacking the files
+        with FileLock(folder / ".download.lock"):  # another process may be unpacking the files
             return kind(folder, train=split == "train", download=True)
     except Exception as error:  # torchvision raises many types, some with several lines
         reason = " ".join(str(error).split()) or type(error).__name__
