@@ -142,8 +142,11 @@ class Engine:
     """The networks of an exported page, run by the JavaScript engine V8."""
 
     def __init__(self, page: str):
-        from py_mini_racer import MiniRacer
+        from py_mini_racer import MiniRacer, init_mini_racer
 
+        # V8 protects its memory by keys of the processor, where it has them: only the thread that
+        # initialises it and threads that this one starts can free the memory, others would crash
+        init_mini_racer(ignore_duplicate_init=True)
         script = page.partition('<script id="network">')[2].partition("</script>")[0]
         weights = base64.b64decode(script.partition('const WEIGHTS = "')[2].partition('"')[0])
         self._engine = finished(MiniRacer)
