@@ -438,7 +438,7 @@ def test_a_run_that_has_begun_takes_no_other_checkpoint(tmp_path):
     with pytest.raises(ValueError, match=words), opened(tmp_path, ckpt_path="/b.ckpt", **start):
         pass
     assert files(tmp_path) == before
-    for same in ("/a.ckpt", str(tmp_path / LAST), None):
+    for same in ("/a.ckpt", str(tmp_path), str(tmp_path / LAST), None):
         with opened(tmp_path, ckpt_path=same, **start) as run:
             assert run.results == {"loss": 0.5}
 

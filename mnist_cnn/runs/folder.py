@@ -187,8 +187,10 @@ class RunFolder:
         changed = differences(self.depends_on(before), self.depends_on(now))
         if all(flag is None or isinstance(flag, bool) for flag in changed.get("force", ())):
             changed.pop("force", None)  # how to resume, and no value of the user's
-        given = now.get("ckpt_path")  # it is used by a new run alone
-        if last.is_file() and given not in (None, str(last), before.get("ckpt_path")):
+        # another run's is used by a new run alone
+        given = now.get("ckpt_path")
+        own = None, str(self.path), str(last), before.get("ckpt_path")
+        if last.is_file() and given not in own:
             changed["ckpt_path"] = before.get("ckpt_path"), given
         ended = self.ended(Path(start)) if changed and start else ""
         allowed = {key: changed[key] for key in self.extendable(now) if key in changed}
