@@ -180,10 +180,16 @@ def together(found: Sequence[Found]) -> tuple[list[Character], Found]:
 
 
 def inkiest(ink: Array, side: int) -> Array:
-    """Return the part of ink (H, W), of at most so many pixels a side, that has most ink."""
+    """Return the part of ink (H, W), of at most so many pixels a side, that has most ink.
+
+    Of parts with as much it is the middle one, as what lies at an edge counts as cut off.
+    """
     height, width = (min(side, n) for n in ink.shape)
     sums = cv2.integral(ink)
     inside = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width]
     inside = inside + sums[:-height, :-width]
-    top, left = np.unravel_index(int(inside.argmax()), inside.shape)
+    most = inside >= inside.max() - 1e-3
+    top, left = np.argwhere(most)[0]
+    top += np.append(most[top:, left], False).argmin() // 2
+    left += np.append(most[top, left:], False).argmin() // 2
     return ink[top : top + height, left : left + width]
