@@ -29,6 +29,7 @@ class Character:
     probabilities: NDArray[np.float32]  # (26,) of SYMBOLS, given that a character is there
     weights: tuple[float, float] = (1.0, 0.0)  # slope and offset that calibrate its log-odds
     least: float = 1.0  # its lowest score in any view
+    zoom: float = 1.0  # pixels that the network saw for one of the box
 
     @property
     def symbol(self) -> str:
@@ -63,7 +64,7 @@ class Character:
         """Map the character back from a picture that was enlarged by `zoom` and cut at (x, y)."""
         left, top, right, bottom = self.box
         box = ((left + x) / zoom, (top + y) / zoom, (right + x) / zoom, (bottom + y) / zoom)
-        return replace(self, box=box)
+        return replace(self, box=box, zoom=self.zoom * zoom)
 
 
 def characters(maps: Tensor) -> list[Character]:
@@ -147,5 +148,7 @@ def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
             scores[view_of[id(each)]] = max(scores[view_of[id(each)]], score)
         found = float(np.average([c.found for c in alike], weights=weights))
         mean = mean.astype(np.float32)
-        made.append(replace(first, found=found, probabilities=mean, least=min(scores)))
+        exact = weights * np.array([c.zoom**2 for c in alike])  # errors are of the pixels seen
+        box = tuple(np.average([c.box for c in alike], axis=0, weights=exact).tolist())
+        made.append(replace(first, box=box, found=found, probabilities=mean, least=min(scores)))
     return made
