@@ -174,23 +174,3 @@ def centred(stroke: Ink) -> Grey:
     x, y = round(14 - moments["m10"] / mass), round(14 - moments["m01"] / mass)
     x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
     return np.roll(image, (y, x), (0, 1))
-
-
-def like_mnist(ink: Ink) -> Grey:
-    """Return ink (h, w) as a digit of MNIST: uint8 (28, 28), longest side 20, centred by mass.
-
-    It is centred by whole pixels of the ink before it is shrunk: moved by one of the 28, an image
-    would change by much where its centre changes by nothing.
-    """
-    height, width = ink.shape
-    side = round(1.4 * max(height, width))
-    moments = cv2.moments(ink)
-    mass = moments["m00"] or 1.0  # there may be no ink
-    large = np.zeros((side, side), np.float32)
-    x, y = (round(14.5 / 28 * side - 0.5 - moments[m] / mass) for m in ("m10", "m01"))
-    x, y = min(max(x, 0), side - width), min(max(y, 0), side - height)
-    large[y : y + height, x : x + width] = ink
-    way = cv2.INTER_AREA if side > 28 else cv2.INTER_CUBIC
-    return (
-        (255 * cv2.resize(large, (28, 28), interpolation=way)).round().clip(0, 255).astype(np.uint8)
-    )

@@ -57,47 +57,39 @@ function reading(ink, each, threshold, about) {
 }
 
 // Crop a box of the ink {data, height, width} to 28x28 values of 0 to 255, longest side 20, centred
-// by mass, see like_mnist in reading/ink.py.
+// by mass.
 function crop(ink, box) {
   const image = new Uint8Array(784);
   const [left, top, right, bottom] = box.map((side, i) =>
     Math.min(Math.max(rounded(side), 0), i % 2 ? ink.height : ink.width),
   );
   if (left >= right || top >= bottom) return image;
-  const side = rounded(1.4 * Math.max(right - left, bottom - top));
-  let [mass, sumX, sumY] = [0, 0, 0];
-  for (let y = top; y < bottom; y += 1) {
-    for (let x = left; x < right; x += 1) {
-      const value = ink.data[y * ink.width + x];
-      [mass, sumX, sumY] = [mass + value, sumX + value * (x - left), sumY + value * (y - top)];
-    }
-  }
-  // where the box begins in a square of that side
-  const start = (total, length) => {
-    const centre = mass ? total / mass : 0;
-    return Math.min(Math.max(rounded((14.5 / 28) * side - 0.5 - centre), 0), side - length);
-  };
-  const [x0, y0] = [start(sumX, right - left), start(sumY, bottom - top)];
-  const [columns, rows] = [
-    [left - x0, left, right],
-    [top - y0, top, bottom],
-  ].map(([from, first, end]) =>
-    parts(from, from + side, 28).map((part) => part.filter(([at]) => at >= first && at < end)),
-  );
-  rows.forEach((row, i) =>
-    columns.forEach((column, k) => {
+  const zoom = 20 / Math.max(right - left, bottom - top);
+  const [columns, rows] = [[left, right], [top, bottom]].map((side) => parts(...side, zoom));
+  const small = rows.map((row) =>
+    columns.map((column) => {
       const values = row.map(([y, high]) =>
         sum(column.map(([x, wide]) => high * wide * ink.data[y * ink.width + x])),
       );
-      image[28 * i + k] = rounded(255 * sum(values));
+      return rounded(255 * sum(values));
     }),
   );
+  const byRow = small.map(sum);
+  if (!sum(byRow)) return image;
+  const start = (masses) => {
+    const centre = sum(masses.map((mass, i) => mass * i)) / sum(masses);
+    return Math.min(Math.max(rounded(14 - centre), 0), 28 - masses.length);
+  };
+  const x = start(columns.map((_, i) => sum(small.map((row) => row[i]))));
+  const y = start(byRow);
+  small.forEach((row, i) => image.set(row, 28 * (y + i) + x));
   return image;
 }
 
-// For each of `count` pixels return the pixels between start and end that it is the mean of, each
-// with its weight.
-function parts(start, end, count) {
+// For each pixel of a line enlarged by zoom, return the pixels between start and end that it is the
+// mean of, each with its weight.
+function parts(start, end, zoom) {
+  const count = Math.max(1, rounded((end - start) * zoom));
   const step = (end - start) / count;
   return Array.from({ length: count }, (_, i) => {
     const [a, b] = [start + i * step, start + (i + 1) * step];
