@@ -198,9 +198,7 @@ class Pages(Custom):
     """The arguments of the data module of pages."""
 
     pages: PositiveInt
-    val_pages: Annotated[
-        int, Field(ge=2)
-    ]  # they calibrate the scores, too: a single one is too few
+    val_pages: Annotated[int, Field(ge=2)]  # as many calibrate the scores
     batch_size: PositiveInt
     workers: NonNegativeInt
     seed: Seed

@@ -12,8 +12,7 @@ from torch import nn
 from mnist_cnn.data.synthetic.characters import Sources
 from mnist_cnn.data.synthetic.pages import page, strip
 from mnist_cnn.data.synthetic.sheet import Page
-from mnist_cnn.detection.decode import Character
-from mnist_cnn.detection.find import PASSES, Found, scales, together
+from mnist_cnn.detection.find import best_of, scales
 from mnist_cnn.detection.lines import evidence, lines, split
 from mnist_cnn.detection.network import EVIDENCE
 from mnist_cnn.detection.scores import line_texts, matches
@@ -61,21 +60,17 @@ def calibrate(net: nn.Module, sources: Sources, pages: int) -> None:
     character.copy_(torch.tensor([1.0, 0.0]))
     drawn = list(made_pages(sources, pages, SEED))
     seen = [list(scales(net, made.ink).values()) for made in drawn]
-
-    def read(zooms: list[Found]) -> tuple[list[Character], Found]:
-        return together(sorted(zooms, key=lambda one: -one.weight)[:PASSES])
-
     pairs = [
         (each.score, is_right)
         for made, zooms in zip(drawn, seen, strict=True)
-        for each, is_right in matches(read(zooms)[0], made.marks)
+        for each, is_right in matches(best_of(zooms)[0], made.marks)
     ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
     character.copy_(torch.tensor(fit(logit(scores)[:, None], right, character)))
     slope, offset = character.tolist()
     rows, verdict = [], []
     for made, zooms in zip(drawn, seen, strict=True):  # calibrated scores also choose the zooms
-        found, best = read([one.calibrated((slope, offset)) for one in zooms])
+        found, best = best_of([one.calibrated((slope, offset)) for one in zooms])
         kept, dropped, left = split(found, made.ink, best)
         for own in lines(kept):
             texts = line_texts(own, made.marks)

@@ -1,7 +1,7 @@
 """The characters in the ink of a picture, whatever their size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -157,6 +157,8 @@ def find(net: nn.Module, ink: Array, pen: float = math.inf) -> tuple[list[Charac
     """
     small, zoom, fine = reduced(ink, SMALL, pen)
     seen = {s * zoom: one for s, one in scales(net, small, fine).items()}
+    if zoom == 1:
+        return best_of(seen.values())
     weights = {s: one.weight for s, one in seen.items()}
     if zoom < FAR:  # small writing is lost there: look at a part as it is, in place of the whole
         part = inkiest(ink, SMALL)
@@ -164,13 +166,16 @@ def find(net: nn.Module, ink: Array, pen: float = math.inf) -> tuple[list[Charac
         for scale, one in scales(net, part, pen).items():
             weights[scale] = one.within(part.shape).weight * share
     best = sorted(weights, key=lambda s: -weights[s])[:PASSES]
-    if zoom == 1:
-        found = [seen[s] for s in best]
-    elif weights[best[0]] > 0:
+    if weights[best[0]] > 0:
         found = [at_zoom(net, ink, s, pen) for s in best]
     else:  # nothing is likely, which a closer look would only take long to say
         found = [max(seen.values(), key=lambda one: one.weight).enlarged(1 / zoom)]
     return together(found)
+
+
+def best_of(zooms: Iterable[Found]) -> tuple[list[Character], Found]:
+    """Return what the zooms that explain most find together, and the best zoom."""
+    return together(sorted(zooms, key=lambda one: -one.weight)[:PASSES])
 
 
 def together(found: Sequence[Found]) -> tuple[list[Character], Found]:
