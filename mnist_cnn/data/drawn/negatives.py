@@ -1,8 +1,8 @@
 """Negatives: drawings without a digit, generated differently from those in training.
 
 Letters use the fonts STIX and Computer Modern, which come with Matplotlib, distorted and written
-with other pens than the letters of synthetic pages. Scribbles are Lissajous curves, hatchings,
-polygons and waves, drawn by other rules than those of training.
+with other pens than the letters of synthetic pages. Scribbles are Lissajous curves, hatchings and
+waves, drawn by other rules than those of training, and polygons as there, with fewer corners.
 """
 
 import string

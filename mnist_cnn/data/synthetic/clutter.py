@@ -58,17 +58,12 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
 
 
 def knot(rng: Generator) -> Array:
-    """Return the points (N, 2) of a closed curve or polygon with too many holes to be a digit."""
+    """Return the points (N, 2) of a closed curve with too many holes to be a digit."""
+    t, turns = np.linspace(0, 2 * np.pi, 120)[:, None, None], np.arange(1, 6)
     while True:
-        if rng.random() < 0.4:
-            points = rng.uniform(-1, 1, (int(rng.integers(5, 10)), 2))
-            points = np.concatenate([points, points[:1]])
-        else:
-            t = np.linspace(0, 2 * np.pi, 120)[:, None, None]
-            turns = np.arange(1, 6)
-            size = rng.normal(0, turns**-0.5, (2, 5))
-            points = (size * np.cos(turns * t + rng.uniform(0, 6, (2, 5)))).sum(2)
-            points = points / np.abs(points).max()
+        size = rng.normal(0, turns**-0.5, (2, 5))
+        points = (size * np.cos(turns * t + rng.uniform(0, 6, (2, 5)))).sum(2)
+        points = points / np.abs(points).max()
         drawn = np.zeros((48, 48), np.uint8)
         cv2.polylines(drawn, [(24 + 20 * points).astype(np.int32)], False, 1, 2)
         if cv2.connectedComponents(1 - drawn, connectivity=4)[0] - 2 > HOLES:
