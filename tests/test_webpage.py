@@ -194,7 +194,7 @@ def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
     pytest.importorskip("py_mini_racer", reason="comes with the extra export")
     rng, weak_signs = np.random.default_rng(0), 0
     detector = Dilated()
-    detector.get_buffer("line_weights").copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 0, 3]))
+    detector.get_buffer("line_weights").copy_(torch.tensor([-0.5, -0.2, -0.5, -1, -1, 3]))
     engine = webpage.Engine(webpage.webpage(digits_by(None, detector), {}))
     for _ in range(40):
         maps, ink = made_maps(rng)

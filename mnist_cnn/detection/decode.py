@@ -29,6 +29,7 @@ class Character:
     probabilities: NDArray[np.float32]  # (26,) of SYMBOLS, given that a character is there
     weights: tuple[float, float] = (1.0, 0.0)  # slope and offset that calibrate its log-odds
     least: float = 1.0  # its lowest score in any view
+    zoom: float = 1.0  # pixels that the network saw for one of the box
 
     @property
     def symbol(self) -> str:
@@ -63,7 +64,7 @@ class Character:
         """Map the character back from a picture that was enlarged by `zoom` and cut at (x, y)."""
         left, top, right, bottom = self.box
         box = ((left + x) / zoom, (top + y) / zoom, (right + x) / zoom, (bottom + y) / zoom)
-        return replace(self, box=box)
+        return replace(self, box=box, zoom=self.zoom * zoom)
 
 
 def characters(maps: Tensor) -> list[Character]:
@@ -126,7 +127,8 @@ def grouped(found: Sequence[Character]) -> list[list[Character]]:
 def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
     """Merge the characters of several views of one picture, each once.
 
-    Views that find the same character are averaged, like the members of an ensemble.
+    Views that find the same character are averaged, like the members of an ensemble; the more a
+    view finds a character there, the more it counts.
     """
     made = []
     view_of = {id(each): k for k, view in enumerate(views) for each in view}
@@ -144,5 +146,9 @@ def merged(views: Sequence[Sequence[Character]]) -> list[Character]:
         for each in group:
             score = each.calibrated(float(each.probabilities[best]))
             scores[view_of[id(each)]] = max(scores[view_of[id(each)]], score)
-        made.append(replace(first, probabilities=mean.astype(np.float32), least=min(scores)))
+        found = float(np.average([c.found for c in alike], weights=weights))
+        mean = mean.astype(np.float32)
+        exact = weights * np.array([c.zoom**2 for c in alike])  # errors are of the pixels seen
+        box = tuple(np.average([c.box for c in alike], axis=0, weights=exact).tolist())
+        made.append(replace(first, box=box, found=found, probabilities=mean, least=min(scores)))
     return made

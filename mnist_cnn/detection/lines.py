@@ -188,7 +188,7 @@ def evidence(
 
     The negative log-probabilities of its digits' scores, of their lowest scores at any zoom, and of
     no sign being a digit; the score of the likeliest dropped digit; unexplained ink, in quarters of
-    the squared height; the number of digits, in tens.
+    the squared height.
 
     Args:
         line: characters of the line.
@@ -207,7 +207,6 @@ def evidence(
             -sum(np.log(max(1 - each.digit_score, LEAST)) for each in signs),
             max(weak, default=0.0),
             min(1.0, 4 * float(left[inside(own)].sum()) / height**2),
-            0.1 * len(digits),
         ]
     )
 

@@ -9,7 +9,7 @@ from mnist_cnn.data.synthetic.sheet import SYMBOLS
 CHANNELS = {"centre": 1, "rule": 1, "box": 4, "symbol": len(SYMBOLS)}  # of the maps, in this order
 COARSEST = 8  # pixels per cell of the deepest maps; divides the sides of the input
 
-EVIDENCE = 6  # numbers that indicate errors in a line, see `lines.evidence`
+EVIDENCE = 5  # numbers that indicate errors in a line, see `lines.evidence`
 
 
 class Block(nn.Module):

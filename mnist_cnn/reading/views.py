@@ -36,9 +36,14 @@ class View:
     back: NDArray[np.float64]  # (2, 3), to pixels of the picture
 
     @property
+    def kept(self) -> list[Character]:
+        """The characters that are likely enough to count."""
+        return [each for each in self.found if each.score > KEPT]
+
+    @property
     def is_plain(self) -> bool:
         """True if digits, or letters with or without them, are certain, level and most of it."""
-        kept = [each for each in self.found if each.score > KEPT]
+        kept = self.kept
         digits = [each for each in kept if each.symbol.isdecimal()]
         letters = [each for each in kept if each.symbol not in SIGNS]  # these look alike turned
         # a few may be digits upside down
@@ -122,11 +127,14 @@ def upright(net: nn.Module, grey: Array) -> View:
     plain = view(net, *usual)
     if plain.is_plain:
         return plain
-    chosen, most = None, BETTER * max(1.0, plain.best.weight)
+    chosen: tuple[Array, float, float] | None = None
+    most = BETTER * max(1.0, plain.best.weight)
     inverse = ink_of(grey, not light)
-    other = view(net, *inverse)
-    if other.is_plain and other.best.weight > most:
-        return other
+    other = view(net, *inverse)  # in full, as the picture as it lies: a small copy loses writing
+    if other.best.weight > most and len(other.kept) > 1:  # one may be the paper around a stroke
+        if other.is_plain:
+            return other
+        chosen, most = (*inverse, 0), other.best.weight
     for whole, angles in ((usual, ANGLES[1:]), (inverse, ANGLES[:3])):
         small, _, fine = reduced(whole[0], SMALL, whole[1])
         for degrees in angles:

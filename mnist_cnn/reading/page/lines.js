@@ -167,8 +167,8 @@ function within(box, of) {
 
 // Return evidence of errors in a line's digits; the greater, the more doubtful: the negative
 // log-probabilities of its digits' scores, of their lowest scores, and of no sign being a digit;
-// the score of the likeliest dropped digit; unexplained ink, in quarters of the squared height; the
-// number of digits, in tens.
+// the score of the likeliest dropped digit; unexplained ink, in quarters of the squared
+// height.
 function evidence(line, dropped, left, sides) {
   const digits = line.filter((each) => each.isDigit);
   const signs = line.filter((each) => !each.isDigit);
@@ -184,7 +184,6 @@ function evidence(line, dropped, left, sides) {
     -sum(signs.map(({ digitScore }) => log(1 - digitScore))),
     Math.max(0, ...weak),
     Math.min(1, (4 * bare) / height ** 2),
-    0.1 * digits.length,
   ];
 }
 
