@@ -20,7 +20,7 @@ from mnist_cnn.detection import find
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.reading.answers import found_lines, rotation, written
 from mnist_cnn.reading.drawing import Labels, draw_readings, font_of
-from mnist_cnn.reading.ink import centred
+from mnist_cnn.reading.ink import like_mnist
 from mnist_cnn.reading.reader import read_digits
 from mnist_cnn.weights.predictor import load
 from tests.helpers.pictures import find_digits, page
@@ -98,7 +98,8 @@ def test_an_argument_that_is_no_network_of_its_kind_is_named(arguments, message)
 
 
 def test_the_crop_of_what_has_no_ink_is_black() -> None:
-    assert centred(np.full((20, 7), 0.001, np.float32)).max() == 0
+    assert like_mnist(np.full((20, 7), 0.001, np.float32)).max() == 0
+    assert like_mnist(np.zeros((20, 7), np.float32)).max() == 0
 
 
 def test_the_network_that_ships_classifies_what_is_found() -> None:

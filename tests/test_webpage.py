@@ -223,6 +223,8 @@ def test_the_page_reads_in_any_maps_what_the_reader_reads_in_them(monkeypatch):
             # of a drawing only the sheet is the picture
             box = (np.array(one["box"]) - MARGIN).clip(0, (*inner.shape[::-1],) * 2)
             np.testing.assert_allclose(box, other.box, atol=0.51)
+            image = np.array(list(one["image"].values())).reshape(28, 28)
+            np.testing.assert_allclose(image, other.image, atol=1)
         seen = at_zoom(net, inner, 1.0).characters
         weak_signs += sum(KEPT < c.score < SIGNED and c.symbol in sheet.SIGNS for c in seen)
     assert weak_signs > 5

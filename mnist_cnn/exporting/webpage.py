@@ -16,6 +16,7 @@ from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
 from mnist_cnn.detection import decode, find, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.exporting.layers import Layer, classifier_layers, folded, layers_of
+from mnist_cnn.reading import ink as inks
 from mnist_cnn.reading.answers import constants
 from mnist_cnn.reading.networks import Classes, Digits
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN
@@ -27,7 +28,7 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:"
 )
-# constants of detection/ for decode.js and lines.js
+# constants for decode.js, lines.js and reading.js
 READER = {
     "symbols": SYMBOLS,
     "signs": SIGNS,
@@ -49,6 +50,8 @@ READER = {
     "tall": lines.TALL,
     "rare": lines.LEAST,
     "aside": lines.ASIDE,
+    "edge": inks.EDGE,
+    "fitted": inks.FITTED,
     "threshold": THRESHOLD,
     "unknown": UNKNOWN,
 }

@@ -20,7 +20,7 @@ from mnist_cnn.detection.lines import confidence, evidence, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
-from mnist_cnn.reading.ink import centred, resized
+from mnist_cnn.reading.ink import like_mnist
 from mnist_cnn.reading.layout import cell_in, layout
 from mnist_cnn.reading.reading import THRESHOLD, UNKNOWN, Reading
 from mnist_cnn.reading.views import View, upright
@@ -131,8 +131,7 @@ def classified(seen: View, found: Sequence[Character], net: Net) -> list[Charact
 def crop(seen: View, each: Character) -> NDArray[np.uint8]:
     """Return a character in the format of MNIST: (28, 28), white on black."""
     left, top, right, bottom = (max(0, round(side)) for side in each.box)
-    ink = seen.ink[top:bottom, left:right]
-    return centred(resized(ink, 20)) if ink.size else np.zeros((28, 28), np.uint8)
+    return like_mnist(seen.ink[top:bottom, left:right])
 
 
 def corners_of(box: Sequence[float]) -> Points:

@@ -57,46 +57,53 @@ function reading(ink, each, threshold, about) {
 }
 
 // Crop a box of the ink {data, height, width} to 28x28 values of 0 to 255, longest side 20, centred
-// by mass.
+// by mass, as like_mnist in ink.py does.
 function crop(ink, box) {
   const image = new Uint8Array(784);
-  const [left, top, right, bottom] = box.map((side, i) =>
-    Math.min(Math.max(rounded(side), 0), i % 2 ? ink.height : ink.width),
-  );
-  if (left >= right || top >= bottom) return image;
-  const zoom = 20 / Math.max(right - left, bottom - top);
-  const [columns, rows] = [[left, right], [top, bottom]].map((side) => parts(...side, zoom));
-  const small = rows.map((row) =>
-    columns.map((column) => {
-      const values = row.map(([y, high]) =>
-        sum(column.map(([x, wide]) => high * wide * ink.data[y * ink.width + x])),
-      );
-      return rounded(255 * sum(values));
+  let darkest = 0;
+  inside(box, 0, ink, (i) => (darkest = Math.max(darkest, ink.data[i])));
+  let [left, top, right, bottom] = [ink.width, ink.height, 0, 0];
+  inside(box, 0, ink, (i) => {
+    if (ink.data[i] <= READER.edge * darkest) return;
+    const [x, y] = [i % ink.width, Math.floor(i / ink.width)];
+    [left, right] = [Math.min(left, x), Math.max(right, x + 1)];
+    [top, bottom] = [Math.min(top, y), Math.max(bottom, y + 1)];
+  });
+  if (left >= right) return image;
+  const byColumn = new Array(right - left).fill(0);
+  const byRow = new Array(bottom - top).fill(0);
+  inside([left, top, right, bottom], 0, ink, (i) => {
+    byColumn[(i % ink.width) - left] += ink.data[i];
+    byRow[Math.floor(i / ink.width) - top] += ink.data[i];
+  });
+  const step = Math.max(right - left, bottom - top) / READER.fitted;
+  const columns = shares(byColumn, step);
+  shares(byRow, step).forEach((row, i) =>
+    columns.forEach((column, k) => {
+      const values = row.map(([y, high]) => {
+        const start = (top + y) * ink.width + left;
+        return sum(column.map(([x, wide]) => high * wide * ink.data[start + x]));
+      });
+      image[28 * i + k] = rounded(255 * Math.min(1, sum(values)));
     }),
   );
-  const byRow = small.map(sum);
-  if (!sum(byRow)) return image;
-  const start = (masses) => {
-    const centre = sum(masses.map((mass, i) => mass * i)) / sum(masses);
-    return Math.min(Math.max(rounded(14 - centre), 0), 28 - masses.length);
-  };
-  const x = start(columns.map((_, i) => sum(small.map((row) => row[i]))));
-  const y = start(byRow);
-  small.forEach((row, i) => image.set(row, 28 * (y + i) + x));
   return image;
 }
 
-// For each pixel of a line enlarged by zoom, return the pixels between start and end that it is the
-// mean of, each with its weight.
-function parts(start, end, zoom) {
-  const count = Math.max(1, rounded((end - start) * zoom));
-  const step = (end - start) / count;
-  return Array.from({ length: count }, (_, i) => {
-    const [a, b] = [start + i * step, start + (i + 1) * step];
-    const pixels = [];
-    for (let x = Math.floor(a); x < b - 1e-6; x += 1) {
-      pixels.push([x, (Math.min(b, x + 1) - Math.max(a, x)) / step]);
+// Return the shares of rows or columns with these masses in each of 28, which are `step` apart, as
+// lists of [index, share]. The centre of the masses comes to that of the 15th, unless ink would be
+// lost at a side.
+function shares(masses, step) {
+  const centre = sum(masses.map((mass, i) => mass * (i + 0.5))) / sum(masses);
+  const start = Math.min(Math.max(14.5 - centre / step, 0), 28 - masses.length / step);
+  const half = Math.max(step, 1) / 2; // enlarged, a point lies between two: bilinear
+  return Array.from({ length: 28 }, (_, i) => {
+    const middle = (i + 0.5 - start) * step;
+    const [from, to] = [Math.max(0, middle - half), Math.min(masses.length, middle + half)];
+    const parts = [];
+    for (let x = Math.floor(from); x < to; x += 1) {
+      parts.push([x, (Math.min(to, x + 1) - Math.max(from, x)) / (2 * half)]);
     }
-    return pixels;
+    return parts;
   });
 }
