@@ -15,9 +15,9 @@ from mnist_cnn.detection.find import MARGIN, Found
 
 RULED = 0.4  # probability above which ink belongs to a ruled line
 INKED = 0.4  # ink above which a pixel is written, as a fraction of the pen's
-KEPT = 0.3  # score above which a character is read
-SIGNED = 0.5  # score above which a sign is read
-BARE = 0.5  # minimum fraction of a character's ink that nothing else explains
+PROBABLE = 0.5  # score above which a character is read
+KEPT = 0.3  # score above which one that is no sign is read where nothing else explains its ink
+BARE = 0.5  # minimum fraction of such a character's ink that nothing else explains
 RIM = 0.1  # margin around a character's box, as a fraction of its height
 LEAST = 0.02  # lower bound of probabilities in logarithms
 ASIDE = ".,:°%"  # signs whose centres are not at half the height of a line
@@ -109,28 +109,27 @@ def split(
 ) -> tuple[list[Character], list[Character], Array]:
     """Split characters into those that are read and the rest; also return the unexplained ink.
 
-    Probable characters are read, and, beside digits, the likeliest explanation of ink that nothing
-    else explains.
+    Probable characters are read, and the likeliest explanations of ink that nothing else explains:
+    as no ink is read twice, a stroke of a 6 is no 1 beside it. The least likely ones are read only
+    beside digits.
 
     Args:
         found: characters of the ink.
         ink: (H, W) in [0, 1].
         best: the result at one zoom, with its ruled lines.
     """
-
-    def is_read(each: Character) -> bool:
-        return each.score > (SIGNED if each.symbol in SIGNS else KEPT)
-
-    kept = [each for each in found if is_read(each)]
+    kept = [each for each in found if each.score > PROBABLE]
     dropped: list[Character] = []
     left = unexplained(ink, kept, best)
     digits = [each for each in kept if each.symbol.isdecimal()]
-    for each in sorted((c for c in found if not is_read(c)), key=lambda c: -c.score):
+    for each in sorted((c for c in found if c.score <= PROBABLE), key=lambda c: -c.score):
         own = inside(each.box)
         is_bare = left[own].sum() > BARE * (ink[own] > INKED).sum()
-        if is_bare and each.symbol not in SIGNS and any(beside(each, digit) for digit in digits):
+        is_writing = each.score > KEPT or any(beside(each, digit) for digit in digits)
+        if is_bare and is_writing and each.symbol not in SIGNS:
             kept.append(each)
-            digits.append(each)
+            if each.symbol.isdecimal():
+                digits.append(each)
             left[inside(each.box, RIM * each.height)] = 0
         else:
             dropped.append(each)

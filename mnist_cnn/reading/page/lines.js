@@ -72,26 +72,25 @@ function unexplained(ink, found, { data, width, height, channels }) {
 }
 
 // Split characters into those that are read, {kept}, and the rest, {dropped}; also return the
-// unexplained ink, {left}. Probable characters are read, and, beside digits, the likeliest
-// explanation of ink that nothing else explains.
+// unexplained ink, {left}. Probable characters are read, and the likeliest explanations of ink that
+// nothing else explains, the least likely ones only beside digits.
 function split(found, ink, maps) {
-  const least = ({ symbol }) => (READER.signs.includes(symbol) ? READER.signed : READER.kept);
-  const isProbable = (each) => each.score > least(each);
-  const kept = found.filter(isProbable);
+  const kept = found.filter(({ score }) => score > READER.probable);
   const dropped = [];
   const left = unexplained(ink, kept, maps);
   const digits = kept.filter((each) => each.isDigit);
-  const weak = found.filter((each) => !isProbable(each));
-  for (const each of weak.sort((a, b) => b.score - a.score)) {
+  const doubtful = found.filter(({ score }) => score <= READER.probable);
+  for (const each of doubtful.sort((a, b) => b.score - a.score)) {
     let [open, all] = [0, 0];
     inside(each.box, 0, ink, (i) => {
       open += left[i];
       all += ink.data[i] > READER.inked;
     });
-    const isBare = open > READER.bare * all && !READER.signs.includes(each.symbol);
-    if (isBare && digits.some((digit) => beside(each, digit))) {
+    const isBare = open > READER.bare * all;
+    const isWriting = each.score > READER.kept || digits.some((digit) => beside(each, digit));
+    if (isBare && isWriting && !READER.signs.includes(each.symbol)) {
       kept.push(each);
-      digits.push(each);
+      if (each.isDigit) digits.push(each);
       inside(each.box, READER.rim * each.height, ink, (i) => (left[i] = 0));
     } else {
       dropped.push(each);
