@@ -109,9 +109,8 @@ def split(
 ) -> tuple[list[Character], list[Character], Array]:
     """Split characters into those that are read and the rest; also return the unexplained ink.
 
-    Probable characters are read, and the likeliest explanations of ink that nothing else explains:
-    as no ink is read twice, a stroke of a 6 is no 1 beside it. The least likely ones are read only
-    beside digits.
+    Probable characters are read, and the likeliest explanations of ink that nothing else explains,
+    the least likely ones only beside digits. So a stroke of a 6 is no 1 beside it.
 
     Args:
         found: characters of the ink.

@@ -194,7 +194,7 @@ def like_mnist(ink: Ink) -> Grey:
     return (255 * (rows @ ink @ columns.T)).round().clip(0, 255).astype(np.uint8)
 
 
-def shares(masses: Ink, step: float) -> NDArray[np.float64]:
+def shares(masses: Ink, step: float) -> NDArray[Any]:
     """Return the shares (28, n) of n rows or columns in each of 28, which are `step` apart.
 
     The centre of their masses comes to that of the 15th, unless ink would be lost at a side.
@@ -205,7 +205,7 @@ def shares(masses: Ink, step: float) -> NDArray[np.float64]:
     middles = (np.arange(28) + 0.5 - start) * step
     half = max(step, 1) / 2  # enlarged, a point lies between two: bilinear
 
-    def before(end: NDArray[np.float64]) -> NDArray[np.float64]:
+    def before(end: NDArray[Any]) -> NDArray[Any]:
         return np.clip(end[:, None] - at, 0, 1)
 
     return (before(middles + half) - before(middles - half)) / (2 * half)
