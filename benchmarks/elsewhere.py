@@ -24,7 +24,7 @@ from benchmarks.records import read_runs
 from benchmarks.tables import accuracy, hardware, markdown
 from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.plots.axes import finish, titled
-from mnist_cnn.reading.ink import centred, resized
+from mnist_cnn.reading.ink import Grey, Ink, resized
 from mnist_cnn.runs.folder import OVERRIDES
 from mnist_cnn.weights import predictor
 
@@ -38,6 +38,18 @@ def as_mnist(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     x, y, width, height = cv2.boundingRect((image > 127).astype(np.uint8))
     cut = image[y : y + height, x : x + width].astype(np.float32) / 255
     return centred(resized(cut, BOX))
+
+
+def centred(stroke: Ink) -> Grey:
+    """Centre a stroke (h, w), at most 20 a side, by mass in uint8 (28, 28), as MNIST's are."""
+    height, width = stroke.shape
+    image = np.zeros((28, 28), np.uint8)
+    image[:height, :width] = np.round(stroke * 255)
+    moments = cv2.moments(image)
+    mass = moments["m00"] or 1.0  # there may be no ink
+    x, y = round(14 - moments["m10"] / mass), round(14 - moments["m01"] / mass)
+    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
+    return np.roll(image, (y, x), (0, 1))
 
 
 def load_sets(file: Path) -> dict[str, tuple[Tensor, Tensor]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.elsewhere import centred
 from benchmarks.rules.cuts import cut
 from benchmarks.rules.frames import Box, Cell
 from benchmarks.rules.holes import MOST_HOLES, holes
@@ -20,7 +21,7 @@ from benchmarks.rules.shapes import Row, by_cells, find_rows, joined
 from benchmarks.rules.signs import sign_of, told_apart
 from benchmarks.rules.strokes import MIN_SIDE, Strokes, fillings, find_ink, find_sheet
 from mnist_cnn.data.picture import load_picture, upright_size
-from mnist_cnn.reading.ink import Grey, Ink, Mask, centred, grey_of, resized, stroke_width
+from mnist_cnn.reading.ink import Grey, Ink, Mask, grey_of, resized, stroke_width
 
 WIDEST_GAP = 0.2  # in a candidate, as a share of the usual height of the line
 WIDEST = 1.8  # a candidate of several parts, as a share of its height

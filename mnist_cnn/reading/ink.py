@@ -166,23 +166,11 @@ def is_smooth(grey: Grey, side: int = 2000) -> bool:
     return float(change.max()) <= SMOOTH * (float(small.max()) - float(small.min()))
 
 
-def centred(stroke: Ink) -> Grey:
-    """Centre a stroke (h, w), at most 20 a side, by mass in uint8 (28, 28), as MNIST's are."""
-    height, width = stroke.shape
-    image = np.zeros((28, 28), np.uint8)
-    image[:height, :width] = np.round(stroke * 255)
-    moments = cv2.moments(image)
-    mass = moments["m00"] or 1.0  # there may be no ink
-    x, y = round(14 - moments["m10"] / mass), round(14 - moments["m01"] / mass)
-    x, y = min(max(x, 0), 28 - width), min(max(y, 0), 28 - height)
-    return np.roll(image, (y, x), (0, 1))
-
-
 def like_mnist(ink: Ink) -> Grey:
     """Return ink (h, w) as a digit of MNIST: uint8 (28, 28), longest side 20, centred by mass.
 
-    Its pixels are means of the ink around points that move as the centre moves. In whole pixels,
-    as `centred` moves it, 27 of 180 digits jumped by one under the edge of a shadow; 7 do now.
+    Its pixels are means of the ink around points that move as the centre moves. Centred by whole
+    pixels, 27 of 180 digits jumped by one under the edge of a shadow; 7 do now.
     """
     dark = ink > EDGE * ink.max(initial=0)
     if not dark.any():

@@ -16,7 +16,7 @@ from mnist_cnn.data.picture import Source, is_decoded, load_picture, upright_siz
 from mnist_cnn.data.synthetic.sheet import SIGNS, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import Points
 from mnist_cnn.detection.decode import Character
-from mnist_cnn.detection.lines import confidence, evidence, split
+from mnist_cnn.detection.lines import confidence, evidence, inside, split
 from mnist_cnn.detection.network import Detector
 from mnist_cnn.detection.trained import shipped
 from mnist_cnn.reading import ink as inks
@@ -130,8 +130,7 @@ def classified(seen: View, found: Sequence[Character], net: Net) -> list[Charact
 
 def crop(seen: View, each: Character) -> NDArray[np.uint8]:
     """Return a character in the format of MNIST: (28, 28), white on black."""
-    left, top, right, bottom = (max(0, round(side)) for side in each.box)
-    return like_mnist(seen.ink[top:bottom, left:right])
+    return like_mnist(seen.ink[inside(each.box)])
 
 
 def corners_of(box: Sequence[float]) -> Points:
