@@ -41,7 +41,8 @@ def finish(made: Page, size: float, rng: Generator) -> None:
         square(made, size, rng)
     ink = made.ink
     if rng.random() < 0.2:  # low resolution
-        zoom = rng.uniform(0.3, 0.9)
+        coarse = rng.random() < 0.2  # a digit has as few rows as can be read
+        zoom = min(0.9, rng.uniform(7, 12) / size) if coarse else rng.uniform(0.3, 0.9)
         small = cv2.resize(
             ink, (round(width * zoom), round(height * zoom)), interpolation=cv2.INTER_AREA
         )

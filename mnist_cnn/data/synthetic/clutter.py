@@ -21,8 +21,15 @@ def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
     np.maximum(sheet, mask * np.float32(strength / 255), out=sheet)
 
 
-def scribble(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw a tangle, a zigzag, a coil, a wave or loops of about `size` pixels at a random place."""
+def scribble(rng: Generator, sheet: Array, size: float, place: Array | None = None) -> None:
+    """Draw a tangle, a zigzag, a coil, a wave or loops of about `size` pixels.
+
+    Args:
+        rng: random generator.
+        sheet: ink (H, W) to draw on.
+        size: height of the digits on it, in pixels.
+        place: middle of the scribble (2,), as fractions of the sheet; None places it anywhere.
+    """
     height, width = sheet.shape
     kind = rng.integers(7)
     n = int(rng.integers(6, 22))
@@ -50,10 +57,11 @@ def scribble(rng: Generator, sheet: Array, size: float) -> None:
         points = fast + rng.uniform(0, 0.7) * slow
     if rng.random() < 0.6:
         points = spline(points)
+    points = points - (points.min(0) + points.max(0)) / 2
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points * rng.uniform(0.4, 1, 2) @ turn * size * rng.uniform(0.35, 1.6)
-    points = points + rng.uniform(0, 1, 2) * (width, height)
+    points = points + (rng.uniform(0, 1, 2) if place is None else place) * (width, height)
     add_line(sheet, points, size * rng.uniform(0.03, 0.17), rng.uniform(0.5, 1.2))
 
 
@@ -70,8 +78,8 @@ def knot(rng: Generator) -> Array:
             return points
 
 
-def doodle(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw an arrow, tick, star, heart, house, face, bracket or blot at a random place."""
+def doodle(rng: Generator, sheet: Array, size: float, place: Array | None = None) -> None:
+    """Draw an arrow, tick, star, heart, house, face, bracket or blot; see `scribble`."""
     height, width = sheet.shape
     t = np.linspace(0, 2 * np.pi, 30)
     ring = np.stack([np.cos(t), np.sin(t)], 1)
@@ -101,12 +109,12 @@ def doodle(rng: Generator, sheet: Array, size: float) -> None:
     angle = rng.uniform(0, 2 * np.pi) if kind < 2 else rng.normal(0, 0.2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     scale = size * rng.uniform(0.35, 1.3) * rng.uniform(0.7, 1.2, 2)
-    place = rng.uniform(0, 1, 2) * (width, height)
+    middle = (rng.uniform(0, 1, 2) if place is None else place) * (width, height)
     pen, strength = size * rng.uniform(0.04, 0.13), rng.uniform(0.6, 1.3)
     pen *= 6 if kind == len(kinds) - 1 else 1
     for stroke in kinds[kind]:
         points = np.asarray(stroke, np.float64)
-        points = (points + rng.normal(0, 0.05, points.shape)) * scale @ turn + place
+        points = (points + rng.normal(0, 0.05, points.shape)) * scale @ turn + middle
         add_line(sheet, points, pen, strength)
 
 

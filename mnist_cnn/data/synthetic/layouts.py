@@ -7,7 +7,15 @@ import numpy as np
 from numpy.random import Generator
 
 from mnist_cnn.data.synthetic import clutter
-from mnist_cnn.data.synthetic.characters import LATIN, LETTERS, TWINS, WESTERN, Hand, Sources
+from mnist_cnn.data.synthetic.characters import (
+    EASTERN,
+    LATIN,
+    LETTERS,
+    TWINS,
+    WESTERN,
+    Hand,
+    Sources,
+)
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, Mark, Page
 from mnist_cnn.data.synthetic.strokes import spline
 from mnist_cnn.data.synthetic.texts import SHARES, TEXTS, digits
@@ -303,6 +311,22 @@ def lone(pen: Pen) -> None:
     page.put(glyph, left, top, digit, hand.size, pen.strength)
 
 
+def no_digit(pen: Pen) -> None:
+    """Put a letter, a scribble or a doodle onto an empty sheet."""
+    rng, page = pen.rng, pen.page
+    kind = rng.choice(["letter", "scribble", "doodle"], p=[0.3, 0.4, 0.3])
+    middle = rng.uniform(0.35, 0.65, 2)
+    if kind == "scribble":
+        clutter.scribble(rng, page.ink, pen.size, middle)
+    elif kind == "doodle":
+        clutter.doodle(rng, page.ink, pen.size, middle)
+    else:
+        hand = pen.hand()
+        glyph = hand.write(str(rng.choice(list(WESTERN + EASTERN))), pen.sources, rng)
+        left, top = middle * page.ink.shape[::-1] - np.array(glyph.shape[::-1]) / 2
+        page.put(glyph, left, top, OTHER, hand.size, pen.strength)
+
+
 def spoilt(pen: Pen) -> None:
     """Write rows in which characters are crossed out or overwritten."""
     rng, page = pen.rng, pen.page
@@ -388,7 +412,8 @@ LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
     "comb": (0.07, comb),
     "scattered": (0.10, scattered),
     "lone": (0.05, lone),
-    "spoilt": (0.06, spoilt),
+    "no digit": (0.05, no_digit),
+    "spoilt": (0.08, spoilt),
     "letters": (0.08, letters),
     "blank": (0.1, blank),
 }
