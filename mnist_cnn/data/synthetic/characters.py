@@ -28,6 +28,7 @@ TWINS = {
 LOW = "aceimnorsuvwxz"  # lower than digits
 HEIGHT = 64  # height of a font's digits in the cache, in pixels
 FIRM = 0.5  # ink from which a pixel counts as part of a stroke
+THICK = 0.16  # width of MNIST's strokes at their outer edge, as a fraction of a digit's height
 
 FORMS = {**strokes.DIGITS, **strokes.SIGNS}
 
@@ -83,7 +84,9 @@ class Hand:
     ) -> "Hand":
         """Sample a hand; from any source, unless one is given."""
         source = source or str(rng.choice(["mnist", "pen", "font"], p=[0.48, 0.38, 0.14]))
-        pen = rng.uniform(0.04, 0.13) if rng.random() < 0.85 else rng.uniform(0.03, 0.22)
+        r = rng.random()
+        least, most = (0.04, 0.13) if r < 0.8 else (0.03, 0.22) if r < 0.92 else (0.18, 0.28)
+        pen = rng.uniform(least, most)
         return cls(
             source=source,
             size=size,
@@ -169,6 +172,10 @@ class Hand:
         turn = turn * self.size * size / max(w, h) * rng.uniform(0.88, 1.12)
         ink = warped(image, turn, cv2.INTER_CUBIC)
         # thin or thicken the strokes to this hand's pen
+        if (wider := round(self.pen - THICK * self.size)) > 0:
+            ink = cv2.copyMakeBorder(ink, *[wider] * 4, cv2.BORDER_CONSTANT, value=0)
+            disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider + 1, wider + 1))
+            ink = cv2.dilate(ink, disc)
         finer = np.clip(0.55 - 2.2 * self.pen / self.size + rng.normal(0, 0.05), 0.15, 0.6)
         sharp = max(rng.uniform(1.6, 4), 0.5 / finer)  # so that paper stays free of ink
         ink = np.clip((ink - finer) * sharp + 0.5, 0, 1)
