@@ -112,7 +112,7 @@ def serve(args: argparse.Namespace, listening: socket.socket, hosts: Sequence[st
 
 
 def invitation(address: str, port: int, allowed: Sequence[str]) -> str:
-    """Return the lines that say where to draw, on this machine and, if it listens, on others."""
+    """Return the lines that say where to draw, and how to allow other machines to."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
     line = f"Draw at http://{in_url(here)}:{port} (Ctrl-C stops)"
     others = f"On other machines at http://NAME:{port}, with --allow-host NAME"

@@ -85,6 +85,8 @@ def pages(
         try:
             path = name
             if name == "-":
+                if sys.stdin is None:
+                    raise OSError("-: standard input is closed")
                 path = os.path.join(folder, "stdin")
                 Path(path).write_bytes(sys.stdin.buffer.read())
             _, _, count = read(name, path, 0)
@@ -92,11 +94,9 @@ def pages(
                 try:
                     answer, words, _ = read(name, path, number)
                 except FAILURES as e:  # the next page may still be readable
-                    answer, words = failure(name, number, unread(name, e)), ""
+                    answer, words = failure(name, number, e), ""
                 yield answer, words
-        except FAILURES as e:  # opening it
-            yield failure(name, number, unread(name, e)), ""
-        except (OSError, ValueError) as e:
+        except (*FAILURES, OSError, ValueError) as e:  # opening it
             yield failure(name, number, e), ""
 
 
@@ -152,14 +152,12 @@ class PageReader:
         return answer, found.words(), count
 
 
-def unread(name: str, error: Exception) -> ValueError:
-    is_limit = isinstance(error, limits.LimitError)
-    return ValueError(f"{name}: {error}" + ": see --max-seconds and --max-memory" * is_limit)
-
-
 def failure(name: str, page: int, error: Exception) -> dict[str, Any]:
     """Return the JSON of a page that could not be read."""
-    return {"picture": name, "page": page, "error": " ".join(str(error).split())}
+    reason = f"{name}: {error}" if isinstance(error, FAILURES) else str(error)
+    if isinstance(error, limits.LimitError):
+        reason += ": see --max-seconds and --max-memory"
+    return {"picture": name, "page": page, "error": " ".join(reason.split())}
 
 
 def write_shown(drawn: "Image.Image", name: str, page: int) -> str:

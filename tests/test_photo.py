@@ -21,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.data.picture import FORMATS, Pages, load_picture, upright_size
@@ -245,6 +246,21 @@ def test_of_several_images_in_a_heic_file_the_primary_one_is_read() -> None:
         found = pages[0]
     assert isinstance(found, Image.Image)
     assert found.size == (128, 64)
+
+
+def test_a_picture_is_known_by_its_content_not_by_its_brand_or_a_word_in_it() -> None:
+    image = Image.new("RGB", (64, 48), "red")
+    avif = encoded(image, "AVIF")
+    text = PngInfo()
+    text.add_text("Software", "made from %PDF-1.7")
+    container = avif[:8] + b"mif1" + avif[12:]
+    for content in (container, encoded(image, "PNG", pnginfo=text)):
+        assert load_picture(content).size == (64, 48)
+
+
+def test_a_tensor_that_requires_grad_is_refused_as_one() -> None:
+    with pytest.raises(ValueError, match=r"must be a path, .*, got Tensor: .*requires grad"):
+        load_picture(torch.rand(28, 28, requires_grad=True))  # type: ignore[arg-type]  # wrong
 
 
 def test_arrays_and_open_files_are_pictures_too(mnist: Array, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,6 +184,34 @@ def fails_with() -> Callable[[str], None]:
 def test_too_little_memory_is_told_whichever_library_lacks_it(message):
     with pytest.raises(limits.LimitError, match="over 1000 MB of memory"):
         limits.Worker(fails_with, 20, 1000)(message)
+
+
+def crashes() -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def fails_to_load() -> Callable[[], None]:
+    raise ValueError("no network")
+
+
+def test_a_crash_is_not_called_a_limit() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"^the work failed in its process, which ended with -11"
+    ):
+        limits.Worker(crashes, 20, 1000)()
+
+
+def test_a_network_that_cannot_be_loaded_is_told_at_each_call() -> None:
+    worker = limits.Worker(fails_to_load, 20, 1000)
+    for _ in range(4):
+        with pytest.raises(ValueError, match=r"^no network$"):
+            worker()
+
+
+def test_a_closed_standard_input_is_told(tmp_path: Path) -> None:
+    closed = ("sh", "-c", 'exec "$@" <&-', "sh")
+    code, _, err = finish(start(tmp_path, "mnist_cnn.predict", "-", within=closed))
+    assert (code, err) == (1, "error: -: standard input is closed\n")
 
 
 def test_pages_are_read_within_a_limit_of_the_user_s_own(row, tmp_path):

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeGuard
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from mnist_cnn.config.messages import install, must_be
@@ -24,7 +24,6 @@ from mnist_cnn.config.messages import install, must_be
 # common formats; Pillow also reads PostScript, by running Ghostscript, and formats so rare that
 # their decoders are seldom reviewed
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")  # written by phones
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 2000  # a digit 5 mm high on a photographed A4 page is still 33 pixels high
 PDF_PASSWORD = 4  # PDFium's FPDF_ERR_PASSWORD
@@ -129,21 +128,30 @@ class Pages(contextlib.ExitStack):
         """Open a file; return its number of pages and the function that decodes one."""
         head = file.read(1024)
         file.seek(0)
-        if b"%PDF-" in head:
-            import pypdfium2
-
-            # of a form in XFA it would log how to compile it anew; the plain fields are drawn
-            logging.getLogger("pypdfium2").setLevel(logging.ERROR)
-            document = pypdfium2.PdfDocument(file.read())
-            self.callback(_close, document)
-            document.init_forms()  # else typed fields are not drawn
-            return len(document), partial(_pdf_page, document)
-        if heic := head[4:8] == b"ftyp" and head[8:12] in HEIC:
+        formats: Sequence[str] = FORMATS
+        if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
             import pillow_heif
 
             pillow_heif.register_heif_opener()
-        image = self.enter_context(Image.open(file, formats=("HEIF",) if heic else FORMATS))
+            formats = "AVIF", "HEIF"  # which share the other brands
+        try:
+            image = self.enter_context(Image.open(file, formats=formats))
+        except UnidentifiedImageError:
+            if b"%PDF-" not in head:
+                raise
+            return self._open_pdf(file)
         return _frames(image) if image.format == "TIFF" else 1, partial(_frame, image)
+
+    def _open_pdf(self, file: IO[bytes]) -> tuple[int, Callable[[int], Image.Image]]:
+        import pypdfium2
+
+        # of a form in XFA it would log how to compile it anew; the plain fields are drawn
+        logging.getLogger("pypdfium2").setLevel(logging.ERROR)
+        file.seek(0)
+        document = pypdfium2.PdfDocument(file.read())
+        self.callback(_close, document)
+        document.init_forms()  # else typed fields are not drawn
+        return len(document), partial(_pdf_page, document)
 
     def __len__(self) -> int:
         return self._count
@@ -204,7 +212,10 @@ def _whole(source: Any, number: int) -> Image.Image:
     """Return the picture of a PIL image or of an array of a kind in TAKEN."""
     if isinstance(source, Image.Image):
         return _upright(source)
-    array = np.asarray(source)
+    try:
+        array = np.asarray(source)
+    except (TypeError, RuntimeError) as e:  # a tensor that requires grad, or on a GPU
+        raise _UnsuitableError(f"must be {TAKEN}, got {type(source).__name__}: {e}") from None
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
     if fits and array.dtype.kind == "f" and ((array >= 0) & (array <= 1)).all():
         array = (array * 255).round().astype(np.uint8)

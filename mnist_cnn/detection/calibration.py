@@ -58,22 +58,23 @@ def calibrate(net: nn.Module, sources: Sources, pages: int) -> None:
     character: torch.Tensor = net.character_weights  # type: ignore[assignment]  # buffers
     line: torch.Tensor = net.line_weights  # type: ignore[assignment]
     character.copy_(torch.tensor([1.0, 0.0]))
-    drawn = list(made_pages(sources, pages, SEED))
-    seen = [list(scales(net, made.ink).values()) for made in drawn]
+    drawn = [(made.ink, made.marks) for made in made_pages(sources, pages, SEED)]
+    seen = [list(scales(net, ink).values()) for ink, _ in drawn]
     pairs = [
         (each.score, is_right)
-        for made, zooms in zip(drawn, seen, strict=True)
-        for each, is_right in matches(best_of(zooms)[0], made.marks)
+        for (_, marks), zooms in zip(drawn, seen, strict=True)
+        for each, is_right in matches(best_of(zooms)[0], marks)
     ]
     scores, right = np.array(pairs, np.float64).reshape(-1, 2).T
     character.copy_(torch.tensor(fit(logit(scores)[:, None], right, character)))
     slope, offset = character.tolist()
     rows, verdict = [], []
-    for made, zooms in zip(drawn, seen, strict=True):  # calibrated scores also choose the zooms
+    # calibrated scores also choose the zooms
+    for (ink, marks), zooms in zip(drawn, seen, strict=True):
         found, best = best_of([one.calibrated((slope, offset)) for one in zooms])
-        kept, dropped, left = split(found, made.ink, best)
+        kept, dropped, left = split(found, ink, best)
         for own in lines(kept):
-            texts = line_texts(own, made.marks)
+            texts = line_texts(own, marks)
             if texts is not None:
                 rows.append(evidence(own, dropped, left))
                 verdict.append(texts[0] == texts[1])

@@ -17,9 +17,9 @@ from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.runs.processor import is_bfloat16_fast
 
 SMALL = 600  # pixels of the longer side on which the scale is chosen
-FAR = 0.4  # of its size, from which on a picture that is shrunk for that is looked at more closely
+FAR = 0.4  # zoom of that copy below which a part of the picture is also searched at full size
 LOWEST = 6  # pixels: nothing lower is a character
-PASSES = 2  # zooms at which all of the ink is seen
+PASSES = 2  # number of zooms, the best ones, at which the whole picture is searched
 SCALES = 2.0 ** np.arange(-4.5, 2.01, 0.5)
 TILE = 1280  # pixels of a side that the network sees at once
 REACH = 48  # pixels within which ink belongs to a character

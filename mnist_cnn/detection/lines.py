@@ -59,7 +59,10 @@ def leaning(digits: Sequence[Character]) -> float:
 
 
 def lines(found: Sequence[Character]) -> list[list[Character]]:
-    """Group characters into lines, from top to bottom, each from left to right."""
+    """Group characters into lines, from top to bottom, each from left to right.
+
+    Signs lower than digits, such as a dot or a dash, are left out where no row of others is near.
+    """
     if not found:
         return []
     slope = slope_of(found)
@@ -109,8 +112,8 @@ def split(
 ) -> tuple[list[Character], list[Character], Array]:
     """Split characters into those that are read and the rest; also return the unexplained ink.
 
-    Probable characters are read, and the likeliest explanations of ink that nothing else explains,
-    the least likely ones only beside digits. So a stroke of a 6 is no 1 beside it.
+    Less probable characters are read where no other explains their ink, those below KEPT only
+    beside digits. So a stroke of a 6 is not read as a 1 beside it.
 
     Args:
         found: characters of the ink.

@@ -50,8 +50,7 @@ def targets(
     counts = ~(inside.any(1) & (heat < NEAR))
 
     def of_owner(part: Tensor) -> Tensor:
-        flat = part.expand(-1, -1, 1, 1).squeeze(-1).squeeze(-1)
-        return flat.gather(1, owner.flatten(1)).view_as(heat)
+        return part[..., 0, 0].gather(1, owner.flatten(1)).view_as(heat)
 
     boxes = torch.stack(
         [

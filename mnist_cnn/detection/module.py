@@ -114,7 +114,7 @@ class CharacterDetector(L.LightningModule):
         return load_into(self.net, path, strict)
 
     def save_weights(self, path: Path | str, about: Mapping[str, Any] | None = None) -> None:
-        """Write the weights, calibrated on `val_pages` pages by the validation's writers."""
+        """Write the weights, calibrated on `val_pages` pages and their strips by other writers."""
         net = copy.deepcopy(self.net).float().cpu().eval()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped
         calibrate(net, sources("val", data.fold), data.val_pages)

@@ -24,7 +24,8 @@ def marks_of(rows: Tensor) -> list[Mark]:
 def matches(found: Sequence[Character], there: Sequence[Mark]) -> Iterator[tuple[Character, bool]]:
     """Iterate over the found characters and whether each is right; each mark is matched once.
 
-    Those on a character that is cut off, or of another size, are skipped.
+    Those on a character without a symbol, which is cut off or of a size near those to detect, are
+    skipped.
     """
     taken: set[int] = set()
     for each in found:

@@ -28,8 +28,8 @@ class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
     best: int  # the likeliest digit, whatever its confidence
     confidence: Share  # its probability
     probabilities: Shares  # of the digits 0 to 9
-    # degrees clockwise by which the picture seems to be rotated, for a lone digit, which is left
-    # unread as it does not tell which side is up; else 0
+    # degrees by which the picture must be rotated clockwise to be read, for a lone digit, which is
+    # left unread as it does not tell which side is up; else 0
     turned: int
     box: Sequence[int | float]  # left, top, right, bottom in pixels of the upright picture
     row: int  # the line of writing, from 0 at the top
@@ -111,7 +111,7 @@ def rotation(readings: Sequence[Reading]) -> int:
 def written(readings: Sequence[Reading]) -> str:
     """Format the readings as text, one line per row: ? for unsure digits, · for unknown signs.
 
-    Cells of a row are concatenated if each holds at most one digit, else separated by bars.
+    Cells of a row are concatenated if each holds at most one character, else separated by bars.
     """
     lines = []
     for row in rows(readings):

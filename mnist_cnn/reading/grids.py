@@ -21,7 +21,7 @@ class Grid:
     """Cells in rows and columns, and the homography from (column, row) to points of the map."""
 
     shape: tuple[int, int]  # rows, columns
-    place: NDArray[np.float64]  # (3, 3), from (column, row, 1) to pixels
+    place: NDArray[np.float64]  # (3, 3), from (column, row, 1) to cells of the map
 
     def cell_of(self, x: float, y: float) -> tuple[int, int] | None:
         """Return the row and column of a point, or None outside."""

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 Grey = NDArray[Any]  # uint8
 Ink = NDArray[Any]  # float32, 0 for paper
 Mask = NDArray[Any]  # uint8, 0 or 1
-# window whose lightest pixel is paper: in pen widths; its minimum, of a breadth of 200 pixels; its
-# limit as a fraction of the breadth, beyond which it would miss shadows
-PENS, NARROW, WIDE = 4, 13, 0.3
+PENS = 4  # window whose lightest pixel is paper, in pen widths
+NARROW = 13  # its minimum, in pixels of a picture with a breadth of 200
+WIDE = 0.3  # its maximum, as a fraction of the breadth: a larger one misses shadows
 STEP = 1.5  # ratio of light from one pixel of 200 to the next above which the darker one counts
 FAINTEST = 0.06  # minimum fraction of light that ink absorbs; less is the paper's texture
 EDGE = 0.5  # fraction of a character's darkest ink at which it ends

@@ -38,14 +38,15 @@ class Line:
 
     @property
     def illegible(self) -> list[Character]:
-        """Other writing among its digits; in words it is no digit."""
+        """Other writing in a line of more digits: taken for illegible digits."""
         return [each for each in self.characters if each.is_other] if self.lead > 0 else []
 
     def left_unread(self, right: float, threshold: float) -> list[Character]:
-        """Return the digits that are left unread, whatever their scores.
+        """Return the digits to leave unread, whatever their scores.
 
-        In words these are all digits. Where the digits are right with a probability `right` below
-        the threshold it is the least probable one, or all if there is other writing beside them.
+        All digits of a line that is mostly other writing. If `right`, the probability that the
+        digits are right, is below the threshold: the least certain digit, or all digits if the line
+        has other writing.
         """
         others = any(each.is_other for each in self.characters)
         if self.lead < 0 or (right < threshold and others):
@@ -68,15 +69,16 @@ def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cel
     cells: list[Cell | None] = [None] * len(found)
     kept: list[Grid] = []
     for grid in grids(seen.best.rules):
-        own = [
-            None if cells[k] else grid.cell_of(*on_map(seen, each)) for k, each in enumerate(found)
-        ]
-        inside = [k for k, cell in enumerate(own) if cell is not None]
-        whole = sum(fits(seen, grid, found[k], own[k]) for k in inside)
-        if not inside or whole < INSIDE * len(inside):
+        own = {
+            k: cell
+            for k, each in enumerate(found)
+            if cells[k] is None and (cell := grid.cell_of(*on_map(seen, each)))
+        }
+        whole = sum(fits(seen, grid, found[k], cell) for k, cell in own.items())
+        if not own or whole < INSIDE * len(own):
             continue
-        for k in inside:
-            cells[k] = (len(kept), *own[k])  # type: ignore[misc]  # inside has a cell
+        for k, cell in own.items():
+            cells[k] = len(kept), *cell
         kept.append(grid)
     return kept, cells
 
@@ -97,7 +99,7 @@ def on_map(seen: View, each: Character) -> tuple[float, float]:
     return x, y
 
 
-def fits(seen: View, grid: Grid, each: Character, cell: tuple[int, int] | None) -> bool:
+def fits(seen: View, grid: Grid, each: Character, cell: tuple[int, int]) -> bool:
     """Return whether a character is no higher than its cell."""
     x, y = on_map(seen, each)
     half = each.height * seen.best.zoom / STRIDE / 2 * 0.7

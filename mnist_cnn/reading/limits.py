@@ -24,6 +24,8 @@ if sys.platform == "win32":
 else:
     _context = multiprocessing.get_context("forkserver")
 PRELOADED = "mnist_cnn.reading.preloaded"  # imported there alone, as it imports PyTorch
+# exit codes: killed by this module or the system, aborted by C++, and terminated on Windows
+OUT_OF_MEMORY = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGABRT", "SIGTERM")}
 _lock = threading.Lock()  # only one thread may wait for a process
 
 
@@ -62,9 +64,15 @@ class Worker(Generic[P, T]):
 
     def wait(self) -> None:
         """Wait until the function is made; raise the ImportError, OSError or ValueError of that."""
-        if not self.is_ready:
+        if self.is_ready:
+            return
+        try:
             self._result()
-            self.is_ready = True
+        except (ImportError, OSError, ValueError):
+            with _lock:
+                self.process.join()  # it ends, and the next call starts another
+            raise
+        self.is_ready = True
 
     def stop(self) -> None:
         """Kill the process, so that a running call raises LimitError."""
@@ -75,7 +83,8 @@ class Worker(Generic[P, T]):
 
         Raises:
             LimitError: the call takes too much time or memory.
-            RuntimeError: the call failed in another way; the process has printed the error.
+            RuntimeError: the call failed in another way, and the process has printed the error, or
+                crashed.
         """
         with _lock:
             if not self.process.is_alive():
@@ -92,10 +101,11 @@ class Worker(Generic[P, T]):
             with _lock:
                 self.process.join()
                 code = self.process.exitcode
-            if code == 1:
-                raise RuntimeError("the work failed in its process") from None
             _, seconds, megabytes = self.arguments
             late = code == -getattr(signal, "SIGPROF", 0)
+            if not late and code not in OUT_OF_MEMORY:
+                crash = "" if code == 1 else f", which ended with {code}"
+                raise RuntimeError(f"the work failed in its process{crash}") from None
             limit = f"{seconds:g} s" if late else f"{megabytes:g} MB of memory"
             raise LimitError(f"reading it takes over {limit}") from None
         if isinstance(result, Exception):

@@ -38,16 +38,17 @@ def read_digits(
 ) -> list[Reading]:
     """Read the digits and signs of a picture, row by row from the top, each from left to right.
 
-    The list is empty if there are none.
+    The list is empty if there are none. Signs lower than digits are left out where no row of other
+    characters is near.
 
     Args:
         picture: a picture, or any source of `load_picture`.
         net: classifier of the digits that the reader finds: returns probabilities (N, 10) of uint8
             images (N, 28, 28), white on black. They are multiplied by the reader's probability that
             a digit is there. By default the reader classifies them.
-        threshold: confidence in [0, 1] below which a digit is left unread, and below which the
-            least certain digit of a line is, or all of them beside other writing. Digits among
-            words are always left unread.
+        threshold: confidence in [0, 1] below which a digit is left unread. If that of a line is
+            below it, the line's least certain digit is left unread, too, or all of its digits if
+            there is other writing beside them. Digits among words are always left unread.
         reader: network that finds the characters, see `load_reader`; by default the shipped one.
 
     Raises:

@@ -21,8 +21,8 @@ class Reading:
         probabilities: of the ten digits (10,). Each is calibrated by itself, so their sum is not
             the probability that a digit is there.
         box: left, top, right and bottom, of an empty cell too; right and bottom are exclusive. In
-            pixels of the array, or of the image once it is turned upright by its EXIF data, as
-            `load_picture` returns it; what the reader rotates besides is rotated back.
+            pixels of the array or PIL image, or of a file's picture as `load_picture` returns it;
+            upright by its EXIF data, without the reader's own rotation.
         image: (28, 28), white on black, in the format of MNIST.
         row: the line of writing, from 0 at the top.
         is_digit: True also for an illegible digit, False for signs and empty cells.

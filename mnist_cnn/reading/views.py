@@ -14,13 +14,13 @@ from mnist_cnn.detection.find import LOWEST, SCALES, Found, find, reduced, scale
 from mnist_cnn.detection.lines import KEPT, TALL, leaning, slope_of, unexplained
 from mnist_cnn.reading import ink as inks
 
-LIKELY = 0.8  # mean confidence from which the picture as it lies needs no other view beside it
-LEANING = 20  # degrees between neighbours and the level or the upright from which a view leans
+LIKELY = 0.8  # minimum mean score for which no other view is tried
+LEANING = 20  # maximum angle in degrees from neighbours to the nearest axis, of an upright view
 SPARE = 0.5  # missed characters for each found one, from which other views are tried
 MANY = 20  # letters that are a page of text; up to 9 are found in digits upside down
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 SMALL = 400  # pixels of the longer side on which other views are tried
-BETTER = 1.3  # another view must explain so much more than the picture as it lies
+BETTER = 1.3  # factor by which another view must explain more than the picture as it lies
 STEEP = 8  # degrees of slope from which a view is turned once more
 ANGLES = (0, 90, 270, 45, 315, 135, 225, 180)  # in this order; the first of the best is taken
 
@@ -115,10 +115,9 @@ def enlarged(net: nn.Module, grey: Array, zoom: int) -> View:
 
 
 def upright(net: nn.Module, grey: Array) -> View:
-    """Return the view of a grey picture that the network explains best.
+    """Return the view of a grey picture of which the network explains most.
 
-    Where the picture as it lies is plain no other is tried; these cost several passes over a small
-    copy of it.
+    It is the picture as it lies if that `is_plain`: others cost several passes over a small copy.
     """
     if (longest := max(grey.shape)) < TINY:
         return enlarged(net, grey, -(-TINY // longest))

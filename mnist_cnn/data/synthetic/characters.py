@@ -32,8 +32,8 @@ THICK = 0.16  # width of MNIST's strokes at their outer edge, as a fraction of a
 
 FORMS = {**strokes.DIGITS, **strokes.SIGNS}
 
-# fonts that come with Matplotlib; STIX is reserved for validation and benchmarks, but for
-# characters beyond ASCII, which most of the others do not have
+# fonts that come with Matplotlib; STIX is reserved for validation and benchmarks. Characters beyond
+# ASCII, which most of these lack, are always of DejaVu Sans
 TRAINING_FONTS = (
     "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold",
     "DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "cmr10", "cmss10", "cmtt10", "cmb10",

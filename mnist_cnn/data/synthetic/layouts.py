@@ -110,7 +110,7 @@ class Pen:
             return foot - h * rng.uniform(0.3, 1.1) - size * rng.uniform(0, 0.1)
         if sign == ",":
             return foot - size * rng.uniform(0.02, 0.2)
-        if sign in "°":
+        if sign == "°":
             return foot - size * rng.uniform(0.95, 1.2)
         if sign == ":":
             return foot - h - size * rng.uniform(0, 0.2)

@@ -91,7 +91,7 @@ def lying(rng: Generator, sources: Sources, height: int, width: int) -> Page:
 
 
 def upside_down(rng: Generator, sources: Sources, height: int, width: int) -> Page:
-    """Draw a page that is upside down; its letters are other writing as before."""
+    """Draw a page that is upside down. Its letters stay targets, as other writing."""
     made = upright(rng, sources, height, width)
     turn_over(made)
     letters = [mark for mark in made.marks if mark.symbol == OTHER]
@@ -118,7 +118,9 @@ def tilted(rng: Generator, sources: Sources, height: int, width: int) -> Page:
 
 
 def passed_over(marks: list[Mark], alike: str = SYMMETRICAL) -> list[Mark]:
-    """Return the marks of a page that is not upright: none but of what may look upright.
+    """Drop the marks of a page that is not upright, but for what looks like a character turned.
+
+    This loses its symbol, so that it is ignored.
 
     Args:
         marks: those of the page.

@@ -13,7 +13,7 @@ OTHER = "?"  # other writing: letters, crossed-out and overwritten digits
 SYMBOLS = "0123456789" + SIGNS + OTHER  # by class
 STRIDE = 4  # pixels per cell of the maps of a page
 WHOLE = 0.75  # minimum fraction of a character's box on the page for it to be a target
-SIZES = (20, 44)  # range of digit heights to detect, in pixels; others are ignored
+SIZES = (20, 44)  # pixels of the digits to detect; those near are ignored, others are background
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 

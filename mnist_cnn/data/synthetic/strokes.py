@@ -67,7 +67,7 @@ def draw(
         pen: width of the pen in pixels.
         shake: standard deviation of each point, as a fraction of the size.
         rng: random generator of the shake.
-        bend: exponents of x and y in the box; above 1 the left and the upper part grow.
+        bend: exponents of x and y in the box; above 1 the right and the lower part grow.
     """
     turn = np.array([[aspect, 0.0], [-slant, 1.0]]) * size
     ways = []
