@@ -21,7 +21,7 @@ class ResumableOptunaSweeper(Sweeper):
     """Looks for the values with the best objective, which the jobs return."""
 
     def __init__(self, **options: Any):
-        """Take what `setup` gets, too."""
+        """Ignore the options: `setup` gets them in `config`."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -51,7 +51,7 @@ class ResumableOptunaSweeper(Sweeper):
 
 
 def work(search: Any, launch: Any, cfg: DictConfig) -> None:
-    """Run trials of a search; a worker is to Hydra's launcher a job."""
+    """Run the trials of one worker, which Hydra's launcher starts as a job."""
     from mnist_cnn.sweeps.callback import end_with_sweep
 
     end_with_sweep()

@@ -7,7 +7,6 @@ starts.
 
 import contextlib
 import dataclasses
-import getpass
 import itertools
 import os
 import signal
@@ -170,6 +169,6 @@ def result_of(job: Any) -> JobReturn | None:
 
 def queue() -> set[str] | None:
     """Return the IDs of this user's jobs in the queue, or None if SLURM does not answer."""
-    ask = ["squeue", "--noheader", "--array", "--format=%i", f"--user={getpass.getuser()}"]
+    ask = ["squeue", "--noheader", "--array", "--format=%i", f"--user={os.getuid()}"]
     done = subprocess.run(ask, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return set(done.stdout.split()) if done.returncode == 0 else None

@@ -25,6 +25,7 @@ from mnist_cnn.exporting import KINDS
 from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.runs import terminal
 from mnist_cnn.runs.imports import without_collection
+from mnist_cnn.runs.terminal import reason
 
 if TYPE_CHECKING:
     from mnist_cnn.weights.predictor import Trained
@@ -50,7 +51,8 @@ def export(net: "Trained | None", formats: Sequence[str], out: Path | str) -> di
     with without_collection():  # PyTorch takes seconds, which --help and mistakes need not wait for
         from mnist_cnn.exporting.formats import FORMATS
         from mnist_cnn.weights import predictor
-        from mnist_cnn.weights.files import reason
+    if isinstance(formats, str):
+        raise ValueError(must_be("formats", "a list of formats", formats))
     if unknown := [kind for kind in formats if kind not in KINDS]:
         raise ValueError(must_be("formats", f"some of {', '.join(KINDS)}", unknown[0]))
     kinds = dict.fromkeys(formats)

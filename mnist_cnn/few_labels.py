@@ -27,9 +27,10 @@ class FewLabels(DigitClassifier):
     shows, the student learns that: FixMatch (K. Sohn et al., NeurIPS 2020,
     https://arxiv.org/abs/2001.07685), here with a mean teacher (A. Tarvainen and H. Valpola,
     NeurIPS 2017, https://arxiv.org/abs/1703.01780). Its predictions are those of an optimal
-    transport to classes that are equally frequent, whose offsets of the logits are found as the
-    training goes (A. Genevay et al., NeurIPS 2016, https://arxiv.org/abs/1605.08527): else a class
-    can be lost to a similar one. `net` is what is validated, tested, saved and loaded.
+    transport to classes that are equally frequent, whose offsets of the logits are updated at each
+    step (A. Genevay et al., NeurIPS 2016, https://arxiv.org/abs/1605.08527). Without them a class
+    may be confused with a similar one and vanish. `net` is what is validated, tested, saved and
+    loaded.
 
     A training batch has images (B, 1, 28, 28) and labels (B,), which are -1 for those without, as
     `data.unlabeled` makes them. train/loss and train/acc are of the images with labels;
@@ -87,7 +88,7 @@ class FewLabels(DigitClassifier):
 
     @torch.no_grad()
     def predictions(self, images: Tensor) -> Tensor:
-        """Return probabilities (B, K) of images, all classes being as frequent over many steps."""
+        """Return probabilities (B, K) of images, balanced over many steps between the classes."""
         self.net.eval()
         logits = self.net(images).float()  # a sum over steps in bfloat16 would lose small ones
         if self.offsets is None:

@@ -9,7 +9,8 @@ from safetensors.torch import load, save
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
-from mnist_cnn.weights.files import reason, weights_of
+from mnist_cnn.runs.terminal import reason
+from mnist_cnn.weights.files import weights_of
 
 
 def try_step(module: Any, data: ImageDataModule, n: int) -> None:

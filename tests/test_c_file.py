@@ -100,6 +100,13 @@ class Centred(nn.Module):
         return x - self.mean
 
 
+def twice_pooled() -> list[nn.Module]:
+    """Return layers of which a normalisation turns the sign between two poolings."""
+    norm = nn.BatchNorm2d(4)
+    nn.init.constant_(norm.weight, -1.0)
+    return [nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), norm, nn.MaxPool2d(2), nn.ReLU()]
+
+
 @pytest.mark.parametrize(
     ("layers", "named"),
     [
@@ -107,6 +114,8 @@ class Centred(nn.Module):
         ([nn.Conv2d(1, 4, 3), nn.Sigmoid(), nn.Flatten(), nn.Linear(2704, 10)], "got sigmoid"),
         ([nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(2704, 10)], "got dense"),
         ([nn.Flatten(), nn.Linear(784, 10), nn.ReLU()], "last layer"),
+        ([nn.Flatten(), nn.Linear(784, 20)], r"10 outputs, got \[20, 1, 1\]"),
+        ([*twice_pooled(), nn.Flatten(), nn.Linear(196, 10)], "got pool"),
     ],
 )
 def test_a_network_with_another_layer_is_refused_by_its_name(layers, named, tmp_path):

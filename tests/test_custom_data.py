@@ -298,6 +298,18 @@ def test_hidden_files_and_folders_are_neither_pictures_nor_part_of_the_data(tmp_
     assert len(module.load("train")[0]) == 60
 
 
+def test_all_pictures_that_can_be_read_are_known_by_their_suffix(tmp_path):
+    suffixes = ("png", "JPG", "gif", "jp2", "jfif", "avif")
+    for name in ("train/a", "train/b"):
+        (tmp_path / name).mkdir(parents=True)
+        for suffix in suffixes:
+            Image.new("RGB", (24, 20)).save(tmp_path / name / f"0.{suffix}")
+        (tmp_path / name / "notes.txt").write_text("no picture")
+    images, labels = FolderDataModule(root=str(tmp_path)).load("train")
+    assert sorted(labels.tolist()) == len(suffixes) * [0] + len(suffixes) * [1]
+    assert len(images) == len(labels)
+
+
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
@@ -413,7 +425,7 @@ def test_an_augmentation_that_does_not_fit_the_images_is_refused(tmp_path):
     path = str(tmp_path / "my.npz")
     with pytest.raises(ValueError, match=r"^data\.augment must be .* of 24 x 32, got elastic$"):
         ArraysDataModule(path=path, augment={"elastic": 0.4, "noise": 0.0}).setup()
-    for shape, count in (((3, 28, 28), 10), ((28, 28), 20)):
+    for shape, count in (((3, 28, 28), 10), ((28, 28), 20), ((64, 64), 10)):
         save_arrays(tmp_path / "my.npz", shape, count)
         with pytest.raises(ValueError, match=r"^data\.augment\.flourish must be 0 .* got 0\.5$"):
             ArraysDataModule(path=path, augment={"flourish": 0.5}).setup()

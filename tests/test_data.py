@@ -1,7 +1,9 @@
 """The data module splits the training file like the tutorial and keeps the test set separate."""
 
 import hashlib
+import math
 
+import lightning as L
 import pytest
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -79,6 +81,13 @@ def test_only_training_is_shuffled():
     assert torch.equal(next(iter(data.val_dataloader()))[1], data.splits["val"][1][:200])
     first = next(iter(module(shuffle=False).train_dataloader()))[1]
     assert torch.equal(first, data.splits["train"][1][:64])
+
+
+@pytest.mark.parametrize(("epochs", "augmented"), [(10, 9), (-1, math.inf)])
+def test_augmentation_has_no_end_where_the_epochs_are_not_limited(epochs, augmented):
+    data = module(clean_epochs=1)
+    data.trainer = L.Trainer(max_epochs=epochs, logger=False, enable_checkpointing=False)
+    assert data.train_dataloader().augmented_epochs == augmented
 
 
 @pytest.mark.parametrize(

@@ -181,6 +181,12 @@ def test_the_weights_say_what_images_they_take_and_not_where_those_are(trained_r
     assert "/home/me" not in json.dumps(again.about)
 
 
+def test_weights_of_a_network_of_the_user_s_are_written_from_python(trained_run, tmp_path):
+    net = predictor.load(trained_run)
+    net.about = {**net.about, "model": {"_target_": "my_pkg.Net"}}
+    assert export(net, ["safetensors"], tmp_path / "out")["mnist_cnn.safetensors"] < 1e-6
+
+
 @pytest.mark.parametrize("kind", ["c", "tflite"])
 def test_a_format_that_is_not_written_is_refused_by_name(kind, tmp_path):
     with pytest.raises(ValueError, match=rf"^formats must be some of onnx, .*, got {kind}$"):

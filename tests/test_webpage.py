@@ -510,16 +510,28 @@ def test_a_page_classifies_a_picture_as_python_does(browser, tmp_path, shape):
             assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (20, 2)
 
 
-@pytest.fixture
-def grey_page(browser, tmp_path) -> Iterator[Any]:
-    """Open a page of a network of grey pictures."""
+def grey_file(folder: Path, classes: tuple[str, ...]) -> Path:
+    """Write the page of a network that finds three classes of grey pictures."""
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     about = {"data": {"name": "pictures", "shape": (1, 4, 4)}}
-    (tmp_path / "classes.html").write_text(
-        webpage.webpage(Classes(predictor.Trained(net, tuple("abc"), about)), {}), "utf-8"
-    )
-    with opened(browser, tmp_path / "classes.html", requests=()) as page:
+    page = webpage.webpage(Classes(predictor.Trained(net, classes, about)), {})
+    (folder / "classes.html").write_text(page, "utf-8")
+    return folder / "classes.html"
+
+
+@pytest.fixture
+def grey_page(browser, tmp_path) -> Iterator[Any]:
+    with opened(browser, grey_file(tmp_path, tuple("abc")), requests=()) as page:
         yield page
+
+
+@pytest.mark.parametrize("names", [(), ("a", "b")])
+def test_a_page_numbers_classes_as_python_does_where_names_are_missing(browser, tmp_path, names):
+    with opened(browser, grey_file(tmp_path, names), requests=()) as page:
+        found = page.evaluate("likeliest([0.2, 0.5, 0.3]).map((each) => each.name)")
+        about = page.locator(".about").text_content()
+    assert found == ["1", "2", "0"]
+    assert about.endswith("of a and b." if names else "likeliest class.")
 
 
 def test_a_page_refuses_what_a_browser_would_darken(grey_page, tmp_path):

@@ -10,7 +10,7 @@ from mnist_cnn.analysis.robustness.intervals import Interval
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.optim import training_length
 from mnist_cnn.runs.generators import restored_generators
-from mnist_cnn.weights.files import reason
+from mnist_cnn.runs.terminal import reason
 
 
 class CertifiedTraining(L.Callback):

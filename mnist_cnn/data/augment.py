@@ -24,8 +24,8 @@ FINEST = 0.4  # half of the width of the finest stroke drawn, in pixels
 class Augment:
     """Random affine maps, pens, papers and strokes for a batch of digits.
 
-    Amounts are drawn for each digit; 0 disables a change. All randomness comes from the generator
-    passed to each call.
+    Amounts are drawn for each digit, that of `coarse` for the batch; 0 disables a change. All
+    randomness comes from the generator passed to each call.
 
     Args:
         degrees: maximum rotation in either direction.
@@ -142,8 +142,8 @@ def check_amounts(
     if used and height != width:
         allowed = f"0, or in data.augment transforms by name, for images of {height} x {width}"
         raise ValueError(must_be(key, allowed, ", ".join(used)))
-    if "flourish" in used and (channels > 1 or tuple(classes) != DIGITS):
-        allowed = "0 for images that are not grey digits of the classes 0 to 9"
+    if "flourish" in used and ((channels, height) != (1, 28) or tuple(classes) != DIGITS):
+        allowed = "0 for images that are not 28x28 digits of the classes 0 to 9"
         raise ValueError(must_be(f"{key}.flourish", allowed, used["flourish"]))
 
 

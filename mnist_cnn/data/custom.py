@@ -14,6 +14,7 @@ from torch import Tensor
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule, class_names
 from mnist_cnn.data.picture import as_image
+from mnist_cnn.runs.terminal import reason
 
 CHANNELS = 1, 3, 4  # numbers by which the axis of channels is told from the sides
 
@@ -50,8 +51,8 @@ class ArraysDataModule(ImageDataModule):
         except MemoryError:  # not an error of the file
             raise
         except Exception as e:  # NumPy and zlib raise many types for foreign and damaged files
-            reason = " ".join(str(e).split())
-            raise ValueError(must_be("data.path", f"an .npz file ({reason})", self.path)) from None
+            allowed = f"an .npz file ({reason(e)})"
+            raise ValueError(must_be("data.path", allowed, self.path)) from None
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]  # read from the file on access

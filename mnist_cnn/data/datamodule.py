@@ -20,7 +20,7 @@ from mnist_cnn.data.writers import Writers, held_out, mnist_writers
 from mnist_cnn.runs.generators import restored_generators
 
 SAMPLE = 100  # images that tell on which ground all are
-CHOICE = 2**31  # stands for an epoch in the seed of `per_class`, which needs an order of its own
+CHOICE = 2**31  # in place of an epoch in the seed of `per_class`, whose order is that of no epoch
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -33,7 +33,8 @@ class ImageDataModule(L.LightningDataModule):
         eval_batch_size: the same for validation, test and predict.
         val_fraction: fraction of the training file held out for validation; with 0 all of it is
             trained on, and nothing can be selected by a validation metric.
-        fold: index of the slice of that size: slice k begins at row k * int(N * val_fraction).
+        fold: index of the slice of that size: with split=rows, slice k begins at row
+            k * int(N * val_fraction).
         split: rows, for such slices; writers, for folds that share no writer with the rest; or
             writers_by_series, see `writers.held_out`. The last two need known `writers`.
         shuffle: reshuffle the training images in each epoch.
@@ -73,7 +74,7 @@ class ImageDataModule(L.LightningDataModule):
         unlabeled: int | None = None,
     ):
         super().__init__()
-        # a subclass's as well; were they logged, Lightning would refuse a module's of their names
+        # with a subclass's arguments; Lightning would refuse to log those that a module has, too
         self.save_hyperparameters(logger=False)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.fold, self.split = val_fraction, fold, split
@@ -195,7 +196,7 @@ class ImageDataModule(L.LightningDataModule):
         if isinstance(self.augment, Augment):
             check_amounts("data.augment", augment, self.shape, self.classes)
         elif isinstance(self.augment, Transforms):
-            # others than those of the training: a user's may have random states of their own
+            # new ones, as a user's may have random states of their own
             with restored_generators(torch.device("cpu")):
                 transforms = Transforms(augment, self.shape[1:])
                 transforms(torch.zeros(1, *self.shape), torch.zeros(1).long(), generator(0))
@@ -236,7 +237,8 @@ class ImageDataModule(L.LightningDataModule):
         return BatchLoader(images, labels, batch_size=batch_size, **options)
 
     def train_dataloader(self) -> BatchLoader:
-        epochs = (self.trainer and self.trainer.max_epochs) or math.inf
+        most = self.trainer.max_epochs if self.trainer else None
+        epochs = most if most and most > 0 else math.inf  # Lightning's -1 is no limit
         overfit = getattr(self.trainer, "overfit_batches", 0)  # the same batches in each epoch
         mixed = {"unlabeled": self.unlabeled} if self.unlabeled else {}
         return self.loader(

@@ -4,14 +4,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import is_image_file
+
+from mnist_cnn.data.picture import FORMATS
 
 
 class VisibleImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ImageFolder without files and folders whose names begin with a dot.
 
-    Desktops and notebooks leave these behind (.DS_Store, ._cat.png, .ipynb_checkpoints).
+    Desktops and notebooks leave these behind (.DS_Store, ._cat.png, .ipynb_checkpoints). Pictures
+    are known by the suffixes of what `load_picture` reads.
 
     Args:
         root: the folder of the classes.
@@ -19,9 +22,14 @@ class VisibleImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has 
     """
 
     def __init__(self, root: Path, loader: Callable[[str], Any]):
+        Image.init()
+        suffixes = {s for s, kind in Image.registered_extensions().items() if kind in FORMATS}
+        suffixes |= {".heic", ".heif"}
+
         def is_visible(path: str) -> bool:
             parts = Path(path).relative_to(root).parts
-            return is_image_file(path) and not any(part.startswith(".") for part in parts)
+            is_picture = Path(path).suffix.lower() in suffixes
+            return is_picture and not any(part.startswith(".") for part in parts)
 
         super().__init__(root, loader=loader, is_valid_file=is_visible)
 

@@ -69,7 +69,7 @@ class BatchLoader:
         return min(self.batch_size, len(self.labels) - batch * self.batch_size)
 
     def mixed(self, rows: Tensor, chance: torch.Generator) -> Tensor:
-        """Return rows (N,), if the loader shuffles in a random order, on the images' device."""
+        """Return rows (N,) on the images' device, in random order if the loader shuffles."""
         order = torch.randperm(len(rows), generator=chance) if self.shuffle else slice(None)
         return rows[order].to(self.labels.device)
 

@@ -10,6 +10,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from mnist_cnn.runs.terminal import reason
+
 BUNDLED = Path(__file__).parent / "bundled"
 DIGITS = tuple("0123456789")
 # class names by label of each dataset
@@ -120,8 +122,7 @@ def torchvision_set(name: str, root: str | Path, split: str, download: bool = Fa
         with FileLock(folder / ".download.lock"):  # another process may be unpacking the files
             return kind(folder, train=split == "train", download=True)
     except Exception as error:  # torchvision raises many types, some with several lines
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise OSError(
-            f"data.root={folder} has no {name}: {reason}; put the set's .gz archives into "
+            f"data.root={folder} has no {name}: {reason(error)}; put the set's .gz archives into "
             f"{folder / FOLDERS[name] / 'raw'}, or, where its files are damaged, delete them"
         ) from None

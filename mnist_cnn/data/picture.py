@@ -128,7 +128,7 @@ class Pages(contextlib.ExitStack):
         """Open a file; return its number of pages and the function that decodes one."""
         head = file.read(1024)
         file.seek(0)
-        formats: Sequence[str] = FORMATS
+        formats: tuple[str, ...] = FORMATS
         if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
             import pillow_heif
 

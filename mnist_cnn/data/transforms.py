@@ -15,7 +15,7 @@ from mnist_cnn.config.instantiate import (
     not_allowed,
 )
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.weights.files import reason
+from mnist_cnn.runs.terminal import reason
 
 
 class Transforms:

@@ -20,7 +20,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.exporting.folder import new_files
 from mnist_cnn.exporting.layers import classifier_layers
 from mnist_cnn.model import SHAPE, odd_multiples
-from mnist_cnn.weights.files import reason
+from mnist_cnn.runs.terminal import reason
 from mnist_cnn.weights.networks import is_ours
 from mnist_cnn.weights.predictor import Trained
 
@@ -28,7 +28,7 @@ TEMPLATES = Path(__file__).parent / "c"
 FILES = ("mnist_cnn.c", "mnist_cnn.h")
 COMPILE = ("cc", "-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 IMAGES = 1000  # training images that scale the maps, and test images that verify the file
-AGREEMENT = 0.98  # minimum fraction of the network's classes; fewer bits change some
+AGREEMENT = 0.98  # minimum fraction of images classified as by the network; rounding changes some
 ONE = 256  # integer that represents 1 in a logit
 
 
@@ -61,7 +61,7 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
         ground = ", dark on light" * net.is_on_light
         raise ValueError(
             "c export needs a network trained on digits of 1 x 28 x 28, light on black, got one of "
-            f"{net.about['data']['name']}, {' x '.join(map(str, net.shape))}{ground}"
+            f"{net.data.get('name', 'other images')}, {' x '.join(map(str, net.shape))}{ground}"
         )
     factor, offset = 1.0, 0.0
     layers: list[Layer] = []
@@ -87,7 +87,8 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
         elif kind == "affine" and last and not last.relu:
             scale, shift = (each.flatten() for each in arrays)
             last.factor, last.bias = last.factor * scale, last.bias * scale + shift
-        elif kind == "pool" and last:  # a negative factor would turn max into min
+        # a negative factor turns max into min, for which an earlier pooling would be wrong
+        elif kind == "pool" and last and (last.pool == 1 or (last.factor > 0).all()):
             last.weight = last.weight * last.factor.sign().view(-1, 1, 1, 1)
             last.factor, last.pool = last.factor.abs(), last.pool * settings["size"]
         elif kind == "relu" and last:
@@ -96,6 +97,8 @@ def fold(net: Trained) -> tuple[float, float, list[Layer]]:
             raise ValueError(f"c export needs layers that each end with a ReLU, got {kind}")
     if not layers or layers[-1].relu:
         raise ValueError("c export needs a last layer without ReLU")
+    if (outputs := layers[-1](torch.zeros(shape)).shape[1:]) != (len(net.classes), 1, 1):
+        raise ValueError(f"c export needs {len(net.classes)} outputs, got {list(outputs)}")
     return factor, offset, layers
 
 

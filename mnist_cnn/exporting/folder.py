@@ -10,9 +10,9 @@ from mnist_cnn.config.messages import must_be
 
 @contextlib.contextmanager
 def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Yield a temporary folder whose files of these names are moved to `out`, all or none.
+    """Yield a temporary folder, whose files of these names are then moved to `out`, all or none.
 
-    After an error, folders that this made for `out` are gone again.
+    After an error, folders that were created for `out` are removed.
 
     Raises:
         ValueError: `out` is a file or has a file of such a name.
@@ -28,7 +28,7 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
             yield Path(folder)
-            for name in names:  # empty files, unless another export has written some meanwhile
+            for name in names:  # reserved by an empty file, as another export may be under way
                 try:
                     (out / name).touch(exist_ok=False)
                 except FileExistsError:

@@ -18,7 +18,6 @@ from mnist_cnn.detection.trained import SHIPPED, shipped
 from mnist_cnn.exporting import webpage
 from mnist_cnn.model import SHAPE
 from mnist_cnn.reading.networks import Digits, network_of
-from mnist_cnn.weights import predictor
 from mnist_cnn.weights.files import read_file, write_weights
 from mnist_cnn.weights.predictor import Probabilities, Trained
 
@@ -61,7 +60,7 @@ def verify(name: str, predict: Predict, net: Trained) -> float:
 
 def describe(net: Trained) -> dict[str, Any]:
     """Return the description of a network that its files contain, without paths of its data."""
-    data = net.about["data"]
+    data = net.data
     kept = (*DataDescription.model_fields, "fingerprint", "shape", "color", "size", "on_light")
     known = {key: data[key] for key in kept if key in data}
     if "path" in data:
@@ -154,6 +153,13 @@ def by(run: Callable[[Path], Predict]) -> Check:
     return lambda path, net: verify(path.name, run(path), net)
 
 
+def run_safetensors(path: Path, net: Trained) -> Predict:
+    """Load the weights into a copy: `load` would ask for a user's `targets` again."""
+    made = copy.deepcopy(net)
+    made.net.load_state_dict(read_file(path)[0])
+    return made
+
+
 def write_safetensors(net: Trained, path: Path) -> None:
     write_weights(net.net, describe(net), path)
 
@@ -162,6 +168,9 @@ def write_safetensors(net: Trained, path: Path) -> None:
 FORMATS: dict[str, tuple[Write, Check]] = {
     "onnx": (write_onnx, by(run_onnx)),
     "pt2": (write_pt2, by(lambda path: torch.export.load(path).module())),
-    "safetensors": (write_safetensors, by(predictor.load)),
+    "safetensors": (
+        write_safetensors,
+        lambda path, net: verify(path.name, run_safetensors(path, net), net),
+    ),
     "html": (write_html, check_html),
 }

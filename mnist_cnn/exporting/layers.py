@@ -125,7 +125,8 @@ def folded(layers: Sequence[Layer]) -> list[Layer]:
         inputs = [places[n] for n in layer.inputs]
         kinds = [made[n - 1].settings["kind"] if n else None for n in inputs]
         kinds.append(layer.settings["kind"])
-        if kinds == ["convolution", "affine"] and uses[layer.inputs[0]] == 1:
+        is_folded = kinds == ["convolution", "affine"] and uses[layer.inputs[0]] == 1
+        if is_folded and layer.weights[0].numel() in (1, len(made[inputs[0] - 1].weights[0])):
             before = made[inputs[0] - 1]
             (scale, shift), (weight, bias) = layer.weights, before.weights
             weights = [weight * scale.view(-1, 1, 1, 1), bias * scale + shift]

@@ -95,7 +95,10 @@ def webpage(network: Digits | Classes, about: Mapping[str, Any]) -> str:
         weights += content
     values: dict[str, Any] = {"NETWORKS": networks, "WEIGHTS": base64.b64encode(weights).decode()}
     if isinstance(network, Digits):
-        values["READER"] = {**READER, **weights_of_scores(network.reader)}
+        character, line = (
+            network.reader.get_buffer(f"{name}_weights").tolist() for name in ("character", "line")
+        )
+        values["READER"] = {**READER, "characterWeights": character, "lineWeights": line}
     computing = constants(**values) + "".join(map(page_text, network.offline))
     page = page_text("index.html")
     for tag, part in {
@@ -124,13 +127,6 @@ def parts(network: Digits | Classes) -> list[tuple[str, list[Layer], Sequence[in
         shape = (1, 8 * COARSEST, 8 * COARSEST)  # any multiple of COARSEST
         made.append(("detector", layers_of(network.reader, torch.zeros(1, *shape)), shape))
     return made
-
-
-def weights_of_scores(detector: nn.Module) -> dict[str, Any]:
-    """Return the weights by which a detector's scores are calibrated."""
-    character: Tensor = detector.character_weights  # type: ignore[assignment]  # buffers
-    line: Tensor = detector.line_weights  # type: ignore[assignment]
-    return {"characterWeights": character.tolist(), "lineWeights": line.tolist()}
 
 
 def page_text(name: str) -> str:
@@ -183,7 +179,7 @@ class Engine:
 
 
 def chances(maps: Tensor) -> Tensor:
-    """Return the probabilities in maps (32, h, w) of centres, ruled lines and symbols' centres."""
+    """Convert maps (32, h, w) to probabilities: of a centre, a ruled line, each symbol's centre."""
     made = loss.split(maps[None])
     centre = made["centre"].sigmoid()
     return torch.cat([centre, made["rule"].sigmoid(), centre * made["symbol"].softmax(1)], 1)

@@ -32,3 +32,9 @@ def track(items: Iterable[T], what: str) -> Iterable[T]:
 def printable(text: str) -> str:
     """Replace unprintable characters by `?`, so that text cannot control a terminal."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def reason(error: Exception) -> str:
+    """Return one printable line for an error, free of a hostile file's control sequences."""
+    line = " ".join(str(error).split()) or type(error).__name__
+    return printable(line)[:400]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from mnist_cnn.config.instantiate import ForbiddenError
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format
-from mnist_cnn.runs.terminal import printable
+from mnist_cnn.runs.terminal import reason
 from mnist_cnn.weights.networks import is_reader
 
 ABOUT = "about"  # key of a weights file's metadata
@@ -169,9 +169,3 @@ def write_weights(net: nn.Module, about: Mapping[str, Any], path: Path) -> None:
     # save_file would make the file unreadable for others
     described = json.dumps({**about, KEY: VERSION}, sort_keys=True)
     path.write_bytes(save(weights_of(net), {ABOUT: described}))
-
-
-def reason(error: Exception) -> str:
-    """Return one printable line for an error, free of a hostile file's control sequences."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    return printable(line)[:400]

@@ -23,7 +23,7 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
         model: `_target_` of the network and its arguments.
         classes: class names by label.
         data: `name`, `shape` and `on_light` of the training data, which decide how a picture
-            becomes an image; files written without it have none.
+            becomes an image; optional.
     """
 
     def __init__(

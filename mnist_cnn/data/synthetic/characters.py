@@ -173,7 +173,8 @@ class Hand:
         ink = warped(image, turn, cv2.INTER_CUBIC)
         # thin or thicken the strokes to this hand's pen
         if (wider := round(self.pen - THICK * self.size)) > 0:
-            ink = cv2.copyMakeBorder(ink, *[wider] * 4, cv2.BORDER_CONSTANT, value=0)
+            sides = wider, wider, wider, wider
+            ink = cv2.copyMakeBorder(ink, *sides, cv2.BORDER_CONSTANT, value=0)
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider + 1, wider + 1))
             ink = cv2.dilate(ink, disc)
         finer = np.clip(0.55 - 2.2 * self.pen / self.size + rng.normal(0, 0.05), 0.15, 0.6)

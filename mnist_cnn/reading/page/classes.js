@@ -3,7 +3,7 @@
 const MOST = 8; // class names that are listed
 const TEXTS = {
   title: "What is it?",
-  about: `A small network finds the likeliest of ${listed(ABOUT.classes)}.`,
+  about: `A small network finds the likeliest ${ABOUT.classes.length ? `of ${listed(ABOUT.classes)}` : "class"}.`,
   hint: ABOUT.draws ? "Drop a picture here, or draw" : "Drop a picture here",
 };
 const EMPTY = `Drop a picture on the page, paste or choose one${ABOUT.draws ? ", or draw" : ""}.`;
@@ -15,6 +15,9 @@ const [GROUND, LINE] = ABOUT.onLight ? ["#fff", "#000"] : ["#000", "#fff"]; // a
 const [seen, bars] = ["seen", "bars"].map((name) => document.querySelector(`.reader .${name}`));
 document.querySelector(".reader").classList.add("classifier");
 document.querySelector(".reader .likely").textContent = "How likely each class is";
+document.querySelector(".reader .writing").setAttribute("aria-label", "Your picture");
+document.querySelector(".reader .ink").setAttribute("aria-label", ABOUT.draws ? "Sheet to draw on" : "Picture");
+seen.setAttribute("aria-label", "Image that the network takes");
 
 function listed(names) {
   const rest = names.length - MOST;

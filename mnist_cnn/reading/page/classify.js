@@ -5,9 +5,8 @@ const PICTURES = true;
 // as in data/picture.py
 const MAX_SIDE = 2000; // pixels of a picture's longer side
 const FAINT = 16; // of 255: the greatest value of 12 bits in a file of 16
-// as in weights/predictor.py
-const LIKELIEST = 5; // classes that are shown
 const LIGHT = 0.75; // fraction of the outermost pixels above which a picture's ground is light
+const LIKELIEST = 5; // classes that are shown, as in weights/predictor.py
 
 // Return the reply for a picture's file, or without one for the drawing on the canvas.
 async function read({ canvas, picture }) {
@@ -65,7 +64,8 @@ function onGround(canvas, grey) {
 }
 
 function likeliest(shares) {
-  const classes = shares.map((probability, k) => ({ name: ABOUT.classes[k] || `${k}`, probability }));
+  const isNamed = ABOUT.classes.length === shares.length; // as in Trained.classify
+  const classes = shares.map((probability, k) => ({ name: isNamed ? ABOUT.classes[k] : `${k}`, probability }));
   return classes.sort((a, b) => b.probability - a.probability).slice(0, LIKELIEST);
 }
 
@@ -80,12 +80,16 @@ function imageOf(pixels) {
 // Return the pixels with 1, 3 or 4 channels, opaque.
 function converted({ data, width, height }, channels) {
   const ground = groundOf(data);
-  const made = new Uint8ClampedArray(width * height * channels);
+  const made = new Uint8ClampedArray(width * height * channels).fill(255);
+  // without arrays for each pixel, which took a second for a photograph
+  const colour = (at, k) => {
+    const alpha = data[at + 3] / 255;
+    return Math.round(alpha * data[at + k] + (1 - alpha) * ground);
+  };
   for (let pixel = 0; pixel < width * height; pixel += 1) {
-    const share = data[4 * pixel + 3] / 255;
-    const colours = [0, 1, 2].map((k) => Math.round(share * data[4 * pixel + k] + (1 - share) * ground));
-    const values = channels === 1 ? [luma(...colours)] : [...colours, 255];
-    for (let k = 0; k < channels; k += 1) made[pixel * channels + k] = values[k];
+    const [from, to] = [4 * pixel, channels * pixel];
+    if (channels === 1) made[to] = luma(colour(from, 0), colour(from, 1), colour(from, 2));
+    else for (let k = 0; k < 3; k += 1) made[to + k] = colour(from, k);
   }
   return { data: made, width, height, channels };
 }

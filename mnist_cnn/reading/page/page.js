@@ -169,18 +169,11 @@ let answered = 0; // the newest state shown
 let refusal = ""; // of the last file, while the sheet that it would have replaced stays
 let pause = 0; // the timer of the pen
 
-function change() {
+function change(request = askNow) {
   changes += 1;
   refusal = "";
   show();
-  askNow();
-}
-
-function grow() {
-  changes += 1;
-  refusal = "";
-  show();
-  askSoon();
+  request();
 }
 
 // When the pen is idle.
@@ -294,7 +287,7 @@ ink.addEventListener("pointermove", (event) => {
   if (event.pointerId !== drawing) return;
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   last().points.push(...(events.length ? events : [event]).map(place));
-  if (!isTap(last())) grow();
+  if (!isTap(last())) change(askSoon);
 });
 
 ink.addEventListener("pointerup", (event) => {

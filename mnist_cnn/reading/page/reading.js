@@ -9,7 +9,7 @@ function readInk({ data, height, width }) {
   return lines(found).map((line) => {
     const legible = confidence(evidence(line, dropped, left, ink));
     const unread = leftUnread(line, legible);
-    // other writing there is an illegible digit, and the line right if its guess is
+    // other writing there is an illegible digit: the line is right only if its likeliest digit is
     const illegible = lead(line) > 0 ? line.filter((each) => each.isOther) : [];
     const sure = illegible.reduce((product, each) => product * each.digitScore, legible);
     return line.map((each) => {
