@@ -11,7 +11,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE, SYMBOLS, Box
-from mnist_cnn.detection.loss import UNIT, split
+from mnist_cnn.detection.loss import UNIT, by_name
 
 LEAST = 0.15  # minimum probability of a centre
 # boxes of one character: minimum overlap as a fraction of the smaller one, and maximum distance of
@@ -69,7 +69,7 @@ class Character:
 
 def characters(maps: Tensor) -> list[Character]:
     """Return the characters at the peaks of the maps (32, h, w) of one image, each once."""
-    made = split(maps[None].float())
+    made = by_name(maps[None].float())
     centre = made["centre"][0, 0].sigmoid()
     peak = (F.max_pool2d(centre[None], 3, 1, 1)[0] == centre) & (centre > LEAST)
     ys, xs = peak.nonzero(as_tuple=True)

@@ -11,7 +11,7 @@ UNIT = 16.0  # pixels per unit of the box maps
 NEAR = 0.5  # target of a centre above which a cell learns its box and class
 
 
-def split(maps: Tensor) -> dict[str, Tensor]:
+def by_name(maps: Tensor) -> dict[str, Tensor]:
     """Split the maps (B, 32, h, w) by name."""
     return dict(zip(CHANNELS, maps.split(list(CHANNELS.values()), 1), strict=True))
 
@@ -72,7 +72,7 @@ def detection_loss(maps: Tensor, rules: Tensor, marks: Tensor) -> dict[str, Tens
         rules: (B, 1, h, w), 1 on ruled lines.
         marks: (B, N, 7), see `targets`.
     """
-    made = split(maps.float())
+    made = by_name(maps.float())
     heat, counts, kinds, boxes, near = targets(marks, *maps.shape[2:])
     logit = made["centre"][:, 0]
     p = logit.sigmoid()

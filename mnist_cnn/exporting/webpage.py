@@ -180,7 +180,7 @@ class Engine:
 
 def chances(maps: Tensor) -> Tensor:
     """Convert maps (32, h, w) to probabilities: of a centre, a ruled line, each symbol's centre."""
-    made = loss.split(maps[None])
+    made = loss.by_name(maps[None])
     centre = made["centre"].sigmoid()
     return torch.cat([centre, made["rule"].sigmoid(), centre * made["symbol"].softmax(1)], 1)
 

@@ -19,7 +19,7 @@ LEANING = 20  # maximum angle in degrees from neighbours to the nearest axis, of
 SPARE = 0.5  # missed characters for each found one, from which other views are tried
 MANY = 20  # letters that are a page of text; up to 9 are found in digits upside down
 TINY = 100  # pixels of the longer side below which a picture is enlarged
-SMALL = 400  # pixels of the longer side on which other views are tried
+TRIED = 400  # pixels of the longer side on which other views are tried
 BETTER = 1.3  # factor by which another view must explain more than the picture as it lies
 STEEP = 8  # degrees of slope from which a view is turned once more
 ANGLES = (0, 90, 270, 45, 315, 135, 225, 180)  # in this order; the first of the best is taken
@@ -135,7 +135,7 @@ def upright(net: nn.Module, grey: Array) -> View:
             return other
         chosen, most = (*inverse, 0), other.best.weight
     for whole, angles in ((usual, ANGLES[1:]), (inverse, ANGLES[:3])):
-        small, _, fine = reduced(whole[0], SMALL, whole[1])
+        small, _, fine = reduced(whole[0], TRIED, whole[1])
         for degrees in angles:
             tried = scales(net, rotated(small, degrees)[0], fine, SCALES[::2])
             weight = max(one.weight for one in tried.values())
