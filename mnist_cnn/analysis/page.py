@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from mnist_cnn.analysis import tables
 from mnist_cnn.analysis.found import read_history
 from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
-from mnist_cnn.analysis.results import OF_EPOCH
+from mnist_cnn.runs.folder import OF_EPOCH
 
 TEMPLATE = Path(__file__).with_name("report.html")
 FEW = 6  # up to so many values are labelled one by one

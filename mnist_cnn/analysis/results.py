@@ -15,8 +15,8 @@ import torch
 from rich.table import Table
 
 from mnist_cnn.runs import terminal
+from mnist_cnn.runs.folder import OF_EPOCH
 
-OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns of the history that are not metrics
 STAGES = {"train": "training", "val": "validation", "test": "test"}
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
 

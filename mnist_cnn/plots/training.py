@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_cnn.analysis.results import OF_EPOCH
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled, without_math
+from mnist_cnn.runs.folder import OF_EPOCH
 
 COLORS = {"train": TRAIN, "val": VAL, "": VAL}  # by stage; a metric may have none
 PANELS = 6  # metrics that are drawn

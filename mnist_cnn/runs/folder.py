@@ -30,6 +30,7 @@ SWEEP = "sweep.yaml"  # in the folder of a sweep
 PENDING = f"{SWEEP}.new"  # with a command none of whose jobs has been opened yet
 RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
 CONFIG, OVERRIDES, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("config", "overrides", "hydra"))
+OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns of history.csv that are not metrics
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
