@@ -87,17 +87,20 @@ class Hand:
         r = rng.random()
         least, most = (0.04, 0.13) if r < 0.8 else (0.03, 0.22) if r < 0.92 else (0.18, 0.28)
         pen = rng.uniform(least, most)
+        aspect = rng.uniform(0.4, 0.85) if rng.random() < 0.85 else rng.uniform(0.85, 1.2)
+        is_thick = pen > THICK
         return cls(
             source=source,
             size=size,
             pen=max(0.6, pen * size),
             slant=rng.normal(0.12, 0.18),
-            aspect=rng.uniform(0.4, 0.85) if rng.random() < 0.85 else rng.uniform(0.85, 1.2),
+            aspect=max(aspect, 3 * pen) if is_thick else aspect,
             bend=np.exp(rng.normal(0, 0.18, 2)),
             shake=rng.uniform(0.01, 0.055),
             usual={name: int(rng.integers(len(forms))) for name, forms in FORMS.items()},
             font=str(rng.choice(sources.fonts)),
-            low_zeros=rng.uniform(0.4, 0.85) if rng.random() < 0.3 else 1.0,
+            # a thick zero that is low or narrow would be a blot
+            low_zeros=rng.uniform(0.4, 0.85) if rng.random() < 0.3 and not is_thick else 1.0,
             wide_zeros=rng.uniform(0.8, 1.4),
             uneven=rng.uniform(0, 0.06) if rng.random() < 0.75 else rng.uniform(0.06, 0.16),
             joins=rng.uniform(0.1, 0.8) if rng.random() < 0.15 else 0.0,
@@ -172,7 +175,8 @@ class Hand:
         turn = turn * self.size * size / max(w, h) * rng.uniform(0.88, 1.12)
         ink = warped(image, turn, cv2.INTER_CUBIC)
         # thin or thicken the strokes to this hand's pen
-        if (wider := round(self.pen - THICK * self.size)) > 0:
+        wider = round(self.pen - THICK * self.size)
+        if wider > 0 and digit != "0":  # whose hole may be narrow
             sides = wider, wider, wider, wider
             ink = cv2.copyMakeBorder(ink, *sides, cv2.BORDER_CONSTANT, value=0)
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (wider + 1, wider + 1))

@@ -118,25 +118,25 @@ def doodle(rng: Generator, sheet: Array, size: float, place: Array | None = None
         add_line(sheet, points, pen, strength)
 
 
-def blot(rng: Generator, sheet: Array, size: float) -> None:
-    """Draw a solid spot, polygon or blackened area of about `size` pixels at a random place."""
+def blot(rng: Generator, sheet: Array, size: float, place: Array | None = None) -> None:
+    """Draw a solid spot, polygon or blackened area; see `scribble`."""
     height, width = sheet.shape
     scale = size * rng.uniform(0.25, 0.7) * rng.uniform(0.4, 1, 2)
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    place = rng.uniform(0, 1, 2) * (width, height)
+    middle = (rng.uniform(0, 1, 2) if place is None else place) * (width, height)
     if rng.random() < 0.4:  # a zigzag whose strokes overlap
         n = int(rng.integers(7, 20))
         along, across = np.linspace(-1, 1, n), np.where(np.arange(n) % 2, 1, -1)
         points = np.stack([along, across * rng.uniform(0.8, 1, n)], 1) * scale
-        add_line(sheet, points @ turn + place, rng.uniform(2, 4) * scale[0] / n, strength)
+        add_line(sheet, points @ turn + middle, rng.uniform(2, 4) * scale[0] / n, strength)
         return
     t = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(4, 10))))
     points = np.stack([np.cos(t), np.sin(t)], 1) * rng.uniform(0.7, 1, (len(t), 1))
     if rng.random() < 0.7:
         points = spline(np.concatenate([points, points[:1]]))
     mask = np.zeros(sheet.shape, np.uint8)
-    where = ((points * scale @ turn + place) * 16).round().astype(np.int32)
+    where = ((points * scale @ turn + middle) * 16).round().astype(np.int32)
     cv2.fillPoly(mask, [where], 255, cv2.LINE_AA, 4)
     np.maximum(sheet, mask * np.float32(strength / 255), out=sheet)
 

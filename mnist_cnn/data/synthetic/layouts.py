@@ -312,14 +312,13 @@ def lone(pen: Pen) -> None:
 
 
 def no_digit(pen: Pen) -> None:
-    """Put a letter, a scribble or a doodle onto an empty sheet."""
+    """Put a letter, a scribble, a doodle or a blot onto an empty sheet."""
     rng, page = pen.rng, pen.page
-    kind = rng.choice(["letter", "scribble", "doodle"], p=[0.3, 0.4, 0.3])
+    kinds = {"scribble": clutter.scribble, "doodle": clutter.doodle, "blot": clutter.blot}
+    kind = str(rng.choice(["letter", *kinds], p=[0.25, 0.35, 0.2, 0.2]))
     middle = rng.uniform(0.35, 0.65, 2)
-    if kind == "scribble":
-        clutter.scribble(rng, page.ink, pen.size, middle)
-    elif kind == "doodle":
-        clutter.doodle(rng, page.ink, pen.size, middle)
+    if kind in kinds:
+        kinds[kind](rng, page.ink, pen.size, middle)
     else:
         hand = pen.hand()
         glyph = hand.write(str(rng.choice(list(WESTERN + EASTERN))), pen.sources, rng)
