@@ -26,7 +26,7 @@ from mnist_cnn.weights.files import read_file
 
 
 def mean(networks: Sequence[Mapping[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
-    """Return the mean of the networks' weights; what is no fraction is the last network's."""
+    """Return the mean of the networks' weights; integers are the last network's."""
     total = sum(shares)
     averaged = dict(networks[-1])
     for key, last in networks[-1].items():
@@ -46,13 +46,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if len(args.shares) != len(args.runs):
         parser.error(f"--shares must be one for each RUN, got {len(args.shares)}")
+    if not sum(args.shares) > 0:
+        parser.error(f"--shares must have a sum above 0, got {sum(args.shares):g}")
     read = [read_file(run / "weights.safetensors" if run.is_dir() else run) for run in args.runs]
     model, *others = (about["model"] for _, about, _ in read)
     if any(other != model for other in others):
         raise ValueError(f"their networks differ: {model} and {others}")
-    args.out.mkdir(parents=True)
-
     config = parse(resolved(compose(["experiment=reader", *args.set], run_dir=args.out)), Config)
+    args.out.mkdir(parents=True)
     module: Any = make_module(config, model)
     data = make_data(config.data)
     module.net.load_state_dict(mean([weights for weights, _, _ in read], args.shares))

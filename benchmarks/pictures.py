@@ -232,6 +232,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"{args.kind} takes {'no ' if args.folder else 'a '}folder")
     if args.labels and args.kind != "pictures":
         parser.error(f"{args.kind} takes no --labels")
+    if args.rules and args.reader:
+        parser.error("--rules takes no --reader")
+    if args.n < 1:
+        parser.error(f"--n must be at least 1, got {args.n}")
+    if args.kind == "sudokus" and not any(args.folder.glob("*.jpg")):
+        parser.error(f"{args.folder}: no *.jpg in there")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     net = load(args.net) if args.net else None

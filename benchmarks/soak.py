@@ -1,4 +1,4 @@
-"""Does what was killed, again and again, end like what was not? On real processes.
+"""Kill real runs at random times, resume them, and compare them with uninterrupted ones.
 
     python -m benchmarks.soak --kills 100
 
@@ -9,14 +9,13 @@ finishes. The files of its runs must be bitwise identical to the uninterrupted o
 checkpoints, history, results and TensorBoard's scalars, except for measured times.
 
 Three counts must be 0: runs that differ; results that do not match the checkpoint beside them after
-a kill; modified foreign files. For the last, such files are put into the runs' folders, and other
-runs, which must be refused, are started there. The exit code is 1 if a count is not 0. Signals and
-times are drawn from --seed; what a run is doing at that time depends on the machine.
+a kill; modified or deleted foreign files. For the last, such files are put into the runs' folders,
+and other runs, which must be refused, are started there. The exit code is 1 if a count is not 0.
+Signals and times are drawn from --seed; what a run is doing at that time depends on the machine.
 """
 
 import argparse
 import contextlib
-import itertools
 import os
 import random
 import shutil
@@ -106,6 +105,7 @@ class Command:
         self.where = f"hydra.{where}.dir={folder}"
         self.faults: list[str] = []
         self.kills: Counter[str] = Counter()
+        self.foreign: dict[Path, str] = {}  # files that were put into its runs' folders
 
     def start(self, *more: str, fault: str = "- 0 -") -> "subprocess.Popen[str]":
         return start(self.folder.parent, *self.options, *more, self.where, fault=fault)
@@ -141,7 +141,7 @@ class Command:
             os.killpg(process.pid, signal.SIGKILL)
             raise
         code, err = finish(process)
-        self.kills[fault or number.name] += code != 0
+        self.kills[fault or number.name] += code < 0 or code >= 128  # 1: it was refused
         said = err.splitlines()[-1] if err else ""
         print(
             f"{self.folder.name:<20} {fault or number.name:<28} {code:>4} {said[:90]}", flush=True
@@ -171,6 +171,7 @@ class Command:
             for name, text in FOREIGN.items():
                 if (run / name).parent.is_dir():
                     (run / name).write_text(text)
+                    self.foreign[run / name] = text
         for run in [*self.runs().values()][:1]:
             before = files(run)
             other = [*RUN, "optimizer.lr=0.5", f"hydra.run.dir={run}"]
@@ -179,11 +180,11 @@ class Command:
                 self.faults.append(f"foreign: another run is not refused, but {code}: {err[-300:]}")
 
     def compare(self, whole: "Command") -> None:
-        """Record differences from the uninterrupted command, and modified foreign files."""
+        """Record differences from the uninterrupted command, and touched foreign files."""
         runs, wholes = self.runs(), whole.runs()
-        for run, (name, text) in itertools.product(runs.values(), FOREIGN.items()):
-            if (run / name).exists() and (run / name).read_text() != text:
-                self.faults.append(f"foreign: {run / name} was touched")
+        for file, text in self.foreign.items():
+            if not file.is_file() or file.read_text() != text:
+                self.faults.append(f"foreign: {file} was touched")
         if runs.keys() != wholes.keys():
             self.faults.append(f"has the runs {[*runs]}, not {[*wholes]}")
             return
@@ -220,7 +221,7 @@ def copied(old: Command) -> Command:
     shutil.copytree(old.folder / LAST.parent, copy)
     start = f"ckpt_path={copy / LAST.name}"
     new = Command(old.name, old.folder.with_name(f"{old.folder.name}-new"), EACH[0], start)
-    new.faults, new.kills = old.faults, old.kills
+    new.faults, new.kills, new.foreign = old.faults, old.kills, old.foreign
     return new
 
 
@@ -254,7 +255,7 @@ def main() -> None:
     hits: Counter[str] = sum((command.kills for command in ended), Counter())
     print(f"{hits.total()} kills of {len(ended)} commands: {dict(hits.most_common())}")
     stale, foreign = count["stale"], count["foreign"]
-    print(f"{differ} runs differ, {stale} stale results, {foreign} foreign files touched")
+    print(f"{differ} commands differ, {stale} stale results, {foreign} foreign files touched")
     if any(kinds):
         sys.exit(f"the commands with faults, and those without interruption: {out}")
     shutil.rmtree(out)

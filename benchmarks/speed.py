@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.rounds < 1 or not LEAST <= args.batches <= EPOCH:
         given = f"--rounds={args.rounds} --batches={args.batches}"
         parser.error(f"{given}: must be 1 or more, and {LEAST} to {EPOCH}, an epoch")
+    if args.jobs and args.fast:
+        parser.error("--jobs and --fast measure different things: give one of them")
     if args.write and not args.fast:
         parser.error("--write needs --fast")
     rounds, threads = interleave(args), torch.get_num_threads()

@@ -1,6 +1,6 @@
 """Hooks for mkdocs: add the README, the benchmarks and the model card to the site's pages.
 
-Links to files that are not pages, such as code, become plain text: the site does not know the
+Turn links to files that are not pages, such as code, into plain text, as the site does not know the
 repository's address.
 """
 
@@ -16,7 +16,7 @@ PAGES = {
     "benchmarks.md": "benchmarks/README.md",
     "model_card.md": "mnist_cnn/weights/shipped/MODEL_CARD.md",
 }
-PICTURE = "benchmarks/accuracy.png"
+FIGURES = ROOT / "benchmarks"
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#]*)(#[^)]*)?\)")
 
 
@@ -24,8 +24,9 @@ def on_files(files: Files, config: Any) -> Files:
     for name, source in PAGES.items():
         text = (ROOT / source).read_text("utf-8")
         files.append(File.generated(config, name, content=text))
-    name = Path(PICTURE).name
-    files.append(File.generated(config, name, abs_src_path=str(ROOT / PICTURE)))
+    for picture in (FIGURES / "accuracy.png", *sorted((FIGURES / "measurements").glob("*.png"))):
+        name = picture.relative_to(FIGURES).as_posix()
+        files.append(File.generated(config, name, abs_src_path=str(picture)))
     return files
 
 

@@ -54,7 +54,7 @@ def test_each_digit_draws_its_own_amounts(digits):
     assert len({image.numpy().tobytes() for image in several}) == 8
 
 
-def test_a_share_of_the_images_stays_as_it_is(digits):
+def test_a_fraction_of_the_images_stays_as_it_is(digits):
     moved = {"degrees": 12.0, "shift": 1.5}
     same = (changed(digits, moved | {"unchanged": 0.4}) == digits[0]).all(3).all(2).all(1)
     assert 0.3 < same.float().mean() < 0.5  # 256 images: three standard deviations

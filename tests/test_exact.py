@@ -65,7 +65,9 @@ FAST = ("plateau", "averaged weights, nothing validates", "few labels")
     "recipe",
     [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in RECIPES],
 )
-def test_a_run_that_was_stopped_again_and_again_ends_like_one_that_was_not(tmp_path, fault, recipe):
+def test_a_run_that_is_interrupted_at_any_step_is_identical_to_one_that_is_not(
+    tmp_path, fault, recipe
+):
     whole = run(tmp_path / "whole", *RECIPES[recipe])
     cut = tmp_path / "cut"
     # in the first step, in the middle, in an epoch's last and first step, in the last step of all
@@ -298,7 +300,7 @@ def test_what_is_logged_before_the_first_checkpoint_stands_once_in_tensorboard(t
     assert [step for step, _ in scalars(tmp_path)["val/loss"]] == [1, 2, 3]
 
 
-def test_a_longer_run_is_the_one_that_was_as_long_from_the_start(tmp_path, fault):
+def test_an_extended_run_is_identical_to_one_of_that_length(tmp_path, fault):
     whole = run(tmp_path / "whole", "test=true")
     cut = run(tmp_path / "cut", "trainer.max_epochs=1")
     before = files(cut)

@@ -165,7 +165,7 @@ def test_a_row_of_boxes_is_a_grid_of_one_row():
     assert grid.shape == (1, 6)
 
 
-def test_a_grid_that_its_cells_do_not_determine_holds_no_point_and_raises_nothing():
+def test_cells_that_do_not_determine_a_grid_raise_nothing():
     own = {k: (k, 0) for k in range(9)} | {9: (4, 1)}  # a row, and a single cell below it
     held = 0
     for seed in range(100):

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from mnist_cnn.config.compose import compose
 from mnist_cnn.data.datamodule import MNISTDataModule
 from mnist_cnn.module import DigitClassifier
 from mnist_cnn.runs.folder import LOCK, OVERRIDES, RESULTS, SWEEP
-from tests.helpers.process import run, start
+from tests.helpers.process import PATIENCE, run, start
 from tests.helpers.training import FAULT, SHORT, TINY, bare_trainer, trained
 
 # MLflow 3.17 uses what SQLAlchemy 2.1 will remove (2026-11)
@@ -93,7 +94,7 @@ def test_runs_that_share_a_folder_of_tensorboard_delete_no_results_but_their_own
     assert (other in now, len(now)) == (True, 2)
 
 
-def test_results_are_removed_with_the_first_checkpoint_that_outdates_them(tmp_path, fault):
+def test_results_are_removed_with_the_first_newer_checkpoint(tmp_path, fault):
     options = ["logger=tensorboard", FAULT]
     fault("- 0 -")
     trained(tmp_path, *options, "trainer.max_epochs=1")
@@ -143,8 +144,11 @@ def test_a_sweep_is_compared_in_tensorboard_by_its_keys_and_results(tmp_path):
     assert len(jobs) == 2
     with tensorboard(tmp_path) as ask:
         tags: dict[str, Any] = {}
+        deadline = time.monotonic() + PATIENCE
         while sum(map(len, tags.values())) < 2 * (4 + 3 + 2):  # until it has read the files
+            assert time.monotonic() < deadline
             tags = ask("plugin/scalars/tags")
+            time.sleep(0.05)
         steps = {
             f"{job}/{part}": [
                 e[1] for e in ask("plugin/scalars/scalars", run=f"{job}/{part}", tag=tag)

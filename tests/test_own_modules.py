@@ -68,7 +68,7 @@ def test_a_module_is_made_of_what_it_takes_and_trained(here, module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_that_is_stopped_or_killed_at_ten_moments_ends_bit_for_bit(here, fault, module):
+def test_a_module_interrupted_at_ten_steps_ends_like_an_uninterrupted_one(here, fault, module):
     options = [FAULT, *THREE_EPOCHS]
     train(configured(here, "whole", module, *options))
     for point in faults():
@@ -94,7 +94,7 @@ def test_a_mean_over_two_processes_weighs_each_sample_alike(here):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
-def test_two_processes_that_are_stopped_at_ten_moments_end_bit_for_bit(here, module):
+def test_two_processes_interrupted_at_ten_steps_end_like_uninterrupted_ones(here, module):
     options = [f"hydra.searchpath=[file://{here / 'my_conf'}]", COMMAND[-1], f"module={module}"]
     options += [*PLAIN, *THREE_EPOCHS, *DDP, FAULT, "run_name=x"]
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
@@ -104,7 +104,7 @@ def test_two_processes_that_are_stopped_at_ten_moments_end_bit_for_bit(here, mod
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed_end_bit_for_bit(here):
+def test_two_processes_that_are_killed_end_like_uninterrupted_ones(here):
     options = [*COMMAND, "module=gan", *PLAIN, *DDP, FAULT, "run_name=x"]
     options += ["callbacks.checkpoint.every_steps=3"]
     done = run(here, "mnist_cnn.train", *options, "hydra.run.dir=whole")

@@ -76,6 +76,7 @@ def test_rows_are_read_from_the_top_and_each_from_the_left(mnist: Array) -> None
 def alike(one: Array, other: Array, least: float) -> None:
     """Assert that two pictures have the same digits."""
     found = [find_digits(Image.fromarray(picture)) for picture in (one, other)]
+    assert found[0]
     for a, b in zip(*found, strict=True):
         assert likeness(a.image, b.image) > least
 
@@ -109,6 +110,7 @@ def test_ruled_and_squared_paper_is_not_read(mnist: Array, slope: float) -> None
         [each.best for each in find_digits(Image.fromarray(picture))]
         for picture in (plain, np.minimum(plain, ruled))
     ]
+    assert len(digits[0]) == 4
     assert digits[0] == digits[1]
 
 

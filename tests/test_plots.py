@@ -45,7 +45,7 @@ def test_a_confusion_matrix_shows_each_count():
     assert texts(figure) == ["1,200", "3", "7"]  # zeros are not labelled
 
 
-def test_a_class_without_a_name_is_no_other(monkeypatch):
+def test_a_class_without_a_name_is_shown_by_its_number(monkeypatch):
     drawn: list = []
     monkeypatch.setattr(evaluation, "confusion", lambda *args: drawn.append(args))
     epoch = EpochMetrics()

@@ -27,6 +27,7 @@ FILE = Path(__file__).parent / "helpers" / "mnist_c.npz"
 MNIST_C = {name: torch.from_numpy(array) for name, array in np.load(FILE).items()}
 EXACT = [name for name in CORRUPTIONS if name in MNIST_C]  # all but noise, fog and spatter
 RANDOM = [name for name in CORRUPTIONS if f"{name}_spread" in MNIST_C]
+assert {*EXACT, *RANDOM} == {*CORRUPTIONS}
 
 
 @pytest.fixture(scope="module")

@@ -368,7 +368,7 @@ def test_what_changes_no_result_may_change_and_is_recorded_with_the_next_checkpo
         assert recorded(tmp_path)["bar"] == 2
 
 
-def test_a_longer_run_counts_the_results_as_outdated_with_its_first_checkpoint(tmp_path):
+def test_an_extended_run_invalidates_the_results_with_its_first_checkpoint(tmp_path):
     finished(tmp_path, stale=["weights"])
     (tmp_path / "weights").write_text("of two epochs")
     before = files(tmp_path)

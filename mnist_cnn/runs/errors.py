@@ -14,7 +14,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"  # environment variable, 1 for tracebacks
 # any other error is a bug, and keeps its traceback
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
 PACKAGE = Path(__file__).parents[1]
-OURS = {PACKAGE, PACKAGE.with_name("hydra_plugins")}
+OURS = {PACKAGE, *map(PACKAGE.with_name, ("hydra_plugins", "benchmarks"))}
 LIBRARIES = ("site-packages", "dist-packages")
 STANDARD = sysconfig.get_path("stdlib")
 
