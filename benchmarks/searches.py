@@ -12,10 +12,11 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from mnist_cnn.command import docstring_parser
+from mnist_cnn.command import command, docstring_parser
 
 TRIALS = 12
 APP = """
@@ -60,11 +61,12 @@ def measured(seconds: list[float]) -> float:
         return float(max(e["ended"] for e in ends) - min(e["begun"] for e in ends))
 
 
-def main() -> None:
+@command
+def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("benchmarks.searches", __doc__)
     parser.add_argument("--unit", type=float, default=1.0, help="seconds (1)")
     parser.add_argument("--n", type=int, default=5, help="searches (5)")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     took = []
     for number in range(args.n):
         units = random.Random(number).choices(range(1, 11), k=TRIALS)

@@ -18,7 +18,7 @@ import httpx
 import pandas as pd
 
 from benchmarks.tables import markdown
-from mnist_cnn.command import docstring_parser
+from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.data.drawn.photographs import KINDS, pictures
 
 
@@ -66,13 +66,14 @@ def load(url: str, clients: Sequence[int], seconds: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=heads)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> None:
     parser = docstring_parser("benchmarks.service", __doc__)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 20, 200])
     parser.add_argument("--seconds", type=float, default=30, help="of each number of clients (30)")
     args = parser.parse_args(argv)
-    command = [sys.executable, "-m", "mnist_cnn.demo", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    demo = [sys.executable, "-m", "mnist_cnn.demo", "--port", "0"]
+    with subprocess.Popen(demo, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             (url,) = re.findall(r"http://\S+", server.stdout.readline())
