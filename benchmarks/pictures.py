@@ -179,7 +179,10 @@ def sudoku(photograph: Path, read: Read) -> dict[str, Any]:
 
 
 def sudokus(place: Path, read: Read) -> pd.DataFrame:
-    found = pd.DataFrame([sudoku(file, read) for file in sorted(place.glob("*.jpg"))])
+    files = sorted(place.glob("*.jpg"))
+    if not files:
+        raise ValueError(f"{place}: no *.jpg in there")
+    found = pd.DataFrame([sudoku(file, read) for file in files])
     total = {"file": "all", "grid": found.grid.sum(), "seconds": found.seconds.median()}
     total |= found[["right", "surely wrong"]].mean().to_dict()
     return pd.concat([found, pd.DataFrame([total])])
@@ -236,8 +239,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error("--rules takes no --reader")
     if args.n < 1:
         parser.error(f"--n must be at least 1, got {args.n}")
-    if args.kind == "sudokus" and not any(args.folder.glob("*.jpg")):
-        parser.error(f"{args.folder}: no *.jpg in there")
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     net = load(args.net) if args.net else None

@@ -26,6 +26,7 @@ from mnist_cnn.exporting.formats import FORMATS, describe
 from mnist_cnn.reading.networks import network_of
 from mnist_cnn.train import train
 from mnist_cnn.weights import predictor
+from mnist_cnn.weights.files import write_weights
 from tests.helpers import process
 from tests.helpers.process import environment
 
@@ -181,9 +182,17 @@ def test_the_weights_say_what_images_they_take_and_not_where_those_are(trained_r
     assert "/home/me" not in json.dumps(again.about)
 
 
-def test_weights_of_a_network_of_the_user_s_are_written_from_python(trained_run, tmp_path):
-    net = predictor.load(trained_run)
-    net.about = {**net.about, "model": {"_target_": "my_pkg.Net"}}
+class Own(torch.nn.Sequential):
+    """A network of the user's."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+
+
+def test_weights_of_a_network_of_the_user_s_are_written_from_python(tmp_path):
+    about = {"model": {"_target_": f"{__name__}.Own"}, "data": {"name": "mnist"}}
+    write_weights(Own(), about, tmp_path / "own.safetensors")
+    net = predictor.load(tmp_path / "own.safetensors", targets=[f"{__name__}.*"])
     assert export(net, ["safetensors"], tmp_path / "out")["mnist_cnn.safetensors"] < 1e-6
 
 

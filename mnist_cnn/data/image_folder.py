@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from mnist_cnn.data.picture import FORMATS
+from mnist_cnn.data.picture import suffixes
 
 
 class VisibleImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has no types
@@ -22,13 +21,11 @@ class VisibleImageFolder(ImageFolder):  # type: ignore[misc]  # torchvision has 
     """
 
     def __init__(self, root: Path, loader: Callable[[str], Any]):
-        Image.init()
-        suffixes = {s for s, kind in Image.registered_extensions().items() if kind in FORMATS}
-        suffixes |= {".heic", ".heif"}
+        known = suffixes()
 
         def is_visible(path: str) -> bool:
             parts = Path(path).relative_to(root).parts
-            is_picture = Path(path).suffix.lower() in suffixes
+            is_picture = Path(path).suffix.lower() in known
             return is_picture and not any(part.startswith(".") for part in parts)
 
         super().__init__(root, loader=loader, is_valid_file=is_visible)

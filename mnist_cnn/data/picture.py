@@ -59,6 +59,13 @@ def load_picture(source: Source | Image.Image) -> Image.Image:
         return page_of(pages, 1)
 
 
+def suffixes() -> set[str]:
+    """Return the suffixes, such as ".png", of the pictures that `load_picture` reads, but PDF."""
+    Image.init()
+    known = Image.registered_extensions().items()
+    return {suffix for suffix, kind in known if kind in FORMATS} | {".heic", ".heif"}
+
+
 def as_image(
     source: Source | Image.Image, channels: int, size: Sequence[int] | None = None
 ) -> Tensor:

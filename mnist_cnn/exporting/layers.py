@@ -125,9 +125,10 @@ def folded(layers: Sequence[Layer]) -> list[Layer]:
         inputs = [places[n] for n in layer.inputs]
         kinds = [made[n - 1].settings["kind"] if n else None for n in inputs]
         kinds.append(layer.settings["kind"])
-        is_folded = kinds == ["convolution", "affine"] and uses[layer.inputs[0]] == 1
-        if is_folded and layer.weights[0].numel() in (1, len(made[inputs[0] - 1].weights[0])):
-            before = made[inputs[0] - 1]
+        follows = kinds == ["convolution", "affine"] and uses[layer.inputs[0]] == 1
+        before = made[inputs[0] - 1] if follows else layer
+        # one value for all or for each channel, not for each pixel
+        if follows and layer.weights[0].numel() in (1, len(before.weights[0])):
             (scale, shift), (weight, bias) = layer.weights, before.weights
             weights = [weight * scale.view(-1, 1, 1, 1), bias * scale + shift]
             made[inputs[0] - 1] = before._replace(weights=weights)

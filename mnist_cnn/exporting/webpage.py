@@ -95,9 +95,8 @@ def webpage(network: Digits | Classes, about: Mapping[str, Any]) -> str:
         weights += content
     values: dict[str, Any] = {"NETWORKS": networks, "WEIGHTS": base64.b64encode(weights).decode()}
     if isinstance(network, Digits):
-        character, line = (
-            network.reader.get_buffer(f"{name}_weights").tolist() for name in ("character", "line")
-        )
+        character = network.reader.get_buffer("character_weights").tolist()
+        line = network.reader.get_buffer("line_weights").tolist()
         values["READER"] = {**READER, "characterWeights": character, "lineWeights": line}
     computing = constants(**values) + "".join(map(page_text, network.offline))
     page = page_text("index.html")

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Generic, ParamSpec, TypeVar
 
+from mnist_cnn.runs.ranks import KILL
+
 P = ParamSpec("P")
 T = TypeVar("T")
 # forked from a process with the slow imports done, a new one takes 50 ms
@@ -24,8 +26,8 @@ if sys.platform == "win32":
 else:
     _context = multiprocessing.get_context("forkserver")
 PRELOADED = "mnist_cnn.reading.preloaded"  # imported there alone, as it imports PyTorch
-# exit codes: killed by this module or the system, aborted by C++, and terminated on Windows
-OUT_OF_MEMORY = {-getattr(signal, name, 0) for name in ("SIGKILL", "SIGABRT", "SIGTERM")}
+# exit codes of a process that was killed by this module or the system, aborted by C++, or stopped
+OUT_OF_MEMORY = {-KILL, -signal.SIGABRT, -signal.SIGTERM}
 _lock = threading.Lock()  # only one thread may wait for a process
 
 
@@ -144,7 +146,7 @@ def _serve(
             except Exception as error:  # OpenCV and PyTorch have their own out-of-memory errors
                 # oneDNN's is "could not create a primitive"
                 if isinstance(error, MemoryError) or re.search("alloc|primitive", str(error)):
-                    os.kill(os.getpid(), signal.SIGKILL)  # no memory left to continue
+                    os.kill(os.getpid(), KILL)  # no memory left to continue
                 raise
             _limit_time(0)
             pipe.send(result)

@@ -21,6 +21,11 @@ def add_line(sheet: Array, points: Array, pen: float, strength: float) -> None:
     np.maximum(sheet, mask * np.float32(strength / 255), out=sheet)
 
 
+def pixel(rng: Generator, sheet: Array, place: Array | None) -> Array:
+    """Return the pixel (2,) at a place in fractions of a sheet (H, W); None is anywhere."""
+    return (rng.uniform(0, 1, 2) if place is None else place) * sheet.shape[::-1]
+
+
 def scribble(rng: Generator, sheet: Array, size: float, place: Array | None = None) -> None:
     """Draw a tangle, a zigzag, a coil, a wave or loops of about `size` pixels.
 
@@ -30,7 +35,6 @@ def scribble(rng: Generator, sheet: Array, size: float, place: Array | None = No
         size: height of the digits on it, in pixels.
         place: middle of the scribble (2,), as fractions of the sheet; None places it anywhere.
     """
-    height, width = sheet.shape
     kind = rng.integers(7)
     n = int(rng.integers(6, 22))
     if kind == 0:
@@ -61,7 +65,7 @@ def scribble(rng: Generator, sheet: Array, size: float, place: Array | None = No
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     points = points * rng.uniform(0.4, 1, 2) @ turn * size * rng.uniform(0.35, 1.6)
-    points = points + (rng.uniform(0, 1, 2) if place is None else place) * (width, height)
+    points = points + pixel(rng, sheet, place)
     add_line(sheet, points, size * rng.uniform(0.03, 0.17), rng.uniform(0.5, 1.2))
 
 
@@ -80,7 +84,6 @@ def knot(rng: Generator) -> Array:
 
 def doodle(rng: Generator, sheet: Array, size: float, place: Array | None = None) -> None:
     """Draw an arrow, tick, star, heart, house, face, bracket or blot; see `scribble`."""
-    height, width = sheet.shape
     t = np.linspace(0, 2 * np.pi, 30)
     ring = np.stack([np.cos(t), np.sin(t)], 1)
     star = np.stack([np.sin(t[::3] * 2 + 0.3), np.cos(t[::3] * 2 + 0.3)], 1)
@@ -109,7 +112,7 @@ def doodle(rng: Generator, sheet: Array, size: float, place: Array | None = None
     angle = rng.uniform(0, 2 * np.pi) if kind < 2 else rng.normal(0, 0.2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     scale = size * rng.uniform(0.35, 1.3) * rng.uniform(0.7, 1.2, 2)
-    middle = (rng.uniform(0, 1, 2) if place is None else place) * (width, height)
+    middle = pixel(rng, sheet, place)
     pen, strength = size * rng.uniform(0.04, 0.13), rng.uniform(0.6, 1.3)
     pen *= 6 if kind == len(kinds) - 1 else 1
     for stroke in kinds[kind]:
@@ -120,11 +123,10 @@ def doodle(rng: Generator, sheet: Array, size: float, place: Array | None = None
 
 def blot(rng: Generator, sheet: Array, size: float, place: Array | None = None) -> None:
     """Draw a solid spot, polygon or blackened area; see `scribble`."""
-    height, width = sheet.shape
     scale = size * rng.uniform(0.25, 0.7) * rng.uniform(0.4, 1, 2)
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    middle = (rng.uniform(0, 1, 2) if place is None else place) * (width, height)
+    middle = pixel(rng, sheet, place)
     if rng.random() < 0.4:  # a zigzag whose strokes overlap
         n = int(rng.integers(7, 20))
         along, across = np.linspace(-1, 1, n), np.where(np.arange(n) % 2, 1, -1)

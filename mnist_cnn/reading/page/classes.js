@@ -16,7 +16,7 @@ const [seen, bars] = ["seen", "bars"].map((name) => document.querySelector(`.rea
 document.querySelector(".reader").classList.add("classifier");
 document.querySelector(".reader .likely").textContent = "How likely each class is";
 document.querySelector(".reader .writing").setAttribute("aria-label", "Your picture");
-document.querySelector(".reader .ink").setAttribute("aria-label", ABOUT.draws ? "Sheet to draw on" : "Picture");
+if (!ABOUT.draws) document.querySelector(".reader .ink").setAttribute("aria-label", "Picture");
 seen.setAttribute("aria-label", "Image that the network takes");
 
 function listed(names) {
