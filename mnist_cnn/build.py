@@ -4,6 +4,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Mapping
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,9 @@ def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None
     """
     try:
         leave_memory_uninitialized()
+        # before DataLoaders fork workers, which then share it: one that is stopped at its start, as
+        # those of a loader that is wrapped are, can fail to remove a folder of its own
+        get_temp_dir()
         trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
     except (MisconfigurationException, ImportError) as e:  # DeviceStatsMonitor needs psutil
         raise ValueError(e) from e

@@ -1,6 +1,10 @@
 """What the callbacks save and show, and what they cost."""
 
 import io
+import multiprocessing
+import os
+from multiprocessing import util
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,9 +12,10 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from mnist_cnn.build import load_best
+from mnist_cnn.build import fit, load_best
 from mnist_cnn.callbacks import history
 from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.callbacks.finite import Loss, check_finite, loss_in
@@ -168,6 +173,31 @@ class Constant(L.LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 0.0)
+
+
+class Folders(Dataset[Tensor]):
+    """One image; `folder` gets a file with the temporary folder of the process that loads it."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, row: int) -> Tensor:
+        (self.folder / str(os.getpid())).write_text(util.get_temp_dir())
+        return torch.zeros(1)
+
+
+def test_workers_share_the_temporary_folder_of_their_training(monkeypatch, tmp_path):
+    monkeypatch.delitem(
+        vars(multiprocessing.current_process())["_config"], "tempdir", raising=False
+    )
+    loader = DataLoader(Folders(tmp_path), num_workers=1)
+    fit(bare_trainer(max_epochs=2), Constant(), loader, None)
+    found = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    assert str(os.getpid()) not in found
+    assert set(found.values()) == {util.get_temp_dir()}
 
 
 def test_a_bar_shows_the_loss_of_a_batch_and_the_batches_of_all_steps():
