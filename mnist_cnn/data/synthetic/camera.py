@@ -37,7 +37,7 @@ def finish(made: Page, size: float, rng: Generator) -> None:
                 else [(x, -5), (x + rng.normal(0, 4), height + 5)]
             )
             made.rule(ends, rng.uniform(1, max(1.5, size / 10)), rng.uniform(0.2, 1.1))
-    elif r < 0.22:
+    elif r < 0.24:
         square(made, size, rng)
     ink = made.ink
     if rng.random() < 0.2:  # low resolution
