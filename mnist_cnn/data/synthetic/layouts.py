@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.random import Generator
 
@@ -311,14 +312,32 @@ def lone(pen: Pen) -> None:
     page.put(glyph, left, top, digit, hand.size, pen.strength)
 
 
+def coarse(pen: Pen) -> None:
+    """Write one digit of a few rows of pixels that is cut off at its edges onto an empty sheet."""
+    rng, page = pen.rng, pen.page
+    digit, hand = digits(rng, 1, 1), pen.hand()
+    glyph = hand.write(digit, pen.sources, rng)
+    h, w = glyph.shape
+    rows = int(rng.integers(7, 13))
+    size = max(2, round(w * rows / h * rng.uniform(0.8, 1.25))), rows
+    few = cv2.resize(glyph, size, interpolation=cv2.INTER_AREA)
+    few = few / few.max()
+    if digit not in "0689" and rng.random() < 0.5:  # whose holes a wide pen would fill
+        few = cv2.dilate(few, np.ones((1, 2)))
+    zoom = hand.size / rows
+    glyph = cv2.resize(few, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    left, top = rng.uniform(0.05, 0.95, 2) * (np.array(page.ink.shape) - glyph.shape)[::-1]
+    page.put(glyph, left, top, digit, hand.size, pen.strength)
+
+
 def no_digit(pen: Pen) -> None:
     """Put a letter, a scribble, a doodle or a blot onto an empty sheet."""
     rng, page = pen.rng, pen.page
     kinds = {"scribble": clutter.scribble, "doodle": clutter.doodle, "blot": clutter.blot}
-    kind = str(rng.choice(["letter", *kinds], p=[0.25, 0.35, 0.2, 0.2]))
+    kind = str(rng.choice(["letter", *kinds], p=[0.35, 0.25, 0.15, 0.25]))
     middle = rng.uniform(0.35, 0.65, 2)
     if kind in kinds:
-        kinds[kind](rng, page.ink, pen.size, middle)
+        kinds[kind](rng, page.ink, pen.size * 3 ** rng.random(), middle)
     else:
         hand = pen.hand()
         glyph = hand.write(str(rng.choice(list(WESTERN + EASTERN))), pen.sources, rng)
@@ -411,7 +430,8 @@ LAYOUTS: dict[str, tuple[float, Callable[[Pen], None]]] = {
     "comb": (0.07, comb),
     "scattered": (0.10, scattered),
     "lone": (0.05, lone),
-    "no digit": (0.05, no_digit),
+    "coarse": (0.04, coarse),
+    "no digit": (0.12, no_digit),
     "spoilt": (0.08, spoilt),
     "letters": (0.08, letters),
     "blank": (0.1, blank),
