@@ -74,7 +74,7 @@ CONFIGURATIONS = st.one_of(
 def small(cfg: DictConfig) -> DictConfig | None:
     """Shorten a run to a few batches of bundled digits; None if its network is too large."""
     trainer = cfg.trainer
-    trainer.max_epochs, trainer.min_epochs = 1, None
+    trainer.max_epochs = 1
     for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         # fractions too small for Lightning are kept
         if isinstance(trainer[limit], int) or trainer[limit] > 0.01:

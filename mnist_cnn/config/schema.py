@@ -231,6 +231,8 @@ class Schedule(Part):
     threshold: NonNegativeFloat = OMITTED
     min_lr: NonNegativeFloat = OMITTED
     eta_min: NonNegativeFloat = OMITTED
+    cooldown: NonNegativeInt = OMITTED
+    eps: NonNegativeFloat = OMITTED
     interval: Literal["epoch", "step"] = OMITTED
     cycle_momentum: bool = OMITTED
     partial: Annotated[bool, Field(alias="_partial_")] = OMITTED
@@ -255,6 +257,9 @@ class Callback(Custom):
     refresh_seconds: PositiveFloat = OMITTED
     patience: NonNegativeInt = OMITTED
     min_delta: NonNegativeFloat = OMITTED
+    stopping_threshold: float | None = OMITTED
+    divergence_threshold: float | None = OMITTED
+    max_depth: Annotated[int, Field(ge=-1)] = OMITTED
     decay: BelowOne = OMITTED
     update_every_n_steps: PositiveInt = OMITTED
     epsilon: Fraction = OMITTED
@@ -299,7 +304,9 @@ class Trainer(Custom):
     devices: Devices
     num_nodes: PositiveInt
     max_epochs: PositiveInt
+    min_epochs: NonNegativeInt | None = OMITTED
     max_steps: Steps
+    min_steps: NonNegativeInt | None = OMITTED
     max_time: Time | None
     limit_train_batches: PositiveFloat
     limit_test_batches: PositiveFloat
@@ -319,6 +326,7 @@ class Trainer(Custom):
     inference_mode: bool
     sync_batchnorm: bool
     use_distributed_sampler: bool | None
+    profiler: str | dict[str, Any] | None = OMITTED
     # set by the run itself
     callbacks: None = OMITTED
     default_root_dir: None = OMITTED
