@@ -102,7 +102,7 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(here):
     parts += ["logger=lines", "+callbacks.norm._target_=my_pkg.callbacks.GradientNorm"]
     first = ["mnist_cnn.train", *OWN_CONF, *FEW, *parts]
     refused = command(*first)
-    assert "got my_pkg.nets.Net; for code of your own: targets=[my_pkg.*]" in refused.stderr
+    assert "got my_pkg.nets.Net; if you trust it: targets=[my_pkg.*]" in refused.stderr
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     done = command(*first, TARGETS)
     assert done.returncode == 0, done.stderr
@@ -110,7 +110,7 @@ def test_a_command_takes_them_all_and_another_computer_asks_for_the_code(here):
     again = ["mnist_cnn.train", *OWN_CONF, "ckpt_path=run", "trainer.max_epochs=3"]
     refused = command(*again)
     assert refused.returncode == 1
-    assert "; for code of your own: targets=[my_pkg.*]" in refused.stderr
+    assert "; if you trust it: targets=[my_pkg.*]" in refused.stderr
     done = command(*again, TARGETS)
     assert done.returncode == 0, done.stderr
     assert column(here / "run", "lr") == pytest.approx([3e-4, 1.5e-4, 0.75e-4])

@@ -117,6 +117,28 @@ def test_a_folder_names_no_file_outside_the_configuration(tmp_path, choice):
         assert set(kept) < set(line)
 
 
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", "x${oc.decode:'a'}", "${${a}}", "$HOME"])
+@pytest.mark.parametrize("key", ["logger.mlflow.tracking_uri", "+a.b", "data.root"])
+def test_a_folder_reads_no_variable_of_the_environment(tmp_path, key, value):
+    run = made(tmp_path / "run", f"{key}={value}")
+    sweep = swept(tmp_path / "sweep", {"task": [f"{key}={value}"]})
+    for place in (run, run / LAST, sweep):
+        with pytest.raises(ValueError, match=re.escape(f"{key}={value}")):
+            expand([f"ckpt_path={place}"])
+    save(run / OVERRIDES, [])
+    save(run / CONFIG, {"init_weights": value, "data": {"path": value}})
+    assert expand([f"ckpt_path={run}"]) == [[f"hydra.run.dir='{run}'"]]
+
+
+def test_an_empty_path_is_not_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(made(tmp_path / "run"))
+    empty = ["data.root=", "init_weights=''", "+data.path="]
+    assert expand(empty) == [empty]
+    for given in ("ckpt_path=", "ckpt_path=''"):
+        with pytest.raises(ValueError, match=r"^ckpt_path must be .*, got ''"):
+            expand([given])
+
+
 def test_a_checkpoint_starts_a_new_run_with_that_run_s_overrides(tmp_path):
     run = made(tmp_path / "run", "model=vgg", "seed=1")
     start = f"ckpt_path='{run / LAST}'"

@@ -126,7 +126,7 @@ DATA = "datamodule_hyper_parameters"
         (
             f"{MODEL}/_target_",
             "os.system\x1b",
-            r"model\._target_ must be .*, got os\.system\?; for code",
+            r"model\._target_ must be .*, got os\.system\?; if you",
         ),
     ],
 )

@@ -1,8 +1,9 @@
 """Instantiation of the objects that a configuration names by `_target_`, limited by allowlists.
 
-A name must match an allowlist before anything is imported. The imported object must be defined in
-a module on the allowlist before anything is called: torch.nn.modules.module.torch.hub.load leads
-out of torch.nn. Hydra 1.3 and 1.4 refuse different targets, so the calls are made here.
+A name must match an allowlist before anything is imported. The imported object must be a class that
+is defined in a module on the allowlist before anything is called: a function may do anything with
+its arguments, and torch.nn.modules.module.torch.hub.load leads out of torch.nn. Hydra 1.3 and 1.4
+refuse different targets, so the calls are made here.
 """
 
 import contextlib
@@ -41,9 +42,14 @@ UNCOUNTED = ("TransformerEncoder", "TransformerDecoder")
 # for the training images' augmentation: the short names, and the modules that define the classes
 TRANSFORMS = ("torchvision.transforms.v2.[A-Z]*", "torchvision.transforms.v2._*.[A-Z]*")
 
-# for parts that only a command may name
+# for parts that only a command may name, or a run that it resumes
 COMMANDS = (
-    *("mnist_cnn.*", "lightning.*", "optuna.samplers.*", "optuna.pruners.*"),
+    *(f"mnist_cnn.{part}.*" for part in ("model", "module", "few_labels", "optim", "data")),
+    *(f"mnist_cnn.{part}.*" for part in ("detection", "callbacks", "checks")),
+    *("lightning.[A-Z]*", "lightning.pytorch.[A-Z]*", "lightning.fabric.plugins.*"),
+    *(f"lightning.pytorch.{part}.*" for part in ("core", "trainer", "callbacks", "loggers")),
+    *(f"lightning.pytorch.{part}.*" for part in ("profilers", "strategies", "plugins")),
+    *("optuna.samplers.*", "optuna.pruners.*"),
     *LIBRARIES,
     *TRANSFORMS,
 )
@@ -102,10 +108,13 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 
 
 def refusal(key: str, target: str, name: Any, allowlist: Sequence[str]) -> str:
-    places = [pattern for pattern in allowlist if "[" not in pattern]  # no short names
-    allowed = either([*places, *allowed_targets()]) or "allowed by targets"
+    """Say that a name is on no allowlist, and what would allow it: its package, or it alone."""
     package = target.partition(".")[0]
-    return f"{must_be(key, allowed, name)}; for code of your own: targets=[{package}.*]"
+    packages = list(dict.fromkeys(pattern.partition(".")[0] for pattern in allowlist))
+    parts = [f"a part made for this by {either(packages)}"] if packages else []
+    allowed = either([*parts, *allowed_targets()]) or "allowed by targets"
+    own = target if package in packages else f"{package}.*"
+    return f"{must_be(key, allowed, name)}; if you trust it: targets=[{own}]"
 
 
 def targets(node: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -130,11 +139,11 @@ def not_allowed(node: Any, key: str, allowlist: Sequence[str] = COMMANDS) -> lis
 
 
 def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
-    """Import the class or function of a name that is on an allowlist.
+    """Import the class of a name that is on an allowlist, or anything that the user allowed.
 
     Raises:
-        ForbiddenError: it is defined in a module that is not on the allowlist, or is not of a kind
-            that a checkpoint may name.
+        ForbiddenError: it is defined in a module that is not on the allowlist, is no class, or is
+            not of a kind that a checkpoint may name.
         ValueError: nothing has this name.
     """
     try:
@@ -146,6 +155,8 @@ def locate(target: str, key: str, allowlist: Sequence[str]) -> Any:
     home = home_of(found)
     if not matches(home, allowlist):
         raise ForbiddenError(refusal(key, home, f"{target}, which is {home}", allowlist))
+    if not isinstance(found, type):
+        raise ForbiddenError(refusal(key, home, f"{target}, which is no class", allowlist))
     if allowlist is CHECKPOINTS and not is_part(found):
         what = (
             f"{target}, which is no class of a layer, a loss, a metric, an optimizer or a schedule"

@@ -45,6 +45,8 @@ PARAMS = "hydra.sweeper.params"
 SWEPT = re.compile(r"[a-z]\w*([./-][a-z\d]\w*)*", re.ASCII | re.IGNORECASE)  # a key in PARAMS
 # an override that may name a file outside the folders of the configuration
 ELSEWHERE = re.compile(r"[+~]*[^=.@]*(@[^=]*)?=.*(\.\.|\$)", re.DOTALL)
+# a $ that is more than the value of another key: ${oc.env:SECRET} may send it to a logger's server
+RESOLVER = re.compile(r"\$(?!\{[\w.]+\})")
 MULTIRUN = ("-m", "--multirun")
 # paths relative to the working directory of the command that gave them; ckpt_path is made absolute
 # when it is expanded
@@ -88,6 +90,8 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     place, rest = take_ckpt_path(argv)
     if place is None:
         return [rest]
+    if not place:  # such as from an unset shell variable; Path("") is the working directory
+        raise ValueError(f"ckpt_path must be a folder, a file or latest, got {place!r}")
     at = next(n for n, a in enumerate(argv) if a.startswith("ckpt_path="))
     path = (
         latest(Path(outputs)) if place == "latest" else Path(os.path.expanduser(place)).absolute()
@@ -142,25 +146,29 @@ def recorded(path: Path, given: Sequence[str]) -> list[str]:
     return repeated(map(str, overrides), [*given, *OF_SEARCH])
 
 
-def settled(path: Path) -> list[str]:
+def settled(run: Path) -> list[str]:
     """Return overrides with the recorded paths of the files that a run started from.
 
     Its command line may have given them relative to another folder.
     """
-    config = OmegaConf.load(path / CONFIG)
-    files = {key: OmegaConf.select(config, key) for key in ("init_weights", "data.path")}
-    return [f"{key}={quote(file)}" for key, file in files.items() if isinstance(file, str)]
+    config: Any = OmegaConf.to_container(OmegaConf.load(run / CONFIG))  # unresolved
+    path = config.get("data", {}).get("path")
+    files = {"init_weights": config.get("init_weights"), "data.path": path}
+    given = {key: file for key, file in files.items() if isinstance(file, str) and "$" not in file}
+    return [f"{key}={quote(file)}" for key, file in given.items()]
 
 
 def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
     """Return the recorded overrides whose keys or groups are not given anew; none of Hydra's own.
 
     Raises:
-        ValueError: one may name a file outside the folders of the configuration.
+        ValueError: one may name a file outside the folders of the configuration, or read a variable
+            of the environment.
     """
     kept = [o for o in not_given(recorded, given) if not OF_HYDRA.match(o)]
     for override in kept:
-        if ELSEWHERE.match(override) and key_of(override) not in ("ckpt_path", *PATHS):
+        is_place = key_of(override) in ("ckpt_path", *PATHS)
+        if RESOLVER.search(override) or (ELSEWHERE.match(override) and not is_place):
             raise not_repeated(override)
     return kept
 
@@ -174,7 +182,8 @@ def not_given(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
 
 def not_repeated(override: str) -> ValueError:
     return ValueError(
-        f"{override!r} must be given anew: ckpt_path repeats no key that may run code"
+        f"{override!r} must be given anew: ckpt_path repeats nothing that may run code or read "
+        "more than the run's own values"
     )
 
 
@@ -227,7 +236,8 @@ def absolute(override: str) -> str:
         return override
     every = value.list if isinstance(value, ChoiceSweep) else [value]
     texts = [part.text if isinstance(part, QuotedString) else part for part in every]
-    files = [text for text in texts if isinstance(text, str) and not re.search(r"^~|\$\{", text)]
+    kept = re.compile(r"^(~|$)|\$\{")  # an empty one is refused with its key
+    files = [text for text in texts if isinstance(text, str) and not kept.search(text)]
     if len(files) < len(texts) or all(map(os.path.isabs, files)):
         return override
     return (
