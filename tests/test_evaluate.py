@@ -209,6 +209,13 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
 
 
+def test_another_program_s_evaluation_is_not_replaced(folder, tmp_path):
+    (tmp_path / "evaluation.json").write_text('{"acc": 1}')
+    with pytest.raises(ValueError, match=r"evaluation\.json exists and is not of this command"):
+        evaluation(folder, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["evaluation.json"]
+
+
 def test_a_folder_in_which_nothing_could_be_written_can_be_taken_again(
     folder, tmp_path, monkeypatch
 ):

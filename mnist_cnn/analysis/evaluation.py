@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from mnist_cnn.analysis import scores
-from mnist_cnn.analysis.networks import network_files
+from mnist_cnn.analysis.networks import EVALUATION, network_files
 from mnist_cnn.analysis.robustness.suites import DEFAULT, LIGHT_ON_BLACK, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.analysis.tables import screen_table
@@ -274,7 +274,7 @@ def write_outcome(
     # before writing: half an outcome is none
     figures = draw_outcome(outcome, predictions, data, people)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(outcome, folder / "evaluation.json")  # first: it marks the folder as an evaluation's
+    write_json(outcome, folder / EVALUATION)  # first, see there
     (folder / CONFIG.parent).mkdir(exist_ok=True)
     OmegaConf.save(values, folder / CONFIG)
     table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
@@ -300,7 +300,7 @@ def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
     if robustness := outcome.get("robustness"):
         console.print(screen_table(robustness_table(robustness["networks"])))
     files = [file.name for kind in ("csv", "png") for file in sorted(folder.glob(f"*.{kind}"))]
-    console.print(f"{folder}: {', '.join(['evaluation.json', *files])}")
+    console.print(f"{folder}: {', '.join([EVALUATION, *files])}")
 
 
 def robustness_table(networks: list[dict[str, Any]]) -> pd.DataFrame:

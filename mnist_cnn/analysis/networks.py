@@ -12,10 +12,12 @@ from mnist_cnn.config.compose import CONF
 from mnist_cnn.config.instantiate import allow_given, not_allowed
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.schema import PUBLIC
-from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
+from mnist_cnn.runs.file_format import check_replaceable
+from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, flat, is_sweep
 from mnist_cnn.runs.names import file_name
 from mnist_cnn.runs.resume import MULTIRUN, key_of, quote, take_ckpt_path
 
+EVALUATION = "evaluation.json"  # it marks the folder as an evaluation's
 SETS = (*PUBLIC, "arrays", "folder")  # of the group data
 
 
@@ -35,7 +37,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
         if not isinstance(path, str | Path | None):
             raise ValueError(must_be(shown(ckpt_path), "a path or a list of paths", shown(path)))
         folder = Path(os.path.expanduser(path or ""))
-        if path and (folder / SWEEP).is_file():
+        if path and is_sweep(folder):
             paths += sorted(file.parent for file in folder.resolve().rglob(RESULTS))
         else:
             paths.append(path)
@@ -137,8 +139,9 @@ def in_grammar(value: Any) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError if a folder has files but is not that of an evaluation."""
+    """Raise ValueError if a folder has files but is not that of an evaluation of this project's."""
     names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if names and "evaluation.json" not in names:
+    if names and EVALUATION not in names:
         allowed = "a new or empty folder or an evaluation's (hydra.run.dir=...)"
         raise ValueError(must_be("run_dir", allowed, f"{folder}, which holds {names[0]}"))
+    check_replaceable(folder / EVALUATION, r'\A{\s+"ckpt_path": ')
