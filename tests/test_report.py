@@ -198,6 +198,15 @@ def test_only_keys_that_tell_groups_apart_are_columns():
     assert ranking.brief(1.0) != ranking.brief(1)  # limits: all batches, and one
 
 
+@pytest.mark.parametrize("name", ["n", "rank", "runs", "checkpoint"])
+def test_a_key_of_the_user_s_may_have_the_name_of_a_column(name, sweep, groups):
+    for job, value in ((LOW_0, "a"), (LOW_1, "b"), (HIGH_0, "a"), (HIGH_1, "b")):
+        change(sweep / job, {f"config.{name}": value})
+    found = groups(sweep)
+    assert sorted(row[f"+{name}"] for row in found) == ["a", "a", "b", "b"]
+    assert [row["n"] for row in found] == [1, 1, 1, 1]
+
+
 def test_runs_without_a_result_are_told_apart(sweep, groups, printed):
     wrong = {"type": "RuntimeError", "error": "out of | memory [/b]\nmore", "traceback": ""}
     unfinished(sweep, "x1", "failed.json", wrong)
@@ -367,6 +376,9 @@ def test_every_run_is_shown_with_its_state_and_what_resumes_it(sweep, printed, m
         "ckpt_path=outputs/sweeps/2026-01-01/12-00-00",
     ]
     assert "the call that started outputs/from Python resumes it" in said
+    (sweep / SWEEP).write_text("application: app")
+    said = printed(outputs, "--status")
+    assert "the command of app with hydra.sweep.dir=outputs/sweeps/2026-01-01/12-00-00" in said
 
 
 @pytest.mark.parametrize("row", ["x,0.5,0.5", "1,abc,0.5"])

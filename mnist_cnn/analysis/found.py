@@ -15,6 +15,8 @@ from mnist_cnn.runs.file_format import check_format
 from mnist_cnn.runs.terminal import track
 
 MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any marks a run's folder
+# columns of a report: a key of the user's with such a name is shown with a +
+OF_A_GROUP = ("rank", "runs", "n", "checkpoint")
 SWEEPS = {files.SWEEP, files.PENDING}  # or a sweep's, which may be locked, too
 
 
@@ -72,7 +74,10 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
             run["message"] = (failure["error"].strip() or failure["type"]).splitlines()[0]
         if state == "finished":
             results = read_json(folder / files.RESULTS)
-            config = {k: v for k, v in files.flat(results.pop("config")).items() if v != {}}
+            if "config" not in results:
+                raise ValueError("the results of another program")
+            flat = files.flat(results.pop("config"))
+            config = {f"+{k}" if k in OF_A_GROUP else k: v for k, v in flat.items() if v != {}}
             _ = config["objective.metric"], config["objective.mode"]
             metrics = {key: v for key, v in results.items() if "/" in key or key == "seconds"}
             results |= {key: float("nan" if v is None else v) for key, v in metrics.items()}

@@ -43,7 +43,7 @@ def status(folders: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
 
 def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
     """Return the row of a run, with dashes for values that cannot be read."""
-    config, history = read_config(folder), read_history(folder)
+    config, history = read_recorded(folder / files.CONFIG), read_history(folder)
     epoch, best = "-", "-"
     metric, mode = (str(config.get(f"objective.{key}")) for key in ("metric", "mode"))
     if len(history):
@@ -61,10 +61,10 @@ def row(folder: Path, name: str, state: str, message: str) -> dict[str, str]:
     }
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read the recorded configuration of a run, flat; empty if it cannot be read."""
+def read_recorded(file: Path) -> dict[str, Any]:
+    """Read the recorded configuration of a run, or a sweep's file, flat; empty if unreadable."""
     try:
-        content = yaml.safe_load((folder / files.CONFIG).read_text("utf-8"))
+        content = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return files.flat(content) if isinstance(content, dict) else {}
@@ -88,4 +88,7 @@ def resumed(run: Path, folders: Sequence[Path]) -> str:
     shown = place.relative_to(home) if place.is_relative_to(home) else place
     if place == run and not (run / files.OVERRIDES).is_file():  # started from Python
         return files.how_to_resume(shown)
+    owner = read_recorded(place / files.SWEEP).get("application", "train")
+    if owner != "train":  # a sweep of another Hydra application
+        return f"the command of {owner} with hydra.sweep.dir={shlex.quote(str(shown))}"
     return f"python -m mnist_cnn.train ckpt_path={shlex.quote(str(shown))}"
