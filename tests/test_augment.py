@@ -1,7 +1,9 @@
 """Augmentation changes each digit by its own random amounts, within the configured ranges."""
 
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -10,6 +12,7 @@ from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import generator
 from mnist_cnn.data.transforms import Transforms
+from mnist_cnn.runs.generators import generators
 
 ON = {
     **{"degrees": 12.0, "shift": 1.5, "scale": 0.12, "stretch": 0.2, "shear": 12.0},
@@ -117,6 +120,28 @@ def test_transforms_are_drawn_for_each_picture_and_a_seed_gives_the_same():
     assert 0 <= one.min() < one.max() <= 1
     assert len({tuple(image.flatten().tolist()) for image in one}) == 6
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_transforms_may_draw_from_any_global_generator_and_leave_it_as_it_was():
+    class Draw:
+        def __call__(self, image: Tensor) -> Tensor:
+            drawn = random.random(), np.random.random(), float(torch.rand(()))
+            return torch.full_like(image, sum(drawn) / 3)
+
+    change = Transforms({}, (2, 2))
+    change.transforms = {"draw": Draw()}
+    x, y = torch.zeros(3, 1, 2, 2), torch.zeros(3)
+
+    def batch() -> Tensor:
+        return change(x, y, generator(5))
+
+    states = generators(x.device)
+    first = batch()
+    torch.testing.assert_close(generators(x.device), states)
+    random.seed(9)
+    np.random.seed(9)
+    assert torch.equal(first, batch())
+    assert len(first.unique()) == 3
 
 
 def test_a_transform_that_does_not_fit_is_refused_by_its_key():

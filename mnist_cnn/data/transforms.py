@@ -15,14 +15,15 @@ from mnist_cnn.config.instantiate import (
     not_allowed,
 )
 from mnist_cnn.config.messages import must_be
+from mnist_cnn.runs.generators import seeded_generators
 from mnist_cnn.runs.terminal import reason
 
 
 class Transforms:
     """Transforms of torchvision.transforms.v2, or of the user's, drawn anew for each image.
 
-    They draw from PyTorch's global generator, which is seeded from the generator of each call and
-    restored afterwards.
+    They draw from the global generators of PyTorch, NumPy and Python, which are seeded from the
+    generator of each call and restored afterwards.
 
     Args:
         config: `_target_` and arguments of each transform by a name of any choice, in order; None
@@ -45,8 +46,7 @@ class Transforms:
             ValueError: a transform fails, or they change the images' shape.
         """
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
-        with torch.random.fork_rng([x.device] if x.is_cuda else []):
-            torch.manual_seed(int(seed))
+        with seeded_generators(int(seed), x.device):
             images = [self.transformed(image) for image in x]
         return torch.stack(images).clamp(0, 1)
 

@@ -39,3 +39,13 @@ def restored_generators(device: torch.device) -> Iterator[None]:
         yield
     finally:
         set_generators(states, device)
+
+
+@contextlib.contextmanager
+def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed the generators, and restore their states at the end."""
+    with restored_generators(device):
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        yield
