@@ -51,6 +51,10 @@ def test_two_processes_from_python_take_the_steps_that_one_would_take(tmp_path, 
     train(compose(options, run_dir=tmp_path / "one"))
     one, two = (column(tmp_path / name, "train/loss") for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-4)
+    for name in ("one", "two"):  # counts the images of both processes
+        rates, seconds = (column(tmp_path / name, key) for key in ("images/s", "seconds"))
+        images = [rate * time for rate, time in zip(rates, seconds, strict=True)]
+        assert images == pytest.approx([63 * 10] * len(images))
     loss, acc = measured(tmp_path / "two")  # on 10,000 images, each counted once
     assert {"format_version": 1, **found} == results(tmp_path / "two")
     assert found["test/acc"] == pytest.approx(acc, abs=1.5e-4)

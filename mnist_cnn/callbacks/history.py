@@ -1,5 +1,6 @@
 """The history of a run: history.csv and history.png."""
 
+import contextlib
 import csv
 import time
 from collections.abc import Iterator, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor
 
 from mnist_cnn.analysis.results import now
@@ -15,6 +17,7 @@ from mnist_cnn.callbacks.between_epochs import BetweenEpochs
 from mnist_cnn.callbacks.checkpoint import best_epoch
 from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.internals.results import count_exactly
+from mnist_cnn.metrics import sum_over_ranks
 from mnist_cnn.plots import training
 from mnist_cnn.runs.folder import replace
 
@@ -88,7 +91,7 @@ class History(BetweenEpochs):
     def epoch_done(self, trainer: L.Trainer, module: Any) -> None:
         metrics, seconds = self.logged(trainer), self.trained - self.started
         self.check_monitored(trainer, metrics)
-        samples = self.samples * trainer.world_size
+        samples = int(sum_over_ranks(torch.tensor(self.samples), trainer))
         row = {"epoch": trainer.current_epoch, **dict(sorted(metrics.items()))}
         self.rows.append({**row, "seconds": seconds, "images/s": samples / seconds})
         self.write(trainer)
@@ -116,7 +119,8 @@ class History(BetweenEpochs):
             writer = csv.DictWriter(opened, dict.fromkeys(key for row in self.rows for key in row))
             writer.writeheader()
             writer.writerows(self.rows)
-        replace(new, file)
+        with contextlib.suppress(PermissionError):  # on Windows, open in another program
+            replace(new, file)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # after the last checkpoint, which removes a plot of an earlier state

@@ -71,9 +71,9 @@ def fingerprint(path: str) -> str | None:
     Files whose names begin with a dot, which desktops leave behind, do not count.
     """
     place = Path(os.path.expanduser(str(path)))  # a number is refused with its key
-    files = sorted(filter(Path.is_file, visible_files(place))) if place.is_dir() else [place]
+    files = [*filter(Path.is_file, visible_files(place))] if place.is_dir() else [place]
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(files, key=lambda file: file.parts):  # Windows compares paths in lower case
         if not file.is_file():
             return None
         name, size = file.relative_to(place).as_posix(), file.stat().st_size

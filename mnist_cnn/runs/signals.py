@@ -57,7 +57,9 @@ def imports(frame: FrameType | None) -> int:
 
 def again(number: int) -> None:
     """Send this process a signal after 10 ms."""
-    timer = threading.Timer(0.01, os.kill, [os.getpid(), number])
+    # os.kill would end the process on Windows; elsewhere it also interrupts a system call
+    send = signal.raise_signal if os.name == "nt" else partial(os.kill, os.getpid())
+    timer = threading.Timer(0.01, send, [number])
     timer.daemon = True  # it does not keep the program alive
     timer.start()
 
@@ -196,7 +198,8 @@ class StopSignal:
         if not self.received:
             self.received = number
             with contextlib.suppress(OSError):  # Ctrl-C also ends a `| tee` that reads this
-                os.write(2, b"\nstopping when this step is saved; Ctrl-C again stops at once\n")
+                more = b"" if self.patient else b"; Ctrl-C again stops at once"
+                os.write(2, b"\nstopping when this step is saved" + more + b"\n")
 
     def ignore(self) -> None:
         """Restore the previous handlers."""
