@@ -1,7 +1,7 @@
 """Read or classify pictures: python -m mnist_cnn.predict PICTURE ... [ckpt_path=PATH]
 
 Without ckpt_path, or with a network of MNIST's digits, all digits on a page are read; a network of
-other images gives the five likeliest classes of the whole picture. docs/usage.md describes the
+other images gives the five most likely classes of the whole picture. docs/usage.md describes the
 output of --json. Pages are read in a separate process, which is stopped if a page takes more than
 --max-seconds of processor time or --max-memory. The exit code is 1 if a page could not be read.
 """

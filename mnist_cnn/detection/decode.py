@@ -47,7 +47,7 @@ class Character:
 
     @property
     def digit_score(self) -> float:
-        """The probability that the likeliest digit is there."""
+        """The probability that the most likely digit is there."""
         return self.calibrated(float(self.probabilities[:10].max()))
 
     def calibrated(self, share: float) -> float:

@@ -188,8 +188,8 @@ def evidence(
     """Return evidence (EVIDENCE,) of errors in a line's digits; the greater, the more doubtful.
 
     The negative log-probabilities of its digits' scores, of their lowest scores at any zoom, and of
-    no sign being a digit; the score of the likeliest dropped digit; unexplained ink, in quarters of
-    the squared height.
+    no sign being a digit; the score of the most likely dropped digit; unexplained ink, in quarters
+    of the squared height.
 
     Args:
         line: characters of the line.

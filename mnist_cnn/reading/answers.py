@@ -25,7 +25,7 @@ class FoundDigit(BaseModel, from_attributes=True, populate_by_name=True):
     # the digit; ? if unsure; if not a digit, one of + - × ÷ = / ( ) . , : % $ # ° or · for any
     # other, or a space for an empty cell
     sign: str = Field(validation_alias="symbol")
-    best: int  # the likeliest digit, whatever its confidence
+    best: int  # the most likely digit, whatever its confidence
     confidence: Share  # its probability
     probabilities: Shares  # of the digits 0 to 9
     # degrees by which the picture must be rotated clockwise to be read, for a lone digit, which is
@@ -70,21 +70,21 @@ class FoundClass(BaseModel):
 
 
 class PictureClassified(Reply):
-    classes: list[FoundClass]  # the likeliest, at most five, the likeliest first
+    classes: list[FoundClass]  # the most likely, at most five, the most likely first
     image: str  # what the network sees: a PNG file as a data URL
 
 
 class DigitsClassified(BaseModel):
     """What POST /classify returns of a network of digits."""
 
-    digits: list[int]  # the likeliest of each image
+    digits: list[int]  # the most likely of each image
     probabilities: list[list[float]]  # for each image, of the digits 0 to 9
 
 
 class ImagesClassified(BaseModel):
     """The same of any other network."""
 
-    classes: list[list[FoundClass]]  # for each image the likeliest, at most five
+    classes: list[list[FoundClass]]  # for each image the most likely, at most five
 
 
 def rows(readings: Sequence[Reading]) -> list[list[Reading]]:

@@ -95,7 +95,7 @@ class DigitsAnswer(Answer):
 
 @dataclass
 class ClassesAnswer(Answer):
-    """The likeliest classes of a whole picture."""
+    """The most likely classes of a whole picture."""
 
     net: Trained
     picture: Image.Image

@@ -52,7 +52,7 @@ class Reading:
 
     @property
     def best(self) -> int:
-        """The likeliest digit, whatever its confidence."""
+        """The most likely digit, whatever its confidence."""
         return int(self.probabilities.argmax())
 
     @property

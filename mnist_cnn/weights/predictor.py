@@ -121,7 +121,7 @@ class Trained(Probabilities):
     def classify(
         self, picture: "Source | Image.Image", most: int = LIKELIEST
     ) -> list[tuple[str, float]]:
-        """Return the likeliest classes of a whole picture, each with its probability.
+        """Return the most likely classes of a whole picture, each with its probability.
 
         Args:
             picture: see `load_picture`; it is scaled and converted as in training.
@@ -133,7 +133,7 @@ class Trained(Probabilities):
         return self.named(self(self.image_of(picture)[None])[0], most)
 
     def named(self, probabilities: Tensor, most: int = LIKELIEST) -> list[tuple[str, float]]:
-        """Return the likeliest of the classes with probabilities (K,), the likeliest first."""
+        """Return the most likely of the classes with probabilities (K,), the most likely first."""
         numbers = tuple(map(str, range(len(probabilities))))
         names = self.classes if len(self.classes) == len(numbers) else numbers
         best, places = probabilities.topk(min(most, len(probabilities)))
