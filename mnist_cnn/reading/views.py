@@ -20,6 +20,7 @@ SPARE = 0.5  # missed characters for each found one, from which other views are 
 MANY = 20  # letters that are a page of text; up to 9 are found in digits upside down
 TINY = 100  # pixels of the longer side below which a picture is enlarged
 TRIED = 400  # pixels of the longer side on which other views are tried
+SEVERAL = 2  # characters of the other ink: a single one may be the paper around a blot
 BETTER = 1.3  # factor by which another view must explain more than the picture as it lies
 STEEP = 8  # degrees of slope from which a view is turned once more
 ANGLES = (0, 90, 270, 45, 315, 135, 225, 180)  # in this order; the first of the best is taken
@@ -130,17 +131,18 @@ def upright(net: nn.Module, grey: Array) -> View:
     most = BETTER * max(1.0, plain.best.weight)
     inverse = ink_of(grey, not light)
     other = view(net, *inverse)  # in full, as the picture as it lies: a small copy loses writing
-    if other.best.weight > most and len(other.kept) > 1:  # one may be the paper around a stroke
+    if other.best.weight > most and len(other.kept) >= SEVERAL:
         if other.is_plain:
             return other
         chosen, most = (*inverse, 0), other.best.weight
-    for whole, angles in ((usual, ANGLES[1:]), (inverse, ANGLES[:3])):
+    for whole, angles, least in ((usual, ANGLES[1:], 1), (inverse, ANGLES[:3], SEVERAL)):
         small, _, fine = reduced(whole[0], TRIED, whole[1])
         for degrees in angles:
             tried = scales(net, rotated(small, degrees)[0], fine, SCALES[::2])
-            weight = max(one.weight for one in tried.values())
-            if weight > most:
-                chosen, most = (*whole, degrees), weight
+            best = max(tried.values(), key=lambda one: one.weight)
+            count = sum(each.score > KEPT for each in best.characters)
+            if best.weight > most and count >= least:
+                chosen, most = (*whole, degrees), best.weight
     if chosen is None:
         return plain
     again = view(net, *chosen)
