@@ -88,6 +88,7 @@ LOADERS = {
     "two workers": ["+data.workers=2"],
     "workers that stay": ["+data.workers=2", "+data.persistent_workers=true"],
     "a generator of its own": ["+data.kind=own generator"],
+    "generators in methods, hooks and closures": ["+data.kind=hidden"],
     "a state": ["+data.kind=stateful"],
     "a state, in whole epochs": ["+data.kind=stateful", "trainer.limit_train_batches=1.0"],
 }

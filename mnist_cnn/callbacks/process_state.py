@@ -9,7 +9,7 @@ import torch
 
 from mnist_cnn.analysis.results import processor
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.data.replay import resumable
+from mnist_cnn.data.replay import own_states, resumable, set_own_states
 from mnist_cnn.internals.lightning import mid_epoch
 from mnist_cnn.internals.loaders import fetches_ahead, take_positions
 from mnist_cnn.internals.results import logged, metric_states, restore_logged, restore_metrics
@@ -28,6 +28,7 @@ def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -
     state: dict[str, Any] = {
         "within_epoch": within,
         "generators": generators(module.device),
+        "own_generators": own_states(**holders(trainer, module)),
         "loaders": take_positions(checkpoint),
         "logged": logged(trainer),
         "metrics": metric_states(module),
@@ -38,6 +39,12 @@ def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -
     if within and hasattr(module, "epoch_state_dict"):
         state["epoch"] = module.epoch_state_dict()
     return state
+
+
+def holders(trainer: L.Trainer, module: Any) -> dict[str, Any]:
+    """Return what may hold random generators of the user's own, besides the training loaders."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]  # untyped
+    return {"data": data, "module": module, "val": trainer.val_dataloaders}
 
 
 def process_of(trainer: L.Trainer, every: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -84,6 +91,7 @@ def unresumable(trainer: L.Trainer, others: Sequence[Any]) -> list[str]:
 def restore_process(trainer: L.Trainer, module: Any, state: dict[str, Any]) -> None:
     """Restore all but the positions of the loaders, after the last hook before a batch."""
     set_generators(state["generators"], module.device)
+    set_own_states(state.get("own_generators", {}), **holders(trainer, module))
     restore_logged(trainer, state["logged"], state["within_epoch"])
     restore_metrics(module, state["metrics"])
     for name, p in module.named_parameters():

@@ -2,7 +2,7 @@
 
 import random
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -82,8 +82,9 @@ class ReplayLoader:
         if not by_itself:
             if resumed:
                 set_generators(resumed["begun"]["global"], self.device)
-                self.set_own(resumed["begun"]["own"])
-            self.begun = {"global": generators(self.device), "own": self.own()}
+                set_own_states(resumed["begun"]["own"], loader=self.loader)
+            own = own_states(loader=self.loader)
+            self.begun = {"global": generators(self.device), "own": own}
             if getattr(self.loader, "persistent_workers", False):
                 # the random states in workers of an earlier epoch cannot be read
                 forget_workers(self.loader)
@@ -92,7 +93,7 @@ class ReplayLoader:
             for _ in range(0 if by_itself else resumed["done"]):
                 next(self.batches)
             self.done = resumed["done"]
-            self.set_own(resumed["own"])
+            set_own_states(resumed["own"], loader=self.loader)
             self.restore()
         for batch in self.batches:
             self.done += 1
@@ -108,7 +109,7 @@ class ReplayLoader:
         self.done, self.begun = 0, {}
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"done": self.done, "begun": self.begun, "own": self.own()}
+        state = {"done": self.done, "begun": self.begun, "own": own_states(loader=self.loader)}
         if has_state(self.loader):
             state |= {"loader": self.loader.state_dict(), "cut_short": self.cut_short}
         return state
@@ -119,7 +120,7 @@ class ReplayLoader:
             if not state["done"]:
                 self.leave_epoch(state["cut_short"])
         self.resumed = state if state["done"] else None
-        self.set_own(state["own"])
+        set_own_states(state["own"], loader=self.loader)
 
     def leave_epoch(self, cut_short: bool) -> None:
         """Make a loader whose epoch is over begin the next epoch at the next `iter`."""
@@ -127,15 +128,6 @@ class ReplayLoader:
             next(iter(self.loader), None)
         else:  # torchdata's loader draws for its finished iterator now, not in the next epoch
             self.loader.state_dict()
-
-    def own(self) -> dict[str, Any]:
-        """Return the states of the generators held by the loader and its parts."""
-        return {name: get_state(found) for name, found in own_generators(self.loader).items()}
-
-    def set_own(self, states: dict[str, Any]) -> None:
-        found = own_generators(self.loader)
-        for name in found.keys() & states.keys():
-            set_state(found[name], states[name])
 
 
 def keep_workers(trainer: L.Trainer) -> None:
@@ -163,8 +155,19 @@ def resumable(trainer: L.Trainer) -> list[ReplayLoader]:
     return [each for each in training_loaders(trainer) if isinstance(each, ReplayLoader)]
 
 
-def own_generators(loader: Any) -> dict[str, Any]:
-    """Return the generators held by a loader, its samplers, dataset and their parts, by path."""
+def own_states(**holders: Any) -> dict[str, Any]:
+    """Return the states of the generators held by objects, such as a loader, and their parts."""
+    return {name: get_state(found) for name, found in own_generators(**holders).items()}
+
+
+def set_own_states(states: dict[str, Any], **holders: Any) -> None:
+    found = own_generators(**holders)
+    for name in found.keys() & states.keys():
+        set_state(found[name], states[name])
+
+
+def own_generators(**holders: Any) -> dict[str, Any]:
+    """Return the generators held by objects, such as a loader, and their parts, by path."""
     found: dict[str, Any] = {}
     seen: set[int] = set()
 
@@ -175,22 +178,38 @@ def own_generators(loader: Any) -> dict[str, Any]:
         if isinstance(node, GENERATORS):
             found[path] = node
             return
-        parts: dict[Any, Any] = {}
-        if isinstance(node, dict):
-            parts = node
-        elif isinstance(node, partial):  # that of a worker_init_fn has no attributes
-            parts = node.keywords
-        elif isinstance(node, list | tuple):
-            parts = dict(enumerate(node)) if len(node) <= FEW else {}
-        elif not isinstance(node, NO_PARTS) and not type(node).__module__.startswith("lightning."):
-            parts = getattr(node, "__dict__", {})
+        parts = parts_of(node)
         if len(parts) <= FEW:
             for name, value in parts.items():
                 if name != "_iterator":  # of a DataLoader with persistent workers
                     visit(value, f"{path}.{name}")
 
-    visit(loader, "loader")
+    for name, holder in holders.items():
+        visit(holder, name)
     return found
+
+
+def parts_of(node: Any) -> Mapping[Any, Any]:
+    """Return what an object holds, by name: a method its object, a function what it closes over."""
+    if isinstance(node, Mapping):
+        return node
+    if isinstance(node, list | tuple):
+        return dict(enumerate(node)) if len(node) <= FEW else {}
+    if isinstance(node, partial):
+        return {"func": node.func, "args": node.args, "keywords": node.keywords}
+    if isinstance(node, NO_PARTS) or type(node).__module__.startswith("lightning."):
+        return {}
+    names = {name for kind in type(node).__mro__ for name in getattr(kind, "__slots__", ())}
+    names |= {"__self__", "__defaults__", "__kwdefaults__"}
+    parts = {name: getattr(node, name, None) for name in sorted(names)}
+    cells = getattr(node, "__closure__", None) or ()
+    closed = {f"cell{n}": cell.cell_contents for n, cell in enumerate(cells) if is_filled(cell)}
+    return {**parts, **closed, **getattr(node, "__dict__", {})}
+
+
+def is_filled(cell: types.CellType) -> bool:
+    """Return whether the variable of a closure has a value yet."""
+    return cell != types.CellType()
 
 
 def get_state(generator: Any) -> Any:

@@ -66,8 +66,15 @@ class Stateful:
         self.epoch, self.first = state["epoch"], state["done"] % len(self)
 
 
+class Unvalidated(L.LightningDataModule):
+    """The same digits, with training images alone."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Jittered(), 32, shuffle=True)
+
+
 class Own(L.LightningDataModule):
-    """Digits from a kind of loader: plain, with its own generator, stateful or stream.
+    """Digits from a kind of loader: plain, with its own generator, hidden ones, stateful or stream.
 
     Args:
         workers: of a plain loader.
@@ -78,17 +85,36 @@ class Own(L.LightningDataModule):
         super().__init__()
         self.kind, self.options = kind, {"num_workers": workers, **options}
         self.rows = Jittered()
+        self.hidden, self.moved = np.random.default_rng(8), np.random.default_rng(9)
+
+    def noisy(self, rows: list[Any]) -> tuple[Tensor, Tensor]:
+        x = torch.stack([image for image, _ in rows])
+        return x + 0.1 * float(self.hidden.random()), torch.tensor([label for _, label in rows])
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        x, y = batch
+        return (x + 0.1 * float(self.moved.random()), y) if self.kind == "hidden" else batch
 
     def train_dataloader(self) -> Any:
         if self.kind == "stateful":
             return Stateful(self.rows)
         if self.kind == "stream":
             return DataLoader(Stream(), batch_size=32)
+        if self.kind == "hidden":
+            self.options["collate_fn"] = self.noisy
         own = torch.Generator().manual_seed(7) if self.kind == "own generator" else None
         return DataLoader(self.rows, 32, shuffle=True, generator=own, **self.options)
 
     def val_dataloader(self) -> Any:
         x = self.rows.images[:64].float().div(255).unsqueeze(1)
-        return DataLoader(TensorDataset(x, self.rows.labels[:64]), 32)
+        if self.kind != "hidden":
+            return DataLoader(TensorDataset(x, self.rows.labels[:64]), 32)
+        own = np.random.default_rng(10)
+
+        def faded(rows: list[Any]) -> tuple[Tensor, Tensor]:
+            images, labels = zip(*rows, strict=True)
+            return torch.stack(images) * float(own.random()), torch.stack(labels)
+
+        return DataLoader(TensorDataset(x, self.rows.labels[:64]), 32, collate_fn=faded)
 
     test_dataloader = val_dataloader
