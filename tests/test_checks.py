@@ -82,8 +82,9 @@ def test_a_network_that_is_not_saved_and_a_loss_that_is_a_sum_fail(tmp_path):
 
 
 @pytest.mark.slow
-def test_data_with_a_loader_of_pytorchs_pass(tmp_path):
-    done = run(tmp_path, "mnist_cnn.checks", "-q", "--data=tests.helpers.own_data.Own")
+@pytest.mark.parametrize("name", ["Own", "Unvalidated"])
+def test_data_with_a_loader_of_pytorchs_pass(tmp_path, name):
+    done = run(tmp_path, "mnist_cnn.checks", "-q", f"--data=tests.helpers.own_data.{name}")
     assert done.returncode == 0, done.stdout
 
 

@@ -41,6 +41,8 @@ def configured(parts: Mapping[str, str]) -> DictConfig:
     folders = dict.fromkeys(file.absolute().parents[1] for file in groups.values())
     places = [quote(f"file://{folder}") for folder in folders]
     chosen = [f"{key}={quote(file.stem)}" for key, file in groups.items()]
+    if "module" not in given:  # which has an objective of its own
+        chosen.append("objective.metric=train/loss")  # data may have no validation
     cfg = compose([f"hydra.searchpath=[{','.join(places)}]", *chosen, *SHORT], run_dir="unused")
     OmegaConf.set_struct(cfg, False)
     for key, part in given.items():

@@ -36,6 +36,12 @@ def run(cfg: DictConfig, folder: Path, *stops: int, **changes: Any) -> Any:
     return read_checkpoint(folder / LAST)
 
 
+def logged(checkpoint: Any) -> Any:
+    """Return the rows of the history without measured times."""
+    (rows,) = (state["rows"] for state in checkpoint["callbacks"].values() if "rows" in state)
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images/s")} for row in rows]
+
+
 def different(one: Any, two: Any) -> list[str]:
     """Return the names of tensors that are not identical."""
     import torch

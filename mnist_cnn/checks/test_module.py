@@ -11,7 +11,7 @@ import pytest
 from mnist_cnn.analysis.found import read_runs
 from mnist_cnn.analysis.ranking import Ranking
 from mnist_cnn.build import build_module
-from mnist_cnn.checks.runs import different, run
+from mnist_cnn.checks.runs import different, logged, run
 from mnist_cnn.config.compose import resolved
 from mnist_cnn.config.instantiate import make_data
 from mnist_cnn.config.parse import Config, parse
@@ -29,12 +29,6 @@ def folder(cfg: Any, tmp_path_factory: Any) -> Path:
 
 def content(folder: Path) -> Any:
     return read_checkpoint(folder / LAST)
-
-
-def logged(checkpoint: Any) -> Any:
-    """Return the rows of the history without measured times."""
-    (rows,) = (state["rows"] for state in checkpoint["callbacks"].values() if "rows" in state)
-    return [{k: v for k, v in row.items() if k not in ("seconds", "images/s")} for row in rows]
 
 
 def made(cfg: Any) -> Any:
