@@ -209,6 +209,19 @@ def test_no_folder_is_filled_that_holds_anything_else(folder, tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
 
 
+def test_nothing_is_written_through_a_link(folder, tmp_path):
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    mine.write_text("kept")
+    evaluation(folder, out)
+    names = ["predictions.csv", "confusion.png", ".hydra/config.yaml", "evaluation.new"]
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+        (out / name).symlink_to(mine)
+    evaluation(folder, out)
+    assert mine.read_text() == "kept"
+    assert not any((out / name).is_symlink() for name in names)
+
+
 def test_another_program_s_evaluation_is_not_replaced(folder, tmp_path):
     (tmp_path / "evaluation.json").write_text('{"acc": 1}')
     with pytest.raises(ValueError, match=r"evaluation\.json exists and is not of this command"):

@@ -252,6 +252,20 @@ def test_a_finished_run_in_a_folder_that_cannot_be_written_returns_its_results(
     assert files(tmp_path) == before
 
 
+def test_nothing_of_a_run_is_written_through_a_link(tmp_path):
+    run, mine = tmp_path / "run", tmp_path / "mine"
+    mine.write_text("kept")
+    finished(run)
+    for name in ("results.new", ".hydra/config.new", ".hydra/overrides.new", "run.log"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(mine)
+    with opened(run, epochs=4, more=["epochs"]) as extended, extended.logged():
+        logging.getLogger().info("a line")
+        extended.finish({"loss": 0.25})
+    assert mine.read_text() == "kept"
+    assert "a line" in (run / "run.log").read_text()
+
+
 @pytest.mark.parametrize("outer", [False, True], ids=["", "in a program that is imported"])
 def test_a_signal_during_an_import_is_answered_when_it_is_over(tmp_path, monkeypatch, outer):
     monkeypatch.syspath_prepend(tmp_path)

@@ -16,6 +16,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
 
 from hydra_plugins.resumable_optuna import NODE
 from mnist_cnn.internals.hydra import parse_override, parse_overrides
@@ -144,6 +145,8 @@ SEED = "hydra.sweeper.sampler.seed must be an integer of at least 0, got"
     ("space", "options", "line"),
     [
         ("interval(2,1)", {}, "x: .*low.*"),
+        ("shuffle(1,2,3)", {}, "x: must be without shuffle, .*"),
+        ("shuffle(range(1,9))", {}, "x: must be without shuffle, .*"),
         ("tag(log,interval(0,1))", {}, "x: .*log.*"),
         ("1,2", {"sampler": {"_target_": SAMPLER, "seed": -1}}, f"{SEED} -1"),
         ("1,2", {"sampler": {"_target_": SAMPLER, "seed": None}}, f"{SEED} null"),
@@ -163,6 +166,25 @@ def test_a_search_takes_optunas_words_for_its_direction(tmp_path):
     search(tmp_path, mode="maximize")
     assert search(tmp_path, mode="max").study.direction.name == "MAXIMIZE"
     assert search(tmp_path / "..", mode="minimize").study.direction.name == "MINIMIZE"
+
+
+@pytest.mark.parametrize(
+    ("space", "state"),
+    [
+        ({"targets": CategoricalDistribution(["[posix.*]"])}, TrialState.RUNNING),
+        ({"x": CategoricalDistribution(["1", "trainer.profiler"])}, TrialState.RUNNING),
+        ({"x": FloatDistribution(0, 9)}, TrialState.WAITING),
+    ],
+)
+def test_a_trial_that_another_program_put_into_the_study_is_not_run(tmp_path, space, state):
+    options = {"n_trials": 9}
+    search(tmp_path, **options)
+    study = optuna.load_study(study_name=NAME, storage=storage(tmp_path))
+    params = {key: getattr(kind, "choices", [1.0])[-1] for key, kind in space.items()}
+    made = optuna.trial.create_trial(state=state, params=params, distributions=space)
+    study.add_trial(made)
+    with pytest.raises(ValueError, match=r"study\.db: trial 0 is not of this search$"):
+        search(tmp_path, **options)
 
 
 def test_failed_trials_are_run_again_and_pruned_ones_stay_pruned(tmp_path):

@@ -43,7 +43,7 @@ from mnist_cnn.internals.lightning import (
 )
 from mnist_cnn.internals.loaders import begin_batches
 from mnist_cnn.runs.file_format import KEY, VERSION
-from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replace
+from mnist_cnn.runs.folder import BEST, LAST, RunFolder, new_file, replace
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from mnist_cnn.weights.files import read_checkpoint
 
@@ -236,6 +236,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         within, epoch = mid_epoch(trainer), trainer.current_epoch
         self.check_losses(trainer, module)
         new = self.last.with_suffix(".new")
+        if trainer.is_global_zero:
+            new_file(new)
         try:
             trainer.save_checkpoint(new, weights_only=False)
             if trainer.is_global_zero:
@@ -343,6 +345,6 @@ def check_whole(path: Path | str) -> None:
 
 def copy_whole(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_suffix(".new")
+    new = new_file(target.with_suffix(".new"))
     shutil.copyfile(source, new)
     replace(new, target)

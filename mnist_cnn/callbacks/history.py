@@ -19,7 +19,7 @@ from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.internals.results import count_exactly
 from mnist_cnn.metrics import sum_over_ranks
 from mnist_cnn.plots import training
-from mnist_cnn.runs.folder import replace
+from mnist_cnn.runs.folder import new_file, replace
 
 
 class History(BetweenEpochs):
@@ -114,7 +114,7 @@ class History(BetweenEpochs):
         if not trainer.is_global_zero:
             return
         file = Path(trainer.default_root_dir, "history.csv")
-        new = file.with_suffix(".csv.new")
+        new = new_file(file.with_suffix(".csv.new"))
         with new.open("w", encoding="utf-8", newline="") as opened:
             writer = csv.DictWriter(opened, dict.fromkeys(key for row in self.rows for key in row))
             writer.writeheader()

@@ -10,6 +10,8 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from mnist_cnn.runs.terminal import printable
+
 FULL_ERROR = "HYDRA_FULL_ERROR"  # environment variable, 1 for tracebacks
 # any other error is a bug, and keeps its traceback
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, YAMLError)
@@ -26,7 +28,7 @@ def one_line(error: BaseException, failed: Path | None = None) -> str:
         failed: the file that may have its traceback.
     """
     # Hydra appends its search path
-    text = " ".join(str(error).split()).partition(" Config search path:")[0]
+    text = printable(" ".join(str(error).split()).partition(" Config search path:")[0])
     if line := line_of_user(error):
         known = failed is not None and failed.exists()
         text += f" ({line}; {f'traceback in {failed}' if known else f'traceback: {FULL_ERROR}=1'})"

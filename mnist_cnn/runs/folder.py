@@ -242,7 +242,7 @@ class RunFolder:
         for name, content in self.pending.items():
             file = self.path / name
             file.parent.mkdir(exist_ok=True)
-            new = file.with_suffix(".new")
+            new = new_file(file.with_suffix(".new"))
             OmegaConf.save(content, new)
             replace(new, file)
         self.pending = {}
@@ -280,6 +280,8 @@ class RunFolder:
     def logged(self) -> Iterator[None]:
         """Also write what is logged inside to a file in the folder."""
         root = logging.getLogger()
+        if (self.path / self.log).is_symlink():
+            new_file(self.path / self.log)
         handler = logging.FileHandler(self.path / self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
         level = root.level
@@ -378,13 +380,19 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    new = path.with_suffix(".new")
+    new = new_file(path.with_suffix(".new"))
     try:
         new.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
         replace(new, path)
     except OSError:  # most likely a full disk: free what was taken
         new.unlink(missing_ok=True)
         raise
+
+
+def new_file(path: Path) -> Path:
+    """Return the path of a file to write, where nothing is left: a link would lead elsewhere."""
+    path.unlink(missing_ok=True)
+    return path
 
 
 def replace(new: Path, old: Path) -> None:

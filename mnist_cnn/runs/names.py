@@ -60,9 +60,11 @@ def run_name() -> str:
     hydra: Any = HydraConfig.get()
     recorded = Path(OmegaConf.select(hydra, "runtime.output_dir") or "", CONFIG)
     # an extended run keeps its name
-    known = OmegaConf.select(OmegaConf.load(recorded), "run_name") if recorded.is_file() else None
+    config: Any = OmegaConf.to_container(OmegaConf.load(recorded)) if recorded.is_file() else {}
+    known = config.get("run_name")
     own = [o for o in hydra.overrides.task if key_of(o) not in NOT_NAMED]
-    return known or name_of(own) or "default"
+    # a folder may be a stranger's: what it interpolates could send a variable of the environment
+    return known if known and "$" not in str(known) else name_of(own) or "default"
 
 
 def run_id(folder: str) -> str:

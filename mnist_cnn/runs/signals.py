@@ -183,7 +183,7 @@ class StopSignal:
     """A stop signal that is answered after the current step; `received` is its number, or 0."""
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self.patient = 0, False
         self.before: dict[int, Any] = {}  # the previous handlers
 
     def listen(self, patient: bool) -> None:

@@ -3,10 +3,18 @@
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+import rich.console
 from rich import progress
-from rich.console import Console as Console
+from rich.text import Text
 
 T = TypeVar("T")
+
+
+class Console(rich.console.Console):
+    """A console on which text, such as the name of a stranger's folder, controls nothing."""
+
+    def render_str(self, text: str, *args: Any, **options: Any) -> Text:
+        return super().render_str("\n".join(map(printable, text.split("\n"))), *args, **options)
 
 
 def console(**options: Any) -> Console:

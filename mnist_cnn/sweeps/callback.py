@@ -24,7 +24,16 @@ from mnist_cnn.internals.hydra import (
     set_hydra_config,
 )
 from mnist_cnn.runs.errors import USER_ERRORS, one_line
-from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, RunFolder, is_sweep, replace, state
+from mnist_cnn.runs.folder import (
+    LOCK,
+    PENDING,
+    SWEEP,
+    RunFolder,
+    is_sweep,
+    new_file,
+    replace,
+    state,
+)
 from mnist_cnn.runs.names import renamed, swept_keys
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.resume import OF_SWEEP, commands, key_of, quote
@@ -116,7 +125,8 @@ class Folders(Callback):
             (folder / STOPPED).touch()
         before = known_commands(folder)
         known = with_command(before, config)
-        OmegaConf.save({"application": config.hydra.job.name, "commands": known}, folder / PENDING)
+        content = {"application": config.hydra.job.name, "commands": known}
+        OmegaConf.save(content, new_file(folder / PENDING))
         for line in renamed(folder, sorted(swept_keys(known) - swept_keys(before))):
             print(line, file=sys.stderr)
         with read_write(config.hydra):  # each job is composed from these

@@ -141,7 +141,19 @@ class Search:
             before = before | {"hydra.sweeper.metric": options.metric}
         for key, (old, new) in differences(before, search).items():
             raise ValueError(f"{key} must be {old} as in {folder}, got {new}; start another search")
+        self.check_trials()
         self.study.set_user_attr(NAME, search)
+
+    def check_trials(self) -> None:
+        """Raise ValueError if another program has put a trial into the study.
+
+        Its parameters become overrides of a job, which may name code to import.
+        """
+        for trial in self.trials():
+            is_ours = trial.distributions == self.space and trial.params.keys() == self.space.keys()
+            if not is_ours or trial.state is TrialState.WAITING:  # `ask` would take its parameters
+                place = self.folder / STUDY
+                raise ValueError(f"{place}: trial {trial.number} is not of this search")
 
     def run(self, launch: Callable[..., Any], worker: int = 0) -> None:
         """Run one trial after the other until there are n_trials.
@@ -154,6 +166,7 @@ class Search:
         """
         if len(self.trials(TrialState.COMPLETE, TrialState.PRUNED)) >= self.options.n_trials:
             return
+        self.check_trials()
         running = self.trials(TrialState.RUNNING)
         left = [t for t in running if t.user_attrs[WORKER] % self.options.n_jobs == worker]
         while not stopped_by(self.folder):
@@ -229,7 +242,7 @@ class Search:
         if self.options.seeds > 1:
             seeds = range(self.options.seeds)
             names = {f"{trial.number}-{n}": [f"seed={n}"] for n in seeds}
-        point = [*self.fixed.values(), *(f"{key}={value}" for key, value in trial.params.items())]
+        point = [*self.fixed.values(), *(f"{key}={trial.params[key]}" for key in self.space)]
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
 
 
@@ -273,9 +286,11 @@ def search_space(
 
 def distribution(override: Override) -> optuna.distributions.BaseDistribution:
     """Return the Optuna distribution for a sweep in Hydra's syntax."""
+    sweep: Any = override.value()
+    if getattr(sweep, "shuffle", False):  # anew at each start: a resumed search would differ
+        raise ValueError("must be without shuffle, as a search draws at random")
     if not override.is_interval_sweep():
         return CategoricalDistribution(list(override.sweep_string_iterator()))
-    sweep: Any = override.value()
     whole = isinstance(sweep.start, int) and isinstance(sweep.end, int)
     kind = IntDistribution if whole else FloatDistribution
     return kind(sweep.start, sweep.end, log="log" in sweep.tags)
