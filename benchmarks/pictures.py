@@ -12,9 +12,10 @@
 Of a picture: guessed, all digits, whatever their confidence, are the label; surely right, nothing
 is unsure and the digits are the label; surely wrong, nothing is unsure and they are not. A picture
 without digits is surely right where none is read surely. right, wrong: the same of the digits that
-are read surely alone, which are wrong where one is not in the label, or the label has more and no
-doubt is told. 99 %: the share of pictures that are the most confident, by the product of their
-lines' confidence, and of which 99 % are guessed. errors: edits to the label for each of its digits.
+are read surely alone, which are wrong where one is not in the label, or at least one is read, the
+label has more and no doubt is told. 99 %: the share of pictures that are the most confident, by the
+product of their lines' confidence, and of which 99 % are guessed. errors: edits to the label for
+each of its digits.
 
 --reader is a run of experiment=reader or its weights file, --net one of a network of 28x28 digits,
 which classifies what is found. --rules reads by the rules that the reader replaces. One thread.

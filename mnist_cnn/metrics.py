@@ -69,7 +69,8 @@ class EpochMetrics:
         if self.logits and self.metrics:
             logits, labels = torch.cat(self.logits), torch.cat(self.labels)
             known, n = labels >= 0, max(1, COUNTED // logits.shape[1] ** 2)
-            for part in zip(logits[known].split(n), labels[known].split(n), strict=True):
+            parts = zip(logits[known].split(n), labels[known].split(n), strict=True)
+            for part in parts if known.any() else ():  # some metrics refuse an empty part
                 for metric in self.metrics.values():
                     metric.update(*part)
 

@@ -221,7 +221,10 @@ class DigitClassifier(L.LightningModule):
             self.lr_scheduler_step(self.epoch_schedule, score)
 
     def log_epoch(self, stage: str) -> None:
-        """Log the exact means over the epoch's images on all ranks."""
+        """Log the exact means over the epoch's images on all ranks.
+
+        With LBFGS they cover every evaluation of a batch.
+        """
         if not self.epoch_metrics[stage].losses:
             raise ValueError(must_be(f"{stage}_dataloader", "data with batches", "none"))
         totals = torch.tensor(self.epoch_metrics[stage].totals(), dtype=torch.float64)

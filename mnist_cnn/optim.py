@@ -45,6 +45,10 @@ def training_length(trainer: L.Trainer, interval: str = "step") -> int:
     """Return the number of steps or epochs of a training; ValueError if it is unknown."""
     limit = trainer.max_steps if interval == "step" else trainer.max_epochs
     length = trainer.estimated_stepping_batches if interval == "step" else limit
+    if interval == "epoch" and limit is not None and trainer.max_steps > 0:
+        steps = trainer.estimated_stepping_batches  # this makes the loaders
+        each = trainer.num_training_batches / trainer.accumulate_grad_batches
+        length = min(limit, math.ceil(steps / each))
     if length is None or not 0 < length < math.inf:  # -1 for data without a length
         wanted = "positive where a schedule or callback spans a training of unknown length"
         raise ValueError(must_be(f"trainer.max_{interval}s", wanted, limit))

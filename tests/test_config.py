@@ -186,7 +186,7 @@ def test_a_value_of_the_wrong_kind_is_named_with_its_key(override, key, got):
         ),
         (
             f"{READER} trainer=ddp trainer.devices=4 data.val_pages=3",
-            "data.val_pages must be at least 4, the number of processes, got 3",
+            "data.val_pages must be a multiple of 4, the number of processes, got 3",
         ),
         # classes that are not allowed
         ("+callbacks.mine._target_=os.mkdir", "callbacks.mine._target_ must be a part made "),

@@ -341,6 +341,14 @@ def test_arrays_that_do_not_fit_are_refused_in_one_line(tmp_path, changes, line)
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 10])
+@pytest.mark.parametrize("axis", [1, 3])
+def test_channels_of_squares_may_be_first_or_last_whatever_their_number(tmp_path, channels, axis):
+    images = np.moveaxis(np.zeros((600, channels, 28, 28), np.uint8), 1, axis)
+    save_arrays(tmp_path / "my.npz", x_train=images)
+    assert ArraysDataModule(path=str(tmp_path / "my.npz")).shape == (channels, 28, 28)
+
+
 def test_names_of_classes_may_be_bytes(tmp_path):
     save_arrays(tmp_path / "my.npz", classes=np.array([b"cat"] * 20))
     assert ArraysDataModule(path=str(tmp_path / "my.npz")).classes == ("cat",) * 20

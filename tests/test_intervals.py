@@ -88,6 +88,11 @@ def test_to_try_bounds_changes_nothing():
     try_bounds(SimpleNamespace(net=net, device=torch.device("cpu")), digits(5))
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+    frozen = SimpleNamespace(
+        net=copy.deepcopy(net).requires_grad_(False), device=torch.device("cpu")
+    )
+    with pytest.raises(ValueError, match=r"null with FastCNN, .*its net is not what is trained$"):
+        try_bounds(frozen, digits(5))
     with pytest.raises(ValueError, match=r"null with SimpleNamespace, .*no attribute 'net'$"):
         try_bounds(SimpleNamespace(device=torch.device("cpu")), digits(5))
 
@@ -96,3 +101,7 @@ def test_a_network_of_other_layers_has_no_certificate():
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Sigmoid())
     (message,) = Suites(net, *digits(5), torch.device("cpu"), {}).certified().values()
     assert "sigmoid" in message
+    # what a change of one image does to the statistics of its batch is not bounded
+    net = nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten())
+    (message,) = Suites(net, *digits(5), torch.device("cpu"), {}).certified().values()
+    assert "running statistics" in message

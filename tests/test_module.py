@@ -187,6 +187,12 @@ def test_metrics_of_many_classes_are_updated_with_few_images_at_a_time(monkeypat
         found.append(epoch.computed()["f1"])
     assert sizes == [7, 3, 3, 1]
     assert found[0] == found[1]
+    epoch = metrics.EpochMetrics({"f1": MulticlassF1Score(10)})
+    for labels in ([-1, -1], [3, 4]):  # a part without a label is no part
+        epoch.add(torch.tensor(0.0), torch.eye(10)[[3, 4]], torch.tensor(labels))
+        epoch.update_metrics()
+        epoch.logits, epoch.labels = [], []
+    assert epoch.computed()["f1"] > 0
 
 
 def test_lbfgs_trains(tmp_path):

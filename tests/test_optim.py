@@ -138,3 +138,13 @@ def test_a_schedule_over_epochs_asks_for_their_number():
     module = DigitClassifier(model=CLIPPED, optimizer=SGD, scheduler=scheduler)
     with pytest.raises(ValueError, match=r"^trainer\.max_epochs must be .*, got -1$"):
         bare_trainer(max_steps=6).fit(module, LOADER, LOADER)
+
+
+def test_a_schedule_over_epochs_spans_those_that_the_steps_reach():
+    module = DigitClassifier(
+        model=CLIPPED, optimizer=SGD, scheduler={**COSINE, "interval": "epoch"}
+    )
+    trainer = bare_trainer(max_steps=6, max_epochs=9, limit_train_batches=2)
+    trainer.fit(module, LOADER, LOADER)
+    assert trainer.current_epoch == 3
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)

@@ -58,6 +58,8 @@ class CertifiedTraining(L.Callback):
 def try_bounds(module: Any, batch: Any) -> None:
     """Raise ValueError if there are no bounds of a copy of a module's network for two images."""
     try:
+        if not any(p.requires_grad for p in module.net.parameters()):  # as in FewLabels
+            raise ValueError("its net is not what is trained")
         with restored_generators(module.device):
             images, labels = (part[:2] for part in batch)
             copy.deepcopy(module.net)(Interval.around(images, 0.1)).margins(labels)

@@ -25,16 +25,20 @@ def draw_test(trainer: L.Trainer, module: Any) -> dict[str, Figure]:
 
     found = getattr(module, "epoch_metrics", None)
     epoch = found.get("test") if isinstance(found, dict) else None
-    if not isinstance(epoch, EpochMetrics) or sum(map(len, epoch.labels)) < epoch.images:
+    if not isinstance(epoch, EpochMetrics):
         return {}
     data = trainer.datamodule  # type: ignore[attr-defined]  # untyped
     in_memory = isinstance(data, ImageDataModule)
-    labels = torch.cat(epoch.labels).cpu()
-    rows = rows_of_test(trainer, len(labels)) if in_memory else torch.arange(len(labels))
-    parts: list[Any] = [(torch.cat(epoch.logits).cpu(), labels, rows)]
+    parts: list[Any] = [None]
+    if sum(map(len, epoch.labels)) == epoch.images:
+        labels = torch.cat(epoch.labels).cpu()
+        rows = rows_of_test(trainer, len(labels)) if in_memory else torch.arange(len(labels))
+        parts = [(torch.cat(epoch.logits).cpu(), labels, rows)]
     if trainer.world_size > 1:
         parts *= trainer.world_size
         torch.distributed.all_gather_object(parts, parts[0])
+    if None in parts:  # in any process: of unequal parts one may be too large
+        return {}
     logits, labels, rows = map(torch.cat, zip(*parts, strict=True))
     logits, labels, rows = (x[labels >= 0] for x in (logits, labels, rows))
     if not trainer.is_global_zero or not len(labels):

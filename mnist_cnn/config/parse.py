@@ -207,17 +207,16 @@ class Config(Entry):
         return self
 
     @model_validator(mode="after")
-    def every_process_has_pages(self) -> "Config":
+    def processes_have_as_many_pages(self) -> "Config":
         if not self.data["_target_"].startswith(PAGES):
             return self
         devices = self.trainer["devices"]  # [n] is one
         count = max(world_size(), devices if isinstance(devices, int) else 1)
-        if self.data["batch_size"] % count:
-            allowed = f"a multiple of {count}, the number of processes"
-            raise ValueError(must_be("data.batch_size", allowed, self.data["batch_size"]))
-        if self.data["val_pages"] < count:
-            allowed = f"at least {count}, the number of processes"
-            raise ValueError(must_be("data.val_pages", allowed, self.data["val_pages"]))
+        # unequal parts would give the processes different numbers of batches
+        for key in ("batch_size", "val_pages"):
+            if self.data[key] % count:
+                allowed = f"a multiple of {count}, the number of processes"
+                raise ValueError(must_be(f"data.{key}", allowed, self.data[key]))
         return self
 
     def monitored(self) -> dict[str, str]:

@@ -30,8 +30,8 @@ class Augment:
     Args:
         degrees: maximum rotation in either direction.
         shift: maximum translation along x and along y, in pixels.
-        scale: maximum relative change of size, the same for both axes.
-        stretch: maximum relative change of the ratio of width to height.
+        scale: sizes change by a factor of 1 - scale to 1 / (1 - scale), the same for both axes.
+        stretch: the same of the ratio of width to height.
         shear: maximum slant in either direction, in degrees.
         elastic: standard deviation of a smooth displacement field, in pixels.
         thickness: maximum weight of a blended one-pixel dilation or erosion.

@@ -22,9 +22,9 @@ CHANNELS = 1, 3, 4  # numbers by which the axis of channels is told from the sid
 class ArraysDataModule(ImageDataModule):
     """Images of an .npz file, as written by `np.savez(path, x_train=..., y_train=..., ...)`.
 
-    x_train and x_test are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), y_train and y_test
-    integers (N,) from 0, in mixed order, as validation takes a slice, and `classes`, if present,
-    the class names by label.
+    x_train and x_test are uint8 (N, H, W), (N, C, H, W) or (N, H, W, C), where C is 1, 3 or 4, or H
+    and W are equal; y_train and y_test are integers (N,) from 0, in mixed order, as validation
+    takes a slice, and `classes`, if present, the class names by label.
 
     Args:
         path: path of the file.
@@ -79,7 +79,7 @@ class ArraysDataModule(ImageDataModule):
         elif x.shape[-1] in CHANNELS and x.shape[1] in CHANNELS:
             allowed = "(N, C, H, W) or (N, H, W, C) with sides that cannot be channels, 1, 3 or 4"
             raise ValueError(must_be(f"x_{split} of {self.path}", allowed, x.shape))
-        elif x.shape[-1] in CHANNELS:
+        elif x.shape[-1] in CHANNELS or (x.shape[1] not in CHANNELS and x.shape[1] == x.shape[2]):
             x = np.moveaxis(x, -1, 1)
         return torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(y.astype(np.int64))
 

@@ -99,7 +99,7 @@ def monotone(function: Callable[..., Tensor]) -> Callable[..., Interval]:
 
 def batch_norm(
     x: Interval,
-    mean: Tensor,
+    mean: Tensor | None,
     var: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -108,6 +108,8 @@ def batch_norm(
     eps: float,
 ) -> Interval:
     """Apply batch normalisation, in training with the statistics of the centers."""
+    if mean is None:  # evaluated with the batch's own statistics, which a change of pixels moves
+        raise NotImplementedError("batch normalisation of an interval without running statistics")
     center = F.batch_norm(x.center, mean, var, weight, bias, training, momentum, eps)
     if training:
         var = x.center.var([d for d in range(x.dim()) if d != 1], correction=0)
