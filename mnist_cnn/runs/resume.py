@@ -152,8 +152,8 @@ def settled(run: Path) -> list[str]:
     Its command line may have given them relative to another folder.
     """
     config: Any = OmegaConf.to_container(OmegaConf.load(run / CONFIG))  # unresolved
-    path = config.get("data", {}).get("path")
-    files = {"init_weights": config.get("init_weights"), "data.path": path}
+    data = config.get("data") or {}
+    files = {"init_weights": config.get("init_weights"), "data.path": data.get("path")}
     given = {key: file for key, file in files.items() if isinstance(file, str) and "$" not in file}
     return [f"{key}={quote(file)}" for key, file in given.items()]
 
