@@ -11,7 +11,6 @@ A record, benchmarks/NAME.json, is written by --write from what the runs left, n
 table and the picture of benchmarks/README.md are made of the records by --readme.
 """
 
-import contextlib
 import json
 import shlex
 import subprocess
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from benchmarks import tables
@@ -252,18 +250,6 @@ def measure(name: str, folder: Path | None) -> Record:
     return sides["here"]
 
 
-def needed(given: Sequence[str], config: Mapping[str, Any]) -> Sequence[str]:
-    """Return a reader's overrides without those that its experiment's file makes needless."""
-    for override in given:
-        others = [o for o in given if o != override]
-        if override.startswith("seed="):  # a setting has none
-            continue
-        with contextlib.suppress(HydraException):  # a key to delete may be gone
-            if setting_of(READER, *others) == config:
-                return needed(others, config)
-    return given
-
-
 def reader_record(run: Path) -> Record:
     """Return the record of one run of experiment=reader, or of a mean of such runs."""
     results = json.loads((run / RESULTS).read_text("utf-8"))
@@ -273,13 +259,11 @@ def reader_record(run: Path) -> Record:
     start = results["config"]["init_weights"]
     given = [o for o in overrides_of(run, "task") if not o.startswith("logger")]
     given = ["init_weights=RUN" if o.startswith("init_weights=") else o for o in given]
-    config = {**setting(results["config"]), "init_weights": start and "RUN"}
-    given.remove(f"experiment={READER}")
-    chosen = [f"experiment={READER}", *needed(given, config)]
-    command = f"python -m mnist_cnn.train {shlex.join(chosen)}"
+    command = f"python -m mnist_cnn.train {shlex.join(given)}"
     kept: Record = {"name": READER, "command": command}
     kept |= {key: results[key] for key in ("seed", "seconds", *SAME)}
     kept |= {key: results[key] for key in results if key.startswith("val/")}
+    config = {**setting(results["config"]), "init_weights": start and "RUN"}
     kept |= {"config": config, "finished": results["finished"]}
     metrics = [key for key in map(str, epochs) if key.startswith(("train/", "val/"))]
     kept["epochs"] = epochs[["epoch", "seconds", *metrics]].to_dict("records")

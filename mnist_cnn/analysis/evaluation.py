@@ -287,7 +287,7 @@ def write_outcome(
     for name in ("writers.csv", "writers.png"):  # of an earlier set; not every set has writers
         (folder / name).unlink(missing_ok=True)
     if people is not None:
-        people.to_csv(new_file(folder / "writers.csv"), index=False)
+        people.to_csv(folder / "writers.csv", index=False)
     for name, figure in figures.items():
         new_file(folder / name).write_bytes(figure)
 

@@ -15,9 +15,9 @@ from mnist_cnn.runs.file_format import check_format
 from mnist_cnn.runs.terminal import track
 
 MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any marks a run's folder
+SWEEPS = {files.SWEEP, files.PENDING}  # or a sweep's, which may be locked, too
 # columns of a report: a key of the user's with such a name is shown with a +
 OF_A_GROUP = ("rank", "runs", "n", "checkpoint")
-SWEEPS = {files.SWEEP, files.PENDING}  # or a sweep's, which may be locked, too
 
 
 def find_runs(top: Path) -> Iterator[Path]:

@@ -51,6 +51,7 @@ MULTIRUN = ("-m", "--multirun")
 # paths relative to the working directory of the command that gave them; ckpt_path is made absolute
 # when it is expanded
 PATHS = ("init_weights", "data.root", "data.path")
+AS_GIVEN = re.compile(r"^(~|$)|\$\{")  # no path in them is made absolute; an empty one is refused
 OF_SEARCH = ("hparams_search", "callbacks.prune")  # a trial is resumed as a run of its own
 
 
@@ -236,8 +237,7 @@ def absolute(override: str) -> str:
         return override
     every = value.list if isinstance(value, ChoiceSweep) else [value]
     texts = [part.text if isinstance(part, QuotedString) else part for part in every]
-    kept = re.compile(r"^(~|$)|\$\{")  # an empty one is refused with its key
-    files = [text for text in texts if isinstance(text, str) and not kept.search(text)]
+    files = [text for text in texts if isinstance(text, str) and not AS_GIVEN.search(text)]
     if len(files) < len(texts) or all(map(os.path.isabs, files)):
         return override
     return (

@@ -166,7 +166,6 @@ class Search:
         """
         if len(self.trials(TrialState.COMPLETE, TrialState.PRUNED)) >= self.options.n_trials:
             return
-        self.check_trials()
         running = self.trials(TrialState.RUNNING)
         left = [t for t in running if t.user_attrs[WORKER] % self.options.n_jobs == worker]
         while not stopped_by(self.folder):
@@ -242,7 +241,7 @@ class Search:
         if self.options.seeds > 1:
             seeds = range(self.options.seeds)
             names = {f"{trial.number}-{n}": [f"seed={n}"] for n in seeds}
-        point = [*self.fixed.values(), *(f"{key}={trial.params[key]}" for key in self.space)]
+        point = [*self.fixed.values(), *(f"{key}={value}" for key, value in trial.params.items())]
         return {name: [*point, *seed, f"hydra.sweep.subdir={name}"] for name, seed in names.items()}
 
 
