@@ -25,7 +25,7 @@ TILE = 1280  # pixels of a side that the network sees at once
 REACH = 48  # pixels within which ink belongs to a character
 FAINT = 0.15  # ink below which nothing is written
 FINEST = 1.5  # pixels of a pen that the network sees
-MARGIN = 16  # pixels of paper around a picture
+MARGIN = REACH  # pixels of paper around a picture: next to its edge, writing looks cut off
 
 
 @dataclass(frozen=True)

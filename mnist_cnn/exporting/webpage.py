@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS
-from mnist_cnn.detection import decode, find, lines, loss
+from mnist_cnn.detection import decode, lines, loss
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.exporting.layers import Layer, classifier_layers, folded, layers_of
 from mnist_cnn.reading import ink as inks
@@ -28,6 +28,7 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:"
 )
+MARGIN = 16  # pixels around a drawing: 48, as around pictures, take 1.5 to 2 times as long
 # constants for decode.js, lines.js and reading.js
 READER = {
     "symbols": SYMBOLS,
@@ -40,7 +41,7 @@ READER = {
     "least": decode.LEAST,
     "same": decode.SAME,
     "near": decode.NEAR,
-    "margin": find.MARGIN,
+    "margin": MARGIN,
     "probable": lines.PROBABLE,
     "kept": lines.KEPT,
     "ruled": lines.RULED,
