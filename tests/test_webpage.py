@@ -20,7 +20,7 @@ from mnist_cnn.data.drawn.photographs import digits_of
 from mnist_cnn.data.synthetic import sheet
 from mnist_cnn.data.synthetic.sheet import STRIDE, SYMBOLS
 from mnist_cnn.data.synthetic.strokes import DIGITS, SIGNS
-from mnist_cnn.detection import find, lines
+from mnist_cnn.detection import find
 from mnist_cnn.detection.decode import merged
 from mnist_cnn.detection.find import at_zoom
 from mnist_cnn.detection.lines import KEPT, PROBABLE
@@ -31,7 +31,6 @@ from mnist_cnn.exporting import webpage
 from mnist_cnn.exporting.layers import as_layer, layers_of
 from mnist_cnn.exporting.webpage import MARGIN
 from mnist_cnn.model import SHAPE
-from mnist_cnn.reading import layout
 from mnist_cnn.reading import reader as reading
 from mnist_cnn.reading.networks import Classes, Digits
 from mnist_cnn.reading.reading import THRESHOLD, Reading
@@ -95,8 +94,7 @@ def reads(page: Any, text: str) -> None:
 
 def readings_of(reader: Any, ink: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> list[Reading]:
     """Return what the reader of pictures reads in ink (H, W), as the page reads: at one scale."""
-    for module in (find, lines, layout):
-        monkeypatch.setattr(module, "MARGIN", MARGIN)
+    monkeypatch.setattr(find, "MARGIN", MARGIN)
     best = at_zoom(reader, ink, 1.0)
     seen = View(merged([best.characters]), best, ink, 0, np.eye(2, 3))
     monkeypatch.setattr(reading, "upright", lambda *_: seen)

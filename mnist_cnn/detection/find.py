@@ -11,7 +11,7 @@ from scipy.special import logit
 from torch import Tensor, nn
 
 from mnist_cnn.data.synthetic.sheet import STRIDE
-from mnist_cnn.data.synthetic.strokes import Array
+from mnist_cnn.data.synthetic.strokes import Array, Points
 from mnist_cnn.detection.decode import Character, characters, merged
 from mnist_cnn.detection.network import CHANNELS, COARSEST
 from mnist_cnn.runs.processor import is_bfloat16_fast
@@ -42,6 +42,14 @@ class Found:
         scores = np.array([each.score for each in self.characters])
         p = scores[scores > 0.5].clip(0, 0.995)
         return float(logit(p).sum())
+
+    def on_map(self, pixels: Points) -> Points:
+        """Convert pixels of the ink to cells of the maps; the first has its centre at 0."""
+        return (pixels * self.zoom + MARGIN) / STRIDE - 0.5
+
+    def off_map(self, cells: Points) -> Points:
+        """Convert cells of the maps to pixels of the ink."""
+        return ((cells + 0.5) * STRIDE - MARGIN) / self.zoom
 
     def calibrated(self, weights: tuple[float, float]) -> "Found":
         """Return it with these weights of its characters' log-odds."""

@@ -11,7 +11,7 @@ from scipy.special import expit
 from mnist_cnn.data.synthetic.sheet import OTHER, SIGNS, STRIDE, SYMBOLS, Box
 from mnist_cnn.data.synthetic.strokes import Array, Points
 from mnist_cnn.detection.decode import Character
-from mnist_cnn.detection.find import MARGIN, Found
+from mnist_cnn.detection.find import Found
 
 RULED = 0.4  # probability above which ink belongs to a ruled line
 INKED = 0.4  # ink above which a pixel is written, as a fraction of the pen's
@@ -98,8 +98,8 @@ def unexplained(ink: Array, found: Sequence[Character], best: Found) -> Array:
     left = (ink > INKED).astype(np.uint8)
     rules = cv2.dilate((best.rules > RULED).astype(np.uint8), np.ones((3, 3), np.uint8))
     scale = best.zoom / STRIDE
-    start = (MARGIN + best.zoom / 2) / STRIDE - 0.5  # the centre of the first pixel in the map
-    matrix = np.array([[scale, 0, start], [0, scale, start]])
+    x, y = best.on_map(np.array([0.5, 0.5])).tolist()  # the centre of the first pixel
+    matrix = np.array([[scale, 0, x], [0, scale, y]])
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
     left[cv2.warpAffine(rules, matrix, ink.shape[::-1], flags=flags) > 0] = 0
     for each in found:

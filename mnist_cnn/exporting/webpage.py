@@ -28,7 +28,7 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; worker-src blob:; "
     "style-src 'unsafe-inline'; img-src data:"
 )
-MARGIN = 16  # pixels around a drawing: 48, as around pictures, take 1.5 to 2 times as long
+MARGIN = 16  # pixels around a drawing: as many as around pictures take 1.5 to 2 times as long
 # constants for decode.js, lines.js and reading.js
 READER = {
     "symbols": SYMBOLS,

@@ -9,7 +9,6 @@ import numpy as np
 from mnist_cnn.data.synthetic.sheet import OTHER, STRIDE
 from mnist_cnn.data.synthetic.strokes import Points
 from mnist_cnn.detection.decode import Character
-from mnist_cnn.detection.find import MARGIN
 from mnist_cnn.detection.lines import lines, middles, slope_of
 from mnist_cnn.reading.grids import Grid, grids
 from mnist_cnn.reading.views import View
@@ -86,16 +85,12 @@ def placed(seen: View, found: Sequence[Character]) -> tuple[list[Grid], list[Cel
 def cell_in(seen: View, tables: Sequence[Grid], cell: Cell) -> Points:
     """Return the corners (4, 2) of a cell in the ink."""
     grid, row, column = cell
-    return ((tables[grid].cell(row, column) + 0.5) * STRIDE - MARGIN) / seen.best.zoom
+    return seen.best.off_map(tables[grid].cell(row, column))
 
 
 def on_map(seen: View, each: Character) -> tuple[float, float]:
     """Return the centre of a character in the map of ruled lines."""
-    left, top, right, bottom = each.box
-    x, y = (
-        ((a + b) / 2 * seen.best.zoom + MARGIN) / STRIDE - 0.5
-        for a, b in ((left, right), (top, bottom))
-    )
+    x, y = seen.best.on_map(middles([each])[0]).tolist()
     return x, y
 
 
