@@ -24,12 +24,11 @@ from omegaconf import OmegaConf
 
 from benchmarks.records import load_records, read_runs
 from benchmarks.tables import RECORDS, accuracy, draw_networks, hardware, markdown
-from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.data import mnist
 from mnist_cnn.exporting import c_file
 from mnist_cnn.plots.axes import MARK, TRAIN, VAL, finish, titled
-from mnist_cnn.runs.folder import OVERRIDES, write_json
+from mnist_cnn.runs.folder import OVERRIDES, read_json, write_json
 from mnist_cnn.weights import predictor
 
 FOLDER = RECORDS / "measurements"

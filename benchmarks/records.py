@@ -28,11 +28,10 @@ from omegaconf import OmegaConf
 from benchmarks import tables
 from benchmarks.tables import NETWORKS, RECORDS, Record
 from mnist_cnn.analysis import ranking
-from mnist_cnn.analysis.found import read_json
 from mnist_cnn.command import command, docstring_parser
 from mnist_cnn.config.compose import compose, files, plain
 from mnist_cnn.report import OUTPUTS
-from mnist_cnn.runs.folder import HYDRA, RESULTS, differences, flat, write_json
+from mnist_cnn.runs.folder import HYDRA, RESULTS, differences, flat, read_json, write_json
 
 # what the runs of a record share besides their configuration
 SAME = ("parameters", "device", "processor", "threads", "versions", "git_commit")

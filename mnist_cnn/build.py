@@ -1,7 +1,6 @@
 """Build a run's module and Trainer from its configuration."""
 
 import inspect
-import sys
 import warnings
 from collections.abc import Mapping
 from multiprocessing.util import get_temp_dir
@@ -17,9 +16,8 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 
 from mnist_cnn.callbacks.between_epochs import first_of
-from mnist_cnn.callbacks.checkpoint import Checkpoint, check_whole
+from mnist_cnn.callbacks.checkpoint import Checkpoint
 from mnist_cnn.callbacks.exactness import is_inexact
-from mnist_cnn.callbacks.history import History
 from mnist_cnn.callbacks.loggers import DropLater, make_loggers
 from mnist_cnn.callbacks.profiler import NoProfiler
 from mnist_cnn.callbacks.ready import ReadyForTest
@@ -41,8 +39,9 @@ from mnist_cnn.runs import processes
 from mnist_cnn.runs.folder import LAST, RunFolder
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.runs.processor import crowded, emulated
-from mnist_cnn.runs.ranks import rank
-from mnist_cnn.weights.files import read_checkpoint, read_file
+from mnist_cnn.runs.ranks import say
+from mnist_cnn.runs.terminal import reason
+from mnist_cnn.weights.files import no_start, read_checkpoint, read_file, read_start
 
 
 def check_machine(config: Config) -> None:
@@ -71,12 +70,13 @@ def check_machine(config: Config) -> None:
             make_schedule(config.scheduler, optimizer, lambda: 2)
     if are_transforms(augment := config.data.get("augment")):
         Transforms(augment, (32, 32))  # any size
-    if config.needs_labels():
-        make_data(config.data).setup("fit")
+    data = config.data
+    if data.get("per_class") and data.get("name") == "mnist" and not is_custom(data):
+        make_data(data).setup("fit")  # only the labels tell whether each class has as many
     if (Path(config.run_dir) / LAST).is_file():
         return  # resumed from there: the files it started from are not needed
     if config.ckpt_path is not None:
-        check_whole(config.ckpt_path)
+        read_start(config.ckpt_path)
     elif config.init_weights is not None:
         try:
             read_file(config.init_weights)
@@ -121,7 +121,7 @@ def make_module(config: Config, model: Mapping[str, Any] | None = None) -> L.Lig
     except ValueError:
         raise
     except Exception as e:  # a class may raise anything for its arguments
-        raise ValueError(f"module: {name}: {' '.join(str(e).split())}") from e
+        raise ValueError(f"module: {name}: {reason(e)}") from e
 
 
 def parameters(kind: type) -> set[str]:
@@ -163,13 +163,13 @@ def build_module(
             left = module.load_weights(path, config.init_strict)
         except ValueError as e:
             raise ValueError(f"init_weights: {e}") from None
-        if left and rank() == 0:
-            print(f"init_weights={path}: loaded except {'; '.join(left)}", file=sys.stderr)
+        if left:
+            say(f"init_weights={path}: loaded except {'; '.join(left)}")
         after = normalisations(module)
-        if (changed := [k for k in before if after[k] != before[k]]) and rank() == 0:
-            # right for weights that were trained with it, but not what was given
-            said = "; ".join(f"model.{k} is {after[k]} there, not {before[k]}" for k in changed)
-            print(f"init_weights={path}: {said}", file=sys.stderr)
+        changed = [key for key in before if after[key] != before[key]]
+        if changed:  # right for weights that were trained with it, but not what was given
+            said = [f"model.{key} is {after[key]} there, not {before[key]}" for key in changed]
+            say(f"init_weights={path}: {'; '.join(said)}")
     if config.compile:
         for part in module.children():  # in place: the names of the weights stay
             # a kernel for each shape: a dynamic one would depend on the shapes seen before
@@ -214,8 +214,7 @@ def build_trainer(
             available.
     """
     quiet_lightning()
-    if start is not None:
-        check_whole(start)
+    resumed = {} if start is None else read_start(start)
     named = {
         f"callbacks.{name}": instantiate_as(L.Callback, node, key=f"callbacks.{name}")
         for name, node in config.callbacks.items()
@@ -227,8 +226,8 @@ def build_trainer(
     inexact += ["compile"] * config.compile  # kernels may be chosen by their speed
     reload = "reload_dataloaders_every_n_epochs"  # counted from where it resumes
     inexact += [f"trainer.{reload}"] * bool(config.trainer.get(reload))
-    if inexact and rank() == 0:
-        print(f"no exact resume is promised with {', '.join(inexact)}", file=sys.stderr)
+    if inexact:
+        say(f"no exact resume is promised with {', '.join(inexact)}")
     callbacks = [*named.values(), *[ReadyForTest()] * config.test]
     options = {**config.trainer, "devices": own_devices(config.trainer)}
     if options["use_distributed_sampler"] is None:
@@ -236,24 +235,24 @@ def build_trainer(
         options["use_distributed_sampler"] = is_custom(config.data)
     options["enable_progress_bar"] |= any(isinstance(c, ProgressBar) for c in callbacks)
     options["profiler"] = options["profiler"] or NoProfiler()
-    history = next(callback for callback in callbacks if isinstance(callback, History))
+    history: Any = named["callbacks.history"]
     history.monitored = config.monitored()
-    keeper = next(callback for callback in callbacks if isinstance(callback, Checkpoint))
+    keeper: Any = named["callbacks.checkpoint"]
     keeper.run, keeper.start = run, start
     keeper.data = config.data if is_custom(config.data) else {}
     trainer: L.Trainer = instantiate_as(
         L.Trainer,
         options,
-        callbacks=[DropLater(start), *callbacks],
+        callbacks=[DropLater(resumed), *callbacks],
         logger=make_loggers(config.logger, run.values, module),
         plugins=processes.environment(),
         default_root_dir=run.path,
         key="trainer",
     )
-    if trainer.strategy.root_device.type == "cpu" and rank() == 0:
+    if trainer.strategy.root_device.type == "cpu":
         for line in (crowded(torch.get_num_threads()), emulated(trainer.precision)):
             if line:
-                print(line, file=sys.stderr)
+                say(line)
     return trainer
 
 
@@ -282,12 +281,10 @@ def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None
         raise ValueError(e) from e
     except (LookupError, TypeError, AttributeError, RuntimeError) as e:
         if is_of_compiler(e):
-            reason = " ".join(str(e).partition("\n\n")[0].split())
-            raise ValueError(f"{must_be('compile', 'false here', True)}: {reason}") from e
+            why = " ".join(str(e).partition("\n\n")[0].split())
+            raise ValueError(f"{must_be('compile', 'false here', True)}: {why}") from e
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         restored = any(getattr(callback, "running", False) for callback in callbacks)
         if ckpt_path is None or restored:
             raise
-        reason = " ".join(str(e).split())
-        wanted = must_be("ckpt_path", "a checkpoint that training can resume", ckpt_path)
-        raise ValueError(f"{wanted}: {reason}") from e
+        raise ValueError(f"{no_start(ckpt_path)}: {' '.join(str(e).split())}") from e

@@ -260,6 +260,12 @@ def test_a_device_or_a_class_that_is_not_there_is_refused_before_a_run_has_a_fol
     assert line in str(refused.value)
 
 
+def test_the_classes_of_a_set_that_is_not_downloaded_yet_are_not_counted(tmp_path):
+    overrides = ["data=kmnist", f"data.root={tmp_path}", "data.per_class=4700"]
+    preflight(compose(overrides, run_dir="unused"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("value", "key"), [("3", "ckpt_path"), ("''", "ckpt_path"), ("[a,3]", r"ckpt_path\.1")]
 )

@@ -22,7 +22,7 @@ from mnist_cnn.config.parse import Evaluation, parse
 from mnist_cnn.data import mnist
 from mnist_cnn.evaluate import evaluate, preflight
 from mnist_cnn.module import DigitClassifier
-from mnist_cnn.runs.folder import PENDING, is_sweep
+from mnist_cnn.runs.folder import LOCK, PENDING, SWEEP, is_sweep
 from mnist_cnn.train import train
 from mnist_cnn.weights.files import SHIPPED
 from tests.helpers.training import SHORT, save_untrained
@@ -321,7 +321,8 @@ def test_a_sweeps_folder_stands_for_its_finished_runs(folder, tmp_path):
     jobs = [tmp_path / f"seed_{seed}" for seed in (1, 2, 3)]
     for job in jobs:
         shutil.copytree(folder, job)
-    (tmp_path / "sweep.yaml").touch()
+    for name in (SWEEP, LOCK):
+        (tmp_path / name).touch()
     (jobs[2] / "results.json").rename(jobs[2] / "failed.json")
     files = [str(job / BEST) for job in jobs]
     assert composed(tmp_path).ckpt_path == files[:2]
@@ -331,7 +332,8 @@ def test_a_sweeps_folder_stands_for_its_finished_runs(folder, tmp_path):
 def test_without_a_path_the_network_of_the_package_is_evaluated_in_any_folder(
     tmp_path, monkeypatch
 ):
-    (tmp_path / "sweep.yaml").touch()
+    for name in (SWEEP, LOCK):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     assert network_files(None) == [SHIPPED.resolve()]
     with pytest.raises(ValueError, match=r"must be a path or a list of paths, got \['x'\]"):
@@ -369,7 +371,8 @@ def test_an_evaluation_has_a_folder_of_its_own_in_that_of_the_run(folder, other,
 def test_what_cannot_be_evaluated_is_named(folder, tmp_path, ckpt_path, line):
     (tmp_path / "notes.txt").write_text("no network")
     (tmp_path / "sweep").mkdir()
-    (tmp_path / "sweep" / "sweep.yaml").touch()
+    for name in (SWEEP, LOCK):
+        (tmp_path / "sweep" / name).touch()
     given = ckpt_path.replace("TMP", str(tmp_path)).replace("RUN", str(folder))
     with pytest.raises(ValueError, match=rf"^ckpt_path=.*{line}.*$"):
         as_trained([f"ckpt_path={given}"])

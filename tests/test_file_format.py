@@ -27,7 +27,8 @@ def test_files_of_another_version_are_refused(tmp_path):
     with pytest.raises(ValueError, match=LINE):
         predictor.load(weights)
     results = changed(run / RESULTS, b'_version": 1', b'_version": 2')
-    assert read_runs([run])["message"].tolist() == [f"ValueError: {LINE}: another release wrote it"]
+    message = f"ValueError: {RESULTS}: {LINE}: another release wrote it"
+    assert read_runs([run])["message"].tolist() == [message]
     with pytest.raises(ValueError, match=f"{RESULTS}: {LINE}"):
         trained(run, "trainer.max_epochs=1")
     results.unlink()

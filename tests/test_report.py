@@ -20,7 +20,7 @@ from mnist_cnn import report
 from mnist_cnn.analysis import comparison, found, ranking, tables
 from mnist_cnn.analysis.results import metric_text
 from mnist_cnn.config.messages import install
-from mnist_cnn.runs.folder import LOCK, OVERRIDES, SWEEP
+from mnist_cnn.runs.folder import LOCK, OVERRIDES, SWEEP, read_json
 from mnist_cnn.runs.terminal import Console
 from tests.helpers.training import trained
 
@@ -46,7 +46,7 @@ def sweep(original: Path, tmp_path: Path) -> Path:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    return found.read_json(folder / "results.json")
+    return read_json(folder / "results.json")
 
 
 def change(folder: Path, values: dict[str, Any]) -> Path:
@@ -219,7 +219,7 @@ def test_runs_without_a_result_are_told_apart(sweep, groups, printed):
     for job, state in (("x2", "pruned"), ("x3", "interrupted"), ("x4", "running")):
         assert f"| {job} | {state} |  |" in said
     assert "| x1 | failed | out of \\| memory [/b] |" in said
-    assert "| x5 | unreadable | JSONDecodeError: " in said
+    assert "| x5 | unreadable | ValueError: results.json: " in said
     assert [group["n"] for group in groups(sweep)] == [2, 2]
 
 

@@ -32,6 +32,7 @@ def made(folder: Path, *overrides: str) -> Path:
 def swept(folder: Path, *commands: dict) -> Path:
     content = [{"hydra": [], **command} for command in commands]
     save(folder / SWEEP, {"application": "train", "commands": content})
+    (folder / LOCK).touch()
     return folder
 
 
@@ -194,7 +195,7 @@ def test_a_search_is_resumed_with_all_that_its_command_said_of_it(tmp_path):
     others = ["hydra.job.chdir=true", "hydra.run.dir=x"]
     overrides = {"hydra": [*OF_SEARCH, *others], "task": ["seed=1"]}
     config = OmegaConf.create({"hydra": {"overrides": overrides}})
-    save(tmp_path / SWEEP, {"application": "train", "commands": with_command([], config)})
+    swept(tmp_path, *with_command([], config))
     (line,) = expand([f"ckpt_path={tmp_path}"])
     assert line == ["-m", *OF_SEARCH, "seed=1", f"hydra.sweep.dir='{tmp_path}'"]
     now = "hydra.sweeper.params.x=3"

@@ -1,5 +1,6 @@
 """RunFolder: one process per folder, valid results, and no changes to other files."""
 
+import errno
 import gc
 import importlib
 import json
@@ -264,6 +265,28 @@ def test_nothing_of_a_run_is_written_through_a_link(tmp_path):
         extended.finish({"loss": 0.25})
     assert mine.read_text() == "kept"
     assert "a line" in (run / "run.log").read_text()
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"loss": 1'])
+def test_damaged_results_are_named(tmp_path, content):
+    finished(tmp_path)
+    (tmp_path / RESULTS).write_text(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path / RESULTS}: "), opened(tmp_path):
+        pass
+
+
+def test_a_full_disk_leaves_the_recorded_configuration_as_it_was(tmp_path, monkeypatch):
+    finished(tmp_path)
+    before = files(tmp_path)
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with opened(tmp_path, epochs=4, more=["epochs"]) as extended:
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            extended.commit()
+    assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("outer", [False, True], ids=["", "in a program that is imported"])

@@ -27,7 +27,7 @@ from mnist_cnn.model import SHAPE
 from mnist_cnn.module import check_fits
 from mnist_cnn.plots import evaluation
 from mnist_cnn.runs import terminal
-from mnist_cnn.runs.folder import CONFIG, new_file, write_json
+from mnist_cnn.runs.folder import CONFIG, cleared, write_json
 from mnist_cnn.weights import predictor
 from mnist_cnn.weights.predictor import Trained
 
@@ -276,20 +276,20 @@ def write_outcome(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(outcome, folder / EVALUATION)  # first, see there
     (folder / CONFIG.parent).mkdir(exist_ok=True)
-    OmegaConf.save(values, new_file(folder / CONFIG))
+    OmegaConf.save(values, cleared(folder / CONFIG))
     table = pd.DataFrame(predictions.probabilities.numpy()).add_prefix("p")
     table.insert(0, "index", data.rows[split].numpy())
     table.insert(1, "label", predictions.labels.numpy())
     table.insert(2, "prediction", predictions.predicted.numpy())
     if files := data.split_files(split):
         table.insert(1, "file", files)
-    table.to_csv(new_file(folder / "predictions.csv"), index=False, float_format="%.6g")
+    table.to_csv(cleared(folder / "predictions.csv"), index=False, float_format="%.6g")
     for name in ("writers.csv", "writers.png"):  # of an earlier set; not every set has writers
         (folder / name).unlink(missing_ok=True)
     if people is not None:
         people.to_csv(folder / "writers.csv", index=False)
     for name, figure in figures.items():
-        new_file(folder / name).write_bytes(figure)
+        cleared(folder / name).write_bytes(figure)
 
 
 def print_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Find and read the runs in folders."""
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from mnist_cnn.runs import folder as files
-from mnist_cnn.runs.file_format import check_format
 from mnist_cnn.runs.terminal import track
 
 MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any marks a run's folder
@@ -70,10 +68,10 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
     run["logarithmic"] = searched_in_logs(folder)
     try:
         if state == "failed":
-            failure = read_json(folder / files.FAILED)
+            failure = files.read_json(folder / files.FAILED)
             run["message"] = (failure["error"].strip() or failure["type"]).splitlines()[0]
         if state == "finished":
-            results = read_json(folder / files.RESULTS)
+            results = files.read_json(folder / files.RESULTS)
             if "config" not in results:
                 raise ValueError("the results of another program")
             flat = files.flat(results.pop("config"))
@@ -83,16 +81,9 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
             results |= {key: float("nan" if v is None else v) for key, v in metrics.items()}
             run |= {"config": config, "results": results}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
-        run |= {"state": "unreadable", "message": f"{type(e).__name__}: {e}"}
+        message = f"{type(e).__name__}: {e}".replace(f"{folder}{os.sep}", "")
+        run |= {"state": "unreadable", "message": message}
     return run
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise ValueError("not an object of JSON")
-    check_format(content)
-    return content
 
 
 def read_history(folder: Path) -> pd.DataFrame:

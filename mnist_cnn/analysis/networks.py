@@ -13,7 +13,7 @@ from mnist_cnn.config.instantiate import allow_given, not_allowed
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.schema import PUBLIC
 from mnist_cnn.runs.file_format import check_replaceable
-from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, SWEEP, flat
+from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, flat, is_sweep
 from mnist_cnn.runs.names import file_name
 from mnist_cnn.runs.resume import MULTIRUN, key_of, quote, take_ckpt_path
 
@@ -37,7 +37,7 @@ def network_files(ckpt_path: Any) -> list[Path]:
         if not isinstance(path, str | Path | None):
             raise ValueError(must_be(shown(ckpt_path), "a path or a list of paths", shown(path)))
         folder = Path(os.path.expanduser(path or ""))
-        if path and (folder / SWEEP).is_file():
+        if path and is_sweep(folder):
             paths += sorted(file.parent for file in folder.resolve().rglob(RESULTS))
         else:
             paths.append(path)

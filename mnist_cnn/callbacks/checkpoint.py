@@ -3,7 +3,6 @@
 import copy
 import math
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -43,7 +42,8 @@ from mnist_cnn.internals.lightning import (
 )
 from mnist_cnn.internals.loaders import begin_batches
 from mnist_cnn.runs.file_format import KEY, VERSION
-from mnist_cnn.runs.folder import BEST, LAST, RunFolder, new_file, replace
+from mnist_cnn.runs.folder import BEST, LAST, RunFolder, cleared, replace, replacing
+from mnist_cnn.runs.ranks import say
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from mnist_cnn.weights.files import read_checkpoint
 
@@ -122,8 +122,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         reasons = unresumable(trainer, self.take_loaders(trainer, pl_module))
-        if reasons and trainer.is_global_zero:
-            print(f"no checkpoint within an epoch: {'; '.join(reasons)}", file=sys.stderr)
+        if reasons:
+            say(f"no checkpoint within an epoch: {'; '.join(reasons)}")
         self.within_epochs = not reasons
         callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
         trainer.should_stop |= any(map(stopped_early, callbacks))
@@ -237,7 +237,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         self.check_losses(trainer, module)
         new = self.last.with_suffix(".new")
         if trainer.is_global_zero:
-            new_file(new)
+            cleared(new)
         try:
             trainer.save_checkpoint(new, weights_only=False)
             if trainer.is_global_zero:
@@ -249,8 +249,7 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                     copy_whole(new, self.best)
                 replace(new, self.last)
         except OSError:  # most likely a full disk: free what was taken
-            for file in (new, self.best.with_suffix(".new")):
-                file.unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
         trainer.strategy.barrier("a checkpoint is in its place")
         self.due = time.monotonic() + self.every_seconds
@@ -312,9 +311,8 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
         now, before = environment(trainer), checkpoint.get("environment", {})
         # another program's checkpoint has none
         changed = [f"{k} {before[k]}, now {v}" for k, v in now.items() if before.get(k, v) != v]
-        if changed and trainer.is_global_zero:
-            said = "; ".join(changed)
-            print(f"not identical to an uninterrupted run: {said}", file=sys.stderr)
+        if changed:
+            say(f"not identical to an uninterrupted run: {'; '.join(changed)}")
 
     def take_over(self, trainer: L.Trainer, checkpoint: dict[str, Any]) -> None:
         """Copy another run's checkpoint that this run starts from, and the best one beside it."""
@@ -334,17 +332,7 @@ def best_epoch(trainer: L.Trainer) -> int | None:
     return None if kept is None else kept.best_epoch
 
 
-def check_whole(path: Path | str) -> None:
-    """Raise ValueError if the checkpoint that a run starts from is damaged or not a checkpoint."""
-    try:
-        read_checkpoint(path)
-    except ValueError as e:
-        wanted = must_be("ckpt_path", "a checkpoint that training can resume", path)
-        raise ValueError(f"{wanted}: {e}") from None
-
-
 def copy_whole(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    new = new_file(target.with_suffix(".new"))
-    shutil.copyfile(source, new)
-    replace(new, target)
+    with replacing(target) as new:
+        shutil.copyfile(source, new)

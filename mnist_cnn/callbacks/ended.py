@@ -17,18 +17,15 @@ def why_ended(config: Config, file: Path) -> str:
             than the configuration allows.
     """
     # torch takes seconds to import, which other commands avoid
-    from mnist_cnn.callbacks.checkpoint import check_whole
-    from mnist_cnn.weights.files import read_checkpoint
+    from mnist_cnn.weights.files import no_start, read_start
 
-    check_whole(file)
-    content = read_checkpoint(file)
+    content = read_start(file)
     try:
         states = content["callbacks"]
         progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
         steps, epochs = content["global_step"], content["epoch"] + (progress["ready"] > 0)
     except (KeyError, TypeError):  # as of save_weights_only
-        wanted = "a checkpoint that training can resume"
-        raise ValueError(must_be("ckpt_path", wanted, file)) from None
+        raise ValueError(no_start(file)) from None
     trainer = config.trainer
     for key, done in {"max_epochs": epochs, "max_steps": steps}.items():
         limit = trainer[key]

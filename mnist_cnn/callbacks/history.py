@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -19,7 +20,7 @@ from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.internals.results import count_exactly
 from mnist_cnn.metrics import sum_over_ranks
 from mnist_cnn.plots import training
-from mnist_cnn.runs.folder import new_file, replace
+from mnist_cnn.runs.folder import replacing
 
 
 class History(BetweenEpochs):
@@ -114,13 +115,14 @@ class History(BetweenEpochs):
         if not trainer.is_global_zero:
             return
         file = Path(trainer.default_root_dir, "history.csv")
-        new = new_file(file.with_suffix(".csv.new"))
-        with new.open("w", encoding="utf-8", newline="") as opened:
-            writer = csv.DictWriter(opened, dict.fromkeys(key for row in self.rows for key in row))
-            writer.writeheader()
-            writer.writerows(self.rows)
-        with contextlib.suppress(PermissionError):  # on Windows, open in another program
-            replace(new, file)
+        columns = dict.fromkeys(key for row in self.rows for key in row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        # on Windows, it may be open in another program
+        with contextlib.suppress(PermissionError), replacing(file) as new:
+            new.write_text(text.getvalue(), "utf-8", newline="")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # after the last checkpoint, which removes a plot of an earlier state

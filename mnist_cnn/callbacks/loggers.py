@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,7 +15,6 @@ from mnist_cnn.callbacks.tensorboard import TensorBoard, Value
 from mnist_cnn.config.instantiate import instantiate_as
 from mnist_cnn.runs.folder import flat
 from mnist_cnn.runs.names import varied
-from mnist_cnn.weights.files import read_checkpoint
 
 
 def make_loggers(
@@ -49,11 +47,13 @@ class DropLater(Callback):
 
     Curves, results and the test are logged again, also by a run that was killed before its first
     checkpoint. A command that fails while the checkpoint is restored drops nothing.
+
+    Args:
+        start: content of that checkpoint; empty without one.
     """
 
-    def __init__(self, start: Path | str | None):
-        content = read_checkpoint(start) if start is not None else {}
-        self.done = {key: content.get(key, 0) for key in ("epoch", "global_step")}
+    def __init__(self, start: Mapping[str, Any]):
+        self.done = {key: start.get(key, 0) for key in ("epoch", "global_step")}
         self.dropped = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

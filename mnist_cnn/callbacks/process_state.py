@@ -1,6 +1,5 @@
 """The state of a training process that Lightning leaves out of checkpoints."""
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from mnist_cnn.internals.lightning import mid_epoch
 from mnist_cnn.internals.loaders import fetches_ahead, take_positions
 from mnist_cnn.internals.results import logged, metric_states, restore_logged, restore_metrics
 from mnist_cnn.runs.generators import generators, set_generators
+from mnist_cnn.runs.ranks import say
 
 
 def process_state(trainer: L.Trainer, module: Any, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -79,11 +79,10 @@ def unresumable(trainer: L.Trainer, others: Sequence[Any]) -> list[str]:
     if isinstance(interval, int) and steps % interval == 0 and trainer.enable_validation:
         reasons.append(f"trainer.val_check_interval={interval} validates after each step")
     stay = any(getattr(loader, "persistent_workers", False) for loader in resumable(trainer))
-    if stay and trainer.is_global_zero:
-        print(
+    if stay:
+        say(
             "train_dataloader: persistent_workers=True starts new workers each epoch all the same: "
-            "the random states of old ones cannot be resumed",
-            file=sys.stderr,
+            "the random states of old ones cannot be resumed"
         )
     return reasons
 

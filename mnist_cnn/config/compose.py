@@ -16,6 +16,7 @@ from mnist_cnn.config.messages import either, must_be
 from mnist_cnn.runs import names, resume
 from mnist_cnn.runs.errors import raised_by_hydra
 from mnist_cnn.runs.folder import flat
+from mnist_cnn.runs.terminal import reason
 
 # inside an installed package, or beside the package in a clone
 CONF = next(up / "conf" for up in Path(__file__).parents[1:3] if (up / "conf").is_dir())
@@ -37,7 +38,7 @@ def plain(cfg: DictConfig, key: Any = "") -> Any:
             value = cfg[key] if key in cfg else OmegaConf.select(cfg, key)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     except (OmegaConfBaseException, RecursionError) as e:
-        raise ValueError(f"{key}: {' '.join(str(e).split())}".removeprefix(": ")) from None
+        raise ValueError(f"{key}: {reason(e)}".removeprefix(": ")) from None
 
 
 def better(metric: str | None, objective: str = "", mode: str | None = None) -> str | None:

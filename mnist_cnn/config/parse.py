@@ -39,7 +39,6 @@ from mnist_cnn.runs.ranks import world_size
 OF_MODULE = ("model", "optimizer", "scheduler", "loss", "metrics")
 FOLLOWED = "module.monitor"  # by a plateau schedule
 PAGES = "mnist_cnn.data.pages."
-SMALLEST = 0.8  # no class of a fold is smaller than this fraction of the mean class size
 
 Values = dict[str, Any]
 
@@ -227,13 +226,6 @@ class Config(Entry):
             found = {FOLLOWED: self.module.get("monitor"), **found}
         found = {"objective.metric": self.objective.metric, **found}
         return {key: metric for key, metric in found.items() if isinstance(metric, str)}
-
-    def needs_labels(self) -> bool:
-        """Return whether only the labels tell if each class has data.per_class training images."""
-        if is_custom(self.data) or self.data["name"] not in schema.PUBLIC:
-            return False
-        mean = schema.IMAGES * (1 - self.data["val_fraction"]) / schema.CLASSES
-        return (self.data.get("per_class") or 0) > SMALLEST * mean
 
 
 class Evaluation(Entry):

@@ -199,14 +199,16 @@ class RunFolder:
         if refused := {key: changed[key] for key in changed if key not in allowed}:
             self.is_forced = self.values.get("force") is True
             lines += [self.force(refused, ended, recorded.parent.parent)]
-        # results remain valid if a step, such as the test, is now left out
-        off, on = ({key for key in allowed if allowed[key] == (not new, new)} for new in (0, 1))
-        longer = changed.keys() - off - on
+        # steps, such as the test
+        added = {key for key, change in allowed.items() if change == (False, True)}
+        left_out = {key for key, change in allowed.items() if change == (True, False)}
+        longer = changed.keys() - added - left_out
         if longer and ended:
             lines += [f"{self.path}: nothing is left to train: {ended}"]
         results = self.path / RESULTS
-        if results.exists() and not on and (not longer or (ended and off)):
-            self.results = read_results(results)
+        # they hold if a step is left out, not if one is added or the training goes on
+        if results.exists() and not added and (not longer or (ended and left_out)):
+            self.results = read_json(results)
         return lines
 
     def force(self, changed: Changes, ended: str, of: Path) -> str:
@@ -242,9 +244,8 @@ class RunFolder:
         for name, content in self.pending.items():
             file = self.path / name
             file.parent.mkdir(exist_ok=True)
-            new = new_file(file.with_suffix(".new"))
-            OmegaConf.save(content, new)
-            replace(new, file)
+            with replacing(file) as new:
+                OmegaConf.save(content, new)
         self.pending = {}
 
     def finish(self, results: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,7 +282,7 @@ class RunFolder:
         """Also write what is logged inside to a file in the folder."""
         root = logging.getLogger()
         if (self.path / self.log).is_symlink():
-            new_file(self.path / self.log)
+            cleared(self.path / self.log)
         handler = logging.FileHandler(self.path / self.log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s"))
         level = root.level
@@ -369,10 +370,12 @@ def remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """Read what RunFolder.finish wrote; ValueError for a file of another format version."""
-    content = json.loads(path.read_text("utf-8"))
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what write_json wrote; ValueError if it is damaged or of another format version."""
     try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("not an object of JSON")
         check_format(content)
     except ValueError as e:
         raise ValueError(f"{path}: {e}") from None
@@ -380,17 +383,24 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    new = new_file(path.with_suffix(".new"))
-    try:
+    with replacing(path) as new:
         new.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", "utf-8")
-        replace(new, path)
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Yield the path of a new file, which then replaces `file` atomically."""
+    new = cleared(file.with_suffix(".new"))
+    try:
+        yield new
+        replace(new, file)
     except OSError:  # most likely a full disk: free what was taken
         new.unlink(missing_ok=True)
         raise
 
 
-def new_file(path: Path) -> Path:
-    """Return the path of a file to write, where nothing is left: a link would lead elsewhere."""
+def cleared(path: Path) -> Path:
+    """Return a path to write to after removing what is there: a link would lead elsewhere."""
     path.unlink(missing_ok=True)
     return path
 

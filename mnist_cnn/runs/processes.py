@@ -5,7 +5,6 @@ environment. So it trains the same from the command line, in a sweep with any la
 Python, and a killed run leaves no files of its processes behind.
 """
 
-import json
 import logging
 import os
 import pkgutil
@@ -18,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from mnist_cnn.internals.hydra import adopt_hydra_config
-from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_results
+from mnist_cnn.runs.folder import PRUNED, RESULTS, Pruned, RunFolder, read_json
 from mnist_cnn.runs.ranks import end_with_launcher, under_torchrun
 from mnist_cnn.runs.signals import Interrupted, interruptible
 
@@ -95,8 +94,8 @@ def launch(run: RunFolder, function: str, count: int) -> dict[str, Any]:
         del os.environ[JOB]
         run.lock.acquire(timeout=60)
     if (run.path / PRUNED).exists():
-        raise Pruned(**json.loads((run.path / PRUNED).read_text("utf-8")))
-    return read_results(run.path / RESULTS)
+        raise Pruned(**read_json(run.path / PRUNED))
+    return read_json(run.path / RESULTS)
 
 
 def call(job: Any) -> None:

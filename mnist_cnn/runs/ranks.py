@@ -25,6 +25,12 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0)) if under_torchrun() else 0
 
 
+def say(line: str) -> None:
+    """Print a line on standard error, once for all processes."""
+    if rank() == 0:
+        print(line, file=sys.stderr)
+
+
 def end_with_launcher(launcher: int | None, number: int = KILL) -> None:
     """Have Linux send this process a signal when its launcher ends, so it does not train on alone.
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from mnist_cnn.internals.hydra import ChoiceSweep, QuotedString, parse_override
-from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, SWEEP, state
+from mnist_cnn.runs.folder import CONFIG, LAST, LOCK, OVERRIDES, SWEEP, is_sweep, state
 
 # a run's folder may be untrusted: only the user who resumes it says what may be imported
 NOT_REPEATED = ("targets", "force", "run_dir")
@@ -97,7 +97,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     path = (
         latest(Path(outputs)) if place == "latest" else Path(os.path.expanduser(place)).absolute()
     )
-    if (path / SWEEP).is_file():
+    if is_sweep(path):
         start = ["-m", *(a for a in rest[:at] if a not in MULTIRUN)]
         lines = [resumed_sweep(path, command, rest) for command in commands(path)]
         return [[*start, *line, *rest[at:]] for line in lines]
@@ -176,9 +176,12 @@ def repeated(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
 
 def not_given(recorded: Iterable[str], given: Iterable[str]) -> list[str]:
     left_out = (*NOT_REPEATED, *map(key_of, given))
-    below = tuple(f"{key}." for key in left_out)
-    keys = [(override, key_of(override)) for override in recorded]
-    return [o for o, key in keys if key not in left_out and not key.startswith(below)]
+    return [override for override in recorded if not is_of(key_of(override), left_out)]
+
+
+def is_of(key: str, keys: Sequence[str]) -> bool:
+    """Return whether a key is one of `keys`, or below one."""
+    return key in keys or key.startswith(tuple(f"{each}." for each in keys))
 
 
 def not_repeated(override: str) -> ValueError:
@@ -216,7 +219,7 @@ def may_be_swept(key: Any, value: Any) -> bool:
         return False
     override = f"{key}={text}"
     return (
-        override in not_given([override], [])
+        not is_of(key_of(override), NOT_REPEATED)
         and not OF_HYDRA.match(override)
         and not ELSEWHERE.match(override)
     )

@@ -18,7 +18,7 @@ from mnist_cnn.runs.folder import (
     FolderInUseError,
     Pruned,
     RunFolder,
-    read_results,
+    read_json,
     remove_empty,
     state,
 )
@@ -103,7 +103,7 @@ def attempt(
         if (value := results.get(metric)) is not None:
             return float(value)
         if "n_trials" in HydraConfig.get().sweeper:
-            others = map(read_results, folder.parent.glob(f"*/{RESULTS}"))
+            others = map(read_json, folder.parent.glob(f"*/{RESULTS}"))
             if not any(metric in other for other in others):
                 names = [name for name, number in results.items() if isinstance(number, float)]
                 found = ", ".join(names) or "no number"

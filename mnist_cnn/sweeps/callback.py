@@ -29,8 +29,8 @@ from mnist_cnn.runs.folder import (
     PENDING,
     SWEEP,
     RunFolder,
+    cleared,
     is_sweep,
-    new_file,
     replace,
     state,
 )
@@ -126,7 +126,7 @@ class Folders(Callback):
         before = known_commands(folder)
         known = with_command(before, config)
         content = {"application": config.hydra.job.name, "commands": known}
-        OmegaConf.save(content, new_file(folder / PENDING))
+        OmegaConf.save(content, cleared(folder / PENDING))
         for line in renamed(folder, sorted(swept_keys(known) - swept_keys(before))):
             print(line, file=sys.stderr)
         with read_write(config.hydra):  # each job is composed from these

@@ -15,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mnist_cnn.config.instantiate import ForbiddenError
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.runs.file_format import KEY, VERSION, check_format
 from mnist_cnn.runs.terminal import reason
 from mnist_cnn.weights.networks import is_reader
@@ -57,6 +58,18 @@ def find(path: Path | str | None = None) -> Path:
         what = "a run's folder, a checkpoint or a weights file"
         raise ValueError(f"{file}: must be {what}; {file.suffix} is exported for other programs")
     return file
+
+
+def read_start(file: Path | str) -> Any:
+    """Load the checkpoint that a run starts from, see `read_checkpoint`."""
+    try:
+        return read_checkpoint(file)
+    except ValueError as e:
+        raise ValueError(f"{no_start(file)}: {e}") from None
+
+
+def no_start(file: Path | str) -> str:
+    return must_be("ckpt_path", "a checkpoint that training can resume", file)
 
 
 def read_checkpoint(file: Path | str) -> Any:
