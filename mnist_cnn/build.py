@@ -53,7 +53,7 @@ def check_machine(config: Config) -> None:
     """
     quiet_lightning()
     bare: dict[str, Any] = {"callbacks": [], "logger": False, "default_root_dir": "."}
-    plugins = processes.environment()
+    plugins = processes.plugins()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the run's own Trainer issues them
         trainer = instantiate_as(L.Trainer, config.trainer, **bare, plugins=plugins, key="trainer")
@@ -245,7 +245,7 @@ def build_trainer(
         options,
         callbacks=[DropLater(resumed), *callbacks],
         logger=make_loggers(config.logger, run.values, module),
-        plugins=processes.environment(),
+        plugins=processes.plugins(),
         default_root_dir=run.path,
         key="trainer",
     )

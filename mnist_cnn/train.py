@@ -15,13 +15,13 @@ from mnist_cnn.config.depends import depends_on, extendable
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.config.schema import check_files
 from mnist_cnn.runs import processes, resume
-from mnist_cnn.runs.folder import RESULTS, RunFolder
+from mnist_cnn.runs.folder import RESULTS, WEIGHTS, RunFolder
 from mnist_cnn.runs.imports import without_collection
 from mnist_cnn.runs.names import in_sweep
 from mnist_cnn.sweeps import attempt
 
 # outdated once a finished run trains on; the last are TensorBoard's
-STALE = ("weights.safetensors", "history.png", "results/events.out.tfevents.*")
+STALE = (WEIGHTS, "history.png", "results/events.out.tfevents.*")
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if trainer.is_global_zero:
             if hasattr(module, "save_weights"):
                 about = {"data": described(config.data, data)}
-                module.save_weights(run.path / STALE[0], about)
+                module.save_weights(run.path / WEIGHTS, about)
             write_results(trainer, outcome, figures)
             run.finish(outcome)
         return outcome

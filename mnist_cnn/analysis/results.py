@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 
 from mnist_cnn.runs import terminal
-from mnist_cnn.runs.folder import OF_EPOCH
+from mnist_cnn.runs.folder import BEST, OF_EPOCH, RESULTS, WEIGHTS
 
 STAGES = {"train": "training", "val": "validation", "test": "test"}
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "numpy", "mnist-cnn")
@@ -116,8 +116,8 @@ def print_results(results: Mapping[str, Any], folder: Path) -> None:
         f"best epoch {results['best_epoch']} of {results['epochs']}, seed {results['seed']}, "
         f"{results['parameters']:,} parameters, {results['seconds']:.1f} s"
     )
-    written = ("results.json", "history.png", "checkpoints/best.ckpt", "weights.safetensors")
-    console.print(f"{folder}: {', '.join(name for name in written if (folder / name).exists())}")
+    written = [name for name in (RESULTS, "history.png", BEST, WEIGHTS) if (folder / name).exists()]
+    console.print(f"{folder}: {', '.join(map(str, written))}")
 
 
 def metric_text(name: str, value: float | None) -> str:

@@ -32,6 +32,7 @@ RESULTS, FAILED, PRUNED = "results.json", "failed.json", "pruned.json"
 CONFIG, OVERRIDES, HYDRA = (Path(".hydra", f"{s}.yaml") for s in ("config", "overrides", "hydra"))
 OF_EPOCH = ("epoch", "lr", "seconds", "images/s")  # columns of history.csv that are not metrics
 LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
+WEIGHTS = "weights.safetensors"
 
 State = Literal["running", "finished", "failed", "pruned", "interrupted", "new"]
 Flat = dict[str, Any]  # the values of a configuration by their full keys

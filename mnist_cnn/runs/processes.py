@@ -33,7 +33,7 @@ def wanted(devices: Any) -> bool:
     return isinstance(devices, int) and devices > 1 and not under_torchrun()
 
 
-def environment() -> list[Any]:
+def plugins() -> list[Any]:
     """Return the Trainer's plugins; without torchrun, one that ignores a cluster's variables."""
     from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
