@@ -79,7 +79,7 @@ class Augment:
     unchanged: float = 0.0
 
     def __post_init__(self) -> None:
-        schema.check_values("data.augment", schema.Augment, dataclasses.asdict(self))
+        schema.check_values("", schema.Augment, dataclasses.asdict(self))
 
     def __call__(self, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         """Return augmented copies (B, 1, 28, 28) in [0, 1] of images x (B, 1, 28, 28) in [0, 1].
