@@ -15,7 +15,7 @@ from mnist_cnn.config.schema import PUBLIC
 from mnist_cnn.runs.file_format import check_replaceable
 from mnist_cnn.runs.folder import BEST, CONFIG, RESULTS, flat, is_sweep
 from mnist_cnn.runs.names import file_name
-from mnist_cnn.runs.resume import MULTIRUN, key_of, quote, take_ckpt_path
+from mnist_cnn.runs.resume import key_of, multirun_first, quote, take_ckpt_path
 
 EVALUATION = "evaluation.json"  # it marks the folder as an evaluation's
 SETS = (*PUBLIC, "arrays", "folder")  # of the group data
@@ -80,8 +80,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     usual = {*data, *(f"{key}={shown(default)}" for key, default in defaults)}
     changes = [a for a in command if a not in usual]
     place = output_folder(files[0], changes) if len(files) == 1 else []
-    whole = [*data, f"ckpt_path={value}", *place, *command]
-    return sorted(whole, key=lambda a: a not in MULTIRUN)  # first, as Hydra 1.3 needs it
+    return multirun_first([*data, f"ckpt_path={value}", *place, *command])
 
 
 def output_folder(file: Path, command: Sequence[str]) -> list[str]:

@@ -86,8 +86,7 @@ def expand(argv: Sequence[str], outputs: Path | str = "outputs") -> list[list[st
     """
     if "run_dir" in map(key_of, argv):
         raise ValueError("run_dir must be the run's own folder; set hydra.run.dir instead")
-    # Hydra 1.3 accepts -m only in first place
-    argv = sorted(map(absolute, argv), key=lambda a: a not in MULTIRUN)
+    argv = multirun_first(map(absolute, argv))
     place, rest = take_ckpt_path(argv)
     if place is None:
         return [rest]
@@ -223,6 +222,11 @@ def may_be_swept(key: Any, value: Any) -> bool:
         and not OF_HYDRA.match(override)
         and not ELSEWHERE.match(override)
     )
+
+
+def multirun_first(argv: Iterable[str]) -> list[str]:
+    """Move -m to the first place, the only one where Hydra 1.3 accepts it."""
+    return sorted(argv, key=lambda argument: argument not in MULTIRUN)
 
 
 def key_of(override: str) -> str:
