@@ -130,12 +130,10 @@ def make_data(
         # a temperature is fitted for the networks that are evaluated alone
         check_held_out(list(ours.values()) if config.split == "test" else nets, config)
         for net in nets:
-            check_fits(net.about["model"], data)
+            check_fits(net.model, data)
     else:
         target = config.data["_target_"]  # of other data, a network's training held nothing out
-        same = [
-            net for net in nets if (net.about["data"].get("custom") or {}).get("_target_") == target
-        ]
+        same = [net for net in nets if (net.data.get("custom") or {}).get("_target_") == target]
         check_held_out(same, config)
         data = CollectedDataModule(made)
         stage = {"val": "fit", "test": "test"}.get(config.split)
@@ -212,7 +210,7 @@ def check_held_out(nets: Sequence[Trained], config: Evaluation) -> None:
         return
     wanted = "temperature=true" if config.split == "test" else f"split={config.split}"
     for net in nets:
-        trained = net.about["data"].get("custom") or net.about["data"]
+        trained = net.data.get("custom") or net.data
         keys = ["val_fraction", "fold", "split"]
         keys += ["fingerprint"] * bool(trained.get("fingerprint"))  # data made in Python have none
         if config.split == "train":

@@ -74,7 +74,7 @@ def as_trained(argv: Sequence[str]) -> list[str]:
     except (ValueError, yaml.YAMLError) as e:
         raise ValueError(f"ckpt_path={e}") from None
     other = next((a.partition("=")[2] for a in command if a.startswith("data=")), None)
-    data = trained_on(first.about["data"], predictor.data_root(first), other)
+    data = trained_on(first.data, predictor.data_root(first), other)
     value = in_grammar(str(files[0]) if len(files) == 1 else list(map(str, files)))
     defaults = yaml.safe_load((CONF / "evaluate.yaml").read_text("utf-8")).items()
     usual = {*data, *(f"{key}={shown(default)}" for key, default in defaults)}

@@ -221,7 +221,7 @@ def export_c(net: Trained, bits: int | None, out: Path) -> str:
         ValueError: a file exists, the network or the compiler is unsuitable, or the file disagrees
             with the network on too many digits. Nothing is written then.
     """
-    model = net.about["model"]
+    model = net.model
     bits = bits or (is_ours(model) and model.get("bits")) or 8
     images, labels = (part[:IMAGES] for part in mnist.load_split("mnist", "", "test"))
     with new_files(out, FILES) as folder:

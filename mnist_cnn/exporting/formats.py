@@ -157,7 +157,7 @@ def by(run: Callable[[Path], Predict]) -> Check:
 
 def run_safetensors(path: Path, net: Trained) -> Predict:
     """Load the file; the user's own code in it is that of the network, so it was allowed."""
-    own = [str(name) for _, name in targets(net.about.get("model"), "model")]
+    own = [str(name) for _, name in targets(net.model, "model")]
     return predictor.load(path, own)
 
 

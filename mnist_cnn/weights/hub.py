@@ -40,8 +40,8 @@ class HubNetwork(Trained, PyTorchModelHubMixin, library_name="mnist_cnn", licens
         """Load the network of a run's folder or a file, by default the shipped one."""
         trained = load(path)
         # nothing else: the folder of the data is the user's own business
-        known = trained.about["data"]
+        known = trained.data
         data = {key: known[key] for key in ("name", "shape", "on_light") if key in known}
-        made = cls(model=trained.about["model"], classes=list(trained.classes), data=data)
+        made = cls(model=trained.model, classes=list(trained.classes), data=data)
         made.load_state_dict(trained.state_dict())
         return made

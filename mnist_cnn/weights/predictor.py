@@ -74,10 +74,10 @@ class Trained(Probabilities):
             net.round_weights()  # once, in place of at each image
         super().__init__(net)
         self.classes, self.epoch, self.about = classes, epoch, dict(about or {})
-        model = self.about.get("model") or {}
-        self.data = self.about.get("data") or {}  # what is known of training's images
-        shapes = (self.data.get("shape"), model.get("shape"))
-        usual = SHAPE if is_ours(model) else None  # a user's network may take any
+        self.model = self.about.get("model") or {}  # configurations; empty if unknown
+        self.data = self.about.get("data") or {}
+        shapes = (self.data.get("shape"), self.model.get("shape"))
+        usual = SHAPE if is_ours(self.model) else None  # a user's network may take any
         self.given_shape = next(filter(None, shapes), usual)
         check_shape(self.given_shape or SHAPE)
         self.eval()
@@ -241,8 +241,7 @@ def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained
 
 def data_root(net: Trained) -> str | None:
     """Return the folder of the network's training data; None if it is not on this machine."""
-    data = net.about["data"]
-    root, folder = data.get("root"), mnist.FOLDERS.get(data["name"], ".")
+    root, folder = net.data.get("root"), mnist.FOLDERS.get(str(net.data.get("name")), ".")
     # without a home folder, ~ is not expanded
     if isinstance(root, str) and Path(os.path.expanduser(Path(root, folder))).is_dir():
         return root
