@@ -151,6 +151,16 @@ def encodings(digit: Array) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("ink", [0, 255])
+@pytest.mark.parametrize("radius", [10, 30])  # 8 and 69 % of the picture
+def test_a_shape_on_nothing_stays_visible_however_large(ink: int, radius: int) -> None:
+    layers = np.full((64, 64, 4), ink, np.uint8)
+    layers[..., 3] = 0
+    cv2.circle(layers, (32, 32), radius, (ink, ink, ink, 255), -1)
+    seen = np.asarray(load_picture(encoded(Image.fromarray(layers), "PNG")).convert("L"))
+    assert (seen[32, 32], seen[0, 0]) == (ink, 255 - ink)
+
+
 def deep(paper: Array, white: str) -> bytes:
     return encoded(Image.fromarray((paper / 255 * int(white)).astype(np.uint16)), "PNG")
 

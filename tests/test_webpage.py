@@ -555,13 +555,14 @@ def test_a_page_refuses_what_a_browser_would_darken(grey_page, tmp_path):
 def test_a_page_shows_a_transparent_picture_on_the_ground_that_it_is_classified_on(
     grey_page, tmp_path
 ):
-    for ink, ground in ((0, 255), (255, 0)):
+    for ink, ground, side in ((0, 255, 20), (255, 0, 20), (0, 255, 34), (255, 0, 34)):
         pixels = np.full((40, 40, 4), ink, np.uint8)
         pixels[..., 3] = 0
-        pixels[10:20, 10:20, 3] = 255
-        Image.fromarray(pixels).save(tmp_path / f"{ink}.png")
-        grey_page.set_input_files("input[type=file]", tmp_path / f"{ink}.png")
-        grey_page.wait_for_function(f"() => picture() && picture().file.name === '{ink}.png'")
+        pixels[6:side, 6:side, 3] = 255
+        name = f"{ink}_{side}.png"
+        Image.fromarray(pixels).save(tmp_path / name)
+        grey_page.set_input_files("input[type=file]", tmp_path / name)
+        grey_page.wait_for_function(f"() => picture() && picture().file.name === '{name}'")
         url = grey_page.evaluate("async () => (await picture().reading).preview")
         shown = np.array(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
         assert np.abs(shown[:5].astype(int) - ground).max() < 20

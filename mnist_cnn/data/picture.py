@@ -37,6 +37,7 @@ TAKEN = (
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # of Pillow, by channels
 LIGHT = 0.75  # fraction of an image's outermost pixels above which its ground is light
 _ORIENTATION = 0x0112  # the EXIF tag
+_SPREAD = 64  # of 255: opaque pixels whose lightness differs less are ink alone, with no paper
 _LYING = (5, 6, 7, 8)  # its values that swap width and height
 _decoding = threading.Lock()
 
@@ -370,8 +371,9 @@ def _opaque(image: Image.Image) -> Image.Image:
     """Put an RGBA picture on a plausible background."""
     red, green, blue, alpha = (np.asarray(band, np.float32) for band in image.split())
     light = 0.299 * red + 0.587 * green + 0.114 * blue
-    if (alpha > 127).mean() > 0.5:
-        ground = float(np.median(light[alpha > 127]))  # cut-out paper: the same
+    seen = light[alpha > 127]
+    if seen.size > light.size / 2 and np.ptp(seen) >= _SPREAD:  # cut-out paper: the same
+        ground = float(np.median(seen))
     else:  # drawn on nothing: white paper for dark ink, black for light ink
         ground = 0.0 if alpha.any() and np.average(light, weights=alpha) >= 128 else 255.0
     paper = Image.new("RGBA", image.size, (round(ground),) * 3 + (255,))

@@ -4,6 +4,7 @@
 const PICTURES = true;
 // as in data/picture.py
 const MAX_SIDE = 2000; // pixels of a picture's longer side
+const SPREAD = 64; // of 255: opaque pixels whose lightness differs less are ink alone
 const FAINT = 16; // of 255: the greatest value of 12 bits in a file of 16
 const LIGHT = 0.75; // fraction of the outermost pixels above which a picture's ground is light
 const LIKELIEST = 5; // classes that are shown, as in weights/predictor.py
@@ -116,7 +117,10 @@ function groundOf(data) {
     }
   }
   if (!transparent) return 0;
-  if (opaque <= data.length / 8) return alphas && total >= 128 * alphas ? 0 : 255;
+  const spread = counts.findLastIndex(Boolean) - counts.findIndex(Boolean);
+  if (opaque <= data.length / 8 || spread < SPREAD) {
+    return alphas && total >= 128 * alphas ? 0 : 255;
+  }
   let light = -1;
   for (let seen = 0; seen < opaque / 2; seen += counts[light]) light += 1;
   return light;
