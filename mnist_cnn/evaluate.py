@@ -69,7 +69,7 @@ def job(cfg: DictConfig) -> None:
     try:
         evaluate(cfg)
     except ValueError as e:
-        if in_sweep():  # where Hydra would print a traceback
+        if in_sweep():  # end here: Hydra would go on with the others, and print all overrides
             sys.exit(one_line(e))
         raise
 
