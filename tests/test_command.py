@@ -16,7 +16,7 @@ from mnist_cnn.command import command, help_of
 from mnist_cnn.config.compose import compose, resolved
 from mnist_cnn.config.parse import Config, parse
 from mnist_cnn.runs.errors import one_line
-from mnist_cnn.runs.folder import CONFIG, FAILED, OVERRIDES, SWEEP
+from mnist_cnn.runs.folder import CONFIG, FAILED, LOCK, OVERRIDES, SWEEP
 from mnist_cnn.train import main as train_command
 from tests.helpers.process import environment, finish, run, start
 from tests.helpers.training import TINY
@@ -179,6 +179,7 @@ def test_a_file_that_is_no_yaml_is_named_with_the_line(name, tmp_path, monkeypat
     for file in {f"run/{CONFIG}", name}:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(BAD if file == name else "")
+    (tmp_path / "run" / LOCK).touch()
     chosen = "model=bad" if "model" in name else f"ckpt_path={tmp_path / 'run'}"
     with pytest.raises(SystemExit) as end:
         train_command(["--config-dir", str(tmp_path), chosen])
