@@ -11,7 +11,6 @@ A record, benchmarks/NAME.json, is written by --write from what the runs left, n
 table and the picture of benchmarks/README.md are made of the records by --readme.
 """
 
-import json
 import shlex
 import subprocess
 import sys
@@ -57,7 +56,7 @@ def result_names() -> list[str]:
 def load_records() -> dict[str, Record]:
     """Load all records by name, in the order of the table."""
     paths = [RECORDS / f"{name}.json" for name in result_names()]
-    return {path.stem: json.loads(path.read_text("utf-8")) for path in paths if path.is_file()}
+    return {path.stem: read_json(path) for path in paths if path.is_file()}
 
 
 def read_runs(folder: Path) -> list[Record]:
@@ -71,7 +70,7 @@ def read_runs(folder: Path) -> list[Record]:
         raise ValueError(f"{min(begun)}: finish it: python -m mnist_cnn.train ckpt_path={folder}")
     if not found:
         raise ValueError(f"{folder}: no runs in there")
-    runs = [{**json.loads(file.read_text("utf-8")), "folder": file.parent} for file in found]
+    runs = [{**read_json(file), "folder": file.parent} for file in found]
     return sorted(runs, key=lambda run: run["seed"])
 
 
@@ -251,7 +250,7 @@ def measure(name: str, folder: Path | None) -> Record:
 
 def reader_record(run: Path) -> Record:
     """Return the record of one run of experiment=reader, or of a mean of such runs."""
-    results = json.loads((run / RESULTS).read_text("utf-8"))
+    results = read_json(run / RESULTS)
     if "config" not in results:  # of benchmarks.mean
         return {"name": READER, **results}
     epochs = pd.read_csv(run / "history.csv")

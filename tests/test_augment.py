@@ -97,7 +97,7 @@ def test_an_empty_image_stays_finite():
 
 @pytest.mark.parametrize(("key", "value"), [("strike", 1.5), ("degrees", -1.0), ("scale", 1.0)])
 def test_an_amount_out_of_range_is_refused_by_its_key(key, value):
-    with pytest.raises(ValueError, match=rf"^{key}.*, got {value}$"):
+    with pytest.raises(ValueError, match=rf"^{key} must be .*, got {value}$"):
         Augment(**{key: value})
 
 

@@ -5,6 +5,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from mnist_cnn.internals.lightning import (
 )
 from mnist_cnn.internals.loaders import begin_batches
 from mnist_cnn.runs.file_format import KEY, VERSION
-from mnist_cnn.runs.folder import BEST, LAST, RunFolder, cleared, replace, replacing
+from mnist_cnn.runs.folder import BEST, LAST, RunFolder, replacing
 from mnist_cnn.runs.ranks import say
 from mnist_cnn.runs.signals import Interrupted, StopSignal
 from mnist_cnn.weights.files import read_checkpoint
@@ -235,10 +236,9 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
     def save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         within, epoch = mid_epoch(trainer), trainer.current_epoch
         self.check_losses(trainer, module)
-        new = self.last.with_suffix(".new")
-        if trainer.is_global_zero:
-            cleared(new)
-        try:
+        # all processes take part, the first one writes
+        place = replacing(self.last) if trainer.is_global_zero else nullcontext(self.last)
+        with place as new:
             trainer.save_checkpoint(new, weights_only=False)
             if trainer.is_global_zero:
                 if self.run is not None:
@@ -247,10 +247,6 @@ class Checkpoint(BetweenEpochs, LightningCheckpoint):
                     self.best.unlink(missing_ok=True)
                 if self.best_epoch == epoch and not within:
                     copy_whole(new, self.best)
-                replace(new, self.last)
-        except OSError:  # most likely a full disk: free what was taken
-            new.unlink(missing_ok=True)
-            raise
         trainer.strategy.barrier("a checkpoint is in its place")
         self.due = time.monotonic() + self.every_seconds
 

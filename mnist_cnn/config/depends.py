@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnist_cnn.config.instantiate import is_custom
+from mnist_cnn.runs.resume import is_of
 
 # keys, and groups of keys, that do not affect the results; the number of processes does, by what
 # each of them draws, but a run may be resumed on another: only reports tell such runs apart
@@ -40,8 +41,7 @@ def depends_on(config: Mapping[str, Any]) -> dict[str, Any]:
         limits = [config.get(f"trainer.limit_{split}_batches", 1.0) for split in ("val", "test")]
         whole = all(isinstance(limit, float) and limit == 1 for limit in limits)  # 1 is a batch
         neutral += ("data.root", *["data.eval_batch_size"] * whole)
-    below = tuple(f"{key}." for key in neutral)
-    kept = {k: v for k, v in config.items() if k not in neutral and not k.startswith(below)}
+    kept = {key: value for key, value in config.items() if not is_of(key, neutral)}
     folder = str(config.get("run_dir"))
     return without(folder, kept) if os.path.isabs(folder) else kept
 
