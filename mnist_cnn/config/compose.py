@@ -49,7 +49,7 @@ def better(metric: str | None, objective: str = "", mode: str | None = None) -> 
     if metric is None:
         return "min"
     known = {"loss": "min", "acc": "max"}
-    return known.get(metric.rpartition("/")[2], mode if metric == objective else None)
+    return known.get(str(metric).rpartition("/")[2], mode if metric == objective else None)
 
 
 def visible_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:

@@ -12,11 +12,12 @@ import functools
 import importlib
 import pkgutil
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from mnist_cnn.config.messages import either, must_be
+from mnist_cnn.config.messages import either, must_be, shown
 
 # short names, and the modules that define the classes: none of them opens a file or a connection,
 # unlike torchmetrics.functional.image.lpips
@@ -218,6 +219,16 @@ def called(node: Any, found: Mapping[str, Any], *args: Any, **options: Any) -> A
     return target if partial else target()
 
 
+def given(node: Any) -> str:
+    """Return `, got name=value, ...` for the arguments of a node that are no nodes themselves."""
+    named = [
+        f"{name}={shown(value)}"
+        for name, value in node.items()
+        if name not in ("_target_", "_partial_") and not isinstance(value, Mapping)
+    ]
+    return textwrap.shorten(f", got {', '.join(named)}", 300) if named else ""
+
+
 def instantiate_as(
     kind: type,
     node: Any,
@@ -262,7 +273,7 @@ def instantiate_as(
             size.check_size(lambda: called(measured, found), key)
         made = called(whole, found, *args, **options)
     except Exception as e:  # anything a class may raise for its arguments or a missing device
-        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
+        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0] + given(node)
         raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
     if not isinstance(made, kind):
         raise ValueError(wanted)
