@@ -140,6 +140,7 @@ class Augment(Part):
     scale: Annotated[float, Field(ge=0, le=0.9)] = OMITTED
     stretch: Annotated[float, Field(ge=0, le=0.9)] = OMITTED
     shear: Annotated[float, Field(ge=0, le=60)] = OMITTED
+    contrast: Annotated[float, Field(ge=0, le=10)] = OMITTED
     elastic: Annotated[float, Field(ge=0, le=5)] = OMITTED
     gamma: Annotated[float, Field(ge=0, le=3)] = OMITTED
     pen: Annotated[float, Field(ge=0.4, le=14)] = OMITTED

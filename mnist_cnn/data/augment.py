@@ -33,6 +33,8 @@ class Augment:
         scale: sizes change by a factor of 1 - scale to 1 / (1 - scale), the same for both axes.
         stretch: the same of the ratio of width to height.
         shear: maximum slant in either direction, in degrees.
+        contrast: interpolate bicubically and multiply the distance from mid-grey by this; 0 for
+            bilinear interpolation, which leaves more of the pixels grey.
         elastic: standard deviation of a smooth displacement field, in pixels.
         thickness: maximum weight of a blended one-pixel dilation or erosion.
         blur: maximum weight of a blended 3x3 mean.
@@ -62,6 +64,7 @@ class Augment:
     scale: float = 0.0
     stretch: float = 0.0
     shear: float = 0.0
+    contrast: float = 0.0
     elastic: float = 0.0
     thickness: float = 0.0
     blur: float = 0.0
@@ -175,7 +178,7 @@ class Chance:
 
 
 def move(x: Tensor, most: Augment, chance: Chance) -> Tensor:
-    """Rotate, shear, scale, translate and elastically deform images by one bilinear sampling.
+    """Rotate, shear, scale, translate and elastically deform images by one sampling.
 
     Each further sampling would blur the strokes.
     """
@@ -201,7 +204,10 @@ def move(x: Tensor, most: Augment, chance: Chance) -> Tensor:
         spread = cubic(6, x.shape[-1], x.device)
         field = spread @ field @ spread.T  # (B, 2, 28, 28)
         grid = grid + field.permute(0, 2, 3, 1) * (most.elastic / half)
-    return F.grid_sample(x, grid, align_corners=False)
+    if not most.contrast:
+        return F.grid_sample(x, grid, align_corners=False)
+    sampled = F.grid_sample(x, grid, mode="bicubic", align_corners=False)
+    return ((sampled - 0.5) * most.contrast + 0.5).clamp(0, 1)
 
 
 @functools.cache
