@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from mnist_cnn.config.compose import compose
 from mnist_cnn.data import mnist
 from mnist_cnn.data.augment import Augment
 from mnist_cnn.data.loader import generator
@@ -17,7 +18,7 @@ from mnist_cnn.runs.generators import generators
 ON = {
     **{"degrees": 12.0, "shift": 1.5, "scale": 0.12, "stretch": 0.2, "shear": 12.0},
     **{"elastic": 0.7, "thickness": 1.0, "blur": 0.3, "gamma": 0.5, "strike": 0.05},
-    **{"flourish": 0.2, "hollow": 0.1, "gap": 0.2, "coarse": 0.25},
+    **{"contrast": 2.0, "flourish": 0.2, "hollow": 0.1, "gap": 0.2, "coarse": 0.25},
     **{"background": 0.5, "noise": 0.3, "inverted": 0.3, "erase": 0.5},
 }
 
@@ -73,6 +74,16 @@ def test_a_shift_moves_by_at_most_that_many_pixels(digits):
     moved = (centres[1] - centres[0]).abs()
     assert moved.max() < 2.05
     assert moved.mean() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_move_with_contrast_greys_no_more_pixels_than_there_were(digits):
+    def grey(x: Tensor) -> float:
+        return ((x > 0.2) & (x < 0.8)).float().mean().item()
+
+    before = grey(digits[0])
+    assert grey(changed(digits, {"shift": 1.0})) > 1.4 * before
+    crisp = compose(["augment=crisp"], run_dir="unused").data.augment
+    assert grey(changed(digits, crisp)) == pytest.approx(before, rel=0.05)
 
 
 def test_thickness_makes_some_pens_wider_and_some_finer(digits):

@@ -212,5 +212,6 @@ def test_help_lists_the_files_of_groups_those_of_a_folder_of_the_users_too(tmp_p
     (tmp_path / "my" / "model").mkdir(parents=True)
     (tmp_path / "my" / "model" / "mine.yaml").touch()
     lines = help_of("train", ["--help", "--config-dir", str(tmp_path / "my")]).splitlines()
-    assert "model: clipped_cnn, clipped_cnn_small, cnn, detector, fast_cnn, mine, vgg, vgg_tiny" in lines
+    models = "clipped_cnn, clipped_cnn_small, cnn, detector, fast_cnn, mine, vgg, vgg_tiny"
+    assert f"model: {models}" in lines
     assert "optimizer: adam, adamw, muon, sgd, sgd_fast" in lines
