@@ -85,10 +85,11 @@ class CNN(Network):
 
     def __init__(self, channels: Sequence[int], hidden: int, dropout: float, **images: Any):
         super().__init__(**images)
-        self.conv1 = nn.Conv2d(self.shape[0], channels[0], 3)
-        self.conv2 = nn.Conv2d(channels[0], channels[1], 3)
+        first, second = channels
+        self.conv1 = nn.Conv2d(self.shape[0], first, 3)
+        self.conv2 = nn.Conv2d(first, second, 3)
         height, width = (((side - 2) // 2 - 2) // 2 for side in self.shape[1:])
-        self.dense1 = nn.Linear(pixels(channels[1], height, width), hidden)
+        self.dense1 = nn.Linear(pixels(second, height, width), hidden)
         self.dropout = nn.Dropout(dropout)
         self.dense2 = nn.Linear(hidden, self.classes)
         init_as_keras(self)
@@ -118,12 +119,13 @@ class FastCNN(Network):
 
     def __init__(self, channels: Sequence[int], hidden: int, **images: Any):
         super().__init__(**images)
-        self.conv1 = nn.Conv2d(self.shape[0], channels[0], 5, stride=2, padding=2, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels[0])
-        self.conv2 = nn.Conv2d(channels[0], channels[1], 3, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels[1])
+        first, second = channels
+        self.conv1 = nn.Conv2d(self.shape[0], first, 5, stride=2, padding=2, bias=False)
+        self.norm1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(first, second, 3, bias=False)
+        self.norm2 = nn.BatchNorm2d(second)
         height, width = ((side + 1) // 2 // 2 - 2 for side in self.shape[1:])
-        self.dense1 = nn.Linear(pixels(channels[1], height, width), hidden, bias=False)
+        self.dense1 = nn.Linear(pixels(second, height, width), hidden, bias=False)
         self.norm3 = nn.BatchNorm1d(hidden)
         self.dense2 = nn.Linear(hidden, self.classes)
 

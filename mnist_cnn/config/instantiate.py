@@ -219,13 +219,15 @@ def called(node: Any, found: Mapping[str, Any], *args: Any, **options: Any) -> A
     return target if partial else target()
 
 
-def given(node: Any) -> str:
-    """Return `, got name=value, ...` for the arguments of a node that are no nodes themselves."""
+def given(node: Mapping[str, Any], text: str) -> str:
+    """Return `, got name=value, ...` for a node's arguments if a text names none of them."""
     named = [
         f"{name}={shown(value)}"
         for name, value in node.items()
         if name not in ("_target_", "_partial_") and not isinstance(value, Mapping)
     ]
+    if any(re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in node):
+        return ""
     return textwrap.shorten(f", got {', '.join(named)}", 300) if named else ""
 
 
@@ -273,8 +275,10 @@ def instantiate_as(
             size.check_size(lambda: called(measured, found), key)
         made = called(whole, found, *args, **options)
     except Exception as e:  # anything a class may raise for its arguments or a missing device
-        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0] + given(node)
-        raise ValueError(text if text.startswith(key) else f"{key}: {text}") from e
+        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
+        raise ValueError(
+            text if text.startswith(key) else f"{key}: {text}{given(node, text)}"
+        ) from e
     if not isinstance(made, kind):
         raise ValueError(wanted)
     return made

@@ -5,10 +5,12 @@ left to the class. The models are used for validation alone: the parts stay dict
 models have no defaults.
 """
 
+import math
 import os
 import re
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -51,6 +53,18 @@ def supported(target: str) -> str:
         text = "Input should be a callback that is supported: not {classes}"
         raise PydanticCustomError("unsupported", text, {"classes": either(UNSUPPORTED)})
     return target
+
+
+def normalization(value: Any, above: float = -math.inf) -> Any:
+    """Check a constant of `Normalize`: auto, or a number or one per channel."""
+    numbers = value if isinstance(value, list) else [value]
+    if value != "auto" and not all(
+        isinstance(number, int | float) and above < number < math.inf for number in numbers
+    ):
+        what = "a finite number" if above < 0 else f"a finite number above {above:g}"
+        text = "Input should be auto, {what} or a list of them"
+        raise PydanticCustomError("normalization", text, {"what": what})
+    return value
 
 
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -217,6 +231,8 @@ class Network(Part):
     channels: list[PositiveInt] = OMITTED
     hidden: PositiveInt = OMITTED
     dropout: BelowOne = OMITTED
+    mean: Annotated[Any, AfterValidator(normalization)] = OMITTED
+    std: Annotated[Any, AfterValidator(partial(normalization, above=0))] = OMITTED
     bits: Annotated[int, Field(ge=2, le=8)] | None = OMITTED
 
 
