@@ -264,7 +264,9 @@ def own_devices(trainer: Mapping[str, Any]) -> Any:
     return [HydraConfig.get().job.num % count] if in_sweep() else devices
 
 
-def fit(trainer: L.Trainer, module: Any, data: Any, ckpt_path: Path | str | None) -> None:
+def fit(
+    trainer: L.Trainer, module: L.LightningModule, data: Any, ckpt_path: Path | str | None
+) -> None:
     """Train the module, resuming from a checkpoint if one is given.
 
     Raises:

@@ -26,7 +26,6 @@ from mnist_cnn.runs import terminal
 from mnist_cnn.runs.file_format import check_replaceable
 
 OUTPUTS, PAGE, STDOUT = Path("outputs"), "report.html", Path("-")
-NO_PLOTLY = f"it needs plotly: {install('sweep')}"
 FORMATS = {"csv": tables.to_csv, "json": tables.to_json, "markdown": tables.to_markdown}
 
 
@@ -40,30 +39,22 @@ def write(content: str, path: Path, console: terminal.Console) -> None:
 
 
 def check_output(kind: str, path: Path) -> None:
-    """Raise ValueError if an output cannot be written, or would replace a file of another kind."""
+    """Raise ValueError if an output cannot be made, or would replace a file of another kind."""
     if kind == "html" and importlib.util.find_spec("plotly") is None:
-        raise ValueError(f"--html: {NO_PLOTLY}")
-    if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
+        raise ValueError(f"it needs plotly: {install('sweep')}")
     if path != STDOUT:
-        try:
-            check_replaceable(path, tables.MARKS[kind])
-        except ValueError as e:
-            raise ValueError(f"--{kind}: {e}") from None
+        check_replaceable(path, tables.MARKS[kind])
 
 
 def write_page(ranking: Ranking, path: Path, folder: Path, console: terminal.Console) -> None:
     """Write the page of a folder's report, or print why it is not written."""
-    if importlib.util.find_spec("plotly") is None:
-        console.print(f"{path.name} was not written: {NO_PLOTLY}")
-        return
-    from mnist_cnn.analysis.page import fill_page
-
     try:
-        check_replaceable(path, tables.MARKS["html"])
+        check_output("html", path)
     except ValueError as e:  # a sweep that has ended well still ends well
         console.print(f"{path.name} was not written: {e}")
     else:
+        from mnist_cnn.analysis.page import fill_page  # needs plotly
+
         write(fill_page(ranking, folder), path, console)
 
 
@@ -75,8 +66,8 @@ def report(folder: Path) -> None:
     write_page(ranking, folder / PAGE, folder, console)
 
 
-def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
-    """Return the runs of one side of a comparison: a folder, or a rank in `folders`' leaderboard.
+def compared_runs(side: str, ranked: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the runs of one side of a comparison: a folder, or a rank of the `ranked` groups.
 
     Raises:
         ValueError: it is neither or both, or the folder has no finished runs or runs of several
@@ -91,8 +82,7 @@ def compared_runs(side: str, folders: Sequence[Path]) -> pd.DataFrame:
         keys = differing([setting(group["config"].iloc[0]) for group in groups])
         got = f"{side}, where runs differ in {', '.join(keys)}" if keys else f"{side} without any"
         raise ValueError(must_be("--compare", "a folder of runs of one configuration", got))
-    groups = Ranking(found.read_runs(folders)).members
-    by_rank = {str(rank): runs for rank, runs in enumerate(groups, 1)}
+    by_rank = {str(rank): runs for rank, runs in enumerate(ranked, 1)}
     if side not in by_rank:
         raise ValueError(must_be("--compare", f"a folder or a rank, 1 to {len(by_rank)}", side))
     return by_rank[side]
@@ -118,7 +108,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = options.parse_args(argv)
     paths = {kind: path for kind in (*FORMATS, "html") if (path := getattr(args, kind))}
     for kind, path in paths.items():
-        check_output(kind, path)
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(must_be(f"--{kind}", "a file in a folder that exists", path))
+        try:
+            check_output(kind, path)
+        except ValueError as e:
+            raise ValueError(f"--{kind}: {e}") from None
     if len({path.absolute() for path in paths.values()}) < len(paths):
         kinds, given_paths = (", ".join(map(str, part)) for part in (paths, paths.values()))
         raise ValueError(must_be(f"outputs {kinds}", "paths that differ", given_paths))
@@ -131,7 +126,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print_with(lines, table, console)
         return
     if args.compare:
-        runs_of = [compared_runs(side, args.folders) for side in args.compare]
+        by_folder = all(Path(side).is_dir() for side in args.compare)
+        ranked = [] if by_folder else Ranking(found.read_runs(args.folders)).members
+        runs_of = [compared_runs(side, ranked) for side in args.compare]
         if len(runs_of) < 2 or pd.concat(runs_of)["folder"].duplicated().any():
             wanted = "two groups or more without a common run"
             raise ValueError(must_be("--compare", wanted, " ".join(args.compare)))

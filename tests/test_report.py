@@ -117,13 +117,16 @@ def test_validation_ranks_and_test_accuracy_never_does(metric, mode, best, sweep
     assert first["checkpoint"] == str(sweep / JOBS[best] / "checkpoints" / "best.ckpt")
 
 
-def test_an_objective_that_is_not_a_number_or_not_there_ranks_last(sweep, groups):
+def test_an_objective_that_is_not_a_number_or_not_there_ranks_last(sweep, groups, printed):
     change(sweep / HIGH_0, {"val/loss": None, "seconds": None})
     (sweep / HIGH_1 / "checkpoints" / "best.ckpt").unlink()
     first, last = groups(sweep)
     assert [group["optimizer.lr"] for group in (first, last)] == [1e-3, 1e-2]
     assert (last["val/loss n"], last["val/loss mean"]) == (2, None)
     assert last["checkpoint"] == str(sweep / HIGH_1 / "checkpoints" / "last.ckpt")
+    for job in JOBS:
+        shutil.rmtree(sweep / job / "checkpoints")
+    assert "best checkpoint: -\n" in printed(sweep)
     for job in (LOW_0, LOW_1):
         remove(sweep / job, "val/loss")
     assert groups(sweep)[1]["val/loss n"] == 0
@@ -198,7 +201,7 @@ def test_only_keys_that_tell_groups_apart_are_columns():
     assert ranking.brief(1.0) != ranking.brief(1)  # limits: all batches, and one
 
 
-@pytest.mark.parametrize("name", ["n", "rank", "runs", "checkpoint"])
+@pytest.mark.parametrize("name", found.OF_A_GROUP)
 def test_a_key_of_the_user_s_may_have_the_name_of_a_column(name, sweep, groups):
     for job, value in ((LOW_0, "a"), (LOW_1, "b"), (HIGH_0, "a"), (HIGH_1, "b")):
         change(sweep / job, {f"config.{name}": value})
@@ -228,7 +231,8 @@ def test_no_half_written_file_is_a_crash(sweep):
     broken = [whole[:cut] for cut in range(0, len(whole) - 3, 97)]
     broken += [b"[]", b"null", b"\xff\xfe", b"{}", b'{"config": 3}', b'{"config": {}}']
     broken += [whole.replace(b'"val/loss": ', b'"val/loss": "x", "y": ', 1)]
-    for name, contents in {"results": broken, "failed": [b"", b"3", b"{}"]}.items():
+    failures = [b"", b"3", b"{}", b'{"type": "", "error": ""}']
+    for name, contents in {"results": broken, "failed": failures}.items():
         folder = unfinished(sweep, name, f"{name}.json", "")
         for content in contents:
             (folder / f"{name}.json").write_bytes(content)
@@ -390,6 +394,9 @@ def test_a_history_that_has_text_for_a_number_is_no_history(row, tmp_path, print
     (run / ".hydra").mkdir()
     OmegaConf.save(objective, run / ".hydra" / "config.yaml")
     assert re.search(r"run +interrupted +- +- ", printed(tmp_path, "--status"))
+    (tmp_path / "absent").mkdir()
+    (tmp_path / "absent" / "results.json").symlink_to(tmp_path / "nowhere")  # as git-annex leaves
+    assert re.search(r"absent +new +- +- ", printed(tmp_path, "--status"))
 
 
 def pairs_of(sweep: Path) -> list[dict[str, pd.DataFrame]]:
@@ -502,6 +509,12 @@ def test_runs_of_one_configuration_are_listed_on_the_narrowest_terminal():
     assert (table.row_count, left_out) == (1, 0)
 
 
+def test_a_run_on_one_device_is_of_the_same_group_on_the_page():
+    page = pytest.importorskip("mnist_cnn.analysis.page", reason="needs the extra sweep")
+    board = board_of(*({"trainer.devices": devices} for devices in ([1], 2)))
+    assert list(page.draw_setting(board, "trainer.devices").data[0].x) == [1, 2]
+
+
 def test_a_class_is_named_without_its_module_where_that_tells_them_apart():
     optimizers = ("torch.optim.SGD", "mine.Best", "mine.Best")
     networks = ("a.Net", "b.Net", "a.Net")
@@ -570,6 +583,9 @@ def test_a_page_replaces_its_own_alone_and_may_go_to_standard_output(sweep, prin
     page = printed(sweep, "--html", "-")
     assert page.startswith("<!doctype html>")
     assert not (sweep / "-").exists()
+    (sweep / "-").write_text("mine")
+    assert printed(sweep, "--html", "-").startswith("<!doctype html>")
+    assert (sweep / "-").read_text() == "mine"
     file = sweep / "report.html"
     for content in (page, "mine, on mnist_cnn"):
         file.write_text(content)

@@ -471,6 +471,10 @@ def test_a_sweep_over_what_a_group_has_can_begin(tmp_path):
             "hydra/sweeper=resumable_optuna objective.metric=val/acc seed=1,2",
             "error: hydra.sweeper.mode must be objective.mode, max, got min\n",
         ),
+        (
+            "hparams_search=optuna +objective.note=mine hydra.sweeper.mode=max",
+            "error: hydra.sweeper.mode must be objective.mode, min, got max\n",
+        ),
     ],
 )
 def test_a_sweep_of_trainings_that_cannot_begin_has_no_folder(tmp_path, options, line):

@@ -15,7 +15,7 @@ from mnist_cnn.runs.terminal import track
 MARKS = {files.RESULTS, files.FAILED, files.PRUNED, files.LOCK}  # any marks a run's folder
 SWEEPS = {files.SWEEP, files.PENDING}  # or a sweep's, which may be locked, too
 # columns of a report: a key of the user's with such a name is shown with a +
-OF_A_GROUP = ("rank", "runs", "n", "checkpoint")
+OF_A_GROUP = ("rank", "runs", "n", "checkpoint", "seconds")
 
 
 def find_runs(top: Path) -> Iterator[Path]:
@@ -80,7 +80,7 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
             metrics = {key: v for key, v in results.items() if "/" in key or key == "seconds"}
             results |= {key: float("nan" if v is None else v) for key, v in metrics.items()}
             run |= {"config": config, "results": results}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as e:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError) as e:
         message = f"{type(e).__name__}: {e}".replace(f"{folder}{os.sep}", "")
         run |= {"state": "unreadable", "message": message}
     return run

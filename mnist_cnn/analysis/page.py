@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from mnist_cnn.analysis import tables
 from mnist_cnn.analysis.found import read_history
-from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
+from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief, setting
 from mnist_cnn.runs.folder import OF_EPOCH
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -70,7 +70,7 @@ def draw_setting(board: Leaderboard, key: str) -> go.Figure:
     """Plot the objective of each run against a setting; numbers are on a numeric axis."""
     titles, labels = tables.setting_labels(board)
     title = titles[key]
-    settings = [config.get(key) for config in board.finished["config"]]
+    settings = [setting(config).get(key) for config in board.finished["config"]]
     runs = board.finished[["name", "value"]].reset_index(drop=True)
     runs["setting"] = pd.Series(settings, dtype=object)  # as objects: null must not become NaN
     numbers = runs[[is_number(value) for value in settings]]
@@ -83,7 +83,7 @@ def draw_setting(board: Leaderboard, key: str) -> go.Figure:
         searched = any(key in keys for keys in board.finished["logarithmic"])
         set_scale(figure.layout.xaxis, list(runs["setting"]), searched)
     else:
-        runs["setting"] = [escape(labels[key].get(repr(v), brief(v))) for v in runs["setting"]]
+        runs["setting"] = [escape(labels[key][repr(v)]) for v in runs["setting"]]
         order = sorted({*runs["setting"]}, key=category_order)
         figure.update_xaxes(type="category", categoryorder="array", categoryarray=order)
     set_scale(figure.layout.yaxis, list(runs["value"].dropna()))
@@ -121,7 +121,7 @@ def set_scale(axis: Any, numbers: Sequence[float], logarithmic: bool = False) ->
         axis.update(minorloglabels="complete", dtick="D2" if high < 50 * low else 1)
 
 
-def unevenness(values: Any) -> float:
+def unevenness(values: Iterable[float]) -> float:
     """Return the sum of squared gaps between distinct values, as fractions of their range."""
     known = sorted({*values})
     width = known[-1] - known[0] or 1

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,9 @@ class Ranking:
         done = runs["state"] == "finished"
         self.unfinished = runs.loc[~done, ["name", "state", "message"]]
         finished = runs[done].assign(data=[task(config) for config in runs["config"][done]])
-        sizes = finished["data"].value_counts()
         self.boards: list[Leaderboard] = []
-        for name in sorted(sizes.index, key=lambda name: -sizes[name]):
-            of_set = finished[finished["data"] == name].drop(columns="data")
+        for name in finished["data"].value_counts().index:  # the one with the most runs first
+            of_set = finished[finished["data"] == name]
             self.boards.append(Leaderboard(of_set, name, 1 + len(self.members)))
 
     @property
@@ -63,7 +62,7 @@ class Leaderboard:
         columns: the keys in which the groups differ, those with the most values first.
     """
 
-    def __init__(self, runs: pd.DataFrame, data: str, first: int = 1):
+    def __init__(self, runs: pd.DataFrame, data: str, first: int):
         self.data = data
         objectives = [(c["objective.metric"], c["objective.mode"]) for c in runs["config"]]
         self.metric, self.mode = statistics.mode(objectives)
@@ -85,7 +84,8 @@ class Leaderboard:
         self.members = [alike[k] for k in means.sort_values(**upwards).index]
 
         chosen = [setting(group["config"].iloc[0]) for group in self.members]
-        self.columns = sorted(differing(chosen), key=lambda key: -len(distinct(chosen, key)))
+        distinct = {key: {repr(c.get(key)) for c in chosen} for key in differing(chosen)}
+        self.columns = sorted(distinct, key=lambda key: -len(distinct[key]))
         self.groups = pd.DataFrame({"rank": range(first, first + len(chosen))})
         for key in self.columns:
             # as objects: beside null integers would become floats, and null NaN
@@ -173,11 +173,6 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> list[str]:
             kept.append(key)
             seen |= {values, pattern}
     return kept
-
-
-def distinct(configs: Iterable[Mapping[str, Any]], key: str) -> set[str]:
-    """Return the distinct values of a key in configurations, as text."""
-    return {repr(config.get(key)) for config in configs}
 
 
 def brief(value: Any) -> str:

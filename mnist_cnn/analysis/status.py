@@ -13,7 +13,7 @@ from mnist_cnn.analysis.found import read_history, read_runs
 from mnist_cnn.analysis.tables import format_metric
 from mnist_cnn.runs import folder as files
 
-ORDER = ("running", "interrupted", "failed", "unreadable", "pruned", "finished")
+ORDER = ("running", "interrupted", "failed", "unreadable", "pruned", "finished", "new")
 # the file whose modification time is the start of a state
 SINCE = {
     "running": files.CONFIG,

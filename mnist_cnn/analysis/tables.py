@@ -13,7 +13,6 @@ from mnist_cnn.analysis.ranking import Leaderboard, Ranking, brief
 from mnist_cnn.runs import terminal
 
 ROWS = 20  # of a table on screen
-WHOLE = 1e9  # greater numbers, such as the loss of a run that diverged, have an exponent
 GENERATOR = '<meta name="generator" content="mnist_cnn.report">'  # in the page of a report
 # patterns of the files that a report replaces: its own, also those without a finished run
 MARKS = {
@@ -31,9 +30,9 @@ def format_metric(metric: str, value: float, sign: str = "", digits: int = 4) ->
     """
     if metric.endswith("/acc"):
         return f"{value:{sign}.2%}"
-    text = f"{value:{sign}.{digits}g}"
-    whole = 1000 <= abs(value) < WHOLE or "e+0" in text
-    return f"{value:{sign},.0f}" if whole else text
+    text = f"{value:{sign},.{digits}g}"
+    # from 1e10 on, such as the loss of a run that diverged, the exponent stays
+    return f"{value:{sign},.0f}" if "e+0" in text else text
 
 
 def format_summary(metric: str, group: Mapping[str, Any]) -> str:
@@ -140,7 +139,7 @@ def print_ranking(ranking: Ranking, console: terminal.Console) -> None:
             console.print(f"not shown: {' and '.join(left_out)}; the page and --markdown have all")
         console.print(describe_ranking(board))
         if board.is_ranked:
-            console.print(f"best checkpoint: {board.groups['checkpoint'][0] or '-'}")
+            console.print(f"best checkpoint: {board.groups['checkpoint'].fillna('-')[0]}")
     if len(ranking.unfinished):
         console.print(screen_table(ranking.unfinished.head(ROWS)), soft_wrap=False)
     if (runs := len(ranking.unfinished) - ROWS) > 0:

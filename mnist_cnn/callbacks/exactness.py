@@ -1,7 +1,5 @@
 """Callbacks with which a run is not resumed exactly."""
 
-from typing import Any
-
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -15,7 +13,7 @@ HOOKS = (
 STATE = ("state_dict", "on_save_checkpoint")
 
 
-def is_inexact(callback: Any) -> bool:
+def is_inexact(callback: Callback) -> bool:
     """Return whether a run with this callback may not be resumed exactly.
 
     True for some of Lightning's, and for user callbacks with hooks of single batches but no state.

@@ -98,10 +98,9 @@ def class_name(config: Mapping[str, Any]) -> str | None:
     return str(config.get("_target_") or "").rpartition(".")[2] or None
 
 
-def is_custom(data: Any) -> bool:
+def is_custom(data: Mapping[str, Any]) -> bool:
     """Return whether a data configuration names none of this project's image data modules."""
-    target = data.get("_target_") if hasattr(data, "get") else None
-    return not str(target).startswith(IMAGE_MODULES)
+    return not str(data.get("_target_")).startswith(IMAGE_MODULES)
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:

@@ -149,7 +149,8 @@ def recorded(path: Path, given: Sequence[str]) -> list[str]:
 def settled(run: Path) -> list[str]:
     """Return overrides with the recorded paths of the files that a run started from.
 
-    Its command line may have given them relative to another folder.
+    They are for files that a file of the configuration named, such as experiment=mine: it may have
+    changed, or name them relative to the working directory of then.
     """
     config: Any = OmegaConf.to_container(OmegaConf.load(run / CONFIG))  # unresolved
     data = config.get("data") or {}

@@ -232,7 +232,7 @@ class Search:
         pruned = report(self.storage, number, len(values) - 1, values[-1], self.pruner)
         return pruned and len(values) < self.options.seeds
 
-    def trials(self, *states: TrialState) -> list[Any]:
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def jobs(self, trial: FrozenTrial) -> dict[str, list[str]]:
@@ -254,7 +254,8 @@ def check(
         objective: the `metric` and `mode` that the options must have, if they have a metric.
     """
     options = Options.of(config)
-    for key, value in objective.items():
+    of_objective = {key: objective[key] for key in ("metric", "mode") if key in objective}
+    for key, value in of_objective.items():
         if (given := getattr(options, key)) not in (None, short(value)):
             raise ValueError(must_be(f"hydra.sweeper.{key}", f"objective.{key}, {value}", given))
     sampler(options.sampler, 0)
