@@ -14,6 +14,7 @@ only if it was run on images and gave the network's probabilities, the page's re
 whose weights have few bits, if it classifies at least 98 % of 1,000 test digits as the network.
 """
 
+import argparse
 import copy
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ def export(net: "Trained | None", formats: Sequence[str], out: Path | str) -> di
 
 
 def folder_of(text: str) -> Path:
+    if not text:  # such as from an unset shell variable
+        raise argparse.ArgumentTypeError("must be a folder, got ''")
     return Path(text).expanduser()  # no shell does so after --out=
 
 

@@ -56,13 +56,20 @@ def training_length(trainer: L.Trainer, interval: str = "step") -> int:
 
 
 def step_schedule(schedule: Any, metric: Any) -> None:
-    """Step a schedule; ReduceLROnPlateau is skipped in an epoch without its metric."""
-    if isinstance(schedule, ReduceLROnPlateau):
-        if metric is not None:
-            schedule.step(metric)
-    # not after the last step: OneCycleLR would fall below zero
-    elif schedule.last_epoch + 1 < getattr(schedule, "total_steps", math.inf):
-        schedule.step()
+    """Step a schedule; ReduceLROnPlateau is skipped in an epoch without its metric.
+
+    Raises:
+        ValueError: an argument of the schedule is of no use.
+    """
+    try:
+        if isinstance(schedule, ReduceLROnPlateau):
+            if metric is not None:
+                schedule.step(metric)
+        # not after the last step: OneCycleLR would fall below zero
+        elif schedule.last_epoch + 1 < getattr(schedule, "total_steps", math.inf):
+            schedule.step()
+    except (TypeError, ArithmeticError) as e:
+        raise ValueError(f"scheduler: {type(schedule).__name__}: {e}") from e
 
 
 class Muon(Optimizer):

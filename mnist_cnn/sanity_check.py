@@ -5,10 +5,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load, save
+from torch import Tensor
 
+from mnist_cnn.config.instantiate import given
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
+from mnist_cnn.optim import make_optimizer
 from mnist_cnn.runs.terminal import reason
 from mnist_cnn.weights.files import weights_of
 
@@ -17,11 +20,13 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
     """Run a training step of a copy of a module on n black images, and save and load its weights.
 
     Raises:
-        ValueError: the network, loss or a metric fails or returns a wrong shape, or the weights
-            cannot be saved.
+        ValueError: the network, loss, optimizer or a metric fails or returns a wrong shape, or the
+            weights cannot be saved.
     """
     try:
         copy = type(module)(**module.hparams).to(module.device)
+        for new, old in zip(copy.parameters(), module.parameters(), strict=True):
+            new.data = torch.empty_like(old).copy_(new)  # with its memory format
         copy.epoch_metrics["train"] = metrics = EpochMetrics()
         x, y = torch.zeros(n, *data.shape), torch.zeros(n, dtype=torch.int64)
         loss = copy.shared_step("train", (x.to(module.device), y.to(module.device)))
@@ -35,8 +40,20 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
     except Exception as e:  # user code may raise anything
         key = f"data.batch_size={data.batch_size}: the last batch: " if n < 2 else ""
         raise ValueError(f"{key}the network or the loss fails on {n} image(s): {reason(e)}") from e
-    else:
-        try_metrics(copy, metrics)
+    try_optimizer(copy, loss)
+    try_metrics(copy, metrics)
+
+
+def try_optimizer(module: Any, loss: Tensor) -> None:
+    """Raise ValueError if a module's optimizer cannot make a step after its loss's backward."""
+    config = module.hparams["optimizer"]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = make_optimizer(config, trained)
+    try:
+        optimizer.step(lambda: loss.detach())  # LBFGS asks for it
+    except Exception as e:  # of arguments that its constructor does not check
+        text = f"{config['_target_']}: {reason(e)}"
+        raise ValueError(f"optimizer: {text}{given(config, text)}") from e
 
 
 def try_metrics(module: Any, outputs: EpochMetrics) -> None:

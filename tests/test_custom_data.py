@@ -318,7 +318,15 @@ def test_all_pictures_that_can_be_read_are_known_by_their_suffix(tmp_path):
         ({"y_train": np.full(600, -1)}, r"x_train .* whole numbers >= 0"),
         ({"x_test": np.zeros((100, 8, 8), np.uint8)}, r"test set must be images \(3, 32, 32\) "),
         ({"y_test": np.full(100, 20)}, r"test set must be .* labels below 20, .*, 20$"),
-        ({"classes": ["a", "b"]}, r"training set must be .* labels below 2, .*, 19$"),
+        (
+            {"classes": ["a", "b"]},
+            r"training set must be .* labels below 2, .* of \S+my\.npz, .*, 19$",
+        ),
+        ({"classes": [*"abc", *"abc"]}, r"classes of \S+ must be names that differ, got a$"),
+        (
+            {"y_train": np.full(600, 2**62)},
+            r"y_train of \S+ must be labels below 100,000, got 4611",
+        ),
         ({"classes": "ab"}, r"classes of \S+ must be a list of names by label, got "),
         ({"x_train": np.zeros((600, 3, 9, 4), np.uint8)}, r"x_train .* that cannot be channels"),
         ({"y_train": np.zeros(600, int)}, r"training set must be of two classes or more, got 0$"),
@@ -350,8 +358,8 @@ def test_channels_of_squares_may_be_first_or_last_whatever_their_number(tmp_path
 
 
 def test_names_of_classes_may_be_bytes(tmp_path):
-    save_arrays(tmp_path / "my.npz", classes=np.array([b"cat"] * 20))
-    assert ArraysDataModule(path=str(tmp_path / "my.npz")).classes == ("cat",) * 20
+    save_arrays(tmp_path / "my.npz", classes=np.array([b"cat", b"dog"]), count=2)
+    assert ArraysDataModule(path=str(tmp_path / "my.npz")).classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -511,6 +519,28 @@ def test_only_the_images_of_a_training_are_called_its_own(tmp_path):
     for option in ("split=val", "split=train", "temperature=true"):
         with pytest.raises(ValueError, match=rf"^data\.fingerprint must be \w+ with {option}"):
             evaluated(whole, out, option)
+    path.unlink()
+    for option in ("split=val", "split=test"):
+        with pytest.raises(ValueError, match=r"^data\.path must be an \.npz file \(.*No such file"):
+            evaluated(whole, out, option)
+
+
+def test_a_folder_of_training_that_is_gone_is_named(tmp_path):
+    data: dict[str, Any] = {"name": "mine", "root": str(tmp_path / "gone"), "classes": ["0", "1"]}
+    data |= {"val_fraction": 0.2, "fold": 0, "split": "rows"}
+    net = save_untrained(tmp_path / "net.safetensors", data)
+    for option in ("split=val", "split=test"):
+        with pytest.raises(
+            ValueError, match=rf"^data\.root must be a folder .*, got {tmp_path}/gone$"
+        ):
+            evaluated(net, tmp_path / "out", option)
+
+
+def test_images_that_no_network_is_loaded_for_are_not_trained_on(tmp_path):
+    images = np.zeros((2, 3400, 3000), np.uint8)
+    save_arrays(tmp_path / "large.npz", x_train=images, y_train=np.arange(2))
+    with pytest.raises(ValueError, match=r"^shape must be three sides, of at most 10,000,000 pixe"):
+        ArraysDataModule(path=str(tmp_path / "large.npz")).setup()
 
 
 def test_a_network_of_dark_digits_on_light_reads_no_page(tmp_path):

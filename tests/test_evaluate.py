@@ -243,7 +243,11 @@ def test_a_folder_in_which_nothing_could_be_written_can_be_taken_again(
 
 
 @pytest.mark.parametrize(
-    "override", ["split=tset", "temperature=2", "mistakes=-1", "mistakes=301", "shifts=5"]
+    "override",
+    [
+        *("split=tset", "temperature=2", "mistakes=-1", "mistakes=301", "shifts=5"),
+        *("seed=x", "seed=-1", "targets=[a-b]"),
+    ],
 )
 def test_a_wrong_value_is_named(folder, override):
     with pytest.raises(ValueError, match=f"^{override.split('=')[0]}\\b.*, got"):
@@ -302,7 +306,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path):
         (["split=val", "data.fold=1"], r"data\.fold must be 0 with split=val"),
         (["temperature=true", "data.fold=1"], r"data\.fold must be 0 with temperature=true"),
         (["data=kmnist"], r"label 0 of data\.name=kmnist must be 0, as in training, got o"),
-        ([f"compare={tmp_path}/none"], r"\S+none: no such checkpoint"),
+        ([f"compare={tmp_path}/none"], r"compare=\S+none: no such checkpoint"),
     ):
         with pytest.raises(ValueError, match=f"^{line}"):
             preflight(composed(net, *override))

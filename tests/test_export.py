@@ -280,6 +280,12 @@ def test_exports_to_one_folder_add_up_and_no_file_is_replaced(trained_run, tmp_p
     file = tmp_path / "mnist_cnn.pt2"
     line = refusal(f"ckpt_path={trained_run}", "--format", "pt2", "--out", file)
     assert line.startswith("error: --out must be a folder, got ")
+    for folder in (file / "below", tmp_path / "new" / ("n" * 300)):
+        line = refusal(f"ckpt_path={trained_run}", "--format", "pt2", "--out", folder)
+        assert line.startswith("error: --out must be a folder that can be made (")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(SystemExit, match=r"^2$"):  # of an unset shell variable
+        main([f"ckpt_path={trained_run}", "--out", ""])
 
 
 def export_beside_another(out: Path) -> None:

@@ -145,6 +145,29 @@ def test_a_last_batch_of_one_image_is_refused_by_what_cannot_normalise_it(count,
         trained(tmp_path, *options)
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            "optimizer=sgd optimizer.nesterov=false +optimizer.maximize=[1]",
+            "optimizer: torch.optim.SGD: ",
+        ),
+        (
+            "optimizer._target_=torch.optim.SparseAdam ~optimizer.fused ~optimizer.weight_decay",
+            "optimizer: torch.optim.SparseAdam: SparseAdam does not support .* got lr=0",
+        ),
+        (
+            "scheduler=cosine ~scheduler.eta_min +scheduler.step_size=0"
+            " scheduler._target_=torch.optim.lr_scheduler.StepLR",
+            "scheduler: StepLR: ",
+        ),
+    ],
+)
+def test_what_fails_in_a_step_alone_is_named(options, line, tmp_path):
+    with pytest.raises(ValueError, match=f"^{line}"):
+        trained(tmp_path, *options.split(), "trainer.max_epochs=2")
+
+
 class Sampled(MNISTDataModule):
     """The first 200 training images, drawn so that classes are equally frequent."""
 

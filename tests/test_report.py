@@ -232,6 +232,11 @@ def test_no_half_written_file_is_a_crash(sweep):
     broken += [b"[]", b"null", b"\xff\xfe", b"{}", b'{"config": 3}', b'{"config": {}}']
     broken += [whole.replace(b'"val/loss": ', b'"val/loss": "x", "y": ', 1)]
     failures = [b"", b"3", b"{}", b'{"type": "", "error": ""}']
+    broken += [whole.replace(b'"val/acc": ', b'"val/acc": 1%d, "y": ' % 10**400, 1)]
+    for key, value in (("objective.metric", [3]), ("objective.mode", [3]), ("data.fingerprint", 3)):
+        content = OmegaConf.create(json.loads(whole))
+        OmegaConf.update(content, f"config.{key}", value)
+        broken.append(json.dumps(OmegaConf.to_container(content)).encode())
     for name, contents in {"results": broken, "failed": failures}.items():
         folder = unfinished(sweep, name, f"{name}.json", "")
         for content in contents:

@@ -17,7 +17,7 @@ from mnist_cnn.analysis.networks import EVALUATION, network_files
 from mnist_cnn.analysis.robustness.suites import DEFAULT, LIGHT_ON_BLACK, measure_robustness
 from mnist_cnn.analysis.scores import Predictions
 from mnist_cnn.analysis.tables import screen_table
-from mnist_cnn.config import instantiate
+from mnist_cnn.config import instantiate, schema
 from mnist_cnn.config.messages import must_be, shown
 from mnist_cnn.config.parse import Evaluation
 from mnist_cnn.data import mnist
@@ -106,10 +106,14 @@ def on_corrected_labels(predictions: Predictions) -> dict[str, Any]:
 
 def load_networks(config: Evaluation) -> tuple[dict[Path, Trained], dict[Path, Trained]]:
     """Load by file the networks that are evaluated, and those they are compared with."""
-    ours = network_files(config.ckpt_path)
-    others = [] if config.compare is None else network_files(config.compare)
-    loaded = {file: predictor.load(file) for file in (*ours, *others)}
-    return {file: loaded[file] for file in ours}, {file: loaded[file] for file in others}
+    ours = {file: predictor.load(file) for file in network_files(config.ckpt_path)}
+    if config.compare is None:
+        return ours, {}
+    try:
+        files = network_files(config.compare)
+        return ours, {file: ours.get(file) or predictor.load(file) for file in files}
+    except ValueError as e:
+        raise ValueError(f"compare={e}") from None
 
 
 def make_data(
@@ -208,6 +212,7 @@ def check_held_out(nets: Sequence[Trained], config: Evaluation) -> None:
     """Raise ValueError unless the images of val and train are those of all networks' training."""
     if config.split == "test" and not config.temperature:
         return
+    schema.check_files(config.data)
     wanted = "temperature=true" if config.split == "test" else f"split={config.split}"
     for net in nets:
         trained = net.data.get("custom") or net.data

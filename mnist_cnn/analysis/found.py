@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mnist_cnn.config.messages import must_be
 from mnist_cnn.runs import folder as files
 from mnist_cnn.runs.terminal import track
 
@@ -76,11 +77,14 @@ def read_run(folder: Path, name: str) -> dict[str, Any]:
                 raise ValueError("the results of another program")
             flat = files.flat(results.pop("config"))
             config = {f"+{k}" if k in OF_A_GROUP else k: v for k, v in flat.items() if v != {}}
-            _ = config["objective.metric"], config["objective.mode"]
+            names = {"data.fingerprint": None, **config}
+            for key in ("objective.metric", "objective.mode", "data.fingerprint"):
+                if not isinstance(names[key], str | None):
+                    raise TypeError(must_be(key, "text", names[key]))
             metrics = {key: v for key, v in results.items() if "/" in key or key == "seconds"}
             results |= {key: float("nan" if v is None else v) for key, v in metrics.items()}
             run |= {"config": config, "results": results}
-    except (OSError, ValueError, TypeError, AttributeError, LookupError) as e:
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as e:
         message = f"{type(e).__name__}: {e}".replace(f"{folder}{os.sep}", "")
         run |= {"state": "unreadable", "message": message}
     return run

@@ -126,6 +126,8 @@ def trained_on(data: Mapping[str, Any], root: str | None, given: str | None) -> 
     else:
         ours = {*given.split(",")} <= {*SETS}
         group, keys = [], ["val_fraction", "fold"] if ours else []
+    if group == ["data=folder"]:  # no other data take its place: the folder is missed by its name
+        root = data.get("root")
     values = {key: value for key, value in {**data, "root": root}.items() if value is not None}
     return [*group, *(f"data.{key}={in_grammar(values[key])}" for key in keys if key in values)]
 

@@ -70,7 +70,7 @@ class Entry(schema.Part):
 
     model_config = ConfigDict(frozen=True)
 
-    targets: list[str]
+    targets: list[Annotated[str, Field(pattern=r"^[\w.*?]+$")]]
     run_dir: schema.Text
     data: Annotated[
         Values,
@@ -237,6 +237,7 @@ class Evaluation(Entry):
     shifts: Annotated[int, Field(ge=0, le=4)]  # 4 already cuts off three of four MNIST digits
     robustness: Annotated[bool | list[str], valid_as(schema.Suites)]
     temperature: bool
+    seed: schema.Seed
     mistakes: Annotated[int, Field(ge=0, le=300)]  # 300 make a picture of 1,200 x 13,000 pixels
 
 

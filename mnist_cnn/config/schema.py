@@ -39,6 +39,7 @@ PUBLIC = ("mnist", "fashion_mnist", "kmnist", "qmnist")
 FOLDS = 5  # of the writers of MNIST, for pages
 FROM_FILES = ("ArraysDataModule", "FolderDataModule")  # data sets from the user's own files
 UNSUPPORTED = ("BackboneFinetuning", "BatchSizeFinder", "LearningRateFinder")  # callbacks
+MAX_PIXELS = 10_000_000  # of an image, times its channels, that a network is made for
 OMITTED: Any = None  # marks an optional key: the constructor has the default
 
 
@@ -177,8 +178,9 @@ class Data(Images, Custom):
     ]
     root: Text = OMITTED
     path: Text = OMITTED
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = OMITTED
     color: bool = OMITTED
-    size: PositiveInt | None = OMITTED
+    size: Annotated[int, Field(gt=0, le=math.isqrt(MAX_PIXELS))] | None = OMITTED
 
     @model_validator(mode="after")
     def has_a_name_of_its_own(self) -> "Data":
@@ -372,6 +374,14 @@ def check_values(key: str, kind: type[Part], values: Any) -> None:
         kind.model_validate(values)
     except ValidationError as e:
         raise ValueError("; ".join(sentences(e, key))) from None
+
+
+def check_shape(shape: Any) -> None:
+    """Raise ValueError for an invalid shape (C, H, W) of images, or one that is too large."""
+    sides = shape if isinstance(shape, list | tuple) and len(shape) == 3 else [0]
+    whole = all(isinstance(side, int) and side > 0 for side in sides)
+    if not whole or math.prod(sides) > MAX_PIXELS:
+        raise ValueError(must_be("shape", f"three sides, of at most {MAX_PIXELS:,} pixels", shape))
 
 
 def check_files(data: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from mnist_cnn.data.datamodule import ImageDataModule, class_names
 from mnist_cnn.data.picture import as_image
 from mnist_cnn.runs.terminal import reason
 
+MAX_CLASSES = 100_000  # more are no classes but numbers of the images
 CHANNELS = 1, 3, 4  # numbers by which the axis of channels is told from the sides
 
 
@@ -60,11 +61,19 @@ class ArraysDataModule(ImageDataModule):
 
     @functools.cached_property
     def classes(self) -> tuple[str, ...]:  # type: ignore[override]  # as above
-        names = self.arrays.get("classes", range(int(self.load("train")[1].max()) + 1))
-        if np.ndim(names) != 1:
+        most = int(self.load("train")[1].max())
+        if most >= MAX_CLASSES:
+            allowed = f"labels below {MAX_CLASSES:,}"
+            raise ValueError(must_be(f"y_train of {self.path}", allowed, most))
+        given = self.arrays.get("classes", range(most + 1))
+        if np.ndim(given) != 1:
             allowed = "a list of names by label"
-            raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(names)))
-        return tuple(x.decode(errors="replace") if isinstance(x, bytes) else str(x) for x in names)
+            raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(given)))
+        names = [x.decode(errors="replace") if isinstance(x, bytes) else str(x) for x in given]
+        if len({*names}) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(must_be(f"classes of {self.path}", "names that differ", twice))
+        return tuple(names)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         x, y = (self.arrays.get(f"{part}_{split}", np.empty(0)) for part in "xy")

@@ -184,10 +184,13 @@ class ImageDataModule(L.LightningDataModule):
             got += f", the least {labels.min()}" if fits else ""
             raise ValueError(must_be(name, "uint8 images and as many int64 labels from 0", got))
         shape, most, k = tuple(images.shape[1:]), int(labels.max()), len(self.classes)
+        schema.check_shape(shape)
         if k < 2:
             raise ValueError(must_be(name, "of two classes or more", ", ".join(self.classes)))
         if shape != tuple(self.shape) or most >= k:
+            given = self.hparams.get("path") or self.hparams.get("root") or self.name
             allowed = f"images {tuple(self.shape)} with labels below {k}, the number of classes"
+            allowed += f" of {given}"
             raise ValueError(must_be(name, allowed, f"{shape}, {most}"))
 
     def check_augment(self) -> None:

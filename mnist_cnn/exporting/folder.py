@@ -24,8 +24,12 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
             raise taken(out, name)
     placed: list[Path] = []
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            allowed = f"a folder that can be made ({e.strerror})"
+            raise ValueError(must_be("--out", allowed, out)) from None
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
             yield Path(folder)
             for name in names:  # reserved by an empty file, as another export may be under way
@@ -39,8 +43,8 @@ def new_files(out: Path, names: Sequence[str]) -> Iterator[Path]:
     except BaseException:
         for path in placed:
             path.unlink()
-        with contextlib.suppress(OSError):  # another program has put files there
-            for each in made:
+        for each in made:
+            with contextlib.suppress(OSError):  # not made, or another program has put files there
                 each.rmdir()
         raise
 

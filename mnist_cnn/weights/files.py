@@ -123,7 +123,7 @@ def read_file(path: Path | str) -> tuple[Mapping[str, Tensor], dict[str, Any], i
     """
     file = find(path)
     with errors_of(file):
-        if not zipfile.is_zipfile(file):
+        if not zipfile.is_zipfile(file) and file.suffix != ".ckpt":
             with safe_open(file, "pt") as tensors:
                 about = json.loads((tensors.metadata() or {}).get(ABOUT, "{}"))
                 weights = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118

@@ -1,6 +1,5 @@
 """Prediction with trained networks: images in, probabilities out."""
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from mnist_cnn.config.instantiate import also_allowed
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.schema import DataDescription
+from mnist_cnn.config.schema import DataDescription, check_shape
 from mnist_cnn.data import mnist
 from mnist_cnn.data.picture import Source, as_image, is_on_light
 from mnist_cnn.model import SHAPE, VGG
@@ -33,7 +32,6 @@ Images: TypeAlias = "Tensor | np.ndarray[Any, Any] | Sequence[Any] | Image.Image
 
 BATCH = 250  # images per batch
 LIKELIEST = 5  # classes of a picture that are shown
-MAX_PIXELS = 10_000_000  # of an image, times its channels
 
 
 class Probabilities(nn.Module):
@@ -201,14 +199,6 @@ def tensor_of(images: Any) -> Tensor:
         raise TypeError(type(images).__name__)
     # a copy, as tensors support neither read-only memory nor negative strides
     return torch.from_numpy(np.array(images, images.dtype.newbyteorder("=")))
-
-
-def check_shape(shape: Any) -> None:
-    """Raise ValueError for an invalid shape (C, H, W) of images, or one that is too large."""
-    sides = shape if isinstance(shape, list | tuple) and len(shape) == 3 else [0]
-    whole = all(isinstance(side, int) and side > 0 for side in sides)
-    if not whole or math.prod(sides) > MAX_PIXELS:
-        raise ValueError(must_be("shape", f"three sides, of at most {MAX_PIXELS:,} pixels", shape))
 
 
 def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained:
