@@ -233,7 +233,7 @@ class ClippedCNN(Network):
         hidden: units of the first dense layer.
         images: arguments of `Network`.
 
-    839,370 parameters with channels=(32, 64), hidden=256.
+    1,645,258 parameters with channels=(32, 64), hidden=512, and 839,370 parameters with hidden=256.
     """
 
     def __init__(self, channels: Sequence[int], hidden: int, **images: Any):
