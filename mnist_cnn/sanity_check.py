@@ -26,7 +26,7 @@ def try_step(module: Any, data: ImageDataModule, n: int) -> None:
     try:
         copy = type(module)(**module.hparams).to(module.device)
         for new, old in zip(copy.parameters(), module.parameters(), strict=True):
-            new.data = torch.empty_like(old).copy_(new)  # with its memory format
+            new.data = torch.empty_like(old, dtype=new.dtype).copy_(new)  # its memory format
         copy.epoch_metrics["train"] = metrics = EpochMetrics()
         x, y = torch.zeros(n, *data.shape), torch.zeros(n, dtype=torch.int64)
         loss = copy.shared_step("train", (x.to(module.device), y.to(module.device)))
