@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mnist_cnn.config.instantiate import given
+from mnist_cnn.config.instantiate import rejection
 from mnist_cnn.config.messages import must_be
 from mnist_cnn.data.datamodule import ImageDataModule
 from mnist_cnn.metrics import EpochMetrics
@@ -52,8 +52,7 @@ def try_optimizer(module: Any, loss: Tensor) -> None:
     try:
         optimizer.step(lambda: loss.detach())  # LBFGS asks for it
     except Exception as e:  # of arguments that its constructor does not check
-        text = f"{config['_target_']}: {reason(e)}"
-        raise ValueError(f"optimizer: {text}{given(config, text)}") from e
+        raise ValueError(rejection("optimizer", config, e)) from e
 
 
 def try_metrics(module: Any, outputs: EpochMetrics) -> None:

@@ -322,7 +322,6 @@ def test_all_pictures_that_can_be_read_are_known_by_their_suffix(tmp_path):
             {"classes": ["a", "b"]},
             r"training set must be .* labels below 2, .* of \S+my\.npz, .*, 19$",
         ),
-        ({"classes": [*"abc", *"abc"]}, r"classes of \S+ must be names that differ, got a$"),
         (
             {"y_train": np.full(600, 2**62)},
             r"y_train of \S+ must be labels below 100,000, got 4611",
@@ -358,8 +357,8 @@ def test_channels_of_squares_may_be_first_or_last_whatever_their_number(tmp_path
 
 
 def test_names_of_classes_may_be_bytes(tmp_path):
-    save_arrays(tmp_path / "my.npz", classes=np.array([b"cat", b"dog"]), count=2)
-    assert ArraysDataModule(path=str(tmp_path / "my.npz")).classes == ("cat", "dog")
+    save_arrays(tmp_path / "my.npz", classes=np.array([b"cat"] * 20))
+    assert ArraysDataModule(path=str(tmp_path / "my.npz")).classes == ("cat",) * 20
 
 
 @pytest.mark.parametrize(

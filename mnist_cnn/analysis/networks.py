@@ -102,7 +102,7 @@ def trained_on(data: Mapping[str, Any], root: str | None, given: str | None) -> 
 
     Args:
         data: their description in the network's file.
-        root: their folder, if it is on this machine.
+        root: their folder, see `predictor.data_root`.
         given: the data set that the command line names itself. Only the validation split is
             handed on to it, and to a user's own set, which may have no such keys, nothing.
 
@@ -126,8 +126,6 @@ def trained_on(data: Mapping[str, Any], root: str | None, given: str | None) -> 
     else:
         ours = {*given.split(",")} <= {*SETS}
         group, keys = [], ["val_fraction", "fold"] if ours else []
-    if group == ["data=folder"]:  # no other data take its place: the folder is missed by its name
-        root = data.get("root")
     values = {key: value for key, value in {**data, "root": root}.items() if value is not None}
     return [*group, *(f"data.{key}={in_grammar(values[key])}" for key in keys if key in values)]
 

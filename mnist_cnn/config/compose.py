@@ -49,6 +49,7 @@ def better(metric: str | None, objective: str = "", mode: str | None = None) -> 
     if metric is None:
         return "min"
     known = {"loss": "min", "acc": "max"}
+    # what is no name is refused by its key, later
     return known.get(str(metric).rpartition("/")[2], mode if metric == objective else None)
 
 

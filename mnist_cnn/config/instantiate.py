@@ -218,16 +218,21 @@ def called(node: Any, found: Mapping[str, Any], *args: Any, **options: Any) -> A
     return target if partial else target()
 
 
-def given(node: Mapping[str, Any], text: str) -> str:
-    """Return `, got name=value, ...` for a node's arguments if a text names none of them."""
-    named = [
+def rejection(key: str, node: Mapping[str, Any], error: Exception) -> str:
+    """Return the message for what a node's class raised, with its arguments if that names none."""
+    text = str(error)
+    if not isinstance(error, ValueError):
+        text = f"{node.get('_target_')}: {text}".splitlines()[0]
+    if text.startswith(key):  # from this project, which names the keys
+        return text
+    if any(re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in node):
+        return f"{key}: {text}"
+    given = [
         f"{name}={shown(value)}"
         for name, value in node.items()
         if name not in ("_target_", "_partial_") and not isinstance(value, Mapping)
     ]
-    if any(re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE) for name in node):
-        return ""
-    return textwrap.shorten(f", got {', '.join(named)}", 300) if named else ""
+    return f"{key}: {text}" + (textwrap.shorten(f", got {', '.join(given)}", 300) if given else "")
 
 
 def instantiate_as(
@@ -274,10 +279,7 @@ def instantiate_as(
             size.check_size(lambda: called(measured, found), key)
         made = called(whole, found, *args, **options)
     except Exception as e:  # anything a class may raise for its arguments or a missing device
-        text = str(e) if isinstance(e, ValueError) else f"{name}: {e}".splitlines()[0]
-        raise ValueError(
-            text if text.startswith(key) else f"{key}: {text}{given(node, text)}"
-        ) from e
+        raise ValueError(rejection(key, node, e)) from e
     if not isinstance(made, kind):
         raise ValueError(wanted)
     return made

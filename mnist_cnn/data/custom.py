@@ -65,15 +65,11 @@ class ArraysDataModule(ImageDataModule):
         if most >= MAX_CLASSES:
             allowed = f"labels below {MAX_CLASSES:,}"
             raise ValueError(must_be(f"y_train of {self.path}", allowed, most))
-        given = self.arrays.get("classes", range(most + 1))
-        if np.ndim(given) != 1:
+        names = self.arrays.get("classes", range(most + 1))
+        if np.ndim(names) != 1:
             allowed = "a list of names by label"
-            raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(given)))
-        names = [x.decode(errors="replace") if isinstance(x, bytes) else str(x) for x in given]
-        if len({*names}) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(must_be(f"classes of {self.path}", "names that differ", twice))
-        return tuple(names)
+            raise ValueError(must_be(f"classes of {self.path}", allowed, np.shape(names)))
+        return tuple(x.decode(errors="replace") if isinstance(x, bytes) else str(x) for x in names)
 
     def load(self, split: str) -> tuple[Tensor, Tensor]:
         x, y = (self.arrays.get(f"{part}_{split}", np.empty(0)) for part in "xy")

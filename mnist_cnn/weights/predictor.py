@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mnist_cnn.config.instantiate import also_allowed
 from mnist_cnn.config.messages import must_be
-from mnist_cnn.config.schema import DataDescription, check_shape
+from mnist_cnn.config.schema import PUBLIC, DataDescription, check_shape
 from mnist_cnn.data import mnist
 from mnist_cnn.data.picture import Source, as_image, is_on_light
 from mnist_cnn.model import SHAPE, VGG
@@ -230,9 +230,13 @@ def load(path: Path | str | None = None, targets: Sequence[str] = ()) -> Trained
 
 
 def data_root(net: Trained) -> str | None:
-    """Return the folder of the network's training data; None if it is not on this machine."""
-    root, folder = net.data.get("root"), mnist.FOLDERS.get(str(net.data.get("name")), ".")
+    """Return the folder of the network's training data; None for a public set that is not there.
+
+    A public set is then taken from elsewhere; nothing can take the place of the user's own.
+    """
+    root, name = net.data.get("root"), str(net.data.get("name"))
+    if not isinstance(root, str):
+        return None
     # without a home folder, ~ is not expanded
-    if isinstance(root, str) and Path(os.path.expanduser(Path(root, folder))).is_dir():
-        return root
-    return None
+    place = Path(os.path.expanduser(Path(root, mnist.FOLDERS.get(name, "."))))
+    return root if name not in PUBLIC or place.is_dir() else None
