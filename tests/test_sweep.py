@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 from filelock import FileLock
 from omegaconf import OmegaConf
@@ -359,7 +360,11 @@ def test_a_dry_run_lists_a_job_as_refused_whose_folder_has_another_configuration
         done = toy.finish("x=1", changed, "+hydra.callbacks.folders.dry_run=true")
         assert (done.returncode, done.stdout.split()[0]) == (code, how), done.stderr
     assert "y must be 0 as recorded, got 7" in done.stdout
-    assert stamps(toy.folder) == before
+    after = stamps(toy.folder)
+    if tuple(map(int, re.findall(r"\d+", filelock.__version__))) < (4, 3, 1):
+        # it empties the file of a lock that is asked for, though nothing is in it
+        before, after = ({p: t for p, t in s.items() if p.name != LOCK} for s in (before, after))
+    assert after == before
 
 
 @pytest.mark.slow
